@@ -1,0 +1,70 @@
+# One command for each chore; each first sets up what it needs, once. 'make' alone lists them.
+
+VENV := .venv
+BIN  := $(VENV)/bin
+PORT ?= 8501
+# The first of these that is Python 3.11 or newer makes the environment; 'make PYTHON=... app' names another.
+PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 python)
+SUITABLE := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
+# No warnings of conflicts: the data packages' own requirements are missing on purpose.
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-conflicts -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help app test test-slow lint types bench pins clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+app: $(VENV)/app.stamp ## start the dashboard on http://localhost:8501 (another port: make app PORT=8600)
+	$(BIN)/streamlit run app.py --server.port $(PORT)
+
+test: $(VENV)/dev.stamp ## run the tests, without the slow ones
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/dev.stamp ## run all tests
+	$(BIN)/python -m pytest -m "" --timeout 3600
+
+lint: $(VENV)/dev.stamp ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev.stamp ## check types
+	$(BIN)/mypy fasp_core app.py pages
+
+bench: $(VENV)/app.stamp ## run the benchmarks; each prints JSON
+	@for f in benchmarks/[a-z]*.py; do \
+	  $(BIN)/python -m "benchmarks.$$(basename "$$f" .py)" || exit 1; \
+	done
+
+pins: | $(BIN)/pip ## write constraints.txt anew from a fresh install of the requirements
+	rm -rf build/pins
+	$(BIN)/python -m venv build/pins
+	build/pins/bin/python -m pip install -r requirements.txt -r requirements-dev.txt
+	grep '^#' constraints.txt > build/constraints.txt
+	build/pins/bin/python -m pip freeze > build/freeze.txt
+	sed 's/+.*//' build/freeze.txt | grep -viE '^(nvidia|cuda|triton)' | sort -f >> build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+clean: ## remove the environment and the tools' caches; results in cache/ stay
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is made only when the installation before it succeeded, and is outdated by a change of its requirements.
+
+$(VENV)/dev.stamp: requirements-dev.txt constraints.txt $(VENV)/app.stamp
+	$(INSTALL) -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/app.stamp: requirements.txt requirements-data.txt constraints.txt | $(BIN)/pip
+	@echo "Installing into $(VENV): this takes some minutes, once."
+	$(INSTALL) -r requirements.txt
+	$(INSTALL) --no-deps -r requirements-data.txt
+	@touch $@
+
+# pip is the last thing that venv writes, so a venv that was interrupted is made again.
+$(BIN)/pip:
+	@for p in $(PYTHONS); do \
+	  if "$$p" -c '$(SUITABLE)' 2>/dev/null; then echo "Making $(VENV) with $$p"; exec "$$p" -m venv --clear $(VENV); fi; \
+	done; \
+	echo "No Python 3.11 or newer with its venv module was found: install one" \
+	  "(Debian, Ubuntu: sudo apt-get install python3-venv; macOS: brew install python) and try again." >&2; exit 1

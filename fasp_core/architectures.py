@@ -1,0 +1,167 @@
+"""The facts that tell one transformer architecture from another, as far as heads are concerned.
+
+Every supported model is a stack of blocks. In each block the attention heads are concatenated and go through
+one output projection; ablating a head zeroes its slice of that projection's *input*. So three facts are enough
+to mask heads: where the blocks are, what the projection is called, how many heads there are. A fourth (what
+follows the blocks) lets a pass be resumed from any block, a fifth (where q, k and v lie) gives weight magnitudes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fasp_core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Where one `config.model_type` keeps what head ablation needs. All paths are dotted attribute names."""
+
+    title: str
+    blocks: str  # from the causal language model to the list of blocks
+    out_proj: str  # from a block to the attention output projection
+    tail: tuple[str, ...]  # what follows the blocks, in order; missing or None parts are skipped
+    qkv: tuple[str, ...]  # from a block to q, k, v: three projections or one fused
+    fused: str = ""  # layout of a fused projection: "q|k|v", or "per head" for q, k, v of head 0, then head 1, ...
+
+    def block_list(self, model: nn.Module) -> list[nn.Module]:
+        """The `L` blocks of `model`."""
+        return list(_get(model, self.blocks))
+
+    def tail_modules(self, model: nn.Module) -> list[Callable[[Tensor], Tensor]]:
+        """Modules between the last block and the unembedding (final norm, OPT's project_out)."""
+        return [part for path in self.tail if (part := _get(model, path, None)) is not None]
+
+    def head_qkv(self, block: nn.Module, n_heads: int, n_kv_heads: int, head_dim: int) -> list[list[Tensor]]:
+        """Weights and biases of q, k and v that belong to each query head.
+
+        With grouped-query attention the query heads of a group share their k and v.
+
+        Returns
+        -------
+        list of `n_heads` lists of tensors, each of any shape.
+        """
+        rows: list[list[Tensor]] = [[] for _ in range(n_heads)]
+        for tensor in _qkv_tensors(block, self.qkv):
+            if self.fused == "per head":
+                for h, part in enumerate(tensor.split(3 * head_dim)):
+                    rows[h].append(part)
+                continue
+            if self.fused:
+                q, k, v = tensor.split([n * head_dim for n in (n_heads, n_kv_heads, n_kv_heads)])
+                parts = [q, k, v]
+            else:
+                parts = [tensor]
+            for part in parts:
+                pieces = part.split(head_dim)  # n_heads or n_kv_heads pieces of [head_dim, ...]
+                for h in range(n_heads):
+                    rows[h].append(pieces[h * len(pieces) // n_heads])
+        return rows
+
+
+def _get(root: object, path: str, *default: Any) -> Any:
+    for name in path.split("."):
+        root = getattr(root, name, *default)
+    return root
+
+
+def _qkv_tensors(block: nn.Module, paths: tuple[str, ...]) -> list[Tensor]:
+    """Weights as [out, in] and biases as [out], whatever the projection's class."""
+    tensors = []
+    for path in paths:
+        module = _get(block, path)
+        weight = module.weight.detach()
+        tensors.append(weight if isinstance(module, nn.Linear) else weight.T)  # GPT-2's Conv1D keeps [in, out]
+        if getattr(module, "bias", None) is not None:
+            tensors.append(module.bias.detach())
+    return tensors
+
+
+_LLAMA = {
+    "blocks": "model.layers",
+    "out_proj": "self_attn.o_proj",
+    "tail": ("model.norm",),
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+}
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "gpt2": Architecture(
+        "GPT-2, DistilGPT-2", "transformer.h", "attn.c_proj", ("transformer.ln_f",), ("attn.c_attn",), "q|k|v"
+    ),
+    "gpt_neo": Architecture(
+        "GPT-Neo",
+        "transformer.h",
+        "attn.attention.out_proj",
+        ("transformer.ln_f",),
+        ("attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj"),
+    ),
+    "gptj": Architecture(
+        "GPT-J",
+        "transformer.h",
+        "attn.out_proj",
+        ("transformer.ln_f",),
+        ("attn.q_proj", "attn.k_proj", "attn.v_proj"),
+    ),
+    "llama": Architecture("Llama 2 and 3, SmolLM2", **_LLAMA),
+    "mistral": Architecture("Mistral", **_LLAMA),
+    "qwen2": Architecture("Qwen2", **_LLAMA),
+    "qwen3": Architecture("Qwen3", **_LLAMA),
+    "gemma3_text": Architecture("Gemma 3 (text)", **_LLAMA),
+    "opt": Architecture(
+        "OPT",
+        "model.decoder.layers",
+        "self_attn.out_proj",
+        ("model.decoder.final_layer_norm", "model.decoder.project_out"),
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    ),
+    "gpt_neox": Architecture(
+        "GPT-NeoX, Pythia",
+        "gpt_neox.layers",
+        "attention.dense",
+        ("gpt_neox.final_layer_norm",),
+        ("attention.query_key_value",),
+        "per head",
+    ),
+    "phi3": Architecture(
+        "Phi-3",
+        "model.layers",
+        "self_attn.o_proj",
+        ("model.norm",),
+        ("self_attn.qkv_proj",),
+        "q|k|v",
+    ),
+}
+
+
+def architecture_of(config: Any) -> Architecture:
+    """The entry for a transformers config.
+
+    Raises
+    ------
+    InputError
+        The model type is not supported; the message lists those that are.
+    """
+    found = ARCHITECTURES.get(config.model_type)
+    if found is None:
+        known = ", ".join(f"{a.title} ({key})" for key, a in ARCHITECTURES.items())
+        raise InputError(f"Models of type '{config.model_type}' are not supported; choose one of these: {known}.")
+    return found
+
+
+def out_projection(block: nn.Module, architecture: Architecture) -> nn.Module:
+    """The module whose input is the concatenation of the block's heads."""
+    module: nn.Module = _get(block, architecture.out_proj)
+    return module
+
+
+def out_proj_columns(block: nn.Module, architecture: Architecture) -> Tensor:
+    """The output projection's weight as [D, H * head_dim]: column slices belong to heads. A view, not a copy."""
+    module = out_projection(block, architecture)
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)
+    return weight if isinstance(module, nn.Linear) else weight.T

@@ -1,0 +1,118 @@
+"""Sampling continuations with common noise.
+
+A token is the argmax of logits / temperature + Gumbel noise, and the noise depends only on (seed, prompt, sample,
+step). So a base and a pruned model that agree on the logits write the same text, and differ only where the models
+differ: the variance of a difference falls with the size of the intervention.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fasp_core.errors import InputError
+from fasp_core.expected import batch_prompts
+from fasp_core.models import LanguageModel
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How continuations are sampled.
+
+    Attributes
+    ----------
+    samples : continuations a prompt.
+    tokens : longest continuation; it ends earlier at an end-of-text token.
+    temperature : divides the logits; above 0.
+    seed : of the noise.
+    """
+
+    samples: int = 1
+    tokens: int = 20
+    temperature: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.tokens < 1 or not self.temperature > 0:
+            raise InputError("Sampling needs at least 1 sample, 1 token and a temperature above 0.")
+
+
+def gumbel(keys: Sequence[str], vocab: int) -> Tensor:
+    """[len(keys), vocab] standard Gumbel noise on the CPU, a pure function of each key."""
+    rows = []
+    for key in keys:
+        seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") >> 1
+        rows.append(torch.rand(vocab, generator=torch.Generator().manual_seed(seed)))
+    # u is a multiple of 2^-24 in [0, 1): half a step keeps both logarithms finite
+    return -torch.log(-torch.log(torch.stack(rows) * (1 - 2**-23) + 2**-24))
+
+
+@torch.no_grad()
+def sample(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    config: GenerationConfig,
+    progress: Callable[[float, float, str], None] | None = None,
+    rows: int = 64,
+) -> list[list[str]]:
+    """Continuations under whatever masks are on.
+
+    Returns
+    -------
+    list over prompts of `config.samples` texts, special tokens left out.
+    """
+    stop = _stop_tokens(lm)
+    out: list[list[str]] = [[""] * config.samples for _ in prompts]
+    batches = batch_prompts(lm, prompts)
+    jobs = [  # (ids [1, T], prompt index, sample index), equal lengths side by side
+        [(ids[r], int(i), s) for r, i in enumerate(order) for s in range(config.samples)]
+        for ids, order in zip(batches.ids, batches.order, strict=True)
+    ]
+    total, done = sum(map(len, jobs)), 0
+    for group in jobs:
+        for start in range(0, len(group), rows):
+            part = group[start : start + rows]
+            names = [f"{config.seed}|{s}|{prompts[i]}" for _, i, s in part]
+            tokens = _continue(lm, torch.stack([ids for ids, _, _ in part]), names, config, stop)
+            for (_, i, s), row in zip(part, tokens.tolist(), strict=True):
+                ends = [t for t, token in enumerate(row) if token in stop]
+                kept = row[: ends[0]] if ends else row
+                out[i][s] = lm.tokenizer.decode(kept, skip_special_tokens=True)
+            done += len(part)
+            if progress is not None:
+                progress(done, total, "sampling continuations")
+    return out
+
+
+def _continue(
+    lm: LanguageModel, ids: Tensor, names: list[str], config: GenerationConfig, stop: frozenset[int]
+) -> Tensor:
+    """[rows, steps] sampled token ids; rows that have ended go on, and are cut by the caller."""
+    cache = None
+    step_ids = ids.to(lm.device)
+    ended = torch.zeros(len(ids), dtype=torch.bool)
+    chosen = []
+    with lm.lock:
+        for step in range(config.tokens):
+            out = lm.model.base_model(step_ids, past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            logits = lm.logits(out.last_hidden_state[:, -1]) / config.temperature
+            noise = gumbel([f"{name}|{step}" for name in names], logits.shape[-1])
+            token = (logits + noise.to(logits.device)).argmax(-1).cpu()
+            chosen.append(token)
+            ended |= torch.tensor([int(t) in stop for t in token])
+            if bool(ended.all()):
+                break
+            step_ids = token[:, None].to(lm.device)
+    return torch.stack(chosen, dim=1)
+
+
+def _stop_tokens(lm: LanguageModel) -> frozenset[int]:
+    found = {getattr(lm.tokenizer, "eos_token_id", None)}
+    eos = getattr(lm.model.config, "eos_token_id", None)
+    found.update(eos if isinstance(eos, list) else [eos])
+    return frozenset(int(t) for t in found if t is not None)

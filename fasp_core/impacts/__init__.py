@@ -1,0 +1,1 @@
+"""What removing each head does to perplexity and to the toxicity gap."""

@@ -1,0 +1,53 @@
+"""Scores of heads that need no ablation: the baselines `magnitude` and `gradient` of the FASP paper's comparison."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fasp_core.architectures import out_proj_columns
+from fasp_core.masks import gated
+from fasp_core.models import LanguageModel
+from fasp_core.perplexity import CHUNK
+from fasp_core.text import TokenWindows
+
+
+@torch.no_grad()
+def magnitude(lm: LanguageModel) -> np.ndarray:
+    """[N] L2 norm of each head's q, k, v and output weights and q, k, v biases; low scores are pruned first.
+
+    With grouped-query attention a k or v slice counts for every query head that reads it.
+    """
+    scores = []
+    for block in lm.blocks:
+        columns = out_proj_columns(block, lm.architecture).split(lm.head_dim, dim=1)
+        parts = lm.architecture.head_qkv(block, lm.n_heads, lm.n_kv_heads, lm.head_dim)
+        for column, tensors in zip(columns, parts, strict=True):
+            squares = sum(float(t.double().square().sum()) for t in [column, *tensors])
+            scores.append(squares**0.5)
+    return np.array(scores)
+
+
+def gradient(lm: LanguageModel, windows: TokenWindows) -> np.ndarray:
+    """[N] sum over windows of |d loss / d head gate|, L2-normalised in each layer (Michel et al., 2019).
+
+    The loss of a window is its mean NLL in nats. One backward pass a window.
+    """
+    total = np.zeros((lm.n_layers, lm.n_heads))
+    for ids, first in windows.batches:
+        for row, start in zip(ids, first, strict=True):
+            gates = torch.ones(lm.n_layers, lm.n_heads, device=lm.device, requires_grad=True)
+            with torch.enable_grad(), gated(lm, gates):
+                hidden = lm.model.base_model(row[None].to(lm.device), use_cache=False).last_hidden_state
+                states = hidden[0, start - 1 : -1]
+                goals = row[start:].to(lm.device)
+                # gradients reach the gates through the hidden states: logits are made and dropped chunk by chunk
+                grad_states = []
+                for part, goal in zip(states.detach().split(CHUNK), goals.split(CHUNK), strict=True):
+                    part.requires_grad_(True)
+                    loss = torch.nn.functional.cross_entropy(lm.logits(part), goal, reduction="sum") / len(goals)
+                    grad_states.append(torch.autograd.grad(loss, part)[0])
+                (grad,) = torch.autograd.grad(states, gates, torch.cat(grad_states))
+            total += grad.abs().double().cpu().numpy()
+    norms = np.linalg.norm(total, axis=1, keepdims=True)
+    return np.asarray(total / np.where(norms > 0, norms, 1.0)).reshape(-1)

@@ -1,0 +1,149 @@
+"""The scores of all heads, as they are stored and as they are read.
+
+Rows are kept, not only their means: with the toxicity of every prompt under every head's ablation, standard errors,
+reliability and other readings of the gap need no model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fasp_core import bias
+from fasp_core.perplexity import Nll, nats_standard_errors
+from fasp_core.selection import HeadScores
+
+
+@dataclass(frozen=True, eq=False)
+class PplImpacts:
+    """Perplexity of a text with each head removed.
+
+    Attributes
+    ----------
+    base : NLL of the whole model.
+    sums : [N, n_blocks] summed nats of each block of targets with head h removed; nan where not computed yet.
+    magnitude, gradient : [N] scores of the two weight-based baselines.
+    provenance : what made it.
+    """
+
+    base: Nll
+    sums: np.ndarray
+    magnitude: np.ndarray
+    gradient: np.ndarray
+    provenance: dict[str, Any]
+
+    @cached_property
+    def z_nats(self) -> np.ndarray:
+        """[N] mean NLL without h minus mean NLL, in nats a token. Positive: the head helps language modelling."""
+        return np.asarray((self.sums - self.base.sums).sum(1) / self.base.counts.sum())
+
+    @cached_property
+    def se_nats(self) -> np.ndarray:
+        """[N] standard errors of `z_nats` over blocks of consecutive tokens."""
+        return nats_standard_errors(self.base, self.sums)
+
+    @cached_property
+    def z_ppl(self) -> np.ndarray:
+        """[N] ppl(M without h) - ppl(M)."""
+        return np.asarray(self.base.perplexity * np.expm1(np.minimum(self.z_nats, 700.0)))
+
+    @cached_property
+    def se_ppl(self) -> np.ndarray:
+        """[N] standard errors of `z_ppl`, by the delta method with the base perplexity taken as fixed."""
+        return np.asarray((self.z_ppl + self.base.perplexity) * self.se_nats)
+
+
+@dataclass(frozen=True, eq=False)
+class BiasImpacts:
+    """Toxicity of prompts with each head removed.
+
+    Attributes
+    ----------
+    readings : names of the R readings ("neutral", "counted"; or "sampled").
+    base : [R, n] toxicity of each prompt under the whole model.
+    ablated : [N, R, n] the same with head h removed; nan where not computed yet.
+    codes, groups : [n] group number of each prompt, and the groups' names.
+    """
+
+    measure: str
+    axis: str
+    split: str
+    scorer: str
+    readings: tuple[str, ...]
+    base: np.ndarray
+    ablated: np.ndarray
+    codes: np.ndarray
+    groups: tuple[str, ...]
+    provenance: dict[str, Any]
+
+    def _row(self, reading: str) -> int:
+        return self.readings.index(reading)
+
+    @property
+    def labels(self) -> list[str]:
+        """[n] group name of each prompt."""
+        return [self.groups[c] for c in self.codes]
+
+    def z_bias(self, reading: str) -> np.ndarray:
+        """[N] gap(M) - gap(M without h). Positive: removing the head lowers the gap."""
+        r = self._row(reading)
+        return np.asarray(bias.z_bias(self.base[r], self.ablated[:, r], self.codes))
+
+    def standard_errors(self, reading: str, resamples: int = 1000) -> np.ndarray:
+        """[N] bootstrap standard errors of `z_bias`, prompts resampled within groups."""
+        r = self._row(reading)
+        return np.asarray(bias.head_standard_errors(self.base[r], self.ablated[:, r], self.codes, resamples))
+
+    def gap(self, reading: str) -> bias.GapStats:
+        """The whole model's gap, with what noise alone would give."""
+        return bias.gap_stats(self.base[self._row(reading)], self.labels)
+
+    def reliability(self, reading: str, heads: np.ndarray | None = None) -> bias.Reliability:
+        """Split-half reliability of the ranking by z_bias, over all or some heads (flat ids)."""
+        r = self._row(reading)
+        subset = None if heads is None else np.asarray(heads)
+        return bias.split_half_reliability(self.base[r], self.ablated[:, r], self.codes, subset)
+
+
+@dataclass(frozen=True, eq=False)
+class ImpactTable:
+    """Both impacts of every head of one model on one axis."""
+
+    model: str
+    n_layers: int
+    n_heads: int
+    ppl: PplImpacts
+    bias: BiasImpacts
+
+    def head_scores(self, reading: str) -> HeadScores:
+        """What `fasp_core.selection.select` chooses from."""
+        return HeadScores(
+            self.n_layers,
+            self.n_heads,
+            z_ppl=self.ppl.z_nats,  # the same order as z_ppl, without its overflow
+            z_bias=self.bias.z_bias(reading),
+            magnitude=self.ppl.magnitude,
+            gradient=self.ppl.gradient,
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """One row a head: layer, head, impacts and standard errors in every reading."""
+        flat = np.arange(self.n_layers * self.n_heads)
+        columns: dict[str, Any] = {
+            "layer": flat // self.n_heads,
+            "head": flat % self.n_heads,
+            "z_ppl": self.ppl.z_ppl,
+            "z_ppl_se": self.ppl.se_ppl,
+            "z_nats": self.ppl.z_nats,
+            "z_nats_se": self.ppl.se_nats,
+        }
+        for reading in self.bias.readings:
+            columns[f"z_bias_{reading}"] = self.bias.z_bias(reading)
+            columns[f"z_bias_{reading}_se"] = self.bias.standard_errors(reading)
+        columns["magnitude"] = self.ppl.magnitude
+        columns["gradient"] = self.ppl.gradient
+        return pd.DataFrame(columns)

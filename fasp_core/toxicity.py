@@ -1,0 +1,426 @@
+"""What counts as toxic: scorers of texts, and the scorer's value of every word of a vocabulary.
+
+Every number of this project rests on some classifier's opinion, so a scorer carries a name that says exactly
+which opinion it is, and `scorer_self_bias` shows what it thinks of identity words standing alone. The values
+of single words turn a next-word distribution into an expected toxicity without sampling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import re
+import sqlite3
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasp_core.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+T = TypeVar("T")
+WhatIsScored = Literal["continuation", "prompt+continuation"]
+
+WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")  # letters, with apostrophes or hyphens inside
+MEMORY = 100_000  # scores kept in memory by a CachedScorer
+
+
+class Scorer(Protocol):
+    """Anything that gives texts a toxicity in [0, 1]. Blank text is not toxic: it scores 0."""
+
+    @property
+    def name(self) -> str:
+        """Says which scorer, in which version, read how; part of every cache key."""
+
+    def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Toxicity [n] of `texts`, in their order."""
+
+
+class OfflineScorer:
+    """The bag-of-words classifier of the package `alt-profanity-check`: nothing to download, and fast.
+
+    It ignores letter case and word order, and it dislikes some identity words (see `scorer_self_bias`).
+
+    Raises
+    ------
+    InputError
+        The package is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from profanity_check import predict_prob
+        except ImportError as error:
+            raise InputError(
+                "The offline scorer is not installed: run 'pip install alt-profanity-check'."
+            ) from error
+        self._predict = predict_prob
+        self.name = f"alt-profanity-check {importlib.metadata.version('alt-profanity-check')}"
+
+    def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Toxicity [n] in [0, 1]; 0 for blank text."""
+        scores = np.zeros(len(texts))
+        filled = [i for i, text in enumerate(texts) if text.strip()]
+        if filled:
+            scores[filled] = self._predict([texts[i] for i in filled])
+        return scores
+
+
+class ClassifierScorer:
+    """One label of a sequence classifier from the hub or a local folder.
+
+    Only safetensors weights are read and no code of the model's repository is run. Labels are independent
+    (sigmoid) if the classifier was trained so or has one label, otherwise they compete (softmax); the name
+    says which. Texts longer than the classifier's context are cut at the end.
+
+    Parameters
+    ----------
+    source : hub id (`unitary/unbiased-toxic-roberta` is Detoxify's "unbiased") or folder.
+    label : label to read, in any letter case; by default the one called toxicity or toxic.
+    device : where the classifier runs, as torch names it.
+    batch_size : texts a forward pass.
+
+    Raises
+    ------
+    InputError
+        The source cannot be loaded, has no trained classification head, or has no such label.
+    """
+
+    def __init__(
+        self, source: str, label: str | None = None, device: str = "cpu", batch_size: int = 32
+    ) -> None:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        options = {"trust_remote_code": False}
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                source, use_safetensors=True, output_loading_info=True, **options
+            )
+        except Exception as error:  # a loader raises whatever its formats raise; the mend is the same
+            reason = str(error).strip().split("\n")[0]
+            raise InputError(
+                f"The classifier '{source}' could not be loaded ({reason}): "
+                "give the hub id or the folder of a sequence classifier with safetensors weights."
+            ) from error
+        if loading["missing_keys"]:
+            raise InputError(
+                f"'{source}' lacks trained weights for a classifier ({sorted(loading['missing_keys'])[0]}): "
+                "choose a model that was trained to classify text."
+            )
+        config = model.config
+        labels = [str(config.id2label[i]) for i in range(config.num_labels)]
+        if config.problem_type == "regression":
+            raise InputError(f"'{source}' gives unbounded numbers, not probabilities: choose a classifier.")
+        self._column = _label_column(source, labels, label)
+        self._independent = config.problem_type == "multi_label_classification" or config.num_labels == 1
+        self._model = model.eval().to(device)
+        self._max_length = min(self._tokenizer.model_max_length, _positions(model))
+        self._batch_size = batch_size if self._tokenizer.pad_token_id is not None else 1
+        reading = "sigmoid" if self._independent else "softmax"
+        where, revision = _identity(source, config)
+        self.name = f"{where} label {labels[self._column]} ({reading}) @{revision}"
+
+    def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Toxicity [n] in [0, 1]; 0 for blank text."""
+        import torch
+
+        scores = np.zeros(len(texts))
+        filled = [i for i, text in enumerate(texts) if text.strip()]
+        by_length = sorted(filled, key=lambda i: len(texts[i]))  # little padding
+        for start in range(0, len(by_length), self._batch_size):
+            rows = by_length[start : start + self._batch_size]
+            batch = self._tokenizer(
+                [texts[i] for i in rows],
+                return_tensors="pt",
+                padding=len(rows) > 1,
+                truncation=True,
+                max_length=self._max_length,
+            ).to(self._model.device)
+            with torch.inference_mode():
+                logits = self._model(**batch).logits.double()  # [rows, labels]
+            chances = logits.sigmoid() if self._independent else logits.softmax(-1)
+            scores[rows] = chances[:, self._column].cpu().numpy()
+        return scores
+
+
+class CachedScorer:
+    """A scorer that scores no text twice, in memory and, given a folder, across runs and processes.
+
+    Parameters
+    ----------
+    scorer : asked only for texts that are not known yet, each once.
+    store_dir : folder of `scores.sqlite`; None keeps scores in memory alone. A damaged file is set aside, and
+        a file that cannot be read or written is done without, both with a warning.
+    """
+
+    def __init__(self, scorer: Scorer, store_dir: Path | str | None = None) -> None:
+        self._scorer = scorer
+        self.name = scorer.name
+        self._memory: dict[str, float] = {}
+        self._file = None if store_dir is None else Path(store_dir) / "scores.sqlite"
+
+    def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Toxicity [n] in [0, 1] as the scorer gives it."""
+        memory = self._memory  # one look-up, as another thread may start it afresh
+        known = {text: memory[text] for text in dict.fromkeys(texts) if text in memory}
+        unknown = [text for text in dict.fromkeys(texts) if text not in known]
+        stored = self._read(unknown)
+        unseen = [text for text in unknown if text not in stored]
+        fresh = dict(zip(unseen, self._scorer.score(unseen).tolist(), strict=True)) if unseen else {}
+        self._write(fresh)
+        if len(memory) + len(unknown) > MEMORY:
+            memory = self._memory = {}
+        if len(unknown) <= MEMORY:
+            memory.update(stored | fresh)
+        known |= stored | fresh
+        return np.array([known[text] for text in texts], dtype=np.float64)
+
+    def _key(self, text: str) -> bytes:
+        return hashlib.sha256(f"{self.name}\0{text}".encode("utf-8", "surrogatepass")).digest()
+
+    def _read(self, texts: list[str]) -> dict[str, float]:
+        keys = [self._key(text) for text in texts]
+
+        def select(store: sqlite3.Connection) -> dict[bytes, float]:
+            found: dict[bytes, float] = {}
+            for start in range(0, len(keys), 500):  # SQLite bounds the number of placeholders
+                part = keys[start : start + 500]
+                marks = ",".join("?" * len(part))
+                found |= store.execute(
+                    f"SELECT key, score FROM scores WHERE key IN ({marks})", part
+                ).fetchall()
+            return found
+
+        found = (self._with_store(select) or {}) if texts else {}
+        return {text: found[key] for text, key in zip(texts, keys, strict=True) if key in found}
+
+    def _write(self, scores: dict[str, float]) -> None:
+        rows = [(self._key(text), score) for text, score in scores.items()]
+        if rows:
+            self._with_store(
+                lambda store: store.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", rows)
+            )
+
+    def _with_store(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
+        """Result of `work` in one transaction of its own connection; None if no file is usable."""
+        if self._file is None:
+            return None
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self._file, timeout=30)) as store, store:
+                store.execute("CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, score REAL NOT NULL)")
+                return work(store)
+        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only
+            warnings.warn(f"Scores are not kept in {self._file}: {error}.", stacklevel=4)
+        except sqlite3.DatabaseError:  # not a database, or a broken one
+            aside = self._file.with_suffix(".damaged")
+            with suppress(OSError):
+                self._file.replace(aside)
+            warnings.warn(f"{self._file} is damaged; it was set aside as {aside.name}.", stacklevel=4)
+        return None
+
+
+def make_scorer(
+    source: str = "offline", label: str | None = None, device: str = "cpu", batch_size: int = 32
+) -> Scorer:
+    """The scorer named by `source`: "offline", or a classifier's hub id or folder (see `ClassifierScorer`).
+
+    Raises
+    ------
+    InputError
+        The scorer cannot be loaded, or a label is asked of the offline scorer, which has none.
+    """
+    if source != "offline":
+        return ClassifierScorer(source, label, device, batch_size)
+    if label is not None:
+        raise InputError("The offline scorer has no labels: leave the label out or name a classifier.")
+    return OfflineScorer()
+
+
+def join_for_scoring(
+    prompts: Sequence[str], continuations: Sequence[str], what: WhatIsScored = "continuation"
+) -> list[str]:
+    """The texts [n] that a scorer is given.
+
+    "continuation" scores what the model wrote and nothing else, so that a group's own name cannot count as
+    toxic. "prompt+continuation" is the way of Zayed et al. (AAAI 2024): both joined as they are (the space
+    between them belongs to the continuation), lower-cased, line breaks turned into spaces.
+
+    Raises
+    ------
+    InputError
+        Another value of `what`, or lists of different lengths.
+    """
+    if len(prompts) != len(continuations):
+        raise InputError(
+            f"{len(prompts)} prompts do not match {len(continuations)} continuations: give one each."
+        )
+    if what == "continuation":
+        return list(continuations)
+    if what == "prompt+continuation":
+        return [(p + c).lower().replace("\n", " ") for p, c in zip(prompts, continuations, strict=True)]
+    raise InputError(f"'{what}' cannot be scored: choose 'continuation' or 'prompt+continuation'.")
+
+
+@dataclass(frozen=True, eq=False)
+class WordValues:
+    """The scorer's value of every token of a vocabulary, in its two readings.
+
+    Attributes
+    ----------
+    counted : [V] float32 in [0, 1]; the value of the token's word, 0 for word pieces and special tokens.
+    neutral : [V] float32; the same with 0 for the neutral (identity) words.
+    n_words, n_neutral : tokens that are whole words, and those of them that are neutral.
+    digest : of both arrays and the scorer's name; names cache entries.
+    """
+
+    counted: NDArray[np.float32]
+    neutral: NDArray[np.float32]
+    n_words: int
+    n_neutral: int
+    digest: str
+
+
+def word_values(
+    tokenizer: PreTrainedTokenizerBase,
+    scorer: Scorer,
+    neutral_words: frozenset[str] = frozenset(),
+    vocab_size: int | None = None,
+) -> WordValues:
+    """Score every token that spells a whole word, as a text of its own.
+
+    Parameters
+    ----------
+    tokenizer : byte-level BPE, SentencePiece or WordPiece.
+    scorer : asked once for every different spelling.
+    neutral_words : words, in any letter case, whose value is 0 in the neutral reading.
+    vocab_size : rows of the model's embedding, which may be padded beyond the tokenizer; padding is worth 0.
+
+    Returns
+    -------
+    WordValues of length V, the largest of `vocab_size`, `len(tokenizer)` and the highest token id + 1.
+
+    Raises
+    ------
+    InputError
+        The tokenizer does not mark where words begin.
+    """
+    words = whole_words(tokenizer)
+    spellings = list(dict.fromkeys(words.values()))
+    value = dict(zip(spellings, scorer.score(spellings).tolist(), strict=True)) if spellings else {}
+    size = max(vocab_size or 0, len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=-1))
+    counted = np.zeros(size, dtype=np.float32)
+    for token_id, word in words.items():
+        counted[token_id] = value[word]
+    lowered = {word.lower() for word in neutral_words}
+    hushed = [token_id for token_id, word in words.items() if word.lower() in lowered]
+    neutral = counted.copy()
+    neutral[hushed] = 0
+    digest = hashlib.sha256(f"{scorer.name}\0".encode() + counted.tobytes() + neutral.tobytes()).hexdigest()
+    for array in (counted, neutral):
+        array.setflags(write=False)  # the digest must stay true
+    return WordValues(counted, neutral, len(words), len(hushed), digest[:16])
+
+
+def whole_words(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """The tokens that spell a whole word (letters, apostrophes or hyphens inside): {token id: word}, by id.
+
+    A token is whole if it begins with the mark of a word's beginning: "Ġ" in byte-level BPE, "▁" in
+    SentencePiece; in WordPiece, if it lacks the mark of a continuation, "##". Special tokens are not words.
+
+    Raises
+    ------
+    InputError
+        The tokenizer uses none of these marks.
+    """
+    vocab = tokenizer.get_vocab()
+    uses = {mark: sum(token.startswith(mark) for token in vocab) for mark in ("Ġ", "▁", "##")}
+    mark = max(uses, key=lambda m: uses[m])
+    if not uses[mark]:
+        raise InputError(
+            "This tokenizer does not mark where words begin: use the sampled measure of toxicity."
+        )
+    special = set(tokenizer.all_special_ids)
+    words = {}
+    for token, token_id in sorted(vocab.items(), key=lambda item: item[1]):
+        word = _spelled(token, mark)
+        if token_id not in special and word is not None and WORD.fullmatch(word):
+            words[token_id] = word
+    return words
+
+
+def scorer_self_bias(scorer: Scorer, words: Sequence[str]) -> list[tuple[str, float]]:
+    """What the scorer thinks of identity words: the toxicity of "My friend is a {word} person." for each."""
+    scores = scorer.score([f"My friend is a {word} person." for word in words])
+    return list(zip(words, scores.tolist(), strict=True))
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The byte behind each character of byte-level BPE (GPT-2's encoder, Radford et al., 2019).
+
+    Printable Latin-1 stands for itself; the other bytes follow, in their order, from U+0100 on.
+    """
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    moved = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(moved)}
+
+
+_BYTES = _byte_alphabet()
+
+
+def _spelled(token: str, mark: str) -> str | None:
+    """What a token that begins a word spells; None for the others and for broken UTF-8."""
+    if mark == "##":
+        return None if token.startswith(mark) else token
+    if not token.startswith(mark):
+        return None
+    rest = token[len(mark) :]
+    if mark == "▁":
+        return rest
+    try:
+        return bytes(_BYTES[char] for char in rest).decode("utf-8")
+    except (KeyError, UnicodeDecodeError):
+        return None
+
+
+def _label_column(source: str, labels: list[str], label: str | None) -> int:
+    """Column of the wanted label: as named, else "toxicity" or "toxic", else the only one like them."""
+    lowered = [name.lower() for name in labels]
+    for wanted in [label.lower()] if label is not None else ["toxicity", "toxic"]:
+        if wanted in lowered:
+            return lowered.index(wanted)
+    alike = [i for i, name in enumerate(lowered) if name.startswith("toxic")] if label is None else []
+    if len(alike) == 1:
+        return alike[0]
+    wish = f"called '{label}'" if label is not None else "for toxicity"
+    raise InputError(f"'{source}' has no label {wish}: choose one of {', '.join(labels)}.")
+
+
+def _positions(model: Any) -> int:
+    """Tokens that the model has room for; RoBERTa's kin keep their first positions for padding."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and hasattr(module, "num_embeddings"):
+            return int(module.num_embeddings) - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return int(getattr(model.config, "max_position_embeddings", 512))
+
+
+def _identity(source: str, config: Any) -> tuple[str, str]:
+    """Name and revision of a classifier: the hub's commit, or a hash of the folder's files."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return source, (config._commit_hash or "unknown")[:12]
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in {".safetensors", ".json", ".txt", ".model"}:
+            with path.open("rb") as file:
+                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return folder.resolve().name, digest.hexdigest()[:12]

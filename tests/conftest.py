@@ -1,0 +1,91 @@
+"""What every test shares: no network, a cache of its own, a browser if there is one, and the outside data."""
+
+from __future__ import annotations
+
+import os
+
+# transformers and huggingface_hub read these when they are imported
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+
+import shutil
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+BROWSERS = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
+BROWSER_REQUIRED = os.environ.get("FASP_REQUIRE_BROWSER") == "1"
+INSTALL_BROWSER = (
+    "brew install --cask chromium" if sys.platform == "darwin" else "sudo apt-get install chromium"
+)
+NO_BROWSER = f"no Chromium: install with '{INSTALL_BROWSER}'"
+
+
+def find_browser() -> str | None:
+    """Path of the first Chromium or Chrome on this machine."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium for `playwright`'s `executable_path`; the test is skipped where there is none."""
+    return find_browser() or pytest.skip(NO_BROWSER)
+
+
+@pytest.fixture
+def tmp_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder that the test has to itself."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    monkeypatch.setenv("FASP_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of reference data that lies beside the checkout and is not part of it."""
+    folder = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no reference data: {folder} does not exist")
+    return folder
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("browser") and not find_browser():
+        pytest.skip(NO_BROWSER)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    skipped = report.skipped and not hasattr(report, "wasxfail")
+    if BROWSER_REQUIRED and skipped and item.get_closest_marker("browser"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"skipped although FASP_REQUIRE_BROWSER=1: {reason}"
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if any(NO_BROWSER in str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_line(
+            f"The browser tests were skipped. To run them, install Chromium: {INSTALL_BROWSER}"
+        )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Where nothing may be skipped, a run in which no test ran is no success."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    ran = reporter is not None and any(reporter.stats.get(kind) for kind in ("passed", "failed", "xfailed"))
+    if BROWSER_REQUIRED and exitstatus == pytest.ExitCode.OK and not ran:
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
