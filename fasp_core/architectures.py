@@ -82,12 +82,15 @@ def _qkv_tensors(block: nn.Module, paths: tuple[str, ...]) -> list[Tensor]:
     return tensors
 
 
-_LLAMA = {
-    "blocks": "model.layers",
-    "out_proj": "self_attn.o_proj",
-    "tail": ("model.norm",),
-    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-}
+def _llama_like(title: str) -> Architecture:
+    return Architecture(
+        title,
+        "model.layers",
+        "self_attn.o_proj",
+        ("model.norm",),
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    )
+
 
 ARCHITECTURES: dict[str, Architecture] = {
     "gpt2": Architecture(
@@ -107,11 +110,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         ("transformer.ln_f",),
         ("attn.q_proj", "attn.k_proj", "attn.v_proj"),
     ),
-    "llama": Architecture("Llama 2 and 3, SmolLM2", **_LLAMA),
-    "mistral": Architecture("Mistral", **_LLAMA),
-    "qwen2": Architecture("Qwen2", **_LLAMA),
-    "qwen3": Architecture("Qwen3", **_LLAMA),
-    "gemma3_text": Architecture("Gemma 3 (text)", **_LLAMA),
+    "llama": _llama_like("Llama 2 and 3, SmolLM2"),
+    "mistral": _llama_like("Mistral"),
+    "qwen2": _llama_like("Qwen2"),
+    "qwen3": _llama_like("Qwen3"),
+    "gemma3_text": _llama_like("Gemma 3 (text)"),
     "opt": Architecture(
         "OPT",
         "model.decoder.layers",

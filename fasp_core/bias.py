@@ -418,9 +418,7 @@ def _checked(values: ArrayLike, codes: ArrayLike, ndim: int | None = None) -> tu
     if group.ndim != 1 or not group.size or not array.size:
         raise InputError("There are no toxicity values to compare: score at least one prompt of two groups.")
     if (ndim is not None and array.ndim != ndim) or array.ndim == 0 or array.shape[-1] != group.size:
-        raise InputError(
-            f"Toxicity values of shape {array.shape} do not fit {group.size} prompts: give one each."
-        )
+        raise InputError(f"Toxicity values of shape {array.shape} do not fit {group.size} prompts: give one each.")
     if not np.isfinite(array).all():
         raise InputError("Some toxicity values are not finite: score those prompts again or leave them out.")
     if not np.issubdtype(group.dtype, np.integer) or group.min() < 0 or not np.bincount(group).all():

@@ -11,7 +11,7 @@ measure how probable it is that a word follows at all, rather than a line break 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +92,18 @@ def read_expected(lm: LanguageModel, hidden: Tensor, matrix: Tensor) -> np.ndarr
 
 
 @torch.no_grad()
-def measure_expected(lm: LanguageModel, batches: PromptBatches, matrix: Tensor) -> np.ndarray:
+def measure_expected(
+    lm: LanguageModel,
+    batches: PromptBatches,
+    matrix: Tensor,
+    progress: Callable[[float, float, str], None] | None = None,
+) -> np.ndarray:
     """[2, n] float64 in [0, 1]: expected toxicity of each prompt in both readings, under whatever masks are on."""
-    return batches.scatter([read_expected(lm, final_hidden(lm, ids), matrix) for ids in batches.ids])
+    parts: list[np.ndarray] = []
+    done = 0
+    for ids in batches.ids:
+        parts.append(read_expected(lm, final_hidden(lm, ids), matrix))
+        done += len(ids)
+        if progress is not None:
+            progress(done, batches.n, f"{done} of {batches.n} prompts")
+    return batches.scatter(parts)

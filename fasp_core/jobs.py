@@ -67,9 +67,7 @@ class Job(Generic[T]):
     error : what the work raised, if it failed
     """
 
-    def __init__(
-        self, lane: Lane, key: Hashable, work: Callable[[Progress], T], priority: int, number: int
-    ) -> None:
+    def __init__(self, lane: Lane, key: Hashable, work: Callable[[Progress], T], priority: int, number: int) -> None:
         self.key = key
         self.state: State = "waiting"
         self.done, self.total, self.text = 0.0, 0.0, ""
@@ -161,9 +159,7 @@ class Lane:
         self._kept: OrderedDict[Hashable, Job[Any]] = OrderedDict()
         self._owned: dict[Hashable, Job[Any]] = {}  # owner -> its unfinished job
 
-    def submit(
-        self, key: Hashable, work: Callable[[Progress], T], owner: Hashable = None, priority: int = 0
-    ) -> Job[T]:
+    def submit(self, key: Hashable, work: Callable[[Progress], T], owner: Hashable = None, priority: int = 0) -> Job[T]:
         """The job for `key`: the one under way, one done lately, or a new one.
 
         Parameters
@@ -229,9 +225,7 @@ class Lane:
             self._waiting.remove(job)
             self._end(job, "cancelled")
 
-    def _end(
-        self, job: Job[Any], state: State, value: Any = None, error: BaseException | None = None
-    ) -> None:
+    def _end(self, job: Job[Any], state: State, value: Any = None, error: BaseException | None = None) -> None:
         job._value, job.error, job._work = value, error, None
         job.state = state
         if self._live.get(job.key) is job:

@@ -10,14 +10,16 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from fasp_core.errors import InputError
-from fasp_core.models import LanguageModel
+
+if TYPE_CHECKING:  # seconds to import, and naming heads needs no model
+    from torch import Tensor, nn
+
+    from fasp_core.models import LanguageModel
 
 Head = tuple[int, int]  # (layer, head), both from 0
 _PART = re.compile(r"L(\d{1,4})H(\d{1,4})(?:-(\d{1,4}))?", re.IGNORECASE)
@@ -124,6 +126,8 @@ def gated(lm: LanguageModel, gates: Tensor | np.ndarray) -> Iterator[None]:
 
     The model is locked meanwhile, and always left as it was.
     """
+    import torch
+
     gates = torch.as_tensor(gates, device=lm.device)
     if gates.shape[-2:] != (lm.n_layers, lm.n_heads) or gates.ndim not in (2, 3):
         raise ValueError(f"gates have shape {tuple(gates.shape)}, expected [..., {lm.n_layers}, {lm.n_heads}]")

@@ -22,7 +22,15 @@ from fasp_core.generation import GenerationConfig, sample
 from fasp_core.models import LanguageModel
 from fasp_core.prompts import PromptSet
 from fasp_core.store import Store
-from fasp_core.toxicity import CachedScorer, Scorer, WordValues, join_for_scoring, make_scorer, word_values
+from fasp_core.toxicity import (
+    CachedScorer,
+    Scorer,
+    WhatIsScored,
+    WordValues,
+    join_for_scoring,
+    make_scorer,
+    word_values,
+)
 
 Report = Callable[[float, float, str], None]  # (done, total, what is going on)
 MEASURES = ("expected", "sampled")
@@ -52,7 +60,7 @@ class BiasConfig:
     measure: str = "expected"
     scorer: str = "offline"
     label: str | None = None
-    scored: str = "continuation"
+    scored: WhatIsScored = "continuation"
     generation: GenerationConfig = field(default_factory=GenerationConfig)
 
     def __post_init__(self) -> None:
@@ -143,9 +151,7 @@ class ExpectedMeter:
 
     def measure(self, progress: Report | None = None) -> np.ndarray:
         """[2, n] under whatever masks are on."""
-        if progress is not None:
-            progress(0, 1, f"expected toxicity of {len(self.prompts)} prompts")
-        return measure_expected(self.lm, self.batches, self.matrix)
+        return measure_expected(self.lm, self.batches, self.matrix, progress)
 
 
 @dataclass(eq=False)
@@ -167,7 +173,8 @@ class SampledMeter:
         flat = [c for row in self.texts for c in row]
         repeated = [p for p in self.prompts.texts for _ in range(self.config.generation.samples)]
         scores = self.scorer.score(join_for_scoring(repeated, flat, self.config.scored))
-        return np.asarray(scores).reshape(len(self.prompts), -1).mean(1)[None]
+        means: np.ndarray = np.asarray(scores).reshape(len(self.prompts), -1).mean(1)
+        return means[None]
 
 
 def meter(lm: LanguageModel, config: BiasConfig, store: Store) -> ExpectedMeter | SampledMeter:

@@ -22,7 +22,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from fasp_core.architectures import ARCHITECTURES, Architecture, architecture_of, out_projection
+from fasp_core.architectures import ARCHITECTURES, Architecture, architecture_of, out_proj_columns, out_projection
 from fasp_core.errors import InputError
 from fasp_core.packages import package_folder
 from fasp_core.store import cache_root
@@ -189,8 +189,7 @@ def wrap(model: Any, tokenizer: Any, spec: ModelSpec, weights_id: str) -> Langua
     model.eval().requires_grad_(False)
     n_heads = int(config.num_attention_heads)
     blocks = architecture.block_list(model)
-    proj = out_projection(blocks[0], architecture)
-    width = proj.in_features if isinstance(proj, nn.Linear) else proj.weight.shape[0]
+    width = out_proj_columns(blocks[0], architecture).shape[1]
     return LanguageModel(
         spec=spec,
         model=model,
@@ -200,7 +199,7 @@ def wrap(model: Any, tokenizer: Any, spec: ModelSpec, weights_id: str) -> Langua
         n_layers=len(blocks),
         n_heads=n_heads,
         n_kv_heads=int(getattr(config, "num_key_value_heads", None) or n_heads),
-        head_dim=int(width) // n_heads,  # type: ignore[arg-type]
+        head_dim=width // n_heads,
     )
 
 
@@ -247,10 +246,7 @@ def sha256_file(path: Path) -> str:
 
 def _converted(gguf: Path, cache: Path, expected: str | None = None) -> tuple[Path, str]:
     """Folder with the safetensors form of a GGUF file; made on first use, by one process at a time."""
-    if expected is None:
-        found = sha256_file(gguf)
-    else:
-        found = expected
+    found = expected or sha256_file(gguf)
     folder = cache / "models" / f"{gguf.stem}--{found[:16]}"
     if _complete(folder, found):
         return folder, f"sha256:{found}"

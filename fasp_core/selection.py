@@ -215,9 +215,7 @@ def _pick_released(cost: Floats, z_ppl: Floats | None, gamma: float, alpha: floa
     if requested:
         pruned = free & (cost <= np.sort(cost[free])[requested - 1])
     if pruned.sum() > requested:
-        notes.append(
-            f"Ties at the threshold: k is {pruned.sum()}, not the {requested} that alpha {alpha:g} asks for."
-        )
+        notes.append(f"Ties at the threshold: k is {pruned.sum()}, not the {requested} that alpha {alpha:g} asks for.")
     return np.flatnonzero(pruned), np.flatnonzero(~free), requested, notes
 
 

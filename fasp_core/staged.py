@@ -55,8 +55,9 @@ class Staged:
 
     def _block(self, layer: int, hidden: Tensor) -> Tensor:
         args, kwargs = self._calls[layer]
-        out = self.lm.blocks[layer](hidden, *args, **kwargs)
-        return out[0] if isinstance(out, tuple) else out
+        out: Any = self.lm.blocks[layer](hidden, *args, **kwargs)
+        hidden = out[0] if isinstance(out, tuple) else out  # some blocks return their attention as well
+        return hidden
 
     def advance(self) -> None:
         """Move the base pass on to the next block's input."""

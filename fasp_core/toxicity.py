@@ -59,9 +59,7 @@ class OfflineScorer:
         try:
             from profanity_check import predict_prob
         except ImportError as error:
-            raise InputError(
-                "The offline scorer is not installed: run 'pip install alt-profanity-check'."
-            ) from error
+            raise InputError("The offline scorer is not installed: run 'pip install alt-profanity-check'.") from error
         self._predict = predict_prob
         self.name = f"alt-profanity-check {importlib.metadata.version('alt-profanity-check')}"
 
@@ -94,9 +92,7 @@ class ClassifierScorer:
         The source cannot be loaded, has no trained classification head, or has no such label.
     """
 
-    def __init__(
-        self, source: str, label: str | None = None, device: str = "cpu", batch_size: int = 32
-    ) -> None:
+    def __init__(self, source: str, label: str | None = None, device: str = "cpu", batch_size: int = 32) -> None:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         options = {"trust_remote_code": False}
@@ -195,9 +191,7 @@ class CachedScorer:
             for start in range(0, len(keys), 500):  # SQLite bounds the number of placeholders
                 part = keys[start : start + 500]
                 marks = ",".join("?" * len(part))
-                found |= store.execute(
-                    f"SELECT key, score FROM scores WHERE key IN ({marks})", part
-                ).fetchall()
+                found |= store.execute(f"SELECT key, score FROM scores WHERE key IN ({marks})", part).fetchall()
             return found
 
         found = (self._with_store(select) or {}) if texts else {}
@@ -206,9 +200,7 @@ class CachedScorer:
     def _write(self, scores: dict[str, float]) -> None:
         rows = [(self._key(text), score) for text, score in scores.items()]
         if rows:
-            self._with_store(
-                lambda store: store.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", rows)
-            )
+            self._with_store(lambda store: store.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", rows))
 
     def _with_store(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
         """Result of `work` in one transaction of its own connection; None if no file is usable."""
@@ -229,9 +221,7 @@ class CachedScorer:
         return None
 
 
-def make_scorer(
-    source: str = "offline", label: str | None = None, device: str = "cpu", batch_size: int = 32
-) -> Scorer:
+def make_scorer(source: str = "offline", label: str | None = None, device: str = "cpu", batch_size: int = 32) -> Scorer:
     """The scorer named by `source`: "offline", or a classifier's hub id or folder (see `ClassifierScorer`).
 
     Raises
@@ -261,9 +251,7 @@ def join_for_scoring(
         Another value of `what`, or lists of different lengths.
     """
     if len(prompts) != len(continuations):
-        raise InputError(
-            f"{len(prompts)} prompts do not match {len(continuations)} continuations: give one each."
-        )
+        raise InputError(f"{len(prompts)} prompts do not match {len(continuations)} continuations: give one each.")
     if what == "continuation":
         return list(continuations)
     if what == "prompt+continuation":
@@ -346,9 +334,7 @@ def whole_words(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     uses = {mark: sum(token.startswith(mark) for token in vocab) for mark in ("Ġ", "▁", "##")}
     mark = max(uses, key=lambda m: uses[m])
     if not uses[mark]:
-        raise InputError(
-            "This tokenizer does not mark where words begin: use the sampled measure of toxicity."
-        )
+        raise InputError("This tokenizer does not mark where words begin: use the sampled measure of toxicity.")
     special = set(tokenizer.all_special_ids)
     words = {}
     for token, token_id in sorted(vocab.items(), key=lambda item: item[1]):

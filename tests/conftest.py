@@ -24,9 +24,7 @@ BROWSERS = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
 )
 BROWSER_REQUIRED = os.environ.get("FASP_REQUIRE_BROWSER") == "1"
-INSTALL_BROWSER = (
-    "brew install --cask chromium" if sys.platform == "darwin" else "sudo apt-get install chromium"
-)
+INSTALL_BROWSER = "brew install --cask chromium" if sys.platform == "darwin" else "sudo apt-get install chromium"
 NO_BROWSER = f"no Chromium: install with '{INSTALL_BROWSER}'"
 
 
@@ -77,9 +75,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if any(NO_BROWSER in str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
-        terminalreporter.write_line(
-            f"The browser tests were skipped. To run them, install Chromium: {INSTALL_BROWSER}"
-        )
+        terminalreporter.write_line(f"The browser tests were skipped. To run them, install Chromium: {INSTALL_BROWSER}")
 
 
 @pytest.hookimpl(tryfirst=True)

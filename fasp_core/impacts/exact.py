@@ -56,9 +56,7 @@ def _text_digest(source: str) -> str:
     return hashlib.sha256(load_text(source).encode()).hexdigest()[:16]
 
 
-def ppl_impacts(
-    lm: LanguageModel, text: TextConfig, store: Store, progress: Report | None = None
-) -> PplImpacts:
+def ppl_impacts(lm: LanguageModel, text: TextConfig, store: Store, progress: Report | None = None) -> PplImpacts:
     """NLL of the text with each head removed, and the two weight-based baselines."""
     key = ppl_key(text, lm.weights_id, lm.spec.dtype)
 
@@ -95,9 +93,7 @@ def ppl_impacts(
     return read_ppl(store.compute(KIND, key, work, label=f"{slug(lm.name)}--ppl"))
 
 
-def bias_impacts(
-    lm: LanguageModel, config: BiasConfig, store: Store, progress: Report | None = None
-) -> BiasImpacts:
+def bias_impacts(lm: LanguageModel, config: BiasConfig, store: Store, progress: Report | None = None) -> BiasImpacts:
     """Toxicity of the axis' prompts with each head removed."""
     key = bias_key(config, lm.weights_id, lm.spec.dtype)
 
@@ -171,9 +167,7 @@ def read_bias(entry: Entry) -> BiasImpacts:
     )
 
 
-def _sampled_sweep(
-    lm: LanguageModel, gauge: SampledMeter, skip: set[int]
-) -> Iterator[tuple[int, list[np.ndarray]]]:
+def _sampled_sweep(lm: LanguageModel, gauge: SampledMeter, skip: set[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
     yield -1, [gauge.measure().T]
     for flat in range(lm.size):
         if flat not in skip:

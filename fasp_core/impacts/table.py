@@ -6,9 +6,10 @@ reliability and other readings of the gap need no model.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,8 @@ import pandas as pd
 from fasp_core import bias
 from fasp_core.perplexity import Nll, nats_standard_errors
 from fasp_core.selection import HeadScores
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +86,17 @@ class BiasImpacts:
     def _row(self, reading: str) -> int:
         return self.readings.index(reading)
 
+    @cached_property
+    def _kept(self) -> dict[Any, Any]:
+        return {}
+
+    def _once(self, key: Any, work: Callable[[], T]) -> T:
+        """Resampling takes a moment and a page asks again at every click."""
+        if key not in self._kept:
+            self._kept[key] = work()
+        value: T = self._kept[key]
+        return value
+
     @property
     def labels(self) -> list[str]:
         """[n] group name of each prompt."""
@@ -96,17 +110,23 @@ class BiasImpacts:
     def standard_errors(self, reading: str, resamples: int = 1000) -> np.ndarray:
         """[N] bootstrap standard errors of `z_bias`, prompts resampled within groups."""
         r = self._row(reading)
-        return np.asarray(bias.head_standard_errors(self.base[r], self.ablated[:, r], self.codes, resamples))
+        return self._once(
+            ("se", reading, resamples),
+            lambda: np.asarray(bias.head_standard_errors(self.base[r], self.ablated[:, r], self.codes, resamples)),
+        )
 
     def gap(self, reading: str) -> bias.GapStats:
         """The whole model's gap, with what noise alone would give."""
-        return bias.gap_stats(self.base[self._row(reading)], self.labels)
+        return self._once(("gap", reading), lambda: bias.gap_stats(self.base[self._row(reading)], self.labels))
 
-    def reliability(self, reading: str, heads: np.ndarray | None = None) -> bias.Reliability:
+    def reliability(self, reading: str, heads: Sequence[int] | None = None) -> bias.Reliability:
         """Split-half reliability of the ranking by z_bias, over all or some heads (flat ids)."""
         r = self._row(reading)
         subset = None if heads is None else np.asarray(heads)
-        return bias.split_half_reliability(self.base[r], self.ablated[:, r], self.codes, subset)
+        return self._once(
+            ("reliability", reading, None if heads is None else tuple(heads)),
+            lambda: bias.split_half_reliability(self.base[r], self.ablated[:, r], self.codes, subset),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +149,24 @@ class ImpactTable:
             magnitude=self.ppl.magnitude,
             gradient=self.ppl.gradient,
         )
+
+    def added_up(self, heads: Iterable[int], reading: str) -> tuple[float, float]:
+        """What a set would do if its heads' effects just added up: an estimate that ignores their interactions.
+
+        Parameters
+        ----------
+        heads : flat ids.
+
+        Returns
+        -------
+        estimated perplexity, and estimated gap (from the summed change of every prompt's toxicity).
+        """
+        ids = sorted(heads)
+        nats = self.ppl.base.mean + float(self.ppl.z_nats[ids].sum())
+        r = self.bias.readings.index(reading)
+        base, ablated = self.bias.base[r], self.bias.ablated[ids, r]
+        toxicity = np.clip(base + (ablated - base).sum(0), 0.0, 1.0)
+        return float(np.exp(min(nats, 700.0))), float(bias.gap(toxicity, self.bias.codes))
 
     def frame(self) -> pd.DataFrame:
         """One row a head: layer, head, impacts and standard errors in every reading."""

@@ -1,0 +1,8 @@
+"""FASP Studio: `streamlit run app.py`. Navigation and page settings, nothing else."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+st.set_page_config(page_title="FASP Studio", page_icon=":material/grid_on:", layout="wide")
+st.navigation([st.Page("pages/explore.py", title="Explore heads", icon=":material/grid_on:", default=True)]).run()

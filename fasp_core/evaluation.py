@@ -1,0 +1,262 @@
+"""What a prune set does to a model: both models measured on the same text, prompts and noise, and compared.
+
+A measurement of one set is stored by itself, so a set tried before, and the unpruned model, are never run again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fasp_core import bias
+from fasp_core.bias import Change, GapStats
+from fasp_core.impacts.exact import ppl_key
+from fasp_core.masks import PruneSet, masked
+from fasp_core.measures import BiasConfig, Report, SampledMeter, meter, result_key
+from fasp_core.models import LanguageModel
+from fasp_core.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change
+from fasp_core.provenance import provenance
+from fasp_core.store import Entry, Store
+from fasp_core.text import TextConfig, token_windows
+
+KIND = "measured"
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What is measured: perplexity on a text, and the toxicity of an axis."""
+
+    bias: BiasConfig
+    text: TextConfig = field(default_factory=TextConfig)
+
+
+@dataclass(frozen=True, eq=False)
+class Toxicity:
+    """Toxicity of every prompt under one model.
+
+    Attributes
+    ----------
+    readings : names of the R readings.
+    values : [R, n].
+    texts, groups : [n] the prompts and their groups.
+    continuations : for the sampled measure, the texts of each prompt; else empty.
+    """
+
+    readings: tuple[str, ...]
+    values: np.ndarray
+    texts: tuple[str, ...]
+    groups: tuple[str, ...]
+    continuations: tuple[tuple[str, ...], ...]
+    provenance: dict[str, Any]
+
+    def row(self, reading: str) -> np.ndarray:
+        """[n] values of one reading."""
+        return np.asarray(self.values[self.readings.index(reading)])
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """The toxicity gap of both models in one reading, and its paired change."""
+
+    name: str
+    base: GapStats
+    pruned: GapStats
+    gap: Change
+    toxicity: Change
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A prune set against the unpruned model."""
+
+    prune_set: PruneSet
+    config: EvalConfig
+    perplexity: PerplexityChange
+    readings: dict[str, Reading]
+    base: Toxicity
+    pruned: Toxicity
+    heads_removed: int
+    parameters_removed: int
+    parameters: int
+    provenance: dict[str, Any]
+
+    def as_dict(self, continuations: int = 0) -> dict[str, Any]:
+        """JSON-ready, with up to `continuations` prompts' texts before and after (sampled measure only)."""
+        bias_config = self.config.bias
+        out: dict[str, Any] = {
+            "heads": [list(h) for h in self.prune_set],
+            "prune_set": self.prune_set.format(),
+            "heads_removed": self.heads_removed,
+            "parameters_removed": self.parameters_removed,
+            "parameters": self.parameters,
+            "perplexity": {
+                "base": self.perplexity.base,
+                "pruned": self.perplexity.pruned,
+                "relative_change": self.perplexity.relative,
+                "change_nats": self.perplexity.change_nats,
+                "interval_nats": list(self.perplexity.interval),
+                "tokens": self.perplexity.tokens,
+                "text": asdict(self.config.text),
+            },
+            "axis": bias_config.axis,
+            "split": bias_config.split,
+            "measure": bias_config.measure,
+            "scored": bias_config.scored if bias_config.measure == "sampled" else "next word",
+            "prompts": len(self.base.texts),
+            "readings": {},
+            "provenance": self.provenance,
+        }
+        for name, r in self.readings.items():
+            out["readings"][name] = {
+                "gap_base": r.base.gap,
+                "gap_base_interval": r.base.interval,
+                "gap_base_noise": r.base.noise_gap,
+                "gap_base_noise_p": r.base.noise_p,
+                "gap_pruned": r.pruned.gap,
+                "gap_pruned_interval": r.pruned.interval,
+                "gap_change": r.gap.change,
+                "gap_change_interval": r.gap.interval,
+                "gap_relative_change": r.gap.relative,
+                "gap_relative_interval": r.gap.relative_interval,
+                "mean_gap": [r.base.mean_gap, r.pruned.mean_gap],
+                "max_min": [r.base.max_min, r.pruned.max_min],
+                "min_max_ratio": [r.base.min_max_ratio, r.pruned.min_max_ratio],
+                "toxicity": [r.base.overall, r.pruned.overall],
+                "groups": {
+                    g: {"n": n, "base": r.base.group_means[g], "pruned": r.pruned.group_means[g]}
+                    for g, n in r.base.group_sizes.items()
+                },
+            }
+        if continuations and self.base.continuations:
+            out["continuations"] = self.side_by_side().head(continuations).to_dict("records")
+        return out
+
+    def side_by_side(self) -> pd.DataFrame:
+        """One row a prompt: group, prompt, toxicity and first continuation of both models, largest change first."""
+        frame = pd.DataFrame({"group": self.base.groups, "prompt": self.base.texts})
+        for name, side in (("base", self.base), ("pruned", self.pruned)):
+            frame[f"toxicity_{name}"] = side.values[0]
+            if side.continuations:
+                frame[f"continuation_{name}"] = [c[0] for c in side.continuations]
+        order = (frame.toxicity_pruned - frame.toxicity_base).abs().sort_values(ascending=False, kind="stable")
+        return frame.loc[order.index].reset_index(drop=True)
+
+
+def evaluate(
+    lm: LanguageModel, prune_set: PruneSet, config: EvalConfig, store: Store, progress: Report | None = None
+) -> Evaluation:
+    """Measure the unpruned and the pruned model and compare them.
+
+    Raises
+    ------
+    InputError
+        A head is not in the model, or the config does not fit it.
+    """
+    prune_set.gates(lm.n_layers, lm.n_heads)  # says so before anything is run
+    steps = [(s, what) for s in (PruneSet(), prune_set) for what in ("perplexity", "toxicity")]
+    results: list[Any] = []
+    for i, (subject, what) in enumerate(steps):
+        label = f"{what} of the {'pruned' if subject.heads else 'unpruned'} model"
+        if progress is not None:
+            progress(i, len(steps), label)
+
+        def inner(done: float, total: float, text: str, i: int = i, label: str = label) -> None:
+            if progress is not None:
+                progress(i + done / max(total, 1), len(steps), f"{label}: {text}")
+
+        if what == "perplexity":
+            results.append(perplexity_of(lm, subject, config.text, store, inner))
+        else:
+            results.append(toxicity_of(lm, subject, config.bias, store, inner))
+    if progress is not None:
+        progress(len(steps), len(steps), "done")
+    (base_nll, _), base_tox, (nll, made), tox = results
+    readings = {}
+    for name in base_tox.readings:
+        before, after = base_tox.row(name), tox.row(name)
+        readings[name] = Reading(
+            name,
+            bias.gap_stats(before, base_tox.groups),
+            bias.gap_stats(after, base_tox.groups),
+            bias.paired_gap_change(before, after, base_tox.groups),
+            bias.paired_mean_change(before, after, base_tox.groups),
+        )
+    return Evaluation(
+        prune_set,
+        config,
+        perplexity_change(base_nll, nll),
+        readings,
+        base_tox,
+        tox,
+        len(prune_set),
+        len(prune_set) * lm.head_parameters(),
+        lm.n_parameters,
+        {**made, "seconds": made["seconds"] + tox.provenance["seconds"]},
+    )
+
+
+def perplexity_of(
+    lm: LanguageModel, prune_set: PruneSet, text: TextConfig, store: Store, progress: Report | None = None
+) -> tuple[Nll, dict[str, Any]]:
+    """NLL of the text with a set of heads removed, and its provenance; stored."""
+    key = {**ppl_key(text, lm.weights_id, lm.spec.dtype), "score": "", "heads": prune_set.format()}
+
+    def work() -> Any:
+        started = time.monotonic()
+        windows = token_windows(lm, text)
+        with masked(lm, prune_set):
+            nll = measure_nll(lm, windows, progress)
+        return {
+            "arrays": {"sums": nll.sums, "counts": nll.counts.astype(np.int32)},
+            "meta": {"provenance": provenance(lm, time.monotonic() - started)},
+        }
+
+    entry = store.compute(KIND, key, work, label=_label(lm, "ppl"))
+    arrays = entry.arrays
+    return Nll(arrays["sums"], arrays["counts"].astype(np.int64)), entry.meta["provenance"]
+
+
+def toxicity_of(
+    lm: LanguageModel, prune_set: PruneSet, config: BiasConfig, store: Store, progress: Report | None = None
+) -> Toxicity:
+    """Toxicity of every prompt with a set of heads removed; stored."""
+    key = {**result_key(config, lm.weights_id, lm.spec.dtype), "heads": prune_set.format()}
+
+    def work() -> Any:
+        started = time.monotonic()
+        gauge = meter(lm, config, store)
+        with masked(lm, prune_set):
+            values = gauge.measure(progress)
+        tables = {}
+        if isinstance(gauge, SampledMeter):
+            tables["continuations"] = pd.DataFrame(gauge.texts).rename(columns=str)
+        return {
+            "arrays": {"values": values},
+            "tables": tables,
+            "meta": {"provenance": provenance(lm, time.monotonic() - started)},
+        }
+
+    return _read(store.compute(KIND, key, work, label=_label(lm, config.axis)), config)
+
+
+def _read(entry: Entry, config: BiasConfig) -> Toxicity:
+    prompts = config.prompts()
+    texts: tuple[tuple[str, ...], ...] = ()
+    if config.measure == "sampled":
+        texts = tuple(tuple(row) for row in entry.table("continuations").itertuples(index=False))
+    return Toxicity(
+        config.readings,
+        entry.arrays["values"],
+        prompts.texts,
+        prompts.groups,
+        texts,
+        entry.meta["provenance"],
+    )
+
+
+def _label(lm: LanguageModel, what: str) -> str:
+    return f"{lm.name.rsplit('/', 1)[-1]}--{what.rsplit('/', 1)[-1]}"

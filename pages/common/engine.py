@@ -1,0 +1,135 @@
+"""Models, stored scores and running work, shared by every reader of the app. Knows nothing of the screen.
+
+One lane a model measures, one request after the other; scoring has a lane of its own and gives way between heads,
+because a model is locked only while it runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fasp_core import models
+from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
+from fasp_core.impacts import exact
+from fasp_core.impacts.table import ImpactTable
+from fasp_core.jobs import Job, Lanes, Progress
+from fasp_core.masks import PruneSet
+from fasp_core.measures import BiasConfig
+from fasp_core.models import LanguageModel, ModelSpec
+from fasp_core.store import Store
+from fasp_core.text import TextConfig
+
+KEEP_MODELS = 2
+KEEP_TABLES = 16
+SCORE_TEXT = TextConfig(tokens=4096)
+
+_lanes = Lanes()
+_shelf: OrderedDict[ModelSpec, LanguageModel] = OrderedDict()
+_shelf_lock = threading.Lock()
+_tables: OrderedDict[Hashable, ImpactTable] = OrderedDict()
+_tables_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a model: enough to find its scores and to draw its heads."""
+
+    weights_id: str
+    n_layers: int
+    n_heads: int
+
+
+def store() -> Store:
+    """The results on disk."""
+    return Store()
+
+
+def model(spec: ModelSpec) -> LanguageModel:
+    """The loaded model; at most `KEEP_MODELS` stay in memory. Call it from a job: loading takes seconds."""
+    with _shelf_lock:
+        if spec not in _shelf:
+            _shelf[spec] = models.load(spec)
+        _shelf.move_to_end(spec)
+        while len(_shelf) > KEEP_MODELS:
+            _shelf.popitem(last=False)
+        return _shelf[spec]
+
+
+def facts(spec: ModelSpec) -> Facts | None:
+    """What is known without waiting; None while the model has yet to be loaded."""
+    if (known := models.weights_id(spec)) is not None:
+        return Facts(known, *models.BUILT_IN_SHAPE)
+    lm = _shelf.get(spec)
+    return None if lm is None else Facts(lm.weights_id, lm.n_layers, lm.n_heads)
+
+
+def load_job(spec: ModelSpec) -> Job[LanguageModel]:
+    """Load a model in the background."""
+
+    def work(progress: Progress) -> LanguageModel:
+        progress(0, 1, f"loading {spec.source}")
+        return model(spec)
+
+    return _lanes.get(_lane(spec)).submit(("load", spec), work)
+
+
+def measure_job(spec: ModelSpec, prune_set: PruneSet, config: EvalConfig, owner: Hashable) -> Job[Evaluation]:
+    """Measure a prune set; a newer request of the same owner overtakes it."""
+
+    def work(progress: Progress) -> Evaluation:
+        progress(0, 1, "loading the model")
+        return evaluate(model(spec), prune_set, config, store(), progress)
+
+    return _lanes.get(_lane(spec)).submit((spec, prune_set, config), work, owner)
+
+
+def score_job(spec: ModelSpec, config: BiasConfig) -> Job[ImpactTable]:
+    """Score all heads; the same request of several readers is one job, and goes on when they leave."""
+
+    def work(progress: Progress) -> ImpactTable:
+        progress(0, 1, "loading the model")
+        return exact.score(model(spec), SCORE_TEXT, config, store(), progress)
+
+    return _lanes.get(f"{_lane(spec)} scoring").submit((spec, config), work)
+
+
+def scores(spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
+    """Stored scores, or None. Never loads a model."""
+    known = facts(spec)
+    if known is None:
+        return None
+    key = (known.weights_id, spec, config)
+    with _tables_lock:
+        if key not in _tables:
+            found = exact.find(SCORE_TEXT, config, known.weights_id, spec.dtype, spec.source, store())
+            if found is None:
+                return None
+            _tables[key] = found
+        _tables.move_to_end(key)
+        while len(_tables) > KEEP_TABLES:
+            _tables.popitem(last=False)
+        return _tables[key]
+
+
+def keep_upload(content: bytes, name: str) -> Path:
+    """An uploaded CSV as a file under the cache, named by its content; the same upload is the same file."""
+    folder = store().root / "uploads"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.csv"
+    if not path.exists():
+        handle, work = tempfile.mkstemp(dir=folder)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(work, path)
+    return path
+
+
+def _lane(spec: ModelSpec) -> str:
+    return f"{spec.source} {spec.dtype} {spec.device}"

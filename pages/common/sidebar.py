@@ -1,0 +1,187 @@
+"""The settings of a page: what is looked at, what is pruned, how it is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from fasp_core.errors import InputError
+from fasp_core.evaluation import EvalConfig
+from fasp_core.expected import READINGS
+from fasp_core.generation import GenerationConfig
+from fasp_core.measures import BiasConfig
+from fasp_core.models import BUILT_IN, BUILT_IN_TITLE, DTYPES, ModelSpec
+from fasp_core.prompts import axis_names, from_csv
+from fasp_core.selection import METHODS
+from fasp_core.text import TextConfig
+from pages.common import engine
+
+OWN_CSV = "my own prompts (CSV)"
+READING_TITLES = {"neutral": "identity words neutral", "counted": "identity words counted"}
+METHOD_TITLES = {
+    "fasp": "FASP",
+    "magnitude": "smallest weights",
+    "gradient": "smallest gradients",
+    "ppl-only": "perplexity only",
+    "bias-only": "bias only",
+    "random": "random",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the sidebar says."""
+
+    spec: ModelSpec
+    axis: str
+    axis_title: str
+    reading: str
+    method: str
+    gamma: float
+    alpha: float
+    seed: int
+    split: str
+    prompts: int
+    tokens: int
+
+    @property
+    def scoring(self) -> BiasConfig:
+        """The scores that the grids show: always validation prompts."""
+        return BiasConfig(self.axis)
+
+    @property
+    def evaluation(self) -> EvalConfig:
+        """What a change is measured on."""
+        return EvalConfig(
+            BiasConfig(self.axis, split=self.split, n_prompts=self.prompts), TextConfig(tokens=self.tokens)
+        )
+
+    def sampled(self, prompts: int, length: int) -> EvalConfig:
+        """The sampled measure on the same split."""
+        generation = GenerationConfig(tokens=length)
+        return EvalConfig(
+            BiasConfig(self.axis, self.split, prompts, measure="sampled", generation=generation),
+            TextConfig(tokens=self.tokens),
+        )
+
+
+def draw() -> Settings:
+    """Draw the sidebar and read it."""
+    with st.sidebar:
+        spec = _model()
+        axis, axis_title = _axis()
+        reading = st.radio(
+            "Reading of toxicity",
+            READINGS,
+            format_func=READING_TITLES.get,
+            key="reading",
+            bind="query-params",
+            help="Toxicity scorers dislike words such as 'gay'. Neutral gives identity words no toxicity, so that a "
+            "model is not blamed for naming a group. Counted is the papers' way. Both are always reported.",
+        )
+        st.divider()
+        method = st.selectbox(
+            "Method",
+            METHODS,
+            format_func=METHOD_TITLES.get,
+            key="method",
+            bind="query-params",
+            help="FASP spares the critical heads and prunes those whose removal lowers the gap most. The others are "
+            "baselines, which spare none.",
+        )
+        gamma = st.slider(
+            "γ  share of heads that are critical",
+            0.0,
+            1.0,
+            0.3,
+            0.01,
+            key="gamma",
+            bind="query-params",
+            disabled=method != "fasp",
+            help="The γ share of heads with the greatest impact on perplexity is never pruned.",
+        )
+        alpha = st.slider(
+            "α  share of heads to prune",
+            0.0,
+            0.4,
+            0.02,
+            0.005,
+            format="%.3f",
+            key="alpha",
+            bind="query-params",
+            help="A fraction of all heads of the model.",
+        )
+        seed = 0
+        if method == "random":
+            seed = int(st.number_input("Seed", 0, 999, 0, key="seed", help="Another seed draws other heads."))
+        st.divider()
+        split = st.segmented_control(
+            "Measure on",
+            ("valid", "test"),
+            default="valid",
+            required=True,
+            key="split",
+            format_func={"valid": "validation", "test": "test"}.get,
+            help="Choose on validation prompts; look at test prompts once the choice is made. The scores were made "
+            "on validation prompts, so a reduction measured there flatters the choice.",
+        )
+        with st.expander("Sample sizes"):
+            prompts = st.select_slider(
+                "Prompts", (90, 210, 450, 900), 210, key="prompts", help="Balanced over groups and templates."
+            )
+            tokens = st.select_slider("Tokens for perplexity", (512, 1024, 2048, 4096), 1024, key="tokens")
+    return Settings(
+        spec, axis, axis_title, reading, method, gamma, alpha, seed, str(split or "valid"), int(prompts), int(tokens)
+    )
+
+
+def _model() -> ModelSpec:
+    source = st.selectbox(
+        "Model",
+        [BUILT_IN],
+        accept_new_options=True,
+        format_func=lambda name: f"built-in: {BUILT_IN_TITLE}" if name == BUILT_IN else name,
+        key="model",
+        help="The built-in model needs no download. Or type a hub id (openai-community/gpt2), a folder, a .gguf file.",
+    )
+    with st.expander("Device and precision"):
+        device = st.selectbox("Device", ("auto", "cpu", "cuda", "mps"), key="device")
+        dtype = st.selectbox(
+            "Precision",
+            tuple(DTYPES),
+            key="dtype",
+            help="The rounding of 16-bit numbers is larger than what many heads are worth: scores need float32.",
+        )
+    return ModelSpec(source or BUILT_IN, dtype, device)
+
+
+def _axis() -> tuple[str, str]:
+    axis = st.selectbox(
+        "Axis",
+        (*axis_names(), OWN_CSV),
+        index=axis_names().index("race_ethnicity"),
+        format_func=axis_title,
+        key="axis",
+        bind="query-params",
+        help="The demographic axis whose groups are compared. Prompts come from HolisticBias v1.1.",
+    )
+    if axis != OWN_CSV:
+        return axis, axis_title(axis)
+    upload = st.file_uploader("CSV with columns text, group", type="csv", key="csv")
+    if upload is None:
+        st.info("Upload a CSV file with the columns `text` and `group`: one prompt a row.", icon=":material/upload:")
+        st.stop()
+    content = upload.getvalue()
+    try:
+        from_csv(content, upload.name)
+    except InputError as error:
+        st.error(str(error))
+        st.stop()
+    return str(engine.keep_upload(content, upload.name)), Path(upload.name).stem
+
+
+def axis_title(axis: str) -> str:
+    """`race_ethnicity` as people read it."""
+    return axis if axis == OWN_CSV else axis.replace("_", " ")

@@ -1,0 +1,52 @@
+"""Explore heads: what each head does to perplexity and to bias, which to prune, and what that changes."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from fasp_core.errors import InputError
+from fasp_core.impacts.table import ImpactTable
+from fasp_core.selection import select
+from pages.common import engine, grids, measured, scoring, sidebar
+from pages.common.choice import ByHand, prune_set
+
+TITLE = "Explore heads"
+
+
+def page() -> None:
+    """Draw the page from the top; anything that takes longer than a moment is a job that is only looked at here."""
+    st.title("Which heads carry bias?", anchor=False)
+    st.caption(
+        "Every cell is one attention head. The left grid shows what removing it does to **perplexity** (how well the "
+        "model predicts text), the right one what it does to the **toxicity gap** between groups. A method prunes "
+        "heads that add bias and spares those that matter; click a cell to overrule it."
+    )
+    settings = sidebar.draw()
+    known = engine.facts(settings.spec)
+    if known is None and not scoring.load(settings.spec):
+        return
+    table = engine.scores(settings.spec, settings.scoring)
+    if table is None:
+        scoring.offer(settings.spec, settings.scoring)
+        return
+    explore(settings, table)
+
+
+@st.fragment
+def explore(settings: sidebar.Settings, table: ImpactTable) -> None:
+    """Grids and results; a click reruns only this part."""
+    by_hand: ByHand = st.session_state.setdefault(f"by_hand {settings.spec.source}", ByHand())
+    selection = select(
+        table.head_scores(settings.reading), settings.method, settings.gamma, settings.alpha, seed=settings.seed
+    )
+    st.session_state["selection"] = selection
+    heads = prune_set(selection, by_hand)
+    measured.cards(settings, table, selection, by_hand, heads)
+    grids.draw(settings, table, selection, by_hand)
+    measured.details(settings, table, heads)
+
+
+try:
+    page()
+except InputError as error:
+    st.error(str(error), icon=":material/error:")
