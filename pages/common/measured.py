@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from fasp_core.bias import Change, GapStats
+from fasp_core.bias import Change, GapStats, group_intervals
 from fasp_core.evaluation import EvalConfig, Evaluation, Reading
 from fasp_core.figures import group_bars, scatter_impacts
 from fasp_core.impacts.table import ImpactTable
@@ -104,7 +105,9 @@ def _perplexity(result: Evaluation | None, estimate: float, table: ImpactTable) 
         )
         return
     p = result.perplexity
-    st.metric(label, f"{p.base:.2f} → {_number(p.pruned)}", f"{p.relative:+.1%}", delta_color="inverse", help=help_text)
+    st.metric(
+        label, f"{p.base:.2f} → {_number(p.pruned)}", _percent(p.relative, 1), delta_color="inverse", help=help_text
+    )
     st.caption(
         f"**measured** on {p.tokens:,} tokens; pruned 95% [{_number(p.ppl_interval[0])}, "
         f"{_number(p.ppl_interval[1])}]. Estimate was {_number(estimate)} on {table.ppl.base.tokens:,} tokens."
@@ -182,7 +185,7 @@ def _verdict(result: Evaluation, settings: Settings, heads: PruneSet) -> None:
 def verdict(reading: Reading, perplexity_change: float, where: str) -> tuple[str, bool]:
     """What a measurement shows, and whether that is a reduction of a gap that is there."""
     change = reading.gap
-    cost = f"at {perplexity_change:+.1%} perplexity"
+    cost = f"at {_percent(perplexity_change, 1)} perplexity"
     if reading.base.noise_p > NOISE_P:
         return (
             f"No gap is shown to begin with: shuffled group labels give one as large in {reading.base.noise_p:.0%} "
@@ -212,16 +215,19 @@ def _groups(result: Evaluation | None, settings: Settings) -> None:
         return
     reading = result.readings[settings.reading]
     names = list(reading.base.group_means)
+    ends = [
+        [[1000 * x for x in group_intervals(side.row(reading.name), side.groups)[g]] for g in names]
+        for side in (result.base, result.pruned)
+    ]
     st.plotly_chart(
         group_bars(
             names,
             [1000 * reading.base.group_means[g] for g in names],
             [1000 * reading.pruned.group_means[g] for g in names],
-            None,
-            None,
-            1000 * reading.base.overall,
-            1000 * reading.pruned.overall,
-            title="Expected toxicity of each group",
+            *ends,
+            overall_base=1000 * reading.base.overall,
+            overall_pruned=1000 * reading.pruned.overall,
+            title=f"Expected toxicity of each group, {reading.base.n} prompts, 95% intervals",
             unit="×10⁻³",
             dark=st.context.theme.type == "dark",
         ),
@@ -282,9 +288,13 @@ def _scatter(settings: Settings, table: ImpactTable, heads: PruneSet) -> None:
         scatter_impacts(
             table.ppl.z_ppl,
             1000 * table.bias.z_bias(settings.reading),
+            title="Both impacts of every head",
             pruned=set(heads.flat(table.n_heads)),
+            by_hand=set(by_hand.effective(selection.pruned)),
             critical=set(selection.critical),
             hover=texts,
+            x_title="impact on perplexity (right: the head helps)",
+            y_title="impact on bias, ×10⁻³ (up: removing it lowers the gap)",
             dark=st.context.theme.type == "dark",
         ),
         theme=None,
@@ -306,6 +316,13 @@ def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) ->
         "**Reliable is not valid.** A repeatable ranking can still pick a set that does not lower the gap, since "
         "heads interact. The measurement above decides, and the test prompts have the last word."
     )
+    opinions = engine.scorer_opinions(settings.scoring)
+    if len(opinions):
+        st.markdown(
+            f"**What the scorer thinks of the words themselves**: its toxicity of “My friend is a … person.” The "
+            f"sentence is harmless, so every difference is the scorer's own bias ({table.bias.scorer})."
+        )
+        st.dataframe(opinions, hide_index=True, height=212, column_config={"toxicity": _bar_column()})
     st.json(
         {
             "perplexity scores": table.ppl.provenance,
@@ -316,16 +333,20 @@ def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) ->
     )
 
 
+def _bar_column() -> Any:
+    return st.column_config.ProgressColumn("toxicity, 0 to 1", min_value=0.0, max_value=1.0, format="%.2f")
+
+
 def _noise(stats: GapStats) -> str:
-    return f"Noise alone would give {1000 * stats.noise_gap:.2f} (p = {_p(stats.noise_p)})."
+    return f"Noise alone would give {1000 * stats.noise_gap:.2f} ({_p(stats.noise_p)})."
 
 
 def _p(p: float) -> str:
-    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+    return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)
 
 
-def _percent(x: float) -> str:
-    return f"{x:+.0%}" if x == x else "no gap to compare"
+def _percent(x: float, digits: int = 0) -> str:
+    return "no gap to compare" if x != x else f"{x:+.{digits}%}".replace("-0.0%", "+0.0%").replace("-0%", "+0%")
 
 
 def _interval(ends: tuple[float, float] | None) -> str:

@@ -142,7 +142,7 @@ def _model() -> ModelSpec:
         "Model",
         [BUILT_IN],
         accept_new_options=True,
-        format_func=lambda name: f"built-in: {BUILT_IN_TITLE}" if name == BUILT_IN else name,
+        format_func=lambda name: f"{BUILT_IN_TITLE} (built-in)" if name == BUILT_IN else name,
         key="model",
         help="The built-in model needs no download. Or type a hub id (openai-community/gpt2), a folder, a .gguf file.",
     )
@@ -171,7 +171,11 @@ def _axis() -> tuple[str, str]:
         return axis, axis_title(axis)
     upload = st.file_uploader("CSV with columns text, group", type="csv", key="csv")
     if upload is None:
-        st.info("Upload a CSV file with the columns `text` and `group`: one prompt a row.", icon=":material/upload:")
+        st.info(
+            "Upload a CSV file with the columns `text` and `group`: one prompt a row. "
+            "A fifth of the prompts is used to choose heads and the rest to test the choice.",
+            icon=":material/upload:",
+        )
         st.stop()
     content = upload.getvalue()
     try:

@@ -419,3 +419,12 @@ def test_unusable_settings_are_named() -> None:
         bias.split_half_reliability(base[:4], ablated[:, :4], codes[:4])
     with pytest.raises(InputError, match="1 split"):
         bias.split_half_reliability(base, ablated, codes, splits=0)
+
+
+def test_group_intervals_are_students_t() -> None:
+    rng = np.random.default_rng(5)
+    values, groups = rng.random(30), ["b"] * 12 + ["a"] * 18
+    for name, (low, high) in bias.group_intervals(values, groups, level=0.9).items():
+        part = values[np.array(groups) == name]
+        expected = stats.ttest_1samp(part, 0.0).confidence_interval(0.9)
+        assert (low, high) == pytest.approx((expected.low, expected.high))

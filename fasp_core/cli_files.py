@@ -1,0 +1,369 @@
+"""The files that the command line writes and reads: score folders, released score files, prune sets.
+
+A file may come from anyone, so its size is bounded, its numbers are checked, and what is wrong with it is said in
+one sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fasp_core import published
+from fasp_core.cli_show import to_json
+from fasp_core.errors import InputError
+from fasp_core.masks import PruneSet
+from fasp_core.selection import HeadScores, select
+
+if TYPE_CHECKING:  # these import torch
+    from fasp_core.impacts.table import ImpactTable
+    from fasp_core.measures import BiasConfig
+    from fasp_core.text import TextConfig
+
+MAX_PRUNE_SET_BYTES = 1_000_000
+GAMMA = 0.3  # reliability is also given for the heads that may be pruned at this gamma
+_READ_BIAS = ("fasp", "bias-only")
+_GENDER = "gender_and_sex"
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedScores:
+    """Scores of one model on one axis in one reading; `model`, `axis` and `reading` are None where unknown."""
+
+    scores: HeadScores
+    model: str | None
+    axis: str | None
+    reading: str | None
+    notes: tuple[str, ...]
+
+
+def write_whole(files: Mapping[Path, bytes]) -> None:
+    """Write files, each whole or not at all, and replace none before all are written.
+
+    Raises
+    ------
+    InputError
+        A folder cannot be made or written, or the disk is full.
+    """
+    temporary = {path: path.with_name(f".tmp-{uuid.uuid4().hex}") for path in files}
+    try:
+        for path, raw in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary[path].open("xb") as handle:
+                handle.write(raw)
+                handle.flush()
+                os.fsync(handle.fileno())
+        for path in files:
+            os.replace(temporary[path], path)
+    except OSError as error:
+        folder = next(iter(files)).parent
+        raise InputError(
+            f"'{folder}' cannot be written ({error.strerror or error}): name another place with --out."
+        ) from error
+    finally:
+        for path in temporary.values():
+            with suppress(OSError):
+                path.unlink()  # gone already where all went well
+
+
+def check_folder(out: Path) -> None:
+    """Make the folder of the results, so that hours of work do not end at a full or read-only place.
+
+    Raises
+    ------
+    InputError
+        It cannot be made or written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK):
+            raise PermissionError(None, "Permission denied")
+    except OSError as error:
+        raise InputError(f"'{out}' cannot be written ({error.strerror}): name another folder with --out.") from error
+
+
+# --- score folders ---
+
+
+def describe_scores(impacts: ImpactTable, config: BiasConfig, text: TextConfig) -> dict[str, Any]:
+    """What scores.json says: where the scores come from, and how far they can be trusted."""
+    toxicity, ppl = impacts.bias, impacts.ppl
+    reliability = {}
+    for reading in toxicity.readings:
+        critical = select(impacts.head_scores(reading), "fasp", GAMMA, 0.0).critical
+        free = sorted(set(range(impacts.n_layers * impacts.n_heads)) - set(critical))
+        reliability[reading] = {
+            "all": _reliability(impacts, reading, None),
+            "prunable": {"gamma": GAMMA, **_reliability(impacts, reading, free)},
+        }
+    sizes = np.bincount(toxicity.codes)
+    return {
+        "model": impacts.model,
+        "weights": ppl.provenance.get("weights"),
+        "n_layers": impacts.n_layers,
+        "n_heads": impacts.n_heads,
+        "estimator": "exact",
+        "axis": config.axis,
+        "split": config.split,
+        "measure": config.measure,
+        "scored": config.scored if config.measure == "sampled" else "next word",
+        "scorer": toxicity.scorer,
+        "readings": list(toxicity.readings),
+        "prompts": int(sizes.sum()),
+        "groups": {name: int(size) for name, size in zip(toxicity.groups, sizes, strict=True)},
+        "notes": list(config.prompts().notes),
+        "seed": config.seed,
+        "generation": asdict(config.generation) if config.measure == "sampled" else None,
+        "perplexity": {"base": ppl.base.perplexity, "tokens": ppl.base.tokens, "text": asdict(text)},
+        "gap": {reading: asdict(toxicity.gap(reading)) for reading in toxicity.readings},
+        "reliability": reliability,
+        "provenance": {"perplexity": ppl.provenance, "bias": toxicity.provenance},
+    }
+
+
+def write_scores(impacts: ImpactTable, about: dict[str, Any], out: Path) -> list[str]:
+    """Write scores.parquet, scores.csv and scores.json; their paths."""
+    frame = impacts.frame()
+    parquet = frame.to_parquet(None, engine="pyarrow")
+    assert isinstance(parquet, bytes)  # it is, without a path
+    files = {
+        out / "scores.parquet": parquet,
+        out / "scores.csv": frame.to_csv(index=False).encode(),
+        out / "scores.json": to_json(about).encode() + b"\n",
+    }
+    write_whole(files)
+    return [str(path) for path in files]
+
+
+def open_scores(
+    path: Path,
+    method: str,
+    model: str | None = None,
+    axis: str | None = None,
+    reading: str | None = None,
+    n_heads: int | None = None,
+) -> OpenedScores:
+    """Scores from a folder that `score` wrote, from one of its files, or from a file that the FASP authors released.
+
+    Parameters
+    ----------
+    method : one that reads no bias needs no axis.
+    model, n_heads : for released files, which hold several models and no shapes.
+    axis : needed where a released file has several; checked against the folder's scores.json.
+    reading : "neutral" (default, where there is one), "counted" or "sampled".
+
+    Raises
+    ------
+    InputError
+        The file is missing or unusable, or a choice is missing or not in it; the message lists what is.
+    """
+    file = _score_file(path)
+    if file.suffix.lower() != ".parquet" and not _is_ours(file):
+        return _open_released(file, method, model, axis, reading, n_heads)
+    if model is not None or n_heads is not None:
+        raise InputError(f"'{file}' holds one model: leave out --published-model and --n-heads.")
+    return _open_ours(file, axis, reading)
+
+
+def _score_file(path: Path) -> Path:
+    if path.name == "scores.json":
+        path = path.parent
+    names = ("scores.parquet", "scores.csv")
+    if path.is_dir():
+        found = [path / name for name in names if (path / name).is_file()]
+        if not found:
+            raise InputError(f"The folder '{path}' holds no {names[0]}: give one written by 'score --out', or a file.")
+        path = found[0]
+    if not path.is_file():
+        raise InputError(f"There is no '{path}': give a folder written by 'score --out', or a score file.")
+    if path.stat().st_size > published.MAX_BYTES:
+        raise InputError(f"'{path}' is larger than {published.MAX_BYTES // 1_000_000} MB: give a score file.")
+    return path
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether the head of a CSV file is that of scores.csv."""
+    if file.suffix.lower() != ".csv":
+        return False
+    with file.open("rb") as handle:
+        return handle.readline(10_000).removeprefix(b"\xef\xbb\xbf").startswith(b"layer,head,")
+
+
+def _open_ours(file: Path, axis: str | None, reading: str | None) -> OpenedScores:
+    columns = _columns(file)
+    n_layers, n_heads, order = _shape(file, columns)
+    readings = [
+        name.removeprefix("z_bias_") for name in columns if name.startswith("z_bias_") and not name.endswith("_se")
+    ]
+    if reading is None:
+        reading = "neutral" if "neutral" in readings else next(iter(readings), None)
+    elif reading not in readings:
+        raise InputError(f"'{file}' has no reading '{reading}': choose one of {', '.join(readings) or 'none'}.")
+    about = _about(file)
+    if axis is not None and axis != about.get("axis", axis):
+        raise InputError(f"'{file}' is about the axis {about['axis']}: leave --axis out, or score '{axis}' first.")
+
+    def of(name: str) -> np.ndarray | None:
+        return columns[name][order] if name in columns else None
+
+    ppl = of("z_nats")  # the order of z_ppl, without its overflow
+    scores = HeadScores(
+        n_layers,
+        n_heads,
+        z_ppl=of("z_ppl") if ppl is None else ppl,
+        z_bias=of(f"z_bias_{reading}"),
+        magnitude=of("magnitude"),
+        gradient=of("gradient"),
+    )
+    notes = _doubts(about, reading)
+    return OpenedScores(scores, about.get("model"), axis or about.get("axis"), reading, notes)
+
+
+def _columns(file: Path) -> dict[str, np.ndarray]:
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    try:  # neither ParquetFile nor to_pylist imports pandas, as their nearest kin do
+        rows = parquet.ParquetFile(file).read() if file.suffix.lower() == ".parquet" else csv.read_csv(file)
+        return {
+            name: np.array(rows.column(name).cast(pa.float64()).to_pylist(), dtype=np.float64)  # None becomes NaN
+            for name in rows.column_names
+        }
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise InputError(f"'{file}' is not a table of scores ({error}): give one written by 'score'.") from error
+
+
+def _shape(file: Path, columns: dict[str, np.ndarray]) -> tuple[int, int, np.ndarray]:
+    """(layers, heads in a layer, row of each flat id)"""
+    layer, head = (columns.get(name, np.empty(0)) for name in ("layer", "head"))
+    if layer.size and np.isfinite([layer, head]).all():
+        n_layers, n_heads = int(layer.max()) + 1, int(head.max()) + 1
+        order = np.lexsort((head, layer))
+        if n_layers * n_heads == layer.size and np.array_equal(
+            np.stack([layer, head])[:, order], np.divmod(np.arange(layer.size), n_heads)
+        ):
+            return n_layers, n_heads, order
+    raise InputError(f"'{file}' has not one row for each head, by layer and head from 0: give one written by 'score'.")
+
+
+def _about(file: Path) -> dict[str, Any]:
+    """The folder's scores.json; empty where there is none that can be read."""
+    with suppress(OSError, ValueError, RecursionError):
+        path = file.with_name("scores.json")
+        if path.stat().st_size <= published.MAX_BYTES and isinstance(about := json.loads(path.read_bytes()), dict):
+            return about
+    return {}
+
+
+def _doubts(about: dict[str, Any], reading: str | None) -> tuple[str, ...]:
+    """What the scores' own figures say against a choice made on them."""
+    notes = []
+    with suppress(KeyError, TypeError):
+        chance = about["gap"][reading]["noise_p"]
+        if chance > 0.05:
+            notes.append(
+                f"Shuffled groups show a gap as large in {chance:.0%} of cases: it is not shown that there is one."
+            )
+    with suppress(KeyError, TypeError):
+        halves = about["reliability"][reading]["prunable"]["halves"]
+        if halves < 0.5:
+            notes.append(
+                f"The ranking of prunable heads hardly repeats: two halves of the prompts correlate {halves:.2f}."
+            )
+    return tuple(notes)
+
+
+def _reliability(impacts: ImpactTable, reading: str, heads: list[int] | None) -> dict[str, Any]:
+    try:
+        return asdict(impacts.bias.reliability(reading, heads))
+    except InputError as error:  # fewer than three heads
+        return {"halves": None, "whole": None, "why": str(error)}
+
+
+def _open_released(
+    file: Path, method: str, model: str | None, axis: str | None, reading: str | None, n_heads: int | None
+) -> OpenedScores:
+    released = published.read(file)
+    if reading not in (None, "sampled"):
+        raise InputError(f"The released scores have no reading '{reading}', only 'sampled': leave --reading out.")
+    if model is None:
+        model = _only(released.models, f"'{file}' holds several models", "--published-model")
+    notes: tuple[str, ...] = ()
+    if method in _READ_BIAS:
+        if axis is None and (axes := released.axes(model)):
+            axis = _only(axes, f"'{file}' has several axes for {model}", "--axis")
+        if axis not in (None, _GENDER):
+            notes = (
+                f"The authors' own runs used the scores of {_GENDER} on every axis (their flag is always true): "
+                f"to repeat their lists, select with --axis {_GENDER}.",
+            )
+    try:
+        scores = released.head_scores(model, axis, n_heads)
+    except InputError as error:
+        if n_heads is None and model not in published.SHAPES:
+            raise InputError(f"{str(error).rstrip('.')}, with --n-heads.") from error
+        raise
+    return OpenedScores(scores, model, axis, "sampled", notes)
+
+
+def _only(names: tuple[str, ...], several: str, option: str) -> str:
+    if len(names) > 1:
+        raise InputError(f"{several}: choose with {option} one of {', '.join(names)}.")
+    return names[0]
+
+
+# --- prune sets ---
+
+
+def read_prune_set(path: Path) -> tuple[PruneSet, tuple[int, int] | None]:
+    """Heads from a file that `select --out` wrote, or from a text file such as `L0H3,L2H1-4`.
+
+    Returns
+    -------
+    The set, and the shape (layers, heads in a layer) of the model it was chosen for, where the file says so.
+
+    Raises
+    ------
+    InputError
+        The file is missing, too large, or holds something else.
+    """
+    try:
+        with path.open("rb") as handle:
+            raw = handle.read(MAX_PRUNE_SET_BYTES + 1)
+    except OSError as error:
+        raise InputError(
+            f"The prune set '{path}' cannot be read ({error.strerror}): give a file made by 'select --out'."
+        ) from error
+    if len(raw) > MAX_PRUNE_SET_BYTES:
+        raise InputError(f"'{path}' is larger than {MAX_PRUNE_SET_BYTES // 1_000_000} MB: it is no prune set.")
+    try:
+        text = raw.decode("utf-8-sig")
+        if text.lstrip()[:1] not in ("{", "["):
+            return PruneSet.parse(text), None
+        content = json.loads(text)
+        if isinstance(content, list):
+            content = {"heads": content}
+        heads = content["heads"] if "heads" in content else PruneSet.parse(content["prune_set"])
+        pairs = [(_whole(layer), _whole(head)) for layer, head in heads]
+        shape = content.get("shape")
+        return PruneSet.of(pairs), None if shape is None else (_whole(shape[0]), _whole(shape[1]))
+    except InputError as error:
+        raise InputError(f"In '{path}': {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise InputError(
+            f"'{path}' holds no prune set: give a file made by 'select --out', or a text such as L0H3,L2H1-4."
+        ) from error
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < published.MAX_HEADS:
+        raise ValueError
+    return value

@@ -1,0 +1,188 @@
+"""The picture of a whole model: one cell for each attention head."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from decimal import ROUND_CEILING, Decimal
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import ArrayLike, NDArray
+
+from fasp_core.errors import InputError
+from fasp_core.figures import marks
+from fasp_core.figures.theme import (
+    Floats,
+    Theme,
+    axis,
+    check_texts,
+    escape,
+    layout,
+    short,
+    theme_of,
+    vector,
+    veil,
+    veiled,
+)
+
+Z_NOISE = 1.96  # standard errors from 0 at which a sign counts as known (two-sided 5%)
+TOP, BOTTOM, RIGHT = 54, 92, 92  # px for words, whether needed or not, so that grids side by side stay level
+
+
+def clip_limit(values: ArrayLike) -> float:
+    """Where the colors of a diverging scale should end, in the unit of `values`.
+
+    The largest magnitude, unless a few values dwarf the rest: then the 97th percentile of the magnitudes (at least
+    the smallest that is not 0), so that one head worth 1e8 does not leave all others blank. Rounded up to two
+    digits of which the second is even, so that half of it is short, too. NaN and infinities do not count; 1 if
+    nothing is left or all is 0.
+    """
+    sizes = np.abs(np.asarray(values, dtype=np.float64))
+    sizes = sizes[np.isfinite(sizes)]
+    if not sizes.any():
+        return 1.0
+    limit = max(np.percentile(sizes, 97), sizes[sizes > 0].min())
+    limit = sizes.max() if sizes.max() <= 1.5 * limit else limit
+    exact = Decimal(float(np.clip(limit, 1e-300, 1e300)))  # twice the limit must still be a number
+    unit = Decimal(2).scaleb(exact.adjusted() - 1)
+    return float((exact / unit).to_integral_value(ROUND_CEILING) * unit)
+
+
+def beyond_note(what: str, beyond: int, limit: float) -> str:
+    """A line that owns up to clipping; blank if nothing is clipped."""
+    heads_lie = "1 head lies" if beyond == 1 else f"{beyond} heads lie"
+    return f"{what} at ±{short(limit)}; {heads_lie} beyond." if beyond else ""
+
+
+def head_grid(
+    values: ArrayLike,
+    *,
+    n_layers: int,
+    n_heads: int,
+    title: str,
+    unit: str,
+    hover: Sequence[str],
+    pruned: Collection[int] = frozenset(),
+    by_hand: Collection[int] = frozenset(),
+    critical: Collection[int] = frozenset(),
+    se: ArrayLike | None = None,
+    limit: float | None = None,
+    dark: bool = False,
+) -> go.Figure:
+    """One cell a head, colored by its impact: layers upwards from 0, heads to the right.
+
+    Orange is positive, blue negative. Colors end at `limit`; what lies beyond has the end color, and a line under
+    the title says so. Cells whose |value| is below `Z_NOISE` standard errors are pale: their sign is not known. (A
+    standard error of NaN makes nothing pale.) NaN cells are gray. The height depends on `n_layers` alone.
+
+    Parameters
+    ----------
+    values : [N] in flat order, N = n_layers * n_heads; NaN where not scored yet.
+    unit : title of the color bar.
+    hover : [N] plain texts; the first line is set in bold. True values belong here, since colors are clipped.
+    pruned, critical : flat ids, crossed out and outlined.
+    by_hand : flat ids whose state was set by hand, against the method's choice: a disc, with a cross if they are
+        in `pruned`, empty if they are kept.
+    se : [N] standard errors in the unit of `values`, or None.
+    limit : positive; by default `clip_limit(values)`.
+
+    Raises
+    ------
+    InputError
+        Arrays that are not of shape [N], ids outside the model, a limit that is not positive.
+    """
+    theme, n = theme_of(dark), n_layers * n_heads
+    z, errors = vector("values", values, n), np.zeros(n) if se is None else vector("se", se, n)
+    check_texts("hover", hover, n)
+    off, hand, outlined = (
+        marks.checked_ids(name, ids, n)
+        for name, ids in (("pruned", pruned), ("by_hand", by_hand), ("critical", critical))
+    )
+    limit = clip_limit(z) if limit is None else limit
+    if not 0 < limit < np.inf:
+        raise InputError(f"Colors cannot end at {limit}: give a limit above 0, or none.")
+    unscored, faint = np.isnan(z), np.abs(z) < Z_NOISE * errors
+    beyond = int((np.abs(z) > limit).sum())
+    texts = [f"{text}\nnot scored yet" if nan else text for text, nan in zip(hover, unscored, strict=True)]
+
+    layer, head = np.divmod(np.arange(n), n_heads)
+    height = int(np.clip(TOP + BOTTOM + 19 * n_layers, 320, 900))
+    wide, tall = 400 / n_heads, (height - TOP - BOTTOM) / n_layers  # px of a cell, in a narrow column
+    cell = min(wide, tall)
+    mark = float(np.clip(0.75 * cell, 6, 11))
+
+    def cells(shown: Floats, scale: Sequence[str], **more: Any) -> go.Heatmap:
+        steps = [[i / (len(scale) - 1), color] for i, color in enumerate(scale)]
+        square = shown.reshape(n_layers, n_heads)
+        return go.Heatmap(z=square, colorscale=steps, xgap=1, ygap=1, hoverinfo="skip", **more)
+
+    def veils(name: str, where: NDArray[np.bool_], color: str) -> go.Heatmap:
+        return cells(np.where(where, 1.0, np.nan), [color, color], name=name, showscale=False)
+
+    colors = {"zmin": -limit, "zmid": 0, "zmax": limit, "colorbar": _colorbar(unit, limit, beyond > 0)}
+    fig = go.Figure(
+        [
+            marks.click_trace(head, layer, texts, size=max(cell - 1, 3)),
+            cells(np.clip(z, -limit, limit), theme.scale, name="impact", **colors),
+            veils("within noise", faint, veil(theme.neutral)),
+            veils("not scored", unscored, theme.missing),
+            _outlines(head, layer, outlined, (0.5 - min(2 / wide, 0.15), 0.5 - min(2 / tall, 0.15)), theme.ink),
+            *marks.state_marks(theme, head, layer, off, hand, mark, theme.ink),
+            *_legend(theme, se is not None),
+        ]
+    )
+    whole = {"showgrid": False, "fixedrange": True}
+    notes = ["" if se is None else f"Pale: |z| < {Z_NOISE} s.e.", beyond_note("Colors end", beyond, limit)]
+    fig.layout = layout(
+        theme,
+        title,
+        "  ".join(filter(None, notes)),
+        height,
+        BOTTOM,
+        RIGHT,
+        entry=104,
+        xaxis=axis(theme, "head", range=[-0.5, n_heads - 0.5], dtick=_step(n_heads), tick0=0, **whole),
+        yaxis=axis(theme, "layer", range=[-0.5, n_layers - 0.5], dtick=_step(n_layers), tick0=0, **whole),
+    )
+    return fig
+
+
+def _step(n: int) -> int:
+    """Distance of tick labels, so that about 16 at most stand on an axis of n."""
+    return next(step for step in (1, 2, 4, 8, 16, 32, n) if n <= 16 * step)
+
+
+def _colorbar(unit: str, limit: float, clipped: bool) -> dict[str, Any]:
+    below, above = ("≤ ", "≥ ") if clipped else ("", "")
+    return {
+        "title": {"text": escape(unit) + "<br>\u00a0", "side": "top", "font": {"size": 12}},  # clear of the top label
+        "tickvals": [-limit, -limit / 2, 0, limit / 2, limit],
+        "ticktext": [
+            below + short(-limit), short(-limit / 2), "0", short(limit / 2), above + short(limit)
+        ],
+        "thickness": 11,
+        "outlinewidth": 0,
+        "len": 1,
+        "xpad": 8,
+    }
+
+
+def _outlines(head: Floats, layer: Floats, ids: set[int], reach: tuple[float, float], color: str) -> go.Scatter:
+    """Squares in one path: exact at any size of the chart, and out of the reach of selections."""
+    chosen = sorted(ids)
+    x = head[chosen, None] + reach[0] * np.array([-1, 1, 1, -1, -1, np.nan])
+    y = layer[chosen, None] + reach[1] * np.array([-1, -1, 1, 1, -1, np.nan])
+    line = {"color": color, "width": 1.1}
+    return go.Scatter(
+        x=x.ravel(), y=y.ravel(), name="critical", mode="lines", line=line, hoverinfo="skip", showlegend=False
+    )
+
+
+def _legend(theme: Theme, has_errors: bool) -> list[go.Scatter]:
+    swatch = veiled(theme.scale[-1], theme.neutral)
+    return [
+        marks.legend_entry("critical", symbol="square-open", size=11, color=theme.ink, line={"width": 1.5}),
+        *([marks.legend_entry("sign within noise", symbol="square", size=12, color=swatch)] if has_errors else []),
+        marks.legend_entry("not scored yet", symbol="square", size=12, color=theme.missing),
+    ]

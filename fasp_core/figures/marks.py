@@ -1,0 +1,89 @@
+"""The marks that say what state a head is in, and the invisible points that take hover and clicks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from fasp_core.errors import InputError
+from fasp_core.figures.theme import CLEAR, Theme, hover_text
+
+CLICK_TRACE = "heads"
+CLICK_CURVE = 0  # place of that trace in every figure that has it: Plotly's curve_number
+
+Places = NDArray[Any]  # [N] coordinates in flat order
+
+
+def checked_ids(name: str, ids: Collection[int], n: int) -> set[int]:
+    """Flat ids as a set.
+
+    Raises
+    ------
+    InputError
+        One lies outside 0 .. n - 1.
+    """
+    outside = [i for i in ids if not 0 <= i < n]
+    if outside:
+        raise InputError(f"{name} names head {outside[0]}: flat ids of this model run from 0 to {n - 1}.")
+    return {int(i) for i in ids}
+
+
+def points(x: Places, y: Places, ids: Iterable[int], name: str, legend: bool = True, **marker: Any) -> go.Scatter:
+    """Marks on some heads. Without heads, the entry in the legend stays."""
+    chosen = sorted(ids)
+    return go.Scatter(
+        x=x[chosen].tolist() or [None],
+        y=y[chosen].tolist() or [None],
+        name=name,
+        showlegend=legend,
+        mode="markers",
+        marker=marker,
+        hoverinfo="skip",
+        **_unmoved_by_selection(marker.get("opacity", 1)),
+    )
+
+
+def legend_entry(name: str, **marker: Any) -> go.Scatter:
+    """A line of the legend for something that is not drawn as points."""
+    return points(np.empty(0), np.empty(0), (), name, **marker)
+
+
+def click_trace(x: Places, y: Places, hover: Sequence[str], size: float) -> go.Scatter:
+    """Invisible points of all heads in flat order, `size` px wide; the first trace of a figure.
+
+    Plotly gives a spot to the nearest point; among points that overlap there, to any. So `size` has to be smaller
+    than the distance between neighbors.
+    """
+    return go.Scatter(
+        x=x.tolist(),
+        y=y.tolist(),
+        text=[hover_text(text) for text in hover],
+        hovertemplate="%{text}<extra></extra>",
+        name=CLICK_TRACE,
+        showlegend=False,
+        mode="markers",
+        marker={"symbol": "square", "size": size, "color": CLEAR, "line": {"width": 0}},
+        **_unmoved_by_selection(1),
+    )
+
+
+def state_marks(
+    theme: Theme, x: Places, y: Places, pruned: set[int], by_hand: set[int], size: float, ink: str
+) -> list[go.Scatter]:
+    """A cross on what the method prunes; discs, crossed or empty, on what a hand pruned or kept against it."""
+    disc = {"size": size + 3, "color": theme.halo, "line": {"color": ink, "width": 1.6}}
+    cross = {"size": size, "color": ink, "line": {"color": theme.halo, "width": 1.2}}
+    return [
+        points(x, y, pruned - by_hand, "pruned", symbol="x", **cross),
+        points(x, y, pruned & by_hand, "pruned by hand", symbol="circle-x", **disc),
+        points(x, y, by_hand - pruned, "kept by hand", symbol="circle", **disc),
+    ]
+
+
+def _unmoved_by_selection(opacity: float) -> dict[str, Any]:
+    """Plotly fades what is not selected; here the page answers a click, not the chart."""
+    return {state: {"marker": {"opacity": opacity}} for state in ("selected", "unselected")}

@@ -1,0 +1,200 @@
+"""The real app in real Chromium: what a person does on the page "Explore heads", on the committed scores."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from fasp_core.models import ModelSpec, load
+from fasp_core.store import cache_root
+
+pytestmark = pytest.mark.browser
+ROOT = Path(__file__).resolve().parents[2]
+SCREENSHOTS = os.environ.get("FASP_SCREENSHOTS")  # a folder: keep pictures there
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    """Address of a running app: committed scores, the converted model, a cache of its own otherwise."""
+    load(ModelSpec())  # converted once, in the normal cache
+    cache = tmp_path_factory.mktemp("cache")
+    shutil.copytree(ROOT / "cache" / "scores", cache / "scores")
+    (cache / "models").symlink_to(cache_root() / "models")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = (cache / "app.log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)],
+        cwd=ROOT,
+        env={**os.environ, "FASP_CACHE": str(cache)},
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    url = f"http://localhost:{port}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{url}/_stcore/health", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.25)
+        else:
+            raise AssertionError((cache / "app.log").read_text())
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+        log.close()
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Generator[object]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as p:
+        b = p.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
+        )
+        yield b
+        b.close()
+
+
+class Reader:
+    """One person's tab."""
+
+    def __init__(self, browser: object, url: str, width: int = 1440, height: int = 1000, scheme: str = "light") -> None:
+        self.page = browser.new_context(  # type: ignore[attr-defined]
+            viewport={"width": width, "height": height}, color_scheme=scheme
+        ).new_page()
+        self.errors: list[str] = []
+        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        self.page.on("pageerror", lambda e: self.errors.append(str(e)))
+        self.page.goto(url, timeout=120_000)
+        self.page.wait_for_selector(".js-plotly-plot .main-svg", state="attached", timeout=120_000)
+
+    def metric(self, label: str) -> str:
+        box = self.page.locator('[data-testid="stMetric"]', has_text=label).first
+        return str(box.locator('[data-testid="stMetricValue"]').inner_text())
+
+    def measured(self) -> tuple[str, str]:
+        """Perplexity and gap once both are measured ("a → b")."""
+        self.page.wait_for_function(
+            """() => [...document.querySelectorAll('[data-testid="stMetricValue"]')]
+                .filter(e => e.innerText.includes('→')).length >= 2""",
+            timeout=240_000,
+        )
+        return self.metric("Perplexity"), self.metric("Toxicity gap")
+
+    def removed(self) -> int:
+        match = re.match(r"(\d+) of 270 heads", self.metric("Removed"))
+        assert match is not None
+        return int(match[1])
+
+    def wait_removed(self, count: int) -> None:
+        self.page.wait_for_function(
+            "n => document.body.innerText.includes(`${n} of 270 heads`)", arg=count, timeout=30_000
+        )
+
+    def points(self) -> int:
+        """Clickable cells of the first grid: the points of the trace that takes clicks."""
+        return int(
+            self.page.evaluate(
+                "() => document.querySelector('.js-plotly-plot').data.find(t => t.name === 'heads').x.length"
+            )
+        )
+
+    def click_head(self, layer: int, head: int, grid: int = 0) -> None:
+        """A real click in the middle of a cell."""
+        plot = self.page.locator(".js-plotly-plot").nth(grid)
+        plot.scroll_into_view_if_needed()
+        x, y = plot.evaluate(
+            """(p, [l, h]) => { const f = p._fullLayout, b = p.getBoundingClientRect();
+                return [b.left + f.xaxis._offset + f.xaxis.d2p(h), b.top + f.yaxis._offset + f.yaxis.d2p(l)]; }""",
+            [layer, head],
+        )
+        self.page.mouse.move(x, y)
+        self.page.wait_for_timeout(300)
+        self.page.mouse.click(x, y)
+
+    def keep(self, name: str) -> None:
+        if SCREENSHOTS:
+            self.page.wait_for_timeout(1500)
+            self.page.screenshot(path=str(Path(SCREENSHOTS) / name))
+
+
+def test_a_person_explores_heads(app: str, browser: object) -> None:
+    reader = Reader(browser, app)
+    page = reader.page
+    assert reader.points() == 270
+    before = reader.removed()
+    first = reader.measured()
+    assert re.fullmatch(r"\d+\.\d\d → \d+\.\d\d", first[0])
+
+    # a click turns one head over, and the pruned model is measured anew
+    reader.click_head(20, 4)
+    reader.wait_removed(before + 1)
+    assert "1 changed by hand" in page.inner_text("body")
+    second = reader.measured()
+    assert second[0].split(" → ")[0] == first[0].split(" → ")[0], "the unpruned model is the same"
+    assert second[0] != first[0]
+    reader.keep("explore.png")
+
+    # the same head again, by the other grid: back to where it was
+    reader.click_head(20, 4, grid=1)
+    reader.wait_removed(before)
+    assert reader.measured() == first
+
+    # a hand-made change survives a slider, and one button undoes it
+    reader.click_head(25, 1)
+    reader.wait_removed(before + 1)
+    slider = page.get_by_role("slider").nth(1)
+    slider.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function("() => document.body.innerText.includes('1 changed by hand')", timeout=30_000)
+    page.wait_for_timeout(1500)
+    moved = reader.removed()
+    assert moved > before + 1
+    page.get_by_role("button", name="Back to the method's choice").click()
+    reader.wait_removed(moved - 1)
+    assert reader.measured() != first
+    assert not reader.errors, reader.errors
+
+
+def test_two_readers_get_their_own_numbers(app: str, browser: object) -> None:
+    """Two tabs change sets at once; each ends with the numbers of its own set, as a tab alone gets them."""
+    one, two = Reader(browser, app), Reader(browser, app)
+    count = one.removed()
+    one.click_head(28, 0)
+    two.click_head(29, 8)
+    one.wait_removed(count + 1)
+    two.wait_removed(count + 1)
+    a, b = one.measured(), two.measured()
+    assert a != b
+    alone = Reader(browser, app)
+    alone.click_head(28, 0)
+    alone.wait_removed(count + 1)
+    assert alone.measured() == a
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(900, "light"), (1920, "dark")])
+def test_other_windows(app: str, browser: object, width: int, scheme: str) -> None:
+    reader = Reader(browser, app, width=width, scheme=scheme)
+    reader.measured()
+    assert reader.points() == 270
+    overflow = reader.page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
+    assert overflow <= 0
+    reader.keep(f"explore-{width}-{scheme}.png")
+    assert not reader.errors, reader.errors

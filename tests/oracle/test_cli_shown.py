@@ -1,0 +1,86 @@
+"""Commands that the documents show, run as a reader would, against figures that were published or counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RELEASED = ROOT.parent / "shared" / "data" / "fasp_released"
+needs_released = pytest.mark.skipif(not RELEASED.is_dir(), reason=f"no released scores: {RELEASED} does not exist")
+WORKED = {  # gender_and_sex, gamma .3, alpha .1: flat ids, heads in a layer
+    "gpt2": ((11, 26, 49, 55, 57, 71, 89, 92, 99, 104, 118, 133, 135, 137), 12, 43),
+    "distilgpt2": ((32, 36, 50, 52, 65, 66, 67), 12, 21),
+}
+
+
+def shown(*args: object, **env: str) -> Any:
+    """The one JSON document on stdout."""
+    done = subprocess.run(
+        [sys.executable, "-m", "fasp_core", *map(str, args), "--json"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **env},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@needs_released
+@pytest.mark.parametrize("model", WORKED)
+@pytest.mark.parametrize("name", ["head_contributions.json", "head_scores_{}.csv"])
+@pytest.mark.parametrize("rule", ["stable", "released"])
+def test_heads_of_the_released_scores(model: str, name: str, rule: str) -> None:
+    flat, n_heads, critical = WORKED[model]
+    found = shown(
+        *("select", "--scores", RELEASED / name.format(model), "--published-model", model, "--axis", "gender_and_sex"),
+        *("--method", "fasp", "--gamma", ".3", "--alpha", ".1", "--rule", rule),
+    )
+    assert found["heads"] == [list(divmod(i, n_heads)) for i in flat]
+    assert (found["k"], found["critical"], found["notes"]) == (len(flat), critical, [])
+
+
+@needs_released
+def test_other_axes_of_the_released_scores_come_with_a_note() -> None:
+    found = shown("select", "--scores", RELEASED / "head_scores_gpt2.csv", "--axis", "religion")
+    assert any("--axis gender_and_sex" in note for note in found["notes"])
+
+
+@needs_released
+def test_what_a_released_file_holds_is_listed_where_a_choice_is_missing() -> None:
+    path = RELEASED / "head_contributions.json"
+    for options, listed in (([], "distilgpt2, gpt2"), (["--published-model", "gpt2"], "gender_and_sex, race")):
+        done = subprocess.run(
+            [sys.executable, "-m", "fasp_core", "select", "--scores", path, *options],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert listed in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_prompts_of_gender_and_sex() -> None:
+    """The sentences that HolisticBias v1.1 makes for this axis, 136 of them in no group."""
+    found = shown("prompts", "--axis", "gender_and_sex", "--split", "all")
+    assert found["total"] == 51_057 == sum(found["groups"].values())
+    assert found["groups"]["none"] == 136
+    parts = [shown("prompts", "--axis", "gender_and_sex", "--split", split)["total"] for split in ("valid", "test")]
+    assert sum(parts) == 51_057
+
+
+@pytest.mark.slow
+def test_evaluate_of_the_built_in_model_prints_the_same_twice() -> None:
+    args = ("evaluate", "--model", "built-in", "--heads", "L0H0,L12H4", "--axis", "gender_and_sex")
+    first = shown(*args)
+    assert first == shown(*args)
+    assert first["heads"] == [[0, 0], [12, 4]]
+    assert 10 < first["perplexity"]["base"] < 40
