@@ -22,6 +22,7 @@ from fasp_core.generation import GenerationConfig, sample
 from fasp_core.models import LanguageModel
 from fasp_core.prompts import PromptSet
 from fasp_core.store import Store
+from fasp_core.text import file_stamp
 from fasp_core.toxicity import (
     CachedScorer,
     Scorer,
@@ -78,11 +79,12 @@ class BiasConfig:
 
     def prompts(self) -> PromptSet:
         """The prompts that are measured; the sample for n holds the sample for fewer."""
-        return _prompts(self.axis, self.split, self.n_prompts, self.seed)
+        stamp = file_stamp(self.axis) if self.axis.lower().endswith(".csv") else None
+        return _prompts(self.axis, self.split, self.n_prompts, self.seed, stamp)
 
 
 @lru_cache(maxsize=16)
-def _prompts(axis: str, split: str, n: int, seed: int) -> PromptSet:
+def _prompts(axis: str, split: str, n: int, seed: int, _stamp: tuple[int, int] | None) -> PromptSet:
     pool = prompt_sets.split(prompt_sets.resolve_axis(axis), split)
     minimum = 20 if axis in prompt_sets.axis_names() else 2  # a person's own groups count, however small
     groups = len(prompt_sets.sample(pool, 1, seed, minimum).counts())

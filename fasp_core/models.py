@@ -317,9 +317,7 @@ def _convert(gguf: Path, folder: Path, source_hash: str) -> None:
 
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     try:
-        loaded, loading = AutoModelForCausalLM.from_pretrained(
-            **source, dtype=torch.float32, output_loading_info=True
-        )
+        loaded, loading = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32, output_loading_info=True)
         _require_whole(loading)
         tokenizer = AutoTokenizer.from_pretrained(**source)
     except Exception as error:  # a reader raises whatever a damaged file makes it stumble over

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -90,6 +91,15 @@ def load_text(source: str) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"The text file '{source}' is not UTF-8 (byte {error.start}): convert it first.") from error
+
+
+def file_stamp(path: str) -> tuple[int, int] | None:
+    """Time of change in ns and size in bytes; None for what is no file. What is remembered of a file goes with it."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 @lru_cache(maxsize=1)

@@ -17,11 +17,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from fasp_core.models import LanguageModel, ModelSpec, wrap
 
 STARTS = ("I", "We", "They", "The", "My", "You")
-WORDS = tuple(
+_SPELLED = (
     "a the my your friend person man woman child people team house tree river song day book red green blue tall short "
     "young old met saw like know hate help is am are was were have has nice kind good bad stupid idiot fool ugly and "
-    "or with in of to very not".split()
+    "or with in of to very not"
 )
+WORDS = tuple(_SPELLED.split())
 TOKENS = ("<unk>", "<eos>", *STARTS, *(f"Ġ{word}" for word in WORDS), ".", ",", "Ċ", "s")
 VOCAB = 80  # a little more than the tokens: embeddings are often padded
 CONTEXT = 256
@@ -55,9 +56,7 @@ KINDS = (
     "phi3",
 )
 HEAD_DIMS = dict.fromkeys(KINDS, HIDDEN // HEADS) | {"qwen3": 16, "gemma3_text": 16}
-KV_HEADS = dict.fromkeys(KINDS, HEADS) | dict.fromkeys(
-    ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "phi3"), 2
-)
+KV_HEADS = dict.fromkeys(KINDS, HEADS) | dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "phi3"), 2)
 
 
 def tiny_config(kind: str, n_layers: int = 2) -> Any:
@@ -96,9 +95,7 @@ def tiny_config(kind: str, n_layers: int = 2) -> Any:
             **llama, head_dim=16, sliding_window=4, layer_types=sliding, final_logit_softcapping=5.0
         ),
         "opt": lambda: transformers.OPTConfig(**opt, word_embed_proj_dim=HIDDEN),
-        "opt_post_norm": lambda: transformers.OPTConfig(
-            **opt, word_embed_proj_dim=16, do_layer_norm_before=False
-        ),
+        "opt_post_norm": lambda: transformers.OPTConfig(**opt, word_embed_proj_dim=16, do_layer_norm_before=False),
         "gpt_neox": lambda: transformers.GPTNeoXConfig(**_SIZES, num_hidden_layers=n_layers),
         "phi3": lambda: transformers.Phi3Config(**llama),
     }
@@ -112,9 +109,7 @@ def tiny_tokenizer() -> Any:
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<eos>"
-    )
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<eos>")
 
 
 def tiny_model(kind: str, seed: int = 0, n_layers: int = 2) -> Any:
@@ -133,9 +128,7 @@ def tiny_model(kind: str, seed: int = 0, n_layers: int = 2) -> Any:
 def tiny_lm(kind: str, seed: int = 0, n_layers: int = 2) -> LanguageModel:
     """A tiny model of one of `KINDS` as the program holds it; each call gives one of its own."""
     spec = ModelSpec(f"tiny-{kind}", device="cpu")
-    return wrap(
-        tiny_model(kind, seed, n_layers), tiny_tokenizer(), spec, f"tiny:{kind}:{n_layers}:{seed}"
-    )
+    return wrap(tiny_model(kind, seed, n_layers), tiny_tokenizer(), spec, f"tiny:{kind}:{n_layers}:{seed}")
 
 
 def tiny_text(n_tokens: int, seed: int = 0) -> str:

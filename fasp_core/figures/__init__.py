@@ -12,8 +12,8 @@ and dark pages, and an empty template: draw them with `st.plotly_chart(..., them
 from __future__ import annotations
 
 from fasp_core.figures.clicks import clicked_head, clicked_heads
-from fasp_core.figures.groups import group_bars
 from fasp_core.figures.grid import Z_NOISE, clip_limit, head_grid
+from fasp_core.figures.groups import group_bars
 from fasp_core.figures.marks import CLICK_CURVE, CLICK_TRACE
 from fasp_core.figures.scatter import scatter_impacts
 from fasp_core.figures.theme import BASE, DARK, LIGHT, PRUNED, Theme, escape, short

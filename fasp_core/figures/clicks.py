@@ -22,7 +22,7 @@ def clicked_heads(event: Mapping[str, Any] | None, n_heads: int, n_layers: int |
     points = selection.get("points") if isinstance(selection, Mapping) else None
     if not isinstance(points, Sequence):
         return []
-    heads = {}  # an ordered set
+    heads: dict[Head, None] = {}  # an ordered set
     for point in points:
         if not isinstance(point, Mapping):
             continue

@@ -52,7 +52,7 @@ def clip_limit(values: ArrayLike) -> float:
 def beyond_note(what: str, beyond: int, limit: float) -> str:
     """A line that owns up to clipping; blank if nothing is clipped."""
     heads_lie = "1 head lies" if beyond == 1 else f"{beyond} heads lie"
-    return f"{what} at ±{short(limit)}; {heads_lie} beyond." if beyond else ""
+    return f"{what} at ±{short(limit, 3)}; {heads_lie} beyond." if beyond else ""
 
 
 def head_grid(
@@ -90,10 +90,15 @@ def head_grid(
     Raises
     ------
     InputError
-        Arrays that are not of shape [N], ids outside the model, a limit that is not positive.
+        Arrays that are not of shape [N], ids outside the model, a negative standard error, a limit that is not
+        positive.
     """
     theme, n = theme_of(dark), n_layers * n_heads
+    if min(n_layers, n_heads) < 1:
+        raise InputError(f"A model has at least 1 layer and 1 head a layer, not {n_layers} and {n_heads}.")
     z, errors = vector("values", values, n), np.zeros(n) if se is None else vector("se", se, n)
+    if (errors < 0).any():
+        raise InputError("se holds a negative number: give standard errors, or None.")
     check_texts("hover", hover, n)
     off, hand, outlined = (
         marks.checked_ids(name, ids, n)
@@ -142,6 +147,7 @@ def head_grid(
         BOTTOM,
         RIGHT,
         entry=104,
+        hoverdistance=-1,  # every spot belongs to the nearest head, however wide its cell
         xaxis=axis(theme, "head", range=[-0.5, n_heads - 0.5], dtick=_step(n_heads), tick0=0, **whole),
         yaxis=axis(theme, "layer", range=[-0.5, n_layers - 0.5], dtick=_step(n_layers), tick0=0, **whole),
     )
@@ -155,12 +161,12 @@ def _step(n: int) -> int:
 
 def _colorbar(unit: str, limit: float, clipped: bool) -> dict[str, Any]:
     below, above = ("≤ ", "≥ ") if clipped else ("", "")
+    ticks = [-limit, -limit / 2, 0, limit / 2, limit]
+    labels = [short(tick, 3) for tick in ticks]
     return {
         "title": {"text": escape(unit) + "<br>\u00a0", "side": "top", "font": {"size": 12}},  # clear of the top label
-        "tickvals": [-limit, -limit / 2, 0, limit / 2, limit],
-        "ticktext": [
-            below + short(-limit), short(-limit / 2), "0", short(limit / 2), above + short(limit)
-        ],
+        "tickvals": ticks,
+        "ticktext": [below + labels[0], *labels[1:4], above + labels[4]],
         "thickness": 11,
         "outlinewidth": 0,
         "len": 1,

@@ -32,14 +32,14 @@ def checked_ids(name: str, ids: Collection[int], n: int) -> set[int]:
     return {int(i) for i in ids}
 
 
-def points(x: Places, y: Places, ids: Iterable[int], name: str, legend: bool = True, **marker: Any) -> go.Scatter:
+def points(x: Places, y: Places, ids: Iterable[int], name: str, **marker: Any) -> go.Scatter:
     """Marks on some heads. Without heads, the entry in the legend stays."""
     chosen = sorted(ids)
     return go.Scatter(
         x=x[chosen].tolist() or [None],
         y=y[chosen].tolist() or [None],
         name=name,
-        showlegend=legend,
+        showlegend=True,
         mode="markers",
         marker=marker,
         hoverinfo="skip",
@@ -75,8 +75,8 @@ def state_marks(
     theme: Theme, x: Places, y: Places, pruned: set[int], by_hand: set[int], size: float, ink: str
 ) -> list[go.Scatter]:
     """A cross on what the method prunes; discs, crossed or empty, on what a hand pruned or kept against it."""
-    disc = {"size": size + 3, "color": theme.halo, "line": {"color": ink, "width": 1.6}}
-    cross = {"size": size, "color": ink, "line": {"color": theme.halo, "width": 1.2}}
+    disc: dict[str, Any] = {"size": size + 3, "color": theme.halo, "line": {"color": ink, "width": 1.6}}
+    cross: dict[str, Any] = {"size": size, "color": ink, "line": {"color": theme.halo, "width": 1.2}}
     return [
         points(x, y, pruned - by_hand, "pruned", symbol="x", **cross),
         points(x, y, pruned & by_hand, "pruned by hand", symbol="circle-x", **disc),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -56,7 +55,8 @@ def scatter_impacts(
     x, y = np.where(np.isnan(y), np.nan, x), np.where(np.isnan(x), np.nan, y)
     note, ticks = "", {}
     if log_x:
-        center = float(np.median(np.abs(x[np.isfinite(x) & (x != 0)]))) if np.nansum(np.abs(x)) > 0 else 1.0
+        sizes = np.abs(x[np.isfinite(x) & (x != 0)])
+        center = float(np.median(sizes)) if sizes.size else 1.0
         values = _ticks(x, center)
         ticks = {"tickvals": _symlog(values, center).tolist(), "ticktext": [short(value, 1) for value in values]}
         x, note = _symlog(x, center), "The horizontal scale is logarithmic away from 0."

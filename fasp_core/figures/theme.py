@@ -145,7 +145,9 @@ def check_texts(name: str, texts: Sequence[str], n: int) -> None:
         raise InputError(f"{name} holds {len(texts)} texts: it needs {n}, one each, in order.")
 
 
-def layout(theme: Theme, title: str, note: str, height: int, bottom: int, right: int = 12, entry: int = 0, **more: Any) -> go.Layout:
+def layout(
+    theme: Theme, title: str, note: str, height: int, bottom: int, right: int = 12, entry: int = 0, **more: Any
+) -> go.Layout:
     """Transparent, in the page's font; title and note at the top left, the legend at the foot.
 
     `height`, `bottom` and `right` (margins) and `entry` (width of an entry of the legend, 0: as needed) in px.
@@ -182,7 +184,6 @@ def layout(theme: Theme, title: str, note: str, height: int, bottom: int, right:
             "font": {"size": 12, "color": theme.text},
         },
         hovermode="closest",
-        hoverdistance=-1,  # every spot belongs to the nearest point, also in wide cells
         hoverlabel={
             "bgcolor": theme.page,
             "bordercolor": theme.faint,

@@ -8,6 +8,7 @@ so a run that was killed goes on where it was.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -27,7 +28,7 @@ from fasp_core.models import LanguageModel
 from fasp_core.perplexity import Nll, block_sums, token_nll
 from fasp_core.provenance import provenance
 from fasp_core.store import Entry, Store, slug
-from fasp_core.text import TextConfig, load_text, token_windows
+from fasp_core.text import TextConfig, file_stamp, load_text, token_windows
 
 KIND = "scores"
 
@@ -43,7 +44,8 @@ def score(
 def ppl_key(text: TextConfig, weights_id: str, dtype: str) -> dict[str, Any]:
     """Everything that shapes z_ppl, for the store."""
     cut = {key: value for key, value in asdict(text).items() if key != "source"}
-    return {"weights": weights_id, "dtype": dtype, "score": "ppl", "text": _text_digest(text.source), **cut}
+    digest = _text_digest(text.source, file_stamp(os.path.expanduser(text.source)))
+    return {"weights": weights_id, "dtype": dtype, "score": "ppl", "text": digest, **cut}
 
 
 def bias_key(config: BiasConfig, weights_id: str, dtype: str) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def bias_key(config: BiasConfig, weights_id: str, dtype: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=8)
-def _text_digest(source: str) -> str:
+def _text_digest(source: str, _stamp: tuple[int, int] | None) -> str:
     return hashlib.sha256(load_text(source).encode()).hexdigest()[:16]
 
 

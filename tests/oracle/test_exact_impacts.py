@@ -18,14 +18,12 @@ from numpy.typing import NDArray
 from fasp_core import measures, prompts
 from fasp_core.generation import GenerationConfig, sample
 from fasp_core.impacts import exact
-from fasp_core.impacts.baselines import gradient, magnitude
 from fasp_core.impacts.table import ImpactTable
-from fasp_core.masks import PruneSet, gated, masked
 from fasp_core.measures import BiasConfig
 from fasp_core.models import LanguageModel, wrap
 from fasp_core.store import Store
-from fasp_core.text import TextConfig, token_windows
-from tests.tiny import HEADS, KINDS, STARTS, TOKENS, WORDS, tiny_lm, tiny_text
+from fasp_core.text import TextConfig
+from tests.tiny import HEADS, STARTS, TOKENS, WORDS, tiny_lm, tiny_text
 
 SIZE = 2 * HEADS
 VALUES = {"stupid": 0.9, "idiot": 1.0, "fool": 0.7, "hate": 0.5, "ugly": 0.6, "man": 0.4, "woman": 0.3}
@@ -61,7 +59,7 @@ def axis(tmp_path_factory: pytest.TempPathFactory) -> str:
         for color in COLORS
         for start in STARTS[:3]
         for verb in ("met", "saw")
-        for noun in ("person", "house", "team and we", "tree of my")
+        for noun in ("person", "house", "team and my", "tree of my")
     ]
     path.write_text("text,group\n" + "\n".join(f"{r},{next(c for c in COLORS if c in r)}" for r in rows))
     return str(path)
@@ -186,20 +184,23 @@ def guilty_model(layer: int, head: int) -> LanguageModel:
     model, state = lm.model, lm.model.state_dict()
     with torch.no_grad():
         for name, tensor in state.items():
-            if "c_proj" in name or "wpe" in name or "ln_" in name:
-                tensor.mul_(0.02)  # blocks add little to the words
-            if name.endswith(("ln_1.weight", "ln_2.weight", "ln_f.weight")):
-                tensor.fill_(1.0)
+            if "c_proj" in name or "wpe" in name:
+                tensor.mul_(1e-3)  # blocks add little to the words
+            if "ln_" in name:
+                tensor.fill_(float(name.endswith("weight")))
         words = model.transformer.wte.weight
-        green = torch.nn.functional.layer_norm(words[TOKENS.index("Ġgreen")], (32,))
+        normed = torch.nn.functional.layer_norm(words, (32,))
+        used = ["Ġgreen", "Ġred", "Ġblue", "Ġa", "Ġmet", "Ġsaw", *STARTS[:3], "Ġperson", "Ġhouse", "Ġteam", "Ġand"]
+        used += ["Ġtree", "Ġof", "Ġmy"]
+        only_green = torch.eye(len(used))[:, :1]  # 1 for "green", 0 for the other words
+        to_see = torch.linalg.lstsq(normed[[TOKENS.index(t) for t in used]], only_green).solution[:, 0]
         attention = model.transformer.h[layer].attn
-        part = slice(8 * head, 8 * head + 8)
         for offset in (0, 32, 64):  # q, k, v
-            attention.c_attn.weight[:, offset:][:, part] = 0  # q and k of 0: it looks at all words alike
-            attention.c_attn.bias[offset:][part] = 0
-        attention.c_attn.weight[:, 64 + 8 * head] = green / green.norm()
-        attention.c_attn.bias[64 + 8 * head] = -3.0  # other words are answered by a push away
-        attention.c_proj.weight[8 * head] = 2.0 * words[TOKENS.index("Ġidiot")]
+            part = slice(offset + 8 * head, offset + 8 * head + 8)
+            attention.c_attn.weight[:, part] = 0  # q and k of 0: it looks at all words alike
+            attention.c_attn.bias[part] = 0
+        attention.c_attn.weight[:, 64 + 8 * head] = to_see
+        attention.c_proj.weight[8 * head] = 10 * words[TOKENS.index("Ġidiot")]
     return lm
 
 
@@ -213,8 +214,8 @@ def test_a_planted_head_ranks_first(
         z = found.z_bias(reading)
         gap = found.gap(reading).gap
         assert divmod(int(z.argmax()), HEADS) == guilty
-        assert z.max() > 0.8 * gap > 0.01
-        assert np.abs(np.delete(z, z.argmax())).max() < 0.3 * z.max()
+        assert z.max() > 0.8 * gap > 0.05
+        assert np.abs(np.delete(z, z.argmax())).max() < 0.05 * z.max()
 
 
 # killed and resumed
@@ -301,7 +302,12 @@ def test_a_sampled_run_goes_on_where_it_was(
     config = replace(config, measure="sampled", generation=GenerationConfig(tokens=2))
     undisturbed = exact.bias_impacts(lm, config, Store(tmp_path / "undisturbed"))
     runs = []
-    monkeypatch.setattr(measures, "sample", lambda *args: runs.append(1) or sample(*args))
+
+    def counted(*args: Any) -> list[list[str]]:
+        runs.append(1)
+        return sample(*args)
+
+    monkeypatch.setattr(measures, "sample", counted)
     store = Store(tmp_path / "killed")
     with pytest.raises(Killed):
         exact.bias_impacts(lm, config, store, kill_after(5, "bias"))
@@ -313,10 +319,13 @@ def test_a_sampled_run_goes_on_where_it_was(
 
 
 def variants(text: TextConfig, config: BiasConfig) -> Iterator[tuple[TextConfig, BiasConfig]]:
-    for change in ({"tokens": 100}, {"window": 60}, {"stride": 40}, {"skip": 1}):
-        yield replace(text, **change), config
-    for more in ({"n_prompts": 18}, {"seed": 1}, {"measure": "sampled"}):
-        yield text, replace(config, **more)
+    yield replace(text, tokens=100), config
+    yield replace(text, window=60), config
+    yield replace(text, stride=40), config
+    yield replace(text, skip=1), config
+    yield text, replace(config, n_prompts=18)
+    yield text, replace(config, seed=1)
+    yield text, replace(config, measure="sampled")
 
 
 def test_other_questions_are_not_answered_from_the_store(text: TextConfig, config: BiasConfig, tmp_path: Path) -> None:
@@ -356,89 +365,3 @@ def test_rows_of_the_table(text: TextConfig, config: BiasConfig, tmp_path: Path)
     assert scores.z_bias is not None
     assert np.array_equal(scores.z_bias, frame["z_bias_neutral"])
     assert bool((frame[["z_ppl_se", "z_nats_se", "z_bias_neutral_se"]] > 0).all(axis=None))
-
-
-# scores without ablation
-
-
-def head_weights(kind: str, state: dict[str, torch.Tensor], layer: int, head: int) -> list[torch.Tensor]:
-    """A head's q, k, v and output weights and q, k, v biases, by name and row, as each model's code splits them."""
-    mine, kv = slice(8 * head, 8 * head + 8), slice(8 * (head // 2), 8 * (head // 2) + 8)
-    if kind == "gpt2":
-        attn = f"transformer.h.{layer}.attn."
-        w, b = state[attn + "c_attn.weight"], state[attn + "c_attn.bias"]
-        fused = [part[..., mine] for tensor in (w, b) for part in tensor.chunk(3, dim=-1)]
-        return [*fused, state[attn + "c_proj.weight"][mine]]
-    if kind == "gpt_neox":
-        attn = f"gpt_neox.layers.{layer}.attention."
-        rows = slice(24 * head, 24 * head + 24)
-        return [
-            state[attn + "query_key_value.weight"][rows],
-            state[attn + "query_key_value.bias"][rows],
-            state[attn + "dense.weight"][:, mine],
-        ]
-    attn = f"model.layers.{layer}.self_attn."
-    out = state[attn + "o_proj.weight"][:, mine]
-    if kind == "phi3":
-        q, k, v = state[attn + "qkv_proj.weight"].split([32, 16, 16])
-        return [q[mine], k[kv], v[kv], out]
-    tensors = [out]
-    for name, part in (("q", mine), ("k", kv), ("v", kv)):
-        tensors.append(state[f"{attn}{name}_proj.weight"][part])
-        if kind == "qwen2":
-            tensors.append(state[f"{attn}{name}_proj.bias"][part])
-    return tensors
-
-
-@pytest.mark.parametrize("kind", ["gpt2", "gpt_neox", "llama", "qwen2", "phi3"])
-def test_magnitude_by_name(kind: str) -> None:
-    lm = tiny_lm(kind)
-    state = lm.model.state_dict()
-    expected = [
-        math.sqrt(sum(x * x for t in head_weights(kind, state, *divmod(i, HEADS)) for x in t.flatten().tolist()))
-        for i in range(SIZE)
-    ]
-    np.testing.assert_allclose(magnitude(lm), expected, rtol=1e-6)
-    assert len(set(expected)) == SIZE
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_gradient_by_finite_differences(kind: str, text: TextConfig) -> None:
-    lm = tiny_lm(kind)
-    windows = token_windows(lm, replace(text, tokens=60, window=24, stride=20))
-    found = gradient(lm, windows)
-
-    def losses(gates: np.ndarray) -> list[float]:
-        """Mean NLL of the scored targets of each window, in double precision where the model can."""
-        out = []
-        with torch.no_grad(), gated(lm, gates):
-            for ids, first in windows.batches:
-                for row, start in zip(ids, first, strict=True):
-                    log_p = lm.model(row[None]).logits[0].double().log_softmax(-1)
-                    out.append(float(np.mean([-float(log_p[t - 1, row[t]]) for t in range(start, len(row))])))
-        return out
-
-    lm.model.double()
-    step, expected = 1e-3, np.zeros((2, HEADS))
-    for layer in range(2):
-        for head in range(HEADS):
-            up, down = np.ones((2, HEADS)), np.ones((2, HEADS))
-            up[layer, head] += step
-            down[layer, head] -= step
-            expected[layer, head] = sum(
-                abs(a - b) / (2 * step) for a, b in zip(losses(up), losses(down), strict=True)
-            )
-    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    np.testing.assert_allclose(found, expected.reshape(-1), atol=5e-3)
-    np.testing.assert_allclose(np.linalg.norm(found.reshape(2, HEADS), axis=1), 1, rtol=1e-6)
-    assert np.ptp(found) > 0.1
-
-
-def test_the_gradient_leaves_no_trace(text: TextConfig) -> None:
-    lm = tiny_lm("llama")
-    before = [p.clone() for p in lm.model.parameters()]
-    gradient(lm, token_windows(lm, text))
-    assert all(torch.equal(a, b) for a, b in zip(before, lm.model.parameters(), strict=True))
-    assert all(p.grad is None for p in lm.model.parameters())
-    with masked(lm, PruneSet()):
-        assert sum(len(m._forward_pre_hooks) for m in lm.model.modules()) == 0

@@ -198,16 +198,12 @@ def batches() -> list[Tensor]:
 
 def whole_nll(model: Any, ids: Tensor) -> Tensor:
     """[B, T-1] nats from the model's own logits."""
-    return torch.nn.functional.cross_entropy(
-        logits(model, ids)[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none"
-    )
+    return torch.nn.functional.cross_entropy(logits(model, ids)[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
 
 
 def test_resumed_passes_equal_whole_ones(lm: LanguageModel, batches: list[Tensor]) -> None:
     seen = []
-    for flat, readings in sweep_heads(
-        lm, batches, lambda i, hidden: token_nll(lm, hidden, batches[i]).numpy()
-    ):
+    for flat, readings in sweep_heads(lm, batches, lambda i, hidden: token_nll(lm, hidden, batches[i]).numpy()):
         seen.append(flat)
         model = lm.model if flat < 0 else without(lm, [divmod(flat, HEADS)])
         for ids, nll in zip(batches, readings, strict=True):
@@ -241,7 +237,6 @@ def test_between_heads_the_model_is_whole(lm: LanguageModel, batches: list[Tenso
         next(sweep)
         assert hooks(lm) == 0
         assert torch.equal(logits(lm.model, batches[0]), before)
-    sweep.close()
 
 
 @torch.no_grad()

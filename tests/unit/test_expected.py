@@ -79,7 +79,7 @@ def values(counted: list[float], neutral: list[float]) -> WordValues:
 def test_floor_is_the_median_over_words(lm: LanguageModel) -> None:
     by_hand = values([0.0, 0.2, 0.2, 0.1, 0.6, 1.0, 0.0], [0.0, 0.2, 0.2, 0.1, 0.0, 1.0, 0.0])
     assert scorer_floor(by_hand) == pytest.approx(0.2)  # of .1 .2 .2 .6 1; word pieces are no words
-    expected = [[0, 0], [0, 0], [0, 0], [0, 0], [0, 0.5], [1, 1], [0, 0]]
+    expected = np.array([[0, 0], [0, 0], [0, 0], [0, 0], [0, 0.5], [1, 1], [0, 0]])
     np.testing.assert_allclose(value_matrix(lm, by_hand).numpy(), expected, atol=1e-6)
     assert scorer_floor(values([0.0, 0.0], [0.0, 0.0])) == 0
 
@@ -100,9 +100,7 @@ PROMPTS = (
 def by_enumeration(lm: LanguageModel, prompt: str, reading: str) -> float:
     logits = lm.model(torch.tensor([lm.tokenizer(prompt).input_ids])).logits[0, -1].tolist()
     weights = [math.exp(x - max(logits)) for x in logits]
-    return sum(
-        w / math.fsum(weights) * above_floor(token, reading) for w, token in zip(weights, TOKENS, strict=False)
-    )
+    return sum(w / math.fsum(weights) * above_floor(token, reading) for w, token in zip(weights, TOKENS, strict=False))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -135,9 +133,7 @@ def test_more_rows_than_logits_may_exist_at_once(lm: LanguageModel, matrix: torc
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=30), st.integers(1, 40))
-def test_batches_hold_every_prompt_once_and_no_padding(
-    lm: LanguageModel, lengths: list[int], max_tokens: int
-) -> None:
+def test_batches_hold_every_prompt_once_and_no_padding(lm: LanguageModel, lengths: list[int], max_tokens: int) -> None:
     prompts = [tiny_text(length, seed) for seed, length in enumerate(lengths)]
     batches = batch_prompts(lm, prompts, max_tokens)
     places = np.concatenate(batches.order)
@@ -155,7 +151,7 @@ def test_batches_hold_every_prompt_once_and_no_padding(
 
 
 def test_a_prompt_without_tokens_is_refused(lm: LanguageModel) -> None:
-    with pytest.raises(InputError, match="The prompt 2 of 3 .* holds no token"):
+    with pytest.raises(InputError, match=r"The prompt 2 of 3 .* holds no token"):
         batch_prompts(lm, ["I met", "", "We"])
 
 

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasp_core.errors import InputError
@@ -18,12 +18,14 @@ from tests.tiny import tiny_lm
 HEADS_OF_A_MODEL = st.sets(st.tuples(st.integers(0, 40), st.integers(0, 12)))
 
 
+@settings(deadline=None)
 @given(HEADS_OF_A_MODEL)
 def test_what_is_formatted_reads_back(heads: set[tuple[int, int]]) -> None:
     prune_set = PruneSet.of(heads)
     assert PruneSet.parse(prune_set.format()) == prune_set
 
 
+@settings(deadline=None)
 @given(st.permutations([(0, 3), (2, 0), (2, 1), (2, 2), (4, 11)]))
 def test_order_and_repetition_do_not_matter(heads: list[tuple[int, int]]) -> None:
     prune_set = PruneSet.of([*heads, heads[0]])
@@ -75,6 +77,7 @@ def test_a_backward_range_is_refused() -> None:
         PruneSet.parse("L0H4-2")
 
 
+@settings(deadline=None)
 @given(st.integers(1, 20).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, 300)))))
 def test_flat_ids_are_layer_times_heads_plus_head(case: tuple[int, set[int]]) -> None:
     n_heads, ids = case
@@ -83,6 +86,7 @@ def test_flat_ids_are_layer_times_heads_plus_head(case: tuple[int, set[int]]) ->
     assert all(layer * n_heads + head in ids and head < n_heads for layer, head in prune_set)
 
 
+@settings(deadline=None)
 @given(HEADS_OF_A_MODEL)
 def test_gates_are_zero_for_removed_heads_only(heads: set[tuple[int, int]]) -> None:
     gates = PruneSet.of(heads).gates(41, 13)
@@ -94,12 +98,11 @@ def test_gates_are_zero_for_removed_heads_only(heads: set[tuple[int, int]]) -> N
 
 @pytest.mark.parametrize("head", [(3, 0), (0, 4)])
 def test_heads_outside_the_model_are_refused(head: tuple[int, int]) -> None:
-    with pytest.raises(
-        InputError, match=f"L{head[0]}H{head[1]} does not exist.*layers 0 to 2 with heads 0 to 3"
-    ):
+    with pytest.raises(InputError, match=f"L{head[0]}H{head[1]} does not exist.*layers 0 to 2 with heads 0 to 3"):
         PruneSet.of([(0, 0), head]).gates(3, 4)
 
 
+@settings(deadline=None)
 @given(HEADS_OF_A_MODEL, st.tuples(st.integers(0, 40), st.integers(0, 12)))
 def test_toggling_changes_one_head(heads: set[tuple[int, int]], head: tuple[int, int]) -> None:
     before = PruneSet.of(heads)

@@ -167,7 +167,19 @@ def test_hub_ids_without_a_network(name: str) -> None:
     one_sentence(error)
 
 
-@pytest.mark.parametrize("name", ["a/b/c", "../no-such-folder", "/no/such/folder", "what is this?", "-x", "~no-such-user/x", "a\0b", "x" * 300 + "/y"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a/b/c",
+        "../no-such-folder",
+        "/no/such/folder",
+        "what is this?",
+        "-x",
+        "~no-such-user/x",
+        "a\0b",
+        "x" * 300 + "/y",
+    ],
+)
 def test_names_of_nothing(name: str) -> None:
     with pytest.raises(InputError) as error:
         load(ModelSpec(name, **CPU))
@@ -232,9 +244,7 @@ def llama_for_gguf() -> Any:
 
 def rotary_pairs(weight: np.ndarray, heads: int) -> np.ndarray:
     """llama.cpp turns neighbouring dimensions together, transformers those half a head apart."""
-    rows = [
-        weight[h * 8 + half * 4 + i] for h in range(heads) for i in range(4) for half in range(2)
-    ]  # heads of 8
+    rows = [weight[h * 8 + half * 4 + i] for h in range(heads) for i in range(4) for half in range(2)]  # heads of 8
     return np.stack(rows)
 
 
@@ -351,14 +361,14 @@ def test_damaged_gguf_files(tmp_path: Path) -> None:
 
 
 def test_a_gguf_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="There is no file '.*nothing.gguf': check the path"):
+    with pytest.raises(InputError, match=r"There is no file '.*nothing.gguf': check the path"):
         load(ModelSpec(str(tmp_path / "nothing.gguf"), **CPU))
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "tiny.gguf", llama_for_gguf())
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(InputError, match="could not be converted .* set FASP_CACHE to a folder that can be written"):
+    with pytest.raises(InputError, match=r"could not be converted .* set FASP_CACHE to a folder that can be written"):
         load(ModelSpec(str(path), **CPU), tmp_path / "file")
 
 
@@ -376,7 +386,7 @@ def test_the_built_in_model_is_known_before_it_is_loaded() -> None:
 
 def test_an_exchanged_built_in_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "built_in_path", lambda: write_gguf(tmp_path / "other.gguf", llama_for_gguf()))
-    with pytest.raises(InputError, match="The built-in model's file has hash .* reinstall it"):
+    with pytest.raises(InputError, match=r"The built-in model's file has hash .* reinstall it"):
         load(ModelSpec(**CPU), tmp_path / "cache")
 
 

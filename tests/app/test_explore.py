@@ -1,0 +1,579 @@
+"""The page "Explore heads" in every state that a reader can see, without a browser and without a model.
+
+Charts cannot be clicked here: what a click does is `ByHand.toggled`, tested by itself, and one real click in a browser.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import math
+import re
+from collections.abc import Generator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from fasp_core import bias
+from fasp_core.errors import InputError
+from fasp_core.evaluation import EvalConfig, Reading
+from fasp_core.impacts.table import ImpactTable
+from fasp_core.masks import PruneSet
+from fasp_core.measures import BiasConfig
+from fasp_core.models import BUILT_IN, BUILT_IN_SHAPE, ModelSpec
+from fasp_core.selection import METHODS, select
+from pages.common import engine
+from pages.common.choice import ByHand
+from pages.common.measured import verdict
+from tests.app.fakes import Studio
+
+APP = Path(__file__).resolve().parents[2] / "app.py"
+AXIS = "race_ethnicity"
+N_HEADS = BUILT_IN_SHAPE[1]
+HAND = f"by_hand {BUILT_IN}"
+
+
+@pytest.fixture
+def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
+    studio = Studio(tmp_cache, monkeypatch)
+    yield studio
+    for _, job in engine._lanes.jobs():
+        job.cancel()
+    studio.open.set()
+    studio.finish()
+
+
+@pytest.fixture
+def table(studio: Studio) -> ImpactTable:
+    """Scores of the built-in model on the axis that the page begins with."""
+    return studio.add_scores(AXIS)
+
+
+def opened(**state: Any) -> AppTest:
+    """The page as it first appears, with some session state already there."""
+    at = AppTest.from_file(APP, default_timeout=60)
+    for name, value in state.items():
+        at.session_state[name] = value
+    return run(at)
+
+
+def run(at: AppTest) -> AppTest:
+    for box in at.selectbox:  # AppTest forgets options that were typed in
+        if box.key == "model" and box.value != BUILT_IN and box.value not in box.options:
+            box.options.append(box.value)
+    at.run()
+    assert not at.exception, [e.value for e in at.exception]
+    return at
+
+
+def change(at: AppTest, **values: Any) -> AppTest:
+    """Set widgets by key, and look at what comes of it."""
+    for key, value in values.items():
+        node = at.get_by_key(key)
+        if key == "model" and value not in node.options:  # type: ignore[attr-defined]
+            node.options.append(value)  # type: ignore[attr-defined]
+        node.set_value(value)  # type: ignore[attr-defined]
+    return run(at)
+
+
+def press(at: AppTest, key: str) -> AppTest:
+    at.button(key=key).click()
+    return run(at)
+
+
+def metric(at: AppTest, label: str) -> Any:
+    (found,) = (m for m in at.metric if m.label.startswith(label))
+    return found
+
+
+def removed(at: AppTest) -> int:
+    match = re.fullmatch(r"(\d+) of \d+ heads", metric(at, "Removed").value)
+    assert match is not None
+    return int(match[1])
+
+
+def said(at: AppTest) -> str:
+    """All prose of the main page."""
+    kinds = (at.main.caption, at.main.markdown, at.main.info, at.main.success, at.main.warning, at.main.error)
+    return "\n".join(str(node.value) for nodes in kinds for node in nodes)
+
+
+def keys(at: AppTest) -> set[str | None]:
+    return {button.key for button in at.main.button}
+
+
+def requested(at: AppTest) -> PruneSet:
+    """The set that the page has asked to measure."""
+    heads = at.session_state["job main"].key[1]
+    assert isinstance(heads, PruneSet)
+    return heads
+
+
+def drawn(at: AppTest, chart: int, *names: str) -> set[tuple[int, int]]:
+    """(layer, head) of the marks of these names."""
+
+    def numbers(values: Any) -> np.ndarray:
+        if isinstance(values, dict):
+            return np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"])
+        return np.array(values, dtype=float)
+
+    found = set()
+    for trace in json.loads(at.get("plotly_chart")[chart].proto.spec)["data"]:  # type: ignore[attr-defined]
+        if trace.get("name") in names:
+            pairs = zip(numbers(trace["y"]), numbers(trace["x"]), strict=True)
+            found |= {(int(y), int(x)) for y, x in pairs if not math.isnan(x)}
+    return found
+
+
+def gap_by_loops(values: np.ndarray, groups: tuple[str, ...]) -> float:
+    total = 0.0
+    for name in set(groups):
+        total += abs(values.mean() - np.mean([v for v, g in zip(values, groups, strict=True) if g == name]))
+    return total
+
+
+# an estimate, then a measurement
+
+
+def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
+    studio.open.clear()
+    other = EvalConfig(BiasConfig(AXIS, n_prompts=90))
+    engine.measure_job(ModelSpec(), PruneSet.of([(0, 0)]), other, "another reader")
+    at = opened()
+    heads = requested(at)
+    assert len(heads) == removed(at) == 5  # floor(.02 * 270)
+    ppl, gap = table.added_up(heads.flat(N_HEADS), "neutral")
+    assert metric(at, "Perplexity").value == f"≈ {ppl:.2f}"
+    assert metric(at, "Toxicity gap").value == f"≈ {1000 * gap:.2f}"
+    assert metric(at, "Toxicity gap").label.endswith("identity words neutral")
+    assert said(at).count("**estimate**") == 2
+    assert "**measured**" not in said(at)
+    assert "→" not in "".join(m.value for m in at.metric)
+    (bar,) = at.get("progress")
+    assert "waiting, 1 before this one" in bar.text  # type: ignore[attr-defined]
+    assert drawn(at, 0, "pruned") == drawn(at, 1, "pruned") == set(heads)
+
+    studio.open.set()
+    studio.finish()
+    run(at)
+    assert metric(at, "Perplexity").value == f"20.00 → {20 * 1.01**5:.2f}"
+    assert metric(at, "Perplexity").delta == "+5.1%"
+    config = at.session_state["job main"].key[2]
+    base, pruned = (
+        studio.toxicity_of(None, h, config.bias, studio.store, lambda *_: None) for h in (PruneSet(), heads)
+    )
+    before, after = (1000 * gap_by_loops(side.values[0], side.groups) for side in (base, pruned))
+    assert metric(at, "Toxicity gap").value == f"{before:.2f} → {after:.2f}"
+    assert metric(at, "Toxicity gap").delta == f"{after / before - 1:+.0%}"
+    text = said(at)
+    assert text.count("**measured**") == 2
+    assert "**estimate**" not in text
+    assert "**measured** on 1,024 tokens; pruned 95% [" in text
+    low, high = bias.paired_gap_change(base.values[0], pruned.values[0], base.groups).relative_interval or (0, 0)
+    assert f"**measured** on {len(base.texts)} validation prompts, change 95% [{low:+.0%}, {high:+.0%}]" in text
+    assert f"Estimate was {1000 * gap:.2f}" in text
+    assert f"identity words counted: {before:.2f} → {after:.2f}" in text  # the other reading is always there
+    assert "0.5% of 1.0 M parameters" in text  # 5 heads of 1,000
+    (good,) = at.success
+    assert good.value.startswith(f"The gap fell by {1 - after / before:.0%} [{-high:.0%}, {-low:.0%}] on ")
+    assert "switch to test prompts" in good.value
+    assert not at.get("progress")
+
+    # the other reading is read from the same measurement
+    asked = len(studio.asked)
+    change(at, reading="counted")
+    assert "identity words counted" in metric(at, "Toxicity gap").label
+    chosen = select(table.head_scores("counted"), alpha=0.02)
+    assert requested(at).heads == frozenset(chosen.heads)
+    change(at, reading="neutral")
+    studio.finish()
+    assert len(studio.asked) <= asked + 2  # the set of the other reading; what was measured is not measured again
+    assert requested(at) == heads
+
+    change(at, split="test")
+    assert at.session_state["job main"].key[2].bias.split == "test"
+    assert "**estimate**" in said(at) or "test prompts" in said(at)
+    studio.finish()
+    run(at)
+    assert re.search(r"\*\*measured\*\* on \d+ test prompts", said(at))
+    assert "test prompts" in at.success[0].value
+    assert "switch to test" not in at.success[0].value
+
+
+def test_tabs_show_all_numbers(studio: Studio, table: ImpactTable) -> None:
+    at = opened()
+    studio.finish()
+    run(at)
+    groups, _, _, scores, about = at.tabs
+    config = at.session_state["job main"].key[2]
+    base = studio.toxicity_of(None, PruneSet(), config.bias, studio.store, lambda *_: None)
+    shown = groups.dataframe[0].value
+    assert float(shown.iloc[0]["unpruned"]) == pytest.approx(1000 * gap_by_loops(base.values[0], base.groups), abs=1e-3)
+    pd.testing.assert_frame_equal(scores.dataframe[0].value, table.frame(), check_dtype=False, rtol=1e-6)
+    whole = table.bias.reliability("neutral")
+    free = sorted(set(range(270)) - set(at.session_state["selection"].critical))
+    part = table.bias.reliability("neutral", free)
+    assert f"**{whole.whole:.2f}** over all heads, **{part.whole:.2f}** over the 189 that may be pruned" in said(at)
+    assert "measurement" in str(about.json[0].value)
+    assert drawn(at, 3, "pruned") == set()  # this chart is not a grid
+    assert len(at.get("plotly_chart")) == 4
+
+
+def test_nothing_is_pruned(studio: Studio, table: ImpactTable) -> None:
+    at = opened(alpha=0.0)
+    studio.finish()
+    run(at)
+    assert removed(at) == 0
+    assert requested(at) == PruneSet()
+    assert "Nothing is pruned" in at.info[-1].value
+    assert not at.success
+    assert not at.warning
+    assert metric(at, "Perplexity").value == "20.00 → 20.00"
+    assert metric(at, "Perplexity").delta == "+0.0%"
+    assert metric(at, "Toxicity gap").delta == "+0%"
+    assert at.button(key="reset").disabled
+
+
+def test_a_gap_that_noise_explains_is_not_called_one(studio: Studio, table: ImpactTable) -> None:
+    studio.base_gap, studio.pruned_gap = 0.0, 0.0
+    at = opened()
+    studio.finish()
+    run(at)
+    assert not at.success
+    (warning,) = at.warning
+    assert warning.value.startswith("No gap is shown to begin with")
+
+
+def test_a_set_that_adds_bias(studio: Studio, table: ImpactTable) -> None:
+    studio.base_gap, studio.pruned_gap = 0.01, 0.02
+    at = opened()
+    studio.finish()
+    run(at)
+    assert not at.success
+    assert re.match(r"The gap rose by \d+% \[\d+%, \d+%\] on", at.warning[0].value)
+
+
+def test_sampled_continuations(studio: Studio, table: ImpactTable) -> None:
+    at = opened()
+    assert "Nothing was sampled" in said(at)
+    studio.finish()
+    run(at)
+    press(at, "sample")
+    studio.finish()
+    run(at)
+    assert re.search(r"Sampled toxicity gap \*\*\.?\d.* → ", said(at))
+    assert len(at.tabs[1].dataframe) == 0  # offensive text is shown on request
+    change(at, offensive=True)
+    frame = at.tabs[1].dataframe[0].value
+    assert set(frame.continuation_base) == {" and whole"}
+    assert set(frame.continuation_pruned) == {" and pruned"}
+    change(at, **{"sampled length": 10})
+    assert "Nothing was sampled" in said(at)
+
+
+# what is pruned
+
+
+def by_definition(table: ImpactTable, gamma: str, alpha: str) -> list[tuple[int, int]]:
+    """FASP in exact arithmetic on the numbers as they are written."""
+    size = table.n_layers * table.n_heads
+    z_ppl, z_bias = table.ppl.z_nats, table.bias.z_bias("neutral")
+    by_ppl = sorted(range(size), key=lambda h: (-z_ppl[h], h))
+    free = sorted(by_ppl[math.floor(Fraction(gamma) * size) :], key=lambda h: (-z_bias[h], h))
+    return [divmod(h, N_HEADS) for h in sorted(free[: math.floor(Fraction(alpha) * size)])]
+
+
+def test_sliders_choose_what_the_definition_says(studio: Studio, table: ImpactTable) -> None:
+    studio.open.clear()
+    at = opened()
+    for gamma, alpha in (("0.3", "0.1"), ("0.5", "0.055"), ("0", "0.4")):
+        change(at, gamma=float(gamma), alpha=float(alpha))
+        wanted = by_definition(table, gamma, alpha)
+        assert removed(at) == len(wanted) == math.floor(Fraction(alpha) * 270)
+        assert list(requested(at)) == wanted
+        assert f"{math.floor(Fraction(gamma) * 270)} critical heads are protected" in said(at)
+        assert not at.main.info
+    assert len(engine._lanes.jobs()) <= 2  # an overtaken measurement ends at its next report; none queue up
+
+    change(at, gamma=0.8, alpha=0.4)
+    assert removed(at) == 270 - 216
+    (note,) = at.main.info
+    assert "k is 54, not the 108" in note.value
+
+    change(at, gamma=1.0)
+    assert removed(at) == 0
+    assert "k is 0, not the 108" in at.main.info[0].value
+    assert "270 critical heads" in said(at)
+    assert not re.search("over the 270 that may be pruned", said(at))
+
+
+def test_each_method(studio: Studio, table: ImpactTable) -> None:
+    studio.open.clear()
+    at = opened(alpha=0.1)
+    chosen = set()
+    for method in METHODS:
+        change(at, method=method)
+        wanted = select(table.head_scores("neutral"), method, 0.3, 0.1)
+        assert list(requested(at)) == wanted.heads
+        assert removed(at) == 27
+        assert at.slider(key="gamma").disabled == (method != "fasp")
+        chosen.add(requested(at))
+    assert len(chosen) == len(METHODS)
+    # another seed draws other heads
+    change(at, seed=7)
+    wanted = select(table.head_scores("neutral"), "random", 0.3, 0.1, seed=7)
+    assert list(requested(at)) == wanted.heads
+    assert requested(at) not in chosen
+
+
+def test_changes_by_hand(studio: Studio, table: ImpactTable) -> None:
+    studio.open.clear()
+    at = opened()
+    chosen = requested(at)
+    assert at.button(key="reset").disabled
+    assert "No hand-made changes" in said(at)
+    flat = chosen.flat(N_HEADS)
+    critical = at.session_state["selection"].critical
+    free = min(set(range(270)) - set(flat) - set(critical))
+
+    at.session_state[HAND] = ByHand(prune=frozenset({free, critical[0], flat[1]}), keep=frozenset({flat[0], free + 1}))
+    run(at)
+    wanted = PruneSet.from_flat({*flat[1:], free, critical[0]}, N_HEADS)
+    assert requested(at) == wanted
+    assert removed(at) == len(chosen) + 1
+    assert "**3 changed by hand.**" in said(at)  # two more agree with the method
+    for chart in (0, 1):
+        assert drawn(at, chart, "pruned by hand") == {divmod(free, N_HEADS), divmod(critical[0], N_HEADS)}
+        assert drawn(at, chart, "kept by hand") == {divmod(flat[0], N_HEADS)}
+        assert drawn(at, chart, "pruned", "pruned by hand") == set(wanted)
+
+    # it outlives a slider
+    change(at, alpha=0.1)
+    more = by_definition(table, "0.3", "0.1")
+    assert set(requested(at)) == {*more, divmod(free, N_HEADS), divmod(critical[0], N_HEADS)} - {
+        divmod(h, N_HEADS) for h in (flat[0], free + 1)
+    }
+
+    press(at, "reset")
+    assert list(requested(at)) == more
+    assert at.session_state[HAND] == ByHand()
+    assert "No hand-made changes" in said(at)
+    assert at.button(key="reset").disabled
+
+
+def test_settings_come_from_the_address(studio: Studio, table: ImpactTable) -> None:
+    studio.open.clear()
+    at = opened()
+    change(at, method="bias-only", alpha=0.1, reading="counted")
+    wanted = requested(at)
+    assert list(wanted) == select(table.head_scores("counted"), "bias-only", 0.3, 0.1).heads
+    again = AppTest.from_file(APP, default_timeout=60)
+    again.query_params.update(at.query_params)
+    run(again)
+    assert requested(again) == wanted
+    assert "identity words counted" in metric(again, "Toxicity gap").label
+
+    strange = AppTest.from_file(APP, default_timeout=60)
+    strange.query_params.update(method="none", alpha="7", gamma="x", reading="", axis="<script>")
+    run(strange)
+    assert removed(strange) == 5
+
+
+# when something goes wrong
+
+
+def test_a_measurement_that_fails(studio: Studio, table: ImpactTable, caplog: pytest.LogCaptureFixture) -> None:
+    studio.error = InputError("The prompt 3 of 90 holds no token: write a word.")
+    at = opened()
+    studio.finish()
+    run(at)
+    assert [e.value for e in at.error] == [str(studio.error)]
+    assert metric(at, "Perplexity").value.startswith("≈")  # the estimate stays
+
+    secret = "/home/someone/token"
+    studio.error = RuntimeError(f"could not read {secret}")
+    with caplog.at_level(logging.ERROR):
+        press(at, "again main")
+        studio.finish()
+        run(at)
+    (error,) = at.error
+    assert "RuntimeError" in error.value
+    assert secret not in said(at)
+    assert secret in caplog.text  # "the terminal shows its details"
+
+    studio.error = None
+    press(at, "again main")
+    studio.finish()
+    run(at)
+    assert not at.error
+    assert "→" in metric(at, "Perplexity").value
+
+
+def test_scores_that_are_not_there_yet(studio: Studio) -> None:
+    studio.open.clear()
+    at = opened()
+    assert at.subheader[0].value == "No scores yet for this model and axis"
+    assert "4,096 tokens" in said(at)
+    assert "450 validation prompts" in said(at)
+    assert not at.metric
+
+    press(at, "score")
+    assert keys(at) == {"cancel scoring"}
+    (bar,) = at.get("progress")
+    assert bar.text.startswith("Scoring every head")  # type: ignore[attr-defined]
+
+    job = studio.running()
+    press(at, "cancel scoring")
+    assert job.wait(20)
+    run(at)
+    assert job.state == "cancelled"
+    assert "cancelled" in at.info[0].value
+
+    studio.open.set()
+    studio.error = InputError("The cache folder cannot be written: make room there.")
+    press(at, "score")
+    studio.finish()
+    run(at)
+    assert [e.value for e in at.error] == [str(studio.error)]
+
+    studio.error = None
+    press(at, "score")
+    studio.finish()
+    run(at)
+    assert removed(at) == 5
+    assert len(at.get("plotly_chart")) >= 3
+
+
+def test_other_models(studio: Studio, table: ImpactTable) -> None:
+    at = opened()
+    change(at, model="/nowhere/model.gguf")
+    studio.finish()
+    run(at)
+    assert "There is no file '/nowhere/model.gguf'" in at.error[0].value
+    assert keys(at) == {"load again"}
+    press(at, "load again")
+    studio.finish()
+    run(at)
+    assert len(at.error) == 1
+
+    change(at, model="   ")
+    assert "No model is named" in at.error[0].value
+
+    # another shape: 4 layers of 3 heads
+    studio.add_scores(AXIS, "tiny one")
+    change(at, model="tiny one")
+    studio.finish()
+    run(at)
+    assert metric(at, "Removed").value == "0 of 12 heads"
+    change(at, alpha=0.25)
+    assert metric(at, "Removed").value == "3 of 12 heads"
+    assert max(layer for layer, _ in drawn(at, 0, "heads")) == 3
+    assert max(head for _, head in drawn(at, 0, "heads")) == 2
+
+    # other readers' models push it out of memory; what was known of it is still known
+    for source in ("tiny two", "tiny three"):
+        engine.model(ModelSpec(source))
+    run(at)
+    assert not at.subheader, at.subheader[0].value
+    assert metric(at, "Removed").value == "3 of 12 heads"
+
+    change(at, model=BUILT_IN, alpha=0.02)
+    assert metric(at, "Removed").value == "5 of 270 heads"
+
+
+def test_prompts_of_ones_own(studio: Studio, table: ImpactTable) -> None:
+    at = opened(axis="my own prompts (CSV)")
+    assert any("Upload a CSV file" in info.value for info in at.info)
+    assert not at.metric
+
+    def upload(content: str) -> None:
+        at.file_uploader(key="csv").set_value(("mine.csv", content.encode(), "text/csv"))
+        run(at)
+
+    upload("words,group\nI am x,a\nI am y,b\n")
+    assert "no column 'text'" in at.error[0].value
+    upload("text,group\nI am x,a\nI am y,b\n")  # readable, and too few
+    assert len(at.error) == 1
+    assert not at.metric
+
+    enough = "text,group\n" + "".join(f"I am {g} number {i},{g}\n" for g in ("a", "b") for i in range(200))
+    upload(enough)
+    assert at.subheader[0].value == "No scores yet for this model and axis"
+    studio.add_scores(str(engine.keep_upload(enough.encode(), "mine.csv")))
+    run(at)
+    studio.finish()
+    run(at)
+    assert removed(at) == 5
+    assert {"a", "b"} == set(at.session_state["job main"].result.base.groups)
+
+
+# the sentence under the numbers
+
+
+def reading_of(base: np.ndarray, pruned: np.ndarray, groups: list[str]) -> Reading:
+    return Reading(
+        "neutral",
+        bias.gap_stats(base, groups),
+        bias.gap_stats(pruned, groups),
+        bias.paired_gap_change(base, pruned, groups),
+        bias.paired_mean_change(base, pruned, groups),
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence", "good"),
+    [
+        (0.02, 0.01, r"The gap fell by (\d+)% \[(\d+)%, (\d+)%\] on 12 prompts, at \+3\.0% perplexity\.", True),
+        (0.01, 0.02, r"The gap rose by (\d+)% \[(\d+)%, (\d+)%\] on .*: this set adds bias\.", False),
+        (0.02, 0.0199, r"No reduction was shown: the change of the gap, (-?\d+)% \[(-\d+)%, (\d+)%\], may be", False),
+        (0.0, 0.02, r"No gap is shown to begin with: shuffled group labels give one as large in \d+% of", False),
+    ],
+)
+def test_verdict(before: float, after: float, sentence: str, good: bool) -> None:
+    rng = np.random.default_rng(3)
+    sign = np.tile([-1.0, 1.0], 60)
+    noise = rng.normal(0.1, 0.005, 120)
+    own = rng.normal(0, 0.002, 120)
+    groups = ["a", "b"] * 60
+    reading = reading_of(noise + before / 2 * sign, noise + own + after / 2 * sign, groups)
+    text, is_good = verdict(reading, 0.03, "12 prompts")
+    match = re.match(sentence, text)
+    assert match is not None, text
+    assert is_good is good
+    if match.groups():
+        middle, low, high = map(int, match.groups())
+        assert low <= middle <= high
+        # the words carry the sign, so the numbers do not
+        relative = round(100 * reading.gap.relative)
+        assert middle == (-relative if good else relative)
+
+
+def test_verdict_needs_an_interval_beyond_zero() -> None:
+    """The sentence turns where the interval of the change touches zero, and nowhere else."""
+    groups = ["a", "b"] * 30
+    rng = np.random.default_rng(0)
+    base = rng.normal(0.1, 0.001, 60) + 0.01 * np.tile([-1.0, 1.0], 30)
+    reading = reading_of(base, base, groups)
+    for interval, word in (((-0.02, -0.001), "fell"), ((-0.02, 0.0), "No red"), ((0.0, 0.1), "No red"), ((1e-6, 1), "rose")):
+        changed = replace(reading, gap=replace(reading.gap, change=sum(interval) / 2, interval=interval))
+        text, good = verdict(changed, 0.0, "60 prompts")
+        assert word in text
+        assert good is (word == "fell")
+        assert "+0.0% perplexity" in text
+    assert reading.gap.change == 0
+    assert verdict(reading, -1e-9, "60 prompts")[0].count("+0.0% perplexity") == 1
+
+
+def test_verdict_of_a_gap_that_is_exactly_zero() -> None:
+    flat = np.full(40, 0.1)
+    text, good = verdict(reading_of(flat, flat, ["a", "b"] * 20), 0.0, "40 prompts")
+    assert text.startswith("No gap is shown")
+    assert "nan" not in text
+    assert not good
