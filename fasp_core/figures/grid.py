@@ -44,7 +44,8 @@ def clip_limit(values: ArrayLike) -> float:
         return 1.0
     limit = max(np.percentile(sizes, 97), sizes[sizes > 0].min())
     limit = sizes.max() if sizes.max() <= 1.5 * limit else limit
-    exact = Decimal(float(np.clip(limit, 1e-300, 1e300)))  # twice the limit must still be a number
+    # as written, for the float 0.02 is a little more; and twice the limit must still be a number
+    exact = Decimal(str(float(np.clip(limit, 1e-300, 1e300))))
     unit = Decimal(2).scaleb(exact.adjusted() - 1)
     return float((exact / unit).to_integral_value(ROUND_CEILING) * unit)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from fasp_core import bias, evaluation, models
 from fasp_core.impacts import exact
 from fasp_core.impacts.table import BiasImpacts, ImpactTable, PplImpacts
-from fasp_core.jobs import Job, Lanes
+from fasp_core.jobs import Job, Lane, Lanes
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig, Report
 from fasp_core.models import BUILT_IN, BUILT_IN_SHA256, BUILT_IN_SHAPE, ModelSpec
@@ -66,6 +67,13 @@ def make_table(n_layers: int = 3, n_heads: int = 4, n: int = 40, n_groups: int =
     )
 
 
+class AtOnce:
+    """In place of a thread: work is done before the request for it returns."""
+
+    def submit(self, work: Callable[[], None]) -> None:
+        work()
+
+
 class Studio:
     """The app's surroundings, to be set by a test before each run of the page.
 
@@ -85,6 +93,7 @@ class Studio:
         self.open.set()
         self.asked: list[tuple[PruneSet, TextConfig]] = []
         self._load = models.load
+        self._patch = monkeypatch
         monkeypatch.setattr(engine, "_lanes", Lanes())
         monkeypatch.setattr(engine, "_shelf", OrderedDict())
         monkeypatch.setattr(engine, "_tables", OrderedDict())
@@ -92,6 +101,10 @@ class Studio:
         monkeypatch.setattr(exact, "score", self.score)
         monkeypatch.setattr(evaluation, "perplexity_of", self.perplexity_of)
         monkeypatch.setattr(evaluation, "toxicity_of", self.toxicity_of)
+
+    def at_once(self) -> None:
+        """From here on a job is done as soon as it is asked for, so that one run of the page shows its result."""
+        self._patch.setattr(engine, "_lanes", Lanes(make=lambda: Lane(AtOnce())))  # type: ignore[arg-type]
 
     def load(self, spec: ModelSpec) -> Any:
         """The built-in model's shape, and small models called "tiny ..."; nothing else can be loaded."""
@@ -161,7 +174,7 @@ class Studio:
         """In place of `evaluation.toxicity_of`."""
         prompts = config.prompts()
         codes, names = bias.group_codes(prompts.groups)
-        rng = np.random.default_rng(1)
+        rng = np.random.default_rng(2)
         spread = self.pruned_gap if heads else self.base_gap
         own = rng.normal(0.1, 0.004, len(prompts)) + (rng.normal(0, 0.001, len(prompts)) if heads else 0)
         values = own + spread * (codes / (len(names) - 1) - 0.5)

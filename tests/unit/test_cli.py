@@ -237,7 +237,7 @@ def test_a_killed_score_goes_on_to_the_same_result(place: Path, tmp_path: Path, 
     killed = subprocess.Popen(command(*args, "--out", tmp_path / "killed"), env=env(tmp_path / "a"), cwd=ROOT)
     parts = tmp_path / "a" / "partial"
     while killed.poll() is None and len(list(parts.glob("*/head-*.safetensors"))) < 5:
-        time.sleep(0.001)
+        time.sleep(0.002)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
     finished = {path: path.stat().st_mtime_ns for path in parts.glob("*/head-*.safetensors")}
@@ -384,16 +384,19 @@ def test_json_holds_no_nan(value: float) -> None:
     }
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=10,
     )
 )
 def test_json_round_trip(value: Any) -> None:
     assert json.loads(to_json(value)) == value
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.text())
 def test_one_line_is_one_line(text: str) -> None:
     said = one_line(text)

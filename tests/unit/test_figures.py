@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+import plotly.io as pio
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fasp_core import figures
@@ -37,6 +38,7 @@ from fasp_core.figures import (
 )
 from fasp_core.figures.theme import FONT, WASH
 
+drawing = settings(deadline=None, max_examples=20)  # Plotly checks each setting of each trace: 25 ms a figure
 ROOT = Path(__file__).resolve().parents[2]
 THEMES = [pytest.param(LIGHT, id="light"), pytest.param(DARK, id="dark")]
 finite = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False, min_value=-1e300, max_value=1e300)
@@ -54,7 +56,7 @@ def sent(figure: go.Figure) -> dict[str, Any]:
 
 
 def trace(figure: go.Figure, name: str) -> Any:
-    (found,) = [t for t in figure.data if t.name == name and t.mode != "lines"]
+    (found,) = [t for t in figure.data if t.name == name and (t.type != "scatter" or t.mode == "markers")]
     return found
 
 
@@ -171,6 +173,7 @@ def test_the_chart_leaves_clicks_and_hover_to_the_points() -> None:
     assert layout.paper_bgcolor == layout.plot_bgcolor == "rgba(0,0,0,0)"
 
 
+@drawing
 @given(st.integers(1, 8), st.integers(1, 8), st.data())
 def test_marks_lie_exactly_on_the_heads_they_speak_of(n_layers: int, n_heads: int, data: st.DataObject) -> None:
     n = n_layers * n_heads
@@ -181,7 +184,7 @@ def test_marks_lie_exactly_on_the_heads_they_speak_of(n_layers: int, n_heads: in
     assert crossed == pruned & by_hand
     assert by_method.isdisjoint(crossed)
     assert marked(figure, "kept by hand", n_heads) == by_hand - pruned
-    (path,) = [t for t in figure.data if t.mode == "lines"]
+    (path,) = [t for t in figure.data if t.type == "scatter" and t.mode == "lines"]
     corners = [(x, y) for x, y in zip(path.x, path.y, strict=True) if not math.isnan(x)]
     assert {round(y) * n_heads + round(x) for x, y in corners} == critical
     assert len(corners) == 5 * len(critical)  # a closed square each
@@ -220,6 +223,7 @@ def test_heads_without_a_score_are_gray_and_say_so() -> None:
 numbers = finite | st.just(math.nan)
 
 
+@drawing
 @given(st.lists(st.tuples(numbers, st.floats(0, 1e6) | st.just(math.nan)), min_size=1, max_size=30))
 def test_pale_cells_are_those_within_noise(pairs: list[tuple[float, float]]) -> None:
     values, errors = zip(*pairs, strict=True)
@@ -259,9 +263,7 @@ def test_the_height_depends_on_layers_alone() -> None:
 def test_the_largest_model_is_drawn_at_once() -> None:
     values = np.random.default_rng(0).standard_t(2, size=80 * 64)
     started = time.process_time()
-    text = grid(
-        values, 80, 64, pruned=set(range(500)), critical=set(range(1000, 2500)), se=np.ones(80 * 64)
-    ).to_json()
+    text = grid(values, 80, 64, pruned=set(range(500)), critical=set(range(1000, 2500)), se=np.ones(80 * 64)).to_json()
     assert time.process_time() - started < 1
     assert len(text) < 1_500_000  # it travels with every click
 
@@ -284,9 +286,14 @@ def test_a_grid_of_bad_input_is_refused(wrong: dict[str, Any]) -> None:
 # --- cost against benefit
 
 
+def scatter(z_ppl: Any, z_bias: Any, **more: Any) -> go.Figure:
+    given: dict[str, Any] = {"hover": ["x"] * len(z_ppl), "title": ""} | more
+    return scatter_impacts(z_ppl, z_bias, **given)
+
+
 def test_scatter_keeps_the_place_of_every_head() -> None:
     z_ppl, z_bias = [0.1, math.nan, 0.3, -0.1], [1.0, 2.0, math.nan, -1.0]
-    figure = scatter_impacts(z_ppl, z_bias, hover=list("abcd"), title="", pruned={0}, by_hand={3}, critical={2})
+    figure = scatter(z_ppl, z_bias, hover=list("abcd"), pruned={0}, by_hand={3}, critical={2})
     points = sent(figure)["data"][CLICK_CURVE]
     assert points["name"] == CLICK_TRACE
     assert points["x"] == [0.1, None, None, -0.1]
@@ -299,16 +306,16 @@ def test_scatter_keeps_the_place_of_every_head() -> None:
 
 def test_scatter_puts_wrecking_heads_at_the_edge_and_says_so() -> None:
     z_ppl = [0.02] * 98 + [1e8, math.inf]
-    figure = scatter_impacts(z_ppl, np.arange(100), hover=["x"] * 100, title="")
+    figure = scatter(z_ppl, np.arange(100))
     assert max(figure.data[CLICK_CURVE].x) == clip_limit(z_ppl)
     assert "2 heads lie beyond" in figure.layout.title.text
     assert figure.data[CLICK_CURVE].y == tuple(range(100))
 
 
+@drawing
 @given(st.lists(st.floats(-1e12, 1e12, allow_subnormal=False), min_size=1, max_size=40))
 def test_a_logarithmic_scatter_keeps_order_and_labels_true_values(z_ppl: list[float]) -> None:
-    n = len(z_ppl)
-    figure = scatter_impacts(z_ppl, np.zeros(n), hover=["x"] * n, title="", log_x=True)
+    figure = scatter(z_ppl, np.zeros(len(z_ppl)), log_x=True)
     drawn = np.array(figure.data[CLICK_CURVE].x)
     assert np.isfinite(drawn).all()
     order = np.argsort(z_ppl, kind="stable")
@@ -322,7 +329,7 @@ def test_a_logarithmic_scatter_keeps_order_and_labels_true_values(z_ppl: list[fl
 
 def test_logarithmic_ticks_stand_where_their_values_do() -> None:
     z_ppl = [1.0, -1.0, 1.0, 10.0, 1000.0]  # the median magnitude is 1, so 10 stands at log10(11)
-    figure = scatter_impacts(z_ppl, [0.0] * 5, hover=["x"] * 5, title="", log_x=True)
+    figure = scatter(z_ppl, [0.0] * 5, log_x=True)
     places = dict(zip(figure.layout.xaxis.ticktext, figure.layout.xaxis.tickvals, strict=True))
     assert places["10"] == pytest.approx(math.log10(11)) == pytest.approx(figure.data[CLICK_CURVE].x[3])
     assert places["1000"] == pytest.approx(math.log10(1001))
@@ -333,15 +340,15 @@ def test_logarithmic_ticks_stand_where_their_values_do() -> None:
 @pytest.mark.parametrize("log_x", [False, True])
 @pytest.mark.parametrize("value", [math.nan, 0.0])
 def test_a_scatter_of_nothing_is_empty(value: float, log_x: bool) -> None:
-    sent(scatter_impacts([value] * 3, [value] * 3, hover=["x"] * 3, title="", log_x=log_x))
+    sent(scatter([value] * 3, [value] * 3, log_x=log_x))
 
 
 @pytest.mark.parametrize("wrong", [{"z_ppl": [1.0]}, {"z_bias": [1.0] * 3}, {"pruned": {2}}, {"critical": {-1}}])
 def test_a_scatter_of_bad_input_is_refused(wrong: dict[str, Any]) -> None:
-    good: dict[str, Any] = {"z_ppl": [1.0, 2.0], "z_bias": [1.0, 2.0], "hover": ["a", "b"], "title": ""}
-    scatter_impacts(**good)
+    good: dict[str, Any] = {"z_ppl": [1.0, 2.0], "z_bias": [1.0, 2.0], "hover": ["a", "b"]}
+    scatter(**good)
     with pytest.raises(InputError):
-        scatter_impacts(**(good | wrong))
+        scatter(**(good | wrong))
 
 
 # --- groups
@@ -359,8 +366,8 @@ def bars(n: int = 3, **more: Any) -> go.Figure:
 def test_groups_are_sorted_by_the_unpruned_mean_from_the_top() -> None:
     figure = bars(base_intervals=[[0.05, 0.12], [0.2, 0.5], [0.2, 0.2]])
     base, pruned = figure.data[:2]
-    assert base.x == (0.3, 0.2, 0.1)
-    assert pruned.x == (0.15, 0.1, 0.05)
+    assert list(base.x) == [0.3, 0.2, 0.1]
+    assert list(pruned.x) == [0.15, 0.1, 0.05]
     assert figure.layout.yaxis.ticktext == ("group 1", "group 2", "group 0")
     assert figure.layout.yaxis.range == (2.5, -0.5)  # place 0 is on top
     np.testing.assert_allclose(base.error_x.array, [0.2, 0, 0.02], atol=1e-15)
@@ -579,15 +586,18 @@ def test_colors_stay_apart_with_every_color_blindness(deficiency: str) -> None:
 
 def test_the_figures_wear_the_page_font_and_colors() -> None:
     config = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text(encoding="utf-8"))["theme"]
-    assert FONT == config["font"]
+    assert config["font"] == FONT
     for theme, name in ((LIGHT, "light"), (DARK, "dark")):
         assert theme.page == config[name]["backgroundColor"]
         assert theme.text == config[name]["textColor"]
 
 
-def test_no_template_of_the_process_leaks_in() -> None:
-    for figure in (grid([1.0], 1, 1), scatter_impacts([1.0], [1.0], hover=["x"], title=""), bars()):
-        assert sent(figure)["layout"]["template"] == {}
+def test_no_template_of_the_process_leaks_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    for name in ("plotly_dark", "none"):
+        monkeypatch.setattr(pio.templates, "default", name)
+        drawn.append([f.to_json() for f in (grid([1.0], 1, 1), bars(), scatter([1.0], [1.0]))])
+    assert drawn[0] == drawn[1]
 
 
 def test_figures_know_neither_the_screen_nor_the_model() -> None:
