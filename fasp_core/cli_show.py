@@ -80,6 +80,9 @@ def working() -> Iterator[Report]:
 
     def report(done: float, total: float, text: str) -> None:
         nonlocal bar
+        if bar is not None and (total != bar.total or done < bar.n):  # the next stage
+            bar.close()
+            bar = None
         if bar is None:  # in a log file a line each 10 seconds is enough, and none for what ends before
             pause = 0.1 if sys.stderr.isatty() else 10.0
             bar = tqdm(
@@ -91,9 +94,6 @@ def working() -> Iterator[Report]:
                 leave=False,
                 bar_format="{desc}  {percentage:3.0f}% |{bar:24}| {elapsed}, {remaining} left",
             )
-        if total != bar.total or done < bar.n:  # the next stage
-            bar.reset(total)
-            bar.initial = bar.n = bar.last_print_n = done
         bar.set_description_str(text, refresh=False)
         bar.update(done - bar.n)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fasp_core.cli_show import number, one_line, percent, span, table
@@ -83,12 +84,12 @@ def evaluation_text(document: dict[str, Any]) -> str:
 
 def _verdict(name: str, r: dict[str, Any]) -> str:
     interval = r["gap_relative_interval"] or r["gap_change_interval"]
-    noise = f"shuffled groups would show {number(r['gap_base_noise'])} (p = {number(r['gap_base_noise_p'])})"
     if interval is None or interval[0] <= 0 <= interval[1]:
-        said = "no reduction shown: the interval of the change holds zero"
+        said = "no reduction shown, as the interval of the change holds zero"
     else:
         said = "the gap fell" if interval[1] < 0 else "the gap grew"
-    return f"{name}: {said}; without any gap, {noise}."
+    noise, p = number(r["gap_base_noise"]), number(r["gap_base_noise_p"])
+    return f"{name}: {said}. Shuffled groups would show a gap of {noise} (p = {p} for the unpruned model's)."
 
 
 def _pair(row: dict[str, Any]) -> str:
@@ -104,6 +105,4 @@ def _gamma(document: dict[str, Any]) -> float:
 
 
 def _expm1(nats: float) -> float:
-    import math
-
     return math.expm1(min(nats, 700.0))

@@ -74,8 +74,8 @@ def head_grid(
     """One cell a head, colored by its impact: layers upwards from 0, heads to the right.
 
     Orange is positive, blue negative. Colors end at `limit`; what lies beyond has the end color, and a line under
-    the title says so. Cells whose |value| is below `Z_NOISE` standard errors are pale: their sign is not known. (A
-    standard error of NaN makes nothing pale.) NaN cells are gray. The height depends on `n_layers` alone.
+    the title says so. Cells whose |value| is below `Z_NOISE` standard errors are faint: their sign is not known. (A
+    standard error of NaN makes nothing faint.) NaN cells are gray. The height depends on `n_layers` alone.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def head_grid(
         ]
     )
     whole = {"showgrid": False, "fixedrange": True}
-    notes = ["" if se is None else f"Pale: |z| < {Z_NOISE} s.e.", beyond_note("Colors end", beyond, limit)]
+    notes = ["" if se is None else f"Faint: |z| < {Z_NOISE} s.e.", beyond_note("Colors end", beyond, limit)]
     fig.layout = layout(
         theme,
         title,
@@ -165,7 +165,8 @@ def _colorbar(unit: str, limit: float, clipped: bool) -> dict[str, Any]:
     ticks = [-limit, -limit / 2, 0, limit / 2, limit]
     labels = [short(tick, 3) for tick in ticks]
     return {
-        "title": {"text": escape(unit) + "<br>\u00a0", "side": "top", "font": {"size": 12}},  # clear of the top label
+        # a blank second line keeps it clear of the top label; only inside a span is it not dropped
+        "title": {"text": f"{escape(unit)}<br><span>\u00a0</span>", "side": "top", "font": {"size": 12}},
         "tickvals": ticks,
         "ticktext": [below + labels[0], *labels[1:4], above + labels[4]],
         "thickness": 11,

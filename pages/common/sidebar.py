@@ -18,6 +18,7 @@ from fasp_core.selection import METHODS
 from fasp_core.text import TextConfig
 from pages.common import engine
 
+GAMMA, ALPHA = 0.3, 0.05  # shown at first
 OWN_CSV = "my own prompts (CSV)"
 READING_TITLES = {"neutral": "identity words neutral", "counted": "identity words counted"}
 METHOD_TITLES = {
@@ -95,7 +96,7 @@ def draw() -> Settings:
             "γ  share of heads that are critical",
             0.0,
             1.0,
-            0.3,
+            GAMMA,
             0.01,
             key="gamma",
             bind="query-params",
@@ -106,7 +107,7 @@ def draw() -> Settings:
             "α  share of heads to prune",
             0.0,
             0.4,
-            0.02,
+            ALPHA,
             0.005,
             format="%.3f",
             key="alpha",

@@ -335,7 +335,7 @@ def test_sampled_measure_with_continuations(place: Path, tmp_path: Path, run: Ru
     assert run(*[*args[:-1], 0])[2] == ""
 
     status, out, err = run("score", *options, "--out", tmp_path / "s", "--json")
-    assert (status, json.loads(out)["readings"]) == (0, ["sampled"])
+    assert (status, json.loads(out)["readings"], err) == (0, ["sampled"], "")
     _, out, _ = run("select", "--scores", tmp_path / "s", "--json")
     assert json.loads(out)["reading"] == "sampled"
 
@@ -360,7 +360,8 @@ def test_progress_is_on_stderr_alone(place: Path, tmp_path: Path, run: Run, monk
     status, out, err = run("score", *common(place, 6), "--out", tmp_path / "s", "--json")
     assert (status, json.loads(out)["n_layers"]) == (0, LAYERS)
     assert f"perplexity: {N} of {N} heads" in err
-    assert f"{N} of {N} heads" in err.split("perplexity")[-1]
+    assert f"bias on {place / 'axis.csv'}: {N} of {N} heads" in err
+    assert err.split("\r")[-2].strip() == err.split("\r")[-1] == ""  # wiped at the end
 
 
 def _at_once(init: Any) -> Any:

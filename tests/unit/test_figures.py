@@ -46,7 +46,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False,
 
 def grid(values: Any, n_layers: int, n_heads: int, **more: Any) -> go.Figure:
     texts = [f"L{i // n_heads}H{i % n_heads}\nimpact {value!r}" for i, value in enumerate(values)]
-    given = {"title": "Impact on bias", "unit": "gap", "hover": texts} | more
+    given: dict[str, Any] = {"title": "Impact on bias", "unit": "gap", "hover": texts} | more
     return head_grid(values, n_layers=n_layers, n_heads=n_heads, **given)
 
 
@@ -225,19 +225,19 @@ numbers = finite | st.just(math.nan)
 
 @drawing
 @given(st.lists(st.tuples(numbers, st.floats(0, 1e6) | st.just(math.nan)), min_size=1, max_size=30))
-def test_pale_cells_are_those_within_noise(pairs: list[tuple[float, float]]) -> None:
+def test_faint_cells_are_those_within_noise(pairs: list[tuple[float, float]]) -> None:
     values, errors = zip(*pairs, strict=True)
     figure = grid(values, 1, len(values), se=errors)
-    # comparisons with NaN are false: an unknown value or error makes nothing pale
+    # comparisons with NaN are false: an unknown value or error makes nothing faint
     expected = {i for i, (value, error) in enumerate(pairs) if -1.96 * error < value < 1.96 * error}
     assert filled(figure, "within noise") == expected
-    assert "Pale: |z| &lt; 1.96 s.e." in figure.layout.title.text
+    assert "Faint: |z| &lt; 1.96 s.e." in figure.layout.title.text
 
 
-def test_without_errors_nothing_is_pale_nor_said_to_be() -> None:
+def test_without_errors_nothing_is_faint_nor_said_to_be() -> None:
     figure = grid([1e-9, 1.0], 1, 2)
     assert filled(figure, "within noise") == set()
-    assert "Pale" not in figure.layout.title.text
+    assert "Faint" not in figure.layout.title.text
     assert "sign within noise" not in [t.name for t in figure.data]
 
 
@@ -277,7 +277,14 @@ def test_the_largest_model_is_drawn_at_once() -> None:
     ],
 )  # fmt: skip
 def test_a_grid_of_bad_input_is_refused(wrong: dict[str, Any]) -> None:
-    good = {"n_layers": 2, "n_heads": 3, "title": "", "unit": "", "hover": ["x"] * 6, "values": [1.0] * 6}
+    good: dict[str, Any] = {
+        "n_layers": 2,
+        "n_heads": 3,
+        "title": "",
+        "unit": "",
+        "hover": ["x"] * 6,
+        "values": [1.0] * 6,
+    }
     head_grid(**good)
     with pytest.raises(InputError):
         head_grid(**(good | wrong))
