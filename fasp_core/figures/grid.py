@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from fasp_core.errors import InputError
 from fasp_core.figures import marks
 from fasp_core.figures.theme import (
+    TOP,
     Floats,
     Theme,
     axis,
@@ -27,7 +28,7 @@ from fasp_core.figures.theme import (
 )
 
 Z_NOISE = 1.96  # standard errors from 0 at which a sign counts as known (two-sided 5%)
-TOP, BOTTOM, RIGHT = 54, 92, 92  # px for words, whether needed or not, so that grids side by side stay level
+BOTTOM, RIGHT = 92, 92  # px for words, whether needed or not, so that grids side by side stay level
 
 
 def clip_limit(values: ArrayLike) -> float:

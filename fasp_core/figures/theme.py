@@ -21,6 +21,7 @@ BASE = "#7F858D"
 PRUNED = "#0072B2"
 # Plotly's style sheet cuts charts off from the page's font, so it is named again
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+TOP = 54  # px above a plot, for title and note
 CLEAR = "rgba(0,0,0,0)"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 WASH = 0.67  # opacity of the veil over what is within noise: a third of the color is left
@@ -169,7 +170,7 @@ def layout(
             "pad": {"t": 22},  # Plotly lifts a title of two lines by the second
         },
         height=height,
-        margin={"l": 46, "r": right, "t": 54, "b": bottom},
+        margin={"l": 46, "r": right, "t": TOP, "b": bottom},
         legend={
             "orientation": "h",
             "x": 0,

@@ -297,7 +297,13 @@ def test_sliders_choose_what_the_definition_says(studio: Studio, table: ImpactTa
     assert removed(at) == 0
     assert "k is 0, not the 108" in at.main.info[0].value
     assert "270 critical heads" in said(at)
-    assert "over the 270 that may be pruned" not in said(at)
+
+
+def test_no_reliability_of_heads_that_there_are_not(studio: Studio, table: ImpactTable) -> None:
+    studio.open.clear()
+    at = opened(gamma=1.0)
+    assert "over all heads" in said(at)
+    assert "270 that may be pruned" not in said(at)
 
 
 def test_each_method(studio: Studio, table: ImpactTable) -> None:

@@ -126,11 +126,6 @@ def test_standard_errors_of_the_gap_are_those_of_new_prompts() -> None:
     np.testing.assert_allclose(foreseen, spread, rtol=0.15)
 
 
-def test_an_unknown_reading_is_refused() -> None:
-    with pytest.raises(ValueError, match="sampled"):
-        make_table().bias.z_bias("sampled")
-
-
 def test_resampling_is_done_once() -> None:
     b = make_table().bias
     assert b.gap("neutral") is b.gap("neutral")
