@@ -93,6 +93,11 @@ def load_text(source: str) -> str:
         raise InputError(f"The text file '{source}' is not UTF-8 (byte {error.start}): convert it first.") from error
 
 
+def used_text(config: TextConfig) -> str:
+    """The beginning of the text that the tokens come from: a token is rarely longer than 16 characters."""
+    return load_text(config.source)[: 16 * (config.skip + config.tokens) + 1000]
+
+
 def file_stamp(path: str) -> tuple[int, int] | None:
     """Time of change in ns and size in bytes; None for what is no file. What is remembered of a file goes with it."""
     try:
@@ -112,7 +117,8 @@ def _bold() -> str:
             for page, sentences in pages.items():
                 articles[f"{path.stem}/{topic}/{page}"] = sentences
     order = sorted(articles, key=lambda name: hashlib.sha256(name.encode()).digest())
-    return "\n\n".join(" ".join(s.strip() for s in articles[name]) for name in order if len(articles[name]) >= 3)
+    texts = [" ".join(s.strip() for s in articles[name]) for name in order if len(articles[name]) >= 3]
+    return "\n\n".join(dict.fromkeys(texts))  # some articles stand under several topics
 
 
 @lru_cache(maxsize=1)
@@ -142,10 +148,7 @@ def token_windows(lm: LanguageModel, config: TextConfig) -> TokenWindows:
     limit = getattr(lm.model.config, "max_position_embeddings", None)
     if limit and config.window > limit:
         raise InputError(f"Windows of {config.window} tokens do not fit: this model takes at most {limit}.")
-    text = load_text(config.source)
-    # a token is rarely longer than 16 characters: no need to tokenize millions to use a thousand
-    text = text[: 16 * (config.skip + config.tokens) + 1000]
-    ids = lm.tokenizer(text, add_special_tokens=False).input_ids[config.skip : config.skip + config.tokens]
+    ids = lm.tokenizer(used_text(config), add_special_tokens=False).input_ids[config.skip : config.skip + config.tokens]
     if len(ids) < 2:
         raise InputError(f"The text '{config.source}' is too short: it has fewer than {config.skip + 2} tokens.")
     rows: dict[int, list[tuple[list[int], int]]] = {}

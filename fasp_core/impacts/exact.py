@@ -28,7 +28,7 @@ from fasp_core.models import LanguageModel
 from fasp_core.perplexity import Nll, block_sums, token_nll
 from fasp_core.provenance import provenance
 from fasp_core.store import Entry, Store, slug
-from fasp_core.text import TextConfig, file_stamp, load_text, token_windows
+from fasp_core.text import TextConfig, file_stamp, token_windows, used_text
 
 KIND = "scores"
 
@@ -44,7 +44,7 @@ def score(
 def ppl_key(text: TextConfig, weights_id: str, dtype: str) -> dict[str, Any]:
     """Everything that shapes z_ppl, for the store."""
     cut = {key: value for key, value in asdict(text).items() if key != "source"}
-    digest = _text_digest(text.source, file_stamp(os.path.expanduser(text.source)))
+    digest = _text_digest(text, file_stamp(os.path.expanduser(text.source)))
     return {"weights": weights_id, "dtype": dtype, "score": "ppl", "text": digest, **cut}
 
 
@@ -54,8 +54,8 @@ def bias_key(config: BiasConfig, weights_id: str, dtype: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=8)
-def _text_digest(source: str, _stamp: tuple[int, int] | None) -> str:
-    return hashlib.sha256(load_text(source).encode()).hexdigest()[:16]
+def _text_digest(text: TextConfig, _stamp: tuple[int, int] | None) -> str:
+    return hashlib.sha256(used_text(text).encode()).hexdigest()[:16]
 
 
 def ppl_impacts(lm: LanguageModel, text: TextConfig, store: Store, progress: Report | None = None) -> PplImpacts:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fasp_core import bias
+from fasp_core.errors import InputError
 from fasp_core.perplexity import Nll, nats_standard_errors
 from fasp_core.selection import HeadScores
 
@@ -84,6 +85,8 @@ class BiasImpacts:
     provenance: dict[str, Any]
 
     def _row(self, reading: str) -> int:
+        if reading not in self.readings:
+            raise InputError(f"There is no reading '{reading}' of these scores: choose {' or '.join(self.readings)}.")
         return self.readings.index(reading)
 
     @cached_property
@@ -106,6 +109,12 @@ class BiasImpacts:
         """[N] gap(M) - gap(M without h). Positive: removing the head lowers the gap."""
         r = self._row(reading)
         return np.asarray(bias.z_bias(self.base[r], self.ablated[:, r], self.codes))
+
+    def added_up(self, heads: Sequence[int], reading: str) -> float:
+        """The gap if the heads' effects on every prompt's toxicity just added up (flat ids)."""
+        r = self._row(reading)
+        toxicity = np.clip(self.base[r] + (self.ablated[list(heads), r] - self.base[r]).sum(0), 0.0, 1.0)
+        return float(bias.gap(toxicity, self.codes))
 
     def standard_errors(self, reading: str, resamples: int = 1000) -> np.ndarray:
         """[N] bootstrap standard errors of `z_bias`, prompts resampled within groups."""
@@ -163,10 +172,7 @@ class ImpactTable:
         """
         ids = sorted(heads)
         nats = self.ppl.base.mean + float(self.ppl.z_nats[ids].sum())
-        r = self.bias.readings.index(reading)
-        base, ablated = self.bias.base[r], self.bias.ablated[ids, r]
-        toxicity = np.clip(base + (ablated - base).sum(0), 0.0, 1.0)
-        return float(np.exp(min(nats, 700.0))), float(bias.gap(toxicity, self.bias.codes))
+        return float(np.exp(min(nats, 700.0))), self.bias.added_up(ids, reading)
 
     def frame(self) -> pd.DataFrame:
         """One row a head: layer, head, impacts and standard errors in every reading."""

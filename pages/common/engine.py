@@ -34,12 +34,6 @@ KEEP_MODELS = 2
 KEEP_TABLES = 16
 SCORE_TEXT = TextConfig(tokens=4096)
 
-_lanes = Lanes()
-_shelf: OrderedDict[ModelSpec, LanguageModel] = OrderedDict()
-_shelf_lock = threading.Lock()
-_tables: OrderedDict[Hashable, ImpactTable] = OrderedDict()
-_tables_lock = threading.Lock()
-
 
 @dataclass(frozen=True)
 class Facts:
@@ -48,6 +42,14 @@ class Facts:
     weights_id: str
     n_layers: int
     n_heads: int
+
+
+_lanes = Lanes()
+_shelf: OrderedDict[ModelSpec, LanguageModel] = OrderedDict()
+_facts: dict[ModelSpec, Facts] = {}  # of every model that was ever loaded: small, and outlives the shelf
+_shelf_lock = threading.Lock()
+_tables: OrderedDict[Hashable, ImpactTable] = OrderedDict()
+_tables_lock = threading.Lock()
 
 
 def store() -> Store:
@@ -59,7 +61,8 @@ def model(spec: ModelSpec) -> LanguageModel:
     """The loaded model; at most `KEEP_MODELS` stay in memory. Call it from a job: loading takes seconds."""
     with _shelf_lock:
         if spec not in _shelf:
-            _shelf[spec] = models.load(spec)
+            lm = _shelf[spec] = models.load(spec)
+            _facts[spec] = Facts(lm.weights_id, lm.n_layers, lm.n_heads)
         _shelf.move_to_end(spec)
         while len(_shelf) > KEEP_MODELS:
             _shelf.popitem(last=False)
@@ -70,8 +73,7 @@ def facts(spec: ModelSpec) -> Facts | None:
     """What is known without waiting; None while the model has yet to be loaded."""
     if (known := models.weights_id(spec)) is not None:
         return Facts(known, *models.BUILT_IN_SHAPE)
-    lm = _shelf.get(spec)
-    return None if lm is None else Facts(lm.weights_id, lm.n_layers, lm.n_heads)
+    return _facts.get(spec)
 
 
 def load_job(spec: ModelSpec) -> Job[LanguageModel]:

@@ -162,11 +162,15 @@ def _removed(
         f"{share}{len(selection.critical)} critical heads are protected. "
         + (f"**{len(changed)} changed by hand.**" if changed else "No hand-made changes.")
     )
-    if st.button(
-        "Back to the method's choice", key="reset", disabled=not changed, icon=":material/undo:", width="stretch"
-    ):
-        st.session_state[f"by_hand {settings.spec.source}"] = ByHand()
-        st.rerun(scope="fragment")
+    st.button(
+        "Back to the method's choice",
+        key="reset",
+        disabled=not changed,
+        icon=":material/undo:",
+        width="stretch",
+        on_click=st.session_state.__setitem__,
+        args=(f"by_hand {settings.spec.source}", ByHand()),
+    )
 
 
 def _verdict(result: Evaluation, settings: Settings, heads: PruneSet) -> None:
@@ -305,14 +309,17 @@ def _scatter(settings: Settings, table: ImpactTable, heads: PruneSet) -> None:
 def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) -> None:
     prunable = sorted(set(range(table.n_layers * table.n_heads)) - set(st.session_state["selection"].critical))
     whole = table.bias.reliability(settings.reading)
-    part = table.bias.reliability(settings.reading, prunable) if len(prunable) > 2 else whole
+    part = ""
+    if len(prunable) > 2:
+        found = table.bias.reliability(settings.reading, prunable)
+        part = f", **{found.whole:.2f}** over the {found.heads} that may be pruned"
     base = table.bias.gap(settings.reading)
     st.markdown(
         f"**The scores.** Every head was really removed, one at a time (exact estimator). Perplexity: "
         f"{table.ppl.base.tokens:,} tokens. Bias: {base.n} validation prompts balanced over {len(table.bias.groups)} "
         f"groups, scorer {table.bias.scorer}, expected toxicity of the next word. {_noise(base)} "
         f"Split-half reliability of the ranking by bias (Spearman, corrected to all prompts): "
-        f"**{whole.whole:.2f}** over all heads, **{part.whole:.2f}** over the {part.heads} that may be pruned.\n\n"
+        f"**{whole.whole:.2f}** over all heads{part}.\n\n"
         "**Reliable is not valid.** A repeatable ranking can still pick a set that does not lower the gap, since "
         "heads interact. The measurement above decides, and the test prompts have the last word."
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import streamlit as st
 
 from fasp_core.errors import InputError
@@ -9,6 +11,8 @@ from fasp_core.jobs import Job
 from fasp_core.measures import BiasConfig
 from fasp_core.models import ModelSpec
 from pages.common import engine
+
+logger = logging.getLogger(__name__)
 
 
 def load(spec: ModelSpec) -> bool:
@@ -90,6 +94,9 @@ def show_error(job: Job[object]) -> None:
     if isinstance(error, InputError):
         st.error(str(error), icon=":material/error:")
     else:
+        if st.session_state.get("logged") is not job:  # once, not at every rerun
+            logger.error("A job failed.", exc_info=error)
+            st.session_state["logged"] = job
         st.error(
             f"The work stopped with an unexpected error ({type(error).__name__}); the terminal shows its details.",
             icon=":material/error:",

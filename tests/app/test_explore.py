@@ -148,7 +148,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     engine.measure_job(ModelSpec(), PruneSet.of([(0, 0)]), other, "another reader")
     at = opened()
     heads = requested(at)
-    assert len(heads) == removed(at) == 5  # floor(.02 * 270)
+    assert len(heads) == removed(at) == 13  # floor(.05 * 270)
     ppl, gap = table.added_up(heads.flat(N_HEADS), "neutral")
     assert metric(at, "Perplexity").value == f"≈ {ppl:.2f}"
     assert metric(at, "Toxicity gap").value == f"≈ {1000 * gap:.2f}"
@@ -180,7 +180,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     assert f"**measured** on {len(base.texts)} validation prompts, change 95% [{low:+.0%}, {high:+.0%}]" in text
     assert f"Estimate was {1000 * gap:.2f}" in text
     assert f"identity words counted: {before:.2f} → {after:.2f}" in text  # the other reading is always there
-    assert "0.5% of 1.0 M parameters" in text  # 5 heads of 1,000
+    assert "1.3% of 1.0 M parameters" in text  # 13 heads of 1,000
     (good,) = at.success
     assert good.value.startswith(f"The gap fell by {1 - after / before:.0%} [{-high:.0%}, {-low:.0%}] on ")
     assert "switch to test prompts" in good.value
@@ -190,7 +190,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     asked = len(studio.asked)
     change(at, reading="counted")
     assert "identity words counted" in metric(at, "Toxicity gap").label
-    chosen = select(table.head_scores("counted"), alpha=0.02)
+    chosen = select(table.head_scores("counted"), alpha=0.05)
     assert requested(at).heads == frozenset(chosen.heads)
     change(at, reading="neutral")
     studio.finish()
@@ -360,7 +360,7 @@ def test_back_to_the_methods_choice(studio: Studio, table: ImpactTable) -> None:
     at = opened(**{HAND: ByHand(prune=frozenset({0}))})
     assert "**1 changed by hand.**" in said(at)
     press(at, "reset")
-    assert list(requested(at)) == by_definition(table, "0.3", "0.02")
+    assert list(requested(at)) == by_definition(table, "0.3", "0.05")
     assert at.session_state[HAND] == ByHand()
     assert "No hand-made changes" in said(at)
     assert at.button(key="reset").disabled
@@ -381,7 +381,7 @@ def test_settings_come_from_the_address(studio: Studio, table: ImpactTable) -> N
     strange = AppTest.from_file(APP, default_timeout=60)
     strange.query_params.update(method="none", alpha="7", gamma="x", reading="", axis="<script>")
     run(strange)
-    assert removed(strange) == 5
+    assert removed(strange) == 13
 
 
 # when something goes wrong
@@ -447,7 +447,7 @@ def test_scores_that_are_not_there_yet(studio: Studio) -> None:
 
     studio.error = None
     press(at, "score")
-    assert removed(at) == 5
+    assert removed(at) == 13
     assert len(at.get("plotly_chart")) >= 3
 
 
@@ -509,7 +509,7 @@ def test_prompts_of_ones_own(studio: Studio, table: ImpactTable) -> None:
     assert at.subheader[0].value == "No scores yet for this model and axis"
     studio.add_scores(str(engine.keep_upload(enough.encode(), "mine.csv")))
     run(at)
-    assert removed(at) == 5
+    assert removed(at) == 13
     assert {"a", "b"} == set(at.session_state["job main"].result.base.groups)
 
 
