@@ -96,6 +96,7 @@ class Studio:
         self._patch = monkeypatch
         monkeypatch.setattr(engine, "_lanes", Lanes())
         monkeypatch.setattr(engine, "_shelf", OrderedDict())
+        monkeypatch.setattr(engine, "_facts", {})
         monkeypatch.setattr(engine, "_tables", OrderedDict())
         monkeypatch.setattr(models, "load", self.load)
         monkeypatch.setattr(exact, "score", self.score)

@@ -126,6 +126,14 @@ def test_standard_errors_of_the_gap_are_those_of_new_prompts() -> None:
     np.testing.assert_allclose(foreseen, spread, rtol=0.15)
 
 
+def test_an_unknown_reading_is_refused() -> None:
+    table = make_table()
+    b = table.bias
+    for ask in (b.z_bias, b.gap, b.standard_errors, b.reliability, table.head_scores, lambda r: table.added_up([0], r)):
+        with pytest.raises(InputError, match="no reading 'sampled' of these scores: choose neutral or counted"):
+            ask("sampled")
+
+
 def test_resampling_is_done_once() -> None:
     b = make_table().bias
     assert b.gap("neutral") is b.gap("neutral")
