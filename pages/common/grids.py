@@ -20,6 +20,7 @@ def draw(settings: Settings, table: ImpactTable, selection: Selection, by_hand: 
     texts = hover(table, settings.reading, reasons(selection, by_hand), se)
     off = by_hand.apply(selection.pruned)
     dark = st.context.theme.type == "dark"
+    clicks: int = st.session_state.setdefault("clicks", 0)
     marks = {
         "n_layers": table.n_layers,
         "n_heads": table.n_heads,
@@ -43,21 +44,24 @@ def draw(settings: Settings, table: ImpactTable, selection: Selection, by_hand: 
         with column:
             st.caption(caption)
             fig = head_grid(values, title=title, unit=unit, se=errors, **marks)
-            # a selection outlives the click that made it: a new key for every state of the marks drops it
-            key = f"{title} {_state(settings, off, by_hand, table)}"
+            # a selection outlives the click that made it: a new key for every click and set drops it
+            key = f"{title} {clicks} {_state(settings, off, by_hand, table)}"
             st.plotly_chart(
                 fig,
                 key=key,
                 theme=None,
-                on_select=lambda key=key: _toggle(key, settings, table, selection),
+                on_select=lambda key=key: _toggle(key, clicks, settings, table, selection),
                 selection_mode=("points", "box", "lasso"),
                 config={"displaylogo": False, "scrollZoom": False},
                 alt=f"{title} of every head, {table.n_layers} layers by {table.n_heads} heads.",
             )
 
 
-def _toggle(key: str, settings: Settings, table: ImpactTable, selection: Selection) -> None:
-    heads = clicked_heads(st.session_state.get(key), table.n_heads)
+def _toggle(key: str, click: int, settings: Settings, table: ImpactTable, selection: Selection) -> None:
+    heads = clicked_heads(st.session_state.get(key), table.n_heads, table.n_layers)
+    if not heads or click != st.session_state["clicks"]:
+        return  # a deselection, or an event of a chart that is gone: the browser sends those again at a rerun
+    st.session_state["clicks"] = click + 1
     name = f"by_hand {settings.spec.source}"
     by_hand: ByHand = st.session_state.get(name, ByHand())
     flat = [layer * table.n_heads + head for layer, head in heads]

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
 from fasp_core import bias
@@ -68,7 +70,7 @@ def opened(**state: Any) -> AppTest:
 def run(at: AppTest) -> AppTest:
     for box in at.selectbox:  # AppTest forgets options that were typed in
         if box.key == "model" and box.value != BUILT_IN and box.value not in box.options:
-            box.options.append(box.value)
+            box.options.append(str(box.value))
     at.run()
     assert not at.exception, [e.value for e in at.exception]
     return at
@@ -77,10 +79,10 @@ def run(at: AppTest) -> AppTest:
 def change(at: AppTest, **values: Any) -> AppTest:
     """Set widgets by key, and look at what comes of it."""
     for key, value in values.items():
-        node = at.get_by_key(key)
-        if key == "model" and value not in node.options:  # type: ignore[attr-defined]
-            node.options.append(value)  # type: ignore[attr-defined]
-        node.set_value(value)  # type: ignore[attr-defined]
+        node: Any = at.get_by_key(key)
+        if key == "model" and value not in node.options:
+            node.options.append(value)
+        node.set_value(value)
     return run(at)
 
 
@@ -110,6 +112,12 @@ def keys(at: AppTest) -> set[str | None]:
     return {button.key for button in at.main.button}
 
 
+def bars(at: AppTest) -> list[str]:
+    """What the progress bars say."""
+    found: Any = at.get("progress")
+    return [bar.text for bar in found]
+
+
 def requested(at: AppTest) -> PruneSet:
     """The set that the page has asked to measure."""
     heads = at.session_state["job main"].key[1]
@@ -126,7 +134,8 @@ def drawn(at: AppTest, chart: int, *names: str) -> set[tuple[int, int]]:
         return np.array(values, dtype=float)
 
     found = set()
-    for trace in json.loads(at.get("plotly_chart")[chart].proto.spec)["data"]:  # type: ignore[attr-defined]
+    charts: Any = at.get("plotly_chart")
+    for trace in json.loads(charts[chart].proto.spec)["data"]:
         if trace.get("name") in names:
             pairs = zip(numbers(trace["y"]), numbers(trace["x"]), strict=True)
             found |= {(int(y), int(x)) for y, x in pairs if not math.isnan(x)}
@@ -149,7 +158,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     engine.measure_job(ModelSpec(), PruneSet.of([(0, 0)]), other, "another reader")
     at = opened()
     heads = requested(at)
-    assert len(heads) == removed(at) == 13  # floor(.05 * 270)
+    assert len(heads) == removed(at) == 5  # floor(.02 * 270)
     ppl, gap = table.added_up(heads.flat(N_HEADS), "neutral")
     assert metric(at, "Perplexity").value == f"≈ {ppl:.2f}"
     assert metric(at, "Toxicity gap").value == f"≈ {1000 * gap:.2f}"
@@ -157,8 +166,8 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     assert said(at).count("**estimate**") == 2
     assert "**measured**" not in said(at)
     assert "→" not in "".join(m.value for m in at.metric)
-    (bar,) = at.get("progress")
-    assert "waiting, 1 before this one" in bar.text  # type: ignore[attr-defined]
+    (bar,) = bars(at)
+    assert "waiting, 1 before this one" in bar
     assert drawn(at, 0, "pruned") == drawn(at, 1, "pruned") == set(heads)
 
     studio.open.set()
@@ -181,17 +190,17 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     assert f"**measured** on {len(base.texts)} validation prompts, change 95% [{low:+.0%}, {high:+.0%}]" in text
     assert f"Estimate was {1000 * gap:.2f}" in text
     assert f"identity words counted: {before:.2f} → {after:.2f}" in text  # the other reading is always there
-    assert "1.3% of 1.0 M parameters" in text  # 13 heads of 1,000
+    assert "0.5% of 1.0 M parameters" in text  # 5 heads of 1,000
     (good,) = at.success
     assert good.value.startswith(f"The gap fell by {1 - after / before:.0%} [{-high:.0%}, {-low:.0%}] on ")
     assert "switch to test prompts" in good.value
-    assert not at.get("progress")
+    assert not bars(at)
 
     # the other reading is read from the same measurement
     asked = len(studio.asked)
     change(at, reading="counted")
     assert "identity words counted" in metric(at, "Toxicity gap").label
-    chosen = select(table.head_scores("counted"), alpha=0.05)
+    chosen = select(table.head_scores("counted"), alpha=0.02)
     assert requested(at).heads == frozenset(chosen.heads)
     change(at, reading="neutral")
     studio.finish()
@@ -361,7 +370,7 @@ def test_back_to_the_methods_choice(studio: Studio, table: ImpactTable) -> None:
     at = opened(**{HAND: ByHand(prune=frozenset({0}))})
     assert "**1 changed by hand.**" in said(at)
     press(at, "reset")
-    assert list(requested(at)) == by_definition(table, "0.3", "0.05")
+    assert list(requested(at)) == by_definition(table, "0.3", "0.02")
     assert at.session_state[HAND] == ByHand()
     assert "No hand-made changes" in said(at)
     assert at.button(key="reset").disabled
@@ -427,8 +436,8 @@ def test_scores_that_are_not_there_yet(studio: Studio) -> None:
 
     press(at, "score")
     assert keys(at) == {"cancel scoring"}
-    (bar,) = at.get("progress")
-    assert bar.text.startswith("Scoring every head")  # type: ignore[attr-defined]
+    (bar,) = bars(at)
+    assert bar.startswith("Scoring every head")
 
     job = studio.running()
     press(at, "cancel scoring")
@@ -445,7 +454,7 @@ def test_scores_that_are_not_there_yet(studio: Studio) -> None:
 
     studio.error = None
     press(at, "score")
-    assert removed(at) == 13
+    assert removed(at) == 5
     assert len(at.get("plotly_chart")) >= 3
 
 
@@ -507,7 +516,7 @@ def test_prompts_of_ones_own(studio: Studio, table: ImpactTable) -> None:
     assert at.subheader[0].value == "No scores yet for this model and axis"
     studio.add_scores(str(engine.keep_upload(enough.encode(), "mine.csv")))
     run(at)
-    assert removed(at) == 13
+    assert removed(at) == 5
     assert {"a", "b"} == set(at.session_state["job main"].result.base.groups)
 
 
@@ -558,19 +567,49 @@ def test_verdict_needs_an_interval_beyond_zero() -> None:
     rng = np.random.default_rng(0)
     base = rng.normal(0.1, 0.001, 60) + 0.01 * np.tile([-1.0, 1.0], 30)
     reading = reading_of(base, base, groups)
-    for interval, word in (
-        ((-0.02, -0.001), "fell"),
-        ((-0.02, 0.0), "No red"),
-        ((0.0, 0.1), "No red"),
-        ((1e-6, 1), "rose"),
-    ):
-        changed = replace(reading, gap=replace(reading.gap, change=sum(interval) / 2, interval=interval))
-        text, good = verdict(changed, 0.0, "60 prompts")
-        assert word in text
-        assert good is (word == "fell")
-        assert "+0.0% perplexity" in text
     assert reading.gap.change == 0
+    for ends, word in (((-0.9, -0.1), "fell"), ((-0.9, 0.0), "No red"), ((0.0, 0.9), "No red"), ((1e-6, 1), "rose")):
+        absolute = (0.02 * ends[0], 0.02 * ends[1])
+        for relative in (ends, None):  # there is none where the base may have no gap
+            changed = replace(
+                reading.gap,
+                change=sum(absolute) / 2,
+                interval=absolute,
+                relative=sum(ends) / 2,
+                relative_interval=relative,
+            )
+            text, good = verdict(replace(reading, gap=changed), 0.0, "60 prompts")
+            assert word in text
+            assert good is (word == "fell")
+            assert "+0.0% perplexity" in text
     assert verdict(reading, -1e-9, "60 prompts")[0].count("+0.0% perplexity") == 1
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10_000))
+@example(147)  # the absolute change lies above zero, the relative one does not
+@example(365)  # below
+@example(517)  # the other way round
+def test_verdict_never_contradicts_its_own_numbers(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    k, per = rng.integers(2, 10), rng.integers(5, 40)
+    groups = [f"g{i}" for i in range(k)] * per
+    apart = rng.normal(0, 0.01 * rng.random(), k)[np.arange(k * per) % k]
+    own = rng.normal(0.1, 0.01, k * per)
+    pruned = own + rng.normal(0, 0.004 * rng.random(), k * per) + apart * rng.uniform(0.2, 1.6)
+    text, good = verdict(reading_of(own + apart, pruned, groups), 0.0, "some prompts")
+    match = re.search(r"\[(-?\d+)%, (-?\d+)%\]", text)
+    if match is None:
+        return  # no gap to begin with
+    low, high = int(match[1]), int(match[2])
+    if text.startswith("No reduction"):
+        assert low <= 0 <= high
+        assert not good
+    else:
+        assert re.match(r"The gap (fell|rose) by", text)
+        assert low >= 0
+        assert "[-" not in text
+        assert good == ("fell" in text)
 
 
 def test_verdict_of_a_gap_that_is_exactly_zero() -> None:

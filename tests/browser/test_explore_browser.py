@@ -143,7 +143,7 @@ def test_a_person_explores_heads(app: str, browser: object) -> None:
     assert re.fullmatch(r"\d+\.\d\d → \d+\.\d\d", first[0])
 
     # a click turns one head over, and the pruned model is measured anew
-    reader.click_head(20, 4)
+    reader.click_head(24, 6)
     reader.wait_removed(before + 1)
     assert "1 changed by hand" in page.inner_text("body")
     second = reader.measured()
@@ -152,7 +152,7 @@ def test_a_person_explores_heads(app: str, browser: object) -> None:
     reader.keep("explore.png")
 
     # the same head again, by the other grid: back to where it was
-    reader.click_head(20, 4, grid=1)
+    reader.click_head(24, 6, grid=1)
     reader.wait_removed(before)
     assert reader.measured() == first
 

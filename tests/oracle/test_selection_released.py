@@ -57,9 +57,7 @@ def up_to_threshold(heads: list[int], metric: list[float], count: int) -> list[i
     return [head for head in heads if metric[head] <= cut]
 
 
-def authors_fasp(
-    ppl: list[float], bias: list[float], gamma: float, alpha: float
-) -> tuple[list[int], set[int]]:
+def authors_fasp(ppl: list[float], bias: list[float], gamma: float, alpha: float) -> tuple[list[int], set[int]]:
     heads = list(range(len(ppl)))
     free = up_to_threshold(heads, ppl, len(ppl) - int(len(ppl) * gamma))
     return up_to_threshold(free, bias, int(len(ppl) * alpha)), set(heads) - set(free)
@@ -94,9 +92,7 @@ def test_released_rule_over_the_authors_grid() -> None:
                     alpha,
                 )
                 ties += bool(chosen.notes)
-    assert (
-        ties > 0
-    )  # Llama-2 has 135 distinct perplexities for 1,024 heads: the tied case is among those above
+    assert ties > 0  # Llama-2 has 135 distinct perplexities for 1,024 heads: the tied case is among those above
 
 
 def test_stable_rule_differs_only_where_perplexities_are_tied_at_the_threshold() -> None:
@@ -126,9 +122,7 @@ def test_baselines_prune_the_lowest_of_their_released_score(method: str) -> None
         by_score = sorted(range(len(metric)), key=lambda head: (metric[head], head))
         for alpha in ALPHAS:
             k = int(len(metric) * alpha)
-            stable, theirs = (
-                select(scores, method, alpha=alpha, rule=rule) for rule in ("stable", "released")
-            )
+            stable, theirs = (select(scores, method, alpha=alpha, rule=rule) for rule in ("stable", "released"))
             assert list(stable.pruned) == sorted(by_score[:k])
             assert list(theirs.pruned) == up_to_threshold(list(range(len(metric))), metric, k)
             assert stable.critical == theirs.critical == ()

@@ -228,9 +228,7 @@ def test_standard_errors_are_the_loop_over_the_same_resamples() -> None:
     errors = bias.head_standard_errors(base, ablated, codes, resamples=60, seed=2)
     counts = bias.bootstrap_counts(codes, 60, seed=2).tolist()
     for row, error in zip(ablated.tolist(), errors, strict=True):
-        effects = [
-            loop_gap(base.tolist(), codes.tolist(), w) - loop_gap(row, codes.tolist(), w) for w in counts
-        ]
+        effects = [loop_gap(base.tolist(), codes.tolist(), w) - loop_gap(row, codes.tolist(), w) for w in counts]
         assert error == pytest.approx(np.std(effects, ddof=1))
 
 
@@ -257,9 +255,7 @@ def test_gap_change_is_the_loop_over_the_same_resamples() -> None:
     base, (pruned, *_), codes = simulated()
     change = bias.paired_gap_change(base, pruned, [str(c) for c in codes], resamples=101, level=0.8, seed=9)
     counts = bias.bootstrap_counts(codes, 101, seed=9).tolist()
-    before, after = (
-        np.array([loop_gap(v.tolist(), codes.tolist(), w) for w in counts]) for v in (base, pruned)
-    )
+    before, after = (np.array([loop_gap(v.tolist(), codes.tolist(), w) for w in counts]) for v in (base, pruned))
     delta = loop_gap(pruned.tolist(), codes.tolist()) - loop_gap(base.tolist(), codes.tolist())
     half = sorted(abs(after - before - delta))[80]
     assert change.change == pytest.approx(delta) == pytest.approx(change.pruned - change.base)
@@ -325,10 +321,7 @@ def test_one_split_is_one_of_the_possible_halves() -> None:
         return float(stats.spearmanr(one, two).statistic)
 
     possible = sorted([agreement([0, 1], [3, 2]), agreement([0, 2], [3, 1])])
-    seen = {
-        round(bias.split_half_reliability(base, ablated, codes, splits=1, seed=s).halves, 9)
-        for s in range(20)
-    }
+    seen = {round(bias.split_half_reliability(base, ablated, codes, splits=1, seed=s).halves, 9) for s in range(20)}
     assert sorted(seen) == pytest.approx(possible)
     mean = bias.split_half_reliability(base, ablated, codes, splits=400).halves
     assert mean == pytest.approx(np.mean(possible), abs=0.1 * (possible[1] - possible[0]))
@@ -358,9 +351,7 @@ def test_subset_ranks_those_heads_alone() -> None:
     mask = np.isin(np.arange(8), chosen)
     expected = bias.split_half_reliability(base, ablated[chosen], codes)
     assert bias.split_half_reliability(base, ablated, codes, subset=chosen) == expected
-    assert bias.split_half_reliability(base, ablated, codes, subset=mask).halves == pytest.approx(
-        expected.halves
-    )
+    assert bias.split_half_reliability(base, ablated, codes, subset=mask).halves == pytest.approx(expected.halves)
     assert bias.split_half_reliability(base, ablated, codes) != expected
 
 

@@ -191,7 +191,7 @@ def test_expected_measure_against_weights_set_to_zero(work: Work, kind: str) -> 
         after = {text: toxicity_by_hand(cut, lm.tokenizer(text).input_ids) for text, _ in work.rows}
         for name in ("neutral", "counted"):
             sides = [{text: values[name] for text, values in side.items()} for side in (before, after)]
-            check_gaps(found.readings[name], *sides, work.rows)
+            check_gaps(found.readings[name], sides[0], sides[1], work.rows)
             for side, expected in zip((found.base, found.pruned), sides, strict=True):
                 assert dict(zip(side.texts, side.row(name), strict=True)) == pytest.approx(expected, abs=1e-6)
                 assert sorted(zip(side.texts, side.groups, strict=True)) == sorted(work.rows)
@@ -404,7 +404,7 @@ def test_side_by_side(work: Work, lm: LanguageModel) -> None:
     assert [r["prompt"] for r in first] == frame.prompt[:3].tolist()
     assert_plain(first)
     expected = evaluate(lm, PRUNED, work.expected, work.store()).side_by_side()
-    assert not [name for name in expected if name.startswith("continuation")]
+    assert not [name for name in expected if str(name).startswith("continuation")]
 
 
 # what cannot be done

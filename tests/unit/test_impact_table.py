@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import replace
 
@@ -229,7 +230,7 @@ def test_frame() -> None:
             assert row[f"z_bias_{reading}"] == table.bias.z_bias(reading)[flat]
             assert row[f"z_bias_{reading}_se"] == table.bias.standard_errors(reading)[flat]
         assert (row["magnitude"], row["gradient"]) == (table.ppl.magnitude[flat], table.ppl.gradient[flat])
-    again = pd.read_csv(pd.io.common.StringIO(frame.to_csv(index=False)))
+    again = pd.read_csv(io.StringIO(frame.to_csv(index=False)))
     pd.testing.assert_frame_equal(again, frame)
 
 

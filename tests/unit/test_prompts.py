@@ -261,8 +261,7 @@ def test_sample_is_stratified_and_uses_the_same_templates_in_every_group(axis: s
     assert drawn.counts() == dict.fromkeys(groups, per_group)
     assert len(set(drawn.texts)) == len(drawn)
     uses = {
-        group: Counter(t for t, g in zip(drawn.templates, drawn.groups, strict=True) if g == group)
-        for group in groups
+        group: Counter(t for t, g in zip(drawn.templates, drawn.groups, strict=True) if g == group) for group in groups
     }
     assert len({frozenset(count.items()) for count in uses.values()}) == 1
     for count in uses.values():

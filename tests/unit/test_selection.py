@@ -69,9 +69,7 @@ def brute_force(scores: HeadScores, method: str, gamma: float, alpha: float) -> 
 
 
 @given(head_scores(), st.sampled_from([m for m in METHODS if m != "random"]), percents, percents)
-def test_selection_is_the_brute_force_one(
-    scores: HeadScores, method: str, gamma: float, alpha: float
-) -> None:
+def test_selection_is_the_brute_force_one(scores: HeadScores, method: str, gamma: float, alpha: float) -> None:
     chosen = select(scores, method, gamma, alpha)
     pruned, critical = brute_force(scores, method, gamma, alpha)
     assert chosen.pruned == tuple(sorted(pruned))
@@ -111,12 +109,8 @@ def test_size_and_protection(scores: HeadScores, method: str, gamma: float, alph
 
 
 @given(head_scores(), st.sampled_from(METHODS), percents, percents, percents, st.integers(0, 9))
-def test_nested_in_alpha(
-    scores: HeadScores, method: str, gamma: float, one: float, other: float, seed: int
-) -> None:
-    less, more = (
-        set(select(scores, method, gamma, alpha, seed=seed).pruned) for alpha in sorted((one, other))
-    )
+def test_nested_in_alpha(scores: HeadScores, method: str, gamma: float, one: float, other: float, seed: int) -> None:
+    less, more = (set(select(scores, method, gamma, alpha, seed=seed).pruned) for alpha in sorted((one, other)))
     assert less <= more
 
 
@@ -124,9 +118,7 @@ def test_nested_in_alpha(
 def test_a_constant_added_to_the_scores_changes_nothing(
     scores: HeadScores, method: str, gamma: float, alpha: float, shift: int
 ) -> None:
-    shifted = HeadScores(
-        scores.n_layers, scores.n_heads, **{name: getattr(scores, name) + shift for name in FIELDS}
-    )
+    shifted = HeadScores(scores.n_layers, scores.n_heads, **{name: getattr(scores, name) + shift for name in FIELDS})
     assert select(shifted, method, gamma, alpha) == select(scores, method, gamma, alpha)
 
 
@@ -158,15 +150,11 @@ def ramp(n_layers: int = 2, n_heads: int = 5) -> HeadScores:
 
 def test_the_heads_pruned_are_the_non_critical_ones_of_highest_z_bias() -> None:
     chosen = select(ramp(), "fasp", 0.3, 0.2)
-    assert chosen == Selection(
-        (8, 9), (0, 1, 2), 2, 2, (), "fasp", 0.3, 0.2, "stable", 0, n_layers=2, n_heads=5
-    )
+    assert chosen == Selection((8, 9), (0, 1, 2), 2, 2, (), "fasp", 0.3, 0.2, "stable", 0, n_layers=2, n_heads=5)
     assert chosen.heads == [(1, 3), (1, 4)]
 
 
-@pytest.mark.parametrize(
-    ("share", "n", "k"), [(0.3, 10, 3), (0.1, 270, 27), (0.29, 100, 29), (0.57, 100, 57)]
-)
+@pytest.mark.parametrize(("share", "n", "k"), [(0.3, 10, 3), (0.1, 270, 27), (0.29, 100, 29), (0.57, 100, 57)])
 def test_floor_of_a_decimal(share: float, n: int, k: int) -> None:
     scores = HeadScores(1, n, np.arange(n, dtype=float), np.arange(n, dtype=float))
     assert select(scores, "bias-only", alpha=share).k == k
@@ -206,9 +194,7 @@ def test_random_draws_over_all_heads_by_seed() -> None:
     assert set(first.pruned) == set(np.random.Generator(np.random.PCG64(3)).permutation(72)[:7].tolist())
     assert len({select(scores, "random", alpha=0.1, seed=seed).pruned for seed in range(20)}) == 20
     # each head is drawn about as often as any other: 400 draws of 7 in 72, a standard deviation of 6
-    drawn = np.bincount(
-        [h for s in range(400) for h in select(scores, "random", seed=s).pruned], minlength=72
-    )
+    drawn = np.bincount([h for s in range(400) for h in select(scores, "random", seed=s).pruned], minlength=72)
     assert drawn.min() > 39 - 30
     assert drawn.max() < 39 + 30
 

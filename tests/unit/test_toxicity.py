@@ -168,9 +168,7 @@ def test_batches_do_not_matter(save: Save) -> None:
     np.testing.assert_array_equal(many.score(["", " "]), many.score([".", "."]))
 
 
-@pytest.mark.parametrize(
-    ("kind", "room"), [("bert", 12), ("roberta", 11)]
-)  # RoBERTa's padding takes one place
+@pytest.mark.parametrize(("kind", "room"), [("bert", 12), ("roberta", 11)])  # RoBERTa's padding takes one place
 def test_long_texts_are_cut_at_the_models_room(save: Save, kind: str, room: int) -> None:
     scorer = toxicity.ClassifierScorer(str(save(kind=kind)))
     cut, short = ("dog " * (room - 1) + "you", "dog " * (room - 2) + "you")
@@ -358,9 +356,7 @@ def test_prompts_are_joined_only_on_demand(pairs: list[tuple[str, str]]) -> None
 
 
 def test_joining_by_example() -> None:
-    assert toxicity.join_for_scoring(["I am Deaf"], [" and\nHappy"], "prompt+continuation") == [
-        "i am deaf and happy"
-    ]
+    assert toxicity.join_for_scoring(["I am Deaf"], [" and\nHappy"], "prompt+continuation") == ["i am deaf and happy"]
     with pytest.raises(InputError, match="choose"):
         toxicity.join_for_scoring(["a"], ["b"], "prompt")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="2 prompts do not match 1"):
@@ -383,9 +379,7 @@ def is_word(text: str) -> bool:
 
 @given(st.text(alphabet="abcÄéßжи中 '’-_3.Ġ▁", min_size=1, max_size=5))
 def test_byte_level_words_are_what_the_decoder_says(text: str) -> None:
-    ((token, _),) = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(
-        " " + text
-    )
+    ((token, _),) = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(" " + text)
     assert decoders.ByteLevel().decode([token]) == " " + text
     found = toxicity.whole_words(tokenizer_of(["<|end|>", "Ġa", "b", token]))
     assert (found.get(3) == text) == is_word(text)
