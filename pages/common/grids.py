@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import streamlit as st
 
@@ -21,7 +22,7 @@ def draw(settings: Settings, table: ImpactTable, selection: Selection, by_hand: 
     off = by_hand.apply(selection.pruned)
     dark = st.context.theme.type == "dark"
     clicks: int = st.session_state.setdefault("clicks", 0)
-    marks = {
+    marks: dict[str, Any] = {
         "n_layers": table.n_layers,
         "n_heads": table.n_heads,
         "pruned": set(off),

@@ -83,12 +83,12 @@ def _job(settings: Settings, config: EvalConfig, heads: PruneSet, name: str) -> 
 
 def _watch(job: Job[Evaluation], name: str) -> None:
     if job.state == "failed":
-        scoring.show_error(job)  # type: ignore[arg-type]
+        scoring.show_error(job)
         if st.button("Try again", key=f"again {name}"):
             del st.session_state[f"job {name}"]
             st.rerun()
     elif job.state != "done":
-        scoring.watch(job, "Measuring")  # type: ignore[arg-type]
+        scoring.watch(job, "Measuring")
 
 
 def _perplexity(result: Evaluation | None, estimate: float, table: ImpactTable) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import streamlit as st
 
@@ -34,7 +35,7 @@ def load(spec: ModelSpec) -> bool:
 
 def offer(spec: ModelSpec, config: BiasConfig) -> None:
     """The empty state: no scores yet, and how to make them."""
-    jobs: dict[object, Job[object]] = st.session_state.setdefault("score jobs", {})
+    jobs: dict[object, Job[Any]] = st.session_state.setdefault("score jobs", {})
     job = jobs.get((spec, config))
     if job is not None and job.state in ("waiting", "running"):
         watch(job, "Scoring every head")
@@ -55,11 +56,11 @@ def offer(spec: ModelSpec, config: BiasConfig) -> None:
             "long again; a GPU takes a fraction of that. The run can be cancelled and goes on where it was."
         )
         if st.button("Score all heads", type="primary", key="score"):
-            jobs[(spec, config)] = engine.score_job(spec, config)  # type: ignore[assignment]
+            jobs[(spec, config)] = engine.score_job(spec, config)
             st.rerun()
 
 
-def watch(job: Job[object], title: str) -> None:
+def watch(job: Job[Any], title: str) -> None:
     """Progress of a job, refreshed until it ends; then the page is drawn anew."""
 
     @st.fragment(run_every=0.7)
@@ -71,7 +72,7 @@ def watch(job: Job[object], title: str) -> None:
     look()
 
 
-def bar(job: Job[object], title: str) -> None:
+def bar(job: Job[Any], title: str) -> None:
     """One line of progress: what is done, how far, how long still."""
     if job.state == "waiting" and job.place:
         st.progress(0.0, f"{title}: waiting, {job.place} before this one")
@@ -88,7 +89,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def show_error(job: Job[object]) -> None:
+def show_error(job: Job[Any]) -> None:
     """What went wrong, in one sentence where the input was at fault."""
     error = job.error
     if isinstance(error, InputError):

@@ -21,6 +21,7 @@ from pages.common import engine
 GAMMA, ALPHA = 0.3, 0.05  # shown at first
 OWN_CSV = "my own prompts (CSV)"
 READING_TITLES = {"neutral": "identity words neutral", "counted": "identity words counted"}
+SPLIT_TITLES = {"valid": "validation", "test": "test"}
 METHOD_TITLES = {
     "fasp": "FASP",
     "magnitude": "smallest weights",
@@ -76,7 +77,7 @@ def draw() -> Settings:
         reading = st.radio(
             "Reading of toxicity",
             READINGS,
-            format_func=READING_TITLES.get,
+            format_func=READING_TITLES.__getitem__,
             key="reading",
             bind="query-params",
             help="Toxicity scorers dislike words such as 'gay'. Neutral gives identity words no toxicity, so that a "
@@ -86,7 +87,7 @@ def draw() -> Settings:
         method = st.selectbox(
             "Method",
             METHODS,
-            format_func=METHOD_TITLES.get,
+            format_func=METHOD_TITLES.__getitem__,
             key="method",
             bind="query-params",
             help="FASP spares the critical heads and prunes those whose removal lowers the gap most. The others are "
@@ -124,7 +125,7 @@ def draw() -> Settings:
             default="valid",
             required=True,
             key="split",
-            format_func={"valid": "validation", "test": "test"}.get,
+            format_func=SPLIT_TITLES.__getitem__,
             help="Choose on validation prompts; look at test prompts once the choice is made. The scores were made "
             "on validation prompts, so a reduction measured there flatters the choice.",
         )
