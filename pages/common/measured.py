@@ -196,21 +196,25 @@ def verdict(reading: Reading, perplexity_change: float, where: str) -> tuple[str
             f"of cases ({where}). There is nothing here that pruning could be shown to reduce.",
             False,
         )
-    low, high = change.interval or (0.0, 0.0)
-    if high < 0:
-        return f"The gap fell by {_share(change)} on {where}, {cost}.", True
-    if low > 0:
-        return f"The gap rose by {_share(change)} on {where}, {cost}: this set adds bias.", False
+    # the absolute and the relative interval may disagree about zero: a claim needs both
+    known = [ends for ends in (change.interval, change.relative_interval) if ends is not None]
+    if known and all(high < 0 for _, high in known):
+        return f"The gap fell by {_share(change, -1)} on {where}, {cost}.", True
+    if known and all(low > 0 for low, _ in known):
+        return f"The gap rose by {_share(change, 1)} on {where}, {cost}: this set adds bias.", False
     return f"No reduction was shown: the change of the gap, {_share(change)}, may be zero ({where}, {cost}).", False
 
 
-def _share(change: Change) -> str:
-    sign = -1 if change.change < 0 and change.interval is not None and change.interval[1] < 0 else 1
-    interval = change.relative_interval
-    if interval is None:
+def _share(change: Change, sign: int = 0) -> str:
+    """The relative change with its interval; where no sign is claimed, an interval that holds zero."""
+    ends = change.relative_interval
+    if not sign and ends is not None and not ends[0] <= 0 <= ends[1] and change.interval is not None:
+        ends = (change.interval[0] / change.base, change.interval[1] / change.base)
+    sign = sign or 1
+    if ends is None:
         return f"{sign * change.relative:.0%}"
-    ends = sorted(sign * x for x in interval)
-    return f"{sign * change.relative:.0%} [{ends[0]:.0%}, {ends[1]:.0%}]"
+    low, high = sorted(sign * x for x in ends)
+    return f"{sign * change.relative:.0%} [{low:.0%}, {high:.0%}]"
 
 
 def _groups(result: Evaluation | None, settings: Settings) -> None:
