@@ -130,8 +130,13 @@ class Reader:
 
     def keep(self, name: str) -> None:
         if SCREENSHOTS:
+            size = self.page.viewport_size
+            self.page.set_viewport_size({"width": size["width"], "height": 1180})
+            self.page.mouse.move(5, 5)
+            self.page.evaluate("() => document.querySelector('[data-testid=\"stMain\"]').scrollTo(0, 0)")
             self.page.wait_for_timeout(1500)
             self.page.screenshot(path=str(Path(SCREENSHOTS) / name))
+            self.page.set_viewport_size(size)
 
 
 def test_a_person_explores_heads(app: str, browser: object) -> None:
