@@ -7,6 +7,7 @@ toxicity gap are here: `expected` (next-word distribution, no sampling) and `sam
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -109,6 +110,9 @@ def result_key(config: BiasConfig, weights_id: str, dtype: str) -> dict[str, Any
         "measure": config.measure,
         "scorer": scorer_for(config.scorer, config.label).name,
     }
+    if key["axis"] == "csv":  # its rows may stand in any order, and results are kept row by row
+        rows = json.dumps([config.prompts().texts, config.prompts().groups])
+        key["rows"] = hashlib.sha256(rows.encode()).hexdigest()[:16]
     if config.measure == "expected":
         return key | {"steps": 1, "word_values": "above the median", "identity_words": _identity_digest()}
     return key | {"scored": config.scored, "generation": asdict(config.generation)}
