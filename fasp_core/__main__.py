@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -63,6 +64,7 @@ Scored = Annotated[
 ]
 Scorer = Annotated[str, typer.Option(help="offline, or the hub id or folder of a toxicity classifier.")]
 Seed = Annotated[int, typer.Option(help="Of the choice of prompts and of sampling.")]
+Steps = Annotated[int, typer.Option(help="Positions that are looked at (expected measure); 1 is the next word.")]
 Split = Annotated[SplitName, typer.Option(help="valid: to choose on; test: only to measure.")]
 Text = Annotated[str, typer.Option(help="For perplexity: bold, wikitext-2 (from the hub) or a text file.")]
 Tokens = Annotated[int, typer.Option(help="Tokens of that text.")]
@@ -162,16 +164,28 @@ def score(
     out: Annotated[Path, typer.Option(help="Folder for scores.parquet, scores.csv and scores.json.")],
     model: Model = "built-in",
     measure: Measure = "expected",
-    estimator: Annotated[str, typer.Option(help="exact, the only one yet: every head removed in turn.")] = "exact",
+    estimator: Annotated[
+        Literal["exact", "refined", "first-order", "replay"],
+        typer.Option(
+            help="exact: every head removed. refined: only those that a choice may hang on (expected measure). "
+            "first-order: by gradients. replay: by importance weights (sampled measure)."
+        ),
+    ] = "exact",
+    until_reliability: Annotated[
+        float | None,
+        typer.Option(help="Double the prompts until the ranking of prunable heads is this reliable, such as .95."),
+    ] = None,
+    max_minutes: Annotated[float, typer.Option(help="Begin no further round that would end later than this.")] = 30,
     split: Split = "valid",
-    n_prompts: Prompts = 450,
+    n_prompts: Prompts = 720,
+    steps: Steps = 1,
     samples: Samples = 1,
     length: Length = 20,
     scorer: Scorer = "offline",
     label: Label = None,
     scored: Scored = "continuation",
     text: Text = "bold",
-    tokens: Tokens = 4096,
+    tokens: Tokens = 8192,
     window: Window = 512,
     seed: Seed = 0,
     dtype: Dtype = "float32",
@@ -183,24 +197,31 @@ def score(
 
     Finished heads are kept in the cache: a run that was stopped goes on where it was.
     """
-    if estimator != "exact":
-        raise InputError(f"There is no estimator '{estimator}' yet: use exact, the one that is available.")
     from fasp_core import cli_files as files
 
     files.check_folder(out)
     with working() as progress:
         from fasp_core import models as m
-        from fasp_core.impacts import exact
+        from fasp_core.impacts import entries
+        from fasp_core.impacts.score import score as score_once
+        from fasp_core.impacts.score import score_until
         from fasp_core.store import Store
 
         spec = _spec(model, dtype, device)
-        reading = _bias(axis, split, n_prompts, seed, measure, scorer, label, scored, samples, length)
+        reading = _bias(axis, split, n_prompts, seed, measure, scorer, label, scored, samples, length, steps)
         where, store = _text(text, tokens, window), Store(cache)
         known = m.weights_id(spec)
-        impacts = exact.find(where, reading, known, dtype, model, store) if known else None
-        if impacts is None:
-            impacts = exact.score(_load(spec, cache), where, reading, store, progress)
-        about = files.describe_scores(impacts, reading, where)
+        search = None
+        if until_reliability is not None:
+            lm = _load(spec, cache)
+            impacts, search = score_until(
+                lm, where, reading, store, until_reliability, max_minutes, progress, estimator
+            )
+            reading = replace(reading, n_prompts=search.rounds[-1].prompts)
+        else:
+            found = entries.load(where, reading, known, dtype, model, store, estimator) if known else None
+            impacts = found or score_once(_load(spec, cache), where, reading, store, progress, estimator)
+        about = files.describe_scores(impacts, reading, where, search)
         document = {**about, "files": files.write_scores(impacts, about, out)}
 
     from fasp_core.cli_text import scores_text
@@ -278,6 +299,7 @@ def evaluate(
     scorer: Scorer = "offline",
     label: Label = None,
     scored: Scored = "continuation",
+    steps: Steps = 1,
     continuations: Annotated[int, typer.Option(help="Print this many prompts' continuations (sampled measure).")] = 0,
     text: Text = "bold",
     tokens: Tokens = 1024,
@@ -303,7 +325,7 @@ def evaluate(
         from fasp_core.store import Store
 
         spec = _spec(model, dtype, device)
-        reading = _bias(axis, split, n_prompts, seed, measure, scorer, label, scored, samples, length)
+        reading = _bias(axis, split, n_prompts, seed, measure, scorer, label, scored, samples, length, steps)
         config = evaluation.EvalConfig(reading, _text(text, tokens, window))
         if model == m.BUILT_IN:
             subject.gates(*m.BUILT_IN_SHAPE)  # refuses heads that are not there, before the model is loaded
@@ -340,13 +362,14 @@ def _bias(
     scored: Literal["continuation", "prompt+continuation"],
     samples: int,
     length: int,
+    steps: int,
 ) -> BiasConfig:
     """The config, its prompts and its scorer looked up before a model is loaded."""
     from fasp_core.generation import GenerationConfig
     from fasp_core.measures import BiasConfig, scorer_for
 
     generation = GenerationConfig(samples, length, seed=seed)
-    config = BiasConfig(axis, split, n_prompts, seed, measure, scorer, label, scored, generation)
+    config = BiasConfig(axis, split, n_prompts, seed, measure, scorer, label, scored, generation, steps)
     config.prompts()
     scorer_for(scorer, label)
     return config

@@ -28,6 +28,7 @@ class Architecture:
     tail: tuple[str, ...]  # what follows the blocks, in order; missing or None parts are skipped
     qkv: tuple[str, ...]  # from a block to q, k, v: three projections or one fused
     fused: str = ""  # layout of a fused projection: "q|k|v", or "per head" for q, k, v of head 0, then head 1, ...
+    trees: bool = True  # attention takes a mask of one's own, and positions say where a token stands
 
     def block_list(self, model: nn.Module) -> list[nn.Module]:
         """The `L` blocks of `model`."""
@@ -102,6 +103,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "attn.attention.out_proj",
         ("transformer.ln_f",),
         ("attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj"),
+        trees=False,  # local attention goes by the place in the row
     ),
     "gptj": Architecture(
         "GPT-J",

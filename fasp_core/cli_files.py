@@ -24,12 +24,14 @@ from fasp_core.masks import PruneSet
 from fasp_core.selection import HeadScores, select
 
 if TYPE_CHECKING:  # these import torch
+    from fasp_core.impacts.score import Search
     from fasp_core.impacts.table import ImpactTable
     from fasp_core.measures import BiasConfig
     from fasp_core.text import TextConfig
 
 MAX_PRUNE_SET_BYTES = 1_000_000
 GAMMA = 0.3  # reliability is also given for the heads that may be pruned at this gamma
+SURE = 0.05  # a gap that shuffled groups show more often than this ranks no heads
 _READ_BIAS = ("fasp", "bias-only")
 _GENDER = "gender_and_sex"
 
@@ -93,7 +95,9 @@ def check_folder(out: Path) -> None:
 # --- score folders ---
 
 
-def describe_scores(impacts: ImpactTable, config: BiasConfig, text: TextConfig) -> dict[str, Any]:
+def describe_scores(
+    impacts: ImpactTable, config: BiasConfig, text: TextConfig, search: Search | None = None
+) -> dict[str, Any]:
     """What scores.json says: where the scores come from, and how far they can be trusted."""
     toxicity, ppl = impacts.bias, impacts.ppl
     reliability = {}
@@ -110,11 +114,15 @@ def describe_scores(impacts: ImpactTable, config: BiasConfig, text: TextConfig) 
         "weights": ppl.provenance.get("weights"),
         "n_layers": impacts.n_layers,
         "n_heads": impacts.n_heads,
-        "estimator": "exact",
+        "estimator": toxicity.estimator,
+        "heads_removed": int(toxicity.exact.sum())
+        if toxicity.exact is not None
+        else impacts.n_layers * impacts.n_heads,
         "axis": config.axis,
         "split": config.split,
         "measure": config.measure,
         "scored": config.scored if config.measure == "sampled" else "next word",
+        "steps": config.steps if config.measure == "expected" else None,
         "scorer": toxicity.scorer,
         "readings": list(toxicity.readings),
         "prompts": int(sizes.sum()),
@@ -122,9 +130,18 @@ def describe_scores(impacts: ImpactTable, config: BiasConfig, text: TextConfig) 
         "notes": list(config.prompts().notes),
         "seed": config.seed,
         "generation": asdict(config.generation) if config.measure == "sampled" else None,
-        "perplexity": {"base": ppl.base.perplexity, "tokens": ppl.base.tokens, "text": asdict(text)},
+        "perplexity": {
+            "base": ppl.base.perplexity,
+            "tokens": ppl.base.tokens,
+            "text": asdict(text),
+            "estimator": "exact" if ppl.exact.all() else "preview",
+        },
         "gap": {reading: asdict(toxicity.gap(reading)) for reading in toxicity.readings},
         "reliability": reliability,
+        "ranked": {  # a gap that noise explains ranks nothing
+            reading: bool(toxicity.gap(reading).noise_p <= SURE) for reading in toxicity.readings
+        },
+        "until": asdict(search) if search is not None else None,
         "provenance": {"perplexity": ppl.provenance, "bias": toxicity.provenance},
     }
 
@@ -268,7 +285,7 @@ def _doubts(about: dict[str, Any], reading: str | None) -> tuple[str, ...]:
     notes = []
     with suppress(KeyError, TypeError):
         chance = about["gap"][reading]["noise_p"]
-        if chance > 0.05:
+        if chance > SURE:
             notes.append(
                 f"Shuffled groups show a gap as large in {chance:.0%} of cases: it is not shown that there is one."
             )

@@ -14,7 +14,7 @@ import pandas as pd
 
 from fasp_core import bias
 from fasp_core.bias import Change, GapStats
-from fasp_core.impacts.exact import ppl_key
+from fasp_core.impacts.entries import ppl_key
 from fasp_core.masks import PruneSet, masked
 from fasp_core.measures import BiasConfig, Report, SampledMeter, meter, result_key
 from fasp_core.models import LanguageModel

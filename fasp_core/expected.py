@@ -1,12 +1,9 @@
 """Expected toxicity: what the scorer would say of the next word, averaged over every word the model could say.
 
-`E_t sum_v p(v | prompt) a(v)`: no sampling, so no sampling noise between a base and a pruned model. `a(v)` is the
-scorer's value of the single word v, in two readings: identity words counted, or `neutral` (0 for them). One step:
-the position right after the prompt.
-
-`a(v)` counts from the scorer's floor, the value of a typical word (the median over the vocabulary's words; .036 for
-the offline scorer, which gives it to every word that it does not know). Otherwise a sum over words would mostly
-measure how probable it is that a word follows at all, rather than a line break or a word piece, and these get 0.
+`E_t sum_v p(v | prompt, c_<t) a(v)` over `steps` positions: the one after the prompt, and with more steps those after
+each token of a context `c` that the unpruned model wrote, the same for every pruned variant. No sampling noise stands
+between a base and a pruned model. `a(v)` is the worth of a token at a position, see `fasp_core.words`, in two
+readings: identity words counted, or `neutral` (0 for them).
 """
 
 from __future__ import annotations
@@ -18,101 +15,89 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fasp_core.errors import InputError
 from fasp_core.models import LanguageModel
+from fasp_core.packing import Pack
 from fasp_core.staged import final_hidden
-from fasp_core.toxicity import WordValues
+from fasp_core.words import WordValues, fresh_after
 
 READINGS = ("neutral", "counted")  # neutral first: it is the one that a choice is made on by default
 CHUNK = 128  # rows whose logits exist at once
 
 
 @dataclass(frozen=True, eq=False)
-class PromptBatches:
-    """Prompts of equal token length share a batch, so nothing is padded and no mask is needed.
+class Worth:
+    """What tokens are worth, on the model's device.
 
     Attributes
     ----------
-    ids : list of [rows, T] int64.
-    order : list of [rows] positions of those rows in the prompt list.
-    n : number of prompts.
+    values : [V, 2 R] float32 in [0, 1]: the R readings inside a word, then those where a new word may begin.
+    fresh : [V] bool: whether a new word may begin right after this token.
     """
 
-    ids: tuple[Tensor, ...]
-    order: tuple[np.ndarray, ...]
-    n: int
+    values: Tensor
+    fresh: Tensor
 
-    def scatter(self, parts: Sequence[np.ndarray]) -> np.ndarray:
-        """Per-batch results [rows, R] back into prompt order: [R, n]."""
-        out = np.empty((parts[0].shape[1], self.n))
-        for where, part in zip(self.order, parts, strict=True):
-            out[:, where] = part.T
-        return out
-
-
-def batch_prompts(lm: LanguageModel, texts: Sequence[str], max_tokens: int = 800) -> PromptBatches:
-    """Group prompts by token length, at most `max_tokens` tokens (but at least one row) a batch.
-
-    Raises
-    ------
-    InputError
-        A prompt holds no token: nothing can follow it.
-    """
-    by_length: dict[int, list[tuple[int, list[int]]]] = {}
-    for i, text in enumerate(texts):
-        ids = lm.encode(text)
-        if not ids:
-            raise InputError(f"The prompt {i + 1} of {len(texts)} ({text[:40]!r}) holds no token: write a word.")
-        by_length.setdefault(len(ids), []).append((i, ids))
-    ids_out, order = [], []
-    for length, rows in sorted(by_length.items()):
-        size = max(1, max_tokens // length)
-        for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            ids_out.append(torch.tensor([ids for _, ids in part]))
-            order.append(np.array([i for i, _ in part]))
-    return PromptBatches(tuple(ids_out), tuple(order), len(texts))
+    @classmethod
+    def of(cls, lm: LanguageModel, words: WordValues) -> Worth:
+        """From word values, padded to the rows of the model's logits if need be."""
+        columns = torch.tensor(words.values.reshape(-1, words.values.shape[-1]).T, dtype=torch.float32)
+        fresh = torch.zeros(len(columns), dtype=torch.bool)
+        known = torch.from_numpy(np.asarray(fresh_after(lm.tokenizer), dtype=bool))[: len(fresh)]
+        fresh[: len(known)] = known
+        return cls(columns.to(lm.device), fresh.to(lm.device))
 
 
-def value_matrix(lm: LanguageModel, values: WordValues) -> Tensor:
-    """[V, 2] float32 in [0, 1] on the model's device: word values above the floor, in the order of `READINGS`."""
-    columns = np.stack([values.neutral, values.counted], axis=1)
-    floor = scorer_floor(values)
-    return torch.tensor(np.clip((columns - floor) / (1 - floor), 0, 1), dtype=torch.float32, device=lm.device)
-
-
-def scorer_floor(values: WordValues) -> float:
-    """The scorer's value of a typical word: the median over whole words. 0 if there are none."""
-    scored = values.counted[values.counted > 0]
-    return float(np.median(scored)) if scored.size else 0.0
-
-
-@torch.no_grad()
-def read_expected(lm: LanguageModel, hidden: Tensor, matrix: Tensor) -> np.ndarray:
-    """[rows, 2]: expected toxicity of the word after the last position.
+def next_word_toxicity(lm: LanguageModel, states: Tensor, tokens: Tensor, worth: Worth) -> Tensor:
+    """[m, R]: expected toxicity of what follows each position. Differentiable.
 
     Parameters
     ----------
-    hidden : [rows, T, D] final hidden states.
-    matrix : [V, 2] word values, see `value_matrix`.
+    states : [m, D] final hidden states.
+    tokens : [m] the tokens at these positions.
     """
-    parts = [torch.softmax(lm.logits(h), -1) @ matrix for h in hidden[:, -1].split(CHUNK)]
-    return torch.cat(parts).double().cpu().numpy()
+    logits = lm.logits(states)
+    both = torch.softmax(logits, -1) @ worth.values[: logits.shape[-1]]  # [m, 2 R]
+    inside, begins = both.chunk(2, -1)
+    return torch.where(worth.fresh[tokens.to(worth.fresh.device)][:, None], begins, inside)
+
+
+@torch.no_grad()
+def read_expected(lm: LanguageModel, hidden: Tensor, pack: Pack, worth: Worth) -> np.ndarray:
+    """[m, R] expected toxicity of each prompt of a pack, the mean over its `steps` positions.
+
+    Parameters
+    ----------
+    hidden : [rows, T, D] final hidden states of the pack.
+    """
+    places = pack.reads.reshape(-1)
+    states = hidden.reshape(-1, hidden.shape[-1])[places.to(hidden.device)]
+    tokens = pack.ids.reshape(-1)[places]
+    parts = [next_word_toxicity(lm, s, t, worth) for s, t in zip(states.split(CHUNK), tokens.split(CHUNK), strict=True)]
+    each = torch.cat(parts).double().cpu().numpy()
+    return np.asarray(each.reshape(*pack.reads.shape, -1).mean(1))
+
+
+def scatter(packs: Sequence[Pack], parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Per-pack results [m, R] into prompt order: [R, n]."""
+    order = np.concatenate([pack.prompts for pack in packs])
+    out = np.empty((parts[0].shape[1], len(order)))
+    out[:, order] = np.concatenate(parts).T
+    return out
 
 
 @torch.no_grad()
 def measure_expected(
     lm: LanguageModel,
-    batches: PromptBatches,
-    matrix: Tensor,
+    packs: Sequence[Pack],
+    worth: Worth,
     progress: Callable[[float, float, str], None] | None = None,
 ) -> np.ndarray:
-    """[2, n] float64 in [0, 1]: expected toxicity of each prompt in both readings, under whatever masks are on."""
+    """[R, n] float64 in [0, 1]: expected toxicity of each prompt in both readings, under whatever masks are on."""
     parts: list[np.ndarray] = []
-    done = 0
-    for ids in batches.ids:
-        parts.append(read_expected(lm, final_hidden(lm, ids), matrix))
-        done += len(ids)
+    done, n = 0, sum(len(pack.prompts) for pack in packs)
+    for pack in packs:
+        parts.append(read_expected(lm, final_hidden(lm, pack), pack, worth))
+        done += len(pack.prompts)
         if progress is not None:
-            progress(done, batches.n, f"{done} of {batches.n} prompts")
-    return batches.scatter(parts)
+            progress(done, n, f"{done} of {n} prompts")
+    return scatter(packs, parts)

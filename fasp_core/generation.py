@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from fasp_core.errors import InputError
-from fasp_core.expected import batch_prompts
 from fasp_core.models import LanguageModel
+from fasp_core.packing import encode, pack_equal
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,6 @@ def gumbel(keys: Sequence[str], vocab: int) -> Tensor:
     return -torch.log(-torch.log(torch.stack(rows) * (1 - 2**-23) + 2**-24))
 
 
-@torch.no_grad()
 def sample(
     lm: LanguageModel,
     prompts: Sequence[str],
@@ -65,12 +64,31 @@ def sample(
     -------
     list over prompts of `config.samples` texts, special tokens left out.
     """
-    stop = _stop_tokens(lm)
-    out: list[list[str]] = [[""] * config.samples for _ in prompts]
-    batches = batch_prompts(lm, prompts)
-    jobs = [  # (ids [1, T], prompt index, sample index), equal lengths side by side
-        [(ids[r], int(i), s) for r, i in enumerate(order) for s in range(config.samples)]
-        for ids, order in zip(batches.ids, batches.order, strict=True)
+    stop = stop_tokens(lm)
+    out: list[list[str]] = []
+    for texts in sample_ids(lm, prompts, config, stop, progress, rows):
+        cut = [row[: next((t for t, token in enumerate(row) if token in stop), None)] for row in texts]
+        out.append([lm.tokenizer.decode(row, skip_special_tokens=True) for row in cut])
+    return out
+
+
+@torch.no_grad()
+def sample_ids(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    config: GenerationConfig,
+    stop: frozenset[int] = frozenset(),
+    progress: Callable[[float, float, str], None] | None = None,
+    rows: int = 64,
+) -> list[list[list[int]]]:
+    """Token ids of `config.samples` continuations of each prompt, under whatever masks are on.
+
+    A batch ends when each of its rows has a token of `stop`; what follows such a token is to be ignored.
+    """
+    out: list[list[list[int]]] = [[[] for _ in range(config.samples)] for _ in prompts]
+    jobs = [  # (ids [T], prompt index, sample index), equal lengths side by side
+        [(pack.ids[r], int(i), s) for r, i in enumerate(pack.prompts) for s in range(config.samples)]
+        for pack in pack_equal(encode(lm, prompts))
     ]
     total, done = sum(map(len, jobs)), 0
     for group in jobs:
@@ -79,9 +97,7 @@ def sample(
             names = [f"{config.seed}|{s}|{prompts[i]}" for _, i, s in part]
             tokens = _continue(lm, torch.stack([ids for ids, _, _ in part]), names, config, stop)
             for (_, i, s), row in zip(part, tokens.tolist(), strict=True):
-                ends = [t for t, token in enumerate(row) if token in stop]
-                kept = row[: ends[0]] if ends else row
-                out[i][s] = lm.tokenizer.decode(kept, skip_special_tokens=True)
+                out[i][s] = row
             done += len(part)
             if progress is not None:
                 progress(done, total, "sampling continuations")
@@ -105,13 +121,13 @@ def _continue(
             token = (logits + noise.to(logits.device)).argmax(-1).cpu()
             chosen.append(token)
             ended |= torch.tensor([int(t) in stop for t in token])
-            if bool(ended.all()):
+            if stop and bool(ended.all()):
                 break
             step_ids = token[:, None].to(lm.device)
     return torch.stack(chosen, dim=1)
 
 
-def _stop_tokens(lm: LanguageModel) -> frozenset[int]:
+def stop_tokens(lm: LanguageModel) -> frozenset[int]:
     found = {getattr(lm.tokenizer, "eos_token_id", None)}
     eos = getattr(lm.model.config, "eos_token_id", None)
     found.update(eos if isinstance(eos, list) else [eos])

@@ -18,25 +18,26 @@ import numpy as np
 
 from fasp_core import prompts as prompt_sets
 from fasp_core.errors import InputError
-from fasp_core.expected import READINGS, batch_prompts, measure_expected, read_expected, value_matrix
-from fasp_core.generation import GenerationConfig, sample
+from fasp_core.expected import READINGS, Worth, measure_expected, read_expected
+from fasp_core.generation import GenerationConfig, sample, sample_ids
 from fasp_core.models import LanguageModel
+from fasp_core.packing import Pack, encode, pack
 from fasp_core.prompts import PromptSet
-from fasp_core.store import Store
+from fasp_core.store import Store, slug
 from fasp_core.text import file_stamp
 from fasp_core.toxicity import (
     CachedScorer,
     Scorer,
     WhatIsScored,
-    WordValues,
     join_for_scoring,
     make_scorer,
-    word_values,
 )
+from fasp_core.words import WordValues, word_values
 
 Report = Callable[[float, float, str], None]  # (done, total, what is going on)
 MEASURES = ("expected", "sampled")
 SPLITS = ("valid", "test", "all")
+WORDS = "completed, above the floor"  # what a word is worth, see fasp_core.words; part of every key
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,20 @@ class BiasConfig:
     scorer : "offline", or a hub id or folder of a sequence classifier; `label` names the output that is read.
     scored : for `sampled`, "continuation" or "prompt+continuation".
     generation : for `sampled`, how continuations are drawn.
+    steps : for `expected`, how many positions: 1 is the next word alone; the contexts of the others are sampled from
+        the unpruned model.
     """
 
     axis: str
     split: str = "valid"
-    n_prompts: int = 450
+    n_prompts: int = 720
     seed: int = 0
     measure: str = "expected"
     scorer: str = "offline"
     label: str | None = None
     scored: WhatIsScored = "continuation"
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    steps: int = 1
 
     def __post_init__(self) -> None:
         if self.measure not in MEASURES:
@@ -72,6 +76,8 @@ class BiasConfig:
             raise InputError(f"Unknown split '{self.split}': choose valid, test or all.")
         if self.n_prompts < 1:
             raise InputError("At least 1 prompt is needed: raise the number of prompts.")
+        if not 1 <= self.steps <= 64:
+            raise InputError(f"Expected toxicity cannot look at {self.steps} steps: choose 1 to 64.")
 
     @property
     def readings(self) -> tuple[str, ...]:
@@ -114,7 +120,7 @@ def result_key(config: BiasConfig, weights_id: str, dtype: str) -> dict[str, Any
         rows = json.dumps([config.prompts().texts, config.prompts().groups])
         key["rows"] = hashlib.sha256(rows.encode()).hexdigest()[:16]
     if config.measure == "expected":
-        return key | {"steps": 1, "word_values": "above the median", "identity_words": _identity_digest()}
+        return key | {"steps": config.steps, "words": WORDS, "identity_words": _identity_digest()}
     return key | {"scored": config.scored, "generation": asdict(config.generation)}
 
 
@@ -122,43 +128,57 @@ def _identity_digest() -> str:
     return hashlib.sha256("\n".join(sorted(prompt_sets.identity_words())).encode()).hexdigest()[:16]
 
 
-def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store) -> WordValues:
-    """The scorer's value of every vocabulary word, computed once for a tokenizer and scorer."""
-    key = {"tokenizer": lm.weights_id, "scorer": scorer.name, "identity_words": _identity_digest()}
+def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress: Report | None = None) -> WordValues:
+    """The worth of every token, computed once for a model and scorer."""
+    key = {
+        "weights": lm.weights_id,
+        "dtype": lm.spec.dtype,
+        "scorer": scorer.name,
+        "identity_words": _identity_digest(),
+        "words": WORDS,
+    }
 
     def work() -> Any:
-        size = lm.model.get_output_embeddings().weight.shape[0]
-        v = word_values(lm.tokenizer, scorer, prompt_sets.identity_words(), size)
-        return {
-            "arrays": {"counted": v.counted, "neutral": v.neutral},
-            "meta": {"n_words": v.n_words, "n_neutral": v.n_neutral, "digest": v.digest},
-        }
+        v = word_values(lm, scorer, prompt_sets.identity_words(), progress=progress)
+        names = ("floor", "n_words", "n_neutral", "n_completed", "digest")
+        return {"arrays": {"values": v.values}, "meta": {name: getattr(v, name) for name in names}}
 
-    entry = store.compute("words", key, work)
-    return WordValues(entry.arrays["counted"], entry.arrays["neutral"], **entry.meta)
+    entry = store.compute("words", key, work, label=slug(lm.name))
+    return WordValues(values=entry.arrays["values"], **entry.meta)
 
 
 @dataclass(eq=False)
 class ExpectedMeter:
-    """Expected toxicity of the prompts, in the readings of `fasp_core.expected.READINGS`."""
+    """Expected toxicity of the prompts, in the readings of `fasp_core.expected.READINGS`.
+
+    Attributes
+    ----------
+    rows : [n] token ids of each prompt and of the context that follows it.
+    """
 
     lm: LanguageModel
     config: BiasConfig
     store: Store
+    progress: Report | None = None
 
     def __post_init__(self) -> None:
         self.prompts = self.config.prompts()
         scorer = scorer_for(self.config.scorer, self.config.label)
-        self.matrix = value_matrix(self.lm, stored_word_values(self.lm, scorer, self.store))
-        self.batches = batch_prompts(self.lm, self.prompts.texts)
+        self.worth = Worth.of(self.lm, stored_word_values(self.lm, scorer, self.store, self.progress))
+        self.rows = encode(self.lm, self.prompts.texts)
+        if self.config.steps > 1:
+            drawn = GenerationConfig(tokens=self.config.steps - 1, seed=self.config.seed)
+            contexts = sample_ids(self.lm, self.prompts.texts, drawn)  # made before any head is removed
+            self.rows = [ids + context[0] for ids, context in zip(self.rows, contexts, strict=True)]
+        self.packs = pack(self.lm, self.rows, self.config.steps)
 
-    def read(self, _batch: int, hidden: Any) -> np.ndarray:
-        """[rows, 2] from final hidden states: what `sweep_heads` calls."""
-        return read_expected(self.lm, hidden, self.matrix)
+    def read(self, pack: Pack, hidden: Any) -> np.ndarray:
+        """[m, 2] from final hidden states of a pack."""
+        return read_expected(self.lm, hidden, pack, self.worth)
 
     def measure(self, progress: Report | None = None) -> np.ndarray:
         """[2, n] under whatever masks are on."""
-        return measure_expected(self.lm, self.batches, self.matrix, progress)
+        return measure_expected(self.lm, self.packs, self.worth, progress)
 
 
 @dataclass(eq=False)
@@ -184,6 +204,10 @@ class SampledMeter:
         return means[None]
 
 
-def meter(lm: LanguageModel, config: BiasConfig, store: Store) -> ExpectedMeter | SampledMeter:
-    """The prepared meter for a config."""
-    return (ExpectedMeter if config.measure == "expected" else SampledMeter)(lm, config, store)
+def meter(
+    lm: LanguageModel, config: BiasConfig, store: Store, progress: Report | None = None
+) -> ExpectedMeter | SampledMeter:
+    """The prepared meter for a config. Make it with no head removed: it may run the model."""
+    if config.measure == "expected":
+        return ExpectedMeter(lm, config, store, progress)
+    return SampledMeter(lm, config, store)

@@ -50,6 +50,8 @@ class PromptSet:
     texts : the sentences, as they are given to a model.
     groups : the group of each sentence; "none" for a sentence in no group.
     templates, descriptors, nouns : what each sentence was made from; "" where there is no such part.
+    blocks : of a sample, the number of the block each sentence is in: one sentence of every group, with the same
+        template and, as far as there are enough, the same noun. Empty where sentences have no templates.
     notes : what was left out or repaired, one sentence each.
     """
 
@@ -61,6 +63,7 @@ class PromptSet:
     descriptors: tuple[str, ...]
     nouns: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    blocks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len({len(getattr(self, name)) for name in _ROWS}) > 1:
@@ -82,7 +85,8 @@ class PromptSet:
     def subset(self, indices: Iterable[int]) -> PromptSet:
         """The prompts at these positions, in the order given."""
         chosen = list(indices)
-        rows: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in chosen) for name in _ROWS}
+        names = (*_ROWS, "blocks") if self.blocks else _ROWS
+        rows: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in chosen) for name in names}
         return replace(self, **rows)
 
 
@@ -202,8 +206,10 @@ def _hash(use: str, seed: int, text: str) -> int:
 def split(prompts: PromptSet, which: str, seed: int = 0) -> PromptSet:
     """The validation prompts (about 20%), the test prompts (the others) or all.
 
-    Whether a sentence is for validation hangs on its text and the seed alone, not on its place, its axis or
-    the other sentences, so an added prompt never moves another one across.
+    What is split are frames, a template with a noun: all sentences of a frame go to one side. So every frame of
+    a side holds sentences of all groups, and the test sentences are in frames that no choice was made on. A
+    sentence that was made from no template is a frame of its own. The side hangs on the frame and the seed alone,
+    so an added prompt never moves another one across.
 
     Parameters
     ----------
@@ -224,21 +230,27 @@ def split(prompts: PromptSet, which: str, seed: int = 0) -> PromptSet:
         return prompts
     side = [
         i
-        for i, text in enumerate(prompts.texts)
-        if (_hash("split", seed, text) % VALIDATION_ONE_IN == 0) == (which == "valid")
+        for i in range(len(prompts))
+        if (_hash("split", seed, _frame(prompts, i)) % VALIDATION_ONE_IN == 0) == (which == "valid")
     ]
     if not side:
         raise InputError(f"None of {len(prompts)} prompts is for {which}: give more prompts or another seed.")
     return replace(prompts.subset(side), split=which)
 
 
-def sample(prompts: PromptSet, per_group: int, seed: int, minimum: int = 20) -> PromptSet:
-    """The same number of prompts from every group, templates in rotation.
+def _frame(prompts: PromptSet, i: int) -> str:
+    template = prompts.templates[i]
+    return f"{template}\n{prompts.nouns[i]}" if template else prompts.texts[i]
 
-    Within a group the templates take turns in an order that all groups share, and each gives its sentences in
-    the order of a hash of seed and text. Groups then differ by what they name and not by template, and the
-    sample of n contains that of m < n. The rows are ordered by turn, then group, so that any first part of
-    them is balanced too. Sentences in no group ("none") are never drawn.
+
+def sample(prompts: PromptSet, per_group: int, seed: int, minimum: int = 20) -> PromptSet:
+    """The same number of prompts from every group, in blocks that hold one of each.
+
+    A block is a template with a noun. What they do to toxicity, far more than groups do, is the same for all
+    groups of the block and cancels in a gap. The templates take turns; within a template come first the blocks
+    that every group can fill, in an order that hangs on the seed, then what else a group has. The sample of n
+    contains that of m < n. The rows are ordered by turn, then group, so that any first part of them is balanced
+    too. Sentences in no group ("none") are never drawn.
 
     Parameters
     ----------
@@ -265,7 +277,7 @@ def sample(prompts: PromptSet, per_group: int, seed: int, minimum: int = 20) -> 
     if small:
         named = ", ".join(f"{group} ({count})" for group, count in small.items())
         notes.append(f"Groups with fewer than {minimum} prompts were left out: {named}.")
-    kept = {group: _in_turns(prompts, rows, seed) for group, rows in by_group.items() if group not in small}
+    kept = {group: rows for group, rows in by_group.items() if group not in small}
     if len(kept) < 2:
         raise InputError(
             f"A gap needs two groups and '{prompts.axis}' has {len(kept)} with {minimum} prompts or more: "
@@ -275,20 +287,33 @@ def sample(prompts: PromptSet, per_group: int, seed: int, minimum: int = 20) -> 
     if short:
         notes.append(f"Groups with fewer than {per_group} prompts gave all they have: {', '.join(short)}.")
 
-    turns = [rows[turn] for turn in range(per_group) for rows in kept.values() if turn < len(rows)]
-    return replace(prompts.subset(turns), notes=prompts.notes + tuple(notes))
+    turns = _in_turns(prompts, kept, seed)
+    rows = [drawn[turn] for turn in range(per_group) for drawn in turns.values() if turn < len(drawn)]
+    chosen = replace(prompts.subset([row for row, _ in rows]), notes=prompts.notes + tuple(notes))
+    return replace(chosen, blocks=tuple(block for _, block in rows)) if any(chosen.templates) else chosen
 
 
-def _in_turns(prompts: PromptSet, rows: list[int], seed: int) -> list[int]:
-    """These rows, the templates in rotation; a shorter list of the result is its beginning."""
-    order = {name: _hash("template", seed, name) for name in {prompts.templates[i] for i in rows}}
-    taken: Counter[str] = Counter()
-    keyed = []
-    for row in sorted(rows, key=lambda i: (_hash("sample", seed, prompts.texts[i]), prompts.texts[i])):
-        template = prompts.templates[row]
-        keyed.append((taken[template], order[template], row))
-        taken[template] += 1
-    return [row for _, _, row in sorted(keyed)]
+def _in_turns(prompts: PromptSet, by_group: dict[str, list[int]], seed: int) -> dict[str, list[tuple[int, int]]]:
+    """For each group its rows and their blocks, in the order in which they are drawn."""
+    cells: defaultdict[str, defaultdict[str, dict[str, list[int]]]] = defaultdict(lambda: defaultdict(dict))
+    for group, rows in by_group.items():
+        for row in sorted(rows, key=lambda i: (_hash("sample", seed, prompts.texts[i]), prompts.texts[i])):
+            cells[prompts.templates[row]][prompts.nouns[row]].setdefault(group, []).append(row)
+    order = sorted(cells, key=lambda template: (_hash("template", seed, template), template))
+    drawn: dict[str, list[tuple[int, int, int]]] = {group: [] for group in by_group}  # (visit, block, row)
+    for place, template in enumerate(order):
+        nouns = cells[template]
+        full = {noun: min(len(groups.get(group, [])) for group in by_group) for noun, groups in nouns.items()}
+        turns = sorted(
+            (turn, _hash("noun", seed, f"{template}\n{noun}"), noun) for noun in nouns for turn in range(full[noun])
+        )
+        for group in by_group:
+            paired = [nouns[noun][group][turn] for turn, _, noun in turns]
+            rest = [row for noun, groups in nouns.items() for row in groups.get(group, [])[full[noun] :]]
+            rest.sort(key=lambda i: (_hash("sample", seed, prompts.texts[i]), prompts.texts[i]))
+            visits = enumerate(paired + rest)
+            drawn[group] += [(visit, visit * len(order) + place, row) for visit, row in visits]
+    return {group: [(row, block) for _, block, row in sorted(rows)] for group, rows in drawn.items()}
 
 
 # --- prompts of one's own ---

@@ -173,6 +173,11 @@ def select(
     )
 
 
+def critical_heads(z_ppl: Floats, gamma: float) -> NDArray[np.intp]:
+    """Flat ids of the floor(gamma * N) heads of highest `z_ppl` [N], the highest first; ties: lower flat id."""
+    return np.argsort(-z_ppl, kind="stable")[: _whole_heads(gamma, z_ppl.size)]
+
+
 Picked = tuple[NDArray[np.intp], NDArray[np.intp], int, list[str]]  # pruned, critical, requested k, notes
 
 
@@ -181,7 +186,7 @@ def _pick_stable(cost: Floats, z_ppl: Floats | None, gamma: float, alpha: float)
     requested = _whole_heads(alpha, cost.size)
     critical = np.empty(0, dtype=np.intp)
     if z_ppl is not None:
-        critical = np.argsort(-z_ppl, kind="stable")[: _whole_heads(gamma, cost.size)]
+        critical = critical_heads(z_ppl, gamma)
     free = np.setdiff1d(np.arange(cost.size), critical)  # ascending
     pruned = free[np.argsort(cost[free], kind="stable")[:requested]]
     notes = []

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from fasp_core.models import LanguageModel
+from fasp_core.packing import Pack
 
 
 class Staged:
-    """A batch of token rows of equal length, held at the input of block `layer`.
+    """A pack of token rows, held at the input of block `layer`.
 
     Attributes
     ----------
@@ -29,12 +30,12 @@ class Staged:
     base : [rows, T, D] final hidden states (after the final norm) of the whole, unmasked pass.
     """
 
-    def __init__(self, lm: LanguageModel, input_ids: Tensor) -> None:
+    def __init__(self, lm: LanguageModel, inputs: Tensor | Pack) -> None:
         self.lm = lm
         self.layer = 0
         self._calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         with lm.lock, self._recording():
-            self.base: Tensor = lm.model.base_model(input_ids.to(lm.device), use_cache=False).last_hidden_state
+            self.base: Tensor = _run(lm, inputs)
         self.hidden = self._first
 
     @contextmanager
@@ -76,9 +77,14 @@ class Staged:
         return hidden
 
 
+def _run(lm: LanguageModel, inputs: Tensor | Pack) -> Tensor:
+    given = inputs.inputs(lm) if isinstance(inputs, Pack) else {"input_ids": inputs.to(lm.device)}
+    out: Tensor = lm.model.base_model(**given, use_cache=False).last_hidden_state
+    return out
+
+
 @torch.no_grad()
-def final_hidden(lm: LanguageModel, input_ids: Tensor) -> Tensor:
+def final_hidden(lm: LanguageModel, inputs: Tensor | Pack) -> Tensor:
     """[rows, T, D]: one whole pass, under whatever masks are on."""
     with lm.lock:
-        out: Tensor = lm.model.base_model(input_ids.to(lm.device), use_cache=False).last_hidden_state
-    return out
+        return _run(lm, inputs)

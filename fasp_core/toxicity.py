@@ -1,35 +1,28 @@
-"""What counts as toxic: scorers of texts, and the scorer's value of every word of a vocabulary.
+"""What counts as toxic: scorers of texts.
 
 Every number of this project rests on some classifier's opinion, so a scorer carries a name that says exactly
-which opinion it is, and `scorer_self_bias` shows what it thinks of identity words standing alone. The values
-of single words turn a next-word distribution into an expected toxicity without sampling.
+which opinion it is, and `scorer_self_bias` shows what it thinks of identity words standing alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import re
 import sqlite3
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fasp_core.errors import InputError
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 T = TypeVar("T")
 WhatIsScored = Literal["continuation", "prompt+continuation"]
 
-WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")  # letters, with apostrophes or hyphens inside
 MEMORY = 100_000  # scores kept in memory by a CachedScorer
 
 
@@ -259,91 +252,6 @@ def join_for_scoring(
     raise InputError(f"'{what}' cannot be scored: choose 'continuation' or 'prompt+continuation'.")
 
 
-@dataclass(frozen=True, eq=False)
-class WordValues:
-    """The scorer's value of every token of a vocabulary, in its two readings.
-
-    Attributes
-    ----------
-    counted : [V] float32 in [0, 1]; the value of the token's word, 0 for word pieces and special tokens.
-    neutral : [V] float32; the same with 0 for the neutral (identity) words.
-    n_words, n_neutral : tokens that are whole words, and those of them that are neutral.
-    digest : of both arrays and the scorer's name; names cache entries.
-    """
-
-    counted: NDArray[np.float32]
-    neutral: NDArray[np.float32]
-    n_words: int
-    n_neutral: int
-    digest: str
-
-
-def word_values(
-    tokenizer: PreTrainedTokenizerBase,
-    scorer: Scorer,
-    neutral_words: frozenset[str] = frozenset(),
-    vocab_size: int | None = None,
-) -> WordValues:
-    """Score every token that spells a whole word, as a text of its own.
-
-    Parameters
-    ----------
-    tokenizer : byte-level BPE, SentencePiece or WordPiece.
-    scorer : asked once for every different spelling.
-    neutral_words : words, in any letter case, whose value is 0 in the neutral reading.
-    vocab_size : rows of the model's embedding, which may be padded beyond the tokenizer; padding is worth 0.
-
-    Returns
-    -------
-    WordValues of length V, the largest of `vocab_size`, `len(tokenizer)` and the highest token id + 1.
-
-    Raises
-    ------
-    InputError
-        The tokenizer does not mark where words begin.
-    """
-    words = whole_words(tokenizer)
-    spellings = list(dict.fromkeys(words.values()))
-    value = dict(zip(spellings, scorer.score(spellings).tolist(), strict=True)) if spellings else {}
-    size = max(vocab_size or 0, len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=-1))
-    counted = np.zeros(size, dtype=np.float32)
-    for token_id, word in words.items():
-        counted[token_id] = value[word]
-    lowered = {word.lower() for word in neutral_words}
-    hushed = [token_id for token_id, word in words.items() if word.lower() in lowered]
-    neutral = counted.copy()
-    neutral[hushed] = 0
-    digest = hashlib.sha256(f"{scorer.name}\0".encode() + counted.tobytes() + neutral.tobytes()).hexdigest()
-    for array in (counted, neutral):
-        array.setflags(write=False)  # the digest must stay true
-    return WordValues(counted, neutral, len(words), len(hushed), digest[:16])
-
-
-def whole_words(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    """The tokens that spell a whole word (letters, apostrophes or hyphens inside): {token id: word}, by id.
-
-    A token is whole if it begins with the mark of a word's beginning: "Ġ" in byte-level BPE, "▁" in
-    SentencePiece; in WordPiece, if it lacks the mark of a continuation, "##". Special tokens are not words.
-
-    Raises
-    ------
-    InputError
-        The tokenizer uses none of these marks.
-    """
-    vocab = tokenizer.get_vocab()
-    uses = {mark: sum(token.startswith(mark) for token in vocab) for mark in ("Ġ", "▁", "##")}
-    mark = max(uses, key=lambda m: uses[m])
-    if not uses[mark]:
-        raise InputError("This tokenizer does not mark where words begin: use the sampled measure of toxicity.")
-    special = set(tokenizer.all_special_ids)
-    words = {}
-    for token, token_id in sorted(vocab.items(), key=lambda item: item[1]):
-        word = _spelled(token, mark)
-        if token_id not in special and word is not None and WORD.fullmatch(word):
-            words[token_id] = word
-    return words
-
-
 def scorer_self_bias(scorer: Scorer, words: Sequence[str]) -> list[tuple[str, float]]:
     """What the scorer thinks of identity words: the toxicity of "My friend is a {word} person." for each."""
     scores = scorer.score([f"My friend is a {word} person." for word in words])
@@ -352,34 +260,6 @@ def scorer_self_bias(scorer: Scorer, words: Sequence[str]) -> list[tuple[str, fl
 
 def _worded(texts: Sequence[str]) -> list[str]:
     return [text if text.strip() else "." for text in texts]
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """The byte behind each character of byte-level BPE (GPT-2's encoder, Radford et al., 2019).
-
-    Printable Latin-1 stands for itself; the other bytes follow, in their order, from U+0100 on.
-    """
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    moved = [byte for byte in range(256) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(moved)}
-
-
-_BYTES = _byte_alphabet()
-
-
-def _spelled(token: str, mark: str) -> str | None:
-    """What a token that begins a word spells; None for the others and for broken UTF-8."""
-    if mark == "##":
-        return None if token.startswith(mark) else token
-    if not token.startswith(mark):
-        return None
-    rest = token[len(mark) :]
-    if mark == "▁":
-        return rest
-    try:
-        return bytes(_BYTES[char] for char in rest).decode("utf-8")
-    except (KeyError, UnicodeDecodeError):
-        return None
 
 
 def _label_column(source: str, labels: list[str], label: str | None) -> int:

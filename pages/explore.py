@@ -28,13 +28,16 @@ def page() -> None:
     table = engine.scores(settings.spec, settings.scoring)
     if table is None:
         scoring.offer(settings.spec, settings.scoring)
+        if engine.filling(settings.spec, settings.scoring) is not None:
+            st.fragment(explore, run_every=5.0)(settings, None)
         return
-    explore(settings, table)
+    st.fragment(explore)(settings, table)
 
 
-@st.fragment
-def explore(settings: sidebar.Settings, table: ImpactTable) -> None:
-    """Grids and results; a click reruns only this part."""
+def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
+    """Grids and results; a click reruns only this part. Without a table: what of it is there already."""
+    if table is None and (table := engine.filling(settings.spec, settings.scoring)) is None:
+        return  # the last heads have just been finished, and the page is about to be drawn anew
     by_hand: ByHand = st.session_state.setdefault(f"by_hand {settings.spec.source}", ByHand())
     selection = select(
         table.head_scores(settings.reading), settings.method, settings.gamma, settings.alpha, seed=settings.seed

@@ -7,55 +7,40 @@ so a run that was killed goes on where it was.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
-from functools import lru_cache
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from fasp_core import bias
+from fasp_core.expected import scatter
 from fasp_core.impacts.baselines import gradient, magnitude
+from fasp_core.impacts.entries import (
+    KIND,
+    KnownRows,
+    bias_key,
+    known_nll,
+    known_toxicity,
+    ppl_key,
+    read_bias,
+    read_ppl,
+    row_ids,
+)
 from fasp_core.impacts.sweep import sweep_heads
-from fasp_core.impacts.table import BiasImpacts, ImpactTable, PplImpacts
+from fasp_core.impacts.table import BiasImpacts, PplImpacts
 from fasp_core.masks import PruneSet, masked
-from fasp_core.measures import BiasConfig, ExpectedMeter, Report, SampledMeter, meter, result_key
+from fasp_core.measures import BiasConfig, ExpectedMeter, Report, SampledMeter, meter
 from fasp_core.models import LanguageModel
-from fasp_core.perplexity import Nll, block_sums, token_nll
+from fasp_core.packing import pack
+from fasp_core.perplexity import BLOCK, block_sums, token_nll
 from fasp_core.provenance import provenance
-from fasp_core.store import Entry, Store, slug
-from fasp_core.text import TextConfig, file_stamp, token_windows, used_text
+from fasp_core.store import Parts, Store, slug
+from fasp_core.text import TextConfig, TokenWindows, token_windows
 
-KIND = "scores"
-
-
-def score(
-    lm: LanguageModel, text: TextConfig, config: BiasConfig, store: Store, progress: Report | None = None
-) -> ImpactTable:
-    """Both impacts of every head; what is stored is not computed again."""
-    ppl = ppl_impacts(lm, text, store, progress)
-    return ImpactTable(lm.name, lm.n_layers, lm.n_heads, ppl, bias_impacts(lm, config, store, progress))
-
-
-def ppl_key(text: TextConfig, weights_id: str, dtype: str) -> dict[str, Any]:
-    """Everything that shapes z_ppl, for the store."""
-    cut = {key: value for key, value in asdict(text).items() if key != "source"}
-    digest = _text_digest(text, file_stamp(os.path.expanduser(text.source)))
-    return {"weights": weights_id, "dtype": dtype, "score": "ppl", "text": digest, **cut}
-
-
-def bias_key(config: BiasConfig, weights_id: str, dtype: str) -> dict[str, Any]:
-    """Everything that shapes z_bias, for the store."""
-    return {"score": "bias", **result_key(config, weights_id, dtype)}
-
-
-@lru_cache(maxsize=8)
-def _text_digest(text: TextConfig, _stamp: tuple[int, int] | None) -> str:
-    return hashlib.sha256(used_text(text).encode()).hexdigest()[:16]
+Rows = list[np.ndarray | None]
+Compute = Callable[[list[int], list[int]], Iterator[tuple[int, list[np.ndarray]]]]  # (heads, rows) -> (head, rows)
 
 
 def ppl_impacts(lm: LanguageModel, text: TextConfig, store: Store, progress: Report | None = None) -> PplImpacts:
@@ -65,22 +50,34 @@ def ppl_impacts(lm: LanguageModel, text: TextConfig, store: Store, progress: Rep
     def work() -> Any:
         started = time.monotonic()
         windows = token_windows(lm, text)
-        batches, firsts = [], []
-        for ids, first in windows.batches:  # two windows at a time: enough to keep the processor busy
-            batches += ids.split(2)
-            firsts += np.split(first, range(2, len(first), 2))
-        ids_of = list(batches)
+        rows = list(_rows(windows))
+        ids = np.concatenate([row_ids([row.tolist()], first) for row, first in rows])
 
-        def read(i: int, hidden: torch.Tensor) -> np.ndarray:
-            return np.stack(block_sums(token_nll(lm, hidden, ids_of[i]), firsts[i]))  # [2, blocks]: sums, counts
+        def compute(heads: list[int], missing: list[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
+            batches = [missing[i : i + 2] for i in range(0, len(missing), 2)]  # two windows keep a processor busy
+            if len({len(rows[i][0]) for i in missing}) > 1:
+                batches = [[i] for i in missing]
+            tokens = [torch.stack([rows[i][0] for i in batch]) for batch in batches]
+            firsts = [np.array([rows[i][1] for i in batch]) for batch in batches]
+
+            def read(b: int, hidden: torch.Tensor) -> np.ndarray:
+                return block_sums(token_nll(lm, hidden, tokens[b]), firsts[b])[0]
+
+            cuts = np.cumsum([_n_blocks(rows[i]) for i in missing])[:-1]
+            for flat, readings in sweep_heads(lm, tokens, read, set(range(lm.size)) - set(heads)):
+                yield flat, np.split(np.concatenate(readings), cuts)
 
         parts = store.parts(KIND, key)
-        rows = _collect(lm, sweep_heads(lm, batches, read, _done(parts.names())), parts, progress, "perplexity", 1)
+        everything = list(range(lm.size))
+        sums = _collect(lm, everything, ids, known_nll(store, key), compute, parts, progress, "perplexity")
+        counts = [min(BLOCK, len(row) - b) for row, first in rows for b in range(first, len(row), BLOCK)]
         return {
             "arrays": {
-                "base_sums": rows[-1][0],
-                "counts": rows[-1][1].astype(np.int32),
-                "sums": np.stack([rows[i][0] for i in range(lm.size)]),
+                "base_sums": np.concatenate(sums[-1]),
+                "counts": np.array(counts, dtype=np.int32),
+                "sums": np.stack([np.concatenate(sums[flat]) for flat in everything]),
+                "rows": ids,
+                "row_blocks": np.array([_n_blocks(row) for row in rows], dtype=np.int32),
                 "magnitude": magnitude(lm),
                 "gradient": gradient(lm, windows),
             },
@@ -95,116 +92,158 @@ def ppl_impacts(lm: LanguageModel, text: TextConfig, store: Store, progress: Rep
     return read_ppl(store.compute(KIND, key, work, label=f"{slug(lm.name)}--ppl"))
 
 
-def bias_impacts(lm: LanguageModel, config: BiasConfig, store: Store, progress: Report | None = None) -> BiasImpacts:
+def bias_impacts(
+    lm: LanguageModel,
+    config: BiasConfig,
+    store: Store,
+    progress: Report | None = None,
+) -> BiasImpacts:
     """Toxicity of the axis' prompts with each head removed."""
     key = bias_key(config, lm.weights_id, lm.spec.dtype)
 
     def work() -> Any:
         started = time.monotonic()
-        gauge = meter(lm, config, store)
-        parts = store.parts(KIND, key)
-        done = _done(parts.names())
-        if isinstance(gauge, ExpectedMeter):
-            sweep = sweep_heads(lm, gauge.batches.ids, gauge.read, done)
-            order = np.concatenate(gauge.batches.order)
-        else:
-            sweep = _sampled_sweep(lm, gauge, done)
-            order = np.arange(len(gauge.prompts))
-        rows = _collect(lm, sweep, parts, progress, f"bias on {config.axis}", 0)
-        back = np.argsort(order)
-        values = np.stack([rows[i].T[:, back] for i in range(-1, lm.size)])  # [1 + N, R, n]
-        codes, groups = bias.group_codes(gauge.prompts.groups)
-        return {
-            "arrays": {
-                "base": values[0].astype(np.float32),
-                "ablated": values[1:].astype(np.float32),
-                "codes": codes.astype(np.int16),
-            },
-            "meta": {
-                "n_layers": lm.n_layers,
-                "n_heads": lm.n_heads,
-                "groups": groups,
-                "readings": config.readings,
-                "notes": gauge.prompts.notes,
-                "provenance": provenance(lm, time.monotonic() - started),
-            },
-        }
+        gauge = meter(lm, config, store, progress)
+        everything = list(range(lm.size))
+        rows = toxicity_rows(lm, gauge, everything, store, key, progress)
+        ablated = np.stack([rows[flat] for flat in everything])
+        return bias_contents(lm, gauge, rows[-1], ablated, np.ones(lm.size, dtype=bool), started)
 
-    label = f"{slug(lm.name)}--{slug(str(key['axis']))}-{config.measure}"
-    return read_bias(store.compute(KIND, key, work, label=label))
+    return read_bias(store.compute(KIND, key, work, label=bias_label(lm, key)))
 
 
-def find(
-    text: TextConfig, config: BiasConfig, weights_id: str, dtype: str, model: str, store: Store
-) -> ImpactTable | None:
-    """Stored scores, without loading the model; None if either half is missing."""
-    ppl = store.load(KIND, ppl_key(text, weights_id, dtype))
-    toxicity = store.load(KIND, bias_key(config, weights_id, dtype))
-    if ppl is None or toxicity is None:
-        return None
-    return ImpactTable(model, ppl.meta["n_layers"], ppl.meta["n_heads"], read_ppl(ppl), read_bias(toxicity))
+def bias_label(lm: LanguageModel, key: dict[str, Any]) -> str:
+    """What the folder of an entry says to people."""
+    return f"{slug(lm.name)}--{slug(str(key['axis']))}-{key['measure']}"
 
 
-def read_ppl(entry: Entry) -> PplImpacts:
-    """The stored form back into numbers."""
-    a = entry.arrays
-    base = Nll(a["base_sums"], a["counts"].astype(np.int64))
-    return PplImpacts(base, a["sums"], a["magnitude"], a["gradient"], entry.meta["provenance"])
+def bias_contents(
+    lm: LanguageModel,
+    gauge: ExpectedMeter | SampledMeter,
+    base: np.ndarray,
+    ablated: np.ndarray,
+    exact: np.ndarray,
+    started: float,
+) -> Any:
+    """What an entry of bias scores holds: base [R, n], ablated [N, R, n], exact [N], and what the rows are."""
+    codes, groups = bias.group_codes(gauge.prompts.groups)
+    arrays = {
+        "base": base.astype(np.float32),
+        "ablated": ablated.astype(np.float32),
+        "exact": exact.astype(np.uint8),
+        "codes": codes.astype(np.int16),
+    }
+    if gauge.prompts.blocks:
+        arrays["blocks"] = np.array(gauge.prompts.blocks, dtype=np.int32)
+    if isinstance(gauge, ExpectedMeter):
+        arrays["rows"] = row_ids(gauge.rows)
+    return {
+        "arrays": arrays,
+        "meta": {
+            "n_layers": lm.n_layers,
+            "n_heads": lm.n_heads,
+            "groups": groups,
+            "readings": gauge.config.readings,
+            "notes": gauge.prompts.notes,
+            "provenance": provenance(lm, time.monotonic() - started),
+        },
+    }
 
 
-def read_bias(entry: Entry) -> BiasImpacts:
-    """The stored form back into numbers."""
-    a, c, m = entry.arrays, entry.config, entry.meta
-    return BiasImpacts(
-        c["measure"],
-        c["axis"],
-        c["split"],
-        c["scorer"],
-        tuple(m["readings"]),
-        a["base"].astype(np.float64),
-        a["ablated"].astype(np.float64),
-        a["codes"].astype(np.int64),
-        tuple(m["groups"]),
-        m["provenance"],
-    )
+def toxicity_rows(
+    lm: LanguageModel,
+    gauge: ExpectedMeter | SampledMeter,
+    heads: Sequence[int],
+    store: Store,
+    key: dict[str, Any],
+    progress: Report | None = None,
+) -> dict[int, np.ndarray]:
+    """[R, n] toxicity of the prompts with each of `heads` (flat ids) removed; under -1 that of the whole model."""
+    if isinstance(gauge, ExpectedMeter):
+        known, compute = known_toxicity(store, key), _expected_rows(lm, gauge)
+        ids = row_ids(gauge.rows)
+    else:
+        known, compute = KnownRows(), _sampled_rows(lm, gauge)
+        ids = np.arange(len(gauge.prompts))
+    what = f"bias on {gauge.config.axis}"
+    rows = _collect(lm, heads, ids, known, compute, store.parts(KIND, key), progress, what)
+    return {flat: np.stack(values).T for flat, values in rows.items()}
 
 
-def _sampled_sweep(lm: LanguageModel, gauge: SampledMeter, skip: set[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
-    yield -1, [gauge.measure().T]
-    for flat in range(lm.size):
-        if flat not in skip:
+def _expected_rows(lm: LanguageModel, gauge: ExpectedMeter) -> Compute:
+    def compute(heads: list[int], missing: list[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
+        packs = pack(lm, [gauge.rows[i] for i in missing], gauge.config.steps)
+
+        def read(b: int, hidden: torch.Tensor) -> np.ndarray:
+            return gauge.read(packs[b], hidden)
+
+        for flat, readings in sweep_heads(lm, packs, read, set(range(lm.size)) - set(heads)):
+            yield flat, list(scatter(packs, readings).T)
+
+    return compute
+
+
+def _sampled_rows(lm: LanguageModel, gauge: SampledMeter) -> Compute:
+    def compute(heads: list[int], _missing: list[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
+        yield -1, list(gauge.measure().T)
+        for flat in heads:
             with masked(lm, PruneSet.from_flat([flat], lm.n_heads)):
                 values = gauge.measure().T
-            yield flat, [values]
+            yield flat, list(values)
+
+    return compute
 
 
 def _collect(
     lm: LanguageModel,
-    sweep: Iterator[tuple[int, list[np.ndarray]]],
-    parts: Any,
+    heads: Collection[int],
+    ids: np.ndarray,
+    known: KnownRows,
+    compute: Compute,
+    parts: Parts,
     progress: Report | None,
     what: str,
-    axis: int,
-) -> dict[int, np.ndarray]:
-    """Run a sweep, each head on disk before the next; finished ones are read back. Keys: -1 (base), flat ids."""
-    done = len(_done(parts.names()))
-    for flat, readings in sweep:
-        parts.save(_name(flat), {"values": np.concatenate(readings, axis=axis)})
-        done += flat >= 0
-        if progress is not None:
-            progress(done, lm.size, f"{what}: {done} of {lm.size} heads")
-    rows = {}
-    for flat in range(-1, lm.size):
-        part = parts.load(_name(flat))
-        if part is None:
-            raise RuntimeError(f"the finished part {_name(flat)} was removed while its run went on: run again")
-        rows[flat] = part["values"]
-    return rows
+) -> dict[int, list[np.ndarray]]:
+    """All rows of the whole model (-1) and of some heads; each head is on disk before the next one is begun."""
+    found: dict[int, list[np.ndarray]] = {}
+    todo: dict[tuple[int, ...], dict[int, Rows]] = {}  # missing rows -> heads that miss them
+    for flat in (-1, *heads):
+        if (part := parts.load(_name(flat))) is not None and len(part["cuts"]) == len(ids):
+            found[flat] = np.split(part["values"], part["cuts"][:-1])
+            continue
+        rows = known.get(flat, ids)
+        missing = tuple(i for i, row in enumerate(rows) if row is None)
+        todo.setdefault(missing, {})[flat] = rows
+    done = len(heads) - sum(flat >= 0 for group in todo.values() for flat in group)
+    for missing, group in todo.items():
+        whole = {flat: rows for flat, rows in group.items() if not missing}
+        found.update({flat: [np.asarray(row) for row in rows] for flat, rows in whole.items()})
+        done += sum(flat >= 0 for flat in whole)
+        if not missing:
+            continue
+        for flat, fresh in compute(sorted(flat for flat in group if flat >= 0), list(missing)):
+            if flat not in group:
+                continue
+            rows = list(group[flat])
+            for i, values in zip(missing, fresh, strict=True):
+                rows[i] = values
+            found[flat] = [np.asarray(row) for row in rows]
+            cuts = np.cumsum([np.size(row) for row in found[flat]])
+            parts.save(_name(flat), {"values": np.concatenate(found[flat], axis=None), "cuts": cuts})
+            done += flat >= 0
+            if progress is not None:
+                progress(done, len(heads), f"{what}: {done} of {len(heads)} heads")
+    return found
+
+
+def _rows(windows: TokenWindows) -> Iterator[tuple[torch.Tensor, int]]:
+    for ids, firsts in windows.batches:
+        yield from zip(ids, firsts.tolist(), strict=True)
+
+
+def _n_blocks(row: tuple[torch.Tensor, int]) -> int:
+    return -(-(len(row[0]) - row[1]) // BLOCK)
 
 
 def _name(flat: int) -> str:
     return "base" if flat < 0 else f"head-{flat:05d}"
-
-
-def _done(names: set[str]) -> set[int]:
-    return {int(name.removeprefix("head-")) for name in names if name.startswith("head-")}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fasp_core.masks import PruneSet, masked
 from fasp_core.models import LanguageModel
+from fasp_core.packing import Pack
 from fasp_core.staged import Staged
 
 Read = Callable[[int, Tensor], np.ndarray]  # (batch index, final hidden [rows, T, D]) -> what to keep
@@ -17,13 +18,13 @@ Read = Callable[[int, Tensor], np.ndarray]  # (batch index, final hidden [rows, 
 
 @torch.no_grad()
 def sweep_heads(
-    lm: LanguageModel, batches: Sequence[Tensor], read: Read, skip: Collection[int] = ()
+    lm: LanguageModel, batches: Sequence[Tensor | Pack], read: Read, skip: Collection[int] = ()
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
     """Ablate every head in turn, layer by layer.
 
     Parameters
     ----------
-    batches : token rows [rows, T], one length a batch.
+    batches : token rows [rows, T], or packs of prompts.
     skip : flat ids that are not wanted (finished before).
 
     Yields
@@ -32,7 +33,7 @@ def sweep_heads(
     is locked only while a head is computed, so other users come in between heads.
     """
     wanted = [i for i in range(lm.size) if i not in set(skip)]
-    staged = [Staged(lm, ids) for ids in batches]
+    staged = [Staged(lm, batch) for batch in batches]
     yield -1, [read(i, s.base) for i, s in enumerate(staged)]
     for s in staged:
         del s.base

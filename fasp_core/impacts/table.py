@@ -32,6 +32,8 @@ class PplImpacts:
     sums : [N, n_blocks] summed nats of each block of targets with head h removed; nan where not computed yet.
     magnitude, gradient : [N] scores of the two weight-based baselines.
     provenance : what made it.
+    preview : [N] z_nats to be used where `sums` has none, such as approximate ones; None if there are none.
+    removed : [N] bool, which entries of `preview` come from heads really removed.
     """
 
     base: Nll
@@ -39,11 +41,19 @@ class PplImpacts:
     magnitude: np.ndarray
     gradient: np.ndarray
     provenance: dict[str, Any]
+    preview: np.ndarray | None = None
+    removed: np.ndarray | None = None
+
+    @cached_property
+    def exact(self) -> np.ndarray:
+        """[N] bool: whether the head was really removed."""
+        return np.asarray(~np.isnan(self.sums).any(1)) if self.removed is None else self.removed
 
     @cached_property
     def z_nats(self) -> np.ndarray:
         """[N] mean NLL without h minus mean NLL, in nats a token. Positive: the head helps language modelling."""
-        return np.asarray((self.sums - self.base.sums).sum(1) / self.base.counts.sum())
+        z = np.asarray((self.sums - self.base.sums).sum(1) / self.base.counts.sum())
+        return z if self.preview is None else np.where(np.isnan(z), self.preview, z)
 
     @cached_property
     def se_nats(self) -> np.ndarray:
@@ -71,6 +81,9 @@ class BiasImpacts:
     base : [R, n] toxicity of each prompt under the whole model.
     ablated : [N, R, n] the same with head h removed; nan where not computed yet.
     codes, groups : [n] group number of each prompt, and the groups' names.
+    blocks : [n] block of each prompt, see `fasp_core.prompts.sample`; None if the prompts are in none.
+    exact : [N] bool, whether the head was really removed; the other rows are first-order estimates. None: all were.
+    estimator : one of `fasp_core.impacts.entries.ESTIMATORS`.
     """
 
     measure: str
@@ -83,6 +96,9 @@ class BiasImpacts:
     codes: np.ndarray
     groups: tuple[str, ...]
     provenance: dict[str, Any]
+    blocks: np.ndarray | None = None
+    exact: np.ndarray | None = None
+    estimator: str = "exact"
 
     def _row(self, reading: str) -> int:
         if reading not in self.readings:
@@ -116,17 +132,39 @@ class BiasImpacts:
         toxicity = np.clip(self.base[r] + (self.ablated[list(heads), r] - self.base[r]).sum(0), 0.0, 1.0)
         return float(bias.gap(toxicity, self.codes))
 
+    def multiplied(self, heads: Sequence[int], reading: str) -> float:
+        """The gap if each head changed every prompt's toxicity by a factor of its own, whatever else is removed."""
+        r = self._row(reading)
+        factors = self.ablated[list(heads), r] / np.maximum(self.base[r], 1e-12)
+        return float(bias.gap(np.clip(self.base[r] * factors.prod(0), 0.0, 1.0), self.codes))
+
     def standard_errors(self, reading: str, resamples: int = 1000) -> np.ndarray:
         """[N] bootstrap standard errors of `z_bias`, prompts resampled within groups."""
         r = self._row(reading)
         return self._once(
             ("se", reading, resamples),
-            lambda: np.asarray(bias.head_standard_errors(self.base[r], self.ablated[:, r], self.codes, resamples)),
+            lambda: np.asarray(
+                bias.head_standard_errors(self.base[r], self.ablated[:, r], self.codes, resamples, blocks=self.blocks)
+            ),
         )
 
     def gap(self, reading: str) -> bias.GapStats:
         """The whole model's gap, with what noise alone would give."""
-        return self._once(("gap", reading), lambda: bias.gap_stats(self.base[self._row(reading)], self.labels))
+        values = self.base[self._row(reading)]
+        return self._once(("gap", reading), lambda: bias.gap_stats(values, self.labels, blocks=self.blocks))
+
+    def choice_probability(self, reading: str, k: int, critical: Sequence[int], resamples: int = 500) -> np.ndarray:
+        """[N] share of resamples of the prompts in which a head is among the k that FASP prunes (flat ids)."""
+        r = self._row(reading)
+        protected = np.zeros(len(self.ablated), dtype=bool)
+        protected[list(critical)] = True
+
+        def effects() -> np.ndarray:
+            return np.asarray(
+                bias.resampled_effects(self.base[r], self.ablated[:, r], self.codes, resamples, blocks=self.blocks)
+            )
+
+        return np.asarray(bias.choice_probability(self._once(("effects", reading, resamples), effects), k, protected))
 
     def reliability(self, reading: str, heads: Sequence[int] | None = None) -> bias.Reliability:
         """Split-half reliability of the ranking by z_bias, over all or some heads (flat ids)."""
@@ -134,7 +172,9 @@ class BiasImpacts:
         subset = None if heads is None else np.asarray(heads)
         return self._once(
             ("reliability", reading, None if heads is None else tuple(heads)),
-            lambda: bias.split_half_reliability(self.base[r], self.ablated[:, r], self.codes, subset),
+            lambda: bias.split_half_reliability(
+                self.base[r], self.ablated[:, r], self.codes, subset, blocks=self.blocks
+            ),
         )
 
 
@@ -173,6 +213,21 @@ class ImpactTable:
         ids = sorted(heads)
         nats = self.ppl.base.mean + float(self.ppl.z_nats[ids].sum())
         return float(np.exp(min(nats, 700.0))), self.bias.added_up(ids, reading)
+
+    def remainder(self, heads: Iterable[int], reading: str) -> tuple[float, float]:
+        """How far `added_up` changes if effects multiply instead: the size of the second-order terms.
+
+        Added up, a head takes away as much whatever else is removed; multiplied, as large a share. The difference
+        is made of products of effects only. It says how much an estimate may be off, not by how much it is.
+
+        Returns
+        -------
+        of the estimated perplexity, and of the estimated gap; both at least 0.
+        """
+        ids = sorted(heads)
+        ppl, gap = self.added_up(ids, reading)
+        plain = self.ppl.base.perplexity + float(self.ppl.z_ppl[ids].sum())
+        return abs(ppl - plain), abs(gap - self.bias.multiplied(ids, reading))
 
     def frame(self) -> pd.DataFrame:
         """One row a head: layer, head, impacts and standard errors in every reading."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
 from fasp_core.selection import Selection
@@ -70,20 +72,41 @@ def reasons(selection: Selection, by_hand: ByHand) -> list[str]:
     return out
 
 
-def hover(table: ImpactTable, reading: str, why: list[str], bias_se: Iterable[float]) -> list[str]:
-    """[N] what a cell says when pointed at: both impacts with units and standard errors, and why."""
-    ppl, z_bias = table.ppl, table.bias.z_bias(reading)
+def how(exact: np.ndarray | None, otherwise: str) -> str:
+    """By what estimator scores were made, where some heads were removed (`exact` [N] bool) and others were not."""
+    if exact is None or exact.all():
+        return "exact"
+    return f"exact for {exact.sum()} of {exact.size} heads, {otherwise} for the others" if exact.any() else otherwise
+
+
+def hover(
+    table: ImpactTable, reading: str, why: list[str], bias_se: Iterable[float], sure: np.ndarray | None = None
+) -> list[str]:
+    """[N] what a cell says when pointed at: both impacts with units and standard errors, and why.
+
+    `sure` [N] is the share of resamples of the prompts in which a head is chosen.
+    """
+    ppl, z_bias, exact = table.ppl, table.bias.z_bias(reading), table.bias.exact
     out = []
     for flat, (reason, se) in enumerate(zip(why, bias_se, strict=True)):
         layer, head = divmod(flat, table.n_heads)
-        out.append(
-            f"L{layer}H{head}\n{reason}\n"
-            f"perplexity: {_signed(ppl.z_ppl[flat])} ± {ppl.se_ppl[flat]:.2g} without it "
-            f"({ppl.z_nats[flat]:+.4f} nats a token)\n"
-            f"gap falls by {1000 * z_bias[flat]:+.3f} ± {1000 * se:.2g} thousandths without it\n"
-            "± is one standard error"
-        )
+        lines = [
+            f"L{layer}H{head}",
+            reason,
+            f"perplexity: {_signed(ppl.z_ppl[flat])}{_plus_minus(ppl.se_ppl[flat])} without it "
+            f"({ppl.z_nats[flat]:+.4f} nats a token)" + ("" if ppl.exact[flat] else ", preview"),
+            f"gap falls by {1000 * z_bias[flat]:+.3f}{_plus_minus(1000 * se)} thousandths without it"
+            + ("" if exact is None or exact[flat] else ", first-order estimate"),
+            "± is one standard error",
+        ]
+        if sure is not None:
+            lines.append(f"in the chosen set in {sure[flat]:.0%} of resamples of the prompts")
+        out.append("\n".join(lines))
     return out
+
+
+def _plus_minus(se: float) -> str:
+    return f" ± {se:.2g}" if np.isfinite(se) else ""
 
 
 def _signed(x: float) -> str:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from fasp_core import models
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
-from fasp_core.impacts import exact
+from fasp_core.impacts import entries, score
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.jobs import Job, Lanes, Progress
 from fasp_core.masks import PruneSet
@@ -32,7 +32,7 @@ from fasp_core.toxicity import scorer_self_bias
 
 KEEP_MODELS = 2
 KEEP_TABLES = 16
-SCORE_TEXT = TextConfig(tokens=4096)
+SCORE_TEXT = TextConfig(tokens=8192)
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,14 @@ def measure_job(spec: ModelSpec, prune_set: PruneSet, config: EvalConfig, owner:
 
 
 def score_job(spec: ModelSpec, config: BiasConfig) -> Job[ImpactTable]:
-    """Score all heads; the same request of several readers is one job, and goes on when they leave."""
+    """Score all heads, a preview first; the same request of several readers is one job, and goes on when they leave."""
 
     def work(progress: Progress) -> ImpactTable:
         progress(0, 1, "loading the model")
-        return exact.score(model(spec), SCORE_TEXT, config, store(), progress)
+        lm = model(spec)
+        if store().load(entries.KIND, entries.ppl_key(SCORE_TEXT, lm.weights_id, spec.dtype)) is None:
+            score.preview(lm, config, store(), progress)
+        return score.score(lm, SCORE_TEXT, config, store(), progress, "refined")
 
     return _lanes.get(f"{_lane(spec)} scoring").submit((spec, config), work)
 
@@ -114,7 +117,7 @@ def scores(spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
     key = (known.weights_id, spec, config)
     with _tables_lock:
         if key not in _tables:
-            found = exact.find(SCORE_TEXT, config, known.weights_id, spec.dtype, spec.source, store())
+            found = entries.find(SCORE_TEXT, config, known.weights_id, spec.dtype, spec.source, store())
             if found is None:
                 return None
             _tables[key] = found
@@ -122,6 +125,14 @@ def scores(spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
         while len(_tables) > KEEP_TABLES:
             _tables.popitem(last=False)
         return _tables[key]
+
+
+def filling(spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
+    """Scores that are being made, as far as they are: a preview with finished heads in it. Never loads a model."""
+    known = facts(spec)
+    if known is None:
+        return None
+    return entries.filling(SCORE_TEXT, config, known.weights_id, spec.dtype, spec.source, store())
 
 
 @lru_cache(maxsize=16)

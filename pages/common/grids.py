@@ -11,14 +11,17 @@ import streamlit as st
 from fasp_core.figures import clicked_heads, head_grid
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.selection import Selection
-from pages.common.choice import ByHand, hover, reasons
+from pages.common.choice import ByHand, hover, how, reasons
 from pages.common.sidebar import READING_TITLES, Settings
 
 
 def draw(settings: Settings, table: ImpactTable, selection: Selection, by_hand: ByHand) -> None:
     """Both grids side by side, with the same marks."""
     se = table.bias.standard_errors(settings.reading)
-    texts = hover(table, settings.reading, reasons(selection, by_hand), se)
+    sure = None
+    if selection.method == "fasp" and selection.k:
+        sure = table.bias.choice_probability(settings.reading, selection.k, selection.critical)
+    texts = hover(table, settings.reading, reasons(selection, by_hand), se, sure)
     off = by_hand.apply(selection.pruned)
     dark = st.context.theme.type == "dark"
     clicks: int = st.session_state.setdefault("clicks", 0)
@@ -36,9 +39,11 @@ def draw(settings: Settings, table: ImpactTable, selection: Selection, by_hand: 
         ("Impact on bias", "Δ gap, ×10⁻³", 1000 * table.bias.z_bias(settings.reading), 1000 * se),
     )
     captions = (
-        f"Change of perplexity when the head is removed, {table.ppl.base.tokens:,} tokens, exact. "
+        f"Change of perplexity when the head is removed, {table.ppl.base.tokens:,} tokens, "
+        f"{how(table.ppl.exact, 'preview from gradients')}. "
         "**Orange: the head helps language modelling.**",
-        f"Fall of the toxicity gap when the head is removed, {len(table.bias.codes)} validation prompts, exact, "
+        f"Fall of the toxicity gap when the head is removed, {len(table.bias.codes)} validation prompts, "
+        f"{how(table.bias.exact, 'first-order estimate')}, "
         f"{READING_TITLES.get(settings.reading, settings.reading)}. **Orange: the head adds bias.**",
     )
     for column, (title, unit, values, errors), caption in zip(st.columns(2), grids, captions, strict=True):

@@ -32,12 +32,14 @@ def cards(settings: Settings, table: ImpactTable, selection: Selection, by_hand:
     job = _job(settings, settings.evaluation, heads, "main")
     done = job.state == "done"
     result: Evaluation | None = job.result if done else None
-    estimated_ppl, estimated_gap = table.added_up(heads.flat(table.n_heads), settings.reading)
+    flat = heads.flat(table.n_heads)
+    estimated_ppl, estimated_gap = table.added_up(flat, settings.reading)
+    ppl_off, gap_off = table.remainder(flat, settings.reading)
     left, middle, right = st.columns((1, 1.25, 1))
     with left, st.container(border=True, height="stretch"):
-        _perplexity(result, estimated_ppl, table)
+        _perplexity(result, estimated_ppl, ppl_off, table)
     with middle, st.container(border=True, height="stretch"):
-        _gap(result, estimated_gap, table, settings)
+        _gap(result, estimated_gap, gap_off, table, settings)
     with right, st.container(border=True, height="stretch"):
         _removed(table, selection, by_hand, heads, settings, result)
     for note in selection.notes:
@@ -91,7 +93,7 @@ def _watch(job: Job[Evaluation], name: str) -> None:
         scoring.watch(job, "Measuring")
 
 
-def _perplexity(result: Evaluation | None, estimate: float, table: ImpactTable) -> None:
+def _perplexity(result: Evaluation | None, estimate: float, off: float, table: ImpactTable) -> None:
     label = "Perplexity"
     help_text = (
         "exp of the mean negative log-likelihood a token on Wikipedia sentences (BOLD), windows of 512 tokens. Lower "
@@ -101,7 +103,7 @@ def _perplexity(result: Evaluation | None, estimate: float, table: ImpactTable) 
         st.metric(label, f"≈ {_number(estimate)}", help=help_text)
         st.caption(
             f"**estimate**: single-head effects added up, from {table.ppl.base.perplexity:.2f} "
-            f"({table.ppl.base.tokens:,} tokens)"
+            f"({table.ppl.base.tokens:,} tokens). {_confidence(off, table.ppl.base.perplexity, f'{off:.2f}')}"
         )
         return
     p = result.perplexity
@@ -114,14 +116,20 @@ def _perplexity(result: Evaluation | None, estimate: float, table: ImpactTable) 
     )
 
 
-def _gap(result: Evaluation | None, estimate: float, table: ImpactTable, settings: Settings) -> None:
+def _confidence(off: float, base: float, shown: str) -> str:
+    share = off / base if base else float("inf")
+    word = "high" if share < 0.05 else "fair" if share < 0.2 else "low"
+    return f"Second-order terms: {shown}; **{word} confidence**."
+
+
+def _gap(result: Evaluation | None, estimate: float, off: float, table: ImpactTable, settings: Settings) -> None:
     label = f"Toxicity gap, ×10⁻³ · {READING_TITLES.get(settings.reading, settings.reading)}"
     if result is None:
         base = table.bias.gap(settings.reading)
         st.metric(label, f"≈ {1000 * estimate:.2f}", help=GAP_HELP)
         st.caption(
             f"**estimate**: single-head effects added up, from {1000 * base.gap:.2f} on {base.n} validation prompts. "
-            f"{_noise(base)}"
+            f"{_confidence(off, base.gap, f'{1000 * off:.2f}')} {_noise(base)}"
         )
         return
     shown = result.readings[settings.reading]

@@ -290,8 +290,12 @@ def test_what_was_measured_is_not_run_again(work: Work, lm: LanguageModel) -> No
     assert numbers(again) == numbers(first)
     np.testing.assert_array_equal(again.pruned.values, first.pruned.values)
 
-    evaluate(lm, PruneSet.of([(0, 0)]), work.expected, work.store())  # the unpruned model is known
+    other = evaluate(lm, PruneSet.parse("L0H0-2"), work.expected, work.store())  # the unpruned model is known
     assert len(calls) == whole + whole // 2
+    assert other.perplexity.base == first.perplexity.base
+    assert other.perplexity.pruned != first.perplexity.pruned
+    np.testing.assert_array_equal(other.base.values, first.base.values)
+    assert not np.allclose(other.pruned.values, first.pruned.values)
     evaluate(lm, PruneSet(), work.expected, work.store())
     assert len(calls) == whole + whole // 2
 

@@ -1,94 +1,28 @@
-"""Expected toxicity against an enumeration of the vocabulary, word by word and prompt by prompt."""
+"""Expected toxicity against an enumeration of the vocabulary, word by word, prompt by prompt and step by step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import median
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from fasp_core.errors import InputError
-from fasp_core.expected import (
-    READINGS,
-    batch_prompts,
-    measure_expected,
-    read_expected,
-    scorer_floor,
-    value_matrix,
-)
+from fasp_core.expected import CHUNK, READINGS, Worth, measure_expected, next_word_toxicity, read_expected
 from fasp_core.masks import PruneSet, masked
 from fasp_core.models import LanguageModel
+from fasp_core.packing import Pack, encode, pack, pack_equal
 from fasp_core.staged import final_hidden
-from fasp_core.toxicity import WordValues, word_values
-from tests.tiny import KINDS, TOKENS, VOCAB, WORDS, tiny_lm, tiny_text
-
-TYPICAL = 0.04
-SCORES = {"stupid": 0.9, "idiot": 1.0, "fool": 0.7, "hate": 0.5, "red": 0.6, "nice": 0.01}
-IDENTITY = frozenset({"red", "Green", "woman"})
-
-
-class WordScorer:
-    """A table; unknown words get what a typical word gets."""
-
-    name = "table"
-
-    def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        return np.array([SCORES.get(text, TYPICAL) for text in texts])
-
-
-def above_floor(token: str, reading: str) -> float:
-    """The value of a token by hand: only whole words count, from the typical word up, as a share of what is left."""
-    word = token.removeprefix("Ġ")
-    if word not in WORDS or word == token or (reading == "neutral" and word in ("red", "green", "woman")):
-        return 0.0
-    floor = median(SCORES.get(w, TYPICAL) for w in WORDS)
-    return max(0.0, (SCORES.get(word, TYPICAL) - floor) / (1 - floor))
-
-
-@pytest.fixture(scope="module")
-def lm() -> LanguageModel:
-    return tiny_lm("llama")
-
-
-@pytest.fixture(scope="module")
-def matrix(lm: LanguageModel) -> torch.Tensor:
-    return value_matrix(lm, word_values(lm.tokenizer, WordScorer(), IDENTITY, VOCAB))
-
-
-def test_value_of_every_word_in_both_readings(matrix: torch.Tensor) -> None:
-    assert READINGS == ("neutral", "counted")
-    assert matrix.shape == (VOCAB, 2)
-    for token_id in range(VOCAB):
-        token = TOKENS[token_id] if token_id < len(TOKENS) else ""
-        for r, reading in enumerate(READINGS):
-            assert float(matrix[token_id, r]) == pytest.approx(above_floor(token, reading), abs=1e-6)
-    assert (matrix[:, 1] > 0).sum() == 5  # stupid, idiot, fool, hate, red
-    assert (matrix[:, 0] > 0).sum() == 4
-
-
-def values(counted: list[float], neutral: list[float]) -> WordValues:
-    return WordValues(np.array(counted, np.float32), np.array(neutral, np.float32), 0, 0, "")
-
-
-def test_floor_is_the_median_over_words(lm: LanguageModel) -> None:
-    by_hand = values([0.0, 0.2, 0.2, 0.1, 0.6, 1.0, 0.0], [0.0, 0.2, 0.2, 0.1, 0.0, 1.0, 0.0])
-    assert scorer_floor(by_hand) == pytest.approx(0.2)  # of .1 .2 .2 .6 1; word pieces are no words
-    expected = np.array([[0, 0], [0, 0], [0, 0], [0, 0], [0, 0.5], [1, 1], [0, 0]])
-    np.testing.assert_allclose(value_matrix(lm, by_hand).numpy(), expected, atol=1e-6)
-    assert scorer_floor(values([0.0, 0.0], [0.0, 0.0])) == 0
-
+from fasp_core.words import WordValues
+from tests.tiny import KINDS, TOKENS, VOCAB, tiny_lm
 
 PROMPTS = (
     "I met a red person",
     "We know",
     "They are green, and we",
     "My friend is",
+    "I met a red person.",
     "I",
     "The old man of the house saw",
     "You hate",
@@ -96,66 +30,91 @@ PROMPTS = (
 )
 
 
+def values() -> np.ndarray:
+    """[2, 2, V]: other numbers in every place, so that a wrong one shows."""
+    return np.random.default_rng(0).random((2, 2, VOCAB)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def worth() -> Worth:
+    return Worth.of(tiny_lm("llama"), WordValues(values(), 0.0, 0, 0, 0, ""))
+
+
 @torch.no_grad()
-def by_enumeration(lm: LanguageModel, prompt: str, reading: str) -> float:
-    logits = lm.model(torch.tensor([lm.tokenizer(prompt).input_ids])).logits[0, -1].tolist()
-    weights = [math.exp(x - max(logits)) for x in logits]
-    return sum(w / math.fsum(weights) * above_floor(token, reading) for w, token in zip(weights, TOKENS, strict=False))
+def by_enumeration(lm: LanguageModel, ids: Sequence[int], steps: int, r: int) -> float:
+    """Each of the last `steps` positions by itself, in a pass that ends there."""
+    found = []
+    for end in range(len(ids) - steps + 1, len(ids) + 1):
+        logits = lm.model(torch.tensor([list(ids[:end])])).logits[0, -1].tolist()
+        weights = [math.exp(x - max(logits)) for x in logits]
+        place = 0 if TOKENS[ids[end - 1]][-1].isalnum() else 1  # a word may be under way, or not
+        worths = values()[place, r]
+        found.append(sum(w * float(worths[v]) for v, w in enumerate(weights)) / math.fsum(weights))
+    return sum(found) / steps
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_expected_toxicity_by_enumeration(kind: str, matrix: torch.Tensor) -> None:
+@pytest.mark.parametrize("steps", [1, 3])
+def test_expected_toxicity_by_enumeration(kind: str, steps: int, worth: Worth) -> None:
     lm = tiny_lm(kind)
-    batches = batch_prompts(lm, PROMPTS)
-    found = measure_expected(lm, batches, matrix)
-    assert found.shape == (2, len(PROMPTS))
+    context = [7, 30, 12][: steps - 1]
+    rows = [ids + context for ids in encode(lm, PROMPTS)]
+    packs = pack(lm, rows, steps)
+    found = measure_expected(lm, packs, worth)
+    assert found.shape == (len(READINGS), len(PROMPTS))
     with masked(lm, PruneSet.of([(0, 0), (1, 1)])):
-        pruned = measure_expected(lm, batches, matrix)
-        for r, reading in enumerate(READINGS):
-            for i, prompt in enumerate(PROMPTS):
-                assert pruned[r, i] == pytest.approx(by_enumeration(lm, prompt, reading), abs=1e-6)
-    for r, reading in enumerate(READINGS):
-        for i, prompt in enumerate(PROMPTS):
-            assert found[r, i] == pytest.approx(by_enumeration(lm, prompt, reading), abs=1e-6)
+        pruned = measure_expected(lm, packs, worth)
+        check(lm, rows, steps, pruned)
+    check(lm, rows, steps, found)
     assert np.abs(found - pruned).max() > 1e-3
     assert len(np.unique(found.round(6))) == found.size  # a wrong order of prompts would show
 
 
-def test_more_rows_than_logits_may_exist_at_once(lm: LanguageModel, matrix: torch.Tensor) -> None:
-    hidden = torch.randn(300, 3, 32, generator=torch.Generator().manual_seed(0))
+def check(lm: LanguageModel, rows: list[list[int]], steps: int, found: np.ndarray) -> None:
+    for r in range(len(READINGS)):
+        for i, ids in enumerate(rows):
+            assert found[r, i] == pytest.approx(by_enumeration(lm, ids, steps, r), abs=2e-6)
+
+
+def test_word_values_reach_the_logits_rows() -> None:
+    lm = tiny_lm("llama")
+    longer = np.concatenate([values(), np.ones((2, 2, 3), dtype=np.float32)], axis=2)
+    given = Worth.of(lm, WordValues(longer, 0.0, 0, 0, 0, ""))
+    states = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
+    tokens = torch.tensor([2, TOKENS.index("."), 2, TOKENS.index("Ċ")])
+    found = next_word_toxicity(lm, states, tokens, given)
+    chances = lm.logits(states).softmax(-1)
+    for i, place in enumerate([0, 1, 0, 1]):
+        np.testing.assert_allclose(found[i], chances[i].detach() @ torch.tensor(values()[place].T), atol=1e-6)
+
+
+def test_more_rows_than_logits_may_exist_at_once(worth: Worth) -> None:
+    lm = tiny_lm("llama")
+    n = 2 * CHUNK + 5
+    hidden = torch.randn(n, 3, 32, generator=torch.Generator().manual_seed(0))
+    ids = torch.zeros((n, 3), dtype=torch.long)
+    whole = Pack(ids, np.arange(n), torch.arange(1, n + 1)[:, None] * 3 - 1)
     with torch.no_grad():
-        expected = (lm.model.lm_head(hidden[:, -1]).double().softmax(-1) @ matrix.double()).numpy()
-    np.testing.assert_allclose(read_expected(lm, hidden, matrix), expected, atol=1e-6)
+        expected = next_word_toxicity(lm, hidden[:, -1], ids[:, -1], worth)
+    np.testing.assert_allclose(read_expected(lm, hidden, whole, worth), expected, atol=1e-7)
 
 
-# batches
+def test_toxicity_has_a_gradient(worth: Worth) -> None:
+    lm = tiny_lm("gpt2")
+    states = torch.randn(2, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    (grad,) = torch.autograd.grad(next_word_toxicity(lm, states, torch.tensor([1, 2]), worth)[:, 0].sum(), states)
+    step = torch.zeros_like(states)
+    step[1, 5] = 1e-2
+    with torch.no_grad():
+        ends = [next_word_toxicity(lm, states + s * step, torch.tensor([1, 2]), worth)[1, 0] for s in (1, -1)]
+    assert float(grad[1, 5]) == pytest.approx(float(ends[0] - ends[1]) / 2e-2, rel=0.02, abs=1e-5)
 
 
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 12), min_size=1, max_size=30), st.integers(1, 40))
-def test_batches_hold_every_prompt_once_and_no_padding(lm: LanguageModel, lengths: list[int], max_tokens: int) -> None:
-    prompts = [tiny_text(length, seed) for seed, length in enumerate(lengths)]
-    batches = batch_prompts(lm, prompts, max_tokens)
-    places = np.concatenate(batches.order)
-    assert sorted(places) == list(range(len(prompts)))
-    assert batches.n == len(prompts)
-    for ids, order in zip(batches.ids, batches.order, strict=True):
-        assert len(ids) == len(order)
-        assert ids.numel() <= max_tokens or len(ids) == 1
-        for row, i in zip(ids.tolist(), order, strict=True):
-            assert row == lm.tokenizer(prompts[i]).input_ids
-    # what is computed batch by batch comes back in the order of the prompts
-    parts = [np.stack([order, -10.0 * order], axis=1) for order in batches.order]
-    everything = np.arange(len(prompts))
-    assert np.array_equal(batches.scatter(parts), np.stack([everything, -10 * everything]))
-
-
-def test_a_prompt_without_tokens_is_refused(lm: LanguageModel) -> None:
-    with pytest.raises(InputError, match=r"The prompt 2 of 3 .* holds no token"):
-        batch_prompts(lm, ["I met", "", "We"])
-
-
-@torch.no_grad()
-def test_reading_takes_the_last_position(lm: LanguageModel, matrix: torch.Tensor) -> None:
-    hidden = final_hidden(lm, torch.arange(12).view(2, 6))
-    np.testing.assert_array_equal(read_expected(lm, hidden, matrix), read_expected(lm, hidden[:, -1:], matrix))
+def test_reading_takes_the_last_position(worth: Worth) -> None:
+    lm = tiny_lm("llama")
+    (both,) = pack_equal([[1, 2, 3, 4], [5, 6, 7, 8]])
+    hidden = final_hidden(lm, both)
+    last = Pack(both.ids[:, -1:], both.prompts, torch.tensor([[0], [1]]))
+    np.testing.assert_array_equal(
+        read_expected(lm, hidden, both, worth), read_expected(lm, hidden[:, -1:], last, worth)
+    )

@@ -193,12 +193,20 @@ def test_rows_of_unequal_length_are_refused() -> None:
 # --- split ---
 
 
+def frames_of(prompts: PromptSet) -> set[tuple[str, str]]:
+    return set(zip(prompts.templates, prompts.nouns, strict=True))
+
+
 def test_a_fifth_is_for_validation(whole: PromptSet) -> None:
-    n = len(whole)
+    frames = frames_of(whole)
     valid, test = split(whole, "valid"), split(whole, "test")
-    # five standard deviations of a fair draw
-    assert abs(len(valid) - n / 5) < 5 * (n * 0.16) ** 0.5
-    assert len(valid) + len(test) == n
+    # five standard deviations of a fair draw of frames
+    n = len(frames)
+    assert abs(len(frames_of(valid)) - n / 5) < 5 * (n * 0.16) ** 0.5
+    assert not frames_of(valid) & frames_of(test)
+    assert frames_of(valid) | frames_of(test) == frames
+    assert all(is_valid("\n".join(frame), 0) for frame in frames_of(valid))
+    assert len(valid) + len(test) == len(whole)
     assert (valid.split, test.split) == ("valid", "test")
     assert set(valid.counts()) == set(test.counts()) == set(whole.counts())
 
@@ -300,6 +308,41 @@ def test_samples_are_nested_and_no_order_changes_them(
         stock = Counter(t for t, g in zip(whole.templates, whole.groups, strict=True) if g == group)
         used = Counter(t for t, g in zip(small.templates, small.groups, strict=True) if g == group)
         assert all(used[t] >= min(stock[t], max(used.values()) - 1) for t in stock)
+
+
+@pytest.mark.parametrize("axis", ["race_ethnicity", "ability", "nationality", "religion"])
+@pytest.mark.parametrize("side", ["valid", "test"])
+def test_a_block_holds_one_sentence_of_each_group_in_one_frame(axis: str, side: str) -> None:
+    pool = split(load_axis(axis), side)
+    groups = set(pool.counts()) - {"none"}
+    drawn = sample(pool, 600 // len(groups), seed=0)
+    blocks: dict[int, list[int]] = {}
+    for i, block in enumerate(drawn.blocks):
+        blocks.setdefault(block, []).append(i)
+    same_noun = 0
+    for members in blocks.values():
+        assert len({drawn.groups[i] for i in members}) == len(members)
+        assert len({drawn.templates[i] for i in members}) == 1
+        same_noun += len(members) == len(groups) and len({drawn.nouns[i] for i in members}) == 1
+    assert same_noun >= 0.9 * len(blocks)
+
+
+@settings(deadline=None)
+@given(rows, st.integers(1, 12), st.integers(0, 5))
+def test_blocks_never_mix_templates_or_repeat_a_group(rows: list[tuple[str, str]], per_group: int, seed: int) -> None:
+    whole = make([f"text {i}" for i in range(len(rows))], [g for g, _ in rows], [t for _, t in rows])
+    if len(whole.counts()) < 2:
+        return
+    drawn = sample(whole, per_group, seed, minimum=1)
+    assert len(drawn.blocks) == len(drawn)
+    pairs = list(zip(drawn.blocks, drawn.groups, strict=True))
+    assert len(set(pairs)) == len(pairs)
+    assert len(set(zip(drawn.blocks, drawn.templates, strict=True))) == len(set(drawn.blocks))
+    assert drawn.subset([0]).blocks == drawn.blocks[:1]
+
+
+def test_sentences_without_templates_are_in_no_block() -> None:
+    assert sample(make([str(i) for i in range(50)], ["x", "y"] * 25), 5, 0).blocks == ()
 
 
 def test_the_beginning_of_a_sample_is_the_smaller_sample() -> None:

@@ -1,4 +1,4 @@
-"""Scorers against the packages behind them, and word values against the tokenizers' own decoders."""
+"""Scorers against the packages behind them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from fasp_core import toxicity
@@ -361,90 +361,3 @@ def test_joining_by_example() -> None:
         toxicity.join_for_scoring(["a"], ["b"], "prompt")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="2 prompts do not match 1"):
         toxicity.join_for_scoring(["a", "b"], ["c"])
-
-
-# words
-
-
-def tokenizer_of(tokens: Sequence[str], **options: Any) -> PreTrainedTokenizerFast:
-    vocab = {token: i for i, token in enumerate(tokens)}
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocab=vocab, merges=[])), **options)
-
-
-def is_word(text: str) -> bool:
-    """Letters, and single apostrophes or hyphens between letters."""
-    parts = text.replace("’", "-").replace("'", "-").split("-")
-    return all(part.isalpha() for part in parts)
-
-
-@given(st.text(alphabet="abcÄéßжи中 '’-_3.Ġ▁", min_size=1, max_size=5))
-def test_byte_level_words_are_what_the_decoder_says(text: str) -> None:
-    ((token, _),) = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(" " + text)
-    assert decoders.ByteLevel().decode([token]) == " " + text
-    found = toxicity.whole_words(tokenizer_of(["<|end|>", "Ġa", "b", token]))
-    assert (found.get(3) == text) == is_word(text)
-    assert found.get(3) in (text, None)
-
-
-def test_every_byte_has_its_character() -> None:
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    assert set(toxicity._BYTES) == set(alphabet)
-    assert sorted(toxicity._BYTES.values()) == list(range(256))
-
-
-def test_byte_level_pieces_are_not_words() -> None:
-    tokens = ["<|end|>", "Ġgay", "gay", "Ġ", "Ġ1st", "Ġdon't", "Ġwell-", "ĠcafÃ©", "ĠÃ", "ĠĠa", "Ġwoman", "!"]
-    found = toxicity.whole_words(tokenizer_of(tokens, eos_token="<|end|>"))
-    assert found == {1: "gay", 5: "don't", 7: "café", 10: "woman"}
-
-
-def test_sentencepiece_words() -> None:
-    tokens = ["<s>", "▁gay", "gay", "▁", "▁don't", "▁café", "<0x0A>", "▁▁a", "Ġx", "▁_"]
-    assert toxicity.whole_words(tokenizer_of(tokens, bos_token="<s>")) == {1: "gay", 4: "don't", 5: "café"}
-
-
-def test_wordpiece_words_and_specials() -> None:
-    tokens = ["[PAD]", "dog", "##s", "##ing", "mask", "don't", "3d"]
-    assert toxicity.whole_words(tokenizer_of(tokens, mask_token="mask")) == {1: "dog", 5: "don't"}
-
-
-def test_a_tokenizer_without_marks_is_an_input_error() -> None:
-    with pytest.raises(InputError, match="sampled"):
-        toxicity.whole_words(tokenizer_of(["dog", "cat"]))
-
-
-def test_word_values_by_example() -> None:
-    tokens = ["<|end|>", "ĠGay", "Ġgay", "gay", "Ġstupid", "Ġthe"]
-    tokenizer, scorer = tokenizer_of(tokens, eos_token="<|end|>"), Counting()
-    values = toxicity.word_values(tokenizer, scorer, frozenset({"Gay", "lesbian"}), vocab_size=8)
-    expected = [0, value_of("Gay"), value_of("gay"), 0, value_of("stupid"), value_of("the"), 0, 0]
-    np.testing.assert_allclose(values.counted, expected, rtol=1e-6)
-    np.testing.assert_allclose(values.neutral, [0, 0, 0, 0, *expected[4:]], rtol=1e-6)
-    assert values.counted.dtype == values.neutral.dtype == np.float32
-    assert (values.n_words, values.n_neutral) == (4, 2)
-    assert scorer.asked == [["Gay", "gay", "stupid", "the"]]
-    with pytest.raises(ValueError, match="read-only"):
-        values.counted[0] = 1
-
-
-def test_vocabulary_is_never_cut() -> None:
-    tokens = ["Ġa", "Ġb", "Ġc"]
-    for asked, size in ((None, 3), (2, 3), (64, 64)):
-        values = toxicity.word_values(tokenizer_of(tokens), Counting(), vocab_size=asked)
-        assert values.counted.shape == values.neutral.shape == (size,)
-
-
-def test_digest_names_what_was_made() -> None:
-    tokenizer = tokenizer_of(["Ġgay", "Ġold", "x"])
-
-    def digest(name: str = "counting", neutral: frozenset[str] = frozenset()) -> str:
-        return toxicity.word_values(tokenizer, Counting(name), neutral).digest
-
-    assert digest() == digest()
-    assert len({digest(), digest("other"), digest(neutral=frozenset({"gay"}))}) == 3
-
-
-def test_word_values_are_the_scorers(offline: toxicity.Scorer) -> None:
-    words = ["stupid", "lesbian", "table", "Nigeria", "ass"]
-    values = toxicity.word_values(tokenizer_of([f"Ġ{word}" for word in words]), offline)
-    np.testing.assert_allclose(values.counted, offline.score(words), rtol=1e-6)

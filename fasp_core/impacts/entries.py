@@ -1,0 +1,213 @@
+"""How scores are named and kept, and which of their rows are known already.
+
+A score is made of rows: the NLL of each window of text, the toxicity of each prompt, with one head removed. Rows carry
+the hash of what was run, so a run on more text or more prompts takes over what an earlier one found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from fasp_core.errors import InputError
+from fasp_core.impacts.table import BiasImpacts, ImpactTable, PplImpacts
+from fasp_core.measures import BiasConfig, result_key
+from fasp_core.perplexity import Nll
+from fasp_core.store import Entry, Store
+from fasp_core.text import TextConfig, file_stamp, used_text
+
+KIND = "scores"
+PREVIEW_TEXT = TextConfig(tokens=1024)  # enough for a first picture
+ESTIMATORS = ("exact", "refined", "first-order", "replay")
+
+
+def ppl_key(text: TextConfig, weights_id: str, dtype: str, estimator: str = "exact") -> dict[str, Any]:
+    """Everything that shapes z_ppl, for the store."""
+    cut = {key: value for key, value in asdict(text).items() if key != "source"}
+    digest = _text_digest(text, file_stamp(os.path.expanduser(text.source)))
+    return {"weights": weights_id, "dtype": dtype, "score": "ppl", "estimator": estimator, "text": digest, **cut}
+
+
+def bias_key(config: BiasConfig, weights_id: str, dtype: str, estimator: str = "exact") -> dict[str, Any]:
+    """Everything that shapes z_bias, for the store."""
+    return {"score": "bias", "estimator": estimator, **result_key(config, weights_id, dtype)}
+
+
+@lru_cache(maxsize=8)
+def _text_digest(text: TextConfig, _stamp: tuple[int, int] | None) -> str:
+    return hashlib.sha256(used_text(text).encode()).hexdigest()[:16]
+
+
+def load(
+    text: TextConfig,
+    config: BiasConfig,
+    weights_id: str,
+    dtype: str,
+    model: str,
+    store: Store,
+    estimator: str = "exact",
+) -> ImpactTable | None:
+    """Stored scores by one estimator, without loading the model; None if either half is missing."""
+    sure = estimator in ("exact", "refined")
+    ppl = store.load(KIND, ppl_key(text, weights_id, dtype, "exact" if sure else "preview"))
+    toxicity = store.load(KIND, bias_key(config, weights_id, dtype, estimator))
+    if ppl is None or toxicity is None:
+        return None
+    return ImpactTable(model, ppl.meta["n_layers"], ppl.meta["n_heads"], read_ppl(ppl), read_bias(toxicity))
+
+
+def find(
+    text: TextConfig, config: BiasConfig, weights_id: str, dtype: str, model: str, store: Store
+) -> ImpactTable | None:
+    """Stored scores by the surest estimator there is, previews left out."""
+    found = (load(text, config, weights_id, dtype, model, store, name) for name in ("exact", "refined"))
+    return next((impacts for impacts in found if impacts is not None), None)
+
+
+def filling(
+    text: TextConfig, config: BiasConfig, weights_id: str, dtype: str, model: str, store: Store
+) -> ImpactTable | None:
+    """Scores while they are being made: previews, and in their place the heads that were removed so far.
+
+    None until there is a preview of both impacts. Never loads a model.
+    """
+    ppl_entry = store.load(KIND, ppl_key(text, weights_id, dtype))
+    preview = store.load(KIND, ppl_key(PREVIEW_TEXT, weights_id, dtype, "preview"))
+    first = store.load(KIND, bias_key(config, weights_id, dtype, "first-order"))
+    if first is None or (ppl_entry or preview) is None:
+        return None
+    toxicity = read_bias(first)
+    if ppl_entry is not None:
+        ppl = read_ppl(ppl_entry)
+    else:
+        ppl = _filled_ppl(read_ppl(preview), _parts(store, ppl_key(text, weights_id, dtype)))
+    rows = _parts(store, bias_key(config, weights_id, dtype, "exact"))
+    rows |= _parts(store, bias_key(config, weights_id, dtype, "refined"))
+    ablated, exact = toxicity.ablated.copy(), np.zeros(len(toxicity.ablated), dtype=bool)
+    for flat, values in rows.items():
+        if flat >= 0 and values.size == ablated[flat].size:
+            ablated[flat], exact[flat] = values.reshape(ablated.shape[2], -1).T, True
+    toxicity = replace(toxicity, ablated=ablated, exact=exact)
+    return ImpactTable(model, first.meta["n_layers"], first.meta["n_heads"], ppl, toxicity)
+
+
+def _filled_ppl(preview: PplImpacts, rows: dict[int, np.ndarray]) -> PplImpacts:
+    z, removed = preview.z_nats.copy(), np.zeros(len(preview.sums), dtype=bool)
+    if -1 in rows:  # blocks of a window are full but for its last
+        targets = np.round(rows[-1].size * preview.base.counts.mean())
+        for flat, sums in rows.items():
+            if flat >= 0:
+                z[flat], removed[flat] = (sums - rows[-1]).sum() / targets, True
+    return replace(preview, preview=z, removed=removed)
+
+
+def _parts(store: Store, key: dict[str, Any]) -> dict[int, np.ndarray]:
+    """Values of the finished heads of unfinished work; -1 is the whole model."""
+    parts = store.parts(KIND, key)
+    found = {}
+    for name in parts.names():
+        if (part := parts.load(name)) is not None:
+            found[-1 if name == "base" else int(name.removeprefix("head-"))] = part["values"]
+    return found
+
+
+def read_ppl(entry: Entry) -> PplImpacts:
+    """The stored form back into numbers."""
+    a = entry.arrays
+    base = Nll(a["base_sums"], a["counts"].astype(np.int64))
+    made = entry.meta["provenance"]
+    return PplImpacts(base, a["sums"], a["magnitude"], a["gradient"], made, a.get("preview"))
+
+
+def read_bias(entry: Entry) -> BiasImpacts:
+    """The stored form back into numbers."""
+    a, c, m = entry.arrays, entry.config, entry.meta
+    return BiasImpacts(
+        c["measure"],
+        c["axis"],
+        c["split"],
+        c["scorer"],
+        tuple(m["readings"]),
+        a["base"].astype(np.float64),
+        a["ablated"].astype(np.float64),
+        a["codes"].astype(np.int64),
+        tuple(m["groups"]),
+        m["provenance"],
+        blocks=a["blocks"].astype(np.int64) if "blocks" in a else None,
+        exact=a["exact"].astype(bool),
+        estimator=c["estimator"],
+    )
+
+
+# --- rows that are known ---
+
+
+def row_ids(rows: Iterable[Sequence[int]], *more: int) -> np.ndarray:
+    """[n] int64, a hash of each row of token ids (and of whatever else shapes all of them)."""
+    digests = (hashlib.sha256(repr((list(map(int, row)), more)).encode()).digest()[:8] for row in rows)
+    return np.frombuffer(b"".join(digests), dtype=np.int64)
+
+
+class KnownRows:
+    """Rows of earlier runs by head and row hash; of several the first stays.
+
+    Values of a row are an array of any one shape, such as [R] readings or [blocks] sums.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[int, dict[int, np.ndarray]] = {}
+
+    def add(self, flat: int, ids: Iterable[int], values: Iterable[np.ndarray]) -> None:
+        """Take over rows of one head (-1: of the whole model)."""
+        kept = self._rows.setdefault(flat, {})
+        for row, value in zip(ids, values, strict=True):
+            kept.setdefault(int(row), value)
+
+    def get(self, flat: int, ids: Iterable[int]) -> list[np.ndarray | None]:
+        """For each row its values, None where they are not known."""
+        kept = self._rows.get(flat, {})
+        return [kept.get(int(row)) for row in ids]
+
+
+def known_toxicity(store: Store, key: dict[str, Any]) -> KnownRows:
+    """Rows of all stored scores that differ from `key` in their prompts and estimator only, but for first-order rows."""
+    known = KnownRows()
+    for entry in _like(store, key, {"estimator", "prompts", "rows", "axis", "split"}):
+        arrays = entry.arrays
+        if "rows" not in arrays:
+            continue
+        known.add(-1, arrays["rows"], arrays["base"].T)
+        for flat in np.flatnonzero(arrays["exact"]):
+            known.add(int(flat), arrays["rows"], arrays["ablated"][flat].T)
+    return known
+
+
+def known_nll(store: Store, key: dict[str, Any]) -> KnownRows:
+    """Rows of all stored exact scores of the same model on any text."""
+    known = KnownRows()
+    for entry in _like(store, key, {"text", "tokens", "skip", "window", "stride"}):
+        arrays = entry.arrays
+        if "rows" not in arrays:
+            continue
+        cuts = np.cumsum(arrays["row_blocks"])[:-1]
+        known.add(-1, arrays["rows"], np.split(arrays["base_sums"], cuts))
+        for flat, sums in enumerate(arrays["sums"]):
+            known.add(flat, arrays["rows"], np.split(sums, cuts))
+    return known
+
+
+def _like(store: Store, key: dict[str, Any], free: set[str]) -> Iterable[Entry]:
+    wanted = {name: value for name, value in key.items() if name not in free}
+    for entry in store.entries(KIND):
+        if {name: value for name, value in entry.config.items() if name not in free} == wanted:
+            try:
+                _ = entry.arrays
+            except (InputError, OSError):  # damaged or gone: done without
+                continue
+            yield entry
