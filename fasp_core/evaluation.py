@@ -15,8 +15,9 @@ import pandas as pd
 from fasp_core import bias
 from fasp_core.bias import Change, GapStats
 from fasp_core.impacts.entries import ppl_key
+from fasp_core.live import Desk
 from fasp_core.masks import PruneSet, masked
-from fasp_core.measures import BiasConfig, Report, SampledMeter, meter, result_key
+from fasp_core.measures import BiasConfig, ExpectedMeter, Report, SampledMeter, meter, result_key
 from fasp_core.models import LanguageModel
 from fasp_core.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change
 from fasp_core.provenance import provenance
@@ -44,6 +45,7 @@ class Toxicity:
     values : [R, n].
     texts, groups : [n] the prompts and their groups.
     continuations : for the sampled measure, the texts of each prompt; else empty.
+    blocks : [n] the block of each prompt, see `fasp_core.prompts.PromptSet`; empty if they are in none.
     """
 
     readings: tuple[str, ...]
@@ -52,6 +54,7 @@ class Toxicity:
     groups: tuple[str, ...]
     continuations: tuple[tuple[str, ...], ...]
     provenance: dict[str, Any]
+    blocks: tuple[int, ...] = ()
 
     def row(self, reading: str) -> np.ndarray:
         """[n] values of one reading."""
@@ -147,9 +150,17 @@ class Evaluation:
 
 
 def evaluate(
-    lm: LanguageModel, prune_set: PruneSet, config: EvalConfig, store: Store, progress: Report | None = None
+    lm: LanguageModel,
+    prune_set: PruneSet,
+    config: EvalConfig,
+    store: Store,
+    progress: Report | None = None,
+    desk: Desk | None = None,
 ) -> Evaluation:
     """Measure the unpruned and the pruned model and compare them.
+
+    With a desk, perplexity and expected toxicity resume from its latest measurement, and the pruned model's is the one
+    that stays there.
 
     Raises
     ------
@@ -169,21 +180,22 @@ def evaluate(
                 progress(i + done / max(total, 1), len(steps), f"{label}: {text}")
 
         if what == "perplexity":
-            results.append(perplexity_of(lm, subject, config.text, store, inner))
+            results.append(perplexity_of(lm, subject, config.text, store, inner, desk))
         else:
-            results.append(toxicity_of(lm, subject, config.bias, store, inner))
+            results.append(toxicity_of(lm, subject, config.bias, store, inner, desk))
     if progress is not None:
         progress(len(steps), len(steps), "done")
     (base_nll, _), base_tox, (nll, made), tox = results
     readings = {}
+    groups, blocks = base_tox.groups, base_tox.blocks or None
     for name in base_tox.readings:
         before, after = base_tox.row(name), tox.row(name)
         readings[name] = Reading(
             name,
-            bias.gap_stats(before, base_tox.groups),
-            bias.gap_stats(after, base_tox.groups),
-            bias.paired_gap_change(before, after, base_tox.groups),
-            bias.paired_mean_change(before, after, base_tox.groups),
+            bias.gap_stats(before, groups, blocks=blocks),
+            bias.gap_stats(after, groups, blocks=blocks),
+            bias.paired_gap_change(before, after, groups, blocks=blocks),
+            bias.paired_mean_change(before, after, groups, blocks=blocks),
         )
     return Evaluation(
         prune_set,
@@ -200,7 +212,12 @@ def evaluate(
 
 
 def perplexity_of(
-    lm: LanguageModel, prune_set: PruneSet, text: TextConfig, store: Store, progress: Report | None = None
+    lm: LanguageModel,
+    prune_set: PruneSet,
+    text: TextConfig,
+    store: Store,
+    progress: Report | None = None,
+    desk: Desk | None = None,
 ) -> tuple[Nll, dict[str, Any]]:
     """NLL of the text with a set of heads removed, and its provenance; stored."""
     key = {**ppl_key(text, lm.weights_id, lm.spec.dtype), "score": "", "heads": prune_set.format()}
@@ -208,8 +225,11 @@ def perplexity_of(
     def work() -> Any:
         started = time.monotonic()
         windows = token_windows(lm, text)
-        with masked(lm, prune_set):
-            nll = measure_nll(lm, windows, progress)
+        if desk is not None:
+            nll = desk.nll(windows, prune_set, progress)
+        else:
+            with masked(lm, prune_set):
+                nll = measure_nll(lm, windows, progress)
         return {
             "arrays": {"sums": nll.sums, "counts": nll.counts.astype(np.int32)},
             "meta": {"provenance": provenance(lm, time.monotonic() - started)},
@@ -221,7 +241,12 @@ def perplexity_of(
 
 
 def toxicity_of(
-    lm: LanguageModel, prune_set: PruneSet, config: BiasConfig, store: Store, progress: Report | None = None
+    lm: LanguageModel,
+    prune_set: PruneSet,
+    config: BiasConfig,
+    store: Store,
+    progress: Report | None = None,
+    desk: Desk | None = None,
 ) -> Toxicity:
     """Toxicity of every prompt with a set of heads removed; stored."""
     key = {**result_key(config, lm.weights_id, lm.spec.dtype), "heads": prune_set.format()}
@@ -229,8 +254,11 @@ def toxicity_of(
     def work() -> Any:
         started = time.monotonic()
         gauge = meter(lm, config, store)
-        with masked(lm, prune_set):
-            values = gauge.measure(progress)
+        if desk is not None and isinstance(gauge, ExpectedMeter):
+            values = desk.expected(gauge, prune_set, progress)
+        else:
+            with masked(lm, prune_set):
+                values = gauge.measure(progress)
         tables = {}
         if isinstance(gauge, SampledMeter):
             tables["continuations"] = pd.DataFrame(gauge.texts).rename(columns=str)
@@ -255,6 +283,7 @@ def _read(entry: Entry, config: BiasConfig) -> Toxicity:
         prompts.groups,
         texts,
         entry.meta["provenance"],
+        prompts.blocks,
     )
 
 

@@ -85,38 +85,38 @@ def sample_ids(
 
     A batch ends when each of its rows has a token of `stop`; what follows such a token is to be ignored.
     """
-    out: list[list[list[int]]] = [[[] for _ in range(config.samples)] for _ in prompts]
-    jobs = [  # (ids [T], prompt index, sample index), equal lengths side by side
-        [(pack.ids[r], int(i), s) for r, i in enumerate(pack.prompts) for s in range(config.samples)]
-        for pack in pack_equal(encode(lm, prompts))
-    ]
-    total, done = sum(map(len, jobs)), 0
-    for group in jobs:
-        for start in range(0, len(group), rows):
-            part = group[start : start + rows]
-            names = [f"{config.seed}|{s}|{prompts[i]}" for _, i, s in part]
-            tokens = _continue(lm, torch.stack([ids for ids, _, _ in part]), names, config, stop)
-            for (_, i, s), row in zip(part, tokens.tolist(), strict=True):
-                out[i][s] = row
-            done += len(part)
+    out: list[list[list[int]]] = [[] for _ in prompts]
+    done, total = 0, len(prompts) * config.samples
+    size = max(1, rows // config.samples)
+    for group in pack_equal(encode(lm, prompts)):  # equal lengths side by side
+        for start in range(0, len(group.ids), size):
+            members = [int(i) for i in group.prompts[start : start + size]]
+            tokens = _continue(lm, group.ids[start : start + size], [prompts[i] for i in members], config, stop)
+            for i, block in zip(members, tokens.view(len(members), config.samples, -1).tolist(), strict=True):
+                out[i] = block
+            done += len(members) * config.samples
             if progress is not None:
                 progress(done, total, "sampling continuations")
     return out
 
 
 def _continue(
-    lm: LanguageModel, ids: Tensor, names: list[str], config: GenerationConfig, stop: frozenset[int]
+    lm: LanguageModel, ids: Tensor, prompts: Sequence[str], config: GenerationConfig, stop: frozenset[int]
 ) -> Tensor:
-    """[rows, steps] sampled token ids; rows that have ended go on, and are cut by the caller."""
+    """[prompts * samples, steps] sampled token ids; rows that have ended go on, and are cut by the caller."""
     cache = None
     step_ids = ids.to(lm.device)
-    ended = torch.zeros(len(ids), dtype=torch.bool)
+    names = [f"{config.seed}|{s}|{prompt}" for prompt in prompts for s in range(config.samples)]
+    ended = torch.zeros(len(names), dtype=torch.bool)
     chosen = []
     with lm.lock:
         for step in range(config.tokens):
             out = lm.model.base_model(step_ids, past_key_values=cache, use_cache=True)
-            cache = out.past_key_values
-            logits = lm.logits(out.last_hidden_state[:, -1]) / config.temperature
+            hidden, cache = out.last_hidden_state[:, -1], out.past_key_values
+            if step == 0 and config.samples > 1:  # a prompt is run once, whatever is drawn after it
+                cache.batch_repeat_interleave(config.samples)
+                hidden = hidden.repeat_interleave(config.samples, 0)
+            logits = lm.logits(hidden) / config.temperature
             noise = gumbel([f"{name}|{step}" for name in names], logits.shape[-1])
             token = (logits + noise.to(logits.device)).argmax(-1).cpu()
             chosen.append(token)

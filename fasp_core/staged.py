@@ -10,8 +10,7 @@ there is no code per architecture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +18,52 @@ from torch import Tensor, nn
 
 from fasp_core.models import LanguageModel
 from fasp_core.packing import Pack
+
+Visit = Callable[[int, Tensor], None]  # (layer, input of its block), at last (L, final hidden states): [rows, T, D]
+
+
+class Course:
+    """The way of a pack of token rows through the blocks, recorded from a whole pass under whatever masks are on.
+
+    `visit` is called in that pass with the input of each block before it runs, and with the final hidden states.
+    """
+
+    def __init__(self, lm: LanguageModel, inputs: Tensor | Pack, visit: Visit) -> None:
+        self.lm = lm
+        self._calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+        def record(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            kwargs = dict(kwargs)
+            hidden = args[0] if args else kwargs.pop("hidden_states")
+            visit(len(self._calls), hidden)
+            self._calls.append((args[1:], kwargs))
+
+        with lm.lock:
+            handles = [b.register_forward_pre_hook(record, with_kwargs=True) for b in lm.blocks]
+            try:
+                final = _run(lm, inputs)
+            finally:
+                for handle in handles:
+                    handle.remove()
+            visit(lm.n_layers, final)
+
+    def block(self, layer: int, hidden: Tensor) -> Tensor:
+        """[rows, T, D]: one block's output."""
+        args, kwargs = self._calls[layer]
+        out: Any = self.lm.blocks[layer](hidden, *args, **kwargs)
+        hidden = out[0] if isinstance(out, tuple) else out  # some blocks return their attention as well
+        return hidden
+
+    def rest(self, layer: int, hidden: Tensor, visit: Visit = lambda layer, hidden: None) -> Tensor:
+        """[rows, T, D]: from the input of block `layer` to the end, under whatever masks are on."""
+        with self.lm.lock:
+            for at in range(layer, self.lm.n_layers):
+                visit(at, hidden)
+                hidden = self.block(at, hidden)
+            for module in self.lm.architecture.tail_modules(self.lm.model):
+                hidden = module(hidden)
+            visit(self.lm.n_layers, hidden)
+        return hidden
 
 
 class Staged:
@@ -33,48 +78,24 @@ class Staged:
     def __init__(self, lm: LanguageModel, inputs: Tensor | Pack) -> None:
         self.lm = lm
         self.layer = 0
-        self._calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        with lm.lock, self._recording():
-            self.base: Tensor = _run(lm, inputs)
-        self.hidden = self._first
+        ends: dict[int, Tensor] = {}
 
-    @contextmanager
-    def _recording(self) -> Iterator[None]:
-        def record(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            kwargs = dict(kwargs)
-            hidden = args[0] if args else kwargs.pop("hidden_states")
-            if not self._calls:
-                self._first: Tensor = hidden
-            self._calls.append((args[1:], kwargs))
+        def visit(layer: int, hidden: Tensor) -> None:
+            if layer in (0, lm.n_layers):
+                ends[layer] = hidden
 
-        handles = [b.register_forward_pre_hook(record, with_kwargs=True) for b in self.lm.blocks]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _block(self, layer: int, hidden: Tensor) -> Tensor:
-        args, kwargs = self._calls[layer]
-        out: Any = self.lm.blocks[layer](hidden, *args, **kwargs)
-        hidden = out[0] if isinstance(out, tuple) else out  # some blocks return their attention as well
-        return hidden
+        self._course = Course(lm, inputs, visit)
+        self.hidden, self.base = ends[0], ends[lm.n_layers]
 
     def advance(self) -> None:
         """Move the base pass on to the next block's input."""
         with self.lm.lock:
-            self.hidden = self._block(self.layer, self.hidden)
+            self.hidden = self._course.block(self.layer, self.hidden)
         self.layer += 1
 
     def rest(self) -> Tensor:
         """[rows, T, D]: run from the held block to the end, under whatever masks are on."""
-        with self.lm.lock:
-            hidden = self.hidden
-            for layer in range(self.layer, self.lm.n_layers):
-                hidden = self._block(layer, hidden)
-            for module in self.lm.architecture.tail_modules(self.lm.model):
-                hidden = module(hidden)
-        return hidden
+        return self._course.rest(self.layer, self.hidden)
 
 
 def _run(lm: LanguageModel, inputs: Tensor | Pack) -> Tensor:

@@ -232,7 +232,7 @@ def fresh_after(lm_or_tokenizer: LanguageModel | PreTrainedTokenizerBase) -> NDA
     InputError
         The tokenizer does not mark where words begin.
     """
-    tokenizer = getattr(lm_or_tokenizer, "tokenizer", lm_or_tokenizer)
+    tokenizer: Any = getattr(lm_or_tokenizer, "tokenizer", lm_or_tokenizer)
     texts, _ = _texts(tokenizer)
     fresh = np.zeros(_vocab_size(lm_or_tokenizer), dtype=bool)
     for i, text in texts.items():
@@ -247,8 +247,8 @@ def is_fresh(lm_or_tokenizer: LanguageModel | PreTrainedTokenizerBase, token_id:
 
 
 def _vocab_size(lm_or_tokenizer: Any) -> int:
-    tokenizer = getattr(lm_or_tokenizer, "tokenizer", lm_or_tokenizer)
-    model = getattr(lm_or_tokenizer, "model", None)
+    tokenizer: Any = getattr(lm_or_tokenizer, "tokenizer", lm_or_tokenizer)
+    model: Any = getattr(lm_or_tokenizer, "model", None)
     rows = model.get_output_embeddings().weight.shape[0] if hasattr(model, "get_output_embeddings") else 0
     return max(rows, len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=-1))
 

@@ -23,7 +23,7 @@ from fasp_core.store import Entry, Store
 from fasp_core.text import TextConfig, file_stamp, used_text
 
 KIND = "scores"
-PREVIEW_TEXT = TextConfig(tokens=1024)  # enough for a first picture
+PREVIEW_TEXT = TextConfig(tokens=1024, window=128, stride=128)  # enough for a first picture
 ESTIMATORS = ("exact", "refined", "first-order", "replay")
 
 
@@ -77,16 +77,16 @@ def filling(
 
     None until there is a preview of both impacts. Never loads a model.
     """
-    ppl_entry = store.load(KIND, ppl_key(text, weights_id, dtype))
-    preview = store.load(KIND, ppl_key(PREVIEW_TEXT, weights_id, dtype, "preview"))
     first = store.load(KIND, bias_key(config, weights_id, dtype, "first-order"))
-    if first is None or (ppl_entry or preview) is None:
+    if first is None:
+        return None
+    if (entry := store.load(KIND, ppl_key(text, weights_id, dtype))) is not None:
+        ppl = read_ppl(entry)
+    elif (entry := store.load(KIND, ppl_key(PREVIEW_TEXT, weights_id, dtype, "preview"))) is not None:
+        ppl = _filled_ppl(read_ppl(entry), _parts(store, ppl_key(text, weights_id, dtype)))
+    else:
         return None
     toxicity = read_bias(first)
-    if ppl_entry is not None:
-        ppl = read_ppl(ppl_entry)
-    else:
-        ppl = _filled_ppl(read_ppl(preview), _parts(store, ppl_key(text, weights_id, dtype)))
     rows = _parts(store, bias_key(config, weights_id, dtype, "exact"))
     rows |= _parts(store, bias_key(config, weights_id, dtype, "refined"))
     ablated, exact = toxicity.ablated.copy(), np.zeros(len(toxicity.ablated), dtype=bool)

@@ -43,7 +43,7 @@ def ppl_preview(lm: LanguageModel, text: TextConfig, store: Store, progress: Rep
         started = time.monotonic()
         windows = token_windows(lm, text)
         base = measure_nll(lm, windows)
-        found = gauss_newton(lm, windows, progress=progress)
+        found = gauss_newton(lm, windows, progress=progress, rows=4, draws=2)
         return {
             "arrays": {
                 "base_sums": base.sums,

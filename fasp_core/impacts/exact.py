@@ -54,9 +54,12 @@ def ppl_impacts(lm: LanguageModel, text: TextConfig, store: Store, progress: Rep
         ids = np.concatenate([row_ids([row.tolist()], first) for row, first in rows])
 
         def compute(heads: list[int], missing: list[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
-            batches = [missing[i : i + 2] for i in range(0, len(missing), 2)]  # two windows keep a processor busy
-            if len({len(rows[i][0]) for i in missing}) > 1:
-                batches = [[i] for i in missing]
+            batches: list[list[int]] = []
+            for i in missing:  # two windows of a length at a time keep a processor busy
+                if batches and len(batches[-1]) < 2 and len(rows[batches[-1][0]][0]) == len(rows[i][0]):
+                    batches[-1].append(i)
+                else:
+                    batches.append([i])
             tokens = [torch.stack([rows[i][0] for i in batch]) for batch in batches]
             firsts = [np.array([rows[i][1] for i in batch]) for batch in batches]
 

@@ -24,8 +24,8 @@ from fasp_core.perplexity import CHUNK
 def gated_hidden(lm: LanguageModel, ids: Tensor) -> tuple[Tensor, Tensor]:
     """Gates [rows, L, H] of ones, and final hidden states [rows, T, D] that are differentiable in them.
 
-    The graph holds the activations of every block: some 20 to 40 numbers a layer, token and hidden unit, and less
-    below the first gate. It is freed by the last backward pass, which touches no hook and so needs no lock.
+    The graph holds the activations of every block, so memory grows with rows * T * L. It is freed by the last
+    backward pass, which touches no hook and so needs no lock.
     """
     gates = torch.ones(len(ids), lm.n_layers, lm.n_heads, device=lm.device, requires_grad=True)
     with gated(lm, gates):
@@ -39,7 +39,7 @@ def functional_gradients(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What removing each head does, to first order, to any differentiable readings of the final hidden states.
 
-    One forward pass and one backward pass a reading. Memory: see `gated_hidden`; it grows with rows * T.
+    One forward pass and one backward pass a reading. Memory: see `gated_hidden`.
 
     Parameters
     ----------

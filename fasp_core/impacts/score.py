@@ -156,7 +156,7 @@ def score_until(
         left = 60 * max_minutes - (clock() - began)
         if not open_readings:
             end = ""
-        elif len(more.prompts()) < 1.5 * last.prompts:
+        elif len(more.prompts()) <= last.prompts:
             end = f"all {last.prompts} prompts of this side are used"
         elif left < last.seconds:
             end = f"{max_minutes:g} minutes do not suffice for twice as many"

@@ -23,6 +23,7 @@ from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
 from fasp_core.impacts import entries, score
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.jobs import Job, Lanes, Progress
+from fasp_core.live import Desk
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig, scorer_for
 from fasp_core.models import LanguageModel, ModelSpec
@@ -45,7 +46,7 @@ class Facts:
 
 
 _lanes = Lanes()
-_shelf: OrderedDict[ModelSpec, LanguageModel] = OrderedDict()
+_shelf: OrderedDict[ModelSpec, Desk] = OrderedDict()
 _facts: dict[ModelSpec, Facts] = {}  # of every model that was ever loaded: small, and outlives the shelf
 _shelf_lock = threading.Lock()
 _tables: OrderedDict[Hashable, ImpactTable] = OrderedDict()
@@ -59,9 +60,15 @@ def store() -> Store:
 
 def model(spec: ModelSpec) -> LanguageModel:
     """The loaded model; at most `KEEP_MODELS` stay in memory. Call it from a job: loading takes seconds."""
+    return desk(spec).lm
+
+
+def desk(spec: ModelSpec) -> Desk:
+    """The loaded model with what is kept of its latest measurements."""
     with _shelf_lock:
         if spec not in _shelf:
-            lm = _shelf[spec] = models.load(spec)
+            lm = models.load(spec)
+            _shelf[spec] = Desk(lm)
             _facts[spec] = Facts(lm.weights_id, lm.n_layers, lm.n_heads)
         _shelf.move_to_end(spec)
         while len(_shelf) > KEEP_MODELS:
@@ -91,7 +98,8 @@ def measure_job(spec: ModelSpec, prune_set: PruneSet, config: EvalConfig, owner:
 
     def work(progress: Progress) -> Evaluation:
         progress(0, 1, "loading the model")
-        return evaluate(model(spec), prune_set, config, store(), progress)
+        at = desk(spec)
+        return evaluate(at.lm, prune_set, config, store(), progress, at)
 
     return _lanes.get(_lane(spec)).submit((spec, prune_set, config), work, owner)
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from fasp_core import bias, evaluation, models
-from fasp_core.impacts import exact
+from fasp_core.impacts import entries, score
 from fasp_core.impacts.table import BiasImpacts, ImpactTable, PplImpacts
 from fasp_core.jobs import Job, Lane, Lanes
 from fasp_core.masks import PruneSet
@@ -99,7 +99,8 @@ class Studio:
         monkeypatch.setattr(engine, "_facts", {})
         monkeypatch.setattr(engine, "_tables", OrderedDict())
         monkeypatch.setattr(models, "load", self.load)
-        monkeypatch.setattr(exact, "score", self.score)
+        monkeypatch.setattr(score, "score", self.score)
+        monkeypatch.setattr(score, "preview", lambda *_: None)
         monkeypatch.setattr(evaluation, "perplexity_of", self.perplexity_of)
         monkeypatch.setattr(evaluation, "toxicity_of", self.toxicity_of)
 
@@ -130,8 +131,8 @@ class Studio:
         shape = {"n_layers": lm.n_layers, "n_heads": lm.n_heads, "provenance": MADE}
         p, b = table.ppl, table.bias
         self.store.save(
-            exact.KIND,
-            exact.ppl_key(engine.SCORE_TEXT, lm.weights_id, "float32"),
+            entries.KIND,
+            entries.ppl_key(engine.SCORE_TEXT, lm.weights_id, "float32"),
             arrays={
                 "base_sums": p.base.sums,
                 "counts": p.base.counts,
@@ -142,18 +143,20 @@ class Studio:
             meta=shape,
         )
         self.store.save(
-            exact.KIND,
-            exact.bias_key(config, lm.weights_id, "float32"),
-            arrays={"base": b.base, "ablated": b.ablated, "codes": b.codes},
+            entries.KIND,
+            entries.bias_key(config, lm.weights_id, "float32"),
+            arrays={"base": b.base, "ablated": b.ablated, "codes": b.codes, "exact": np.ones(len(b.ablated), np.uint8)},
             meta={**shape, "groups": b.groups, "readings": b.readings},
         )
         return table
 
-    def score(self, lm: Any, text: TextConfig, config: BiasConfig, store: Store, progress: Report) -> ImpactTable:
-        """In place of `exact.score`."""
+    def score(
+        self, lm: Any, text: TextConfig, config: BiasConfig, store: Store, progress: Report, _estimator: str
+    ) -> ImpactTable:
+        """In place of `score.score`."""
         self._run(progress)
         self.add_scores(config.axis, lm.name)
-        found = exact.find(text, config, lm.weights_id, lm.spec.dtype, lm.name, store)
+        found = entries.find(text, config, lm.weights_id, lm.spec.dtype, lm.name, store)
         assert found is not None
         return found
 

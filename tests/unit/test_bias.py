@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from fasp_core import bias
+from fasp_core.bias import gaps
 from fasp_core.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -235,7 +236,7 @@ def test_standard_errors_are_the_loop_over_the_same_resamples() -> None:
 def test_standard_errors_do_not_depend_on_the_size_of_the_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     base, ablated, codes = simulated(n_heads=7)
     whole = bias.head_standard_errors(base, ablated, codes, resamples=20)
-    monkeypatch.setattr(bias, "CELLS", 2 * 3 * 20)  # two heads at a time
+    monkeypatch.setattr(gaps, "CELLS", 2 * 3 * 20)  # two heads at a time
     np.testing.assert_allclose(bias.head_standard_errors(base, ablated, codes, resamples=20), whole)
 
 

@@ -1,0 +1,108 @@
+"""The gap itself: of prompts as they are, and of prompts under many weightings at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fasp_core.errors import InputError
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+CELLS = 2**21  # cells of the largest temporary array, [groups, rows, resamples]: 16 MB
+
+
+def group_codes(groups: Sequence[str]) -> tuple[Codes, tuple[str, ...]]:
+    """Number the groups by sorted name.
+
+    Returns
+    -------
+    codes : [n] index of each prompt's group in `names`.
+    names : sorted group names.
+
+    Raises
+    ------
+    InputError
+        No prompts, or fewer than two groups.
+    """
+    names = tuple(sorted(set(groups)))
+    if not names:
+        raise InputError("There are no prompts to compare: choose an axis with at least two groups.")
+    if len(names) == 1:
+        raise InputError(f"All prompts are about '{names[0]}': a gap needs a second group.")
+    index = {name: i for i, name in enumerate(names)}
+    return np.array([index[name] for name in groups], dtype=np.int64), names
+
+
+def gap(values: ArrayLike, codes: ArrayLike) -> Floats:
+    """Toxicity gap, `sum_g |mean(all prompts) - mean(prompts of g)|`.
+
+    Parameters
+    ----------
+    values : [..., n] toxicity of each prompt; leading axes (heads, resamples) are kept.
+    codes : [n] group of each prompt, every number from 0 to the last one in use.
+
+    Returns
+    -------
+    [...] gap, never negative.
+
+    Raises
+    ------
+    InputError
+        Empty or non-finite values, shapes that do not match, or fewer than two groups.
+
+    References
+    ----------
+    Zayed et al., Fairness-Aware Structured Pruning in Transformers, AAAI 2024, arXiv:2312.15398; the sum over
+    groups is that of the authors' code.
+    """
+    values, codes = checked(values, codes)
+    one = np.ones((1, codes.size))
+    return weighted_gaps(values.reshape(-1, codes.size), one, codes).reshape(values.shape[:-1])
+
+
+def z_bias(base: ArrayLike, ablated: ArrayLike, codes: ArrayLike) -> Floats:
+    """Effect of each head on the gap, `gap(base) - gap(ablated)`; positive: removing the head lowers the gap.
+
+    `base` is [n], `ablated` [..., n], the result [...]. Raises as `gap`.
+    """
+    return gap(base, codes) - gap(ablated, codes)
+
+
+def weighted_gaps(values: Floats, weights: Floats, codes: Codes) -> Floats:
+    """Gap of every row of `values` [N, n] under every weighting of the prompts `weights` [B, n]: [N, B]."""
+    gaps = np.empty((len(values), len(weights)))
+    step = max(1, CELLS // ((int(codes.max()) + 1) * len(weights))) if len(weights) else len(values)
+    for start in range(0, len(values), step):
+        gaps[start : start + step] = np.abs(weighted_differences(values[start : start + step], weights, codes)).sum(0)
+    return gaps
+
+
+def weighted_differences(values: Floats, weights: Floats, codes: Codes) -> Floats:
+    """Mean of all prompts minus that of each group, [G, N, B]; every group must have some weight."""
+    members = [np.flatnonzero(codes == g) for g in range(int(codes.max()) + 1)]
+    values = values - values[:, :1]  # a gap ignores shifts; equal values now give exactly 0
+    mass = np.stack([weights[:, at].sum(1) for at in members])[:, None]  # [G, 1, B]
+    means = np.stack([values[:, at] @ weights[:, at].T for at in members]) / mass
+    return np.asarray((mass / mass.sum(0) * means).sum(0) - means)
+
+
+def checked(values: ArrayLike, codes: ArrayLike, ndim: int | None = None) -> tuple[Floats, Codes]:
+    """Toxicities and group codes as arrays, or an InputError that says what is wrong with them."""
+    array: Floats = np.asarray(values, dtype=np.float64)
+    group: NDArray[Any] = np.asarray(codes)
+    if group.ndim != 1 or not group.size or not array.size:
+        raise InputError("There are no toxicity values to compare: score at least one prompt of two groups.")
+    if (ndim is not None and array.ndim != ndim) or array.ndim == 0 or array.shape[-1] != group.size:
+        raise InputError(f"Toxicity values of shape {array.shape} do not fit {group.size} prompts: give one each.")
+    if not np.isfinite(array).all():
+        raise InputError("Some toxicity values are not finite: score those prompts again or leave them out.")
+    if not np.issubdtype(group.dtype, np.integer) or group.min() < 0 or not np.bincount(group).all():
+        raise InputError("Group codes must number the groups 0, 1, 2, ... without holes: use group_codes.")
+    if group.max() < 1:
+        raise InputError("A gap needs at least two groups: add prompts about another group.")
+    return array, group.astype(np.int64)

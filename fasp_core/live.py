@@ -1,0 +1,170 @@
+"""Measurements that follow a toggle: only the blocks from the lowest changed layer on are run again.
+
+A prune set decides the input of block l by its heads below l alone. So a `Desk` keeps, for the inputs that it was
+asked about, the input of every block with the heads that were off below it, and a new set resumes from the highest
+block whose note says what the new set says. This is exact (the same modules see the same numbers), and nothing has
+to be taken back when a measurement stops half-way: each note still tells the truth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fasp_core.expected import scatter
+from fasp_core.masks import Head, PruneSet, masked
+from fasp_core.measures import ExpectedMeter, Report
+from fasp_core.models import LanguageModel
+from fasp_core.packing import Pack
+from fasp_core.perplexity import Nll, block_sums, token_nll
+from fasp_core.staged import Course
+from fasp_core.text import TokenWindows
+
+T = TypeVar("T")
+BUDGET = 512 * 2**20  # bytes
+
+
+@dataclass(eq=False)
+class _Kept:
+    """Of one batch: its way through the blocks, and by layer the heads off below it and the input of its block."""
+
+    course: Course | None = None
+    states: dict[int, tuple[frozenset[Head], Tensor]] = field(default_factory=dict)
+
+    def start(self, prune_set: PruneSet) -> int:
+        """The highest layer whose input is there for this set; 0 if a whole pass is needed."""
+        if self.course is None:  # its pass was stopped, or nothing is kept
+            return 0
+        return max(layer for layer, (below, _) in self.states.items() if below == _below(prune_set, layer))
+
+
+@dataclass(eq=False)
+class _Group:
+    """Batches that are measured together, with every `stride`-th layer kept; 0 keeps none."""
+
+    stride: int
+    size: int  # bytes, at most
+    batches: list[_Kept]
+
+
+class Desk:
+    """A model, and what is kept of the latest measurements of it. The model's lock guards both.
+
+    Parameters
+    ----------
+    budget : bytes that may be kept. A group of inputs gets half of it at most, as text and prompts are measured in
+        turn; where its layers do not all fit, every k-th is kept. The least recently used group goes first.
+    """
+
+    def __init__(self, lm: LanguageModel, budget: int = BUDGET) -> None:
+        self.lm = lm
+        self.budget = budget
+        self._groups: OrderedDict[bytes, _Group] = OrderedDict()
+
+    @torch.no_grad()
+    def measure(
+        self,
+        inputs: Sequence[Tensor | Pack],
+        prune_set: PruneSet,
+        read: Callable[[int, Tensor], T],
+        progress: Report | None = None,
+    ) -> list[T]:
+        """`read(i, final hidden states [rows, T, D])` of every batch i with a set of heads removed.
+
+        `progress` is called between blocks; what it raises stops the measurement.
+
+        Raises
+        ------
+        InputError
+            A head is not in the model.
+        """
+        out: list[T] = []
+        with masked(self.lm, prune_set):
+            group = self._group(inputs)
+            starts = [kept.start(prune_set) for kept in group.batches]
+            done, total = 0, sum(self.lm.n_layers + 1 - start for start in starts)
+            hidden: Tensor
+            for i, (batch, kept, start) in enumerate(zip(inputs, group.batches, starts, strict=True)):
+
+                def visit(layer: int, state: Tensor, i: int = i, kept: _Kept = kept, start: int = start) -> None:
+                    nonlocal done, hidden
+                    hidden = state
+                    if group.stride and layer < self.lm.n_layers and layer % group.stride == 0:
+                        kept.states[layer] = _below(prune_set, layer), state
+                    if progress is not None:
+                        progress(done, total, f"part {i + 1} of {len(inputs)}, from layer {start} on")
+                    done += 1
+
+                if kept.course is not None:
+                    kept.course.rest(start, kept.states[start][1], visit)
+                else:
+                    course = Course(self.lm, batch, visit)
+                    kept.course = course if group.stride else None
+                out.append(read(i, hidden))
+            if progress is not None:
+                progress(total, total, "done")
+        return out
+
+    def nll(self, windows: TokenWindows, prune_set: PruneSet, progress: Report | None = None) -> Nll:
+        """NLL of a text with a set of heads removed."""
+        rows = [(ids[i : i + 1], first[i : i + 1]) for ids, first in windows.batches for i in range(len(ids))]
+        inputs = [ids for ids, _ in rows]
+
+        def read(i: int, hidden: Tensor) -> tuple[np.ndarray, np.ndarray]:
+            return block_sums(token_nll(self.lm, hidden, inputs[i]), rows[i][1])
+
+        sums, counts = zip(*self.measure(inputs, prune_set, read, progress), strict=True)
+        return Nll(np.concatenate(sums), np.concatenate(counts))
+
+    def expected(self, gauge: ExpectedMeter, prune_set: PruneSet, progress: Report | None = None) -> np.ndarray:
+        """[2, n] expected toxicity of each prompt with a set of heads removed, in both readings."""
+        packs = gauge.packs
+        return scatter(packs, self.measure(packs, prune_set, lambda i, h: gauge.read(packs[i], h), progress))
+
+    def _group(self, inputs: Sequence[Tensor | Pack]) -> _Group:
+        """What is kept of these inputs; others give way if need be."""
+        name = _digest(inputs)
+        if name not in self._groups:
+            self._groups[name] = self._plan(inputs)
+        self._groups.move_to_end(name)
+        while sum(group.size for group in self._groups.values()) > self.budget:
+            self._groups.popitem(last=False)
+        return self._groups[name]
+
+    def _plan(self, inputs: Sequence[Tensor | Pack]) -> _Group:
+        shapes = [_ids(batch).shape for batch in inputs]
+        item = self.lm.model.dtype.itemsize
+        layer = item * self.lm.model.config.hidden_size * sum(rows * length for rows, length in shapes)
+        masks = item * sum(rows * length**2 for rows, length in shapes)
+        for stride in range(1, self.lm.n_layers + 1):
+            size = masks + layer * len(range(0, self.lm.n_layers, stride))
+            if size <= self.budget / 2:
+                return _Group(stride, size, [_Kept() for _ in inputs])
+        return _Group(0, 0, [_Kept() for _ in inputs])
+
+
+def _below(prune_set: PruneSet, layer: int) -> frozenset[Head]:
+    return frozenset(head for head in prune_set.heads if head[0] < layer)
+
+
+def _ids(batch: Tensor | Pack) -> Tensor:
+    return batch.ids if isinstance(batch, Pack) else batch
+
+
+def _digest(inputs: Sequence[Tensor | Pack]) -> bytes:
+    """Tells inputs apart by what the model is called with."""
+    found = hashlib.sha256()
+    for batch in inputs:
+        ids, parents = _ids(batch), batch.parents if isinstance(batch, Pack) else None
+        found.update(f"{tuple(ids.shape)} {parents is None}".encode())
+        found.update(ids.cpu().numpy().tobytes())
+        if parents is not None:
+            found.update(parents.tobytes())
+    return found.digest()
