@@ -77,7 +77,8 @@ def run(
     for flat, where in zip(picked, slices, strict=True):  # all ways in turn: drift of the machine meets all
         if len(where):
             with first.lap():
-                first_order_rows(lm, Gauge(gauge.config, gauge.worth, [by_length[i] for i in where]))
+                rows = Gauge(gauge.config, gauge.worth, [by_length[i] for i in where])
+                first_order_rows(lm, rows)  # type: ignore[arg-type]  # as much of a meter as it reads
         with masked(lm, PruneSet.from_flat([flat], lm.n_heads)):
             with plain.lap():
                 measure_expected(lm, packs, gauge.worth)
@@ -146,7 +147,7 @@ def _search(
             new = [i for i, t in enumerate(texts) if t not in known]
             if new:
                 rows = Gauge(gauge.config, gauge.worth, [gauge.rows[i] for i in new])
-                base, ablated = first_order_rows(lm, rows)
+                base, ablated = first_order_rows(lm, rows)  # type: ignore[arg-type]
                 known |= {texts[i]: (base[:, j], ablated[..., j]) for j, i in enumerate(new)}
             impacts = _impacts(gauge, [known[t] for t in texts])
             reliability = {r: impacts.reliability(r, free).whole for r in impacts.readings}

@@ -35,7 +35,7 @@ FLOOR = 2**20  # bytes: below, memory is the allocator's affair
 class Size:
     """A model and what it is run on. `length` is of each prompt, `tokens` of the text, in windows of 128."""
 
-    layers: int = 4
+    layers: int = 8
     heads: int = 8
     hidden: int = 128
     prompts: int = 64
@@ -45,7 +45,7 @@ class Size:
 
 AXES: dict[str, dict[str, Sequence[int]]] = {  # job -> what is varied
     "exact_ppl": {"layers": (2, 4, 8, 16), "heads": (2, 4, 8, 16), "tokens": (128, 256, 512, 1024)},
-    "exact_bias": {"prompts": (16, 32, 64, 128)},
+    "exact_bias": {"prompts": (32, 64, 128, 256)},
     "first_order": {
         "layers": (2, 4, 8, 16),
         "heads": (2, 4, 8, 16),

@@ -203,9 +203,12 @@ def score(
     with working() as progress:
         from fasp_core import models as m
         from fasp_core.impacts import entries
-        from fasp_core.impacts.score import score as score_once
-        from fasp_core.impacts.score import score_until
+        from fasp_core.impacts import score as scoring
         from fasp_core.store import Store
+
+        scoring.check(estimator, measure)
+        if until_reliability is not None:
+            scoring.check_search(until_reliability, max_minutes)
 
         spec = _spec(model, dtype, device)
         reading = _bias(axis, split, n_prompts, seed, measure, scorer, label, scored, samples, length, steps)
@@ -214,13 +217,13 @@ def score(
         search = None
         if until_reliability is not None:
             lm = _load(spec, cache)
-            impacts, search = score_until(
+            impacts, search = scoring.score_until(
                 lm, where, reading, store, until_reliability, max_minutes, progress, estimator
             )
             reading = replace(reading, n_prompts=search.rounds[-1].prompts)
         else:
             found = entries.load(where, reading, known, dtype, model, store, estimator) if known else None
-            impacts = found or score_once(_load(spec, cache), where, reading, store, progress, estimator)
+            impacts = found or scoring.score(_load(spec, cache), where, reading, store, progress, estimator)
         about = files.describe_scores(impacts, reading, where, search)
         document = {**about, "files": files.write_scores(impacts, about, out)}
 

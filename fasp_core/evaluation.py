@@ -255,7 +255,7 @@ def toxicity_of(
         started = time.monotonic()
         gauge = meter(lm, config, store)
         if desk is not None and isinstance(gauge, ExpectedMeter):
-            values = desk.expected(gauge, prune_set, progress)
+            values = desk.expected(gauge.packs, gauge.worth, prune_set, progress)
         else:
             with masked(lm, prune_set):
                 values = gauge.measure(progress)

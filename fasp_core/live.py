@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fasp_core.expected import scatter
+from fasp_core.expected import Worth, read_expected, scatter
 from fasp_core.masks import Head, PruneSet, masked
-from fasp_core.measures import ExpectedMeter, Report
 from fasp_core.models import LanguageModel
 from fasp_core.packing import Pack
 from fasp_core.perplexity import Nll, block_sums, token_nll
 from fasp_core.staged import Course
 from fasp_core.text import TokenWindows
 
+Report = Callable[[float, float, str], None]  # (done, total, what is going on)
 T = TypeVar("T")
 BUDGET = 512 * 2**20  # bytes
 
@@ -123,10 +123,15 @@ class Desk:
         sums, counts = zip(*self.measure(inputs, prune_set, read, progress), strict=True)
         return Nll(np.concatenate(sums), np.concatenate(counts))
 
-    def expected(self, gauge: ExpectedMeter, prune_set: PruneSet, progress: Report | None = None) -> np.ndarray:
-        """[2, n] expected toxicity of each prompt with a set of heads removed, in both readings."""
-        packs = gauge.packs
-        return scatter(packs, self.measure(packs, prune_set, lambda i, h: gauge.read(packs[i], h), progress))
+    def expected(
+        self, packs: Sequence[Pack], worth: Worth, prune_set: PruneSet, progress: Report | None = None
+    ) -> np.ndarray:
+        """[R, n] expected toxicity of each prompt with a set of heads removed, in every reading."""
+
+        def read(i: int, hidden: Tensor) -> np.ndarray:
+            return read_expected(self.lm, hidden, packs[i], worth)
+
+        return scatter(packs, self.measure(packs, prune_set, read, progress))
 
     def _group(self, inputs: Sequence[Tensor | Pack]) -> _Group:
         """What is kept of these inputs; others give way if need be."""

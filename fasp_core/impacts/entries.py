@@ -176,7 +176,7 @@ class KnownRows:
 
 
 def known_toxicity(store: Store, key: dict[str, Any]) -> KnownRows:
-    """Rows of all stored scores that differ from `key` in their prompts and estimator only, but for first-order rows."""
+    """Rows of all stored scores that differ from `key` in prompts and estimator only; first-order rows left out."""
     known = KnownRows()
     for entry in _like(store, key, {"estimator", "prompts", "rows", "axis", "split"}):
         arrays = entry.arrays

@@ -47,11 +47,7 @@ def score(
     InputError
         An unknown estimator, or one that does not fit the measure.
     """
-    if estimator not in ESTIMATORS:
-        raise InputError(f"There is no estimator '{estimator}': use {', '.join(ESTIMATORS)}.")
-    if estimator == ("replay" if config.measure == "expected" else "refined"):
-        other = "sampled" if config.measure == "expected" else "expected"
-        raise InputError(f"The estimator '{estimator}' belongs to the {other} measure: add --measure {other}.")
+    check(estimator, config.measure)
     found: BiasImpacts
     if estimator in ("exact", "refined"):
         ppl = ppl_impacts(lm, text, store, progress)
@@ -66,6 +62,36 @@ def score(
         else:
             found = _from_pool(lm, config, store, progress, estimator)
     return ImpactTable(lm.name, lm.n_layers, lm.n_heads, ppl, found)
+
+
+def check(estimator: str, measure: str) -> None:
+    """Say so if there is no such estimator of a measure, before a model is loaded.
+
+    Raises
+    ------
+    InputError
+        An unknown estimator, or one that does not fit the measure.
+    """
+    if estimator not in ESTIMATORS:
+        raise InputError(f"There is no estimator '{estimator}': use {', '.join(ESTIMATORS)}.")
+    if estimator == ("replay" if measure == "expected" else "refined"):
+        other = "sampled" if measure == "expected" else "expected"
+        raise InputError(f"The estimator '{estimator}' belongs to the {other} measure: add --measure {other}.")
+
+
+def check_search(target: float, max_minutes: float) -> None:
+    """Say so if a search for a sure ranking cannot be what was meant.
+
+    Raises
+    ------
+    InputError
+        A target outside (0, 1), or no time.
+    """
+    if not 0 < target < 1 or not max_minutes > 0:
+        raise InputError(
+            f"A reliability of {target:g} in {max_minutes:g} minutes cannot be had: the reliability lies between 0 and "
+            "1, and the time is above 0."
+        )
 
 
 def _from_pool(
@@ -142,8 +168,7 @@ def score_until(
     InputError
         A target outside (0, 1), no time, or what `score` raises.
     """
-    if not 0 < target < 1 or not max_minutes > 0:
-        raise InputError("A reliability between 0 and 1 and a time above 0 are needed: use .9 and 30 minutes.")
+    check_search(target, max_minutes)
     began = clock()
     rounds: list[Round] = []
     while True:

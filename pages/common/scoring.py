@@ -50,10 +50,11 @@ def offer(spec: ModelSpec, config: BiasConfig) -> None:
     with st.container(border=True):
         st.subheader("No scores yet for this model and axis", anchor=False)
         st.markdown(
-            f"Every head is removed once: its effect on the perplexity of {engine.SCORE_TEXT.tokens:,} tokens and on "
-            f"the expected toxicity of {config.n_prompts} validation prompts is measured. With the built-in model on "
-            "two processor cores an axis takes about half an hour, and the perplexities, which all axes share, as "
-            "long again; a GPU takes a fraction of that. The run can be cancelled and goes on where it was."
+            "First comes a preview from gradients. Then every head is removed for its effect on the perplexity of "
+            f"{engine.SCORE_TEXT.tokens:,} tokens, and every head that a choice may hang on for its effect on the "
+            f"expected toxicity of {config.n_prompts} validation prompts; the grids fill in meanwhile. With "
+            "the built-in model on two cores an axis takes about six minutes, and the perplexities, which all "
+            "axes share, about forty; a GPU takes a fraction of that. A cancelled run goes on where it was."
         )
         if st.button("Score all heads", type="primary", key="score"):
             jobs[(spec, config)] = engine.score_job(spec, config)

@@ -161,7 +161,7 @@ class Studio:
         return found
 
     def perplexity_of(
-        self, lm: Any, heads: PruneSet, text: TextConfig, store: Store, progress: Report
+        self, lm: Any, heads: PruneSet, text: TextConfig, store: Store, progress: Report, _desk: Any = None
     ) -> tuple[Nll, dict[str, Any]]:
         """In place of `evaluation.perplexity_of`: 20 before, and 1% more for each head removed."""
         self.asked.append((heads, text))
@@ -173,7 +173,7 @@ class Studio:
         return Nll(counts * nats, counts), MADE
 
     def toxicity_of(
-        self, lm: Any, heads: PruneSet, config: BiasConfig, store: Store, progress: Report
+        self, lm: Any, heads: PruneSet, config: BiasConfig, store: Store, progress: Report, _desk: Any = None
     ) -> evaluation.Toxicity:
         """In place of `evaluation.toxicity_of`."""
         prompts = config.prompts()

@@ -430,8 +430,8 @@ def test_scores_that_are_not_there_yet(studio: Studio) -> None:
     studio.open.clear()
     at = opened()
     assert at.subheader[0].value == "No scores yet for this model and axis"
-    assert "4,096 tokens" in said(at)
-    assert "450 validation prompts" in said(at)
+    assert "8,192 tokens" in said(at)
+    assert "720 validation prompts" in said(at)
     assert not at.metric
 
     press(at, "score")

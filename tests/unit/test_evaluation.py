@@ -9,6 +9,7 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from fasp_core.models import LanguageModel, ModelSpec, wrap
 from fasp_core.prompts import identity_words
 from fasp_core.store import Store
 from fasp_core.text import TextConfig
+from fasp_core.words import word_values
 from tests.tiny import HEAD_DIMS, HEADS, HIDDEN, STARTS, TOKENS, WORDS, tiny_lm, tiny_text
 
 GROUPS = ("blue", "red", "tall")
@@ -79,6 +81,8 @@ def write_csv(path: Path, rows: list[tuple[str, str]]) -> str:
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
     monkeypatch.setattr(measures, "scorer_for", lambda source, label=None: WordScorer())
+    # each token is a word of its own here; completed words have oracles of their own
+    monkeypatch.setattr(measures, "word_values", partial(word_values, complete=False))
     rows = [(f"{start} met a {group} {noun}", group) for start in STARTS for noun in NOUNS for group in GROUPS]
     (tmp_path / "text.txt").write_text(tiny_text(300))
     text = TextConfig(str(tmp_path / "text.txt"), tokens=TOKENS_RUN, window=WINDOW, stride=WINDOW)
