@@ -18,12 +18,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fasp_core import measures
+from fasp_core import bias, measures
 from fasp_core.cli_show import to_json
 from fasp_core.errors import InputError
 from fasp_core.evaluation import KIND, EvalConfig, Evaluation, Reading, evaluate
 from fasp_core.generation import GenerationConfig, sample
 from fasp_core.jobs import Cancelled
+from fasp_core.live import Desk
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig
 from fasp_core.models import LanguageModel, ModelSpec, wrap
@@ -344,6 +345,67 @@ def test_a_file_whose_rows_stand_in_another_order(work: Work, lm: LanguageModel)
         assert dict(zip(two.texts, two.row("neutral"), strict=True)) == pytest.approx(values, abs=1e-6)
     before, after = (found.readings["neutral"].base.group_means for found in (first, second))
     assert after == pytest.approx(before, abs=1e-6)
+
+
+# with a desk
+
+
+@pytest.mark.parametrize("measure", ["expected", "sampled"])
+def test_a_desk_changes_no_number(work: Work, lm: LanguageModel, measure: str) -> None:
+    config, desk = getattr(work, measure), Desk(lm)
+    seen: list[tuple[float, float, str]] = []
+    for spec in ("L0H1,L1H0,L1H3", "L0H1,L1H0", "L1H0", "", "L0H0-3"):
+        heads = PruneSet.parse(spec)
+        plain = evaluate(lm, heads, config, work.store("plain"))
+        del seen[:]
+        found = evaluate(lm, heads, config, work.store("desk"), lambda *report: seen.append(report), desk)
+        assert found.perplexity == plain.perplexity
+        assert numbers(found) == numbers(plain)
+        assert found.pruned.continuations == plain.pruned.continuations
+        done = [d for d, _, _ in seen]
+        assert done == sorted(done)
+        assert (done[0], done[-1]) == (0, 4)
+
+
+def test_a_desk_goes_on_from_the_pruned_model(work: Work, lm: LanguageModel) -> None:
+    ran: list[int] = []
+    for layer, block in enumerate(lm.blocks):
+        block.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
+    desk = Desk(lm)
+    evaluate(lm, PRUNED, work.expected, work.store(), desk=desk)
+    whole = len(ran)
+    del ran[:]
+    evaluate(lm, PRUNED.toggled((1, 1)), work.expected, work.store(), desk=desk)
+    assert set(ran) == {1}
+    assert 4 * len(ran) == whole  # one of two layers, and one of two models
+
+
+# blocks of prompts
+
+
+def test_prompts_are_compared_in_their_blocks(work: Work, lm: LanguageModel) -> None:
+    config = replace(work.expected, bias=BiasConfig("sexual_orientation", n_prompts=24))
+    found = evaluate(lm, PRUNED, config, work.store())
+    blocks = found.base.blocks
+    assert blocks == config.bias.prompts().blocks
+    assert len(blocks) == len(found.base.texts)
+    for name, r in found.readings.items():
+        before, after = found.base.row(name), found.pruned.row(name)
+        for within in (blocks, None):
+            wanted = (
+                bias.gap_stats(before, found.base.groups, blocks=within),
+                bias.gap_stats(after, found.base.groups, blocks=within),
+                bias.paired_gap_change(before, after, found.base.groups, blocks=within),
+                bias.paired_mean_change(before, after, found.base.groups, blocks=within),
+            )
+            same = [one == other for one, other in zip((r.base, r.pruned, r.gap, r.toxicity), wanted, strict=True)]
+            assert same == 4 * [within is not None]
+
+
+def test_prompts_of_a_file_are_in_no_blocks(work: Work, lm: LanguageModel) -> None:
+    found = evaluate(lm, PRUNED, work.expected, work.store())
+    assert found.base.blocks == ()
+    assert found.readings["neutral"].base == bias.gap_stats(found.base.row("neutral"), found.base.groups)
 
 
 # what is said of it

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fasp_core.errors import InputError
+from fasp_core.expected import Worth, measure_expected
 from fasp_core.jobs import Cancelled
 from fasp_core.live import Desk
 from fasp_core.masks import PruneSet, masked
@@ -121,7 +123,7 @@ def test_removed_heads_matter() -> None:
             assert float((base - pruned).abs().max()) > 1e-3
 
 
-def test_perplexity_and_expected_toxicity(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_perplexity(tmp_path: Path) -> None:
     lm = tiny_lm("llama", n_layers=LAYERS)
     (tmp_path / "text.txt").write_text(tiny_text(300))
     windows = token_windows(lm, TextConfig(str(tmp_path / "text.txt"), tokens=200, window=48, stride=32))
@@ -133,6 +135,20 @@ def test_perplexity_and_expected_toxicity(tmp_path: Any, monkeypatch: pytest.Mon
             wanted = measure_nll(lm, windows)
         np.testing.assert_array_equal(found.sums, wanted.sums)
         np.testing.assert_array_equal(found.counts, wanted.counts)
+
+
+def test_expected_toxicity() -> None:
+    lm = tiny_lm("llama", n_layers=LAYERS)
+    worth = Worth(torch.rand(80, 4, generator=torch.Generator().manual_seed(0)), torch.arange(80) % 2 == 0)
+    packs = pack_trees(ROWS[::-1], 2, 12)
+    desk = Desk(lm)
+    for spec in ("", "L2H1", "L2H1,L3H0", "L0H2,L2H1,L3H0", "L3H0"):
+        heads = PruneSet.parse(spec)
+        found = desk.expected(packs, worth, heads)
+        with masked(lm, heads):
+            wanted = measure_expected(lm, packs, worth)
+        assert found.shape == (2, len(ROWS))
+        np.testing.assert_array_equal(found, wanted)
 
 
 def test_the_same_tokens_in_another_tree_are_another_input() -> None:
