@@ -39,8 +39,8 @@ def run(app: Path = ROOT / "app.py", shipped: Path = ROOT / "cache", settle: flo
 
     cold_s: from the start of a server on a cache that holds only what comes with the program, scores and word values,
     to the head grid in the browser. warm_busy_s: the same page for a second reader at once, while the first one's
-    measurement is under way. warm_s: for another reader when that is done, or after `settle` seconds. restart_s: a
-    new server on the cache that the first one left.
+    measurement is under way. warm_s: for another reader when that is done, or after `settle` seconds. restart_s: a new
+    server on the cache that the first one left. The system's own file cache is left as it is.
 
     Raises
     ------

@@ -56,7 +56,7 @@ def sample(
     prompts: Sequence[str],
     config: GenerationConfig,
     progress: Callable[[float, float, str], None] | None = None,
-    rows: int = 64,
+    rows: int = 256,
 ) -> list[list[str]]:
     """Continuations under whatever masks are on.
 
@@ -79,7 +79,7 @@ def sample_ids(
     config: GenerationConfig,
     stop: frozenset[int] = frozenset(),
     progress: Callable[[float, float, str], None] | None = None,
-    rows: int = 64,
+    rows: int = 256,
 ) -> list[list[list[int]]]:
     """Token ids of `config.samples` continuations of each prompt, under whatever masks are on.
 

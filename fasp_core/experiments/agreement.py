@@ -40,7 +40,7 @@ from fasp_core.text import TextConfig
 from fasp_core.toxicity import CachedScorer, join_for_scoring
 
 # 5,040 continuations a set, the prompts being the same number from every group
-PROMPTS, SAMPLES, LENGTH = 1000, 5, 8
+PROMPTS, SAMPLES, LENGTH = 500, 10, 4
 SPLITS = 100
 QUANTITIES = ("gap", "toxicity")
 
@@ -132,6 +132,7 @@ def run(
     *,
     impacts: ImpactTable | None = None,
     chosen: Sequence[NamedSet] | None = None,
+    n_sets: int | None = None,
     scored_prompts: int = 720,
     tokens: int = 8192,
     seed: int = 0,
@@ -142,7 +143,7 @@ def run(
     ----------
     n_prompts, samples, length : test prompts (at least), continuations a prompt, and their longest length in tokens.
     impacts : validation scores that sets are chosen by; None: those stored for `scored_prompts` and `tokens`.
-    chosen : sets to measure in place of `sets(impacts, seed)`.
+    chosen : sets to measure in place of `sets(impacts, seed)`, of which `n_sets` takes only the first so many.
 
     Raises
     ------
@@ -150,7 +151,7 @@ def run(
         There are no stored scores, or fewer than three sets.
     """
     if chosen is None:
-        chosen = sets(impacts or _scores(lm, axis, store, scored_prompts, tokens), seed)
+        chosen = sets(impacts or _scores(lm, axis, store, scored_prompts, tokens), seed)[:n_sets]
     if len(chosen) < 3:
         raise InputError("A correlation over sets needs at least 3 of them: give more sets.")
     drawn = GenerationConfig(samples=samples, tokens=length)
@@ -386,6 +387,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """The command line; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m fasp_core.experiments.agreement", description=__doc__)
     parser.add_argument("--axis", action="append", help="may be given more than once")
+    parser.add_argument("--sets", type=int, help="only the first so many sets; the first 12 hold all kinds")
     parser.add_argument("--prompts", type=int, default=PROMPTS, help="test prompts, at least")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="continuations a prompt")
     parser.add_argument("--length", type=int, default=LENGTH, help="longest continuation, in tokens")
@@ -407,6 +409,7 @@ def main(args: Sequence[str] | None = None) -> int:
                     given.samples,
                     given.length,
                     progress,
+                    n_sets=given.sets,
                     scored_prompts=given.scored_prompts,
                     tokens=given.tokens,
                     seed=given.seed,

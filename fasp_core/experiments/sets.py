@@ -43,15 +43,27 @@ def sets(impacts: ImpactTable, seed: int = 0, sizes: tuple[int, int, int] = SIZE
     def pick(method: str, k: int, scores: HeadScores = by[readings[0]], seed: int = seed) -> tuple[int, ...]:
         return select(scores, method, GAMMA, k / n, seed=seed).pruned
 
-    found = [NamedSet(f"FASP {k}, {name}", pick("fasp", k, scores)) for name, scores in by.items() for k in sizes]
+    small, middle, large = sizes
     worst = replace(by[readings[0]], z_bias=-impacts.bias.z_bias(readings[0]))
-    found += [NamedSet(f"opposite {k}", pick("fasp", k, worst)) for k in sizes[:2]]
-    found += [NamedSet(f"random {k}", pick("random", k, seed=seed + i)) for i, k in enumerate(sizes)]
-    for k in sizes[1:]:
+
+    def fasp(k: int, reading: str) -> NamedSet:
+        return NamedSet(f"FASP {k}, {reading}", pick("fasp", k, by[reading]))
+
+    def random(k: int) -> NamedSet:
+        return NamedSet(f"random {k}", pick("random", k, seed=seed + sizes.index(k)))
+
+    def mixed(k: int) -> NamedSet:
         half = pick("fasp", k - k // 2)
         rest = rng.choice(sorted(set(free) - set(half)), k // 2, replace=False)
-        found.append(NamedSet(f"half FASP, half random {k}", tuple(sorted([*half, *map(int, rest)]))))
-    found += [NamedSet(f"{method} {sizes[1]}", pick(method, sizes[1])) for method in ("ppl-only", "bias-only")]
+        return NamedSet(f"half FASP, half random {k}", tuple(sorted([*half, *map(int, rest)])))
+
+    # the first dozen holds all kinds, for those who measure no more
+    found = [fasp(k, readings[0]) for k in sizes]
+    found += [fasp(k, reading) for reading in readings[1:] for k in (middle, large)]
+    found += [NamedSet(f"opposite {k}", pick("fasp", k, worst)) for k in (small, middle)]
+    found += [random(middle), random(large), mixed(middle)]
+    found += [NamedSet(f"{method} {middle}", pick(method, middle)) for method in ("ppl-only", "bias-only")]
+    found += [*(fasp(small, reading) for reading in readings[1:]), random(small), mixed(large)]
     strong = max(free, key=lambda head: abs(impacts.bias.z_bias(readings[0])[head]))
     found.append(NamedSet("one strong head", (strong,)))
     extra = seed + len(sizes)
