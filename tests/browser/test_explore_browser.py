@@ -28,7 +28,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
     """Address of a running app: committed scores, the converted model, a cache of its own otherwise."""
     load(ModelSpec())  # converted once, in the normal cache
     cache = tmp_path_factory.mktemp("cache")
-    shutil.copytree(ROOT / "cache" / "scores", cache / "scores")
+    for kind in ("scores", "words"):
+        shutil.copytree(ROOT / "cache" / kind, cache / kind)
     (cache / "models").symlink_to(cache_root() / "models")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
