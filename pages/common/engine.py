@@ -11,10 +11,11 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -34,6 +35,7 @@ from fasp_core.toxicity import scorer_self_bias
 KEEP_MODELS = 2
 KEEP_TABLES = 16
 SCORE_TEXT = TextConfig(tokens=8192)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,29 @@ def score_job(spec: ModelSpec, config: BiasConfig) -> Job[ImpactTable]:
     return _lanes.get(f"{_lane(spec)} scoring").submit((spec, config), work)
 
 
+def experiment_job(spec: ModelSpec, key: Hashable, work: Callable[[LanguageModel, Store, Progress], T]) -> Job[T]:
+    """An experiment of many measurements, in a lane of its own; it goes on when its reader leaves.
+
+    Parameters
+    ----------
+    key : everything that shapes the result beside the model; equal experiments are one job.
+    work : from the loaded model, the store and a progress to the result. What it measures should be kept as it goes, so
+        that a cancelled run goes on where it was.
+    """
+
+    def begin(progress: Progress) -> T:
+        progress(0, 1, "loading the model")
+        return work(model(spec), store(), progress)
+
+    return _lanes.get(_experiments(spec)).submit((spec, key), begin)
+
+
+def running_experiment(spec: ModelSpec, key: Hashable) -> Job[Any] | None:
+    """The same experiment if somebody has asked for it and it has not ended."""
+    jobs = (job for name, job in _lanes.jobs() if name == _experiments(spec))
+    return next((job for job in jobs if job.key == (spec, key)), None)
+
+
 def scores(spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
     """Stored scores, or None. Never loads a model."""
     known = facts(spec)
@@ -163,6 +188,10 @@ def keep_upload(content: bytes, name: str) -> Path:
             file.write(content)
         os.replace(work, path)
     return path
+
+
+def _experiments(spec: ModelSpec) -> str:
+    return f"{_lane(spec)} experiments"
 
 
 def _lane(spec: ModelSpec) -> str:
