@@ -1,0 +1,150 @@
+"""One running app and one browser for all browser tests, and a reader's tab in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from fasp_core.models import ModelSpec, load
+from fasp_core.store import cache_root
+
+ROOT = Path(__file__).resolve().parents[2]
+SCREENSHOTS = os.environ.get("FASP_SCREENSHOTS")  # a folder: keep pictures there
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    """Address of a running app: committed scores, the converted model, a cache of its own otherwise."""
+    load(ModelSpec())  # converted once, in the normal cache
+    cache = tmp_path_factory.mktemp("cache")
+    for kind in ("scores", "words"):
+        shutil.copytree(ROOT / "cache" / kind, cache / kind)
+    (cache / "models").symlink_to(cache_root() / "models")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = (cache / "app.log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)],
+        cwd=ROOT,
+        env={**os.environ, "FASP_CACHE": str(cache)},
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    url = f"http://localhost:{port}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{url}/_stcore/health", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.25)
+        else:
+            raise AssertionError((cache / "app.log").read_text())
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+        log.close()
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Generator[object]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as p:
+        b = p.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
+        )
+        yield b
+        b.close()
+
+
+class Reader:
+    """One person's tab.
+
+    It is there once `shown` is on the page: at first a chart, on a page that opens without one something else.
+    """
+
+    def __init__(
+        self,
+        browser: object,
+        url: str,
+        width: int = 1440,
+        height: int = 1000,
+        scheme: str = "light",
+        shown: str = ".js-plotly-plot .main-svg",
+    ) -> None:
+        self.page = browser.new_context(  # type: ignore[attr-defined]
+            viewport={"width": width, "height": height}, color_scheme=scheme
+        ).new_page()
+        self.errors: list[str] = []
+        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        self.page.on("pageerror", lambda e: self.errors.append(str(e)))
+        self.page.goto(url, timeout=120_000)
+        self.page.wait_for_selector(shown, state="attached", timeout=120_000)
+
+    def metric(self, label: str) -> str:
+        box = self.page.locator('[data-testid="stMetric"]', has_text=label).first
+        return str(box.locator('[data-testid="stMetricValue"]').inner_text())
+
+    def measured(self) -> tuple[str, str]:
+        """Perplexity and gap once both are measured ("a → b")."""
+        self.page.wait_for_function(
+            """() => [...document.querySelectorAll('[data-testid="stMetricValue"]')]
+                .filter(e => e.innerText.includes('→')).length >= 2""",
+            timeout=240_000,
+        )
+        return self.metric("Perplexity"), self.metric("Toxicity gap")
+
+    def removed(self) -> int:
+        match = re.match(r"(\d+) of 270 heads", self.metric("Removed"))
+        assert match is not None
+        return int(match[1])
+
+    def wait_removed(self, count: int) -> None:
+        self.page.wait_for_function(
+            "n => document.body.innerText.includes(`${n} of 270 heads`)", arg=count, timeout=30_000
+        )
+
+    def points(self) -> int:
+        """Clickable cells of the first grid: the points of the trace that takes clicks."""
+        return int(
+            self.page.evaluate(
+                "() => document.querySelector('.js-plotly-plot').data.find(t => t.name === 'heads').x.length"
+            )
+        )
+
+    def click_head(self, layer: int, head: int, grid: int = 0) -> None:
+        """A real click in the middle of a cell."""
+        plot = self.page.locator(".js-plotly-plot").nth(grid)
+        plot.scroll_into_view_if_needed()
+        x, y = plot.evaluate(
+            """(p, [l, h]) => { const f = p._fullLayout, b = p.getBoundingClientRect();
+                return [b.left + f.xaxis._offset + f.xaxis.d2p(h), b.top + f.yaxis._offset + f.yaxis.d2p(l)]; }""",
+            [layer, head],
+        )
+        self.page.mouse.move(x, y)
+        self.page.wait_for_timeout(300)
+        self.page.mouse.click(x, y)
+
+    def keep(self, name: str) -> None:
+        if SCREENSHOTS:
+            size = self.page.viewport_size
+            self.page.set_viewport_size({"width": size["width"], "height": 1180})
+            self.page.mouse.move(5, 5)
+            self.page.evaluate("() => document.querySelector('[data-testid=\"stMain\"]').scrollTo(0, 0)")
+            self.page.wait_for_timeout(1500)
+            self.page.screenshot(path=str(Path(SCREENSHOTS) / name))
+            self.page.set_viewport_size(size)
