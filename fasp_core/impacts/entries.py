@@ -25,6 +25,7 @@ from fasp_core.text import TextConfig, file_stamp, used_text
 KIND = "scores"
 PREVIEW_TEXT = TextConfig(tokens=1024, window=128, stride=128)  # enough for a first picture
 ESTIMATORS = ("exact", "refined", "first-order", "replay")
+SURE = ("exact", "refined")  # no previews
 
 
 def ppl_key(text: TextConfig, weights_id: str, dtype: str, estimator: str = "exact") -> dict[str, Any]:
@@ -54,8 +55,7 @@ def load(
     estimator: str = "exact",
 ) -> ImpactTable | None:
     """Stored scores by one estimator, without loading the model; None if either half is missing."""
-    sure = estimator in ("exact", "refined")
-    ppl = store.load(KIND, ppl_key(text, weights_id, dtype, "exact" if sure else "preview"))
+    ppl = store.load(KIND, ppl_key(text, weights_id, dtype, "exact" if estimator in SURE else "preview"))
     toxicity = store.load(KIND, bias_key(config, weights_id, dtype, estimator))
     if ppl is None or toxicity is None:
         return None
@@ -66,8 +66,35 @@ def find(
     text: TextConfig, config: BiasConfig, weights_id: str, dtype: str, model: str, store: Store
 ) -> ImpactTable | None:
     """Stored scores by the surest estimator there is, previews left out."""
-    found = (load(text, config, weights_id, dtype, model, store, name) for name in ("exact", "refined"))
+    found = (load(text, config, weights_id, dtype, model, store, name) for name in SURE)
     return next((impacts for impacts in found if impacts is not None), None)
+
+
+def best(
+    text: TextConfig, config: BiasConfig, weights_id: str, dtype: str, model: str, store: Store
+) -> ImpactTable | None:
+    """Stored scores of an axis on the most prompts, however many `config` asks for; previews are left out.
+
+    More prompts of an axis are a better answer to the same question. Of a CSV file only its own scores will do.
+    """
+    wanted = bias_key(config, weights_id, dtype)
+    if wanted["axis"] == "csv":
+        return find(text, config, weights_id, dtype, model, store)
+    ppl = store.load(KIND, ppl_key(text, weights_id, dtype))
+    if ppl is None:
+        return None
+    open_to = {"prompts": "", "estimator": ""}
+    found = [
+        entry
+        for header in store.entries(KIND)
+        if header.config | open_to == wanted | open_to
+        and header.config["estimator"] in SURE
+        and (entry := store.load(KIND, header.config)) is not None
+    ]
+    if not found:
+        return None
+    most = max(found, key=lambda entry: (len(entry.arrays["codes"]), entry.config["estimator"] == "exact"))
+    return ImpactTable(model, ppl.meta["n_layers"], ppl.meta["n_heads"], read_ppl(ppl), read_bias(most))
 
 
 def filling(

@@ -150,7 +150,7 @@ def scores(spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
     key = (known.weights_id, spec, config)
     with _tables_lock:
         if key not in _tables:
-            found = entries.find(SCORE_TEXT, config, known.weights_id, spec.dtype, spec.source, store())
+            found = entries.best(SCORE_TEXT, config, known.weights_id, spec.dtype, spec.source, store())
             if found is None:
                 return None
             _tables[key] = found

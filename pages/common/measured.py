@@ -16,7 +16,7 @@ from fasp_core.jobs import Job
 from fasp_core.masks import PruneSet
 from fasp_core.selection import Selection
 from pages.common import engine, scoring
-from pages.common.choice import ByHand, hover, reasons
+from pages.common.choice import ByHand, hover, how, reasons
 from pages.common.sidebar import READING_TITLES, Settings
 
 NOISE_P = 0.05  # a gap that shuffled group labels match more often than this is not called a gap
@@ -327,9 +327,10 @@ def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) ->
         part = f", **{found.whole:.2f}** over the {found.heads} that may be pruned"
     base = table.bias.gap(settings.reading)
     st.markdown(
-        f"**The scores.** Every head was really removed, one at a time (exact estimator). Perplexity: "
-        f"{table.ppl.base.tokens:,} tokens. Bias: {base.n} validation prompts balanced over {len(table.bias.groups)} "
-        f"groups, scorer {table.bias.scorer}, expected toxicity of the next word. {_noise(base)} "
+        f"**The scores.** Perplexity: {table.ppl.base.tokens:,} tokens, "
+        f"{how(table.ppl.exact, 'preview from gradients')}. Bias: {base.n} validation prompts balanced over "
+        f"{len(table.bias.groups)} groups, {how(table.bias.exact, 'first-order estimate')} (exact: the head was really "
+        f"removed); scorer {table.bias.scorer}, expected toxicity of the next word. {_noise(base)} "
         f"Split-half reliability of the ranking by bias (Spearman, corrected to all prompts): "
         f"**{whole.whole:.2f}** over all heads{part}.\n\n"
         "**Reliable is not valid.** A repeatable ranking can still pick a set that does not lower the gap, since "

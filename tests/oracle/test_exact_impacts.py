@@ -284,6 +284,32 @@ def test_more_prompts_and_more_text_take_over_what_is_known(
     np.testing.assert_allclose(grown.bias.ablated, fresh.bias.ablated, atol=1e-6)
 
 
+def test_the_best_scores_are_those_of_most_prompts(text: TextConfig, axis: str, tmp_path: Path) -> None:
+    lm, store, config = tiny_lm("llama"), Store(tmp_path), BiasConfig("age")
+
+    def best(asked: BiasConfig) -> ImpactTable | None:
+        return entries.best(text, asked, lm.weights_id, "float32", lm.name, store)
+
+    assert best(config) is None
+    few, many = replace(config, n_prompts=12), replace(config, n_prompts=30)
+    score.score(lm, text, few, store)
+    score.preview(lm, many, store)
+    alone = best(many)
+    assert alone is not None
+    assert alone.bias.base.shape[1] == len(few.prompts())  # a preview of more is no score
+    score.score(lm, text, many, store, None, "refined")
+    for asked in (few, many):
+        found = best(asked)
+        assert found is not None
+        assert (found.bias.estimator, found.bias.base.shape[1]) == ("refined", len(many.prompts()))
+    assert best(replace(config, split="test")) is None
+    assert best(replace(config, seed=1)) is None
+    own = BiasConfig(axis, split="all", n_prompts=15)
+    score.score(lm, text, own, store)
+    assert best(own) is not None
+    assert best(replace(own, n_prompts=30)) is None  # another sample of a file may be another file
+
+
 def test_a_picture_that_fills_in(text: TextConfig, config: BiasConfig, tmp_path: Path, monkeypatch: Any) -> None:
     lm, store = tiny_lm("llama"), Store(tmp_path)
     monkeypatch.setattr(score, "PREVIEW_TEXT", text)
