@@ -19,6 +19,7 @@ from fasp_core.bias.comparison import (
     gap_stats,
     group_intervals,
     paired_gap_change,
+    paired_gap_changes,
     paired_mean_change,
 )
 from fasp_core.bias.gaps import gap, group_codes, z_bias
@@ -44,6 +45,7 @@ __all__ = [
     "group_intervals",
     "head_standard_errors",
     "paired_gap_change",
+    "paired_gap_changes",
     "paired_mean_change",
     "ranking_correlation_interval",
     "resampled_effects",

@@ -184,10 +184,29 @@ def paired_gap_change(
     Intervals are symmetric as in `gap_stats`. If the pruned model's gap is all noise, it stays above its true
     value: the true fall is then larger than shown, and the interval too short. Raises as `gap_stats`.
     """
+    many = paired_gap_changes(
+        base, [np.asarray(pruned)], groups, resamples=resamples, level=level, seed=seed, blocks=blocks
+    )
+    return many[0]
+
+
+def paired_gap_changes(
+    base: ArrayLike,
+    pruned: Sequence[ArrayLike],
+    groups: Sequence[str],
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    blocks: ArrayLike | None = None,
+) -> list[Change]:
+    """`paired_gap_change` of many pruned models, all on the same resamples: `pruned` holds S arrays [n]."""
     codes, _ = group_codes(groups)
-    pair = _paired(base, pruned, codes, resamples, level)
+    _check_resampling(resamples, level)
+    rows = np.stack([checked(values, codes, ndim=1)[0] for values in (base, *pruned)])  # [1 + S, n]
     counts = bootstrap_counts(codes, resamples, seed, blocks)
-    return _change(gap(pair, codes), weighted_gaps(pair, counts, codes), level, codes.size)
+    observed, resampled = gap(rows, codes), weighted_gaps(rows, counts, codes)
+    return [_change(observed[[0, i]], resampled[[0, i]], level, codes.size) for i in range(1, len(rows))]
 
 
 def paired_mean_change(
