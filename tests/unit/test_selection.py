@@ -371,7 +371,7 @@ def test_files_that_cannot_be_opened_are_refused(tmp_path: Path, monkeypatch: py
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="UTF-8"):
         published.read(binary)
-    monkeypatch.setattr(published, "MAX_BYTES", 2)
+    monkeypatch.setattr(published.files, "MAX_BYTES", 2)
     with pytest.raises(InputError, match="larger than"):
         published.read(binary)
 

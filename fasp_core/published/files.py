@@ -1,21 +1,14 @@
-"""The per-head scores that the FASP authors released, so that their choices can be repeated without a model.
-
-Two kinds of file, both in folder `model` of https://github.com/chandar-lab/FASP: `head_contributions.json`,
-`{model: {score: [N numbers]}}`, and `head_scores_<model>.csv`, one row for each axis, head, seed and split.
-
-Both hold metrics of the model AFTER a head is removed, and neither gives those of the whole model. So the
-scores made from them are differences up to a constant: no selection depends on it, but their zero means
-nothing.
-"""
+"""Reading of released files: from a path or from bytes to arrays, each mistake named with its place."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +20,8 @@ from fasp_core.selection import HeadScores
 
 Floats = NDArray[np.float64]
 Tables = dict[str, dict[str, Floats]]  # model -> score -> [N]
+RowKey = tuple[str, str, str]  # model, axis, split
+Cells = dict[tuple[str, int], list[tuple[float, float]]]  # (seed, head) -> bias and perplexity of each row
 
 MAX_BYTES = 100_000_000  # the released files are below 1 MB
 MAX_HEADS = 100_000  # a head id sizes an array
@@ -53,6 +48,23 @@ _COLUMNS = ("Model", "Group", "Head id", "Split", "Bias", "PPL")
 
 
 @dataclass(frozen=True, eq=False)
+class SeedRows:
+    """The rows of one model, axis and split, from a file of rows.
+
+    Attributes
+    ----------
+    seeds : their names, S of them, in ascending order.
+    bias, ppl : [S, N] after a head is removed; NaN where the file has no number.
+    doubled : rows beyond the first of the same seed and head; their mean is in the arrays.
+    """
+
+    seeds: tuple[str, ...]
+    bias: Floats
+    ppl: Floats
+    doubled: int = 0
+
+
+@dataclass(frozen=True, eq=False)
 class Published:
     """What one released file holds.
 
@@ -61,10 +73,12 @@ class Published:
     path : the file, for messages.
     tables : model -> name of the score, as in `head_contributions.json` -> array of shape [N], NaN where the
         file has no number.
+    rows : (model, axis, split) -> the rows behind the means; empty for a JSON file, which has means alone.
     """
 
     path: Path
     tables: Mapping[str, Mapping[str, Floats]]
+    rows: Mapping[RowKey, SeedRows] = field(default_factory=dict)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -124,6 +138,10 @@ class Published:
             gradient=table.get("mask_gradient_l2_structured"),
         )
 
+    def seed_rows(self, model: str, axis: str, split: str = "valid") -> SeedRows | None:
+        """The rows of one axis and split; None where the file has none, as every JSON file."""
+        return self.rows.get((model, axis, split))
+
     def _table(self, model: str) -> Mapping[str, Floats]:
         if model not in self.tables:
             raise InputError(f"'{self.path}' has no model '{model}': it has {', '.join(self.models)}.")
@@ -144,13 +162,30 @@ def read(path: str | Path) -> Published:
             raise InputError(f"There is no file '{path}': give a score file that the FASP authors released.")
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"'{path}' is larger than {MAX_BYTES // 1_000_000} MB: give a released score file.")
-        text = path.read_text(encoding="utf-8-sig")
-        tables = _read_csv(path, text) if path.suffix.lower() == ".csv" else _read_json(path, text)
+        content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"'{path}' cannot be read ({error.strerror}): check its permissions.") from error
+        raise InputError(f"'{path}' cannot be read ({error.strerror}): check its name and its permissions.") from error
+    return read_bytes(content, path)
+
+
+def read_bytes(content: bytes, name: str | Path) -> Published:
+    """Open a released score file that is in memory, such as an upload; `name` as in `read`, for messages too.
+
+    Raises
+    ------
+    InputError
+        As `read`.
+    """
+    path = Path(name)
+    if len(content) > MAX_BYTES:
+        raise InputError(f"'{path}' is larger than {MAX_BYTES // 1_000_000} MB: give a released score file.")
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"'{path}' is not UTF-8 text: give the released file as it is.") from error
-    return Published(path, tables)
+    if path.suffix.lower() == ".csv":
+        return Published(path, *_read_csv(path, text))
+    return Published(path, _read_json(path, text))
 
 
 def _read_json(path: Path, text: str) -> Tables:
@@ -193,15 +228,14 @@ def _json_number(place: str, index: int, value: Any) -> float:
     raise InputError(f"{place}, item {index}: expected a number, not {value!r:.40}.")
 
 
-def _read_csv(path: Path, text: str) -> Tables:
+def _read_csv(path: Path, text: str) -> tuple[Tables, dict[RowKey, SeedRows]]:
     """Bias is the mean over seeds of the validation rows, and so is the JSON's.
 
     Perplexity does not depend on axis or seed, so it is the median of all validation rows of a head. A mean
     would not do: in the released gpt2 file the rows of gender_and_sex come from another perplexity run than
     those of the four other axes, which alone shaped the JSON (head 1: 116.8 against 261.7).
     """
-    bias: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    ppl: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    cells: dict[RowKey, Cells] = defaultdict(lambda: defaultdict(list))
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         if lacking := [name for name in _COLUMNS if name not in (reader.fieldnames or ())]:
@@ -210,33 +244,55 @@ def _read_csv(path: Path, text: str) -> Tables:
             place = f"'{path}', line {reader.line_num}"
             if None in row or None in row.values():  # how DictReader shows too many and too few fields
                 raise InputError(f"{place}: expected {len(reader.fieldnames or ())} fields, one for each column.")
-            if row["Split"] != "valid" or not row["Head id"]:  # no head id: no head was removed
+            if not row["Head id"]:  # no head was removed
                 continue
             model = _HUB_NAMES.get(row["Model"], row["Model"])
             head = _csv_head(place, model, row["Head id"])
-            bias[model, row["Group"]][head].append(_csv_number(place, "Bias", row["Bias"]))
-            ppl[model][head].append(_csv_number(place, "PPL", row["PPL"]))
+            pair = _csv_number(place, "Bias", row["Bias"]), _csv_number(place, "PPL", row["PPL"])
+            cells[model, row["Group"], row["Split"]][row.get("Seed", "").removesuffix(".0"), head].append(pair)
     except csv.Error as error:
         raise InputError(
             f"'{path}', after line {reader.line_num}: not CSV ({error}); give the released file."
         ) from error
-    if not ppl:
+    valid = {(model, axis): of for (model, axis, split), of in cells.items() if split == "valid"}
+    if not valid:
         raise InputError(f"'{path}' has no row of a head with Split 'valid': give a released score file.")
 
+    sizes = {model: math.prod(SHAPES[model]) if model in SHAPES else _last_head(cells, model) for model, _ in valid}
     tables: Tables = {}
-    for model, of_head in ppl.items():
-        n_layers, n_heads = SHAPES.get(model, (1, max(of_head) + 1))
-        tables[model] = {"cont_to_ppl": _per_head(of_head, np.median, n_layers * n_heads)}
-    for (model, axis), of_head in bias.items():
-        tables[model][f"cont_to_{axis}_bias"] = _per_head(of_head, np.mean, tables[model]["cont_to_ppl"].size)
-    return tables
+    for model, size in sizes.items():
+        ppl = [item for (name, _), of in valid.items() if name == model for item in of.items()]
+        tables[model] = {"cont_to_ppl": _per_head(ppl, 1, np.median, size)}
+    for (model, axis), of in valid.items():
+        tables[model][f"cont_to_{axis}_bias"] = _per_head(of.items(), 0, np.mean, sizes[model])
+    rows = {key: _seed_rows(of, sizes[key[0]]) for key, of in cells.items() if key[0] in sizes}
+    return tables, rows
 
 
-def _per_head(rows: Mapping[int, list[float]], average: Callable[[list[float]], Any], n: int) -> Floats:
+def _last_head(cells: Mapping[RowKey, Cells], model: str) -> int:
+    return 1 + max(head for key, of in cells.items() if key[0] == model for _, head in of)
+
+
+def _seed_rows(cells: Cells, n: int) -> SeedRows:
+    seeds = sorted({seed for seed, _ in cells}, key=lambda name: (len(name), name))  # 2 comes before 10
+    own = [[((seed, head), pairs) for (seed, head), pairs in cells.items() if seed == name] for name in seeds]
+    bias, ppl = (np.stack([_per_head(items, which, np.mean, n) for items in own]) for which in (0, 1))
+    return SeedRows(tuple(seeds), bias, ppl, sum(len(pairs) - 1 for pairs in cells.values()))
+
+
+def _per_head(
+    cells: Iterable[tuple[tuple[str, int], list[tuple[float, float]]]],
+    which: int,
+    average: Callable[[list[float]], Any],
+    n: int,
+) -> Floats:
     """Average of each head's numbers, shape [n]; those missing are left out, as if the row were not there."""
+    values: dict[int, list[float]] = defaultdict(list)
+    for (_, head), pairs in cells:
+        values[head] += [pair[which] for pair in pairs if pair[which] == pair[which]]  # a NaN is not equal to itself
     result = np.full(n, np.nan)
-    for head, values in rows.items():
-        if held := [value for value in values if value == value]:  # a NaN is not equal to itself
+    for head, held in values.items():
+        if held:
             result[head] = average(held)
     return result
 
