@@ -19,8 +19,9 @@ from fasp_core.errors import InputError
 class Reliability:
     """How well a ranking of heads repeats on other prompts.
 
-    `halves` is the mean Spearman correlation of two disjoint halves of the prompts. `whole` foresees that of
-    two samples of full size (Spearman-Brown, 2r / (1 + r); a negative `halves` is passed on unchanged).
+    `halves` is the mean correlation (Spearman's, unless asked otherwise) of two disjoint halves of the prompts.
+    `whole` foresees that of two samples of full size (Spearman-Brown, 2r / (1 + r); a negative `halves` is passed on
+    unchanged).
     """
 
     halves: float
@@ -122,6 +123,7 @@ def split_half_reliability(
     splits: int = 50,
     seed: int = 0,
     blocks: ArrayLike | None = None,
+    kind: Literal["pearson", "spearman"] = "spearman",
 ) -> Reliability:
     """Agreement of the `z_bias` rankings of two random halves of the prompts, each half keeping every group.
 
@@ -130,6 +132,7 @@ def split_half_reliability(
     base, ablated, codes, blocks : as in `resampled_effects`; whole blocks go to one half or the other.
     subset : flat ids (or a mask) of the heads whose ranking matters, such as those that may be pruned.
     splits : random splits to average.
+    kind : of correlation; `pearson` compares the scores themselves.
 
     Returns
     -------
@@ -153,7 +156,7 @@ def split_half_reliability(
         weighted_gaps(whole[None], half, group) - weighted_gaps(heads, half, group)  # [heads, splits]
         for half in (first, 1 - first)
     )
-    r = float(_spearman(one, two, axis=0).mean())
+    r = float((_spearman if kind == "spearman" else _pearson)(one, two, axis=0).mean())
     return Reliability(halves=r, whole=2 * r / (1 + r) if r > 0 else r, heads=len(heads), splits=splits)
 
 
@@ -209,6 +212,13 @@ def ranking_correlation_interval(
 
 def _spearman(x: Floats, y: Floats, axis: int = -1) -> Floats:
     """Spearman's correlation along an axis; nan where all are equal."""
-    one, two = (stats.rankdata(scores, axis=axis) - (scores.shape[axis] + 1) / 2 for scores in (x, y))
-    with np.errstate(invalid="ignore"):
-        return np.asarray((one * two).sum(axis) / np.sqrt((one**2).sum(axis) * (two**2).sum(axis)))
+    return _pearson(stats.rankdata(x, axis=axis), stats.rankdata(y, axis=axis), axis)
+
+
+def _pearson(x: Floats, y: Floats, axis: int = -1) -> Floats:
+    """Pearson's correlation along an axis; nan where all are equal."""
+    one, two = (scores - scores.mean(axis, keepdims=True) for scores in (x, y))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = (one * two).sum(axis) / np.sqrt((one**2).sum(axis) * (two**2).sum(axis))
+    constant = (np.ptp(x, axis) == 0) | (np.ptp(y, axis) == 0)  # rounding may leave a spread of its own
+    return np.asarray(np.where(constant, np.nan, r))

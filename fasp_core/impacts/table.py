@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -166,14 +166,16 @@ class BiasImpacts:
 
         return np.asarray(bias.choice_probability(self._once(("effects", reading, resamples), effects), k, protected))
 
-    def reliability(self, reading: str, heads: Sequence[int] | None = None) -> bias.Reliability:
+    def reliability(
+        self, reading: str, heads: Sequence[int] | None = None, kind: Literal["pearson", "spearman"] = "spearman"
+    ) -> bias.Reliability:
         """Split-half reliability of the ranking by z_bias, over all or some heads (flat ids)."""
         r = self._row(reading)
         subset = None if heads is None else np.asarray(heads)
         return self._once(
-            ("reliability", reading, None if heads is None else tuple(heads)),
+            ("reliability", reading, None if heads is None else tuple(heads), kind),
             lambda: bias.split_half_reliability(
-                self.base[r], self.ablated[:, r], self.codes, subset, blocks=self.blocks
+                self.base[r], self.ablated[:, r], self.codes, subset, blocks=self.blocks, kind=kind
             ),
         )
 
