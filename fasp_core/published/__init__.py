@@ -14,5 +14,27 @@ nothing, and whoever draws them says what they are centered on (`around_median`)
 from __future__ import annotations
 
 from fasp_core.published.files import MAX_BYTES, MAX_HEADS, SHAPES, Published, SeedRows, read, read_bytes
+from fasp_core.published.findings import Finding, around_median, findings
+from fasp_core.published.rules import RuleComparison, compare_rules
+from fasp_core.published.seeds import Agreement, Estimate, Places, agreement, correlation, places
 
-__all__ = ["MAX_BYTES", "MAX_HEADS", "SHAPES", "Published", "SeedRows", "read", "read_bytes"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_HEADS",
+    "SHAPES",
+    "Agreement",
+    "Estimate",
+    "Finding",
+    "Places",
+    "Published",
+    "RuleComparison",
+    "SeedRows",
+    "agreement",
+    "around_median",
+    "compare_rules",
+    "correlation",
+    "findings",
+    "places",
+    "read",
+    "read_bytes",
+]
