@@ -72,17 +72,9 @@ class Settings:
 def draw() -> Settings:
     """Draw the sidebar and read it."""
     with st.sidebar:
-        spec = _model()
+        spec = model()
         axis, axis_title = _axis()
-        reading = st.radio(
-            "Reading of toxicity",
-            READINGS,
-            format_func=READING_TITLES.__getitem__,
-            key="reading",
-            bind="query-params",
-            help="Toxicity scorers dislike words such as 'gay'. Neutral gives identity words no toxicity, so that a "
-            "model is not blamed for naming a group. Counted is the papers' way. Both are always reported.",
-        )
+        read = reading()
         st.divider()
         method = st.selectbox(
             "Method",
@@ -93,28 +85,7 @@ def draw() -> Settings:
             help="FASP spares the critical heads and prunes those whose removal lowers the gap most. The others are "
             "baselines, which spare none.",
         )
-        gamma = st.slider(
-            "γ  share of heads that are critical",
-            0.0,
-            1.0,
-            GAMMA,
-            0.01,
-            key="gamma",
-            bind="query-params",
-            disabled=method != "fasp",
-            help="The γ share of heads with the greatest impact on perplexity is never pruned.",
-        )
-        alpha = st.slider(
-            "α  share of heads to prune",
-            0.0,
-            0.4,
-            ALPHA,
-            0.005,
-            format="%.3f",
-            key="alpha",
-            bind="query-params",
-            help="A fraction of all heads of the model.",
-        )
+        critical, pruned = gamma(disabled=method != "fasp"), alpha()
         seed = 0
         if method == "random":
             seed = int(st.number_input("Seed", 0, 999, 0, key="seed", help="Another seed draws other heads."))
@@ -135,11 +106,55 @@ def draw() -> Settings:
             )
             tokens = st.select_slider("Tokens for perplexity", (512, 1024, 2048, 4096), 1024, key="tokens")
     return Settings(
-        spec, axis, axis_title, reading, method, gamma, alpha, seed, str(split or "valid"), int(prompts), int(tokens)
+        spec, axis, axis_title, read, method, critical, pruned, seed, str(split or "valid"), int(prompts), int(tokens)
     )
 
 
-def _model() -> ModelSpec:
+def reading() -> str:
+    """Which words count as toxic."""
+    return st.radio(
+        "Reading of toxicity",
+        READINGS,
+        format_func=READING_TITLES.__getitem__,
+        key="reading",
+        bind="query-params",
+        help="Toxicity scorers dislike words such as 'gay'. Neutral gives identity words no toxicity, so that a "
+        "model is not blamed for naming a group. Counted is the papers' way. Both are always reported.",
+    )
+
+
+def gamma(disabled: bool = False) -> float:
+    """Share of heads that are never pruned."""
+    return st.slider(
+        "γ  share of heads that are critical",
+        0.0,
+        1.0,
+        GAMMA,
+        0.01,
+        key="gamma",
+        bind="query-params",
+        disabled=disabled,
+        help="The γ share of heads with the greatest impact on perplexity is never pruned.",
+    )
+
+
+def alpha() -> float:
+    """Share of heads to prune."""
+    return st.slider(
+        "α  share of heads to prune",
+        0.0,
+        0.4,
+        ALPHA,
+        0.005,
+        format="%.3f",
+        key="alpha",
+        bind="query-params",
+        help="A fraction of all heads of the model.",
+    )
+
+
+def model() -> ModelSpec:
+    """Which model, on which device, in which precision."""
     source = st.selectbox(
         "Model",
         [BUILT_IN],
