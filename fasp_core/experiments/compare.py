@@ -1,0 +1,350 @@
+"""Methods compared: what the sets of FASP and of the baselines do over alpha and gamma, on both sides of the prompts.
+
+Every set of a `Plan` is really removed and measured: perplexity on two disjoint texts, toxicity on validation and on
+test prompts, in both readings. Gamma, alpha and method are chosen on the validation side alone (`outcome.py`); the test
+side only shows what such choices are worth. Each measurement is stored as it is made, so a stopped run goes on, and the
+whole comparison is one entry that is read without a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from fasp_core import bias
+from fasp_core.errors import InputError
+from fasp_core.evaluation import perplexity_of, toxicity_of
+from fasp_core.impacts.table import ImpactTable
+from fasp_core.live import Desk
+from fasp_core.masks import PruneSet
+from fasp_core.measures import BiasConfig, Report
+from fasp_core.models import LanguageModel
+from fasp_core.perplexity import Nll, PerplexityChange, perplexity_change
+from fasp_core.provenance import provenance
+from fasp_core.selection import METHODS, select
+from fasp_core.store import Entry, Store, slug
+from fasp_core.text import TextConfig
+
+KIND = "experiments"
+SEARCH = "search"  # sets that come from fasp_core.search, beside those of the methods that only rank heads
+Side = Literal["valid", "test"]
+SIDES: tuple[Side, Side] = ("valid", "test")
+HELD_OUT = 16_384  # tokens: the text of the test side lies behind all that scores are made on
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared.
+
+    Attributes
+    ----------
+    axis, reading : the scores that sets are chosen by ("neutral" or "counted"); both readings are measured.
+    gammas, alphas : shares of all heads; gamma is FASP's alone.
+    seeds : how many random sets for each alpha.
+    prompts : at least, on each side.
+    tokens : of each of the two texts.
+    """
+
+    axis: str
+    reading: str = "neutral"
+    gammas: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    alphas: tuple[float, ...] = (0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2)
+    seeds: int = 5
+    prompts: int = 450
+    tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        if not self.alphas or not self.gammas or self.seeds < 1:
+            raise InputError("A comparison needs at least one gamma, one alpha and one seed: name them.")
+
+    def bias(self, side: Side) -> BiasConfig:
+        return BiasConfig(self.axis, split=side, n_prompts=self.prompts)
+
+    def text(self, side: Side) -> TextConfig:
+        return TextConfig(tokens=self.tokens, skip=HELD_OUT if side == "test" else 0)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A set of heads and the choice that it comes from.
+
+    Attributes
+    ----------
+    gamma : of FASP, else None.
+    alpha : share of heads asked for; the set may be smaller.
+    seed : of the methods that draw at random, else None.
+    heads : flat ids, ascending.
+    """
+
+    method: str
+    gamma: float | None
+    alpha: float
+    seed: int | None
+    heads: tuple[int, ...]
+
+    @property
+    def title(self) -> str:
+        """Such as `fasp, gamma 0.3, alpha 0.05`."""
+        gamma = "" if self.gamma is None else f", gamma {self.gamma:g}"
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return f"{self.method}{gamma}, alpha {self.alpha:g}{seed}"
+
+
+def candidates(impacts: ImpactTable, plan: Plan) -> list[Candidate]:
+    """Every choice of the plan, FASP first; several of them may be the same set."""
+    scores = impacts.head_scores(plan.reading)
+
+    def one(method: str, alpha: float, gamma: float | None = None, seed: int | None = None) -> Candidate:
+        chosen = select(scores, method, gamma or 0.0, alpha, seed=seed or 0)
+        return Candidate(method, gamma, alpha, seed, chosen.pruned)
+
+    found = [one("fasp", alpha, gamma=gamma) for gamma in plan.gammas for alpha in plan.alphas]
+    for method in METHODS:
+        if method == "random":
+            found += [one(method, alpha, seed=seed) for seed in range(plan.seeds) for alpha in plan.alphas]
+        elif method != "fasp":
+            found += [one(method, alpha) for alpha in plan.alphas]
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One side of a comparison: S different sets and, before them, the unpruned model.
+
+    Attributes
+    ----------
+    nll : [1 + S] perplexities of the side's text.
+    toxicity : [1 + S, R, n] of the side's prompts.
+    groups, blocks : [n]; blocks is None if the prompts are in none.
+    """
+
+    nll: tuple[Nll, ...]
+    toxicity: np.ndarray
+    groups: tuple[str, ...]
+    blocks: np.ndarray | None
+
+    def perplexity(self, i: int) -> PerplexityChange:
+        """Set i (1 and up) against the unpruned model."""
+        return perplexity_change(self.nll[0], self.nll[i])
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Measurements of all candidates of a plan.
+
+    Attributes
+    ----------
+    sets : S different sets as flat ids, in the order of `Measured`'s rows 1 to S; the empty set is row 0.
+    rows : for each candidate, its row.
+    """
+
+    model: str
+    n_layers: int
+    n_heads: int
+    plan: Plan
+    readings: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    sets: tuple[tuple[int, ...], ...]
+    sides: dict[Side, Measured]
+    provenance: dict[str, Any]
+
+    @cached_property
+    def rows(self) -> tuple[int, ...]:
+        at: dict[tuple[int, ...], int] = {(): 0} | {heads: i for i, heads in enumerate(self.sets, start=1)}
+        return tuple(at[c.heads] for c in self.candidates)
+
+    @cached_property
+    def _changes(self) -> dict[tuple[Side, str], list[bias.Change]]:
+        return {}
+
+    def changes(self, side: Side, reading: str) -> list[bias.Change]:
+        """Change of the gap by set, [S]; all on the same resamples of the prompts."""
+        if (side, reading) not in self._changes:
+            m, r = self.sides[side], self.readings.index(reading)
+            self._changes[side, reading] = bias.paired_gap_changes(
+                m.toxicity[0, r], list(m.toxicity[1:, r]), m.groups, blocks=m.blocks
+            )
+        return self._changes[side, reading]
+
+    def base_gap(self, side: Side, reading: str) -> bias.GapStats:
+        """The unpruned model's gap, with what noise alone would give."""
+        m = self.sides[side]
+        return bias.gap_stats(m.toxicity[0, self.readings.index(reading)], m.groups, blocks=m.blocks)
+
+    def frame(self, side: Side) -> pd.DataFrame:
+        """One row a candidate: what was chosen, perplexity, and the gap in both readings with 95% intervals.
+
+        Changes are relative to the unpruned model (0.1: 10% more). A candidate that removes nothing has changes of 0.
+        """
+        m, out = self.sides[side], []
+        for c, row in zip(self.candidates, self.rows, strict=True):
+            p = m.perplexity(row)
+            line: dict[str, Any] = {
+                "method": c.method,
+                "gamma": np.nan if c.gamma is None else c.gamma,
+                "alpha": c.alpha,
+                "seed": np.nan if c.seed is None else c.seed,
+                "heads": len(c.heads),
+                "ppl": p.pruned,
+                "ppl_change": p.relative,
+                "ppl_low": float(np.expm1(min(p.interval[0], 700.0))),
+                "ppl_high": float(np.expm1(min(p.interval[1], 700.0))),
+            }
+            for reading in self.readings:
+                base = self.base_gap_value(side, reading)
+                change = None if row == 0 else self.changes(side, reading)[row - 1]
+                ends = (0.0, 0.0) if change is None else change.relative_interval or (np.nan, np.nan)
+                line |= {
+                    f"gap_{reading}": base if change is None else change.pruned,
+                    f"change_{reading}": 0.0 if change is None else change.relative,
+                    f"low_{reading}": ends[0],
+                    f"high_{reading}": ends[1],
+                }
+            line["set"] = PruneSet.from_flat(c.heads, self.n_heads).format()
+            out.append(line)
+        return pd.DataFrame(out)
+
+    def base_gap_value(self, side: Side, reading: str) -> float:
+        """The unpruned model's gap alone."""
+        m = self.sides[side]
+        codes, _ = bias.group_codes(m.groups)
+        return float(bias.gap(m.toxicity[0, self.readings.index(reading)], codes))
+
+
+def run(
+    lm: LanguageModel,
+    plan: Plan,
+    chosen: Sequence[Candidate],
+    store: Store,
+    progress: Report | None = None,
+) -> Comparison:
+    """Measure all candidates on both sides; what is stored is not measured again.
+
+    Parameters
+    ----------
+    chosen : as from `candidates`, and whatever else is to stand beside them, such as sets that a search found.
+
+    Raises
+    ------
+    InputError
+        A head is not in the model, or an axis without groups.
+    """
+    sets = sorted({c.heads for c in chosen if c.heads})
+    key = _key(lm.weights_id, lm.spec.dtype, plan, chosen)
+
+    def work() -> Any:
+        started = time.monotonic()
+        arrays: dict[str, np.ndarray] = {}
+        total = 2 * (1 + len(sets))
+        for s, side in enumerate(SIDES):
+            desk, sums, toxicity = Desk(lm), [], []
+            for i, heads in enumerate(((), *sets)):  # neighbours in this order share their lowest heads
+                subject = PruneSet.from_flat(heads, lm.n_heads)
+                at = s * (1 + len(sets)) + i
+                what = f"{'validation' if side == 'valid' else 'test'} side, set {i} of {len(sets)}"
+
+                def report(done: float, whole: float, _text: str, at: int = at, what: str = what) -> None:
+                    if progress is not None:
+                        progress(at + done / max(whole, 1) / 2, total, what)
+
+                nll, _ = perplexity_of(lm, subject, plan.text(side), store, report, desk)
+                found = toxicity_of(lm, subject, plan.bias(side), store, report, desk)
+                sums.append(nll.sums)
+                toxicity.append(found.values.astype(np.float32))
+            codes, _ = bias.group_codes(found.groups)
+            arrays |= {
+                f"{side}_nll": np.stack(sums),
+                f"{side}_counts": nll.counts.astype(np.int32),
+                f"{side}_toxicity": np.stack(toxicity),
+                f"{side}_codes": codes.astype(np.int16),
+            }
+            if found.blocks:
+                arrays[f"{side}_blocks"] = np.array(found.blocks, dtype=np.int32)
+        table = pd.DataFrame([asdict(c) | {"heads": " ".join(map(str, c.heads))} for c in chosen])
+        return {
+            "arrays": arrays,
+            "tables": {"candidates": table.astype({"gamma": float, "seed": float})},
+            "meta": {
+                "n_layers": lm.n_layers,
+                "n_heads": lm.n_heads,
+                "groups": bias.group_codes(found.groups)[1],
+                "readings": found.readings,
+                "provenance": provenance(lm, time.monotonic() - started),
+            },
+        }
+
+    label = f"{slug(lm.name)}--compare-{slug(plan.axis.rsplit('/', 1)[-1])}-{plan.reading}"
+    return read(store.compute(KIND, key, work, label=label), lm.name)
+
+
+def stored(weights_id: str, dtype: str, axis: str, reading: str, store: Store, model: str) -> Comparison | None:
+    """The stored comparison with the most candidates, without loading a model; None if there is none."""
+    wanted = {"experiment": "compare", "weights": weights_id, "dtype": dtype}
+    found = [
+        entry
+        for entry in store.entries(KIND)
+        if wanted.items() <= entry.config.items()
+        and (entry.config["plan"]["axis"], entry.config["plan"]["reading"]) == (axis, reading)
+    ]
+    for entry in sorted(found, key=lambda e: (e.config["candidates"], e.config["plan"]["prompts"]), reverse=True):
+        if (sound := store.load(KIND, entry.config)) is not None:
+            return read(sound, model)
+    return None
+
+
+def read(entry: Entry, model: str) -> Comparison:
+    """A comparison from its entry."""
+    plan = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.config["plan"].items()}
+    chosen = tuple(
+        Candidate(
+            row.method,
+            None if np.isnan(row.gamma) else float(row.gamma),
+            float(row.alpha),
+            None if np.isnan(row.seed) else int(row.seed),
+            tuple(map(int, row.heads.split())),
+        )
+        for row in entry.table("candidates").itertuples(index=False)
+    )
+    arrays, meta = entry.arrays, entry.meta
+    sides: dict[Side, Measured] = {}
+    for side in SIDES:
+        counts = arrays[f"{side}_counts"].astype(np.int64)
+        blocks = arrays.get(f"{side}_blocks")
+        sides[side] = Measured(
+            tuple(Nll(sums, counts) for sums in arrays[f"{side}_nll"]),
+            arrays[f"{side}_toxicity"].astype(np.float64),
+            tuple(meta["groups"][c] for c in arrays[f"{side}_codes"]),
+            blocks,
+        )
+    return Comparison(
+        model,
+        meta["n_layers"],
+        meta["n_heads"],
+        Plan(**plan),
+        tuple(meta["readings"]),
+        chosen,
+        tuple(sorted({c.heads for c in chosen if c.heads})),
+        sides,
+        meta["provenance"],
+    )
+
+
+def _key(weights_id: str, dtype: str, plan: Plan, chosen: Iterable[Candidate]) -> dict[str, Any]:
+    listed = [asdict(c) for c in chosen]
+    return {
+        "experiment": "compare",
+        "weights": weights_id,
+        "dtype": dtype,
+        "plan": asdict(plan),
+        "prompts": [plan.bias(side).prompts().digest[:16] for side in SIDES],
+        "candidates": len(listed),
+        "sets": hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16],
+    }

@@ -1,0 +1,292 @@
+"""What a comparison comes to: a choice made on the validation side, measured once on test prompts, and one sentence.
+
+The choice reads validation prompts and validation text alone. The claim measures the chosen set on far more test
+prompts than the curves of a comparison have, with the other reading and the sampled measure beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fasp_core import bias
+from fasp_core.evaluation import Toxicity, perplexity_of, toxicity_of
+from fasp_core.experiments.compare import HELD_OUT, KIND, Candidate, Comparison
+from fasp_core.generation import GenerationConfig
+from fasp_core.masks import PruneSet
+from fasp_core.measures import BiasConfig, Report
+from fasp_core.models import LanguageModel
+from fasp_core.perplexity import Nll, PerplexityChange, perplexity_change
+from fasp_core.provenance import provenance
+from fasp_core.store import Entry, Store, slug
+from fasp_core.text import TextConfig
+
+NOISE_P = 0.05  # a gap that shuffled groups match more often than this is no gap
+
+
+@dataclass(frozen=True)
+class ClaimConfig:
+    """How much a chosen set is measured on.
+
+    Attributes
+    ----------
+    prompts : test prompts of the expected measure, at least.
+    tokens : of the test side's text.
+    sampled_prompts, samples, length : prompts, continuations a prompt and their longest length in tokens.
+    """
+
+    prompts: int = 5000
+    tokens: int = 8192
+    sampled_prompts: int = 1000
+    samples: int = 10
+    length: int = 4
+
+    def expected(self, axis: str) -> BiasConfig:
+        return BiasConfig(axis, split="test", n_prompts=self.prompts)
+
+    def sampled(self, axis: str) -> BiasConfig:
+        drawn = GenerationConfig(samples=self.samples, tokens=self.length)
+        return BiasConfig(axis, split="test", n_prompts=self.sampled_prompts, measure="sampled", generation=drawn)
+
+    def text(self) -> TextConfig:
+        return TextConfig(tokens=self.tokens, skip=HELD_OUT)
+
+
+def choose(
+    comparison: Comparison, reading: str, max_ppl: float, methods: Iterable[str] | None = None, max_alpha: float = 1.0
+) -> Candidate | None:
+    """The candidate of lowest validation gap whose perplexity rises by `max_ppl` at most on the validation text.
+
+    Parameters
+    ----------
+    max_ppl : relative: 0.1 is 10%.
+    methods : to choose among; None: all.
+    max_alpha : largest share of heads.
+
+    Returns
+    -------
+    None if nothing within the limit has a smaller gap than the unpruned model. Ties go to the smaller set.
+    """
+    allowed = None if methods is None else set(methods)
+    side = comparison.sides["valid"]
+    base = comparison.base_gap_value("valid", reading)
+    inside = []
+    for c, row in zip(comparison.candidates, comparison.rows, strict=True):
+        if not row or (allowed is not None and c.method not in allowed) or c.alpha > max_alpha + 1e-9:
+            continue
+        gap = comparison.changes("valid", reading)[row - 1].pruned
+        if gap < base and side.perplexity(row).relative <= max_ppl:
+            inside.append((gap, len(c.heads), c))
+    return min(inside, key=lambda found: found[:2])[2] if inside else None
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """A chosen set on test prompts: what may be quoted.
+
+    Attributes
+    ----------
+    max_ppl, reading : what it was chosen by, on the validation side.
+    base, change : by measure ("neutral", "counted", "sampled"): the unpruned model's gap, and what became of it.
+    prompts : by measure.
+    """
+
+    model: str
+    axis: str
+    candidate: Candidate
+    reading: str
+    max_ppl: float
+    config: ClaimConfig
+    perplexity: PerplexityChange
+    base: dict[str, bias.GapStats]
+    change: dict[str, bias.Change]
+    n_heads: int
+    provenance: dict[str, Any]
+
+    @property
+    def shown(self) -> bool:
+        """Whether a reduction of a gap that is there was shown, in the reading of the choice."""
+        change, base = self.change[self.reading], self.base[self.reading]
+        ends = [e for e in (change.interval, change.relative_interval) if e is not None]
+        return base.noise_p <= NOISE_P and bool(ends) and all(high < 0 for _, high in ends)
+
+    def sentence(self) -> str:
+        """The claim, or that there is none."""
+        change, p = self.change[self.reading], self.perplexity
+        cost = f"at {p.relative:+.1%} perplexity"
+        where = f"{change.n:,} test prompts"
+        if self.base[self.reading].noise_p > NOISE_P:
+            return f"No gap is shown to begin with on {where}: shuffled groups give one as large."
+        ends = change.relative_interval
+        span = "" if ends is None else f" [{-ends[1]:.0%}, {-ends[0]:.0%}]"
+        if not self.shown:
+            return f"No reduction of the gap was shown on {where} ({-change.relative:.0%}{span}, {cost})."
+        return f"Gap reduced by {-change.relative:.0%}{span} on {where} {cost}."
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; percentages are positive where the gap fell."""
+        change = self.change[self.reading]
+        measured = {
+            name: {
+                "prompts": c.n,
+                "gap_base": c.base,
+                "gap_pruned": c.pruned,
+                "gap_noise": self.base[name].noise_gap,
+                "gap_noise_p": self.base[name].noise_p,
+                "reduction_pct": -100 * c.relative,
+                "interval_pct": _percent(c),
+            }
+            for name, c in self.change.items()
+        }
+        if "sampled" in measured:
+            measured["sampled"]["continuations_a_side"] = self.change["sampled"].n * self.config.samples
+        return {
+            "model": self.model,
+            "axis": self.axis,
+            "gamma": self.candidate.gamma,
+            "alpha": self.candidate.alpha,
+            "method": self.candidate.method,
+            "seed": self.candidate.seed,
+            "heads": PruneSet.from_flat(self.candidate.heads, self.n_heads).format(),
+            "heads_removed": len(self.candidate.heads),
+            "measure": "expected",
+            "reading": self.reading,
+            "prompts": change.n,
+            "gap_base": change.base,
+            "gap_pruned": change.pruned,
+            "reduction_pct": -100 * change.relative,
+            "interval_pct": _percent(change),
+            "ppl_base": self.perplexity.base,
+            "ppl_pruned": self.perplexity.pruned,
+            "ppl_change_pct": 100 * self.perplexity.relative,
+            "tokens": self.perplexity.tokens,
+            "reduction_shown": self.shown,
+            "sentence": self.sentence(),
+            "chosen_on": f"validation prompts and text, perplexity at most {self.max_ppl:.0%} up",
+            "measures": measured,
+            "provenance": self.provenance,
+        }
+
+
+def _percent(change: bias.Change) -> list[float] | None:
+    ends = change.relative_interval
+    return None if ends is None else [-100 * ends[1], -100 * ends[0]]
+
+
+def measure_claim(
+    lm: LanguageModel,
+    axis: str,
+    candidate: Candidate,
+    reading: str,
+    max_ppl: float,
+    store: Store,
+    progress: Report | None = None,
+    config: ClaimConfig | None = None,
+) -> Claim:
+    """Measure a chosen set on test prompts, in both readings and by sampled continuations; stored.
+
+    Raises
+    ------
+    InputError
+        A head is not in the model.
+    """
+    config = config or ClaimConfig()
+    key = _key(lm.weights_id, lm.spec.dtype, axis, candidate, reading, max_ppl, config)
+
+    def work() -> Any:
+        started = time.monotonic()
+        arrays: dict[str, np.ndarray] = {}
+        subjects = (PruneSet(), PruneSet.from_flat(candidate.heads, lm.n_heads))
+        configs = {"expected": config.expected(axis), "sampled": config.sampled(axis)}
+        nll: list[Nll] = []
+        found: dict[str, list[Toxicity]] = {name: [] for name in configs}
+        for i, subject in enumerate(subjects):
+
+            def report(done: float, total: float, text: str, i: int = i) -> None:
+                if progress is not None:
+                    side = "pruned" if i else "unpruned"
+                    progress(i + done / max(total, 1), 2, f"test prompts, {side} model: {text}")
+
+            nll.append(perplexity_of(lm, subject, config.text(), store, report)[0])
+            for name, asked in configs.items():
+                found[name].append(toxicity_of(lm, subject, asked, store, report))
+        arrays |= {"nll": np.stack([n.sums for n in nll]), "counts": nll[0].counts.astype(np.int32)}
+        groups: tuple[str, ...] = ()
+        for name, pair in found.items():
+            codes, groups = bias.group_codes(pair[0].groups)
+            arrays |= {
+                f"{name}_toxicity": np.stack([t.values for t in pair]).astype(np.float32),
+                f"{name}_codes": codes.astype(np.int16),
+            }
+            if pair[0].blocks:
+                arrays[f"{name}_blocks"] = np.array(pair[0].blocks, dtype=np.int32)
+        return {
+            "arrays": arrays,
+            "meta": {
+                "n_heads": lm.n_heads,
+                "groups": groups,
+                "readings": found["expected"][0].readings,
+                "provenance": provenance(lm, time.monotonic() - started),
+            },
+        }
+
+    label = f"{slug(lm.name)}--outcome-{slug(axis.rsplit('/', 1)[-1])}-{reading}"
+    return _read(store.compute(KIND, key, work, label=label), lm.name)
+
+
+def stored_claims(weights_id: str, dtype: str, axis: str, store: Store, model: str) -> list[Claim]:
+    """All claims on an axis that were measured, the largest first; never loads a model."""
+    wanted = {"experiment": "outcome", "weights": weights_id, "dtype": dtype, "axis": axis}
+    headers = [e for e in store.entries(KIND) if wanted.items() <= e.config.items()]
+    sound = [entry for header in headers if (entry := store.load(KIND, header.config)) is not None]
+    claims = [_read(entry, model) for entry in sound]
+    return sorted(claims, key=lambda c: (-c.config.prompts, c.change[c.reading].relative))
+
+
+def _read(entry: Entry, model: str) -> Claim:
+    c, arrays, meta = entry.config, entry.arrays, entry.meta
+    counts = arrays["counts"].astype(np.int64)
+    nll = [Nll(sums, counts) for sums in arrays["nll"]]
+    base: dict[str, bias.GapStats] = {}
+    change: dict[str, bias.Change] = {}
+    for measure, readings in (("expected", meta["readings"]), ("sampled", ["sampled"])):
+        groups = [meta["groups"][code] for code in arrays[f"{measure}_codes"]]
+        blocks = arrays.get(f"{measure}_blocks")
+        for r, name in enumerate(readings):
+            before, after = arrays[f"{measure}_toxicity"][:, r].astype(np.float64)
+            base[name] = bias.gap_stats(before, groups, blocks=blocks)
+            change[name] = bias.paired_gap_change(before, after, groups, blocks=blocks)
+    candidate = Candidate(**{**c["candidate"], "heads": tuple(c["candidate"]["heads"])})
+    return Claim(
+        model,
+        c["axis"],
+        candidate,
+        c["reading"],
+        c["max_ppl"],
+        ClaimConfig(**c["claim"]),
+        perplexity_change(*nll),
+        base,
+        change,
+        meta["n_heads"],
+        meta["provenance"],
+    )
+
+
+def _key(
+    weights_id: str, dtype: str, axis: str, candidate: Candidate, reading: str, max_ppl: float, config: ClaimConfig
+) -> dict[str, Any]:
+    return {
+        "experiment": "outcome",
+        "weights": weights_id,
+        "dtype": dtype,
+        "axis": axis,
+        "candidate": asdict(candidate),
+        "reading": reading,
+        "max_ppl": max_ppl,
+        "claim": asdict(config),
+        "prompts": [c.prompts().digest[:16] for c in (config.expected(axis), config.sampled(axis))],
+    }
