@@ -7,4 +7,9 @@ from pathlib import Path
 import streamlit as st
 
 st.set_page_config(page_title="FASP Studio", page_icon=str(Path(__file__).parent / "docs" / "icon.png"), layout="wide")
-st.navigation([st.Page("pages/explore.py", title="Explore heads", icon=":material/grid_on:", default=True)]).run()
+st.navigation(
+    [
+        st.Page("pages/explore.py", title="Explore heads", icon=":material/grid_on:", default=True),
+        st.Page("pages/released.py", title="Released scores", icon=":material/folder_open:"),
+    ]
+).run()

@@ -13,10 +13,10 @@ nothing, and whoever draws them says what they are centered on (`around_median`)
 
 from __future__ import annotations
 
-from fasp_core.published.files import MAX_BYTES, MAX_HEADS, SHAPES, Published, SeedRows, read, read_bytes
+from fasp_core.published.files import MAX_BYTES, MAX_HEADS, SHAPES, Floats, Published, SeedRows, read, read_bytes
 from fasp_core.published.findings import Finding, around_median, findings
 from fasp_core.published.rules import RuleComparison, compare_rules
-from fasp_core.published.seeds import Agreement, Estimate, Places, agreement, correlation, places
+from fasp_core.published.seeds import Agreement, Estimate, Places, Trust, agreement, correlation, places, trust
 
 __all__ = [
     "MAX_BYTES",
@@ -25,10 +25,12 @@ __all__ = [
     "Agreement",
     "Estimate",
     "Finding",
+    "Floats",
     "Places",
     "Published",
     "RuleComparison",
     "SeedRows",
+    "Trust",
     "agreement",
     "around_median",
     "compare_rules",
@@ -37,4 +39,5 @@ __all__ = [
     "places",
     "read",
     "read_bytes",
+    "trust",
 ]

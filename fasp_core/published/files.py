@@ -63,6 +63,13 @@ class SeedRows:
     ppl: Floats
     doubled: int = 0
 
+    @property
+    def mean(self) -> Floats:
+        """[N] mean bias over the seeds that a head has, NaN without any."""
+        held = np.isfinite(self.bias)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.where(held, self.bias, 0.0).sum(0) / held.sum(0))
+
 
 @dataclass(frozen=True, eq=False)
 class Published:
@@ -96,6 +103,16 @@ class Published:
         names = [name for name in self._table(model) if name.startswith("cont_to_") and name.endswith("_bias")]
         return tuple(name.removeprefix("cont_to_").removesuffix("_bias") for name in names)
 
+    def size(self, model: str) -> int:
+        """How many heads the file has of a model; of one that is not in `SHAPES`, the last in a file of rows counts.
+
+        Raises
+        ------
+        InputError
+            The file holds no such model.
+        """
+        return next(iter(self._table(model).values())).size
+
     def head_scores(self, model: str, axis: str | None = None, n_heads: int | None = None) -> HeadScores:
         """Scores of a model in this project's signs, NaN where the file has none for a head.
 
@@ -112,11 +129,10 @@ class Published:
         InputError
             No such model or axis, or a number of heads that is unknown or does not fit the file.
         """
-        table = self._table(model)
+        table, size = self._table(model), self.size(model)
         if axis is not None and axis not in self.axes(model):
             held = ", ".join(self.axes(model)) or "none, only baseline scores"
             raise InputError(f"'{self.path}' has no axis '{axis}' for {model}: it has {held}.")
-        size = next(iter(table.values())).size
         if n_heads is not None:
             n_layers = size // max(n_heads, 1)
         elif model in SHAPES:

@@ -67,9 +67,7 @@ def _scores(file: Published, model: str, axis: str | None, n_heads: int) -> Iter
     }
     absent = [title for title, values in titled.items() if values is None]
     if absent:
-        yield Finding(
-            f"The file has no scores of this model for: {', '.join(absent)}. Methods that read them cannot run."
-        )
+        yield Finding(f"For this model the file has no {' and no '.join(absent)}: methods that read them cannot run.")
     for title, values in titled.items():
         if values is None:
             continue
@@ -78,8 +76,8 @@ def _scores(file: Published, model: str, axis: str | None, n_heads: int) -> Iter
             named = _listed([_head(flat, n_heads) for flat in bad])
             verb = "has" if bad.size == 1 else "have"
             yield Finding(
-                f"{bad.size} of {values.size} heads {verb} no number for {title} ({named}): methods that read it cannot "
-                "choose heads.",
+                f"{bad.size} of {values.size} heads {verb} no number for {title} ({named}): methods that read it "
+                "cannot choose heads.",
                 severe=True,
             )
         yield from _ties(title, values[np.isfinite(values)])

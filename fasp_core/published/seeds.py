@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -107,6 +108,13 @@ class Places:
     by_chance: float
     sure_by_chance: float
 
+    def grid_se(self, critical: Sequence[int] = ()) -> Floats:
+        """[N] standard errors of the means: pooled, but a critical head's own, for it may be far noisier."""
+        result = self.pooled_se.copy()
+        own = list(critical)
+        result[own] = self.se[own]
+        return result
+
     @property
     def sure(self) -> tuple[int, ...]:
         """Flat ids of chosen heads that are chosen in 95% or more of the resamples."""
@@ -117,6 +125,35 @@ class Places:
         """Flat ids of heads that every seed alone would choose."""
         seeds = int(self.of_seeds.max(initial=0))
         return tuple(np.flatnonzero((self.in_seeds == seeds) & (seeds > 0)).tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Trust:
+    """What several seeds say about one choice.
+
+    Attributes
+    ----------
+    every, free : agreement over all heads, and over those that may be chosen.
+    tested : Spearman correlation of the means on validation with those on test prompts, over the same two kinds of
+        heads; None where there are too few test rows.
+    """
+
+    every: Agreement
+    free: Agreement
+    places: Places
+    tested: tuple[Estimate, Estimate] | None
+
+
+def trust(rows: SeedRows, selection: Selection, test: SeedRows | None = None) -> Trust:
+    """All that is known of how far a choice by bias can be trusted. Arguments and errors as for `places`."""
+    free = np.setdiff1d(np.arange(rows.bias.shape[1]), selection.critical)
+    tested = None
+    if test is not None:
+        try:
+            tested = correlation(rows.mean, test.mean), correlation(rows.mean, test.mean, free)
+        except InputError:  # fewer than three heads
+            tested = None
+    return Trust(agreement(rows), agreement(rows, free), places(rows, selection), tested)
 
 
 def agreement(
@@ -151,7 +188,12 @@ def agreement(
     return Agreement(n, seeds, pearson, spearman, one, _lengthened(pearson, seeds), _lengthened(spearman, seeds), many)
 
 
-def correlation(x: ArrayLike, y: ArrayLike, subset: Sequence[int] | None = None, kind: str = "spearman") -> Estimate:
+def correlation(
+    x: ArrayLike,
+    y: ArrayLike,
+    subset: Sequence[int] | NDArray[np.intp] | None = None,
+    kind: Literal["spearman", "pearson"] = "spearman",
+) -> Estimate:
     """Correlation over heads of two scores [N], such as the means of two splits, over heads that have both.
 
     Raises
@@ -161,10 +203,10 @@ def correlation(x: ArrayLike, y: ArrayLike, subset: Sequence[int] | None = None,
     """
     one, two = (np.asarray(scores, dtype=np.float64) for scores in (x, y))
     if subset is not None:
-        one, two = one[list(subset)], two[list(subset)]
+        chosen = np.asarray(subset, dtype=np.intp)
+        one, two = one[chosen], two[chosen]
     both = np.isfinite(one) & np.isfinite(two)
-    r = bias.ranking_correlation_interval(one[both], two[both], kind="pearson" if kind == "pearson" else "spearman")
-    return Estimate(*r)
+    return Estimate(*bias.ranking_correlation_interval(one[both], two[both], kind=kind))
 
 
 def places(rows: SeedRows, selection: Selection, resamples: int = 1000, seed: int = 0) -> Places:
@@ -191,9 +233,8 @@ def places(rows: SeedRows, selection: Selection, resamples: int = 1000, seed: in
     _require(*complete.shape)
     residuals, noise = _residuals(complete)
 
-    mean, se = np.full(n, np.nan), np.full(n, np.nan)
+    mean, se = rows.mean, np.full(n, np.nan)
     some, several = of_seeds > 0, of_seeds > 1
-    mean[some] = np.nanmean(rows.bias[:, some], axis=0)
     se[several] = np.nanstd(rows.bias[:, several], axis=0, ddof=1) / np.sqrt(of_seeds[several])
     known = np.where(some, mean, 0.0)
     root = np.sqrt(np.maximum(of_seeds, 1))
