@@ -15,6 +15,8 @@ from fasp_core.figures.clicks import clicked_head, clicked_heads
 from fasp_core.figures.grid import Z_NOISE, clip_limit, head_grid
 from fasp_core.figures.groups import group_bars
 from fasp_core.figures.marks import CLICK_CURVE, CLICK_TRACE
+from fasp_core.figures.matrix import cell_matrix
+from fasp_core.figures.pair import scatter_pair
 from fasp_core.figures.scatter import scatter_impacts
 from fasp_core.figures.theme import BASE, DARK, LIGHT, PRUNED, Theme, escape, short
 
@@ -27,6 +29,7 @@ __all__ = [
     "PRUNED",
     "Z_NOISE",
     "Theme",
+    "cell_matrix",
     "clicked_head",
     "clicked_heads",
     "clip_limit",
@@ -34,5 +37,6 @@ __all__ = [
     "group_bars",
     "head_grid",
     "scatter_impacts",
+    "scatter_pair",
     "short",
 ]
