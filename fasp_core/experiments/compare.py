@@ -22,15 +22,16 @@ import pandas as pd
 from fasp_core import bias
 from fasp_core.errors import InputError
 from fasp_core.evaluation import perplexity_of, toxicity_of
+from fasp_core.impacts.entries import ppl_key
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.live import Desk
 from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig, Report
+from fasp_core.measures import BiasConfig, Report, result_key
 from fasp_core.models import LanguageModel
 from fasp_core.perplexity import Nll, PerplexityChange, perplexity_change
 from fasp_core.provenance import provenance
 from fasp_core.selection import METHODS, select
-from fasp_core.store import Entry, Store, slug
+from fasp_core.store import Entry, Store, digest, slug
 from fasp_core.text import TextConfig
 
 KIND = "experiments"
@@ -165,6 +166,10 @@ class Comparison:
     def _changes(self) -> dict[tuple[Side, str], list[bias.Change]]:
         return {}
 
+    @cached_property
+    def _base_gaps(self) -> dict[tuple[Side, str], bias.GapStats]:
+        return {}
+
     def changes(self, side: Side, reading: str) -> list[bias.Change]:
         """Change of the gap by set, [S]; all on the same resamples of the prompts."""
         if (side, reading) not in self._changes:
@@ -176,8 +181,20 @@ class Comparison:
 
     def base_gap(self, side: Side, reading: str) -> bias.GapStats:
         """The unpruned model's gap, with what noise alone would give."""
-        m = self.sides[side]
-        return bias.gap_stats(m.toxicity[0, self.readings.index(reading)], m.groups, blocks=m.blocks)
+        if (side, reading) not in self._base_gaps:
+            m = self.sides[side]
+            values = m.toxicity[0, self.readings.index(reading)]
+            self._base_gaps[side, reading] = bias.gap_stats(values, m.groups, blocks=m.blocks)
+        return self._base_gaps[side, reading]
+
+    def change(self, candidate: Candidate, side: Side, reading: str) -> bias.Change:
+        """Change of the gap by one candidate that removes something."""
+        row = self.rows[self.candidates.index(candidate)]
+        return self.changes(side, reading)[row - 1]
+
+    def perplexity(self, candidate: Candidate, side: Side) -> PerplexityChange:
+        """Perplexity with and without one candidate."""
+        return self.sides[side].perplexity(self.rows[self.candidates.index(candidate)])
 
     def frame(self, side: Side) -> pd.DataFrame:
         """One row a candidate: what was chosen, perplexity, and the gap in both readings with 95% intervals.
@@ -243,6 +260,7 @@ def run(
     def work() -> Any:
         started = time.monotonic()
         arrays: dict[str, np.ndarray] = {}
+        groups: dict[str, tuple[str, ...]] = {}  # a small group may be on one side only
         total = 2 * (1 + len(sets))
         for s, side in enumerate(SIDES):
             desk, sums, toxicity = Desk(lm), [], []
@@ -251,15 +269,16 @@ def run(
                 at = s * (1 + len(sets)) + i
                 what = f"{'validation' if side == 'valid' else 'test'} side, set {i} of {len(sets)}"
 
-                def report(done: float, whole: float, _text: str, at: int = at, what: str = what) -> None:
+                def report(done: float, whole: float, half: float, at: int = at, what: str = what) -> None:
                     if progress is not None:
-                        progress(at + done / max(whole, 1) / 2, total, what)
+                        progress(at + half + done / max(whole, 1) / 2, total, what)
 
-                nll, _ = perplexity_of(lm, subject, plan.text(side), store, report, desk)
-                found = toxicity_of(lm, subject, plan.bias(side), store, report, desk)
+                report(0, 1, 0)  # what is stored reports nothing
+                nll, _ = perplexity_of(lm, subject, plan.text(side), store, lambda d, t, _: report(d, t, 0), desk)
+                found = toxicity_of(lm, subject, plan.bias(side), store, lambda d, t, _: report(d, t, 0.5), desk)
                 sums.append(nll.sums)
                 toxicity.append(found.values.astype(np.float32))
-            codes, _ = bias.group_codes(found.groups)
+            codes, groups[side] = bias.group_codes(found.groups)
             arrays |= {
                 f"{side}_nll": np.stack(sums),
                 f"{side}_counts": nll.counts.astype(np.int32),
@@ -275,7 +294,7 @@ def run(
             "meta": {
                 "n_layers": lm.n_layers,
                 "n_heads": lm.n_heads,
-                "groups": bias.group_codes(found.groups)[1],
+                "groups": groups,
                 "readings": found.readings,
                 "provenance": provenance(lm, time.monotonic() - started),
             },
@@ -285,24 +304,28 @@ def run(
     return read(store.compute(KIND, key, work, label=label), lm.name)
 
 
-def stored(weights_id: str, dtype: str, axis: str, reading: str, store: Store, model: str) -> Comparison | None:
-    """The stored comparison with the most candidates, without loading a model; None if there is none."""
+def find(weights_id: str, dtype: str, axis: str, reading: str, store: Store) -> Entry | None:
+    """The entry of the stored comparison with the most candidates, its header alone read; None if there is none."""
     wanted = {"experiment": "compare", "weights": weights_id, "dtype": dtype}
     found = [
         entry
         for entry in store.entries(KIND)
         if wanted.items() <= entry.config.items()
         and (entry.config["plan"]["axis"], entry.config["plan"]["reading"]) == (axis, reading)
+        and entry.config["measured"] == _measured(_plan(entry), weights_id, dtype)
     ]
-    for entry in sorted(found, key=lambda e: (e.config["candidates"], e.config["plan"]["prompts"]), reverse=True):
-        if (sound := store.load(KIND, entry.config)) is not None:
-            return read(sound, model)
-    return None
+    return max(found, key=lambda e: (e.config["candidates"], e.config["plan"]["prompts"]), default=None)
+
+
+def stored(weights_id: str, dtype: str, axis: str, reading: str, store: Store, model: str) -> Comparison | None:
+    """The stored comparison with the most candidates, without loading a model; None if there is none."""
+    header = find(weights_id, dtype, axis, reading, store)
+    sound = None if header is None else store.load(KIND, header.config)
+    return None if sound is None else read(sound, model)
 
 
 def read(entry: Entry, model: str) -> Comparison:
     """A comparison from its entry."""
-    plan = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.config["plan"].items()}
     chosen = tuple(
         Candidate(
             row.method,
@@ -321,14 +344,14 @@ def read(entry: Entry, model: str) -> Comparison:
         sides[side] = Measured(
             tuple(Nll(sums, counts) for sums in arrays[f"{side}_nll"]),
             arrays[f"{side}_toxicity"].astype(np.float64),
-            tuple(meta["groups"][c] for c in arrays[f"{side}_codes"]),
+            tuple(meta["groups"][side][c] for c in arrays[f"{side}_codes"]),
             blocks,
         )
     return Comparison(
         model,
         meta["n_layers"],
         meta["n_heads"],
-        Plan(**plan),
+        _plan(entry),
         tuple(meta["readings"]),
         chosen,
         tuple(sorted({c.heads for c in chosen if c.heads})),
@@ -344,7 +367,21 @@ def _key(weights_id: str, dtype: str, plan: Plan, chosen: Iterable[Candidate]) -
         "weights": weights_id,
         "dtype": dtype,
         "plan": asdict(plan),
-        "prompts": [plan.bias(side).prompts().digest[:16] for side in SIDES],
+        "measured": _measured(plan, weights_id, dtype),
         "candidates": len(listed),
         "sets": hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16],
     }
+
+
+def _measured(plan: Plan, weights_id: str, dtype: str) -> str:
+    """A hash of prompts, scorer and text of both sides."""
+    return digest(
+        [
+            (result_key(plan.bias(side), weights_id, dtype), ppl_key(plan.text(side), weights_id, dtype))
+            for side in SIDES
+        ]
+    )
+
+
+def _plan(entry: Entry) -> Plan:
+    return Plan(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.config["plan"].items()})
