@@ -10,6 +10,7 @@ st.set_page_config(page_title="FASP Studio", page_icon=str(Path(__file__).parent
 st.navigation(
     [
         st.Page("pages/explore.py", title="Explore heads", icon=":material/grid_on:", default=True),
+        st.Page("pages/transfer.py", title="Transfer between biases", icon=":material/compare_arrows:"),
         st.Page("pages/released.py", title="Released scores", icon=":material/folder_open:"),
     ]
 ).run()

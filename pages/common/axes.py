@@ -1,0 +1,129 @@
+"""The scores of all axes of a model, what is computed from them, and how it is written.
+
+What is computed is kept while the same scores are looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import pandas as pd
+import streamlit as st
+
+from fasp_core.experiments import correlation, crossed
+from fasp_core.experiments.common import Estimate
+from fasp_core.experiments.correlation import AxisEffects, Correlations
+from fasp_core.experiments.crossed import Cell, Transfer, TransferConfig
+from fasp_core.experiments.transfer import scored_axes
+from fasp_core.impacts.table import ImpactTable
+from fasp_core.masks import PruneSet
+from fasp_core.measures import BiasConfig
+from fasp_core.models import ModelSpec
+from fasp_core.store import digest
+from pages.common import engine
+from pages.common.sidebar import axis_title
+
+KIND_TITLES = {"spearman": "ranks (Spearman)", "pearson": "scores (Pearson)"}
+SUBSET_TITLES = {"all": "all heads", "prunable": "heads that may be pruned"}
+CHART = {"displaylogo": False, "scrollZoom": False}
+NAMES = ("axis 1", "axis 2", "chosen on", "measured on")  # columns that hold axes
+Scores = tuple[tuple[str, ImpactTable], ...]  # by axis; tables are told apart by identity
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the sidebar says."""
+
+    spec: ModelSpec
+    config: TransferConfig
+    kind: correlation.Kind
+    tables: Scores
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The axes, in the order of rows and columns."""
+        return tuple(axis for axis, _ in self.tables)
+
+    @property
+    def first(self) -> ImpactTable:
+        return self.tables[0][1]
+
+
+def scores(spec: ModelSpec) -> dict[str, ImpactTable]:
+    """Stored scores by axis. Never loads a model."""
+    known = engine.facts(spec)
+    if known is None:
+        return {}
+    axes = scored_axes(known.weights_id, spec.dtype, engine.store())
+    found = {axis: engine.scores(spec, BiasConfig(axis)) for axis in axes}
+    return {axis: table for axis, table in found.items() if table is not None}
+
+
+@lru_cache(maxsize=4)
+def effects(tables: Scores, reading: str) -> tuple[dict[str, AxisEffects], correlation.Frames]:
+    """Resampled effects of all heads, and the frames of all prompts."""
+    known = {axis: correlation.frames(table.bias) for axis, table in tables}
+    return correlation.resample(dict(tables), reading, known), known
+
+
+@lru_cache(maxsize=16)
+def correlations(tables: Scores, reading: str, gamma: float) -> Correlations:
+    """All correlations between axes."""
+    found, known = effects(tables, reading)
+    return correlation.correlate(found, dict(tables), reading, gamma, known)
+
+
+def name(spec: ModelSpec, sets: dict[str, PruneSet], config: TransferConfig) -> str:
+    """What tells one experiment from another."""
+    known = engine.facts(spec)
+    assert known is not None  # scores were found
+    return digest(crossed.key(sets, config, known.weights_id, spec.dtype))
+
+
+def transfer(spec: ModelSpec, sets: dict[str, PruneSet], config: TransferConfig) -> Transfer | None:
+    """The experiment if it is stored. Never loads a model."""
+    known = engine.facts(spec)
+    assert known is not None
+    kept: dict[str, Transfer] = st.session_state.setdefault("transfers", {})
+    wanted = name(spec, sets, config)
+    if wanted not in kept:
+        measured = crossed.find(sets, config, known.weights_id, spec.dtype, engine.store())
+        if measured is None:
+            return None
+        kept[wanted] = crossed.judge(measured)
+    return kept[wanted]
+
+
+# --- how it is written ---
+
+
+def table(frame: pd.DataFrame, file: str, what: str) -> None:
+    """A sortable table and its download; axes as people read them on screen, as they are named in the file."""
+    shown = frame.assign(**{c: frame[c].map(axis_title) for c in NAMES if c in frame})
+    st.dataframe(shown, hide_index=True, height=min(36 * (len(frame) + 1), 420))
+    st.download_button(
+        "Download as CSV", frame.to_csv(index=False), file, on_click="ignore", key=f"download {what}", mime="text/csv"
+    )
+
+
+def plain(r: float) -> str:
+    """A correlation in two digits; `–` where there is none."""
+    return "–" if r != r else f"{r:.2f}".replace("-", "−")
+
+
+def span(e: Estimate) -> str:
+    return f"[{plain(e.low)}, {plain(e.high)}]"
+
+
+def percent(x: float) -> str:
+    return "–" if x != x else f"{x:+.0%}".replace("-", "−")
+
+
+def ends(c: Cell) -> str:
+    found = c.change.relative_interval
+    return "" if found is None else f"[{percent(found[0])}, {percent(found[1])}]"
+
+
+def p_value(p: float) -> str:
+    return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)
