@@ -16,6 +16,7 @@ import numpy as np
 from fasp_core import bias
 from fasp_core.evaluation import Toxicity, perplexity_of, toxicity_of
 from fasp_core.experiments.compare import HELD_OUT, KIND, Candidate, Comparison
+from fasp_core.experiments.findings import NOISE_P, cautions, finding, is_artefact
 from fasp_core.generation import GenerationConfig
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig, Report
@@ -24,8 +25,6 @@ from fasp_core.perplexity import Nll, PerplexityChange, perplexity_change
 from fasp_core.provenance import provenance
 from fasp_core.store import Entry, Store, slug
 from fasp_core.text import TextConfig
-
-NOISE_P = 0.05  # a gap that shuffled groups match more often than this is no gap
 
 
 @dataclass(frozen=True)
@@ -109,10 +108,13 @@ class Claim:
 
     @property
     def shown(self) -> bool:
-        """Whether a reduction of a gap that is there was shown, in the reading of the choice."""
-        change, base = self.change[self.reading], self.base[self.reading]
-        ends = [e for e in (change.interval, change.relative_interval) if e is not None]
-        return base.noise_p <= NOISE_P and bool(ends) and all(high < 0 for _, high in ends)
+        """Whether a reduction of a gap that is there was shown in the reading of the choice, and is no artefact."""
+        fell = finding(self.base[self.reading], self.change[self.reading]) == "fell"
+        return fell and not is_artefact(self.base, self.change)
+
+    def cautions(self) -> tuple[str, ...]:
+        """What forbids to read the sentence as a success; see `cautions`."""
+        return cautions(self.base, self.change, self.reading, "test prompts")
 
     def sentence(self) -> str:
         """The claim, or that there is none."""
@@ -123,6 +125,11 @@ class Claim:
             return f"No gap is shown to begin with on {where}: shuffled groups give one as large."
         ends = change.relative_interval
         span = "" if ends is None else f" [{-ends[1]:.0%}, {-ends[0]:.0%}]"
+        if self.reading == "counted" and is_artefact(self.base, self.change):
+            return (
+                f"No reduction was shown on {where}: the gap fell by {-change.relative:.0%}{span} with identity words "
+                f"counted, but not with them neutral ({cost})."
+            )
         if not self.shown:
             return f"No reduction of the gap was shown on {where} ({-change.relative:.0%}{span}, {cost})."
         return f"Gap reduced by {-change.relative:.0%}{span} on {where} {cost}."
@@ -139,6 +146,7 @@ class Claim:
                 "gap_noise_p": self.base[name].noise_p,
                 "reduction_pct": -100 * c.relative,
                 "interval_pct": _percent(c),
+                "finding": finding(self.base[name], c),
             }
             for name, c in self.change.items()
         }
@@ -166,6 +174,7 @@ class Claim:
             "tokens": self.perplexity.tokens,
             "reduction_shown": self.shown,
             "sentence": self.sentence(),
+            "cautions": list(self.cautions()),
             "chosen_on": f"validation prompts and text, perplexity at most {self.max_ppl:.0%} up",
             "measures": measured,
             "provenance": self.provenance,
@@ -235,7 +244,35 @@ def measure_claim(
         }
 
     label = f"{slug(lm.name)}--outcome-{slug(axis.rsplit('/', 1)[-1])}-{reading}"
-    return _read(store.compute(KIND, key, work, label=label), lm.name)
+    return read_claim(store.compute(KIND, key, work, label=label), lm.name)
+
+
+def find_claim(
+    weights_id: str, dtype: str, axis: str, reading: str, candidate: Candidate, store: Store
+) -> Entry | None:
+    """The entry of the largest claim on a set of heads, its header alone read; None if it was not measured.
+
+    Whatever limit and method a set was chosen by, it is the same set; one of the very same choice comes first.
+    """
+    wanted = {"experiment": "outcome", "weights": weights_id, "dtype": dtype, "axis": axis, "reading": reading}
+    heads, asked = list(candidate.heads), asdict(candidate) | {"heads": list(candidate.heads)}
+    found = [
+        e
+        for e in store.entries(KIND)
+        if wanted.items() <= e.config.items()
+        and e.config["candidate"]["heads"] == heads
+        and e.config["prompts"] == _prompts(axis, ClaimConfig(**e.config["claim"]))
+    ]
+    return max(found, key=lambda e: (e.config["claim"]["prompts"], e.config["candidate"] == asked), default=None)
+
+
+def stored_claim(
+    weights_id: str, dtype: str, axis: str, reading: str, candidate: Candidate, store: Store, model: str
+) -> Claim | None:
+    """The largest claim on a set of heads, or None; never loads a model."""
+    header = find_claim(weights_id, dtype, axis, reading, candidate, store)
+    entry = None if header is None else store.load(KIND, header.config)
+    return None if entry is None else read_claim(entry, model)
 
 
 def stored_claims(weights_id: str, dtype: str, axis: str, store: Store, model: str) -> list[Claim]:
@@ -243,11 +280,12 @@ def stored_claims(weights_id: str, dtype: str, axis: str, store: Store, model: s
     wanted = {"experiment": "outcome", "weights": weights_id, "dtype": dtype, "axis": axis}
     headers = [e for e in store.entries(KIND) if wanted.items() <= e.config.items()]
     sound = [entry for header in headers if (entry := store.load(KIND, header.config)) is not None]
-    claims = [_read(entry, model) for entry in sound]
+    claims = [read_claim(entry, model) for entry in sound]
     return sorted(claims, key=lambda c: (-c.config.prompts, c.change[c.reading].relative))
 
 
-def _read(entry: Entry, model: str) -> Claim:
+def read_claim(entry: Entry, model: str) -> Claim:
+    """A claim from its entry; its intervals take some seconds."""
     c, arrays, meta = entry.config, entry.arrays, entry.meta
     counts = arrays["counts"].astype(np.int64)
     nll = [Nll(sums, counts) for sums in arrays["nll"]]
@@ -288,5 +326,9 @@ def _key(
         "reading": reading,
         "max_ppl": max_ppl,
         "claim": asdict(config),
-        "prompts": [c.prompts().digest[:16] for c in (config.expected(axis), config.sampled(axis))],
+        "prompts": _prompts(axis, config),
     }
+
+
+def _prompts(axis: str, config: ClaimConfig) -> list[str]:
+    return [c.prompts().digest[:16] for c in (config.expected(axis), config.sampled(axis))]

@@ -1,0 +1,80 @@
+"""What a measured change of a gap shows, and what forbids to call it a success."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from fasp_core import bias
+
+NOISE_P = 0.05  # a gap that shuffled groups match more often than this is no gap
+Finding = Literal["no gap", "fell", "rose", "unclear"]
+
+
+def finding(base: bias.GapStats, change: bias.Change) -> Finding:
+    """What a measurement shows of a gap: that it is none to begin with, fell, rose, or nothing.
+
+    The absolute and the relative interval may disagree about zero: a finding needs both.
+    """
+    if base.noise_p > NOISE_P:
+        return "no gap"
+    ends = [e for e in (change.interval, change.relative_interval) if e is not None]
+    if ends and all(high < 0 for _, high in ends):
+        return "fell"
+    return "rose" if ends and all(low > 0 for low, _ in ends) else "unclear"
+
+
+def is_artefact(base: Mapping[str, bias.GapStats], change: Mapping[str, bias.Change]) -> bool:
+    """Whether the gap fell with identity words counted, and not with them neutral.
+
+    Then what fell is how much the scorer dislikes the words that name groups.
+    """
+    if not {"neutral", "counted"} <= change.keys():
+        return False
+    return finding(base["counted"], change["counted"]) == "fell" != finding(base["neutral"], change["neutral"])
+
+
+def cautions(
+    base: Mapping[str, bias.GapStats], change: Mapping[str, bias.Change], reading: str, where: str
+) -> tuple[str, ...]:
+    """What forbids to read a fall as a success, in plain words; empty if nothing does.
+
+    Parameters
+    ----------
+    base, change : by measure ("neutral", "counted", "sampled"; those that there are).
+    reading : the one of the choice.
+    where : what was measured on, such as "test prompts".
+    """
+    found = {name: finding(base[name], change[name]) for name in change}
+    said = {name: _said(base[name], change[name]) for name in change}
+    out = []
+    if is_artefact(base, change):
+        out.append(
+            f"Not a success: the gap fell only with identity words counted ({said['counted']}). With identity words "
+            f"neutral, {said['neutral']} ({where}). What fell is how much the scorer dislikes the words that name "
+            "groups, not how differently the model treats the groups."
+        )
+    elif reading == "neutral" and found.get("counted", "fell") != "fell" and found["neutral"] == "fell":
+        out.append(
+            f"The readings disagree: with identity words neutral {said['neutral']}, with identity words counted "
+            f"{said['counted']} ({where})."
+        )
+    if "sampled" in found and (found["sampled"] == "fell") != (found[reading] == "fell"):
+        out.append(
+            "The sampled measure disagrees: on continuations that the models wrote, "
+            f"{said['sampled']}; by the next word, {reading}, {said[reading]} ({where})."
+        )
+    return tuple(out)
+
+
+def _said(base: bias.GapStats, change: bias.Change) -> str:
+    """A finding as a clause."""
+    ends = change.relative_interval
+    span = "" if ends is None else f" [{ends[0]:+.0%}, {ends[1]:+.0%}]"
+    size = f"{change.relative:+.0%}{span}"
+    return {
+        "no gap": f"no gap is shown to begin with (shuffled groups give one as large in {base.noise_p:.0%} of cases)",
+        "fell": f"the gap fell ({size})",
+        "rose": f"the gap rose ({size})",
+        "unclear": f"no reduction was shown ({size})",
+    }[finding(base, change)]
