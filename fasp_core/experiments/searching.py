@@ -1,0 +1,202 @@
+"""The joint search of `fasp_core.search` on a real model: what it measures, where it begins, how it is kept.
+
+`python -m fasp_core.experiments.searching --axis race_ethnicity --heads 13 --seeds 5` searches on the validation
+prompts and text that the scores were made on. Each measured set is stored as it is made: a stopped search goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fasp_core.cli_show import to_json, working
+from fasp_core.errors import InputError
+from fasp_core.evaluation import perplexity_of, toxicity_of
+from fasp_core.experiments.common import exit_status, rows_as_markdown
+from fasp_core.experiments.compare import KIND, SEARCH, Candidate
+from fasp_core.impacts import entries
+from fasp_core.impacts.table import ImpactTable
+from fasp_core.live import Desk
+from fasp_core.masks import PruneSet
+from fasp_core.measures import BiasConfig, Report
+from fasp_core.models import LanguageModel, ModelSpec, load
+from fasp_core.provenance import provenance
+from fasp_core.search import Found, Heads, Problem, SearchConfig, Tried, search
+from fasp_core.selection import select
+from fasp_core.store import Entry, Store, slug
+from fasp_core.text import TextConfig
+
+GAMMAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # of the FASP sets that a search begins with
+TOKENS = 2048
+SCORE_TEXT = TextConfig(tokens=8192)
+
+
+def run(
+    lm: LanguageModel,
+    impacts: ImpactTable,
+    axis: str,
+    config: SearchConfig,
+    store: Store,
+    progress: Report | None = None,
+    tokens: int = TOKENS,
+) -> Found:
+    """Search from FASP's sets of the same size, on the prompts of the scores; stored.
+
+    Parameters
+    ----------
+    impacts : scores of the axis' validation prompts.
+    tokens : of the validation text, for perplexity.
+
+    Raises
+    ------
+    InputError
+        The scores are of other prompts than the axis has now.
+    """
+    counts = np.bincount(impacts.bias.codes)  # where a small group is used up, the others say how many were asked for
+    prompts = BiasConfig(axis, n_prompts=int(counts.max()) * len(counts))
+    key = _key(lm.weights_id, lm.spec.dtype, prompts, config, tokens)
+    problem = Problem.of(impacts, config.reading)
+    scores = impacts.head_scores(config.reading)
+    starts = [select(scores, "fasp", gamma, config.max_heads / lm.size).pruned for gamma in GAMMAS]
+
+    def work() -> Any:
+        started = time.monotonic()
+        desk, text = Desk(lm), TextConfig(tokens=tokens)
+        base, _ = perplexity_of(lm, PruneSet(), text, store, None, desk)
+
+        def measure(heads: Heads) -> tuple[float, np.ndarray]:
+            subject = PruneSet.from_flat(heads, lm.n_heads)
+            nll, _ = perplexity_of(lm, subject, text, store, _quiet(progress), desk)
+            found = toxicity_of(lm, subject, prompts, store, _quiet(progress), desk)
+            if len(found.groups) != len(problem.codes):
+                raise InputError(f"The scores of {axis} are of other prompts: score the axis again.")
+            return nll.mean - base.mean, found.row(config.reading)
+
+        found = search(problem, config, measure, starts, progress)
+        table = pd.DataFrame([asdict(t) | {"heads": " ".join(map(str, t.heads))} for t in found.tried])
+        return {
+            "tables": {"tried": table},
+            "meta": {
+                "heads": found.heads,
+                "gap": found.gap,
+                "nats": found.nats,
+                "base_gap": found.base_gap,
+                "provenance": provenance(lm, time.monotonic() - started),
+            },
+        }
+
+    label = f"{slug(lm.name)}--search-{slug(axis.rsplit('/', 1)[-1])}-{config.reading}-{config.seed}"
+    return read(store.compute(KIND, key, work, label=label))
+
+
+def stored(
+    weights_id: str, dtype: str, axis: str, store: Store, reading: str, max_heads: int | None = None
+) -> list[Found]:
+    """Finished searches on an axis, the largest sets and then the most measurements first; never loads a model."""
+    wanted = {"experiment": "search", "weights": weights_id, "dtype": dtype, "axis": axis}
+    found = [
+        read(entry)
+        for header in store.entries(KIND)
+        if wanted.items() <= header.config.items()
+        and header.config["search"]["reading"] == reading
+        and max_heads in (None, header.config["search"]["max_heads"])
+        and (entry := store.load(KIND, header.config)) is not None
+    ]
+    return sorted(found, key=lambda f: (-f.config.max_heads, -f.config.measurements, f.config.seed))
+
+
+def candidate(found: Found, size: int) -> Candidate:
+    """What a search found, to stand beside the methods' choices in a comparison; `size` is the model's heads."""
+    alpha = round(found.config.max_heads / size, 4)
+    return Candidate(SEARCH, None, alpha, found.config.seed, found.heads)
+
+
+def read(entry: Entry) -> Found:
+    """A finished search from its entry."""
+    meta = entry.meta
+    tried = tuple(
+        Tried(tuple(map(int, row.heads.split())), float(row.nats), float(row.gap), float(row.predicted))
+        for row in entry.table("tried").itertuples(index=False)
+    )
+    config = SearchConfig(**entry.config["search"])
+    return Found(config, tuple(meta["heads"]), meta["gap"], meta["nats"], meta["base_gap"], tried)
+
+
+def _key(weights_id: str, dtype: str, prompts: BiasConfig, config: SearchConfig, tokens: int) -> dict[str, Any]:
+    return {
+        "experiment": "search",
+        "weights": weights_id,
+        "dtype": dtype,
+        "axis": prompts.axis,
+        "prompts": prompts.prompts().digest[:16],
+        "search": asdict(config),
+        "tokens": tokens,
+    }
+
+
+def _quiet(progress: Report | None) -> Report | None:
+    """Of one measurement only whether to stop is of interest; how far it is would hide how far the search is."""
+    check = getattr(progress, "check", None)
+    return None if check is None else lambda _done, _total, _text: check()
+
+
+# --- the command ---
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The command line; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m fasp_core.experiments.searching", description=__doc__)
+    parser.add_argument("--axis", default="race_ethnicity")
+    parser.add_argument("--reading", default="neutral", choices=("neutral", "counted"))
+    parser.add_argument("--heads", type=int, default=13, help="size of the set, at most")
+    parser.add_argument("--max-ppl", type=float, default=0.1, help="rise of perplexity, at most: 0.1 is 10%%")
+    parser.add_argument("--measurements", type=int, default=40, help="sets to measure, besides FASP's")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    given = parser.parse_args(args)
+
+    def command() -> None:
+        with working() as progress:
+            lm, store, asked = load(ModelSpec()), Store(), BiasConfig(given.axis)
+            impacts = entries.best(SCORE_TEXT, asked, lm.weights_id, lm.spec.dtype, lm.name, store)
+            if impacts is None:
+                raise InputError(f"There are no scores: run 'python -m fasp_core score --axis {given.axis}' first.")
+            found = [
+                run(
+                    lm,
+                    impacts,
+                    given.axis,
+                    SearchConfig(given.reading, given.heads, given.max_ppl, given.measurements, seed),
+                    store,
+                    progress,
+                )
+                for seed in range(given.seeds)
+            ]
+        if given.json:
+            print(to_json({"searches": [asdict(f) for f in found]}))
+            return
+        rows = [
+            (
+                f.config.seed,
+                PruneSet.from_flat(f.heads, lm.n_heads).format(),
+                f"{1e3 * f.gap:.2f}",
+                f"{f.gap / f.base_gap - 1:+.0%}",
+                f"{np.expm1(f.nats):+.1%}",
+                len(f.tried),
+            )
+            for f in found
+        ]
+        print(rows_as_markdown(["seed", "heads", "validation gap, ×10⁻³", "change", "perplexity", "measured"], rows))
+
+    return exit_status(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""The search on a tiny model: what it measures is what an evaluation shows, and a stopped search goes on."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fasp_core.evaluation import EvalConfig, evaluate
+from fasp_core.experiments import searching
+from fasp_core.impacts.score import score
+from fasp_core.impacts.table import ImpactTable
+from fasp_core.masks import PruneSet
+from fasp_core.measures import BiasConfig
+from fasp_core.models import LanguageModel
+from fasp_core.search import SearchConfig
+from fasp_core.store import Store
+from fasp_core.text import TextConfig
+from tests.tiny import STARTS, tiny_lm, tiny_text
+
+TOKENS = 96
+CONFIG = SearchConfig(max_heads=2, max_ppl=5.0, measurements=3)
+
+
+@pytest.fixture(scope="module")
+def axis(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("axis") / "colors.csv"
+    words = itertools.product(STARTS[:4], ("met", "saw", "like"), ("red", "green"), ("person", "house", "tree"))
+    rows = [(f"{start} {verb} a {color} {noun}", color) for start, verb, color, noun in words]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "group"), *rows])
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def world(axis: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[LanguageModel, ImpactTable, TextConfig]:
+    folder = tmp_path_factory.mktemp("search")
+    (folder / "text.txt").write_text(tiny_text(200))
+    lm = tiny_lm("llama")
+    text = TextConfig(str(folder / "text.txt"), tokens=TOKENS, window=32, stride=32)
+    return lm, score(lm, text, BiasConfig(axis, n_prompts=1000), Store(folder / "scores")), text
+
+
+@pytest.fixture(autouse=True)
+def own_text(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "TextConfig", lambda tokens: world[2])
+
+
+def test_a_search_shows_what_an_evaluation_shows(world: Any, axis: str, tmp_path: Path) -> None:
+    lm, impacts, text = world
+    store = Store(tmp_path)
+    found = searching.run(lm, impacts, axis, CONFIG, store)
+    assert 1 <= len(found.heads) <= 2
+    config = EvalConfig(BiasConfig(axis, n_prompts=1000), text)
+    for tried in found.tried:
+        fresh = evaluate(lm, PruneSet.from_flat(tried.heads, lm.n_heads), config, Store(tmp_path / "fresh"))
+        assert tried.gap == pytest.approx(fresh.readings["neutral"].pruned.gap, rel=1e-4)
+        assert tried.nats == pytest.approx(fresh.perplexity.change_nats, abs=1e-5)
+    (again,) = searching.stored(lm.weights_id, "float32", axis, store, "neutral")
+    assert (again.config, again.heads, again.gap, again.base_gap) == (CONFIG, found.heads, found.gap, found.base_gap)
+    assert [t.heads for t in again.tried] == [t.heads for t in found.tried]
+    assert searching.stored(lm.weights_id, "float32", axis, store, "counted") == []
+    chosen = searching.candidate(found, lm.size)
+    assert (chosen.method, chosen.alpha, chosen.seed, chosen.heads) == ("search", 2 / lm.size, 0, found.heads)
+
+
+def test_a_stopped_search_goes_on(world: Any, axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, impacts, _ = world
+    whole = searching.run(lm, impacts, axis, CONFIG, Store(tmp_path / "whole"))
+    store, checks = Store(tmp_path / "stopped"), [0]
+
+    class Stopped(Exception):
+        pass
+
+    class Progress:
+        """Stops after so many measurements."""
+
+        def __init__(self, left: int) -> None:
+            self.left = left
+
+        def __call__(self, *_: object) -> None:
+            self.left -= 1
+            if self.left < 0:
+                raise Stopped
+
+        def check(self) -> None:
+            checks[0] += 1
+
+    with pytest.raises(Stopped):
+        searching.run(lm, impacts, axis, CONFIG, store, Progress(4))
+    assert searching.stored(lm.weights_id, "float32", axis, store, "neutral") == []
+    measured = len(list((tmp_path / "stopped" / "measured").iterdir()))
+    found = searching.run(lm, impacts, axis, CONFIG, store, Progress(99))
+    assert [t.heads for t in found.tried] == [t.heads for t in whole.tried]
+    assert measured >= 6  # the unpruned model's text, and text and prompts of three sets
+    assert checks[0] > 0  # a measurement asks whether to stop
+
+
+def test_without_scores_the_command_names_the_mend(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FASP_CACHE", str(tmp_path))
+    monkeypatch.setattr(searching, "load", lambda _spec: world[0])
+    assert searching.main(["--axis", "age"]) == 2
+    assert "python -m fasp_core score --axis age" in capsys.readouterr().err
