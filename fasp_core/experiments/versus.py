@@ -1,0 +1,111 @@
+"""The search against FASP: both chosen on validation prompts within the same limits, compared on test prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fasp_core import bias
+from fasp_core.bias.gaps import weighted_gaps
+from fasp_core.experiments.common import RESAMPLES, Estimate, interval
+from fasp_core.experiments.compare import SEARCH, Candidate, Comparison
+from fasp_core.experiments.outcome import choose
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of the search on test prompts.
+
+    Attributes
+    ----------
+    gap : of the search's set.
+    less : its gap minus that of FASP's set, as a share of the unpruned model's gap, on the same prompts; below 0: the
+        search's is lower.
+    ppl_change : relative, on the test side's text.
+    """
+
+    candidate: Candidate
+    gap: float
+    less: Estimate
+    ppl_change: float
+
+
+@dataclass(frozen=True)
+class Versus:
+    """All seeds of the search against the set that FASP's choice comes to.
+
+    Attributes
+    ----------
+    fasp : lowest validation gap of FASP's candidates within the limits; `fasp_gap` and `fasp_ppl` are of the test side.
+    mean : mean of `Run.less` over the seeds, its interval over prompts and seeds.
+    prompts : of the test side.
+    """
+
+    reading: str
+    max_ppl: float
+    max_alpha: float
+    fasp: Candidate
+    base_gap: float
+    fasp_gap: float
+    fasp_ppl: float
+    runs: tuple[Run, ...]
+    mean: Estimate
+    prompts: int
+
+    @property
+    def better(self) -> bool:
+        """Whether the search's sets were shown to have a lower gap than FASP's."""
+        return self.mean.high < 0
+
+    def sentence(self) -> str:
+        """What the comparison shows."""
+        wins = sum(run.gap < self.fasp_gap for run in self.runs)
+        span = f"{self.mean.value:+.0%} [{self.mean.low:+.0%}, {self.mean.high:+.0%}] of the unpruned gap"
+        found = "lower" if self.better else "higher" if self.mean.low > 0 else "not shown to differ"
+        return (
+            f"Search against FASP, at most {self.max_alpha:.0%} of the heads and {self.max_ppl:.0%} more perplexity, "
+            f"both chosen on validation prompts: on {self.prompts:,} test prompts the search's gap is {found}, by "
+            f"{span} over {len(self.runs)} seeds ({wins} of them lower)."
+        )
+
+
+def versus(comparison: Comparison, reading: str, max_ppl: float, max_alpha: float) -> Versus | None:
+    """Compare; None if nothing of FASP's or of the search's is within the limits.
+
+    Parameters
+    ----------
+    max_alpha : largest share of heads of both. Of the search's candidates those of the largest size within it count.
+    """
+    fasp = choose(comparison, reading, max_ppl, ["fasp"], max_alpha)
+    size = comparison.n_layers * comparison.n_heads
+    within = [c for c in comparison.candidates if c.method == SEARCH and c.heads and c.alpha <= max_alpha + 0.5 / size]
+    largest = max((c.alpha for c in within), default=0.0)
+    found = [c for c in within if c.alpha == largest]
+    if fasp is None or not found:
+        return None
+    side, r = comparison.sides["test"], comparison.readings.index(reading)
+    at = dict(zip(comparison.candidates, comparison.rows, strict=True))
+    rows = side.toxicity[[0, at[fasp], *(at[c] for c in found)], r]  # [2 + seeds, n]
+    codes, _ = bias.group_codes(side.groups)
+    counts = bias.bootstrap_counts(codes, RESAMPLES, 0, side.blocks)
+    observed, drawn = bias.gap(rows, codes), weighted_gaps(rows, counts, codes)  # [2 + seeds], [2 + seeds, B]
+    less, less_drawn = (observed[2:] - observed[1]) / observed[0], (drawn[2:] - drawn[1]) / drawn[0]
+    again = np.random.default_rng(0).integers(len(found), size=less_drawn.shape)
+    mean = interval(float(less.mean()), np.take_along_axis(less_drawn, again, 0).mean(0))
+    runs = tuple(
+        Run(c, float(observed[2 + i]), interval(float(less[i]), less_drawn[i]), side.perplexity(at[c]).relative)
+        for i, c in enumerate(found)
+    )
+    return Versus(
+        reading,
+        max_ppl,
+        max_alpha,
+        fasp,
+        float(observed[0]),
+        float(observed[1]),
+        side.perplexity(at[fasp]).relative,
+        runs,
+        mean,
+        len(codes),
+    )
