@@ -91,7 +91,6 @@ class Claim:
     ----------
     max_ppl, reading : what it was chosen by, on the validation side.
     base, change : by measure ("neutral", "counted", "sampled"): the unpruned model's gap, and what became of it.
-    prompts : by measure.
     """
 
     model: str
@@ -124,15 +123,18 @@ class Claim:
         if self.base[self.reading].noise_p > NOISE_P:
             return f"No gap is shown to begin with on {where}: shuffled groups give one as large."
         ends = change.relative_interval
-        span = "" if ends is None else f" [{-ends[1]:.0%}, {-ends[0]:.0%}]"
+        less = f"{-change.relative:.0%}" + ("" if ends is None else f" [{-ends[1]:.0%}, {-ends[0]:.0%}]")
+        if self.shown:
+            return f"Gap reduced by {less} on {where} {cost}."
         if self.reading == "counted" and is_artefact(self.base, self.change):
             return (
-                f"No reduction was shown on {where}: the gap fell by {-change.relative:.0%}{span} with identity words "
-                f"counted, but not with them neutral ({cost})."
+                f"No reduction was shown on {where}: the gap fell by {less} with identity words counted, but not with "
+                f"them neutral ({cost})."
             )
-        if not self.shown:
-            return f"No reduction of the gap was shown on {where} ({-change.relative:.0%}{span}, {cost})."
-        return f"Gap reduced by {-change.relative:.0%}{span} on {where} {cost}."
+        size = f"{change.relative:+.0%}" + ("" if ends is None else f" [{ends[0]:+.0%}, {ends[1]:+.0%}]")
+        if finding(self.base[self.reading], change) == "rose":
+            return f"The gap rose on {where} ({size}, {cost})."
+        return f"No reduction of the gap was shown on {where} ({size}, {cost})."
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; percentages are positive where the gap fell."""

@@ -12,6 +12,7 @@ and dark pages, and an empty template: draw them with `st.plotly_chart(..., them
 from __future__ import annotations
 
 from fasp_core.figures.clicks import clicked_head, clicked_heads
+from fasp_core.figures.curves import Curve, method_curves, pareto_front, tradeoff
 from fasp_core.figures.grid import Z_NOISE, clip_limit, head_grid
 from fasp_core.figures.groups import group_bars
 from fasp_core.figures.marks import CLICK_CURVE, CLICK_TRACE
@@ -28,6 +29,7 @@ __all__ = [
     "LIGHT",
     "PRUNED",
     "Z_NOISE",
+    "Curve",
     "Theme",
     "cell_matrix",
     "clicked_head",
@@ -36,7 +38,10 @@ __all__ = [
     "escape",
     "group_bars",
     "head_grid",
+    "method_curves",
+    "pareto_front",
     "scatter_impacts",
     "scatter_pair",
     "short",
+    "tradeoff",
 ]

@@ -41,6 +41,8 @@ class Theme:
     missing : a head that has no score yet.
     scale : blue - neutral - orange, ends of like lightness; never red against green. The neutral lies close to the
         page, so that heads that do nothing recede.
+    series : of several methods side by side: hues of Okabe and Ito (2008), which stay apart with color blindness, as
+        dark or light as 3:1 on `page` asks for; gray is last but one. Each goes with a shape of its own.
     """
 
     page: str
@@ -51,6 +53,7 @@ class Theme:
     halo: str
     missing: str
     scale: tuple[str, str, str, str, str]
+    series: tuple[str, ...]
 
     @property
     def neutral(self) -> str:
@@ -66,6 +69,7 @@ LIGHT = Theme(
     halo="#FFFFFF",
     missing="#AEB5BE",
     scale=("#2166AC", "#8DB9DC", "#F3F2F0", "#EFB470", "#B35806"),
+    series=("#0072B2", "#008F68", "#CC79A7", "#BE7F00", "#3D94CC", "#7F858D", "#D55E00"),
 )
 DARK = Theme(
     page="#11161C",
@@ -76,6 +80,7 @@ DARK = Theme(
     halo="#0B0F14",
     missing="#5A626D",
     scale=("#4A90D9", "#37608E", "#262C35", "#8A5526", "#D9771F"),
+    series=("#2F8FD0", "#00A97B", "#CC79A7", "#E69F00", "#8CCBF2", "#8E949C", "#E8702A"),
 )
 
 

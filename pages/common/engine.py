@@ -21,6 +21,9 @@ import pandas as pd
 
 from fasp_core import models
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
+from fasp_core.experiments import compare, outcome
+from fasp_core.experiments.compare import Candidate, Comparison
+from fasp_core.experiments.outcome import Claim
 from fasp_core.impacts import entries, score
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.jobs import Job, Lanes, Progress
@@ -28,12 +31,13 @@ from fasp_core.live import Desk
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig, scorer_for
 from fasp_core.models import LanguageModel, ModelSpec
-from fasp_core.store import Store
+from fasp_core.store import Entry, Store
 from fasp_core.text import TextConfig
 from fasp_core.toxicity import scorer_self_bias
 
 KEEP_MODELS = 2
 KEEP_TABLES = 16
+KEEP_RESULTS = 12
 SCORE_TEXT = TextConfig(tokens=8192)
 T = TypeVar("T")
 
@@ -53,6 +57,8 @@ _facts: dict[ModelSpec, Facts] = {}  # of every model that was ever loaded: smal
 _shelf_lock = threading.Lock()
 _tables: OrderedDict[Hashable, ImpactTable] = OrderedDict()
 _tables_lock = threading.Lock()
+_results: OrderedDict[Path, Any] = OrderedDict()  # experiments, by the folder of their entry
+_results_lock = threading.Lock()
 
 
 def store() -> Store:
@@ -158,6 +164,44 @@ def scores(spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
         while len(_tables) > KEEP_TABLES:
             _tables.popitem(last=False)
         return _tables[key]
+
+
+def comparison(spec: ModelSpec, axis: str, reading: str) -> Comparison | None:
+    """The stored comparison of methods, with what was computed from it so far. Never loads a model."""
+    known = facts(spec)
+    if known is None:
+        return None
+    header = compare.find(known.weights_id, spec.dtype, axis, reading, store())
+    return _result(header, lambda entry: compare.read(entry, spec.source))
+
+
+def claim(spec: ModelSpec, axis: str, reading: str, candidate: Candidate) -> Claim | None:
+    """What a chosen set does to test prompts, if that was measured. Never loads a model."""
+    known = facts(spec)
+    if known is None:
+        return None
+    header = outcome.find_claim(known.weights_id, spec.dtype, axis, reading, candidate, store())
+    return _result(header, lambda entry: outcome.read_claim(entry, spec.source))
+
+
+def _result(header: Entry | None, read: Callable[[Entry], T]) -> T | None:
+    """A stored experiment, read once while its entry stays the one that is asked for."""
+    if header is None:
+        return None
+    with _results_lock:
+        if header.path in _results:
+            _results.move_to_end(header.path)
+            kept: T = _results[header.path]
+            return kept
+    entry = store().load(header.kind, header.config)  # which checks it
+    if entry is None:
+        return None
+    found = read(entry)
+    with _results_lock:
+        _results[header.path] = found
+        while len(_results) > KEEP_RESULTS:
+            _results.popitem(last=False)
+    return found
 
 
 def filling(spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:

@@ -73,7 +73,7 @@ def draw() -> Settings:
     """Draw the sidebar and read it."""
     with st.sidebar:
         spec = model()
-        axis, axis_title = _axis()
+        axis, axis_title = choose_axis()
         read = reading()
         st.divider()
         method = st.selectbox(
@@ -174,7 +174,8 @@ def model() -> ModelSpec:
     return ModelSpec(source or BUILT_IN, dtype, device)
 
 
-def _axis() -> tuple[str, str]:
+def choose_axis() -> tuple[str, str]:
+    """Which axis, by name or as the path of a CSV file, and what people call it. Stops where there is no such file."""
     axis = st.selectbox(
         "Axis",
         (*axis_names(), OWN_CSV),
