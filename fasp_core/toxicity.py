@@ -65,6 +65,35 @@ class OfflineScorer:
         return np.asarray(self._predict(_worded(texts)), dtype=np.float64) if len(texts) else np.zeros(0)
 
 
+class VaderScorer:
+    """Negative sentiment by VADER, a lexicon with rules: minus its compound score, 0 where that is positive.
+
+    Sentiment is another thing than toxicity: it serves as a second opinion. VADER knows no context but that of its
+    rules (negation, degree, "but").
+
+    Raises
+    ------
+    InputError
+        The package is not installed.
+
+    References
+    ----------
+    Hutto, Gilbert (2014), VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text, ICWSM.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+        except ImportError as error:
+            raise InputError("The scorer 'vader' is not installed: run 'pip install vaderSentiment'.") from error
+        self._polarity = SentimentIntensityAnalyzer().polarity_scores
+        self.name = f"vaderSentiment {importlib.metadata.version('vaderSentiment')} negativity"
+
+    def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Negativity [n] in [0, 1]."""
+        return np.array([max(0.0, -self._polarity(text)["compound"]) for text in _worded(texts)], dtype=np.float64)
+
+
 class ClassifierScorer:
     """One label of a sequence classifier from the hub or a local folder.
 
@@ -215,18 +244,18 @@ class CachedScorer:
 
 
 def make_scorer(source: str = "offline", label: str | None = None, device: str = "cpu", batch_size: int = 32) -> Scorer:
-    """The scorer named by `source`: "offline", or a classifier's hub id or folder (see `ClassifierScorer`).
+    """The scorer named by `source`: "offline", "vader", or a classifier's hub id or folder (see `ClassifierScorer`).
 
     Raises
     ------
     InputError
-        The scorer cannot be loaded, or a label is asked of the offline scorer, which has none.
+        The scorer cannot be loaded, or a label is asked of the offline scorer or of VADER, which have none.
     """
-    if source != "offline":
+    if source not in ("offline", "vader"):
         return ClassifierScorer(source, label, device, batch_size)
     if label is not None:
-        raise InputError("The offline scorer has no labels: leave the label out or name a classifier.")
-    return OfflineScorer()
+        raise InputError(f"The scorer '{source}' has no labels: leave the label out or name a classifier.")
+    return OfflineScorer() if source == "offline" else VaderScorer()
 
 
 def join_for_scoring(
