@@ -96,10 +96,10 @@ def _cards(both: RuleComparison, found: Trust | str) -> None:
     stable, theirs = both.stable, both.released
     n = stable.n_layers * stable.n_heads
     columns = st.columns(4)
-    columns[0].metric("Critical", f"{len(stable.critical)} of {n} heads", border=True, height="stretch")
-    columns[1].metric("Pruned", f"{stable.k} of {n} heads", border=True, height="stretch")
+    columns[0].metric("Critical heads", f"{len(stable.critical)} of {n}", border=True, height="stretch")
+    columns[1].metric("Pruned heads", f"{stable.k} of {n}", border=True, height="stretch")
     if theirs is None:
-        differ = "authors' rule fails"
+        differ = "theirs fails"
     elif theirs.pruned == stable.pruned:
         differ = "same set"
     else:
@@ -153,9 +153,10 @@ def _grids(
                 st.info(f"{title}: this file has no such scores of this model.", icon=":material/block:")
                 continue
             apart, center = published.around_median(values)
+            faint = "" if se is None else " Faint: within the noise between seeds."
             st.caption(
                 f"Difference from the median over heads, {short(center, 4)}. {about}**Orange: {meaning} (than at the "
-                "median head).**"
+                f"median head).**{faint}"
             )
             st.plotly_chart(
                 head_grid(

@@ -113,8 +113,8 @@ def _table(found: Trust) -> None:
         (mean, "intraclass", every.mean_icc, free.mean_icc),
     ]
     if found.tested is not None:
-        lines.append(("validation with test", "Spearman", *found.tested))
-    columns = ["reliability of", "by", f"all {every.heads} heads", f"the {free.heads} that may be pruned"]
+        lines.append(("valid with test", "Spearman", *found.tested))
+    columns = ["reliability of", "by", f"all {every.heads}", f"{free.heads} prunable"]
     shown = [(what, by, interval(a), interval(b)) for what, by, a, b in lines]
     st.dataframe(pd.DataFrame(shown, columns=columns), hide_index=True)
     st.caption(
@@ -134,7 +134,7 @@ def _ranking(selection: Selection, found: Trust, hover: list[str], dark: bool) -
         chosen=places.chosen,
         hover=hover,
         title="Bias after removal, heads in order",
-        note=f"Mean of {found.free.seeds} seeds ± {Z} standard errors; dashed: where the choice ends.",
+        note=f"Mean of {found.free.seeds} seeds ± {Z} s.e.; dashed: end of the choice.",
         unit="bias without the head",
         cut=places.cut,
         dark=dark,

@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,20 @@ SCREENSHOTS = os.environ.get("FASP_SCREENSHOTS")  # a folder: keep pictures ther
 
 
 @pytest.fixture(scope="session")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+def browser(chromium: str) -> Generator[object]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as p:
+        b = p.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
+        )
+        yield b
+        b.close()
+
+
+@pytest.fixture(scope="session")
+def app(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
     """Address of a running app: committed scores, the converted model, a cache of its own otherwise."""
     load(ModelSpec())  # converted once, in the normal cache
     cache = tmp_path_factory.mktemp("cache")
@@ -51,24 +65,13 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
                 time.sleep(0.25)
         else:
             raise AssertionError((cache / "app.log").read_text())
+        # until app.py has run once, Streamlit takes every file in pages/ for a page, and a link to one skips app.py
+        Reader(browser, url, shown='[data-testid="stSidebarNavLink"]:has-text("Explore heads")').page.context.close()
         yield url
     finally:
         process.terminate()
         process.wait(20)
         log.close()
-
-
-@pytest.fixture(scope="session")
-def browser(chromium: str) -> Generator[object]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as p:
-        b = p.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
-        )
-        yield b
-        b.close()
 
 
 class Reader:
@@ -90,10 +93,15 @@ class Reader:
             viewport={"width": width, "height": height}, color_scheme=scheme
         ).new_page()
         self.errors: list[str] = []
-        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        self.page.on("console", self._heard)
         self.page.on("pageerror", lambda e: self.errors.append(str(e)))
         self.page.goto(url, timeout=120_000)
         self.page.wait_for_selector(shown, state="attached", timeout=120_000)
+
+    def _heard(self, message: Any) -> None:
+        """An error on the console. Below the root, Streamlit asks for its server under the page's path first: a 404."""
+        if message.type == "error" and "/_stcore/" not in message.location.get("url", ""):
+            self.errors.append(f"{message.text} {message.location.get('url', '')}")
 
     def metric(self, label: str) -> str:
         box = self.page.locator('[data-testid="stMetric"]', has_text=label).first
@@ -139,7 +147,14 @@ class Reader:
         self.page.wait_for_timeout(300)
         self.page.mouse.click(x, y)
 
+    def keep_here(self, name: str) -> None:
+        """A picture of what is in view."""
+        if SCREENSHOTS:
+            self.page.wait_for_timeout(800)
+            self.page.screenshot(path=str(Path(SCREENSHOTS) / name))
+
     def keep(self, name: str) -> None:
+        """A picture of the page's beginning."""
         if SCREENSHOTS:
             size = self.page.viewport_size
             self.page.set_viewport_size({"width": size["width"], "height": 1180})
