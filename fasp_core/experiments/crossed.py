@@ -360,17 +360,14 @@ def judge(measured: Measured) -> Transfer:
     )
 
 
-def statement(result: Transfer, reading: str) -> str:
-    """The outcome in one or two sentences: other axes first, then the axis that a set was chosen on."""
-    parts = []
-    for own in (False, True):
-        counts = Counter(c.outcome for c in result.of(reading) if (c.chosen_on == c.measured_on) == own)
-        where = "the axis that it was chosen on" if own else "another axis"
-        found = [
-            f"in {counts['fell']} the gap fell",
-            f"in {counts['rose']} it rose",
-            f"in {counts['not shown']} no change was shown",
-            *([f"in {counts['no gap']} there is no gap above noise to begin with"] if counts["no gap"] else []),
-        ]
-        parts.append(f"Of {counts.total()} measurements of a set on {where}: {', '.join(found)}.")
-    return " ".join(parts)
+def statement(result: Transfer, reading: str, own: bool = False) -> str:
+    """The outcome in one sentence: of sets on other axes, or on the axis that each was chosen on."""
+    counts = Counter(c.outcome for c in result.of(reading) if (c.chosen_on == c.measured_on) == own)
+    where = "the axis that it was chosen on" if own else "another axis"
+    found = [
+        f"in {counts['fell']} the gap fell",
+        f"in {counts['rose']} it rose",
+        f"in {counts['not shown']} no change was shown",
+        *([f"in {counts['no gap']} there is no gap above noise to begin with"] if counts["no gap"] else []),
+    ]
+    return f"Of {counts.total()} measurements of a set on {where}: {', '.join(found)}."

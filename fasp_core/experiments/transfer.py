@@ -143,7 +143,7 @@ def markdown(found: Correlations, result: Transfer | None) -> str:
                     *((one, *(_cell(cell) for cell in cells)) for one, cells in rows_of.items()),
                 ],
             ),
-            statement(result, reading),
+            f"{statement(result, reading)} {statement(result, reading, own=True)}",
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -188,6 +188,7 @@ def main(args: Sequence[str] | None = None) -> int:
             "correlations": asdict(correlated),
             "transfer": None if result is None else asdict(result),
             "statement": None if result is None else {r: statement(result, r) for r in READINGS},
+            "statement_own": None if result is None else {r: statement(result, r, own=True) for r in READINGS},
         }
         print(to_json(document) if given.json else markdown(correlated, result))
 

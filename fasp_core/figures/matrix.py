@@ -53,6 +53,8 @@ def cell_matrix(
     outlined_name: str = "",
     limit: float | None = None,
     cell_height: int = 46,
+    colorbar: bool = True,
+    column_angle: float = 0,
     dark: bool = False,
 ) -> go.Figure:
     """R rows by C columns, the first row on top. Orange is positive, blue negative, and colors end at `limit`.
@@ -66,6 +68,8 @@ def cell_matrix(
     text : [R * C] what stands in the cells. hover : [R * C], the first line is set in bold.
     faint, hatched, outlined : [R * C] bool, or None: cells whose color is veiled, that are struck through with thin
         lines, and that have a frame. Only what occurs is named in the legend.
+    unit : title of the color bar, which is left out where `colorbar` is False.
+    column_angle : of the labels of columns, in degrees; negative ones rise to the right.
 
     Raises
     ------
@@ -105,7 +109,8 @@ def cell_matrix(
                 zmin=-limit,
                 zmid=0,
                 zmax=limit,
-                colorbar=_colorbar(unit, limit),
+                showscale=colorbar,
+                colorbar=_colorbar(unit, limit) if colorbar else None,
             ),
             cells(np.where(pale, 1.0, np.nan), [veil_color, veil_color], name=faint_name, showscale=False),
             _lines(*_strokes(x, y, struck), hatched_name, theme.faint, 0.8),
@@ -131,11 +136,12 @@ def cell_matrix(
         "  ".join(filter(None, [note, beyond_note("Colors end", beyond, limit).replace("head", "cell")])),
         TOP + BOTTOM + cell_height * shape[0],
         BOTTOM,
-        92,
+        92 if colorbar else 12,
         hoverdistance=-1,  # every spot belongs to the nearest cell
-        xaxis=axis(theme, column_title, range=[-0.5, shape[1] - 0.5], **_ticks(columns), **whole),
+        xaxis=axis(theme, column_title, range=[-0.5, shape[1] - 0.5], **_ticks(columns, column_angle), **whole),
         yaxis=axis(theme, row_title, range=[shape[0] - 0.5, -0.5], **_ticks(rows), **whole),
     )
+    fig.layout.title.xref = "container"  # row labels may be long
     return fig
 
 
@@ -180,8 +186,8 @@ def _lines(x: Floats, y: Floats, name: str, color: str, width: float) -> go.Scat
     return go.Scatter(x=x, y=y, name=name, mode="lines", line=line, hoverinfo="skip", showlegend=False)
 
 
-def _ticks(labels: Sequence[str]) -> dict[str, Any]:
-    return {"tickvals": list(range(len(labels))), "ticktext": [escape(label) for label in labels], "tickangle": 0}
+def _ticks(labels: Sequence[str], angle: float = 0) -> dict[str, Any]:
+    return {"tickvals": list(range(len(labels))), "ticktext": [escape(label) for label in labels], "tickangle": angle}
 
 
 def _colorbar(unit: str, limit: float) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from fasp_core.figures import marks
 from fasp_core.figures.theme import BASE, PRUNED, axis, check_texts, escape, layout, theme_of, vector
 
+GAP = "\u00a0\u00a0"  # keeps a label off its point
+
 
 def scatter_pair(
     x: ArrayLike,
@@ -64,11 +66,12 @@ def scatter_pair(
                 line = {"color": color if part & hollow else theme.halo, "width": 1.2 if part & hollow else 0.7}
                 traces.append(marks.points(across, up, part, name, symbol=symbol, size=8, color=color, line=line))
     shown = sorted(named & drawn)
+    middle = np.nanmean(across) if drawn else 0.0
     labels = go.Scatter(
         x=across[shown].tolist(),
         y=up[shown].tolist(),
-        text=[escape(names[i]) for i in shown],
-        textposition=["middle right" if across[i] <= np.nanmean(across) else "middle left" for i in shown],
+        text=[f"{GAP}{escape(names[i])}{GAP}" for i in shown],
+        textposition=["middle right" if across[i] <= middle else "middle left" for i in shown],
         textfont={"size": 11, "color": theme.text},
         mode="text",
         name="labels",

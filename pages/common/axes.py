@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -47,6 +48,7 @@ class Settings:
 
     @property
     def first(self) -> ImpactTable:
+        """Scores of one of them: shape and perplexities are the same for all."""
         return self.tables[0][1]
 
 
@@ -98,32 +100,45 @@ def transfer(spec: ModelSpec, sets: dict[str, PruneSet], config: TransferConfig)
 # --- how it is written ---
 
 
-def table(frame: pd.DataFrame, file: str, what: str) -> None:
-    """A sortable table and its download; axes as people read them on screen, as they are named in the file."""
+def table(frame: pd.DataFrame, file: str) -> None:
+    """A sortable table and its download; axes as people read them on screen, and as they are named in the file."""
     shown = frame.assign(**{c: frame[c].map(axis_title) for c in NAMES if c in frame})
-    st.dataframe(shown, hide_index=True, height=min(36 * (len(frame) + 1), 420))
-    st.download_button(
-        "Download as CSV", frame.to_csv(index=False), file, on_click="ignore", key=f"download {what}", mime="text/csv"
-    )
+    columns: dict[str, Any] = {c: st.column_config.TextColumn(width=130) for c in NAMES if c in frame}
+    for c in frame.select_dtypes("float").columns:
+        columns[c] = st.column_config.NumberColumn(format=_format(c))
+    st.dataframe(shown, hide_index=True, height=min(36 * (len(frame) + 1), 420), column_config=columns)
+    st.download_button("Download as CSV", frame.to_csv(index=False), file, on_click="ignore", key=f"download {file}")
+
+
+def _format(column: str) -> str:
+    if column.startswith("relative") or column == "perplexity change":
+        return "percent"
+    return "%.5f" if column.startswith(("gap", "change", "noise gap")) else "%.4f" if " p" in column else "%.2f"
 
 
 def plain(r: float) -> str:
-    """A correlation in two digits; `–` where there is none."""
-    return "–" if r != r else f"{r:.2f}".replace("-", "−")
+    """A number near 1 in two digits, `.62`; `–` where there is none."""
+    if r != r:
+        return "–"
+    return f"{r:.2f}".replace("-0.00", "0.00").replace("0.", ".", 1).replace("-", "−")
 
 
 def span(e: Estimate) -> str:
+    """The interval."""
     return f"[{plain(e.low)}, {plain(e.high)}]"
 
 
 def percent(x: float) -> str:
+    """A relative change."""
     return "–" if x != x else f"{x:+.0%}".replace("-", "−")
 
 
 def ends(c: Cell) -> str:
+    """The interval of a relative change; blank where there is none."""
     found = c.change.relative_interval
     return "" if found is None else f"[{percent(found[0])}, {percent(found[1])}]"
 
 
 def p_value(p: float) -> str:
+    """`p = .012`."""
     return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)

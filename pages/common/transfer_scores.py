@@ -29,7 +29,7 @@ def draw(settings: Settings) -> None:
     options = [(one, other, heads) for heads in SUBSET_TITLES for one, other in combinations(settings.names, 2)]
     if st.session_state.get(CHOSEN) not in options:
         st.session_state[CHOSEN] = strongest_pair(found, settings.kind)
-    left, right = st.columns((1.12, 1))
+    left, right = st.columns((1.3, 1))
     with left:
         draw_matrix(settings, found)
     with right:
@@ -43,7 +43,7 @@ def draw(settings: Settings) -> None:
         draw_heads(settings, found, st.session_state[CHOSEN])
     pairs, trusted, about = st.tabs(["All pairs", "The axes' scores", "How to read this"])
     with pairs:
-        table(found.frame(), "correlations.csv", "correlations")
+        table(found.frame(), "correlations.csv")
     with trusted:
         st.dataframe(trust(found), hide_index=True)
     with about:
@@ -67,7 +67,7 @@ def draw_matrix(settings: Settings, found: Correlations) -> None:
         cell_matrix(
             [c.r.value if isinstance(c, Pair) else float("nan") for c in cells],
             rows=[axis_title(n) for n in names],
-            columns=[axis_title(n).replace(" ", "\n") for n in names],
+            columns=[axis_title(n) for n in names],
             text=[plain(c.r.value) if isinstance(c, Pair) else _repeats(c, settings.kind) for c in cells],
             hover=[pair_hover(c) if isinstance(c, Pair) else _own_hover(c, settings.kind) for c in cells],
             faint=[isinstance(c, Pair) and not c.shown for c in cells],
@@ -75,9 +75,11 @@ def draw_matrix(settings: Settings, found: Correlations) -> None:
             faint_name="interval holds 0",
             outlined_name="opened",
             title="Correlation of z_bias over heads",
-            note=f"Above the diagonal: all {n_all} heads. Below: the {n_free} that may be pruned.",
+            note=f"Upper right: all {n_all} heads. Lower left: {n_free}.",
             unit="r",
             limit=1.0,
+            colorbar=False,
+            column_angle=-35,
             dark=st.context.theme.type == "dark",
         ),
         key=key,
@@ -88,19 +90,21 @@ def draw_matrix(settings: Settings, found: Correlations) -> None:
         alt="Correlation of the heads' bias scores between every two axes; the table below has the numbers.",
     )
     st.caption(
-        "Diagonal: how well an axis' own scores repeat on other prompts, all heads / those that may be pruned. Noise "
+        f"Upper right: all heads. Lower left: the {n_free} that may be pruned. Diagonal: how well an axis' own "
+        "scores repeat on other prompts (all heads, then those that may be pruned). Noise "
         "keeps a correlation below the root of the product of both, its *ceiling*. Pale: the 95% interval holds 0. "
         "**Click a cell for its heads.**"
     )
 
 
 def _repeats(a: AxisScore, kind: str) -> str:
-    return " / ".join(plain(a.reliability[heads][kind]) for heads in SUBSET_TITLES)
+    return "\n".join(plain(a.reliability[heads][kind]) for heads in SUBSET_TITLES)
 
 
 def _own_hover(a: AxisScore, kind: str) -> str:
     return (
-        f"{axis_title(a.axis)}: how well its own scores repeat\n{_repeats(a, kind)} (all heads / may be pruned)\n"
+        f"{axis_title(a.axis)}: how well its own scores repeat\n"
+        f"{' / '.join(_repeats(a, kind).splitlines())} (all heads / those that may be pruned)\n"
         f"split halves of {a.prompts} prompts, corrected to all of them\n"
         f"exact for {a.exact['all']} of {a.heads['all']} heads"
     )
@@ -158,7 +162,7 @@ def draw_heads(settings: Settings, found: Correlations, chosen: tuple[str, str, 
             names=labels,
             hover=hover,
             title=f"{axis_title(one)} against {axis_title(other)}",
-            note="Right and up: removing the head lowers the gap.",
+            note="Right, up: the gap falls without it.",
             x_title=f"z_bias on {axis_title(one)}, ×10⁻³",
             y_title=f"z_bias on {axis_title(other)}, ×10⁻³",
             critical=set(range(n)) - free,
@@ -190,11 +194,15 @@ def agreement(found: Correlations, kind: str) -> str:
 
 def sentence(p: Pair, found: Correlations) -> str:
     """What one correlation says, and what it does not."""
-    what = f"**r = {plain(p.r.value)}** {span(p.r)} over {p.n} heads ({KIND_TITLES[p.kind]})"
+    what = f"**r = {plain(p.r.value)}** {span(p.r)} over {p.n} heads ({p.kind.title()})"
     one, other = axis_title(p.one), axis_title(p.other)
     if p.r.value != p.r.value:
         return f"All heads have the same score on {one} or {other}: there is nothing to correlate."
-    begin = f"{one} and {other}: {what}." if p.shown else f"No correlation of {one} and {other} is shown: {what}."
+    begin = (
+        f"{one[:1].upper()}{one[1:]} and {other}: {what}."
+        if p.shown
+        else f"No correlation of {one} and {other} is shown: {what}."
+    )
     limit = f"Noise in the scores alone sets a ceiling of {plain(p.ceiling)}"
     if p.corrected.value == p.corrected.value:
         limit += f"; without it r would be about {plain(p.corrected.value)} {span(p.corrected)}, the ceiling as known"

@@ -19,7 +19,8 @@ def draw(settings: Settings) -> None:
     config = settings.config
     st.subheader("Does a set chosen on one axis help the others?", anchor=False)
     sets = crossed.choose(dict(settings.tables), config)
-    result = axes.transfer(settings.spec, sets, config)
+    with st.spinner("Looking for measurements"):
+        result = axes.transfer(settings.spec, sets, config)
     size = len(next(iter(sets.values())))
     st.caption(
         f"On each axis FASP (γ = {config.gamma:g}, α = {config.alpha:g}) chooses {size} heads by validation scores, "
@@ -47,7 +48,9 @@ def draw(settings: Settings) -> None:
 def show(settings: Settings, result: Transfer) -> None:
     """The outcome in a sentence, a matrix and a table."""
     reading = settings.config.reading
-    st.markdown(f"**{crossed.statement(result, reading)}**")
+    st.markdown(f"**{crossed.statement(result, reading)}** {crossed.statement(result, reading, own=True)}")
+    for other in (r for r in READING_TITLES if r != reading and r in next(iter(result.bases.values()))):
+        st.caption(f"The same sets, {READING_TITLES[other]}: {crossed.statement(result, other)}")
     cells = result.of(reading)
     costs = {s.axis: s.perplexity.relative for s in result.sets}
     bases = {axis: found[reading] for axis, found in result.bases.items()}
@@ -55,8 +58,8 @@ def show(settings: Settings, result: Transfer) -> None:
         cell_matrix(
             [100 * c.change.relative for c in cells],
             rows=[f"{axis_title(axis)}\nperplexity {costs[axis]:+.1%}" for axis in result.axes],
-            columns=[f"{axis_title(a)}\n{1000 * bases[a].gap:.2f}, {p_value(bases[a].noise_p)}" for a in result.axes],
-            text=[f"{percent(c.change.relative)}\n{ends(c)}" for c in cells],
+            columns=[f"{axis_title(a).replace(' ', chr(10))}\n{1000 * bases[a].gap:.2f}" for a in result.axes],
+            text=[f"{percent(c.change.relative)}\n{ends(c).replace('%', '')}" for c in cells],
             hover=[cell_hover(c, result) for c in cells],
             faint=[c.outcome in ("not shown", "no gap") for c in cells],
             hatched=[c.outcome == "no gap" for c in cells],
@@ -65,12 +68,12 @@ def show(settings: Settings, result: Transfer) -> None:
             hatched_name="no gap above noise to begin with",
             outlined_name="its own axis",
             title="Change of the gap on test prompts, with 95% interval",
-            note="Rows: the axis that a set was chosen on, and what the set costs. Columns: the axis it is measured "
-            "on, with the gap before (×10⁻³).",
+            note="Rows: chosen on, with the set's cost. Columns: measured on, with the gap before, ×10⁻³.",
             unit="%",
             row_title="chosen on",
             column_title="measured on",
             limit=100.0,
+            colorbar=False,
             cell_height=54,
             dark=st.context.theme.type == "dark",
         ),
@@ -81,10 +84,10 @@ def show(settings: Settings, result: Transfer) -> None:
     )
     st.caption(
         f"Blue: the gap falls. Intervals are over blocks of at least {settings.config.n_prompts} test prompts, each "
-        f"cell by itself: of {len(cells)} cells some leave 0 out by chance. p is how often shuffled groups show as large "
-        "a gap before anything is removed."
+        f"cell by itself: of {len(cells)} cells some leave 0 out by chance. p is how often shuffled groups show as "
+        "large a gap before anything is removed."
     )
-    table(result.frame(), "transfer.csv", "measurements")
+    table(result.frame(), "transfer.csv")
     with st.expander("What made these numbers"):
         st.json(result.provenance, expanded=False)
 
