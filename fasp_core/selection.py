@@ -254,4 +254,7 @@ def _require_finite(scores: HeadScores, name: str) -> None:
     if bad.size:
         named = ", ".join(f"L{flat // scores.n_heads}H{flat % scores.n_heads}" for flat in bad[:5])
         more = f" and {bad.size - 5} more" if bad.size > 5 else ""
-        raise InputError(f"{name} is not a finite number for {named}{more}: score these heads again.")
+        raise InputError(
+            f"{name} is not a finite number for {named}{more}: score these heads again, or choose a method that does "
+            "not read it."
+        )

@@ -46,7 +46,7 @@ def page() -> None:
     both, why_not = _choices(scores, settings)
     found = "No heads are chosen." if both is None else released_trust.known(settings, both.stable)
     if both is None:
-        st.error(why_not, icon=":material/error:")
+        st.error(f"No heads can be chosen: {why_not}", icon=":material/error:")
     else:
         _cards(both, found)
     texts = _hover(scores, None if both is None else both.stable, found)

@@ -12,6 +12,7 @@ from statistics import mean
 import pytest
 
 from fasp_core import published
+from fasp_core.__main__ import main
 from fasp_core.errors import InputError
 from fasp_core.selection import METHODS, select
 
@@ -110,6 +111,45 @@ def test_stable_rule_differs_only_where_perplexities_are_tied_at_the_threshold()
                     assert stable.pruned == theirs.pruned
                 differing[model] += stable.pruned != theirs.pruned
     assert dict(differing) == {"distilgpt2": 0, "gpt2": 0, LLAMA: 38}
+
+
+def test_the_command_gives_the_authors_sets(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every model and axis of the file, at gamma .5 and alpha .1, where Llama-2's perplexities tie."""
+    for model, axis in cases():
+        options = ("--published-model", model, "--axis", axis, "--gamma", ".5", "--alpha", ".1", "--rule", "released")
+        assert main(["select", "--scores", str(JSON), *options, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        pruned, critical = authors_fasp(raw()[model]["cont_to_ppl"], raw()[model][f"cont_to_{axis}_bias"], 0.5, 0.1)
+        n_heads = published.SHAPES[model][1]
+        assert found["heads"] == [list(divmod(head, n_heads)) for head in pruned]
+        assert found["critical"] == len(critical)
+
+
+def test_where_the_rules_differ_it_is_said_why() -> None:
+    """A reason is given if and only if a critical or a pruned head differs."""
+    for model, axis in cases():
+        scores = released().head_scores(model, axis)
+        for gamma in GAMMAS:
+            for alpha in ALPHAS:
+                both = published.compare_rules(scores, "fasp", gamma, alpha)
+                assert both.released is not None
+                sets = [(rule.pruned, rule.critical) for rule in (both.stable, both.released)]
+                assert bool(both.why) == (sets[0] != sets[1])
+                assert bool(both.only_stable or both.only_released) == (sets[0][0] != sets[1][0])
+
+
+def test_a_model_with_a_missing_number_is_refused_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = {name: list(values) for name, values in raw()["distilgpt2"].items()}
+    table["cont_to_ppl"][30] = float("nan")
+    path = tmp_path / "head_contributions.json"
+    path.write_text(json.dumps({"distilgpt2": table}))
+    assert main(["select", "--scores", str(path), "--axis", "gender_and_sex", "--rule", "released"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines() == [line for line in shown.err.splitlines() if "L2H6" in line]
+    assert main(["select", "--scores", str(path), "--method", "magnitude", "--rule", "released"]) == 0
 
 
 @pytest.mark.parametrize("method", BASELINES)
