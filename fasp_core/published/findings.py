@@ -118,7 +118,10 @@ def _rows(file: Published, model: str, axis: str, n_heads: int) -> Iterable[Find
             continue
         yield from _missing(rows, title, n_heads)
         if rows.doubled:
-            yield Finding(f"{title} rows: {rows.doubled} are there twice or more; each head's mean over them is used.")
+            verb = "is" if rows.doubled == 1 else "are"
+            yield Finding(
+                f"{title} rows: {rows.doubled} {verb} there twice or more; each head's mean over them is used."
+            )
     if runs := _perplexity_runs(file, model, n_heads):
         yield runs
 

@@ -68,11 +68,12 @@ def _critical(scores: HeadScores, stable: Selection, released: Selection) -> lis
         cut = values.min()
         tied = np.flatnonzero(scores.z_ppl == cut)
         if tied.size > 1:
+            left = len(released.critical)
             inside = np.isin(tied, stable.critical).sum()
             why.append(
                 f"{tied.size} heads tie at the threshold of perplexity, {cut:g}: the stable rule protects {inside} of "
-                f"them, the lower heads first; the authors' rule protects none, so that {len(released.critical)} heads "
-                f"are critical and not {len(stable.critical)}."
+                f"them, the lower heads first; the authors' rule protects none, so that {left} "
+                f"{'head is' if left == 1 else 'heads are'} critical and not {len(stable.critical)}."
             )
     return why
 

@@ -138,7 +138,7 @@ def test_missing_and_doubled_rows_and_other_runs_are_said() -> None:
     lines += [lines[0], ("race", 1, "tiny", 4, 1, "valid", 48), ("race", 1, "tiny", 4, 1, "test", 48)]
     found = texts(of_rows(lines))
     assert any("Validation rows: 1 of 8 (2 seeds) has no number for bias (L0H1 of seed 2)" in text for text in found)
-    assert any("Validation rows: 1 are there twice" in text for text in found)
+    assert any("Validation rows: 1 is there twice" in text for text in found)
     assert "There are no test rows of this axis." in found
     assert any("Perplexities of 1 of 4 heads differ" in text and "L1H1: 24.0 to 48.0" in text for text in found)
 
@@ -170,7 +170,7 @@ def test_a_tie_of_perplexity_is_told_with_its_numbers() -> None:
     assert (both.stable.pruned, both.released.pruned) == ((3, 4), (1, 2))
     assert (both.only_stable, both.only_released) == ((3, 4), (1, 2))
     assert "3 heads tie at the threshold of perplexity, 8: the stable rule protects 2" in both.why[0]
-    assert "1 heads are critical and not 3" in both.why[0]
+    assert "1 head is critical and not 3" in both.why[0]
     assert "2 of the heads" in both.why[1]
 
 
