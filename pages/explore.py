@@ -5,9 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from fasp_core.errors import InputError
+from fasp_core.experiments.compare import SEARCH
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.selection import select
-from pages.common import engine, grids, measured, scoring, sidebar
+from pages.common import engine, grids, measured, scoring, searched, sidebar
 from pages.common.choice import ByHand, prune_set
 
 TITLE = "Explore heads"
@@ -39,9 +40,11 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
     if table is None and (table := engine.filling(settings.spec, settings.scoring)) is None:
         return  # the last heads have just been finished, and the page is about to be drawn anew
     by_hand: ByHand = st.session_state.setdefault(f"by_hand {settings.spec.source}", ByHand())
-    selection = select(
-        table.head_scores(settings.reading), settings.method, settings.gamma, settings.alpha, seed=settings.seed
-    )
+    if settings.method == SEARCH:
+        selection = searched.select(settings, table)
+    else:
+        scores = table.head_scores(settings.reading)
+        selection = select(scores, settings.method, settings.gamma, settings.alpha, seed=settings.seed)
     st.session_state["selection"] = selection
     heads = prune_set(selection, by_hand)
     measured.cards(settings, table, selection, by_hand, heads)

@@ -21,7 +21,7 @@ import pandas as pd
 
 from fasp_core import models
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
-from fasp_core.experiments import compare, outcome
+from fasp_core.experiments import compare, outcome, searching
 from fasp_core.experiments.compare import Candidate, Comparison
 from fasp_core.experiments.outcome import Claim
 from fasp_core.impacts import entries, score
@@ -31,6 +31,7 @@ from fasp_core.live import Desk
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig, scorer_for
 from fasp_core.models import LanguageModel, ModelSpec
+from fasp_core.search import Found
 from fasp_core.store import Entry, Store
 from fasp_core.text import TextConfig
 from fasp_core.toxicity import scorer_self_bias
@@ -210,6 +211,12 @@ def filling(spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
     if known is None:
         return None
     return entries.filling(SCORE_TEXT, config, known.weights_id, spec.dtype, spec.source, store())
+
+
+def searches(spec: ModelSpec, axis: str, reading: str) -> list[Found]:
+    """Finished joint searches. Never loads a model."""
+    known = facts(spec)
+    return [] if known is None else searching.stored(known.weights_id, spec.dtype, axis, store(), reading)
 
 
 @lru_cache(maxsize=16)

@@ -10,6 +10,7 @@ import streamlit as st
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig
 from fasp_core.expected import READINGS
+from fasp_core.experiments.compare import SEARCH
 from fasp_core.generation import GenerationConfig
 from fasp_core.measures import BiasConfig
 from fasp_core.models import BUILT_IN, BUILT_IN_TITLE, DTYPES, ModelSpec
@@ -18,7 +19,7 @@ from fasp_core.selection import METHODS
 from fasp_core.text import TextConfig
 from pages.common import engine
 
-GAMMA, ALPHA = 0.3, 0.05  # shown at first
+GAMMA, ALPHA, MAX_PPL = 0.3, 0.05, 0.1  # shown at first
 OWN_CSV = "my own prompts (CSV)"
 READING_TITLES = {"neutral": "identity words neutral", "counted": "identity words counted"}
 SPLIT_TITLES = {"valid": "validation", "test": "test"}
@@ -29,6 +30,7 @@ METHOD_TITLES = {
     "ppl-only": "perplexity only",
     "bias-only": "bias only",
     "random": "random",
+    SEARCH: "joint search",
 }
 
 
@@ -47,6 +49,7 @@ class Settings:
     split: str
     prompts: int
     tokens: int
+    max_ppl: float = MAX_PPL  # relative; of the search alone
 
     @property
     def scoring(self) -> BiasConfig:
@@ -78,17 +81,28 @@ def draw() -> Settings:
         st.divider()
         method = st.selectbox(
             "Method",
-            METHODS,
+            (*METHODS, SEARCH),
             format_func=METHOD_TITLES.__getitem__,
             key="method",
             bind="query-params",
-            help="FASP spares the critical heads and prunes those whose removal lowers the gap most. The others are "
-            "baselines, which spare none.",
+            help="FASP spares the critical heads and prunes those whose removal lowers the gap most. The joint search "
+            "measures sets and learns how heads interact. The others are baselines, which spare none.",
         )
         critical, pruned = gamma(disabled=method != "fasp"), alpha()
-        seed = 0
-        if method == "random":
-            seed = int(st.number_input("Seed", 0, 999, 0, key="seed", help="Another seed draws other heads."))
+        seed, limit = 0, MAX_PPL
+        if method == SEARCH:
+            percent = st.slider(
+                "Perplexity at most … % up",
+                1,
+                30,
+                round(100 * MAX_PPL),
+                key="limit",
+                bind="query-params",
+                help="On validation text. The search keeps to this limit and to α.",
+            )
+            limit = percent / 100
+        if method in ("random", SEARCH):
+            seed = int(st.number_input("Seed", 0, 999, 0, key="seed", help="Another seed draws differently."))
         st.divider()
         split = st.segmented_control(
             "Measure on",
@@ -106,7 +120,18 @@ def draw() -> Settings:
             )
             tokens = st.select_slider("Tokens for perplexity", (512, 1024, 2048, 4096), 1024, key="tokens")
     return Settings(
-        spec, axis, axis_title, read, method, critical, pruned, seed, str(split or "valid"), int(prompts), int(tokens)
+        spec,
+        axis,
+        axis_title,
+        read,
+        method,
+        critical,
+        pruned,
+        seed,
+        str(split or "valid"),
+        int(prompts),
+        int(tokens),
+        limit,
     )
 
 
