@@ -94,6 +94,7 @@ class Interaction:
     first: str
     second: str
     alone: tuple[float, float]
+    predicted: Estimate
     measured: Estimate
     interaction: Estimate
     p: float
@@ -304,9 +305,8 @@ def _pairs(
     if not at.size:
         return ()
     a, b = (np.array([place[found.sets[i][side]] for i in at]) for side in (0, 1))
-    left = _Changes(
-        measured.seen[at] - single.seen[a] - single.seen[b], measured.drawn[at] - single.drawn[a] - single.drawn[b]
-    )
+    foretold = _Changes(single.seen[a] + single.seen[b], single.drawn[a] + single.drawn[b])
+    left = _Changes(measured.seen[at] - foretold.seen, measured.drawn[at] - foretold.drawn)
     se = left.drawn.std(1, ddof=1)
     t = np.divide(left.seen, se, out=np.zeros_like(se), where=se > 0)
     p = np.asarray(2 * stats.t.sf(np.abs(t), max(units - 1, 1)))
@@ -315,19 +315,20 @@ def _pairs(
     def name(head: int) -> str:
         return PruneSet.from_flat([found.heads[head]], found.n_heads).format()
 
-    rows = zip(at, a, b, measured[at].estimates(), left.estimates(), p, q, strict=True)
+    rows = zip(at, a, b, foretold.estimates(), measured[at].estimates(), left.estimates(), p, q, strict=True)
     pairs = [
         Interaction(
             found.kinds[i],
             name(x),
             name(y),
             (float(single.seen[x]), float(single.seen[y])),
+            sum_,
             both,
             rest,
             float(p_value),
             float(q_value),
         )
-        for i, x, y, both, rest, p_value, q_value in rows
+        for i, x, y, sum_, both, rest, p_value, q_value in rows
     ]
     return tuple(sorted(pairs, key=lambda pair: -abs(pair.interaction.value)))
 

@@ -270,3 +270,84 @@ def _bars(value: Floats, low: Floats, high: Floats, color: str, thickness: float
         "thickness": thickness,
         "width": 0,
     }
+
+
+def word_strips(
+    word_groups: Sequence[str],
+    means: ArrayLike,
+    low: ArrayLike,
+    high: ArrayLike,
+    *,
+    groups: Sequence[str],
+    group_means: ArrayLike,
+    hover: Sequence[str],
+    title: str,
+    unit: str,
+    note: str = "",
+    dark: bool = False,
+) -> go.Figure:
+    """One point a word in the row of its group, its range as a line, and a stroke at the mean of each group.
+
+    Parameters
+    ----------
+    word_groups, means, low, high, hover : [m] of the words. The first line of `hover` is set in bold.
+    groups, group_means : [G] rows, the first on top; the height grows with G.
+
+    Raises
+    ------
+    InputError
+        Arrays of other lengths, a word of no group, ends that are swapped.
+    """
+    theme, m, n = theme_of(dark), len(word_groups), len(groups)
+    check_texts("hover", hover, m)
+    value, lowest, highest = Ends(means, low, high).arrays("means", m)
+    row = {group: i for i, group in enumerate(groups)}
+    if missing := set(word_groups) - set(row):
+        raise InputError(f"There is no row for the group '{min(missing)}': name every group of the words.")
+    y = np.array([row[group] for group in word_groups], dtype=np.float64)
+    for i in range(n):  # words of a group one above the other, so that none hides another
+        at = np.flatnonzero(y == i)
+        y[at] += np.linspace(-0.3, 0.3, at.size) if at.size > 1 else 0.0
+    marks = vector("group_means", group_means, n)
+    strokes = np.array([[i - 0.42, i + 0.42, np.nan] for i in range(n)]).ravel()
+    fig = go.Figure(
+        [
+            go.Scatter(
+                x=np.repeat(marks, 3),
+                y=strokes,
+                mode="lines",
+                name="mean of the group",
+                line={"color": theme.ink, "width": 2},
+                hoverinfo="skip",
+            ),
+            go.Scatter(
+                x=value,
+                y=y,
+                mode="markers",
+                name="a word",
+                marker={"color": PRUNED, "size": 6},
+                error_x=_bars(value, lowest, highest, PRUNED),
+                text=[hover_text(t) for t in hover],
+                hovertemplate="%{text}<extra></extra>",
+            ),
+        ]
+    )
+    labels = [escape(group if len(group) <= NAME else group[: NAME - 1] + "…") for group in groups]
+    fig.layout = layout(
+        theme,
+        title,
+        note,
+        max(280, 150 + 34 * n) if n < 20 else 150 + 22 * n,
+        84,
+        xaxis=axis(theme, unit, range=[-0.02, max(0.2, float(np.nanmax(highest, initial=0)) * 1.05)], showgrid=True),
+        yaxis=axis(
+            theme,
+            "",
+            range=[n - 0.5, -0.5],
+            fixedrange=True,
+            tickvals=list(range(n)),
+            ticktext=labels,
+            ticklabelstandoff=6,
+        ),
+    )
+    return fig

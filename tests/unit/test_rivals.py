@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from fasp_core import bias
 from fasp_core.errors import InputError
 from fasp_core.masks import PruneSet, gated, masked
 from fasp_core.models import LanguageModel
-from fasp_core.rivals import stereotypes
+from fasp_core.rivals import opinions, stereotypes
 from fasp_core.rivals.likelihood import (
     comparisons,
     encode_sentence,
@@ -262,3 +262,58 @@ def test_vader_orders_words_as_its_lexicon_does() -> None:
     scores = make_scorer("vader").score(words)
     assert stats.spearmanr(scores[:3], [lexicon[w] for w in words[:3]]).statistic == -1
     assert scores[3] == scores[4] == 0
+
+
+# --- opinions on words ---
+
+
+class Table:
+    """A scorer that knows some words."""
+
+    name = "table"
+    known: ClassVar = {"red": 0.6, "blue": 0.5, "tall": 0.1, "short": 0.2}
+
+    def score(self, texts: Any) -> np.ndarray:
+        return np.array([sum(self.known.get(w, 0.0) for w in t.split()) + 0.1 * ("bus" in t) for t in texts])
+
+
+TERMS = [("blue", "colors"), ("red", "colors"), ("short", "sizes"), ("tall", "sizes")]
+
+
+def test_opinions_are_means_over_sentences() -> None:
+    found = opinions.ask(Table(), TERMS)
+    assert [w.word for w in found.words] == ["red", "blue", "short", "tall"]
+    assert found.words[0].mean == pytest.approx(0.6 + 0.1 / 5)
+    assert (found.words[0].low, found.words[0].high) == pytest.approx((0.6, 0.7))
+    assert found.words[0].spread == pytest.approx(np.std([0.6, 0.6, 0.6, 0.6, 0.7], ddof=1))
+    assert [g.group for g in found.groups] == ["colors", "sizes"]
+    sides = [[0.52, 0.62], [0.22, 0.12]]
+    t = stats.ttest_1samp(sides[0], 0).confidence_interval(0.95)
+    assert (found.groups[0].low, found.groups[0].high) == pytest.approx((t.low, t.high))
+    assert found.p == pytest.approx(stats.kruskal(*sides).pvalue)
+    assert found.between_words == pytest.approx(np.std(sides, ddof=1))
+    assert found.frame().shape == (4, 6)
+
+
+def test_the_outcome_says_whether_groups_differ() -> None:
+    assert "no difference between groups was shown" in opinions.ask(Table(), TERMS).outcome
+    many = [(f"w{i}", "a" if i < 10 else "b") for i in range(20)]
+    sure = Table()
+    sure.known = {f"w{i}": 0.1 + 0.01 * i + 0.3 * (i < 10) for i in range(20)}  # type: ignore[misc]
+    assert "groups differ, Kruskal-Wallis p < .001" in opinions.ask(sure, many).outcome
+    assert "no opinion" in opinions.ask(Table(), [("x", "a"), ("y", "b")], ("The {} person.",)).outcome
+    assert "cannot be tested" in opinions.ask(Table(), TERMS[:2]).outcome
+    with pytest.raises(InputError, match="axis of HolisticBias"):
+        opinions.ask(Table(), [])
+
+
+def test_the_sentences_are_neutral_to_vader() -> None:
+    polarity: Callable[[str], dict[str, float]] = SentimentIntensityAnalyzer().polarity_scores
+    for sentence in opinions.SENTENCES:
+        assert polarity(sentence.format("nameless"))["neg"] == 0
+
+
+def test_terms_of_an_axis_have_groups() -> None:
+    terms = opinions.identity_terms("race_ethnicity")
+    assert len(terms) == len({word for word, _ in terms}) > 10
+    assert "none" not in {group for _, group in terms}

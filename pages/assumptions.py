@@ -1,0 +1,58 @@
+"""Check the assumptions: do effects add up, does the measure of bias matter, and what does the scorer itself think?"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from fasp_core.errors import InputError
+from fasp_core.measures import BiasConfig
+from fasp_core.prompts import axis_names
+from pages.common import assumed_additive, assumed_measures, assumed_scorer, engine, scoring, sidebar
+
+
+def page() -> None:
+    """Draw the page from the top; what takes minutes is a job that is only looked at here."""
+    st.title("Are the scores what we think they are?", anchor=False)
+    st.caption(
+        "A set of heads is chosen by scores of **single** heads, by **one** measure of bias, with **one** scorer's "
+        "idea of toxicity. Each of these three may be wrong. This page measures by how much."
+    )
+    with st.sidebar:
+        spec = sidebar.model()
+        axis = st.selectbox(
+            "Axis",
+            axis_names(),
+            index=axis_names().index("race_ethnicity"),
+            format_func=sidebar.axis_title,
+            key="axis",
+            bind="query-params",
+            help="The demographic axis whose groups are compared. Prompts come from HolisticBias v1.1.",
+        )
+    adding, measures, opinions = st.tabs(
+        ["Do effects add up?", "Does the measure matter?", "What the scorer thinks"],
+        key="assumption",
+        bind="query-params",
+    )
+    if opinions.open:
+        with opinions:
+            assumed_scorer.draw(axis)
+        return
+    if engine.facts(spec) is None and not scoring.load(spec):
+        return
+    table = engine.scores(spec, BiasConfig(axis))
+    if table is None:
+        with adding if adding.open else measures:
+            scoring.offer(spec, BiasConfig(axis))
+        return
+    if adding.open:
+        with adding:
+            assumed_additive.draw(spec, axis, table)
+    if measures.open:
+        with measures:
+            assumed_measures.draw(spec, axis, table)
+
+
+try:
+    page()
+except InputError as error:
+    st.error(str(error), icon=":material/error:")
