@@ -73,7 +73,7 @@ def _scores(file: Published, model: str, axis: str | None, n_heads: int) -> Iter
             continue
         bad = np.flatnonzero(~np.isfinite(values))
         if bad.size:
-            named = _listed([_head(flat, n_heads) for flat in bad])
+            named = _listed([_head(int(flat), n_heads) for flat in bad])
             verb = "has" if bad.size == 1 else "have"
             yield Finding(
                 f"{bad.size} of {values.size} heads {verb} no number for {title} ({named}): methods that read it "
@@ -131,7 +131,9 @@ def _missing(rows: SeedRows, title: str, n_heads: int) -> Iterable[Finding]:
     total = f"{rows.bias.size:,} ({len(rows.seeds)} {'seed' if len(rows.seeds) == 1 else 'seeds'})"
     if not seed.size:
         return
-    named = _listed([f"{_head(h, n_heads)} of seed {rows.seeds[s] or '?'}" for s, h in zip(seed, head, strict=True)])
+    named = _listed(
+        [f"{_head(int(h), n_heads)} of seed {rows.seeds[s] or '?'}" for s, h in zip(seed, head, strict=True)]
+    )
     yield Finding(
         f"{title} rows: {seed.size} of {total} {'has' if seed.size == 1 else 'have'} no number for bias ({named}). "
         "The mean of such a head is over the seeds that it has."
@@ -149,8 +151,8 @@ def _perplexity_runs(file: Published, model: str, n_heads: int) -> Finding | Non
     worst = apart[np.argmax((high - low)[apart])]
     return Finding(
         f"Perplexities of {apart.size} of {known.size} heads differ by more than {RUNS_DIFFER:.0%} between rows "
-        f"(most for {_head(known[worst], n_heads)}: {low[worst]:.1f} to {high[worst]:.1f}), so they come from several "
-        "runs. The median over all rows is used."
+        f"(most for {_head(int(known[worst]), n_heads)}: {low[worst]:.1f} to {high[worst]:.1f}), so they come from "
+        "several runs. The median over all rows is used."
     )
 
 

@@ -10,7 +10,7 @@ the two-way model with consistency, ICC(C,1) and ICC(C,k), and its exact interva
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -144,8 +144,18 @@ class Trust:
     tested: tuple[Estimate, Estimate] | None
 
 
-def trust(rows: SeedRows, selection: Selection, test: SeedRows | None = None) -> Trust:
-    """All that is known of how far a choice by bias can be trusted. Arguments and errors as for `places`."""
+def trust(
+    rows: SeedRows,
+    selection: Selection,
+    test: SeedRows | None = None,
+    agree: Callable[[SeedRows, tuple[int, ...] | None], Agreement] | None = None,
+) -> Trust:
+    """All that is known of how far a choice by bias can be trusted.
+
+    `test` are the rows of the other split. In place of `agreement` a caller may give one that remembers what it has
+    computed. Other arguments and errors as for `places`.
+    """
+    agree = agree or agreement
     free = np.setdiff1d(np.arange(rows.bias.shape[1]), selection.critical)
     tested = None
     if test is not None:
@@ -153,7 +163,7 @@ def trust(rows: SeedRows, selection: Selection, test: SeedRows | None = None) ->
             tested = correlation(rows.mean, test.mean), correlation(rows.mean, test.mean, free)
         except InputError:  # fewer than three heads
             tested = None
-    return Trust(agreement(rows), agreement(rows, free), places(rows, selection), tested)
+    return Trust(agree(rows, None), agree(rows, tuple(free.tolist())), places(rows, selection), tested)
 
 
 def agreement(

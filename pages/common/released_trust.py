@@ -14,6 +14,7 @@ from fasp_core.selection import Selection
 from pages.common.released import Settings
 from pages.common.sidebar import METHOD_TITLES, axis_title
 
+Key = tuple[str, str, str]  # of the file, model, axis
 BY_BIAS = ("fasp", "bias-only")
 Z = 1.96
 
@@ -29,17 +30,22 @@ def known(settings: Settings, selection: Selection) -> Trust | str:
             "**This file cannot say.** It holds one number a head, the mean over seeds. Open `head_scores_*.csv` of "
             "the same model, which holds every seed; where none was released, the noise of the scores is not known."
         )
-    rows = file.seed_rows(settings.model, axis)
+    rows, test = (file.seed_rows(settings.model, axis, split) for split in ("valid", "test"))
     assert rows is not None  # the axes of a file of rows are those of its validation rows
     try:
-        return _trust(rows, file.seed_rows(settings.model, axis, "test"), selection, (settings.opened.key, axis))
+        return _trust(rows, test, selection, (settings.opened.key, settings.model, axis))
     except InputError as error:
         return str(error)
 
 
 @st.cache_resource(max_entries=64, show_spinner="Comparing the seeds")
-def _trust(_rows: SeedRows, _test: SeedRows | None, selection: Selection, key: tuple[str, str]) -> Trust:
-    return published.trust(_rows, selection, _test)
+def _trust(_rows: SeedRows, _test: SeedRows | None, selection: Selection, key: Key) -> Trust:
+    return published.trust(_rows, selection, _test, lambda rows, heads: _agreement(rows, heads, key))
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _agreement(_rows: SeedRows, heads: tuple[int, ...] | None, key: Key) -> Agreement:
+    return published.agreement(_rows, heads)
 
 
 def draw(settings: Settings, selection: Selection, found: Trust | str, hover: list[str], dark: bool) -> None:
@@ -199,10 +205,9 @@ def _axes(settings: Settings, selection: Selection) -> None:
     for axis in file.axes(settings.model):
         rows = file.seed_rows(settings.model, axis)
         assert rows is not None
+        key = (settings.opened.key, settings.model, axis)
         try:
-            every, part = (
-                _agreement(rows, heads, (settings.opened.key, axis)) for heads in (None, tuple(free.tolist()))
-            )
+            every, part = _agreement(rows, None, key), _agreement(rows, tuple(free.tolist()), key)
         except InputError as error:
             lines.append((axis_title(axis), "", "", "", str(error)))
             continue
@@ -226,8 +231,3 @@ def _axes(settings: Settings, selection: Selection) -> None:
         hide_index=True,
     )
     st.caption("Spearman correlations with 95% intervals, as in the table above.")
-
-
-@st.cache_resource(max_entries=256, show_spinner=False)
-def _agreement(_rows: SeedRows, heads: tuple[int, ...] | None, key: tuple[str, str]) -> Agreement:
-    return published.agreement(_rows, heads)

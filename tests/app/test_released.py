@@ -200,6 +200,20 @@ def test_a_model_with_baseline_scores_alone() -> None:
     assert len(at.error) == 1
 
 
+def test_models_of_one_file_have_their_own_numbers() -> None:
+    """Two models of the same size with the same axis, one all noise and one clear."""
+    name, clear, kind = of_rows(0.95)
+    noise = of_rows(0.0, "other")[1].split(b"\n", 1)[1]
+    at = opened((name, clear + noise, kind))
+    assert "The ranking repeats in part" in at.main.info[0].value
+    (box,) = (box for box in at.selectbox if box.label == "Model")
+    box.set_value("other")
+    run(at)
+    at.selectbox(key="released_heads other").set_value(12)
+    run(at)
+    assert any("cannot be told from noise" in warning.value for warning in at.warning)
+
+
 def test_a_closed_file_is_forgotten() -> None:
     at = opened(of_rows(0.9))
     at.file_uploader(key="released_upload").set_value(None)
