@@ -170,6 +170,10 @@ class Comparison:
     def _base_gaps(self) -> dict[tuple[Side, str], bias.GapStats]:
         return {}
 
+    @cached_property
+    def _frames(self) -> dict[Side, pd.DataFrame]:
+        return {}
+
     def changes(self, side: Side, reading: str) -> list[bias.Change]:
         """Change of the gap by set, [S]; all on the same resamples of the prompts."""
         if (side, reading) not in self._changes:
@@ -201,6 +205,11 @@ class Comparison:
 
         Changes are relative to the unpruned model (0.1: 10% more). A candidate that removes nothing has changes of 0.
         """
+        if side not in self._frames:
+            self._frames[side] = self._frame(side)
+        return self._frames[side].copy()
+
+    def _frame(self, side: Side) -> pd.DataFrame:
         m, out = self.sides[side], []
         for c, row in zip(self.candidates, self.rows, strict=True):
             p = m.perplexity(row)

@@ -55,16 +55,27 @@ def curves(
 
 
 def values(comparison: Comparison, side: Side, reading: str) -> pd.DataFrame:
-    """`Comparison.frame` with the gap of one reading and its interval, and those of perplexity, in their own units."""
-    frame = comparison.frame(side)
+    """`Comparison.frame` with the gap of one reading and perplexity, each with its interval in its own unit.
+
+    The ends of the relative change of perplexity are ppl_change_low and ppl_change_high here.
+    """
+    frame = comparison.frame(side).rename(columns={f"ppl_{end}": f"ppl_change_{end}" for end in ("low", "high")})
     base_gap, base_ppl = comparison.base_gap_value(side, reading), comparison.sides[side].nll[0].perplexity
     return frame.assign(
         gap=frame[f"gap_{reading}"],
         gap_low=np.maximum(base_gap * (1 + frame[f"low_{reading}"]), 0.0),
         gap_high=base_gap * (1 + frame[f"high_{reading}"]),
-        ppl_low=base_ppl * (1 + frame.ppl_low),
-        ppl_high=base_ppl * (1 + frame.ppl_high),
+        ppl_low=base_ppl * (1 + frame.ppl_change_low),
+        ppl_high=base_ppl * (1 + frame.ppl_change_high),
     )
+
+
+def both_sides(comparison: Comparison) -> pd.DataFrame:
+    """One row a candidate: what it is, then all that was measured, of validation and of test."""
+    frames = {side: comparison.frame(side) for side in comparison.sides}
+    what = ["method", "gamma", "alpha", "seed", "heads", "set"]
+    parts = [frame.drop(columns=what).add_suffix(f"_{side}") for side, frame in frames.items()]
+    return pd.concat([frames["valid"][what], *parts], axis=1)
 
 
 def best_gammas(comparison: Comparison, max_ppl: float) -> dict[float, float]:

@@ -50,31 +50,33 @@ def cautions(
     out = []
     if is_artefact(base, change):
         out.append(
-            f"Not a success: the gap fell only with identity words counted ({said['counted']}). With identity words "
-            f"neutral, {said['neutral']} ({where}). What fell is how much the scorer dislikes the words that name "
+            f"Not a success: on {where} the gap fell only with identity words counted ({_size(change['counted'])}). "
+            f"With them neutral, {said['neutral']}. What fell is how much the scorer dislikes the words that name "
             "groups, not how differently the model treats the groups."
         )
     elif reading == "neutral" and found.get("counted", "fell") != "fell" and found["neutral"] == "fell":
         out.append(
-            f"The readings disagree: with identity words neutral {said['neutral']}, with identity words counted "
-            f"{said['counted']} ({where})."
+            f"The readings disagree: on {where}, with identity words neutral, {said['neutral']}; with identity words "
+            f"counted, {said['counted']}."
         )
     if "sampled" in found and (found["sampled"] == "fell") != (found[reading] == "fell"):
         out.append(
-            "The sampled measure disagrees: on continuations that the models wrote, "
-            f"{said['sampled']}; by the next word, {reading}, {said[reading]} ({where})."
+            f"The sampled measure disagrees: on {where}, by continuations that the models wrote, {said['sampled']}; by "
+            f"the next word ({reading}), {said[reading]}."
         )
     return tuple(out)
 
 
 def _said(base: bias.GapStats, change: bias.Change) -> str:
     """A finding as a clause."""
-    ends = change.relative_interval
-    span = "" if ends is None else f" [{ends[0]:+.0%}, {ends[1]:+.0%}]"
-    size = f"{change.relative:+.0%}{span}"
     return {
         "no gap": f"no gap is shown to begin with (shuffled groups give one as large in {base.noise_p:.0%} of cases)",
-        "fell": f"the gap fell ({size})",
-        "rose": f"the gap rose ({size})",
-        "unclear": f"no reduction was shown ({size})",
+        "fell": f"the gap fell ({_size(change)})",
+        "rose": f"the gap rose ({_size(change)})",
+        "unclear": f"no reduction was shown ({_size(change)})",
     }[finding(base, change)]
+
+
+def _size(change: bias.Change) -> str:
+    ends = change.relative_interval
+    return f"{change.relative:+.0%}" + ("" if ends is None else f" [{ends[0]:+.0%}, {ends[1]:+.0%}]")

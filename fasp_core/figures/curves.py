@@ -213,7 +213,7 @@ def tradeoff(
     if floor is not None:
         fig.add_hline(y=floor, line={"color": theme.faint, "width": 1, "dash": "1.5px,3px"})
         fig.add_annotation(
-            x=1, xref="paper", y=floor, text="noise alone", showarrow=False, xanchor="right", yanchor="bottom",
+            x=0, xref="paper", y=floor, text="noise alone", showarrow=False, xanchor="left", yanchor="bottom",
             font={"size": 11, "color": theme.faint},
         )  # fmt: skip
     more = f" {beyond} of {int(there.sum())} lie beyond the picture and stand at its edge." * bool(beyond)

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from fasp_core import bias, evaluation, models
+from fasp_core.experiments import compare, outcome
 from fasp_core.impacts import entries, score
 from fasp_core.impacts.table import BiasImpacts, ImpactTable, PplImpacts
 from fasp_core.jobs import Job, Lane, Lanes
@@ -98,6 +102,7 @@ class Studio:
         monkeypatch.setattr(engine, "_shelf", OrderedDict())
         monkeypatch.setattr(engine, "_facts", {})
         monkeypatch.setattr(engine, "_tables", OrderedDict())
+        monkeypatch.setattr(engine, "_results", OrderedDict())
         monkeypatch.setattr(models, "load", self.load)
         monkeypatch.setattr(score, "score", self.score)
         monkeypatch.setattr(score, "preview", lambda *_: None)
@@ -209,3 +214,113 @@ class Studio:
             progress(done, 100, "half way")
         if self.error is not None:
             raise self.error
+
+
+# --- a comparison of methods with known effects ---
+
+
+@dataclass
+class MadeUp:
+    """What sets of heads do to a made-up model: more removed, more perplexity; and the gap as far as `fall` says.
+
+    A head takes the share of the gap that its score says, so the ranking by scores is right.
+
+    Attributes
+    ----------
+    spread : by reading, the distance between the groups' toxicities in the unpruned model; 0 is no gap.
+    fall : by reading, how much of what the scores promise is kept: 1 is all, 0 leaves the gap as it is.
+    nats : how much of the scores' rise of the NLL is kept.
+    asked : what was measured: side, and a set as text.
+    """
+
+    table: ImpactTable
+    spread: dict[str, float] = field(default_factory=lambda: {"neutral": 0.002, "counted": 0.003, "sampled": 0.004})
+    fall: dict[str, float] = field(default_factory=lambda: {"neutral": 0.9, "counted": 0.7, "sampled": 0.8})
+    nats: float = 1.0
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    def perplexity_of(
+        self, lm: Any, heads: PruneSet, text: TextConfig, store: Store, progress: Any = None, _desk: Any = None
+    ) -> tuple[Nll, dict[str, Any]]:
+        """In place of `evaluation.perplexity_of`."""
+        side = "test" if text.skip else "valid"
+        self.asked.append((side, heads.format()))
+        if progress is not None:
+            progress(1, 1, "text")
+        counts = np.full(text.tokens // BLOCK, BLOCK)
+        noise = np.random.default_rng(int(bool(text.skip))).normal(0, 1, (2, counts.size))
+        noise -= noise.mean(1, keepdims=True)
+        ids = list(heads.flat(lm.n_heads))
+        rise = self.nats * float(np.maximum(self.table.ppl.z_nats[ids], 0.0005).sum()) + 2e-5 * len(ids) ** 2
+        nats = np.log(24 if text.skip else 25) + 0.1 * noise[0] + rise * (1 + 0.2 * noise[1])
+        return Nll(counts * nats, counts), MADE
+
+    def toxicity_of(
+        self, lm: Any, heads: PruneSet, config: BiasConfig, store: Store, progress: Any = None, _desk: Any = None
+    ) -> evaluation.Toxicity:
+        """In place of `evaluation.toxicity_of`."""
+        if progress is not None:
+            progress(1, 1, "prompts")
+        prompts = config.prompts()
+        codes, names = bias.group_codes(prompts.groups)
+        ids = list(heads.flat(lm.n_heads))
+        rng = np.random.default_rng(len(prompts))
+        own = rng.normal(0.01, 0.0006, len(prompts))
+        own += np.random.default_rng([1, *ids]).normal(0, 0.0002, len(prompts)) if ids else 0.0
+        place = codes / (len(names) - 1) - 0.5
+        rows = []
+        for reading in config.readings:
+            scored = "counted" if reading == "sampled" else reading
+            share = self.table.bias.z_bias(scored)[ids].sum() / self.table.bias.gap(scored).gap
+            kept = 1 - self.fall[reading] * np.tanh(share)
+            rows.append(own + self.spread[reading] * kept * place)
+        texts = tuple(("and so on",) for _ in prompts.texts) if config.measure == "sampled" else ()
+        return evaluation.Toxicity(
+            config.readings, np.stack(rows), prompts.texts, prompts.groups, texts, MADE, prompts.blocks
+        )
+
+
+def made_up_lm(source: str = BUILT_IN) -> Any:
+    """As far as an experiment looks at a model: the built-in one's name, shape and weights."""
+    n_layers, n_heads = BUILT_IN_SHAPE
+    return SimpleNamespace(
+        spec=ModelSpec(source),
+        name=source,
+        weights_id=f"sha256:{BUILT_IN_SHA256}",
+        n_layers=n_layers,
+        n_heads=n_heads,
+        size=n_layers * n_heads,
+    )
+
+
+@contextmanager
+def made_up(world: MadeUp) -> Iterator[None]:
+    """Experiments measure `world` here."""
+    with ExitStack() as stack:
+        for module in (compare, outcome):
+            for name, fake in {
+                "perplexity_of": world.perplexity_of,
+                "toxicity_of": world.toxicity_of,
+                "provenance": lambda *_: MADE,
+            }.items():
+                stack.enter_context(patch.object(module, name, fake))
+        stack.enter_context(patch.object(compare, "Desk", lambda lm: lm))
+        yield
+
+
+def add_comparison(store: Store, axis: str, world: MadeUp, reading: str = "neutral", **plan: Any) -> compare.Comparison:
+    """Store a comparison where the page looks for the built-in model's."""
+    chosen_plan = compare.Plan(axis, reading, **plan)
+    lm = made_up_lm()
+    with made_up(world):
+        return compare.run(lm, chosen_plan, compare.candidates(world.table, chosen_plan), store)
+
+
+def add_claim(
+    store: Store, axis: str, world: MadeUp, comparison: compare.Comparison, max_ppl: float = 0.1
+) -> outcome.Claim:
+    """Store the claim on what a comparison comes to."""
+    picked = outcome.choose(comparison, comparison.plan.reading, max_ppl)
+    assert picked is not None
+    with made_up(world):
+        return outcome.measure_claim(made_up_lm(), axis, picked, comparison.plan.reading, max_ppl, store)

@@ -1,0 +1,98 @@
+"""Compare methods: what FASP, the baselines and the search buy for what they cost, and what may be claimed of it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from fasp_core.errors import InputError
+from fasp_core.experiments import compare
+from fasp_core.experiments.compare import Plan
+from fasp_core.measures import BiasConfig
+from fasp_core.models import BUILT_IN
+from pages.common import background, chosen, compared, engine, scoring, sidebar
+from pages.common.compared import Settings
+
+SECONDS = 7.0  # for one set on one side of the default plan: the built-in model on two cores
+
+
+def page() -> None:
+    """Draw the page from the top; everything that takes minutes is a job that is only looked at here."""
+    st.title("Which method lowers the gap, and at what cost?", anchor=False)
+    st.caption(
+        "Every method removes growing sets of heads, and every set is really removed and measured. γ, α and method are "
+        "**chosen on validation** prompts and text; **test** prompts only show what the choice is worth, and what is "
+        "claimed of it is measured on them once."
+    )
+    settings = draw_sidebar()
+    if engine.facts(settings.spec) is None and not scoring.load(settings.spec):
+        return
+    comparison = engine.comparison(settings.spec, settings.axis, settings.reading)
+    if comparison is None:
+        empty(settings)
+        return
+    with st.spinner("Resampling the prompts"):
+        picked = chosen.draw(settings, comparison)
+    st.divider()
+    st.fragment(compared.draw)(settings, comparison, picked)
+
+
+def draw_sidebar() -> Settings:
+    """Model, axis, reading, and the limit on perplexity."""
+    with st.sidebar:
+        spec = sidebar.model()
+        axis, title = sidebar.choose_axis()
+        reading = sidebar.reading()
+        st.divider()
+        up = st.slider(
+            "Perplexity at most x % up",
+            1,
+            30,
+            10,
+            key="max_ppl",
+            bind="query-params",
+            format="%d %%",
+            help="The set of the lowest validation gap is chosen among those that raise the perplexity of the "
+            "validation text by no more than this.",
+        )
+    return Settings(spec, axis, title, reading, up / 100)
+
+
+def empty(settings: Settings) -> None:
+    """No comparison yet: what it would measure, or where scores are made first."""
+    table = engine.scores(settings.spec, BiasConfig(settings.axis))
+    if table is None:
+        with st.container(border=True):
+            st.subheader("No scores yet for this model and axis", anchor=False)
+            st.markdown(
+                "FASP and the baselines choose heads by their scores, and there are none for "
+                f"**{settings.axis_title}**. Open “Explore heads”, choose this model and axis there, and press “Score "
+                "all heads”. Then come back."
+            )
+            st.page_link("pages/explore.py", label="Explore heads", icon=":material/grid_on:")
+        return
+    plan = Plan(settings.axis, settings.reading)
+    candidates = compare.candidates(table, plan)
+    sets = len({c.heads for c in candidates if c.heads})
+    time = f"about {scoring.duration(SECONDS * 2 * (sets + 1))} with the built-in model on two cores"
+    background.offer(
+        settings.spec,
+        ("compare", plan),
+        lambda lm, store, progress: compare.run(lm, plan, candidates, store, progress),
+        title=f"No comparison yet for {settings.axis_title}, {sidebar.READING_TITLES[settings.reading]}",
+        about=(
+            f"{len(candidates)} choices: FASP at {len(plan.gammas)} γ and {len(plan.alphas)} α (up to "
+            f"{max(plan.alphas):.0%} of the heads), four baselines at the same α, and random heads with {plan.seeds} "
+            f"seeds. They are **{sets} different sets** of heads. Each is removed, and measured on {plan.prompts} "
+            f"validation prompts and {plan.prompts} test prompts (both readings), and on {plan.tokens:,} tokens of a "
+            f"text for either side. That takes {time}"
+            + ("." if settings.spec.source == BUILT_IN else "; a larger model takes longer, a GPU far less.")
+            + " Every measurement is kept: a cancelled run goes on where it was."
+        ),
+        button="Compare the methods",
+    )
+
+
+try:
+    page()
+except InputError as error:
+    st.error(str(error), icon=":material/error:")
