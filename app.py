@@ -10,7 +10,9 @@ st.set_page_config(page_title="FASP Studio", page_icon=str(Path(__file__).parent
 st.navigation(
     [
         st.Page("pages/explore.py", title="Explore heads", icon=":material/grid_on:", default=True),
+        st.Page("pages/compare.py", title="Compare methods", icon=":material/query_stats:"),
         st.Page("pages/transfer.py", title="Transfer between biases", icon=":material/compare_arrows:"),
+        st.Page("pages/assumptions.py", title="Check the assumptions", icon=":material/fact_check:"),
         st.Page("pages/released.py", title="Released scores", icon=":material/folder_open:"),
     ]
 ).run()
