@@ -169,7 +169,7 @@ def run(
     InputError
         There are no such scores, or they are not of this model's prompts and text.
     """
-    table = impacts or scores_of(plan, lm.weights_id, lm.spec.dtype, lm.name, store)
+    table = impacts or scores_of(plan.axis, plan.scored_text, lm.weights_id, lm.spec.dtype, lm.name, store)
 
     def work() -> Contents:
         started = time.monotonic()
@@ -250,19 +250,19 @@ def read(entry: Entry) -> Additivity:
     )
 
 
-def scores_of(plan: Plan, weights: str, dtype: str, model: str, store: Store) -> ImpactTable:
-    """The stored scores on the most prompts of the plan's axis.
+def scores_of(axis: str, text: TextConfig, weights: str, dtype: str, model: str, store: Store) -> ImpactTable:
+    """The stored scores on the most prompts of an axis, perplexities on a text.
 
     Raises
     ------
     InputError
         There are none.
     """
-    found = entries.best(plan.scored_text, BiasConfig(plan.axis), weights, dtype, model, store)
+    found = entries.best(text, BiasConfig(axis), weights, dtype, model, store)
     if found is None:
         raise InputError(
-            f"There are no scores of {plan.axis} with {plan.scored_text.tokens} tokens: run "
-            f"'python -m fasp_core score --model {model} --axis {plan.axis} --tokens {plan.scored_text.tokens}' first."
+            f"There are no scores of {axis} with {text.tokens} tokens: run "
+            f"'python -m fasp_core score --model {model} --axis {axis} --tokens {text.tokens}' first."
         )
     return found
 
@@ -374,7 +374,8 @@ def main(args: Sequence[str] | None = None) -> int:
             plan = Plan(axis, given.prompts, given.tokens, pairs=given.pairs, strong=given.strong, seed=given.seed)
             known = weights_id(spec)
             if known is not None:
-                entry = find(plan, scores_of(plan, known, spec.dtype, spec.source, store), known, spec.dtype, store)
+                table = scores_of(axis, plan.scored_text, known, spec.dtype, spec.source, store)
+                entry = find(plan, table, known, spec.dtype, store)
                 if entry is not None:
                     results.append(read(entry))
                     continue

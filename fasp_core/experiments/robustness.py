@@ -22,8 +22,7 @@ from fasp_core.cli_show import to_json, working
 from fasp_core.errors import InputError
 from fasp_core.evaluation import KIND as MEASURED
 from fasp_core.evaluation import perplexity_of, toxicity_of
-from fasp_core.experiments.additivity import KIND, scores_of
-from fasp_core.experiments.additivity import Plan as AdditivityPlan
+from fasp_core.experiments.additivity import KIND, SCORED_TEXT, scores_of
 from fasp_core.experiments.common import exit_status
 from fasp_core.experiments.cure import chosen
 from fasp_core.experiments.rival_measures import MEASURES, Robustness, Rows, analyse, z_of
@@ -69,7 +68,7 @@ class Plan:
     items: int = 300
     tokens: int = 1024
     random: int = 2
-    scored_text: TextConfig = AdditivityPlan.scored_text
+    scored_text: TextConfig = SCORED_TEXT
 
     def __post_init__(self) -> None:
         if self.items < 20 or self.random < 0:
@@ -123,8 +122,7 @@ def run(
     InputError
         There are no toxicity scores of the axis.
     """
-    wanted = AdditivityPlan(plan.axis, scored_text=plan.scored_text)
-    table = impacts or scores_of(wanted, lm.weights_id, lm.spec.dtype, lm.name, store)
+    table = impacts or scores_of(plan.axis, plan.scored_text, lm.weights_id, lm.spec.dtype, lm.name, store)
 
     def work() -> Contents:
         started = time.monotonic()
@@ -197,7 +195,9 @@ def _effects(lm: LanguageModel, half: ItemSet, store: Store, progress: Report | 
         others = asked.preferences(values + effects)
         return {"arrays": {"base": asked.preferences(values)[None], "others": others[:, None].astype(np.float32)}}
 
-    arrays = store.compute(MEASURED, {**_items_key(lm, half), "estimator": "first-order"}, work, label=_label(lm, half)).arrays
+    arrays = store.compute(
+        MEASURED, {**_items_key(lm, half), "estimator": "first-order"}, work, label=_label(lm, half)
+    ).arrays
     return arrays["base"], arrays["others"]
 
 
@@ -356,7 +356,7 @@ def main(args: Sequence[str] | None = None) -> int:
         for axis in given.axis or ("race_ethnicity",):
             plan = Plan(axis, given.gamma, given.alpha, test=given.test, items=given.items)
             if known is not None:  # whether it is there can be said without the model
-                table = scores_of(AdditivityPlan(axis), known, spec.dtype, spec.source, store)
+                table = scores_of(axis, plan.scored_text, known, spec.dtype, spec.source, store)
                 if (entry := find(plan, table, known, spec.dtype, store)) is not None:
                     results.append(read(entry, table))
                     continue
