@@ -347,6 +347,33 @@ def evaluate(
     show(document, as_json, lambda: evaluation_text(document))
 
 
+@app.command()
+def compare(
+    axis: Axis,
+    model: Model = "built-in",
+    reading: Annotated[
+        Literal["neutral", "counted"], typer.Option(help="Identity words neutral or counted, in scores and choice.")
+    ] = "neutral",
+    max_ppl: Annotated[float, typer.Option(help="Rise of validation perplexity, at most: .1 is 10%.")] = 0.1,
+    outcome: Annotated[bool, typer.Option(help="The chosen set on test prompts: what may be claimed of it.")] = False,
+    run: Annotated[bool, typer.Option(help="Measure what is not stored; a stopped run goes on.")] = False,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
+    """Compare FASP with the baselines on both sides of the prompts, choose on validation, claim on test.
+
+    Without --run only what is stored is read.
+    """
+    from fasp_core import cli_compare as c
+
+    with working() as progress:
+        spec = _spec(model, dtype, device)
+        document = c.document(spec, axis, reading, max_ppl, outcome, run, cache, _load, progress)
+    show(document, as_json, lambda: c.outcome_text(document) if outcome else c.comparison_text(document))
+
+
 def _spec(model: str, dtype: str, device: str) -> ModelSpec:
     from fasp_core.models import ModelSpec, pick_device
 

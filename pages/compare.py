@@ -5,10 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from fasp_core.errors import InputError
-from fasp_core.experiments import compare
-from fasp_core.experiments.compare import Plan
+from fasp_core.experiments import compare, searching
+from fasp_core.experiments.compare import Candidate, Comparison, Plan
 from fasp_core.measures import BiasConfig
 from fasp_core.models import BUILT_IN
+from fasp_core.prompts import axis_names
 from pages.common import background, chosen, compared, engine, scoring, sidebar
 from pages.common.compared import Settings
 
@@ -32,6 +33,7 @@ def page() -> None:
         return
     with st.spinner("Resampling the prompts"):
         picked = chosen.draw(settings, comparison)
+    more(settings, comparison)
     st.divider()
     st.fragment(compared.draw)(settings, comparison, picked)
 
@@ -57,6 +59,30 @@ def draw_sidebar() -> Settings:
     return Settings(spec, axis, title, reading, up / 100)
 
 
+def searches(settings: Settings, size: int) -> list[Candidate]:
+    """Sets that finished searches found."""
+    found = engine.searches(settings.spec, settings.axis, settings.reading)
+    return [searching.candidate(f, size) for f in found if f.heads]
+
+
+def more(settings: Settings, comparison: Comparison) -> None:
+    """Sets that were found since the comparison was made are offered to stand beside the others."""
+    known, plan = comparison.candidates, comparison.plan
+    new = [c for c in searches(settings, comparison.n_layers * comparison.n_heads) if c not in known]
+    if not new:
+        return
+    seconds = SECONDS * 2 * len({c.heads for c in new} - set(comparison.sets))
+    background.offer(
+        settings.spec,
+        ("compare", plan, *new),
+        lambda lm, store, progress: compare.run(lm, plan, [*known, *new], store, progress),
+        title=f"{len(new)} {'set' if len(new) == 1 else 'sets'} found by joint search not compared yet",
+        about="What is measured stays; only these are removed and measured on both sides, about "
+        f"{scoring.duration(seconds)} with the built-in model on two cores.",
+        button="Compare them too",
+    )
+
+
 def empty(settings: Settings) -> None:
     """No comparison yet: what it would measure, or where scores are made first."""
     table = engine.scores(settings.spec, BiasConfig(settings.axis))
@@ -68,10 +94,12 @@ def empty(settings: Settings) -> None:
                 f"**{settings.axis_title}**. Open “Explore heads”, choose this model and axis there, and press “Score "
                 "all heads”. Then come back."
             )
-            st.page_link("pages/explore.py", label="Explore heads", icon=":material/grid_on:")
+            query = {"axis": sidebar.axis_title(settings.axis)} if settings.axis in axis_names() else None
+            st.page_link("pages/explore.py", label="Explore heads", icon=":material/grid_on:", query_params=query)
         return
     plan = Plan(settings.axis, settings.reading)
-    candidates = compare.candidates(table, plan)
+    searched = searches(settings, table.n_layers * table.n_heads)
+    candidates = [*compare.candidates(table, plan), *searched]
     sets = len({c.heads for c in candidates if c.heads})
     time = f"about {scoring.duration(SECONDS * 2 * (sets + 1))} with the built-in model on two cores"
     background.offer(
@@ -81,8 +109,10 @@ def empty(settings: Settings) -> None:
         title=f"No comparison yet for {settings.axis_title}, {sidebar.READING_TITLES[settings.reading]}",
         about=(
             f"{len(candidates)} choices: FASP at {len(plan.gammas)} γ and {len(plan.alphas)} α (up to "
-            f"{max(plan.alphas):.0%} of the heads), four baselines at the same α, and random heads with {plan.seeds} "
-            f"seeds. They are **{sets} different sets** of heads. Each is removed, and measured on {plan.prompts} "
+            f"{max(plan.alphas):.0%} of the heads), four baselines at the same α, random heads with {plan.seeds} seeds"
+            + f", and {len(searched)} that a joint search found"
+            * bool(searched)
+            + f". They are **{sets} different sets** of heads. Each is removed, and measured on {plan.prompts} "
             f"validation prompts and {plan.prompts} test prompts (both readings), and on {plan.tokens:,} tokens of a "
             f"text for either side. That takes {time}"
             + ("." if settings.spec.source == BUILT_IN else "; a larger model takes longer, a GPU far less.")

@@ -17,7 +17,7 @@ from fasp_core.prompts import axis_names
 from fasp_core.selection import METHODS, select
 from pages.common import background, engine
 from pages.common.compared import Settings, method_title, milli, noise, number, percent, span
-from pages.common.sidebar import READING_TITLES, SPLIT_TITLES
+from pages.common.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES, axis_title
 
 SPENT = "about ten minutes with the built-in model on two cores"
 MEASURES = {**READING_TITLES, "sampled": "sampled continuations"}
@@ -89,7 +89,10 @@ def _choice(settings: Settings, comparison: Comparison, picked: Candidate) -> No
 
 
 def explore_query(settings: Settings, picked: Candidate) -> dict[str, str] | None:
-    """The address of the same set on the page "Explore heads"; None if that page would choose another one."""
+    """The address of the same set on the page "Explore heads"; None if that page would choose another one.
+
+    Addresses hold options as they are shown.
+    """
     if picked.method == SEARCH or picked.seed or settings.axis not in axis_names():
         return None
     table = engine.scores(settings.spec, BiasConfig(settings.axis))
@@ -99,9 +102,9 @@ def explore_query(settings: Settings, picked: Candidate) -> dict[str, str] | Non
     if select(scores, picked.method, picked.gamma or 0.0, picked.alpha).pruned != picked.heads:
         return None  # scored anew since
     query = {
-        "axis": settings.axis,
-        "reading": settings.reading,
-        "method": picked.method,
+        "axis": axis_title(settings.axis),
+        "reading": READING_TITLES[settings.reading],
+        "method": METHOD_TITLES[picked.method],
         "alpha": f"{picked.alpha:g}",
     }
     return query if picked.gamma is None else query | {"gamma": f"{picked.gamma:g}"}

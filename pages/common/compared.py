@@ -11,13 +11,13 @@ import pandas as pd
 import streamlit as st
 
 from fasp_core.bias import GapStats
-from fasp_core.experiments.compare import SEARCH, SIDES, Candidate, Comparison, Side
+from fasp_core.experiments.compare import SIDES, Candidate, Comparison, Side
 from fasp_core.experiments.curves import ORDER, both_sides, curves, values
 from fasp_core.figures import Curve, method_curves, tradeoff
 from fasp_core.models import ModelSpec
 from pages.common.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES
 
-TITLES = {**METHOD_TITLES, SEARCH: "search"}
+TITLES = METHOD_TITLES
 CONFIG = {"displaylogo": False, "scrollZoom": False}
 WIDEST = 4.0  # limits on perplexity that the chart of gap against perplexity is wide
 HIGHEST = 2.0  # unpruned gaps that charts are high

@@ -1,0 +1,244 @@
+"""Of the command `compare`: what is stored or made, as one document, and as text for people."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fasp_core.cli_show import Report, number, percent, span, table
+from fasp_core.errors import InputError
+
+if TYPE_CHECKING:
+    from fasp_core.experiments.compare import Candidate, Comparison
+    from fasp_core.experiments.outcome import Claim
+    from fasp_core.models import LanguageModel, ModelSpec
+    from fasp_core.store import Store
+
+SHOWN = 12  # candidates that the text lists
+
+
+def document(
+    spec: ModelSpec,
+    axis: str,
+    reading: str,
+    max_ppl: float,
+    outcome_too: bool,
+    run: bool,
+    cache: Path | None,
+    load: Callable[[ModelSpec, Path | None], LanguageModel],
+    progress: Report,
+) -> dict[str, Any]:
+    """The comparison of an axis, or the claim on what it comes to.
+
+    Parameters
+    ----------
+    max_ppl : relative rise of perplexity, at most: 0.1 is 10%.
+    outcome_too : give the claim on the set that validation chooses, not the comparison.
+    run : make what is not stored.
+    load : of the model, called only if something is to be made or the weights are not known without it.
+
+    Raises
+    ------
+    InputError
+        A limit that is none, no scores, and without `run` no comparison or claim.
+    """
+    from fasp_core import models
+    from fasp_core.experiments import outcome
+    from fasp_core.experiments.curves import both_sides
+    from fasp_core.prompts import resolve_axis
+    from fasp_core.store import Store
+
+    if not 0 < max_ppl < 10:
+        raise InputError(f"A rise of perplexity of {max_ppl:g} is no limit: give --max-ppl .1 for at most 10%.")
+    resolve_axis(axis)
+    store = Store(cache)
+    loaded: list[LanguageModel] = []
+
+    def model() -> LanguageModel:
+        if not loaded:
+            loaded.append(load(spec, cache))
+        return loaded[0]
+
+    weights = models.weights_id(spec) or model().weights_id
+    comparison = _comparison(spec, weights, axis, reading, store, run, model, progress)
+    picked = outcome.choose(comparison, reading, max_ppl)
+    if not outcome_too:
+        return {
+            "model": spec.source,
+            "axis": axis,
+            "reading": reading,
+            "max_ppl": max_ppl,
+            "plan": asdict(comparison.plan),
+            "prompts": {side: len(m.groups) for side, m in comparison.sides.items()},
+            "tokens": {side: m.nll[0].tokens for side, m in comparison.sides.items()},
+            "unpruned": {side: _unpruned(comparison, side) for side in comparison.sides},
+            "chosen": None if picked is None else _as_dict(picked, comparison.n_heads),
+            "candidates": both_sides(comparison).to_dict("records"),
+            "provenance": comparison.provenance,
+        }
+    if picked is None:
+        raise InputError(
+            f"No set within {max_ppl:.0%} more perplexity has a smaller validation gap than the unpruned model, so "
+            "there is nothing to claim: raise --max-ppl."
+        )
+    return _claim(spec, weights, axis, reading, max_ppl, picked, store, run, model, progress).as_dict()
+
+
+def _comparison(
+    spec: ModelSpec,
+    weights: str,
+    axis: str,
+    reading: str,
+    store: Store,
+    run: bool,
+    model: Callable[[], LanguageModel],
+    progress: Report,
+) -> Comparison:
+    """The stored one; with `run` made, and made anew if a search has found sets since."""
+    from fasp_core.experiments import compare, searching
+    from fasp_core.impacts import entries
+    from fasp_core.measures import BiasConfig
+
+    found = compare.stored(weights, spec.dtype, axis, reading, store, spec.source)
+    again = f"python -m fasp_core compare {_named(spec, axis)} --reading {reading} --run"
+    if not run:
+        if found is None:
+            raise InputError(f"No comparison of methods on {axis} ({reading}) is stored: run '{again}'.")
+        return found
+    finished = searching.stored(weights, spec.dtype, axis, store, reading)
+    searched = [searching.candidate(f, _size(spec, model)) for f in finished if f.heads]
+    if found is not None and set(searched) <= set(found.candidates):
+        return found
+    if found is not None:
+        plan, ranked = found.plan, [c for c in found.candidates if c not in searched]
+    else:
+        impacts = entries.best(searching.SCORE_TEXT, BiasConfig(axis), weights, spec.dtype, spec.source, store)
+        if impacts is None:
+            raise InputError(
+                f"There are no scores to choose heads by: run 'python -m fasp_core score {_named(spec, axis)} --out "
+                "scores' first."
+            )
+        plan = compare.Plan(axis, reading)
+        ranked = compare.candidates(impacts, plan)
+    return compare.run(model(), plan, [*ranked, *searched], store, progress)
+
+
+def _named(spec: ModelSpec, axis: str) -> str:
+    """Model and axis as options of a command."""
+    return f"--model {shlex.quote(spec.source)} --axis {shlex.quote(axis)}"
+
+
+def _size(spec: ModelSpec, model: Callable[[], LanguageModel]) -> int:
+    from fasp_core import models
+
+    layers, heads = models.BUILT_IN_SHAPE
+    return layers * heads if spec.source == models.BUILT_IN else model().size
+
+
+def _claim(
+    spec: ModelSpec,
+    weights: str,
+    axis: str,
+    reading: str,
+    max_ppl: float,
+    picked: Candidate,
+    store: Store,
+    run: bool,
+    model: Callable[[], LanguageModel],
+    progress: Report,
+) -> Claim:
+    from fasp_core.experiments import outcome
+
+    found = outcome.stored_claim(weights, spec.dtype, axis, reading, picked, store, spec.source)
+    if found is not None:
+        return found
+    if not run:
+        raise InputError(
+            f"The set chosen on validation ({picked.title}) was not measured on test prompts: run 'python -m fasp_core "
+            f"compare {_named(spec, axis)} --reading {reading} --max-ppl {max_ppl:g} --outcome --run'."
+        )
+    return outcome.measure_claim(model(), axis, picked, reading, max_ppl, store, progress)
+
+
+def _as_dict(candidate: Candidate, n_heads: int) -> dict[str, Any]:
+    from fasp_core.masks import PruneSet
+
+    return asdict(candidate) | {"heads": PruneSet.from_flat(candidate.heads, n_heads).format()}
+
+
+def _unpruned(comparison: Comparison, side: Any) -> dict[str, Any]:
+    out: dict[str, Any] = {"ppl": comparison.sides[side].nll[0].perplexity}
+    for reading in comparison.readings:
+        gap = comparison.base_gap(side, reading)
+        out[reading] = {"gap": gap.gap, "interval": gap.interval, "noise": gap.noise_gap, "noise_p": gap.noise_p}
+    return out
+
+
+def comparison_text(d: dict[str, Any]) -> str:
+    """The candidates of lowest validation gap within the limit, on both sides."""
+    reading, chosen = d["reading"], d["chosen"]
+    inside = [c for c in d["candidates"] if c["ppl_change_valid"] <= d["max_ppl"]]
+    inside.sort(key=lambda c: float(c[f"gap_{reading}_valid"]))
+    head = ["method", "gamma", "alpha", "heads"]
+    for side in d["prompts"]:
+        head += [f"ppl, {side}", f"gap {reading}, {side}", "95%"]
+    rows = [head]
+    for c in inside[:SHOWN]:
+        seed = "" if c["seed"] != c["seed"] else f", seed {c['seed']:.0f}"
+        row = [c["method"] + seed, "" if c["gamma"] != c["gamma"] else f"{c['gamma']:g}", f"{c['alpha']:g}"]
+        row.append(str(c["heads"]))
+        for side in d["prompts"]:
+            ends = (c[f"low_{reading}_{side}"], c[f"high_{reading}_{side}"])
+            row += [percent(c[f"ppl_change_{side}"]), percent(c[f"change_{reading}_{side}"]), span(ends, percent)]
+        rows.append(row)
+    base = [
+        f"unpruned, {side}: gap {number(u[reading]['gap'])} (noise alone {number(u[reading]['noise'])}, p = "
+        f"{number(u[reading]['noise_p'])}) on {d['prompts'][side]} prompts; perplexity {number(u['ppl'])} on "
+        f"{d['tokens'][side]} tokens"
+        for side, u in d["unpruned"].items()
+    ]
+    picked = "Nothing within the limit lowers the validation gap."
+    if chosen is not None:
+        gamma = "" if chosen["gamma"] is None else f", gamma {chosen['gamma']:g}"
+        picked = f"Chosen on validation: {chosen['method']}{gamma}, alpha {chosen['alpha']:g}: {chosen['heads']}"
+    return "\n\n".join(
+        [
+            f"{d['model']}, axis {d['axis']}, {reading}: {len(d['candidates'])} candidates, {len(inside)} of them with "
+            f"perplexity at most {d['max_ppl']:.0%} up on validation; the {len(rows) - 1} of lowest validation gap",
+            table(rows),
+            "\n".join(base),
+            f"{picked}\nThe test columns are for looking: what may be claimed is measured with --outcome.",
+        ]
+    )
+
+
+def outcome_text(d: dict[str, Any]) -> str:
+    """The sentence, what stands against it, and every measure of the gap."""
+    rows = [["test prompts", "n", "unpruned", "pruned", "reduction", "95% interval", "noise alone", "p"]]
+    for name, m in d["measures"].items():
+        ends = m["interval_pct"]
+        rows.append(
+            [
+                name + (f" ({m['continuations_a_side']} continuations a side)" if name == "sampled" else ""),
+                str(m["prompts"]),
+                number(m["gap_base"]),
+                number(m["gap_pruned"]),
+                f"{m['reduction_pct']:.1f}%",
+                "n/a" if ends is None else f"[{ends[0]:.1f}%, {ends[1]:.1f}%]",
+                number(m["gap_noise"]),
+                number(m["gap_noise_p"]),
+            ]
+        )
+    gamma = "" if d["gamma"] is None else f", gamma {d['gamma']:g}"
+    return "\n\n".join(
+        [
+            "\n".join([d["sentence"], *(f"Warning: {caution}" for caution in d["cautions"])]),
+            table(rows),
+            f"{d['model']}, axis {d['axis']}; perplexity {number(d['ppl_base'])} -> {number(d['ppl_pruned'])} on "
+            f"{d['tokens']} tokens\n{d['method']}{gamma}, alpha {d['alpha']:g}, chosen on {d['chosen_on']}:\n"
+            f"{d['heads']}",
+        ]
+    )
