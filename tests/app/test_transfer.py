@@ -1,0 +1,282 @@
+"""The page "Transfer between biases" in every state that a reader can see, without a browser and without a model.
+
+Charts cannot be clicked here: what a click opens is `pair_at`, tested by itself, and one real click in a browser.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from streamlit.testing.v1 import AppTest
+
+from fasp_core import bias, evaluation
+from fasp_core.errors import InputError
+from fasp_core.experiments import crossed
+from fasp_core.impacts import entries
+from fasp_core.impacts.score import prunable
+from fasp_core.impacts.table import ImpactTable
+from fasp_core.masks import PruneSet
+from fasp_core.measures import BiasConfig
+from fasp_core.models import ModelSpec
+from fasp_core.store import Store
+from pages.common import engine
+from pages.common.axes import percent, plain
+from pages.common.transfer_scores import pair_at
+from tests.app.fakes import MADE, Studio, make_table
+
+APP = Path(__file__).resolve().parents[2] / "app.py"
+AXES = ("nationality", "religion")  # small ones, in the order of HolisticBias
+PAIR = "transfer pair"
+
+
+@pytest.fixture
+def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
+    studio = Studio(tmp_cache, monkeypatch)
+    monkeypatch.setattr(crossed, "provenance", lambda lm, seconds, command: {**MADE, "command": command})
+    yield studio
+    for _, job in engine._lanes.jobs():
+        job.cancel()
+    studio.open.set()
+    studio.finish()
+
+
+@pytest.fixture
+def tables(studio: Studio) -> dict[str, ImpactTable]:
+    """Scores of two axes of the built-in model."""
+    return {axis: add_scores(studio, axis, seed) for seed, axis in enumerate(AXES, start=1)}
+
+
+def add_scores(studio: Studio, axis: str, seed: int) -> ImpactTable:
+    """Scores that differ by axis; those of perplexity are the same, as they are for a real model."""
+    lm, made = studio.load(ModelSpec()), make_table(30, 9, n=90, seed=seed)
+    p, b = make_table(30, 9, n=90).ppl, made.bias
+    shape = {"n_layers": 30, "n_heads": 9, "provenance": MADE}
+    studio.store.save(
+        entries.KIND,
+        entries.ppl_key(engine.SCORE_TEXT, lm.weights_id, "float32"),
+        arrays={
+            "base_sums": p.base.sums,
+            "counts": p.base.counts,
+            **{name: getattr(p, name) for name in ("sums", "magnitude", "gradient")},
+        },
+        meta=shape,
+    )
+    exact = (np.arange(270) % 3 > 0).astype(np.uint8)
+    studio.store.save(
+        entries.KIND,
+        entries.bias_key(BiasConfig(axis), lm.weights_id, "float32", "refined"),
+        arrays={"base": b.base, "ablated": b.ablated, "codes": b.codes, "exact": exact},
+        meta={**shape, "groups": b.groups, "readings": b.readings},
+    )
+    found = engine.scores(ModelSpec(), BiasConfig(axis))
+    assert found is not None
+    return found
+
+
+def opened(**state: Any) -> AppTest:
+    at = AppTest.from_file(APP, default_timeout=120)
+    at.switch_page("pages/transfer.py")
+    for name, value in state.items():
+        at.session_state[name] = value
+    return run(at)
+
+
+def run(at: AppTest) -> AppTest:
+    at.run()
+    assert not at.exception, [e.value for e in at.exception]
+    return at
+
+
+def said(at: AppTest) -> str:
+    kinds = (at.main.subheader, at.main.caption, at.main.markdown, at.main.info, at.main.error)
+    return "\n".join(str(node.value) for nodes in kinds for node in nodes)
+
+
+def charts(at: AppTest) -> list[dict[str, Any]]:
+    found: Any = at.get("plotly_chart")
+    return [json.loads(chart.proto.spec) for chart in found]
+
+
+def texts(chart: dict[str, Any]) -> list[str]:
+    (found,) = [t for t in chart["data"] if t.get("name") == "text"]
+    return list(found["text"])
+
+
+def press(at: AppTest, label: str) -> AppTest:
+    (button,) = [b for b in at.main.button if b.label == label]
+    button.click()
+    return run(at)
+
+
+# --- what a click opens
+
+
+def test_a_cell_above_the_diagonal_is_of_all_heads_and_below_of_those_that_may_be_pruned() -> None:
+    names = ("a", "b", "c")
+    assert pair_at((0, 2), names) == ("a", "c", "all")
+    assert pair_at((2, 0), names) == ("a", "c", "prunable")
+    assert pair_at((1, 1), names) is None
+
+
+def test_numbers_as_they_are_written() -> None:
+    assert [plain(x) for x in (0.624, -0.05, -0.001, 1.0, float("nan"))] == [".62", "−.05", ".00", "1.00", "–"]
+    assert [percent(x) for x in (-0.634, 0.2, float("nan"))] == ["−63%", "+20%", "–"]
+
+
+# --- scores
+
+
+@pytest.mark.parametrize("held", [(), AXES[:1]])
+def test_two_axes_are_needed(studio: Studio, held: tuple[str, ...]) -> None:
+    for axis in held:
+        add_scores(studio, axis, 1)
+    at = opened()
+    assert "Two axes are needed" in said(at)
+    assert ("only **nationality** has scores" if held else "No axis of this model has scores") in said(at)
+    assert "“Score all heads”" in said(at)
+    assert not charts(at)
+
+
+def test_correlations_and_the_heads_behind_one(studio: Studio, tables: dict[str, ImpactTable]) -> None:
+    at = opened(gamma=0.4)
+    matrix, scatter = charts(at)
+    free = prunable(tables[AXES[0]], 0.4)
+    z = [t.bias.z_bias("neutral") for t in tables.values()]
+    r_all, r_free = stats.spearmanr(*z).statistic, stats.spearmanr(*(x[free] for x in z)).statistic
+    cells = texts(matrix)
+    assert (cells[1], cells[2]) == (plain(r_all), plain(r_free))
+    whole = [t.bias.reliability("neutral", heads).whole for t in tables.values() for heads in (None, free)]
+    assert cells[0] == "<br>".join(plain(x) for x in whole[:2])
+    assert cells[3] == "<br>".join(plain(x) for x in whole[2:])
+    assert at.session_state[PAIR] == (*AXES, "prunable")
+    text = said(at)
+    assert f"**r = {plain(r_free)}** [" in text
+    assert f"over {len(free)} heads (Spearman)" in text
+    assert "Exact scores: " in text
+    assert "at most here. The frames of nationality, religion are not known" in text
+    drawn = {t["name"] for t in scatter["data"]}
+    assert "may be pruned" in drawn
+    assert not any(name.startswith("critical") for name in drawn)
+
+    # all heads, by the box in place of a click
+    at.selectbox(key=PAIR).select((*AXES, "all"))
+    run(at)
+    assert f"**r = {plain(r_all)}** [" in said(at)
+    drawn = {t["name"] for t in charts(at)[1]["data"]}
+    assert {"critical", "critical, a score is an estimate"} <= drawn
+
+    # the other reading, the other kind
+    at.radio(key="reading").set_value("counted")
+    at.radio(key="transfer kind").set_value("pearson")
+    run(at)
+    z = [t.bias.z_bias("counted") for t in tables.values()]
+    assert texts(charts(at)[0])[1] == plain(stats.pearsonr(*z).statistic)
+    pairs = at.dataframe[0].value
+    assert len(pairs) == 4
+    assert pairs[pairs.correlation == "pearson"].r.iloc[0] == pytest.approx(stats.pearsonr(*z).statistic)
+    assert at.dataframe[1].value["exact heads"].tolist() == ["180 of 270"] * 2
+
+
+def test_one_axis_left_and_too_high_a_gamma(studio: Studio, tables: dict[str, ImpactTable]) -> None:
+    at = opened()
+    at.multiselect[0].set_value([AXES[0]])
+    run(at)
+    assert "at least two axes" in said(at)
+    at = opened(gamma=0.99)
+    assert "lower gamma" in said(at)
+
+
+def test_no_head_is_chosen(studio: Studio, tables: dict[str, ImpactTable]) -> None:
+    at = opened(alpha=0.0)
+    assert "raise alpha" in said(at)
+    assert len(charts(at)) == 2  # the scores are shown all the same
+
+
+# --- sets
+
+
+def test_sets_are_offered_measured_and_kept(studio: Studio, tables: dict[str, ImpactTable]) -> None:
+    at = opened(alpha=0.02)
+    text = said(at)
+    assert "Not measured yet" in text
+    assert "9 measurements" in text
+    assert "chooses 5 heads" in text
+    studio.open.clear()
+    press(at, "Measure")
+    assert [b.label for b in at.main.button if b.label == "Cancel"]
+    assert any("Not measured yet" in bar.text for bar in at.get("progress"))  # type: ignore[attr-defined]
+    studio.open.set()
+    studio.finish()
+    run(at)
+    assert "Not measured yet" not in said(at)
+    assert len(charts(at)) == 3
+    spec = ModelSpec()
+    config = crossed.TransferConfig(alpha=0.02)
+    sets = crossed.choose(tables, config)
+    measured = crossed.find(sets, config, studio.load(spec).weights_id, "float32", studio.store)
+    assert measured is not None
+    found = crossed.judge(measured)
+    assert f"**{crossed.statement(found, 'neutral')}**" in said(at)
+    assert f"identity words counted: {crossed.statement(found, 'counted')}" in said(at)
+    shown = texts(charts(at)[2])
+    for cell, c in zip(shown, found.of("neutral"), strict=True):
+        assert cell.startswith(percent(c.change.relative))
+        base = studio.toxicity_of(None, PruneSet(), config.bias(c.measured_on), studio.store, lambda *_: None)
+        codes, _ = bias.group_codes(base.groups)
+        assert c.change.base == pytest.approx(float(bias.gap(base.values[0], codes)), abs=1e-6)
+    frame: pd.DataFrame = at.dataframe[2].value
+    assert frame["outcome"].tolist() == [c.outcome for c in found.cells]
+    assert set(frame["perplexity change"].round(3)) == {round(1.01**5 - 1, 3)}
+    assert {h for h, _ in studio.asked} == {PruneSet(), *sets.values()}
+
+    # another reader finds it without a model
+    asked = len(studio.asked)
+    studio.error = InputError("no model")
+    assert len(charts(opened(alpha=0.02))) == 3
+    assert len(studio.asked) == asked
+
+
+def test_a_gap_that_is_not_above_noise_is_struck_through(
+    studio: Studio, tables: dict[str, ImpactTable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = studio.toxicity_of
+
+    def toxicity_of(lm: Any, heads: PruneSet, config: BiasConfig, *rest: Any) -> evaluation.Toxicity:
+        studio.base_gap = 0.0 if config.axis == "religion" else 0.02
+        return original(lm, heads, config, *rest)
+
+    monkeypatch.setattr(evaluation, "toxicity_of", toxicity_of)
+    studio.at_once()
+    at = opened(alpha=0.02)
+    press(at, "Measure")
+    run(at)
+    chart = charts(at)[2]
+    assert "no gap above noise to begin with" in {t.get("name") for t in chart["data"]}
+    outcome = at.dataframe[2].value.query("reading == 'neutral'").set_index(["chosen on", "measured on"])["outcome"]
+    assert {on: o for (_, on), o in outcome.items()} == {"nationality": "fell", "religion": "no gap"}
+
+
+def test_a_run_that_fails_or_is_cancelled_says_so(studio: Studio, tables: dict[str, ImpactTable]) -> None:
+    studio.error = InputError("The text file is gone: give another one.")
+    at = opened(alpha=0.02)
+    press(at, "Measure")
+    studio.finish()
+    run(at)
+    assert "The text file is gone" in said(at)
+    studio.error = None
+    studio.open.clear()
+    press(at, "Measure")
+    press(at, "Cancel")
+    studio.open.set()
+    studio.finish()
+    run(at)
+    assert "Cancelled" in said(at)
+    assert [b.label for b in at.main.button if b.label == "Measure"]
+    assert not Store(studio.store.root).entries(crossed.KIND)

@@ -1,0 +1,68 @@
+"""The page "Transfer between biases" in real Chromium, on the committed scores: a cell is clicked and its heads appear."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.browser.conftest import Reader
+
+pytestmark = pytest.mark.browser
+AXES = 7
+
+
+def opened(app: str, browser: object, **window: int | str) -> Reader:
+    reader = Reader(browser, f"{app}/transfer", shown="text=Correlation of z_bias over heads", **window)  # type: ignore[arg-type]
+    reader.page.wait_for_function(
+        "() => document.querySelectorAll('.js-plotly-plot').length >= 2 && /r = [−.0-9]+/.test(document.body.innerText)",
+        timeout=120_000,
+    )
+    return reader
+
+
+def test_a_person_opens_the_heads_of_a_cell(app: str, browser: object) -> None:
+    reader = opened(app, browser, width=1280)
+    page = reader.page
+    assert reader.points() == AXES**2
+    cells = page.evaluate("() => document.querySelector('.js-plotly-plot').data.find(t => t.name === 'text').text")
+    names = page.evaluate("() => document.querySelector('.js-plotly-plot')._fullLayout.yaxis.ticktext")
+    assert len(cells) == AXES**2
+
+    for row, column, heads in ((1, 4, 270), (4, 1, 189)):  # above the diagonal, and its mirror below
+        reader.click_head(row, column)
+        one, other = sorted((row, column))
+        wanted = f"{names[one]} against {names[other]}"
+        page.wait_for_selector(f"text={wanted}", timeout=60_000)
+        r = cells[AXES * row + column]
+        page.wait_for_function(
+            "([r, n]) => new RegExp(`r = ${r.replace('.', '[.]')} .*over ${n} heads`).test(document.body.innerText)",
+            arg=[r, heads],
+            timeout=60_000,
+        )
+        drawn = page.evaluate(
+            """() => document.querySelectorAll('.js-plotly-plot')[1].data
+                .filter(t => t.showlegend).map(t => t.x.filter(x => x !== null).length).reduce((a, b) => a + b, 0)"""
+        )
+        assert drawn == heads
+    labels = page.evaluate(
+        "() => document.querySelectorAll('.js-plotly-plot')[1].data.find(t => t.name === 'labels').text"
+    )
+    assert all(re.fullmatch(r"L\d+H\d", label.strip("\u00a0")) for label in labels)
+
+    # a cell of the diagonal opens nothing
+    reader.click_head(3, 3)
+    page.wait_for_timeout(1500)
+    assert page.is_visible(f"text={names[1]} against {names[4]}")
+    page.wait_for_selector("text=Does a set chosen on one axis help the others?")
+    reader.keep("transfer.png")
+    assert not reader.errors, reader.errors
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(900, "light"), (1920, "dark")])
+def test_other_windows(app: str, browser: object, width: int, scheme: str) -> None:
+    reader = opened(app, browser, width=width, scheme=scheme)
+    assert reader.points() == AXES**2
+    assert reader.page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth") <= 0
+    reader.keep(f"transfer-{width}-{scheme}.png")
+    assert not reader.errors, reader.errors

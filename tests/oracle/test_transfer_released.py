@@ -1,0 +1,54 @@
+"""Correlations between axes in the scores that the FASP authors released."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fasp_core import published
+from fasp_core.experiments.correlation import KINDS, over_heads
+from fasp_core.selection import critical_heads
+
+JSON = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "fasp_released" / "head_contributions.json"
+pytestmark = pytest.mark.skipif(not JSON.is_file(), reason=f"no released scores: {JSON} does not exist")
+
+
+@pytest.mark.parametrize("model", ["gpt2", "distilgpt2"])
+def test_released_axes_correlate_as_scipy_says(model: str) -> None:
+    released = published.read(JSON)
+    axes = released.axes(model)
+    scores = {axis: released.head_scores(model, axis) for axis in axes}
+    z = {axis: np.asarray(s.z_bias) for axis, s in scores.items() if np.isfinite(np.asarray(s.z_bias)).all()}
+    assert len(z) > 1
+    drawn = {axis: np.repeat(x[:, None], 300, 1) for axis, x in z.items()}  # no prompts: over heads alone
+    raw = json.loads(JSON.read_text())[model]
+    ppl = np.array(raw["cont_to_ppl"])
+    everything = np.arange(len(ppl))
+    free = np.argsort(-ppl, kind="stable")[int(0.3 * len(ppl)) :]
+    assert set(free) == set(everything) - set(critical_heads(ppl, 0.3).tolist())
+    for ids in (everything, free):
+        for kind, reference in zip(KINDS, (stats.spearmanr, stats.pearsonr), strict=True):
+            for (one, other), found in over_heads(z, drawn, ids, kind).items():
+                metric = [np.array(raw[f"cont_to_{axis}_bias"])[ids] for axis in (one, other)]
+                assert found.value == pytest.approx(reference(*metric).statistic)
+                assert found.low <= found.value <= found.high
+
+
+def test_gpt2_race_and_gender_agree_by_critical_heads_alone() -> None:
+    """.78 over all heads and .07 over those that may be pruned at gamma .3, and the second may be chance."""
+    released = published.read(JSON)
+    scores = {axis: released.head_scores("gpt2", axis) for axis in ("race_ethnicity", "gender_and_sex")}
+    z = {axis: np.asarray(s.z_bias) for axis, s in scores.items()}
+    drawn = {axis: np.repeat(x[:, None], 1000, 1) for axis, x in z.items()}
+    critical = critical_heads(np.asarray(scores["race_ethnicity"].z_ppl), 0.3)
+    free = np.setdiff1d(np.arange(144), critical)
+    (everything,) = over_heads(z, drawn, np.arange(144), "pearson").values()
+    (prunable,) = over_heads(z, drawn, free, "pearson").values()
+    assert everything.value == pytest.approx(0.78, abs=0.005)
+    assert prunable.value == pytest.approx(0.07, abs=0.005)
+    assert prunable.low < 0 < prunable.high
+    assert len(free) == 101
