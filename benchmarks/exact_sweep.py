@@ -30,11 +30,11 @@ def run(
     Parameters
     ----------
     lm : default: the built-in model.
-    text : default: one window of 512 tokens.
+    text : default: 128 tokens.
     heads : flat ids; default: all.
     """
     lm = lm or load(ModelSpec())
-    windows = token_windows(lm, text or TextConfig(tokens=512))
+    windows = token_windows(lm, text or TextConfig(tokens=128))
     wanted = sorted(set(range(lm.size)) if heads is None else set(heads))
     batches, firsts = [], []
     for ids, first in windows.batches:
