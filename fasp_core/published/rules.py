@@ -54,7 +54,7 @@ def compare_rules(
         return RuleComparison(stable, None, str(error), stable.notes)
     why = [*_critical(scores, stable, released), *_pruned(stable, released)]
     if why and stable.pruned == released.pruned:
-        why.append("The heads that are pruned are the same all the same.")
+        why.append("The pruned heads are the same nonetheless.")
     return RuleComparison(stable, released, "", tuple(why))
 
 

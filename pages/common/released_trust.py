@@ -74,7 +74,11 @@ def draw(settings: Settings, selection: Selection, found: Trust | str, hover: li
 def verdict(found: Trust) -> tuple[str, bool]:
     """What the seeds show in a few sentences, and whether it is a warning."""
     free, places = found.free, found.places
-    what = f"Over the {free.heads} heads that may be pruned, two seeds correlate {interval(free.spearman)} (Spearman)"
+    complete = "" if free.heads == places.free else " and have a number in every seed"
+    what = (
+        f"Over the {free.heads} heads that may be pruned{complete}, two seeds correlate {interval(free.spearman)} "
+        "(Spearman)"
+    )
     sure = len(places.sure)
     beyond = (
         f"**{sure} of the {places.k}** pruned heads {'is' if sure == 1 else 'are'} in the set in 95% or more of the "

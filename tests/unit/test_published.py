@@ -177,7 +177,7 @@ def test_a_tie_of_perplexity_is_told_with_its_numbers() -> None:
 def test_a_tie_that_changes_no_pruned_head_is_told_as_such() -> None:
     both = published.compare_rules(scores([8, 8, 1, 1], [5, 5, 1, 9]), "fasp", 0.25, 0.25)
     assert both.only_stable == both.only_released == ()
-    assert both.why[-1] == "The heads that are pruned are the same all the same."
+    assert both.why[-1] == "The pruned heads are the same nonetheless."
 
 
 def test_a_tie_of_bias_prunes_more() -> None:
