@@ -8,7 +8,7 @@ from fasp_core.errors import InputError
 from fasp_core.experiments.compare import SEARCH
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.selection import select
-from pages.common import engine, grids, measured, scoring, searched, sidebar
+from pages.common import engine, grids, measured, scoring, searched, sidebar, start
 from pages.common.choice import ByHand, prune_set
 
 TITLE = "Explore heads"
@@ -52,6 +52,7 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
     measured.details(settings, table, heads)
 
 
+start.through_app()
 try:
     page()
 except InputError as error:

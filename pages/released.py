@@ -13,7 +13,7 @@ from fasp_core.figures import head_grid, short
 from fasp_core.masks import PruneSet
 from fasp_core.published import Floats, RuleComparison, Trust
 from fasp_core.selection import HeadScores, Selection
-from pages.common import released, released_trust
+from pages.common import released, released_trust, start
 from pages.common.choice import ByHand, reasons
 from pages.common.released import Settings
 
@@ -244,6 +244,7 @@ def _sets(settings: Settings, both: RuleComparison) -> None:
         st.caption("Both rules choose the same heads: no tie and no rounding touches a threshold here.")
 
 
+start.through_app()
 try:
     page()
 except InputError as error:

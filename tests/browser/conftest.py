@@ -65,8 +65,9 @@ def app(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Generator[
                 time.sleep(0.25)
         else:
             raise AssertionError((cache / "app.log").read_text())
-        # until app.py has run once, Streamlit takes every file in pages/ for a page, and a link to one skips app.py
-        Reader(browser, url, shown='[data-testid="stSidebarNavLink"]:has-text("Explore heads")').page.context.close()
+        # the first request of a new server is a link to a page that is not the first: app.py must run all the same
+        shown = '[data-testid="stSidebarNavLink"]:has-text("Explore heads")'
+        Reader(browser, f"{url}/released", shown=shown).page.context.close()
         yield url
     finally:
         process.terminate()
