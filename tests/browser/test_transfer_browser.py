@@ -1,4 +1,4 @@
-"""The page "Transfer between biases" in real Chromium, on the committed scores: a cell is clicked and its heads appear."""
+"""The page "Transfer between biases" in real Chromium, on the committed scores: a clicked cell shows its heads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ AXES = 7
 def opened(app: str, browser: object, **window: int | str) -> Reader:
     reader = Reader(browser, f"{app}/transfer", shown="text=Correlation of z_bias over heads", **window)  # type: ignore[arg-type]
     reader.page.wait_for_function(
-        "() => document.querySelectorAll('.js-plotly-plot').length >= 2 && /r = [−.0-9]+/.test(document.body.innerText)",
+        """() => document.querySelectorAll('.js-plotly-plot').length >= 2
+            && /r = [−.0-9]+/.test(document.body.innerText)""",
         timeout=120_000,
     )
     return reader
