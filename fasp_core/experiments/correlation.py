@@ -330,7 +330,7 @@ def strongest(a: AxisEffects, b: AxisEffects, ids: Iterable[int], count: int = 8
 
 def _axis_score(e: AxisEffects, reading: str, subsets: Mapping[str, np.ndarray], in_frames: bool) -> AxisScore:
     gap: bias.GapStats = e.impacts.gap(reading)
-    reliability = {
+    reliability: dict[str, dict[str, float]] = {
         name: {
             kind: e.impacts.reliability(reading, None if name == "all" else ids.tolist(), kind).whole for kind in KINDS
         }
