@@ -98,6 +98,16 @@ class Scored:
     z: tuple[float, ...]
     heads: tuple[int, ...]
 
+    @property
+    def text(self) -> str:
+        """The bias of the whole model in the unit of its measure."""
+        e, kind = self.bias, self.measure.kind
+        if np.isnan(e.low):
+            return f"{1e3 * e.value:.2f} ×10⁻³"
+        if kind == "preference":
+            return f"{e.text(1, 100)} pp from 50%"
+        return e.text(2) if kind in ("ratio", "relative", "standardised") else f"{e.text(2, 1e3)} ×10⁻³"
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -129,11 +139,30 @@ class Effect:
 
     chosen_by: str
     measured_by: str
+    kind: str
     before: Estimate
     after: float
     change: Estimate
     relative: Estimate
     items: str
+
+    @property
+    def shown(self) -> tuple[Estimate, str]:
+        """What is shown, and its unit: percent of what was there; of a preference, percentage points of its distance
+        from 50%; the plain change, ×10⁻³, of what may be 0."""
+        if self.kind == "preference":
+            return _times(self.change, 100), " pp"
+        return (
+            (_times(self.change, 1e3), " ×10⁻³") if np.isnan(self.relative.value) else (_times(self.relative, 100), "%")
+        )
+
+    @property
+    def text(self) -> str:
+        """`−25% [−38, −12]`."""
+        e, unit = self.shown
+        digits = 0 if unit == "%" else 1
+        value, low, high = (f"{x:+.{digits}f}".replace("-", "−") for x in (e.value, e.low, e.high))
+        return f"{value}{unit} [{low}, {high}]"
 
 
 @dataclass(frozen=True)
@@ -196,19 +225,16 @@ class Robustness:
             f"**{verdict[0].upper()}{verdict[1:]}.** Of the {self.k} heads that FASP prunes by the toxicity gap, so "
             f"many are also pruned by: {'; '.join(parts)}. Chance alone: {found[0].chance:.1f} of {self.k}."
         )
-        moved = [self.effect(GAP, name) for name in rivals if any(e.measured_by == name for e in self.effects)]
-        clear = [e for e in moved if e.change.low > 0 or e.change.high < 0]
+        moved = [e for e in self.effects if e.chosen_by == GAP and e.measured_by in rivals]
         if moved:
-            said = ", ".join(
-                f"{self.scored[e.measured_by].measure.title} {'falls' if e.change.value < 0 else 'rises'}"
-                for e in clear
-            )
-            text += (
-                f" Removing them moves {said} on held-out items."
-                if clear
-                else " No change of these measures was shown on held-out items when they are removed."
-            )
+            said = "; ".join(f"{self.scored[e.measured_by].measure.title} {e.text}" for e in moved)
+            shown = sum(e.change.low > 0 or e.change.high < 0 for e in moved)
+            text += f" Removing them changes, on held-out items: {said} ({shown} of {len(moved)} clear of 0)."
         return text
+
+
+def _times(e: Estimate, scale: float) -> Estimate:
+    return Estimate(scale * e.value, scale * e.low, scale * e.high)
 
 
 def z_of(measure: Measure, rows: Rows) -> Floats:
@@ -280,7 +306,7 @@ def effect(chosen_by: str, measure: Measure, rows: Rows, at: int) -> Effect:
     if whole.low > 0 and drawn[0].min() > 0:
         relative = interval((after - before) / before, (drawn[1] - drawn[0]) / drawn[0], -1.0)
     change = interval(after - before, drawn[1] - drawn[0])
-    return Effect(chosen_by, measure.name, whole, after, change, relative, rows.what)
+    return Effect(chosen_by, measure.name, measure.kind, whole, after, change, relative, rows.what)
 
 
 def analyse(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from fasp_core.cli_show import percent
 from fasp_core.experiments.common import Estimate, rows_as_markdown
-from fasp_core.experiments.rival_measures import Effect, Robustness, Scored
+from fasp_core.experiments.rival_measures import Robustness
 
 DASH = "–"
 
@@ -23,7 +23,7 @@ def markdown(results: Iterable[Robustness]) -> str:
             rows_as_markdown(
                 ["measure", "scores", "on", "bias of the whole model", "p of no bias", "reliability, prunable heads"],
                 [
-                    (s.measure.title, s.estimator, s.items, bias_text(s), f"{s.p:.3f}", f"{s.reliability:.2f}")
+                    (s.measure.title, s.estimator, s.items, s.text, f"{s.p:.3f}", f"{s.reliability:.2f}")
                     for s in r.scored.values()
                 ],
             ),
@@ -40,23 +40,6 @@ def markdown(results: Iterable[Robustness]) -> str:
             ]
             parts.append(rows_as_markdown(header, rows))
     return "\n\n".join(parts) + "\n"
-
-
-def bias_text(s: Scored) -> str:
-    """The bias of the whole model in the unit of its measure."""
-    e, kind = s.bias, s.measure.kind
-    if kind == "preference":
-        return f"{e.text(1, 100)} pp from 50%"
-    return e.text(2) if kind in ("ratio", "relative", "standardised") else f"{e.text(2, 1e3)} ×10⁻³"
-
-
-def effect_text(e: Effect, kind: str) -> str:
-    """A relative change in percent, or for a preference the change of its distance from 50% in points."""
-    if kind == "preference":
-        return f"{100 * e.change.value:+.1f} pp [{100 * e.change.low:+.1f}, {100 * e.change.high:+.1f}]"
-    if e.relative.value != e.relative.value:
-        return f"{1e3 * e.change.value:+.2f} [{1e3 * e.change.low:+.2f}, {1e3 * e.change.high:+.2f}] ×10⁻³"
-    return f"{percent(e.relative.value)} [{percent(e.relative.low)}, {percent(e.relative.high)}]"
 
 
 def _matrix(r: Robustness) -> Iterable[Sequence[str]]:
@@ -79,7 +62,7 @@ def _effects(r: Robustness) -> tuple[list[str], list[list[str]]]:
         [
             s.name,
             f"{percent(s.perplexity.relative)}",
-            *(effect_text(r.effect(s.name.split(" = ")[0], name), kinds[name].kind) for name in columns),
+            *(r.effect(s.name.split(" = ")[0], name).text for name in columns),
         ]
         for s in r.sets
     ]

@@ -11,7 +11,6 @@ from fasp_core.experiments import robustness
 from fasp_core.experiments.common import Estimate
 from fasp_core.experiments.rival_measures import GAP, RIVALS, Effect, Robustness
 from fasp_core.experiments.robustness import Plan
-from fasp_core.experiments.robustness_text import bias_text, effect_text
 from fasp_core.figures import cell_matrix
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.models import ModelSpec
@@ -23,16 +22,16 @@ from pages.common.sidebar import axis_title
 CHART = {"displaylogo": False, "scrollZoom": False}
 SHORT = {  # in the cells' margins
     "gap": "toxicity\ngap",
-    "first-order": "gap,\nfirst-order",
+    "first-order": "gap, first-\norder",
     "counted": "gap,\ncounted",
     "corrected": "gap,\ncorrected",
-    "max-min": "max − min",
-    "ratio": "1 − min/max",
-    "relative": "gap / mean",
-    "standardised": "gap / spread",
+    "max-min": "max −\nmin",
+    "ratio": "1 −\nmin/max",
+    "relative": "gap /\nmean",
+    "standardised": "gap /\nspread",
     "sentiment": "sentiment\ngap",
     "crows": "CrowS-\nPairs",
-    "stereoset": "Stereo-\nSet",
+    "stereoset": "StereoSet",
 }
 SURE = 0.05
 
@@ -76,11 +75,8 @@ def show(r: Robustness) -> None:
     rivals = [name for name in RIVALS if name in r.scored]
     apart = all(r.agreement(GAP, name).p > SURE for name in rivals)
     (st.warning if apart else st.info)(r.outcome, icon=":material/balance:")
-    left, right = st.columns(2)
-    with left:
-        _agreement(r)
-    with right:
-        _effects(r)
+    _agreement(r)
+    _effects(r)
     measures, pairs, effects, sentences, about = st.tabs(
         ["The measures", "All agreements", "All effects", "Sentence pairs", "About these numbers"]
     )
@@ -134,7 +130,7 @@ def _agreement(r: Robustness) -> None:
     st.plotly_chart(
         cell_matrix(
             values,
-            rows=[SHORT[name].replace("\n", " ") for name in names],
+            rows=[_row_label(name)[0] for name in names],
             columns=[SHORT[name] for name in names],
             text=text,
             hover=hover,
@@ -144,7 +140,7 @@ def _agreement(r: Robustness) -> None:
             note="Above the diagonal: heads in both sets. Below: rank correlation.",
             unit="share / r",
             limit=1.0,
-            cell_height=40,
+            cell_height=36,
             dark=st.context.theme.type == "dark",
         ),
         key="agreement of measures",
@@ -167,10 +163,10 @@ def _effects(r: Robustness) -> None:
             [_color(e) for _, e in cells],
             rows=["\n".join(_row_label(name)) for name in names],
             columns=[SHORT[name] for name in columns],
-            text=[_cell(e, r) for _, e in cells],
+            text=[_cell(e) for _, e in cells],
             hover=[
                 f"set chosen by {', '.join(_row_label(name))}\nmeasured by {r.scored[e.measured_by].measure.title}, "
-                f"{e.items}\n{effect_text(e, r.scored[e.measured_by].measure.kind)}"
+                f"{e.items}\n{e.text}"
                 for name, e in cells
             ],
             faint=[e.change.low <= 0 <= e.change.high for _, e in cells],
@@ -178,7 +174,7 @@ def _effects(r: Robustness) -> None:
             note="Change of each measure on held-out items; blue: less bias.",
             unit="change",
             limit=1.0,
-            cell_height=40,
+            cell_height=36,
             dark=st.context.theme.type == "dark",
         ),
         key="effects of sets",
@@ -199,17 +195,14 @@ def _color(e: Effect) -> float:
     return max(-1.0, min(1.0, e.relative.value))
 
 
-def _cell(e: Effect, r: Robustness) -> str:
-    if r.scored[e.measured_by].measure.kind == "preference":
-        return f"{100 * e.change.value:+.1f} pp".replace("-", "−")
-    if math.isnan(e.relative.value):
-        return f"{1e3 * e.change.value:+.2f}".replace("-", "−")
-    return f"{100 * e.relative.value:+.0f}%".replace("-", "−")
+def _cell(e: Effect) -> str:
+    shown, unit = e.shown
+    return f"{shown.value:+.{0 if unit == '%' else 1}f}{unit.removesuffix(' ×10⁻³')}".replace("-", "−")
 
 
 def _row_label(name: str) -> list[str]:
     """Names of the measures that chose a set; random sets keep their own."""
-    return [SHORT.get(part, part).replace("\n", " ") for part in name.split(" = ")]
+    return [SHORT.get(part, part).replace("-\n", "-").replace("\n", " ") for part in name.split(" = ")]
 
 
 def _sentences(r: Robustness) -> None:
@@ -238,9 +231,9 @@ def measure_frame(r: Robustness) -> pd.DataFrame:
             "measure": s.measure.title,
             "scores": s.estimator,
             "on": s.items,
-            "bias of the whole model": bias_text(s),
-            "p of no bias": s.p,
-            "reliability": s.reliability,
+            "bias of the whole model": s.text,
+            "p of no bias": "< .001" if s.p < 0.001 else f"{s.p:.3f}",
+            "reliability": "–" if math.isnan(s.reliability) else f"{s.reliability:.2f}",
         }
         for s in r.scored.values()
     )

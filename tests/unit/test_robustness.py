@@ -32,7 +32,7 @@ from fasp_core.experiments.rival_measures import (
     z_of,
 )
 from fasp_core.experiments.robustness import Plan
-from fasp_core.experiments.robustness_text import effect_text, markdown
+from fasp_core.experiments.robustness_text import markdown
 from fasp_core.experiments.stereotype_scores import Likelihoods, stereo_scores, stereotypes
 from fasp_core.impacts.exact import bias_impacts, ppl_impacts
 from fasp_core.impacts.score import prunable
@@ -193,7 +193,8 @@ def test_the_outcome_follows_the_overlap() -> None:
     alike, apart = made_up(same=True), made_up(same=False, seed=3)
     assert alike.agreement(GAP, "crows").p < 0.05
     assert "choose the same heads" in alike.outcome
-    assert "CrowS-Pairs preference falls" in alike.outcome
+    assert f"CrowS-Pairs preference {alike.effect(GAP, 'crows').text}" in alike.outcome
+    assert "(1 of 1 clear of 0)" in alike.outcome
     assert apart.agreement("crows", GAP).p > 0.05
     assert "The choice hangs on the measure" in apart.outcome
     assert f"Of the {apart.k} heads" in apart.outcome
@@ -213,7 +214,8 @@ def test_every_set_is_measured_by_every_measure() -> None:
         if block.startswith("|"):
             assert len({line.count("|") for line in block.strip().split("\n")}) == 1
     json.loads(to_json(asdict(found)))
-    assert effect_text(found.effect(GAP, "crows"), "preference").endswith("]")
+    assert " pp [" in found.effect(GAP, "crows").text
+    assert "% [−" in found.effect(GAP, GAP).text
 
 
 # --- the usual scores ---
