@@ -11,7 +11,7 @@ from fasp_core.experiments import correlation
 from fasp_core.experiments.crossed import TransferConfig
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.models import ModelSpec
-from pages.common import axes, engine, scoring, sidebar, transfer_scores, transfer_sets
+from pages.common import axes, engine, scoring, sidebar, start, transfer_scores, transfer_sets
 from pages.common.axes import KIND_TITLES, Settings
 from pages.common.sidebar import axis_title
 
@@ -89,6 +89,7 @@ def empty(found: Iterable[str]) -> None:
         st.page_link("pages/explore.py", label="Explore heads", icon=":material/grid_on:")
 
 
+start.through_app()
 try:
     page()
 except InputError as error:
