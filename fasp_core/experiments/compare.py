@@ -337,13 +337,13 @@ def read(entry: Entry, model: str) -> Comparison:
     """A comparison from its entry."""
     chosen = tuple(
         Candidate(
-            row.method,
-            None if np.isnan(row.gamma) else float(row.gamma),
-            float(row.alpha),
-            None if np.isnan(row.seed) else int(row.seed),
-            tuple(map(int, row.heads.split())),
+            row["method"],
+            None if np.isnan(row["gamma"]) else float(row["gamma"]),
+            float(row["alpha"]),
+            None if np.isnan(row["seed"]) else int(row["seed"]),
+            tuple(map(int, row["heads"].split())),
         )
-        for row in entry.table("candidates").itertuples(index=False)
+        for row in entry.table("candidates").to_dict("records")
     )
     arrays, meta = entry.arrays, entry.meta
     sides: dict[Side, Measured] = {}

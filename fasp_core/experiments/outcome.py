@@ -308,7 +308,7 @@ def read_claim(entry: Entry, model: str) -> Claim:
         c["reading"],
         c["max_ppl"],
         ClaimConfig(**c["claim"]),
-        perplexity_change(*nll),
+        perplexity_change(nll[0], nll[1]),
         base,
         change,
         meta["n_heads"],

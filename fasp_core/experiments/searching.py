@@ -122,8 +122,8 @@ def read(entry: Entry) -> Found:
     """A finished search from its entry."""
     meta = entry.meta
     tried = tuple(
-        Tried(tuple(map(int, row.heads.split())), float(row.nats), float(row.gap), float(row.predicted))
-        for row in entry.table("tried").itertuples(index=False)
+        Tried(tuple(map(int, row["heads"].split())), float(row["nats"]), float(row["gap"]), float(row["predicted"]))
+        for row in entry.table("tried").to_dict("records")
     )
     config = SearchConfig(**entry.config["search"])
     return Found(config, tuple(meta["heads"]), meta["gap"], meta["nats"], meta["base_gap"], tried)
