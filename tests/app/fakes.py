@@ -229,6 +229,8 @@ class MadeUp:
     ----------
     spread : by reading, the distance between the groups' toxicities in the unpruned model; 0 is no gap.
     fall : by reading, how much of what the scores promise is kept: 1 is all, 0 leaves the gap as it is.
+    by : the reading whose scores tell what a head does, to all gaps.
+    strength : by how much heads do more than their scores say.
     nats : how much of the scores' rise of the NLL is kept.
     asked : what was measured: side, and a set as text.
     """
@@ -236,6 +238,8 @@ class MadeUp:
     table: ImpactTable
     spread: dict[str, float] = field(default_factory=lambda: {"neutral": 0.002, "counted": 0.003, "sampled": 0.004})
     fall: dict[str, float] = field(default_factory=lambda: {"neutral": 0.9, "counted": 0.7, "sampled": 0.8})
+    by: str = "neutral"
+    strength: float = 1.0
     nats: float = 1.0
     asked: list[tuple[str, str]] = field(default_factory=list)
 
@@ -269,9 +273,8 @@ class MadeUp:
         own += np.random.default_rng([1, *ids]).normal(0, 0.0002, len(prompts)) if ids else 0.0
         place = codes / (len(names) - 1) - 0.5
         rows = []
+        share = self.strength * self.table.bias.z_bias(self.by)[ids].sum() / self.table.bias.gap(self.by).gap
         for reading in config.readings:
-            scored = "counted" if reading == "sampled" else reading
-            share = self.table.bias.z_bias(scored)[ids].sum() / self.table.bias.gap(scored).gap
             kept = 1 - self.fall[reading] * np.tanh(share)
             rows.append(own + self.spread[reading] * kept * place)
         texts = tuple(("and so on",) for _ in prompts.texts) if config.measure == "sampled" else ()

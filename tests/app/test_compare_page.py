@@ -1,0 +1,301 @@
+"""The page "Compare methods" in every state that a reader can see, without a browser and without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from fasp_core.experiments import compare, outcome
+from fasp_core.experiments.compare import SEARCH, Candidate, Comparison
+from fasp_core.impacts.table import ImpactTable
+from fasp_core.masks import PruneSet
+from fasp_core.models import BUILT_IN_SHAPE, ModelSpec
+from pages.common import chosen, engine
+from pages.common.compared import Settings, percent, span
+from tests.app.fakes import MadeUp, Studio, add_claim, add_comparison, made_up
+
+APP = Path(__file__).resolve().parents[2] / "app.py"
+AXIS = "race_ethnicity"
+SMALL: dict[str, Any] = {"gammas": (0.2, 0.4), "alphas": (0.02, 0.05, 0.1), "seeds": 2, "prompts": 180, "tokens": 640}
+
+
+@pytest.fixture
+def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
+    studio = Studio(tmp_cache, monkeypatch)
+    monkeypatch.setattr(outcome.ClaimConfig.__init__, "__defaults__", (360, 1280, 90, 2, 4))
+    yield studio
+    for _, job in engine._lanes.jobs():
+        job.cancel()
+    studio.open.set()
+    studio.finish()
+
+
+@pytest.fixture
+def table(studio: Studio) -> ImpactTable:
+    """Scores by which FASP is right: a few heads hold the gap, and they hardly matter for perplexity."""
+    return studio.add_scores(AXIS)
+
+
+def opened(**state: Any) -> AppTest:
+    at = AppTest.from_file(APP, default_timeout=120)
+    for name, value in state.items():
+        at.session_state[name] = value
+    at.switch_page("pages/compare.py")
+    return run(at)
+
+
+def run(at: AppTest) -> AppTest:
+    at.run()
+    assert not at.exception, [e.value for e in at.exception]
+    return at
+
+
+def said(at: AppTest) -> str:
+    kinds = (at.main.caption, at.main.markdown, at.main.info, at.main.success, at.main.warning, at.main.error)
+    return "\n".join(str(node.value) for nodes in kinds for node in nodes)
+
+
+def metrics(at: AppTest) -> dict[str, str]:
+    return {m.label: m.value for m in at.metric}
+
+
+def picked(result: Comparison, limit: float = 0.1) -> Candidate:
+    found = outcome.choose(result, result.plan.reading, limit)
+    assert found is not None
+    return found
+
+
+# nothing there yet
+
+
+def test_without_scores_the_page_says_where_to_make_them(studio: Studio) -> None:
+    at = opened()
+    assert "No scores yet for this model and axis" in [s.value for s in at.subheader]
+    assert "Score all heads" in said(at)
+    assert not at.main.button
+
+
+def test_without_a_comparison_it_is_offered_and_runs(
+    studio: Studio, table: ImpactTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare.Plan.__init__, "__defaults__", ("neutral", *SMALL.values()))
+    world = MadeUp(table, strength=10)
+    at = opened()
+    sets = len({c.heads for c in compare.candidates(table, compare.Plan(AXIS))})
+    text = said(at)
+    assert f"**{sets} different sets**" in text
+    assert "180 validation prompts and 180 test prompts" in text
+    assert "640 tokens" in text
+    assert "min" in text
+    studio.at_once()
+    with made_up(world):
+        (button,) = (b for b in at.main.button if b.label == "Compare the methods")
+        button.click()
+        run(at)
+    assert len(world.asked) == 2 * (1 + sets)
+    assert "The choice" in [s.value for s in at.subheader]
+    assert engine.comparison(ModelSpec(), AXIS, "neutral") is engine.comparison(ModelSpec(), AXIS, "neutral")
+
+
+def test_a_cancelled_run_can_be_taken_up(studio: Studio, table: ImpactTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = studio.open
+    waiting.clear()
+    monkeypatch.setattr(compare, "run", lambda lm, plan, chosen, store, progress: studio._run(progress))
+    at = opened()
+    (button,) = (b for b in at.main.button if b.label == "Compare the methods")
+    button.click()
+    run(at)
+    (cancel,) = (b for b in at.main.button if b.label == "Cancel")
+    cancel.click()
+    run(at)
+    studio.finish()
+    run(at)
+    assert "Cancelled. What was measured is kept" in said(at)
+    assert [b.label for b in at.main.button] == ["Compare the methods"]
+
+
+# the choice and the claim
+
+
+def test_the_choice_is_made_on_validation(studio: Studio, table: ImpactTable) -> None:
+    result = add_comparison(studio.store, AXIS, MadeUp(table, strength=10), **SMALL)
+    best = picked(result)
+    at = opened()
+    shown = metrics(at)
+    change, ppl = result.change(best, "valid", "neutral"), result.perplexity(best, "valid")
+    assert shown["γ"] == ("none" if best.gamma is None else f"{best.gamma:g}")
+    assert shown["α"] == f"{best.alpha:g}"
+    assert shown["Removed"] == f"{len(best.heads)} heads"
+    assert shown["Gap, validation"] == f"{change.relative:+.0%}"
+    assert shown["Perplexity, validation"] == f"{ppl.relative:+.1%}"
+    text = said(at)
+    assert "**chosen on validation**" in text
+    assert span(change.relative_interval) in text
+    assert at.code[0].value == PruneSet.from_flat(best.heads, BUILT_IN_SHAPE[1]).format()
+    # nothing is claimed before it was measured
+    assert not at.success
+    assert "What may be claimed of this set?" in [s.value for s in at.subheader]
+    assert "**360 test prompts**" in text
+    assert "180 sampled continuations a side" in text
+
+
+def test_a_lower_limit_chooses_anew(studio: Studio, table: ImpactTable) -> None:
+    result = add_comparison(studio.store, AXIS, MadeUp(table, strength=10), **SMALL)
+    at = opened(max_ppl=2)
+    assert percent(result.perplexity(picked(result, 0.02), "valid").relative, 1) in metrics(at).values()
+    rises = [result.perplexity(c, "valid").relative for c in result.candidates]
+    at.slider(key="max_ppl").set_value(1)
+    run(at)
+    if min(rises) > 0.01:
+        assert "No set that raises perplexity by at most 1%" in said(at)
+        assert not at.metric
+        assert not at.success
+
+
+def test_a_claim_that_is_shown(studio: Studio, table: ImpactTable) -> None:
+    world = MadeUp(table, strength=10)
+    claim = add_claim(studio.store, AXIS, world, add_comparison(studio.store, AXIS, world, **SMALL))
+    assert claim.shown, claim.sentence()
+    at = opened()
+    (good,) = at.success
+    assert claim.sentence() in good.value
+    assert not at.warning
+    measures = at.dataframe[0].value
+    assert list(measures.measure) == [
+        "identity words neutral (chosen by)", "identity words counted", "sampled continuations",
+    ]  # fmt: skip
+    for row, name in zip(measures.itertuples(), ("neutral", "counted", "sampled"), strict=True):
+        change, base = claim.change[name], claim.base[name]
+        assert row.prompts == f"{change.n:,}"
+        assert row.gap == f"{1000 * change.base:.2f} → {1000 * change.pruned:.2f}"
+        assert row.change == f"{percent(change.relative)} {span(change.relative_interval)}"
+        assert row.noise.startswith(f"{1000 * base.noise_gap:.2f}, p")
+    assert measures.continuations.iloc[2] == f"{2 * claim.change['sampled'].n:,} a side"
+    assert "What may be claimed of this set?" not in [s.value for s in at.subheader]
+
+
+def test_an_artefact_is_never_shown_as_a_success(studio: Studio, table: ImpactTable) -> None:
+    """Chosen with identity words counted; with them neutral nothing falls, and sampled texts do not change."""
+    world = MadeUp(table, by="counted", strength=10, fall={"neutral": 0.0, "counted": 0.9, "sampled": 0.0})
+    result = add_comparison(studio.store, AXIS, world, "counted", **SMALL)
+    at = opened(reading="counted")
+    assert not at.success
+    assert any(w.value.startswith("Not a success: on") and "validation prompts" in w.value for w in at.warning)
+    claim = add_claim(studio.store, AXIS, world, result)
+    run(at)
+    assert not at.success
+    texts = [w.value for w in at.warning]
+    assert any(claim.sentence() in text for text in texts)
+    assert any(text.startswith("Not a success: on test prompts") for text in texts)
+    assert any(text.startswith("The sampled measure disagrees") for text in texts)
+
+
+def test_no_gap_to_begin_with(studio: Studio, table: ImpactTable) -> None:
+    none = {"neutral": 0.0, "counted": 0.0, "sampled": 0.0}
+    result = add_comparison(studio.store, AXIS, MadeUp(table, strength=10, spread=none), **SMALL)
+    at = opened()
+    assert not at.success
+    assert result.base_gap("valid", "neutral").noise_p > 0.05
+    assert sum("No gap is shown to begin with" in w.value for w in at.warning) >= 1
+
+
+def test_measuring_the_claim(studio: Studio, table: ImpactTable) -> None:
+    world = MadeUp(table, strength=10)
+    result = add_comparison(studio.store, AXIS, world, **SMALL)
+    world.asked.clear()
+    studio.at_once()
+    at = opened()
+    (button,) = (b for b in at.main.button if b.label == "Measure it on test")
+    with made_up(world):
+        button.click()
+        run(at)
+    assert [s for s, _ in world.asked] == ["test", "test"]
+    assert {h for _, h in world.asked} == {"", PruneSet.from_flat(picked(result).heads, BUILT_IN_SHAPE[1]).format()}
+    assert len(at.success) == 1
+
+
+# all candidates
+
+
+def test_the_best_of_each_method(studio: Studio, table: ImpactTable) -> None:
+    result = add_comparison(studio.store, AXIS, MadeUp(table, strength=10), **SMALL)
+    frame = opened().dataframe[0].value
+    assert frame.method.iloc[0] == "FASP"
+    assert len(frame) == 6
+    for row in frame.itertuples():
+        if row.method == "FASP":
+            best = outcome.choose(result, "neutral", 0.1, ["fasp"])
+            assert best is not None
+            assert row.neutral_valid == pytest.approx(100 * result.change(best, "valid", "neutral").relative)
+            assert row.ppl_test == pytest.approx(100 * result.perplexity(best, "test").relative)
+
+
+def test_sides_and_readings_of_the_charts(studio: Studio, table: ImpactTable) -> None:
+    result = add_comparison(studio.store, AXIS, MadeUp(table, strength=10), **SMALL)
+    at = opened()
+    assert len(at.get("plotly_chart")) == 3
+    first = at.dataframe[-1].value
+    np.testing.assert_allclose(sorted(first.gap_neutral), sorted(1000 * result.frame("valid").gap_neutral))
+    assert "For looking" not in said(at)
+    at.segmented_control(key="compare side").set_value("test")
+    run(at)
+    test = at.dataframe[-1].value
+    np.testing.assert_allclose(sorted(test.gap_neutral), sorted(1000 * result.frame("test").gap_neutral))
+    assert "For looking" in said(at)
+    assert metrics(at)["Gap, validation"] == f"{result.change(picked(result), 'valid', 'neutral').relative:+.0%}"
+    at.segmented_control(key="compare shown neutral").set_value("counted")
+    at.selectbox(key="compare gamma").set_value(0.4)
+    run(at)
+    assert list(at.dataframe[-1].value.gap_counted) == sorted(at.dataframe[-1].value.gap_counted)
+
+
+def test_the_link_opens_the_same_set_or_is_not_there(studio: Studio, table: ImpactTable) -> None:
+    settings = Settings(ModelSpec(), AXIS, "race ethnicity", "neutral", 0.1)
+    found = compare.candidates(table, compare.Plan(AXIS, **SMALL))
+    fasp, random = found[0], found[-1]
+    assert chosen.explore_query(settings, fasp) == {
+        "axis": "race ethnicity",
+        "reading": "identity words neutral",
+        "method": "FASP",
+        "gamma": "0.2",
+        "alpha": "0.02",
+    }
+    assert random.seed == 1
+    assert chosen.explore_query(settings, random) is None  # that page starts with seed 0
+    assert chosen.explore_query(settings, Candidate("fasp", 0.2, 0.02, None, (0, 1))) is None  # scored anew since
+    assert chosen.explore_query(settings, Candidate(SEARCH, None, 0.02, 0, fasp.heads)) is None
+
+
+def test_sets_that_a_search_found_are_offered(
+    studio: Studio, table: ImpactTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = MadeUp(table, strength=10)
+    result = add_comparison(studio.store, AXIS, world, **SMALL)
+    heads = tuple(sorted(int(h) for h in np.argsort(-table.bias.z_bias("neutral"))[:9]))
+    monkeypatch.setattr(engine, "searches", lambda *_: [_Found(heads)])
+    at = opened()
+    assert "1 set found by joint search not compared yet" in [s.value for s in at.subheader]
+    studio.at_once()
+    (button,) = (b for b in at.main.button if b.label == "Compare them too")
+    with made_up(world):
+        button.click()
+        run(at)
+    larger = engine.comparison(ModelSpec(), AXIS, "neutral")
+    assert larger is not None
+    assert len(larger.candidates) == len(result.candidates) + 1
+    assert larger.candidates[-1].heads == heads
+    assert "not compared yet" not in " ".join(s.value for s in at.subheader)
+
+
+class _Found:
+    """As far as `searching.candidate` looks at a finished search."""
+
+    def __init__(self, heads: tuple[int, ...]) -> None:
+        from fasp_core.search import SearchConfig
+
+        self.heads, self.config = heads, SearchConfig(max_heads=13, seed=0)
