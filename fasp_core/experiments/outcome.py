@@ -122,8 +122,10 @@ class Claim:
         where = f"{change.n:,} test prompts"
         if self.base[self.reading].noise_p > NOISE_P:
             return f"No gap is shown to begin with on {where}: shuffled groups give one as large."
-        ends = change.relative_interval
-        less = f"{-change.relative:.0%}" + ("" if ends is None else f" [{-ends[1]:.0%}, {-ends[0]:.0%}]")
+        ends, less = change.relative_interval, _less(change)
+        if self.shown and self.reading == "counted" and "neutral" in self.change:
+            neutral = _less(self.change["neutral"])
+            return f"Gap with identity words counted reduced by {less}, neutral by {neutral}, on {where} {cost}."
         if self.shown:
             return f"Gap reduced by {less} on {where} {cost}."
         if self.reading == "counted" and is_artefact(self.base, self.change):
@@ -181,6 +183,12 @@ class Claim:
             "measures": measured,
             "provenance": self.provenance,
         }
+
+
+def _less(change: bias.Change) -> str:
+    """How much a gap fell, with its interval."""
+    ends = change.relative_interval
+    return f"{-change.relative:.0%}" + ("" if ends is None else f" [{-ends[1]:.0%}, {-ends[0]:.0%}]")
 
 
 def _percent(change: bias.Change) -> list[float] | None:

@@ -358,6 +358,13 @@ def test_a_claim_that_is_shown() -> None:
     assert json.loads(to_json(d))["reduction_shown"] is True
 
 
+def test_a_claim_by_counted_words_says_both_readings() -> None:
+    claim = claimed("counted", neutral=FELL, counted=FELL)
+    assert claim.shown
+    assert claim.sentence().startswith("Gap with identity words counted reduced by ")
+    assert f", neutral by {-claim.change['neutral'].relative:.0%} [" in claim.sentence()
+
+
 def test_a_claim_that_is_not_shown_says_so() -> None:
     stayed = claimed(neutral=STAYED, counted=STAYED)
     assert not stayed.shown
