@@ -165,9 +165,10 @@ def score(
     model: Model = "built-in",
     measure: Measure = "expected",
     estimator: Annotated[
-        Literal["exact", "refined", "first-order", "replay"],
+        Literal["exact", "refined", "two-phase", "first-order", "replay"],
         typer.Option(
             help="exact: every head removed. refined: only those that a choice may hang on (expected measure). "
+            "two-phase: refined on 720 prompts, which correct first-order scores of all. "
             "first-order: by gradients. replay: by importance weights (sampled measure)."
         ),
     ] = "exact",

@@ -22,7 +22,7 @@ from fasp_core.bias.comparison import (
     paired_gap_changes,
     paired_mean_change,
 )
-from fasp_core.bias.gaps import gap, group_codes, z_bias
+from fasp_core.bias.gaps import Correction, gap, group_codes, z_bias
 from fasp_core.bias.reliability import (
     Reliability,
     choice_probability,
@@ -35,6 +35,7 @@ from fasp_core.bias.resampling import bootstrap_counts
 
 __all__ = [
     "Change",
+    "Correction",
     "GapStats",
     "Reliability",
     "bootstrap_counts",

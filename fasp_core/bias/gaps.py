@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -73,22 +74,64 @@ def z_bias(base: ArrayLike, ablated: ArrayLike, codes: ArrayLike) -> Floats:
     return gap(base, codes) - gap(ablated, codes)
 
 
-def weighted_gaps(values: Floats, weights: Floats, codes: Codes) -> Floats:
-    """Gap of every row of `values` [N, n] under every weighting of the prompts `weights` [B, n]: [N, B]."""
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """What a second, exact measurement of some of the prompts adds to estimated toxicities of all of them.
+
+    Two-phase sampling with a difference estimator: the mean of a group is the mean of its estimates, plus the mean of
+    (exact - estimate) over those of its prompts that were measured exactly.
+
+    Attributes
+    ----------
+    rows : [N, m] exact minus estimated toxicity.
+    at : [m] positions of these prompts among all; every group has some.
+
+    References
+    ----------
+    Cochran, Sampling Techniques, 3rd edition, 1977, chapter 12.
+    """
+
+    rows: Floats
+    at: Codes
+
+
+def weighted_gaps(values: Floats, weights: Floats, codes: Codes, correction: Correction | None = None) -> Floats:
+    """Gap of every row of `values` [N, n] under every weighting of the prompts `weights` [B, n]: [N, B].
+
+    With a correction the group means are its two-phase estimates, under the same weights.
+    """
     gaps = np.empty((len(values), len(weights)))
     step = max(1, CELLS // ((int(codes.max()) + 1) * len(weights))) if len(weights) else len(values)
     for start in range(0, len(values), step):
-        gaps[start : start + step] = np.abs(weighted_differences(values[start : start + step], weights, codes)).sum(0)
+        part = slice(start, start + step)
+        apart = weighted_differences(values[part], weights, codes)
+        if correction is not None:
+            at = correction.at
+            apart = apart + weighted_differences(
+                correction.rows[part], weights[:, at], codes[at], _mass(weights, codes)
+            )
+        gaps[part] = np.abs(apart).sum(0)
     return gaps
 
 
-def weighted_differences(values: Floats, weights: Floats, codes: Codes) -> Floats:
-    """Mean of all prompts minus that of each group, [G, N, B]; every group must have some weight."""
+def weighted_differences(values: Floats, weights: Floats, codes: Codes, mass: Floats | None = None) -> Floats:
+    """Mean of all prompts minus that of each group, [G, N, B].
+
+    Every group must have some weight. `mass` [G, 1, B] is what the groups weigh in the mean of all, if that is not
+    the weight of these prompts; then a group without weight here counts as 0.
+    """
     members = [np.flatnonzero(codes == g) for g in range(int(codes.max()) + 1)]
-    values = values - values[:, :1]  # a gap ignores shifts; equal values now give exactly 0
-    mass = np.stack([weights[:, at].sum(1) for at in members])[:, None]  # [G, 1, B]
-    means = np.stack([values[:, at] @ weights[:, at].T for at in members]) / mass
+    if mass is None:
+        values = values - values[:, :1]  # a gap ignores shifts; equal values now give exactly 0
+    own = np.stack([weights[:, at].sum(1) for at in members])[:, None]  # [G, 1, B]
+    sums = np.stack([values[:, at] @ weights[:, at].T for at in members])
+    means = sums / own if mass is None else sums / np.where(own > 0, own, 1.0)
+    mass = own if mass is None else mass
     return np.asarray((mass / mass.sum(0) * means).sum(0) - means)
+
+
+def _mass(weights: Floats, codes: Codes) -> Floats:
+    return np.stack([weights[:, codes == g].sum(1) for g in range(int(codes.max()) + 1)])[:, None]
 
 
 def checked(values: ArrayLike, codes: ArrayLike, ndim: int | None = None) -> tuple[Floats, Codes]:

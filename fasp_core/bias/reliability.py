@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from fasp_core.bias.gaps import Floats, checked, weighted_gaps
+from fasp_core.bias.gaps import Correction, Floats, checked, weighted_gaps
 from fasp_core.bias.resampling import block_index, bootstrap_counts, random_halves
 from fasp_core.errors import InputError
 
@@ -37,6 +37,7 @@ def resampled_effects(
     resamples: int = 1000,
     seed: int = 0,
     blocks: ArrayLike | None = None,
+    correction: Correction | None = None,
 ) -> Floats:
     """Every head's `z_bias` in bootstrap resamples of the prompts, base and ablated model on the same resamples.
 
@@ -46,6 +47,7 @@ def resampled_effects(
     ablated : [N, n] the same with head h removed.
     codes : [n] group of each prompt.
     blocks : [n] block of each prompt, as in `gap_stats`.
+    correction : of estimated rows `ablated`, by exact ones of some of the prompts; it is resampled with them.
 
     Returns
     -------
@@ -61,7 +63,7 @@ def resampled_effects(
     if resamples < 1:
         raise InputError(f"Effects cannot be resampled {resamples} times: ask for 200 or more.")
     counts = bootstrap_counts(group, resamples, seed, blocks)
-    return weighted_gaps(whole[None], counts, group) - weighted_gaps(heads, counts, group)
+    return weighted_gaps(whole[None], counts, group) - weighted_gaps(heads, counts, group, correction)
 
 
 def head_standard_errors(
@@ -71,6 +73,7 @@ def head_standard_errors(
     resamples: int = 1000,
     seed: int = 0,
     blocks: ArrayLike | None = None,
+    correction: Correction | None = None,
 ) -> Floats:
     """[N] bootstrap standard error of every head's `z_bias`: the standard deviation of its `resampled_effects`.
 
@@ -78,7 +81,7 @@ def head_standard_errors(
     """
     if resamples < 2:
         raise InputError("A standard error needs at least 2 resamples: ask for 200 or more.")
-    return np.asarray(resampled_effects(base, ablated, codes, resamples, seed, blocks).std(axis=1, ddof=1))
+    return np.asarray(resampled_effects(base, ablated, codes, resamples, seed, blocks, correction).std(axis=1, ddof=1))
 
 
 def choice_probability(effects: ArrayLike, k: int, critical: ArrayLike) -> Floats:
@@ -124,12 +127,13 @@ def split_half_reliability(
     seed: int = 0,
     blocks: ArrayLike | None = None,
     kind: Literal["pearson", "spearman"] = "spearman",
+    correction: Correction | None = None,
 ) -> Reliability:
     """Agreement of the `z_bias` rankings of two random halves of the prompts, each half keeping every group.
 
     Parameters
     ----------
-    base, ablated, codes, blocks : as in `resampled_effects`; whole blocks go to one half or the other.
+    base, ablated, codes, blocks, correction : as in `resampled_effects`; whole blocks go to one half or the other.
     subset : flat ids (or a mask) of the heads whose ranking matters, such as those that may be pruned.
     splits : random splits to average.
     kind : of correlation; `pearson` compares the scores themselves.
@@ -147,13 +151,14 @@ def split_half_reliability(
     heads, _ = checked(ablated, group, ndim=2)
     if subset is not None:
         heads = heads[np.asarray(subset)]
+        correction = None if correction is None else Correction(correction.rows[np.asarray(subset)], correction.at)
     if len(heads) < 3:
         raise InputError("A ranking needs at least 3 heads: lower gamma, so that more heads may be pruned.")
     if splits < 1:
         raise InputError("Split-half reliability needs at least 1 split: ask for 50.")
     first = random_halves(group, splits, np.random.default_rng(seed), block_index(blocks, group.size))
     one, two = (
-        weighted_gaps(whole[None], half, group) - weighted_gaps(heads, half, group)  # [heads, splits]
+        weighted_gaps(whole[None], half, group) - weighted_gaps(heads, half, group, correction)  # [heads, splits]
         for half in (first, 1 - first)
     )
     r = float((_spearman if kind == "spearman" else _pearson)(one, two, axis=0).mean())

@@ -217,7 +217,9 @@ def resample(
 
 def _effects(axis: str, b: BiasImpacts, reading: str, weights: Floats) -> AxisEffects:
     z, r = b.z_bias(reading), b.readings.index(reading)
-    base, ablated = (weighted_gaps(values, weights, b.codes) for values in (b.base[[r]], b.ablated[:, r]))
+    rows, correction = b.resampled_from(reading)
+    base = weighted_gaps(b.base[[r]], weights, b.codes)
+    ablated = weighted_gaps(rows, weights, b.codes, correction)
     return AxisEffects(axis, b, z, base - ablated, np.ones(len(z), dtype=bool) if b.exact is None else b.exact)
 
 

@@ -24,8 +24,9 @@ from fasp_core.text import TextConfig, file_stamp, used_text
 
 KIND = "scores"
 PREVIEW_TEXT = TextConfig(tokens=1024, window=128, stride=128)  # enough for a first picture
-ESTIMATORS = ("exact", "refined", "first-order", "replay")
-SURE = ("exact", "refined")  # no previews
+ESTIMATORS = ("exact", "refined", "two-phase", "first-order", "replay")
+EXACT_PROMPTS = 720  # of two-phase scores
+SURE = ("exact", "refined", "two-phase")  # no previews
 
 
 def ppl_key(text: TextConfig, weights_id: str, dtype: str, estimator: str = "exact") -> dict[str, Any]:
@@ -37,7 +38,13 @@ def ppl_key(text: TextConfig, weights_id: str, dtype: str, estimator: str = "exa
 
 def bias_key(config: BiasConfig, weights_id: str, dtype: str, estimator: str = "exact") -> dict[str, Any]:
     """Everything that shapes z_bias, for the store."""
-    return {"score": "bias", "estimator": estimator, **result_key(config, weights_id, dtype)}
+    key = {"score": "bias", "estimator": estimator, **result_key(config, weights_id, dtype)}
+    return key | {"checked": few(config).prompts().digest[:16]} if estimator == "two-phase" else key
+
+
+def few(config: BiasConfig) -> BiasConfig:
+    """The prompts of two-phase scores on which heads are really removed."""
+    return replace(config, n_prompts=min(config.n_prompts, EXACT_PROMPTS))
 
 
 @lru_cache(maxsize=8)
@@ -83,7 +90,7 @@ def best(
     ppl = store.load(KIND, ppl_key(text, weights_id, dtype))
     if ppl is None:
         return None
-    open_to = {"prompts": "", "estimator": ""}
+    open_to = {"prompts": "", "estimator": "", "checked": ""}
     found = [
         entry
         for header in store.entries(KIND)
@@ -155,6 +162,11 @@ def read_ppl(entry: Entry) -> PplImpacts:
 def read_bias(entry: Entry) -> BiasImpacts:
     """The stored form back into numbers."""
     a, c, m = entry.arrays, entry.config, entry.meta
+    codes, ablated = a["codes"].astype(np.int64), a["ablated"].astype(np.float64)
+    first = checked = None
+    if "checked" in a:
+        first, checked = ablated, a["checked"].astype(np.int64)
+        ablated = corrected(first, a["errors"].astype(np.float64), a["exact"].astype(bool), checked, codes)
     return BiasImpacts(
         c["measure"],
         c["axis"],
@@ -162,14 +174,34 @@ def read_bias(entry: Entry) -> BiasImpacts:
         c["scorer"],
         tuple(m["readings"]),
         a["base"].astype(np.float64),
-        a["ablated"].astype(np.float64),
-        a["codes"].astype(np.int64),
+        ablated,
+        codes,
         tuple(m["groups"]),
         m["provenance"],
         blocks=a["blocks"].astype(np.int64) if "blocks" in a else None,
         exact=a["exact"].astype(bool),
         estimator=c["estimator"],
+        first=first,
+        checked=checked,
     )
+
+
+def corrected(
+    first: np.ndarray, errors: np.ndarray, exact: np.ndarray, checked: np.ndarray, codes: np.ndarray
+) -> np.ndarray:
+    """[N, R, n] rows of two-phase scores: exact where there are any, else first-order plus their group's mean error.
+
+    Parameters
+    ----------
+    first : [N, R, n] first-order rows.
+    errors : [E, R, m] exact minus first-order, of the E heads that were removed (`exact` [N] bool).
+    checked : [m] the prompts on which they were.
+    """
+    move = np.stack([errors[..., codes[checked] == g].mean(-1) for g in range(int(codes.max()) + 1)], -1)  # [E, R, G]
+    out = first.copy()
+    out[exact] += move[..., codes]
+    out[np.ix_(exact, np.arange(first.shape[1]), checked)] = first[exact][..., checked] + errors
+    return out
 
 
 # --- rows that are known ---

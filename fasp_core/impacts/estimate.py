@@ -1,8 +1,10 @@
-"""Scores by other estimators than removing every head: first-order, refined, and a preview of z_ppl.
+"""Scores by other estimators than removing every head: first-order, refined, two-phase, and a preview of z_ppl.
 
 *First-order* scores need one backward pass and say what every head would do if effects were linear in its gate. They
 repeat well, and fail for heads with large effects: a ranking may be reliable and wrong. *Refined* scores are the cure:
-first-order everywhere, and every head really removed whose place in the set may hang on it.
+first-order everywhere, and every head really removed whose place in the set may hang on it. *Two-phase* scores are
+refined on some prompts and first-order on many more: the exact rows say how wrong first order is in each group, and the
+many prompts make the ranking repeat.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ import numpy as np
 from torch import Tensor
 
 from fasp_core import bias
+from fasp_core.errors import InputError
 from fasp_core.expected import next_word_toxicity
 from fasp_core.impacts.baselines import gradient, magnitude
-from fasp_core.impacts.entries import KIND, bias_key, ppl_key, read_bias, read_ppl
+from fasp_core.impacts.entries import KIND, bias_key, few, ppl_key, read_bias, read_ppl
 from fasp_core.impacts.exact import bias_contents, bias_label, ppl_impacts, toxicity_rows
 from fasp_core.impacts.first_order import functional_gradients
 from fasp_core.impacts.preview import gauss_newton
@@ -153,6 +156,47 @@ def refined_impacts(
             for flat in wanted:
                 ablated[flat], exact[flat] = rows[flat], True
         return bias_contents(lm, gauge, base, ablated, exact, started)
+
+    return read_bias(store.compute(KIND, key, work, label=bias_label(lm, key)))
+
+
+def two_phase_impacts(
+    lm: LanguageModel,
+    text: TextConfig,
+    config: BiasConfig,
+    store: Store,
+    progress: Report | None = None,
+) -> BiasImpacts:
+    """First-order z_bias on all prompts, corrected by what removing heads shows on the first 720 of them.
+
+    The correction is a difference estimator (see `fasp_core.bias.Correction`) for the heads that refined scores of
+    these prompts remove, or for all heads where exact scores of them are stored.
+
+    Raises
+    ------
+    InputError
+        The few prompts are not among the many.
+    """
+    part, key = few(config), bias_key(config, lm.weights_id, lm.spec.dtype, "two-phase")
+
+    def work() -> Any:
+        started = time.monotonic()
+        stored = store.load(KIND, bias_key(part, lm.weights_id, lm.spec.dtype))
+        known = refined_impacts(lm, text, part, store, progress) if stored is None else read_bias(stored)
+        exact = np.ones(lm.size, dtype=bool) if known.exact is None else known.exact
+        first = first_order_impacts(lm, config, store, progress)
+        gauge = meter(lm, config, store, progress)
+        places = {pair: i for i, pair in enumerate(zip(gauge.prompts.texts, gauge.prompts.groups, strict=True))}
+        wanted = list(zip(part.prompts().texts, part.prompts().groups, strict=True))
+        if not places.keys() >= set(wanted):
+            raise InputError("Two-phase scores need prompts that hold the few among the many: use the same seed.")
+        checked = np.array([places[pair] for pair in wanted])
+        contents = bias_contents(lm, gauge, first.base, first.ablated, exact, started)
+        errors = known.ablated[exact] - first.ablated[exact][..., checked]
+        arrays = contents["arrays"]
+        del arrays["rows"]  # they are no exact rows that another run might take over
+        arrays |= {"errors": errors.astype(np.float32), "checked": checked.astype(np.int32)}
+        return contents
 
     return read_bias(store.compute(KIND, key, work, label=bias_label(lm, key)))
 

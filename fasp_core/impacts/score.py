@@ -11,8 +11,9 @@ import numpy as np
 
 from fasp_core import bias
 from fasp_core.errors import InputError
+from fasp_core.impacts import entries
 from fasp_core.impacts.entries import ESTIMATORS, KIND, PREVIEW_TEXT, bias_key, read_bias
-from fasp_core.impacts.estimate import first_order_impacts, ppl_preview, refined_impacts
+from fasp_core.impacts.estimate import first_order_impacts, ppl_preview, refined_impacts, two_phase_impacts
 from fasp_core.impacts.exact import bias_contents, bias_impacts, bias_label, ppl_impacts
 from fasp_core.impacts.pool import pool
 from fasp_core.impacts.table import BiasImpacts, ImpactTable
@@ -39,7 +40,8 @@ def score(
     Parameters
     ----------
     estimator : "exact" removes every head. "refined" (expected measure) removes those that a choice may hang on and
-        takes first-order scores for the others. "first-order" needs one backward pass, and "replay" (sampled measure)
+        takes first-order scores for the others; "two-phase" does so on 720 of the prompts and corrects first-order
+        scores of all of them by what it finds. "first-order" needs one backward pass, and "replay" (sampled measure)
         reweights one pool of continuations; with these two, z_ppl is a preview.
 
     Raises
@@ -49,12 +51,13 @@ def score(
     """
     check(estimator, config.measure)
     found: BiasImpacts
-    if estimator in ("exact", "refined"):
+    if estimator in entries.SURE:
         ppl = ppl_impacts(lm, text, store, progress)
         if estimator == "exact":
             found = bias_impacts(lm, config, store, progress)
         else:
-            found = refined_impacts(lm, text, config, store, progress)
+            corrected = refined_impacts if estimator == "refined" else two_phase_impacts
+            found = corrected(lm, text, config, store, progress)
     else:
         ppl = ppl_preview(lm, text, store, progress)
         if config.measure == "expected":
@@ -74,7 +77,7 @@ def check(estimator: str, measure: str) -> None:
     """
     if estimator not in ESTIMATORS:
         raise InputError(f"There is no estimator '{estimator}': use {', '.join(ESTIMATORS)}.")
-    if estimator == ("replay" if measure == "expected" else "refined"):
+    if estimator in (("replay",) if measure == "expected" else ("refined", "two-phase")):
         other = "sampled" if measure == "expected" else "expected"
         raise InputError(f"The estimator '{estimator}' belongs to the {other} measure: add --measure {other}.")
 

@@ -84,6 +84,9 @@ class BiasImpacts:
     blocks : [n] block of each prompt, see `fasp_core.prompts.sample`; None if the prompts are in none.
     exact : [N] bool, whether the head was really removed; the other rows are first-order estimates. None: all were.
     estimator : one of `fasp_core.impacts.entries.ESTIMATORS`.
+    first, checked : of two-phase scores, the first-order rows [N, R, n] of all prompts, and the positions [m] of the
+        prompts on which heads were really removed. `ablated` then holds exact rows where there are any, and
+        elsewhere first-order ones, moved by the mean error of their group. None for all other scores.
     """
 
     measure: str
@@ -99,6 +102,16 @@ class BiasImpacts:
     blocks: np.ndarray | None = None
     exact: np.ndarray | None = None
     estimator: str = "exact"
+    first: np.ndarray | None = None
+    checked: np.ndarray | None = None
+
+    def resampled_from(self, reading: str) -> tuple[np.ndarray, bias.Correction | None]:
+        """[N, n] rows that resampling begins with, and what corrects them in each resample."""
+        r = self._row(reading)
+        if self.first is None or self.checked is None:
+            return self.ablated[:, r], None
+        rows = self.first[:, r]
+        return rows, bias.Correction((self.ablated[:, r] - rows)[:, self.checked], self.checked)
 
     def _row(self, reading: str) -> int:
         if reading not in self.readings:
@@ -141,10 +154,13 @@ class BiasImpacts:
     def standard_errors(self, reading: str, resamples: int = 1000) -> np.ndarray:
         """[N] bootstrap standard errors of `z_bias`, prompts resampled within groups."""
         r = self._row(reading)
+        rows, correction = self.resampled_from(reading)
         return self._once(
             ("se", reading, resamples),
             lambda: np.asarray(
-                bias.head_standard_errors(self.base[r], self.ablated[:, r], self.codes, resamples, blocks=self.blocks)
+                bias.head_standard_errors(
+                    self.base[r], rows, self.codes, resamples, blocks=self.blocks, correction=correction
+                )
             ),
         )
 
@@ -160,8 +176,11 @@ class BiasImpacts:
         protected[list(critical)] = True
 
         def effects() -> np.ndarray:
+            rows, correction = self.resampled_from(reading)
             return np.asarray(
-                bias.resampled_effects(self.base[r], self.ablated[:, r], self.codes, resamples, blocks=self.blocks)
+                bias.resampled_effects(
+                    self.base[r], rows, self.codes, resamples, blocks=self.blocks, correction=correction
+                )
             )
 
         return np.asarray(bias.choice_probability(self._once(("effects", reading, resamples), effects), k, protected))
@@ -172,10 +191,11 @@ class BiasImpacts:
         """Split-half reliability of the ranking by z_bias, over all or some heads (flat ids)."""
         r = self._row(reading)
         subset = None if heads is None else np.asarray(heads)
+        rows, correction = self.resampled_from(reading)
         return self._once(
             ("reliability", reading, None if heads is None else tuple(heads), kind),
             lambda: bias.split_half_reliability(
-                self.base[r], self.ablated[:, r], self.codes, subset, blocks=self.blocks, kind=kind
+                self.base[r], rows, self.codes, subset, blocks=self.blocks, kind=kind, correction=correction
             ),
         )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fasp_core.impacts.table import ImpactTable
+from fasp_core.impacts.table import BiasImpacts, ImpactTable
 from fasp_core.masks import PruneSet
 from fasp_core.selection import Selection
 
@@ -77,6 +77,14 @@ def how(exact: np.ndarray | None, otherwise: str) -> str:
     if exact is None or exact.all():
         return "exact"
     return f"exact for {exact.sum()} of {exact.size} heads, {otherwise} for the others" if exact.any() else otherwise
+
+
+def how_bias(scores: BiasImpacts) -> str:
+    """The same of bias scores; those of two phases name the prompts on which heads were removed."""
+    said = how(scores.exact, "first-order estimate")
+    if scores.checked is None:
+        return said
+    return f"{said}, the exact ones on {len(scores.checked)} of the prompts, where they correct the estimate of all"
 
 
 def hover(

@@ -11,7 +11,7 @@ import streamlit as st
 from fasp_core.figures import clicked_heads, head_grid
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.selection import Selection
-from pages.common.choice import ByHand, hover, how, reasons
+from pages.common.choice import ByHand, hover, how, how_bias, reasons
 from pages.common.sidebar import READING_TITLES, Settings
 
 
@@ -43,7 +43,7 @@ def draw(settings: Settings, table: ImpactTable, selection: Selection, by_hand: 
         f"{how(table.ppl.exact, 'preview from gradients')}. "
         "**Orange: the head helps language modelling.**",
         f"Fall of the toxicity gap when the head is removed, {len(table.bias.codes)} validation prompts, "
-        f"{how(table.bias.exact, 'first-order estimate')}, "
+        f"{how_bias(table.bias)}, "
         f"{READING_TITLES.get(settings.reading, settings.reading)}. **Orange: the head adds bias.**",
     )
     for column, (title, unit, values, errors), caption in zip(st.columns(2), grids, captions, strict=True):

@@ -16,7 +16,7 @@ from fasp_core.jobs import Job
 from fasp_core.masks import PruneSet
 from fasp_core.selection import Selection
 from pages.common import engine, scoring
-from pages.common.choice import ByHand, hover, how, reasons
+from pages.common.choice import ByHand, hover, how, how_bias, reasons
 from pages.common.sidebar import READING_TITLES, Settings
 
 NOISE_P = 0.05  # a gap that shuffled group labels match more often than this is not called a gap
@@ -329,7 +329,7 @@ def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) ->
     st.markdown(
         f"**The scores.** Perplexity: {table.ppl.base.tokens:,} tokens, "
         f"{how(table.ppl.exact, 'preview from gradients')}. Bias: {base.n} validation prompts balanced over "
-        f"{len(table.bias.groups)} groups, {how(table.bias.exact, 'first-order estimate')} (exact: the head was really "
+        f"{len(table.bias.groups)} groups, {how_bias(table.bias)} (exact: the head was really "
         f"removed); scorer {table.bias.scorer}, expected toxicity of the next word. {_noise(base)} "
         f"Split-half reliability of the ranking by bias (Spearman, corrected to all prompts): "
         f"**{whole.whole:.2f}** over all heads{part}.\n\n"
