@@ -393,4 +393,5 @@ def _measured(plan: Plan, weights_id: str, dtype: str) -> str:
 
 
 def _plan(entry: Entry) -> Plan:
-    return Plan(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.config["plan"].items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.config["plan"].items()}
+    return Plan(**fields)

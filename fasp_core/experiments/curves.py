@@ -87,8 +87,10 @@ def best_gammas(comparison: Comparison, max_ppl: float) -> dict[float, float]:
     out = {}
     for alpha, group in frame[frame.method == "fasp"].groupby("alpha"):
         inside = group[group.ppl_change <= max_ppl]
-        best = inside[f"gap_{comparison.plan.reading}"].idxmin() if len(inside) else group.ppl_change.idxmin()
-        out[float(alpha)] = float(group.gamma.loc[best])  # type: ignore[arg-type]
+        best = (
+            inside.nsmallest(1, f"gap_{comparison.plan.reading}") if len(inside) else group.nsmallest(1, "ppl_change")
+        )
+        out[float(alpha)] = float(best.gamma.iloc[0])  # type: ignore[arg-type]
     return out
 
 

@@ -190,7 +190,7 @@ def tradeoff(
                     "size": 9,
                     "line": {"color": theme.halo, "width": 0.0 if SYMBOLS[style].endswith("open") else 0.7},
                 },
-                text=[hover_text(hover[i]) for i in at],
+                text=[hover_text(hover[int(i)]) for i in at],
                 hovertemplate="%{text}<extra></extra>",
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -256,7 +257,7 @@ def _line_name(method: str, part: pd.DataFrame) -> str:
     return TITLES[method] + (f", {seeds} seeds" if seeds > 1 else "")
 
 
-def _hover_of_line(method: str, row: dict[str, float]) -> str:
+def _hover_of_line(method: str, row: Mapping[Any, Any]) -> str:
     several = row["seeds"] > 1
     ends = "smallest and largest" if several else "95%"
     lines = [TITLES[method] + (f", mean of {row['seeds']:.0f} seeds" if several else ""), f"α {row['alpha']:g}"]
@@ -272,7 +273,7 @@ def _hover_of_line(method: str, row: dict[str, float]) -> str:
     )
 
 
-def _hover(row: dict[str, float], readings: tuple[str, ...]) -> str:
+def _hover(row: Mapping[Any, Any], readings: tuple[str, ...]) -> str:
     seed = None if math.isnan(row["seed"]) else int(row["seed"])
     lines = [method_title(str(row["method"]), seed), f"α {row['alpha']:g}, {row['heads']:.0f} heads"]
     if not math.isnan(row["gamma"]):
