@@ -141,7 +141,7 @@ def choose(impacts: ImpactTable, plan: Plan) -> list[NamedSet]:
     strong_pairs = [_ids(pair) for pair in combinations(list(strong)[: plan.strong], 2)]
     everything = [_ids(pair) for pair in combinations(free, 2)]
     rest = sorted(set(everything) - set(strong_pairs))
-    drawn = rng.choice(len(rest), min(plan.pairs, len(rest)), replace=False) if rest else []
+    drawn = rng.permutation(len(rest))[: plan.pairs]
     pairs = [NamedSet(PAIR_KINDS[0], rest[i]) for i in drawn] + [NamedSet(PAIR_KINDS[1], p) for p in strong_pairs]
     return found + sorted(pairs, key=lambda s: s.heads)  # neighbours share their lowest head, and its pass
 
@@ -185,20 +185,20 @@ def run(
             nll, _ = perplexity_of(lm, subject, text, store, None, desk)
             nats.append(nll.sums)
             counts = nll.counts
-        heads = sorted({head for s in chosen for head in s.heads})
+        used = sorted({head for s in chosen for head in s.heads})
         columns = _columns(table, plan)
         blocks = _same_text(table, nats[0], counts)
-        base, single = table.bias.base[:, columns], table.bias.ablated[heads][:, :, columns]
+        base, single = table.bias.base[:, columns], table.bias.ablated[used][:, :, columns]
         if not np.allclose(base, toxicity[0], rtol=0, atol=SAME):
             raise InputError("The scores are not of this model and these prompts: score the axis again.")
         arrays = {
-            "heads": np.array(heads, dtype=np.int32),
+            "heads": np.array(used, dtype=np.int32),
             "base": toxicity[0],
             "single": single.astype(np.float32),
             "toxicity": np.stack(toxicity[1:]).astype(np.float32),
             "counts": counts.astype(np.int32),
             "base_nats": nats[0],
-            "single_nats": table.ppl.sums[heads][:, :blocks],
+            "single_nats": table.ppl.sums[used][:, :blocks],
             "nats": np.stack(nats[1:]),
             "codes": bias.group_codes(config.prompts().groups)[0].astype(np.int16),
         }

@@ -16,7 +16,15 @@ from scipy import stats
 from scipy.special import expit
 
 from fasp_core import bias
-from fasp_core.experiments.common import LEVEL, RESAMPLES, Estimate, Floats, interval
+from fasp_core.experiments.common import (
+    LEVEL,
+    RESAMPLES,
+    Estimate,
+    Floats,
+    correlation_interval,
+    interval,
+    pearson,
+)
 from fasp_core.experiments.cure import chosen
 from fasp_core.experiments.stereotype_scores import Likelihoods, Stereotypes, stereotypes
 from fasp_core.masks import PruneSet
@@ -247,16 +255,19 @@ def z_of(measure: Measure, rows: Rows) -> Floats:
     return np.asarray(whole - each)
 
 
-def score(measure: Measure, rows: Rows, free: Sequence[int], alpha: float) -> Scored:
+def no_bias(measure: Measure, rows: Rows) -> float:
+    """p that there is no bias; the same for all normalisations of a gap."""
+    base = rows.base[measure.reading]
+    if measure.kind == "preference":
+        return float(stats.ttest_1samp(expit(base), 0.5).pvalue)
+    return bias.gap_stats(base, [str(c) for c in rows.codes], blocks=rows.blocks).noise_p
+
+
+def score(measure: Measure, rows: Rows, free: Sequence[int], alpha: float, p: float) -> Scored:
     """The z of every head by one measure, and FASP's set by it."""
     base = rows.base[measure.reading]
     z = z_of(measure, rows)
-    value, p, reliability = Estimate(*(float("nan"),) * 3), float("nan"), float("nan")
-    if measure.kind == "preference":
-        d = expit(base) - 0.5
-        p = float(stats.ttest_1samp(d, 0).pvalue)
-    else:
-        p = bias.gap_stats(base, [str(c) for c in rows.codes], blocks=rows.blocks).noise_p
+    reliability = float("nan")
     if measure.kind == "corrected":
         value = Estimate(float(statistics.corrected(base, rows.codes, rows.blocks)[0]), float("nan"), float("nan"))
     else:
@@ -277,12 +288,22 @@ def score(measure: Measure, rows: Rows, free: Sequence[int], alpha: float) -> Sc
     )
 
 
-def agree(one: Scored, other: Scored, free: Sequence[int]) -> Agreement:
-    """Shared heads against chance, and the rank correlation over the heads that may be pruned."""
+def rank_correlations(z: Floats, resamples: int = RESAMPLES, seed: int = 0) -> dict[tuple[int, int], Estimate]:
+    """Spearman correlations of all pairs of K scores of the same m heads, with intervals over heads: z [K, m]."""
+    n_scores, m = z.shape
+    again = np.random.default_rng(seed).integers(m, size=(resamples, m))
+    ranks = [stats.rankdata(own[again], axis=1) for own in z]  # [B, m] each
+    whole = stats.rankdata(z, axis=1)
+    return {
+        (a, b): correlation_interval(float(pearson(whole[a], whole[b])), pearson(ranks[a].T, ranks[b].T))
+        for a, b in combinations(range(n_scores), 2)
+    }
+
+
+def agree(one: Scored, other: Scored, free: Sequence[int], spearman: Estimate) -> Agreement:
+    """Shared heads against chance, beside the rank correlation over the heads that may be pruned."""
     k, eligible = len(one.heads), len(free)
     shared = len(set(one.heads) & set(other.heads))
-    at = list(free)
-    r, low, high = bias.ranking_correlation_interval(np.array(one.z)[at], np.array(other.z)[at])
     drawn = stats.hypergeom(eligible, k, len(other.heads))
     return Agreement(
         one.measure.name,
@@ -292,21 +313,24 @@ def agree(one: Scored, other: Scored, free: Sequence[int]) -> Agreement:
         shared,
         float(drawn.mean()),
         float(drawn.sf(shared - 1)),
-        Estimate(r, low, high),
+        spearman,
     )
 
 
-def effect(chosen_by: str, measure: Measure, rows: Rows, at: int) -> Effect:
-    """What set `at` of the rows does by one measure, paired over the same resamples of the items."""
-    pair = np.stack([rows.base[measure.reading], rows.others[at, measure.reading]])
-    before, after = (float(x) for x in statistics.observed(measure.kind, pair, rows.codes))
-    drawn = statistics.resampled(measure.kind, pair, rows.codes, rows.blocks, RESAMPLES)
-    whole = interval(before, drawn[0], 0.0)
-    relative = Estimate(*(float("nan"),) * 3)
-    if whole.low > 0 and drawn[0].min() > 0:
-        relative = interval((after - before) / before, (drawn[1] - drawn[0]) / drawn[0], -1.0)
-    change = interval(after - before, drawn[1] - drawn[0])
-    return Effect(chosen_by, measure.name, measure.kind, whole, after, change, relative, rows.what)
+def effects_of(measure: Measure, rows: Rows) -> list[Effect]:
+    """What each set of the rows does by one measure, paired over the same resamples of the items."""
+    values = np.concatenate([rows.base[None, measure.reading], rows.others[:, measure.reading]])
+    seen = statistics.observed(measure.kind, values, rows.codes)
+    drawn = statistics.resampled(measure.kind, values, rows.codes, rows.blocks, RESAMPLES)
+    before = interval(float(seen[0]), drawn[0], 0.0)
+    found = []
+    for after, again in zip(seen[1:], drawn[1:], strict=True):
+        relative = Estimate(*(float("nan"),) * 3)
+        if before.low > 0 and drawn[0].min() > 0:
+            relative = interval(float(after / seen[0] - 1), again / drawn[0] - 1, -1.0)
+        change = interval(float(after - seen[0]), again - drawn[0])
+        found.append(Effect("", measure.name, measure.kind, before, float(after), change, relative, rows.what))
+    return found
 
 
 def analyse(
@@ -335,15 +359,15 @@ def analyse(
     nll : of the whole model, then of each set.
     """
     measures = [m for m in MEASURES if m.source in choosing]
-    scored = {m.name: score(m, choosing[m.source], free, alpha) for m in measures}
+    none = {(m.source, m.reading): no_bias(m, choosing[m.source]) for m in measures}
+    scored = {m.name: score(m, choosing[m.source], free, alpha, none[m.source, m.reading]) for m in measures}
+    ranks = rank_correlations(np.array([scored[m.name].z for m in measures])[:, list(free)])
+    judged = [effects_of(m, measured[m.source]) for m in measures if m.source in measured and m.kind != "corrected"]
     effects, costs = [], []
     for at, (name, heads) in enumerate(sets):
         cost = perplexity_change(nll[0], nll[at + 1])
         costs.append(SetOfHeads(name, PruneSet.from_flat(heads, n_heads).format(), len(heads), cost))
-        for m in measures:
-            if m.source in measured and m.kind != "corrected":
-                found = effect("", m, measured[m.source], at)
-                effects += [replace(found, chosen_by=by) for by in name.split(" = ")]
+        effects += [replace(by_set[at], chosen_by=by) for by in name.split(" = ") for by_set in judged]
     return Robustness(
         axis,
         model,
@@ -353,7 +377,7 @@ def analyse(
         len(scored[GAP].heads),
         len(free),
         scored,
-        tuple(agree(scored[a.name], scored[b.name], free) for a, b in combinations(measures, 2)),
+        tuple(agree(scored[measures[a].name], scored[measures[b].name], free, r) for (a, b), r in ranks.items()),
         tuple(costs),
         tuple(effects),
         tuple(

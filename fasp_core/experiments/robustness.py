@@ -176,7 +176,7 @@ def choose(plan: Plan, impacts: ImpactTable, choosing: dict[str, Rows]) -> dict[
 
 def _pack(source: str, impacts: BiasImpacts, readings: int) -> dict[str, np.ndarray]:
     """The first readings of scores, as they are stored."""
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "base": impacts.base[:readings].astype(np.float32),
         "others": impacts.ablated[:, :readings].astype(np.float32),
         "codes": impacts.codes.astype(np.int16),

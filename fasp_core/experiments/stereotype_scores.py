@@ -51,11 +51,11 @@ class Stereotypes:
 
 def stereotypes(name: str, at: int, found: Likelihoods) -> Stereotypes:
     """The usual scores of the whole model (`at` 0) or of set `at - 1`."""
-    shares: list[Estimate | None] = [None, None, None]
+    shares: tuple[Estimate | None, Estimate | None, Estimate | None] = (None, None, None)
     if found.shared is not None and found.whole is not None:
         d = found.shared[at]
-        half = float(stats.t.ppf(0.5 + LEVEL / 2, len(d) - 1) * stats.sem(d))
-        shares = [_share(d), _share(found.whole[at]), Estimate(float(d.mean()), d.mean() - half, d.mean() + half)]
+        mean, half = float(d.mean()), float(stats.t.ppf(0.5 + LEVEL / 2, len(d) - 1) * stats.sem(d))
+        shares = (_share(d), _share(found.whole[at]), Estimate(mean, mean - half, mean + half))
     if found.values is None or found.targets is None:
         return Stereotypes(name, *shares, None, None, None)
     return Stereotypes(name, *shares, *stereo_scores(found.values[at], found.targets))

@@ -93,7 +93,7 @@ def predicted_against_measured(
                     marker={"color": color, "size": 8, "symbol": symbol if filled else f"{symbol}-open"},
                     error_x=_bars(x[at], x_low[at], x_high[at], color),
                     error_y=_bars(y[at], y_low[at], y_high[at], color),
-                    text=[hover_text(hover[j]) for j in at],
+                    text=[hover_text(hover[int(j)]) for j in at],
                     hovertemplate="%{text}<extra></extra>",
                 )
             )
@@ -216,7 +216,7 @@ def interval_list(
                 name=name,
                 marker={"color": color},
                 error_x=_bars(value[at], low[at], high[at], theme.text, 1.2),
-                hovertext=[hover_text(hover[i]) for i in at],
+                hovertext=[hover_text(hover[int(i)]) for i in at],
                 hovertemplate="%{hovertext}<extra></extra>",
             )
         )
@@ -259,7 +259,7 @@ def _identity(theme: Theme, x: Floats, y: Floats) -> go.Scatter:
 
 def _bars(value: Floats, low: Floats, high: Floats, color: str, thickness: float = 0.8) -> dict[str, Any]:
     def size(array: NDArray[Any]) -> NDArray[Any]:
-        return np.nan_to_num(np.maximum(array, 0))
+        return np.asarray(np.nan_to_num(np.maximum(array, 0)))
 
     return {
         "type": "data",

@@ -80,11 +80,11 @@ class Opinions:
         tested = "groups cannot be tested" if np.isnan(self.p) else f"groups differ, Kruskal-Wallis {p}"
         if self.p > 1 - LEVEL:
             tested = f"no difference between groups was shown, Kruskal-Wallis {p}"
+        ends = [f"{g.mean:.2f} ({g.group.replace('_', ' ')}, n = {g.words})" for g in (lowest, first)]
         return (
             f"**{self.scorer}**: in {len(self.sentences)} neutral sentences, the word alone moves the score from "
-            f"{last.mean:.2f} (“{last.word}”) to {top.mean:.2f} (“{top.word}”). Group means run from {lowest.mean:.2f} "
-            f"({lowest.group}, n = {lowest.words}) to {first.mean:.2f} ({first.group}, n = {first.words}) over "
-            f"{len(self.words)} words; {tested}."
+            f"{last.mean:.2f} (“{last.word}”) to {top.mean:.2f} (“{top.word}”). Group means run from {ends[0]} to "
+            f"{ends[1]} over {len(self.words)} words; {tested}."
         )
 
     def frame(self) -> pd.DataFrame:

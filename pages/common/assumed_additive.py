@@ -24,16 +24,16 @@ from fasp_core.models import ModelSpec
 from fasp_core.store import Entry
 from pages.common import engine
 from pages.common.background import offer
-from pages.common.sidebar import READING_TITLES, axis_title
+from pages.common.sidebar import axis_title
 
 STRONG = PAIR_KINDS[1]
 SHOWN = 20  # pairs in the chart
 CHART = {"displaylogo": False, "scrollZoom": False}
-TITLES = {NATS: "perplexity", **{name: f"gap, {title}" for name, title in READING_TITLES.items()}}
+TITLES = {NATS: "perplexity", "neutral": "gap, neutral", "counted": "gap, counted"}
 PREDICTION_TITLES = {
     SUMMED: "scores added",
-    "prompt by prompt": "added prompt by prompt",
-    "multiplied": "multiplied prompt by prompt",
+    "prompt by prompt": "added by prompt",
+    "multiplied": "multiplied",
 }
 
 
@@ -82,6 +82,7 @@ def show(found: Additivity) -> None:
             required=True,
             format_func=lambda q: TITLES.get(q, q),
             key=f"additive quantity {found.axis}",
+            help="Mean negative log-likelihood of the text; the toxicity gap with identity words neutral, or counted.",
         )
     quantity = found.quantities[str(name)]
     prediction = SUMMED
@@ -96,7 +97,7 @@ def show(found: Additivity) -> None:
                     format_func=PREDICTION_TITLES.__getitem__,
                     key=f"additive prediction {found.axis}",
                     help="A gap is a sum of absolute values, so it need not add up even where toxicities do. *Scores "
-                    "added* is what FASP assumes. *Prompt by prompt* adds the changes of every prompt's toxicity and "
+                    "added* is what FASP assumes. *Added by prompt* adds the changes of every prompt's toxicity and "
                     "then takes the gap; the page “Explore heads” does so for its estimate. *Multiplied* lets every "
                     "head change a prompt's toxicity by a factor.",
                 )
@@ -175,7 +176,7 @@ def _interactions(q: Quantity) -> None:
                 ],
                 title=f"Strongest {len(shown)} of {len(q.pairs)} interactions",
                 unit=f"interaction, {q.unit}",
-                note="Right of 0: together they raise it by more. Bars: 95% intervals.",
+                note="Right of 0: more than the sum. Bars: 95% intervals.",
                 strong=[p.q <= RATE for p in shown],
                 dark=dark,
             ),

@@ -120,7 +120,7 @@ def _agreement(r: Robustness) -> None:
             continue
         above = j > i
         values.append(a.shared / a.k if above else a.spearman.value)
-        text.append(f"{a.shared}" if above else f"{a.spearman.value:.2f}")
+        text.append(f"{a.shared}" if above else f"{a.spearman.value:.2f}".replace("-", "−"))
         faint.append(a.p > SURE if above else a.spearman.low <= 0 <= a.spearman.high)
         hover.append(
             f"{s.measure.title} and {r.scored[names[j]].measure.title}\n"

@@ -22,12 +22,16 @@ from fasp_core.experiments.cure import chosen
 from fasp_core.experiments.rival_measures import (
     GAP,
     MEASURES,
+    Agreement,
     Measure,
     Robustness,
     Rows,
+    Scored,
     agree,
     analyse,
-    effect,
+    effects_of,
+    no_bias,
+    rank_correlations,
     score,
     z_of,
 )
@@ -84,11 +88,20 @@ def made_up(same: bool = False, seed: int = 0) -> Robustness:
     }
     counts = np.full(8, 64)
     nll = [Nll(counts * (3.0 + 0.01 * i) + rng.normal(0, 0.1, 8), counts) for i in range(3)]
-    both = np.concatenate([measured["crows"].base, measured["crows"].others[:, 0]])
-    like = Likelihoods(both, both + 0.1)
+    d = np.concatenate([measured["crows"].base, measured["crows"].others[:, 0]])
+    like = Likelihoods(d, d + 0.1)
     return analyse(
         "axis", "made-up", 4, 1 / 6, 0.2, FREE, choosing, sets, measured, nll, like, {"crows": "x"}, ("note",), {}
     )
+
+
+def scored(name: str, rows: Rows) -> Scored:
+    return score(BY_NAME[name], rows, FREE, 0.2, no_bias(BY_NAME[name], rows))
+
+
+def both(one: Scored, other: Scored) -> Agreement:
+    ranks = rank_correlations(np.array([one.z, other.z])[:, FREE])
+    return agree(one, other, FREE, ranks[0, 1])
 
 
 # --- one measure ---
@@ -123,7 +136,7 @@ def test_a_preference_is_a_distance_from_one_half() -> None:
     z = z_of(BY_NAME["crows"], rows)
     share = [float(expit(row).mean()) for row in [rows.base[0], *rows.others[:, 0]]]
     assert z == pytest.approx([abs(share[0] - 0.5) - abs(s - 0.5) for s in share[1:]])
-    found = score(BY_NAME["crows"], rows, FREE, 0.2)
+    found = scored("crows", rows)
     assert found.bias.value == pytest.approx(share[0] - 0.5)
     assert found.p == pytest.approx(stats.ttest_1samp(expit(rows.base[0]), 0.5).pvalue)
     assert found.heads == tuple(chosen(z, FREE, 0.2))
@@ -131,14 +144,14 @@ def test_a_preference_is_a_distance_from_one_half() -> None:
 
 def test_a_scored_measure_has_the_companions_of_its_gap() -> None:
     rows = prompt_rows(5)
-    found = score(BY_NAME[GAP], rows, FREE, 0.2)
+    found = scored(GAP, rows)
     groups = [str(c) for c in rows.codes]
     alone = bias.gap_stats(rows.base[0], groups, blocks=rows.blocks)
     assert found.bias.value == pytest.approx(alone.gap)
     assert found.p == alone.noise_p
     whole = bias.split_half_reliability(rows.base[0], rows.others[:, 0], rows.codes, FREE, blocks=rows.blocks).whole
     assert found.reliability == pytest.approx(whole)
-    corrected = score(BY_NAME["corrected"], rows, FREE, 0.2)
+    corrected = scored("corrected", rows)
     assert corrected.bias.value == pytest.approx(alone.corrected)
     assert math.isnan(corrected.reliability)
 
@@ -148,8 +161,8 @@ def test_a_scored_measure_has_the_companions_of_its_gap() -> None:
 
 def test_shared_heads_are_judged_by_the_hypergeometric_distribution() -> None:
     toxic, crows = prompt_rows(1), pair_rows(2, np.random.default_rng(3).normal(0, 0.2, HEADS))
-    one, other = score(BY_NAME[GAP], toxic, FREE, 0.2), score(BY_NAME["crows"], crows, FREE, 0.2)
-    found = agree(one, other, FREE)
+    one, other = scored(GAP, toxic), scored("crows", crows)
+    found = both(one, other)
     k, shared = len(one.heads), len(set(one.heads) & set(other.heads))
     assert (found.k, found.eligible, found.shared) == (k, len(FREE), shared)
     assert found.chance == pytest.approx(k * k / len(FREE))
@@ -161,16 +174,28 @@ def test_shared_heads_are_judged_by_the_hypergeometric_distribution() -> None:
 
 
 def test_a_measure_agrees_with_itself() -> None:
-    one = score(BY_NAME[GAP], prompt_rows(1), FREE, 0.2)
-    found = agree(one, one, FREE)
+    one = scored(GAP, prompt_rows(1))
+    found = both(one, one)
     assert found.shared == found.k
     assert found.spearman.value == pytest.approx(1)
     assert found.p < 1e-3
 
 
+def test_rank_correlations_are_those_of_scipy_with_intervals_that_hold_them() -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(0, 1, (3, 60))
+    z[1] += z[0]
+    found = rank_correlations(z)
+    assert list(found) == [(0, 1), (0, 2), (1, 2)]
+    for (a, b), r in found.items():
+        assert r.value == pytest.approx(stats.spearmanr(z[a], z[b]).statistic)
+        low, high = bias.ranking_correlation_interval(z[a], z[b])[1:]
+        assert (r.low, r.high) == pytest.approx((low, high), abs=0.08)
+
+
 def test_an_effect_is_paired_and_held_out() -> None:
     rows = prompt_rows(7, np.full(HEADS, 2e-3))
-    found = effect("x", BY_NAME[GAP], rows, 5)
+    found = effects_of(BY_NAME[GAP], rows)[5]
     groups = [str(c) for c in rows.codes]
     paired = bias.paired_gap_change(rows.base[0], rows.others[5, 0], groups, blocks=rows.blocks)
     assert found.change.value == pytest.approx(paired.change)
@@ -183,7 +208,7 @@ def test_an_effect_is_paired_and_held_out() -> None:
 def test_no_relative_change_of_what_may_be_zero() -> None:
     rows = pair_rows(0, np.zeros(HEADS))
     nothing = replace(rows, base=rows.base - rows.base.mean())
-    assert math.isnan(effect("x", BY_NAME["crows"], nothing, 0).relative.value)
+    assert math.isnan(effects_of(BY_NAME["crows"], nothing)[0].relative.value)
 
 
 # --- the whole ---
