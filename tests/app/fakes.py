@@ -320,10 +320,26 @@ def add_comparison(store: Store, axis: str, world: MadeUp, reading: str = "neutr
 
 
 def add_claim(
-    store: Store, axis: str, world: MadeUp, comparison: compare.Comparison, max_ppl: float = 0.1
+    store: Store,
+    axis: str,
+    world: MadeUp,
+    comparison: compare.Comparison,
+    max_ppl: float = 0.1,
+    config: outcome.ClaimConfig | None = None,
 ) -> outcome.Claim:
     """Store the claim on what a comparison comes to."""
     picked = outcome.choose(comparison, comparison.plan.reading, max_ppl)
     assert picked is not None
     with made_up(world):
-        return outcome.measure_claim(made_up_lm(), axis, picked, comparison.plan.reading, max_ppl, store)
+        return outcome.measure_claim(made_up_lm(), axis, picked, comparison.plan.reading, max_ppl, store, config=config)
+
+
+def add_examples(store: Store) -> None:
+    """On stored scores of nationality: neutral, a gap that falls; counted, an artefact of the scorer."""
+    lm, config = made_up_lm(), outcome.ClaimConfig(prompts=900, tokens=2048, sampled_prompts=270, samples=4)
+    axis = "nationality"
+    table = entries.best(engine.SCORE_TEXT, BiasConfig(axis), lm.weights_id, "float32", lm.name, store)
+    assert table is not None
+    artefact = {"neutral": -0.3, "counted": 0.9, "sampled": 0.0}
+    for world in (MadeUp(table), MadeUp(table, by="counted", fall=artefact)):
+        add_claim(store, axis, world, add_comparison(store, axis, world, world.by), config=config)

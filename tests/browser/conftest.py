@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from fasp_core.models import ModelSpec, load
-from fasp_core.store import cache_root
+from fasp_core.store import Store, cache_root
+from tests.app.fakes import add_examples
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = os.environ.get("FASP_SCREENSHOTS")  # a folder: keep pictures there
@@ -44,6 +45,7 @@ def app(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Generator[
     for kind in ("scores", "words"):
         shutil.copytree(ROOT / "cache" / kind, cache / kind)
     (cache / "models").symlink_to(cache_root() / "models")
+    add_examples(Store(cache))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
