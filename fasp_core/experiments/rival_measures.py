@@ -359,7 +359,8 @@ def analyse(
     nll : of the whole model, then of each set.
     """
     measures = [m for m in MEASURES if m.source in choosing]
-    none = {(m.source, m.reading): no_bias(m, choosing[m.source]) for m in measures}
+    kinds = {(m.source, m.reading): m for m in measures}
+    none = {key: no_bias(m, choosing[m.source]) for key, m in kinds.items()}
     scored = {m.name: score(m, choosing[m.source], free, alpha, none[m.source, m.reading]) for m in measures}
     ranks = rank_correlations(np.array([scored[m.name].z for m in measures])[:, list(free)])
     judged = [effects_of(m, measured[m.source]) for m in measures if m.source in measured and m.kind != "corrected"]
