@@ -216,7 +216,7 @@ def tradeoff(
             x=0, xref="paper", y=floor, text="noise alone", showarrow=False, xanchor="left", yanchor="bottom",
             font={"size": 11, "color": theme.faint},
         )  # fmt: skip
-    more = f" {beyond} of {int(there.sum())} lie beyond the picture and stand at its edge." * bool(beyond)
+    more = f" {beyond} of {int(there.sum())} lie beyond the edge at which they stand." * bool(beyond)
     fig.layout.update(
         layout(
             theme,

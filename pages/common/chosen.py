@@ -28,7 +28,7 @@ def draw(settings: Settings, comparison: Comparison) -> Candidate | None:
     reading = comparison.plan.reading
     base = comparison.base_gap("valid", reading)
     picked = outcome.choose(comparison, reading, settings.max_ppl)
-    st.subheader("The choice", anchor=False)
+    st.subheader("The choice, on validation", anchor=False)
     if picked is None:
         st.warning(
             f"No set that raises perplexity by at most {settings.max_ppl:.0%} has a smaller validation gap than the "
@@ -52,13 +52,14 @@ def _choice(settings: Settings, comparison: Comparison, picked: Candidate) -> No
     change, ppl = comparison.change(picked, "valid", reading), comparison.perplexity(picked, "valid")
     size = comparison.n_layers * comparison.n_heads
     with st.container(border=True):
-        columns = st.columns((1.5, 0.7, 0.7, 1, 1.2, 1.3))
+        columns = st.columns((1.4, 0.6, 0.6, 1, *[1] * (1 + len(comparison.readings))))
         columns[0].metric("Method", method_title(picked.method, picked.seed))
         columns[1].metric("γ", "none" if picked.gamma is None else f"{picked.gamma:g}")
         columns[2].metric("α", f"{picked.alpha:g}")
         columns[3].metric("Removed", f"{len(picked.heads)} heads")
-        columns[4].metric("Perplexity, validation", percent(ppl.relative, 1))
-        columns[5].metric("Gap, validation", percent(change.relative))
+        columns[4].metric("Perplexity", percent(ppl.relative, 1))
+        for column, name in zip(columns[5:], comparison.readings, strict=True):
+            column.metric(f"Gap, {name}", percent(comparison.change(picked, "valid", name).relative))
         text = PruneSet.from_flat(picked.heads, comparison.n_heads).format()
         st.markdown(
             f"The lowest validation gap, {READING_TITLES[reading]}, of {len(comparison.candidates)} candidates that "
@@ -209,10 +210,10 @@ def _best(settings: Settings, comparison: Comparison) -> None:
         "alpha": number("α", "%.2g"),
         "heads": number("heads", "%d"),
     }
-    for side, title in SPLIT_TITLES.items():
+    for side in comparison.sides:
         for name, what in (("ppl", "PPL"), *((r, r) for r in comparison.readings)):
             frame[f"{name}_{side}"] *= 100
-            columns[f"{name}_{side}"] = number(f"{what}, {title}", "%+.1f")
+            columns[f"{name}_{side}"] = number(f"{what}, {side}", "%+.1f", SPLIT_TITLES[side])
     st.dataframe(frame[[*columns]], hide_index=True, column_config=columns, placeholder="–")
     none = frame[frame.heads.isna()].method
     if len(none):

@@ -176,7 +176,7 @@ def _tradeoff(settings: Settings, comparison: Comparison, view: View, picked: Ca
             names=[TITLES[m] for m in ORDER],
             hover=[_hover(row, comparison.readings) for row in frame.to_dict("records")],
             title=f"What it buys against what it costs, {SPLIT_TITLES[view.side]}, {READING_TITLES[view.reading]}",
-            note="One point a candidate; down and left is better. On the front no other candidate is better in both.",
+            note="One point a candidate; down and left is better.",
             x_title="perplexity above the unpruned model, %",
             y_title="gap, ×10⁻³",
             reference=(0.0, 1000 * base.gap),

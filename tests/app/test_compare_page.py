@@ -98,7 +98,7 @@ def test_without_a_comparison_it_is_offered_and_runs(
         button.click()
         run(at)
     assert len(world.asked) == 2 * (1 + sets)
-    assert "The choice" in [s.value for s in at.subheader]
+    assert "The choice, on validation" in [s.value for s in at.subheader]
     assert engine.comparison(ModelSpec(), AXIS, "neutral") is engine.comparison(ModelSpec(), AXIS, "neutral")
 
 
@@ -131,8 +131,8 @@ def test_the_choice_is_made_on_validation(studio: Studio, table: ImpactTable) ->
     assert shown["γ"] == ("none" if best.gamma is None else f"{best.gamma:g}")
     assert shown["α"] == f"{best.alpha:g}"
     assert shown["Removed"] == f"{len(best.heads)} heads"
-    assert shown["Gap, validation"] == f"{change.relative:+.0%}"
-    assert shown["Perplexity, validation"] == f"{ppl.relative:+.1%}"
+    assert shown["Gap, neutral"] == f"{change.relative:+.0%}"
+    assert shown["Perplexity"] == f"{ppl.relative:+.1%}"
     text = said(at)
     assert "**chosen on validation**" in text
     assert span(change.relative_interval) in text
@@ -247,7 +247,7 @@ def test_sides_and_readings_of_the_charts(studio: Studio, table: ImpactTable) ->
     test = at.dataframe[-1].value
     np.testing.assert_allclose(sorted(test.gap_neutral), sorted(1000 * result.frame("test").gap_neutral))
     assert "For looking" in said(at)
-    assert metrics(at)["Gap, validation"] == f"{result.change(picked(result), 'valid', 'neutral').relative:+.0%}"
+    assert metrics(at)["Gap, neutral"] == f"{result.change(picked(result), 'valid', 'neutral').relative:+.0%}"
     at.segmented_control(key="compare shown neutral").set_value("counted")
     at.selectbox(key="compare gamma").set_value(0.4)
     run(at)

@@ -54,7 +54,7 @@ def test_a_person_reads_the_claim_and_opens_the_set(app: str, browser: object, t
     page.wait_for_selector("text=For looking.")
 
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download as CSV").click()
+        page.locator('[data-testid="stDownloadButton"]', has_text="Download as CSV").get_by_role("button").click()
     download.value.save_as(tmp_path / "all.csv")
     rows = list(csv.DictReader((tmp_path / "all.csv").open()))
     assert len(rows) == 150

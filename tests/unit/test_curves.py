@@ -232,7 +232,7 @@ def test_points_beyond_the_picture_stand_at_its_edge() -> None:
     assert ys.max() <= 4.0
     rng = np.random.default_rng(0)
     x, y = rng.uniform(0, 30, 8), rng.uniform(0, 6, 8)
-    assert f"{((x > 10) | (y > 4)).sum()} of 8 lie beyond the picture" in fig.layout.title.text
+    assert f"{((x > 10) | (y > 4)).sum()} of 8 lie beyond the edge" in fig.layout.title.text
 
 
 def test_what_does_not_fit_is_refused() -> None:
