@@ -13,10 +13,14 @@ nothing, and whoever draws them says what they are centered on (`around_median`)
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from fasp_core.published.files import MAX_BYTES, MAX_HEADS, SHAPES, Floats, Published, SeedRows, read, read_bytes
 from fasp_core.published.findings import Finding, around_median, findings
 from fasp_core.published.rules import RuleComparison, compare_rules
-from fasp_core.published.seeds import Agreement, Estimate, Places, Trust, agreement, correlation, places, trust
+
+if TYPE_CHECKING:
+    from fasp_core.published.seeds import Agreement, Estimate, Places, Trust, agreement, correlation, places, trust
 
 __all__ = [
     "MAX_BYTES",
@@ -41,3 +45,14 @@ __all__ = [
     "read_bytes",
     "trust",
 ]
+
+_SEEDS = ("Agreement", "Estimate", "Places", "Trust", "agreement", "correlation", "places", "trust")
+
+
+def __getattr__(name: str) -> Any:
+    """`seeds` needs SciPy, which takes a second: choosing heads from a file does without."""
+    if name in _SEEDS:
+        from fasp_core.published import seeds
+
+        return getattr(seeds, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
