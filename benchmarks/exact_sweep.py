@@ -1,6 +1,6 @@
 """Prefix reuse against the plain way: exact z_ppl of all heads, in turn in one run.
 
-The plain way is what one writes first: a hook on the head, the model called on the same rows, cross-entropy of its logits.
+The plain way is what one writes first: a hook on the head, the model called on the same rows, and cross-entropy.
 """
 
 from __future__ import annotations
