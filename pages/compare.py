@@ -9,7 +9,6 @@ from fasp_core.experiments import compare, searching
 from fasp_core.experiments.compare import Candidate, Comparison, Plan
 from fasp_core.measures import BiasConfig
 from fasp_core.models import BUILT_IN
-from fasp_core.prompts import axis_names
 from pages.common import background, chosen, compared, engine, scoring, sidebar
 from pages.common.compared import Settings
 
@@ -94,8 +93,8 @@ def empty(settings: Settings) -> None:
                 f"**{settings.axis_title}**. Open “Explore heads”, choose this model and axis there, and press “Score "
                 "all heads”. Then come back."
             )
-            query = {"axis": sidebar.axis_title(settings.axis)} if settings.axis in axis_names() else None
-            st.page_link("pages/explore.py", label="Explore heads", icon=":material/grid_on:", query_params=query)
+            if st.button("Explore heads", icon=":material/grid_on:"):
+                st.switch_page("pages/explore.py")  # axis and reading are in its address too, and go along
         return
     plan = Plan(settings.axis, settings.reading)
     searched = searches(settings, table.n_layers * table.n_heads)

@@ -17,7 +17,7 @@ from fasp_core.prompts import axis_names
 from fasp_core.selection import METHODS, select
 from pages.common import background, engine
 from pages.common.compared import Settings, method_title, milli, noise, number, percent, span
-from pages.common.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES, axis_title
+from pages.common.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES
 
 SPENT = "about ten minutes with the built-in model on two cores"
 MEASURES = {**READING_TITLES, "sampled": "sampled continuations"}
@@ -79,20 +79,15 @@ def _choice(settings: Settings, comparison: Comparison, picked: Candidate) -> No
             icon=":material/download:",
             on_click="ignore",
         )
-        if (query := explore_query(settings, picked)) is not None:
-            with right:
-                st.page_link(
-                    "pages/explore.py",
-                    label="Open this set on Explore heads",
-                    icon=":material/grid_on:",
-                    query_params=query,
-                )
+        query = explore_query(settings, picked)
+        if query is not None and right.button("Open this set on Explore heads", icon=":material/grid_on:"):
+            st.switch_page("pages/explore.py", query_params=query)
 
 
 def explore_query(settings: Settings, picked: Candidate) -> dict[str, str] | None:
     """The address of the same set on the page "Explore heads"; None if that page would choose another one.
 
-    Addresses hold options as they are shown.
+    Addresses hold options as they are shown. Axis and reading are in the address of either page, and go along.
     """
     if picked.method == SEARCH or picked.seed or settings.axis not in axis_names():
         return None
@@ -102,12 +97,7 @@ def explore_query(settings: Settings, picked: Candidate) -> dict[str, str] | Non
     scores = table.head_scores(settings.reading)
     if select(scores, picked.method, picked.gamma or 0.0, picked.alpha).pruned != picked.heads:
         return None  # scored anew since
-    query = {
-        "axis": axis_title(settings.axis),
-        "reading": READING_TITLES[settings.reading],
-        "method": METHOD_TITLES[picked.method],
-        "alpha": f"{picked.alpha:g}",
-    }
+    query = {"method": METHOD_TITLES[picked.method], "alpha": f"{picked.alpha:g}"}
     return query if picked.gamma is None else query | {"gamma": f"{picked.gamma:g}"}
 
 
