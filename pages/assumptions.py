@@ -7,7 +7,7 @@ import streamlit as st
 from fasp_core.errors import InputError
 from fasp_core.measures import BiasConfig
 from fasp_core.prompts import axis_names
-from pages.common import assumed_additive, assumed_measures, assumed_scorer, engine, scoring, sidebar
+from pages.common import assumed_additive, assumed_measures, assumed_scorer, engine, scoring, sidebar, start
 
 
 def page() -> None:
@@ -52,6 +52,7 @@ def page() -> None:
             assumed_measures.draw(spec, axis, table)
 
 
+start.through_app()
 try:
     page()
 except InputError as error:

@@ -9,7 +9,7 @@ from fasp_core.experiments import compare, searching
 from fasp_core.experiments.compare import Candidate, Comparison, Plan
 from fasp_core.measures import BiasConfig
 from fasp_core.models import BUILT_IN
-from pages.common import background, chosen, compared, engine, scoring, sidebar
+from pages.common import background, chosen, compared, engine, scoring, sidebar, start
 from pages.common.compared import Settings
 
 SECONDS = 7.0  # for one set on one side of the default plan: the built-in model on two cores
@@ -121,6 +121,7 @@ def empty(settings: Settings) -> None:
     )
 
 
+start.through_app()
 try:
     page()
 except InputError as error:

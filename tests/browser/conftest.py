@@ -102,9 +102,15 @@ class Reader:
         self.page.wait_for_selector(shown, state="attached", timeout=120_000)
 
     def _heard(self, message: Any) -> None:
-        """An error on the console. Below the root, Streamlit asks for its server under the page's path first: a 404."""
-        if message.type == "error" and "/_stcore/" not in message.location.get("url", ""):
-            self.errors.append(f"{message.text} {message.location.get('url', '')}")
+        """An error on the console.
+
+        Left out is what Streamlit's client says of itself: below the root it asks for its server under the page's path
+        first (a 404), and it looks for the file of a download button that a rerun has just replaced.
+        """
+        source = message.location.get("url", "")
+        own = "/_stcore/" in source or "/media/" in source or "Download Button source error" in message.text
+        if message.type == "error" and not own:
+            self.errors.append(f"{message.text} {source}")
 
     def metric(self, label: str) -> str:
         box = self.page.locator('[data-testid="stMetric"]', has_text=label).first
