@@ -94,7 +94,8 @@ def hover(
 
     `sure` [N] is the share of resamples of the prompts in which a head is chosen.
     """
-    ppl, z_bias, exact = table.ppl, table.bias.z_bias(reading), table.bias.exact
+    ppl, z_bias, exact, checked = table.ppl, table.bias.z_bias(reading), table.bias.exact, table.bias.checked
+    removed = "" if checked is None else f", two-phase estimate: removed on {len(checked)} of {len(table.bias.codes)}"
     out = []
     for flat, (reason, se) in enumerate(zip(why, bias_se, strict=True)):
         layer, head = divmod(flat, table.n_heads)
@@ -104,7 +105,7 @@ def hover(
             f"perplexity: {_signed(ppl.z_ppl[flat])}{_plus_minus(ppl.se_ppl[flat])} without it "
             f"({ppl.z_nats[flat]:+.4f} nats a token)" + ("" if ppl.exact[flat] else ", preview"),
             f"gap falls by {1000 * z_bias[flat]:+.3f}{_plus_minus(1000 * se)} thousandths without it"
-            + ("" if exact is None or exact[flat] else ", first-order estimate"),
+            + (removed if exact is None or exact[flat] else ", first-order estimate"),
             "± is one standard error",
         ]
         if sure is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -180,3 +181,13 @@ def test_hover_of_a_head_without_which_the_model_is_wrecked(table: ImpactTable) 
 def test_every_head_needs_a_reason_and_an_error(table: ImpactTable) -> None:
     with pytest.raises(ValueError, match="zip"):
         hover(table, "neutral", [""] * N, [0.0] * (N - 1))
+
+
+def test_a_two_phase_score_is_called_an_estimate() -> None:
+    table = make_table()
+    first = replace(table.bias, exact=np.array([True, False] * 6), first=table.bias.ablated, checked=np.arange(9))
+    texts = hover(replace(table, bias=first), "neutral", [""] * 12, np.ones(12))
+    assert "two-phase estimate: removed on 9 of 40" in texts[0]
+    assert "first-order estimate" in texts[1]
+    assert "two-phase" not in texts[1]
+    assert "estimate" not in hover(table, "neutral", [""] * 12, np.ones(12))[0]
