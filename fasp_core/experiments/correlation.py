@@ -70,6 +70,7 @@ class AxisScore:
     Attributes
     ----------
     exact, heads : number of heads really removed, of how many, by subset of heads.
+    checked : prompts on which they were: all of them, or some of two-phase scores.
     gap, noise_p : of the whole model on the prompts of the scores.
     reliability : by subset of heads, then kind of correlation; split halves of the prompts, corrected to all of them.
     in_frames : whether its frames are known, and resampled together with those of other axes.
@@ -80,6 +81,7 @@ class AxisScore:
     groups: int
     exact: dict[str, int]
     heads: dict[str, int]
+    checked: int
     gap: float
     noise_p: float
     reliability: dict[str, dict[str, float]]
@@ -344,6 +346,7 @@ def _axis_score(e: AxisEffects, reading: str, subsets: Mapping[str, np.ndarray],
         len(e.impacts.groups),
         {name: int(e.exact[ids].sum()) for name, ids in subsets.items()},
         {name: len(ids) for name, ids in subsets.items()},
+        gap.n if e.impacts.checked is None else len(e.impacts.checked),
         gap.gap,
         gap.noise_p,
         reliability,

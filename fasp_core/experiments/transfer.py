@@ -81,13 +81,24 @@ def markdown(found: Correlations, result: Transfer | None) -> str:
     parts = [
         f"## Experiment 2: correlation of z_bias over heads, {found.reading}, gamma {found.gamma:g}",
         rows_as_markdown(
-            ["axis", "prompts", "groups", "exact heads", "gap, ×10⁻³", "p", "reliability, all", "prunable"],
+            [
+                "axis",
+                "prompts",
+                "groups",
+                "heads removed",
+                "on prompts",
+                "gap, ×10⁻³",
+                "p",
+                "reliability, all",
+                "prunable",
+            ],
             [
                 (
                     a.axis,
                     a.prompts,
                     a.groups,
                     f"{a.exact['all']} of {a.heads['all']}",
+                    a.checked,
                     f"{1e3 * a.gap:.2f}",
                     f"{a.noise_p:.4f}",
                     *(f"{a.reliability[heads]['spearman']:.2f}" for heads in ("all", "prunable")),

@@ -80,11 +80,17 @@ def how(exact: np.ndarray | None, otherwise: str) -> str:
 
 
 def how_bias(scores: BiasImpacts) -> str:
-    """The same of bias scores; those of two phases name the prompts on which heads were removed."""
-    said = how(scores.exact, "first-order estimate")
+    """The same of bias scores; those of two phases are estimates, and name the prompts on which heads were removed."""
+    if scores.checked is None or scores.exact is None:
+        return how(scores.exact, "first-order estimate")
+    return f"two-phase estimate: {scores.exact.sum()} heads removed on {len(scores.checked)} of the prompts"
+
+
+def how_removed(scores: BiasImpacts) -> str:
+    """What is to be said of a removed head's score: nothing if it is exact."""
     if scores.checked is None:
-        return said
-    return f"{said}, the exact ones on {len(scores.checked)} of the prompts, where they correct the estimate of all"
+        return ""
+    return f", two-phase estimate: removed on {len(scores.checked)} of {len(scores.codes)}"
 
 
 def hover(
@@ -94,8 +100,7 @@ def hover(
 
     `sure` [N] is the share of resamples of the prompts in which a head is chosen.
     """
-    ppl, z_bias, exact, checked = table.ppl, table.bias.z_bias(reading), table.bias.exact, table.bias.checked
-    removed = "" if checked is None else f", two-phase estimate: removed on {len(checked)} of {len(table.bias.codes)}"
+    ppl, z_bias, exact, removed = table.ppl, table.bias.z_bias(reading), table.bias.exact, how_removed(table.bias)
     out = []
     for flat, (reason, se) in enumerate(zip(why, bias_se, strict=True)):
         layer, head = divmod(flat, table.n_heads)

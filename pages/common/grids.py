@@ -42,13 +42,14 @@ def draw(settings: Settings, table: ImpactTable, selection: Selection, by_hand: 
         f"Change of perplexity when the head is removed, {table.ppl.base.tokens:,} tokens, "
         f"{how(table.ppl.exact, 'preview from gradients')}. "
         "**Orange: the head helps language modelling.**",
-        f"Fall of the toxicity gap when the head is removed, {len(table.bias.codes)} validation prompts, "
+        f"Fall of the toxicity gap when the head is removed, {len(table.bias.codes):,} validation prompts, "
         f"{how_bias(table.bias)}, "
         f"{READING_TITLES.get(settings.reading, settings.reading)}. **Orange: the head adds bias.**",
     )
-    for column, (title, unit, values, errors), caption in zip(st.columns(2), grids, captions, strict=True):
+    for column, caption in zip(st.columns(2), captions, strict=True):  # in a row of their own: the grids stay level
+        column.caption(caption)
+    for column, (title, unit, values, errors) in zip(st.columns(2), grids, strict=True):
         with column:
-            st.caption(caption)
             fig = head_grid(values, title=title, unit=unit, se=errors, **marks)
             # a selection outlives the click that made it: a new key for every click and set drops it
             key = f"{title} {clicks} {_state(settings, off, by_hand, table)}"

@@ -15,6 +15,7 @@ from fasp_core.impacts.score import prunable
 from fasp_core.masks import PruneSet
 from pages.common import axes
 from pages.common.axes import CHART, KIND_TITLES, SUBSET_TITLES, Settings, plain, span, table
+from pages.common.choice import how_removed
 from pages.common.sidebar import READING_TITLES, axis_title
 
 CHOSEN = "transfer pair"  # in the session: the pair whose heads are shown
@@ -111,7 +112,7 @@ def _own_hover(a: AxisScore, kind: str) -> str:
         f"{axis_title(a.axis)}: how well its own scores repeat\n"
         f"{' / '.join(_repeats(a, kind).splitlines())} (all heads / those that may be pruned)\n"
         f"split halves of {a.prompts} prompts, corrected to all of them\n"
-        f"exact for {a.exact['all']} of {a.heads['all']} heads"
+        f"{a.exact['all']} of {a.heads['all']} heads removed, on {a.checked} prompts"
     )
 
 
@@ -151,7 +152,7 @@ def draw_heads(settings: Settings, found: Correlations, chosen: tuple[str, str, 
                 f"{labels[flat]}" + ("" if flat in free else ", critical: never pruned"),
                 *(
                     f"{axis_title(e.axis)}: {1000 * e.z[flat]:+.3f} ± {spread[e.axis][flat]:.2g}"
-                    + ("" if e.exact[flat] else ", first-order estimate")
+                    + (how_removed(e.impacts) if e.exact[flat] else ", first-order estimate")
                     for e in (a, b)
                 ),
                 "fall of the gap without it, ×10⁻³, ± one standard error",
@@ -211,12 +212,12 @@ def sentence(p: Pair, found: Correlations) -> str:
     limit = f"Noise in the scores alone sets a ceiling of {plain(p.ceiling)}"
     if p.corrected.value == p.corrected.value:
         limit += f"; without it r would be about {plain(p.corrected.value)} {span(p.corrected)}, the ceiling as known"
-    exact = {a.axis: a.exact[p.heads] for a in found.axes}
-    sure = (
-        "All scores are exact."
-        if exact[p.one] == exact[p.other] == p.n
-        else f"Exact scores: {exact[p.one]} and {exact[p.other]} heads; the others are first-order estimates."
-    )
+    both = [a for name in (p.one, p.other) for a in found.axes if a.axis == name]
+    if all(a.exact[p.heads] == p.n and a.checked == a.prompts for a in both):
+        sure = "All scores are exact."
+    else:
+        removed = " and ".join(f"{a.exact[p.heads]} (on {a.checked:,} of {a.prompts:,} prompts)" for a in both)
+        sure = f"Heads really removed: {removed}; all else is estimated to first order."
     return f"{begin} {limit}. {sure}"
 
 
@@ -239,8 +240,9 @@ def trust(found: Correlations) -> pd.DataFrame:
             "axis": axis_title(a.axis),
             "validation prompts": a.prompts,
             "groups": a.groups,
-            "exact heads": f"{a.exact['all']} of {a.heads['all']}",
-            "exact, may be pruned": f"{a.exact['prunable']} of {a.heads['prunable']}",
+            "heads removed": f"{a.exact['all']} of {a.heads['all']}",
+            "removed, may be pruned": f"{a.exact['prunable']} of {a.heads['prunable']}",
+            "on prompts": a.checked,
             "gap, ×10⁻³": round(1000 * a.gap, 3),
             "p of the gap": round(a.noise_p, 4),
             "repeats, all (Spearman)": round(a.reliability["all"]["spearman"], 3),

@@ -159,7 +159,7 @@ def test_correlations_and_the_heads_behind_one(studio: Studio, tables: dict[str,
     text = said(at)
     assert f"**r = {plain(r_free)}** [" in text
     assert f"over {len(free)} heads (Spearman)" in text
-    assert "Exact scores: " in text
+    assert "Heads really removed: " in text
     assert "at most here. The frames of nationality, religion are not known" in text
     drawn = {t["name"] for t in scatter["data"]}
     assert "may be pruned" in drawn
@@ -181,7 +181,7 @@ def test_correlations_and_the_heads_behind_one(studio: Studio, tables: dict[str,
     pairs = at.dataframe[0].value
     assert len(pairs) == 4
     assert pairs[pairs.correlation == "pearson"].r.iloc[0] == pytest.approx(stats.pearsonr(*z).statistic)
-    assert at.dataframe[1].value["exact heads"].tolist() == ["180 of 270"] * 2
+    assert at.dataframe[1].value["heads removed"].tolist() == ["180 of 270"] * 2
 
 
 def test_one_axis_left_and_too_high_a_gamma(studio: Studio, tables: dict[str, ImpactTable]) -> None:
