@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from fasp_core.errors import InputError
 from fasp_core.measures import BiasConfig
 from fasp_core.prompts import axis_names
 from pages.common import assumed_additive, assumed_measures, assumed_scorer, engine, scoring, sidebar, start
@@ -53,7 +52,4 @@ def page() -> None:
 
 
 start.through_app()
-try:
-    page()
-except InputError as error:
-    st.error(str(error), icon=":material/error:")
+start.told(page)()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from fasp_core.errors import InputError
 from fasp_core.experiments import compare, searching
 from fasp_core.experiments.compare import Candidate, Comparison, Plan
 from fasp_core.measures import BiasConfig
@@ -34,7 +33,7 @@ def page() -> None:
         picked = chosen.draw(settings, comparison)
     more(settings, comparison)
     st.divider()
-    st.fragment(compared.draw)(settings, comparison, picked)
+    st.fragment(start.told(compared.draw))(settings, comparison, picked)
 
 
 def draw_sidebar() -> Settings:
@@ -122,7 +121,4 @@ def empty(settings: Settings) -> None:
 
 
 start.through_app()
-try:
-    page()
-except InputError as error:
-    st.error(str(error), icon=":material/error:")
+start.told(page)()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from fasp_core.errors import InputError
 from fasp_core.experiments.compare import SEARCH
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.selection import select
@@ -30,9 +29,9 @@ def page() -> None:
     if table is None:
         scoring.offer(settings.spec, settings.scoring)
         if engine.filling(settings.spec, settings.scoring) is not None:
-            st.fragment(explore, run_every=5.0)(settings, None)
+            st.fragment(start.told(explore), run_every=5.0)(settings, None)
         return
-    st.fragment(explore)(settings, table)
+    st.fragment(start.told(explore))(settings, table)
 
 
 def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
@@ -53,7 +52,4 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
 
 
 start.through_app()
-try:
-    page()
-except InputError as error:
-    st.error(str(error), icon=":material/error:")
+start.told(page)()

@@ -245,7 +245,4 @@ def _sets(settings: Settings, both: RuleComparison) -> None:
 
 
 start.through_app()
-try:
-    page()
-except InputError as error:
-    st.error(str(error), icon=":material/error:")
+start.told(page)()

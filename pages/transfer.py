@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import streamlit as st
 
-from fasp_core.errors import InputError
 from fasp_core.experiments import correlation
 from fasp_core.experiments.crossed import TransferConfig
 from fasp_core.impacts.table import ImpactTable
@@ -34,7 +33,7 @@ def page() -> None:
     settings = draw_sidebar(spec, found)
     if settings is None:
         return
-    st.fragment(transfer_scores.draw)(settings)
+    st.fragment(start.told(transfer_scores.draw))(settings)
     st.divider()
     transfer_sets.draw(settings)
 
@@ -86,11 +85,9 @@ def empty(found: Iterable[str]) -> None:
             + ". Score another one: open “Explore heads”, choose an axis, and press “Score all heads”. With the "
             "built-in model on two cores an axis takes about six minutes once the perplexities are there."
         )
-        st.page_link("pages/explore.py", label="Explore heads", icon=":material/grid_on:")
+        if st.button("Explore heads", icon=":material/grid_on:"):
+            st.switch_page("pages/explore.py")  # the reading is in its address too, and goes along
 
 
 start.through_app()
-try:
-    page()
-except InputError as error:
-    st.error(str(error), icon=":material/error:")
+start.told(page)()

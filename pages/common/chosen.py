@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from fasp_core.bias import Change, GapStats
-from fasp_core.experiments import findings, outcome
+from fasp_core.experiments import findings, outcome, versus
 from fasp_core.experiments.compare import SEARCH, Candidate, Comparison
 from fasp_core.experiments.curves import best_of_each
 from fasp_core.experiments.outcome import Claim, ClaimConfig
@@ -44,6 +44,7 @@ def draw(settings: Settings, comparison: Comparison) -> Candidate | None:
             _validation_cautions(comparison, picked)
             offer(settings, comparison, picked)
     _best(settings, comparison)
+    _search_against_fasp(settings, comparison)
     return picked
 
 
@@ -208,3 +209,44 @@ def _best(settings: Settings, comparison: Comparison) -> None:
     none = frame[frame.heads.isna()].method
     if len(none):
         st.caption(f"Nothing by {', '.join(none)} keeps to the limit with a smaller gap than the unpruned model's.")
+
+
+def _search_against_fasp(settings: Settings, comparison: Comparison) -> None:
+    """Whether the joint search finds better sets than FASP: every seed on test prompts, within the same limits."""
+    sizes = [c.alpha for c in comparison.candidates if c.method == SEARCH]
+    found = versus.versus(comparison, comparison.plan.reading, settings.max_ppl, max(sizes)) if sizes else None
+    if found is None:
+        return
+    st.markdown("**Joint search against FASP**")
+    if found.mean.low <= 0 <= found.mean.high:
+        icon = ":material/help:"
+    else:
+        icon = ":material/trending_down:" if found.better else ":material/trending_up:"
+    st.info(found.sentence(), icon=icon)
+    rows = [
+        {
+            "set": METHOD_TITLES["fasp"] + f", γ {found.fasp.gamma:g}, α {found.fasp.alpha:g}",
+            "heads": len(found.fasp.heads),
+            "gap, test": milli(found.fasp_gap),
+            "of the unpruned gap": f"{found.fasp_gap / found.base_gap:.0%}",
+            "less than FASP": "–",
+            "perplexity, test": percent(found.fasp_ppl, 1),
+        }
+    ] + [
+        {
+            "set": method_title(SEARCH, run.candidate.seed),
+            "heads": len(run.candidate.heads),
+            "gap, test": milli(run.gap),
+            "of the unpruned gap": f"{run.gap / found.base_gap:.0%}",
+            "less than FASP": f"{percent(run.less.value)} {span((run.less.low, run.less.high))}",
+            "perplexity, test": percent(run.ppl_change, 1),
+        }
+        for run in found.runs
+    ]
+    st.dataframe(pd.DataFrame(rows), hide_index=True)
+    st.caption(
+        f"Gaps in thousandths on {found.prompts:,} test prompts ({READING_TITLES[found.reading]}). Differences are in "
+        "shares of the unpruned model's gap, on the same prompts, with 95% intervals; below zero the search is lower. "
+        "The interval of the mean is over prompts and seeds. Every seed counts, also one that validation would not "
+        "have chosen."
+    )

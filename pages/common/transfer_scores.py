@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from fasp_core.errors import InputError
 from fasp_core.experiments.correlation import LEAST_CEILING, AxisScore, Correlations, Pair, strongest
 from fasp_core.figures import cell_matrix, clicked_head, scatter_pair
 from fasp_core.impacts.score import prunable
@@ -25,12 +24,8 @@ CLICKS = "transfer clicks"
 def draw(settings: Settings) -> None:
     """The matrix of correlations and the heads of one pair; a click reruns only this part."""
     st.subheader("Do the heads' scores agree?", anchor=False)
-    try:
-        with st.spinner("Resampling heads and prompts"):
-            found = axes.correlations(settings.tables, settings.config.reading, settings.config.gamma)
-    except InputError as error:
-        st.error(str(error), icon=":material/error:")
-        return
+    with st.spinner("Resampling heads and prompts"):
+        found = axes.correlations(settings.tables, settings.config.reading, settings.config.gamma)
     st.markdown(agreement(found, settings.kind))
     options = [(one, other, heads) for heads in SUBSET_TITLES for one, other in combinations(settings.names, 2)]
     if st.session_state.get(CHOSEN) not in options:

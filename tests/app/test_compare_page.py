@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from fasp_core.experiments import compare, outcome
+from fasp_core.experiments import compare, outcome, versus
 from fasp_core.experiments.compare import SEARCH, Candidate, Comparison
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
@@ -288,6 +288,13 @@ def test_sets_that_a_search_found_are_offered(
     assert len(larger.candidates) == len(result.candidates) + 1
     assert larger.candidates[-1].heads == heads
     assert "not compared yet" not in " ".join(s.value for s in at.subheader)
+    found = versus.versus(larger, "neutral", 0.1, larger.candidates[-1].alpha)
+    assert found is not None
+    assert found.sentence() in said(at)
+    (frame,) = (f.value for f in at.dataframe if "less than FASP" in f.value)
+    assert list(frame.heads) == [len(found.fasp.heads), 9]
+    assert frame["gap, test"].iloc[1] == f"{1000 * found.runs[0].gap:.2f}"
+    assert span((found.mean.low, found.mean.high)) in frame["less than FASP"].iloc[1]
 
 
 class _Found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import time
 import urllib.request
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -53,7 +54,7 @@ def app(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Generator[
     process = subprocess.Popen(
         [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)],
         cwd=ROOT,
-        env={**os.environ, "FASP_CACHE": str(cache)},
+        env={**os.environ, "FASP_CACHE": str(cache), "PYTHONFAULTHANDLER": "1"},
         stdout=log,
         stderr=subprocess.STDOUT,
     )
@@ -71,10 +72,24 @@ def app(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Generator[
         shown = '[data-testid="stSidebarNavLink"]:has-text("Explore heads")'
         Reader(browser, f"{url}/released", shown=shown).page.context.close()
         yield url
+        try:
+            urllib.request.urlopen(f"{url}/_stcore/health", timeout=60)
+        except OSError as error:
+            process.send_signal(signal.SIGABRT)  # writes what every thread was doing to the log
+            process.wait(20)
+            raise AssertionError((cache / "app.log").read_text()[-20_000:]) from error
     finally:
         process.terminate()
         process.wait(20)
         log.close()
+
+
+@pytest.fixture(autouse=True)
+def _tabs_closed() -> Generator[None]:
+    """A tab that a test leaves open would go on asking the app for news while the next test waits."""
+    yield
+    while Reader.opened:
+        Reader.opened.pop().close()
 
 
 class Reader:
@@ -82,6 +97,8 @@ class Reader:
 
     It is there once `shown` is on the page: at first a chart, on a page that opens without one something else.
     """
+
+    opened: ClassVar[list[Any]] = []  # contexts
 
     def __init__(
         self,
@@ -93,8 +110,9 @@ class Reader:
         shown: str = ".js-plotly-plot .main-svg",
     ) -> None:
         self.page = browser.new_context(  # type: ignore[attr-defined]
-            viewport={"width": width, "height": height}, color_scheme=scheme
+            viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
         ).new_page()
+        self.opened.append(self.page.context)
         self.errors: list[str] = []
         self.page.on("console", self._heard)
         self.page.on("pageerror", lambda e: self.errors.append(str(e)))
