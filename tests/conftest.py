@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 
-# transformers and huggingface_hub read these when they are imported
+# transformers, huggingface_hub and torch read these when they are imported
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+# Threads of one operation wait for one another, and for long where a browser or another program has the processors.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
 import sys
