@@ -15,18 +15,38 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.exceptions import TyperException
 
+from fasp_core.cli_options import (
+    Axis,
+    Cache,
+    Device,
+    Dtype,
+    Json,
+    Label,
+    Length,
+    Measure,
+    Model,
+    Prompts,
+    Samples,
+    Scored,
+    Scorer,
+    Seed,
+    Split,
+    Steps,
+    Text,
+    Tokens,
+    Window,
+    bias_of,
+    load_model,
+    spec_of,
+    text_of,
+)
 from fasp_core.cli_show import log, one_line, show, to_json, working
 from fasp_core.errors import InputError
-
-if TYPE_CHECKING:
-    from fasp_core.measures import BiasConfig
-    from fasp_core.models import LanguageModel, ModelSpec
-    from fasp_core.text import TextConfig
 
 PROGRAM = "python -m fasp_core"
 NAMING = (
@@ -35,7 +55,6 @@ NAMING = (
     "a folder with config.json, tokenizer files and .safetensors weights",
     "a .gguf file of a supported architecture",
 )
-SplitName = Literal["valid", "test", "all"]
 
 
 def _version(asked: bool) -> None:
@@ -46,30 +65,7 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-Axis = Annotated[str, typer.Option(help="A HolisticBias axis, such as gender_and_sex, or a CSV file (text,group).")]
-Cache = Annotated[Path | None, typer.Option(help="Folder of stored results; else FASP_CACHE, else cache/.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Dtype = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Precision of the weights.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Label = Annotated[str | None, typer.Option(help="Which label of the scorer is read; else toxicity or toxic.")]
-Length = Annotated[int, typer.Option(help="Longest continuation, in tokens (sampled measure).")]
-Measure = Annotated[
-    Literal["expected", "sampled"], typer.Option(help="Toxicity of the next word, or of continuations.")
-]
-Model = Annotated[str, typer.Option(help="built-in, a hub id, a local folder or a .gguf file.")]
-Prompts = Annotated[int, typer.Option("--prompts", help="At least this many, the same number from every group.")]
-Samples = Annotated[int, typer.Option(help="Continuations a prompt (sampled measure).")]
-Scored = Annotated[
-    Literal["continuation", "prompt+continuation"], typer.Option(help="What the scorer reads (sampled measure).")
-]
-Scorer = Annotated[str, typer.Option(help="offline, or the hub id or folder of a toxicity classifier.")]
-Seed = Annotated[int, typer.Option(help="Of the choice of prompts and of sampling.")]
-Steps = Annotated[int, typer.Option(help="Positions that are looked at (expected measure); 1 is the next word.")]
-Split = Annotated[SplitName, typer.Option(help="valid: to choose on; test: only to measure.")]
-Text = Annotated[str, typer.Option(help="For perplexity: bold, wikitext-2 (from the hub) or a text file.")]
-Tokens = Annotated[int, typer.Option(help="Tokens of that text.")]
 Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]
-Window = Annotated[int, typer.Option(help="Longest context in that text, in tokens.")]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -211,20 +207,20 @@ def score(
         if until_reliability is not None:
             scoring.check_search(until_reliability, max_minutes)
 
-        spec = _spec(model, dtype, device)
-        reading = _bias(axis, split, n_prompts, seed, measure, scorer, label, scored, samples, length, steps)
-        where, store = _text(text, tokens, window), Store(cache)
+        spec = spec_of(model, dtype, device)
+        reading = bias_of(axis, split, n_prompts, seed, measure, scorer, label, scored, samples, length, steps)
+        where, store = text_of(text, tokens, window), Store(cache)
         known = m.weights_id(spec)
         search = None
         if until_reliability is not None:
-            lm = _load(spec, cache)
+            lm = load_model(spec, cache)
             impacts, search = scoring.score_until(
                 lm, where, reading, store, until_reliability, max_minutes, progress, estimator
             )
             reading = replace(reading, n_prompts=search.rounds[-1].prompts)
         else:
             found = entries.load(where, reading, known, dtype, model, store, estimator) if known else None
-            impacts = found or scoring.score(_load(spec, cache), where, reading, store, progress, estimator)
+            impacts = found or scoring.score(load_model(spec, cache), where, reading, store, progress, estimator)
         about = files.describe_scores(impacts, reading, where, search)
         document = {**about, "files": files.write_scores(impacts, about, out)}
 
@@ -328,12 +324,12 @@ def evaluate(
         from fasp_core import models as m
         from fasp_core.store import Store
 
-        spec = _spec(model, dtype, device)
-        reading = _bias(axis, split, n_prompts, seed, measure, scorer, label, scored, samples, length, steps)
-        config = evaluation.EvalConfig(reading, _text(text, tokens, window))
+        spec = spec_of(model, dtype, device)
+        reading = bias_of(axis, split, n_prompts, seed, measure, scorer, label, scored, samples, length, steps)
+        config = evaluation.EvalConfig(reading, text_of(text, tokens, window))
         if model == m.BUILT_IN:
             subject.gates(*m.BUILT_IN_SHAPE)  # refuses heads that are not there, before the model is loaded
-        lm = _load(spec, cache)
+        lm = load_model(spec, cache)
         if shape is not None and shape != (lm.n_layers, lm.n_heads):
             raise InputError(
                 f"The prune set was chosen for {shape[0]} layers of {shape[1]} heads, and {model} has {lm.n_layers} "
@@ -370,56 +366,35 @@ def compare(
     from fasp_core import cli_compare as c
 
     with working() as progress:
-        spec = _spec(model, dtype, device)
-        document = c.document(spec, axis, reading, max_ppl, outcome, run, cache, _load, progress)
+        spec = spec_of(model, dtype, device)
+        document = c.document(spec, axis, reading, max_ppl, outcome, run, cache, load_model, progress)
     show(document, as_json, lambda: c.outcome_text(document) if outcome else c.comparison_text(document))
 
 
-def _spec(model: str, dtype: str, device: str) -> ModelSpec:
-    from fasp_core.models import ModelSpec, pick_device
+@app.command()
+def search(
+    axis: Axis,
+    model: Model = "built-in",
+    reading: Annotated[Literal["neutral", "counted"], typer.Option(help="Which gap is to be low.")] = "neutral",
+    heads: Annotated[int, typer.Option(help="Size of the set, at most.")] = 13,
+    max_ppl: Annotated[float, typer.Option(help="Rise of validation perplexity, at most: .1 is 10%.")] = 0.1,
+    measurements: Annotated[int, typer.Option(help="Sets to measure in each search, besides FASP's.")] = 40,
+    seeds: Annotated[int, typer.Option(help="How many searches, each with random changes of its own.")] = 5,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
+    """Search for the set of least validation gap within limits on its size and on perplexity.
 
-    pick_device(device)
-    return ModelSpec(model, dtype, device)
+    Every measured set is kept: a stopped search goes on where it was. What was found joins the comparison of methods.
+    """
+    from fasp_core import cli_search as c
 
-
-def _bias(
-    axis: str,
-    split: str,
-    n_prompts: int,
-    seed: int,
-    measure: str,
-    scorer: str,
-    label: str | None,
-    scored: Literal["continuation", "prompt+continuation"],
-    samples: int,
-    length: int,
-    steps: int,
-) -> BiasConfig:
-    """The config, its prompts and its scorer looked up before a model is loaded."""
-    from fasp_core.generation import GenerationConfig
-    from fasp_core.measures import BiasConfig, scorer_for
-
-    generation = GenerationConfig(samples, length, seed=seed)
-    config = BiasConfig(axis, split, n_prompts, seed, measure, scorer, label, scored, generation, steps)
-    config.prompts()
-    scorer_for(scorer, label)
-    return config
-
-
-def _text(source: str, tokens: int, window: int) -> TextConfig:
-    from fasp_core.text import TextConfig, load_text
-
-    config = TextConfig(source, tokens, window, stride=window)
-    load_text(source)
-    return config
-
-
-def _load(spec: ModelSpec, cache: Path | None) -> LanguageModel:
-    from fasp_core import models as m
-
-    if spec.source == m.BUILT_IN and not m.built_in_converted(cache):
-        log("The built-in model is converted at first use: about half a minute.")
-    return m.load(spec, cache)
+    with working() as progress:
+        configs = c.configs(reading, heads, max_ppl, measurements, seeds)
+        document = c.document(spec_of(model, dtype, device), axis, configs, cache, load_model, progress)
+    show(document, as_json, lambda: c.text(document))
 
 
 def main(args: Sequence[str] | None = None) -> int:

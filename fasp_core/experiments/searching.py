@@ -1,32 +1,26 @@
 """The joint search of `fasp_core.search` on a real model: what it measures, where it begins, how it is kept.
 
-`python -m fasp_core.experiments.searching --axis race_ethnicity --heads 13 --seeds 5` searches on the validation
-prompts and text that the scores were made on. Each measured set is stored as it is made: a stopped search goes on.
+`python -m fasp_core search --axis race_ethnicity --heads 13 --seeds 5` searches on the validation prompts and text that
+the scores were made on. Each measured set is stored as it is made: a stopped search goes on.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fasp_core.cli_show import to_json, working
 from fasp_core.errors import InputError
 from fasp_core.evaluation import perplexity_of, toxicity_of
-from fasp_core.experiments.common import exit_status, rows_as_markdown
 from fasp_core.experiments.compare import KIND, SEARCH, Candidate
-from fasp_core.impacts import entries
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.live import Desk
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig, Report
-from fasp_core.models import LanguageModel, ModelSpec, load
+from fasp_core.models import LanguageModel
 from fasp_core.provenance import provenance
 from fasp_core.search import Found, Heads, Problem, SearchConfig, Tried, search
 from fasp_core.selection import select
@@ -57,8 +51,10 @@ def run(
     Raises
     ------
     InputError
-        The scores are of other prompts than the axis has now.
+        The scores are of other prompts than the axis has now, or the set may hold every head.
     """
+    if config.max_heads >= lm.size:
+        raise InputError(f"A set of {config.max_heads} heads leaves none of {lm.name}'s {lm.size}: choose fewer.")
     counts = np.bincount(impacts.bias.codes)  # where a small group is used up, the others say how many were asked for
     prompts = BiasConfig(axis, n_prompts=int(counts.max()) * len(counts))
     key = _key(lm.weights_id, lm.spec.dtype, prompts, config, tokens)
@@ -145,58 +141,3 @@ def _quiet(progress: Report | None) -> Report | None:
     """Of one measurement only whether to stop is of interest; how far it is would hide how far the search is."""
     check = getattr(progress, "check", None)
     return None if check is None else lambda _done, _total, _text: check()
-
-
-# --- the command ---
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """The command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m fasp_core.experiments.searching", description=__doc__)
-    parser.add_argument("--axis", default="race_ethnicity")
-    parser.add_argument("--reading", default="neutral", choices=("neutral", "counted"))
-    parser.add_argument("--heads", type=int, default=13, help="size of the set, at most")
-    parser.add_argument("--max-ppl", type=float, default=0.1, help="rise of perplexity, at most: 0.1 is 10%%")
-    parser.add_argument("--measurements", type=int, default=40, help="sets to measure, besides FASP's")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    given = parser.parse_args(args)
-
-    def command() -> None:
-        with working() as progress:
-            lm, store, asked = load(ModelSpec()), Store(), BiasConfig(given.axis)
-            impacts = entries.best(SCORE_TEXT, asked, lm.weights_id, lm.spec.dtype, lm.name, store)
-            if impacts is None:
-                raise InputError(f"There are no scores: run 'python -m fasp_core score --axis {given.axis}' first.")
-            found = [
-                run(
-                    lm,
-                    impacts,
-                    given.axis,
-                    SearchConfig(given.reading, given.heads, given.max_ppl, given.measurements, seed),
-                    store,
-                    progress,
-                )
-                for seed in range(given.seeds)
-            ]
-        if given.json:
-            print(to_json({"searches": [asdict(f) for f in found]}))
-            return
-        rows = [
-            (
-                f.config.seed,
-                PruneSet.from_flat(f.heads, lm.n_heads).format(),
-                f"{1e3 * f.gap:.2f}",
-                f"{f.gap / f.base_gap - 1:+.0%}",
-                f"{np.expm1(f.nats):+.1%}",
-                len(f.tried),
-            )
-            for f in found
-        ]
-        print(rows_as_markdown(["seed", "heads", "validation gap, ×10⁻³", "change", "perplexity", "measured"], rows))
-
-    return exit_status(command)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fasp_core.__main__ import main
+from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, evaluate
 from fasp_core.experiments import searching
+from fasp_core.impacts import entries
 from fasp_core.impacts.score import score
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
@@ -99,10 +106,65 @@ def test_a_stopped_search_goes_on(world: Any, axis: str, tmp_path: Path, monkeyp
     assert checks[0] > 0  # a measurement asks whether to stop
 
 
-def test_without_scores_the_command_names_the_mend(
-    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("FASP_CACHE", str(tmp_path))
-    monkeypatch.setattr(searching, "load", lambda _spec: world[0])
-    assert searching.main(["--axis", "age"]) == 2
-    assert "python -m fasp_core score --axis age" in capsys.readouterr().err
+def test_a_set_of_every_head_is_refused(world: Any, axis: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="leaves none of"):
+        searching.run(world[0], world[1], axis, replace(CONFIG, max_heads=world[0].size), Store(tmp_path))
+
+
+# the command
+
+
+@pytest.fixture
+def command(
+    world: Any, axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    monkeypatch.setattr("fasp_core.__main__.load_model", lambda *_: world[0])
+    monkeypatch.setattr(entries, "best", lambda *_: world[1])
+
+    def call(*args: str) -> tuple[int, str, str]:
+        return main(["search", "--axis", axis, "--cache", str(tmp_path), *args]), *capsys.readouterr()
+
+    return call
+
+
+def test_the_command_says_what_every_seed_found(command: Any, world: Any, axis: str, tmp_path: Path) -> None:
+    lm, _, _ = world
+    asked = ("--heads", "2", "--max-ppl", "5", "--measurements", "2", "--seeds", "2")
+    status, out, _ = command(*asked, "--json")
+    assert status == 0
+    document = json.loads(out)
+    kept = {f.config.seed: f for f in searching.stored(lm.weights_id, "float32", axis, Store(tmp_path), "neutral")}
+    assert [f["seed"] for f in document["searches"]] == sorted(kept) == [0, 1]
+    for f in document["searches"]:
+        found = kept[f["seed"]]
+        assert PruneSet.parse(f["heads"]) == PruneSet.from_flat(found.heads, lm.n_heads)
+        assert (f["gap"], f["measured"], f["removed"]) == (found.gap, len(found.tried), len(found.heads))
+        assert f["change"] == pytest.approx(found.gap / document["gap_base"] - 1)
+        assert f["ppl_change"] == pytest.approx(math.expm1(found.nats))
+    status, out, _ = command(*asked)
+    assert status == 0
+    assert all(f["heads"] in out for f in document["searches"])
+    assert "validation prompts" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--seeds", "0"), "--seeds 1"),
+        (("--max-ppl", "0"), "no limit"),
+        (("--heads", "0"), "at least 1 head"),
+        (("--heads", "999"), "choose fewer"),
+    ],
+)
+def test_the_command_refuses(command: Any, args: tuple[str, ...], words: str) -> None:
+    status, out, error = command(*args)
+    assert (status, out) == (2, "")
+    assert len(error.strip().splitlines()) == 1
+    assert words in error
+
+
+def test_without_scores_the_command_names_the_mend(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entries, "best", lambda *_: None)
+    status, _, error = command()
+    assert status == 2
+    assert "python -m fasp_core score --model built-in --axis" in error
