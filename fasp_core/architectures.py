@@ -4,6 +4,7 @@ Every supported model is a stack of blocks. In each block the attention heads ar
 one output projection; ablating a head zeroes its slice of that projection's *input*. So three facts are enough
 to mask heads: where the blocks are, what the projection is called, how many heads there are. A fourth (what
 follows the blocks) lets a pass be resumed from any block, a fifth (where q, k and v lie) gives weight magnitudes.
+Hidden units of the MLP ("neurons") are masked likewise, at the input of its own output projection.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class Architecture:
     out_proj: str  # from a block to the attention output projection
     tail: tuple[str, ...]  # what follows the blocks, in order; missing or None parts are skipped
     qkv: tuple[str, ...]  # from a block to q, k, v: three projections or one fused
+    mlp_out: str  # from a block to the MLP's output projection
     fused: str = ""  # layout of a fused projection: "q|k|v", or "per head" for q, k, v of head 0, then head 1, ...
+    gated_mlp: bool = False  # the MLP's hidden units are products of two projections
     trees: bool = True  # attention takes a mask of one's own, and positions say where a token stands
 
     def block_list(self, model: nn.Module) -> list[nn.Module]:
@@ -90,12 +93,20 @@ def _llama_like(title: str) -> Architecture:
         "self_attn.o_proj",
         ("model.norm",),
         ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "mlp.down_proj",
+        gated_mlp=True,
     )
 
 
 ARCHITECTURES: dict[str, Architecture] = {
     "gpt2": Architecture(
-        "GPT-2, DistilGPT-2", "transformer.h", "attn.c_proj", ("transformer.ln_f",), ("attn.c_attn",), "q|k|v"
+        "GPT-2, DistilGPT-2",
+        "transformer.h",
+        "attn.c_proj",
+        ("transformer.ln_f",),
+        ("attn.c_attn",),
+        "mlp.c_proj",
+        "q|k|v",
     ),
     "gpt_neo": Architecture(
         "GPT-Neo",
@@ -103,6 +114,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "attn.attention.out_proj",
         ("transformer.ln_f",),
         ("attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj"),
+        "mlp.c_proj",
         trees=False,  # local attention goes by the place in the row
     ),
     "gptj": Architecture(
@@ -111,6 +123,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "attn.out_proj",
         ("transformer.ln_f",),
         ("attn.q_proj", "attn.k_proj", "attn.v_proj"),
+        "mlp.fc_out",
     ),
     "llama": _llama_like("Llama 2 and 3, SmolLM2"),
     "mistral": _llama_like("Mistral"),
@@ -123,6 +136,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "self_attn.out_proj",
         ("model.decoder.final_layer_norm", "model.decoder.project_out"),
         ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "fc2",
     ),
     "gpt_neox": Architecture(
         "GPT-NeoX, Pythia",
@@ -130,6 +144,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "attention.dense",
         ("gpt_neox.final_layer_norm",),
         ("attention.query_key_value",),
+        "mlp.dense_4h_to_h",
         "per head",
     ),
     "phi3": Architecture(
@@ -138,7 +153,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         "self_attn.o_proj",
         ("model.norm",),
         ("self_attn.qkv_proj",),
+        "mlp.down_proj",
         "q|k|v",
+        gated_mlp=True,
     ),
 }
 
@@ -164,9 +181,19 @@ def out_projection(block: nn.Module, architecture: Architecture) -> nn.Module:
     return module
 
 
-def out_proj_columns(block: nn.Module, architecture: Architecture) -> Tensor:
-    """The output projection's weight as [D, H * head_dim]: column slices belong to heads. A view, not a copy."""
-    module = out_projection(block, architecture)
+def mlp_out_projection(block: nn.Module, architecture: Architecture) -> nn.Module:
+    """The module whose input are the MLP's hidden units."""
+    module: nn.Module = _get(block, architecture.mlp_out)
+    return module
+
+
+def columns(module: nn.Module) -> Tensor:
+    """A projection's weight as [out, in]: columns belong to its inputs. A view, not a copy."""
     weight = module.weight
     assert isinstance(weight, torch.Tensor)
-    return weight if isinstance(module, nn.Linear) else weight.T
+    return weight if isinstance(module, nn.Linear) else weight.T  # GPT-2's Conv1D keeps [in, out]
+
+
+def out_proj_columns(block: nn.Module, architecture: Architecture) -> Tensor:
+    """The output projection's weight as [D, H * head_dim]: column slices belong to heads. A view, not a copy."""
+    return columns(out_projection(block, architecture))

@@ -94,6 +94,8 @@ class Evaluation:
             "heads": [list(h) for h in self.prune_set],
             "prune_set": self.prune_set.format(),
             "heads_removed": self.heads_removed,
+            "neurons": [list(n) for n in sorted(self.prune_set.neurons)],
+            "neurons_removed": len(self.prune_set.neurons),
             "parameters_removed": self.parameters_removed,
             "parameters": self.parameters,
             "perplexity": {
@@ -165,13 +167,14 @@ def evaluate(
     Raises
     ------
     InputError
-        A head is not in the model, or the config does not fit it.
+        A head or neuron is not in the model, or the config does not fit it.
     """
     prune_set.gates(lm.n_layers, lm.n_heads)  # says so before anything is run
+    prune_set.neuron_gates(lm.n_layers, lm.n_neurons)
     steps = [(s, what) for s in (PruneSet(), prune_set) for what in ("perplexity", "toxicity")]
     results: list[Any] = []
     for i, (subject, what) in enumerate(steps):
-        label = f"{what} of the {'pruned' if subject.heads else 'unpruned'} model"
+        label = f"{what} of the {'pruned' if len(subject) else 'unpruned'} model"
         if progress is not None:
             progress(i, len(steps), label)
 
@@ -204,8 +207,8 @@ def evaluate(
         readings,
         base_tox,
         tox,
-        len(prune_set),
-        len(prune_set) * lm.head_parameters(),
+        len(prune_set.heads),
+        len(prune_set.heads) * lm.head_parameters() + len(prune_set.neurons) * lm.neuron_parameters(),
         lm.n_parameters,
         {**made, "seconds": made["seconds"] + tox.provenance["seconds"]},
     )

@@ -1,7 +1,7 @@
 """Measurements that follow a toggle: only the blocks from the lowest changed layer on are run again.
 
-A prune set decides the input of block l by its heads below l alone. So a `Desk` keeps, for the inputs that it was
-asked about, the input of every block with the heads that were off below it, and a new set resumes from the highest
+A prune set decides the input of block l by its parts below l alone. So a `Desk` keeps, for the inputs that it was
+asked about, the input of every block with the parts that were off below it, and a new set resumes from the highest
 block whose note says what the new set says. This is exact (the same modules see the same numbers), and nothing has
 to be taken back when a measurement stops half-way: each note still tells the truth.
 """
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fasp_core.expected import Worth, read_expected, scatter
-from fasp_core.masks import Head, PruneSet, masked
+from fasp_core.masks import PruneSet, masked
 from fasp_core.models import LanguageModel
 from fasp_core.packing import Pack
 from fasp_core.perplexity import Nll, block_sums, token_nll
@@ -33,16 +33,16 @@ BUDGET = 512 * 2**20  # bytes
 
 @dataclass(eq=False)
 class _Kept:
-    """Of one batch: its way through the blocks, and by layer the heads off below it and the input of its block."""
+    """Of one batch: its way through the blocks, and by layer the parts off below it and the input of its block."""
 
     course: Course | None = None
-    states: dict[int, tuple[frozenset[Head], Tensor]] = field(default_factory=dict)
+    states: dict[int, tuple[PruneSet, Tensor]] = field(default_factory=dict)
 
     def start(self, prune_set: PruneSet) -> int:
         """The highest layer whose input is there for this set; 0 if a whole pass is needed."""
         if self.course is None:  # its pass was stopped, or nothing is kept
             return 0
-        return max(layer for layer, (below, _) in self.states.items() if below == _below(prune_set, layer))
+        return max(layer for layer, (below, _) in self.states.items() if below == prune_set.below(layer))
 
 
 @dataclass(eq=False)
@@ -97,7 +97,7 @@ class Desk:
                     nonlocal done, hidden
                     hidden = state
                     if group.stride and layer < self.lm.n_layers and layer % group.stride == 0:
-                        kept.states[layer] = _below(prune_set, layer), state
+                        kept.states[layer] = prune_set.below(layer), state
                     if progress is not None:
                         progress(done, total, f"part {i + 1} of {len(inputs)}, from layer {start} on")
                     done += 1
@@ -153,10 +153,6 @@ class Desk:
             if size <= self.budget / 2:
                 return _Group(stride, size, [_Kept() for _ in inputs])
         return _Group(0, 0, [_Kept() for _ in inputs])
-
-
-def _below(prune_set: PruneSet, layer: int) -> frozenset[Head]:
-    return frozenset(head for head in prune_set.heads if head[0] < layer)
 
 
 def _ids(batch: Tensor | Pack) -> Tensor:

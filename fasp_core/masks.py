@@ -1,13 +1,14 @@
 """Which parts of a model are off. `PruneSet` is the only way to say it; `gated` is the only way to do it.
 
 Ablating a head multiplies its slice of the attention output projection's *input* by zero (the projection's bias
-stays). A gate of 1 leaves a number bit for bit as it was, so an untouched head is exactly untouched.
+stays); ablating a neuron, a hidden unit of an MLP, does so with its place in the input of the MLP's output projection.
+A gate of 1 leaves a number bit for bit as it was, so an untouched part is exactly untouched.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,28 +23,30 @@ if TYPE_CHECKING:  # seconds to import, and naming heads needs no model
     from fasp_core.models import LanguageModel
 
 Head = tuple[int, int]  # (layer, head), both from 0
-_PART = re.compile(r"L(\d{1,4})H(\d{1,4})(?:-(\d{1,4}))?", re.IGNORECASE)
+Neuron = tuple[int, int]  # (layer, hidden unit of its MLP), both from 0
+_PART = re.compile(r"L(\d{1,4})(?:H(\d{1,4})(?:-(\d{1,4}))?|N(\d{1,6})(?:-(\d{1,6}))?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class PruneSet:
-    """A set of attention heads to remove. Hashable, ordered when listed, independent of any model."""
+    """Attention heads and neurons (hidden units of MLPs) to remove. Hashable, ordered when listed, of no one model."""
 
     heads: frozenset[Head] = frozenset()
+    neurons: frozenset[Neuron] = frozenset()
 
     @classmethod
-    def of(cls, heads: Iterable[Iterable[int]]) -> PruneSet:
-        """From any (layer, head) pairs."""
-        return cls(frozenset((int(layer), int(head)) for layer, head in heads))
+    def of(cls, heads: Iterable[Iterable[int]] = (), neurons: Iterable[Iterable[int]] = ()) -> PruneSet:
+        """From any (layer, head) and (layer, unit) pairs."""
+        return cls(*(frozenset((int(layer), int(i)) for layer, i in parts) for parts in (heads, neurons)))
 
     @classmethod
     def from_flat(cls, ids: Iterable[int], n_heads: int) -> PruneSet:
-        """From flat ids `layer * n_heads + head`."""
+        """From flat ids of heads, `layer * n_heads + head`."""
         return cls.of(divmod(int(i), n_heads) for i in ids)
 
     @classmethod
     def parse(cls, text: str) -> PruneSet:
-        """Read `L0H3,L2H1-4` (a range of heads of one layer, both ends included). Blank text is the empty set.
+        """Read `L0H3,L2H1-4,L5N17`: heads, neurons, ranges of a layer (both ends included). Blank: the empty set.
 
         Raises
         ------
@@ -51,36 +54,30 @@ class PruneSet:
             A part is not of this form, or a range runs backwards.
         """
         heads: set[Head] = set()
+        neurons: set[Neuron] = set()
         for part in re.split(r"[,;\s]+", text.strip()):
             if not part:
                 continue
             match = _PART.fullmatch(part)
             if match is None:
-                raise InputError(f"'{part[:40]}' is not a head: write heads as L0H3, and ranges of a layer as L2H1-4.")
-            layer, first = int(match[1]), int(match[2])
-            last = int(match[3]) if match[3] else first
+                raise InputError(
+                    f"'{part[:40]}' is not a head: write heads as L0H3, ranges of a layer as L2H1-4, and neurons as "
+                    "L5N17."
+                )
+            layer, found = int(match[1]), heads if match[2] else neurons
+            first = int(match[2] or match[4])
+            last = int(match[3] or match[5] or first)
             if last < first:
-                raise InputError(f"The range '{part}' runs backwards: write the lower head first.")
-            heads.update((layer, head) for head in range(first, last + 1))
-        return cls(frozenset(heads))
+                raise InputError(f"The range '{part}' runs backwards: write the lower number first.")
+            found.update((layer, i) for i in range(first, last + 1))
+        return cls(frozenset(heads), frozenset(neurons))
 
     def format(self) -> str:
-        """The shortest text that `parse` reads back: runs of three or more heads become ranges."""
-        parts: list[str] = []
-        run: list[Head] = []
-        for head in [*sorted(self.heads), (-1, -1)]:
-            if run and head == (run[-1][0], run[-1][1] + 1):
-                run.append(head)
-                continue
-            if len(run) > 2:
-                parts.append(f"L{run[0][0]}H{run[0][1]}-{run[-1][1]}")
-            else:
-                parts += [f"L{layer}H{h}" for layer, h in run]
-            run = [head]
-        return ",".join(parts)
+        """The shortest text that `parse` reads back, heads first: runs of three or more become ranges."""
+        return ",".join([*_written(self.heads, "H"), *_written(self.neurons, "N")])
 
     def flat(self, n_heads: int) -> list[int]:
-        """Sorted flat ids `layer * n_heads + head`."""
+        """Sorted flat ids of the heads, `layer * n_heads + head`."""
         return sorted(layer * n_heads + head for layer, head in self.heads)
 
     def gates(self, n_layers: int, n_heads: int) -> np.ndarray:
@@ -101,28 +98,70 @@ class PruneSet:
             gates[layer, head] = 0.0
         return gates
 
+    def neuron_gates(self, n_layers: int, n_neurons: int) -> dict[int, np.ndarray]:
+        """By layer in which neurons are removed: [F] float32, 0 for those and 1 for the others.
+
+        Raises
+        ------
+        InputError
+            A neuron lies outside the model; the message names it and the model's shape.
+        """
+        gates: dict[int, np.ndarray] = {}
+        for layer, unit in sorted(self.neurons):
+            if layer >= n_layers or unit >= n_neurons:
+                raise InputError(
+                    f"L{layer}N{unit} does not exist: this model has layers 0 to {n_layers - 1} "
+                    f"with neurons 0 to {n_neurons - 1}."
+                )
+            gates.setdefault(layer, np.ones(n_neurons, dtype=np.float32))[unit] = 0.0
+        return gates
+
+    def below(self, layer: int) -> PruneSet:
+        """The part that decides the input of block `layer`."""
+        return PruneSet(*(frozenset(x for x in parts if x[0] < layer) for parts in (self.heads, self.neurons)))
+
     def toggled(self, head: Head) -> PruneSet:
         """The set with one head's membership turned over."""
-        return PruneSet(self.heads ^ {head})
+        return PruneSet(self.heads ^ {head}, self.neurons)
 
     def first_layer(self) -> int | None:
-        """The lowest layer in which a head is removed; None for the empty set."""
-        return min((layer for layer, _ in self.heads), default=None)
+        """The lowest layer in which something is removed; None for the empty set."""
+        return min((layer for layer, _ in self.heads | self.neurons), default=None)
 
     def __len__(self) -> int:
-        return len(self.heads)
+        return len(self.heads) + len(self.neurons)
 
     def __iter__(self) -> Iterator[Head]:
+        """The heads in order."""
         return iter(sorted(self.heads))
 
 
+def _written(parts: Iterable[tuple[int, int]], kind: str) -> list[str]:
+    out: list[str] = []
+    run: list[tuple[int, int]] = []
+    for part in [*sorted(parts), (-1, -1)]:
+        if run and part == (run[-1][0], run[-1][1] + 1):
+            run.append(part)
+            continue
+        if len(run) > 2:
+            out.append(f"L{run[0][0]}{kind}{run[0][1]}-{run[-1][1]}")
+        else:
+            out += [f"L{layer}{kind}{i}" for layer, i in run]
+        run = [part]
+    return out
+
+
 @contextmanager
-def gated(lm: LanguageModel, gates: Tensor | np.ndarray) -> Iterator[None]:
-    """Multiply every head's slice of the projection input by a gate, for the time of the `with` block.
+def gated(
+    lm: LanguageModel, gates: Tensor | np.ndarray, neurons: Mapping[int, Tensor | np.ndarray] | None = None
+) -> Iterator[None]:
+    """Multiply inputs of output projections by gates, for the time of the `with` block.
 
     Parameters
     ----------
-    gates : [L, H], the same for every row of a batch, or [rows, L, H], one gate for each row. May require grad.
+    gates : [L, H], the same for every row of a batch, or [rows, L, H], one gate for each row. May require grad. A
+        head's slice of the attention output projection's input is multiplied by its gate.
+    neurons : by layer, [F] or [rows, F], for the input of the MLP's output projection. May require grad.
 
     The model is locked meanwhile, and always left as it was.
     """
@@ -132,6 +171,10 @@ def gated(lm: LanguageModel, gates: Tensor | np.ndarray) -> Iterator[None]:
     if gates.shape[-2:] != (lm.n_layers, lm.n_heads) or gates.ndim not in (2, 3):
         raise ValueError(f"gates have shape {tuple(gates.shape)}, expected [..., {lm.n_layers}, {lm.n_heads}]")
     per_layer = gates if gates.ndim == 3 else gates[None]  # [rows or 1, L, H]
+    units = {layer: torch.as_tensor(gate, device=lm.device) for layer, gate in (neurons or {}).items()}
+    for gate in units.values():
+        if gate.shape[-1:] != (lm.n_neurons,) or gate.ndim not in (1, 2):
+            raise ValueError(f"gates of neurons have shape {tuple(gate.shape)}, expected [..., {lm.n_neurons}]")
     with lm.lock:
         handles = []
         try:
@@ -139,6 +182,9 @@ def gated(lm: LanguageModel, gates: Tensor | np.ndarray) -> Iterator[None]:
                 gate = per_layer[:, layer]
                 if gate.requires_grad or bool((gate != 1).any()):
                     handles.append(lm.out_proj(layer).register_forward_pre_hook(_gate_input(gate)))
+            for layer, gate in units.items():
+                per_row = gate if gate.ndim == 2 else gate[None]  # [rows or 1, F]
+                handles.append(lm.mlp_out(layer).register_forward_pre_hook(_gate_input(per_row)))
             yield
         finally:
             for handle in handles:
@@ -146,15 +192,16 @@ def gated(lm: LanguageModel, gates: Tensor | np.ndarray) -> Iterator[None]:
 
 
 def masked(lm: LanguageModel, prune_set: PruneSet) -> Any:
-    """Context manager under which the heads of `prune_set` are removed."""
-    return gated(lm, prune_set.gates(lm.n_layers, lm.n_heads))
+    """Context manager under which the heads and neurons of `prune_set` are removed."""
+    neurons = prune_set.neuron_gates(lm.n_layers, lm.n_neurons) if prune_set.neurons else None
+    return gated(lm, prune_set.gates(lm.n_layers, lm.n_heads), neurons)
 
 
 def _gate_input(gate: Tensor) -> Any:
     def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        x = args[0]  # [rows, T, H * head_dim]
-        rows, steps, width = x.shape
-        heads = x.view(rows, steps, gate.shape[-1], width // gate.shape[-1])
-        return ((heads * gate.to(x.dtype)[:, None, :, None]).view(rows, steps, width), *args[1:])
+        x = args[0]  # [rows, T, parts * width of a part]; OPT's MLP sees [rows * T, parts]
+        rows = len(x) if x.ndim == 3 else len(gate)
+        parts = x.reshape(rows, -1, gate.shape[-1], x.shape[-1] // gate.shape[-1])
+        return ((parts * gate.to(x.dtype)[:, None, :, None]).view(x.shape), *args[1:])
 
     return hook

@@ -22,7 +22,15 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from fasp_core.architectures import ARCHITECTURES, Architecture, architecture_of, out_proj_columns, out_projection
+from fasp_core.architectures import (
+    ARCHITECTURES,
+    Architecture,
+    architecture_of,
+    columns,
+    mlp_out_projection,
+    out_proj_columns,
+    out_projection,
+)
 from fasp_core.errors import InputError
 from fasp_core.packages import package_folder
 from fasp_core.store import cache_root
@@ -108,6 +116,14 @@ class LanguageModel:
     def out_proj(self, layer: int) -> nn.Module:
         return out_projection(self.blocks[layer], self.architecture)
 
+    def mlp_out(self, layer: int) -> nn.Module:
+        return mlp_out_projection(self.blocks[layer], self.architecture)
+
+    @cached_property
+    def n_neurons(self) -> int:
+        """Hidden units of each layer's MLP."""
+        return int(columns(self.mlp_out(0)).shape[1])
+
     @cached_property
     def n_parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
@@ -116,6 +132,10 @@ class LanguageModel:
         """Parameters that belong to one head alone: its q rows and output columns, and k and v unless shared."""
         own_kv = 2 if self.n_kv_heads == self.n_heads else 0
         return self.head_dim * int(self.model.config.hidden_size) * (2 + own_kv)
+
+    def neuron_parameters(self) -> int:
+        """Weights that belong to one hidden unit of an MLP alone: one or (gated) two rows in, one column out."""
+        return int(self.model.config.hidden_size) * (3 if self.architecture.gated_mlp else 2)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt, with the special tokens that the model's own tokenizer adds."""

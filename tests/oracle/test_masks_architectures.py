@@ -34,6 +34,20 @@ OUT_PROJ = {
     "gpt_neox": "gpt_neox.layers.{}.attention.dense",
     "phi3": "model.layers.{}.self_attn.o_proj",
 }
+MLP_OUT = {
+    "gpt2": "transformer.h.{}.mlp.c_proj",
+    "gpt_neo": "transformer.h.{}.mlp.c_proj",
+    "gptj": "transformer.h.{}.mlp.fc_out",
+    "llama": "model.layers.{}.mlp.down_proj",
+    "mistral": "model.layers.{}.mlp.down_proj",
+    "qwen2": "model.layers.{}.mlp.down_proj",
+    "qwen3": "model.layers.{}.mlp.down_proj",
+    "gemma3_text": "model.layers.{}.mlp.down_proj",
+    "opt": "model.decoder.layers.{}.fc2",
+    "opt_post_norm": "model.decoder.layers.{}.fc2",
+    "gpt_neox": "gpt_neox.layers.{}.mlp.dense_4h_to_h",
+    "phi3": "model.layers.{}.mlp.down_proj",
+}
 SETS = (
     [(0, 1)],
     [(1, 3)],
@@ -93,6 +107,35 @@ def test_masking_equals_zeroing_the_weights(lm: LanguageModel, heads: list[tuple
         found = logits(lm.model, ids)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert (expected - logits(lm.model, ids)).abs().max() > 0.1  # the heads matter
+
+
+@pytest.mark.parametrize("text", ["L0N5", "L1N0-9", "L0H1,L0N3-20,L1H2,L1N7"])
+def test_masking_neurons_equals_zeroing_their_columns(lm: LanguageModel, text: str) -> None:
+    ids, prune_set = token_rows(2, 11), PruneSet.parse(text)
+    model = without(lm, sorted(prune_set.heads))
+    for layer, unit in prune_set.neurons:
+        weight = model.get_submodule(MLP_OUT[kind_of(lm)].format(layer)).weight.data
+        assert lm.n_neurons in weight.shape
+        (weight if kind_of(lm) == "gpt2" else weight.T)[unit] = 0  # Conv1D keeps [in, out]
+    expected = logits(model, ids)
+    with masked(lm, prune_set):
+        found = logits(lm.model, ids)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert (expected - logits(lm.model, ids)).abs().max() > 1e-3  # the neurons matter
+    assert hooks(lm) == 0
+
+
+def test_each_row_has_its_own_gates_of_neurons(lm: LanguageModel) -> None:
+    ids, gates = token_rows(3, 9), torch.rand(3, lm.n_neurons, generator=torch.Generator().manual_seed(6))
+    heads = torch.ones(LAYERS, HEADS)
+    with gated(lm, heads, {1: gates}):
+        together = logits(lm.model, ids)
+    for row in range(3):
+        with gated(lm, heads, {1: gates[row]}):
+            alone = logits(lm.model, ids[row : row + 1])[0]
+        torch.testing.assert_close(together[row], alone, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="gates of neurons"), gated(lm, heads, {1: gates[:, 1:]}):
+        pass
 
 
 def test_a_removed_layer_comes_back_bit_for_bit(lm: LanguageModel) -> None:

@@ -19,10 +19,29 @@ HEADS_OF_A_MODEL = st.sets(st.tuples(st.integers(0, 40), st.integers(0, 12)))
 
 
 @settings(deadline=None)
-@given(HEADS_OF_A_MODEL)
-def test_what_is_formatted_reads_back(heads: set[tuple[int, int]]) -> None:
-    prune_set = PruneSet.of(heads)
+@given(HEADS_OF_A_MODEL, HEADS_OF_A_MODEL)
+def test_what_is_formatted_reads_back(heads: set[tuple[int, int]], neurons: set[tuple[int, int]]) -> None:
+    prune_set = PruneSet.of(heads, neurons)
     assert PruneSet.parse(prune_set.format()) == prune_set
+    assert len(prune_set) == len(heads) + len(neurons)
+    assert prune_set.first_layer() == min((layer for layer, _ in heads | neurons), default=None)
+
+
+def test_neurons_stand_beside_heads() -> None:
+    prune_set = PruneSet.parse("L3N100-102, L0H1,l3n7,L30N123456")
+    assert prune_set.heads == {(0, 1)}
+    assert prune_set.neurons == {(3, 7), (3, 100), (3, 101), (3, 102), (30, 123456)}
+    assert prune_set.format() == "L0H1,L3N7,L3N100-102,L30N123456"
+    assert prune_set.below(3) == PruneSet.of([(0, 1)])
+    assert prune_set.toggled((0, 1)) == PruneSet.of(neurons=prune_set.neurons)
+    gates = PruneSet.parse("L1N0,L1N3").neuron_gates(2, 5)
+    assert {layer: gate.tolist() for layer, gate in gates.items()} == {1: [0, 1, 1, 0, 1]}
+
+
+@pytest.mark.parametrize("neuron", ["L2N0", "L0N5"])
+def test_a_neuron_outside_the_model_is_named(neuron: str) -> None:
+    with pytest.raises(InputError, match=f"{neuron} does not exist: this model has layers 0 to 1 with neurons 0 to 4"):
+        PruneSet.parse(neuron).neuron_gates(2, 5)
 
 
 @settings(deadline=None)
