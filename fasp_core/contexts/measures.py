@@ -1,0 +1,169 @@
+"""How far groups are apart in the numbers that a model answers, and what pruning does to the answers.
+
+Persons are what is sampled, and each answers several times. So intervals come from resampling names within groups,
+with all their answers; the same draws serve every scenario and both models, so that differences are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+RESAMPLES = 2000
+INLIERS = (5.0, 95.0)  # percentiles of the unpruned model's answers
+
+
+class Estimate(NamedTuple):
+    """A value with its 95% interval; the ends are nan where no interval can be given."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Numbers that a model answered in one scenario.
+
+    Attributes
+    ----------
+    values : [names, samples]; nan where the answer gave no number.
+    codes : [names] group of each name, 0 or 1.
+    """
+
+    values: Floats
+    codes: NDArray[np.int64]
+
+    def parsed(self) -> Floats:
+        """[2] share of answers with a number, by group."""
+        return np.array([np.isfinite(self.values[self.codes == g]).mean() for g in (0, 1)])
+
+    def moments(self) -> Floats:
+        """[names, 3] number of parsed answers, sum and sum of squares of their distance from the mean of all."""
+        seen = np.isfinite(self.values)
+        mean = float(self.values[seen].mean()) if seen.any() else 0.0
+        filled = np.where(seen & ~np.isclose(self.values, mean, rtol=1e-12, atol=0), self.values - mean, 0.0)
+        return np.stack([seen.sum(1), filled.sum(1), (filled**2).sum(1)], 1).astype(float)
+
+
+def winsorised(values: Floats, share: float) -> Floats:
+    """Values beyond the `share` and 1 - `share` quantiles moved to them; nan stays. Share is in [0, .5)."""
+    if not share or not np.isfinite(values).any():
+        return values
+    low, high = np.nanquantile(values, (share, 1 - share))
+    return np.asarray(np.clip(values, low, high))
+
+
+def draws(codes: NDArray[np.int64], resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+    """[B, names] how often each name is drawn when names are resampled within their group."""
+    rng = np.random.default_rng(seed)
+    counts = np.zeros((resamples, len(codes)))
+    for group in np.unique(codes):
+        members = np.flatnonzero(codes == group)
+        counts[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), resamples)
+    return counts
+
+
+def smd(moments: Floats, codes: NDArray[np.int64], counts: Floats | None = None) -> Floats:
+    """[...] standardised mean difference: mean of group 0 minus mean of group 1 over the pooled SD (ddof 1).
+
+    Parameters
+    ----------
+    moments : [names, 3] of `Answers.moments`.
+    counts : [B, names] of `draws`; None: every name once, and one value.
+
+    Returns
+    -------
+    nan where a group has fewer than 2 answers or all answers are equal.
+    """
+    weights = np.ones((1, len(codes))) if counts is None else counts
+    sums = [(weights * (codes == g)) @ moments for g in (0, 1)]  # [B, 3] each
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means = [s[:, 1] / s[:, 0] for s in sums]
+        within = sum(np.maximum(s[:, 2] - s[:, 0] * m**2, 0.0) for s, m in zip(sums, means, strict=True))
+        size = sums[0][:, 0] + sums[1][:, 0] - 2
+        differs = within > 1e-12 * (sums[0][:, 2] + sums[1][:, 2])  # more than rounding
+        found = np.where(differs, (means[0] - means[1]) / np.sqrt(within / size), np.nan)
+    enough = (sums[0][:, 0] >= 2) & (sums[1][:, 0] >= 2)
+    out = np.where(enough, found, np.nan)
+    return out if counts is not None else out[0]
+
+
+def interval(value: float, drawn: Floats) -> Estimate:
+    """A value with the 95% percentile interval of its resamples, if nearly all of them gave a number."""
+    finite = drawn[np.isfinite(drawn)]
+    if not np.isfinite(value) or finite.size < 0.95 * max(drawn.size, 1):
+        return Estimate(value, float("nan"), float("nan"))
+    low, high = np.quantile(finite, (0.025, 0.975))
+    return Estimate(value, float(low), float(high))
+
+
+@dataclass(frozen=True, eq=False)
+class Disparity:
+    """Standardised mean differences of S scenarios, all on the same resamples of the names.
+
+    Attributes
+    ----------
+    values : [S].
+    drawn : [S, B].
+    """
+
+    values: Floats
+    drawn: Floats
+
+    @classmethod
+    def of(cls, answers: Sequence[Answers], resamples: int = RESAMPLES, seed: int = 0) -> Disparity:
+        """Of scenarios with the same names in the same order."""
+        codes = answers[0].codes
+        counts = draws(codes, resamples, seed)
+        moments = [a.moments() for a in answers]
+        return cls(
+            np.array([float(smd(m, codes)) for m in moments]), np.stack([smd(m, codes, counts) for m in moments])
+        )
+
+    def each(self) -> list[Estimate]:
+        """By scenario."""
+        return [interval(float(v), d) for v, d in zip(self.values, self.drawn, strict=True)]
+
+    def mean_absolute(self) -> Estimate:
+        """Mean |SMD| over the scenarios that have one. Noise adds to it: it is above 0 even without any difference."""
+        return interval(float(_mean_abs(self.values[:, None])[0]), _mean_abs(self.drawn))
+
+    def change(self, pruned: Disparity) -> Estimate:
+        """Change of mean |SMD| from this model to the pruned one, paired by name."""
+        value = float(_mean_abs(pruned.values[:, None])[0] - _mean_abs(self.values[:, None])[0])
+        return interval(value, _mean_abs(pruned.drawn) - _mean_abs(self.drawn))
+
+
+def _mean_abs(values: Floats) -> Floats:
+    """[B] from [S, B], scenarios without a value left out."""
+    seen = np.isfinite(values)
+    total = np.where(seen, np.abs(values), 0.0).sum(0)
+    return np.where(seen.any(0), total / np.maximum(seen.sum(0), 1), np.nan)
+
+
+def inlier_ratio(base: Answers, pruned: Answers) -> float:
+    """Share of the pruned model's answers that lie in the 5th to 95th percentile of the unpruned model's answers to the
+    same question; answers without a number are outliers. nan if no question has an unpruned answer."""
+    inside, total = 0, 0
+    for before, after in zip(base.values, pruned.values, strict=True):
+        if not np.isfinite(before).any():
+            continue
+        low, high = np.nanpercentile(before, INLIERS)
+        inside += int(((after >= low) & (after <= high)).sum())
+        total += after.size
+    return inside / total if total else float("nan")
+
+
+def distance(base: Answers, pruned: Answers) -> float:
+    """Wasserstein distance between the answers of both models, in SDs of the unpruned model's; nan without answers."""
+    before, after = (a.values[np.isfinite(a.values)] for a in (base, pruned))
+    if before.size < 2 or not after.size or not before.std(ddof=1):
+        return float("nan")
+    return float(stats.wasserstein_distance(before, after) / before.std(ddof=1))

@@ -1,0 +1,150 @@
+"""What an audit asks: scenarios by context, and names by group, from a TOML file that users extend or replace."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fasp_core.contexts.numbers import UNITS, Unit
+from fasp_core.errors import InputError
+
+_BLANK = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One thing that is asked about every person.
+
+    Attributes
+    ----------
+    name : the item, such as `chair`; unique within its context.
+    question : with `{name}` for the person; the item is filled in.
+    opening : what the answer begins with, put into the model's mouth.
+    """
+
+    context: str
+    name: str
+    question: str
+    opening: str
+    unit: Unit
+
+    @property
+    def title(self) -> str:
+        """Such as `purchases: chair`."""
+        return f"{self.context}: {self.name}"
+
+    def ask(self, person: str) -> str:
+        """The question about a person."""
+        return self.question.replace("{name}", person)
+
+
+@dataclass(frozen=True)
+class Scenarios:
+    """What an audit asks and about whom.
+
+    Attributes
+    ----------
+    contexts : {context: what people read of it}.
+    groups : {group: first names}; two or more groups.
+    """
+
+    contexts: dict[str, str]
+    scenarios: tuple[Scenario, ...]
+    groups: dict[str, tuple[str, ...]]
+
+    def of(self, context: str) -> tuple[Scenario, ...]:
+        """The scenarios of a context.
+
+        Raises
+        ------
+        InputError
+            There is no such context.
+        """
+        if context not in self.contexts:
+            raise InputError(f"There is no context '{context}': choose one of {', '.join(self.contexts)}.")
+        return tuple(s for s in self.scenarios if s.context == context)
+
+    @cached_property
+    def people(self) -> tuple[tuple[str, str], ...]:
+        """(name, group) of everybody, group by group."""
+        return tuple((name, group) for group, names in self.groups.items() for name in names)
+
+
+def read(path: str | Path | None = None) -> Scenarios:
+    """The scenarios of a file; by default those that come with the program.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or lacks something; the message names it.
+    """
+    if path is None:
+        text = (resources.files("fasp_core.contexts") / "scenarios.toml").read_text("utf-8")
+        return parse(text, "scenarios.toml")
+    try:
+        return parse(Path(path).read_text("utf-8"), Path(path).name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The scenarios '{path}' cannot be read: give a TOML file in UTF-8.") from error
+
+
+def parse(text: str, source: str) -> Scenarios:
+    """Scenarios from the text of a TOML file; `source` names it in errors.
+
+    Raises
+    ------
+    InputError
+        It is no TOML, or lacks something; the message names it.
+    """
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{source} is no valid TOML ({error}): mend that line.") from error
+    contexts = _table(content, "contexts", source)
+    scenarios: list[Scenario] = []
+    for name, context in contexts.items():
+        scenarios += _scenarios(name, context, source)
+    groups = {
+        name: _texts(names, f"group '{name}'", source) for name, names in _table(content, "groups", source).items()
+    }
+    if len(groups) < 2:
+        raise InputError(f"{source} names one group: an audit compares two or more under [groups].")
+    everybody = [name for names in groups.values() for name in names]
+    if twice := sorted({name for name in everybody if everybody.count(name) > 1}):
+        raise InputError(f"{source} has the name '{twice[0]}' more than once: a name stands for one group, once.")
+    titles = {name: str(context.get("title", name)) for name, context in contexts.items()}
+    return Scenarios(titles, tuple(scenarios), groups)
+
+
+def _scenarios(name: str, context: Any, source: str) -> list[Scenario]:
+    where = f"context '{name}'"
+    if not isinstance(context, dict):
+        raise InputError(f"{source}: {where} is no table: write [contexts.{name}] and what belongs to it.")
+    question, unit, opening = context.get("question"), context.get("unit"), context.get("opening", "")
+    if not isinstance(question, str) or set(_BLANK.findall(question)) != {"name", "item"}:
+        raise InputError(f"{source}: the question of {where} needs {{name}} and {{item}}, and no other braces.")
+    if unit not in UNITS:
+        raise InputError(f"{source}: the unit of {where} is '{unit}': choose {', '.join(UNITS)}.")
+    if not isinstance(opening, str):
+        raise InputError(f'{source}: the opening of {where} is no text: write "" for none.')
+    items = _texts(context.get("scenarios"), f"the scenarios of {where}", source)
+    if len(set(items)) < len(items):
+        raise InputError(f"{source}: {where} has the same scenario twice: keep one.")
+    return [Scenario(name, item, question.replace("{item}", item), opening, unit) for item in items]
+
+
+def _table(content: dict[str, Any], name: str, source: str) -> dict[str, Any]:
+    found = content.get(name)
+    if not isinstance(found, dict) or not found:
+        raise InputError(f"{source} has no [{name}]: see the file that comes with the program.")
+    return found
+
+
+def _texts(values: Any, what: str, source: str) -> tuple[str, ...]:
+    if not isinstance(values, list) or not values or not all(isinstance(v, str) and v.strip() for v in values):
+        raise InputError(f'{source}: {what} must be a list of texts, such as ["one", "two"].')
+    return tuple(v.strip() for v in values)
