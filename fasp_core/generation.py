@@ -57,8 +57,14 @@ def sample(
     config: GenerationConfig,
     progress: Callable[[float, float, str], None] | None = None,
     rows: int = 256,
+    ids: Sequence[Sequence[int]] | None = None,
 ) -> list[list[str]]:
     """Continuations under whatever masks are on.
+
+    Parameters
+    ----------
+    prompts : name the noise, and are tokenised unless `ids` are given.
+    ids : token ids of each prompt.
 
     Returns
     -------
@@ -66,7 +72,7 @@ def sample(
     """
     stop = stop_tokens(lm)
     out: list[list[str]] = []
-    for texts in sample_ids(lm, prompts, config, stop, progress, rows):
+    for texts in sample_ids(lm, prompts, config, stop, progress, rows, ids):
         cut = [row[: next((t for t, token in enumerate(row) if token in stop), None)] for row in texts]
         out.append([lm.tokenizer.decode(row, skip_special_tokens=True) for row in cut])
     return out
@@ -80,6 +86,7 @@ def sample_ids(
     stop: frozenset[int] = frozenset(),
     progress: Callable[[float, float, str], None] | None = None,
     rows: int = 256,
+    ids: Sequence[Sequence[int]] | None = None,
 ) -> list[list[list[int]]]:
     """Token ids of `config.samples` continuations of each prompt, under whatever masks are on.
 
@@ -88,7 +95,7 @@ def sample_ids(
     out: list[list[list[int]]] = [[] for _ in prompts]
     done, total = 0, len(prompts) * config.samples
     size = max(1, rows // config.samples)
-    for group in pack_equal(encode(lm, prompts)):  # equal lengths side by side
+    for group in pack_equal(encode(lm, prompts) if ids is None else ids):  # equal lengths side by side
         for start in range(0, len(group.ids), size):
             members = [int(i) for i in group.prompts[start : start + size]]
             tokens = _continue(lm, group.ids[start : start + size], [prompts[i] for i in members], config, stop)

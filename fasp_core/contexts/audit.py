@@ -1,0 +1,181 @@
+"""An audit: what an instruct model answers about people of each group, scenario by scenario.
+
+Every scenario is asked about every name, in the model's own chat template, several times; the answers of the unpruned
+and of a pruned model are drawn with the same noise. Texts are stored, so that they can be parsed and looked at anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fasp_core.contexts.measures import Answers, Disparity, winsorised
+from fasp_core.contexts.numbers import parse
+from fasp_core.contexts.scenarios import Scenario, Scenarios
+from fasp_core.errors import InputError
+from fasp_core.generation import GenerationConfig, sample
+from fasp_core.masks import PruneSet, masked
+from fasp_core.models import LanguageModel
+from fasp_core.provenance import provenance
+from fasp_core.store import Store, slug
+
+KIND = "audits"
+Report = Callable[[float, float, str], None]  # (done, total, what is going on)
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """How answers are drawn.
+
+    Attributes
+    ----------
+    samples : answers for each name.
+    tokens : longest answer.
+    temperature : of the sampling.
+    seed : of its noise.
+    """
+
+    samples: int = 16
+    tokens: int = 8
+    temperature: float = 0.6
+    seed: int = 0
+
+    @property
+    def generation(self) -> GenerationConfig:
+        return GenerationConfig(self.samples, self.tokens, self.temperature, self.seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Replies:
+    """What a model answered in one scenario.
+
+    Attributes
+    ----------
+    people : (name, group) by row.
+    groups : the two that are compared; the first is group 0.
+    texts : [names][samples] answers, the scenario's opening included.
+    """
+
+    scenario: Scenario
+    people: tuple[tuple[str, str], ...]
+    groups: tuple[str, str]
+    texts: tuple[tuple[str, ...], ...]
+    provenance: dict[str, Any]
+
+    @cached_property
+    def answers(self) -> Answers:
+        """The numbers in them."""
+        unit = self.scenario.unit
+        numbers = [[parse(text, unit) for text in row] for row in self.texts]
+        values = np.array([[np.nan if x is None else x for x in row] for row in numbers], dtype=float)
+        return Answers(values, np.array([self.groups.index(group) for _, group in self.people]))
+
+    def numbers(self, winsorise: float = 0.0) -> Answers:
+        """The numbers, the outermost shares moved inwards."""
+        return Answers(winsorised(self.answers.values, winsorise), self.answers.codes)
+
+
+def ask(lm: LanguageModel, scenario: Scenario, person: str) -> tuple[str, list[int]]:
+    """The chat that ends where the model's answer goes on: as text, and as token ids.
+
+    Raises
+    ------
+    InputError
+        The model has no chat template.
+    """
+    if not getattr(lm.tokenizer, "chat_template", None):
+        raise InputError(f"{lm.name} has no chat template: an audit needs an instruct model, such as 'built-in'.")
+    chat = [{"role": "user", "content": scenario.ask(person)}]
+    text = lm.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) + scenario.opening
+    return text, list(lm.tokenizer(text, add_special_tokens=False).input_ids)  # the template has written them
+
+
+def audit(
+    lm: LanguageModel,
+    scenario: Scenario,
+    scenarios: Scenarios,
+    config: AuditConfig,
+    store: Store,
+    prune_set: PruneSet | None = None,
+    groups: tuple[str, str] | None = None,
+    progress: Report | None = None,
+) -> Replies:
+    """Ask about everybody in one scenario; stored.
+
+    Parameters
+    ----------
+    prune_set : what is removed; None: nothing.
+    groups : the two to compare; None: the first two.
+
+    Raises
+    ------
+    InputError
+        No chat template, a group that is not there, or a part of the set that is not in the model.
+    """
+    prune_set = prune_set or PruneSet()
+    compared = pair(scenarios, groups)
+    people = tuple((name, group) for name, group in scenarios.people if group in compared)
+    chats = [ask(lm, scenario, name) for name, _ in people]
+    key = {
+        "weights": lm.weights_id,
+        "dtype": lm.spec.dtype,
+        "scenario": asdict(scenario),
+        "people": [list(p) for p in people],
+        "sampling": asdict(config),
+        "template": lm.tokenizer.chat_template,
+        "heads": prune_set.format(),
+    }
+
+    def work() -> Any:
+        started = time.monotonic()
+        with masked(lm, prune_set):
+            texts = sample(
+                lm,
+                [text for text, _ in chats],
+                config.generation,
+                _named(progress, scenario),
+                ids=[i for _, i in chats],
+            )
+        return {
+            "meta": {
+                "texts": [[scenario.opening + text for text in row] for row in texts],
+                "provenance": provenance(lm, time.monotonic() - started),
+            }
+        }
+
+    entry = store.compute(KIND, key, work, label=f"{slug(lm.name)}--{slug(scenario.context)}-{slug(scenario.name)}")
+    texts = tuple(map(tuple, entry.meta["texts"]))
+    return Replies(scenario, people, compared, texts, entry.meta["provenance"])
+
+
+def pair(scenarios: Scenarios, groups: tuple[str, str] | None) -> tuple[str, str]:
+    """The two groups that are compared.
+
+    Raises
+    ------
+    InputError
+        One of them is not there, or both are the same.
+    """
+    found = groups or tuple(scenarios.groups)[:2]
+    for group in found:
+        if group not in scenarios.groups:
+            raise InputError(f"There is no group '{group}': choose two of {', '.join(scenarios.groups)}.")
+    if found[0] == found[1]:
+        raise InputError(f"The group '{found[0]}' cannot be compared with itself: choose two.")
+    return found[0], found[1]
+
+
+def disparity(replies: Sequence[Replies], winsorise: float = 0.0) -> Disparity:
+    """Differences between the groups, of scenarios that were asked about the same people."""
+    return Disparity.of([r.numbers(winsorise) for r in replies])
+
+
+def _named(progress: Report | None, scenario: Scenario) -> Report | None:
+    if progress is None:
+        return None
+    return lambda done, total, _text: progress(done, total, f"asking about {scenario.title}")
