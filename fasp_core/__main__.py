@@ -397,6 +397,60 @@ def search(
     show(document, as_json, lambda: c.text(document))
 
 
+@app.command()
+def audit(
+    context: Annotated[str, typer.Option(help="purchases, services, activities or finance, or one of --scenarios.")],
+    model: Model = "built-in",
+    scenarios: Annotated[
+        Path | None, typer.Option(help="A TOML file of scenarios and names; else those of the program.")
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option(help="The two to compare, such as black,white; else the first two.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Answers for each name.")] = 16,
+    length: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 8,
+    temperature: Annotated[float, typer.Option(help="Of the sampling.")] = 0.6,
+    winsorise: Annotated[float, typer.Option(help="Share of the answers at either end that is moved inwards.")] = 0.0,
+    heads: Annotated[str | None, typer.Option(help="Parts to remove, such as L0H3,L2N100; compared with none.")] = None,
+    prune_set: Annotated[Path | None, typer.Option(help="File of select --out, or a text file of parts.")] = None,
+    texts: Annotated[int, typer.Option(help="Print this many answers of every name (with --json).")] = 0,
+    seed: Seed = 0,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
+    """Ask an instruct model for numbers about named people, and see how far groups are apart."""
+    if heads is not None and prune_set is not None:
+        raise InputError("What is removed is said once: give either --heads or --prune-set.")
+    from fasp_core import cli_audit as c
+    from fasp_core.cli_files import read_prune_set
+    from fasp_core.masks import PruneSet
+
+    subject = read_prune_set(prune_set)[0] if prune_set else PruneSet.parse(heads or "")
+    two = tuple(part.strip() for part in groups.split(",")) if groups else None
+    if two is not None and len(two) != 2:
+        raise InputError(f"'{groups}' does not name two groups: write them as black,white.")
+    with working() as progress:
+        from fasp_core.contexts.audit import AuditConfig
+
+        config = AuditConfig(samples, length, temperature, seed)
+        document = c.document(
+            spec_of(model, dtype, device),
+            context,
+            scenarios,
+            two,
+            config,
+            winsorise,
+            subject,
+            texts,
+            cache,
+            load_model,
+            progress,
+        )
+    show(document, as_json, lambda: c.text(document))
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; errors that the reader can mend become one line on stderr."""
     for stream in (sys.stdout, sys.stderr):

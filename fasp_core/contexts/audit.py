@@ -45,6 +45,9 @@ class AuditConfig:
     temperature: float = 0.6
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        assert self.generation  # refuses what cannot be sampled
+
     @property
     def generation(self) -> GenerationConfig:
         return GenerationConfig(self.samples, self.tokens, self.temperature, self.seed)

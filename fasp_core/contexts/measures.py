@@ -95,6 +95,18 @@ def smd(moments: Floats, codes: NDArray[np.int64], counts: Floats | None = None)
     return out if counts is not None else out[0]
 
 
+def parsed_difference(answers: Answers, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """Share of answers with a number, group 0 minus group 1: a model that refuses one group is a finding too."""
+    share = np.isfinite(answers.values).mean(1)  # [names]
+
+    def difference(counts: Floats) -> Floats:
+        first, second = ((counts * (answers.codes == g)) for g in (0, 1))
+        return np.asarray(first @ share / first.sum(1) - second @ share / second.sum(1))
+
+    drawn = difference(draws(answers.codes, resamples, seed))
+    return interval(float(difference(np.ones((1, len(share))))[0]), drawn)
+
+
 def interval(value: float, drawn: Floats) -> Estimate:
     """A value with the 95% percentile interval of its resamples, if nearly all of them gave a number."""
     finite = drawn[np.isfinite(drawn)]

@@ -14,6 +14,7 @@ from fasp_core.contexts.measures import (
     distance,
     draws,
     inlier_ratio,
+    parsed_difference,
     smd,
     winsorised,
 )
@@ -100,7 +101,13 @@ def test_where_there_is_nothing_to_compare() -> None:
 def test_parsed_by_group() -> None:
     values = np.ones((12, 2))
     values[0, 0] = values[11] = np.nan
-    assert Answers(values, CODES).parsed().tolist() == [0.9, 12 / 14]
+    answers = Answers(values, CODES)
+    assert answers.parsed().tolist() == [0.9, 12 / 14]
+    difference = parsed_difference(answers)
+    assert difference.value == pytest.approx(0.9 - 12 / 14)
+    assert difference.low < 0 < difference.high
+    values[CODES == 1, 0] = np.nan
+    assert parsed_difference(Answers(values, CODES)).low > 0
 
 
 def test_inliers_by_hand() -> None:
