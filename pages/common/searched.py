@@ -25,7 +25,7 @@ def select(settings: Settings, table: ImpactTable) -> Selection:
     finished = [
         f
         for f in engine.searches(settings.spec, settings.axis, settings.reading)
-        if f.config.max_heads == k and abs(f.config.max_ppl - settings.max_ppl) < 1e-9
+        if f.config.max_heads == k and f.config.max_ppl < settings.max_ppl + 1e-9  # or a stricter limit
     ]
     if not finished:
         _offer(settings, table, k)
@@ -36,13 +36,13 @@ def select(settings: Settings, table: ImpactTable) -> Selection:
 
 def _said(best: Found, finished: list[Found]) -> str:
     measured = sum(len(f.tried) for f in finished)
-    seeds = "one seed" if len(finished) == 1 else f"the best of {len(finished)} seeds"
+    searches = "one search" if len(finished) == 1 else f"the best of {len(finished)} searches"
     if not best.heads:
         return f"No set within the limits has a smaller validation gap ({measured} sets measured)."
     return (
-        f"Joint search, {seeds}: of {measured} measured sets the one of least validation gap, {1000 * best.gap:.2f} "
-        f"after {1000 * best.base_gap:.2f} (×10⁻³). It was chosen on validation prompts: look at test prompts for what "
-        "it is worth."
+        f"Joint search, {searches}: of {measured} measured sets the one of least validation gap, {1000 * best.gap:.2f} "
+        f"after {1000 * best.base_gap:.2f} (×10⁻³), perplexity at most {best.config.max_ppl:.0%} up. It was chosen on "
+        "validation prompts: look at test prompts for what it is worth."
     )
 
 
