@@ -127,6 +127,8 @@ class Studio:
             n_heads=n_heads,
             n_parameters=1_000_000,
             head_parameters=lambda: 1_000,
+            n_neurons=96,
+            neuron_parameters=lambda: 100,
         )
 
     def add_scores(self, axis: str, source: str = BUILT_IN) -> ImpactTable:
