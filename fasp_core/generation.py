@@ -57,14 +57,8 @@ def sample(
     config: GenerationConfig,
     progress: Callable[[float, float, str], None] | None = None,
     rows: int = 256,
-    ids: Sequence[Sequence[int]] | None = None,
 ) -> list[list[str]]:
     """Continuations under whatever masks are on.
-
-    Parameters
-    ----------
-    prompts : name the noise, and are tokenised unless `ids` are given.
-    ids : token ids of each prompt.
 
     Returns
     -------
@@ -72,7 +66,7 @@ def sample(
     """
     stop = stop_tokens(lm)
     out: list[list[str]] = []
-    for texts in sample_ids(lm, prompts, config, stop, progress, rows, ids):
+    for texts in sample_ids(lm, prompts, config, stop, progress, rows):
         cut = [row[: next((t for t, token in enumerate(row) if token in stop), None)] for row in texts]
         out.append([lm.tokenizer.decode(row, skip_special_tokens=True) for row in cut])
     return out
@@ -91,6 +85,11 @@ def sample_ids(
     """Token ids of `config.samples` continuations of each prompt, under whatever masks are on.
 
     A batch ends when each of its rows has a token of `stop`; what follows such a token is to be ignored.
+
+    Parameters
+    ----------
+    prompts : name the noise, and are tokenised unless `ids` are given.
+    ids : token ids of each prompt.
     """
     out: list[list[list[int]]] = [[] for _ in prompts]
     done, total = 0, len(prompts) * config.samples

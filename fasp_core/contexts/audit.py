@@ -18,7 +18,7 @@ from fasp_core.contexts.measures import Answers, Disparity, winsorised
 from fasp_core.contexts.numbers import parse
 from fasp_core.contexts.scenarios import Scenario, Scenarios
 from fasp_core.errors import InputError
-from fasp_core.generation import GenerationConfig, sample
+from fasp_core.generation import GenerationConfig, sample_ids, stop_tokens
 from fasp_core.masks import PruneSet, masked
 from fasp_core.models import LanguageModel
 from fasp_core.provenance import provenance
@@ -62,12 +62,14 @@ class Replies:
     people : (name, group) by row.
     groups : the two that are compared; the first is group 0.
     texts : [names][samples] answers, the scenario's opening included.
+    ids : [names][samples] token ids after the opening, the token that ends the answer included.
     """
 
     scenario: Scenario
     people: tuple[tuple[str, str], ...]
     groups: tuple[str, str]
     texts: tuple[tuple[str, ...], ...]
+    ids: tuple[tuple[tuple[int, ...], ...], ...]
     provenance: dict[str, Any]
 
     @cached_property
@@ -137,23 +139,34 @@ def audit(
     def work() -> Any:
         started = time.monotonic()
         with masked(lm, prune_set):
-            texts = sample(
-                lm,
-                [text for text, _ in chats],
-                config.generation,
-                _named(progress, scenario),
-                ids=[i for _, i in chats],
-            )
+            drawn = sample(lm, chats, config, _named(progress, scenario))
         return {
             "meta": {
-                "texts": [[scenario.opening + text for text in row] for row in texts],
+                "ids": drawn,
+                "texts": [[scenario.opening + text for text in decoded(lm, row)] for row in drawn],
                 "provenance": provenance(lm, time.monotonic() - started),
             }
         }
 
     entry = store.compute(KIND, key, work, label=f"{slug(lm.name)}--{slug(scenario.context)}-{slug(scenario.name)}")
     texts = tuple(map(tuple, entry.meta["texts"]))
-    return Replies(scenario, people, compared, texts, entry.meta["provenance"])
+    ids = tuple(tuple(map(tuple, row)) for row in entry.meta["ids"])
+    return Replies(scenario, people, compared, texts, ids, entry.meta["provenance"])
+
+
+def sample(
+    lm: LanguageModel, chats: Sequence[tuple[str, list[int]]], config: AuditConfig, progress: Report | None = None
+) -> list[list[list[int]]]:
+    """[names][samples] token ids of answers, each up to the token that ends it."""
+    stop = stop_tokens(lm)
+    texts, ids = [text for text, _ in chats], [ids for _, ids in chats]
+    drawn = sample_ids(lm, texts, config.generation, stop, progress, ids=ids)
+    return [[row[: next((t + 1 for t, x in enumerate(row) if x in stop), None)] for row in rows] for rows in drawn]
+
+
+def decoded(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> list[str]:
+    """Answers as text."""
+    return [lm.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
 
 
 def pair(scenarios: Scenarios, groups: tuple[str, str] | None) -> tuple[str, str]:

@@ -83,7 +83,7 @@ def test_answers_are_those_of_the_chat_alone(lm: LanguageModel, tmp_path: Path) 
 
 def replies(scenario: Scenario, texts: list[list[str]]) -> Replies:
     people = tuple((name, group) for name, group in WORLD.people if group != "three")
-    return Replies(scenario, people, ("one", "two"), tuple(map(tuple, texts)), {})
+    return Replies(scenario, people, ("one", "two"), tuple(map(tuple, texts)), (), {})
 
 
 def test_a_planted_difference_is_found() -> None:
