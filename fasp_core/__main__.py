@@ -380,6 +380,9 @@ def search(
     max_ppl: Annotated[float, typer.Option(help="Rise of validation perplexity, at most: .1 is 10%.")] = 0.1,
     measurements: Annotated[int, typer.Option(help="Sets to measure in each search, besides FASP's.")] = 40,
     seeds: Annotated[int, typer.Option(help="How many searches, each with random changes of its own.")] = 5,
+    learn: Annotated[
+        bool, typer.Option(help="Begin with all that finished searches for as many heads measured.")
+    ] = False,
     dtype: Dtype = "float32",
     device: Device = "auto",
     cache: Cache = None,
@@ -393,7 +396,7 @@ def search(
 
     with working() as progress:
         configs = c.configs(reading, heads, max_ppl, measurements, seeds)
-        document = c.document(spec_of(model, dtype, device), axis, configs, cache, load_model, progress)
+        document = c.document(spec_of(model, dtype, device), axis, configs, learn, cache, load_model, progress)
     show(document, as_json, lambda: c.text(document))
 
 

@@ -33,6 +33,7 @@ def document(
     spec: ModelSpec,
     axis: str,
     searches: Sequence[SearchConfig],
+    learn: bool,
     cache: Path | None,
     load: Callable[[ModelSpec, Path | None], LanguageModel],
     progress: Report,
@@ -59,7 +60,7 @@ def document(
             f"There are no scores to begin with: run 'python -m fasp_core score --model {spec.source} --axis {axis} "
             "--out scores' first."
         )
-    found = [searching.run(lm, impacts, axis, config, store, progress) for config in searches]
+    found = [searching.run(lm, impacts, axis, config, store, progress, learn=learn) for config in searches]
     return {
         "model": spec.source,
         "axis": axis,
@@ -78,7 +79,8 @@ def document(
                 "gap": f.gap,
                 "change": f.gap / f.base_gap - 1 if f.base_gap else None,
                 "ppl_change": float(np.expm1(f.nats)),
-                "measured": len(f.tried),
+                "measured": len(f.tried) - f.learned,
+                "learned": f.learned,
             }
             for f in found
         ],
@@ -87,7 +89,7 @@ def document(
 
 def text(d: dict[str, Any]) -> str:
     """One row a seed."""
-    rows = [["seed", "removed", "gap", "change", "perplexity", "measured"]]
+    rows = [["seed", "removed", "gap", "change", "perplexity", "measured", "learned from"]]
     rows += [
         [
             str(f["seed"]),
@@ -96,6 +98,7 @@ def text(d: dict[str, Any]) -> str:
             percent(f["change"]),
             percent(f["ppl_change"]),
             str(f["measured"]),
+            str(f["learned"]),
         ]
         for f in d["searches"]
     ]

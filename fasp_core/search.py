@@ -86,7 +86,8 @@ class Tried:
 class Found:
     """The best measured set within the limits, and all that were tried, in order.
 
-    `heads` is empty if no set within the limits had a smaller gap than the unpruned model.
+    `heads` is empty if no set within the limits had a smaller gap than the unpruned model. `learned` is the number of
+    sets, first in `tried`, that other searches had measured before.
     """
 
     config: SearchConfig
@@ -95,6 +96,7 @@ class Found:
     nats: float
     base_gap: float
     tried: tuple[Tried, ...]
+    learned: int = 0
 
     def best_so_far(self) -> list[float]:
         """The least gap within the limit after each measurement."""

@@ -7,6 +7,7 @@ the scores were made on. Each measured set is stored as it is made: a stopped se
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -24,7 +25,7 @@ from fasp_core.models import LanguageModel
 from fasp_core.provenance import provenance
 from fasp_core.search import Found, Heads, Problem, SearchConfig, Tried, search
 from fasp_core.selection import select
-from fasp_core.store import Entry, Store, slug
+from fasp_core.store import Entry, Store, digest, slug
 from fasp_core.text import TextConfig
 
 GAMMAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # of the FASP sets that a search begins with
@@ -40,6 +41,7 @@ def run(
     store: Store,
     progress: Report | None = None,
     tokens: int = TOKENS,
+    learn: bool = False,
 ) -> Found:
     """Search from FASP's sets of the same size, on the prompts of the scores; stored.
 
@@ -47,6 +49,8 @@ def run(
     ----------
     impacts : scores of the axis' validation prompts.
     tokens : of the validation text, for perplexity.
+    learn : also from all sets that finished searches for as many heads have measured, whatever their limit on
+        perplexity. Such a search is not independent of theirs.
 
     Raises
     ------
@@ -57,7 +61,11 @@ def run(
         raise InputError(f"A set of {config.max_heads} heads leaves none of {lm.name}'s {lm.size}: choose fewer.")
     counts = np.bincount(impacts.bias.codes)  # where a small group is used up, the others say how many were asked for
     prompts = BiasConfig(axis, n_prompts=int(counts.max()) * len(counts))
-    key = _key(lm.weights_id, lm.spec.dtype, prompts, config, tokens)
+    known: list[Heads] = []
+    if learn:
+        others = stored(lm.weights_id, lm.spec.dtype, axis, store, config.reading, config.max_heads)
+        known = sorted({t.heads for f in others if not f.learned for t in f.tried})
+    key = _key(lm.weights_id, lm.spec.dtype, prompts, config, tokens, known)
     problem = Problem.of(impacts, config.reading)
     scores = impacts.head_scores(config.reading)
     starts = [select(scores, "fasp", gamma, config.max_heads / lm.size).pruned for gamma in GAMMAS]
@@ -75,7 +83,7 @@ def run(
                 raise InputError(f"The scores of {axis} are of other prompts: score the axis again.")
             return nll.mean - base.mean, found.row(config.reading)
 
-        found = search(problem, config, measure, starts, progress)
+        found = search(problem, config, measure, [*known, *starts], progress)
         table = pd.DataFrame([asdict(t) | {"heads": " ".join(map(str, t.heads))} for t in found.tried])
         return {
             "tables": {"tried": table},
@@ -84,11 +92,13 @@ def run(
                 "gap": found.gap,
                 "nats": found.nats,
                 "base_gap": found.base_gap,
+                "learned": len(known),
                 "provenance": provenance(lm, time.monotonic() - started),
             },
         }
 
-    label = f"{slug(lm.name)}--search-{slug(axis.rsplit('/', 1)[-1])}-{config.reading}-{config.seed}"
+    which = "learned" if known else str(config.seed)
+    label = f"{slug(lm.name)}--search-{slug(axis.rsplit('/', 1)[-1])}-{config.reading}-{which}"
     return read(store.compute(KIND, key, work, label=label))
 
 
@@ -109,9 +119,12 @@ def stored(
 
 
 def candidate(found: Found, size: int) -> Candidate:
-    """What a search found, to stand beside the methods' choices in a comparison; `size` is the model's heads."""
+    """What a search found, to stand beside the methods' choices in a comparison; `size` is the model's heads.
+
+    A search that learned from others has no seed: it is none of the independent ones.
+    """
     alpha = round(found.config.max_heads / size, 4)
-    return Candidate(SEARCH, None, alpha, found.config.seed, found.heads)
+    return Candidate(SEARCH, None, alpha, None if found.learned else found.config.seed, found.heads)
 
 
 def read(entry: Entry) -> Found:
@@ -122,11 +135,16 @@ def read(entry: Entry) -> Found:
         for row in entry.table("tried").to_dict("records")
     )
     config = SearchConfig(**entry.config["search"])
-    return Found(config, tuple(meta["heads"]), meta["gap"], meta["nats"], meta["base_gap"], tried)
+    return Found(
+        config, tuple(meta["heads"]), meta["gap"], meta["nats"], meta["base_gap"], tried, meta.get("learned", 0)
+    )
 
 
-def _key(weights_id: str, dtype: str, prompts: BiasConfig, config: SearchConfig, tokens: int) -> dict[str, Any]:
-    return {
+def _key(
+    weights_id: str, dtype: str, prompts: BiasConfig, config: SearchConfig, tokens: int, known: Sequence[Heads] = ()
+) -> dict[str, Any]:
+    learned = {"learned": digest(known)} if known else {}
+    return learned | {
         "experiment": "search",
         "weights": weights_id,
         "dtype": dtype,

@@ -15,7 +15,7 @@ from fasp_core.experiments.outcome import choose
 
 @dataclass(frozen=True)
 class Run:
-    """One seed of the search on test prompts.
+    """One search on test prompts.
 
     Attributes
     ----------
@@ -33,12 +33,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Versus:
-    """All seeds of the search against the set that FASP's choice comes to.
+    """All independent searches against the set that FASP's choice comes to.
 
     Attributes
     ----------
     fasp : lowest validation gap of FASP's candidates within the limits; `fasp_gap` and `fasp_ppl` are of the test side.
-    mean : mean of `Run.less` over the seeds, its interval over prompts and seeds.
+    mean : mean of `Run.less` over the searches, its interval over prompts and searches.
     prompts : of the test side.
     """
 
@@ -66,7 +66,7 @@ class Versus:
         return (
             f"Search against FASP, at most {self.max_alpha:.0%} of the heads and {self.max_ppl:.0%} more perplexity, "
             f"both chosen on validation prompts: on {self.prompts:,} test prompts the search's gap is {found}, by "
-            f"{span} over {len(self.runs)} seeds ({wins} of them lower)."
+            f"{span} over {len(self.runs)} searches ({wins} of them lower)."
         )
 
 
@@ -75,11 +75,13 @@ def versus(comparison: Comparison, reading: str, max_ppl: float, max_alpha: floa
 
     Parameters
     ----------
-    max_alpha : largest share of heads of both. Of the search's candidates those of the largest size within it count.
+    max_alpha : largest share of heads of both. Of the search's candidates those of the largest size within it count,
+        without any that learned from the others.
     """
     fasp = choose(comparison, reading, max_ppl, ["fasp"], max_alpha)
     size = comparison.n_layers * comparison.n_heads
-    within = [c for c in comparison.candidates if c.method == SEARCH and c.heads and c.alpha <= max_alpha + 0.5 / size]
+    seeded = [c for c in comparison.candidates if c.method == SEARCH and c.seed is not None]
+    within = [c for c in seeded if c.heads and c.alpha <= max_alpha + 0.5 / size]
     largest = max((c.alpha for c in within), default=0.0)
     found = [c for c in within if c.alpha == largest]
     if fasp is None or not found:

@@ -247,6 +247,6 @@ def _search_against_fasp(settings: Settings, comparison: Comparison) -> None:
     st.caption(
         f"Gaps in thousandths on {found.prompts:,} test prompts ({READING_TITLES[found.reading]}). Differences are in "
         "shares of the unpruned model's gap, on the same prompts, with 95% intervals; below zero the search is lower. "
-        "The interval of the mean is over prompts and seeds. Every seed counts, also one that validation would not "
-        "have chosen."
+        "The interval of the mean is over prompts and searches. Every search counts, also one that validation would "
+        "not have chosen."
     )

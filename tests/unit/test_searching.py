@@ -106,6 +106,32 @@ def test_a_stopped_search_goes_on(world: Any, axis: str, tmp_path: Path, monkeyp
     assert checks[0] > 0  # a measurement asks whether to stop
 
 
+def test_a_search_learns_from_others(world: Any, axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, impacts, _ = world
+    store = Store(tmp_path)
+    others = [searching.run(lm, impacts, axis, replace(CONFIG, seed=seed), store) for seed in (0, 1)]
+    searching.run(lm, impacts, axis, replace(CONFIG, max_heads=3), store)  # of another size: not learned from
+    known = {t.heads for f in others for t in f.tried}
+    measured: list[str] = []
+    toxicity_of = searching.toxicity_of
+
+    def seen(lm: Any, subject: PruneSet, config: Any, store: Store, *rest: Any) -> Any:
+        measured.append(subject.format())
+        return toxicity_of(lm, subject, config, store, *rest)
+
+    monkeypatch.setattr(searching, "toxicity_of", seen)
+    found = searching.run(lm, impacts, axis, CONFIG, store, learn=True)
+    assert found.learned == len(known)
+    assert {t.heads for t in found.tried[: found.learned]} == known
+    assert len(found.tried) <= len(known) + CONFIG.measurements
+    assert len(measured) == len(set(measured)) == len(found.tried)
+    assert found.gap <= min(f.gap for f in others)
+    assert searching.candidate(found, lm.size).seed is None
+    again = searching.run(lm, impacts, axis, CONFIG, store, learn=True)  # learns from independent ones alone
+    assert again.tried == found.tried or [t.heads for t in again.tried] == [t.heads for t in found.tried]
+    assert len(searching.stored(lm.weights_id, "float32", axis, store, "neutral", 2)) == 3
+
+
 def test_a_set_of_every_head_is_refused(world: Any, axis: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="leaves none of"):
         searching.run(world[0], world[1], axis, replace(CONFIG, max_heads=world[0].size), Store(tmp_path))
