@@ -15,6 +15,7 @@ from fasp_core.experiments.compare import SEARCH, Candidate, Comparison
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
 from fasp_core.models import BUILT_IN_SHAPE, ModelSpec
+from fasp_core.search import Found, SearchConfig
 from pages.common import chosen, engine
 from pages.common.compared import Settings, percent, span
 from tests.app.fakes import MadeUp, Studio, add_claim, add_comparison, made_up
@@ -275,7 +276,8 @@ def test_sets_that_a_search_found_are_offered(
     world = MadeUp(table, strength=10)
     result = add_comparison(studio.store, AXIS, world, **SMALL)
     heads = tuple(sorted(int(h) for h in np.argsort(-table.bias.z_bias("neutral"))[:9]))
-    monkeypatch.setattr(engine, "searches", lambda *_: [_Found(heads)])
+    found = Found(SearchConfig(max_heads=13, seed=0), heads, gap=0.001, nats=0.05, base_gap=0.002, tried=())
+    monkeypatch.setattr(engine, "searches", lambda *_: [found])
     at = opened()
     assert "1 set found by joint search not compared yet" in [s.value for s in at.subheader]
     studio.at_once()
@@ -288,19 +290,10 @@ def test_sets_that_a_search_found_are_offered(
     assert len(larger.candidates) == len(result.candidates) + 1
     assert larger.candidates[-1].heads == heads
     assert "not compared yet" not in " ".join(s.value for s in at.subheader)
-    found = versus.versus(larger, "neutral", 0.1, larger.candidates[-1].alpha)
-    assert found is not None
-    assert found.sentence() in said(at)
+    against = versus.versus(larger, "neutral", 0.1, larger.candidates[-1].alpha)
+    assert against is not None
+    assert against.sentence() in said(at)
     (frame,) = (f.value for f in at.dataframe if "less than FASP" in f.value)
-    assert list(frame.heads) == [len(found.fasp.heads), 9]
-    assert frame["gap, test"].iloc[1] == f"{1000 * found.runs[0].gap:.2f}"
-    assert span((found.mean.low, found.mean.high)) in frame["less than FASP"].iloc[1]
-
-
-class _Found:
-    """As far as `searching.candidate` looks at a finished search."""
-
-    def __init__(self, heads: tuple[int, ...]) -> None:
-        from fasp_core.search import SearchConfig
-
-        self.heads, self.config = heads, SearchConfig(max_heads=13, seed=0)
+    assert list(frame.heads) == [len(against.fasp.heads), 9]
+    assert frame["gap, test"].iloc[1] == f"{1000 * against.runs[0].gap:.2f}"
+    assert span((against.mean.low, against.mean.high)) in frame["less than FASP"].iloc[1]

@@ -14,7 +14,7 @@ from fasp_core.__main__ import main
 from fasp_core.cli_show import to_json
 from fasp_core.experiments import compare, outcome, searching
 from fasp_core.models import BUILT_IN_SHA256
-from fasp_core.search import SearchConfig
+from fasp_core.search import Found, SearchConfig
 from fasp_core.store import Store
 from tests.app.fakes import MadeUp, Studio, add_claim, add_comparison, made_up, made_up_lm
 from tests.unit.test_compare import KEYS
@@ -146,7 +146,7 @@ def test_run_takes_in_what_a_search_found(
     result = add_comparison(Store(tmp_cache), AXIS, world, **SMALL)
     heads = tuple(range(3, 8))
     monkeypatch.setattr(models, "load", lambda *_: made_up_lm())
-    found = type("Found", (), {"heads": heads, "config": SearchConfig(max_heads=13)})()
+    found = Found(SearchConfig(max_heads=13), heads, gap=0.001, nats=0.05, base_gap=0.002, tried=())
     monkeypatch.setattr(searching, "stored", lambda *_: [found])
     with made_up(world):
         status, out, _ = run("--run", "--json")
