@@ -94,10 +94,13 @@ def sample_ids(
     out: list[list[list[int]]] = [[] for _ in prompts]
     done, total = 0, len(prompts) * config.samples
     size = max(1, rows // config.samples)
-    for group in pack_equal(encode(lm, prompts) if ids is None else ids):  # equal lengths side by side
+    encoded = encode(lm, prompts) if ids is None else ids
+    shared = _shared(encoded)
+    for group in pack_equal(encoded):  # equal lengths side by side
         for start in range(0, len(group.ids), size):
             members = [int(i) for i in group.prompts[start : start + size]]
-            tokens = _continue(lm, group.ids[start : start + size], [prompts[i] for i in members], config, stop)
+            names = [prompts[i] for i in members]
+            tokens = _continue(lm, group.ids[start : start + size], names, config, stop, shared)
             for i, block in zip(members, tokens.view(len(members), config.samples, -1).tolist(), strict=True):
                 out[i] = block
             done += len(members) * config.samples
@@ -106,16 +109,33 @@ def sample_ids(
     return out
 
 
+def _shared(ids: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with; a last one is left to each of them. 0 where it would not pay."""
+    if len(ids) < 2:
+        return 0
+    first, last = min(ids), max(ids)
+    differ = (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    shared = min(next(differ, len(first)), min(map(len, ids)) - 1)
+    return shared if shared > 1 else 0
+
+
 def _continue(
-    lm: LanguageModel, ids: Tensor, prompts: Sequence[str], config: GenerationConfig, stop: frozenset[int]
+    lm: LanguageModel, ids: Tensor, prompts: Sequence[str], config: GenerationConfig, stop: frozenset[int], shared: int
 ) -> Tensor:
-    """[prompts * samples, steps] sampled token ids; rows that have ended go on, and are cut by the caller."""
+    """[prompts * samples, steps] sampled token ids; rows that have ended go on, and are cut by the caller.
+
+    The first `shared` tokens, the same in every row, are run once.
+    """
     cache = None
     step_ids = ids.to(lm.device)
     names = [f"{config.seed}|{s}|{prompt}" for prompt in prompts for s in range(config.samples)]
     ended = torch.zeros(len(names), dtype=torch.bool)
     chosen = []
     with lm.lock:
+        if shared:
+            cache = lm.model.base_model(step_ids[:1, :shared], use_cache=True).past_key_values
+            cache.batch_repeat_interleave(len(ids))
+            step_ids = step_ids[:, shared:]
         for step in range(config.tokens):
             out = lm.model.base_model(step_ids, past_key_values=cache, use_cache=True)
             hidden, cache = out.last_hidden_state[:, -1], out.past_key_values

@@ -75,13 +75,18 @@ def versus(comparison: Comparison, reading: str, max_ppl: float, max_alpha: floa
 
     Parameters
     ----------
-    max_alpha : largest share of heads of both. Of the search's candidates those of the largest size within it count,
-        without any that learned from the others.
+    max_ppl : relative rise of the perplexity of the validation text, of both.
+    max_alpha : largest share of heads of both. Of the search's candidates within the limits those of the largest size
+        count, without any that learned from the others.
     """
     fasp = choose(comparison, reading, max_ppl, ["fasp"], max_alpha)
     size = comparison.n_layers * comparison.n_heads
     seeded = [c for c in comparison.candidates if c.method == SEARCH and c.seed is not None]
-    within = [c for c in seeded if c.heads and c.alpha <= max_alpha + 0.5 / size]
+    within = [
+        c
+        for c in seeded
+        if c.heads and c.alpha <= max_alpha + 0.5 / size and comparison.perplexity(c, "valid").relative <= max_ppl
+    ]
     largest = max((c.alpha for c in within), default=0.0)
     found = [c for c in within if c.alpha == largest]
     if fasp is None or not found:

@@ -55,6 +55,27 @@ def test_the_cache_changes_nothing(kind: str) -> None:
     assert pruned != expected
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_beginning_that_all_prompts_share_is_run_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = tiny_lm(kind)
+    prompts = [f"My old friend and the {who} person and {end}" for who in ("red", "blue") for end in ("I", "my friend")]
+    expected = [[by_recomputing(lm, p, s, CONFIG, {1}) for s in range(2)] for p in prompts]
+    runs = []
+    forward = type(lm.model.base_model).forward
+
+    def counted(self: Any, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        runs.append(tuple(input_ids.shape))
+        return forward(self, input_ids, *args, **kwargs)
+
+    monkeypatch.setattr(type(lm.model.base_model), "forward", counted)
+    assert sample(lm, prompts, CONFIG) == expected
+    (shared,) = {length for rows, length in runs if rows == 1}
+    assert shared > 4
+    assert {length for rows, length in runs if rows > 1 and length > 1} == {
+        len(lm.tokenizer(p).input_ids) - shared for p in prompts
+    }
+
+
 def test_the_same_seed_gives_the_same_texts(lm: LanguageModel) -> None:
     texts = sample(lm, PROMPTS, CONFIG)
     torch.manual_seed(99)  # the global generator plays no part

@@ -72,3 +72,13 @@ def test_without_either_there_is_no_comparison() -> None:
     assert versus(comparison(FASP), "neutral", 0.05, 0.2) is None
     assert versus(comparison({**FASP, (10, 11): 0.004}), "neutral", 0.001, 0.2) is None
     assert versus(comparison({**FASP, (10, 11): 0.004}), "neutral", 0.05, 0.1) is None
+
+
+def test_searches_beyond_the_limit_of_perplexity_do_not_count() -> None:
+    made = comparison({**FASP, (10, 11): 0.004, (10, 11, 12, 13, 14, 15): 0.0001})
+    found = versus(made, "neutral", 0.05, 0.2)
+    assert found is not None
+    assert [run.candidate.heads for run in found.runs] == [(10, 11)]
+    wider = versus(made, "neutral", 0.07, 0.2)
+    assert wider is not None
+    assert len(wider.runs) == 2
