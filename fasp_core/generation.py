@@ -113,7 +113,7 @@ def _shared(ids: Sequence[Sequence[int]]) -> int:
     """How many tokens all prompts begin with; a last one is left to each of them. 0 where it would not pay."""
     if len(ids) < 2:
         return 0
-    first, last = min(ids), max(ids)
+    first, last = min(map(list, ids)), max(map(list, ids))
     differ = (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
     shared = min(next(differ, len(first)), min(map(len, ids)) - 1)
     return shared if shared > 1 else 0

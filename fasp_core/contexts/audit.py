@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from fasp_core.contexts.chats import ask
 from fasp_core.contexts.measures import Answers, Disparity, winsorised
 from fasp_core.contexts.numbers import parse
+from fasp_core.contexts.removal import Removal
 from fasp_core.contexts.scenarios import Scenario, Scenarios
 from fasp_core.errors import InputError
 from fasp_core.generation import GenerationConfig, sample_ids, stop_tokens
-from fasp_core.masks import PruneSet, masked
+from fasp_core.masks import PruneSet
 from fasp_core.models import LanguageModel
 from fasp_core.provenance import provenance
 from fasp_core.store import Store, slug
@@ -85,28 +87,13 @@ class Replies:
         return Answers(winsorised(self.answers.values, winsorise), self.answers.codes)
 
 
-def ask(lm: LanguageModel, scenario: Scenario, person: str) -> tuple[str, list[int]]:
-    """The chat that ends where the model's answer goes on: as text, and as token ids.
-
-    Raises
-    ------
-    InputError
-        The model has no chat template.
-    """
-    if not getattr(lm.tokenizer, "chat_template", None):
-        raise InputError(f"{lm.name} has no chat template: an audit needs an instruct model, such as 'built-in'.")
-    chat = [{"role": "user", "content": scenario.ask(person)}]
-    text = lm.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) + scenario.opening
-    return text, list(lm.tokenizer(text, add_special_tokens=False).input_ids)  # the template has written them
-
-
 def audit(
     lm: LanguageModel,
     scenario: Scenario,
     scenarios: Scenarios,
     config: AuditConfig,
     store: Store,
-    prune_set: PruneSet | None = None,
+    removed: PruneSet | Removal | None = None,
     groups: tuple[str, str] | None = None,
     progress: Report | None = None,
 ) -> Replies:
@@ -114,7 +101,7 @@ def audit(
 
     Parameters
     ----------
-    prune_set : what is removed; None: nothing.
+    removed : from the model; None: nothing.
     groups : the two to compare; None: the first two.
 
     Raises
@@ -122,7 +109,7 @@ def audit(
     InputError
         No chat template, a group that is not there, or a part of the set that is not in the model.
     """
-    prune_set = prune_set or PruneSet()
+    removal = removed if isinstance(removed, Removal) else Removal(removed or PruneSet())
     compared = pair(scenarios, groups)
     people = tuple((name, group) for name, group in scenarios.people if group in compared)
     chats = [ask(lm, scenario, name) for name, _ in people]
@@ -133,12 +120,12 @@ def audit(
         "people": [list(p) for p in people],
         "sampling": asdict(config),
         "template": lm.tokenizer.chat_template,
-        "heads": prune_set.format(),
+        "heads": removal.key(),
     }
 
     def work() -> Any:
         started = time.monotonic()
-        with masked(lm, prune_set):
+        with removal.off(lm):
             drawn = sample(lm, chats, config, _named(progress, scenario))
         return {
             "meta": {

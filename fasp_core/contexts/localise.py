@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fasp_core.architectures import columns
-from fasp_core.contexts.audit import Replies, ask
+from fasp_core.contexts.audit import Replies
+from fasp_core.contexts.chats import ask, name_places
 from fasp_core.contexts.scenarios import Scenario
 from fasp_core.errors import InputError
 from fasp_core.masks import gated
@@ -195,27 +196,6 @@ def activation(lm: LanguageModel, scenario: Scenario, names: Sequence[str]) -> F
             for handle in handles:
                 handle.remove()
     return np.stack(rows)
-
-
-def name_places(lm: LanguageModel, text: str, name: str) -> list[int]:
-    """Places of the tokens that overlap with the name, wherever it stands in the text.
-
-    Raises
-    ------
-    InputError
-        The tokenizer does not say where tokens stand in the text.
-    """
-    if not getattr(lm.tokenizer, "is_fast", False):
-        raise InputError(
-            f"The tokenizer of {lm.name} does not say where tokens stand in a text: use first-order effects."
-        )
-    offsets = lm.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
-    starts, at = [], text.find(name)
-    while at >= 0:
-        starts.append(at)
-        at = text.find(name, at + len(name))
-    spans = [(s, s + len(name)) for s in starts]
-    return [i for i, (a, b) in enumerate(offsets) if any(a < end and b > start for start, end in spans)]
 
 
 def stands_out(first: NDArray[Any], second: NDArray[Any], share: float, other: float) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -68,6 +68,11 @@ class Scenarios:
         if context not in self.contexts:
             raise InputError(f"There is no context '{context}': choose one of {', '.join(self.contexts)}.")
         return tuple(s for s in self.scenarios if s.context == context)
+
+    def smaller(self, names: int | None = None, items: int | None = None) -> Scenarios:
+        """Only the first names of each group, and the first scenarios of each context; None: all."""
+        kept = [s for context in self.contexts for s in self.of(context)[:items]]
+        return replace(self, scenarios=tuple(kept), groups={g: all_of[:names] for g, all_of in self.groups.items()})
 
     @cached_property
     def people(self) -> tuple[tuple[str, str], ...]:

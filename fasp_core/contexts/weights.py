@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fasp_core.contexts.audit import ask
+from fasp_core.contexts.chats import ask
 from fasp_core.contexts.scenarios import Scenario
 from fasp_core.errors import InputError
 from fasp_core.models import LanguageModel

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fasp_core.contexts import localise, scenarios
-from fasp_core.contexts.audit import Replies, ask
+from fasp_core.contexts.audit import Replies
+from fasp_core.contexts.chats import ask, name_places
 from fasp_core.errors import InputError
 from fasp_core.masks import gated
 from fasp_core.models import LanguageModel
@@ -126,7 +127,7 @@ def test_attention_is_what_the_model_says(lm: LanguageModel) -> None:
     assert lm.model.config._attn_implementation == usual
     assert torch.equal(lm.model(torch.tensor([[3, 4, 5]])).logits, before)
     text, ids = ask(lm, HOUSE, "red")
-    (place,) = localise.name_places(lm, text, "red")
+    (place,) = name_places(lm, text, "red")
     assert lm.tokenizer.decode([ids[place]]).strip() == "red"
     other = copy.deepcopy(lm.model)
     other.set_attn_implementation("eager")
@@ -140,7 +141,7 @@ def test_activation_by_hand() -> None:
     lm = instruct("llama")
     text, ids = ask(lm, HOUSE, "blue")
     found = localise.activation(lm, HOUSE, ["red", "blue"])[1]
-    (place,) = localise.name_places(lm, text, "blue")
+    (place,) = name_places(lm, text, "blue")
     inputs: list[torch.Tensor] = []
     mlp = lm.blocks[1].mlp
     handle = mlp.register_forward_pre_hook(lambda _m, args: inputs.append(args[0]))
@@ -156,11 +157,11 @@ def test_activation_by_hand() -> None:
 def test_a_name_of_several_tokens_and_places() -> None:
     lm = instruct("llama")
     text = "We red and red green ."
-    assert localise.name_places(lm, text, "red") == [1, 3]
-    assert localise.name_places(lm, text, "red green") == [3, 4]
+    assert name_places(lm, text, "red") == [1, 3]
+    assert name_places(lm, text, "red green") == [3, 4]
     lm.tokenizer = type("Slow", (), {"is_fast": False})()
     with pytest.raises(InputError, match="where tokens stand"):
-        localise.name_places(lm, text, "red")
+        name_places(lm, text, "red")
 
 
 @given(st.integers(0, 10**6), st.floats(0.01, 1), st.floats(0, 1))

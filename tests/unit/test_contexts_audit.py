@@ -13,6 +13,7 @@ from scipy import stats
 
 from fasp_core.contexts import audit, scenarios
 from fasp_core.contexts.audit import AuditConfig, Replies
+from fasp_core.contexts.chats import ask
 from fasp_core.contexts.scenarios import Scenario
 from fasp_core.errors import InputError
 from fasp_core.masks import PruneSet
@@ -46,7 +47,7 @@ def lm() -> LanguageModel:
 
 
 def test_the_chat_ends_with_the_opening(lm: LanguageModel) -> None:
-    text, ids = audit.ask(lm, HOUSE, "red")
+    text, ids = ask(lm, HOUSE, "red")
     assert text == "We The house of red is . My$"
     assert ids == lm.tokenizer(text).input_ids
 
@@ -71,7 +72,7 @@ def test_answers_are_those_of_the_chat_alone(lm: LanguageModel, tmp_path: Path) 
     cold = AuditConfig(samples=2, tokens=3, temperature=1e-6)
     replies = audit.audit(lm, TREE, WORLD, cold, Store(tmp_path))
     for (name, _), texts in zip(replies.people, replies.texts, strict=True):
-        _, ids = audit.ask(lm, TREE, name)
+        _, ids = ask(lm, TREE, name)
         for _ in range(3):
             with torch.no_grad():
                 ids.append(int(lm.model(torch.tensor([ids])).logits[0, -1].argmax()))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fasp_core.contexts import scenarios, weights
-from fasp_core.contexts.audit import ask
+from fasp_core.contexts.chats import ask
 from fasp_core.errors import InputError
 from fasp_core.models import LanguageModel
 from tests.tiny import tiny_lm
