@@ -54,11 +54,11 @@ class Sizes:
     """
 
     heads: float = 0.05
-    neurons: float = 0.005
-    unit_top: float = 0.02
-    unit_other: float = 0.03
+    neurons: float = 0.0025
+    unit_top: float = 0.05
+    unit_other: float = 0.05
     weight_top: float = 0.01
-    weight_other: float = 0.012
+    weight_other: float = 0.01
 
     def __post_init__(self) -> None:
         if not all(0 < share < 1 for share in asdict(self).values()):
