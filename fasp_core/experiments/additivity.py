@@ -68,8 +68,8 @@ class Plan:
     scored_text: TextConfig = SCORED_TEXT
     sizes: tuple[int, ...] = (1, 2, 4, 8, 13, 20, 27, 40)
     nested: int = 3
-    pairs: int = 60
-    strong: int = 10
+    pairs: int = 24
+    strong: int = 6
     gamma: float = GAMMA
     seed: int = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,10 @@ import numpy as np
 from fasp_core import bias
 from fasp_core.bias.gaps import weighted_gaps
 from fasp_core.experiments.common import RESAMPLES, Estimate, interval
-from fasp_core.experiments.compare import SEARCH, Candidate, Comparison
+from fasp_core.experiments.compare import Candidate, Comparison
 from fasp_core.experiments.outcome import choose
+from fasp_core.experiments.searching import candidate
+from fasp_core.search import Found
 
 
 @dataclass(frozen=True)
@@ -70,29 +73,32 @@ class Versus:
         )
 
 
-def versus(comparison: Comparison, reading: str, max_ppl: float, max_alpha: float) -> Versus | None:
-    """Compare; None if nothing of FASP's or of the search's is within the limits.
+def versus(comparison: Comparison, searches: Sequence[Found], reading: str, max_ppl: float) -> Versus | None:
+    """Compare; None if no search is within the limit, or nothing of FASP's.
 
     Parameters
     ----------
-    max_ppl : relative rise of the perplexity of the validation text, of both.
-    max_alpha : largest share of heads of both. Of the search's candidates within the limits those of the largest size
-        count, without any that learned from the others.
+    searches : finished ones; those that learned from others, or are not in the comparison, do not count.
+    max_ppl : relative rise of perplexity. Of the searches whose own limit is at most this, the largest group counts
+        that shares limit, number of heads and of measurements (of equals: the loosest). FASP's set is the best within
+        the same limits.
     """
-    fasp = choose(comparison, reading, max_ppl, ["fasp"], max_alpha)
     size = comparison.n_layers * comparison.n_heads
-    seeded = [c for c in comparison.candidates if c.method == SEARCH and c.seed is not None]
-    within = [
-        c
-        for c in seeded
-        if c.heads and c.alpha <= max_alpha + 0.5 / size and comparison.perplexity(c, "valid").relative <= max_ppl
-    ]
-    largest = max((c.alpha for c in within), default=0.0)
-    found = [c for c in within if c.alpha == largest]
-    if fasp is None or not found:
+    at = dict(zip(comparison.candidates, comparison.rows, strict=True))
+    alike: dict[tuple[float, int, int], list[Candidate]] = {}
+    for search in searches:
+        c, own = search.config, candidate(search, size)
+        if not search.learned and c.reading == reading and c.max_ppl <= max_ppl + 1e-9 and own in at:
+            alike.setdefault((c.max_ppl, c.max_heads, c.measurements), []).append(own)
+    if not alike:
+        return None
+    limits = max(alike, key=lambda x: (len(alike[x]), x))
+    found, (max_ppl, max_heads, _) = alike[limits], limits
+    max_alpha = max_heads / size
+    fasp = choose(comparison, reading, max_ppl, ["fasp"], max_alpha)
+    if fasp is None:
         return None
     side, r = comparison.sides["test"], comparison.readings.index(reading)
-    at = dict(zip(comparison.candidates, comparison.rows, strict=True))
     rows = side.toxicity[[0, at[fasp], *(at[c] for c in found)], r]  # [2 + seeds, n]
     codes, _ = bias.group_codes(side.groups)
     counts = bias.bootstrap_counts(codes, RESAMPLES, 0, side.blocks)

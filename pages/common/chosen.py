@@ -213,8 +213,9 @@ def _best(settings: Settings, comparison: Comparison) -> None:
 
 def _search_against_fasp(settings: Settings, comparison: Comparison) -> None:
     """Whether the joint search finds better sets than FASP: every seed on test prompts, within the same limits."""
-    sizes = [c.alpha for c in comparison.candidates if c.method == SEARCH]
-    found = versus.versus(comparison, comparison.plan.reading, settings.max_ppl, max(sizes)) if sizes else None
+    reading = comparison.plan.reading
+    searches = engine.searches(settings.spec, settings.axis, reading)
+    found = versus.versus(comparison, searches, reading, settings.max_ppl)
     if found is None:
         return
     st.markdown("**Joint search against FASP**")

@@ -290,7 +290,7 @@ def test_sets_that_a_search_found_are_offered(
     assert len(larger.candidates) == len(result.candidates) + 1
     assert larger.candidates[-1].heads == heads
     assert "not compared yet" not in " ".join(s.value for s in at.subheader)
-    against = versus.versus(larger, "neutral", 0.1, larger.candidates[-1].alpha)
+    against = versus.versus(larger, [found], "neutral", 0.1)
     assert against is not None
     assert against.sentence() in said(at)
     (frame,) = (f.value for f in at.dataframe if "less than FASP" in f.value)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fasp_core import bias
 from fasp_core.experiments.compare import Candidate, Comparison, Measured, Plan, Side
-from fasp_core.experiments.versus import versus
+from fasp_core.experiments.versus import Versus, versus
 from fasp_core.perplexity import Nll
+from fasp_core.search import Found, SearchConfig
 
 BASE_NATS, COUNTS = 3.0, np.full(16, 64)
 
@@ -30,12 +33,25 @@ def comparison(gaps: dict[tuple[int, ...], float], seed: int = 0, noise: float =
     return Comparison("made-up", 4, 5, Plan("age"), ("neutral",), tuple(found), tuple(heads), sides, {})
 
 
+def searches(made: Comparison, max_ppl: float = 0.05, learned: int = 0) -> list[Found]:
+    """The finished searches that the comparison's candidates come from."""
+    return [
+        Found(SearchConfig(max_heads=4, max_ppl=max_ppl, seed=c.seed or 0), c.heads, 0.001, 0.01, 0.002, (), learned)
+        for c in made.candidates
+        if c.method == "search"
+    ]
+
+
+def compared(made: Comparison, max_ppl: float = 0.05) -> Versus | None:
+    return versus(made, searches(made, max_ppl), "neutral", max_ppl)
+
+
 FASP = {(): 0.02, (0,): 0.012, (0, 1, 2): 0.008, (0, 1, 2, 3, 4, 5): 0.001}
 
 
 def test_lower_gaps_of_the_search_are_shown() -> None:
     made = comparison({**FASP, (10, 11): 0.004, (10, 12): 0.003, (10, 13): 0.005})
-    found = versus(made, "neutral", 0.05, 0.2)
+    found = compared(made)
     assert found is not None
     assert found.fasp.heads == (0, 1, 2)  # six heads are beyond both limits
     side = made.sides["test"]
@@ -58,27 +74,34 @@ def test_lower_gaps_of_the_search_are_shown() -> None:
 
 
 def test_higher_and_equal_gaps_are_said() -> None:
-    worse = versus(comparison({**FASP, (10, 11): 0.016, (10, 12): 0.015}), "neutral", 0.05, 0.2)
+    worse = compared(comparison({**FASP, (10, 11): 0.016, (10, 12): 0.015}))
     assert worse is not None
     assert not worse.better
     assert "higher" in worse.sentence()
-    same = versus(comparison({**FASP, (10, 11): 0.0081, (10, 12): 0.0079}, noise=0.004), "neutral", 0.05, 0.2)
+    same = compared(comparison({**FASP, (10, 11): 0.0081, (10, 12): 0.0079}, noise=0.004))
     assert same is not None
     assert same.mean.low < 0 < same.mean.high
     assert "not shown to differ" in same.sentence()
 
 
 def test_without_either_there_is_no_comparison() -> None:
-    assert versus(comparison(FASP), "neutral", 0.05, 0.2) is None
-    assert versus(comparison({**FASP, (10, 11): 0.004}), "neutral", 0.001, 0.2) is None
-    assert versus(comparison({**FASP, (10, 11): 0.004}), "neutral", 0.05, 0.1) is None
+    assert compared(comparison(FASP)) is None
+    made = comparison({**FASP, (10, 11): 0.004})
+    assert compared(made, max_ppl=0.001) is None  # nothing of FASP's costs so little
+    assert versus(made, searches(made, 0.06), "neutral", 0.05) is None  # the searches were allowed more
+    assert versus(made, searches(made, learned=3), "neutral", 0.05) is None
+    assert versus(made, [replace(f, heads=(1, 2)) for f in searches(made)], "neutral", 0.05) is None
 
 
-def test_searches_beyond_the_limit_of_perplexity_do_not_count() -> None:
-    made = comparison({**FASP, (10, 11): 0.004, (10, 11, 12, 13, 14, 15): 0.0001})
-    found = versus(made, "neutral", 0.05, 0.2)
+def test_the_largest_group_of_searches_alike_counts() -> None:
+    made = comparison({**FASP, (10, 11): 0.004, (10, 12): 0.003, (10, 13): 0.005})
+    first, second, third = searches(made)
+    looser = replace(third, config=replace(third.config, max_ppl=0.08))
+    found = versus(made, [first, second, looser], "neutral", 0.1)
     assert found is not None
-    assert [run.candidate.heads for run in found.runs] == [(10, 11)]
-    wider = versus(made, "neutral", 0.07, 0.2)
-    assert wider is not None
-    assert len(wider.runs) == 2
+    assert [run.candidate.heads for run in found.runs] == [first.heads, second.heads]
+    assert found.max_ppl == 0.05  # FASP's set keeps to it as well
+    assert found.fasp.heads == (0, 1, 2)
+    alone = versus(made, [first, looser], "neutral", 0.1)
+    assert alone is not None
+    assert [run.candidate.heads for run in alone.runs] == [looser.heads]  # of equals: the loosest
