@@ -67,8 +67,8 @@ class Carried:
         answers = [matrix.before(i, winsorise) for i in range(n)] + [matrix.after(c, winsorise) for c in matrix.cells]
         found = Disparity.of(answers, resamples, seed)
         self._values, self._drawn = np.abs(found.values), np.abs(found.drawn)  # [S + C], [S + C, B]
-        self.signed = found
-        self._at = {id(cell): n + i for i, cell in enumerate(matrix.cells)}
+        self._signed = found
+        self._at = {(cell.method, cell.setting): n + i for i, cell in enumerate(matrix.cells)}
 
     def summary(self, cells: Sequence[Cell]) -> Summary | None:
         """Of some cells together; None if there are none."""
@@ -77,7 +77,7 @@ class Carried:
         m = self.matrix
         tested = [c.setting.tested for c in cells]
         before, before_drawn = self._mean(tested)
-        after, after_drawn = self._mean([self._at[id(c)] for c in cells])
+        after, after_drawn = self._mean([self._at[c.method, c.setting] for c in cells])
         change, change_drawn = self._change(cells)
         pairs = [(m.before(c.setting.tested), m.after(c)) for c in cells]
         parsed = np.array([[b.parsed(), a.parsed()] for b, a in pairs]).mean(0)  # [2, groups]
@@ -93,6 +93,11 @@ class Carried:
             _mean(m.perplexity(c).relative for c in cells),
             len(cells),
         )
+
+    def signed(self, cell: Cell) -> tuple[Estimate, Estimate]:
+        """SMD, with its sign, of a cell's scenario: of the whole model and of the pruned one."""
+        each = self._signed.each()
+        return each[cell.setting.tested], each[self._at[cell.method, cell.setting]]
 
     def difference(self, first: Sequence[Cell], second: Sequence[Cell]) -> Estimate:
         """Change of mean |SMD| by the first cells minus that by the second; below 0: the first lower it by more."""
@@ -147,7 +152,7 @@ class Carried:
         return float(_nanmean(self._values[rows, None])[0]), _nanmean(self._drawn[rows])
 
     def _change(self, cells: Sequence[Cell]) -> tuple[float, Floats]:
-        after, before = [self._at[id(c)] for c in cells], [c.setting.tested for c in cells]
+        after, before = [self._at[c.method, c.setting] for c in cells], [c.setting.tested for c in cells]
         value = _nanmean((self._values[after] - self._values[before])[:, None])[0]
         return float(value), _nanmean(self._drawn[after] - self._drawn[before])
 

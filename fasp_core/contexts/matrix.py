@@ -237,15 +237,17 @@ def run(
     return read(store.compute(KIND, key, work, label=f"{slug(lm.name)}--contexts"))
 
 
-def stored(weights_id: str, dtype: str, store: Store) -> list[Matrix]:
-    """Finished matrices of a model, those with the most cells first; never loads a model."""
+def find(weights_id: str, dtype: str, store: Store) -> list[Entry]:
+    """Headers of the finished matrices of a model, the largest first."""
     wanted = {"experiment": "contexts", "weights": weights_id, "dtype": dtype}
-    found = [
-        read(entry)
-        for header in store.entries(KIND)
-        if wanted.items() <= header.config.items() and (entry := store.load(KIND, header.config)) is not None
-    ]
-    return sorted(found, key=lambda m: -m.base[0].size * len(m.cells))
+    found = [header for header in store.entries(KIND) if wanted.items() <= header.config.items()]
+    return sorted(found, key=lambda e: -sum(size for _, size in e.files.values()))
+
+
+def stored(weights_id: str, dtype: str, store: Store) -> list[Matrix]:
+    """Finished matrices of a model, the largest first; never loads a model."""
+    headers = find(weights_id, dtype, store)
+    return [read(entry) for h in headers if (entry := store.load(KIND, h.config)) is not None]
 
 
 def read(entry: Entry) -> Matrix:

@@ -12,6 +12,7 @@ and dark pages, and an empty template: draw them with `st.plotly_chart(..., them
 from __future__ import annotations
 
 from fasp_core.figures.clicks import clicked_head, clicked_heads
+from fasp_core.figures.contexts import Series, answers_by_group, dots
 from fasp_core.figures.curves import Curve, method_curves, pareto_front, tradeoff
 from fasp_core.figures.grid import Z_NOISE, clip_limit, head_grid
 from fasp_core.figures.groups import group_bars
@@ -30,11 +31,14 @@ __all__ = [
     "PRUNED",
     "Z_NOISE",
     "Curve",
+    "Series",
     "Theme",
+    "answers_by_group",
     "cell_matrix",
     "clicked_head",
     "clicked_heads",
     "clip_limit",
+    "dots",
     "escape",
     "group_bars",
     "head_grid",

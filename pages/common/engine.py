@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from fasp_core import models
+from fasp_core.contexts import matrix
+from fasp_core.contexts.matrix import Matrix
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
 from fasp_core.experiments import compare, outcome, searching
 from fasp_core.experiments.compare import Candidate, Comparison
@@ -183,6 +185,15 @@ def claim(spec: ModelSpec, axis: str, reading: str, candidate: Candidate) -> Cla
         return None
     header = outcome.find_claim(known.weights_id, spec.dtype, axis, reading, candidate, store())
     return _result(header, lambda entry: outcome.read_claim(entry, spec.source))
+
+
+def matrices(spec: ModelSpec) -> list[Matrix]:
+    """Stored matrices of contexts, the largest first. Never loads a model."""
+    known = facts(spec)
+    if known is None:
+        return []
+    found = [_result(header, matrix.read) for header in matrix.find(known.weights_id, spec.dtype, store())]
+    return [m for m in found if m is not None]
 
 
 def _result(header: Entry | None, read: Callable[[Entry], T]) -> T | None:

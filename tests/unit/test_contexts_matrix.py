@@ -191,7 +191,8 @@ def made_up(effects: dict[tuple[str, str], float], noise: float = 0.02, seed: in
                 values = own[setting.tested] + (1 - share) * lean + 10 * noise * rng.normal(size=(NAMES, SAMPLES))
                 cells.append(Cell(method, setting, 3, 3, "L0H0-2", values, nll))  # type: ignore[arg-type]
     contexts = {c: c for c in ("days", "parts")}
-    return Matrix("made-up", CONFIG, contexts, kept, ("one", "two"), people, own + lean, nll, tuple(cells), {})
+    config = replace(CONFIG, methods=tuple(dict.fromkeys(method for method, _ in effects)))  # type: ignore[arg-type]
+    return Matrix("made-up", config, contexts, kept, ("one", "two"), people, own + lean, nll, tuple(cells), {})
 
 
 def smd(values: np.ndarray, codes: np.ndarray) -> float:

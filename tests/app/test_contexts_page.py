@@ -1,0 +1,174 @@
+"""The page "Contexts" in every state that a reader can see, without a browser and without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from fasp_core.contexts import matrix
+from fasp_core.contexts.audit import AuditConfig, Replies
+from fasp_core.contexts.carried import Carried
+from fasp_core.contexts.scenarios import Scenario, Scenarios
+from fasp_core.errors import InputError
+from fasp_core.masks import PruneSet
+from pages.common import contexts_audit, contexts_matrix, engine
+from tests.app.fakes import MADE, Studio
+from tests.unit.test_contexts_matrix import made_up
+
+APP = Path(__file__).resolve().parents[2] / "app.py"
+SHARES = {
+    ("heads-effect", "same"): 0.5,
+    ("heads-effect", "other"): 0.1,
+    ("neurons-effect", "same"): 0.9,
+    ("neurons-effect", "other"): 0.2,
+    ("heads-random", "same"): 0.0,
+    ("heads-random", "other"): 0.0,
+}
+
+
+@pytest.fixture
+def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
+    studio = Studio(tmp_cache, monkeypatch)
+    monkeypatch.setattr(contexts_audit, "audit", answered)
+    yield studio
+    for _, job in engine._lanes.jobs():
+        job.cancel()
+    studio.open.set()
+    studio.finish()
+
+
+def answered(
+    lm: Any, scenario: Scenario, world: Scenarios, config: AuditConfig, store: Any, removed: PruneSet, **_: Any
+) -> Replies:
+    """The second group is offered twice as much by the whole model, and is answered less often."""
+    rng = np.random.default_rng(len(scenario.name))
+    numbers = rng.integers(10, 20, (len(world.people), config.samples))
+    factor = [1 + (group == "white" and not len(removed)) for _, group in world.people]
+    texts = tuple(
+        tuple(f"${n * f}" if group == "black" or i else "no <b>idea</b>" for i, n in enumerate(row))
+        for row, f, (_, group) in zip(numbers.tolist(), factor, world.people, strict=True)
+    )
+    return Replies(scenario, world.people, ("black", "white"), texts, (), MADE)
+
+
+def opened(**state: Any) -> AppTest:
+    at = AppTest.from_file(APP, default_timeout=120)
+    at.switch_page("pages/contexts.py")
+    for name, value in state.items():
+        at.session_state[name] = value
+    return run(at)
+
+
+def run(at: AppTest) -> AppTest:
+    at.run()
+    assert not at.exception, [e.value for e in at.exception]
+    return at
+
+
+def said(at: AppTest) -> str:
+    kinds = (at.main.subheader, at.main.caption, at.main.markdown, at.main.info, at.main.error, at.main.warning)
+    return "\n".join(str(node.value) for nodes in kinds for node in nodes)
+
+
+def test_nothing_was_run_yet(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[matrix.MatrixConfig] = []
+
+    def run_matrix(lm: Any, world: Scenarios, config: matrix.MatrixConfig, store: Any, **_: Any) -> None:
+        asked.append(config)
+
+    monkeypatch.setattr(matrix, "run", run_matrix)
+    at = opened()
+    assert "Nothing was run with this model yet" in said(at)
+    assert "python -m fasp_core.contexts --model built-in --names 8 --samples 4 --per-context 2" in said(at)
+    studio.at_once()
+    (button,) = (b for b in at.main.button if b.label == "Run")
+    button.click()
+    run(at)
+    (config,) = asked
+    assert (config.names, config.audit.samples, config.scenarios) == (8, 4, 2)
+
+
+def test_the_findings_and_the_matrices(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = made_up(SHARES)
+    monkeypatch.setattr(engine, "matrices", lambda spec: [found])
+    at = opened()
+    findings = Carried(found).findings()
+    assert [i.value for i in at.main.info] == [f.sentence for f in findings]
+    assert [f.holds for f in findings] == [True, True]
+    charts: Any = at.get("plotly_chart")
+    assert len(charts) == 3  # by generality, heads, neurons
+    (table,) = (f.value for f in at.dataframe if "chosen on" in f.value)
+    assert len(table) == 3 * (2 + 2)  # each method: the same scenario and one other context, in two contexts
+    assert "Click a cell" in said(at)
+    at.session_state["contexts open"] = ("neurons-effect", 0, 1)
+    run(at)
+    assert "neurons, by effect: chosen on the same scenario, other samples, tested on parts" in said(at)
+    assert len(at.get("plotly_chart")) == 4
+    cell = found.of("neurons-effect", "same", tested_on="parts")[0]
+    for estimate in Carried(found).signed(cell):
+        assert contexts_matrix.estimate(estimate) in said(at)
+    at.session_state["contexts open"] = ("neurons-effect", 1, 0)  # chosen on days, tested on days
+    run(at)
+    assert "There is nothing of this kind" in said(at)
+
+
+def test_a_cell_of_another_run_is_forgotten(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = made_up({("heads-effect", "same"): 0.5})
+    monkeypatch.setattr(engine, "matrices", lambda spec: [found])
+    at = opened(**{"contexts open": ("neurons-effect", 0, 0)})
+    assert "neurons, by effect: chosen" not in said(at)
+
+
+def test_an_audit(studio: Studio) -> None:
+    at = opened()
+    assert "Ask about purchases" in said(at)
+    studio.at_once()
+    (button,) = (b for b in at.main.button if b.label == "Ask")
+    button.click()
+    run(at)
+    assert "Mean |SMD|" in said(at)
+    assert "over 10 scenarios" in said(at)
+    assert "a number is given more often for black" in said(at)
+    (table,) = (f.value for f in at.dataframe if "scenario" in f.value)
+    assert len(table) == 10
+    assert (table["parsed, black"] == 1.0).all()
+    assert table["parsed, white"].iloc[0] == 0.75
+    assert (table["mean, white"] > 1.5 * table["mean, black"]).all()
+    at.main.text_input(key="audit heads").set_value("L0H3,L5N17")
+    run(at)
+    (button,) = (b for b in at.main.button if b.label == "Ask")
+    button.click()
+    run(at)
+    assert "Without L0H3,L5N17" in said(at)
+    (table,) = (f.value for f in at.dataframe if "scenario" in f.value)
+    assert "inlier ratio" in table
+    at.main.toggle(key="audit texts").set_value(True)
+    run(at)
+    (texts,) = (f.value for f in at.dataframe if "answer" in f.value)
+    assert len(texts) == 16 * 4
+    assert texts.answer.str.contains("<b>idea</b>").any()  # as text
+
+
+def test_what_cannot_be_read_is_told(studio: Studio) -> None:
+    at = opened()
+    at.main.text_input(key="audit heads").set_value("everything")
+    run(at)
+    assert "'everything' is not a head" in said(at)
+
+
+def test_a_model_without_a_chat_is_told(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise InputError("This model has no chat template: an audit needs an instruct model, such as 'built-in'.")
+
+    monkeypatch.setattr(contexts_audit, "audit", refuse)
+    at = opened()
+    studio.at_once()
+    (button,) = (b for b in at.main.button if b.label == "Ask")
+    button.click()
+    run(at)
+    assert "has no chat template" in said(at)
