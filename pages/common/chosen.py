@@ -54,9 +54,9 @@ def _choice(settings: Settings, comparison: Comparison, picked: Candidate) -> No
     size = comparison.n_layers * comparison.n_heads
     with st.container(border=True):
         columns = st.columns((1.4, 0.6, 0.6, 1, *[1] * (1 + len(comparison.readings))))
-        columns[0].metric("Method", method_title(picked.method, picked.seed))
+        columns[0].metric("Method", METHOD_TITLES.get(picked.method, "joint search"))
         columns[1].metric("γ", "none" if picked.gamma is None else f"{picked.gamma:g}")
-        columns[2].metric("α", f"{picked.alpha:g}")
+        columns[2].metric("α", f"{picked.alpha:.3g}")
         columns[3].metric("Removed", f"{len(picked.heads)} heads")
         columns[4].metric("Perplexity", percent(ppl.relative, 1))
         for column, name in zip(columns[5:], comparison.readings, strict=True):

@@ -64,7 +64,7 @@ def show(settings: Settings, result: Transfer) -> None:
             faint=[c.outcome in ("not shown", "no gap") for c in cells],
             hatched=[c.outcome == "no gap" for c in cells],
             outlined=[c.chosen_on == c.measured_on for c in cells],
-            faint_name="no change shown: the interval holds 0",
+            faint_name="no change shown",
             hatched_name="no gap above noise to begin with",
             outlined_name="its own axis",
             title="Change of the gap on test prompts, with 95% interval",
