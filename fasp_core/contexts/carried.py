@@ -82,9 +82,9 @@ class Carried:
         pairs = [(m.before(c.setting.tested), m.after(c)) for c in cells]
         parsed = np.array([[b.parsed(), a.parsed()] for b, a in pairs]).mean(0)  # [2, groups]
         return Summary(
-            interval(before, before_drawn),
-            interval(after, after_drawn),
-            interval(change, change_drawn),
+            self._interval(before, before_drawn),
+            self._interval(after, after_drawn),
+            self._interval(change, change_drawn),
             _mean(inlier_ratio(b, a) for b, a in pairs),
             _mean(distance(b, a) for b, a in pairs),
             (float(parsed[0, 0]), float(parsed[0, 1])),
@@ -103,7 +103,7 @@ class Carried:
         """Change of mean |SMD| by the first cells minus that by the second; below 0: the first lower it by more."""
         a, drawn_a = self._change(first)
         b, drawn_b = self._change(second)
-        return interval(a - b, drawn_a - drawn_b)
+        return self._interval(a - b, drawn_a - drawn_b)
 
     def findings(self) -> tuple[Finding, Finding]:
         """The two findings of Ma et al. (2025): neurons beat heads; effects shrink as generality grows."""
@@ -132,7 +132,7 @@ class Carried:
         if not near or not far:
             return Finding(None, "Whether effects shrink with generality is open: the run holds no other context.")
         value, drawn = self._change(near)
-        own, lost = interval(value, drawn), self.difference(far, near)
+        own, lost = self._interval(value, drawn), self.difference(far, near)
         told = (
             f"mean |SMD| changed by {_told(own)} on the scenarios that sets were chosen on, and by "
             f"{self._change(far)[0]:+.2f} in other contexts, a difference of {_told(lost)}"
@@ -147,6 +147,9 @@ class Carried:
 
     def _chosen(self, kind: str) -> list[Cell]:
         return [c for c in self.matrix.cells if kind_of(c.method) == kind and not c.method.endswith("random")]
+
+    def _interval(self, value: float, drawn: Floats) -> Estimate:
+        return interval(value, drawn, self._signed.names)
 
     def _mean(self, rows: Sequence[int]) -> tuple[float, Floats]:
         return float(_nanmean(self._values[rows, None])[0]), _nanmean(self._drawn[rows])

@@ -14,6 +14,7 @@ from fasp_core.contexts.measures import (
     distance,
     draws,
     inlier_ratio,
+    interval,
     parsed_difference,
     smd,
     winsorised,
@@ -134,3 +135,23 @@ def test_winsorising_moves_only_what_is_beyond(share: float) -> None:
     assert np.array_equal(found[kept], values[kept])
     assert np.nanmin(found) >= low - 1e-12
     assert np.nanmax(found) <= high + 1e-12
+
+
+@pytest.mark.parametrize("names", [6, 12, 30])
+def test_intervals_of_few_names_cover(names: int) -> None:
+    """Of a plain mean, against the t interval that is exact for normal values: 95% coverage, not fewer."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        values = rng.normal(size=names)
+        drawn = (rng.multinomial(names, np.full(names, 1 / names), 2000) @ values) / names
+        found = interval(float(values.mean()), drawn, names)
+        covered += found.low <= 0 <= found.high
+    assert 0.92 < covered / 400 < 0.98
+
+
+def test_one_name_has_no_interval() -> None:
+    found = interval(1.0, np.zeros(100), 1)
+    assert found.value == 1.0
+    assert np.isnan(found.low)
+    assert np.isnan(found.high)

@@ -1,0 +1,125 @@
+"""What is committed for the built-in model fills the pages, and the README quotes it as it is. No model is loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import OrderedDict
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from fasp_core import models
+from fasp_core.__main__ import main
+from fasp_core.experiments import compare, versus
+from fasp_core.jobs import Lanes
+from fasp_core.models import ModelSpec
+from pages.common import engine
+
+ROOT = Path(__file__).resolve().parents[2]
+KEYS = {
+    *("gamma", "alpha", "method", "measure", "reading", "prompts", "gap_base", "gap_pruned", "reduction_pct"),
+    *("interval_pct", "ppl_base", "ppl_pruned"),
+}
+
+
+@pytest.fixture(autouse=True)
+def committed(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """The repository's results, in a cache of their own."""
+    for kind in ("scores", "experiments", "words"):
+        for entry in (ROOT / "cache" / kind).glob("built-in--*"):
+            shutil.copytree(entry, tmp_cache / kind / entry.name)
+    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("a model is loaded"))
+    monkeypatch.setattr(engine, "_lanes", Lanes())
+    for name, empty in (("_facts", {}), ("_tables", OrderedDict()), ("_results", OrderedDict())):
+        monkeypatch.setattr(engine, name, empty)
+    yield
+    for _, job in engine._lanes.jobs():
+        job.cancel()
+        job.wait(20)
+
+
+def opened(page: str, **state: Any) -> str:
+    at = AppTest.from_file(ROOT / "app.py", default_timeout=120)
+    at.switch_page(f"pages/{page}.py")
+    for name, value in state.items():
+        at.session_state[name] = value
+    at.run()
+    assert not at.exception, [e.value for e in at.exception]
+    kinds = (at.main.subheader, at.main.caption, at.main.markdown, at.main.info, at.main.success, at.main.warning)
+    return "\n".join(str(node.value) for nodes in kinds for node in nodes)
+
+
+def claim(capsys: Any, *options: str) -> dict[str, Any]:
+    command = ["compare", "--model", "built-in", "--axis", "race_ethnicity", "--outcome", "--json", *options]
+    assert main(command) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def readme() -> str:
+    return " ".join((ROOT / "README.md").read_text("utf-8").split())
+
+
+def test_the_claim(capsys: Any) -> None:
+    found = claim(capsys)
+    assert found.keys() >= KEYS
+    assert (found["measure"], found["reading"]) == ("expected", "neutral")
+    assert found["prompts"] >= 5000
+    assert found["reduction_pct"] == pytest.approx(100 * (1 - found["gap_pruned"] / found["gap_base"]))
+    low, high = found["interval_pct"]
+    assert 0 < low < found["reduction_pct"] < high  # "reduced" needs an interval that is clear of zero
+    assert found["measures"]["sampled"]["continuations_a_side"] >= 10_000
+    assert found["sentence"] in readme()
+    assert found["sentence"] in opened("compare")
+    for caution in found["cautions"]:
+        assert caution in opened("compare").replace("\\", "")
+    stricter = claim(capsys, "--max-ppl", ".08")
+    low, high = stricter["interval_pct"]
+    assert f"{stricter['reduction_pct']:.0f}% [{low:.0f}%, {high:.0f}%]" in readme()
+
+
+def test_the_search_against_fasp() -> None:
+    comparison = engine.comparison(ModelSpec(), "race_ethnicity", "neutral")
+    assert comparison is not None
+    found = versus.versus(comparison, engine.searches(ModelSpec(), "race_ethnicity", "neutral"), "neutral", 0.1)
+    assert found is not None
+    assert len(found.runs) >= 5
+    mean = found.mean
+    assert (
+        f"{mean.value:+.0%} [{mean.low:+.0%}, {mean.high:+.0%}]".replace("-", "−").replace("%,", ",").replace("%]", "]")
+        in readme()
+    )
+    assert found.sentence() in opened("compare")
+
+
+@pytest.mark.parametrize("axis", ["race_ethnicity", "gender_and_sex"])
+def test_comparisons_fill_the_page(axis: str) -> None:
+    found = compare.stored(engine.facts(ModelSpec()).weights_id, "float32", axis, "neutral", engine.store(), "built-in")  # type: ignore[union-attr]
+    assert found is not None
+    assert {c.gamma for c in found.candidates if c.method == "fasp"} == {0.2, 0.3, 0.4, 0.5, 0.6, 0.7}
+    assert {c.seed for c in found.candidates if c.method == "random"} >= set(range(5))
+    assert "The choice, on validation" in opened("compare", axis=axis)
+
+
+def test_transfer_fills_the_page() -> None:
+    text = opened("transfer")
+    assert "Of 42 measurements of a set on another axis" in text
+    told = text[text.index("Of 42 measurements") :].split("**")[0]
+    fell = int(told.split(" in ")[1].split()[0])
+    assert f"on other axes in {fell} of 42" in readme()
+
+
+def test_additivity_fills_the_page() -> None:
+    assert "Not measured yet" not in opened("assumptions").split("Would another measure")[0]
+
+
+def test_contexts_fill_the_page() -> None:
+    (found, *_) = engine.matrices(ModelSpec())
+    assert set(found.contexts) == {"purchases", "services", "activities", "finance"}
+    text = opened("contexts")
+    assert "Nothing was run" not in text
+    assert "beat heads" in text
