@@ -6,6 +6,7 @@ import streamlit as st
 
 from fasp_core.experiments.compare import SEARCH
 from fasp_core.impacts.table import ImpactTable
+from fasp_core.masks import PruneSet
 from fasp_core.selection import select
 from pages.common import engine, grids, measured, scoring, searched, sidebar, start
 from pages.common.choice import ByHand, prune_set
@@ -45,7 +46,7 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
         scores = table.head_scores(settings.reading)
         selection = select(scores, settings.method, settings.gamma, settings.alpha, seed=settings.seed)
     st.session_state["selection"] = selection
-    heads = prune_set(selection, by_hand)
+    heads = PruneSet(prune_set(selection, by_hand).heads, settings.neurons.neurons)
     measured.cards(settings, table, selection, by_hand, heads)
     grids.draw(settings, table, selection, by_hand)
     measured.details(settings, table, heads)

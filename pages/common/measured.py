@@ -162,12 +162,14 @@ def _removed(
 ) -> None:
     total = table.n_layers * table.n_heads
     changed = by_hand.effective(selection.pruned)
-    st.metric("Removed", f"{len(heads)} of {total} heads", help="Heads that are off in what is measured.")
-    share = ""
+    st.metric("Removed", f"{len(heads.heads)} of {total} heads", help="Heads that are off in what is measured.")
+    share, neurons = "", ""
+    if heads.neurons:
+        neurons = f"**And {len(heads.neurons):,} neurons**, which estimates leave out. "
     if result is not None:
         share = f"{result.parameters_removed / result.parameters:.1%} of {result.parameters / 1e6:.1f} M parameters. "
     st.caption(
-        f"{share}{len(selection.critical)} critical heads are protected. "
+        f"{neurons}{share}{len(selection.critical)} critical heads are protected. "
         + (f"**{len(changed)} changed by hand.**" if changed else "No hand-made changes.")
     )
     st.button(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import streamlit as st
@@ -12,6 +12,7 @@ from fasp_core.evaluation import EvalConfig
 from fasp_core.expected import READINGS
 from fasp_core.experiments.compare import SEARCH
 from fasp_core.generation import GenerationConfig
+from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig
 from fasp_core.models import BUILT_IN, BUILT_IN_TITLE, DTYPES, ModelSpec
 from fasp_core.prompts import axis_names, from_csv
@@ -50,6 +51,7 @@ class Settings:
     prompts: int
     tokens: int
     max_ppl: float = MAX_PPL  # relative; of the search alone
+    neurons: PruneSet = field(default_factory=PruneSet)  # removed beside whatever heads are chosen
 
     @property
     def scoring(self) -> BiasConfig:
@@ -103,6 +105,7 @@ def draw() -> Settings:
             limit = percent / 100
         if method in ("random", SEARCH):
             seed = int(st.number_input("Seed", 0, 999, 0, key="seed", help="Another seed draws differently."))
+        neurons = _neurons()
         st.divider()
         split = st.segmented_control(
             "Measure on",
@@ -132,7 +135,29 @@ def draw() -> Settings:
         int(prompts),
         int(tokens),
         limit,
+        neurons,
     )
+
+
+def _neurons() -> PruneSet:
+    """Neurons that go as well; what cannot be read is told, and nothing is removed."""
+    with st.expander("Neurons"):
+        written = st.text_input(
+            "Remove these as well",
+            key="neurons",
+            bind="query-params",
+            placeholder="L5N17,L6N0-9",
+            help="Neurons are the hidden units of MLPs, written as L5N17. They are measured with the heads; estimates "
+            "and grids know heads alone.",
+        )
+        try:
+            found = PruneSet.parse(written or "")
+        except InputError as error:
+            st.error(str(error), icon=":material/error:")
+            return PruneSet()
+        if found.heads:
+            st.error("Only neurons stand here, such as L5N17: click heads in the grids.", icon=":material/error:")
+        return PruneSet(neurons=found.neurons)
 
 
 def reading() -> str:

@@ -1,0 +1,48 @@
+"""Neurons beside heads on the page "Explore heads"."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from fasp_core.masks import PruneSet
+from pages.common import engine
+from tests.app.fakes import Studio
+from tests.app.test_explore import change, opened, removed, said
+
+AXIS = "race_ethnicity"
+
+
+@pytest.fixture
+def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
+    studio = Studio(tmp_cache, monkeypatch)
+    studio.add_scores(AXIS)
+    studio.at_once()
+    yield studio
+    for _, job in engine._lanes.jobs():
+        job.cancel()
+    studio.finish()
+
+
+def test_neurons_are_measured_with_the_heads(studio: Studio) -> None:
+    at = opened()
+    heads: PruneSet = at.session_state["job main"].key[1]
+    assert not heads.neurons
+    change(at, neurons="L5N17,L6N0-2")
+    both: PruneSet = at.session_state["job main"].key[1]
+    assert both == PruneSet(heads.heads, PruneSet.parse("L5N17,L6N0-2").neurons)
+    assert removed(at) == len(heads.heads)  # the card counts heads, and names the neurons
+    assert "**And 4 neurons**, which estimates leave out" in said(at)
+    assert studio.asked[-1][0] == both
+
+
+@pytest.mark.parametrize(
+    ("written", "told"), [("nonsense", "'nonsense' is not a head"), ("L0H1,L2N3", "Only neurons stand here")]
+)
+def test_what_is_no_neuron_is_told(studio: Studio, written: str, told: str) -> None:
+    at = opened(neurons=written)
+    assert told in " ".join(e.value for e in at.sidebar.error)
+    found: PruneSet = at.session_state["job main"].key[1]
+    assert found.neurons == PruneSet.parse("L2N3" if "N3" in written else "").neurons
