@@ -11,7 +11,7 @@ from fasp_core.models import BUILT_IN
 from pages.common import background, chosen, compared, engine, scoring, sidebar, start
 from pages.common.compared import Settings
 
-SECONDS = 7.0  # for one set on one side of the default plan: the built-in model on two cores
+SECONDS = 15.0  # for one set on one side of the default plan: the built-in model on two cores
 
 
 def page() -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fasp_core.cli_show import percent, to_json, working
+from fasp_core.cli_show import to_json, working
 from fasp_core.contexts import scenarios
 from fasp_core.contexts.audit import AuditConfig
 from fasp_core.contexts.carried import Carried, Summary, cells_of, rows_of
@@ -52,7 +52,8 @@ def markdown(matrix: Matrix, winsorise: float) -> str:
     n = matrix.base.shape[2]
     parts = [
         f"{matrix.model}: {len(matrix.people)} names ({', '.join(matrix.groups)}), {n} answers each to "
-        f"{len(matrix.scenarios)} scenarios. Cells: change of mean |SMD| with its 95% interval; share of inliers."
+        f"{len(matrix.scenarios)} scenarios. Cells: change of mean |SMD| with its 95% interval; share of inliers, of "
+        f"which the whole model's other answers have {_usual(carried)}."
     ]
     for method in matrix.config.methods:
         rows = []
@@ -62,6 +63,12 @@ def markdown(matrix: Matrix, winsorise: float) -> str:
             rows.append((_row_title(row), _size(every), *map(_cell, found), "" if every is None else _cell(every)))
         parts += [f"## {method}", rows_as_markdown(["chosen on", "parts", *matrix.contexts, "all"], rows)]
     return "\n\n".join([*parts, *(f.sentence for f in carried.findings())]) + "\n"
+
+
+def _usual(carried: Carried) -> str:
+    cells = carried.matrix.of(carried.matrix.config.methods[0], "same")
+    found = carried.summary(cells)
+    return "none" if found is None else f"{found.usual_inliers:.0%}"
 
 
 def _row_title(row: tuple[Any, str]) -> str:
@@ -79,7 +86,7 @@ def _cell(found: Summary | None) -> str:
     if found is None:
         return "–"
     low, high = found.change.low, found.change.high
-    return f"{found.change.value:+.2f} [{low:+.2f}, {high:+.2f}]; {percent(found.inliers).lstrip('+')}"
+    return f"{found.change.value:+.2f} [{low:+.2f}, {high:+.2f}]; {found.inliers:.0%}"
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fasp_core.contexts.choosing import Method, kind_of
 from fasp_core.contexts.matrix import Cell, Kind, Matrix
-from fasp_core.contexts.measures import RESAMPLES, Disparity, Estimate, distance, inlier_ratio, interval
+from fasp_core.contexts.measures import RESAMPLES, Answers, Disparity, Estimate, distance, inlier_ratio, interval
 
 Floats = NDArray[np.float64]
 
@@ -27,7 +27,8 @@ class Summary:
     Attributes
     ----------
     before, after, change : of mean |SMD| over the scenarios.
-    inliers : share of the answers within the usual range of the whole model's; distance in its SDs (Wasserstein).
+    inliers : share of the answers within the usual range of the whole model's; usual_inliers : the same of other
+        answers of the whole model, which is what nothing removed comes to. distance : in its SDs (Wasserstein).
     parsed : share of answers with a number, before and after, by group.
     parts : least and most parts of a set. perplexity : mean relative change.
     cells : scenarios that it is made of.
@@ -37,6 +38,7 @@ class Summary:
     after: Estimate
     change: Estimate
     inliers: float
+    usual_inliers: float
     distance: float
     parsed_before: tuple[float, float]
     parsed_after: tuple[float, float]
@@ -86,6 +88,7 @@ class Carried:
             self._interval(after, after_drawn),
             self._interval(change, change_drawn),
             _mean(inlier_ratio(b, a) for b, a in pairs),
+            _mean(inlier_ratio(m.before(t), Answers(m.other[t], m.codes)) for t in tested),
             _mean(distance(b, a) for b, a in pairs),
             (float(parsed[0, 0]), float(parsed[0, 1])),
             (float(parsed[1, 0]), float(parsed[1, 1])),

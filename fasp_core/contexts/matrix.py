@@ -127,6 +127,7 @@ class Matrix:
     ----------
     contexts : {context: title}.
     base : [S, names, samples] numbers that the whole model answered, on the test samples.
+    other : the same on the samples that sets were chosen on: how far answers differ when nothing is removed.
     base_nll : of the text.
     """
 
@@ -137,6 +138,7 @@ class Matrix:
     groups: tuple[str, str]
     people: tuple[tuple[str, str], ...]
     base: np.ndarray
+    other: np.ndarray
     base_nll: Nll
     cells: tuple[Cell, ...]
     provenance: dict[str, Any]
@@ -198,10 +200,11 @@ def run(
         steps = _Steps(progress, 3 * len(small.scenarios) + len(plan))
         said: list[Clues] = []
         base: list[Replies] = []
+        other: list[Replies] = []
         for scenario in small.scenarios:
             base.append(audit(lm, scenario, small, test, store, None, compared, steps.next()))
-            chosen_on = audit(lm, scenario, small, config.audit, store, None, compared, steps.next())
-            said.append(choosing.clues(lm, chosen_on, config.audit, config.methods, store, steps.next()))
+            other.append(audit(lm, scenario, small, config.audit, store, None, compared, steps.next()))
+            said.append(choosing.clues(lm, other[-1], config.audit, config.methods, store, steps.next()))
         nll = [perplexity_of(lm, Removal().prune_set, text, store)[0]]
         rows, values = [], []
         for i, (method, setting) in enumerate(plan):
@@ -226,6 +229,7 @@ def run(
             "tables": {"cells": pd.DataFrame(rows)},
             "arrays": {
                 "base": np.stack([r.answers.values for r in base]),
+                "other": np.stack([r.answers.values for r in other]),
                 "values": np.stack(values),
                 "sums": np.stack([n.sums for n in nll]),
                 "counts": nll[0].counts.astype(np.int32),
@@ -286,6 +290,7 @@ def read(entry: Entry) -> Matrix:
         (c["groups"][0], c["groups"][1]),
         tuple((name, group) for name, group in c["people"]),
         arrays["base"],
+        arrays["other"],
         Nll(arrays["sums"][0], counts),
         cells,
         entry.meta["provenance"],

@@ -131,7 +131,8 @@ def _lines(s: Summary) -> str:
     low, high = s.parts
     return (
         f"mean |SMD| {s.before.value:.2f} → {s.after.value:.2f}: {estimate(s.change)}\n"
-        f"{s.inliers:.0%} of answers within the usual range; shifted by {s.distance:.2f} SD\n"
+        f"{s.inliers:.0%} of answers within the usual range ({s.usual_inliers:.0%} with nothing removed); shifted by "
+        f"{s.distance:.2f} SD\n"
         f"a number in {s.parsed_before[0]:.0%} and {s.parsed_before[1]:.0%} of answers, then {s.parsed_after[0]:.0%} "
         f"and {s.parsed_after[1]:.0%}\n"
         f"{low:,}{'' if low == high else f' to {high:,}'} parts removed, perplexity {s.perplexity:+.1%}; "
@@ -158,7 +159,7 @@ def _matrix(carried: Carried, method: Method, at: int) -> tuple[Method, int, int
             faint=[s is not None and s.change.low <= 0 <= s.change.high for s in sums],
             faint_name="no change shown: the interval holds 0",
             title=f"{METHOD_TITLES[method]}: change of mean |SMD|",
-            note="Below it: share of answers within the whole model's usual range.",
+            note=f"Below it: answers within the usual range; {_usual(carried):.0%} with nothing removed.",
             unit="",
             row_title="chosen on",
             column_title="tested on",
@@ -176,6 +177,13 @@ def _matrix(carried: Carried, method: Method, at: int) -> tuple[Method, int, int
     )
     place = clicked_head(event, len(contexts), len(rows))
     return None if place is None else (method, *place)
+
+
+def _usual(carried: Carried) -> float:
+    """Share of the whole model's other answers within its usual range, over all scenarios."""
+    m = carried.matrix
+    found = carried.summary([c for c in m.cells if c.setting.kind == "same" and c.method == m.config.methods[0]])
+    return float("nan") if found is None else found.usual_inliers
 
 
 def _cell(carried: Carried, method: Method, row: int, column: int) -> None:
@@ -258,6 +266,7 @@ def _frame(carried: Carried) -> pd.DataFrame:
                             "low": s.change.low,
                             "high": s.change.high,
                             "inlier ratio": s.inliers,
+                            "nothing removed": s.usual_inliers,
                             "distance, SD": s.distance,
                             "parsed before": np.mean(s.parsed_before),
                             "parsed after": np.mean(s.parsed_after),

@@ -11,7 +11,7 @@ from pages.common import axes, background, scoring
 from pages.common.axes import CHART, Settings, ends, p_value, percent, table
 from pages.common.sidebar import READING_TITLES, axis_title
 
-SECONDS = 10.0  # for 450 prompts, or 2,048 tokens, with the built-in model on two cores
+SECONDS = 15.0  # for 450 prompts, or 2,048 tokens, with the built-in model on two cores
 
 
 def draw(settings: Settings) -> None:

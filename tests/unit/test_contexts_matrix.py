@@ -111,8 +111,9 @@ def test_everything_is_really_removed_and_kept(lm: LanguageModel, tmp_path: Path
     assert told == sorted(told)
     test = replace(CONFIG.audit, seed=1)
     for i, scenario in enumerate(WORLD.scenarios):
-        expected = audit(lm, scenario, WORLD, test, Store(tmp_path / "other")).answers.values
-        np.testing.assert_array_equal(found.base[i], expected)
+        for config, values in ((test, found.base[i]), (CONFIG.audit, found.other[i])):
+            expected = audit(lm, scenario, WORLD, config, Store(tmp_path / "other")).answers.values
+            np.testing.assert_array_equal(values, expected)
     for cell in found.cells:
         if cell.method.startswith("weights"):
             assert not cell.prune_set
@@ -192,7 +193,8 @@ def made_up(effects: dict[tuple[str, str], float], noise: float = 0.02, seed: in
                 cells.append(Cell(method, setting, 3, 3, "L0H0-2", values, nll))  # type: ignore[arg-type]
     contexts = {c: c for c in ("days", "parts")}
     config = replace(CONFIG, methods=tuple(dict.fromkeys(method for method, _ in effects)))  # type: ignore[arg-type]
-    return Matrix("made-up", config, contexts, kept, ("one", "two"), people, own + lean, nll, tuple(cells), {})
+    other = own + lean + 10 * noise * rng.normal(size=own.shape)
+    return Matrix("made-up", config, contexts, kept, ("one", "two"), people, own + lean, other, nll, tuple(cells), {})
 
 
 def smd(values: np.ndarray, codes: np.ndarray) -> float:
@@ -219,6 +221,8 @@ def test_summaries_are_means_over_scenarios() -> None:
     assert told.parsed_before == told.parsed_after == (1.0, 1.0)
     usual = [measures.inlier_ratio(found.before(c.setting.tested), found.after(c)) for c in cells]
     assert told.inliers == pytest.approx(np.mean(usual))
+    whole = [measures.inlier_ratio(found.before(i), measures.Answers(found.other[i], found.codes)) for i in (0, 1)]
+    assert told.usual_inliers == pytest.approx(np.mean(whole))
     assert told.parts == (3, 3)
     assert told.perplexity == pytest.approx(0.0)
     assert carried.summary(cells_of(found, "heads-effect", ("other", "days"), "days")) is None
