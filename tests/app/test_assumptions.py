@@ -86,7 +86,7 @@ def test_without_scores_the_page_offers_to_make_them(studio: Studio) -> None:
 def test_without_a_result_the_page_says_what_measuring_means(table: ImpactTable) -> None:
     at = opened()
     assert "Not measured yet for religion" in said(at)
-    assert "32 growing sets and 105 pairs of heads" in said(at)
+    assert "32 growing sets and 39 pairs of heads" in said(at)
     assert "python -m fasp_core.experiments.additivity --axis religion" in said(at)
     assert [b.label for b in at.button] == ["Measure"]
 
@@ -136,13 +136,13 @@ def test_a_result_has_an_outcome_four_charts_and_tables(studio: Studio, table: I
     assert [c["layout"]["title"]["text"].split("<br>")[0] for c in charts(at)] == [
         "Growing sets",
         "Sets: predicted against measured",
-        "Strongest 20 of 105 interactions",
+        "Strongest 20 of 39 interactions",
         "Pairs: predicted against measured",
     ]
     top = result.quantities["neutral"].pairs[0]
     assert charts(at)[2]["layout"]["yaxis"]["ticktext"][0] == f"{top.first} + {top.second}"
     frames = [d.value for d in at.dataframe]
-    assert {len(f) for f in frames} == {6, 105, 32, len(result.quantities["neutral"].heads)}
+    assert {len(f) for f in frames} == {6, 39, 32, len(result.quantities["neutral"].heads)}
     assert "Benjamini and Yekutieli" in said(at)
     at.session_state[f"additive quantity {AXIS}"] = "perplexity"
     at = run(at)
