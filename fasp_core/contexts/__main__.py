@@ -85,6 +85,8 @@ def _size(found: Summary | None) -> str:
 def _cell(found: Summary | None) -> str:
     if found is None:
         return "–"
+    if found.change.value != found.change.value:
+        return f"no numbers; {found.inliers:.0%}"
     low, high = found.change.low, found.change.high
     return f"{found.change.value:+.2f} [{low:+.2f}, {high:+.2f}]; {found.inliers:.0%}"
 

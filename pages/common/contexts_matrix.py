@@ -130,7 +130,7 @@ def _generality(carried: Carried) -> Any:
 def _lines(s: Summary) -> str:
     low, high = s.parts
     return (
-        f"mean |SMD| {s.before.value:.2f} → {s.after.value:.2f}: {estimate(s.change)}\n"
+        f"mean |SMD| {s.before.value:.2f} → {_signed(s.after.value).lstrip('+')}: {estimate(s.change)}\n"
         f"{s.inliers:.0%} of answers within the usual range ({s.usual_inliers:.0%} with nothing removed); shifted by "
         f"{s.distance:.2f} SD\n"
         f"a number in {s.parsed_before[0]:.0%} and {s.parsed_before[1]:.0%} of answers, then {s.parsed_after[0]:.0%} "
@@ -150,7 +150,7 @@ def _matrix(carried: Carried, method: Method, at: int) -> tuple[Method, int, int
             [np.nan if s is None else s.change.value for s in sums],
             rows=[row_title(row).replace(", ", ",\n") for row in rows],
             columns=contexts,
-            text=["–" if s is None else f"{s.change.value:+.2f}\n{s.inliers:.0%}" for s in sums],
+            text=["–" if s is None else f"{_signed(s.change.value)}\n{s.inliers:.0%}" for s in sums],
             hover=[
                 f"chosen on {row_title(row)}, tested on {context}\n"
                 + ("nothing of this kind" if s is None else _lines(s))
@@ -274,6 +274,11 @@ def _frame(carried: Carried) -> pd.DataFrame:
                         }
                     )
     return pd.DataFrame(rows)
+
+
+def _signed(x: float) -> str:
+    """A change; a set without which a group gets no numbers has none."""
+    return "no numbers" if x != x else f"{x:+.2f}"
 
 
 def estimate(e: Estimate) -> str:

@@ -293,3 +293,16 @@ def test_the_command(ran: Callable[..., tuple[int, str, str]]) -> None:
     status, _, err = ran("--winsorise", ".7")
     assert status == 2
     assert "--winsorise" in err
+
+
+def test_a_set_that_silences_a_group_has_no_change() -> None:
+    found = made_up({("heads-effect", "same"): 0.5})
+    for cell in found.cells:
+        cell.values[found.codes == 0] = np.nan
+    told = Carried(found).summary(found.of("heads-effect", "same"))
+    assert told is not None
+    assert np.isnan(told.change.value)
+    assert told.parsed_after == (0.0, 1.0)
+    text = command.markdown(found, 0.0)
+    assert "no numbers" in text
+    assert "nan" not in text.split("##")[1]
