@@ -45,6 +45,8 @@ def app(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Generator[
     cache = tmp_path_factory.mktemp("cache")
     for kind in ("scores", "words"):
         shutil.copytree(ROOT / "cache" / kind, cache / kind)
+    for entry in (ROOT / "cache" / "experiments").glob("built-in--contexts--*"):
+        shutil.copytree(entry, cache / "experiments" / entry.name)
     (cache / "models").symlink_to(cache_root() / "models")
     add_examples(Store(cache))
     with socket.socket() as probe:
