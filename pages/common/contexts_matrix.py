@@ -76,6 +76,7 @@ def draw(found: Matrix, winsorise: float) -> None:
         if place is not None and place != st.session_state.get(f"contexts click {one}"):
             st.session_state[f"contexts click {one}"] = place
             st.session_state["contexts open"] = place
+            st.rerun(scope="fragment")  # its frame moves
     opened = st.session_state.get("contexts open")
     if opened is None:
         st.caption("Click a cell for the answers behind it.")
@@ -131,11 +132,11 @@ def _lines(s: Summary) -> str:
     low, high = s.parts
     return (
         f"mean |SMD| {s.before.value:.2f} → {_signed(s.after.value).lstrip('+')}: {estimate(s.change)}\n"
-        f"{s.inliers:.0%} of answers within the usual range ({s.usual_inliers:.0%} with nothing removed); shifted by "
+        f"{s.inliers:.0%} of answers within the usual range\n({s.usual_inliers:.0%} with nothing removed), shifted by "
         f"{s.distance:.2f} SD\n"
-        f"a number in {s.parsed_before[0]:.0%} and {s.parsed_before[1]:.0%} of answers, then {s.parsed_after[0]:.0%} "
-        f"and {s.parsed_after[1]:.0%}\n"
-        f"{low:,}{'' if low == high else f' to {high:,}'} parts removed, perplexity {s.perplexity:+.1%}; "
+        f"a number in {s.parsed_before[0]:.0%} and {s.parsed_before[1]:.0%},\nthen in {s.parsed_after[0]:.0%} and "
+        f"{s.parsed_after[1]:.0%} of answers\n"
+        f"{low:,}{'' if low == high else f' to {high:,}'} parts removed,\nperplexity {s.perplexity:+.1%}; "
         f"{s.cells} test{'s' if s.cells > 1 else ''}"
     )
 
@@ -144,6 +145,7 @@ def _matrix(carried: Carried, method: Method, at: int) -> tuple[Method, int, int
     """One method's matrix; the cell that is clicked."""
     m = carried.matrix
     rows, contexts = rows_of(m), list(m.contexts)
+    opened = st.session_state.get("contexts open")
     sums = [carried.summary(cells_of(m, method, row, context)) for row in rows for context in contexts]
     event = st.plotly_chart(
         cell_matrix(
@@ -163,6 +165,8 @@ def _matrix(carried: Carried, method: Method, at: int) -> tuple[Method, int, int
             unit="",
             row_title="chosen on",
             column_title="tested on",
+            outlined=[(method, i, j) == opened for i in range(len(rows)) for j in range(len(contexts))],
+            outlined_name="opened",
             limit=0.5,
             colorbar=False,
             cell_height=52,
@@ -231,7 +235,7 @@ def _cell(carried: Carried, method: Method, row: int, column: int) -> None:
         assert found is not None
         base, pruned = carried.signed(cell)
         st.markdown(f"SMD ({m.groups[0]} minus {m.groups[1]}): {estimate(base)} → {estimate(pruned)}.")
-        st.caption(f"{_lines(found)}. {parsing(m, cell)}".replace("\n", "; "))
+        st.caption(f"{_lines(found)}. {parsing(m, cell)}".replace(",\n", ", ").replace("\n(", " (").replace("\n", "; "))
         if cell.prune_set:
             st.code(cell.prune_set, language=None, wrap_lines=True)
         elif not cell.parts:

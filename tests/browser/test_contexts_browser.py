@@ -22,7 +22,7 @@ def test_a_person_opens_the_answers_behind_a_cell(app: str, browser: object) -> 
     reader.click_head(2, 1, grid=1)  # chosen on purchases
     page.wait_for_selector("text=chosen on purchases, tested on services")
     page.wait_for_selector("text=Answers in dollars, by group")
-    assert page.locator(".js-plotly-plot").count() == 4
+    page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot').length === 4")
     reader.keep_here("contexts-cell.png")
     overflow = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
     assert overflow <= 0
