@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import datetime
 import platform
+import shlex
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # seconds to import, and VERSION needs no model
@@ -39,5 +42,14 @@ def provenance(lm: LanguageModel, seconds: float, command: str = "") -> dict[str
         "machine": f"{platform.system()} {platform.machine()}",
         "seconds": round(seconds, 1),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": command or " ".join(["python -m fasp_core", *sys.argv[1:]]),
+        "command": command or started_as(sys.orig_argv),
     }
+
+
+def started_as(argv: Sequence[str]) -> str:
+    """The command line of this process, without the interpreter's path and options: `python -m fasp_core score ...`."""
+    if "-m" in argv:
+        return shlex.join(["python", *argv[argv.index("-m") :]])
+    if len(argv) > 1 and not argv[1].startswith("-"):
+        return shlex.join([Path(argv[1]).name, *argv[2:]])
+    return "python"

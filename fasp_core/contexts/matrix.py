@@ -108,6 +108,7 @@ class Cell:
     prune_set : its heads and neurons, as text.
     values : [names, samples] numbers answered without it; nan: no number.
     nll : of the text, without it.
+    seconds : that asking took; nan if that was not kept.
     """
 
     method: Method
@@ -117,6 +118,7 @@ class Cell:
     prune_set: str
     values: np.ndarray
     nll: Nll
+    seconds: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +186,8 @@ def run(
 ) -> Matrix:
     """Choose, remove, ask: the whole matrix; stored, as is every step of it.
 
+    What another stored matrix, of other methods but the same in all else, has asked is not asked again.
+
     Raises
     ------
     InputError
@@ -197,6 +201,8 @@ def run(
     def work() -> Any:
         started = time.monotonic()
         plan = [(m, s) for m in config.methods for s in settings(small.scenarios)]
+        known = _known(key, store)
+        missing = tuple(m for m in config.methods if any(x not in known for x in plan if x[0] == m))
         steps = _Steps(progress, 3 * len(small.scenarios) + len(plan))
         said: list[Clues] = []
         base: list[Replies] = []
@@ -204,15 +210,28 @@ def run(
         for scenario in small.scenarios:
             base.append(audit(lm, scenario, small, test, store, None, compared, steps.next()))
             other.append(audit(lm, scenario, small, config.audit, store, None, compared, steps.next()))
-            said.append(choosing.clues(lm, other[-1], config.audit, config.methods, store, steps.next()))
+            said.append(choosing.clues(lm, other[-1], config.audit, missing, store, steps.next()))
         nll = [perplexity_of(lm, Removal().prune_set, text, store)[0]]
         rows, values = [], []
         for i, (method, setting) in enumerate(plan):
-            sources, scenario = [said[j] for j in setting.sources], small.scenarios[setting.tested]
-            removal = choosing.choose(lm, method, sources, config.sizes, _seed(config, setting))
-            found = audit(lm, scenario, small, test, store, removal, compared, steps.next())
-            nll.append(_nll(lm, removal, text, store))
-            values.append(found.answers.values)
+            report = steps.next()
+            cell = known.get((method, setting))
+            if cell is None:
+                sources, scenario = [said[j] for j in setting.sources], small.scenarios[setting.tested]
+                removal = choosing.choose(lm, method, sources, config.sizes, _seed(config, setting))
+                found = audit(lm, scenario, small, test, store, removal, compared, report)
+                cell = Cell(
+                    method,
+                    setting,
+                    len(removal),
+                    removal.parameters(lm),
+                    removal.prune_set.format(),
+                    found.answers.values,
+                    _nll(lm, removal, text, store),
+                    found.provenance["seconds"],
+                )
+            nll.append(cell.nll)
+            values.append(cell.values)
             rows.append(
                 {
                     "row": i,
@@ -220,9 +239,10 @@ def run(
                     "kind": setting.kind,
                     "chosen_on": setting.chosen_on,
                     "tested": setting.tested,
-                    "parts": len(removal),
-                    "parameters": removal.parameters(lm),
-                    "prune_set": removal.prune_set.format(),
+                    "parts": cell.parts,
+                    "parameters": cell.parameters,
+                    "prune_set": cell.prune_set,
+                    "seconds": cell.seconds,
                 }
             )
         return {
@@ -239,6 +259,17 @@ def run(
 
     key = _key(lm, small, config, compared)
     return read(store.compute(KIND, key, work, label=f"{slug(lm.name)}--contexts"))
+
+
+def _known(key: dict[str, Any], store: Store) -> dict[tuple[Method, Setting], Cell]:
+    """Cells of stored matrices that differ from this one in their methods alone."""
+
+    def rest(config: dict[str, Any]) -> dict[str, Any]:
+        return {**config, "matrix": {**config["matrix"], "methods": None}}
+
+    related = [h for h in find(key["weights"], key["dtype"], store) if rest(h.config) == rest(key)]
+    entries = [entry for h in related if (entry := store.load(KIND, h.config)) is not None]
+    return {(cell.method, cell.setting): cell for entry in entries for cell in read(entry).cells}
 
 
 def find(weights_id: str, dtype: str, store: Store) -> list[Entry]:
@@ -279,6 +310,7 @@ def read(entry: Entry) -> Matrix:
             row["prune_set"],
             arrays["values"][int(row["row"])],
             Nll(arrays["sums"][1 + int(row["row"])], counts),
+            float(row.get("seconds", np.nan)),
         )
         for row in entry.table("cells").to_dict("records")
     )

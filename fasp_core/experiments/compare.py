@@ -252,7 +252,7 @@ def run(
     store: Store,
     progress: Report | None = None,
 ) -> Comparison:
-    """Measure all candidates on both sides; what is stored is not measured again.
+    """Measure all candidates on both sides; what is stored, by itself or in another comparison, is not measured again.
 
     Parameters
     ----------
@@ -271,6 +271,7 @@ def run(
         arrays: dict[str, np.ndarray] = {}
         groups: dict[str, tuple[str, ...]] = {}  # a small group may be on one side only
         total = 2 * (1 + len(sets))
+        known = _known(lm.weights_id, lm.spec.dtype, plan, store)
         for s, side in enumerate(SIDES):
             desk, sums, toxicity = Desk(lm), [], []
             for i, heads in enumerate(((), *sets)):  # neighbours in this order share their lowest heads
@@ -283,19 +284,24 @@ def run(
                         progress(at + half + done / max(whole, 1) / 2, total, what)
 
                 report(0, 1, 0)  # what is stored reports nothing
-                nll, _ = perplexity_of(lm, subject, plan.text(side), store, lambda d, t, _: report(d, t, 0), desk)
-                found = toxicity_of(lm, subject, plan.bias(side), store, lambda d, t, _: report(d, t, 0.5), desk)
+                if (side, heads) in known:
+                    nll, values = known[side, heads]
+                else:
+                    nll, _ = perplexity_of(lm, subject, plan.text(side), store, lambda d, t, _: report(d, t, 0), desk)
+                    found = toxicity_of(lm, subject, plan.bias(side), store, lambda d, t, _: report(d, t, 0.5), desk)
+                    values = found.values
                 sums.append(nll.sums)
-                toxicity.append(found.values.astype(np.float32))
-            codes, groups[side] = bias.group_codes(found.groups)
+                toxicity.append(values.astype(np.float32))
+            prompts = plan.bias(side).prompts()
+            codes, groups[side] = bias.group_codes(prompts.groups)
             arrays |= {
                 f"{side}_nll": np.stack(sums),
                 f"{side}_counts": nll.counts.astype(np.int32),
                 f"{side}_toxicity": np.stack(toxicity),
                 f"{side}_codes": codes.astype(np.int16),
             }
-            if found.blocks:
-                arrays[f"{side}_blocks"] = np.array(found.blocks, dtype=np.int32)
+            if prompts.blocks:
+                arrays[f"{side}_blocks"] = np.array(prompts.blocks, dtype=np.int32)
         table = pd.DataFrame([asdict(c) | {"heads": " ".join(map(str, c.heads))} for c in chosen])
         return {
             "arrays": arrays,
@@ -304,13 +310,28 @@ def run(
                 "n_layers": lm.n_layers,
                 "n_heads": lm.n_heads,
                 "groups": groups,
-                "readings": found.readings,
+                "readings": plan.bias("valid").readings,
                 "provenance": provenance(lm, time.monotonic() - started),
             },
         }
 
     label = f"{slug(lm.name)}--compare-{slug(plan.axis.rsplit('/', 1)[-1])}-{plan.reading}"
     return read(store.compute(KIND, key, work, label=label), lm.name)
+
+
+def _known(
+    weights_id: str, dtype: str, plan: Plan, store: Store
+) -> dict[tuple[Side, tuple[int, ...]], tuple[Nll, np.ndarray]]:
+    """What stored comparisons on the same prompts and texts have measured: {(side, heads): (NLL, [R, n] toxicity)}."""
+    wanted = {"experiment": "compare", "measured": _measured(plan, weights_id, dtype)}
+    known: dict[tuple[Side, tuple[int, ...]], tuple[Nll, np.ndarray]] = {}
+    for header in store.entries(KIND):
+        if wanted.items() <= header.config.items() and (entry := store.load(KIND, header.config)) is not None:
+            found = read(entry, "")
+            for side, measured in found.sides.items():
+                for heads, nll, values in zip(((), *found.sets), measured.nll, measured.toxicity, strict=True):
+                    known[side, heads] = nll, values
+    return known
 
 
 def find(weights_id: str, dtype: str, axis: str, reading: str, store: Store) -> Entry | None:

@@ -151,16 +151,21 @@ class Reader:
         return int(match[1])
 
     def wait_removed(self, count: int) -> None:
+        """Until the page that says so is whole: what stands on it in a running script may be from before."""
         self.page.wait_for_function(
-            "n => document.body.innerText.includes(`${n} of 270 heads`)", arg=count, timeout=30_000
+            """n => document.body.innerText.includes(`${n} of 270 heads`) && document.querySelector(
+                '[data-testid="stApp"]').dataset.testScriptState === 'notRunning'""",
+            arg=count,
+            timeout=60_000,
         )
 
-    def points(self) -> int:
-        """Clickable cells of the first grid: the points of the trace that takes clicks."""
-        return int(
-            self.page.evaluate(
-                "() => document.querySelector('.js-plotly-plot').data.find(t => t.name === 'heads').x.length"
-            )
+    def wait_points(self, count: int, name: str = "heads") -> None:
+        """Until a trace of the first chart has so many points; by name: the one that takes clicks."""
+        self.page.wait_for_function(
+            """([n, name]) => (document.querySelector('.js-plotly-plot')?.data ?? []).find(t => t.name === name)
+                ?.x.filter(x => x !== null).length === n""",
+            arg=[count, name],
+            timeout=60_000,
         )
 
     def click_head(self, layer: int, head: int, grid: int = 0) -> None:

@@ -44,24 +44,15 @@ def upload(reader: Reader, name: str, content: bytes) -> None:
     reader.page.wait_for_timeout(1500)
 
 
-def crosses(reader: Reader) -> int:
-    return int(
-        reader.page.evaluate(
-            """() => document.querySelector('.js-plotly-plot').data.find(t => t.name === 'pruned').x
-                .filter(x => x !== null).length"""
-        )
-    )
-
-
 def test_a_person_opens_a_released_file(app: str, browser: object) -> None:
     reader = Reader(browser, f"{app}/released", shown=EMPTY)
     reader.keep("released-empty.png")
     upload(reader, "head_scores_gpt2.csv", made_up())
     page = reader.page
-    assert reader.points() == 144
+    reader.wait_points(144)
     assert reader.metric("Critical heads") == "43 of 144"
     assert reader.metric("Pruned heads") == "14 of 144"
-    assert crosses(reader) == 14
+    reader.wait_points(14, "pruned")
     stable = page.locator('[data-testid="stCode"]').first.inner_text()
     assert re.search(r"\bL0H3\b", stable)
 
@@ -71,8 +62,7 @@ def test_a_person_opens_a_released_file(app: str, browser: object) -> None:
     for _ in range(4):
         page.keyboard.press("ArrowLeft")
     page.wait_for_function("() => document.body.innerText.includes('11 of 144')", timeout=30_000)
-    page.wait_for_timeout(800)
-    assert crosses(reader) == 11
+    reader.wait_points(11, "pruned")
     assert parse_qs(urlparse(page.url).query)["released_alpha"] == ["0.08"]
 
     # the file stays open while another page is looked at

@@ -25,7 +25,7 @@ def opened(app: str, browser: object, **window: int | str) -> Reader:
 def test_a_person_opens_the_heads_of_a_cell(app: str, browser: object) -> None:
     reader = opened(app, browser, width=1280)
     page = reader.page
-    assert reader.points() == AXES**2
+    reader.wait_points(AXES**2)
     cells = page.evaluate("() => document.querySelector('.js-plotly-plot').data.find(t => t.name === 'text').text")
     names = page.evaluate("() => document.querySelector('.js-plotly-plot')._fullLayout.yaxis.ticktext")
     assert len(cells) == AXES**2
@@ -41,11 +41,12 @@ def test_a_person_opens_the_heads_of_a_cell(app: str, browser: object) -> None:
             arg=[r, heads],
             timeout=60_000,
         )
-        drawn = page.evaluate(
-            """() => document.querySelectorAll('.js-plotly-plot')[1].data
-                .filter(t => t.showlegend).map(t => t.x.filter(x => x !== null).length).reduce((a, b) => a + b, 0)"""
+        page.wait_for_function(  # the chart is drawn a moment after the words
+            """n => n === document.querySelectorAll('.js-plotly-plot')[1].data
+                .filter(t => t.showlegend).map(t => t.x.filter(x => x !== null).length).reduce((a, b) => a + b, 0)""",
+            arg=heads,
+            timeout=60_000,
         )
-        assert drawn == heads
     labels = page.evaluate(
         "() => document.querySelectorAll('.js-plotly-plot')[1].data.find(t => t.name === 'labels').text"
     )
@@ -63,7 +64,7 @@ def test_a_person_opens_the_heads_of_a_cell(app: str, browser: object) -> None:
 @pytest.mark.parametrize(("width", "scheme"), [(900, "light"), (1920, "dark")])
 def test_other_windows(app: str, browser: object, width: int, scheme: str) -> None:
     reader = opened(app, browser, width=width, scheme=scheme)
-    assert reader.points() == AXES**2
+    reader.wait_points(AXES**2)
     assert reader.page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth") <= 0
     reader.keep(f"transfer-{width}-{scheme}.png")
     assert not reader.errors, reader.errors

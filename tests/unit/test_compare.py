@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, replace
 from functools import cache, partial
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from fasp_core import bias, measures
 from fasp_core.cli_show import to_json
 from fasp_core.errors import InputError
-from fasp_core.evaluation import EvalConfig, evaluate
+from fasp_core.evaluation import EvalConfig, evaluate, toxicity_of
 from fasp_core.experiments import compare, outcome
 from fasp_core.experiments.compare import KIND, SIDES, Candidate, Comparison, Plan, Side
 from fasp_core.experiments.findings import cautions, finding, is_artefact
@@ -231,6 +232,30 @@ def test_a_stopped_run_goes_on(world: World, result: Comparison, monkeypatch: py
     assert max(done for done, *_ in again) <= again[0][1]
     assert {text.split(" side")[0] for *_, text in again} == {"validation", "test"}
     compare.run(world.lm, world.plan, chosen, store, lambda *_: pytest.fail("nothing is left to do"))
+
+
+def test_more_alphas_measure_only_the_rest(world: World, result: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The earlier comparison lies in the store alone, without the single measurements that it was made of."""
+    store, whole = world.store("taken over"), world.store()
+    earlier = compare.run(world.lm, world.plan, result.candidates[::2], world.store("earlier"))
+    (entry,) = world.store("earlier").entries(KIND)
+    shutil.copytree(entry.path, store.root / KIND / entry.path.name)
+    measured: list[tuple[int, ...]] = []
+
+    def counted(lm: LanguageModel, subject: PruneSet, *rest: Any) -> Any:
+        measured.append(tuple(subject.flat(lm.n_heads)))
+        return toxicity_of(lm, subject, *rest)
+
+    monkeypatch.setattr(compare, "toxicity_of", counted)
+    again = compare.run(world.lm, world.plan, result.candidates, store)
+    assert set(measured) == set(result.sets) - set(earlier.sets)
+    assert len(measured) == 2 * len(set(measured)) > 0
+    (expected,) = [e for e in whole.entries(KIND) if e.config["candidates"] == len(result.candidates)]
+    (found,) = [e for e in store.entries(KIND) if e.config["candidates"] == len(result.candidates)]
+    assert found.config == expected.config
+    for name, values in whole.load(KIND, expected.config).arrays.items():  # type: ignore[union-attr]
+        np.testing.assert_array_equal(store.load(KIND, found.config).arrays[name], values)  # type: ignore[union-attr]
+    assert again.sides["test"].groups == result.sides["test"].groups
 
 
 def test_a_group_that_one_side_lacks_keeps_the_names_right(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -140,6 +141,34 @@ def test_everything_is_really_removed_and_kept(lm: LanguageModel, tmp_path: Path
         assert (one.method, one.setting, one.parts) == (other.method, other.setting, other.parts)
         np.testing.assert_array_equal(one.values, other.values)
     assert not matrix.stored("another model", lm.spec.dtype, store)
+
+
+def test_another_method_asks_only_what_is_new(lm: LanguageModel, tmp_path: Path, monkeypatch: Any) -> None:
+    """A matrix of other methods lies in the store alone, without the single audits that it was made of."""
+    one, both = (replace(CONFIG, methods=m) for m in (("heads-random",), ("neurons-effect", "heads-random")))
+    expected = matrix.run(lm, WORLD, both, Store(tmp_path / "whole"))
+    matrix.run(lm, WORLD, one, Store(tmp_path / "first"))
+    shutil.copytree(tmp_path / "first" / matrix.KIND, tmp_path / "second" / matrix.KIND)
+    asked: list[Any] = []
+
+    def counted(*given: Any) -> Any:
+        asked.append(given[5])
+        return audit(*given)
+
+    monkeypatch.setattr(matrix, "audit", counted)
+    found = matrix.run(lm, WORLD, both, Store(tmp_path / "second"))
+    per_method = len(settings(WORLD.scenarios))
+    assert sum(removed is not None for removed in asked) == per_method
+    assert [(c.method, c.setting, c.prune_set) for c in found.cells] == [
+        (c.method, c.setting, c.prune_set) for c in expected.cells
+    ]
+    for a, b in zip(found.cells, expected.cells, strict=True):
+        np.testing.assert_array_equal(a.values, b.values)
+        np.testing.assert_array_equal(a.nll.sums, b.nll.sums)
+        assert a.seconds >= 0
+    changed = replace(one, sizes=Sizes(heads=0.5))
+    matrix.run(lm, WORLD, changed, Store(tmp_path / "second"))
+    assert sum(removed is not None for removed in asked) == 2 * per_method, "another size is another matrix"
 
 
 def test_effects_are_of_the_samples_that_are_not_tested_on(
