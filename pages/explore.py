@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from fasp_core.experiments.compare import SEARCH
 from fasp_core.impacts.table import ImpactTable
-from fasp_core.masks import PruneSet
-from fasp_core.selection import select
-from pages.common import engine, grids, measured, scoring, searched, sidebar, start
-from pages.common.choice import ByHand, prune_set
+from pages.common import engine, grids, measured, scoring, sidebar, start
+from pages.common.current import current
 
 TITLE = "Explore heads"
 
@@ -39,17 +36,10 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
     """Grids and results; a click reruns only this part. Without a table: what of it is there already."""
     if table is None and (table := engine.filling(settings.spec, settings.scoring)) is None:
         return  # the last heads have just been finished, and the page is about to be drawn anew
-    by_hand: ByHand = st.session_state.setdefault(f"by_hand {settings.spec.source}", ByHand())
-    if settings.method == SEARCH:
-        selection = searched.select(settings, table)
-    else:
-        scores = table.head_scores(settings.reading)
-        selection = select(scores, settings.method, settings.gamma, settings.alpha, seed=settings.seed)
-    st.session_state["selection"] = selection
-    heads = PruneSet(prune_set(selection, by_hand).heads, settings.neurons.neurons)
-    measured.cards(settings, table, selection, by_hand, heads)
-    grids.draw(settings, table, selection, by_hand)
-    measured.details(settings, table, heads)
+    now = current(settings, table)
+    measured.cards(settings, table, now.selection, now.by_hand, now.heads)
+    grids.draw(settings, table, now.selection, now.by_hand)
+    measured.details(settings, table, now.heads)
 
 
 start.through_app()
