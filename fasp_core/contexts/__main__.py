@@ -17,7 +17,7 @@ from fasp_core.contexts import scenarios
 from fasp_core.contexts.audit import AuditConfig
 from fasp_core.contexts.carried import Carried, Summary, cells_of, rows_of
 from fasp_core.contexts.choosing import METHODS, Sizes
-from fasp_core.contexts.matrix import TITLES, Matrix, MatrixConfig, run
+from fasp_core.contexts.matrix import TITLES, Matrix, MatrixConfig, RunTime, run
 from fasp_core.errors import InputError
 from fasp_core.experiments.common import exit_status, rows_as_markdown
 from fasp_core.models import BUILT_IN, ModelSpec, load
@@ -42,6 +42,7 @@ def document(matrix: Matrix, winsorise: float) -> dict[str, Any]:
             if (found := carried.summary(cells_of(matrix, method, row, context))) is not None
         ],
         "findings": [asdict(f) for f in carried.findings()],
+        "run_time": [asdict(t) for t in matrix.times()],
         "provenance": matrix.provenance,
     }
 
@@ -62,7 +63,14 @@ def markdown(matrix: Matrix, winsorise: float) -> str:
             found = [carried.summary(cells_of(matrix, method, row, c)) for c in matrix.contexts]
             rows.append((_row_title(row), _size(every), *map(_cell, found), "" if every is None else _cell(every)))
         parts += [f"## {method}", rows_as_markdown(["chosen on", "parts", *matrix.contexts, "all"], rows)]
+    times = [(TITLES[t.kind], str(t.tests), str(t.timed), f"{t.seconds:.1f}", _minutes(t)) for t in matrix.times()]
+    header = ["chosen on", "tests", "timed", "seconds a test", "minutes in all, about"]
+    parts += ["## Run time", rows_as_markdown(header, times)]
     return "\n\n".join([*parts, *(f.sentence for f in carried.findings())]) + "\n"
+
+
+def _minutes(time: RunTime) -> str:
+    return f"{time.tests * time.seconds / 60:.0f}"
 
 
 def _usual(carried: Carried) -> str:

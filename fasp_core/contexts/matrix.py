@@ -121,6 +121,16 @@ class Cell:
     seconds: float = float("nan")
 
 
+@dataclass(frozen=True)
+class RunTime:
+    """Tests of one kind, how many of them were timed, and the mean seconds of those; nan: none was."""
+
+    kind: Kind
+    tests: int
+    timed: int
+    seconds: float
+
+
 @dataclass(frozen=True, eq=False)
 class Matrix:
     """Everything that was measured; read from the store without a model.
@@ -161,6 +171,16 @@ class Matrix:
     def perplexity(self, cell: Cell) -> PerplexityChange:
         """With and without the cell's set."""
         return perplexity_change(self.base_nll, cell.nll)
+
+    def times(self) -> list[RunTime]:
+        """How long each kind of experiment takes, the least general first."""
+        out = []
+        for kind in KINDS:
+            seconds = np.array([c.seconds for c in self.cells if c.setting.kind == kind])
+            if len(seconds):
+                timed = seconds[np.isfinite(seconds)]
+                out.append(RunTime(kind, len(seconds), len(timed), float(timed.mean()) if len(timed) else float("nan")))
+        return out
 
     def of(
         self, method: Method, kind: Kind | None = None, chosen_on: str | None = None, tested_on: str | None = None

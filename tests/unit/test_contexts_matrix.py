@@ -166,6 +166,10 @@ def test_another_method_asks_only_what_is_new(lm: LanguageModel, tmp_path: Path,
         np.testing.assert_array_equal(a.values, b.values)
         np.testing.assert_array_equal(a.nll.sums, b.nll.sums)
         assert a.seconds >= 0
+    for time in found.times():
+        seconds = [c.seconds for c in found.cells if c.setting.kind == time.kind]
+        assert (time.tests, time.timed) == (len(seconds), len(seconds))
+        assert time.seconds == pytest.approx(sum(seconds) / len(seconds))
     changed = replace(one, sizes=Sizes(heads=0.5))
     matrix.run(lm, WORLD, changed, Store(tmp_path / "second"))
     assert sum(removed is not None for removed in asked) == 2 * per_method, "another size is another matrix"
@@ -316,9 +320,11 @@ def test_the_command(ran: Callable[..., tuple[int, str, str]]) -> None:
     assert {c["method"] for c in told["cells"]} == {"heads-random", "neurons-random"}
     assert {c["chosen_on"] for c in told["cells"]} >= {"rooms", "days", "parts"}
     assert len(told["findings"]) == 2
+    assert {t["kind"] for t in told["run_time"]} == {"same", "context", "other", "others"}
     status, out, _ = ran()
     assert status == 0
     assert "## neurons-random" in out
+    assert "## Run time" in out
     status, _, err = ran("--winsorise", ".7")
     assert status == 2
     assert "--winsorise" in err
