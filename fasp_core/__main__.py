@@ -354,6 +354,7 @@ def compare(
     max_ppl: Annotated[float, typer.Option(help="Rise of validation perplexity, at most: .1 is 10%.")] = 0.1,
     outcome: Annotated[bool, typer.Option(help="The chosen set on test prompts: what may be claimed of it.")] = False,
     run: Annotated[bool, typer.Option(help="Measure what is not stored; a stopped run goes on.")] = False,
+    alphas: Annotated[str, typer.Option(help="Shares of heads to measure too, such as .12,.16; with --run.")] = "",
     dtype: Dtype = "float32",
     device: Device = "auto",
     cache: Cache = None,
@@ -367,7 +368,7 @@ def compare(
 
     with working() as progress:
         spec = spec_of(model, dtype, device)
-        document = c.document(spec, axis, reading, max_ppl, outcome, run, cache, load_model, progress)
+        document = c.document(spec, axis, reading, max_ppl, outcome, run, alphas, cache, load_model, progress)
     show(document, as_json, lambda: c.outcome_text(document) if outcome else c.comparison_text(document))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ def document(
     max_ppl: float,
     outcome_too: bool,
     run: bool,
+    alphas: str,
     cache: Path | None,
     load: Callable[[ModelSpec, Path | None], LanguageModel],
     progress: Report,
@@ -38,12 +39,13 @@ def document(
     max_ppl : relative rise of perplexity, at most: 0.1 is 10%.
     outcome_too : give the claim on the set that validation chooses, not the comparison.
     run : make what is not stored.
+    alphas : shares to compare beside those that are stored, such as ".02,.04"; blank: none.
     load : of the model, called only if something is to be made or the weights are not known without it.
 
     Raises
     ------
     InputError
-        A limit that is none, no scores, and without `run` no comparison or claim.
+        A limit or a share that is none, no scores, and without `run` no comparison or claim.
     """
     from fasp_core import models
     from fasp_core.experiments import outcome
@@ -54,6 +56,9 @@ def document(
     if not 0 < max_ppl < 10:
         raise InputError(f"A rise of perplexity of {max_ppl:g} is no limit: give --max-ppl .1 for at most 10%.")
     resolve_axis(axis)
+    more = _shares(alphas)
+    if more and not run:
+        raise InputError("Other shares of heads have to be measured: add --run to --alphas.")
     store = Store(cache)
     loaded: list[LanguageModel] = []
 
@@ -63,7 +68,7 @@ def document(
         return loaded[0]
 
     weights = models.weights_id(spec) or model().weights_id
-    comparison = _comparison(spec, weights, axis, reading, store, run, model, progress)
+    comparison = _comparison(spec, weights, axis, reading, store, run, more, model, progress)
     picked = outcome.choose(comparison, reading, max_ppl)
     if not outcome_too:
         return {
@@ -94,10 +99,11 @@ def _comparison(
     reading: str,
     store: Store,
     run: bool,
+    alphas: tuple[float, ...],
     model: Callable[[], LanguageModel],
     progress: Report,
 ) -> Comparison:
-    """The stored one; with `run` made, and made anew if a search has found sets since."""
+    """The stored one; with `run` made, and made anew for alphas that it lacks or if a search has found sets since."""
     from fasp_core.experiments import compare, searching
     from fasp_core.impacts import entries
     from fasp_core.measures import BiasConfig
@@ -110,10 +116,14 @@ def _comparison(
         return found
     finished = searching.stored(weights, spec.dtype, axis, store, reading)
     searched = [searching.candidate(f, _size(spec, model)) for f in finished if f.heads]
-    if found is not None and set(searched) <= set(found.candidates):
+    lacking = set(alphas) - set(found.plan.alphas if found is not None else ())
+    if found is not None and not lacking and set(searched) <= set(found.candidates):
         return found
-    if found is not None:
-        plan, ranked = found.plan, [c for c in found.candidates if c not in searched]
+    plan = compare.Plan(axis, reading) if found is None else found.plan
+    if lacking:
+        plan = replace(plan, alphas=tuple(sorted({*alphas, *(() if found is None else plan.alphas)})))
+    if found is not None and not lacking:
+        ranked = [c for c in found.candidates if c not in searched]
     else:
         impacts = entries.best(searching.SCORE_TEXT, BiasConfig(axis), weights, spec.dtype, spec.source, store)
         if impacts is None:
@@ -121,9 +131,19 @@ def _comparison(
                 f"There are no scores to choose heads by: run 'python -m fasp_core score {_named(spec, axis)} --out "
                 "scores' first."
             )
-        plan = compare.Plan(axis, reading)
         ranked = compare.candidates(impacts, plan)
     return compare.run(model(), plan, [*ranked, *searched], store, progress)
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    """`.02,.04` as numbers."""
+    try:
+        shares = tuple(float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        shares = (-1.0,)
+    if not all(0 < share <= 1 for share in shares):
+        raise InputError(f"'{text[:40]}' are no shares of heads: give --alphas .02,.04, each above 0 and at most 1.")
+    return shares
 
 
 def _named(spec: ModelSpec, axis: str) -> str:

@@ -13,6 +13,7 @@ from fasp_core import models
 from fasp_core.__main__ import main
 from fasp_core.cli_show import to_json
 from fasp_core.experiments import compare, outcome, searching
+from fasp_core.masks import PruneSet
 from fasp_core.models import BUILT_IN_SHA256
 from fasp_core.search import Found, SearchConfig
 from fasp_core.store import Store
@@ -138,6 +139,32 @@ def test_run_makes_what_is_missing_and_only_that(
         assert json.loads(run("--run", "--outcome", "--json")[1]) == first
     assert not world.asked
     assert json.loads(run("--outcome", "--json")[1]) == first
+
+
+def test_more_alphas_join_the_stored_ones(
+    world: MadeUp, run: Callable[..., Ran], tmp_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = add_comparison(Store(tmp_cache), AXIS, world, **SMALL)
+    monkeypatch.setattr(models, "load", lambda *_: made_up_lm())
+    world.asked.clear()
+    with made_up(world):
+        status, out, error = run("--run", "--alphas", ".05, .1", "--json")
+    assert status == 0, error
+    rows = json.loads(out)["candidates"]
+    assert {row["alpha"] for row in rows} == {0.02, 0.05, 0.1}
+    assert len(rows) == 1.5 * len(result.candidates)
+    again = {subject for _, subject in world.asked} & {
+        PruneSet.from_flat(s, result.n_heads).format() for s in result.sets
+    }
+    assert world.asked
+    assert not again
+    with made_up(world):
+        world.asked.clear()
+        assert len(json.loads(run("--run", "--alphas", ".1", "--json")[1])["candidates"]) == len(rows)
+    assert not world.asked
+    refused(run("--alphas", ".1"), "--run")
+    for wrong in ("x", "0", ".1,2", "nan"):
+        refused(run("--run", "--alphas", wrong), "--alphas .02,.04")
 
 
 def test_run_takes_in_what_a_search_found(
