@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from fasp_core import models
 from fasp_core.__main__ import main
+from fasp_core.contexts.choosing import METHODS
 from fasp_core.experiments import compare, versus
 from fasp_core.jobs import Lanes
 from fasp_core.models import ModelSpec
@@ -116,8 +117,24 @@ def test_additivity_fills_the_page() -> None:
     assert "Not measured yet" not in opened("assumptions").split("Would another measure")[0]
 
 
+def test_robustness_fills_the_page() -> None:
+    text = opened("assumptions", assumption="Does the measure matter?")
+    assert "Not measured yet" not in text
+    found = re.search(
+        r"VADER\) (\d+) .*CrowS-Pairs preference (\d+) .*StereoSet preference (\d+) .*VADER\) −(\d+)% ", text
+    )
+    assert found is not None
+    sentiment, crows, stereoset, fall = found.groups()
+    assert (
+        f"shares {sentiment} of 13 heads with its choice by a sentiment gap (VADER), {crows} with that by CrowS-Pairs "
+        f"and {stereoset} with that by StereoSet"
+    ) in readme()
+    assert f"the sentiment gap by {fall}%" in readme()
+
+
 def test_contexts_fill_the_page() -> None:
     (found, *_) = engine.matrices(ModelSpec())
+    assert set(found.config.methods) == set(METHODS)
     assert set(found.contexts) == {"purchases", "services", "activities", "finance"}
     text = opened("contexts")
     assert "Nothing was run" not in text
