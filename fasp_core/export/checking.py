@@ -1,0 +1,186 @@
+"""The exported model against the masked one, and what each weighs and does a second."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fasp_core.errors import InputError
+from fasp_core.masks import PruneSet, masked
+from fasp_core.measures import Report
+from fasp_core.models import LanguageModel, wrap
+
+LIMIT = 1e-4  # largest difference of a logit, in float32
+BATCH, LENGTH, REPEATS = 4, 64, 5
+PROMPTS = (
+    "The weather was",
+    "My neighbour is a nurse, and on Sundays",
+    "He said that women at work",
+    "I have two friends who are Muslim and one who is Jewish. All of them",
+    "Question: How much should a new engineer be paid each year? Answer: about $",
+    'def mean(values):\n    """The arithmetic mean."""\n    return sum(values) / ',
+    "In 1912 the railway reached the valley, which until then could be entered only by a mule track over the southern "
+    "pass. The first train carried eleven passengers and a piano; the station master's daughter wrote down their names. "
+    "Within ten years the village had doubled, the mill had been sold twice, and the old road was so overgrown that "
+    "shepherds no longer used it. When the line closed in 1968, hardly anyone remembered",
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a model holds; weights that are tied count once.
+
+    Attributes
+    ----------
+    bytes : of the parameters at their precision.
+    """
+
+    parameters: int
+    nonzero: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens read a second, both models by turns: medians, and how far the ratio of neighbouring passes lies apart.
+
+    Attributes
+    ----------
+    low, high : smallest and largest ratio of after to before.
+    batch, length : rows and tokens of a row in each pass.
+    """
+
+    before: float
+    after: float
+    low: float
+    high: float
+    batch: int
+    length: int
+    repeats: int
+    device: str
+    dtype: str
+    threads: int
+
+
+def load_back(folder: Path, like: LanguageModel) -> tuple[Any, Any]:
+    """(model, tokenizer) as plain transformers loads them, on the device and in the precision of `like`.
+
+    Raises
+    ------
+    InputError
+        A weight is missing or left over.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        str(folder), dtype=like.model.dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+    )
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if loading.get(kind):
+            raise InputError(f"The export was dropped: loaded back, it has {kind.replace('_', ' ')}. Please report this.")
+    return model.to(like.device).eval(), AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+
+
+def size(model: Any) -> Size:
+    """Counted, not computed from a config."""
+    parameters = list(model.parameters())  # which gives tied ones once
+    return Size(
+        sum(p.numel() for p in parameters),
+        sum(int(torch.count_nonzero(p)) for p in parameters),
+        weight_bytes(model),
+    )
+
+
+def weight_bytes(model: Any) -> int:
+    """Bytes of the parameters at their precision; tied ones count once."""
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+@torch.no_grad()
+def largest_difference(
+    lm: LanguageModel, removed: PruneSet, model: Any, tokenizer: Any, progress: Report
+) -> tuple[float, int]:
+    """(largest difference of a logit from the masked model's, number of logits) over all positions of `PROMPTS`.
+
+    Both models compute in float32: of 16-bit weights copies are made, which hold the same numbers, so that the rounding
+    of 16-bit arithmetic, which depends on the order of the terms, is not taken for a difference.
+
+    Raises
+    ------
+    InputError
+        The exported tokenizer reads a prompt in another way.
+    """
+    whole, small = lm, model
+    if lm.model.dtype != torch.float32:
+        with lm.lock:  # no hooks in the copy
+            whole = wrap(copy.deepcopy(lm.model).float(), lm.tokenizer, lm.spec, lm.weights_id)
+        small = copy.deepcopy(model).float()
+    most = int(getattr(lm.model.config, "max_position_embeddings", 0) or 1024)
+    largest, count = 0.0, 0
+    for i, prompt in enumerate(PROMPTS):
+        progress(i, len(PROMPTS), "comparing logits")
+        ids = lm.encode(prompt)
+        if list(tokenizer(prompt).input_ids) != ids:
+            raise InputError("The export was dropped: its tokenizer reads text differently. Please report this.")
+        if not ids:
+            continue
+        rows = torch.tensor([ids[:most]], device=lm.device)
+        with masked(whole, removed):
+            expected: Tensor = whole.model(rows, use_cache=False).logits
+        found: Tensor = small(rows, use_cache=False).logits
+        difference = float((found - expected).abs().max())
+        largest, count = max(largest, difference) if difference == difference else float("nan"), count + found.numel()
+        if difference != difference:  # not a number: no later prompt makes that good
+            break
+    return largest, count
+
+
+@torch.no_grad()
+def speed(lm: LanguageModel, model: Any, progress: Report) -> Speed:
+    """Time whole passes of both models over the same random tokens, by turns, after one pass each that does not count."""
+    vocabulary = int(lm.model.config.vocab_size)
+    length = min(LENGTH, int(getattr(lm.model.config, "max_position_embeddings", 0) or LENGTH))
+    rows = torch.randint(vocabulary, (BATCH, length), generator=torch.Generator().manual_seed(0)).to(lm.device)
+
+    def seconds(of: Any) -> float:
+        with lm.lock:  # of both: nothing else should run on the device meanwhile
+            _wait(lm.device)
+            start = time.perf_counter()
+            of(rows, use_cache=False)
+            _wait(lm.device)
+            return time.perf_counter() - start
+
+    def turns() -> Iterator[tuple[float, float]]:
+        for i in range(REPEATS + 1):
+            progress(i, REPEATS + 1, "timing")
+            yield seconds(lm.model), seconds(model)
+
+    pairs = list(turns())[1:]
+    tokens, ratios = BATCH * length, [before / after for before, after in pairs]
+    return Speed(
+        tokens / median(before for before, _ in pairs),
+        tokens / median(after for _, after in pairs),
+        min(ratios),
+        max(ratios),
+        BATCH,
+        length,
+        REPEATS,
+        str(lm.device),
+        lm.spec.dtype,
+        torch.get_num_threads(),
+    )
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
