@@ -1,4 +1,4 @@
-"""Of the command `export`: a pruned checkpoint that plain transformers loads, as one document and as text for people."""
+"""Of the command `export`: a checkpoint that plain transformers loads, told as one document and as text for people."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def document(
 
 def text(d: dict[str, Any]) -> str:
     """What is gone, what is zeroed and why, sizes before and after, and where it lies."""
-    from fasp_core.export.card import MB, told
+    from fasp_core.export.card import MB, timed, told
 
     before, after, speed, check = d["size"]["before"], d["size"]["after"], d["tokens_per_second"], d["check"]
     old, new = d["shape"]["before"], d["shape"]["after"]
@@ -76,9 +76,7 @@ def text(d: dict[str, Any]) -> str:
             "",
             table(rows),
             "",
-            f"Tokens a second: medians of {speed['repeats']} passes of each by turns, {speed['batch']} rows of "
-            f"{speed['length']} tokens, {speed['device']}, {speed['threads']} threads; after over before "
-            f"{speed['low']:.2f} to {speed['high']:.2f}.",
+            timed(speed),
             f"Loaded back with plain transformers: logits differ from the masked model's by at most "
             f"{check['largest_difference']:.1e} (limit {check['limit']:g}; {check['prompts']} prompts, float32).",
             f"wrote {one_line(d['folder'])}",

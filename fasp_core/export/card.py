@@ -40,7 +40,7 @@ def licence(lm: LanguageModel) -> str | None:
         else:
             revision = lm.weights_id.removeprefix("hub:")
             path = Path(hf_hub_download(lm.name, "README.md", revision=revision, etag_timeout=5))
-        named = ModelCard(path.read_text(encoding="utf-8")).data.license
+        named = ModelCard(path.read_text(encoding="utf-8")).data.to_dict().get("license")
         if isinstance(named, str) and _LICENCE.fullmatch(named):
             return named
     return None
@@ -95,9 +95,7 @@ def text(d: dict[str, Any]) -> str:
         f"| parameters that are not zero | {before['nonzero']:,} | {after['nonzero']:,} |\n"
         f"| weights, MB in {speed['dtype']} | {before['bytes'] / MB:,.1f} | {after['bytes'] / MB:,.1f} |\n"
         f"| tokens read a second | {speed['before']:,.0f} | {speed['after']:,.0f} |",
-        f"The safetensors files hold {weights / MB:,.1f} MB. Tokens a second: medians of {speed['repeats']} passes of "
-        f"each model by turns, {speed['batch']} rows of {speed['length']} tokens, on {_code(speed['device'])} with "
-        f"{speed['threads']} threads; after over before lay between {speed['low']:.2f} and {speed['high']:.2f}.",
+        f"The safetensors files hold {weights / MB:,.1f} MB. {timed(speed)}",
         "## Check",
         f"Loaded back with plain transformers, this model's logits differ from those of the whole model with the same "
         f"parts masked by at most {check['largest_difference']:.1e} ({check['logits']:,} logits on {check['prompts']} "
@@ -109,11 +107,11 @@ def text(d: dict[str, Any]) -> str:
         + f"; {_plain(made['machine'])}; {made['created']}.",
         "## Limits",
         _bullets(
-            "Which parts are removed was decided by whoever made this. This card shows that the export equals the masked "
-            "model; it does not show that the model is fairer, nor what the removal costs. Measure both on prompts on "
-            "which nothing was chosen.",
-            "A smaller gap in one measure, on template sentences in English, is not a fair model. Other groups, contexts "
-            "and languages may be better or worse off than before.",
+            "Which parts are removed was decided by whoever made this. This card shows that the export equals the "
+            "masked model; it does not show that the model is fairer, nor what the removal costs. Measure both on "
+            "prompts on which nothing was chosen.",
+            "A smaller gap in one measure, on template sentences in English, is not a fair model. Other groups, "
+            "contexts and languages may be better or worse off than before.",
             "Zeroed parts still take memory and time.",
             "Everything that is said about the source's uses, data and risks holds for this model as well.",
             f"Licence: that of the source, {licensed}",
@@ -129,6 +127,18 @@ def _bullets(*lines: str) -> str:
 def _counted(parts: dict[str, Any]) -> str:
     listed = f" ({_listed(parts['parts'])})" if parts["parts"] else ""
     return told(parts["heads"], parts["neurons"]) + listed
+
+
+def timed(speed: dict[str, Any]) -> str:
+    """How the tokens a second were measured, and whether they differ."""
+    low, high = speed["low"], speed["high"]
+    shown = ", so no difference is shown" if low <= 1 <= high else ""
+    threads = f"{speed['threads']} thread{'' if speed['threads'] == 1 else 's'}"
+    return (
+        f"Tokens a second: medians of {speed['repeats']} passes of each model by turns, {speed['batch']} rows of "
+        f"{speed['length']} tokens, in {speed['dtype']} on {_plain(speed['device'])} with {threads}. After over before "
+        f"lay between {low:.2f} and {high:.2f}{shown}."
+    )
 
 
 def told(heads: int, neurons: int) -> str:

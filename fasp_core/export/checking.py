@@ -27,10 +27,10 @@ PROMPTS = (
     "I have two friends who are Muslim and one who is Jewish. All of them",
     "Question: How much should a new engineer be paid each year? Answer: about $",
     'def mean(values):\n    """The arithmetic mean."""\n    return sum(values) / ',
-    "In 1912 the railway reached the valley, which until then could be entered only by a mule track over the southern "
-    "pass. The first train carried eleven passengers and a piano; the station master's daughter wrote down their names. "
-    "Within ten years the village had doubled, the mill had been sold twice, and the old road was so overgrown that "
-    "shepherds no longer used it. When the line closed in 1968, hardly anyone remembered",
+    "In 1912 the railway reached the valley, which until then could be entered only by a mule track over the "
+    "southern pass. The first train carried eleven passengers and a piano; the station master's daughter wrote down "
+    "their names. Within ten years the village had doubled, the mill had been sold twice, and the old road was so "
+    "overgrown that shepherds no longer used it. When the line closed in 1968, hardly anyone remembered",
 )
 
 
@@ -85,7 +85,8 @@ def load_back(folder: Path, like: LanguageModel) -> tuple[Any, Any]:
     )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if loading.get(kind):
-            raise InputError(f"The export was dropped: loaded back, it has {kind.replace('_', ' ')}. Please report this.")
+            what = kind.replace("_", " ")
+            raise InputError(f"The export was dropped: loaded back, it has {what}. Please report this.")
     return model.to(like.device).eval(), AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
 
 
@@ -145,7 +146,7 @@ def largest_difference(
 
 @torch.no_grad()
 def speed(lm: LanguageModel, model: Any, progress: Report) -> Speed:
-    """Time whole passes of both models over the same random tokens, by turns, after one pass each that does not count."""
+    """Time whole passes of both models over the same random tokens, by turns; the first of each does not count."""
     vocabulary = int(lm.model.config.vocab_size)
     length = min(LENGTH, int(getattr(lm.model.config, "max_position_embeddings", 0) or LENGTH))
     rows = torch.randint(vocabulary, (BATCH, length), generator=torch.Generator().manual_seed(0)).to(lm.device)

@@ -1,9 +1,9 @@
 """What can really go and what can only be zeroed, so that plain transformers loads the result: PruneSet -> Plan.
 
-All layers share one number of heads and one width of the MLP, so what goes is what every layer can spare. Where a layer
-loses more than that, the places left over hold zeros. Heads that share keys and values form a group; a smaller model has
-`g` groups of `r` heads, and a layer fits if its groups, each cut into pieces of at most `r` kept heads, are at most `g`
-pieces. Removing whole groups and removing as many heads of each group are the two plain cases of this.
+All layers share one number of heads and one width of the MLP, so what goes is what every layer can spare. Where a
+layer loses more than that, the places left over hold zeros. Heads that share keys and values form a group; a smaller
+model has `g` groups of `r` heads, and a layer fits if its groups, each cut into pieces of at most `r` kept heads, are
+at most `g` pieces. Removing whole groups and removing as many heads of each group are the two plain cases of this.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Plan:
     ----------
     before, after : sizes of every layer.
     heads, kv_heads, neurons : one `Places` a layer.
-    gone, zeroed : the removed parts that have no place any more, and those whose place holds zeros. In a layer with both
-        it is a convention which ones are which: of neither is a weight left.
+    gone, zeroed : the removed parts that have no place any more, and those whose place holds zeros. In a layer with
+        both it is a convention which ones are which: of neither is a weight left.
     reasons : why something is only zeroed, one sentence each; empty where nothing is.
     """
 
@@ -75,7 +75,16 @@ def plan(lm: LanguageModel, removed: PruneSet) -> Plan:
     """
     removed.gates(lm.n_layers, lm.n_heads)
     removed.neuron_gates(lm.n_layers, lm.n_neurons)
-    return plan_sizes(lm.model.config, removed, lm.n_layers, Shape(lm.n_heads, lm.n_kv_heads, lm.n_neurons), lm.head_dim)
+    shape = Shape(lm.n_heads, lm.n_kv_heads, lm.n_neurons)
+    return plan_sizes(lm.model.config, removed, lm.n_layers, shape, lm.head_dim)
+
+
+def weights_saved(lm: LanguageModel, planned: Plan) -> int:
+    """Weights that really go, biases not counted: what can be said before anything is written."""
+    before, after = planned.before, planned.after
+    of_head = 2 * lm.head_dim * int(lm.model.config.hidden_size)  # q and output, or k and v
+    fewer = before.heads - after.heads + before.kv_heads - after.kv_heads
+    return lm.n_layers * (fewer * of_head + (before.neurons - after.neurons) * lm.neuron_parameters())
 
 
 def plan_sizes(config: Any, removed: PruneSet, n_layers: int, before: Shape, head_dim: int) -> Plan:
@@ -95,7 +104,10 @@ def plan_sizes(config: Any, removed: PruneSet, n_layers: int, before: Shape, hea
         groups, each = _fit(kept, before, loads)
         after = Shape(groups * each, groups, neurons)
     laid = [_lay(groups, before, after) for groups in kept]
-    neurons_laid = [_lay_neurons(removed, layer, before.neurons, after.neurons) for layer in range(n_layers)]
+    if removed.neurons:
+        neurons_laid = [_lay_neurons(removed, layer, before.neurons, after.neurons) for layer in range(n_layers)]
+    else:
+        neurons_laid = [Places(tuple(range(before.neurons)), (False,) * before.neurons)] * n_layers
     zeroed = PruneSet.of(_zeroed(heads for heads, _ in laid), _zeroed(neurons_laid))
     if zeroed.heads:
         reasons.append(_why_heads(config, kept, before, after))
@@ -190,8 +202,8 @@ def _why_heads(config: Any, kept: list[Groups], before: Shape, after: Shape) -> 
     title = architecture_of(config).title
     if not LAYOUTS[config.model_type].fewer_heads:
         return (
-            f"A model of the type {title} divides its hidden size among its heads, so that with fewer of them the others "
-            "would get another width: removed heads are zeroed and keep their places."
+            f"A model of the type {title} divides its hidden size among its heads, so that with fewer of them the "
+            "others would get another width: removed heads are zeroed and keep their places."
         )
     rule = "All layers have one number of heads"
     if before.heads != before.kv_heads:
@@ -204,12 +216,10 @@ def _why_heads(config: Any, kept: list[Groups], before: Shape, after: Shape) -> 
         else ""
     )
     if after.heads < before.heads:
-        return (
-            f"{rule}: each gets {after.heads} of {before.heads}, and places that a layer does not need hold zeros{refused}."
-        )
+        return f"{rule}: each gets {after.heads} of {before.heads}, and places left over hold zeros{refused}."
     full = [i for i, layer in enumerate(kept) if _fit([layer], before, lambda *_: True) == _sizes(before)]
     if full:
-        return f"{rule}, and {_layers(full)} cannot do with fewer: removed heads are zeroed."
+        return f"{rule}, and {_layers(full, len(kept))} with fewer: removed heads are zeroed."
     return f"{rule}, and what one layer can spare does not fit all others: removed heads are zeroed{refused}."
 
 
@@ -218,15 +228,17 @@ def _why_neurons(removed: PruneSet, n_layers: int, before: Shape, after: Shape) 
     if after.neurons < before.neurons:
         return f"{rule}: each gets {after.neurons:,} of {before.neurons:,} neurons, and places left over hold zeros."
     whole = sorted(set(range(n_layers)) - {layer for layer, _ in removed.neurons})
-    return f"{rule}, and {_layers(whole)} cannot do with fewer: removed neurons of the other layers are zeroed."
+    return f"{rule}, and {_layers(whole, n_layers)} with fewer: removed neurons are zeroed."
 
 
 def _sizes(shape: Shape) -> tuple[int, int]:
     return shape.kv_heads, shape.heads // shape.kv_heads
 
 
-def _layers(numbers: list[int]) -> str:
-    """`layer 3`, `layers 0-4, 7`."""
+def _layers(numbers: list[int], of: int) -> str:
+    """`layer 3 cannot do`, `layers 0-4, 7 cannot do`, `no layer can do`."""
+    if len(numbers) == of:
+        return "no layer can do"
     runs: list[list[int]] = []
     for n in numbers:
         if runs and n == runs[-1][-1] + 1:
@@ -234,4 +246,4 @@ def _layers(numbers: list[int]) -> str:
         else:
             runs.append([n])
     written = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-    return f"layer{'s' if len(numbers) > 1 else ''} {written}"
+    return f"layer{'s' if len(numbers) > 1 else ''} {written} cannot do"

@@ -14,9 +14,9 @@ from fasp_core.models import LanguageModel
 def smaller_state(lm: LanguageModel, plan: Plan, progress: Report) -> dict[str, Tensor]:
     """The state dict of the model that `plan` describes. Unchanged tensors are the model's own, not copies.
 
-    A part that is zeroed loses its rows of q, k, v (of the MLP: of the projections in), their biases, and its columns of
-    the output projection. The columns alone decide the result; the output projection's bias stays. Keys and values that
-    a kept head shares stay as well.
+    A part that is zeroed loses its rows of q, k, v (of the MLP: of the projections in), their biases, and its columns
+    of the output projection. The columns alone decide the result; the output projection's bias stays. Keys and values
+    that a kept head shares stay as well.
     """
     state: dict[str, Tensor] = dict(lm.model.state_dict())
     before, layout = plan.before, LAYOUTS[lm.model.config.model_type]

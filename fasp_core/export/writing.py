@@ -195,7 +195,9 @@ def whole_folder(folder: Path, needed: int = 0) -> Iterator[Path]:
         whole = True
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"'{folder}' cannot be written ({reason}): make room there, or name another folder.") from error
+        raise InputError(
+            f"'{folder}' cannot be written ({reason}): make room there, or name another folder."
+        ) from error
     finally:
         if not whole:
             shutil.rmtree(work, ignore_errors=True)
@@ -222,4 +224,3 @@ def _write(lm: LanguageModel, planned: Plan, work: Path, progress: Report) -> No
 def _part(report: Report, first: float, last: float) -> Report:
     """Progress of one stage as a part of the whole."""
     return lambda done, total, text: report(first + (last - first) * done / max(total, 1e-9), STEPS, text)
-
