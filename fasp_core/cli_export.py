@@ -51,9 +51,9 @@ def document(
 
 def text(d: dict[str, Any]) -> str:
     """What is gone, what is zeroed and why, sizes before and after, and where it lies."""
-    from fasp_core.export.card import MB, timed, told
+    from fasp_core.export.card import MB, compared, timed, told
 
-    before, after, speed, check = d["size"]["before"], d["size"]["after"], d["tokens_per_second"], d["check"]
+    before, after, speed = d["size"]["before"], d["size"]["after"], d["tokens_per_second"]
     old, new = d["shape"]["before"], d["shape"]["after"]
     rows = [
         ["", "before", "after"],
@@ -77,8 +77,7 @@ def text(d: dict[str, Any]) -> str:
             table(rows),
             "",
             timed(speed),
-            f"Loaded back with plain transformers: logits differ from the masked model's by at most "
-            f"{check['largest_difference']:.1e} (limit {check['limit']:g}; {check['prompts']} prompts, float32).",
+            compared(d["check"]),
             f"wrote {one_line(d['folder'])}",
         ]
     )

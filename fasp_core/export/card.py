@@ -97,9 +97,7 @@ def text(d: dict[str, Any]) -> str:
         f"| tokens read a second | {speed['before']:,.0f} | {speed['after']:,.0f} |",
         f"The safetensors files hold {weights / MB:,.1f} MB. {timed(speed)}",
         "## Check",
-        f"Loaded back with plain transformers, this model's logits differ from those of the whole model with the same "
-        f"parts masked by at most {check['largest_difference']:.1e} ({check['logits']:,} logits on {check['prompts']} "
-        f"prompts, in float32; {check['limit']:g} is the limit).",
+        compared(check),
         "## How to repeat it",
         f"```sh\n{_plain(d['command'])}\n```",
         f"{_plain(made['program'])}, Python {made['python']}, "
@@ -127,6 +125,21 @@ def _bullets(*lines: str) -> str:
 def _counted(parts: dict[str, Any]) -> str:
     listed = f" ({_listed(parts['parts'])})" if parts["parts"] else ""
     return told(parts["heads"], parts["neurons"]) + listed
+
+
+def compared(check: dict[str, Any]) -> str:
+    """How far the logits lie from the masked model's."""
+    found = (
+        f"Loaded back with plain transformers, its logits differ from those of the whole model with the same parts "
+        f"masked by at most {check['difference']:.1e} in {check['dtype']} ({check['logits']:,} logits on "
+        f"{check['prompts']} prompts; {check['limit']:g} is the limit)."
+    )
+    if check["dtype"] == "float32":
+        return found
+    return (
+        f"{found} In float32 it is {check['float32']:.1e}: rounding, since terms are added in another order, and as "
+        "much as float32 itself makes of this model."
+    )
 
 
 def timed(speed: dict[str, Any]) -> str:
