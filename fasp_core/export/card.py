@@ -131,15 +131,12 @@ def compared(check: dict[str, Any]) -> str:
     """How far the logits lie from the masked model's."""
     found = (
         f"Loaded back with plain transformers, its logits differ from those of the whole model with the same parts "
-        f"masked by at most {check['difference']:.1e} in {check['dtype']} ({check['logits']:,} logits on "
+        f"masked by at most {_small(check['difference'])} in {check['dtype']} ({check['logits']:,} logits on "
         f"{check['prompts']} prompts; {check['limit']:g} is the limit)."
     )
     if check["dtype"] == "float32":
         return found
-    return (
-        f"{found} In float32 it is {check['float32']:.1e}: rounding, since terms are added in another order, and as "
-        "much as float32 itself makes of this model."
-    )
+    return f"{found} In float32 it is {_small(check['float32'])}: rounding, since terms are added in another order."
 
 
 def timed(speed: dict[str, Any]) -> str:
@@ -152,6 +149,15 @@ def timed(speed: dict[str, Any]) -> str:
         f"{speed['length']} tokens, in {speed['dtype']} on {_plain(speed['device'])} with {threads}. After over before "
         f"lay between {low:.2f} and {high:.2f}{shown}."
     )
+
+
+def megabytes(size: float) -> str:
+    """`538 MB`, `0.1 MB`."""
+    return f"{size / MB:,.0f} MB" if size >= 100 * MB else f"{size / MB:,.1f} MB"
+
+
+def _small(difference: float) -> str:
+    return f"{difference:.1e}" if difference else "0"
 
 
 def told(heads: int, neurons: int) -> str:

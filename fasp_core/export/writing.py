@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import glob
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from fasp_core.masks import PruneSet
 from fasp_core.measures import Report
 from fasp_core.models import LanguageModel
 from fasp_core.provenance import provenance
+from fasp_core.store import STALE_SECONDS
 
 RESULT = "export.json"
 PRUNE_SET = "prune_set.txt"
@@ -173,6 +175,7 @@ def whole_folder(folder: Path, needed: int = 0) -> Iterator[Path]:
     try:
         check_free(folder)
         work.mkdir(parents=True)
+        _sweep(folder)
         if (free := shutil.disk_usage(work).free) < needed:
             raise OSError(None, f"{needed / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB free")
         yield work
@@ -191,6 +194,14 @@ def whole_folder(folder: Path, needed: int = 0) -> Iterator[Path]:
             for path in made:  # the innermost first
                 with suppress(OSError):
                     path.rmdir()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a process that was killed has left of the same folder, a day ago or longer."""
+    for path in folder.parent.glob(f".{glob.escape(folder.name[:80])}.{'[0-9a-f]' * 32}.tmp"):
+        with suppress(OSError):
+            if path.stat().st_mtime < time.time() - STALE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _write(lm: LanguageModel, planned: Plan, work: Path, progress: Report) -> None:

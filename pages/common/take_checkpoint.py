@@ -59,15 +59,15 @@ def draw(spec: ModelSpec, heads: PruneSet) -> None:
         _result(found, folder)
         return
     writing.check_free(folder)
+    most = lm.n_parameters * DTYPES[spec.dtype].itemsize
     background.offer(
         spec,
         ("export", folder.name, heads),
         lambda lm, _store, progress: export(lm, heads, folder, progress),
         title="Write the checkpoint",
-        about=f"About {lm.n_parameters * DTYPES[spec.dtype].itemsize / card.MB:,.0f} MB at most are written, loaded back with plain "
-        f"transformers, compared with the masked model on {len(checking.PROMPTS)} prompts, and timed beside the whole "
-        "model. The folder is there only if all of this went well. With the built-in model on two cores it takes about "
-        "a minute.",
+        about=f"At most {card.megabytes(most)} are written, loaded back with plain transformers, compared with the "
+        f"masked model on {len(checking.PROMPTS)} prompts, and timed beside the whole model. The folder is there only "
+        "if all of this went well. With the built-in model on two cores it takes about a minute.",
         button="Write it",
         kept="Nothing is left of it.",
     )
@@ -117,7 +117,7 @@ def _planned(lm: LanguageModel, planned: Plan) -> None:
         lines.append(
             f"**Only zeroed:** {card.told(len(zeroed.heads), len(zeroed.neurons))}: {_listed(zeroed.format())}."
         )
-        lines += planned.reasons
+        lines += [f"Why: {reason}" for reason in planned.reasons]
     st.markdown("\n".join(f"- {line}" for line in lines))
 
 
@@ -140,7 +140,7 @@ def _result(found: dict[str, Any], folder: Path) -> None:
     rows = [
         ("parameters", f"{before['parameters']:,}", f"{after['parameters']:,}"),
         ("parameters that are not zero", f"{before['nonzero']:,}", f"{after['nonzero']:,}"),
-        (f"weights in {speed['dtype']}", *(f"{size['bytes'] / card.MB:,.1f} MB" for size in (before, after))),
+        (f"weights in {speed['dtype']}", *(card.megabytes(size["bytes"]) for size in (before, after))),
         ("tokens read a second", f"{speed['before']:,.0f}", f"{speed['after']:,.0f}"),
     ]
     st.dataframe(pd.DataFrame(rows, columns=["", "before", "after"]), hide_index=True)
@@ -156,7 +156,7 @@ def _result(found: dict[str, Any], folder: Path) -> None:
     total = sum(path.stat().st_size for path in _files(folder))
     if total < MAX_ZIP:
         st.download_button(
-            f"Download as zip ({total / card.MB:,.0f} MB)",
+            f"Download as zip ({card.megabytes(total)})",
             lambda: zipped(folder),
             f"{folder.name}.zip",
             "application/zip",
@@ -166,8 +166,8 @@ def _result(found: dict[str, Any], folder: Path) -> None:
     else:
         half = " In bfloat16 it would be half as large." if speed["dtype"] == "float32" else ""
         st.caption(
-            f"{total / card.MB:,.0f} MB are too much for a download in the browser (the limit is "
-            f"{MAX_ZIP / card.MB:.0f} MB): copy the folder.{half}"
+            f"{card.megabytes(total)} are too much for a download in the browser (the limit is "
+            f"{card.megabytes(MAX_ZIP)}): copy the folder.{half}"
         )
 
 

@@ -151,6 +151,17 @@ def test_a_full_disk_leaves_nothing(lm: LanguageModel, tmp_path: Path, monkeypat
     assert below(tmp_path) == []
 
 
+def test_what_a_killed_process_left_is_removed_after_a_day(lm: LanguageModel, tmp_path: Path) -> None:
+    names = [f".out.{'0' * 32}.tmp", f".out.{'1' * 32}.tmp", f".other.{'0' * 32}.tmp", ".out.tmp"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+        if "1" not in name:
+            os.utime(tmp_path / name, (0, 0))
+    export(lm, REMOVED, tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == sorted(["out", *names[1:]])
+
+
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a folder that this user cannot write")
 def test_a_folder_that_cannot_be_written(lm: LanguageModel, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
