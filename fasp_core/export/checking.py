@@ -20,6 +20,7 @@ from fasp_core.models import LanguageModel, wrap
 
 LIMIT = 1e-4  # largest difference of a logit
 BATCH, LENGTH, REPEATS = 4, 64, 5
+FEWEST, PATIENCE = 2, 60.0  # repeats where passes are slow, and seconds after which no further one begins
 PROMPTS = (
     "The weather was",
     "My neighbour is a nurse, and on Sundays",
@@ -198,7 +199,10 @@ def speed(lm: LanguageModel, model: Any, progress: Report) -> Speed:
             return time.perf_counter() - start
 
     def turns() -> Iterator[tuple[float, float]]:
+        begun = time.perf_counter()
         for i in range(REPEATS + 1):
+            if i > FEWEST and time.perf_counter() - begun > PATIENCE:
+                return
             progress(i, REPEATS + 1, "timing")
             yield seconds(lm.model), seconds(model)
 
@@ -211,7 +215,7 @@ def speed(lm: LanguageModel, model: Any, progress: Report) -> Speed:
         max(ratios),
         BATCH,
         length,
-        REPEATS,
+        len(pairs),
         str(lm.device),
         lm.spec.dtype,
         torch.get_num_threads(),

@@ -288,6 +288,13 @@ def test_the_plan_foretells_what_goes(lm: LanguageModel, tmp_path: Path) -> None
         assert weights_saved(lm, plan(lm, removed)) == found.before.parameters - found.after.parameters
 
 
+def test_slow_passes_are_repeated_less(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = checking.speed(lm, lm.model, lambda *_: None)
+    assert (whole.repeats, whole.batch, whole.length) == (checking.REPEATS, 4, 64)
+    monkeypatch.setattr(checking, "PATIENCE", 0.0)
+    assert checking.speed(lm, lm.model, lambda *_: None).repeats == checking.FEWEST
+
+
 # the command
 
 
