@@ -455,6 +455,34 @@ def audit(
     show(document, as_json, lambda: c.text(document))
 
 
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint: a new one, or an empty one.")],
+    model: Model = "built-in",
+    heads: Annotated[str | None, typer.Option(help="Parts to remove, such as L0H3,L2H1-4,L5N17.")] = None,
+    prune_set: Annotated[Path | None, typer.Option(help="File of select --out, or a text file of parts.")] = None,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
+    """Write the model without some heads and neurons, as a checkpoint that plain transformers loads.
+
+    It is as small as it can be without code of its own: what all layers can spare is removed, the rest is zeroed. The
+    folder is there only once the checkpoint, loaded back, gives the logits of the masked model.
+    """
+    if (heads is None) == (prune_set is None):
+        raise InputError("What is removed is said once: give either --heads or --prune-set.")
+    from fasp_core import cli_export as c
+    from fasp_core.cli_files import read_prune_set
+    from fasp_core.masks import PruneSet
+
+    subject, shape = read_prune_set(prune_set) if prune_set else (PruneSet.parse(heads or ""), None)
+    with working() as progress:
+        document = c.document(spec_of(model, dtype, device), subject, shape, out, cache, load_model, progress)
+    show(document, as_json, lambda: c.text(document))
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; errors that the reader can mend become one line on stderr."""
     for stream in (sys.stdout, sys.stderr):

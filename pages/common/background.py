@@ -23,6 +23,7 @@ def offer(
     title: str,
     about: str,
     button: str = "Run",
+    kept: str = KEPT,
 ) -> None:
     """Offer an experiment, or show how the one that was started goes. The page is drawn anew once it has ended.
 
@@ -32,6 +33,7 @@ def offer(
     ----------
     key, work : as in `engine.experiment_job`.
     title, about : what is missing, and what running it means: how much is measured, how long it takes.
+    kept : what a cancelled run leaves.
     """
     started: dict[Hashable, Job[Any]] = st.session_state.setdefault("experiments", {})
     job = engine.running_experiment(spec, key) or started.get((spec, key))
@@ -39,14 +41,14 @@ def offer(
     if job is not None and job.state in ("waiting", "running"):
         started[spec, key] = job
         scoring.watch(job, title)
-        if st.button("Cancel", key=f"cancel {name}", help=KEPT):
+        if st.button("Cancel", key=f"cancel {name}", help=kept):
             job.cancel()
             st.rerun()
         return
     if job is not None and job.state == "failed":
         scoring.show_error(job)
     if job is not None and job.state == "cancelled":
-        st.info(f"Cancelled. {KEPT}", icon=":material/pause_circle:")
+        st.info(f"Cancelled. {kept}", icon=":material/pause_circle:")
     with st.container(border=True):
         st.subheader(title, anchor=False)
         st.markdown(about)

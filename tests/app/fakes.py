@@ -18,6 +18,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from transformers import LlamaConfig
 
 from fasp_core import bias, evaluation, models
 from fasp_core.experiments import compare, outcome
@@ -127,7 +128,18 @@ class Studio:
             n_heads=n_heads,
             n_parameters=1_000_000,
             head_parameters=lambda: 1_000,
+            n_kv_heads=3,
+            head_dim=64,
             n_neurons=96,
+            model=SimpleNamespace(
+                config=LlamaConfig(
+                    hidden_size=64 * n_heads,
+                    num_attention_heads=n_heads,
+                    num_key_value_heads=3,
+                    num_hidden_layers=n_layers,
+                    intermediate_size=96,
+                )
+            ),
             neuron_parameters=lambda: 100,
         )
 
