@@ -109,10 +109,9 @@ def pattern(lm: LanguageModel, prompt: str, layer: int, limit: int = TOKENS) -> 
 
 
 def token_labels(lm: LanguageModel, ids: Sequence[int]) -> tuple[str, ...]:
-    """[T] what each token says: spaces and line ends as signs, what cannot be printed as its code, and never empty."""
-    pieces = token_pieces(lm.tokenizer, ids, special=True)
-    names = lm.tokenizer.convert_ids_to_tokens(list(ids))  # parts of a character have no text of their own
-    return tuple(_label(piece or str(name) or "∅") for piece, name in zip(pieces, names, strict=True))
+    """[T] what each token adds to the text: spaces and line ends as signs, what cannot be printed as its code, and `⋯`
+    for what adds nothing, such as the first bytes of a character."""
+    return tuple(_label(piece) if piece else "⋯" for piece in token_pieces(lm.tokenizer, ids, special=True))
 
 
 def _label(text: str) -> str:

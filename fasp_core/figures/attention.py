@@ -16,6 +16,8 @@ from fasp_core.figures.theme import TOP, Floats, Theme, axis, check_texts, escap
 
 STEPS = 16  # of the color scale
 ACROSS = 4  # small pictures in a row
+WIDE = 40  # labels that have room side by side; of more, some are left to hover
+MONO = "ui-monospace, Menlo, Consolas, monospace"
 ROOT = "Color grows with the square root of the weight."
 
 
@@ -41,15 +43,9 @@ def attention_map(
     n = len(w)
     cell = float(np.clip(460 / n, 11, 34))
     fig = go.Figure(_heatmap(w, labels, theme, colorbar=_colorbar()))
-    size = 11 if cell >= 14 else 9
-    whole = {
-        "showgrid": False,
-        "fixedrange": True,
-        "tickvals": list(range(n)),
-        "ticktext": [escape(label) for label in labels],
-        "tickfont": {"size": size, "color": theme.text, "family": "ui-monospace, Menlo, Consolas, monospace"},
-    }
-    bottom = 120
+    mono = {"size": 11 if cell >= 14 else 9, "color": theme.text, "family": MONO}
+    whole = {"showgrid": False, "fixedrange": True, "tickfont": mono}
+    bottom, step = 120, math.ceil(n / WIDE)
     fig.layout = layout(
         theme,
         title,
@@ -57,8 +53,15 @@ def attention_map(
         round(TOP + bottom + max(cell * n, 180)),
         bottom,
         70,
-        xaxis=axis(theme, "is looked at (key)", range=[-0.5, n - 0.5], tickangle=-90 if n > 8 else -45, **whole),
-        yaxis=axis(theme, "looks (query)", range=[n - 0.5, -0.5], **whole),
+        xaxis=axis(
+            theme,
+            "is looked at (key)",
+            range=[-0.5, n - 0.5],
+            tickangle=-90 if n > 8 else -45,
+            **_ticks(labels, step),
+            **whole,
+        ),
+        yaxis=axis(theme, "looks (query)", range=[n - 0.5, -0.5], **_ticks(labels), **whole),
     )
     fig.layout.title.xref = "container"  # row labels may be long
     return fig
@@ -101,6 +104,10 @@ def attention_maps(
     fig.update_xaxes(range=[-0.5, n - 0.5], **quiet, **frame)
     fig.update_yaxes(range=[n - 0.5, -0.5], **quiet, **frame)
     return fig
+
+
+def _ticks(labels: Sequence[str], step: int = 1) -> dict[str, Any]:
+    return {"tickvals": list(range(0, len(labels), step)), "ticktext": [escape(label) for label in labels[::step]]}
 
 
 def _checked(weights: ArrayLike, labels: Sequence[str]) -> Floats:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fasp_core.figures.theme import short, theme_of, veil
 
-HIDDEN = "filter:blur(.42em);user-select:none;"
+HIDDEN = "filter:blur(.5em);user-select:none;"
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def draw(settings: Settings, table: ImpactTable, heads: PruneSet) -> None:
         st.markdown(_looks(found, head))
         if off:
             st.info(
-                f"{name} is removed at present. It looks as before, and its output is multiplied by zero.",
+                f"{name} is removed at present: wherever it looks, its output is multiplied by zero.",
                 icon=":material/block:",
             )
         if len(found.labels) < found.tokens:
@@ -91,7 +91,7 @@ def _head(settings: Settings, table: ImpactTable, heads: PruneSet) -> int:
 
 def strongest(table: ImpactTable, heads: PruneSet, reading: str) -> int:
     """Flat id of the head that adds most bias: of the set, or of the model if the set has none."""
-    effects = np.nan_to_num(table.bias.z_bias(reading), nan=-np.inf)
+    effects = table.bias.z_bias(reading)
     among = heads.flat(table.n_heads) or range(table.n_layers * table.n_heads)
     return max(among, key=lambda flat: (effects[flat], -flat))
 

@@ -67,7 +67,8 @@ def look_job(asked: Look, owner: Hashable) -> Job[Pattern]:
         progress(0, 1, "loading the model")
         return pattern(engine.model(asked.spec), asked.prompt, asked.layer)
 
-    return engine._lanes.get(engine._lane(asked.spec)).submit(asked, work, owner)
+    # one short pass: it need not wait for measurements that have not begun
+    return engine._lanes.get(engine._lane(asked.spec)).submit(asked, work, owner, priority=1)
 
 
 def latest(name: str, asked: K, submit: Callable[[K, Hashable], Job[T]]) -> Job[T]:

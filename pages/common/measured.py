@@ -283,7 +283,7 @@ def _sampled(result: Evaluation, settings: Settings) -> None:
     reading = result.readings["sampled"]
     text, good = verdict(reading, result.perplexity.relative, f"{reading.base.n} {_split(settings.split)} prompts")
     st.markdown(
-        f"Sampled toxicity gap **{reading.base.gap:.4f} → {reading.pruned.gap:.4f}** "
+        f"Sampled toxicity gap, ×10⁻³: **{1000 * reading.base.gap:.1f} → {1000 * reading.pruned.gap:.1f}** "
         f"({_percent(reading.gap.relative)}), identity words counted, continuation alone scored, one continuation a "
         f"prompt. {_noise(reading.base)}"
     )
