@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from fasp_core import models
+from fasp_core import models, writing
 from fasp_core.attention import pattern
 from fasp_core.diffs import largest_changes
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
 from fasp_core.models import LanguageModel, ModelSpec
+from fasp_core.writing import Pair
 from pages.common import engine, prompt_choice
 from pages.common.attention import strongest
 from pages.common.choice import ByHand
@@ -147,7 +149,7 @@ def test_a_prompt_typed_in(studio: TinyStudio, table: ImpactTable) -> None:
     assert asked(at, "attention").prompt == f"We met {SCRIPT} and"
     at.session_state["details"] = TEXTS
     run(at)
-    (page,) = pages(at)
+    assert len(pages(at)) == 1
 
     change(at, **{"prompt typed": "I am a " + "tall " * 300})
     press(at, "write")
@@ -156,14 +158,35 @@ def test_a_prompt_typed_in(studio: TinyStudio, table: ImpactTable) -> None:
     assert not pages(at)
 
 
-def test_a_newer_prompt_overtakes(studio: TinyStudio, table: ImpactTable) -> None:
-    studio.at_once()
+def test_a_newer_prompt_overtakes(studio: TinyStudio, table: ImpactTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded()
+    go_on = threading.Event()
+    really = writing.write
+
+    def slowly(*args: Any) -> Pair:
+        while not go_on.wait(0.01):
+            args[-1](0, 1, "waiting")
+        return really(*args)
+
+    monkeypatch.setattr(writing, "write", slowly)
     at = at_tab(TEXTS, **{"prompt from": "typed", "prompt typed": "We met a man"})
+    studio.finish()
     press(at, "write")
     first = at.session_state["job written"]
-    assert first.state == "done"
+    assert first.state in ("waiting", "running")
+    assert not pages(at)
+    run(at)
+    assert at.session_state["job written"] is first, "a rerun asks for nothing new"
+    change(at, **{"prompt typed": "We met a woman"})
     press(at, "write")
-    assert at.session_state["job written"] is first, "an equal request is one job"
+    second = at.session_state["job written"]
+    assert first.wait(20)
+    assert first.state == "cancelled"
+    go_on.set()
+    assert second.wait(60)
+    run(at)
+    assert second.result.prompt == "We met a woman"
+    assert len(pages(at)) == 1
 
 
 def test_the_largest_changes_of_the_sampled_run(studio: TinyStudio, table: ImpactTable) -> None:
@@ -282,7 +305,7 @@ def test_all_heads_of_a_layer(studio: TinyStudio, table: ImpactTable, monkeypatc
     monkeypatch.setattr("pages.common.attention.PAGE", 3)
     change(at, **{f"attention head {SOURCE}": request.layer * HEADS + 3})
     chart = figure(at, "attention layer")
-    assert [a["text"] for a in chart["layout"]["annotations"]][0].startswith(f"<b>L{request.layer}H3")
+    assert chart["layout"]["annotations"][0]["text"].startswith(f"<b>L{request.layer}H3")
     assert len(chart["data"]) == 1
     change(at, **{f"attention page {SOURCE} {request.layer} 3": 0})
     assert len(figure(at, "attention layer")["data"]) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_spans_give_back_both_texts_and_share_what_is_not_marked(before: list[st
     for spans, pieces in zip(sides, (before, after), strict=True):
         assert "".join(s.text for s in spans) == "".join(pieces)
         assert all(s.text for s in spans)
-        assert all(a.changed != b.changed for a, b in zip(spans, spans[1:], strict=False))
+        assert all(a.changed != b.changed for a, b in pairwise(spans))
     kept = ["".join(s.text for s in spans if not s.changed) for spans in sides]
     assert kept[0] == kept[1]
     assert len(kept[0]) <= len("".join(before))
