@@ -18,7 +18,7 @@ STEPS = 16  # of the color scale
 ACROSS = 4  # small pictures in a row
 WIDE = 40  # labels that have room side by side; of more, some are left to hover
 MONO = "ui-monospace, Menlo, Consolas, monospace"
-ROOT = "Color grows with the square root of the weight."
+ROOT = "Color: square root of the weight."
 
 
 def attention_map(

@@ -34,7 +34,8 @@ def draw(settings: Settings, table: ImpactTable, heads: PruneSet) -> None:
         return
     found = job.result
     name, off, dark = f"L{layer}H{head}", (layer, head) in heads.heads, st.context.theme.type == "dark"
-    left, right = st.columns((3, 2))
+    row = st.container(horizontal=True, gap="medium")  # wraps on a narrow page
+    left, right = row.container(width=600), row.container(width=360)
     with left:
         st.plotly_chart(
             attention_map(
