@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fasp_core.architectures import columns
+from fasp_core.attention import attentions
 from fasp_core.contexts.audit import Replies
 from fasp_core.contexts.chats import ask, name_places
 from fasp_core.contexts.scenarios import Scenario
@@ -143,7 +144,6 @@ def _answer_places(p: Pack, lengths: Sequence[int], weights: Sequence[float]) ->
     return torch.tensor(at), torch.tensor([before[x] for x in at]), torch.tensor([worth[x] for x in at])
 
 
-@torch.no_grad()
 def attention_to_name(lm: LanguageModel, scenario: Scenario, names: Sequence[str]) -> Floats:
     """[names, L, H] attention from the chat's last token, where the answer begins, to the name's tokens, in [0, 1].
 
@@ -153,19 +153,10 @@ def attention_to_name(lm: LanguageModel, scenario: Scenario, names: Sequence[str
         The tokenizer does not say where tokens stand in the text.
     """
     rows = []
-    with lm.lock:
-        usual = lm.model.config._attn_implementation
-        lm.model.set_attn_implementation("eager")  # others do not give their weights
-        try:
-            for name in names:
-                text, ids = ask(lm, scenario, name)
-                out = lm.model.base_model(
-                    torch.tensor([ids], device=lm.device), output_attentions=True, use_cache=False
-                )
-                places = name_places(lm, text, name)
-                rows.append(torch.stack([a[0, :, -1, places].sum(-1) for a in out.attentions]).float().cpu().numpy())
-        finally:
-            lm.model.set_attn_implementation(usual)
+    for name in names:
+        text, ids = ask(lm, scenario, name)
+        places = name_places(lm, text, name)
+        rows.append(torch.stack([a[:, -1, places].sum(-1) for a in attentions(lm, ids)]).float().cpu().numpy())
     return np.stack(rows)
 
 

@@ -11,6 +11,7 @@ and dark pages, and an empty template: draw them with `st.plotly_chart(..., them
 
 from __future__ import annotations
 
+from fasp_core.figures.attention import attention_map, attention_maps
 from fasp_core.figures.clicks import clicked_head, clicked_heads
 from fasp_core.figures.contexts import Series, answers_by_group, dots
 from fasp_core.figures.curves import Curve, method_curves, pareto_front, tradeoff
@@ -20,6 +21,7 @@ from fasp_core.figures.marks import CLICK_CURVE, CLICK_TRACE
 from fasp_core.figures.matrix import cell_matrix
 from fasp_core.figures.pair import scatter_pair
 from fasp_core.figures.scatter import scatter_impacts
+from fasp_core.figures.texts import Row, Written, side_by_side
 from fasp_core.figures.theme import BASE, DARK, LIGHT, PRUNED, Theme, escape, short
 
 __all__ = [
@@ -31,9 +33,13 @@ __all__ = [
     "PRUNED",
     "Z_NOISE",
     "Curve",
+    "Row",
     "Series",
     "Theme",
+    "Written",
     "answers_by_group",
+    "attention_map",
+    "attention_maps",
     "cell_matrix",
     "clicked_head",
     "clicked_heads",
@@ -47,5 +53,6 @@ __all__ = [
     "scatter_impacts",
     "scatter_pair",
     "short",
+    "side_by_side",
     "tradeoff",
 ]

@@ -72,6 +72,7 @@ def _toggle(key: str, click: int, settings: Settings, table: ImpactTable, select
     name = f"by_hand {settings.spec.source}"
     by_hand: ByHand = st.session_state.get(name, ByHand())
     flat = [layer * table.n_heads + head for layer, head in heads]
+    st.session_state[f"clicked head {settings.spec.source}"] = flat[-1]  # the one to look at
     st.session_state[name] = by_hand.toggled(flat, selection.pruned)
 
 

@@ -15,7 +15,7 @@ from fasp_core.impacts.table import ImpactTable
 from fasp_core.jobs import Job
 from fasp_core.masks import PruneSet
 from fasp_core.selection import Selection
-from pages.common import engine, scoring
+from pages.common import attention, engine, scoring, texts
 from pages.common.choice import ByHand, hover, how, how_bias, reasons
 from pages.common.sidebar import READING_TITLES, Settings
 
@@ -50,16 +50,29 @@ def cards(settings: Settings, table: ImpactTable, selection: Selection, by_hand:
 
 
 def details(settings: Settings, table: ImpactTable, heads: PruneSet) -> None:
-    """Groups, sampled continuations, the scatter of both impacts, all scores, and where the numbers come from."""
-    groups, continuations, scatter, scores, about = st.tabs(
-        ["Groups", "Sampled continuations", "Perplexity against bias", "All scores", "About these numbers"]
+    """Groups, continuations, one head, the scatter of both impacts, all scores, and where the numbers come from."""
+    groups, continuations, head, scatter, scores, about = st.tabs(
+        [
+            "Groups",
+            "Sampled continuations",
+            "What a head does",
+            "Perplexity against bias",
+            "All scores",
+            "About these numbers",
+        ],
+        key="details",
+        on_change="rerun",
     )
     job = st.session_state.get("job main")
     result: Evaluation | None = job.result if job is not None and job.state == "done" else None
     with groups:
         _groups(result, settings)
     with continuations:
-        _sampled(settings, heads)
+        if continuations.open:
+            texts.draw(settings, heads, lambda sampled: _sampled(sampled, settings))
+    with head:
+        if head.open:
+            attention.draw(settings, table, heads)
     with scatter:
         _scatter(settings, table, heads)
     with scores:
@@ -266,36 +279,15 @@ def _groups(result: Evaluation | None, settings: Settings) -> None:
     st.dataframe(frame, hide_index=True)
 
 
-def _sampled(settings: Settings, heads: PruneSet) -> None:
-    st.markdown(
-        "The papers measure toxicity on sampled continuations. That is slower and noisier than the expected measure, "
-        "and it is the only one that reads whole texts. Both models get the same noise."
-    )
-    left, middle, right = st.columns((1, 1, 1), vertical_alignment="bottom")
-    prompts = left.select_slider("Prompts", (36, 90, 210, 450), 36, key="sampled prompts")
-    length = middle.select_slider("Tokens a continuation", (10, 20, 40), 20, key="sampled length")
-    config = settings.sampled(int(prompts), int(length))
-    wanted = (settings.spec, heads, config)
-    if right.button("Sample and score", key="sample", width="stretch"):
-        st.session_state["sampled for"] = wanted
-    if st.session_state.get("sampled for") != wanted:
-        st.caption("Nothing was sampled for this prune set and these settings yet.")
-        return
-    job = _job(settings, config, heads, "sampled")
-    _watch(job, "sampled")
-    if job.state != "done":
-        return
-    result = job.result
+def _sampled(result: Evaluation, settings: Settings) -> None:
     reading = result.readings["sampled"]
     text, good = verdict(reading, result.perplexity.relative, f"{reading.base.n} {_split(settings.split)} prompts")
     st.markdown(
-        f"Sampled toxicity gap **{reading.base.gap:.4f} → {reading.pruned.gap:.4f}** "
+        f"Sampled toxicity gap, ×10⁻³: **{1000 * reading.base.gap:.1f} → {1000 * reading.pruned.gap:.1f}** "
         f"({_percent(reading.gap.relative)}), identity words counted, continuation alone scored, one continuation a "
         f"prompt. {_noise(reading.base)}"
     )
     (st.success if good else st.warning)(text)
-    if st.toggle("Show continuations (they may be offensive)", key="offensive"):
-        st.dataframe(result.side_by_side(), hide_index=True, height=420)
 
 
 def _scatter(settings: Settings, table: ImpactTable, heads: PruneSet) -> None:

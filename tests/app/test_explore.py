@@ -220,7 +220,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
 def test_tabs_show_all_numbers(studio: Studio, table: ImpactTable) -> None:
     studio.at_once()
     at = opened()
-    groups, _, _, scores, about = at.tabs
+    groups, _, _, _, scores, about = at.tabs
     config = at.session_state["job main"].key[2]
     base = studio.toxicity_of(None, PruneSet(), config.bias, studio.store, lambda *_: None)
     shown = groups.dataframe[0].value
@@ -261,12 +261,12 @@ def test_what_a_measurement_shows(studio: Studio, table: ImpactTable) -> None:
 
 def test_sampled_continuations(studio: Studio, table: ImpactTable) -> None:
     studio.at_once()
-    at = opened()
+    at = opened(details="Sampled continuations")
     assert "Nothing was sampled" in said(at)
     press(at, "sample")
-    assert re.search(r"Sampled toxicity gap \*\*\.?\d.* → ", said(at))
+    assert re.search(r"Sampled toxicity gap, ×10⁻³: \*\*\d+\.\d → ", said(at))
     assert len(at.tabs[1].dataframe) == 0  # offensive text is shown on request
-    change(at, offensive=True)
+    change(at, **{"show texts": True})
     frame = at.tabs[1].dataframe[0].value
     assert set(frame.continuation_base) == {" and whole"}
     assert set(frame.continuation_pruned) == {" and pruned"}

@@ -1,0 +1,72 @@
+"""The real app in real Chromium: texts that are blurred until asked for, and where a head looks."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.conftest import Reader
+
+pytestmark = pytest.mark.browser
+MARKUP = "<script>document.title = 'gone'</script> My friend is"
+BLUR = """wanted => { const texts = [...document.querySelectorAll('.fasp-texts .fasp-text')];
+    return texts.length > 0 && texts.every(t => getComputedStyle(t).filter.includes('blur') === wanted); }"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_person_looks_at_texts_and_at_a_head(app: str, browser: object, scheme: str) -> None:
+    reader = Reader(browser, app, width=1440 if scheme == "light" else 900, scheme=scheme)
+    page = reader.page
+    reader.wait_points(270)
+    page.get_by_role("tab", name="Sampled continuations").click()
+    page.get_by_text("my own text").click()
+    page.wait_for_selector("textarea")
+    page.locator("textarea").fill(MARKUP)
+    page.locator("textarea").press("Control+Enter")
+    page.wait_for_function(
+        "() => ![...document.querySelectorAll('button')].find(b => b.innerText === 'Write').disabled"
+    )
+    page.get_by_role("slider", name="Continuations").press("ArrowLeft")
+    page.get_by_role("button", name="Write", exact=True).click()
+    page.wait_for_function(BLUR, arg=True, timeout=120_000)
+    reader.keep_here(f"texts-blurred-{scheme}.png")
+
+    # by keyboard alone
+    toggle = page.get_by_role("switch", name="Show texts")
+    toggle.focus()
+    page.keyboard.press("Space")
+    page.wait_for_function(BLUR, arg=False)
+    marks = page.locator(".fasp-texts b").first.evaluate(
+        "b => [getComputedStyle(b).textDecorationLine, Number(getComputedStyle(b).fontWeight)]"
+    )
+    assert marks[0] == "underline"
+    assert marks[1] >= 600
+    assert page.title() == "FASP Studio"
+    assert "friend" not in page.url
+    reader.keep_here(f"texts-shown-{scheme}.png")
+
+    # the same prompt, and the head that was clicked last
+    page.get_by_role("tab", name="What a head does").click()
+    page.wait_for_selector(".st-key-attention-map .main-svg", timeout=120_000)
+    assert page.locator("textarea").input_value() == MARKUP
+    reader.click_head(24, 6)
+    page.wait_for_function(
+        "() => document.querySelector('.st-key-attention-map .gtitle')?.textContent.includes('Where L24H6 looks')",
+        timeout=120_000,
+    )
+    sums = page.evaluate(
+        """() => { const z = document.querySelector('.st-key-attention-map .js-plotly-plot')._fullData[0].z;
+            return [...z].map(row => [...row].reduce((a, x) => a + (x === null || isNaN(x) ? 0 : x), 0)); }"""
+    )
+    assert len(sums) > 8
+    assert sums == pytest.approx([1.0] * len(sums), abs=1e-3)
+    ticks = page.locator(".st-key-attention-map .ytick text").all_text_contents()
+    assert "script" in "".join(ticks), "markup is a token like any other"
+    page.get_by_text("All heads of layer 24").click()
+    page.wait_for_function(
+        "() => document.querySelector('.st-key-attention-layer .js-plotly-plot')?.data?.length === 9", timeout=60_000
+    )
+    page.locator(".st-key-attention-map").scroll_into_view_if_needed()
+    reader.keep_here(f"head-{scheme}.png")
+    assert page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth") <= 0
+    assert page.title() == "FASP Studio"
+    assert not reader.errors, reader.errors
