@@ -6,6 +6,7 @@ import streamlit as st
 
 from fasp_core.choice import ByHand
 from fasp_core.impacts.table import ImpactTable
+from fasp_core.report.tables import counted
 from pages.common import engine, scoring, sidebar, start, take_data, take_figures, take_report
 from pages.common.current import Current, current
 
@@ -29,7 +30,7 @@ def page() -> None:
     st.subheader("Report", anchor=False)
     take_report.draw(settings, table, now)
     st.subheader("Data", anchor=False)
-    st.fragment(start.told(take_data.draw))(settings, table, now)
+    take_data.draw(settings, table, now)
     st.subheader("Figures", anchor=False)
     st.fragment(start.told(take_figures.draw))(settings, table, now)
 
@@ -43,7 +44,7 @@ def about(settings: sidebar.Settings, table: ImpactTable, now: Current) -> None:
         columns[0].metric("Removed", f"{len(now.heads.heads)} of {size} heads", help="What the files are about.")
         columns[1].metric("Axis", settings.axis_title)
         columns[2].metric("Chosen by", sidebar.METHOD_TITLES[settings.method])
-        neurons = f" **And {len(now.heads.neurons):,} neurons.**" if now.heads.neurons else ""
+        neurons = f" **And {counted(len(now.heads.neurons))}.**" if now.heads.neurons else ""
         by_hand = f" **{len(changed)} changed by hand.**" if changed else " No hand-made changes."
         shares = f"γ {settings.gamma:g}, " if settings.method == "fasp" else ""
         reading = sidebar.READING_TITLES.get(settings.reading, settings.reading)

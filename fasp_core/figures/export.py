@@ -69,7 +69,14 @@ def policy() -> str:
 def camera(name: str, kind: str) -> dict[str, Any]:
     """Settings of a chart in the app whose camera button saves it in one of `FORMATS`, under this name."""
     options = {"format": kind, "filename": name, "scale": SCALE if kind == "png" else 1}
-    return {"displaylogo": False, "scrollZoom": False, "displayModeBar": True, "toImageButtonOptions": options}
+    others = ["zoom", "pan", "zoomIn", "zoomOut", "autoScale", "resetScale", "select", "lasso"]
+    return {
+        "displaylogo": False,
+        "scrollZoom": False,
+        "displayModeBar": True,
+        "modeBarButtonsToRemove": [f"{name}2d" for name in others],
+        "toImageButtonOptions": options,
+    }
 
 
 def opaque(fig: go.Figure, dark: bool = False) -> go.Figure:

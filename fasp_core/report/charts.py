@@ -68,7 +68,7 @@ def groups(evaluation: Evaluation, reading: str, dark: bool = False) -> Iterator
             *[[[1000 * x for x in side[g]] for g in some] for side in ends],
             overall_base=1000 * found.base.overall,
             overall_pruned=1000 * found.pruned.overall,
-            title=f"Expected toxicity of each group, {found.base.n:,} test prompts, 95% intervals{part}",
+            title=f"Toxicity of each group, {found.base.n:,} test prompts{part}",
             unit="×10⁻³",
             dark=dark,
         )

@@ -96,7 +96,7 @@ def model_title(facts: Facts) -> str:
 def removed(facts: Facts) -> str:
     """How many heads are off, of how many."""
     asked, size = facts.asked, facts.table.n_layers * facts.table.n_heads
-    neurons = f" and {len(asked.parts.neurons):,} neurons" if asked.parts.neurons else ""
+    neurons = f" and {tables.counted(len(asked.parts.neurons))}" if asked.parts.neurons else ""
     return f"{len(asked.parts.heads)} of {size:,} heads{neurons}"
 
 

@@ -184,5 +184,10 @@ def listed(items: Sequence[str], limit: int = 40) -> str:
     return ", ".join(items[:limit]) + more
 
 
+def counted(n: int, what: str = "neuron") -> str:
+    """Such as `1 neuron` or `1,200 neurons`."""
+    return f"{n:,} {what}" + "s" * (n != 1)
+
+
 def _se(x: float) -> str:
     return f"{x:.2g}" if math.isfinite(x) else "not known"

@@ -10,6 +10,7 @@ from fasp_core.figures.export import file_name
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
 from fasp_core.report import data
+from fasp_core.report.tables import counted
 from pages.common import engine
 from pages.common.current import Current
 from pages.common.sidebar import Settings
@@ -56,7 +57,9 @@ def files(settings: Settings, table: ImpactTable, now: Current) -> None:
 def bring(settings: Settings, table: ImpactTable, now: Current) -> None:
     """A set from a file: what it holds, and the way to Explore."""
     st.markdown("**Bring a set** from a file made here or by `select --out`, or a text such as `L0H3,L2H1-4`.")
-    upload = st.file_uploader("A prune set", type=["json", "txt"], key="set file", label_visibility="collapsed")
+    upload = st.file_uploader(
+        "A prune set", type=["json", "txt"], key="set file", max_upload_size=1, label_visibility="collapsed"
+    )
     if upload is None:
         return
     try:
@@ -65,7 +68,7 @@ def bring(settings: Settings, table: ImpactTable, now: Current) -> None:
         st.error(str(error), icon=":material/error:")
         return
     size = table.n_layers * table.n_heads
-    neurons = f" and {len(found.parts.neurons):,} neurons" if found.parts.neurons else ""
+    neurons = f" and {counted(len(found.parts.neurons))}" if found.parts.neurons else ""
     st.metric("The file holds", f"{len(found.parts.heads)} of {size} heads{neurons}")
     st.code(found.parts.format() or "nothing", language=None, wrap_lines=True)
     others = (found.model, settings.spec.source), (found.axis, settings.axis), (found.reading, settings.reading)
@@ -80,7 +83,7 @@ def bring(settings: Settings, table: ImpactTable, now: Current) -> None:
         on_click=use,
         args=(settings, now, found.parts),
     ):
-        st.switch_page("pages/explore.py")
+        st.switch_page("pages/explore.py", query_params={})  # those of the sidebar go along
 
 
 def use(settings: Settings, now: Current, parts: PruneSet) -> None:
