@@ -14,6 +14,7 @@ from fasp_core.cli_show import to_json
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig
+from fasp_core.report.gather import asked_prompts
 from fasp_core.selection import Selection
 from fasp_core.text import TextConfig
 
@@ -44,7 +45,7 @@ def scores_json(
     table: ImpactTable, config: BiasConfig, text: TextConfig, rows: pd.DataFrame, chosen: dict[str, Any]
 ) -> bytes:
     """Where the scores come from and how far they can be trusted (scores.json), the rows, and the set."""
-    asked = replace(config, n_prompts=len(table.bias.codes))
+    asked = replace(config, n_prompts=asked_prompts(table))
     about = cli_files.describe_scores(table, asked, text)
     return _bytes(about | {"scores": rows.to_dict("records"), "set": chosen})
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from fasp_core.choice import ByHand
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
@@ -90,6 +92,14 @@ class Facts:
 def axis_title(axis: str) -> str:
     """`race_ethnicity` as people read it; of a CSV file the name."""
     return axis.replace("_", " ") if axis in axis_names() else Path(axis).stem
+
+
+def asked_prompts(table: ImpactTable) -> int:
+    """A number of prompts that asks for exactly those of the scores.
+
+    Every group gets the same share, a small group what it has: so the largest group tells the share.
+    """
+    return int(np.bincount(table.bias.codes).max()) * len(table.bias.groups)
 
 
 def by_hand_to(selection: Selection, parts: PruneSet) -> ByHand:

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from fasp_core.prompts import axis_names
-from fasp_core.report.gather import Asked, Facts
+from fasp_core.report.gather import Asked, Facts, asked_prompts
 
 PROGRAM = ("python", "-m", "fasp_core")
 
@@ -19,7 +19,7 @@ def commands(facts: Facts) -> list[tuple[str, str]]:
             f"Score every head ({len(scores.codes):,} validation prompts). What is stored already is not made again.",
             _line(
                 "score", *_model(asked), *_axis(asked), "--estimator", scores.estimator,
-                "--prompts", len(scores.codes), "--out", "scores",
+                "--prompts", asked_prompts(facts.table), "--out", "scores",
             ),
         )
     ]  # fmt: skip
