@@ -13,10 +13,12 @@ import numpy as np
 
 from fasp_core import evaluation, report
 from fasp_core.evaluation import KIND
+from fasp_core.experiments.searching import SCORE_TEXT
+from fasp_core.impacts import entries
 from fasp_core.impacts.entries import ppl_key
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
-from fasp_core.measures import result_key
+from fasp_core.measures import BiasConfig, result_key
 from fasp_core.models import ModelSpec
 from fasp_core.store import Store
 from tests.app.fakes import MADE, MadeUp, made_up_lm, make_table
@@ -68,6 +70,17 @@ def add_measured(store: Store, asked: report.Asked, table: ImpactTable) -> None:
         toxicity = world.toxicity_of(lm, parts, config.bias, store)
         prompts = result_key(config.bias, lm.weights_id, "float32") | named
         store.save(KIND, prompts, arrays={"values": toxicity.values}, meta={"provenance": MADE})
+
+
+def add_report_example(store: Store) -> PruneSet:
+    """Measurements of FASP's set on nationality (γ 0.3, α 0.02) by the stored scores, as a report asks for them."""
+    axis = "nationality"
+    lm = made_up_lm()
+    table = entries.best(SCORE_TEXT, BiasConfig(axis), lm.weights_id, "float32", lm.name, store)
+    assert table is not None
+    parts = PruneSet.of(report.origin(table, "neutral", "fasp", 0.3, 0.02, 0, PruneSet()).heads)
+    add_measured(store, report.Asked(ModelSpec(), axis, axis, "neutral", parts, "fasp", 0.3, 0.02), table)
+    return parts
 
 
 class Read(HTMLParser):
