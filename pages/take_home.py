@@ -40,15 +40,15 @@ def about(settings: sidebar.Settings, table: ImpactTable, now: Current) -> None:
     size = table.n_layers * table.n_heads
     changed = now.by_hand.effective(now.selection.pruned)
     with st.container(border=True):
-        columns = st.columns((1, 1, 1.2))
+        columns = st.columns(2)
         columns[0].metric("Removed", f"{len(now.heads.heads)} of {size} heads", help="What the files are about.")
         columns[1].metric("Axis", settings.axis_title)
-        columns[2].metric("Chosen by", sidebar.METHOD_TITLES[settings.method])
         neurons = f" **And {counted(len(now.heads.neurons))}.**" if now.heads.neurons else ""
         by_hand = f" **{len(changed)} changed by hand.**" if changed else " No hand-made changes."
         shares = f"γ {settings.gamma:g}, " if settings.method == "fasp" else ""
         reading = sidebar.READING_TITLES.get(settings.reading, settings.reading)
-        st.caption(f"{shares}α {settings.alpha:g}, {reading}.{by_hand}{neurons}")
+        how = f"{sidebar.METHOD_TITLES[settings.method]}, {shares}α {settings.alpha:g}, {reading}"
+        st.caption(f"Chosen by {how}.{by_hand}{neurons}")
         if len(now.heads):
             st.code(now.heads.format(), language=None, wrap_lines=True)
         else:
