@@ -16,10 +16,14 @@ import pytest
 from fasp_core import bias, report
 from fasp_core.evaluation import Evaluation
 from fasp_core.experiments import findings
+from fasp_core.experiments.searching import SCORE_TEXT
 from fasp_core.figures import export
+from fasp_core.impacts import entries
 from fasp_core.masks import PruneSet
+from fasp_core.measures import BiasConfig
 from fasp_core.models import ModelSpec
 from fasp_core.report import page, repeat
+from fasp_core.report.gather import asked_prompts
 from fasp_core.store import Store
 from fasp_core.verdict import verdict
 from tests.app.fakes import MadeUp, add_claim, add_comparison, made_up_lm, make_table
@@ -324,6 +328,18 @@ def test_the_commands_are_ones_that_the_program_knows(
                     some.asked.spec.source,
                     some.asked.spec.dtype,
                 )
+
+
+@pytest.mark.parametrize("axis", ["race_ethnicity", "nationality", "age"])
+def test_the_command_asks_for_the_very_prompts_of_the_scores(axis: str) -> None:
+    """Groups of unlike size: as many prompts as there are would ask for others."""
+    kept, weights = Store(Path(__file__).resolve().parents[2] / "cache"), made_up_lm().weights_id
+    table = entries.best(SCORE_TEXT, BiasConfig(axis), weights, "float32", "built-in", kept)
+    assert table is not None
+    config = BiasConfig(axis, n_prompts=asked_prompts(table))
+    again = entries.load(SCORE_TEXT, config, weights, "float32", "built-in", kept, table.bias.estimator)
+    assert again is not None
+    assert np.array_equal(again.bias.base, table.bias.base)
 
 
 def test_hand_made_changes_are_named(store: Store) -> None:
