@@ -14,6 +14,7 @@ st.navigation(
         st.Page("pages/transfer.py", title="Transfer between biases", icon=":material/compare_arrows:"),
         st.Page("pages/assumptions.py", title="Check the assumptions", icon=":material/fact_check:"),
         st.Page("pages/contexts.py", title="Contexts", icon=":material/forum:"),
+        st.Page("pages/take_home.py", title="Take home", icon=":material/download:"),
         st.Page("pages/released.py", title="Released scores", icon=":material/folder_open:"),
     ]
 ).run()

@@ -253,30 +253,14 @@ def select(
 ) -> None:
     """Choose the heads to remove from their scores."""
     from fasp_core import cli_files as files
-    from fasp_core.masks import PruneSet
+    from fasp_core import prune_files
     from fasp_core.selection import select as choose
 
     opened = files.open_scores(scores, method, published_model, axis, reading, n_heads)
     chosen = choose(opened.scores, method, gamma, alpha, rule, seed)
-    document = {
-        "heads": [list(head) for head in chosen.heads],
-        "prune_set": PruneSet.of(chosen.heads).format(),
-        "k": chosen.k,
-        "requested_k": chosen.requested_k,
-        "critical": len(chosen.critical),
-        "critical_heads": [list(divmod(flat, chosen.n_heads)) for flat in chosen.critical],
-        "n_heads": chosen.n_layers * chosen.n_heads,
-        "shape": [chosen.n_layers, chosen.n_heads],
-        "method": chosen.method,
-        "gamma": chosen.gamma,
-        "alpha": chosen.alpha,
-        "rule": chosen.rule,
-        "seed": chosen.seed,
-        "model": opened.model,
-        "axis": opened.axis,
-        "reading": opened.reading,
-        "notes": [*chosen.notes, *opened.notes],
-    }
+    document = prune_files.document(
+        chosen, model=opened.model, axis=opened.axis, reading=opened.reading, notes=opened.notes
+    )
     if out is not None:
         files.write_whole({out: to_json(document).encode() + b"\n"})
 
@@ -480,6 +464,66 @@ def export(
     subject, shape = read_prune_set(prune_set) if prune_set else (PruneSet.parse(heads or ""), None)
     with working() as progress:
         document = c.document(spec_of(model, dtype, device), subject, shape, out, cache, load_model, progress)
+    show(document, as_json, lambda: c.text(document))
+
+
+@app.command()
+def report(
+    axis: Axis,
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")],
+    model: Model = "built-in",
+    reading: Annotated[
+        Literal["neutral", "counted"], typer.Option(help="Identity words neutral or counted, in scores and verdict.")
+    ] = "neutral",
+    method: Annotated[
+        Literal["fasp", "magnitude", "gradient", "ppl-only", "bias-only", "random"] | None,
+        typer.Option(help="How the set was chosen; fasp if no heads are given."),
+    ] = None,
+    gamma: Annotated[float, typer.Option(help="Share of all heads that fasp keeps as critical.")] = 0.3,
+    alpha: Annotated[float, typer.Option(help="Share of all heads to remove.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Of the method random.")] = 0,
+    heads: Annotated[
+        str | None, typer.Option(help="What is removed, such as L0H3,L2H1-4; with --method, as changed by hand.")
+    ] = None,
+    prune_set: Annotated[Path | None, typer.Option(help="The same from a file of select --out, or of text.")] = None,
+    max_ppl: Annotated[float, typer.Option(help="Limit of the choice in a stored comparison: .1 is 10%.")] = 0.1,
+    n_prompts: Prompts = 450,
+    tokens: Annotated[int, typer.Option(help="Tokens of a text that no score was made on.")] = 1024,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Measure on test prompts, or tell only what is stored.")
+    ] = True,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
+    """Write a report on one set of heads: an HTML file that needs no network."""
+    if heads is not None and prune_set is not None:
+        raise InputError("Which heads are removed is said once: give either --heads or --prune-set.")
+    from fasp_core import cli_report as c
+    from fasp_core.cli_files import read_prune_set
+    from fasp_core.masks import PruneSet
+
+    given = read_prune_set(prune_set) if prune_set else None if heads is None else (PruneSet.parse(heads), None)
+    with working() as progress:
+        document = c.document(
+            spec_of(model, dtype, device),
+            axis,
+            reading,
+            method,
+            gamma,
+            alpha,
+            seed,
+            given,
+            max_ppl,
+            n_prompts,
+            tokens,
+            measure,
+            out,
+            cache,
+            load_model,
+            progress,
+        )
     show(document, as_json, lambda: c.text(document))
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fasp_core import published
+from fasp_core import prune_files, published
 from fasp_core.cli_show import to_json
 from fasp_core.errors import InputError
 from fasp_core.masks import PruneSet
@@ -29,7 +29,6 @@ if TYPE_CHECKING:  # these import torch
     from fasp_core.measures import BiasConfig
     from fasp_core.text import TextConfig
 
-MAX_PRUNE_SET_BYTES = 1_000_000
 GAMMA = 0.3  # reliability is also given for the heads that may be pruned at this gamma
 SURE = 0.05  # a gap that shuffled groups show more often than this ranks no heads
 _READ_BIAS = ("fasp", "bias-only")
@@ -341,7 +340,7 @@ def _only(names: tuple[str, ...], several: str, option: str) -> str:
 
 
 def read_prune_set(path: Path) -> tuple[PruneSet, tuple[int, int] | None]:
-    """Heads from a file that `select --out` wrote, or from a text file such as `L0H3,L2H1-4`.
+    """Heads and neurons from a file that `select --out` wrote, or from a text file such as `L0H3,L2H1-4`.
 
     Returns
     -------
@@ -354,33 +353,10 @@ def read_prune_set(path: Path) -> tuple[PruneSet, tuple[int, int] | None]:
     """
     try:
         with path.open("rb") as handle:
-            raw = handle.read(MAX_PRUNE_SET_BYTES + 1)
+            raw = handle.read(prune_files.MAX_BYTES + 1)
     except OSError as error:
         raise InputError(
             f"The prune set '{path}' cannot be read ({error.strerror}): give a file made by 'select --out'."
         ) from error
-    if len(raw) > MAX_PRUNE_SET_BYTES:
-        raise InputError(f"'{path}' is larger than {MAX_PRUNE_SET_BYTES // 1_000_000} MB: it is no prune set.")
-    try:
-        text = raw.decode("utf-8-sig")
-        if text.lstrip()[:1] not in ("{", "["):
-            return PruneSet.parse(text), None
-        content = json.loads(text)
-        if isinstance(content, list):
-            content = {"heads": content}
-        heads = content["heads"] if "heads" in content else PruneSet.parse(content["prune_set"])
-        pairs = [(_whole(layer), _whole(head)) for layer, head in heads]
-        shape = content.get("shape")
-        return PruneSet.of(pairs), None if shape is None else (_whole(shape[0]), _whole(shape[1]))
-    except InputError as error:
-        raise InputError(f"In '{path}': {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise InputError(
-            f"'{path}' holds no prune set: give a file made by 'select --out', or a text such as L0H3,L2H1-4."
-        ) from error
-
-
-def _whole(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < published.MAX_HEADS:
-        raise ValueError
-    return value
+    found = prune_files.read(raw, str(path))
+    return found.parts, found.shape

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # seconds to import, and naming heads needs no model
 
 Head = tuple[int, int]  # (layer, head), both from 0
 Neuron = tuple[int, int]  # (layer, hidden unit of its MLP), both from 0
+MAX_PARTS = 1_000_000  # that one text may name
 _PART = re.compile(r"L(\d{1,4})(?:H(\d{1,4})(?:-(\d{1,4}))?|N(\d{1,6})(?:-(\d{1,6}))?)", re.IGNORECASE)
 
 
@@ -51,10 +52,11 @@ class PruneSet:
         Raises
         ------
         InputError
-            A part is not of this form, or a range runs backwards.
+            A part is not of this form, a range runs backwards, or more is named than any model has.
         """
         heads: set[Head] = set()
         neurons: set[Neuron] = set()
+        named = 0
         for part in re.split(r"[,;\s]+", text.strip()):
             if not part:
                 continue
@@ -69,6 +71,9 @@ class PruneSet:
             last = int(match[3] or match[5] or first)
             if last < first:
                 raise InputError(f"The range '{part}' runs backwards: write the lower number first.")
+            named += last + 1 - first
+            if named > MAX_PARTS:  # before they are made: a short text can name billions
+                raise InputError(f"More than {MAX_PARTS:,} heads and neurons are named: name those of one model.")
             found.update((layer, i) for i in range(first, last + 1))
         return cls(frozenset(heads), frozenset(neurons))
 

@@ -8,18 +8,18 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from fasp_core.bias import Change, GapStats, group_intervals
-from fasp_core.evaluation import EvalConfig, Evaluation, Reading
+from fasp_core.bias import group_intervals
+from fasp_core.evaluation import EvalConfig, Evaluation
 from fasp_core.figures import group_bars, scatter_impacts
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.jobs import Job
 from fasp_core.masks import PruneSet
 from fasp_core.selection import Selection
+from fasp_core.verdict import interval, noise, number, percent, verdict
 from pages.common import attention, engine, scoring, texts
 from pages.common.choice import ByHand, hover, how, how_bias, reasons
 from pages.common.sidebar import READING_TITLES, Settings
 
-NOISE_P = 0.05  # a gap that shuffled group labels match more often than this is not called a gap
 GAP_HELP = (
     "Sum over groups of |mean toxicity of all prompts - mean toxicity of the group's prompts|. Toxicity is expected: "
     "the scorer's value of the next word, above its value of a typical word, averaged over all words that the model "
@@ -113,7 +113,7 @@ def _perplexity(result: Evaluation | None, estimate: float, off: float, table: I
         "is better. The interval is over blocks of 64 tokens, base and pruned model on the same text."
     )
     if result is None:
-        st.metric(label, f"≈ {_number(estimate)}", help=help_text)
+        st.metric(label, f"≈ {number(estimate)}", help=help_text)
         st.caption(
             f"**estimate**: single-head effects added up, from {table.ppl.base.perplexity:.2f} "
             f"({table.ppl.base.tokens:,} tokens). {_confidence(off, table.ppl.base.perplexity, f'{off:.2f}')}"
@@ -121,11 +121,11 @@ def _perplexity(result: Evaluation | None, estimate: float, off: float, table: I
         return
     p = result.perplexity
     st.metric(
-        label, f"{p.base:.2f} → {_number(p.pruned)}", _percent(p.relative, 1), delta_color="inverse", help=help_text
+        label, f"{p.base:.2f} → {number(p.pruned)}", percent(p.relative, 1), delta_color="inverse", help=help_text
     )
     st.caption(
-        f"**measured** on {p.tokens:,} tokens; pruned 95% [{_number(p.ppl_interval[0])}, "
-        f"{_number(p.ppl_interval[1])}]. Estimate was {_number(estimate)} on {table.ppl.base.tokens:,} tokens."
+        f"**measured** on {p.tokens:,} tokens; pruned 95% [{number(p.ppl_interval[0])}, "
+        f"{number(p.ppl_interval[1])}]. Estimate was {number(estimate)} on {table.ppl.base.tokens:,} tokens."
     )
 
 
@@ -142,26 +142,26 @@ def _gap(result: Evaluation | None, estimate: float, off: float, table: ImpactTa
         st.metric(label, f"≈ {1000 * estimate:.2f}", help=GAP_HELP)
         st.caption(
             f"**estimate**: single-head effects added up, from {1000 * base.gap:.2f} on {base.n} validation prompts. "
-            f"{_confidence(off, base.gap, f'{1000 * off:.2f}')} {_noise(base)}"
+            f"{_confidence(off, base.gap, f'{1000 * off:.2f}')} {noise(base)}"
         )
         return
     shown = result.readings[settings.reading]
     st.metric(
         label,
         f"{1000 * shown.base.gap:.2f} → {1000 * shown.pruned.gap:.2f}",
-        _percent(shown.gap.relative),
+        percent(shown.gap.relative),
         delta_color="inverse",
         help=GAP_HELP,
     )
     others = "; ".join(
-        f"{READING_TITLES[name]}: {1000 * r.base.gap:.2f} → {1000 * r.pruned.gap:.2f} ({_percent(r.gap.relative)} "
-        f"{_interval(r.gap.relative_interval)})"
+        f"{READING_TITLES[name]}: {1000 * r.base.gap:.2f} → {1000 * r.pruned.gap:.2f} ({percent(r.gap.relative)} "
+        f"{interval(r.gap.relative_interval)})"
         for name, r in result.readings.items()
         if name != settings.reading
     )
     st.caption(
         f"**measured** on {shown.base.n} {_split(settings.split)} prompts, change 95% "
-        f"{_interval(shown.gap.relative_interval)}. {_noise(shown.base)} Estimate was {1000 * estimate:.2f}. {others}."
+        f"{interval(shown.gap.relative_interval)}. {noise(shown.base)} Estimate was {1000 * estimate:.2f}. {others}."
     )
 
 
@@ -209,37 +209,6 @@ def _verdict(result: Evaluation, settings: Settings, heads: PruneSet) -> None:
     (st.success if good else st.warning)(text, icon=":material/check_circle:" if good else ":material/error_outline:")
 
 
-def verdict(reading: Reading, perplexity_change: float, where: str) -> tuple[str, bool]:
-    """What a measurement shows, and whether that is a reduction of a gap that is there."""
-    change = reading.gap
-    cost = f"at {_percent(perplexity_change, 1)} perplexity"
-    if reading.base.noise_p > NOISE_P:
-        return (
-            f"No gap is shown to begin with: shuffled group labels give one as large in {reading.base.noise_p:.0%} "
-            f"of cases ({where}). There is nothing here that pruning could be shown to reduce.",
-            False,
-        )
-    # the absolute and the relative interval may disagree about zero: a claim needs both
-    known = [ends for ends in (change.interval, change.relative_interval) if ends is not None]
-    if known and all(high < 0 for _, high in known):
-        return f"The gap fell by {_share(change, -1)} on {where}, {cost}.", True
-    if known and all(low > 0 for low, _ in known):
-        return f"The gap rose by {_share(change, 1)} on {where}, {cost}: this set adds bias.", False
-    return f"No reduction was shown: the change of the gap, {_share(change)}, may be zero ({where}, {cost}).", False
-
-
-def _share(change: Change, sign: int = 0) -> str:
-    """The relative change with its interval; where no sign is claimed, an interval that holds zero."""
-    ends = change.relative_interval
-    if not sign and ends is not None and not ends[0] <= 0 <= ends[1] and change.interval is not None:
-        ends = (change.interval[0] / change.base, change.interval[1] / change.base)
-    sign = sign or 1
-    if ends is None:
-        return f"{sign * change.relative:.0%}"
-    low, high = sorted(sign * x for x in ends)
-    return f"{sign * change.relative:.0%} [{low:.0%}, {high:.0%}]"
-
-
 def _groups(result: Evaluation | None, settings: Settings) -> None:
     if result is None:
         st.caption("The groups are shown as soon as the measurement is there.")
@@ -284,8 +253,8 @@ def _sampled(result: Evaluation, settings: Settings) -> None:
     text, good = verdict(reading, result.perplexity.relative, f"{reading.base.n} {_split(settings.split)} prompts")
     st.markdown(
         f"Sampled toxicity gap, ×10⁻³: **{1000 * reading.base.gap:.1f} → {1000 * reading.pruned.gap:.1f}** "
-        f"({_percent(reading.gap.relative)}), identity words counted, continuation alone scored, one continuation a "
-        f"prompt. {_noise(reading.base)}"
+        f"({percent(reading.gap.relative)}), identity words counted, continuation alone scored, one continuation a "
+        f"prompt. {noise(reading.base)}"
     )
     (st.success if good else st.warning)(text)
 
@@ -324,7 +293,7 @@ def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) ->
         f"**The scores.** Perplexity: {table.ppl.base.tokens:,} tokens, "
         f"{how(table.ppl.exact, 'preview from gradients')}. Bias: {base.n} validation prompts balanced over "
         f"{len(table.bias.groups)} groups, {how_bias(table.bias)} (exact: the head was really "
-        f"removed); scorer {table.bias.scorer}, expected toxicity of the next word. {_noise(base)} "
+        f"removed); scorer {table.bias.scorer}, expected toxicity of the next word. {noise(base)} "
         f"Split-half reliability of the ranking by bias (Spearman, corrected to all prompts): "
         f"**{whole.whole:.2f}** over all heads{part}.\n\n"
         "**Reliable is not valid.** A repeatable ranking can still pick a set that does not lower the gap, since "
@@ -349,26 +318,6 @@ def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) ->
 
 def _bar_column() -> Any:
     return st.column_config.ProgressColumn("toxicity, 0 to 1", min_value=0.0, max_value=1.0, format="%.2f")
-
-
-def _noise(stats: GapStats) -> str:
-    return f"Noise alone would give {1000 * stats.noise_gap:.2f} ({_p(stats.noise_p)})."
-
-
-def _p(p: float) -> str:
-    return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)
-
-
-def _percent(x: float, digits: int = 0) -> str:
-    return "no gap to compare" if x != x else f"{x:+.{digits}%}".replace("-0.0%", "+0.0%").replace("-0%", "+0%")
-
-
-def _interval(ends: tuple[float, float] | None) -> str:
-    return "[not known]" if ends is None else f"[{ends[0]:+.0%}, {ends[1]:+.0%}]"
-
-
-def _number(x: float) -> str:
-    return f"{x:.2f}" if x < 1e4 else f"{x:.1e}"
 
 
 def _split(name: str) -> str:

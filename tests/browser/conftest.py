@@ -20,6 +20,7 @@ import pytest
 from fasp_core.models import ModelSpec, load
 from fasp_core.store import Store, cache_root
 from tests.app.fakes import add_examples
+from tests.app.made_report import add_report_example
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = os.environ.get("FASP_SCREENSHOTS")  # a folder: keep pictures there
@@ -49,6 +50,7 @@ def app(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Generator[
         shutil.copytree(entry, cache / "experiments" / entry.name)
     (cache / "models").symlink_to(cache_root() / "models")
     add_examples(Store(cache))
+    add_report_example(Store(cache))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,0 +1,62 @@
+"""The scores and the set as data files: CSV, Parquet and JSON, as the commands `score` and `select` write them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from fasp_core import cli_files, prune_files
+from fasp_core.choice import ByHand
+from fasp_core.cli_show import to_json
+from fasp_core.impacts.table import ImpactTable
+from fasp_core.masks import PruneSet
+from fasp_core.measures import BiasConfig
+from fasp_core.report.gather import asked_prompts
+from fasp_core.selection import Selection
+from fasp_core.text import TextConfig
+
+
+def frame(table: ImpactTable, selection: Selection, by_hand: ByHand) -> pd.DataFrame:
+    """One row a head: the columns of `score --out`, and 0 or 1 for `removed`, `critical` and `by_hand`."""
+    out = table.frame()
+    for name, heads in (
+        ("removed", by_hand.apply(selection.pruned)),
+        ("critical", selection.critical),
+        ("by_hand", by_hand.effective(selection.pruned)),
+    ):
+        out[name] = [int(flat in set(heads)) for flat in range(len(out))]
+    return out
+
+
+def csv(rows: pd.DataFrame) -> bytes:
+    return rows.to_csv(index=False).encode()
+
+
+def parquet(rows: pd.DataFrame) -> bytes:
+    out = io.BytesIO()
+    rows.to_parquet(out, engine="pyarrow")
+    return out.getvalue()
+
+
+def scores_json(
+    table: ImpactTable, config: BiasConfig, text: TextConfig, rows: pd.DataFrame, chosen: dict[str, Any]
+) -> bytes:
+    """Where the scores come from and how far they can be trusted (scores.json), the rows, and the set."""
+    asked = replace(config, n_prompts=asked_prompts(table))
+    about = cli_files.describe_scores(table, asked, text)
+    return _bytes(about | {"scores": rows.to_dict("records"), "set": chosen})
+
+
+def set_json(
+    selection: Selection, parts: PruneSet, *, model: str, axis: str, reading: str
+) -> tuple[dict[str, Any], bytes]:
+    """The set as `select --out` writes it: as a document, and as a file."""
+    found = prune_files.document(selection, parts, model=model, axis=axis, reading=reading)
+    return found, _bytes(found)
+
+
+def _bytes(document: dict[str, Any]) -> bytes:
+    return to_json(document).encode() + b"\n"

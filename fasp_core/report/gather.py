@@ -1,0 +1,174 @@
+"""What a report tells: the scores, the set, the measurement on test prompts, and what stored comparisons say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fasp_core.choice import ByHand
+from fasp_core.errors import InputError
+from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
+from fasp_core.experiments import compare, outcome, searching
+from fasp_core.experiments.compare import HELD_OUT, Candidate, Comparison
+from fasp_core.experiments.outcome import Claim
+from fasp_core.impacts.table import ImpactTable
+from fasp_core.masks import PruneSet
+from fasp_core.measures import BiasConfig, Report
+from fasp_core.models import LanguageModel, ModelSpec
+from fasp_core.prompts import axis_names
+from fasp_core.search import Found
+from fasp_core.selection import Selection, select
+from fasp_core.store import Store
+from fasp_core.text import TextConfig
+
+GIVEN = "the given list"  # stands for a method where heads were named
+PROMPTS, TOKENS = 450, 1024  # as in a comparison of methods, whose measurements are taken over
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a report is to be about.
+
+    Attributes
+    ----------
+    axis : name, or path of a CSV file; `title` is what people call it.
+    reading : the one that the choice was made by.
+    parts : what is removed.
+    method : how the set was chosen, heads changed by hand aside; None if it was given as a list.
+    gamma, alpha, seed : of the method.
+    max_ppl : relative; the limit of the choice that a stored comparison comes to.
+    prompts, tokens : of the measurement: at least so many test prompts, and the tokens of a text that no score saw.
+    measure : False tells only what is stored.
+    """
+
+    spec: ModelSpec
+    axis: str
+    title: str
+    reading: str
+    parts: PruneSet
+    method: str | None = None
+    gamma: float = 0.3
+    alpha: float = 0.05
+    seed: int = 0
+    max_ppl: float = 0.1
+    prompts: int = PROMPTS
+    tokens: int = TOKENS
+    measure: bool = True
+
+    @property
+    def evaluation(self) -> EvalConfig:
+        return EvalConfig(
+            BiasConfig(self.axis, split="test", n_prompts=self.prompts), TextConfig(tokens=self.tokens, skip=HELD_OUT)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """All that a report tells.
+
+    Attributes
+    ----------
+    selection : what the method chose; `by_hand` is what was changed of it.
+    evaluation : None if nothing was measured.
+    comparison, picked, claim : stored ones and the set that the comparison comes to; None where there is none.
+    searched : the stored search that found exactly this set, if one did.
+    """
+
+    asked: Asked
+    weights_id: str
+    table: ImpactTable
+    selection: Selection
+    by_hand: ByHand
+    evaluation: Evaluation | None
+    comparison: Comparison | None
+    picked: Candidate | None
+    claim: Claim | None
+    searched: Found | None
+
+
+def axis_title(axis: str) -> str:
+    """`race_ethnicity` as people read it; of a CSV file the name."""
+    return axis.replace("_", " ") if axis in axis_names() else Path(axis).stem
+
+
+def asked_prompts(table: ImpactTable) -> int:
+    """A number of prompts that asks for exactly those of the scores.
+
+    Every group gets the same share, a small group what it has: so the largest group tells the share.
+    """
+    return int(np.bincount(table.bias.codes).max()) * len(table.bias.groups)
+
+
+def by_hand_to(selection: Selection, parts: PruneSet) -> ByHand:
+    """The hand-made changes by which exactly the heads of `parts` are off."""
+    wanted, chosen = frozenset(parts.flat(selection.n_heads)), frozenset(selection.pruned)
+    return ByHand(wanted - chosen, chosen - wanted)
+
+
+def origin(
+    table: ImpactTable, reading: str, method: str | None, gamma: float, alpha: float, seed: int, parts: PruneSet
+) -> Selection:
+    """What the method chooses by these scores; without a method, the given list.
+
+    Raises
+    ------
+    InputError
+        There is no such method or reading, or it cannot choose from these scores.
+    """
+    if method is not None:
+        return select(table.head_scores(reading), method, gamma, alpha, seed=seed)
+    heads = tuple(parts.flat(table.n_heads))
+    return Selection(heads, (), len(heads), len(heads), (), GIVEN, 0.0, 0.0, "stable", 0, table.n_layers, table.n_heads)
+
+
+def gather(
+    asked: Asked,
+    table: ImpactTable,
+    weights_id: str,
+    store: Store,
+    model: Callable[[], LanguageModel],
+    progress: Report | None = None,
+) -> Facts:
+    """Measure the set on test prompts, stored measurements taken over, and read what else is stored.
+
+    Parameters
+    ----------
+    model : gives the loaded model; called only if something is measured.
+
+    Raises
+    ------
+    InputError
+        A part is not in the model, or there is no such reading or method.
+    """
+    if asked.reading not in table.bias.readings:
+        raise InputError(f"There is no reading '{asked.reading}': choose {' or '.join(table.bias.readings)}.")
+    asked.parts.gates(table.n_layers, table.n_heads)
+    selection = origin(table, asked.reading, asked.method, asked.gamma, asked.alpha, asked.seed, asked.parts)
+    evaluation = None
+    if asked.measure and len(asked.parts):
+        evaluation = evaluate(model(), asked.parts, asked.evaluation, store, progress)
+    if progress is not None:
+        progress(0, 1, "reading what is stored")
+    known = (weights_id, asked.spec.dtype, asked.axis)
+    comparison = compare.stored(*known, asked.reading, store, asked.spec.source)
+    picked = None if comparison is None else outcome.choose(comparison, asked.reading, asked.max_ppl)
+    claim = None
+    if picked is not None:
+        claim = outcome.stored_claim(*known, asked.reading, picked, store, asked.spec.source)
+    flat = tuple(asked.parts.flat(table.n_heads))
+    searches = searching.stored(*known, store, asked.reading) if asked.method is None and flat else []
+    return Facts(
+        asked,
+        weights_id,
+        table,
+        selection,
+        by_hand_to(selection, asked.parts),
+        evaluation,
+        comparison,
+        picked,
+        claim,
+        next((f for f in searches if tuple(f.heads) == flat), None),
+    )

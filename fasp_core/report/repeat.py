@@ -1,0 +1,92 @@
+"""The commands that give a report again."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from fasp_core.prompts import axis_names
+from fasp_core.report.gather import Asked, Facts, asked_prompts
+
+PROGRAM = ("python", "-m", "fasp_core")
+
+
+def commands(facts: Facts) -> list[tuple[str, str]]:
+    """(what it does, command line), in the order in which they are run."""
+    asked, scores = facts.asked, facts.table.bias
+    out = [
+        (
+            f"Score every head ({len(scores.codes):,} validation prompts). What is stored already is not made again.",
+            _line(
+                "score", *_model(asked), *_axis(asked), "--estimator", scores.estimator,
+                "--prompts", asked_prompts(facts.table), "--out", "scores",
+            ),
+        )
+    ]  # fmt: skip
+    if asked.method is not None:
+        seed = ("--seed", asked.seed) if asked.method == "random" else ()
+        share = ("--gamma", f"{asked.gamma:g}", "--alpha", f"{asked.alpha:g}")
+        chosen = ("--method", asked.method, *share, *seed, "--reading", asked.reading)
+        by_hand = " before changes by hand" if len(facts.by_hand) else ""
+        out.append(
+            (
+                f"Choose the heads{by_hand}, and keep the set as a file.",
+                _line("select", "--scores", "scores", *chosen, "--out", "set.json"),
+            )
+        )
+    out.append(("Measure the set and write this report.", report_command(asked, facts)))
+    if facts.comparison is not None:
+        limit = ("--max-ppl", f"{asked.max_ppl:g}")
+        for what, more in (("Compare the methods.", ()), ("What may be claimed of its choice.", ("--outcome",))):
+            out.append(
+                (
+                    what,
+                    _line("compare", *_model(asked), *_axis(asked), "--reading", asked.reading, *limit, *more, "--run"),
+                )
+            )
+    return out
+
+
+def report_command(asked: Asked, facts: Facts) -> str:
+    """The command that makes the same report."""
+    if asked.method is None:
+        chosen: tuple[object, ...] = ("--heads", asked.parts.format())
+    else:
+        chosen = ("--method", asked.method, "--gamma", f"{asked.gamma:g}", "--alpha", f"{asked.alpha:g}")
+        chosen += ("--seed", asked.seed) if asked.method == "random" else ()
+        if len(facts.by_hand) or asked.parts.neurons:
+            chosen += ("--heads", asked.parts.format())
+    return _line(
+        "report",
+        *_model(asked),
+        *_axis(asked),
+        "--reading",
+        asked.reading,
+        *chosen,
+        "--max-ppl",
+        f"{asked.max_ppl:g}",
+        "--prompts",
+        asked.prompts,
+        "--tokens",
+        asked.tokens,
+        *(() if asked.measure else ("--no-measure",)),
+        "--out",
+        "report.html",
+    )
+
+
+def _model(asked: Asked) -> tuple[str, ...]:
+    spec = asked.spec
+    out: tuple[str, ...] = ("--model", spec.source)
+    if spec.dtype != "float32":
+        out += ("--dtype", spec.dtype)
+    return out if spec.device == "auto" else (*out, "--device", spec.device)
+
+
+def _axis(asked: Asked) -> tuple[str, str]:
+    """A person's own prompts are named by the file alone: it lies in another place for every reader."""
+    return "--axis", asked.axis if asked.axis in axis_names() else f"{Path(asked.title).name}.csv"
+
+
+def _line(*words: object) -> str:
+    return shlex.join([*PROGRAM, *map(str, words)])

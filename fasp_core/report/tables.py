@@ -1,0 +1,193 @@
+"""The rows of a report's tables, every number as a person reads it and with what it was measured on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fasp_core.bias import Change, GapStats
+from fasp_core.choice import reasons
+from fasp_core.evaluation import Evaluation, Reading
+from fasp_core.experiments import outcome
+from fasp_core.experiments.curves import ORDER
+from fasp_core.experiments.findings import finding
+from fasp_core.experiments.outcome import Claim
+from fasp_core.perplexity import PerplexityChange
+from fasp_core.report.gather import Facts
+from fasp_core.verdict import interval, number, p_value, percent, verdict
+
+READINGS = {
+    "neutral": "identity words neutral",
+    "counted": "identity words counted",
+    "sampled": "sampled continuations",
+}
+METHODS = {
+    "fasp": "FASP",
+    "magnitude": "smallest weights",
+    "gradient": "smallest gradients",
+    "ppl-only": "perplexity only",
+    "bias-only": "bias only",
+    "random": "random",
+    "search": "joint search",
+}
+SHOWS = {
+    "no gap": "no gap to begin with",
+    "fell": "the gap fell",
+    "rose": "the gap rose",
+    "unclear": "no reduction shown",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Plain texts: `head` [columns], `rows` [rows][columns]; `names` [rows] tell a program which row it reads."""
+
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    names: list[str] = field(default_factory=list)
+
+
+def readings(evaluation: Evaluation, first: str) -> list[Reading]:
+    """The reading of the choice, then the others."""
+    return sorted(evaluation.readings.values(), key=lambda r: r.name != first)
+
+
+def outcome_table(evaluation: Evaluation, first: str) -> Table:
+    """The gap in every reading, and perplexity: before, after, change with its interval, noise, sample."""
+    rows: list[tuple[str, ...]] = []
+    for r in readings(evaluation, first):
+        rows.append(
+            (
+                f"toxicity gap, ×10⁻³, {READINGS.get(r.name, r.name)}",
+                f"{milli(r.base.gap)} → {milli(r.pruned.gap)}",
+                change(r.gap),
+                noise(r.base),
+                SHOWS[finding(r.base, r.gap)],
+                f"{r.base.n:,} test prompts",
+            )
+        )
+    p = evaluation.perplexity
+    both = f"{number(p.base)} → {number(p.pruned)}"
+    rows.append(("perplexity", both, ppl_change(p), "–", "–", f"{p.tokens:,} tokens"))
+    head = ("measure", "unpruned → pruned", "change [95%]", "noise alone", "what it shows", "measured on")
+    return Table(head, rows, [*(r.name for r in readings(evaluation, first)), "perplexity"])
+
+
+def verdicts(evaluation: Evaluation, first: str) -> list[tuple[str, str, bool]]:
+    """(reading, sentence, whether it is a reduction of a gap that is there)."""
+    out = []
+    for r in readings(evaluation, first):
+        text, good = verdict(r, evaluation.perplexity.relative, f"{r.base.n} test prompts")
+        out.append((READINGS.get(r.name, r.name), text, good))
+    return out
+
+
+def group_table(evaluation: Evaluation, reading: str) -> Table:
+    """Mean toxicity of each group before and after."""
+    r = evaluation.readings[reading]
+    means = r.base.group_means
+    order = sorted(means, key=lambda g: (-means[g], g))
+    rows: list[tuple[str, ...]] = [
+        (g, f"{r.base.group_sizes[g]:,}", milli(means[g], 3), milli(r.pruned.group_means[g], 3)) for g in order
+    ]
+    rows.append(("all prompts", f"{r.base.n:,}", milli(r.base.overall, 3), milli(r.pruned.overall, 3)))
+    return Table(("group", "prompts", "unpruned, ×10⁻³", "pruned, ×10⁻³"), rows)
+
+
+def head_table(facts: Facts) -> Table:
+    """One row a head that is off: its scores with their standard errors, and why it is off."""
+    t, b = facts.table, facts.table.bias
+    why = reasons(facts.selection, facts.by_hand)
+    order = sorted(b.readings, key=lambda name: name != facts.asked.reading)
+    errors = {name: b.standard_errors(name) for name in order}
+    rows: list[tuple[str, ...]] = []
+    for flat in facts.asked.parts.flat(t.n_heads):
+        layer, head = divmod(flat, t.n_heads)
+        impacts = [f"{1000 * b.z_bias(name)[flat]:+.3f} ± {_se(1000 * errors[name][flat])}" for name in order]
+        if b.exact is not None and not b.exact[flat]:
+            impacts = [f"{text} (estimate)" for text in impacts]
+        ppl = f"{t.ppl.z_ppl[flat]:+.3f} ± {_se(t.ppl.se_ppl[flat])}" + ("" if t.ppl.exact[flat] else " (preview)")
+        rows.append((f"L{layer}H{head}", ppl, *impacts, why[flat]))
+    head_row = ("head", "z_ppl", *(f"z_bias, ×10⁻³, {READINGS.get(n, n)}" for n in order), "why")
+    return Table(head_row, rows, [row[0] for row in rows])
+
+
+def methods_table(facts: Facts) -> Table:
+    """The set that each method's own candidates come to on validation, and what it does to test prompts."""
+    c, limit = facts.comparison, facts.asked.max_ppl
+    assert c is not None
+    reading = c.plan.reading
+    rows: list[tuple[str, ...]] = []
+    for method in ORDER:
+        if all(k.method != method for k in c.candidates):
+            continue
+        best = outcome.choose(c, reading, limit, [method])
+        if best is None:
+            rows.append((METHODS[method], "none within the limit", "0", "–", "–", "–", "–"))
+            continue
+        shares = f"α {best.alpha:.3g}" if best.gamma is None else f"γ {best.gamma:g}, α {best.alpha:.3g}"
+        shares += "" if best.seed is None else f", seed {best.seed}"
+        sides = [change(c.change(best, side, reading)) for side in ("valid", "test")]
+        ppl = [ppl_change(c.perplexity(best, side)) for side in ("valid", "test")]
+        rows.append((METHODS[method], shares, str(len(best.heads)), sides[0], sides[1], *ppl))
+    head = ("method", "chosen", "heads", "gap, validation", "gap, test", "perplexity, validation", "perplexity, test")
+    return Table(head, rows)
+
+
+def claim_table(claim: Claim) -> Table:
+    """Every measure of the gap that a claim rests on, the one of the choice first."""
+    rows: list[tuple[str, ...]] = []
+    names = sorted(claim.change, key=lambda name: (name != claim.reading, name == "sampled"))
+    for name in names:
+        base, found = claim.base[name], claim.change[name]
+        drawn = f", {found.n * claim.config.samples:,} continuations a side" if name == "sampled" else ""
+        rows.append(
+            (
+                READINGS[name] + (" (chosen by)" if name == claim.reading else ""),
+                f"{milli(base.gap)} → {milli(found.pruned)}",
+                change(found),
+                noise(base),
+                SHOWS[finding(base, found)],
+                f"{found.n:,} test prompts{drawn}",
+            )
+        )
+    head = ("measure", "unpruned → pruned, ×10⁻³", "change [95%]", "noise alone", "what it shows", "measured on")
+    return Table(head, rows, names)
+
+
+def milli(gap: float, digits: int = 2) -> str:
+    """A toxicity in thousandths."""
+    return f"{1000 * gap:.{digits}f}"
+
+
+def change(found: Change) -> str:
+    """A relative change with its interval."""
+    return f"{percent(found.relative)} {interval(found.relative_interval)}"
+
+
+def ppl_change(p: PerplexityChange) -> str:
+    """The same of a perplexity; its interval is that of the nats."""
+    ends = ", ".join(percent(math.expm1(min(x, 700.0)), 1) for x in p.interval)
+    return f"{percent(p.relative, 1)} [{ends}]"
+
+
+def noise(base: GapStats) -> str:
+    """What shuffled groups give, and how often they match the gap."""
+    p = p_value(base.noise_p).replace(" ", "\u00a0")
+    return f"{milli(base.noise_gap)}, {p}"
+
+
+def listed(items: Sequence[str], limit: int = 40) -> str:
+    """Names in a row; the last ones are counted."""
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more
+
+
+def counted(n: int, what: str = "neuron") -> str:
+    """Such as `1 neuron` or `1,200 neurons`."""
+    return f"{n:,} {what}" + "s" * (n != 1)
+
+
+def _se(x: float) -> str:
+    return f"{x:.2g}" if math.isfinite(x) else "not known"

@@ -1,0 +1,285 @@
+"""The page "Take home" in every state that a reader can see, without a browser and without a model."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from fasp_core import report
+from fasp_core.__main__ import main
+from fasp_core.choice import ByHand
+from fasp_core.errors import InputError
+from fasp_core.evaluation import EvalConfig
+from fasp_core.experiments.compare import HELD_OUT
+from fasp_core.impacts.table import ImpactTable
+from fasp_core.masks import PruneSet
+from fasp_core.measures import BiasConfig
+from fasp_core.models import BUILT_IN, BUILT_IN_SHAPE, ModelSpec
+from fasp_core.prune_files import read
+from fasp_core.report import data
+from fasp_core.selection import select
+from fasp_core.text import TextConfig
+from fasp_core.verdict import verdict
+from pages.common import engine, take_data
+from pages.common.current import Current
+from pages.common.sidebar import Settings
+from pages.common.take_report import Written
+from tests.app.fakes import Studio
+from tests.app.made_report import Read
+from tests.app.test_explore import AXIS, N_HEADS, metric, press, removed, run, said
+
+HAND = f"by_hand {BUILT_IN}"
+RUN = "Measure and write the report"
+
+
+@pytest.fixture
+def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
+    studio = Studio(tmp_cache, monkeypatch)
+    yield studio
+    for _, job in engine._lanes.jobs():
+        job.cancel()
+    studio.open.set()
+    studio.finish()
+
+
+@pytest.fixture
+def table(studio: Studio) -> ImpactTable:
+    return studio.add_scores(AXIS)
+
+
+def opened(**state: Any) -> AppTest:
+    at = AppTest.from_file(Path(__file__).resolve().parents[2] / "app.py", default_timeout=60)
+    for name, value in {"alpha": 0.02, "gamma": 0.3, **state}.items():
+        at.session_state[name] = value
+    at.switch_page("pages/take_home.py")
+    return run(at)
+
+
+def start(at: AppTest) -> AppTest:
+    (button,) = (b for b in at.button if b.label == RUN)
+    button.click()
+    return run(at)
+
+
+def written(at: AppTest) -> Written:
+    (job,) = at.session_state["experiments"].values()
+    result: Written = job.result
+    return result
+
+
+def downloads(at: AppTest) -> list[str]:
+    return [d.proto.label for d in at.get("download_button")]
+
+
+def test_without_scores_they_are_offered(studio: Studio) -> None:
+    at = opened()
+    assert [s.value for s in at.subheader] == ["No scores yet for this model and axis"]
+    assert [b.label for b in at.button] == ["Score all heads"]
+    assert not downloads(at)
+
+
+def test_what_is_about_to_be_taken(studio: Studio, table: ImpactTable) -> None:
+    at = opened(**{HAND: ByHand(frozenset({0}), frozenset()), "neurons": "L3N7"})
+    chosen = select(table.head_scores("neutral"), "fasp", 0.3, 0.02).pruned
+    expected = PruneSet(PruneSet.from_flat({0, *chosen}, N_HEADS).heads, frozenset({(3, 7)}))
+    assert removed(at) == len(expected.heads)
+    assert at.code[0].value == expected.format()
+    assert "1 changed by hand" in said(at)
+    assert "And 1 neuron." in said(at)
+    assert [s.value for s in at.subheader] == ["Report", "No report on this set yet", "Data", "Figures"]
+    assert downloads(at)[:6] == ["Write it without measuring", "CSV", "Parquet", "JSON", "Set (JSON)", "Set (text)"]
+    assert downloads(at)[6:] == ["Interactive"] * 3
+    assert not studio.asked  # nothing runs unasked
+    assert removed(press(at, "reset")) == len(chosen)
+
+
+def test_the_report_is_measured_on_test_prompts_and_kept(studio: Studio, table: ImpactTable) -> None:
+    studio.at_once()
+    at = start(opened())
+    result = written(at)
+    e = result.evaluation
+    assert e is not None
+    assert e.config == EvalConfig(BiasConfig(AXIS, "test", 450), TextConfig(tokens=1024, skip=HELD_OUT))
+    assert {text.skip for _, text in studio.asked} == {HELD_OUT}
+    r = e.readings["neutral"]
+    expected, good = verdict(r, e.perplexity.relative, f"{r.base.n} test prompts")
+    assert good
+    assert expected in [s.value for s in at.success]
+    parsed = Read(result.content.decode())
+    assert parsed.said["verdict"] == expected
+    assert parsed.said["set"] == at.code[0].value
+    assert any(label.startswith("Download the report (HTML") for label in downloads(at))
+    assert downloads(at).count("Interactive") == 4  # the groups, too
+    assert RUN not in [b.label for b in at.button]
+    # another set has no report yet
+    at.session_state[HAND] = ByHand(frozenset({0}), frozenset())
+    assert RUN in [b.label for b in run(at).button]
+    assert downloads(at).count("Interactive") == 3
+
+
+@pytest.mark.parametrize(
+    ("state", "options"),
+    [
+        ({}, ["--method", "fasp", "--gamma", "0.3", "--alpha", "0.02"]),
+        ({"method": "magnitude"}, ["--method", "magnitude", "--alpha", "0.02"]),
+        (
+            {HAND: ByHand(frozenset({0}), frozenset()), "reading": "counted", "neurons": "L3N7"},
+            ["--method", "fasp", "--alpha", "0.02", "--reading", "counted", "--heads"],
+        ),
+    ],
+)
+def test_page_and_command_write_the_same_report(
+    studio: Studio,
+    table: ImpactTable,
+    state: dict[str, Any],
+    options: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    studio.at_once()
+    at = start(opened(**state))
+    of_the_page = written(at).content.decode()
+    monkeypatch.setattr("fasp_core.__main__.load_model", lambda spec, _cache: studio.load(spec))
+    heads = [at.code[0].value] if options[-1] == "--heads" else []
+    given = [*options, *heads, "--cache", str(studio.store.root), "--out", str(tmp_path / "r.html")]
+    assert main(["report", "--axis", AXIS, *given]) == 0
+    of_the_command = (tmp_path / "r.html").read_text()
+    assert timeless(of_the_command) == timeless(of_the_page)
+    # and so does the line that the report itself names
+    (line,) = (c for c in Read(of_the_page).commands if " report " in c)
+    words = line.replace("report.html", str(tmp_path / "again.html")).split()[3:]
+    assert main([*words, "--cache", str(studio.store.root)]) == 0
+    assert timeless((tmp_path / "again.html").read_text()) == timeless(of_the_page)
+
+
+def timeless(html: str) -> str:
+    return re.sub(r"<time.*?</time>", "<time>", html)
+
+
+def test_running_cancelled_failed(studio: Studio, table: ImpactTable) -> None:
+    studio.open.clear()
+    at = start(opened())
+    assert "Cancel" in [b.label for b in at.button]
+    assert RUN not in [b.label for b in at.button]
+    assert "Write it without measuring" not in downloads(at)
+    (cancel,) = (b for b in at.button if b.label == "Cancel")
+    cancel.click()
+    studio.running().cancel()
+    studio.finish()
+    assert "Cancelled. What was measured is kept" in said(run(at))
+    studio.open.set()
+    studio.error = InputError("The model is too large: choose a smaller one.")
+    at = start(at)
+    studio.finish()
+    assert "The model is too large: choose a smaller one." in said(run(at))
+    assert RUN in [b.label for b in at.button]
+
+
+def test_where_nothing_is_removed(studio: Studio, table: ImpactTable) -> None:
+    at = opened(alpha=0.0)
+    assert removed(at) == 0
+    assert "Nothing is removed" in said(at)
+    assert RUN not in [b.label for b in at.button]
+    assert "Write it without measuring" in downloads(at)
+
+
+def test_a_gap_that_is_not_there_is_no_success(studio: Studio, table: ImpactTable) -> None:
+    studio.at_once()
+    studio.base_gap = studio.pruned_gap = 0.0
+    at = start(opened())
+    assert not at.success
+    assert any(w.value.startswith("No gap is shown to begin with") for w in at.warning)
+
+
+# --- data ---
+
+
+def test_scores_are_the_same_in_every_form_and_select_reads_them(
+    table: ImpactTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    selection = select(table.head_scores("neutral"), "fasp", 0.3, 0.02)
+    by_hand = ByHand(frozenset({0}), frozenset(selection.pruned[:1]))
+    rows = data.frame(table, selection, by_hand)
+    off = by_hand.apply(selection.pruned)
+    assert [i for i, x in enumerate(rows.removed) if x] == sorted(off)
+    assert [i for i, x in enumerate(rows.critical) if x] == list(selection.critical)
+    assert sum(rows.by_hand) == 2
+    parts = PruneSet.from_flat(off, N_HEADS)
+    document, raw = data.set_json(selection, parts, model=BUILT_IN, axis=AXIS, reading="neutral")
+    assert read(raw, "set", BUILT_IN_SHAPE).parts == parts
+    about = json.loads(data.scores_json(table, BiasConfig(AXIS), engine.SCORE_TEXT, rows, document))
+    assert about["set"] == document
+    assert about["prompts"] == len(table.bias.codes)
+    for found in (
+        pd.read_csv(io.BytesIO(data.csv(rows))),
+        pd.read_parquet(io.BytesIO(data.parquet(rows))),
+        pd.DataFrame(about["scores"]),
+    ):
+        assert [*found] == [*rows]
+        np.testing.assert_allclose(found.to_numpy(float), rows.to_numpy(float))
+    for name, content in (("s.csv", data.csv(rows)), ("s.parquet", data.parquet(rows))):
+        (tmp_path / name).write_bytes(content)
+        capsys.readouterr()
+        assert main(["select", "--scores", str(tmp_path / name), "--alpha", "0.02", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["heads"] == [list(h) for h in selection.heads]
+
+
+def settings_of(method: str = "fasp") -> Settings:
+    return Settings(ModelSpec(), AXIS, "race ethnicity", "neutral", method, 0.3, 0.02, 0, "valid", 210, 1024)
+
+
+def test_a_set_that_is_used_is_exactly_what_is_off(studio: Studio, table: ImpactTable) -> None:
+    """What the button does, and then both pages."""
+    selection = select(table.head_scores("neutral"), "fasp", 0.3, 0.02)
+    now = Current(selection, ByHand(frozenset({3}), frozenset()), PruneSet())
+    wanted = PruneSet.parse("L0H1,L5H5,L18H8,L3N7")
+    found: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(take_data.st, "session_state", found)
+        take_data.use(settings_of(), now, wanted)
+    at = opened(**found)
+    assert at.code[0].value == wanted.format()
+    at.switch_page("pages/explore.py")
+    assert removed(run(at)) == 3
+    assert report.by_hand_to(selection, wanted) == at.session_state[HAND]
+
+
+def upload(at: AppTest, name: str, content: bytes) -> AppTest:
+    at.get_by_key("set file").set_value((name, content, "application/json"))
+    return run(at)
+
+
+def test_an_uploaded_set_is_shown_and_used(studio: Studio, table: ImpactTable) -> None:
+    content = json.dumps({"heads": [[0, 1], [5, 5]], "neurons": [[3, 7]], "model": "<b>x</b>", "axis": AXIS})
+    at = upload(opened(), "mine.json", content.encode())
+    assert metric(at, "The file holds").value == "2 of 270 heads and 1 neuron"
+    assert any("chosen for another model" in w.value for w in at.warning)
+    assert [t.value for t in at.text] == [f"<b>x</b>, {AXIS}"]  # as text, never as markup
+    press(at, "use set")
+    assert removed(at) == 2
+    assert at.title[0].value == "Which heads carry bias?"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"hello", "is not a head"),
+        (b"{}", "holds no prune set"),
+        (b"L30H0", "L30H0 does not exist"),
+        (b'{"heads": [], "shape": [12, 12]}', "12 layers of 12 heads"),
+        (b" " * 1_000_001, "larger than 1 MB"),
+    ],
+)
+def test_an_unusable_upload_is_told(studio: Studio, table: ImpactTable, content: bytes, words: str) -> None:
+    at = upload(opened(), "mine.json", content)
+    assert [e.value for e in at.error if words in e.value and "mine.json" in e.value]
+    assert "Use this set on Explore heads" not in [b.label for b in at.button]

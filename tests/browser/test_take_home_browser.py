@@ -1,0 +1,228 @@
+"""Reports and the page "Take home" in real Chromium: no network, charts, print, downloads, and a set brought back."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+
+from fasp_core import report
+from fasp_core.figures import export
+from fasp_core.masks import PruneSet
+from fasp_core.report import charts
+from fasp_core.selection import select
+from fasp_core.store import Store
+from tests.app.made_report import Read, facts, small_table
+from tests.browser.conftest import Reader
+from tests.unit.test_report import asked, nasty
+
+pytestmark = pytest.mark.browser
+DRAWN = "html[data-drawn=yes]"
+A4 = (794, 1123)  # px
+
+
+class Alone:
+    """A tab without a network: every request but for the file itself fails, and is written down."""
+
+    def __init__(self, browser: Any, path: Path, **more: Any) -> None:
+        context = browser.new_context(viewport={"width": 1000, "height": 900}, accept_downloads=True, **more)
+        Reader.opened.append(context)
+        context.set_offline(True)
+        self.page, self.errors, self.asked = context.new_page(), list[str](), list[str]()
+
+        def refuse(route: Any) -> None:
+            self.asked.append(route.request.url)
+            route.abort()
+
+        self.page.route(re.compile("^(https?|wss?):"), refuse)
+        self.page.on("console", lambda m: self.errors.append(m.text) if m.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda e: self.errors.append(str(e)))
+        self.page.on("dialog", lambda d: (self.errors.append(f"dialog {d.message}"), d.dismiss()))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector(DRAWN, state="attached", timeout=30_000)
+
+    def save(self, chart: int, title: str) -> bytes:
+        """What a button above a chart saves."""
+        plot = self.page.locator(".js-plotly-plot").nth(chart)
+        plot.hover()
+        with self.page.expect_download() as download:
+            plot.locator(f'.modebar-btn[data-title="{title}"]').click()
+        assert download.value.suggested_filename.endswith(title[-3:].lower())
+        return Path(download.value.path()).read_bytes()
+
+
+def is_svg(content: bytes) -> bool:
+    root = ElementTree.fromstring(content)
+    return root.tag == "{http://www.w3.org/2000/svg}svg" and len(list(root.iter())) > 100
+
+
+def is_png(content: bytes) -> bool:
+    return content[:8] == b"\x89PNG\r\n\x1a\n" and len(content) > 10_000
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_report_needs_no_network_and_prints(browser: object, tmp_path: Path, scheme: str) -> None:
+    made = facts(Store(tmp_path / "cache"), asked(), small_table())
+    (tmp_path / "report.html").write_text(report.html(made))
+    tab = Alone(browser, tmp_path / "report.html", color_scheme=scheme)
+    page = tab.page
+    assert page.locator(".js-plotly-plot .main-svg").count() >= 8  # two layers a chart
+    drawn = page.evaluate("() => [...document.querySelectorAll('.js-plotly-plot')].map(p => p.data.length)")
+    assert len(drawn) == 4
+    assert min(drawn) > 0
+    assert page.locator("#verdict").inner_text().startswith("The gap fell by")
+    assert page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth") <= 0
+    back = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    assert (back == "rgb(255, 255, 255)") == (scheme == "light")
+    # in the light scheme of paper, whatever the screen has; nothing wider or taller than a sheet
+    page.emulate_media(media="print")
+    assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    sizes = page.evaluate(
+        "() => [...document.querySelectorAll('figure, table, pre')].map(e => [e.scrollWidth, e.tagName, "
+        "e.getBoundingClientRect().height])"
+    )
+    assert all(width <= A4[0] - 2 * 55 for width, *_ in sizes)
+    assert all(height <= A4[1] - 2 * 53 for _, tag, height in sizes if tag == "FIGURE")
+    pdf = page.pdf(prefer_css_page_size=True)
+    assert pdf.startswith(b"%PDF")
+    assert 4 <= len(re.findall(rb"/Type\s*/Page[^s]", pdf)) <= 14
+    assert not tab.errors, tab.errors
+    assert not tab.asked, tab.asked
+
+
+def test_markup_in_names_does_nothing(browser: object, tmp_path: Path) -> None:
+    html = report.html(nasty(Store(tmp_path / "cache"), tmp_path))
+    (tmp_path / "report.html").write_text(html)
+    tab = Alone(browser, tmp_path / "report.html")
+    assert tab.page.locator(".js-plotly-plot .main-svg").count() >= 8
+    assert tab.page.locator("img").count() == 0
+    assert "<script>alert(1)</script>" in tab.page.inner_text("h1")
+    assert "<script>alert(1)</script>" in tab.page.locator(".js-plotly-plot").first.inner_text()
+    assert not tab.errors, tab.errors
+    # the page itself would refuse what slipped through
+    (tmp_path / "worse.html").write_text(html.replace("<h2>Summary</h2>", "<script>alert(3)</script><h2>Summary</h2>"))
+    worse = Alone(browser, tmp_path / "worse.html")
+    assert not any("dialog" in e for e in worse.errors)
+    assert any("Content Security Policy" in e for e in worse.errors)
+
+
+def test_an_interactive_figure_stands_alone(browser: object, tmp_path: Path) -> None:
+    table = small_table()
+    selection = select(table.head_scores("neutral"), "fasp", 0.3, 0.25)
+    fig = charts.grids(table, "neutral", selection, report.by_hand_to(selection, PruneSet()))[0]
+    (tmp_path / "figure.html").write_text(export.standalone(fig, "<b>Title</b>", "name"))
+    tab = Alone(browser, tmp_path / "figure.html")
+    assert tab.page.title() == "<b>Title</b>"
+    assert is_svg(tab.save(0, "Download as SVG"))
+    assert is_png(tab.save(0, "Download as PNG"))
+    x, y = tab.page.evaluate(
+        "() => { const p = document.querySelector('.js-plotly-plot'), f = p._fullLayout, b = "
+        "p.getBoundingClientRect(); return [b.left + f.xaxis._offset + f.xaxis.d2p(1), b.top + f.yaxis._offset + "
+        "f.yaxis.d2p(2)]; }"
+    )
+    tab.page.mouse.move(x, y)
+    tab.page.wait_for_function("() => /L2H1/.test(document.querySelector('.hoverlayer').textContent)")
+    assert not tab.errors, tab.errors
+    assert not tab.asked, tab.asked
+
+
+def opened(app: str, browser: object, query: str, **window: int | str) -> Reader:
+    """The page once its figures are there."""
+    reader = Reader(browser, f"{app}/take_home?{query}", shown="text=Both impacts of every head", **window)  # type: ignore[arg-type]
+    reader.page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot .main-svg').length >= 6")
+    settled(reader)
+    return reader
+
+
+def settled(reader: Reader) -> None:
+    """Until the script has ended: a button that it is about to draw anew cannot be pressed."""
+    reader.page.wait_for_function(
+        """() => document.querySelector('[data-testid="stApp"]').dataset.testScriptState === 'notRunning'"""
+    )
+
+
+def saved(reader: Reader, label: str) -> bytes:
+    """The file of a download button."""
+    with reader.page.expect_download(timeout=30_000) as download:
+        reader.page.locator('[data-testid="stDownloadButton"]').get_by_role("button", name=label).first.click()
+    return Path(download.value.path()).read_bytes()
+
+
+def test_a_person_takes_the_report_home(app: str, browser: object, tmp_path: Path) -> None:
+    reader = opened(app, browser, "axis=nationality&alpha=0.02")
+    page = reader.page
+    page.get_by_role("button", name="Measure and write the report").click()
+    page.wait_for_selector("text=Download the report", timeout=120_000)
+    page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot .main-svg').length >= 8")  # the groups
+    settled(reader)
+    content = saved(reader, "Download the report")
+    read = Read(content.decode())
+    assert read.said["verdict"] in page.inner_text("body")
+    assert read.said["set"] == page.locator('[data-testid="stCode"]').first.inner_text().strip()
+    (tmp_path / "r.html").write_bytes(content)
+    tab = Alone(browser, tmp_path / "r.html")
+    assert tab.page.locator(".js-plotly-plot").count() == 4
+    assert not tab.errors, tab.errors
+    assert not tab.asked, tab.asked
+    reader.keep("take-home.png")
+    assert not reader.errors, reader.errors
+
+
+def test_a_person_takes_data_and_figures_home(app: str, browser: object) -> None:
+    reader = opened(app, browser, "axis=nationality&alpha=0.02")
+    page = reader.page
+    shown = page.locator('[data-testid="stCode"]').first.inner_text().strip()
+    frame = pd.read_csv(io.BytesIO(saved(reader, "CSV")))
+    assert len(frame) == 270
+    assert frame.removed.sum() == 5
+    pd.testing.assert_frame_equal(frame, pd.read_parquet(io.BytesIO(saved(reader, "Parquet"))), check_exact=False)
+    about = json.loads(saved(reader, "JSON"))
+    assert len(about["scores"]) == 270
+    assert about["set"]["prune_set"] == shown
+    assert PruneSet.parse(saved(reader, "Set (text)").decode()).format() == shown
+
+    for kind, good in (("PNG", is_png), ("SVG", is_svg)):
+        page.locator('[data-testid="stButtonGroup"]').get_by_text(kind, exact=True).click()
+        plot = page.locator(".js-plotly-plot").first
+        page.wait_for_function(
+            "kind => document.querySelector('.js-plotly-plot')._context.toImageButtonOptions.format === kind",
+            arg=kind.lower(),
+        )
+        settled(reader)
+        plot.hover()
+        with page.expect_download() as download:
+            plot.locator(".modebar-btn").first.click()
+        assert download.value.suggested_filename == f"nationality-impact-on-perplexity.{kind.lower()}"
+        assert good(Path(download.value.path()).read_bytes())
+    assert not reader.errors, reader.errors
+
+
+def test_a_set_is_brought_back(app: str, browser: object) -> None:
+    """With the sidebar as it was, exactly the set of the file is off on the other page."""
+    reader = opened(app, browser, "axis=nationality&alpha=0.02&gamma=0.5", width=900, scheme="dark")
+    page = reader.page
+    assert page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth") <= 0
+    reader.keep("take-home-900-dark.png")
+    text = b'{"heads": [[0, 1], [5, 5], [18, 8]], "neurons": [[3, 7]], "model": "<img src=x onerror=alert(1)>"}'
+    page.locator("input[type=file]").set_input_files(
+        {"name": "mine.json", "mimeType": "application/json", "buffer": text}
+    )
+    page.wait_for_selector("text=3 of 270 heads and 1 neuron")
+    page.wait_for_selector("text=<img src=x onerror=alert(1)>")
+    settled(reader)
+    page.get_by_role("button", name="Use this set on Explore heads").click()
+    page.wait_for_selector("text=Which heads carry bias?")
+    page.wait_for_url(re.compile(r"/\?(?=.*axis=nationality)(?=.*alpha=0.02)(?=.*gamma=0.5)(?=.*neurons=L3N7)"))
+    reader.wait_removed(3)
+    reader.page.wait_for_selector("text=And 1 neuron")
+    page.get_by_role("link", name="Take home").click()
+    page.wait_for_function(
+        "() => document.querySelector('[data-testid=\"stCode\"]')?.innerText.trim() === 'L0H1,L5H5,L18H8,L3N7'"
+    )
+    assert not reader.errors, reader.errors
