@@ -11,7 +11,7 @@ and dark pages, and an empty template: draw them with `st.plotly_chart(..., them
 
 from __future__ import annotations
 
-from fasp_core.figures.clicks import clicked_head, clicked_heads
+from fasp_core.figures.clicks import clicked_head, clicked_heads, clicked_lines
 from fasp_core.figures.contexts import Series, answers_by_group, dots
 from fasp_core.figures.curves import Curve, method_curves, pareto_front, tradeoff
 from fasp_core.figures.grid import Z_NOISE, clip_limit, head_grid
@@ -37,6 +37,7 @@ __all__ = [
     "cell_matrix",
     "clicked_head",
     "clicked_heads",
+    "clicked_lines",
     "clip_limit",
     "dots",
     "escape",

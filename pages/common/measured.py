@@ -10,13 +10,13 @@ import streamlit as st
 
 from fasp_core.bias import Change, GapStats, group_intervals
 from fasp_core.evaluation import EvalConfig, Evaluation, Reading
-from fasp_core.figures import group_bars, scatter_impacts
+from fasp_core.figures import group_bars
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.jobs import Job
 from fasp_core.masks import PruneSet
-from fasp_core.selection import Selection
-from pages.common import engine, scoring
-from pages.common.choice import ByHand, hover, how, how_bias, reasons
+from pages.common import engine, grids, scoring, shared
+from pages.common.choice import HAND, ByHand, how, how_bias
+from pages.common.current import Current
 from pages.common.sidebar import READING_TITLES, Settings
 
 NOISE_P = 0.05  # a gap that shuffled group labels match more often than this is not called a gap
@@ -27,8 +27,9 @@ GAP_HELP = (
 )
 
 
-def cards(settings: Settings, table: ImpactTable, selection: Selection, by_hand: ByHand, heads: PruneSet) -> None:
-    """Perplexity, toxicity gap, what is removed; and the progress of the measurement."""
+def cards(settings: Settings, table: ImpactTable, now: Current) -> Evaluation | None:
+    """Perplexity, toxicity gap, what is removed; and the progress of the measurement. Its result once it is there."""
+    heads = now.heads
     job = _job(settings, settings.evaluation, heads, "main")
     done = job.state == "done"
     result: Evaluation | None = job.result if done else None
@@ -41,19 +42,21 @@ def cards(settings: Settings, table: ImpactTable, selection: Selection, by_hand:
     with middle, st.container(border=True, height="stretch"):
         _gap(result, estimated_gap, gap_off, table, settings)
     with right, st.container(border=True, height="stretch"):
-        _removed(table, selection, by_hand, heads, settings, result)
-    for note in selection.notes:
+        _removed(table, now, settings, result)
+    for note in now.selection.notes:
         st.info(note, icon=":material/info:")
     _watch(job, "main")
     if result is not None:
         _verdict(result, settings, heads)
+    return result
 
 
-def details(settings: Settings, table: ImpactTable, heads: PruneSet) -> None:
+def details(settings: Settings, table: ImpactTable, now: Current) -> None:
     """Groups, sampled continuations, the scatter of both impacts, all scores, and where the numbers come from."""
     groups, continuations, scatter, scores, about = st.tabs(
         ["Groups", "Sampled continuations", "Perplexity against bias", "All scores", "About these numbers"]
     )
+    heads = now.heads
     job = st.session_state.get("job main")
     result: Evaluation | None = job.result if job is not None and job.state == "done" else None
     with groups:
@@ -61,10 +64,9 @@ def details(settings: Settings, table: ImpactTable, heads: PruneSet) -> None:
     with continuations:
         _sampled(settings, heads)
     with scatter:
-        _scatter(settings, table, heads)
+        grids.scatter(settings, table, now)
     with scores:
-        frame = table.frame()
-        st.dataframe(frame, hide_index=True, height=380)
+        frame = grids.score_table(table)
         st.download_button(
             "Download as CSV", frame.to_csv(index=False), f"scores-{settings.axis_title}.csv", on_click="ignore"
         )
@@ -152,34 +154,26 @@ def _gap(result: Evaluation | None, estimate: float, off: float, table: ImpactTa
     )
 
 
-def _removed(
-    table: ImpactTable,
-    selection: Selection,
-    by_hand: ByHand,
-    heads: PruneSet,
-    settings: Settings,
-    result: Evaluation | None,
-) -> None:
+def _removed(table: ImpactTable, now: Current, settings: Settings, result: Evaluation | None) -> None:
     total = table.n_layers * table.n_heads
-    changed = by_hand.effective(selection.pruned)
-    st.metric("Removed", f"{len(heads.heads)} of {total} heads", help="Heads that are off in what is measured.")
+    st.metric("Removed", f"{len(now.heads.heads)} of {total} heads", help="Heads that are off in what is measured.")
     share, neurons = "", ""
-    if heads.neurons:
-        neurons = f"**And {len(heads.neurons):,} neurons**, which estimates leave out. "
+    if now.heads.neurons:
+        neurons = f"**And {len(now.heads.neurons):,} neurons**, which estimates leave out. "
     if result is not None:
         share = f"{result.parameters_removed / result.parameters:.1%} of {result.parameters / 1e6:.1f} M parameters. "
-    st.caption(
-        f"{neurons}{share}{len(selection.critical)} critical heads are protected. "
-        + (f"**{len(changed)} changed by hand.**" if changed else "No hand-made changes.")
-    )
+    protected = f"{len(now.selection.critical)} critical heads are protected. "
+    hand = [f"{len(ids)} {what}" for ids, what in ((now.by_hand.prune, "pruned"), (now.by_hand.keep, "kept")) if ids]
+    st.caption(neurons + share + protected + (f"**By hand: {', '.join(hand)}.**" if hand else "No hand-made changes."))
+    by_hand_only = settings.method == HAND
     st.button(
-        "Back to the method's choice",
+        "Nothing by hand" if by_hand_only else "Back to the method's choice",
         key="reset",
-        disabled=not changed,
-        icon=":material/undo:",
+        disabled=not now.by_hand,
+        icon=":material/restart_alt:",
         width="stretch",
-        on_click=st.session_state.__setitem__,
-        args=(f"by_hand {settings.spec.source}", ByHand()),
+        on_click=shared.tell,
+        args=(settings.spec.source, ByHand()),
     )
 
 
@@ -296,28 +290,6 @@ def _sampled(settings: Settings, heads: PruneSet) -> None:
     (st.success if good else st.warning)(text)
     if st.toggle("Show continuations (they may be offensive)", key="offensive"):
         st.dataframe(result.side_by_side(), hide_index=True, height=420)
-
-
-def _scatter(settings: Settings, table: ImpactTable, heads: PruneSet) -> None:
-    selection: Selection = st.session_state["selection"]
-    by_hand: ByHand = st.session_state.get(f"by_hand {settings.spec.source}", ByHand())
-    texts = hover(table, settings.reading, reasons(selection, by_hand), table.bias.standard_errors(settings.reading))
-    st.plotly_chart(
-        scatter_impacts(
-            table.ppl.z_ppl,
-            1000 * table.bias.z_bias(settings.reading),
-            title="Both impacts of every head",
-            pruned=set(heads.flat(table.n_heads)),
-            by_hand=set(by_hand.effective(selection.pruned)),
-            critical=set(selection.critical),
-            hover=texts,
-            x_title="impact on perplexity (right: the head helps)",
-            y_title="impact on bias, ×10⁻³ (up: removing it lowers the gap)",
-            dark=st.context.theme.type == "dark",
-        ),
-        theme=None,
-        key=f"scatter {settings.reading} {heads.format()} {settings.gamma}",
-    )
 
 
 def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) -> None:
