@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from fasp_core.impacts.table import ImpactTable
-from pages.common import editing, engine, grids, measured, scoring, shared, sidebar, start
+from pages.common import editing, engine, grids, measured, named, scoring, shared, sidebar, start, tried
 from pages.common.current import current
 
 TITLE = "Explore heads"
@@ -39,9 +39,12 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
     if shared.behind():
         st.rerun()  # a step back, say, has changed the sidebar
     now = current(settings, table)
-    measured.cards(settings, table, now)
+    result = measured.cards(settings, table, now)
+    tried.note(settings, table, now, result)
     editing.toolbar(settings, table, now)
     grids.draw(settings, table, now)
+    tried.draw(settings)
+    named.draw(settings, now)
     measured.details(settings, table, now)
 
 

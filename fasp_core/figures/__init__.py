@@ -21,6 +21,7 @@ from fasp_core.figures.matrix import cell_matrix
 from fasp_core.figures.pair import scatter_pair
 from fasp_core.figures.scatter import scatter_impacts
 from fasp_core.figures.theme import BASE, DARK, LIGHT, PRUNED, Theme, escape, short
+from fasp_core.figures.tried import tried_sets
 
 __all__ = [
     "BASE",
@@ -49,4 +50,5 @@ __all__ = [
     "scatter_pair",
     "short",
     "tradeoff",
+    "tried_sets",
 ]

@@ -32,7 +32,8 @@ def current(settings: Settings, table: ImpactTable) -> Current:
     """The set that sidebar, scores and changes by hand come to."""
     source = settings.spec.source
     if left_out := shared.settle(source, table.n_layers, table.n_heads):
-        st.warning(shared.said(left_out), icon=":material/link_off:")
+        shared.leave_out(left_out)
+        st.rerun()  # the sidebar tells it
     by_hand = shared.by_hand(source)
     choose = _method(settings, table)
     selection = choose(by_hand)

@@ -187,7 +187,7 @@ def _read_link() -> None:
     else:
         left_out += _taken(found)
     if left_out:
-        state["left out"] = (left_out, None)
+        leave_out(left_out)
 
 
 def _taken(found: dict[str, object]) -> list[str]:
@@ -198,7 +198,12 @@ def _taken(found: dict[str, object]) -> list[str]:
 
 def _open(asked: dict[str, object]) -> None:
     if left_out := _taken(asked):
-        st.session_state["left out"] = (left_out, None)
+        leave_out(left_out)
+
+
+def leave_out(parts: list[str]) -> None:
+    """Tell in the sidebar, when it is drawn next, that these parts of a link cannot be used."""
+    st.session_state["left out"] = (parts, None)
 
 
 def _notice() -> str:
@@ -211,10 +216,5 @@ def _notice() -> str:
         del st.session_state["left out"]
         return ""
     st.session_state["left out"] = (left_out, now())
-    return said(left_out)
-
-
-def said(left_out: list[str]) -> str:
-    """That parts of a link were left out, as Markdown."""
     named = ", ".join("`" + part.replace("`", "'") + "`" for part in left_out)
     return f"Left out of this link, as it cannot be used here: {named}."
