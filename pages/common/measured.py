@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from fasp_core.bias import Change, GapStats, group_intervals
-from fasp_core.evaluation import EvalConfig, Evaluation, Reading
+from fasp_core.evaluation import EvalConfig, Evaluation, Reading, Toxicity
 from fasp_core.figures import group_bars
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.jobs import Job
@@ -221,6 +222,12 @@ def _share(change: Change, sign: int = 0) -> str:
     return f"{sign * change.relative:.0%} [{low:.0%}, {high:.0%}]"
 
 
+@lru_cache(maxsize=64)
+def _group_ends(side: Toxicity, reading: str) -> dict[str, tuple[float, float]]:
+    """Intervals of the groups' means: resampled once for a measurement, not at every rerun of the page."""
+    return group_intervals(side.row(reading), side.groups)
+
+
 def _groups(result: Evaluation | None, settings: Settings) -> None:
     if result is None:
         st.caption("The groups are shown as soon as the measurement is there.")
@@ -228,8 +235,7 @@ def _groups(result: Evaluation | None, settings: Settings) -> None:
     reading = result.readings[settings.reading]
     names = list(reading.base.group_means)
     ends = [
-        [[1000 * x for x in group_intervals(side.row(reading.name), side.groups)[g]] for g in names]
-        for side in (result.base, result.pruned)
+        [[1000 * x for x in _group_ends(side, reading.name)[g]] for g in names] for side in (result.base, result.pruned)
     ]
     st.plotly_chart(
         group_bars(
