@@ -179,15 +179,15 @@ def head_grid(
         RIGHT,
         entry=104,
         hoverdistance=-1,  # every spot belongs to the nearest head, however wide its cell
-        xaxis=axis(theme, ranked, range=[left, n_heads - 0.5], dtick=_step(n_heads), tick0=0, **whole),
-        yaxis=axis(theme, "layer", range=[below, n_layers - 0.5], dtick=_step(n_layers), tick0=0, **whole),
+        xaxis=axis(theme, ranked, range=[left, n_heads - 0.5], tickvals=_steps(n_heads), **whole),
+        yaxis=axis(theme, "layer", range=[below, n_layers - 0.5], tickvals=_steps(n_layers), **whole),
     )
     return fig
 
 
-def _step(n: int) -> int:
-    """Distance of tick labels, so that about 16 at most stand on an axis of n."""
-    return next(step for step in (1, 2, 4, 8, 16, 32, n) if n <= 16 * step)
+def _steps(n: int) -> list[int]:
+    """Places of tick labels, so that about 16 at most stand on an axis of n."""
+    return list(range(0, n, next(step for step in (1, 2, 4, 8, 16, 32, n) if n <= 16 * step)))
 
 
 Scaled = tuple[Floats, dict[str, Any], str]  # what the colors stand for, their ends and bar, what is to be said
@@ -211,7 +211,10 @@ def _logarithmic(z: Floats, unit: str) -> Scaled:
     center = center_of(inside)
     shown, at = symlog(inside, center), ticks(inside, center)
     end = float(np.nanmax(np.abs(shown), initial=0)) or 1.0
-    bar = _colorbar(unit, symlog(at, center).tolist(), [short(tick, 1) for tick in at])
+    most = float(np.nanmax(np.abs(inside), initial=0))
+    clear = at[np.abs(symlog(at, center)) < 0.93 * end]  # of the labels at the ends
+    at = np.unique([-most, *clear, most])
+    bar = _colorbar(unit, symlog(at, center).tolist(), [short(tick, 2) for tick in at])
     return shown, {"zmin": -end, "zmid": 0, "zmax": end, "colorbar": bar}, "Colors are logarithmic away from 0."
 
 

@@ -86,13 +86,13 @@ def scatter_impacts(
             *marks.picked_marks(theme, x, y, ringed, 16),
         ]
     )
+    zero = {"showgrid": False, "zeroline": True, "zerolinecolor": theme.line, "zerolinewidth": 1.5}
+    across, upwards = axis(theme, x_title, **zero, **labels), axis(theme, y_title, **zero)
+    fig.layout = layout(theme, title, note, 460, 84, xaxis=across, yaxis=upwards)
     if at is not None and x_line is not None:
         fig.add_vline(at, line=_dashed(theme), annotation=_written(theme, x_line[1], textangle=-90, yanchor="top"))
     if y_line is not None:
         fig.add_hline(float(y_line[0]), line=_dashed(theme), annotation=_written(theme, y_line[1], yanchor="bottom"))
-    zero = {"showgrid": False, "zeroline": True, "zerolinecolor": theme.line, "zerolinewidth": 1.5}
-    across, upwards = axis(theme, x_title, **zero, **labels), axis(theme, y_title, **zero)
-    fig.layout = layout(theme, title, note, 460, 84, xaxis=across, yaxis=upwards)
     return fig
 
 
