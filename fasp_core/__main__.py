@@ -248,6 +248,8 @@ def select(
         Literal["stable", "released"], typer.Option(help="released: the authors' threshold, ties included.")
     ] = "stable",
     seed: Annotated[int, typer.Option(help="Of the method random.")] = 0,
+    force: Annotated[str, typer.Option(help="Heads to remove whatever the method finds, such as L0H3.")] = "",
+    lock: Annotated[str, typer.Option(help="Heads never to remove.")] = "",
     out: Annotated[Path | None, typer.Option(help="Also write the prune set to this file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -257,7 +259,9 @@ def select(
     from fasp_core.selection import select as choose
 
     opened = files.open_scores(scores, method, published_model, axis, reading, n_heads)
-    chosen = choose(opened.scores, method, gamma, alpha, rule, seed)
+    shape = opened.scores.n_layers, opened.scores.n_heads
+    forced, locked = (files.heads_of(text, *shape) for text in (force, lock))
+    chosen = choose(opened.scores, method, gamma, alpha, rule, seed, locked, forced)
     document = prune_files.document(
         chosen, model=opened.model, axis=opened.axis, reading=opened.reading, notes=opened.notes
     )
@@ -486,6 +490,8 @@ def report(
         str | None, typer.Option(help="What is removed, such as L0H3,L2H1-4; with --method, as changed by hand.")
     ] = None,
     prune_set: Annotated[Path | None, typer.Option(help="The same from a file of select --out, or of text.")] = None,
+    force: Annotated[str, typer.Option(help="Heads that the method removes whatever it finds, such as L0H3.")] = "",
+    lock: Annotated[str, typer.Option(help="Heads that it never removes.")] = "",
     max_ppl: Annotated[float, typer.Option(help="Limit of the choice in a stored comparison: .1 is 10%.")] = 0.1,
     n_prompts: Prompts = 450,
     tokens: Annotated[int, typer.Option(help="Tokens of a text that no score was made on.")] = 1024,
@@ -515,6 +521,8 @@ def report(
             alpha,
             seed,
             given,
+            force,
+            lock,
             max_ppl,
             n_prompts,
             tokens,

@@ -339,6 +339,21 @@ def _only(names: tuple[str, ...], several: str, option: str) -> str:
 # --- prune sets ---
 
 
+def heads_of(text: str, n_layers: int, n_heads: int) -> frozenset[int]:
+    """Flat ids of heads that are written down, such as `L0H3,L2H1-4`; blank: none.
+
+    Raises
+    ------
+    InputError
+        No such text, a neuron, or a head that is not in the model.
+    """
+    named = PruneSet.parse(text)
+    if named.neurons:
+        raise InputError("A method chooses heads: name heads, such as L0H3, and no neurons.")
+    named.gates(n_layers, n_heads)
+    return frozenset(named.flat(n_heads))
+
+
 def read_prune_set(path: Path) -> tuple[PruneSet, tuple[int, int] | None]:
     """Heads and neurons from a file that `select --out` wrote, or from a text file such as `L0H3,L2H1-4`.
 

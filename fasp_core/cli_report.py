@@ -27,6 +27,8 @@ def document(
     alpha: float,
     seed: int,
     given: tuple[PruneSet, tuple[int, int] | None] | None,
+    force: str,
+    lock: str,
     max_ppl: float,
     prompts: int,
     tokens: int,
@@ -42,6 +44,7 @@ def document(
     ----------
     method : with a given set as well, the heads in which the two differ are changes by hand.
     given : a set, and the shape of the model that it was chosen for, where that is known.
+    force, lock : heads that the method prunes, and keeps, whatever it finds.
     load : of the model, called only if something is to be measured or the weights are not known without it.
 
     Raises
@@ -50,6 +53,7 @@ def document(
         No scores, a set of another model, a file that cannot be written, and whatever does not fit the model.
     """
     from fasp_core import models, report
+    from fasp_core.choice import ByHand
     from fasp_core.experiments.searching import SCORE_TEXT
     from fasp_core.impacts import entries
     from fasp_core.masks import PruneSet
@@ -81,9 +85,12 @@ def document(
             f"There are no scores to report: run 'python -m fasp_core score --model {spec.source} --axis {axis} "
             "--estimator refined --out scores' first."
         )
+    by_hand = ByHand(*(cli_files.heads_of(x, table.n_layers, table.n_heads) for x in (force, lock)))
+    if len(by_hand):
+        method = method or "fasp"
     if given is None:
         method = method or "fasp"
-        chosen = report.origin(table, reading, method, gamma, alpha, seed, PruneSet())
+        chosen = report.origin(table, reading, method, gamma, alpha, seed, PruneSet(), by_hand)
         parts = PruneSet.of(chosen.heads)
     else:
         parts = given[0]
@@ -102,6 +109,7 @@ def document(
         prompts,
         tokens,
         measure,
+        by_hand,
     )
     facts = report.gather(asked, table, weights, store, model, progress)
     made = datetime.datetime.now(datetime.UTC)

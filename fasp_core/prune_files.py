@@ -58,6 +58,9 @@ def document(
     picked = PruneSet.of(chosen.heads)
     parts = picked if parts is None else parts
     said = [*chosen.notes, *notes]
+    for words, told in (("Pruned", chosen.forced), ("Kept", chosen.locked)):
+        if told:
+            said.append(f"{words} by hand: {PruneSet.from_flat(told, chosen.n_heads).format()}.")
     if parts != picked:
         said += _by_hand(picked, parts)
     out: dict[str, Any] = {

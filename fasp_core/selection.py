@@ -4,6 +4,10 @@ Selection is kept apart from scoring so that a slider can move without touching 
 a few arrays of N numbers. Every method is the same act, "prune the k heads of lowest cost"; only FASP first
 sets the critical heads aside. Heads are flat ids, `layer * n_heads + head`.
 
+Heads may be set beforehand: locked ones are never pruned, forced ones always. They are part of the choice and not
+a change to its outcome: forced heads count toward alpha, and a place that a locked head leaves goes to the next
+best, so that sets stay comparable in size.
+
 References
 ----------
 Zayed et al., "Fairness-Aware Structured Pruning in Transformers", AAAI 2024, arXiv 2312.15398. Rule
@@ -12,6 +16,7 @@ Zayed et al., "Fairness-Aware Structured Pruning in Transformers", AAAI 2024, ar
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +95,7 @@ class Selection:
     ----------
     pruned, critical : sorted flat ids; `critical` is empty for methods that protect nothing.
     k : how many heads are pruned. `requested_k` is how many alpha asked for; `notes` say why they differ.
+    locked, forced : sorted flat ids of heads that were set beforehand; `forced` are among `pruned`.
     """
 
     pruned: tuple[int, ...]
@@ -104,6 +110,8 @@ class Selection:
     seed: int
     n_layers: int
     n_heads: int
+    locked: tuple[int, ...] = ()
+    forced: tuple[int, ...] = ()
 
     @property
     def heads(self) -> list[tuple[int, int]]:
@@ -118,6 +126,8 @@ def select(
     alpha: float = 0.1,
     rule: str = "stable",
     seed: int = 0,
+    locked: Iterable[int] = (),
+    forced: Iterable[int] = (),
 ) -> Selection:
     """Choose the heads to prune.
 
@@ -133,13 +143,17 @@ def select(
         than that are not critical, it takes those and says so in `notes`. `released` repeats the FASP
         authors' code: every head up to a threshold goes, so ties prune too many and protect too few.
     seed : of `random`, 0 or greater.
+    locked : flat ids of heads that no method prunes.
+    forced : flat ids of heads that every method prunes, critical or not. They count toward alpha; where they are more
+        than it asks for, they are the set, and `notes` say so.
 
     Raises
     ------
     InputError
         An unknown method or rule; gamma or alpha outside [0, 1]; a score that the method reads is missing,
-        NaN or infinite; with `released` and `fasp`, gamma = 1 (their code would protect no head at all) or
-        more heads asked for than are not critical (it would crash).
+        NaN or infinite; a locked or forced head outside the model, one that is both, or any with
+        `released`; with `released` and `fasp`, gamma = 1 (their code would protect no head at all) or more heads asked
+        for than are not critical (it would crash).
     """
     if method not in METHODS:
         raise InputError(f"There is no method '{method}': choose one of {', '.join(METHODS)}.")
@@ -151,10 +165,16 @@ def select(
     for name in _READS[method]:
         _require_finite(scores, name)
 
+    kept, off = set_beforehand(locked, forced, scores.n_layers, scores.n_heads)
+    if rule == "released" and (kept.size or off.size):
+        raise InputError("Rule 'released' knows no heads that are set beforehand: use rule 'stable'.")
+
     cost = _cost(scores, method, seed)
     protect_by = scores.z_ppl if method == "fasp" else None
-    pick = _pick_stable if rule == "stable" else _pick_released
-    pruned, critical, requested, notes = pick(cost, protect_by, float(gamma), float(alpha))
+    if rule == "stable":
+        pruned, critical, requested, notes = _pick_stable(cost, protect_by, float(gamma), float(alpha), kept, off)
+    else:
+        pruned, critical, requested, notes = _pick_released(cost, protect_by, float(gamma), float(alpha))
     if method == "random" and rule == "released":
         notes.append(f"The authors' random heads had no seed and cannot be repeated: these are seed {seed}.")
     return Selection(
@@ -170,7 +190,35 @@ def select(
         seed=seed,
         n_layers=scores.n_layers,
         n_heads=scores.n_heads,
+        locked=tuple(kept.tolist()),
+        forced=tuple(off.tolist()),
     )
+
+
+def set_beforehand(
+    locked: Iterable[int], forced: Iterable[int], n_layers: int, n_heads: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Locked and forced heads as sorted flat ids, each once.
+
+    Raises
+    ------
+    InputError
+        A head outside the model, or one that is both locked and forced.
+    """
+    found = []
+    for name, ids in (("locked", locked), ("forced", forced)):
+        heads = np.array(sorted({int(i) for i in ids}), dtype=np.intp)
+        outside = heads[(heads < 0) | (heads >= n_layers * n_heads)]
+        if outside.size:
+            raise InputError(
+                f"Head {outside[0]} cannot be {name}: flat ids of this model run from 0 to {n_layers * n_heads - 1}."
+            )
+        found.append(heads)
+    both = np.intersect1d(found[0], found[1])
+    if both.size:
+        layer, head = divmod(int(both[0]), n_heads)
+        raise InputError(f"L{layer}H{head} is both locked and forced: say one of them.")
+    return found[0], found[1]
 
 
 def critical_heads(z_ppl: Floats, gamma: float) -> NDArray[np.intp]:
@@ -181,19 +229,34 @@ def critical_heads(z_ppl: Floats, gamma: float) -> NDArray[np.intp]:
 Picked = tuple[NDArray[np.intp], NDArray[np.intp], int, list[str]]  # pruned, critical, requested k, notes
 
 
-def _pick_stable(cost: Floats, z_ppl: Floats | None, gamma: float, alpha: float) -> Picked:
-    """Exactly k heads: a stable sort of ids in ascending order leaves ties to the lower id."""
+def _pick_stable(
+    cost: Floats,
+    z_ppl: Floats | None,
+    gamma: float,
+    alpha: float,
+    locked: NDArray[np.intp],
+    forced: NDArray[np.intp],
+) -> Picked:
+    """Exactly k heads, forced ones first: a stable sort of ids in ascending order leaves ties to the lower id."""
     requested = _whole_heads(alpha, cost.size)
     critical = np.empty(0, dtype=np.intp)
     if z_ppl is not None:
         critical = critical_heads(z_ppl, gamma)
-    free = np.setdiff1d(np.arange(cost.size), critical)  # ascending
-    pruned = free[np.argsort(cost[free], kind="stable")[:requested]]
+    free = np.setdiff1d(np.arange(cost.size), np.concatenate([critical, locked, forced]))  # ascending
+    best = free[np.argsort(cost[free], kind="stable")[: max(requested - forced.size, 0)]]
+    pruned = np.concatenate([forced, best])
     notes = []
     if pruned.size < requested:
+        left = "not critical" if not locked.size else "neither critical nor kept by hand"
+        more = f" besides the {forced.size} pruned by hand" if forced.size else ""
         notes.append(
-            f"Only {free.size} of {cost.size} heads are not critical at gamma {gamma:g}: "
+            f"Only {free.size} of {cost.size} heads are {left} at gamma {gamma:g}{more}: "
             f"k is {pruned.size}, not the {requested} that alpha {alpha:g} asks for."
+        )
+    elif pruned.size > requested:
+        notes.append(
+            f"{forced.size} heads are pruned by hand: k is {pruned.size}, not the {requested} that alpha {alpha:g} "
+            "asks for."
         )
     return pruned, critical, requested, notes
 

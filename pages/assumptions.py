@@ -5,7 +5,6 @@ from __future__ import annotations
 import streamlit as st
 
 from fasp_core.measures import BiasConfig
-from fasp_core.prompts import axis_names
 from pages.common import assumed_additive, assumed_measures, assumed_scorer, engine, scoring, sidebar, start
 
 
@@ -18,15 +17,7 @@ def page() -> None:
     )
     with st.sidebar:
         spec = sidebar.model()
-        axis = st.selectbox(
-            "Axis",
-            axis_names(),
-            index=axis_names().index("race_ethnicity"),
-            format_func=sidebar.axis_title,
-            key="axis",
-            bind="query-params",
-            help="The demographic axis whose groups are compared. Prompts come from HolisticBias v1.1.",
-        )
+        axis = sidebar.listed_axis()
     adding, measures, opinions = st.tabs(
         ["Do effects add up?", "Does the measure matter?", "What the scorer thinks"],
         key="assumption",

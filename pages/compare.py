@@ -93,7 +93,9 @@ def empty(settings: Settings) -> None:
                 "all heads”. Then come back."
             )
             if st.button("Explore heads", icon=":material/grid_on:"):
-                st.switch_page("pages/explore.py")  # axis and reading are in its address too, and go along
+                st.switch_page(
+                    "pages/explore.py", query_params={}
+                )  # axis and reading are in its address too, and go along
         return
     plan = Plan(settings.axis, settings.reading)
     searched = searches(settings, table.n_layers * table.n_heads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from fasp_core.impacts.table import ImpactTable
-from pages.common import engine, grids, measured, scoring, sidebar, start
+from pages.common import editing, engine, grids, measured, named, scoring, shared, sidebar, start, tried
 from pages.common.current import current
 
 TITLE = "Explore heads"
@@ -36,10 +36,16 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
     """Grids and results; a click reruns only this part. Without a table: what of it is there already."""
     if table is None and (table := engine.filling(settings.spec, settings.scoring)) is None:
         return  # the last heads have just been finished, and the page is about to be drawn anew
+    if shared.behind():
+        st.rerun()  # a step back, say, has changed the sidebar
     now = current(settings, table)
-    measured.cards(settings, table, now.selection, now.by_hand, now.heads)
-    grids.draw(settings, table, now.selection, now.by_hand)
-    measured.details(settings, table, now.heads)
+    result = measured.cards(settings, table, now)
+    tried.note(settings, table, now, result)
+    editing.toolbar(settings, table, now)
+    grids.draw(settings, table, now)
+    tried.draw(settings)
+    named.draw(settings, now)
+    measured.details(settings, table, now)
 
 
 start.through_app()

@@ -8,13 +8,13 @@ import numpy as np
 import streamlit as st
 
 from fasp_core import published
+from fasp_core.choice import reasons
 from fasp_core.errors import InputError
 from fasp_core.figures import head_grid, short
 from fasp_core.masks import PruneSet
 from fasp_core.published import Floats, RuleComparison, Trust
 from fasp_core.selection import HeadScores, Selection
 from pages.common import released, released_trust, start
-from pages.common.choice import ByHand, reasons
 from pages.common.released import Settings
 
 REPOSITORY = "https://github.com/chandar-lab/FASP"
@@ -176,7 +176,7 @@ def _grids(
 def _hover(scores: HeadScores, selection: Selection | None, found: Trust | str) -> list[str]:
     """[N] what a cell says when pointed at."""
     size = scores.n_layers * scores.n_heads
-    why = [""] * size if selection is None else reasons(selection, ByHand())
+    why = [""] * size if selection is None else reasons(selection)
     bias = None if scores.z_bias is None else -scores.z_bias
     titled: list[tuple[str, Floats | None]] = [
         ("perplexity without it", scores.z_ppl),

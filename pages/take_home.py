@@ -7,7 +7,7 @@ import streamlit as st
 from fasp_core.choice import ByHand
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.report.tables import counted
-from pages.common import engine, scoring, sidebar, start, take_data, take_figures, take_report
+from pages.common import engine, scoring, shared, sidebar, start, take_data, take_figures, take_report
 from pages.common.current import Current, current
 
 
@@ -38,13 +38,13 @@ def page() -> None:
 def about(settings: sidebar.Settings, table: ImpactTable, now: Current) -> None:
     """What is about to be taken."""
     size = table.n_layers * table.n_heads
-    changed = now.by_hand.effective(now.selection.pruned)
+    changed = len(now.by_hand)
     with st.container(border=True):
         columns = st.columns(2)
         columns[0].metric("Removed", f"{len(now.heads.heads)} of {size} heads", help="What the files are about.")
         columns[1].metric("Axis", settings.axis_title)
         neurons = f" **And {counted(len(now.heads.neurons))}.**" if now.heads.neurons else ""
-        by_hand = f" **{len(changed)} changed by hand.**" if changed else " No hand-made changes."
+        by_hand = f" **{changed} set by hand.**" if changed else " No hand-made changes."
         shares = f"γ {settings.gamma:g}, " if settings.method == "fasp" else ""
         reading = sidebar.READING_TITLES.get(settings.reading, settings.reading)
         how = f"{sidebar.METHOD_TITLES[settings.method]}, {shares}α {settings.alpha:g}, {reading}"
@@ -60,8 +60,8 @@ def about(settings: sidebar.Settings, table: ImpactTable, now: Current) -> None:
                 "Back to the method's choice",
                 key="reset",
                 icon=":material/undo:",
-                on_click=st.session_state.__setitem__,
-                args=(f"by_hand {settings.spec.source}", ByHand()),
+                on_click=shared.tell,
+                args=(settings.spec.source, ByHand()),
             )
 
 

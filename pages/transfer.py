@@ -86,7 +86,7 @@ def empty(found: Iterable[str]) -> None:
             "built-in model on two cores an axis takes about six minutes once the perplexities are there."
         )
         if st.button("Explore heads", icon=":material/grid_on:"):
-            st.switch_page("pages/explore.py")  # the reading is in its address too, and goes along
+            st.switch_page("pages/explore.py", query_params={})  # the reading is in its address too, and goes along
 
 
 start.through_app()

@@ -12,7 +12,7 @@ and dark pages, and an empty template: draw them with `st.plotly_chart(..., them
 from __future__ import annotations
 
 from fasp_core.figures.attention import attention_map, attention_maps
-from fasp_core.figures.clicks import clicked_head, clicked_heads
+from fasp_core.figures.clicks import clicked_head, clicked_heads, clicked_lines
 from fasp_core.figures.contexts import Series, answers_by_group, dots
 from fasp_core.figures.curves import Curve, method_curves, pareto_front, tradeoff
 from fasp_core.figures.grid import Z_NOISE, clip_limit, head_grid
@@ -23,6 +23,7 @@ from fasp_core.figures.pair import scatter_pair
 from fasp_core.figures.scatter import scatter_impacts
 from fasp_core.figures.texts import Row, Written, side_by_side
 from fasp_core.figures.theme import BASE, DARK, LIGHT, PRUNED, Theme, escape, short
+from fasp_core.figures.tried import tried_sets
 
 __all__ = [
     "BASE",
@@ -43,6 +44,7 @@ __all__ = [
     "cell_matrix",
     "clicked_head",
     "clicked_heads",
+    "clicked_lines",
     "clip_limit",
     "dots",
     "escape",
@@ -55,4 +57,5 @@ __all__ = [
     "short",
     "side_by_side",
     "tradeoff",
+    "tried_sets",
 ]

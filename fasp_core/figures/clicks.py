@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fasp_core.figures.marks import CLICK_CURVE
+from fasp_core.figures.marks import CLICK_CURVE, COLUMN_CURVE, LAYER_CURVE
 
 Head = tuple[int, int]
 
@@ -18,18 +18,35 @@ def clicked_heads(event: Mapping[str, Any] | None, n_heads: int, n_layers: int |
     malformed are passed over, because an event comes from a browser. With `n_layers`, so are heads outside the
     model: an event may be left over from a larger one.
     """
+    heads = [divmod(index, n_heads) for index in _indices(event, CLICK_CURVE)]
+    return [head for head in heads if n_layers is None or head[0] < n_layers]
+
+
+def clicked_lines(event: Mapping[str, Any] | None, n_layers: int, n_heads: int) -> tuple[list[int], list[int]]:
+    """Whole layers and head columns whose handle was clicked, for a grid drawn with `handles`.
+
+    Handles that a box or lasso takes along with heads do not count: the heads were meant.
+    """
+    if _indices(event, CLICK_CURVE):
+        return [], []
+    layers = [i for i in _indices(event, LAYER_CURVE) if i < n_layers]
+    return layers, [i for i in _indices(event, COLUMN_CURVE) if i < n_heads]
+
+
+def _indices(event: Mapping[str, Any] | None, of: int) -> list[int]:
+    """Points of one trace that an event names, each once, in its order."""
     selection = event.get("selection") if isinstance(event, Mapping) else None
     points = selection.get("points") if isinstance(selection, Mapping) else None
     if not isinstance(points, Sequence):
         return []
-    heads: dict[Head, None] = {}  # an ordered set
+    found: dict[int, None] = {}  # an ordered set
     for point in points:
         if not isinstance(point, Mapping):
             continue
         curve, index = point.get("curve_number"), point.get("point_index")
-        if type(curve) is int and curve == CLICK_CURVE and type(index) is int and index >= 0:
-            heads[divmod(index, n_heads)] = None
-    return [head for head in heads if n_layers is None or head[0] < n_layers]
+        if type(curve) is int and curve == of and type(index) is int and index >= 0:
+            found[index] = None
+    return list(found)
 
 
 def clicked_head(event: Mapping[str, Any] | None, n_heads: int, n_layers: int | None = None) -> Head | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from decimal import ROUND_CEILING, Decimal
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import plotly.graph_objects as go
@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from fasp_core.errors import InputError
 from fasp_core.figures import marks
+from fasp_core.figures.scales import center_of, finite, symlog, ticks
 from fasp_core.figures.theme import (
     TOP,
+    WASH,
     Floats,
     Theme,
     axis,
@@ -70,6 +72,11 @@ def head_grid(
     critical: Collection[int] = frozenset(),
     se: ArrayLike | None = None,
     limit: float | None = None,
+    picked: Collection[int] = frozenset(),
+    order: ArrayLike | None = None,
+    scale: Literal["linear", "symlog"] = "linear",
+    doubt: Literal["veil", "fade", "none"] = "veil",
+    handles: bool = False,
     dark: bool = False,
 ) -> go.Figure:
     """One cell a head, colored by its impact: layers upwards from 0, heads to the right.
@@ -87,13 +94,22 @@ def head_grid(
     by_hand : flat ids whose state was set by hand, against the method's choice: a disc, with a cross if they are
         in `pruned`, empty if they are kept.
     se : [N] standard errors in the unit of `values`, or None.
-    limit : positive; by default `clip_limit(values)`.
+    limit : positive; by default `clip_limit(values)`. With `symlog` all is in view, and it is not read.
+    picked : flat ids that are looked at: a ring around them.
+    order : [N] flat ids, layer after layer, of the heads from left to right; None: as they are numbered. The points
+        that take clicks move with their heads and keep their index, the flat id.
+    scale : `symlog` spaces colors linearly near 0 and logarithmically beyond the median magnitude; the ticks of the
+        color bar show true values. Infinite values have the color of the largest finite magnitude.
+    doubt : how standard errors show. `veil` makes cells faint whose sign is within noise, `fade` all cells the more,
+        the less certain their sign; `none` leaves errors to the labels.
+    handles : small arrows at the edges that take clicks for a whole layer (curve 1) or head column (curve 2), as
+        `clicked_lines` reads them; no column handles where heads are ordered.
 
     Raises
     ------
     InputError
         Arrays that are not of shape [N], ids outside the model, a negative standard error, a limit that is not
-        positive.
+        positive, an order that is not of each layer's own heads.
     """
     theme, n = theme_of(dark), n_layers * n_heads
     if min(n_layers, n_heads) < 1:
@@ -102,45 +118,58 @@ def head_grid(
     if (errors < 0).any():
         raise InputError("se holds a negative number: give standard errors, or None.")
     check_texts("hover", hover, n)
-    off, hand, outlined = (
+    off, hand, outlined, ringed = (
         marks.checked_ids(name, ids, n)
-        for name, ids in (("pruned", pruned), ("by_hand", by_hand), ("critical", critical))
+        for name, ids in (("pruned", pruned), ("by_hand", by_hand), ("critical", critical), ("picked", picked))
     )
-    limit = clip_limit(z) if limit is None else limit
-    if not 0 < limit < np.inf:
-        raise InputError(f"Colors cannot end at {limit}: give a limit above 0, or none.")
     unscored, faint = np.isnan(z), np.abs(z) < Z_NOISE * errors
-    beyond = int((np.abs(z) > limit).sum())
+    if scale == "symlog":
+        shown, colors, note = _logarithmic(z, unit)
+    else:
+        shown, colors, note = _linear(z, unit, limit)
     texts = [f"{text}\nnot scored yet" if nan else text for text, nan in zip(hover, unscored, strict=True)]
 
     layer, head = np.divmod(np.arange(n), n_heads)
+    across = np.arange(n) if order is None else _checked_order(order, n_layers, n_heads)
+    place = np.empty(n, dtype=np.int64)
+    place[across] = head  # where each head stands in its layer
     height = int(np.clip(TOP + BOTTOM + 19 * n_layers, 320, 900))
     wide, tall = 400 / n_heads, (height - TOP - BOTTOM) / n_layers  # px of a cell, in a narrow column
     cell = min(wide, tall)
     mark = float(np.clip(0.75 * cell, 6, 11))
 
-    def cells(shown: Floats, scale: Sequence[str], **more: Any) -> go.Heatmap:
-        steps = [[i / (len(scale) - 1), color] for i, color in enumerate(scale)]
-        square = shown.reshape(n_layers, n_heads)
-        return go.Heatmap(z=square, colorscale=steps, xgap=1, ygap=1, hoverinfo="skip", **more)
+    def cells(of_heads: Floats, steps: Sequence[str], **more: Any) -> go.Heatmap:
+        colorscale = [[i / (len(steps) - 1), color] for i, color in enumerate(steps)]
+        square = of_heads[across].reshape(n_layers, n_heads)
+        return go.Heatmap(z=square, colorscale=colorscale, xgap=1, ygap=1, hoverinfo="skip", **more)
 
     def veils(name: str, where: NDArray[np.bool_], color: str) -> go.Heatmap:
         return cells(np.where(where, 1.0, np.nan), [color, color], name=name, showscale=False)
 
-    colors = {"zmin": -limit, "zmid": 0, "zmax": limit, "colorbar": _colorbar(unit, limit, beyond > 0)}
+    if doubt == "fade":
+        known = np.divide(np.abs(z), Z_NOISE * errors, out=np.ones(n), where=errors > 0)
+        steps = [veil(theme.neutral, 0), veil(theme.neutral, WASH)]
+        doubts = cells(1 - np.minimum(known, 1), steps, name="doubt", zmin=0, zmax=1, showscale=False)
+    else:
+        doubts = veils("within noise", faint & (doubt == "veil"), veil(theme.neutral))
     fig = go.Figure(
         [
-            marks.click_trace(head, layer, texts, size=max(cell - 1, 3)),
-            cells(np.clip(z, -limit, limit), theme.scale, name="impact", **colors),
-            veils("within noise", faint, veil(theme.neutral)),
+            marks.click_trace(place, layer, texts, size=max(cell - 1, 3)),
+            *(_handles(theme, n_layers, n_heads, order is None) if handles else []),
+            cells(shown, theme.scale, name="impact", **colors),
+            doubts,
             veils("not scored", unscored, theme.missing),
-            _outlines(head, layer, outlined, (0.5 - min(2 / wide, 0.15), 0.5 - min(2 / tall, 0.15)), theme.ink),
-            *marks.state_marks(theme, head, layer, off, hand, mark, theme.ink),
-            *_legend(theme, se is not None),
+            _outlines(place, layer, outlined, (0.5 - min(2 / wide, 0.15), 0.5 - min(2 / tall, 0.15)), theme.ink),
+            *marks.state_marks(theme, place, layer, off, hand, mark, theme.ink),
+            *marks.picked_marks(theme, place, layer, ringed, mark + 7),
+            *_legend(theme, se is not None and doubt == "veil"),
         ]
     )
     whole = {"showgrid": False, "fixedrange": True}
-    notes = ["" if se is None else f"Faint: |z| < {Z_NOISE} s.e.", beyond_note("Colors end", beyond, limit)]
+    said = {"veil": f"Faint: |z| < {Z_NOISE} s.e.", "fade": f"Paler: |z| nearer to 0 than {Z_NOISE} s.e.", "none": ""}
+    notes = ["" if se is None else said[doubt], note]
+    left, below = -1.5 if handles else -0.5, -1.5 if handles and order is None else -0.5
+    ranked = "head" if order is None else "rank in its layer"
     fig.layout = layout(
         theme,
         title,
@@ -150,26 +179,69 @@ def head_grid(
         RIGHT,
         entry=104,
         hoverdistance=-1,  # every spot belongs to the nearest head, however wide its cell
-        xaxis=axis(theme, "head", range=[-0.5, n_heads - 0.5], dtick=_step(n_heads), tick0=0, **whole),
-        yaxis=axis(theme, "layer", range=[-0.5, n_layers - 0.5], dtick=_step(n_layers), tick0=0, **whole),
+        xaxis=axis(theme, ranked, range=[left, n_heads - 0.5], tickvals=_steps(n_heads), **whole),
+        yaxis=axis(theme, "layer", range=[below, n_layers - 0.5], tickvals=_steps(n_layers), **whole),
     )
     return fig
 
 
-def _step(n: int) -> int:
-    """Distance of tick labels, so that about 16 at most stand on an axis of n."""
-    return next(step for step in (1, 2, 4, 8, 16, 32, n) if n <= 16 * step)
+def _steps(n: int) -> list[int]:
+    """Places of tick labels, so that about 16 at most stand on an axis of n."""
+    return list(range(0, n, next(step for step in (1, 2, 4, 8, 16, 32, n) if n <= 16 * step)))
 
 
-def _colorbar(unit: str, limit: float, clipped: bool) -> dict[str, Any]:
-    below, above = ("≤ ", "≥ ") if clipped else ("", "")
-    ticks = [-limit, -limit / 2, 0, limit / 2, limit]
-    labels = [short(tick, 3) for tick in ticks]
+Scaled = tuple[Floats, dict[str, Any], str]  # what the colors stand for, their ends and bar, what is to be said
+
+
+def _linear(z: Floats, unit: str, limit: float | None) -> Scaled:
+    limit = clip_limit(z) if limit is None else limit
+    if not 0 < limit < np.inf:
+        raise InputError(f"Colors cannot end at {limit}: give a limit above 0, or none.")
+    beyond = int((np.abs(z) > limit).sum())
+    below, above = ("≤ ", "≥ ") if beyond else ("", "")
+    at = [-limit, -limit / 2, 0, limit / 2, limit]
+    labels = [short(tick, 3) for tick in at]
+    bar = _colorbar(unit, at, [below + labels[0], *labels[1:4], above + labels[4]])
+    colors = {"zmin": -limit, "zmid": 0, "zmax": limit, "colorbar": bar}
+    return np.clip(z, -limit, limit), colors, beyond_note("Colors end", beyond, limit)
+
+
+def _logarithmic(z: Floats, unit: str) -> Scaled:
+    inside = finite(z)
+    center = center_of(inside)
+    shown, at = symlog(inside, center), ticks(inside, center)
+    end = float(np.nanmax(np.abs(shown), initial=0)) or 1.0
+    most = float(np.nanmax(np.abs(inside), initial=0))
+    clear = at[np.abs(symlog(at, center)) < 0.93 * end]  # of the labels at the ends
+    at = np.unique([-most, *clear, most])
+    bar = _colorbar(unit, symlog(at, center).tolist(), [short(tick, 2) for tick in at])
+    return shown, {"zmin": -end, "zmid": 0, "zmax": end, "colorbar": bar}, "Colors are logarithmic away from 0."
+
+
+def _checked_order(order: ArrayLike, n_layers: int, n_heads: int) -> NDArray[np.int64]:
+    ids = np.asarray(order)
+    own = np.arange(n_layers * n_heads)
+    if ids.shape != own.shape or (np.sort(ids.reshape(n_layers, n_heads), 1).ravel() != own).any():
+        raise InputError("An order names each head once, layer after layer.")
+    return ids.astype(np.int64)
+
+
+def _handles(theme: Theme, n_layers: int, n_heads: int, columns: bool) -> list[go.Scatter]:
+    rows, heads = np.arange(n_layers), np.arange(n_heads if columns else 0)
+    layer_texts = [f"Layer {i}\nclick for all its {n_heads} heads" for i in rows]
+    head_texts = [f"Head {i} of every layer\nclick for all {n_layers}" for i in heads]
+    return [
+        marks.handle_trace(np.full(n_layers, -1), rows, layer_texts, "layers", "triangle-right", theme.faint),
+        marks.handle_trace(heads, np.full(len(heads), -1), head_texts, "head columns", "triangle-up", theme.faint),
+    ]
+
+
+def _colorbar(unit: str, at: Sequence[float], labels: Sequence[str]) -> dict[str, Any]:
     return {
         # a blank second line keeps it clear of the top label; only inside a span is it not dropped
         "title": {"text": f"{escape(unit)}<br><span>\u00a0</span>", "side": "top", "font": {"size": 12}},
-        "tickvals": ticks,
-        "ticktext": [below + labels[0], *labels[1:4], above + labels[4]],
+        "tickvals": list(at),
+        "ticktext": list(labels),
         "thickness": 11,
         "outlinewidth": 0,
         "len": 1,
@@ -177,7 +249,9 @@ def _colorbar(unit: str, limit: float, clipped: bool) -> dict[str, Any]:
     }
 
 
-def _outlines(head: Floats, layer: Floats, ids: set[int], reach: tuple[float, float], color: str) -> go.Scatter:
+def _outlines(
+    head: marks.Places, layer: marks.Places, ids: set[int], reach: tuple[float, float], color: str
+) -> go.Scatter:
     """Squares in one path: exact at any size of the chart, and out of the reach of selections."""
     chosen = sorted(ids)
     x = head[chosen, None] + reach[0] * np.array([-1, 1, 1, -1, -1, np.nan])

@@ -14,6 +14,7 @@ from fasp_core.figures.theme import CLEAR, Theme, hover_text
 
 CLICK_TRACE = "heads"
 CLICK_CURVE = 0  # place of that trace in every figure that has it: Plotly's curve_number
+LAYER_CURVE, COLUMN_CURVE = 1, 2  # places of the handles of whole layers and head columns, where a figure has them
 
 Places = NDArray[Any]  # [N] coordinates in flat order
 
@@ -82,6 +83,29 @@ def state_marks(
         points(x, y, pruned & by_hand, "pruned by hand", symbol="circle-x", **disc),
         points(x, y, by_hand - pruned, "kept by hand", symbol="circle", **disc),
     ]
+
+
+def picked_marks(theme: Theme, x: Places, y: Places, picked: set[int], size: float) -> list[go.Scatter]:
+    """Rings around heads that are looked at; nothing, and nothing in the legend, where there are none."""
+    if not picked:
+        return []
+    line = {"color": theme.series[2], "width": 2.5}
+    return [points(x, y, picked, "picked in the table", symbol="circle-open", size=size, color=CLEAR, line=line)]
+
+
+def handle_trace(x: Places, y: Places, hover: Sequence[str], name: str, symbol: str, color: str) -> go.Scatter:
+    """Small marks at the edge of a grid, each of which takes clicks for a whole row or column."""
+    return go.Scatter(
+        x=x.tolist(),
+        y=y.tolist(),
+        text=[hover_text(text) for text in hover],
+        hovertemplate="%{text}<extra></extra>",
+        name=name,
+        showlegend=False,
+        mode="markers",
+        marker={"symbol": symbol, "size": 8, "color": color, "line": {"width": 0}},
+        **_unmoved_by_selection(1),
+    )
 
 
 def _unmoved_by_selection(opacity: float) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,7 +11,8 @@ from numpy.typing import ArrayLike
 
 from fasp_core.figures import marks
 from fasp_core.figures.grid import beyond_note, clip_limit
-from fasp_core.figures.theme import BASE, PRUNED, Floats, axis, check_texts, layout, short, theme_of, vector
+from fasp_core.figures.scales import center_of, finite, symlog, ticks
+from fasp_core.figures.theme import BASE, PRUNED, Theme, axis, check_texts, escape, layout, short, theme_of, vector
 
 
 def scatter_impacts(
@@ -22,6 +24,9 @@ def scatter_impacts(
     pruned: Collection[int] = frozenset(),
     by_hand: Collection[int] = frozenset(),
     critical: Collection[int] = frozenset(),
+    picked: Collection[int] = frozenset(),
+    x_line: tuple[float, str] | None = None,
+    y_line: tuple[float, str] | None = None,
     x_title: str = "impact on perplexity (right: the head helps)",
     y_title: str = "impact on bias (up: removing it lowers the gap)",
     log_x: bool = False,
@@ -38,7 +43,9 @@ def scatter_impacts(
     ----------
     z_ppl, z_bias : [N] in flat order.
     hover : [N] plain texts; the first line is set in bold.
-    pruned, by_hand, critical : flat ids, as for `head_grid`.
+    pruned, by_hand, critical, picked : flat ids, as for `head_grid`.
+    x_line, y_line : a value of z_ppl or z_bias at which a line is drawn, and what is written at it. One beyond the
+        scale stands at its edge.
 
     Raises
     ------
@@ -47,23 +54,25 @@ def scatter_impacts(
     """
     theme, n = theme_of(dark), len(hover)
     check_texts("hover", hover, n)
-    off, hand, squared = (
+    off, hand, squared, ringed = (
         marks.checked_ids(name, ids, n)
-        for name, ids in (("pruned", pruned), ("by_hand", by_hand), ("critical", critical))
+        for name, ids in (("pruned", pruned), ("by_hand", by_hand), ("critical", critical), ("picked", picked))
     )
-    x, y = _finite(vector("z_ppl", z_ppl, n)), _finite(vector("z_bias", z_bias, n))
+    x, y = finite(vector("z_ppl", z_ppl, n)), finite(vector("z_bias", z_bias, n))
     x, y = np.where(np.isnan(y), np.nan, x), np.where(np.isnan(x), np.nan, y)
-    note, ticks = "", {}
+    note, labels = "", {}
+    at = None if x_line is None else float(x_line[0])
     if log_x:
-        sizes = np.abs(x[np.isfinite(x) & (x != 0)])
-        center = float(np.median(sizes)) if sizes.size else 1.0
-        values = _ticks(x, center)
-        ticks = {"tickvals": _symlog(values, center).tolist(), "ticktext": [short(value, 1) for value in values]}
-        x, note = _symlog(x, center), "The horizontal scale is logarithmic away from 0."
+        center = center_of(x)
+        values = ticks(x, center)
+        labels = {"tickvals": symlog(values, center).tolist(), "ticktext": [short(value, 1) for value in values]}
+        x, note = symlog(x, center), "The horizontal scale is logarithmic away from 0."
+        at = at if at is None else float(symlog(np.array(at), center))
     else:
         limit = clip_limit(x)
         note = beyond_note("The horizontal scale ends", int((np.abs(x) > limit).sum()), limit)
         x = np.clip(x, -limit, limit)
+        at = at if at is None else float(np.clip(at, -limit, limit))
     edge = {"color": theme.halo, "width": 0.7}  # tells points apart where they crowd
     kept = set(range(n)) - off - hand
     fig = go.Figure(
@@ -74,31 +83,22 @@ def scatter_impacts(
                 x, y, squared, "critical", symbol="square-open", size=12, color=theme.faint, line={"width": 1}
             ),
             *marks.state_marks(theme, x, y, off, hand, 10, PRUNED),
+            *marks.picked_marks(theme, x, y, ringed, 16),
         ]
     )
     zero = {"showgrid": False, "zeroline": True, "zerolinecolor": theme.line, "zerolinewidth": 1.5}
-    across, upwards = axis(theme, x_title, **zero, **ticks), axis(theme, y_title, **zero)
+    across, upwards = axis(theme, x_title, **zero, **labels), axis(theme, y_title, **zero)
     fig.layout = layout(theme, title, note, 460, 84, xaxis=across, yaxis=upwards)
+    if at is not None and x_line is not None:
+        fig.add_vline(at, line=_dashed(theme), annotation=_written(theme, x_line[1], textangle=-90, yanchor="top"))
+    if y_line is not None:
+        fig.add_hline(float(y_line[0]), line=_dashed(theme), annotation=_written(theme, y_line[1], yanchor="bottom"))
     return fig
 
 
-def _finite(values: Floats) -> Floats:
-    """Infinite values at the largest finite magnitude; NaN stays."""
-    ends = np.abs(values[np.isfinite(values)]).max(initial=0)
-    return np.clip(values, -ends, ends)
+def _dashed(theme: Theme) -> dict[str, Any]:
+    return {"color": theme.faint, "width": 1.3, "dash": "5px,3px"}
 
 
-def _symlog(x: Floats, center: float) -> Floats:
-    return np.asarray(np.sign(x) * (np.log10(np.abs(x) + center) - np.log10(center)))
-
-
-def _ticks(x: Floats, center: float) -> Floats:
-    """0 and powers of ten on both sides, as far as there are values; four a side at most."""
-    ticks = [0.0]
-    for sign in (-1, 1):
-        end = np.nanmax(sign * x, initial=0)
-        if end <= 0:
-            continue
-        first, last = int(np.ceil(np.log10(center))), int(np.floor(np.log10(end)))
-        ticks += [sign * 10.0**power for power in range(last, first - 1, -max(1, -(-(last - first + 1) // 4)))]
-    return np.array(sorted(ticks))
+def _written(theme: Theme, text: str, **more: Any) -> dict[str, Any]:
+    return {"text": escape(text), "font": {"size": 11, "color": theme.faint}, **more}

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from fasp_core.bias import group_intervals
-from fasp_core.choice import ByHand, hover, reasons
+from fasp_core.choice import hover, reasons
 from fasp_core.evaluation import Evaluation
 from fasp_core.figures import group_bars, head_grid, scatter_impacts
 from fasp_core.impacts.table import ImpactTable
@@ -18,16 +18,14 @@ from fasp_core.selection import Selection
 GROUPS = 26  # that stand in one chart: as many fit on a printed page
 
 
-def grids(
-    table: ImpactTable, reading: str, selection: Selection, by_hand: ByHand, dark: bool = False
-) -> tuple[go.Figure, go.Figure]:
+def grids(table: ImpactTable, reading: str, selection: Selection, dark: bool = False) -> tuple[go.Figure, go.Figure]:
     """Impact on perplexity and on bias of every head, with the same marks."""
     se = table.bias.standard_errors(reading)
     marks: dict[str, Any] = {
-        **_marks(selection, by_hand),
+        **_marks(selection),
         "n_layers": table.n_layers,
         "n_heads": table.n_heads,
-        "hover": hover(table, reading, reasons(selection, by_hand), se),
+        "hover": hover(table, reading, reasons(selection), se),
         "dark": dark,
     }
     z = 1000 * table.bias.z_bias(reading)
@@ -37,17 +35,17 @@ def grids(
     )
 
 
-def scatter(table: ImpactTable, reading: str, selection: Selection, by_hand: ByHand, dark: bool = False) -> go.Figure:
+def scatter(table: ImpactTable, reading: str, selection: Selection, dark: bool = False) -> go.Figure:
     """Both impacts of every head."""
     return scatter_impacts(
         table.ppl.z_ppl,
         1000 * table.bias.z_bias(reading),
         title="Both impacts of every head",
-        hover=hover(table, reading, reasons(selection, by_hand), table.bias.standard_errors(reading)),
+        hover=hover(table, reading, reasons(selection), table.bias.standard_errors(reading)),
         x_title="impact on perplexity (right: the head helps)",
         y_title="impact on bias, ×10⁻³ (up: removing it lowers the gap)",
         dark=dark,
-        **_marks(selection, by_hand),
+        **_marks(selection),
     )
 
 
@@ -74,9 +72,9 @@ def groups(evaluation: Evaluation, reading: str, dark: bool = False) -> Iterator
         )
 
 
-def _marks(selection: Selection, by_hand: ByHand) -> dict[str, Any]:
+def _marks(selection: Selection) -> dict[str, Any]:
     return {
-        "pruned": set(by_hand.apply(selection.pruned)),
-        "by_hand": set(by_hand.effective(selection.pruned)),
+        "pruned": set(selection.pruned),
+        "by_hand": {*selection.forced, *selection.locked},
         "critical": set(selection.critical),
     }

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from fasp_core import cli_files, prune_files
-from fasp_core.choice import ByHand
 from fasp_core.cli_show import to_json
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
@@ -19,13 +18,13 @@ from fasp_core.selection import Selection
 from fasp_core.text import TextConfig
 
 
-def frame(table: ImpactTable, selection: Selection, by_hand: ByHand) -> pd.DataFrame:
+def frame(table: ImpactTable, selection: Selection) -> pd.DataFrame:
     """One row a head: the columns of `score --out`, and 0 or 1 for `removed`, `critical` and `by_hand`."""
     out = table.frame()
     for name, heads in (
-        ("removed", by_hand.apply(selection.pruned)),
+        ("removed", selection.pruned),
         ("critical", selection.critical),
-        ("by_hand", by_hand.effective(selection.pruned)),
+        ("by_hand", (*selection.forced, *selection.locked)),
     ):
         out[name] = [int(flat in set(heads)) for flat in range(len(out))]
     return out

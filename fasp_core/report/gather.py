@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fasp_core.choice import ByHand
+from fasp_core.choice import ByHand, around
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
 from fasp_core.experiments import compare, outcome, searching
@@ -25,6 +25,7 @@ from fasp_core.store import Store
 from fasp_core.text import TextConfig
 
 GIVEN = "the given list"  # stands for a method where heads were named
+NOTHING = ByHand()
 PROMPTS, TOKENS = 450, 1024  # as in a comparison of methods, whose measurements are taken over
 
 
@@ -42,6 +43,7 @@ class Asked:
     max_ppl : relative; the limit of the choice that a stored comparison comes to.
     prompts, tokens : of the measurement: at least so many test prompts, and the tokens of a text that no score saw.
     measure : False tells only what is stored.
+    by_hand : what the method was told; heads of `parts` that it does not come to even so were changed afterwards.
     """
 
     spec: ModelSpec
@@ -57,6 +59,7 @@ class Asked:
     prompts: int = PROMPTS
     tokens: int = TOKENS
     measure: bool = True
+    by_hand: ByHand = NOTHING
 
     @property
     def evaluation(self) -> EvalConfig:
@@ -71,7 +74,7 @@ class Facts:
 
     Attributes
     ----------
-    selection : what the method chose; `by_hand` is what was changed of it.
+    selection : what the method chose around what was set by hand: exactly the heads of `asked.parts`.
     evaluation : None if nothing was measured.
     comparison, picked, claim : stored ones and the set that the comparison comes to; None where there is none.
     searched : the stored search that found exactly this set, if one did.
@@ -81,12 +84,16 @@ class Facts:
     weights_id: str
     table: ImpactTable
     selection: Selection
-    by_hand: ByHand
     evaluation: Evaluation | None
     comparison: Comparison | None
     picked: Candidate | None
     claim: Claim | None
     searched: Found | None
+
+    @property
+    def by_hand(self) -> ByHand:
+        """What was set by hand."""
+        return ByHand(frozenset(self.selection.forced), frozenset(self.selection.locked))
 
 
 def axis_title(axis: str) -> str:
@@ -103,15 +110,22 @@ def asked_prompts(table: ImpactTable) -> int:
 
 
 def by_hand_to(selection: Selection, parts: PruneSet) -> ByHand:
-    """The hand-made changes by which exactly the heads of `parts` are off."""
+    """The changes by which a finished choice comes to exactly the heads of `parts`."""
     wanted, chosen = frozenset(parts.flat(selection.n_heads)), frozenset(selection.pruned)
     return ByHand(wanted - chosen, chosen - wanted)
 
 
 def origin(
-    table: ImpactTable, reading: str, method: str | None, gamma: float, alpha: float, seed: int, parts: PruneSet
+    table: ImpactTable,
+    reading: str,
+    method: str | None,
+    gamma: float,
+    alpha: float,
+    seed: int,
+    parts: PruneSet,
+    by_hand: ByHand = NOTHING,
 ) -> Selection:
-    """What the method chooses by these scores; without a method, the given list.
+    """What the method chooses by these scores around what is set by hand; without a method, the given list.
 
     Raises
     ------
@@ -119,7 +133,8 @@ def origin(
         There is no such method or reading, or it cannot choose from these scores.
     """
     if method is not None:
-        return select(table.head_scores(reading), method, gamma, alpha, seed=seed)
+        scores = table.head_scores(reading)
+        return select(scores, method, gamma, alpha, seed=seed, locked=by_hand.keep, forced=by_hand.prune)
     heads = tuple(parts.flat(table.n_heads))
     return Selection(heads, (), len(heads), len(heads), (), GIVEN, 0.0, 0.0, "stable", 0, table.n_layers, table.n_heads)
 
@@ -146,7 +161,12 @@ def gather(
     if asked.reading not in table.bias.readings:
         raise InputError(f"There is no reading '{asked.reading}': choose {' or '.join(table.bias.readings)}.")
     asked.parts.gates(table.n_layers, table.n_heads)
-    selection = origin(table, asked.reading, asked.method, asked.gamma, asked.alpha, asked.seed, asked.parts)
+    selection = origin(
+        table, asked.reading, asked.method, asked.gamma, asked.alpha, asked.seed, asked.parts, asked.by_hand
+    )
+    flat = tuple(asked.parts.flat(table.n_heads))
+    if flat != selection.pruned:
+        selection = around(selection, by_hand_to(selection, asked.parts))
     evaluation = None
     if asked.measure and len(asked.parts):
         evaluation = evaluate(model(), asked.parts, asked.evaluation, store, progress)
@@ -158,14 +178,12 @@ def gather(
     claim = None
     if picked is not None:
         claim = outcome.stored_claim(*known, asked.reading, picked, store, asked.spec.source)
-    flat = tuple(asked.parts.flat(table.n_heads))
     searches = searching.stored(*known, store, asked.reading) if asked.method is None and flat else []
     return Facts(
         asked,
         weights_id,
         table,
         selection,
-        by_hand_to(selection, asked.parts),
         evaluation,
         comparison,
         picked,

@@ -48,7 +48,7 @@ def context(facts: Facts) -> dict[str, Any]:
     """What the template shows."""
     asked, table, e = facts.asked, facts.table, facts.evaluation
     name = export.file_name(asked.title)
-    grids = charts.grids(table, asked.reading, facts.selection, facts.by_hand)
+    grids = charts.grids(table, asked.reading, facts.selection)
     out: dict[str, Any] = {
         "version": VERSION,
         "model": model_title(facts),
@@ -60,9 +60,7 @@ def context(facts: Facts) -> dict[str, Any]:
         "charts": {
             "perplexity": _chart(grids[0], f"{name}-impact-on-perplexity"),
             "bias": _chart(grids[1], f"{name}-impact-on-bias"),
-            "scatter": _chart(
-                charts.scatter(table, asked.reading, facts.selection, facts.by_hand), f"{name}-both-impacts"
-            ),
+            "scatter": _chart(charts.scatter(table, asked.reading, facts.selection), f"{name}-both-impacts"),
             "groups": [],
         },
         "heads": tables.head_table(facts),

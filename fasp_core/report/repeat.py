@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from fasp_core.masks import PruneSet
 from fasp_core.prompts import axis_names
 from fasp_core.report.gather import Asked, Facts, asked_prompts
 
@@ -26,11 +27,10 @@ def commands(facts: Facts) -> list[tuple[str, str]]:
     if asked.method is not None:
         seed = ("--seed", asked.seed) if asked.method == "random" else ()
         share = ("--gamma", f"{asked.gamma:g}", "--alpha", f"{asked.alpha:g}")
-        chosen = ("--method", asked.method, *share, *seed, "--reading", asked.reading)
-        by_hand = " before changes by hand" if len(facts.by_hand) else ""
+        chosen = ("--method", asked.method, *share, *seed, *_told(asked, facts), "--reading", asked.reading)
         out.append(
             (
-                f"Choose the heads{by_hand}, and keep the set as a file.",
+                "Choose the heads, and keep the set as a file.",
                 _line("select", "--scores", "scores", *chosen, "--out", "set.json"),
             )
         )
@@ -54,7 +54,8 @@ def report_command(asked: Asked, facts: Facts) -> str:
     else:
         chosen = ("--method", asked.method, "--gamma", f"{asked.gamma:g}", "--alpha", f"{asked.alpha:g}")
         chosen += ("--seed", asked.seed) if asked.method == "random" else ()
-        if len(facts.by_hand) or asked.parts.neurons:
+        chosen += _told(asked, facts)
+        if facts.by_hand != asked.by_hand or asked.parts.neurons:
             chosen += ("--heads", asked.parts.format())
     return _line(
         "report",
@@ -73,6 +74,15 @@ def report_command(asked: Asked, facts: Facts) -> str:
         "--out",
         "report.html",
     )
+
+
+def _told(asked: Asked, facts: Facts) -> tuple[str, ...]:
+    """What the method was told."""
+    out: tuple[str, ...] = ()
+    for name, heads in (("--force", asked.by_hand.prune), ("--lock", asked.by_hand.keep)):
+        if heads:
+            out += (name, PruneSet.from_flat(heads, facts.table.n_heads).format())
+    return out
 
 
 def _model(asked: Asked) -> tuple[str, ...]:

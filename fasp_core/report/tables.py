@@ -98,7 +98,7 @@ def group_table(evaluation: Evaluation, reading: str) -> Table:
 def head_table(facts: Facts) -> Table:
     """One row a head that is off: its scores with their standard errors, and why it is off."""
     t, b = facts.table, facts.table.bias
-    why = reasons(facts.selection, facts.by_hand)
+    why = reasons(facts.selection)
     order = sorted(b.readings, key=lambda name: name != facts.asked.reading)
     errors = {name: b.standard_errors(name) for name in order}
     rows: list[tuple[str, ...]] = []

@@ -6,11 +6,11 @@ import numpy as np
 import streamlit as st
 
 from fasp_core.attention import Pattern
+from fasp_core.choice import how_removed
 from fasp_core.figures import attention_map, attention_maps
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
 from pages.common import looking, prompt_choice
-from pages.common.choice import how_removed
 from pages.common.sidebar import READING_TITLES, Settings
 
 PAGE = 16  # small pictures at once

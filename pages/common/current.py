@@ -1,4 +1,4 @@
-"""The set of the moment, the same on every page: the method's choice, hand-made changes on top, and neurons."""
+"""The set of the moment, the same on every page: the method's choice around what was set by hand, and neurons."""
 
 from __future__ import annotations
 
@@ -6,32 +6,47 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from fasp_core.choice import HAND, ByHand, Choose, around, nothing, prune_set
 from fasp_core.experiments.compare import SEARCH
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
 from fasp_core.selection import Selection, select
-from pages.common import searched
-from pages.common.choice import ByHand, prune_set
+from pages.common import searched, shared
 from pages.common.sidebar import Settings
 
 
 @dataclass(frozen=True)
 class Current:
-    """What the method chose, what was changed by hand, and the heads and neurons that are off."""
+    """What the method chose, what was set by hand, and the heads and neurons that are off.
+
+    `choose` is the method: from what is set by hand to the choice around it.
+    """
 
     selection: Selection
     by_hand: ByHand
     heads: PruneSet
+    choose: Choose
 
 
 def current(settings: Settings, table: ImpactTable) -> Current:
-    """The set that sidebar, scores and hand-made changes come to."""
-    by_hand: ByHand = st.session_state.setdefault(f"by_hand {settings.spec.source}", ByHand())
-    if settings.method == SEARCH:
-        selection = searched.select(settings, table)
-    else:
-        scores = table.head_scores(settings.reading)
-        selection = select(scores, settings.method, settings.gamma, settings.alpha, seed=settings.seed)
+    """The set that sidebar, scores and changes by hand come to."""
+    source = settings.spec.source
+    if left_out := shared.settle(source, table.n_layers, table.n_heads):
+        shared.leave_out(left_out)
+        st.rerun()  # the sidebar tells it
+    by_hand = shared.by_hand(source)
+    choose = _method(settings, table)
+    selection = choose(by_hand)
     st.session_state["selection"] = selection
-    heads = PruneSet(prune_set(selection, by_hand).heads, settings.neurons.neurons)
-    return Current(selection, by_hand, heads)
+    heads = PruneSet(prune_set(selection).heads, settings.neurons.neurons)
+    return Current(selection, by_hand, heads, choose)
+
+
+def _method(settings: Settings, table: ImpactTable) -> Choose:
+    s = settings
+    if s.method in (SEARCH, HAND):
+        shape = table.n_layers, table.n_heads
+        found = searched.select(s, table) if s.method == SEARCH else nothing(HAND, s.gamma, s.alpha, s.seed, *shape)
+        return lambda told: around(found, told)
+    scores = table.head_scores(s.reading)
+    return lambda told: select(scores, s.method, s.gamma, s.alpha, seed=s.seed, locked=told.keep, forced=told.prune)

@@ -1,42 +1,45 @@
-"""The two head grids, and what a click on them does."""
+"""The two head grids and the scatter of both impacts, and what clicks on them do."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import streamlit as st
 
-from fasp_core.figures import clicked_heads, head_grid
+from fasp_core.choice import hover, how, how_bias, reasons
+from fasp_core.figures import clicked_heads, clicked_lines, head_grid, scatter_impacts
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.selection import Selection
-from pages.common.choice import ByHand, hover, how, how_bias, reasons
+from pages.common import editing, grid_options, shared
+from pages.common.current import Current
 from pages.common.sidebar import READING_TITLES, Settings
 
+PICKED = "scores table"
+CONFIG = {"displaylogo": False, "scrollZoom": False}
 
-def draw(settings: Settings, table: ImpactTable, selection: Selection, by_hand: ByHand) -> None:
+
+def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
     """Both grids side by side, with the same marks."""
+    options = grid_options.read()
     se = table.bias.standard_errors(settings.reading)
-    sure = None
-    if selection.method == "fasp" and selection.k:
-        sure = table.bias.choice_probability(settings.reading, selection.k, selection.critical)
-    texts = hover(table, settings.reading, reasons(selection, by_hand), se, sure)
-    off = by_hand.apply(selection.pruned)
-    dark = st.context.theme.type == "dark"
-    clicks: int = st.session_state.setdefault("clicks", 0)
     marks: dict[str, Any] = {
         "n_layers": table.n_layers,
         "n_heads": table.n_heads,
-        "pruned": set(off),
-        "by_hand": set(by_hand.effective(selection.pruned)),
-        "critical": set(selection.critical),
-        "hover": texts,
-        "dark": dark,
+        "hover": _texts(settings, table, now.selection),
+        "order": grid_options.order(options, table, settings.reading),
+        "handles": True,
+        **_states(table, now),
+        **grid_options.figure_options(options),
     }
+    base = table.bias.gap(settings.reading)
+    perplexity = table.ppl.base.perplexity
     grids = (
-        ("Impact on perplexity", "Δ perplexity", table.ppl.z_ppl, table.ppl.se_ppl),
-        ("Impact on bias", "Δ gap, ×10⁻³", 1000 * table.bias.z_bias(settings.reading), 1000 * se),
+        ("Impact on perplexity", ("Δ perplexity", 1.0), table.ppl.z_ppl, table.ppl.se_ppl, perplexity),
+        ("Impact on bias", ("Δ gap, ×10⁻³", 1000.0), table.bias.z_bias(settings.reading), se, base.gap),
     )
     captions = (
         f"Change of perplexity when the head is removed, {table.ppl.base.tokens:,} tokens, "
@@ -48,34 +51,131 @@ def draw(settings: Settings, table: ImpactTable, selection: Selection, by_hand: 
     )
     for column, caption in zip(st.columns(2), captions, strict=True):  # in a row of their own: the grids stay level
         column.caption(caption)
-    for column, (title, unit, values, errors) in zip(st.columns(2), grids, strict=True):
+    for column, (title, plain, values, errors, whole) in zip(st.columns(2), grids, strict=True):
         with column:
-            fig = head_grid(values, title=title, unit=unit, se=errors, **marks)
-            # a selection outlives the click that made it: a new key for every click and set drops it
-            key = f"{title} {clicks} {_state(settings, off, by_hand, table)}"
-            st.plotly_chart(
-                fig,
-                key=key,
-                theme=None,
-                on_select=lambda key=key: _toggle(key, clicks, settings, table, selection),
-                selection_mode=("points", "box", "lasso"),
-                config={"displaylogo": False, "scrollZoom": False},
-                alt=f"{title} of every head, {table.n_layers} layers by {table.n_heads} heads.",
-            )
+            shown, shown_errors, unit = grid_options.shown(options, values, errors, whole, plain)
+            fig = head_grid(shown, title=title, unit=unit, se=shown_errors, **marks)
+            alt = f"{title} of every head, {table.n_layers} layers by {table.n_heads} heads."
+            _clickable(fig, title, settings, table, now, alt, options)
 
 
-def _toggle(key: str, click: int, settings: Settings, table: ImpactTable, selection: Selection) -> None:
-    heads = clicked_heads(st.session_state.get(key), table.n_heads, table.n_layers)
-    if not heads or click != st.session_state["clicks"]:
-        return  # a deselection, or an event of a chart that is gone: the browser sends those again at a rerun
-    st.session_state["clicks"] = click + 1
-    name = f"by_hand {settings.spec.source}"
-    by_hand: ByHand = st.session_state.get(name, ByHand())
-    flat = [layer * table.n_heads + head for layer, head in heads]
-    st.session_state[f"clicked head {settings.spec.source}"] = flat[-1]  # the one to look at
-    st.session_state[name] = by_hand.toggled(flat, selection.pruned)
+def scatter(settings: Settings, table: ImpactTable, now: Current) -> None:
+    """Both impacts of every head, and where the method draws its lines; clicks count as on the grids."""
+    z_ppl, z_bias = table.ppl.z_ppl, 1000 * table.bias.z_bias(settings.reading)
+    x_line, y_line = lines(now.selection, z_ppl, z_bias)
+    fig = scatter_impacts(
+        z_ppl,
+        z_bias,
+        title="Both impacts of every head",
+        hover=_texts(settings, table, now.selection),
+        x_line=x_line,
+        y_line=y_line,
+        x_title="impact on perplexity (right: the head helps)",
+        y_title="impact on bias, ×10⁻³ (up: removing it lowers the gap)",
+        **_states(table, now),
+    )
+    _clickable(fig, "Scatter", settings, table, now, "Impact on perplexity against impact on bias of every head.")
 
 
-def _state(settings: Settings, off: Iterable[int], by_hand: ByHand, table: ImpactTable) -> str:
-    what = (settings, sorted(off), sorted(by_hand.prune), sorted(by_hand.keep), table.n_layers)
-    return hashlib.sha256(repr(what).encode()).hexdigest()[:12]
+def lines(
+    selection: Selection, z_ppl: np.ndarray, z_bias: np.ndarray
+) -> tuple[tuple[float, str] | None, tuple[float, str] | None]:
+    """Where the choice parts heads: by z_ppl, and by z_bias; None where the method does not look.
+
+    A line stands half way between the last head that is in and the first that is out, of those that are up for choice:
+    critical heads lie to the right of the first line, chosen ones above the second.
+    """
+    n = len(z_ppl)
+    critical, told = set(selection.critical), set(selection.locked) | set(selection.forced)
+    chosen = set(selection.pruned) - told
+    free = set(range(n)) - critical - told
+    across = upwards = None
+    if selection.method == "fasp" and critical and len(critical) < n:
+        others = sorted(set(range(n)) - critical)
+        at = (z_ppl[sorted(critical)].min() + z_ppl[others].max()) / 2
+        across = (float(at), f"γ {selection.gamma:g}: critical to the right")
+    if selection.method in ("fasp", "bias-only") and chosen and free - chosen:
+        at = (z_bias[sorted(chosen)].min() + z_bias[sorted(free - chosen)].max()) / 2
+        upwards = (float(at), f"α {selection.alpha:g}: pruned above" + (", if not critical" if critical else ""))
+    if selection.method == "ppl-only" and chosen and free - chosen:
+        at = (z_ppl[sorted(chosen)].max() + z_ppl[sorted(free - chosen)].min()) / 2
+        across = (float(at), f"α {selection.alpha:g}: pruned to the left")
+    return across, upwards
+
+
+def score_table(table: ImpactTable) -> pd.DataFrame:
+    """All scores; heads that are picked in it are ringed in the grids and the scatter."""
+    frame = table.frame()
+    st.caption("Tick rows to find their heads in the grids and in “Perplexity against bias”.")
+    st.dataframe(frame, hide_index=True, height=380, key=PICKED, on_select="rerun", selection_mode="multi-row")
+    return frame
+
+
+def picked(n: int) -> set[int]:
+    """Flat ids of the heads that are picked in the table."""
+    event = st.session_state.get(PICKED)
+    rows = event.get("selection", {}).get("rows", []) if event else []
+    return {int(row) for row in rows if 0 <= int(row) < n}
+
+
+def _texts(settings: Settings, table: ImpactTable, selection: Selection) -> list[str]:
+    """[N] what a head says when pointed at."""
+    sure = None
+    told = [*selection.locked, *selection.forced]
+    places = selection.k - len(selection.forced)
+    if selection.method == "fasp" and places > 0:
+        sure = table.bias.choice_probability(settings.reading, places, [*selection.critical, *told]).astype(float)
+        sure[told] = np.nan
+    se = table.bias.standard_errors(settings.reading)
+    return hover(table, settings.reading, reasons(selection), se, sure)
+
+
+def _states(table: ImpactTable, now: Current) -> dict[str, Any]:
+    """Marks on heads, as figures take them."""
+    chosen = now.selection
+    return {
+        "pruned": set(chosen.pruned),
+        "by_hand": set(chosen.forced) | set(chosen.locked),
+        "critical": set(chosen.critical),
+        "picked": picked(table.n_layers * table.n_heads),
+        "dark": st.context.theme.type == "dark",
+    }
+
+
+def _clickable(
+    fig: Any, title: str, settings: Settings, table: ImpactTable, now: Current, alt: str, *shaped_by: object
+) -> None:
+    clicks: int = st.session_state.setdefault("clicks", 0)
+    what = (settings, now.heads.format(), now.selection.locked, now.selection.forced, table.n_layers, shaped_by)
+    # a selection outlives the click that made it: a new key for every click and set drops it
+    key = f"{title} {clicks} {hashlib.sha256(repr(what).encode()).hexdigest()[:12]}"
+    st.plotly_chart(
+        fig,
+        key=key,
+        theme=None,
+        on_select=_on_click(key, clicks, settings.spec.source, table, now),
+        selection_mode=("points", "box", "lasso"),
+        config=CONFIG,
+        alt=alt,
+    )
+
+
+def _on_click(key: str, click: int, source: str, table: ImpactTable, now: Current) -> Callable[[], None]:
+    def act() -> None:
+        heads = acted_on(st.session_state.get(key), table.n_layers, table.n_heads)
+        if not heads or click != st.session_state["clicks"]:
+            return  # a deselection, or an event of a chart that is gone: the browser sends those again at a rerun
+        st.session_state["clicks"] = click + 1
+        st.session_state[f"clicked head {source}"] = max(heads)  # the one to look at
+        shared.tell(source, editing.changed(now, shared.by_hand(source), heads, editing.meaning()))
+
+    return act
+
+
+def acted_on(event: Any, n_layers: int, n_heads: int) -> frozenset[int]:
+    """Flat ids of the heads that a click, box or lasso means: themselves, or their layers and columns."""
+    heads = {layer * n_heads + head for layer, head in clicked_heads(event, n_heads, n_layers)}
+    layers, columns = clicked_lines(event, n_layers, n_heads)
+    heads |= {layer * n_heads + head for layer in layers for head in range(n_heads)}
+    heads |= {layer * n_heads + head for layer in range(n_layers) for head in columns}
+    return frozenset(heads)

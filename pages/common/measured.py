@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import uuid
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from fasp_core.bias import group_intervals
-from fasp_core.evaluation import EvalConfig, Evaluation
-from fasp_core.figures import group_bars, scatter_impacts
+from fasp_core.choice import HAND, ByHand, how, how_bias
+from fasp_core.evaluation import EvalConfig, Evaluation, Toxicity
+from fasp_core.figures import group_bars
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.jobs import Job
 from fasp_core.masks import PruneSet
-from fasp_core.selection import Selection
 from fasp_core.verdict import interval, noise, number, percent, verdict
-from pages.common import attention, engine, scoring, texts
-from pages.common.choice import ByHand, hover, how, how_bias, reasons
+from pages.common import attention, engine, grids, scoring, shared, texts
+from pages.common.current import Current
 from pages.common.sidebar import READING_TITLES, Settings
 
 GAP_HELP = (
@@ -27,8 +28,9 @@ GAP_HELP = (
 )
 
 
-def cards(settings: Settings, table: ImpactTable, selection: Selection, by_hand: ByHand, heads: PruneSet) -> None:
-    """Perplexity, toxicity gap, what is removed; and the progress of the measurement."""
+def cards(settings: Settings, table: ImpactTable, now: Current) -> Evaluation | None:
+    """Perplexity, toxicity gap, what is removed; and the progress of the measurement. Its result once it is there."""
+    heads = now.heads
     job = _job(settings, settings.evaluation, heads, "main")
     done = job.state == "done"
     result: Evaluation | None = job.result if done else None
@@ -41,15 +43,16 @@ def cards(settings: Settings, table: ImpactTable, selection: Selection, by_hand:
     with middle, st.container(border=True, height="stretch"):
         _gap(result, estimated_gap, gap_off, table, settings)
     with right, st.container(border=True, height="stretch"):
-        _removed(table, selection, by_hand, heads, settings, result)
-    for note in selection.notes:
+        _removed(table, now, settings, result)
+    for note in now.selection.notes:
         st.info(note, icon=":material/info:")
     _watch(job, "main")
     if result is not None:
         _verdict(result, settings, heads)
+    return result
 
 
-def details(settings: Settings, table: ImpactTable, heads: PruneSet) -> None:
+def details(settings: Settings, table: ImpactTable, now: Current) -> None:
     """Groups, continuations, one head, the scatter of both impacts, all scores, and where the numbers come from."""
     groups, continuations, head, scatter, scores, about = st.tabs(
         [
@@ -63,6 +66,7 @@ def details(settings: Settings, table: ImpactTable, heads: PruneSet) -> None:
         key="details",
         on_change="rerun",
     )
+    heads = now.heads
     job = st.session_state.get("job main")
     result: Evaluation | None = job.result if job is not None and job.state == "done" else None
     with groups:
@@ -74,10 +78,9 @@ def details(settings: Settings, table: ImpactTable, heads: PruneSet) -> None:
         if head.open:
             attention.draw(settings, table, heads)
     with scatter:
-        _scatter(settings, table, heads)
+        grids.scatter(settings, table, now)
     with scores:
-        frame = table.frame()
-        st.dataframe(frame, hide_index=True, height=380)
+        frame = grids.score_table(table)
         st.download_button(
             "Download as CSV", frame.to_csv(index=False), f"scores-{settings.axis_title}.csv", on_click="ignore"
         )
@@ -165,34 +168,26 @@ def _gap(result: Evaluation | None, estimate: float, off: float, table: ImpactTa
     )
 
 
-def _removed(
-    table: ImpactTable,
-    selection: Selection,
-    by_hand: ByHand,
-    heads: PruneSet,
-    settings: Settings,
-    result: Evaluation | None,
-) -> None:
+def _removed(table: ImpactTable, now: Current, settings: Settings, result: Evaluation | None) -> None:
     total = table.n_layers * table.n_heads
-    changed = by_hand.effective(selection.pruned)
-    st.metric("Removed", f"{len(heads.heads)} of {total} heads", help="Heads that are off in what is measured.")
+    st.metric("Removed", f"{len(now.heads.heads)} of {total} heads", help="Heads that are off in what is measured.")
     share, neurons = "", ""
-    if heads.neurons:
-        neurons = f"**And {len(heads.neurons):,} neurons**, which estimates leave out. "
+    if now.heads.neurons:
+        neurons = f"**And {len(now.heads.neurons):,} neurons**, which estimates leave out. "
     if result is not None:
         share = f"{result.parameters_removed / result.parameters:.1%} of {result.parameters / 1e6:.1f} M parameters. "
-    st.caption(
-        f"{neurons}{share}{len(selection.critical)} critical heads are protected. "
-        + (f"**{len(changed)} changed by hand.**" if changed else "No hand-made changes.")
-    )
+    protected = f"{len(now.selection.critical)} critical heads are protected. "
+    hand = [f"{len(ids)} {what}" for ids, what in ((now.by_hand.prune, "pruned"), (now.by_hand.keep, "kept")) if ids]
+    st.caption(neurons + share + protected + (f"**By hand: {', '.join(hand)}.**" if hand else "No hand-made changes."))
+    by_hand_only = settings.method == HAND
     st.button(
-        "Back to the method's choice",
+        "Nothing by hand" if by_hand_only else "Back to the method's choice",
         key="reset",
-        disabled=not changed,
-        icon=":material/undo:",
+        disabled=not now.by_hand,
+        icon=":material/restart_alt:",
         width="stretch",
-        on_click=st.session_state.__setitem__,
-        args=(f"by_hand {settings.spec.source}", ByHand()),
+        on_click=shared.tell,
+        args=(settings.spec.source, ByHand()),
     )
 
 
@@ -209,6 +204,12 @@ def _verdict(result: Evaluation, settings: Settings, heads: PruneSet) -> None:
     (st.success if good else st.warning)(text, icon=":material/check_circle:" if good else ":material/error_outline:")
 
 
+@lru_cache(maxsize=64)
+def _group_ends(side: Toxicity, reading: str) -> dict[str, tuple[float, float]]:
+    """Intervals of the groups' means: resampled once for a measurement, not at every rerun of the page."""
+    return group_intervals(side.row(reading), side.groups)
+
+
 def _groups(result: Evaluation | None, settings: Settings) -> None:
     if result is None:
         st.caption("The groups are shown as soon as the measurement is there.")
@@ -216,8 +217,7 @@ def _groups(result: Evaluation | None, settings: Settings) -> None:
     reading = result.readings[settings.reading]
     names = list(reading.base.group_means)
     ends = [
-        [[1000 * x for x in group_intervals(side.row(reading.name), side.groups)[g]] for g in names]
-        for side in (result.base, result.pruned)
+        [[1000 * x for x in _group_ends(side, reading.name)[g]] for g in names] for side in (result.base, result.pruned)
     ]
     st.plotly_chart(
         group_bars(
@@ -257,28 +257,6 @@ def _sampled(result: Evaluation, settings: Settings) -> None:
         f"prompt. {noise(reading.base)}"
     )
     (st.success if good else st.warning)(text)
-
-
-def _scatter(settings: Settings, table: ImpactTable, heads: PruneSet) -> None:
-    selection: Selection = st.session_state["selection"]
-    by_hand: ByHand = st.session_state.get(f"by_hand {settings.spec.source}", ByHand())
-    texts = hover(table, settings.reading, reasons(selection, by_hand), table.bias.standard_errors(settings.reading))
-    st.plotly_chart(
-        scatter_impacts(
-            table.ppl.z_ppl,
-            1000 * table.bias.z_bias(settings.reading),
-            title="Both impacts of every head",
-            pruned=set(heads.flat(table.n_heads)),
-            by_hand=set(by_hand.effective(selection.pruned)),
-            critical=set(selection.critical),
-            hover=texts,
-            x_title="impact on perplexity (right: the head helps)",
-            y_title="impact on bias, ×10⁻³ (up: removing it lowers the gap)",
-            dark=st.context.theme.type == "dark",
-        ),
-        theme=None,
-        key=f"scatter {settings.reading} {heads.format()} {settings.gamma}",
-    )
 
 
 def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) -> None:

@@ -1,4 +1,8 @@
-"""The settings of a page: what is looked at, what is pruned, how it is measured."""
+"""The settings of a page: what is looked at, what is pruned, how it is measured.
+
+What widgets begin with, and what a link says of them, is put into the session by `shared` before any is drawn; so they
+have no defaults of their own, and keep their values on pages that do not draw them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from fasp_core.choice import HAND
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig
 from fasp_core.expected import READINGS
@@ -16,23 +21,26 @@ from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig
 from fasp_core.models import BUILT_IN, BUILT_IN_TITLE, DTYPES, ModelSpec
 from fasp_core.prompts import axis_names, from_csv
-from fasp_core.selection import METHODS
 from fasp_core.text import TextConfig
-from pages.common import engine
+from pages.common import engine, shared
+from pages.common.recipe import (
+    ALL_METHODS,
+    ALPHA,
+    GAMMA,
+    MAX_PPL,
+    METHOD_TITLES,
+    OWN_CSV,
+    PROMPTS,
+    READING_TITLES,
+    SPLIT_TITLES,
+    TOKENS,
+    Recipe,
+)
 
-GAMMA, ALPHA, MAX_PPL = 0.3, 0.05, 0.1  # shown at first
-OWN_CSV = "my own prompts (CSV)"
-READING_TITLES = {"neutral": "identity words neutral", "counted": "identity words counted"}
-SPLIT_TITLES = {"valid": "validation", "test": "test"}
-METHOD_TITLES = {
-    "fasp": "FASP",
-    "magnitude": "smallest weights",
-    "gradient": "smallest gradients",
-    "ppl-only": "perplexity only",
-    "bias-only": "bias only",
-    "random": "random",
-    SEARCH: "joint search",
-}
+__all__ = ["ALPHA", "GAMMA", "MAX_PPL", "METHOD_TITLES", "OWN_CSV", "READING_TITLES", "SPLIT_TITLES", "Settings"]
+
+
+AXIS_HELP = "The demographic axis whose groups are compared. Prompts come from HolisticBias v1.1."
 
 
 @dataclass(frozen=True)
@@ -83,45 +91,49 @@ def draw() -> Settings:
         st.divider()
         method = st.selectbox(
             "Method",
-            (*METHODS, SEARCH),
+            ALL_METHODS,
             format_func=METHOD_TITLES.__getitem__,
             key="method",
-            bind="query-params",
+            persist_state="session",
             help="FASP spares the critical heads and prunes those whose removal lowers the gap most. The joint search "
-            "measures sets and learns how heads interact. The others are baselines, which spare none.",
+            "measures sets and learns how heads interact. “By hand only” prunes what you name and nothing else. The "
+            "others are baselines, which spare none.",
         )
-        critical, pruned = gamma(disabled=method != "fasp"), alpha()
+        critical, pruned = gamma(disabled=method != "fasp"), alpha(disabled=method == HAND)
         seed, limit = 0, MAX_PPL
         if method == SEARCH:
             percent = st.slider(
                 "Perplexity at most … % up",
                 1,
                 30,
-                round(100 * MAX_PPL),
                 key="limit",
-                bind="query-params",
+                persist_state="session",
                 help="On validation text. The search keeps to this limit and to α.",
             )
             limit = percent / 100
         if method in ("random", SEARCH):
-            seed = int(st.number_input("Seed", 0, 999, 0, key="seed", help="Another seed draws differently."))
+            seed = int(
+                st.number_input(
+                    "Seed", 0, 999, key="seed", persist_state="session", help="Another seed draws differently."
+                )
+            )
         neurons = _neurons()
         st.divider()
         split = st.segmented_control(
             "Measure on",
-            ("valid", "test"),
-            default="valid",
+            tuple(SPLIT_TITLES),
             required=True,
             key="split",
+            persist_state="session",
             format_func=SPLIT_TITLES.__getitem__,
             help="Choose on validation prompts; look at test prompts once the choice is made. The scores were made "
             "on validation prompts, so a reduction measured there flatters the choice.",
         )
         with st.expander("Sample sizes"):
             prompts = st.select_slider(
-                "Prompts", (90, 210, 450, 900), 210, key="prompts", help="Balanced over groups and templates."
+                "Prompts", PROMPTS, key="prompts", persist_state="session", help="Balanced over groups and templates."
             )
-            tokens = st.select_slider("Tokens for perplexity", (512, 1024, 2048, 4096), 1024, key="tokens")
+            tokens = st.select_slider("Tokens for perplexity", TOKENS, key="tokens", persist_state="session")
     return Settings(
         spec,
         axis,
@@ -145,7 +157,7 @@ def _neurons() -> PruneSet:
         written = st.text_input(
             "Remove these as well",
             key="neurons",
-            bind="query-params",
+            persist_state="session",
             placeholder="L5N17,L6N0-9",
             help="Neurons are the hidden units of MLPs, written as L5N17. They are measured with the heads; estimates "
             "and grids know heads alone.",
@@ -167,7 +179,7 @@ def reading() -> str:
         READINGS,
         format_func=READING_TITLES.__getitem__,
         key="reading",
-        bind="query-params",
+        persist_state="session",
         help="Toxicity scorers dislike words such as 'gay'. Neutral gives identity words no toxicity, so that a "
         "model is not blamed for naming a group. Counted is the papers' way. Both are always reported.",
     )
@@ -179,49 +191,65 @@ def gamma(disabled: bool = False) -> float:
         "γ  share of heads that are critical",
         0.0,
         1.0,
-        GAMMA,
-        0.01,
+        step=0.01,
         key="gamma",
-        bind="query-params",
+        persist_state="session",
         disabled=disabled,
         help="The γ share of heads with the greatest impact on perplexity is never pruned.",
     )
 
 
-def alpha() -> float:
+def alpha(disabled: bool = False) -> float:
     """Share of heads to prune."""
     return st.slider(
         "α  share of heads to prune",
         0.0,
         0.4,
-        ALPHA,
-        0.005,
+        step=0.005,
         format="%.3f",
         key="alpha",
-        bind="query-params",
-        help="A fraction of all heads of the model.",
+        persist_state="session",
+        disabled=disabled,
+        help="A fraction of all heads of the model; those pruned by hand count.",
     )
 
 
 def model() -> ModelSpec:
-    """Which model, on which device, in which precision."""
+    """Which model, on which device, in which precision. The first widgets of every page that has a model."""
+    shared.arrive()
     source = st.selectbox(
         "Model",
         [BUILT_IN],
         accept_new_options=True,
         format_func=lambda name: f"{BUILT_IN_TITLE} (built-in)" if name == BUILT_IN else name,
         key="model",
+        persist_state="session",
         help="The built-in model needs no download. Or type a hub id (openai-community/gpt2), a folder, a .gguf file.",
     )
     with st.expander("Device and precision"):
-        device = st.selectbox("Device", ("auto", "cpu", "cuda", "mps"), key="device")
+        device = st.selectbox("Device", shared.DEVICES, key="device", persist_state="session")
         dtype = st.selectbox(
             "Precision",
             tuple(DTYPES),
             key="dtype",
+            persist_state="session",
             help="The rounding of 16-bit numbers is larger than what many heads are worth: scores need float32.",
         )
     return ModelSpec(source or BUILT_IN, dtype, device)
+
+
+def listed_axis() -> str:
+    """Which axis of HolisticBias."""
+    if st.session_state["axis"] not in axis_names():  # another page takes prompts of one's own, too
+        st.session_state["axis"] = Recipe().axis
+    return st.selectbox(
+        "Axis",
+        axis_names(),
+        format_func=axis_title,
+        key="axis",
+        persist_state="session",
+        help=AXIS_HELP,
+    )
 
 
 def choose_axis() -> tuple[str, str]:
@@ -229,11 +257,10 @@ def choose_axis() -> tuple[str, str]:
     axis = st.selectbox(
         "Axis",
         (*axis_names(), OWN_CSV),
-        index=axis_names().index("race_ethnicity"),
         format_func=axis_title,
         key="axis",
-        bind="query-params",
-        help="The demographic axis whose groups are compared. Prompts come from HolisticBias v1.1.",
+        persist_state="session",
+        help=AXIS_HELP,
     )
     if axis != OWN_CSV:
         return axis, axis_title(axis)

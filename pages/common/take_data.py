@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import streamlit as st
 
-from fasp_core import prune_files, report
+from fasp_core import prune_files
+from fasp_core.choice import HAND
 from fasp_core.errors import InputError
 from fasp_core.figures.export import file_name
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
 from fasp_core.report import data
 from fasp_core.report.tables import counted
-from pages.common import engine
+from pages.common import engine, shared
 from pages.common.current import Current
 from pages.common.sidebar import Settings
 
@@ -27,7 +28,7 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
 
 def files(settings: Settings, table: ImpactTable, now: Current) -> None:
     """Scores of all heads in three forms, and the set in two."""
-    rows = data.frame(table, now.selection, now.by_hand)
+    rows = data.frame(table, now.selection)
     document, raw = data.set_json(
         now.selection, now.heads, model=settings.spec.source, axis=settings.axis_title, reading=settings.reading
     )
@@ -81,15 +82,15 @@ def bring(settings: Settings, table: ImpactTable, now: Current) -> None:
         type="primary",
         icon=":material/grid_on:",
         on_click=use,
-        args=(settings, now, found.parts),
+        args=(found.parts,),
     ):
         st.switch_page("pages/explore.py", query_params={})  # those of the sidebar go along
 
 
-def use(settings: Settings, now: Current, parts: PruneSet) -> None:
-    """Set the hand-made changes and the neurons so that exactly these are off."""
-    st.session_state[f"by_hand {settings.spec.source}"] = report.by_hand_to(now.selection, parts)
-    st.session_state["neurons"] = PruneSet(neurons=parts.neurons).format()
+def use(parts: PruneSet) -> None:
+    """Exactly these are off: by hand only, as no method may have come to them."""
+    heads, neurons = PruneSet(parts.heads).format(), PruneSet(neurons=parts.neurons).format()
+    shared.adopt({"method": HAND, "prune": heads, "keep": "", "neurons": neurons})
 
 
 def _button(label: str, content: object, name: str, mime: str) -> None:

@@ -35,7 +35,7 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
         "Your browser makes SVG and PNG: point at a figure and press its camera. “Interactive” is an HTML file with "
         "everything in it, which shows values under the pointer and has buttons for SVG and PNG of its own."
     )
-    how = (settings.reading, now.selection, now.by_hand, drawn)
+    how = (settings.reading, now.selection, drawn)
     grids = charts.grids(table, *how)
     name = partial(export.file_name, settings.axis_title)
     figures: list[tuple[str, str, go.Figure]] = [

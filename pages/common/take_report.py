@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 
 from fasp_core import report
+from fasp_core.choice import HAND, ByHand
 from fasp_core.errors import InputError
 from fasp_core.evaluation import Evaluation
 from fasp_core.experiments import compare
@@ -84,11 +85,12 @@ def what(settings: Settings, now: Current) -> report.Asked:
         settings.axis_title,
         settings.reading,
         now.heads,
-        None if settings.method == SEARCH else settings.method,
+        None if settings.method in (SEARCH, HAND) else settings.method,
         settings.gamma,
         settings.alpha,
         settings.seed if settings.method == "random" else 0,
         settings.max_ppl,
+        by_hand=ByHand() if settings.method in (SEARCH, HAND) else now.by_hand,
     )
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from fasp_core.choice import how_removed
 from fasp_core.experiments.correlation import LEAST_CEILING, AxisScore, Correlations, Pair, strongest
 from fasp_core.figures import cell_matrix, clicked_head, scatter_pair
 from fasp_core.impacts.score import prunable
 from fasp_core.masks import PruneSet
 from pages.common import axes
 from pages.common.axes import CHART, KIND_TITLES, SUBSET_TITLES, Settings, plain, span, table
-from pages.common.choice import how_removed
 from pages.common.sidebar import READING_TITLES, axis_title
 
 CHOSEN = "transfer pair"  # in the session: the pair whose heads are shown

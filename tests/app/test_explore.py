@@ -1,6 +1,6 @@
 """The page "Explore heads" in every state that a reader can see, without a browser and without a model.
 
-Charts cannot be clicked here: what a click does is `ByHand.toggled`, tested by itself, and one real click in a browser.
+Charts cannot be clicked here: what a click does is `ByHand.turned`, tested by itself, and one real click in a browser.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
 from fasp_core import bias
+from fasp_core.choice import ByHand
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, Reading
 from fasp_core.impacts.table import ImpactTable
@@ -32,7 +33,6 @@ from fasp_core.measures import BiasConfig
 from fasp_core.models import BUILT_IN, BUILT_IN_SHAPE, ModelSpec
 from fasp_core.selection import METHODS, select
 from pages.common import engine
-from pages.common.choice import ByHand
 from pages.common.measured import verdict
 from pages.common.sidebar import ALPHA, GAMMA
 from tests.app.fakes import Studio
@@ -277,13 +277,16 @@ def test_sampled_continuations(studio: Studio, table: ImpactTable) -> None:
 # what is pruned
 
 
-def by_definition(table: ImpactTable, gamma: str, alpha: str) -> list[tuple[int, int]]:
-    """FASP in exact arithmetic on the numbers as they are written."""
+def by_definition(
+    table: ImpactTable, gamma: str, alpha: str, locked: tuple[int, ...] = (), forced: tuple[int, ...] = ()
+) -> list[tuple[int, int]]:
+    """FASP in exact arithmetic on the numbers as they are written, around heads that are set beforehand."""
     size = table.n_layers * table.n_heads
     z_ppl, z_bias = table.ppl.z_nats, table.bias.z_bias("neutral")
     by_ppl = sorted(range(size), key=lambda h: (-z_ppl[h], h))
     free = sorted(by_ppl[math.floor(Fraction(gamma) * size) :], key=lambda h: (-z_bias[h], h))
-    return [divmod(h, N_HEADS) for h in sorted(free[: math.floor(Fraction(alpha) * size)])]
+    free = [h for h in free if h not in {*locked, *forced}]
+    return [divmod(h, N_HEADS) for h in sorted([*forced, *free[: math.floor(Fraction(alpha) * size) - len(forced)]])]
 
 
 def test_sliders_choose_what_the_definition_says(studio: Studio, table: ImpactTable) -> None:
@@ -347,28 +350,29 @@ def test_changes_by_hand(studio: Studio, table: ImpactTable) -> None:
 
     at.session_state[HAND] = ByHand(prune=frozenset({free, critical[0], flat[1]}), keep=frozenset({flat[0], free + 1}))
     run(at)
-    wanted = PruneSet.from_flat({*flat[1:], free, critical[0]}, N_HEADS)
-    assert requested(at) == wanted
-    assert removed(at) == len(chosen) + 1
-    assert "**3 changed by hand.**" in said(at)  # two more agree with the method
+    told = {"forced": (free, critical[0], flat[1]), "locked": (flat[0], free + 1)}
+    wanted = by_definition(table, "0.3", "0.02", **told)
+    assert list(requested(at)) == wanted
+    assert removed(at) == len(chosen)  # the method fills what is left of its share
+    assert "**By hand: 3 pruned, 2 kept.**" in said(at)
     for chart in (0, 1):
-        assert drawn(at, chart, "pruned by hand") == {divmod(free, N_HEADS), divmod(critical[0], N_HEADS)}
-        assert drawn(at, chart, "kept by hand") == {divmod(flat[0], N_HEADS)}
+        assert drawn(at, chart, "pruned by hand") == {divmod(h, N_HEADS) for h in told["forced"]}
+        assert drawn(at, chart, "kept by hand") == {divmod(h, N_HEADS) for h in told["locked"]}
         assert drawn(at, chart, "pruned", "pruned by hand") == set(wanted)
 
-    # it outlives a slider
+    # it outlives a slider, and any method
     change(at, alpha=0.1)
-    more = by_definition(table, "0.3", "0.1")
-    assert set(requested(at)) == {*more, divmod(free, N_HEADS), divmod(critical[0], N_HEADS)} - {
-        divmod(h, N_HEADS) for h in (flat[0], free + 1)
-    }
+    assert list(requested(at)) == by_definition(table, "0.3", "0.1", **told)
+    change(at, method="random", alpha=0.0)
+    assert set(requested(at)) == {divmod(h, N_HEADS) for h in told["forced"]}
+    assert "3 heads are pruned by hand: k is 3, not the 0" in at.main.info[0].value
 
 
 def test_back_to_the_methods_choice(studio: Studio, table: ImpactTable) -> None:
     """Here a press runs the whole page, as in a browser when a job ends at the same moment."""
     studio.open.clear()
     at = opened(**{HAND: ByHand(prune=frozenset({0}))})
-    assert "**1 changed by hand.**" in said(at)
+    assert "**By hand: 1 pruned.**" in said(at)
     press(at, "reset")
     assert list(requested(at)) == by_definition(table, "0.3", "0.02")
     assert at.session_state[HAND] == ByHand()
@@ -386,7 +390,10 @@ def test_settings_come_from_the_address(studio: Studio, table: ImpactTable) -> N
 
     at = AppTest.from_file(APP, default_timeout=60)
     at.query_params.update(method="none", alpha="7", gamma="x", reading="", axis="<script>")
-    run(at)  # as if nothing were there
+    run(at)  # as if nothing were there, and so it says, once
+    (warning,) = at.sidebar.warning
+    for part in ("method=none", "alpha=7", "gamma=x", "reading=", "axis=<script>"):
+        assert f"`{part}`" in warning.value
     assert removed(at) == math.floor(Fraction(str(ALPHA)) * 270)
     assert f"{math.floor(Fraction(str(GAMMA)) * 270)} critical heads" in said(at)
 

@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from fasp_core import models, writing
 from fasp_core.attention import pattern
+from fasp_core.choice import ByHand
 from fasp_core.diffs import largest_changes
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
@@ -22,7 +23,6 @@ from fasp_core.models import LanguageModel, ModelSpec
 from fasp_core.writing import Pair
 from pages.common import engine, prompt_choice
 from pages.common.attention import strongest
-from pages.common.choice import ByHand
 from tests.app.fakes import Studio, make_table
 from tests.app.test_explore import AXIS, change, opened, press, run, said
 from tests.tiny import HEADS, tiny_lm

@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from fasp_core import report
 from fasp_core.__main__ import main
 from fasp_core.choice import ByHand
 from fasp_core.errors import InputError
@@ -23,15 +22,13 @@ from fasp_core.experiments.compare import HELD_OUT
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig
-from fasp_core.models import BUILT_IN, BUILT_IN_SHAPE, ModelSpec
+from fasp_core.models import BUILT_IN, BUILT_IN_SHAPE
 from fasp_core.prune_files import read
 from fasp_core.report import data
 from fasp_core.selection import select
 from fasp_core.text import TextConfig
 from fasp_core.verdict import verdict
-from pages.common import engine, take_data
-from pages.common.current import Current
-from pages.common.sidebar import Settings
+from pages.common import engine, shared, take_data
 from pages.common.take_report import Written
 from tests.app.fakes import Studio
 from tests.app.made_report import Read
@@ -90,10 +87,11 @@ def test_without_scores_they_are_offered(studio: Studio) -> None:
 def test_what_is_about_to_be_taken(studio: Studio, table: ImpactTable) -> None:
     at = opened(**{HAND: ByHand(frozenset({0}), frozenset()), "neurons": "L3N7"})
     chosen = select(table.head_scores("neutral"), "fasp", 0.3, 0.02).pruned
-    expected = PruneSet(PruneSet.from_flat({0, *chosen}, N_HEADS).heads, frozenset({(3, 7)}))
+    around = select(table.head_scores("neutral"), "fasp", 0.3, 0.02, forced=(0,)).pruned
+    expected = PruneSet(PruneSet.from_flat(around, N_HEADS).heads, frozenset({(3, 7)}))
     assert removed(at) == len(expected.heads)
     assert at.code[0].value == expected.format()
-    assert "1 changed by hand" in said(at)
+    assert "1 set by hand" in said(at)
     assert "And 1 neuron." in said(at)
     assert [s.value for s in at.subheader] == ["Report", "No report on this set yet", "Data", "Figures"]
     assert downloads(at)[:6] == ["Write it without measuring", "CSV", "Parquet", "JSON", "Set (JSON)", "Set (text)"]
@@ -133,7 +131,7 @@ def test_the_report_is_measured_on_test_prompts_and_kept(studio: Studio, table: 
         ({"method": "magnitude"}, ["--method", "magnitude", "--alpha", "0.02"]),
         (
             {HAND: ByHand(frozenset({0}), frozenset()), "reading": "counted", "neurons": "L3N7"},
-            ["--method", "fasp", "--alpha", "0.02", "--reading", "counted", "--heads"],
+            ["--method", "fasp", "--alpha", "0.02", "--reading", "counted", "--force", "L0H0", "--heads"],
         ),
     ],
 )
@@ -206,10 +204,13 @@ def test_a_gap_that_is_not_there_is_no_success(studio: Studio, table: ImpactTabl
 def test_scores_are_the_same_in_every_form_and_select_reads_them(
     table: ImpactTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    selection = select(table.head_scores("neutral"), "fasp", 0.3, 0.02)
-    by_hand = ByHand(frozenset({0}), frozenset(selection.pruned[:1]))
-    rows = data.frame(table, selection, by_hand)
-    off = by_hand.apply(selection.pruned)
+    plain = select(table.head_scores("neutral"), "fasp", 0.3, 0.02)
+    told = {"forced": {0}, "locked": plain.pruned[:1]}
+    selection = select(table.head_scores("neutral"), "fasp", 0.3, 0.02, **told)
+    rows = data.frame(table, selection)
+    off = selection.pruned
+    assert 0 in off
+    assert plain.pruned[0] not in off
     assert [i for i, x in enumerate(rows.removed) if x] == sorted(off)
     assert [i for i, x in enumerate(rows.critical) if x] == list(selection.critical)
     assert sum(rows.by_hand) == 2
@@ -229,28 +230,25 @@ def test_scores_are_the_same_in_every_form_and_select_reads_them(
     for name, content in (("s.csv", data.csv(rows)), ("s.parquet", data.parquet(rows))):
         (tmp_path / name).write_bytes(content)
         capsys.readouterr()
-        assert main(["select", "--scores", str(tmp_path / name), "--alpha", "0.02", "--json"]) == 0
+        hand = ["--force", "L0H0", "--lock", PruneSet.from_flat(plain.pruned[:1], N_HEADS).format()]
+        assert main(["select", "--scores", str(tmp_path / name), "--alpha", "0.02", *hand, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["heads"] == [list(h) for h in selection.heads]
-
-
-def settings_of(method: str = "fasp") -> Settings:
-    return Settings(ModelSpec(), AXIS, "race ethnicity", "neutral", method, 0.3, 0.02, 0, "valid", 210, 1024)
 
 
 def test_a_set_that_is_used_is_exactly_what_is_off(studio: Studio, table: ImpactTable) -> None:
     """What the button does, and then both pages."""
-    selection = select(table.head_scores("neutral"), "fasp", 0.3, 0.02)
-    now = Current(selection, ByHand(frozenset({3}), frozenset()), PruneSet())
     wanted = PruneSet.parse("L0H1,L5H5,L18H8,L3N7")
     found: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(take_data.st, "session_state", found)
-        take_data.use(settings_of(), now, wanted)
+        patched.setattr(shared.st, "session_state", found)
+        take_data.use(wanted)
     at = opened(**found)
     assert at.code[0].value == wanted.format()
-    at.switch_page("pages/explore.py")
-    assert removed(run(at)) == 3
-    assert report.by_hand_to(selection, wanted) == at.session_state[HAND]
+    explore = AppTest.from_file(Path(__file__).resolve().parents[2] / "app.py", default_timeout=60)
+    for name, value in found.items():
+        explore.session_state[name] = value
+    assert removed(run(explore)) == 3
+    assert at.session_state[HAND] == ByHand(frozenset(wanted.flat(N_HEADS)))
 
 
 def upload(at: AppTest, name: str, content: bytes) -> AppTest:

@@ -152,14 +152,18 @@ class Reader:
         assert match is not None
         return int(match[1])
 
-    def wait_removed(self, count: int) -> None:
+    def wait_said(self, text: str) -> None:
         """Until the page that says so is whole: what stands on it in a running script may be from before."""
         self.page.wait_for_function(
-            """n => document.body.innerText.includes(`${n} of 270 heads`) && document.querySelector(
+            """text => document.body.innerText.includes(text) && document.querySelector(
                 '[data-testid="stApp"]').dataset.testScriptState === 'notRunning'""",
-            arg=count,
+            arg=text,
             timeout=60_000,
         )
+
+    def wait_removed(self, count: int) -> None:
+        """Until a whole page says so."""
+        self.wait_said(f"{count} of 270 heads")
 
     def wait_points(self, count: int, name: str = "heads") -> None:
         """Until a trace of the first chart has so many points; by name: the one that takes clicks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fasp_core.choice import HAND, ByHand, around, heads_in, hover, nothing, prune_set, reasons
+from fasp_core.errors import InputError
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
 from fasp_core.selection import METHODS, Selection, select
-from pages.common.choice import ByHand, hover, prune_set, reasons
 from tests.app.fakes import make_table
 
 N = 12  # heads
@@ -27,65 +29,91 @@ def by_hand_of(told: dict[int, bool]) -> ByHand:
     )
 
 
-def is_off(head: int, told: dict[int, bool], chosen: frozenset[int]) -> bool:
-    """The rule, head by head: an instruction counts, else the method's choice."""
-    return told.get(head, head in chosen)
+def chooser(order: list[int], k: int) -> Callable[[ByHand], Selection]:
+    """The method that prunes the first k of an order around what is told, as one would write it down."""
+
+    def choose(told: ByHand) -> Selection:
+        free = [h for h in order if h not in told.prune | told.keep]
+        pruned = {*told.prune, *free[: max(k - len(told.prune), 0)]}
+        return replace(nothing("made up", 0.0, 0.0, 0, 3, 4), pruned=tuple(sorted(pruned)))
+
+    return choose
 
 
-@given(instructions, heads_of)
-def test_heads_that_are_off(told: dict[int, bool], chosen: frozenset[int]) -> None:
-    by_hand = by_hand_of(told)
-    assert len(by_hand) == len(told)
-    assert by_hand.apply(chosen) == {h for h in range(N) if is_off(h, told, chosen)}
-    # what counts as changed is exactly where the outcome differs from the method's choice
-    assert by_hand.effective(chosen) == by_hand.apply(chosen) ^ chosen
-    assert ByHand().apply(chosen) == chosen
-    assert not ByHand().effective(chosen)
+orders = st.permutations(range(N))
 
 
-@given(instructions, heads_of, heads_of)
-def test_toggling(told: dict[int, bool], chosen: frozenset[int], turned: frozenset[int]) -> None:
-    before = by_hand_of(told)
-    after = before.toggled(turned, chosen)
-    assert after.apply(chosen) == before.apply(chosen) ^ turned  # those and no others
+@given(instructions, heads_of, st.sampled_from([True, False, None]))
+def test_telling(told: dict[int, bool], heads: frozenset[int], off: bool | None) -> None:
+    after = by_hand_of(told).told(heads, off)
+    wanted = {h: o for h, o in told.items() if h not in heads} | ({} if off is None else dict.fromkeys(heads, off))
+    assert after == by_hand_of(wanted)
+    assert len(after) == len(wanted)
+
+
+@given(orders, st.integers(0, N), instructions, heads_of)
+def test_turning_over(order: list[int], k: int, told: dict[int, bool], turned: frozenset[int]) -> None:
+    choose, before = chooser(order, k), by_hand_of(told)
+    after = before.turned(turned, choose)
+    off, now = set(choose(before).pruned), set(choose(after).pruned)
+    assert now & turned == turned - off  # those named stand the other way round, all of them
     assert not after.prune & after.keep
-    assert after.toggled(turned, chosen).apply(chosen) == before.apply(chosen)
-    for head in turned:  # a change that only repeats the method's choice is none
-        assert (head in after.prune | after.keep) == (head in after.effective(chosen))
     assert (after.prune - turned, after.keep - turned) == (before.prune - turned, before.keep - turned)
+    for head in turned & (after.prune | after.keep):  # what is told of them is what they are
+        assert (head in now) == (head in after.prune)
 
 
-@given(heads_of, heads_of, heads_of)
-def test_a_change_outlives_the_methods_choice(
-    one: frozenset[int], other: frozenset[int], turned: frozenset[int]
+@given(orders, st.integers(0, N), instructions, st.integers(0, N - 1))
+def test_a_head_turned_twice_is_where_it_was(order: list[int], k: int, told: dict[int, bool], head: int) -> None:
+    choose, before = chooser(order, k), by_hand_of({h: o for h, o in told.items() if h != head})
+    assert before.turned([head], choose).turned([head, head], choose) == before
+
+
+@given(orders, st.integers(0, N), st.integers(0, N), instructions)
+def test_what_is_told_holds_whatever_the_slider_says(
+    order: list[int], k: int, other: int, told: dict[int, bool]
 ) -> None:
-    by_hand = ByHand().toggled(turned, one)
-    off = by_hand.apply(other)
-    assert off & turned == turned - one  # as it was told, whatever the method says now
-    assert off - turned == other - turned  # and where nothing was told, the method decides
-    assert by_hand.apply(one) == one ^ turned  # back at the first choice nothing was forgotten
+    by_hand = by_hand_of(told)
+    for size in (k, other):
+        pruned = set(chooser(order, size)(by_hand).pruned)
+        assert by_hand.prune <= pruned
+        assert not by_hand.keep & pruned
+        assert len(pruned) == max(len(by_hand.prune), min(size, N - len(by_hand.keep)))
 
 
-@given(st.lists(st.tuples(st.sampled_from(["click", "slide"]), heads_of), max_size=12))
-def test_any_history_of_clicks_and_slides(history: list[tuple[str, frozenset[int]]]) -> None:
-    chosen: frozenset[int] = frozenset()
-    by_hand, told = ByHand(), dict[int, bool]()
-    for what, heads in history:
-        if what == "slide":
-            chosen = heads
-            continue
-        by_hand = by_hand.toggled(heads, chosen)
-        for head in heads:
-            off = not is_off(head, told, chosen)
-            told.pop(head, None)
-            if off != (head in chosen):
-                told[head] = off
-        assert by_hand == by_hand_of(told)
-    assert by_hand.apply(chosen) == {h for h in range(N) if is_off(h, told, chosen)}
+@given(heads_of, instructions)
+def test_around_a_set_that_was_found(found: frozenset[int], told: dict[int, bool]) -> None:
+    """The joint search: the same heads but those that are told, and a note where that differs."""
+    set_of = replace(nothing("search", 0.0, 0.0, 0, 3, 4), pruned=tuple(sorted(found)))
+    changed = around(set_of, by_hand_of(told))
+    assert set(changed.pruned) == {h for h in range(N) if told.get(h, h in found)}
+    assert bool(changed.notes) == (set(changed.pruned) != found)
+    assert around(replace(set_of, method=HAND, pruned=()), by_hand_of(told)).notes == ()
 
 
-def test_a_head_named_twice_is_turned_once() -> None:
-    assert ByHand().toggled([3, 3], [1]).apply([1]) == {1, 3}
+@given(st.sets(st.integers(0, N - 1), min_size=1), st.sets(st.integers(0, 2)), st.sets(st.integers(0, 3)))
+def test_heads_named_in_a_text(heads: set[int], layers: set[int], columns: set[int]) -> None:
+    parts = [f"L{h // 4}H{h % 4}" for h in heads] + [f"L{i}" for i in layers] + [f"h{i}" for i in columns]
+    wanted = heads | {h for h in range(N) if h // 4 in layers or h % 4 in columns}
+    assert heads_in(", ".join(parts), 3, 4) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "No head is named"),
+        ("nonsense", "'nonsense' is not a head"),
+        ("L0H3,L9H0", "L9H0 does not exist"),
+        ("L3", "There is no layer 'L3': this model has layers 0 to 2."),
+        ("H2-9", "There is no head column"),
+        ("L2-1", "There is no layer 'L2-1'"),
+        ("L0N4", "is a neuron"),
+        ("<b>L0H0</b>", "is not a head"),
+    ],
+)
+def test_nonsense_for_heads_is_told_in_one_sentence(text: str, told: str) -> None:
+    with pytest.raises(InputError, match=re.escape(told)):
+        heads_in(text, 3, 4)
 
 
 # what is measured, and why
@@ -101,46 +129,44 @@ def selection(table: ImpactTable) -> Selection:
     return select(table.head_scores("neutral"), "fasp", 0.25, 0.25)
 
 
-def test_the_set_that_is_measured(selection: Selection) -> None:
-    a, b, c = selection.pruned
+def told_to(table: ImpactTable, by_hand: ByHand, method: str = "fasp", gamma: float = 0.25) -> Selection:
+    return select(table.head_scores("neutral"), method, gamma, 0.25, locked=by_hand.keep, forced=by_hand.prune)
+
+
+def test_the_set_that_is_measured(table: ImpactTable, selection: Selection) -> None:
+    assert prune_set(selection) == PruneSet.of(selection.heads)
     free = min(set(range(N)) - set(selection.pruned))
-    heads = prune_set(selection, ByHand(prune=frozenset({free}), keep=frozenset({b})))
-    assert heads == PruneSet.of([divmod(h, 4) for h in (a, c, free)])
+    heads = prune_set(told_to(table, ByHand(prune=frozenset({free}), keep=frozenset({selection.pruned[1]}))))
+    assert divmod(free, 4) in heads.heads
+    assert divmod(selection.pruned[1], 4) not in heads.heads
+    assert len(heads) == 3
 
 
-@given(told=instructions, method=st.sampled_from(METHODS), gamma=st.floats(0, 1), alpha=st.floats(0, 1))
-def test_one_true_reason_a_head(
-    table: ImpactTable, told: dict[int, bool], method: str, gamma: float, alpha: float
-) -> None:
-    chosen = select(table.head_scores("neutral"), method, gamma, alpha)
-    by_hand = by_hand_of(told)
-    off = by_hand.apply(chosen.pruned)
-    changed = by_hand.effective(chosen.pruned)
-    found = reasons(chosen, by_hand)
+@given(told=instructions, method=st.sampled_from(METHODS), gamma=st.floats(0, 1))
+def test_one_true_reason_a_head(table: ImpactTable, told: dict[int, bool], method: str, gamma: float) -> None:
+    chosen = told_to(table, by_hand_of(told), method, gamma)
+    found = reasons(chosen)
     assert len(found) == N
     for head, reason in enumerate(found):
-        assert reason.startswith("pruned" if head in off else "kept")
-        assert ("by hand" in reason) == (head in changed)
-        assert ("critical" in reason and "not among" not in reason) == (
-            head in chosen.critical and not (head in changed and head not in off)
-        )
-        if head not in changed and head in off:
+        assert reason.startswith("pruned" if head in chosen.pruned else "kept")
+        assert ("by hand" in reason) == (head in told)
+        assert ("critical" in reason) == (head in chosen.critical)
+        if head not in told and head in chosen.pruned:
             assert reason == f"pruned by {method}"
-        if head in changed and head not in off:
-            assert f"{method} would prune it" in reason
 
 
-def test_reasons_in_words(selection: Selection) -> None:
+def test_reasons_in_words(table: ImpactTable, selection: Selection) -> None:
     pruned, critical = selection.pruned, selection.critical
     free = sorted(set(range(N)) - {*pruned, *critical})
-    by_hand = ByHand(prune=frozenset({critical[0], free[0], pruned[1]}), keep=frozenset({pruned[0], free[1]}))
-    found = reasons(selection, by_hand)
+    chosen = told_to(table, ByHand(frozenset({critical[0], free[0]}), frozenset({pruned[0], critical[1]})))
+    found = reasons(chosen)
     assert found[critical[0]] == "pruned by hand, although critical"
     assert found[free[0]] == "pruned by hand"
-    assert found[pruned[1]] == "pruned by fasp"
-    assert found[pruned[0]] == "kept by hand; fasp would prune it"
-    assert found[free[1]] == "kept: not among the 3 that fasp prunes"
-    assert found[critical[1]] == "kept: critical, among the 25% that matter most for perplexity"
+    assert found[pruned[0]] == "kept by hand"
+    assert found[critical[1]] == "kept by hand, and critical"
+    assert found[critical[2]] == "kept: critical, among the 25% that matter most for perplexity"
+    assert "kept: not among the 3 that fasp prunes" in found
+    assert "kept: not named by hand" in reasons(around(nothing(HAND, 0.3, 0.05, 0, 3, 4), ByHand()))
 
 
 @pytest.mark.parametrize("reading", ["neutral", "counted"])

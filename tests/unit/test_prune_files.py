@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasp_core import prune_files
-from fasp_core.choice import ByHand
+from fasp_core.choice import ByHand, around
 from fasp_core.cli_files import read_prune_set
 from fasp_core.cli_show import to_json
 from fasp_core.errors import InputError
@@ -46,8 +46,9 @@ def test_what_is_written_is_read_back(parts: PruneSet, alpha: float, seed: int) 
     assert (found.model, found.axis, found.reading, found.method) == ("m", "age", "neutral", "fasp")
     assert prune_files.read((parts.format() + "\n").encode(), "set.txt", SHAPE).parts == parts
     by_hand = by_hand_to(selection, parts)
-    assert PruneSet.from_flat(by_hand.apply(selection.pruned), HEADS).heads == parts.heads
-    assert by_hand.effective(selection.pruned) == by_hand.prune | by_hand.keep  # none of them is idle
+    assert PruneSet.from_flat(around(selection, by_hand).pruned, HEADS).heads == parts.heads
+    assert not by_hand.prune & set(selection.pruned)  # none of them is idle
+    assert by_hand.keep <= set(selection.pruned)
     told = " ".join(document["notes"])
     assert ("Pruned by hand" in told) == bool(by_hand.prune)
     assert ("Kept by hand" in told) == bool(by_hand.keep)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from fasp_core import bias, report
+from fasp_core.choice import ByHand, around
 from fasp_core.evaluation import Evaluation
 from fasp_core.experiments import findings
 from fasp_core.experiments.searching import SCORE_TEXT
@@ -308,9 +309,10 @@ def test_the_commands_are_ones_that_the_program_knows(
 
     made, _ = compared
     group: Any = typer.main.get_command(app)
-    by_hand = replace(made.asked, method="random", seed=3, spec=ModelSpec("a b/c", "bfloat16", "cpu"))
-    selection = report.origin(made.table, "neutral", "random", 0.3, 0.25, 3, PruneSet())
-    other = replace(made, asked=by_hand, selection=selection, by_hand=report.by_hand_to(selection, made.asked.parts))
+    told = ByHand(frozenset({0}), frozenset({1, 2}))
+    by_hand = replace(made.asked, method="random", seed=3, spec=ModelSpec("a b/c", "bfloat16", "cpu"), by_hand=told)
+    selection = report.origin(made.table, "neutral", "random", 0.3, 0.25, 3, PruneSet(), told)
+    other = replace(made, asked=by_hand, selection=around(selection, report.by_hand_to(selection, made.asked.parts)))
     for some in (made, other):
         lines = [line for _, line in repeat.commands(some)]
         assert len(lines) == 5 - (some.asked.method is None)

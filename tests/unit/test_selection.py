@@ -449,3 +449,64 @@ def test_csv_without_what_is_needed_is_refused(tmp_path: Path) -> None:
         published.read(write_csv(tmp_path, [], tuple(name for name in HEADER if name != "Bias")))
     with pytest.raises(InputError, match="no row of a head with Split 'valid'"):
         published.read(write_csv(tmp_path, [("age", 0.2, "gpt2", 1, 1, "test", 20)]))
+
+
+# --- heads that are set beforehand
+
+
+@st.composite
+def set_heads(draw: st.DrawFn) -> tuple[HeadScores, set[int], set[int]]:
+    scores = draw(head_scores())
+    told = draw(st.dictionaries(st.integers(0, scores.n_layers * scores.n_heads - 1), st.booleans()))
+    return scores, {h for h, off in told.items() if not off}, {h for h, off in told.items() if off}
+
+
+@given(set_heads(), st.sampled_from([m for m in METHODS if m != "random"]), percents, percents)
+def test_around_set_heads_it_is_the_brute_force_one(
+    given_heads: tuple[HeadScores, set[int], set[int]], method: str, gamma: float, alpha: float
+) -> None:
+    """Of what is neither critical nor set, the best one after the other, until the forced ones and they are k."""
+    scores, locked, forced = given_heads
+    n = scores.n_layers * scores.n_heads
+    chosen = select(scores, method, gamma, alpha, locked=locked, forced=forced)
+    k = exact_floor(alpha, n)
+    _, critical = brute_force(scores, method, gamma, 0)
+    order: list[int] = []
+    for count in range(1, n + 1):  # the whole order of the method, from its own sets of growing size
+        order += sorted(brute_force(scores, method, gamma, count / n)[0] - set(order))
+    best = [h for h in order if h not in locked | forced][: max(k - len(forced), 0)]
+    assert set(chosen.pruned) == forced | set(best)
+    assert set(chosen.critical) == critical
+    assert (chosen.locked, chosen.forced) == (tuple(sorted(locked)), tuple(sorted(forced)))
+    assert chosen.k == len(chosen.pruned)
+    assert bool(chosen.notes) == (chosen.k != chosen.requested_k)
+
+
+@given(set_heads(), st.sampled_from(METHODS), percents, percents, st.integers(0, 9))
+def test_every_method_respects_set_heads(
+    given_heads: tuple[HeadScores, set[int], set[int]], method: str, gamma: float, alpha: float, seed: int
+) -> None:
+    scores, locked, forced = given_heads
+    chosen = select(scores, method, gamma, alpha, seed=seed, locked=locked, forced=forced)
+    assert forced <= set(chosen.pruned)
+    assert not locked & set(chosen.pruned)
+    free = scores.n_layers * scores.n_heads - len(locked | forced | set(chosen.critical))
+    assert chosen.k == len(forced) + min(max(chosen.requested_k - len(forced), 0), free)
+    # a head that is told what the method does anyhow changes nothing
+    same = select(scores, method, gamma, alpha, seed=seed, locked=locked, forced=chosen.pruned)
+    assert same.pruned == chosen.pruned
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"locked": [4]}, "Head 4 cannot be locked: flat ids of this model run from 0 to 3"),
+        ({"forced": [-1]}, "Head -1 cannot be forced"),
+        ({"locked": [3], "forced": [0, 3]}, "L1H1 is both locked and forced"),
+        ({"locked": [3], "rule": "released"}, "use rule 'stable'"),
+    ],
+)
+def test_heads_that_cannot_be_set(told: dict[str, Any], message: str) -> None:
+    scores = HeadScores(2, 2, np.arange(4.0), np.arange(4.0))
+    with pytest.raises(InputError, match=message):
+        select(scores, "fasp", 0.25, 0.5, **told)

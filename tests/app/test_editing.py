@@ -1,0 +1,314 @@
+"""Changing the set on the page "Explore heads": many heads at once, undo and redo, the link, saved and tried sets.
+
+Charts cannot be clicked here: `grids.acted_on` says what a click means, and real clicks are made in a browser.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from streamlit.testing.v1 import AppTest
+
+from fasp_core.choice import ByHand
+from fasp_core.errors import InputError
+from fasp_core.impacts.table import ImpactTable
+from fasp_core.masks import PruneSet
+from fasp_core.models import BUILT_IN
+from pages.common import engine
+from pages.common.grids import acted_on
+from pages.common.named import NamedSet, from_json, to_json
+from pages.common.tried import frame
+from tests.app.fakes import Studio
+from tests.app.test_explore import APP, AXIS, HAND, N_HEADS, change, drawn, opened, press, removed, requested, run, said
+
+
+@pytest.fixture
+def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
+    studio = Studio(tmp_cache, monkeypatch)
+    studio.at_once()
+    yield studio
+    for _, job in engine._lanes.jobs():
+        job.cancel()
+    studio.finish()
+
+
+@pytest.fixture
+def table(studio: Studio) -> ImpactTable:
+    return studio.add_scores(AXIS)
+
+
+def query(at: AppTest) -> dict[str, str]:
+    """The address, with each value as text."""
+    return {name: value[0] if isinstance(value, list) else str(value) for name, value in at.query_params.items()}
+
+
+def linked(**address: str) -> AppTest:
+    at = AppTest.from_file(APP, default_timeout=60)
+    at.query_params.update(address)
+    return run(at)
+
+
+def folded_out(at: AppTest, key: str) -> AppTest:
+    at.session_state[key] = True
+    return run(at)
+
+
+# many heads at once
+
+
+def test_heads_in_a_text(studio: Studio, table: ImpactTable) -> None:
+    at = opened()
+    chosen = requested(at)
+    change(at, many="L0H0, L29H7-8")
+    press(at, "many prune")
+    named = {(0, 0), (29, 7), (29, 8)}
+    assert drawn(at, 0, "pruned by hand") == named
+    assert named <= requested(at).heads
+    assert removed(at) == len(chosen) == 5  # they count toward alpha
+
+    change(at, many=chosen.format())
+    press(at, "many keep")
+    assert not chosen.heads & requested(at).heads
+    assert removed(at) == 5
+    press(at, "many leave to the method")
+    change(at, many="L0H0, L29H7-8")
+    press(at, "many turn over")
+    assert requested(at) == chosen
+    assert at.session_state[HAND] == ByHand()
+
+    change(at, many="H3")
+    press(at, "many replace the set")
+    assert requested(at) == PruneSet.of((layer, 3) for layer in range(30))
+    assert at.slider(key="alpha").disabled  # by hand only: no slider adds to it
+    assert at.slider(key="gamma").disabled
+
+
+def test_nonsense_is_told_once_and_changes_nothing(studio: Studio, table: ImpactTable) -> None:
+    at = opened()
+    chosen = requested(at)
+    for text, told in (("<b>", "'<b>' is not a head"), ("L30H0", "L30H0 does not exist"), ("", "No head is named")):
+        change(at, many=text)
+        press(at, "many prune")
+        (error,) = at.error
+        assert told in error.value
+        assert requested(at) == chosen
+    change(at, many="L0H1")
+    press(at, "many prune")
+    assert not at.error
+
+
+heads_of_event = st.lists(st.integers(0, 11), max_size=12)
+
+
+@given(heads_of_event, st.lists(st.integers(0, 2), max_size=3), st.lists(st.integers(0, 3), max_size=4))
+def test_what_a_click_or_a_box_means(heads: list[int], layers: list[int], columns: list[int]) -> None:
+    """Three layers of four heads. A handle counts only by itself, not where a box over heads takes it along."""
+    points = [{"curve_number": 0, "point_index": h} for h in heads]
+    points += [{"curve_number": 1, "point_index": i} for i in layers]
+    points += [{"curve_number": 2, "point_index": i} for i in columns]
+    wanted = set(heads) or {h for h in range(12) if h // 4 in layers or h % 4 in columns}
+    assert acted_on({"selection": {"points": points}}, 3, 4) == wanted
+
+
+# steps
+
+
+def test_undo_and_redo_take_every_change_of_the_set(studio: Studio, table: ImpactTable) -> None:
+    at = opened()
+    assert at.button(key="undo").disabled
+    assert at.button(key="redo").disabled
+    sets = [requested(at)]
+
+    def after(at: AppTest) -> None:
+        sets.append(requested(at))
+
+    after(change(at, alpha=0.1))
+    change(at, many="L0H0-3")
+    after(press(at, "many prune"))
+    after(change(at, method="random"))
+    after(change(at, seed=3))
+    change(at, many="L1H1")
+    after(press(at, "many replace the set"))
+    after(change(at, neurons="L3N4"))
+    assert len(set(sets)) == len(sets)
+    change(at, split="test")  # how it is measured is no step
+
+    for wanted in sets[-2::-1]:
+        press(at, "undo")
+        assert requested(at) == wanted
+    assert at.button(key="undo").disabled
+    assert at.get_by_key("split").value == "test"
+    assert at.slider(key="alpha").value == 0.02
+    for wanted in sets[1:]:
+        press(at, "redo")
+        assert requested(at) == wanted
+    assert at.button(key="redo").disabled
+    press(at, "undo")
+    change(at, many="L2H2")
+    press(at, "many prune")
+    assert at.button(key="redo").disabled  # another way was taken
+
+
+# the address
+
+
+def test_a_link_opens_the_same_set(studio: Studio, table: ImpactTable) -> None:
+    at = opened()
+    change(at, method="random")
+    change(at, alpha=0.1, seed=7, reading="counted", split="test", prompts=90, tokens=512, neurons="L5N17-19")
+    change(at, many="L0H0-3, L9H1")
+    press(at, "many prune")
+    change(at, many="L2H1")
+    press(at, "many keep")
+    address = query(at)
+    assert address["prune"] == "L0H0-3,L9H1"
+    assert address["keep"] == "L2H1"
+
+    other = linked(**address)
+    assert requested(other) == requested(at)
+    assert other.session_state["job main"].key == at.session_state["job main"].key
+    assert query(other) == address
+    assert not other.sidebar.warning
+    assert [m.value for m in other.metric] == [m.value for m in at.metric]
+    assert linked().query_params == {}  # as at first, the address is short
+
+
+def test_other_pages_keep_the_selection_and_its_link(studio: Studio, table: ImpactTable) -> None:
+    at = opened(gamma=0.5, alpha=0.1)
+    change(at, many="L0H0")
+    press(at, "many prune")
+    chosen, address = requested(at), query(at)
+    for page in ("transfer", "compare", "assumptions", "contexts", "released"):
+        at.switch_page(f"pages/{page}.py")
+        run(at)
+        if page != "released":  # which has no model
+            assert query(at) == address, page
+    at.switch_page("pages/explore.py")
+    run(at)
+    assert requested(at) == chosen
+    assert query(at) == address
+    assert at.slider(key="gamma").value == 0.5
+
+
+def test_a_nonsense_link_gets_one_notice(studio: Studio, table: ImpactTable) -> None:
+    at = linked(axis="<b>x</b>", gamma="abc", alpha="0.02", prune="L0H0,L99H0", keep="L0H0", seed="`1`")
+    (warning,) = at.sidebar.warning
+    for part in ("axis=<b>x</b>", "gamma=abc", "seed='1'", "prune=L99H0", "keep=L0H0"):
+        assert f"`{part}`" in warning.value
+    assert not at.main.warning or "link" not in at.main.warning[0].value
+    assert removed(at) == 5
+    assert drawn(at, 0, "pruned by hand") == {(0, 0)}
+    assert query(at) == {"alpha": "0.02", "prune": "L0H0"}  # it mends itself
+    run(at)
+    assert at.sidebar.warning  # until something is changed
+    change(at, alpha=0.03)
+    assert not at.sidebar.warning
+
+
+def test_a_link_alone_loads_no_model(studio: Studio, table: ImpactTable) -> None:
+    studio.add_scores(AXIS, "tiny one")
+    at = linked(model="tiny one", alpha="0.25", method="by hand only", prune="L3H2,L29H8")
+    assert at.get_by_key("model").value == BUILT_IN
+    assert "asks for a model" in at.sidebar.warning[0].value
+    assert at.sidebar.code[0].value == "tiny one"
+    press(at, "open link")
+    run(at)
+    assert at.get_by_key("model").value == "tiny one"
+    assert requested(at) == PruneSet.of([(3, 2)])
+    (warning,) = at.sidebar.warning  # known only since the model is loaded
+    assert "`prune=L29H8`" in warning.value
+
+
+# saved sets
+
+
+def test_sets_under_names(studio: Studio, table: ImpactTable) -> None:
+    at = folded_out(opened(), "named open")
+    first = requested(at)
+    change(at, **{"set name": "  <b>one</b>  "})
+    press(at, "save set")
+    press(at, "save set")
+    assert "A name has 1 to 60 characters" in at.error[0].value
+    change(at, alpha=0.04, neurons="L2N3")
+    second = requested(at)
+    change(at, **{"set name": "two"})
+    press(at, "save set")
+    assert not at.error
+    text = said(at)
+    assert f"Only in A, 0: `{PruneSet().format() or 'none'}`" in text
+    assert f"In both, 5: `{first.format()}`" in text
+    only = PruneSet(second.heads - first.heads, second.neurons)
+    assert f"Only in B, {len(only)}: `{only.format()}`" in text
+    assert "Measured on 1,024 tokens and" in text
+    assert "between the gaps of A and B" in text or "than A's" in text
+
+    change(at, **{"one set": "<b>one</b>"})
+    press(at, "load set")
+    assert requested(at) == first
+    assert at.get_by_key("method").value == "hand"
+    change(at, **{"new name": "two"})
+    press(at, "rename set")
+    assert "a set of that name" in at.error[0].value
+    change(at, **{"new name": "uno"})
+    press(at, "rename set")
+    assert list(at.session_state["named sets"]) == ["uno", "two"]
+    press(at, "delete set")
+    assert list(at.session_state["named sets"]) == ["two"]
+    press(at, "undo")
+    assert requested(at) == second
+
+
+names = st.text(
+    st.characters(min_codepoint=33, max_codepoint=500, exclude_categories=("Z", "C")), min_size=1, max_size=9
+)
+
+
+@given(st.dictionaries(names, st.frozensets(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=9), max_size=5))
+def test_sets_survive_the_file(sets: dict[str, frozenset[tuple[int, int]]]) -> None:
+    named = {name: NamedSet("m", PruneSet(heads).format(), "FASP") for name, heads in sets.items()}
+    assert from_json(to_json(named).encode(), {}) == named
+    assert from_json(to_json(named).encode(), named) == named
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b"\xff", b'{"prune sets": [1]}', b'{"prune sets": [{"name": "a"}]}']
+)
+def test_a_file_of_something_else_is_refused(content: bytes) -> None:
+    with pytest.raises(InputError, match="not a file of prune sets"):
+        from_json(content, {})
+    bad: dict[str, Any] = {"prune sets": [{"name": "a", "model": "m", "parts": "nonsense", "chosen": ""}]}
+    with pytest.raises(InputError, match="'nonsense' is not a head"):
+        from_json(json.dumps(bad).encode(), {})
+
+
+# tried sets
+
+
+def test_every_set_that_was_tried_is_there(studio: Studio, table: ImpactTable) -> None:
+    at = opened()
+    first = requested(at)
+    change(at, alpha=0.04)
+    folded_out(at, "tried open")
+    kept = at.session_state["tried"]
+    assert [t.heads for t in kept] == [first, requested(at)]
+    ppl, gap = table.added_up(first.flat(N_HEADS), "neutral")
+    base = table.ppl.base.perplexity, table.bias.gap("neutral").gap
+    assert kept[0].estimated == pytest.approx((ppl / base[0] - 1, gap / base[1] - 1))
+    result = at.session_state["job main"].result
+    assert kept[1].measured == pytest.approx((result.perplexity.relative, result.readings["neutral"].gap.relative))
+    assert kept[0].measured[0] == pytest.approx(1.01**5 - 1)
+    shown = frame(kept, 1)
+    assert list(shown["set"]) == ["FASP, γ 0.3, α 0.02", "▸ FASP, γ 0.3, α 0.04"]
+    assert shown["perplexity, 95%"][0].startswith("+5.1% [")
+    change(at, alpha=0.02)
+    assert len(at.session_state["tried"]) == 2  # the same set again is the same entry
+    asked = len(studio.asked)
+    change(at, alpha=0.04)
+    assert len(studio.asked) == asked  # and is there without a measurement
+    assert "**estimate**" not in said(at)

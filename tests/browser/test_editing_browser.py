@@ -1,0 +1,153 @@
+"""Changing sets in real Chromium: boxes, arrows of whole layers, keys, links, and the way back to a tried set."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import Reader
+
+pytestmark = pytest.mark.browser
+
+
+def address(reader: Reader, part: str, there: bool = True) -> str:
+    """The address once a part is in it, or no more."""
+    reader.page.wait_for_function(
+        "([part, there]) => location.search.includes(part) === there", arg=[part, there], timeout=30_000
+    )
+    return str(reader.page.url)
+
+
+def at(reader: Reader, layer: float, head: float, grid: int = 0) -> tuple[float, float]:
+    plot = reader.page.locator(".js-plotly-plot").nth(grid)
+    plot.scroll_into_view_if_needed()
+    x, y = plot.evaluate(
+        """(p, [l, h]) => { const f = p._fullLayout, b = p.getBoundingClientRect();
+            return [b.left + f.xaxis._offset + f.xaxis.d2p(h), b.top + f.yaxis._offset + f.yaxis.d2p(l)]; }""",
+        [layer, head],
+    )
+    return float(x), float(y)
+
+
+def test_boxes_layers_and_keys(app: str, browser: Any) -> None:
+    reader = Reader(browser, app)
+    page = reader.page
+    reader.wait_points(270)
+    before = reader.removed()
+
+    # a box keeps what it is told to keep
+    page.get_by_role("radio", name="keep").or_(page.get_by_role("button", name="keep", exact=True)).first.click()
+    reader.wait_removed(before)
+    plot = page.locator(".js-plotly-plot").first
+    plot.hover()
+    plot.locator('[data-title="Box Select"]').click()
+    (x0, y0), (x1, y1) = at(reader, 23.4, -0.4), at(reader, 20.6, 2.4)
+    page.mouse.move(x0, y0)
+    page.mouse.down()
+    page.mouse.move(x1, y1, steps=8)
+    page.mouse.up()
+    reader.wait_said("By hand: 9 kept.")
+    address(reader, "keep=L21H0-2%2CL22H0-2%2CL23H0-2")
+    assert reader.removed() == before, "the method fills the places"
+
+    # an arrow at the edge stands for its whole layer
+    page.get_by_role("radio", name="prune").or_(page.get_by_role("button", name="prune", exact=True)).first.click()
+    reader.wait_removed(before)
+    page.mouse.click(*at(reader, 5, -1, grid=1))
+    reader.wait_said("By hand: 9 pruned, 9 kept.")
+    address(reader, "prune=L5H0-8")
+
+    # keys go back and forth
+    page.keyboard.press("Control+z")
+    reader.wait_said("By hand: 9 kept.")
+    page.keyboard.press("Control+z")
+    reader.wait_said("No hand-made changes.")
+    address(reader, "keep", there=False)
+    page.keyboard.press("Control+y")
+    reader.wait_said("By hand: 9 kept.")
+    assert not reader.errors, reader.errors
+
+
+def test_a_copied_link_opens_the_same_set_and_numbers(app: str, browser: Any) -> None:
+    reader = Reader(browser, app)
+    reader.wait_points(270)
+    reader.measured()
+    reader.click_head(24, 6)
+    reader.wait_said("By hand: 1 pruned.")
+    address(reader, "prune=L24H6")
+    reader.page.get_by_role("button", name=re.compile("^.*Link")).last.click()
+    shown = reader.page.locator('[data-testid="stPopoverBody"] code').first
+    shown.wait_for()
+    link = shown.inner_text().strip()
+    assert link.endswith("?prune=L24H6")
+    numbers = reader.measured()
+
+    other = Reader(browser, link)
+    other.wait_said("By hand: 1 pruned.")
+    assert other.measured() == numbers
+    # another page and back: the set is still there, and the address of each page says so
+    other.page.get_by_role("link", name="Compare methods").click()
+    other.page.wait_for_selector("text=Compare", timeout=30_000)
+    address(other, "prune=L24H6")
+    other.page.get_by_role("link", name="Explore heads").click()
+    other.wait_said("By hand: 1 pruned.")
+    address(other, "prune=L24H6")
+    assert other.measured() == numbers
+    assert not other.errors, other.errors
+
+
+def test_a_link_of_nonsense_opens_with_one_notice(app: str, browser: Any) -> None:
+    reader = Reader(browser, f"{app}/?axis=nowhere&gamma=abc&prune=L99H1&alpha=0.02")
+    reader.wait_removed(5)
+    notices = reader.page.locator('[data-testid="stAlert"]', has_text="Left out of this link")
+    notices.first.wait_for()
+    assert notices.count() == 1
+    for part in ("axis=nowhere", "gamma=abc", "prune=L99H1"):
+        assert part in notices.inner_text()
+    assert address(reader, "gamma", there=False).endswith("?alpha=0.02")
+    assert not reader.errors, reader.errors
+
+
+def test_sorted_grids_and_the_way_back(app: str, browser: Any) -> None:
+    """A click on a sorted grid turns over the head that stands there; a tried set is returned to by its point."""
+    reader = Reader(browser, app)
+    page = reader.page
+    reader.wait_points(270)
+    count = reader.removed()
+    page.get_by_role("button", name=re.compile("Grids")).last.click()
+    page.get_by_text("Sort each layer by impact on bias").click()
+    page.wait_for_function(
+        "() => document.querySelector('.js-plotly-plot')?._fullLayout.xaxis.title.text === 'rank in its layer'"
+    )
+    page.keyboard.press("Escape")
+    wanted = page.evaluate(
+        """() => { const t = document.querySelector('.js-plotly-plot').data.find(t => t.name === 'heads');
+            return [0, 1, 2, 3, 4, 5, 6, 7, 8].find(h => t.x[28 * 9 + h] === 4); }"""
+    )
+    reader.wait_removed(count)
+    reader.click_head(28, 4)
+    address(reader, f"prune=L28H{wanted}")
+    reader.wait_said("By hand: 1 pruned.")
+
+    page.get_by_text("Sets tried so far").click()
+    chart = page.locator(".js-plotly-plot", has_text="Perplexity against the gap")
+    chart.wait_for(timeout=30_000)
+    page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot').length >= 3")
+    reader.wait_removed(count)
+    x, y = chart.evaluate(
+        """p => { const f = p._fullLayout, b = p.getBoundingClientRect(), t = p.data[0];
+            return [b.left + f.xaxis._offset + f.xaxis.d2p(t.x[0]), b.top + f.yaxis._offset + f.yaxis.d2p(t.y[0])]; }"""
+    )
+    chart.scroll_into_view_if_needed()
+    x, y = chart.evaluate(
+        """p => { const f = p._fullLayout, b = p.getBoundingClientRect(), t = p.data[0];
+            return [b.left + f.xaxis._offset + f.xaxis.d2p(t.x[0]), b.top + f.yaxis._offset + f.yaxis.d2p(t.y[0])]; }"""
+    )
+    page.mouse.move(x, y)
+    page.wait_for_timeout(300)
+    page.mouse.click(x, y)
+    reader.wait_said("No hand-made changes.")
+    address(reader, "prune", there=False)
+    assert not reader.errors, reader.errors
