@@ -179,7 +179,7 @@ def head_grid(
         RIGHT,
         entry=104,
         hoverdistance=-1,  # every spot belongs to the nearest head, however wide its cell
-        xaxis=axis(theme, ranked, range=[left, n_heads - 0.5], tickvals=_steps(n_heads), **whole),
+        xaxis=axis(theme, ranked, range=[left, n_heads - 0.5], tickvals=_steps(n_heads), tickangle=0, **whole),
         yaxis=axis(theme, "layer", range=[below, n_layers - 0.5], tickvals=_steps(n_layers), **whole),
     )
     return fig

@@ -89,8 +89,8 @@ def picked_marks(theme: Theme, x: Places, y: Places, picked: set[int], size: flo
     """Rings around heads that are looked at; nothing, and nothing in the legend, where there are none."""
     if not picked:
         return []
-    line = {"color": theme.series[2], "width": 2.5}
-    return [points(x, y, picked, "picked in the table", symbol="circle-open", size=size, color=CLEAR, line=line)]
+    ring: dict[str, Any] = {"symbol": "circle-open", "size": size, "color": theme.series[2], "line": {"width": 2.5}}
+    return [points(x, y, picked, "picked", **ring)]
 
 
 def handle_trace(x: Places, y: Places, hover: Sequence[str], name: str, symbol: str, color: str) -> go.Scatter:

@@ -12,7 +12,19 @@ from numpy.typing import ArrayLike
 from fasp_core.figures import marks
 from fasp_core.figures.grid import beyond_note, clip_limit
 from fasp_core.figures.scales import center_of, finite, symlog, ticks
-from fasp_core.figures.theme import BASE, PRUNED, Theme, axis, check_texts, escape, layout, short, theme_of, vector
+from fasp_core.figures.theme import (
+    BASE,
+    PRUNED,
+    Theme,
+    axis,
+    check_texts,
+    escape,
+    layout,
+    short,
+    theme_of,
+    vector,
+    veil,
+)
 
 
 def scatter_impacts(
@@ -101,4 +113,5 @@ def _dashed(theme: Theme) -> dict[str, Any]:
 
 
 def _written(theme: Theme, text: str, **more: Any) -> dict[str, Any]:
-    return {"text": escape(text), "font": {"size": 11, "color": theme.faint}, **more}
+    back = veil(theme.page, 0.8)  # over points
+    return {"text": escape(text), "font": {"size": 11, "color": theme.text}, "bgcolor": back, **more}

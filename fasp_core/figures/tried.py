@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -102,10 +103,8 @@ def tried_sets(
         ]
     )
     if current is not None:
-        line = {"color": theme.series[2], "width": 2.5}
-        fig.add_trace(
-            marks.points(at[:, 0], at[:, 1], [current], "now", symbol="circle-open", size=18, color=PRUNED, line=line)
-        )
+        ring: dict[str, Any] = {"symbol": "circle-open", "size": 18, "color": theme.series[2], "line": {"width": 2.5}}
+        fig.add_trace(marks.points(at[:, 0], at[:, 1], [current], "now", **ring))
     across, upwards = (axis(theme, text, showgrid=True, ticksuffix="%") for text in (x_title, y_title))
     fig.layout = layout(theme, title, note, 380, 84, xaxis=across, yaxis=upwards)
     return fig

@@ -146,10 +146,11 @@ def test_units_and_order_of_the_page() -> None:
 def test_picked_heads_are_ringed_in_grid_and_scatter() -> None:
     values = np.arange(6.0)
     fig = grid(values, 2, 3, picked={4})
-    assert (named(fig, "picked in the table").x, named(fig, "picked in the table").y) == ((1,), (1,))
-    assert "picked in the table" not in [t.name for t in grid(values, 2, 3).data]
+    assert (named(fig, "picked").x, named(fig, "picked").y) == ((1,), (1,))
+    assert "picked" not in [t.name for t in grid(values, 2, 3).data]
+    assert named(fig, "picked").marker.color == LIGHT.series[2]  # an open symbol wears its own color, not its line's
     points = scatter_impacts(values, -values, hover=list("abcdef"), title="t", picked={4})
-    assert (named(points, "picked in the table").x, named(points, "picked in the table").y) == ((4.0,), (-4.0,))
+    assert (named(points, "picked").x, named(points, "picked").y) == ((4.0,), (-4.0,))
 
 
 @settings(deadline=None, max_examples=40)

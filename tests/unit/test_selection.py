@@ -473,7 +473,7 @@ def test_around_set_heads_it_is_the_brute_force_one(
     _, critical = brute_force(scores, method, gamma, 0)
     order: list[int] = []
     for count in range(1, n + 1):  # the whole order of the method, from its own sets of growing size
-        order += sorted(brute_force(scores, method, gamma, count / n)[0] - set(order))
+        order += sorted(brute_force(scores, method, gamma, (count + 0.5) / n)[0] - set(order))
     best = [h for h in order if h not in locked | forced][: max(k - len(forced), 0)]
     assert set(chosen.pruned) == forced | set(best)
     assert set(chosen.critical) == critical
