@@ -12,7 +12,7 @@ from fasp_core.contexts.matrix import MatrixConfig
 from fasp_core.contexts.scenarios import Scenarios
 from fasp_core.errors import InputError
 from fasp_core.models import ModelSpec
-from pages.common import background, contexts_audit, contexts_matrix, engine, scoring, sidebar, start
+from pages.common import background, contexts_audit, contexts_matrix, demo, engine, scoring, sidebar, start
 
 MOST = 256 * 1024  # bytes of a file of scenarios
 WINSORISE = (0.0, 0.01, 0.05, 0.1)
@@ -51,6 +51,8 @@ def page() -> None:
 
 def _world() -> Scenarios:
     """The scenarios that come with the program, or the reader's."""
+    if demo.current() is not None:
+        return scenarios.read()
     given = st.file_uploader(
         "Scenarios of your own (TOML)",
         type="toml",

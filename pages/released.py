@@ -13,7 +13,7 @@ from fasp_core.figures import head_grid, short
 from fasp_core.masks import PruneSet
 from fasp_core.published import Floats, RuleComparison, Trust
 from fasp_core.selection import HeadScores, Selection
-from pages.common import released, released_trust, start
+from pages.common import demo, released, released_trust, start
 from pages.common.choice import ByHand, reasons
 from pages.common.released import Settings
 
@@ -58,6 +58,9 @@ def page() -> None:
 
 
 def _empty() -> None:
+    if demo.current() is not None:
+        st.info(f"No file can be opened here. {demo.READ_ONLY}", icon=":material/lock:")
+        return
     with st.container(border=True):
         st.subheader("Open a file of released scores", anchor=False)
         st.markdown(

@@ -15,7 +15,7 @@ from fasp_core.impacts.table import ImpactTable
 from fasp_core.jobs import Job
 from fasp_core.masks import PruneSet
 from fasp_core.selection import Selection
-from pages.common import engine, scoring
+from pages.common import demo, engine, scoring
 from pages.common.choice import ByHand, hover, how, how_bias, reasons
 from pages.common.sidebar import READING_TITLES, Settings
 
@@ -272,7 +272,7 @@ def _sampled(settings: Settings, heads: PruneSet) -> None:
         "and it is the only one that reads whole texts. Both models get the same noise."
     )
     left, middle, right = st.columns((1, 1, 1), vertical_alignment="bottom")
-    prompts = left.select_slider("Prompts", (36, 90, 210, 450), 36, key="sampled prompts")
+    prompts = left.select_slider("Prompts", demo.upto((36, 90, 210, 450), "sampled_prompts"), 36, key="sampled prompts")
     length = middle.select_slider("Tokens a continuation", (10, 20, 40), 20, key="sampled length")
     config = settings.sampled(int(prompts), int(length))
     wanted = (settings.spec, heads, config)

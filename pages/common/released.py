@@ -13,6 +13,7 @@ from fasp_core import published
 from fasp_core.errors import InputError
 from fasp_core.published import Published
 from fasp_core.selection import METHODS
+from pages.common import demo
 from pages.common.sidebar import GAMMA, METHOD_TITLES, axis_title
 
 ALPHA = 0.1  # with gamma .3 the authors' own worked example
@@ -102,6 +103,8 @@ def draw() -> Settings:
 
 
 def _file() -> tuple[Opened | None, str]:
+    if demo.current() is not None:
+        return None, ""
     st.file_uploader(
         "Released file (JSON or CSV)",
         type=["json", "csv"],

@@ -18,7 +18,7 @@ from fasp_core.models import BUILT_IN, BUILT_IN_TITLE, DTYPES, ModelSpec
 from fasp_core.prompts import axis_names, from_csv
 from fasp_core.selection import METHODS
 from fasp_core.text import TextConfig
-from pages.common import engine
+from pages.common import demo, engine, glossary
 
 GAMMA, ALPHA, MAX_PPL = 0.3, 0.05, 0.1  # shown at first
 OWN_CSV = "my own prompts (CSV)"
@@ -119,9 +119,15 @@ def draw() -> Settings:
         )
         with st.expander("Sample sizes"):
             prompts = st.select_slider(
-                "Prompts", (90, 210, 450, 900), 210, key="prompts", help="Balanced over groups and templates."
+                "Prompts",
+                demo.upto((90, 210, 450, 900), "prompts"),
+                210,
+                key="prompts",
+                help="Balanced over groups and templates.",
             )
-            tokens = st.select_slider("Tokens for perplexity", (512, 1024, 2048, 4096), 1024, key="tokens")
+            tokens = st.select_slider(
+                "Tokens for perplexity", demo.upto((512, 1024, 2048, 4096), "tokens"), 1024, key="tokens"
+            )
     return Settings(
         spec,
         axis,
@@ -168,8 +174,7 @@ def reading() -> str:
         format_func=READING_TITLES.__getitem__,
         key="reading",
         bind="query-params",
-        help="Toxicity scorers dislike words such as 'gay'. Neutral gives identity words no toxicity, so that a "
-        "model is not blamed for naming a group. Counted is the papers' way. Both are always reported.",
+        help=glossary.text("reading", more="Toxicity scorers dislike words such as 'gay', whatever the sentence says."),
     )
 
 
@@ -184,7 +189,7 @@ def gamma(disabled: bool = False) -> float:
         key="gamma",
         bind="query-params",
         disabled=disabled,
-        help="The γ share of heads with the greatest impact on perplexity is never pruned.",
+        help=glossary.text("gamma", "critical head"),
     )
 
 
@@ -199,7 +204,7 @@ def alpha() -> float:
         format="%.3f",
         key="alpha",
         bind="query-params",
-        help="A fraction of all heads of the model.",
+        help=glossary.text("alpha"),
     )
 
 
@@ -207,12 +212,14 @@ def model() -> ModelSpec:
     """Which model, on which device, in which precision."""
     source = st.selectbox(
         "Model",
-        [BUILT_IN],
-        accept_new_options=True,
+        demo.models([BUILT_IN]),
+        accept_new_options=demo.current() is None,
         format_func=lambda name: f"{BUILT_IN_TITLE} (built-in)" if name == BUILT_IN else name,
         key="model",
         help="The built-in model needs no download. Or type a hub id (openai-community/gpt2), a folder, a .gguf file.",
     )
+    if demo.current() is not None:
+        return ModelSpec(demo.allowed(source or BUILT_IN))
     with st.expander("Device and precision"):
         device = st.selectbox("Device", ("auto", "cpu", "cuda", "mps"), key="device")
         dtype = st.selectbox(
@@ -228,7 +235,7 @@ def choose_axis() -> tuple[str, str]:
     """Which axis, by name or as the path of a CSV file, and what people call it. Stops where there is no such file."""
     axis = st.selectbox(
         "Axis",
-        (*axis_names(), OWN_CSV),
+        (*axis_names(), *demo.unless(OWN_CSV)),
         index=axis_names().index("race_ethnicity"),
         format_func=axis_title,
         key="axis",
