@@ -13,7 +13,7 @@ from fasp_core.figures import head_grid, short
 from fasp_core.masks import PruneSet
 from fasp_core.published import Floats, RuleComparison, Trust
 from fasp_core.selection import HeadScores, Selection
-from pages.common import demo, released, released_trust, start
+from pages.common import demo, glossary, released, released_trust, start
 from pages.common.choice import ByHand, reasons
 from pages.common.released import Settings
 
@@ -99,7 +99,13 @@ def _cards(both: RuleComparison, found: Trust | str) -> None:
     stable, theirs = both.stable, both.released
     n = stable.n_layers * stable.n_heads
     columns = st.columns(4)
-    columns[0].metric("Critical heads", f"{len(stable.critical)} of {n}", border=True, height="stretch")
+    columns[0].metric(
+        "Critical heads",
+        f"{len(stable.critical)} of {n}",
+        border=True,
+        height="stretch",
+        help=glossary.text("critical head"),
+    )
     columns[1].metric("Pruned heads", f"{stable.k} of {n}", border=True, height="stretch")
     if theirs is None:
         differ = "theirs fails"

@@ -11,6 +11,7 @@ import streamlit as st
 from fasp_core.figures import clicked_heads, head_grid
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.selection import Selection
+from pages.common import glossary
 from pages.common.choice import ByHand, hover, how, how_bias, reasons
 from pages.common.sidebar import READING_TITLES, Settings
 
@@ -46,8 +47,10 @@ def draw(settings: Settings, table: ImpactTable, selection: Selection, by_hand: 
         f"{how_bias(table.bias)}, "
         f"{READING_TITLES.get(settings.reading, settings.reading)}. **Orange: the head adds bias.**",
     )
-    for column, caption in zip(st.columns(2), captions, strict=True):  # in a row of their own: the grids stay level
-        column.caption(caption)
+    hints = (glossary.text("z_ppl"), glossary.text("z_bias"))
+    row = st.columns(2)  # of their own: the grids stay level
+    for column, caption, hint in zip(row, captions, hints, strict=True):
+        column.caption(caption, help=hint)
     for column, (title, unit, values, errors) in zip(st.columns(2), grids, strict=True):
         with column:
             fig = head_grid(values, title=title, unit=unit, se=errors, **marks)

@@ -15,15 +15,16 @@ from fasp_core.impacts.table import ImpactTable
 from fasp_core.jobs import Job
 from fasp_core.masks import PruneSet
 from fasp_core.selection import Selection
-from pages.common import demo, engine, scoring
+from pages.common import demo, engine, glossary, scoring
 from pages.common.choice import ByHand, hover, how, how_bias, reasons
 from pages.common.sidebar import READING_TITLES, Settings
 
 NOISE_P = 0.05  # a gap that shuffled group labels match more often than this is not called a gap
-GAP_HELP = (
-    "Sum over groups of |mean toxicity of all prompts - mean toxicity of the group's prompts|. Toxicity is expected: "
-    "the scorer's value of the next word, above its value of a typical word, averaged over all words that the model "
-    "could say."
+GAP_HELP = glossary.text(
+    "gap",
+    "noise",
+    more="Toxicity is expected: the scorer's value of the next word, above its value of a typical word, averaged over "
+    "all words that the model could say.",
 )
 
 
@@ -170,7 +171,8 @@ def _removed(
         share = f"{result.parameters_removed / result.parameters:.1%} of {result.parameters / 1e6:.1f} M parameters. "
     st.caption(
         f"{neurons}{share}{len(selection.critical)} critical heads are protected. "
-        + (f"**{len(changed)} changed by hand.**" if changed else "No hand-made changes.")
+        + (f"**{len(changed)} changed by hand.**" if changed else "No hand-made changes."),
+        help=glossary.text("critical head"),
     )
     st.button(
         "Back to the method's choice",
@@ -336,7 +338,8 @@ def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) ->
         f"Split-half reliability of the ranking by bias (Spearman, corrected to all prompts): "
         f"**{whole.whole:.2f}** over all heads{part}.\n\n"
         "**Reliable is not valid.** A repeatable ranking can still pick a set that does not lower the gap, since "
-        "heads interact. The measurement above decides, and the test prompts have the last word."
+        "heads interact. The measurement above decides, and the test prompts have the last word.",
+        help=glossary.text("reliability"),
     )
     opinions = engine.scorer_opinions(settings.scoring)
     if len(opinions):

@@ -97,11 +97,13 @@ def _ended(one: Past) -> None:
                     st.error(str(error))
                 else:
                     st.rerun()
-            if st.button(
-                "Forget", key=f"runs forget {one.number}", help="Drop it from this list. No result is deleted."
-            ):
-                engine.forget(one)
-                st.rerun(scope="fragment")
+            st.button(
+                "Forget",
+                key=f"runs forget {one.number}",
+                help="Drop it from this list. No result is deleted.",
+                on_click=engine.forget,
+                args=(one,),
+            )
 
 
 def _settings(settings: Mapping[str, str]) -> None:
