@@ -1,4 +1,4 @@
-"""What a wheel holds: the packages, and as `fasp_studio/site` the app as it lies here. The rest is in pyproject.toml."""
+"""What a wheel holds: the packages, and as `fasp_studio/site` the app as it lies here; see pyproject.toml too."""
 
 from pathlib import Path
 

@@ -25,7 +25,8 @@ def page() -> None:
         "An instruct model is asked for numbers about named people: an offer, a rate, hours, a share of income. First "
         "names stand for groups, and everything else is the same, so a difference between the groups is the model's. "
         "Then heads, neurons or weights are removed that carry the difference in one context, and the model is asked "
-        "again in others (after [Ma et al. 2025](https://arxiv.org/abs/2502.07771))."
+        "again in others (after Ma et al. 2025).",
+        help="Ma et al. (2025), Breaking Down Bias: [arXiv 2502.07771](https://arxiv.org/abs/2502.07771)",
     )
     with st.sidebar:
         spec = sidebar.model()
