@@ -17,6 +17,7 @@ EVERY = 2.0  # seconds between two looks at work that goes on
 SHORT = 1.0  # seconds: a measurement that took less was read from the results on disk
 SHOWN = 12  # ended jobs that are listed
 OPEN = "runs open"
+STORED = "runs stored wanted"
 STATES = {
     "done": (":material/check_circle:", "done"),
     "failed": (":material/error:", "failed"),
@@ -40,6 +41,8 @@ def _panel(was_busy: bool) -> None:
     opened = st.popover(
         label, icon=":material/sync:" if jobs else ":material/history:", type="tertiary", key=OPEN, on_change="rerun"
     )
+    if st.session_state.pop(STORED, False):
+        stored.show()
     if not opened.open:
         return
     with opened:
@@ -54,8 +57,12 @@ def _panel(was_busy: bool) -> None:
             _ended(one)
         if len(past) > SHOWN:
             st.caption(f"And {len(past) - SHOWN} earlier ones.")
-        if st.button("Stored results", icon=":material/database:", key="runs stored"):
-            stored.show()
+        st.button("Stored results", icon=":material/database:", key="runs stored", on_click=_store_wanted)
+
+
+def _store_wanted() -> None:
+    st.session_state[OPEN] = False  # it would lie above the dialog
+    st.session_state[STORED] = True
 
 
 def _going(job: Job[Any], place: int) -> None:
