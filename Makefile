@@ -10,13 +10,16 @@ SUITABLE := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-conflicts -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help app test test-slow lint types bench pins clean
+.PHONY: help app demo test test-slow lint types docs bench pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 app: $(VENV)/app.stamp ## start the dashboard on http://localhost:8501 (another port: make app PORT=8600)
 	$(BIN)/streamlit run app.py --server.port $(PORT)
+
+demo: $(VENV)/app.stamp ## start it as a demo: read-only, built-in model, small measurements
+	$(BIN)/python -m fasp_studio --demo --port $(PORT)
 
 test: $(VENV)/dev.stamp ## run the tests, without the slow ones
 	$(BIN)/python -m pytest
@@ -29,7 +32,10 @@ lint: $(VENV)/dev.stamp ## check style and formatting
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/dev.stamp ## check types
-	$(BIN)/mypy fasp_core app.py pages
+	$(BIN)/mypy fasp_core fasp_studio app.py pages
+
+docs: $(VENV)/dev.stamp ## write the reference of all functions to build/docs
+	$(BIN)/pdoc --docformat numpy --output-directory build/docs fasp_core '!fasp_core.__main__'
 
 bench: $(VENV)/app.stamp ## run the benchmarks; each prints JSON
 	$(BIN)/python -m benchmarks

@@ -1,4 +1,4 @@
-"""FASP Studio: `streamlit run app.py`. Navigation and page settings, nothing else."""
+"""FASP Studio: `streamlit run app.py`. Navigation and page settings; what stands around all pages is `around.py`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from pathlib import Path
 
 import streamlit as st
 
+from pages.common import around
+
 st.set_page_config(page_title="FASP Studio", page_icon=str(Path(__file__).parent / "docs" / "icon.png"), layout="wide")
-st.navigation(
+first = st.Page("pages/explore.py", title="Explore heads", icon=":material/grid_on:", default=True)
+chosen = st.navigation(
     [
-        st.Page("pages/explore.py", title="Explore heads", icon=":material/grid_on:", default=True),
+        first,
         st.Page("pages/compare.py", title="Compare methods", icon=":material/query_stats:"),
         st.Page("pages/transfer.py", title="Transfer between biases", icon=":material/compare_arrows:"),
         st.Page("pages/assumptions.py", title="Check the assumptions", icon=":material/fact_check:"),
@@ -17,4 +20,5 @@ st.navigation(
         st.Page("pages/take_home.py", title="Take home", icon=":material/download:"),
         st.Page("pages/released.py", title="Released scores", icon=":material/folder_open:"),
     ]
-).run()
+)
+around.draw(chosen, first=chosen.title == first.title)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
@@ -20,6 +21,7 @@ from fasp_core.errors import InputError
 
 T = TypeVar("T")
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
+LOG = 20  # progress texts that a job keeps
 
 
 class Cancelled(Exception):
@@ -64,20 +66,27 @@ class Job(Generic[T]):
     key : what identifies the work and its result
     state : "waiting", "running", then one of "done", "failed", "cancelled"
     done, total, text : the latest report; total is 0 before the first one
+    log : the latest different texts that were reported
     error : what the work raised, if it failed
+    asked, began, ended : seconds since 1970; None before it began or ended
     """
 
     def __init__(self, lane: Lane, key: Hashable, work: Callable[[Progress], T], priority: int, number: int) -> None:
         self.key = key
         self.state: State = "waiting"
         self.done, self.total, self.text = 0.0, 0.0, ""
+        self.log: deque[str] = deque(maxlen=LOG)
         self.error: BaseException | None = None
+        self.asked = time.time()
+        self.began: float | None = None
+        self.ended: float | None = None
         self._lane = lane
         self._work: Callable[[Progress], T] | None = work
         self._order = (-priority, number)
         self._owners: set[Hashable] = set()
         self._unowned = False  # asked for by nobody in particular: never overtaken
         self._stopping = False
+        self._overtaken = False
         self._value: T | None = None
         self._finished = threading.Event()
         self._pace = (0.0, 0.0)  # time and `done` from which the speed is measured
@@ -128,6 +137,31 @@ class Job(Generic[T]):
         return self._finished.wait(timeout)
 
 
+@dataclass(frozen=True)
+class Past:
+    """What is remembered of a job that has ended, without its result.
+
+    Attributes
+    ----------
+    number : tells it from the others
+    lane : name of the lane that it ran in
+    asked : seconds since 1970
+    seconds : how long it ran; 0 if it never began
+    error : what the work raised, as text, and whether that was bad input
+    work : what can be submitted again, of a job that was asked for by nobody in particular and is not done
+    """
+
+    number: int
+    lane: str
+    key: Hashable
+    state: State
+    asked: float
+    seconds: float
+    log: tuple[str, ...]
+    error: str
+    work: Callable[[Progress], Any] | None
+
+
 class Lane:
     """Jobs that run one at a time, first come, first served within a priority.
 
@@ -138,6 +172,10 @@ class Lane:
         those of `concurrent.futures` make the program wait at its end for the job that runs.
     keep : how many results to keep, the least recently asked for going first
     clock : seconds, for `Job.eta_seconds`
+
+    Attributes
+    ----------
+    remember : called with each job that ends and its work, unless a newer request overtook it; must not ask the lane
     """
 
     def __init__(
@@ -150,6 +188,7 @@ class Lane:
         self._executor = executor
         self._keep = keep
         self._clock = clock
+        self.remember: Callable[[Job[Any], Callable[[Progress], Any]], None] = lambda job, work: None
         self._lock = threading.Lock()  # guards all below, and every job's fields
         self._numbers = itertools.count()
         self._waiting: list[Job[Any]] = []
@@ -215,6 +254,7 @@ class Lane:
         if job is not None:
             job._owners.discard(owner)
             if not job._owners and not job._unowned:
+                job._overtaken = True
                 self._stop(job)
 
     def _stop(self, job: Job[Any]) -> None:
@@ -226,8 +266,11 @@ class Lane:
             self._end(job, "cancelled")
 
     def _end(self, job: Job[Any], state: State, value: Any = None, error: BaseException | None = None) -> None:
-        job._value, job.error, job._work = value, error, None
+        work, job._work = job._work, None
+        job._value, job.error, job.ended = value, error, time.time()
         job.state = state
+        if work is not None and not job._overtaken:
+            self.remember(job, work)
         if self._live.get(job.key) is job:
             del self._live[job.key]
         for owner in job._owners:
@@ -251,6 +294,8 @@ class Lane:
             if done < job.done or total != job.total:  # the first report, or a new stage
                 job._pace = (job._reported, done)
             job.done, job.total, job.text = done, total, text
+            if text and (not job.log or job.log[-1] != text):
+                job.log.append(text)
 
     def _begin(self) -> None:
         try:
@@ -274,7 +319,7 @@ class Lane:
                     self._busy = False
                     return
                 self._waiting.remove(job)
-                job.state = "running"
+                job.state, job.began = "running", time.time()
             self._run(job)
 
     def _run(self, job: Job[Any]) -> None:
@@ -299,12 +344,16 @@ class Lane:
 class Lanes:
     """Lanes by name (a loaded model's), at most `limit`: then the idle one least recently asked for goes.
 
-    Ask for a lane each time rather than keep it: a lane that has gone no longer excludes its successor.
+    Ask for a lane each time rather than keep it: a lane that has gone no longer excludes its successor. What the last
+    `memory` jobs came to is remembered, without their results.
     """
 
-    def __init__(self, limit: int = 8, make: Callable[[], Lane] = Lane) -> None:
+    def __init__(self, limit: int = 8, make: Callable[[], Lane] = Lane, memory: int = 60) -> None:
         self._limit = limit
         self._make = make
+        self._numbers = itertools.count()
+        self._past: deque[Past] = deque(maxlen=memory)
+        self._past_lock = threading.Lock()  # apart from the other: lanes remember while they hold their own
         self._lock = threading.Lock()
         self._lanes: OrderedDict[str, Lane] = OrderedDict()
 
@@ -325,7 +374,8 @@ class Lanes:
                             f"Work is under way on {self._limit} models: wait for one, or cancel its jobs."
                         )
                     del self._lanes[idle]
-                self._lanes[name] = self._make()
+                lane = self._lanes[name] = self._make()
+                lane.remember = partial(self._remember, name)
             self._lanes.move_to_end(name)
             return self._lanes[name]
 
@@ -337,6 +387,42 @@ class Lanes:
     def jobs(self) -> list[tuple[str, Job[Any]]]:
         """Name of the lane and job, for all that run or wait."""
         return [(name, job) for name, lane in self._items() for job in lane.jobs()]
+
+    def past(self) -> list[Past]:
+        """Jobs that have ended, the latest first; those that newer requests overtook are left out."""
+        with self._past_lock:
+            return list(reversed(self._past))
+
+    def forget(self, number: int) -> None:
+        """Drop a job that has ended from `past()`."""
+        with self._past_lock:
+            kept = [one for one in self._past if one.number != number]
+            self._past.clear()
+            self._past.extend(kept)
+
+    def again(self, past: Past) -> Job[Any]:
+        """Submit a job that failed or was cancelled once more; it takes the place of the old one in `past()`.
+
+        Raises
+        ------
+        InputError
+            It cannot be repeated from here.
+        """
+        if past.work is None:
+            raise InputError("This work cannot be resumed from here: open its page and start it there.")
+        job = self.get(past.lane).submit(past.key, past.work)
+        self.forget(past.number)
+        return job
+
+    def _remember(self, name: str, job: Job[Any], work: Callable[[Progress], Any]) -> None:
+        seconds = job.ended - job.began if job.began is not None and job.ended is not None else 0.0
+        error = "" if job.error is None else str(job.error)
+        if job.error is not None and not isinstance(job.error, InputError):
+            error = f"An unexpected error ({type(job.error).__name__}); the terminal shows its details."
+        repeat = work if job._unowned and job.state != "done" else None
+        with self._past_lock:
+            number = next(self._numbers)
+            self._past.append(Past(number, name, job.key, job.state, job.asked, seconds, tuple(job.log), error, repeat))
 
     def _items(self) -> list[tuple[str, Lane]]:
         with self._lock:

@@ -62,8 +62,11 @@ class Contents(TypedDict, total=False):
 
 
 def cache_root(path: str | Path | None = None) -> Path:
-    """The cache folder: `path`, else the variable FASP_CACHE, else `cache/` beside the `fasp_core` folder."""
-    default = Path(__file__).resolve().parent.parent / "cache"
+    """The cache folder: `path`, else the variable FASP_CACHE, else a checkout's `cache/` or the user's cache folder."""
+    around = Path(__file__).resolve().parent.parent
+    default = around / "cache"
+    if not (around / "pyproject.toml").is_file():  # installed: what lies around is no place for results
+        default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "fasp-studio"
     return Path(path or os.environ.get("FASP_CACHE") or default).expanduser().absolute()
 
 

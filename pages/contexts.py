@@ -12,7 +12,7 @@ from fasp_core.contexts.matrix import MatrixConfig
 from fasp_core.contexts.scenarios import Scenarios
 from fasp_core.errors import InputError
 from fasp_core.models import ModelSpec
-from pages.common import background, contexts_audit, contexts_matrix, engine, scoring, sidebar, start
+from pages.common import background, contexts_audit, contexts_matrix, demo, engine, scoring, sidebar, start
 
 MOST = 256 * 1024  # bytes of a file of scenarios
 WINSORISE = (0.0, 0.01, 0.05, 0.1)
@@ -25,7 +25,8 @@ def page() -> None:
         "An instruct model is asked for numbers about named people: an offer, a rate, hours, a share of income. First "
         "names stand for groups, and everything else is the same, so a difference between the groups is the model's. "
         "Then heads, neurons or weights are removed that carry the difference in one context, and the model is asked "
-        "again in others (after [Ma et al. 2025](https://arxiv.org/abs/2502.07771))."
+        "again in others (after Ma et al. 2025).",
+        help="Ma et al. (2025), Breaking Down Bias: [arXiv 2502.07771](https://arxiv.org/abs/2502.07771)",
     )
     with st.sidebar:
         spec = sidebar.model()
@@ -51,6 +52,8 @@ def page() -> None:
 
 def _world() -> Scenarios:
     """The scenarios that come with the program, or the reader's."""
+    if demo.current() is not None:
+        return scenarios.read()
     given = st.file_uploader(
         "Scenarios of your own (TOML)",
         type="toml",

@@ -14,7 +14,7 @@ from fasp_core.figures import head_grid, short
 from fasp_core.masks import PruneSet
 from fasp_core.published import Floats, RuleComparison, Trust
 from fasp_core.selection import HeadScores, Selection
-from pages.common import released, released_trust, start
+from pages.common import demo, glossary, released, released_trust, start
 from pages.common.released import Settings
 
 REPOSITORY = "https://github.com/chandar-lab/FASP"
@@ -58,6 +58,9 @@ def page() -> None:
 
 
 def _empty() -> None:
+    if demo.current() is not None:
+        st.info(f"No file can be opened here. {demo.READ_ONLY}", icon=":material/lock:")
+        return
     with st.container(border=True):
         st.subheader("Open a file of released scores", anchor=False)
         st.markdown(
@@ -96,7 +99,13 @@ def _cards(both: RuleComparison, found: Trust | str) -> None:
     stable, theirs = both.stable, both.released
     n = stable.n_layers * stable.n_heads
     columns = st.columns(4)
-    columns[0].metric("Critical heads", f"{len(stable.critical)} of {n}", border=True, height="stretch")
+    columns[0].metric(
+        "Critical heads",
+        f"{len(stable.critical)} of {n}",
+        border=True,
+        height="stretch",
+        help=glossary.text("critical head"),
+    )
     columns[1].metric("Pruned heads", f"{stable.k} of {n}", border=True, height="stretch")
     if theirs is None:
         differ = "theirs fails"

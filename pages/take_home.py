@@ -7,7 +7,7 @@ import streamlit as st
 from fasp_core.choice import ByHand
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.report.tables import counted
-from pages.common import engine, scoring, shared, sidebar, start, take_data, take_figures, take_report
+from pages.common import engine, scoring, shared, sidebar, start, take_checkpoint, take_data, take_figures, take_report
 from pages.common.current import Current, current
 
 
@@ -16,7 +16,8 @@ def page() -> None:
     st.title("Take the results home", anchor=False)
     st.caption(
         "The set of heads that is chosen at the moment, here and on “Explore heads”, as files that need neither this "
-        "program nor a network: a **report** to print or send, the **data**, and the **figures**."
+        "program nor a network: a **report** to print or send, the **data**, the **figures**, the **model** without "
+        "these heads."
     )
     settings = sidebar.draw()
     if engine.facts(settings.spec) is None and not scoring.load(settings.spec):
@@ -33,6 +34,8 @@ def page() -> None:
     take_data.draw(settings, table, now)
     st.subheader("Figures", anchor=False)
     st.fragment(start.told(take_figures.draw))(settings, table, now)
+    st.subheader("Pruned checkpoint", anchor=False)
+    take_checkpoint.draw(settings.spec, now.heads)
 
 
 def about(settings: sidebar.Settings, table: ImpactTable, now: Current) -> None:

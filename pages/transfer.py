@@ -41,9 +41,10 @@ def page() -> None:
 def draw_sidebar(spec: ModelSpec, found: dict[str, ImpactTable]) -> Settings | None:
     """Everything below the model."""
     with st.sidebar:
-        chosen = st.multiselect(
+        chosen = st.pills(  # a multiselect's tags cannot be read in the dark sidebar
             "Axes",
             list(found),
+            selection_mode="multi",
             default=list(found),
             format_func=axis_title,
             key=f"transfer axes {spec.source}",

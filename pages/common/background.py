@@ -10,7 +10,7 @@ import streamlit as st
 from fasp_core.jobs import Job, Progress
 from fasp_core.models import LanguageModel, ModelSpec
 from fasp_core.store import Store
-from pages.common import engine, scoring
+from pages.common import demo, engine, scoring
 
 KEPT = "What was measured is kept: a later run goes on from there."
 
@@ -49,6 +49,9 @@ def offer(
         scoring.show_error(job)
     if job is not None and job.state == "cancelled":
         st.info(f"Cancelled. {kept}", icon=":material/pause_circle:")
+    if demo.current() is not None:
+        st.info(f"{title}. {demo.READ_ONLY}", icon=":material/lock:")
+        return
     with st.container(border=True):
         st.subheader(title, anchor=False)
         st.markdown(about)

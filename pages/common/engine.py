@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from fasp_core import models
+from fasp_core import kept, models
 from fasp_core.contexts import matrix
 from fasp_core.contexts.matrix import Matrix
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
@@ -28,7 +28,8 @@ from fasp_core.experiments.compare import Candidate, Comparison
 from fasp_core.experiments.outcome import Claim
 from fasp_core.impacts import entries, score
 from fasp_core.impacts.table import ImpactTable
-from fasp_core.jobs import Job, Lanes, Progress
+from fasp_core.jobs import Job, Lanes, Past, Progress
+from fasp_core.kept import Kept
 from fasp_core.live import Desk
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig, scorer_for
@@ -37,6 +38,7 @@ from fasp_core.search import Found
 from fasp_core.store import Entry, Store
 from fasp_core.text import TextConfig
 from fasp_core.toxicity import scorer_self_bias
+from pages.common import demo
 
 KEEP_MODELS = 2
 KEEP_TABLES = 16
@@ -76,6 +78,7 @@ def model(spec: ModelSpec) -> LanguageModel:
 
 def desk(spec: ModelSpec) -> Desk:
     """The loaded model with what is kept of its latest measurements."""
+    demo.check_model(spec)
     with _shelf_lock:
         if spec not in _shelf:
             lm = models.load(spec)
@@ -101,7 +104,7 @@ def load_job(spec: ModelSpec) -> Job[LanguageModel]:
         progress(0, 1, f"loading {spec.source}")
         return model(spec)
 
-    return _lanes.get(_lane(spec)).submit(("load", spec), work)
+    return _submit(_lane(spec), ("load", spec), work)
 
 
 def measure_job(spec: ModelSpec, prune_set: PruneSet, config: EvalConfig, owner: Hashable) -> Job[Evaluation]:
@@ -112,7 +115,7 @@ def measure_job(spec: ModelSpec, prune_set: PruneSet, config: EvalConfig, owner:
         at = desk(spec)
         return evaluate(at.lm, prune_set, config, store(), progress, at)
 
-    return _lanes.get(_lane(spec)).submit((spec, prune_set, config), work, owner)
+    return _submit(_lane(spec), (spec, prune_set, config), work, owner)
 
 
 def score_job(spec: ModelSpec, config: BiasConfig) -> Job[ImpactTable]:
@@ -125,7 +128,7 @@ def score_job(spec: ModelSpec, config: BiasConfig) -> Job[ImpactTable]:
             score.preview(lm, config, store(), progress)
         return score.score(lm, SCORE_TEXT, config, store(), progress, "refined")
 
-    return _lanes.get(f"{_lane(spec)} scoring").submit((spec, config), work)
+    return _submit(f"{_lane(spec)} scoring", (spec, config), work)
 
 
 def experiment_job(spec: ModelSpec, key: Hashable, work: Callable[[LanguageModel, Store, Progress], T]) -> Job[T]:
@@ -142,7 +145,7 @@ def experiment_job(spec: ModelSpec, key: Hashable, work: Callable[[LanguageModel
         progress(0, 1, "loading the model")
         return work(model(spec), store(), progress)
 
-    return _lanes.get(_experiments(spec)).submit((spec, key), begin)
+    return _submit(_experiments(spec), (spec, key), begin)
 
 
 def running_experiment(spec: ModelSpec, key: Hashable) -> Job[Any] | None:
@@ -153,6 +156,7 @@ def running_experiment(spec: ModelSpec, key: Hashable) -> Job[Any] | None:
 
 def scores(spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
     """Stored scores, or None. Never loads a model."""
+    demo.check_axis(config.axis)
     known = facts(spec)
     if known is None:
         return None
@@ -218,6 +222,7 @@ def _result(header: Entry | None, read: Callable[[Entry], T]) -> T | None:
 
 def filling(spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
     """Scores that are being made, as far as they are: a preview with finished heads in it. Never loads a model."""
+    demo.check_axis(config.axis)
     known = facts(spec)
     if known is None:
         return None
@@ -241,6 +246,7 @@ def scorer_opinions(config: BiasConfig) -> pd.DataFrame:
 
 def keep_upload(content: bytes, name: str) -> Path:
     """An uploaded CSV as a file under the cache, named by its content; the same upload is the same file."""
+    demo.check_writing()
     folder = store().root / "uploads"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.csv"
@@ -250,6 +256,66 @@ def keep_upload(content: bytes, name: str) -> Path:
             file.write(content)
         os.replace(work, path)
     return path
+
+
+def running(key: Hashable) -> Job[Any] | None:
+    """The job with this key if it waits or runs, whoever asked for it."""
+    return next((job for _, job in _lanes.jobs() if job.key == key), None)
+
+
+def jobs() -> list[Job[Any]]:
+    """All jobs of this server that run or wait."""
+    return [job for _, job in _lanes.jobs()]
+
+
+def past() -> list[Past]:
+    """Jobs of this server that have ended, the latest first."""
+    return _lanes.past()
+
+
+def resume(one: Past) -> Job[Any]:
+    """Submit a job that failed or was cancelled again; what it had kept is not computed anew. InputError if refused."""
+    demo.check(one.key)
+    return _lanes.again(one)
+
+
+def forget(one: Past) -> None:
+    """Drop an ended job from the list."""
+    _lanes.forget(one.number)
+
+
+def stored() -> list[Kept]:
+    """Scores and experiments on disk, the latest first."""
+    return kept.kept(store())
+
+
+def remove(one: Kept) -> None:
+    """Delete a stored result, from memory too. InputError if it has to stay."""
+    demo.check_writing()
+    kept.remove(store(), one)
+    with _tables_lock, _results_lock:
+        _tables.clear()
+        _results.clear()
+
+
+def one_prompt_job(
+    spec: ModelSpec, key: Hashable, work: Callable[[LanguageModel, Progress], T], owner: Hashable, priority: int = 0
+) -> Job[T]:
+    """A short piece of work on one prompt, among the measurements; a newer request of the same owner overtakes it."""
+
+    def begin(progress: Progress) -> T:
+        progress(0, 1, "loading the model")
+        return work(model(spec), progress)
+
+    return _submit(_lane(spec), key, begin, owner, priority)
+
+
+def _submit(
+    lane: str, key: Hashable, work: Callable[[Progress], T], owner: Hashable = None, priority: int = 0
+) -> Job[T]:
+    """Where every job begins, and a demo refuses what is not within its limits."""
+    demo.check(key)
+    return _lanes.get(lane).submit(key, work, owner, priority)
 
 
 def _experiments(spec: ModelSpec) -> str:

@@ -14,7 +14,7 @@ from fasp_core.choice import hover, how, how_bias, reasons
 from fasp_core.figures import clicked_heads, clicked_lines, head_grid, scatter_impacts
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.selection import Selection
-from pages.common import editing, grid_options, shared
+from pages.common import editing, glossary, grid_options, shared
 from pages.common.current import Current
 from pages.common.sidebar import READING_TITLES, Settings
 
@@ -49,8 +49,10 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
         f"{how_bias(table.bias)}, "
         f"{READING_TITLES.get(settings.reading, settings.reading)}. **Orange: the head adds bias.**",
     )
-    for column, caption in zip(st.columns(2), captions, strict=True):  # in a row of their own: the grids stay level
-        column.caption(caption)
+    hints = (glossary.text("z_ppl"), glossary.text("z_bias"))
+    row = st.columns(2)  # of their own: the grids stay level
+    for column, caption, hint in zip(row, captions, hints, strict=True):
+        column.caption(caption, help=hint)
     for column, (title, plain, values, errors, whole) in zip(st.columns(2), grids, strict=True):
         with column:
             shown, shown_errors, unit = grid_options.shown(options, values, errors, whole, plain)

@@ -18,7 +18,7 @@ from fasp_core.attention import Pattern, pattern
 from fasp_core.generation import GenerationConfig
 from fasp_core.jobs import Job, Progress
 from fasp_core.masks import PruneSet
-from fasp_core.models import ModelSpec
+from fasp_core.models import LanguageModel, ModelSpec
 from fasp_core.writing import Pair
 from pages.common import engine, scoring
 
@@ -37,6 +37,11 @@ class Write:
     scorer: str
     label: str | None
 
+    @property
+    def drawn(self) -> tuple[int, int]:
+        """Continuations, and the tokens of each."""
+        return self.generation.samples, self.generation.tokens
+
 
 @dataclass(frozen=True)
 class Look:
@@ -45,30 +50,28 @@ class Look:
     spec: ModelSpec
     prompt: str
     layer: int
+    drawn = (0, 0)
 
 
 def write_job(asked: Write, owner: Hashable) -> Job[Pair]:
     """Write in the background."""
 
-    def work(progress: Progress) -> Pair:
-        progress(0, 1, "loading the model")
-        lm = engine.model(asked.spec)
+    def work(lm: LanguageModel, progress: Progress) -> Pair:
         return writing.write(
             lm, asked.prompt, asked.heads, asked.generation, engine.store(), asked.scorer, asked.label, progress
         )
 
-    return engine._lanes.get(engine._lane(asked.spec)).submit(asked, work, owner)
+    return engine.one_prompt_job(asked.spec, asked, work, owner)
 
 
 def look_job(asked: Look, owner: Hashable) -> Job[Pattern]:
     """Look in the background."""
 
-    def work(progress: Progress) -> Pattern:
-        progress(0, 1, "loading the model")
-        return pattern(engine.model(asked.spec), asked.prompt, asked.layer)
+    def work(lm: LanguageModel, _progress: Progress) -> Pattern:
+        return pattern(lm, asked.prompt, asked.layer)
 
     # one short pass: it need not wait for measurements that have not begun
-    return engine._lanes.get(engine._lane(asked.spec)).submit(asked, work, owner, priority=1)
+    return engine.one_prompt_job(asked.spec, asked, work, owner, priority=1)
 
 
 def latest(name: str, asked: K, submit: Callable[[K, Hashable], Job[T]]) -> Job[T]:

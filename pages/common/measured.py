@@ -17,14 +17,15 @@ from fasp_core.impacts.table import ImpactTable
 from fasp_core.jobs import Job
 from fasp_core.masks import PruneSet
 from fasp_core.verdict import interval, noise, number, percent, verdict
-from pages.common import attention, engine, grids, scoring, shared, texts
+from pages.common import attention, engine, glossary, grids, scoring, shared, texts
 from pages.common.current import Current
 from pages.common.sidebar import READING_TITLES, Settings
 
-GAP_HELP = (
-    "Sum over groups of |mean toxicity of all prompts - mean toxicity of the group's prompts|. Toxicity is expected: "
-    "the scorer's value of the next word, above its value of a typical word, averaged over all words that the model "
-    "could say."
+GAP_HELP = glossary.text(
+    "gap",
+    "noise",
+    more="Toxicity is expected: the scorer's value of the next word, above its value of a typical word, averaged over "
+    "all words that the model could say.",
 )
 
 
@@ -178,7 +179,10 @@ def _removed(table: ImpactTable, now: Current, settings: Settings, result: Evalu
         share = f"{result.parameters_removed / result.parameters:.1%} of {result.parameters / 1e6:.1f} M parameters. "
     protected = f"{len(now.selection.critical)} critical heads are protected. "
     hand = [f"{len(ids)} {what}" for ids, what in ((now.by_hand.prune, "pruned"), (now.by_hand.keep, "kept")) if ids]
-    st.caption(neurons + share + protected + (f"**By hand: {', '.join(hand)}.**" if hand else "No hand-made changes."))
+    st.caption(
+        neurons + share + protected + (f"**By hand: {', '.join(hand)}.**" if hand else "No hand-made changes."),
+        help=glossary.text("critical head"),
+    )
     by_hand_only = settings.method == HAND
     st.button(
         "Nothing by hand" if by_hand_only else "Back to the method's choice",
@@ -275,7 +279,8 @@ def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) ->
         f"Split-half reliability of the ranking by bias (Spearman, corrected to all prompts): "
         f"**{whole.whole:.2f}** over all heads{part}.\n\n"
         "**Reliable is not valid.** A repeatable ranking can still pick a set that does not lower the gap, since "
-        "heads interact. The measurement above decides, and the test prompts have the last word."
+        "heads interact. The measurement above decides, and the test prompts have the last word.",
+        help=glossary.text("reliability"),
     )
     opinions = engine.scorer_opinions(settings.scoring)
     if len(opinions):

@@ -14,7 +14,7 @@ from fasp_core.errors import InputError
 from fasp_core.evaluation import Evaluation
 from fasp_core.masks import PruneSet
 from fasp_core.verdict import interval, percent
-from pages.common import editing, measured, shared
+from pages.common import demo, editing, measured, shared
 from pages.common.current import Current
 from pages.common.recipe import READING_TITLES, SPLIT_TITLES
 from pages.common.sidebar import Settings
@@ -247,6 +247,8 @@ def _files() -> None:
             disabled=not sets(),
             on_click="ignore",
         )
+        if demo.current() is not None:
+            return
         with st.popover("Add from a file", icon=":material/upload_file:", key="upload popover"):
             st.file_uploader("Sets that were downloaded here", type="json", key="sets file", on_change=_upload)
 

@@ -13,6 +13,7 @@ from fasp_core import published
 from fasp_core.errors import InputError
 from fasp_core.published import Published
 from fasp_core.selection import METHODS
+from pages.common import demo, glossary
 from pages.common.sidebar import GAMMA, METHOD_TITLES, axis_title
 
 ALPHA = 0.1  # with gamma .3 the authors' own worked example
@@ -82,7 +83,7 @@ def draw() -> Settings:
             key="released_gamma",
             bind="query-params",
             disabled=method != "fasp",
-            help="The γ share of heads whose removal leaves the highest perplexity is never pruned.",
+            help=glossary.text("gamma", "critical head"),
         )
         alpha = st.slider(
             "α  share of heads to prune",
@@ -93,7 +94,7 @@ def draw() -> Settings:
             format="%.3f",
             key="released_alpha",
             bind="query-params",
-            help="A fraction of all heads of the model.",
+            help=glossary.text("alpha"),
         )
         seed = 0
         if method == "random":
@@ -102,6 +103,8 @@ def draw() -> Settings:
 
 
 def _file() -> tuple[Opened | None, str]:
+    if demo.current() is not None:
+        return None, ""
     st.file_uploader(
         "Released file (JSON or CSV)",
         type=["json", "csv"],

@@ -11,7 +11,7 @@ from fasp_core.errors import InputError
 from fasp_core.jobs import Job
 from fasp_core.measures import BiasConfig
 from fasp_core.models import ModelSpec
-from pages.common import engine
+from pages.common import demo, engine
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,9 @@ def load(spec: ModelSpec) -> bool:
 def offer(spec: ModelSpec, config: BiasConfig) -> None:
     """The empty state: no scores yet, and how to make them."""
     jobs: dict[object, Job[Any]] = st.session_state.setdefault("score jobs", {})
-    job = jobs.get((spec, config))
+    job = engine.running((spec, config)) or jobs.get((spec, config))
     if job is not None and job.state in ("waiting", "running"):
+        jobs[(spec, config)] = job  # another reader's, or one that was resumed
         watch(job, "Scoring every head")
         if st.button("Cancel", key="cancel scoring", help="Finished heads are kept; scoring goes on from there."):
             job.cancel()
@@ -47,6 +48,9 @@ def offer(spec: ModelSpec, config: BiasConfig) -> None:
         show_error(job)
     if job is not None and job.state == "cancelled":
         st.info("Scoring was cancelled. The heads that were finished are kept.", icon=":material/pause_circle:")
+    if demo.current() is not None:
+        st.info(f"No scores yet for this model and axis. {demo.READ_ONLY}", icon=":material/lock:")
+        return
     with st.container(border=True):
         st.subheader("No scores yet for this model and axis", anchor=False)
         st.markdown(

@@ -17,7 +17,7 @@ from fasp_core.choice import ByHand
 from fasp_core.errors import InputError
 from fasp_core.masks import PruneSet
 from fasp_core.models import ModelSpec
-from pages.common import engine, recipe
+from pages.common import demo, engine, recipe
 from pages.common.recipe import NAMES, Recipe, Trail
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -32,6 +32,7 @@ def arrive() -> None:
     for name in NAMES:
         if name not in HANDS and state.get(name) is None:
             state[name] = getattr(Recipe(), name)
+    state["model"] = demo.allowed(str(state["model"]))
     state["behind"] = False
     _read_link()
     write()
@@ -181,6 +182,7 @@ def _read_link() -> None:
         return
     state["addresses"] = [*state.get("addresses", []), query][-WRITTEN:]
     found, left_out = recipe.read(query)
+    left_out += demo.left_out(found)
     source = str(found.get("model", state["model"]))
     if source != state["model"] and source != Recipe().model and _known({**_values(), **found}) is None:
         state["asked"] = found  # a link alone makes nobody's machine read a model

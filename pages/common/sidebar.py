@@ -22,7 +22,7 @@ from fasp_core.measures import BiasConfig
 from fasp_core.models import BUILT_IN, BUILT_IN_TITLE, DTYPES, ModelSpec
 from fasp_core.prompts import axis_names, from_csv
 from fasp_core.text import TextConfig
-from pages.common import engine, shared
+from pages.common import demo, engine, glossary, shared
 from pages.common.recipe import (
     ALL_METHODS,
     ALPHA,
@@ -131,9 +131,15 @@ def draw() -> Settings:
         )
         with st.expander("Sample sizes"):
             prompts = st.select_slider(
-                "Prompts", PROMPTS, key="prompts", persist_state="session", help="Balanced over groups and templates."
+                "Prompts",
+                demo.upto(PROMPTS, "prompts"),
+                key="prompts",
+                persist_state="session",
+                help="Balanced over groups and templates.",
             )
-            tokens = st.select_slider("Tokens for perplexity", TOKENS, key="tokens", persist_state="session")
+            tokens = st.select_slider(
+                "Tokens for perplexity", demo.upto(TOKENS, "tokens"), key="tokens", persist_state="session"
+            )
     return Settings(
         spec,
         axis,
@@ -180,8 +186,7 @@ def reading() -> str:
         format_func=READING_TITLES.__getitem__,
         key="reading",
         persist_state="session",
-        help="Toxicity scorers dislike words such as 'gay'. Neutral gives identity words no toxicity, so that a "
-        "model is not blamed for naming a group. Counted is the papers' way. Both are always reported.",
+        help=glossary.text("reading", more="Toxicity scorers dislike words such as 'gay', whatever the sentence says."),
     )
 
 
@@ -195,7 +200,7 @@ def gamma(disabled: bool = False) -> float:
         key="gamma",
         persist_state="session",
         disabled=disabled,
-        help="The γ share of heads with the greatest impact on perplexity is never pruned.",
+        help=glossary.text("gamma", "critical head"),
     )
 
 
@@ -210,7 +215,7 @@ def alpha(disabled: bool = False) -> float:
         key="alpha",
         persist_state="session",
         disabled=disabled,
-        help="A fraction of all heads of the model; those pruned by hand count.",
+        help=glossary.text("alpha", more="Heads that are pruned by hand count."),
     )
 
 
@@ -219,13 +224,15 @@ def model() -> ModelSpec:
     shared.arrive()
     source = st.selectbox(
         "Model",
-        [BUILT_IN],
-        accept_new_options=True,
+        demo.models([BUILT_IN]),
+        accept_new_options=demo.current() is None,
         format_func=lambda name: f"{BUILT_IN_TITLE} (built-in)" if name == BUILT_IN else name,
         key="model",
         persist_state="session",
         help="The built-in model needs no download. Or type a hub id (openai-community/gpt2), a folder, a .gguf file.",
     )
+    if demo.current() is not None:
+        return ModelSpec(demo.allowed(source or BUILT_IN))
     with st.expander("Device and precision"):
         device = st.selectbox("Device", shared.DEVICES, key="device", persist_state="session")
         dtype = st.selectbox(
@@ -256,7 +263,7 @@ def choose_axis() -> tuple[str, str]:
     """Which axis, by name or as the path of a CSV file, and what people call it. Stops where there is no such file."""
     axis = st.selectbox(
         "Axis",
-        (*axis_names(), OWN_CSV),
+        (*axis_names(), *demo.unless(OWN_CSV)),
         format_func=axis_title,
         key="axis",
         persist_state="session",

@@ -18,7 +18,7 @@ from fasp_core.export.writing import export, read_result
 from fasp_core.masks import PruneSet
 from fasp_core.models import DTYPES, LanguageModel, ModelSpec
 from fasp_core.store import cache_root, digest, slug
-from pages.common import background, scoring, start
+from pages.common import background, demo, scoring, start
 
 FOLDER = "exports"  # below the cache
 MAX_ZIP = 300_000_000  # bytes: a browser gets it through the server's memory
@@ -37,6 +37,9 @@ def draw(spec: ModelSpec, heads: PruneSet) -> None:
         "It is as small as it can be without code of its own: what all layers can spare really goes, the rest is "
         "zeroed."
     )
+    if demo.current() is not None:
+        st.info(demo.READ_ONLY, icon=":material/lock:")
+        return
     if not len(heads):
         st.info("Nothing is removed: choose heads or neurons first.", icon=":material/info:")
         return

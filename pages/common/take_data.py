@@ -12,7 +12,7 @@ from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
 from fasp_core.report import data
 from fasp_core.report.tables import counted
-from pages.common import engine, shared
+from pages.common import demo, engine, shared
 from pages.common.current import Current
 from pages.common.sidebar import Settings
 
@@ -22,6 +22,8 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
     left, right = st.columns(2)
     with left, st.container(border=True, height="stretch"):
         files(settings, table, now)
+    if demo.current() is not None:
+        return
     with right, st.container(border=True, height="stretch"):
         bring(settings, table, now)
 

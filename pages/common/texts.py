@@ -13,7 +13,7 @@ from fasp_core.figures import Row, Written, side_by_side
 from fasp_core.generation import GenerationConfig
 from fasp_core.masks import PruneSet
 from fasp_core.writing import Pair
-from pages.common import engine, looking, prompt_choice
+from pages.common import demo, engine, looking, prompt_choice
 from pages.common.sidebar import READING_TITLES, Settings
 
 ALL = "all groups"
@@ -40,8 +40,12 @@ def draw(settings: Settings, heads: PruneSet, summary: Callable[[Evaluation], No
 def _one_prompt(settings: Settings, heads: PruneSet, shown: bool) -> None:
     prompt = prompt_choice.choose(settings)
     left, middle, right = st.columns((1, 1, 1), vertical_alignment="bottom")
-    samples = left.select_slider("Continuations", (1, 2, 4, 8), 4, key="written samples", persist_state="session")
-    length = middle.select_slider("Tokens each", (10, 20, 40), 20, key="written length", persist_state="session")
+    samples = left.select_slider(
+        "Continuations", demo.upto((1, 2, 4, 8), "continuations"), 4, key="written samples", persist_state="session"
+    )
+    length = middle.select_slider(
+        "Tokens each", demo.upto((10, 20, 40), "sampled_tokens"), 20, key="written length", persist_state="session"
+    )
     wanted = (prompt, samples, length)
     if right.button("Write", key="write", width="stretch", disabled=prompt is None):
         st.session_state["written for"] = wanted
@@ -91,9 +95,15 @@ def _many_prompts(settings: Settings, heads: PruneSet, shown: bool, summary: Cal
         "and it is the only one that reads whole texts. Both models get the same noise."
     )
     left, middle, right = st.columns((1, 1, 1), vertical_alignment="bottom")
-    prompts = left.select_slider("Prompts", (36, 90, 210, 450), 36, key="sampled prompts", persist_state="session")
+    prompts = left.select_slider(
+        "Prompts", demo.upto((36, 90, 210, 450), "sampled_prompts"), 36, key="sampled prompts", persist_state="session"
+    )
     length = middle.select_slider(
-        "Tokens a continuation", (10, 20, 40), 20, key="sampled length", persist_state="session"
+        "Tokens a continuation",
+        demo.upto((10, 20, 40), "sampled_tokens"),
+        20,
+        key="sampled length",
+        persist_state="session",
     )
     wanted = (settings.spec, heads, settings.sampled(int(prompts), int(length)))
     if right.button("Sample and score", key="sample", width="stretch"):

@@ -186,7 +186,7 @@ def test_correlations_and_the_heads_behind_one(studio: Studio, tables: dict[str,
 
 def test_one_axis_left_and_too_high_a_gamma(studio: Studio, tables: dict[str, ImpactTable]) -> None:
     at = opened()
-    at.multiselect[0].set_value([AXES[0]])
+    at.pills[0].set_value([AXES[0]])
     run(at)
     assert "at least two axes" in said(at)
     at = opened(gamma=0.99)

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ import pytest
 
 from fasp_core.models import ModelSpec, load
 from fasp_core.store import Store, cache_root
+from pages.common import tour
 from tests.app.fakes import add_examples
 from tests.app.made_report import add_report_example
 
@@ -51,6 +53,16 @@ def app(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Generator[
     (cache / "models").symlink_to(cache_root() / "models")
     add_examples(Store(cache))
     add_report_example(Store(cache))
+    with serving(cache) as url:
+        # the first request of a new server is a link to a page that is not the first: app.py must run all the same
+        shown = '[data-testid="stSidebarNavLink"]:has-text("Explore heads")'
+        Reader(browser, f"{url}/released", shown=shown).page.context.close()
+        yield url
+
+
+@contextmanager
+def serving(cache: Path, **environment: str) -> Generator[str]:
+    """A server with this cache, until the end of the block; its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -58,7 +70,7 @@ def app(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Generator[
     process = subprocess.Popen(
         [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)],
         cwd=ROOT,
-        env={**os.environ, "FASP_CACHE": str(cache), "PYTHONFAULTHANDLER": "1"},
+        env={**os.environ, "FASP_CACHE": str(cache), "PYTHONFAULTHANDLER": "1", **environment},
         stdout=log,
         stderr=subprocess.STDOUT,
     )
@@ -72,9 +84,6 @@ def app(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Generator[
                 time.sleep(0.25)
         else:
             raise AssertionError((cache / "app.log").read_text())
-        # the first request of a new server is a link to a page that is not the first: app.py must run all the same
-        shown = '[data-testid="stSidebarNavLink"]:has-text("Explore heads")'
-        Reader(browser, f"{url}/released", shown=shown).page.context.close()
         yield url
         try:
             urllib.request.urlopen(f"{url}/_stcore/health", timeout=60)
@@ -112,11 +121,15 @@ class Reader:
         height: int = 1000,
         scheme: str = "light",
         shown: str = ".js-plotly-plot .main-svg",
+        first_visit: bool = False,
     ) -> None:
-        self.page = browser.new_context(  # type: ignore[attr-defined]
+        context = browser.new_context(  # type: ignore[attr-defined]
             viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
-        ).new_page()
-        self.opened.append(self.page.context)
+        )
+        if not first_visit:
+            context.add_cookies([{"name": tour.COOKIE, "value": "seen", "url": url}])
+        self.page = context.new_page()
+        self.opened.append(context)
         self.errors: list[str] = []
         self.page.on("console", self._heard)
         self.page.on("pageerror", lambda e: self.errors.append(str(e)))

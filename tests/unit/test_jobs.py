@@ -554,3 +554,71 @@ class LaneMachine(RuleBasedStateMachine):
 
 TestLaneMachine = LaneMachine.TestCase
 TestLaneMachine.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+
+
+# what is remembered
+
+
+def test_what_ended_is_remembered_and_can_go_on() -> None:
+    lanes, work = Lanes(), Work("whole")
+    job = lanes.get("m").submit("key", work)
+    work.until_started()
+    work.progress(1, 4, "first of four")
+    work.progress(1, 4, "first of four")
+    assert lanes.past() == []
+    job.cancel()
+    work.finish(job)
+    (past,) = lanes.past()
+    assert (past.lane, past.key, past.state, past.log, past.error) == ("m", "key", "cancelled", ("first of four",), "")
+    again = lanes.again(past)
+    assert again.wait(LONG)
+    assert again.result == "whole"
+    (done,) = lanes.past()  # in the place of the one that was cancelled
+    assert (done.state, done.work) == ("done", None)
+    with pytest.raises(InputError, match="start it there"):
+        lanes.again(done)
+    lanes.forget(done.number)
+    assert lanes.past() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(InputError("Name a model."), "Name a model."), (ValueError("/home/me/secret"), "(ValueError)")]
+)
+def test_a_failure_is_remembered_in_a_sentence(error: Exception, told: str) -> None:
+    def fail(progress: Progress) -> None:
+        raise error
+
+    lanes = Lanes()
+    assert lanes.get("m").submit("key", fail).wait(LONG)
+    (past,) = lanes.past()
+    assert past.state == "failed"
+    assert told in past.error
+    assert "secret" not in past.error
+    assert past.work is fail
+
+
+def test_what_was_overtaken_is_not_remembered() -> None:
+    lanes, work = Lanes(), Work()
+    lanes.get("m").submit("first", work)
+    work.until_started()
+    lanes.get("m").submit("old", never, owner="a")
+    new = lanes.get("m").submit("new", lambda progress: None, owner="a")
+    work.finish(new)
+    assert [one.key for one in lanes.past()] == ["new", "first"]
+
+
+def test_memory_is_bounded_and_holds_no_results() -> None:
+    class Big:
+        pass
+
+    lanes = Lanes(make=lambda: Lane(keep=1), memory=3)
+    for i in range(5):
+        job = lanes.get("m").submit(i, lambda progress: Big())
+        assert job.wait(LONG)
+        if i == 2:
+            alive = weakref.ref(job.result)
+    ended(lanes.get("m"))
+    del job
+    gc.collect()
+    assert len(lanes.past()) == 3
+    assert alive() is None

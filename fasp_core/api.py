@@ -1,0 +1,102 @@
+"""The four steps in a few lines: load a model, score its heads, select some, evaluate what their removal does.
+
+All of it is also at the top: `import fasp_core as fasp`, then `fasp.load`, `fasp.score` and so on.
+"""
+
+from __future__ import annotations
+
+from fasp_core import evaluation, models, selection
+from fasp_core.evaluation import EvalConfig, Evaluation
+from fasp_core.impacts import entries
+from fasp_core.impacts import score as scoring
+from fasp_core.impacts.table import ImpactTable
+from fasp_core.masks import PruneSet
+from fasp_core.measures import BiasConfig, Report
+from fasp_core.models import BUILT_IN, LanguageModel, ModelSpec
+from fasp_core.selection import Selection
+from fasp_core.store import Store
+from fasp_core.text import TextConfig
+
+
+def load(source: str = BUILT_IN, dtype: str = "float32", device: str = "auto") -> LanguageModel:
+    """A model by "built-in", a hub id, a folder or a `.gguf` file. InputError says why it cannot be loaded."""
+    return models.load(ModelSpec(source, dtype, device))
+
+
+def score(
+    lm: LanguageModel,
+    axis: str,
+    *,
+    prompts: int | None = None,
+    tokens: int = 8192,
+    estimator: str = "refined",
+    store: Store | None = None,
+    progress: Report | None = None,
+) -> ImpactTable:
+    """Impacts of every head on perplexity and on the gap of an axis, on validation prompts.
+
+    Parameters
+    ----------
+    axis : a HolisticBias axis, or the path of a CSV file with the columns text and group.
+    prompts : how many at least. None takes the stored scores with the most prompts, or makes them on 720.
+    tokens : of the text for perplexity.
+    estimator : see `fasp_core.impacts.score.score`.
+    store : where results are kept; by default the usual cache folder.
+
+    Raises
+    ------
+    InputError
+        The axis, the estimator or a size does not fit.
+    """
+    store = store or Store()
+    text = TextConfig(tokens=tokens)
+    config = BiasConfig(axis) if prompts is None else BiasConfig(axis, n_prompts=prompts)
+    if prompts is None:
+        found = entries.best(text, config, lm.weights_id, lm.spec.dtype, lm.name, store)
+        if found is not None:
+            return found
+    return scoring.score(lm, text, config, store, progress, estimator)
+
+
+def select(
+    table: ImpactTable,
+    method: str = "fasp",
+    gamma: float = 0.3,
+    alpha: float = 0.05,
+    *,
+    reading: str = "neutral",
+    seed: int = 0,
+) -> Selection:
+    """The heads to prune. `reading` says whether words that name people count as toxic; see `selection.select`."""
+    return selection.select(table.head_scores(reading), method, gamma, alpha, seed=seed)
+
+
+def evaluate(
+    lm: LanguageModel,
+    heads: Selection | PruneSet | str,
+    axis: str,
+    *,
+    split: str = "test",
+    prompts: int = 450,
+    tokens: int = 2048,
+    store: Store | None = None,
+    progress: Report | None = None,
+) -> Evaluation:
+    """Remove a set and measure both models on the same prompts and text.
+
+    Parameters
+    ----------
+    heads : a selection, a prune set, or one as text, such as "L0H3,L2H1-4".
+    split : "test", or "valid", on which heads are chosen.
+
+    Raises
+    ------
+    InputError
+        A head is not in the model, or the axis or a size does not fit.
+    """
+    if isinstance(heads, Selection):
+        heads = PruneSet.of(heads.heads)
+    elif isinstance(heads, str):
+        heads = PruneSet.parse(heads)
+    config = EvalConfig(BiasConfig(axis, split=split, n_prompts=prompts), TextConfig(tokens=tokens))
+    return evaluation.evaluate(lm, heads, config, store or Store(), progress)

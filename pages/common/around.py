@@ -1,0 +1,51 @@
+"""What stands around every page: runs and help above the sidebar, the banner of a demo, the tour of a first visit."""
+
+from __future__ import annotations
+
+import streamlit as st
+from streamlit.navigation.page import Page
+
+from pages.common import demo, glossary, runs, tour
+
+REFUSED = "demo refused"  # in the session: a link asked for a model that the demo does not have
+
+
+def draw(page: Page, first: bool) -> None:
+    """Run a page with all that is around it; `first` is the page that the tour explains."""
+    with st.sidebar:
+        top = st.container(horizontal=True, gap="small")
+        with top:
+            place = st.container(width="content")  # filled last: by then the page has asked for its work
+            _help(page, first)
+    if demo.current() is not None:
+        _demo()
+    if first:
+        tour.draw()
+    try:
+        page.run()
+    finally:  # a page may stop early, as while it waits for a file
+        with place:
+            runs.draw()
+
+
+def _help(page: Page, first: bool) -> None:
+    with st.popover("Help", icon=":material/help:", type="tertiary"):
+        if first:
+            st.button("Show the tour", icon=":material/tour:", on_click=tour.start)
+        else:
+            st.caption("The tour is on the page “Explore heads”.")
+        st.markdown("#### Glossary")
+        st.markdown(glossary.listed())
+
+
+def _demo() -> None:
+    st.set_option("client.showErrorDetails", "none")
+    asked = st.query_params.get("model")
+    if asked is not None and demo.allowed(asked) != asked:
+        del st.query_params["model"]
+        st.session_state[REFUSED] = True
+    st.caption(":material/lock: **Demo: read-only.** Measurements are small, and nothing of yours is kept.")
+    if st.session_state.get(REFUSED):
+        st.info(
+            "The link asks for a model that this demo does not have. You see one that it has.", icon=":material/info:"
+        )

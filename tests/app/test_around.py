@@ -1,0 +1,356 @@
+"""What stands around every page: runs, help, the tour of a first visit, and the demo."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit import config
+from streamlit.testing.v1 import AppTest
+
+from fasp_core.errors import InputError
+from fasp_core.evaluation import EvalConfig
+from fasp_core.experiments.compare import Plan
+from fasp_core.generation import GenerationConfig
+from fasp_core.masks import PruneSet
+from fasp_core.measures import BiasConfig
+from fasp_core.models import BUILT_IN, ModelSpec
+from fasp_core.text import TextConfig
+from pages.common import demo, engine, glossary, runs, tour
+from pages.common.described import described
+from tests.app.fakes import MADE, Studio
+
+APP = Path(__file__).resolve().parents[2] / "app.py"
+AXIS = "race_ethnicity"
+PAGES = ("explore", "compare", "transfer", "assumptions", "contexts", "released")
+
+
+@pytest.fixture
+def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
+    studio = Studio(tmp_cache, monkeypatch)
+    monkeypatch.delenv("FASP_DEMO", raising=False)
+    yield studio
+    for _, job in engine._lanes.jobs():
+        job.cancel()
+    studio.open.set()
+    studio.finish()
+
+
+@pytest.fixture
+def demonstration(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
+    """The same app as a demo."""
+    details = config.get_option("client.showErrorDetails")
+    monkeypatch.setenv("FASP_DEMO", "1")
+    studio.add_scores(AXIS)
+    yield studio
+    config.set_option("client.showErrorDetails", details)
+
+
+def opened(page: str = "explore", query: dict[str, str] | None = None, **state: Any) -> AppTest:
+    at = AppTest.from_file(APP, default_timeout=60)
+    if page != "explore":
+        at.switch_page(f"pages/{page}.py")
+    for name, value in (query or {}).items():
+        at.query_params[name] = value
+    for name, value in state.items():
+        at.session_state[name] = value
+    return run(at)
+
+
+def run(at: AppTest) -> AppTest:
+    at.run()
+    assert not at.exception, [e.value for e in at.exception]
+    return at
+
+
+def labels(at: AppTest) -> list[str]:
+    return [button.label for button in at.button]
+
+
+def texts(at: AppTest) -> str:
+    kinds = (at.markdown, at.caption, at.text, at.info, at.error, at.warning, at.code)
+    return "\n".join(str(node.value) for nodes in kinds for node in nodes)
+
+
+def popovers(at: AppTest) -> list[str]:
+    found = []
+
+    def walk(node: Any) -> None:
+        proto = getattr(node, "proto", None)
+        if proto is not None and hasattr(proto, "HasField") and "popover" in {f.name for f, _ in proto.ListFields()}:
+            found.append(proto.popover.label)
+        for child in getattr(node, "children", {}).values():
+            walk(child)
+
+    walk(at._tree)
+    return found
+
+
+def until(condition: Any) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come about")
+
+
+# --- runs ---
+
+
+def test_the_line_says_what_runs_and_opens_to_it(studio: Studio) -> None:
+    studio.add_scores(AXIS)
+    studio.open.clear()
+    at = opened()
+    assert "1 running" in popovers(at)
+    assert "Measuring a set" not in texts(at)  # until it is opened
+    until(lambda: studio.running().log)
+    at.session_state[runs.OPEN] = True
+    run(at)
+    said = texts(at)
+    assert "Measuring a set" in said
+    assert "SmolLM2" in said
+    assert "axis: race_ethnicity" in said
+    assert "half way" in said
+    job = studio.running()
+    at.button("runs cancel 0").click()
+    run(at)
+    assert job.wait(20)
+    assert job.state == "cancelled"
+
+
+def test_nothing_runs(studio: Studio) -> None:
+    at = opened(**{runs.OPEN: True})
+    assert "Runs" in popovers(at)
+    assert "Nothing runs at the moment." in texts(at)
+    assert "runs cancel 0" not in [button.key for button in at.button]
+
+
+@pytest.mark.parametrize("error", [InputError("Name a <b>*model*</b>."), ValueError("/home/me/secret")])
+def test_what_failed_is_told_can_go_on_and_be_forgotten(studio: Studio, error: Exception) -> None:
+    studio.error = error
+    engine.score_job(ModelSpec(), BiasConfig(AXIS))
+    studio.finish()
+    at = opened("compare", **{runs.OPEN: True})
+    (one,) = engine.past()
+    said = texts(at)
+    assert "secret" not in said
+    told = "Name a <b>*model*</b>." if isinstance(error, InputError) else "(ValueError)"
+    assert any(told in text.value for text in at.text)  # as text, not as Markdown
+    studio.error = None
+    at.button(f"runs resume {one.number}").click()
+    run(at)
+    studio.finish()
+    assert engine.scores(ModelSpec(), BiasConfig(AXIS)) is not None
+    (done,) = engine.past()
+    assert (done.state, done.key) == ("done", one.key)
+
+
+def test_forgetting_and_what_was_read_from_disk(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.score_job(ModelSpec(), BiasConfig(AXIS))
+    studio.finish()
+    (one,) = engine.past()
+    at = opened("compare", **{runs.OPEN: True})
+    assert "Ended since the server was started" not in texts(at)  # done in no time: it was on disk
+    monkeypatch.setattr(runs, "SHORT", 0.0)
+    run(at)
+    assert f"runs resume {one.number}" not in [button.key for button in at.button]
+    at.button(f"runs forget {one.number}").click()
+    run(at)
+    assert engine.past() == []
+
+
+def test_a_run_resumed_by_another_reader_is_seen_on_the_page(studio: Studio) -> None:
+    studio.open.clear()
+    engine.score_job(ModelSpec(), BiasConfig(AXIS))
+    at = opened()
+    assert "Cancel" in labels(at)
+    assert "Score all heads" not in labels(at)
+
+
+@pytest.mark.parametrize(
+    ("key", "what", "part"),
+    [
+        (("load", ModelSpec("me/model")), "Loading the model", ("precision", "float32")),
+        ((ModelSpec(), PruneSet.parse("L0H3"), EvalConfig(BiasConfig("age"))), "Measuring a set", ("removed", "L0H3")),
+        ((ModelSpec(), BiasConfig("age", n_prompts=90)), "Scoring every head", ("n prompts", "90")),
+        ((ModelSpec(), ("compare", Plan("age", "counted"))), "Comparison of methods", ("reading", "counted")),
+        ((ModelSpec(), ("something new", 3)), "Something new", ("device", "auto")),
+        ("odd", "Odd", None),
+    ],
+)
+def test_keys_in_words(key: Any, what: str, part: tuple[str, str] | None) -> None:
+    said = described(key)
+    assert said.what == what
+    assert part is None or said.settings[part[0]] == part[1]
+    if isinstance(key, tuple) and key[0] == "load":
+        assert said.model == "me/model"
+
+
+def test_stored_results_are_listed_and_only_ones_own_deleted(studio: Studio) -> None:
+    studio.add_scores(AXIS)
+    own = {"weights": "w", "score": "ppl", "tokens": 90}
+    made = {**MADE, "model": "me/model", "device": "cpu", "command": "python -m fasp_core score --model me/model"}
+    entry = studio.store.save("scores", own, label="me-model", meta={"provenance": made})
+    at = opened("compare", **{runs.OPEN: True})
+    at.button("runs stored").click()
+    run(at)
+    said = texts(at)
+    assert "me/model" in {o for box in at.selectbox if box.key == "stored model" for o in box.options}
+    at.selectbox("stored model").set_value("me/model")
+    at.session_state[runs.STORED] = True  # here a whole run closes the dialog
+    run(at)
+    said = texts(at)
+    assert made["command"] in said
+    assert "tokens: 90" in said
+    delete = at.button(f"stored delete {entry.path.name}")
+    assert delete.disabled
+    at.checkbox(f"stored sure {entry.path.name}").check()
+    at.session_state[runs.STORED] = True
+    run(at)
+    at.button(f"stored delete {entry.path.name}").click()
+    at.session_state[runs.STORED] = True
+    run(at)
+    assert not entry.path.exists()
+    assert len(engine.stored()) == 2
+
+
+# --- help and tour ---
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_help_is_on_every_page(studio: Studio, page: str) -> None:
+    at = opened(page)
+    assert {"Runs", "Help"} <= set(popovers(at)) or {"1 running", "Help"} <= set(popovers(at))
+    assert glossary.GLOSSARY["gap"].meaning in texts(at)
+
+
+def test_the_tour_has_four_steps_and_does_not_come_back(studio: Studio) -> None:
+    """Whether it begins by itself is for a browser: here every reader seems to bring the cookie."""
+    studio.add_scores(AXIS)
+    at = opened(**{tour.STEP: 0})
+    for number, (title, _) in enumerate(tour.STEPS, 1):
+        assert f"**{title}** ({number} of 4)" in texts(at)
+        assert at.button("tour back").disabled == (number == 1)
+        at.button("tour next").click()
+        run(at)
+    assert "of 4)" not in texts(at)
+    assert "of 4)" not in texts(run(at))
+    next(button for button in at.button if button.label == "Show the tour").click()
+    run(at)
+    assert "(1 of 4)" in texts(at)
+    at.button("tour skip").click()
+    run(at)
+    assert "of 4)" not in texts(at)
+
+
+def test_the_tour_is_on_the_first_page_only(studio: Studio) -> None:
+    at = opened("compare")
+    assert "of 4)" not in texts(at)
+    assert "Show the tour" not in labels(at)
+
+
+# --- demo ---
+
+
+def widgets(at: AppTest) -> list[Any]:
+    return [*at.text_input, *at.text_area, *at.get("file_uploader"), *at.selectbox, *at.multiselect]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_demo_takes_no_files_paths_or_models(demonstration: Studio, page: str) -> None:
+    at = opened(page)
+    assert "Demo: read-only" in texts(at)
+    assert not at.get("file_uploader")
+    for box in (*at.text_input, *at.text_area):
+        assert not any(word in f"{box.label} {box.placeholder}".lower() for word in ("path", "folder", "file", "csv"))
+    for box in at.selectbox:
+        assert not box.proto.accept_new_options
+        assert not any("csv" in str(option).lower() or "own" in str(option).lower().split() for option in box.options)
+    started = {"Score all heads", "Compare the methods", "Run", "Ask", "Search", "Measure", "Measure it on test"}
+    assert not started & set(labels(at))
+    assert config.get_option("client.showErrorDetails") == "none"
+
+
+def test_the_same_pages_take_them_where_it_is_no_demo(studio: Studio) -> None:
+    """So that the test above can fail."""
+    at = opened("released")
+    assert at.get("file_uploader")
+    assert any("path" in box.label for box in at.text_input)
+    assert any(box.proto.accept_new_options for box in opened("compare").selectbox)
+
+
+@pytest.mark.parametrize("asked", ["/etc/passwd", "openai-community/gpt2", "../x.gguf"])
+def test_a_link_to_another_model_opens_with_the_built_in_one(demonstration: Studio, asked: str) -> None:
+    at = opened(query={"model": asked})
+    assert sum("The link asks for a model" in note.value for note in at.info) == 1
+    assert asked not in texts(at)
+    assert at.selectbox("model").value == BUILT_IN
+    assert all(job.key[0] == ModelSpec() for job in engine.jobs())
+    assert "270 heads" in "".join(metric.value for metric in at.metric)
+    kept = [prune for prune, _ in demonstration.asked]
+    assert all(isinstance(prune, PruneSet) for prune in kept)
+
+
+def test_other_models_by_name(demonstration: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASP_DEMO_MODELS", f" {BUILT_IN}, tiny one ")
+    at = opened(query={"model": "tiny one"})
+    assert not any("The link asks" in note.value for note in at.info)
+    assert at.selectbox("model").options == ["SmolLM2-135M-Instruct (built-in)", "tiny one"]
+    assert engine.load_job(ModelSpec("tiny one")).wait(20)
+
+
+SMALL = EvalConfig(BiasConfig(AXIS, n_prompts=210), TextConfig(tokens=1024))
+REFUSED = {
+    "model": lambda: engine.load_job(ModelSpec("/etc/passwd")),
+    "precision": lambda: engine.load_job(ModelSpec(dtype="float16")),
+    "scores": lambda: engine.score_job(ModelSpec(), BiasConfig(AXIS)),
+    "experiment": lambda: engine.experiment_job(ModelSpec(), "x", lambda *_: None),
+    "upload": lambda: engine.keep_upload(b"text,group", "x.csv"),
+    "path": lambda: engine.scores(ModelSpec(), BiasConfig("/etc/passwd")),
+    "loading": lambda: engine.desk(ModelSpec("/etc/passwd")),
+    "axis": lambda: measure(replace(SMALL, bias=BiasConfig("/etc/passwd", n_prompts=90))),
+    "prompts": lambda: measure(replace(SMALL, bias=BiasConfig(AXIS, n_prompts=211))),
+    "tokens": lambda: measure(replace(SMALL, text=TextConfig(tokens=1025))),
+    "text": lambda: measure(replace(SMALL, text=TextConfig("/etc/passwd"))),
+    "scorer": lambda: measure(replace(SMALL, bias=BiasConfig(AXIS, n_prompts=90, scorer="me/scorer"))),
+    "sampled": lambda: measure(replace(SMALL, bias=BiasConfig(AXIS, n_prompts=90, measure="sampled"))),
+    "samples": lambda: measure(
+        replace(SMALL, bias=BiasConfig(AXIS, n_prompts=36, measure="sampled", generation=GenerationConfig(samples=9)))
+    ),
+}
+
+
+def measure(given: EvalConfig) -> Any:
+    return engine.measure_job(ModelSpec(), PruneSet(), given, ("reader", "main"))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_engine_refuses_what_a_demo_has_not(demonstration: Studio, name: str, monkeypatch: Any) -> None:
+    with pytest.raises(InputError, match="demo"):
+        REFUSED[name]()
+    assert engine.jobs() == []
+    assert not (engine.store().root / "uploads").exists()
+    monkeypatch.delenv("FASP_DEMO")
+    demo.check(("load", ModelSpec("/etc/passwd")))  # and only there
+
+
+def test_the_engine_measures_within_the_limits(demonstration: Studio) -> None:
+    sampled = replace(SMALL, bias=BiasConfig(AXIS, n_prompts=36, measure="sampled"))
+    for given in (SMALL, sampled):
+        job = measure(given)
+        assert job.wait(20)
+        assert job.state == "done", job.error
+
+
+def test_a_cancelled_run_is_not_resumed_in_a_demo(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    studio.error = ValueError()
+    engine.score_job(ModelSpec(), BiasConfig(AXIS))
+    studio.finish()
+    (one,) = engine.past()
+    monkeypatch.setenv("FASP_DEMO", "1")
+    with pytest.raises(InputError, match="demo"):
+        engine.resume(one)
