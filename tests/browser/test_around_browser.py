@@ -73,7 +73,7 @@ def test_keyboard_reaches_everything(app: str, browser: object) -> None:
     reader.wait_points(270)
     page.wait_for_function(SETTLED, timeout=60_000)
     page.evaluate("() => document.activeElement?.blur()")
-    wanted = {"Compare methods", "Help\n", "γ  share", "α  share", "validation", "tab  Groups", "Download as CSV"}
+    wanted = {"Compare methods", "Help\n", "γ  share", "α  share", "validation", "tab  Groups", "Download plot"}
     reached: list[str] = []
     for _ in range(200):  # more than one round: the end of a measurement draws the page anew and drops the focus
         page.keyboard.press("Tab")
