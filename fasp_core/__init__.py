@@ -15,13 +15,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fasp_core.api import evaluate, load, score, select
+    from fasp_core.api import evaluate as evaluate
+    from fasp_core.api import load as load
+    from fasp_core.api import score as score
+    from fasp_core.api import select as select
 
-__all__ = ["evaluate", "load", "score", "select"]
+_NAMES = ("evaluate", "load", "score", "select")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _NAMES:
         raise AttributeError(f"module 'fasp_core' has no attribute '{name}'")
     from fasp_core import api
 
@@ -29,4 +32,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_NAMES})

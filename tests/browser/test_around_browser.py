@@ -73,8 +73,9 @@ def test_keyboard_reaches_everything(app: str, browser: object) -> None:
     reader.wait_points(270)
     page.wait_for_function(SETTLED, timeout=60_000)
     page.evaluate("() => document.activeElement?.blur()")
+    wanted = {"Compare methods", "Help\n", "γ  share", "α  share", "validation", "tab  Groups", "Download plot"}
     reached: list[str] = []
-    for _ in range(70):
+    for _ in range(200):  # more than one round: the end of a measurement draws the page anew and drops the focus
         page.keyboard.press("Tab")
         reached.append(
             page.evaluate(
@@ -83,10 +84,12 @@ def test_keyboard_reaches_everything(app: str, browser: object) -> None:
                         .join(' ').slice(0, 90); }"""
             )
         )
+        wanted = {name for name in wanted if name not in reached[-1]}
+        if not wanted:
+            break
     said = "\n".join(reached)
+    assert not wanted, f"{wanted} are not reached:\n{said}"
     assert "Runs" in said or "running" in said
-    for wanted in ("Compare methods", "Help\n", "γ  share", "α  share", "validation", "tab  Groups", "Download as CSV"):
-        assert wanted in said, f"{wanted} is not reached:\n{said}"
 
 
 @pytest.fixture(scope="module")
