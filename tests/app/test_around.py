@@ -143,10 +143,10 @@ def test_what_failed_is_told_can_go_on_and_be_forgotten(studio: Studio, error: E
     studio.error = None
     at.button(f"runs resume {one.number}").click()
     run(at)
-    studio.finish()
-    assert engine.scores(ModelSpec(), BiasConfig(AXIS)) is not None
+    until(lambda: not engine.jobs() and [past.state for past in engine.past()] != ["failed"])
     (done,) = engine.past()
-    assert (done.state, done.key) == ("done", one.key)
+    assert (done.state, done.key, done.error) == ("done", one.key, "")
+    assert engine.scores(ModelSpec(), BiasConfig(AXIS)) is not None
 
 
 def test_forgetting_and_what_was_read_from_disk(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,8 @@ def test_what_is_about_to_be_taken(studio: Studio, table: ImpactTable) -> None:
     assert at.code[0].value == expected.format()
     assert "1 set by hand" in said(at)
     assert "And 1 neuron." in said(at)
-    assert [s.value for s in at.subheader] == ["Report", "No report on this set yet", "Data", "Figures"]
+    parts = ["Report", "No report on this set yet", "Data", "Figures", "Pruned checkpoint", "Write the checkpoint"]
+    assert [s.value for s in at.subheader] == parts
     assert downloads(at)[:6] == ["Write it without measuring", "CSV", "Parquet", "JSON", "Set (JSON)", "Set (text)"]
     assert downloads(at)[6:] == ["Interactive"] * 3
     assert not studio.asked  # nothing runs unasked
