@@ -556,7 +556,7 @@ def main(args: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     if status == 130:
-        log("Stopped. Finished heads are kept: the same command goes on from there.")
+        log("Stopped. What was measured is kept: the same command goes on from there.")
     return int(status or 0)
 
 

@@ -58,6 +58,7 @@ def _world() -> Scenarios:
         "Scenarios of your own (TOML)",
         type="toml",
         key="contexts file",
+        max_upload_size=1,
         help="Groups, names, contexts and questions, as in `fasp_core/contexts/scenarios.toml`: copy and change it.",
     )
     if given is None:

@@ -7,6 +7,10 @@ from streamlit.navigation.page import Page
 
 from pages.common import demo, glossary, runs, tour
 
+# The dark theme has one blue for the main column, and buttons with white labels take it: as text it is too dark there.
+LEGIBLE = """<style>
+[data-testid="stMain"] :is([data-testid="stSliderThumbValue"], [data-selected="true"]) p { color: #7CC4EE; }
+</style>"""
 REFUSED = "demo refused"  # in the session: a link asked for a model that the demo does not have
 
 
@@ -17,6 +21,8 @@ def draw(page: Page, first: bool) -> None:
         with top:
             place = st.container(width="content")  # filled last: by then the page has asked for its work
             _help(page, first)
+    if st.context.theme.type == "dark":
+        st.html(LEGIBLE)
     if demo.current() is not None:
         _demo()
     if first:

@@ -16,6 +16,7 @@ from fasp_core.figures import group_bars
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.jobs import Job
 from fasp_core.masks import PruneSet
+from fasp_core.report.tables import counted
 from fasp_core.verdict import interval, noise, number, percent, verdict
 from pages.common import attention, engine, glossary, grids, scoring, shared, texts
 from pages.common.current import Current
@@ -174,7 +175,7 @@ def _removed(table: ImpactTable, now: Current, settings: Settings, result: Evalu
     st.metric("Removed", f"{len(now.heads.heads)} of {total} heads", help="Heads that are off in what is measured.")
     share, neurons = "", ""
     if now.heads.neurons:
-        neurons = f"**And {len(now.heads.neurons):,} neurons**, which estimates leave out. "
+        neurons = f"**And {counted(len(now.heads.neurons))}**, which estimates leave out. "
     if result is not None:
         share = f"{result.parameters_removed / result.parameters:.1%} of {result.parameters / 1e6:.1f} M parameters. "
     protected = f"{len(now.selection.critical)} critical heads are protected. "

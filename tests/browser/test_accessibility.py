@@ -17,6 +17,7 @@ PAGES = {
     "transfer": GRIDS,
     "assumptions": "text=Are the scores what we think they are",
     "contexts": "text=Does it carry over to other contexts",
+    "take_home": GRIDS,
     "released": "text=Open a file of released scores",
 }
 # Inside other people's widgets, and out of reach of labels, alternative texts and theme: selector, rule, reason.

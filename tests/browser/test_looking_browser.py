@@ -48,6 +48,7 @@ def test_a_person_looks_at_texts_and_at_a_head(app: str, browser: object, scheme
     page.get_by_role("tab", name="What a head does").click()
     page.wait_for_selector(".st-key-attention-map .main-svg", timeout=120_000)
     assert page.locator("textarea").input_value() == MARKUP
+    reader.measured()  # what arrives above the grids would move them under the pointer
     reader.click_head(24, 6)
     page.wait_for_function(
         "() => document.querySelector('.st-key-attention-map .gtitle')?.textContent.includes('Where L24H6 looks')",
