@@ -154,7 +154,7 @@ def head_grid(
         doubts = veils("within noise", faint & (doubt == "veil"), veil(theme.neutral))
     fig = go.Figure(
         [
-            marks.click_trace(place, layer, texts, size=max(cell - 1, 3)),
+            marks.click_trace(place, layer, texts, size=5),  # in a narrow window a cell is hardly wider
             *(_handles(theme, n_layers, n_heads, order is None) if handles else []),
             cells(shown, theme.scale, name="impact", **colors),
             doubts,
