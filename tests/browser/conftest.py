@@ -93,7 +93,11 @@ def serving(cache: Path, **environment: str) -> Generator[str]:
             raise AssertionError((cache / "app.log").read_text()[-20_000:]) from error
     finally:
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:  # it waits for a measurement that nobody looks at any more
+            process.kill()
+            process.wait(20)
         log.close()
 
 
@@ -129,6 +133,7 @@ class Reader:
         if not first_visit:
             context.add_cookies([{"name": tour.COOKIE, "value": "seen", "url": url}])
         self.page = context.new_page()
+        self.page.set_default_timeout(90_000)
         self.opened.append(context)
         self.errors: list[str] = []
         self.page.on("console", self._heard)

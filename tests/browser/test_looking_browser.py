@@ -17,6 +17,7 @@ def test_a_person_looks_at_texts_and_at_a_head(app: str, browser: object, scheme
     reader = Reader(browser, app, width=1440 if scheme == "light" else 900, scheme=scheme)
     page = reader.page
     reader.wait_points(270)
+    reader.measured()  # what arrives above would move what is clicked
     page.get_by_role("tab", name="Sampled continuations").click()
     page.get_by_text("my own text").click()
     page.wait_for_selector("textarea")
@@ -48,7 +49,7 @@ def test_a_person_looks_at_texts_and_at_a_head(app: str, browser: object, scheme
     page.get_by_role("tab", name="What a head does").click()
     page.wait_for_selector(".st-key-attention-map .main-svg", timeout=120_000)
     assert page.locator("textarea").input_value() == MARKUP
-    reader.measured()  # what arrives above the grids would move them under the pointer
+    reader.measured()
     reader.click_head(24, 6)
     page.wait_for_function(
         "() => document.querySelector('.st-key-attention-map .gtitle')?.textContent.includes('Where L24H6 looks')",
