@@ -628,7 +628,7 @@ def test_a_folder_that_cannot_be_made_is_seen_before_the_work(place: Path, tmp_p
     assert not (tmp_path / "cache").exists()
 
 
-def test_ctrl_c_says_that_finished_heads_are_kept(
+def test_ctrl_c_says_that_what_was_measured_is_kept(
     place: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
@@ -637,5 +637,5 @@ def test_ctrl_c_says_that_finished_heads_are_kept(
     monkeypatch.setattr("fasp_core.impacts.exact.magnitude", stop)
     status, out, err = run("score", *common(place), "--out", tmp_path / "s")
     assert (status, out) == (130, "")
-    assert "heads are kept" in err.splitlines()[-1]
+    assert "What was measured is kept" in err.splitlines()[-1]
     assert len(list((tmp_path / "cache" / "partial").glob("*/head-*.safetensors"))) == N
