@@ -194,16 +194,43 @@ class Reader:
 
     def click_head(self, layer: int, head: int, grid: int = 0) -> None:
         """A real click in the middle of a cell."""
-        plot = self.page.locator(".js-plotly-plot").nth(grid)
-        plot.scroll_into_view_if_needed()
-        x, y = plot.evaluate(
-            """(p, [l, h]) => { const f = p._fullLayout, b = p.getBoundingClientRect();
-                return [b.left + f.xaxis._offset + f.xaxis.d2p(h), b.top + f.yaxis._offset + f.yaxis.d2p(l)]; }""",
-            [layer, head],
-        )
-        self.page.mouse.move(x, y)
-        self.page.wait_for_timeout(300)
-        self.page.mouse.click(x, y)
+        self.click_point(grid, "heads", head, layer)
+
+    def click_point(self, chart: int, name: str, x: float, y: float) -> None:
+        """A real click on a chart, given in the units of its axes; `name` is a trace that must be drawn by then.
+
+        While the page still grows, a chart moves or is drawn anew under the hand, and the click is nobody's. A person
+        clicks again, and so does this, as long as the chart has not told of a click.
+        """
+        plot = self.page.locator(".js-plotly-plot").nth(chart)
+        for _ in range(10):
+            plot.scroll_into_view_if_needed()
+            if (at := self._steady(plot, name, x, y)) is None:
+                continue
+            self.page.mouse.move(*at)
+            self.page.wait_for_timeout(150)
+            plot.evaluate("p => { p.told = false; p.on('plotly_click', () => { p.told = true; }); }")
+            self.page.mouse.click(*at)
+            self.page.wait_for_timeout(250)
+            # a chart that was replaced since then has taken the click, or the click missed it while it moved
+            if plot.evaluate("p => p.told !== false"):
+                return
+        raise AssertionError(f"no click was taken at ({x}, {y}) of chart {chart}")
+
+    def _steady(self, plot: Any, name: str, x: float, y: float) -> tuple[float, float] | None:
+        """Where a point of a chart is on the screen, once it has stayed there for a moment."""
+        seen = []
+        for _ in range(2):
+            seen.append(
+                plot.evaluate(
+                    """(p, [name, x, y]) => { const f = p._fullLayout, b = p.getBoundingClientRect();
+                        return (p.data ?? []).some(t => t.name === name) ? [b.left + f.xaxis._offset + f.xaxis.d2p(x),
+                            b.top + f.yaxis._offset + f.yaxis.d2p(y)] : null; }""",
+                    [name, x, y],
+                )
+            )
+            self.page.wait_for_timeout(300)
+        return (float(seen[0][0]), float(seen[0][1])) if seen[0] is not None and seen[0] == seen[1] else None
 
     def keep_here(self, name: str) -> None:
         """A picture of what is in view."""

@@ -55,7 +55,7 @@ def test_boxes_layers_and_keys(app: str, browser: Any) -> None:
     # an arrow at the edge stands for its whole layer
     page.get_by_role("radio", name="prune").or_(page.get_by_role("button", name="prune", exact=True)).first.click()
     reader.wait_removed(before)
-    page.mouse.click(*at(reader, 5, -1, grid=1))
+    reader.click_head(5, -1, grid=1)
     reader.wait_said("By hand: 9 pruned, 9 kept.")
     address(reader, "prune=L5H0-8")
 
@@ -136,18 +136,10 @@ def test_sorted_grids_and_the_way_back(app: str, browser: Any) -> None:
     chart.wait_for(timeout=30_000)
     page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot').length >= 3")
     reader.wait_removed(count)
-    x, y = chart.evaluate(
-        """p => { const f = p._fullLayout, b = p.getBoundingClientRect(), t = p.data[0];
-            return [b.left + f.xaxis._offset + f.xaxis.d2p(t.x[0]), b.top + f.yaxis._offset + f.yaxis.d2p(t.y[0])]; }"""
-    )
-    chart.scroll_into_view_if_needed()
-    x, y = chart.evaluate(
-        """p => { const f = p._fullLayout, b = p.getBoundingClientRect(), t = p.data[0];
-            return [b.left + f.xaxis._offset + f.xaxis.d2p(t.x[0]), b.top + f.yaxis._offset + f.yaxis.d2p(t.y[0])]; }"""
-    )
-    page.mouse.move(x, y)
-    page.wait_for_timeout(300)
-    page.mouse.click(x, y)
+    x, y = chart.evaluate("p => [p.data[0].x[0], p.data[0].y[0]]")
+    number = chart.evaluate("p => [...document.querySelectorAll('.js-plotly-plot')].indexOf(p)")
+    name = chart.evaluate("p => p.data[0].name")
+    reader.click_point(number, name, x, y)
     reader.wait_said("No hand-made changes.")
     address(reader, "prune", there=False)
     assert not reader.errors, reader.errors
