@@ -84,6 +84,20 @@ def prune_set(selection: Selection) -> PruneSet:
     return PruneSet.from_flat(selection.pruned, selection.n_heads)
 
 
+def block(first: int, last: int, n_heads: int, order: np.ndarray | None = None) -> frozenset[int]:
+    """Flat ids of the rectangle of a grid between two heads, both within.
+
+    `order` [N] says which head stands at which place of the grid, row by row; None: each at its own number.
+    """
+    place = np.arange(max(first, last) + 1) if order is None else np.argsort(order)
+    (top, left), (bottom, right) = divmod(int(place[first]), n_heads), divmod(int(place[last]), n_heads)
+    rows, columns = sorted((top, bottom)), sorted((left, right))
+    places = [
+        row * n_heads + column for row in range(rows[0], rows[1] + 1) for column in range(columns[0], columns[1] + 1)
+    ]
+    return frozenset(places if order is None else (int(order[place]) for place in places))
+
+
 def heads_in(text: str, n_layers: int, n_heads: int) -> frozenset[int]:
     """Flat ids of the heads that a text names: `L0H3`, `L2H1-4`, whole layers `L5` or `L5-7`, head columns `H3`.
 

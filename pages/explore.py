@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from fasp_core.impacts.table import ImpactTable
-from pages.common import editing, engine, grids, measured, named, scoring, shared, sidebar, start, tried
+from pages.common import editing, engine, grids, measured, named, pointer, scoring, shared, sidebar, start, tried
 from pages.common.current import current
 
 TITLE = "Explore heads"
@@ -46,6 +46,7 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
     tried.draw(settings)
     named.draw(settings, now)
     measured.details(settings, table, now)
+    pointer.listen()
 
 
 start.through_app()

@@ -16,7 +16,8 @@ TURN, PRUNE, KEEP, LEAVE = "turn over", "prune", "keep", "leave to the method"
 TOLD = {PRUNE: True, KEEP: False, LEAVE: None}
 REPLACE = "replace the set"
 CLICK_HELP = (
-    "What a click, a box or a lasso on the grids does to heads. Clicks add up, so there is no need to hold Shift. "
+    "What a click, a box or a lasso on the grids does to heads. Clicks add up; a click with Shift takes every head "
+    "between the last one that was clicked and this one. "
     "Small arrows at the edges stand for a whole layer or head column. Heads pruned or kept by hand stay so "
     "whatever the method says, and the method chooses around them."
 )
@@ -65,6 +66,12 @@ def toolbar(settings: Settings, table: ImpactTable, now: Current) -> None:
 def meaning() -> str:
     """What a click means at present."""
     return str(st.session_state.get("click") or TURN)
+
+
+def extended(now: Current, by_hand: ByHand, heads: frozenset[int], anchor: int, means: str) -> ByHand:
+    """What is set by hand after a click with Shift: where clicks turn over, all heads get what the first one has."""
+    off = anchor in now.selection.pruned if means == TURN else TOLD[means]
+    return by_hand.told(heads, off)
 
 
 def changed(now: Current, by_hand: ByHand, heads: frozenset[int], means: str) -> ByHand:

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from fasp_core.choice import hover, how, how_bias, reasons
+from fasp_core.choice import block, hover, how, how_bias, reasons
 from fasp_core.figures import clicked_heads, clicked_lines, head_grid, scatter_impacts
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.selection import Selection
-from pages.common import editing, glossary, grid_options, shared
+from pages.common import editing, glossary, grid_options, pointer, shared
 from pages.common.current import Current
 from pages.common.sidebar import READING_TITLES, Settings
 
@@ -58,7 +58,7 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
             shown, shown_errors, unit = grid_options.shown(options, values, errors, whole, plain)
             fig = head_grid(shown, title=title, unit=unit, se=shown_errors, **marks)
             alt = f"{title} of every head, {table.n_layers} layers by {table.n_heads} heads."
-            _clickable(fig, title, settings, table, now, alt, options)
+            _clickable(fig, title, settings, table, now, alt, marks["order"], options)
 
 
 def scatter(settings: Settings, table: ImpactTable, now: Current) -> None:
@@ -76,7 +76,7 @@ def scatter(settings: Settings, table: ImpactTable, now: Current) -> None:
         y_title="impact on bias, ×10⁻³ (up: removing it lowers the gap)",
         **_states(table, now),
     )
-    _clickable(fig, "Scatter", settings, table, now, "Impact on perplexity against impact on bias of every head.")
+    _clickable(fig, "Scatter", settings, table, now, "Impact on perplexity against impact on bias of every head.", None)
 
 
 def lines(
@@ -145,7 +145,14 @@ def _states(table: ImpactTable, now: Current) -> dict[str, Any]:
 
 
 def _clickable(
-    fig: Any, title: str, settings: Settings, table: ImpactTable, now: Current, alt: str, *shaped_by: object
+    fig: Any,
+    title: str,
+    settings: Settings,
+    table: ImpactTable,
+    now: Current,
+    alt: str,
+    order: np.ndarray | None,
+    *shaped_by: object,
 ) -> None:
     clicks: int = st.session_state.setdefault("clicks", 0)
     what = (settings, now.heads.format(), now.selection.locked, now.selection.forced, table.n_layers, shaped_by)
@@ -155,21 +162,30 @@ def _clickable(
         fig,
         key=key,
         theme=None,
-        on_select=_on_click(key, clicks, settings.spec.source, table, now),
+        on_select=_on_click(key, clicks, settings.spec.source, table, now, order),
         selection_mode=("points", "box", "lasso"),
         config=CONFIG,
         alt=alt,
     )
 
 
-def _on_click(key: str, click: int, source: str, table: ImpactTable, now: Current) -> Callable[[], None]:
+def _on_click(
+    key: str, click: int, source: str, table: ImpactTable, now: Current, order: np.ndarray | None
+) -> Callable[[], None]:
     def act() -> None:
         heads = acted_on(st.session_state.get(key), table.n_layers, table.n_heads)
         if not heads or click != st.session_state["clicks"]:
             return  # a deselection, or an event of a chart that is gone: the browser sends those again at a rerun
         st.session_state["clicks"] = click + 1
-        st.session_state[f"clicked head {source}"] = max(heads)  # the one to look at
-        shared.tell(source, editing.changed(now, shared.by_hand(source), heads, editing.meaning()))
+        last = f"clicked head {source}"  # the one to look at
+        anchor = st.session_state.get(last)
+        st.session_state[last] = max(heads)
+        by_hand, means = shared.by_hand(source), editing.meaning()
+        if pointer.shift() and len(heads) == 1 and anchor is not None and anchor < table.n_layers * table.n_heads:
+            between = block(anchor, max(heads), table.n_heads, order)
+            shared.tell(source, editing.extended(now, by_hand, between, anchor, means))
+        else:
+            shared.tell(source, editing.changed(now, by_hand, heads, means))
 
     return act
 

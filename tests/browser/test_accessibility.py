@@ -51,3 +51,30 @@ def test_axe(app: str, browser: object, path: str, scheme: str) -> None:
     reader.page.wait_for_timeout(500)  # until what fades in has its colours
     found = violations(reader.page)
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_on_what_opens(app: str, browser: object, scheme: str) -> None:
+    """Popovers, the dialog of stored results, and the tour of a first visit."""
+    reader = Reader(browser, app, scheme=scheme, first_visit=True)
+    page = reader.page
+    reader.measured()
+    found = [f"tour: {line}" for line in violations(page)]
+    page.get_by_role("button", name="Skip the tour").click()
+    for name in ("Many heads", "Grids", "Link", "Help", "Runs"):
+        page.wait_for_function(SETTLED, timeout=120_000)
+        opener = page.locator('[data-testid="stPopover"]').get_by_role("button", name=name).first
+        opener.click()
+        page.wait_for_selector('[data-testid="stPopoverBody"]')
+        page.wait_for_function(SETTLED, timeout=120_000)
+        page.wait_for_timeout(500)
+        found += [f"{name}: {line}" for line in violations(page)]
+        if name != "Runs":
+            page.keyboard.press("Escape")
+            page.wait_for_selector('[data-testid="stPopoverBody"]', state="detached")
+    page.get_by_role("button", name="Stored results").click()
+    page.wait_for_selector('[role="dialog"]')
+    page.wait_for_function(SETTLED, timeout=120_000)
+    page.wait_for_timeout(500)
+    found += [f"stored results: {line}" for line in violations(page)]
+    assert not found, "\n".join(found)

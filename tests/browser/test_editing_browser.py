@@ -143,3 +143,54 @@ def test_sorted_grids_and_the_way_back(app: str, browser: Any) -> None:
     reader.wait_said("No hand-made changes.")
     address(reader, "prune", there=False)
     assert not reader.errors, reader.errors
+
+
+def test_shift_pointing_and_typing(app: str, browser: Any) -> None:
+    """Shift takes what lies between two clicks; the head pointed at is ringed elsewhere; Ctrl+Z is the text's."""
+    reader = Reader(browser, app)
+    page = reader.page
+    reader.measured()
+    reader.click_head(22, 5)
+    reader.wait_said("By hand: 1 ")
+    state = "pruned" if "By hand: 1 pruned." in page.inner_text("body") else "kept"
+    page.keyboard.down("Shift")
+    reader.click_head(23, 7, grid=1)
+    page.keyboard.up("Shift")
+    reader.wait_said(f"By hand: 6 {state}.")
+    address(reader, "L22H5-7%2CL23H5-7")
+
+    # without Shift the next click is one head again
+    reader.click_head(20, 0)
+    page.wait_for_function("() => /By hand: (7 |6 \\w+, 1 )/.test(document.body.innerText)")
+
+    # while somebody types, the keys are the text's
+    before = page.url
+    page.get_by_role("button", name="Many heads").click()
+    box = page.get_by_placeholder("L0H3,L2H1-4")
+    box.click()
+    box.press_sequentially("L1H")
+    box.press("Control+z")
+    page.wait_for_timeout(1000)
+    assert page.url == before
+    page.keyboard.press("Escape")
+
+    # the head under the pointer is ringed in the other grid, and nowhere where nobody can see it
+    reader.measured()
+    rings = """() => { const p = document.querySelectorAll('.js-plotly-plot')[1], f = p._fullLayout,
+                b = p.getBoundingClientRect();
+            return [...document.querySelectorAll('.fasp-ring')].map(ring => { const r = ring.getBoundingClientRect();
+                return Math.hypot(r.left + r.width / 2 - b.left - f.xaxis._offset - f.xaxis.d2p(4),
+                    r.top + r.height / 2 - b.top - f.yaxis._offset - f.yaxis.d2p(12)); }); }"""
+    for _ in range(20):  # the page may still grow, and move the head away from the hand
+        page.mouse.move(*at(reader, 12, 4))
+        page.wait_for_timeout(500)
+        if away := page.evaluate(rings):
+            assert len(away) == 1
+            if away[0] < 1.5:
+                break
+    else:
+        raise AssertionError(away)
+    reader.keep_here("explore-pointing.png")
+    page.mouse.move(5, 5)
+    page.wait_for_function("() => !document.querySelector('.fasp-ring')")
+    assert not reader.errors, reader.errors

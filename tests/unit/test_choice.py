@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fasp_core.choice import HAND, ByHand, around, heads_in, hover, nothing, prune_set, reasons
+from fasp_core.choice import HAND, ByHand, around, block, heads_in, hover, nothing, prune_set, reasons
 from fasp_core.errors import InputError
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
@@ -217,3 +217,22 @@ def test_a_two_phase_score_is_called_an_estimate() -> None:
     assert "first-order estimate" in texts[1]
     assert "two-phase" not in texts[1]
     assert "estimate" not in hover(table, "neutral", [""] * 12, np.ones(12))[0]
+
+
+def test_a_block_is_what_the_eye_sees_between_two_heads() -> None:
+    assert block(4, 9, 4) == {4, 5, 8, 9}
+    assert block(9, 4, 4) == block(4, 9, 4) == block(5, 8, 4)  # corners in any order
+    assert block(6, 6, 4) == {6}
+    shown = np.array([2, 0, 1, 3, 7, 6, 5, 4])  # sorted within each layer
+    assert block(2, 6, 4, shown) == {2, 0, 7, 6}
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.data())
+def test_a_block_is_the_rectangle_of_brute_force(n_layers: int, n_heads: int, data: st.DataObject) -> None:
+    n = n_layers * n_heads
+    order = np.array(data.draw(st.permutations(range(n))))
+    first, last = data.draw(st.integers(0, n - 1)), data.draw(st.integers(0, n - 1))
+    grid = order.reshape(n_layers, n_heads)
+    ((r1, c1),), ((r2, c2),) = np.argwhere(grid == first), np.argwhere(grid == last)
+    seen = grid[min(r1, r2) : max(r1, r2) + 1, min(c1, c2) : max(c1, c2) + 1]
+    assert block(first, last, n_heads, order) == set(seen.ravel().tolist())
