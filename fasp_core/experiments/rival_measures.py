@@ -235,7 +235,7 @@ class Robustness:
         )
         moved = [e for e in self.effects if e.chosen_by == GAP and e.measured_by in rivals]
         if moved:
-            said = "; ".join(f"{self.scored[e.measured_by].measure.title} {e.text}" for e in moved)
+            said = "; ".join(f"{self.scored[e.measured_by].measure.title} {e.text} ({e.items})" for e in moved)
             shown = sum(e.change.low > 0 or e.change.high < 0 for e in moved)
             text += f" Removing them changes, on held-out items: {said} ({shown} of {len(moved)} clear of 0)."
         return text

@@ -8,8 +8,10 @@ from streamlit.navigation.page import Page
 from pages.common import demo, glossary, runs, tour
 
 # The dark theme has one blue for the main column, and buttons with white labels take it: as text it is too dark there.
+# In the sidebar, so is the label of a popover that is open.
 LEGIBLE = """<style>
-[data-testid="stMain"] :is([data-testid="stSliderThumbValue"], [data-selected="true"]) p { color: #7CC4EE; }
+[data-testid="stMain"] :is([data-testid="stSliderThumbValue"], [data-selected="true"]) p,
+[data-testid="stSidebar"] [data-testid="stPopover"] button p { color: #7CC4EE; }
 </style>"""
 REFUSED = "demo refused"  # in the session: a link asked for a model that the demo does not have
 
