@@ -22,6 +22,7 @@ from fasp_core.errors import InputError
 T = TypeVar("T")
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 LOG = 20  # progress texts that a job keeps
+AWAY = 10.0  # seconds after which nobody waits any more for the work of owners that are away
 
 
 class Cancelled(Exception):
@@ -87,6 +88,7 @@ class Job(Generic[T]):
         self._unowned = False  # asked for by nobody in particular: never overtaken
         self._stopping = False
         self._overtaken = False
+        self._away: float | None = None  # since when all its owners are
         self._value: T | None = None
         self._finished = threading.Event()
         self._pace = (0.0, 0.0)  # time and `done` from which the speed is measured
@@ -171,7 +173,9 @@ class Lane:
         work. Any executor whose workers share this process's memory will do, and several lanes may share one;
         those of `concurrent.futures` make the program wait at its end for the job that runs.
     keep : how many results to keep, the least recently asked for going first
-    clock : seconds, for `Job.eta_seconds`
+    clock : seconds, for `Job.eta_seconds` and `here`
+    here : whether an owner is still there to wait; work whose owners have all been away for `AWAY` seconds is
+        released as by `release`. Asked while a job reports; must not ask the lane
 
     Attributes
     ----------
@@ -184,10 +188,13 @@ class Lane:
         *,
         keep: int = 256,
         clock: Callable[[], float] = time.monotonic,
+        here: Callable[[Hashable], bool] = lambda owner: True,
     ) -> None:
         self._executor = executor
         self._keep = keep
         self._clock = clock
+        self._here = here
+        self._looked = 0.0  # when owners were last looked for
         self.remember: Callable[[Job[Any], Callable[[Progress], Any]], None] = lambda job, work: None
         self._lock = threading.Lock()  # guards all below, and every job's fields
         self._numbers = itertools.count()
@@ -257,6 +264,22 @@ class Lane:
                 job._overtaken = True
                 self._stop(job)
 
+    def _wanted(self, job: Job[Any]) -> bool:
+        """Whether the running job is; about once a second, what nobody waits for any more is released first."""
+        with self._lock:
+            now = self._clock()
+            if now - self._looked >= 1:
+                self._looked = now
+                for one in [job, *self._waiting]:
+                    if one._unowned or any(map(self._here, one._owners)):
+                        one._away = None
+                    elif one._away is None:
+                        one._away = now
+                    elif now - one._away >= AWAY:
+                        for owner in list(one._owners):
+                            self._release(owner)
+            return not job._stopping
+
     def _stop(self, job: Job[Any]) -> None:
         job._stopping = True
         if self._live.get(job.key) is job:  # the next request for this key starts afresh
@@ -325,7 +348,7 @@ class Lane:
     def _run(self, job: Job[Any]) -> None:
         state: State = "done"
         value, failure = None, None
-        progress = Progress(partial(self._report, job), lambda: job._stopping)
+        progress = Progress(partial(self._report, job), lambda: not self._wanted(job))
         try:
             progress.check()
             assert job._work is not None

@@ -13,7 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from fasp_core.experiments.compare import Candidate, Comparison
 from fasp_core.experiments.outcome import Claim
 from fasp_core.impacts import entries, score
 from fasp_core.impacts.table import ImpactTable
-from fasp_core.jobs import Job, Lanes, Past, Progress
+from fasp_core.jobs import Job, Lane, Lanes, Past, Progress
 from fasp_core.kept import Kept
 from fasp_core.live import Desk
 from fasp_core.masks import PruneSet
@@ -38,7 +38,7 @@ from fasp_core.search import Found
 from fasp_core.store import Entry, Store
 from fasp_core.text import TextConfig
 from fasp_core.toxicity import scorer_self_bias
-from pages.common import demo
+from pages.common import demo, readers
 
 KEEP_MODELS = 2
 KEEP_TABLES = 16
@@ -56,7 +56,7 @@ class Facts:
     n_heads: int
 
 
-_lanes = Lanes()
+_lanes = Lanes(make=partial(Lane, here=readers.here))
 _shelf: OrderedDict[ModelSpec, Desk] = OrderedDict()
 _facts: dict[ModelSpec, Facts] = {}  # of every model that was ever loaded: small, and outlives the shelf
 _shelf_lock = threading.Lock()

@@ -6,7 +6,6 @@ same place on the page overtakes an older.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,7 +19,7 @@ from fasp_core.jobs import Job, Progress
 from fasp_core.masks import PruneSet
 from fasp_core.models import LanguageModel, ModelSpec
 from fasp_core.writing import Pair
-from pages.common import engine, scoring
+from pages.common import engine, readers, scoring
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -78,7 +77,7 @@ def latest(name: str, asked: K, submit: Callable[[K, Hashable], Job[T]]) -> Job[
     """The running or finished job of a place on the page; asked for anew only if what is asked for has changed."""
     job: Job[T] | None = st.session_state.get(f"job {name}")
     if job is None or job.key != asked or job.state == "cancelled":
-        job = submit(asked, (st.session_state.setdefault("reader", uuid.uuid4().hex), name))
+        job = submit(asked, readers.owner(name))
         st.session_state[f"job {name}"] = job
     return job
 

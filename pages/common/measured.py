@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +17,7 @@ from fasp_core.jobs import Job
 from fasp_core.masks import PruneSet
 from fasp_core.report.tables import counted
 from fasp_core.verdict import interval, noise, number, percent, verdict
-from pages.common import attention, engine, glossary, grids, scoring, shared, texts
+from pages.common import attention, engine, glossary, grids, looking, shared, texts
 from pages.common.current import Current
 from pages.common.sidebar import READING_TITLES, Settings
 
@@ -33,7 +32,7 @@ GAP_HELP = glossary.text(
 def cards(settings: Settings, table: ImpactTable, now: Current) -> Evaluation | None:
     """Perplexity, toxicity gap, what is removed; and the progress of the measurement. Its result once it is there."""
     heads = now.heads
-    job = _job(settings, settings.evaluation, heads, "main")
+    job = job_of(settings, settings.evaluation, heads, "main")
     done = job.state == "done"
     result: Evaluation | None = job.result if done else None
     flat = heads.flat(table.n_heads)
@@ -48,7 +47,7 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Evaluation | 
         _removed(table, now, settings, result)
     for note in now.selection.notes:
         st.info(note, icon=":material/info:")
-    _watch(job, "main")
+    looking.ready(job, "main", "Measuring")
     if result is not None:
         _verdict(result, settings, heads)
     return result
@@ -90,25 +89,13 @@ def details(settings: Settings, table: ImpactTable, now: Current) -> None:
         _about(settings, table, result)
 
 
-def _job(settings: Settings, config: EvalConfig, heads: PruneSet, name: str) -> Job[Evaluation]:
+def job_of(settings: Settings, config: EvalConfig, heads: PruneSet, name: str) -> Job[Evaluation]:
     """The running or finished measurement; asked for anew only if what is asked for has changed."""
-    wanted = (settings.spec, heads, config)
-    job: Job[Evaluation] | None = st.session_state.get(f"job {name}")
-    if job is None or job.key != wanted or job.state == "cancelled":
-        owner = (st.session_state.setdefault("reader", uuid.uuid4().hex), name)
-        job = engine.measure_job(settings.spec, heads, config, owner)
-        st.session_state[f"job {name}"] = job
-    return job
-
-
-def _watch(job: Job[Evaluation], name: str) -> None:
-    if job.state == "failed":
-        scoring.show_error(job)
-        if st.button("Try again", key=f"again {name}"):
-            del st.session_state[f"job {name}"]
-            st.rerun()
-    elif job.state != "done":
-        scoring.watch(job, "Measuring")
+    return looking.latest(
+        name,
+        (settings.spec, heads, config),
+        lambda asked, owner: engine.measure_job(settings.spec, heads, config, owner),
+    )
 
 
 def _perplexity(result: Evaluation | None, estimate: float, off: float, table: ImpactTable) -> None:

@@ -14,7 +14,7 @@ from fasp_core.errors import InputError
 from fasp_core.evaluation import Evaluation
 from fasp_core.masks import PruneSet
 from fasp_core.verdict import interval, percent
-from pages.common import demo, editing, measured, shared
+from pages.common import demo, editing, looking, measured, shared
 from pages.common.current import Current
 from pages.common.recipe import READING_TITLES, SPLIT_TITLES
 from pages.common.sidebar import Settings
@@ -189,9 +189,11 @@ def _compare(settings: Settings, mine: Sets) -> None:
         ("In both", one.heads & other.heads, one.neurons & other.neurons),
     ):
         st.markdown(f"{title}, {len(heads) + len(neurons)}: `{PruneSet(heads, neurons).format() or 'none'}`")
-    jobs = [measured._job(settings, settings.evaluation, heads, f"set {x}") for x, heads in (("A", one), ("B", other))]
+    jobs = [
+        measured.job_of(settings, settings.evaluation, heads, f"set {x}") for x, heads in (("A", one), ("B", other))
+    ]
     for x, job in zip("AB", jobs, strict=True):
-        measured._watch(job, f"set {x}")
+        looking.ready(job, f"set {x}", "Measuring")
     if all(job.state == "done" for job in jobs):
         _results(settings, jobs[0].result, jobs[1].result)
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as hs
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fasp_core.errors import InputError
-from fasp_core.jobs import Cancelled, Job, Lane, Lanes, Progress
+from fasp_core.jobs import AWAY, Cancelled, Job, Lane, Lanes, Progress
 
 LONG = 30.0  # seconds after which a test has failed: nothing here takes a tenth of a second
 
@@ -622,3 +622,47 @@ def test_memory_is_bounded_and_holds_no_results() -> None:
     gc.collect()
     assert len(lanes.past()) == 3
     assert alive() is None
+
+
+# owners that leave without a word
+
+
+def test_what_nobody_waits_for_any_more_frees_the_lane() -> None:
+    """The owners of a running job and of one that waits leave; only after a while are both given up."""
+    now, there = [100.0], {"gone", "goes too", "stays"}
+    lane = Lane(clock=lambda: now[0], here=there.__contains__)
+    work = Work()
+    running = lane.submit("long", work, owner="gone")
+    waiting = lane.submit("never", never, owner="goes too")
+    shared = lane.submit("both", lambda progress: "both", owner="also goes")
+    lane.submit("both", never, owner="stays")
+    work.until_started()
+    there -= {"gone", "goes too"}
+    for seconds in (1.0, AWAY - 1):
+        now[0] += seconds
+        work.progress.check()
+        assert (running.state, waiting.state) == ("running", "waiting")
+    now[0] += 2
+    with pytest.raises(Cancelled):
+        work.progress.check()
+    assert waiting.state == "cancelled"
+    work.finish(running, shared)
+    assert running.state == "cancelled"
+    assert shared.result == "both"
+
+
+def test_who_comes_back_in_time_finds_the_work_going_on() -> None:
+    now, there = [100.0], set[str]()
+    lane = Lane(clock=lambda: now[0], here=there.__contains__)
+    work = Work()
+    job = lane.submit("long", work, owner="one")
+    nobodys = lane.submit("kept", lambda progress: "kept")
+    work.until_started()
+    for seconds, present in ((1.0, False), (AWAY - 1, True), (2.0, False), (AWAY - 1, False)):
+        now[0] += seconds
+        there.clear()
+        there.update({"one"} if present else ())
+        work.progress.check()
+    work.finish(job, nobodys)
+    assert job.result == "value"
+    assert nobodys.result == "kept"
