@@ -44,8 +44,18 @@ def browser(chromium: str) -> Generator[object]:
 @pytest.fixture(scope="session")
 def app(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
     """Address of a running app: committed scores, the converted model, a cache of its own otherwise."""
-    load(ModelSpec())  # converted once, in the normal cache
-    cache = tmp_path_factory.mktemp("cache")
+    cache = prepared_cache(tmp_path_factory.mktemp("cache"))
+    with serving(cache) as url:
+        # the first request of a new server is a link to a page that is not the first: app.py must run all the same
+        shown = '[data-testid="stSidebarNavLink"]:has-text("Explore heads")'
+        Reader(browser, f"{url}/released", shown=shown).page.context.close()
+        yield url
+
+
+def prepared_cache(cache: Path) -> Path:
+    """A cache of its own in that folder: committed scores, examples, and the converted model of the normal cache."""
+    load(ModelSpec())  # converted once
+    cache.mkdir(exist_ok=True)
     for kind in ("scores", "words"):
         shutil.copytree(ROOT / "cache" / kind, cache / kind)
     for entry in (ROOT / "cache" / "experiments").glob("built-in--contexts--*"):
@@ -53,11 +63,7 @@ def app(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Generator[
     (cache / "models").symlink_to(cache_root() / "models")
     add_examples(Store(cache))
     add_report_example(Store(cache))
-    with serving(cache) as url:
-        # the first request of a new server is a link to a page that is not the first: app.py must run all the same
-        shown = '[data-testid="stSidebarNavLink"]:has-text("Explore heads")'
-        Reader(browser, f"{url}/released", shown=shown).page.context.close()
-        yield url
+    return cache
 
 
 @contextmanager
