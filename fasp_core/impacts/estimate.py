@@ -64,7 +64,7 @@ def ppl_preview(lm: LanguageModel, text: TextConfig, store: Store, progress: Rep
             },
         }
 
-    return read_ppl(store.compute(KIND, key, work, label=f"{slug(lm.name)}--ppl-preview"))
+    return store.made(KIND, key, work, read_ppl, label=f"{slug(lm.name)}--ppl-preview")
 
 
 def first_order_rows(
@@ -113,7 +113,7 @@ def first_order_impacts(
         base, ablated = first_order_rows(lm, gauge, progress)
         return bias_contents(lm, gauge, base, ablated, np.zeros(lm.size, dtype=bool), started)
 
-    return read_bias(store.compute(KIND, key, work, label=bias_label(lm, key)))
+    return store.made(KIND, key, work, read_bias, label=bias_label(lm, key))
 
 
 def refined_impacts(
@@ -157,7 +157,7 @@ def refined_impacts(
                 ablated[flat], exact[flat] = rows[flat], True
         return bias_contents(lm, gauge, base, ablated, exact, started)
 
-    return read_bias(store.compute(KIND, key, work, label=bias_label(lm, key)))
+    return store.made(KIND, key, work, read_bias, label=bias_label(lm, key))
 
 
 def two_phase_impacts(
@@ -181,8 +181,8 @@ def two_phase_impacts(
 
     def work() -> Any:
         started = time.monotonic()
-        stored = store.load(KIND, bias_key(part, lm.weights_id, lm.spec.dtype))
-        known = refined_impacts(lm, text, part, store, progress) if stored is None else read_bias(stored)
+        stored = store.read(KIND, bias_key(part, lm.weights_id, lm.spec.dtype), read_bias)
+        known = stored or refined_impacts(lm, text, part, store, progress)
         exact = np.ones(lm.size, dtype=bool) if known.exact is None else known.exact
         first = first_order_impacts(lm, config, store, progress)
         gauge = meter(lm, config, store, progress)
@@ -198,7 +198,7 @@ def two_phase_impacts(
         arrays |= {"errors": errors.astype(np.float32), "checked": checked.astype(np.int32)}
         return contents
 
-    return read_bias(store.compute(KIND, key, work, label=bias_label(lm, key)))
+    return store.made(KIND, key, work, read_bias, label=bias_label(lm, key))
 
 
 def undecided(

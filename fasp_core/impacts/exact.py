@@ -92,7 +92,7 @@ def ppl_impacts(lm: LanguageModel, text: TextConfig, store: Store, progress: Rep
             },
         }
 
-    return read_ppl(store.compute(KIND, key, work, label=f"{slug(lm.name)}--ppl"))
+    return store.made(KIND, key, work, read_ppl, label=f"{slug(lm.name)}--ppl")
 
 
 def bias_impacts(
@@ -112,7 +112,7 @@ def bias_impacts(
         ablated = np.stack([rows[flat] for flat in everything])
         return bias_contents(lm, gauge, rows[-1], ablated, np.ones(lm.size, dtype=bool), started)
 
-    return read_bias(store.compute(KIND, key, work, label=bias_label(lm, key)))
+    return store.made(KIND, key, work, read_bias, label=bias_label(lm, key))
 
 
 def bias_label(lm: LanguageModel, key: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from fasp_core.measures import BiasConfig, Report, SampledMeter, result_key
 from fasp_core.models import LanguageModel
 from fasp_core.packing import encode
 from fasp_core.provenance import provenance
-from fasp_core.store import Store, slug
+from fasp_core.store import Entry, Store, slug
 from fasp_core.toxicity import join_for_scoring
 
 KIND = "pool"
@@ -110,5 +110,7 @@ def pool(lm: LanguageModel, config: BiasConfig, store: Store, progress: Report |
             "meta": {"provenance": provenance(lm, time.monotonic() - started)},
         }
 
-    entry = store.compute(KIND, key, work, label=f"{slug(lm.name)}--{slug(str(key['axis']))}")
-    return Pool(entry.arrays["scores"], entry.arrays["log_ratios"], entry.meta["provenance"])
+    def read(entry: Entry) -> Pool:
+        return Pool(entry.arrays["scores"], entry.arrays["log_ratios"], entry.meta["provenance"])
+
+    return store.made(KIND, key, work, read, label=f"{slug(lm.name)}--{slug(str(key['axis']))}")

@@ -209,10 +209,9 @@ def _result(header: Entry | None, read: Callable[[Entry], T]) -> T | None:
             _results.move_to_end(header.path)
             kept: T = _results[header.path]
             return kept
-    entry = store().load(header.kind, header.config)  # which checks it
-    if entry is None:
+    found = store().read(header.kind, header.config, read)  # which checks it
+    if found is None:
         return None
-    found = read(entry)
     with _results_lock:
         _results[header.path] = found
         while len(_results) > KEEP_RESULTS:
