@@ -27,7 +27,8 @@ from fasp_core.impacts.preview import gauss_newton
 from fasp_core.impacts.table import BiasImpacts, PplImpacts
 from fasp_core.measures import BiasConfig, ExpectedMeter, Report, meter
 from fasp_core.models import LanguageModel
-from fasp_core.packing import pack_equal
+from fasp_core.packing import Pack, halves, pack_equal
+from fasp_core.passes import in_halves
 from fasp_core.perplexity import measure_nll
 from fasp_core.provenance import provenance
 from fasp_core.store import Store, slug
@@ -80,10 +81,14 @@ def first_order_rows(
     base = np.empty((len(gauge.config.readings), n))
     ablated = np.empty((lm.size, *base.shape))
     done = 0
+
+    def run(part: Pack) -> tuple[Pack, np.ndarray, np.ndarray]:
+        return part, *functional_gradients(lm, part.ids, _reader(lm, gauge, part.ids, steps))
+
     for part in packs:
-        values, effects = functional_gradients(lm, part.ids, _reader(lm, gauge, part.ids, steps))
-        base[:, part.prompts] = values.T
-        ablated[:, :, part.prompts] = values.T + effects
+        for small, values, effects in in_halves(lm, run, part, halves, "a single prompt"):
+            base[:, small.prompts] = values.T
+            ablated[:, :, small.prompts] = values.T + effects
         done += len(part.prompts)
         if progress is not None:
             progress(done, n, f"first-order bias on {gauge.config.axis}: {done} of {n} prompts")
