@@ -28,7 +28,7 @@ from fasp_core import __main__, cli_compare, cli_export, cli_files
 from fasp_core.experiments import compare, searching
 from fasp_core.export import writing
 from fasp_core.impacts import score
-compare.Plan.__init__.__defaults__ = ("neutral", (0.2, 0.4), (0.1, 0.2), 2, 60, 640)
+compare.Plan.__init__.__defaults__ = ("neutral", (0.3,), (0.1, 0.2), 1, 60, 640)
 def work(args):
     return __main__.main(args)
 """

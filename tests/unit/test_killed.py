@@ -168,7 +168,7 @@ def scoring(place: Path, *more: Any) -> list[Any]:
 @pytest.mark.slow
 def test_scoring_that_is_killed(work: Nursery, place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     args = scoring(place, "--prompts", 60, "--tokens", 2048)
-    check_command(work, args, None, ("scores", "words"), tmp_path, caplog, rounds=10, kills=5, name="score")
+    check_command(work, args, None, ("scores", "words"), tmp_path, caplog, rounds=5, kills=8, name="score")
 
 
 @pytest.mark.slow
@@ -179,7 +179,7 @@ def test_a_comparison_that_is_killed(
     assert work.run(*scoring(place, "--estimator", "exact", "--cache", start))[0] == 0
     args = ["compare", "--model", place / "tiny", "--axis", place / "axis.csv", "--run", "--device", "cpu"]
     kinds = ("measured", "experiments")
-    check_command(work, args, start, kinds, tmp_path, caplog, rounds=8, kills=5, name="compare --run")
+    check_command(work, args, start, kinds, tmp_path, caplog, rounds=4, kills=8, name="compare --run")
 
 
 @pytest.mark.slow

@@ -374,7 +374,7 @@ def broken(lm: LanguageModel, block: int, value: float = float("nan")) -> Iterat
         weight.data[0, 0] = before
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), pytest.param(float("inf"), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("path", PATHS)
 def test_a_broken_weight_is_named_on_every_path(place: Path, path: str, value: float) -> None:
     lm = tiny_lm("llama", n_layers=LAYERS)
