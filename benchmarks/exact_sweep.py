@@ -16,7 +16,8 @@ from benchmarks._common import Clock, about, say
 from fasp_core.impacts.sweep import sweep_heads
 from fasp_core.masks import PruneSet, masked
 from fasp_core.models import LanguageModel, ModelSpec, load
-from fasp_core.perplexity import block_sums, token_nll
+from fasp_core.packing import Pack
+from fasp_core.perplexity import block_sums, nll_sums, window_packs
 from fasp_core.text import TextConfig, TokenWindows, token_windows
 
 ROWS = 2  # windows in a pass, both ways
@@ -36,16 +37,14 @@ def run(
     lm = lm or load(ModelSpec())
     windows = token_windows(lm, text or TextConfig(tokens=128))
     wanted = sorted(set(range(lm.size)) if heads is None else set(heads))
-    batches, firsts = [], []
-    for ids, first in windows.batches:
-        batches += ids.split(ROWS)
-        firsts += np.split(first, range(ROWS, len(first), ROWS))
+    packs, first = window_packs(windows, ROWS)
+    batches, firsts = [part.ids for part in packs], [first[part.prompts] for part in packs]
 
-    def read(i: int, hidden: torch.Tensor) -> np.ndarray:
-        return np.stack(block_sums(token_nll(lm, hidden, batches[i]), firsts[i]))
+    def read(part: Pack, hidden: torch.Tensor) -> np.ndarray:
+        return np.stack(nll_sums(lm, part, hidden, first))
 
     base = _mean(_plain(lm, batches, firsts))
-    sweep = sweep_heads(lm, batches, read, skip=set(range(lm.size)) - set(wanted))
+    sweep = sweep_heads(lm, packs, read, skip=set(range(lm.size)) - set(wanted))
     resumed_base = _mean(next(sweep)[1])  # both ways need the unmasked pass once: it is not timed
     resumed, plain = Clock(), Clock()
 

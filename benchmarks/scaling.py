@@ -171,8 +171,8 @@ def _worth() -> Worth:
 def _exact_ppl(lm: LanguageModel, size: Size) -> Callable[[], None]:
     batches = list(_tokens(max(1, size.tokens // WINDOW), min(WINDOW, size.tokens)).split(2))
 
-    def read(i: int, hidden: torch.Tensor) -> np.ndarray:
-        return block_sums(token_nll(lm, hidden, batches[i]), np.ones(len(batches[i]), dtype=int))[0]
+    def read(ids: torch.Tensor, hidden: torch.Tensor) -> np.ndarray:
+        return block_sums(token_nll(lm, hidden, ids), np.ones(len(ids), dtype=int))[0]
 
     def work() -> None:
         for _ in sweep_heads(lm, batches, read):
@@ -185,7 +185,7 @@ def _exact_bias(lm: LanguageModel, size: Size) -> Callable[[], None]:
     packs, worth = pack(lm, _tokens(size.prompts, size.length).tolist()), _worth()
 
     def work() -> None:
-        for _ in sweep_heads(lm, packs, lambda i, hidden: read_expected(lm, hidden, packs[i], worth)):
+        for _ in sweep_heads(lm, packs, lambda part, hidden: read_expected(lm, hidden, part, worth)):
             pass
 
     return work
@@ -217,12 +217,12 @@ def score_some(
     skip = set(range(lm.size)) - set(spread(lm, heads))
     windows = [part for ids, _ in token_windows(lm, text).batches for part in ids.split(2)]
 
-    def nll(i: int, hidden: torch.Tensor) -> np.ndarray:
-        return block_sums(token_nll(lm, hidden, windows[i]), np.ones(len(windows[i]), dtype=int))[0]
+    def nll(ids: torch.Tensor, hidden: torch.Tensor) -> np.ndarray:
+        return block_sums(token_nll(lm, hidden, ids), np.ones(len(ids), dtype=int))[0]
 
     for _ in sweep_heads(lm, windows, nll, skip):
         pass
-    for _ in sweep_heads(lm, gauge.packs, lambda i, hidden: gauge.read(gauge.packs[i], hidden), skip):
+    for _ in sweep_heads(lm, gauge.packs, gauge.read, skip):
         pass
     return {"peak_bytes": memory()[1], "prompts": len(gauge.rows), "tokens": text.tokens, "heads_removed": heads}
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from fasp_core.diffs import token_pieces
 from fasp_core.models import LanguageModel
 from fasp_core.packing import encode
+from fasp_core.passes import in_halves, require_finite
 
 TOKENS = 64  # of a prompt that are looked at: tokens see only what stands before them, so the rest changes nothing
 LABEL = 16  # characters of a token's label
@@ -104,7 +105,12 @@ def pattern(lm: LanguageModel, prompt: str, layer: int, limit: int = TOKENS) -> 
     """
     (ids,) = encode(lm, [prompt])
     seen = ids[:limit]
-    weights = attentions(lm, seen)[layer].float().cpu().numpy()
+
+    def run(row: Sequence[int]) -> NDArray[np.float32]:
+        return np.asarray(attentions(lm, row)[layer].float().cpu().numpy())
+
+    (weights,) = in_halves(lm, run, seen, lambda row: [row], "the attention of a single prompt")
+    require_finite(lm, weights, f"the attention of layer {layer}", torch.tensor([seen]))
     return Pattern(token_labels(lm, seen), weights, len(ids))
 
 

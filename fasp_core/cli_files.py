@@ -46,8 +46,12 @@ class OpenedScores:
     notes: tuple[str, ...]
 
 
-def write_whole(files: Mapping[Path, bytes]) -> None:
+def write_whole(files: Mapping[Path, bytes], mend: str = "name another place with --out") -> None:
     """Write files, each whole or not at all, and replace none before all are written.
+
+    Parameters
+    ----------
+    mend : what to do where they cannot be written.
 
     Raises
     ------
@@ -66,9 +70,7 @@ def write_whole(files: Mapping[Path, bytes]) -> None:
             os.replace(temporary[path], path)
     except OSError as error:
         folder = next(iter(files)).parent
-        raise InputError(
-            f"'{folder}' cannot be written ({error.strerror or error}): name another place with --out."
-        ) from error
+        raise InputError(f"'{folder}' cannot be written ({error.strerror or error}): {mend}.") from error
     finally:
         for path in temporary.values():
             with suppress(OSError):

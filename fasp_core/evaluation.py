@@ -238,9 +238,11 @@ def perplexity_of(
             "meta": {"provenance": provenance(lm, time.monotonic() - started)},
         }
 
-    entry = store.compute(KIND, key, work, label=_label(lm, "ppl"))
-    arrays = entry.arrays
-    return Nll(arrays["sums"], arrays["counts"].astype(np.int64)), entry.meta["provenance"]
+    def read(entry: Entry) -> tuple[Nll, dict[str, Any]]:
+        arrays = entry.arrays
+        return Nll(arrays["sums"], arrays["counts"].astype(np.int64)), entry.meta["provenance"]
+
+    return store.made(KIND, key, work, read, label=_label(lm, "ppl"))
 
 
 def toxicity_of(
@@ -271,7 +273,7 @@ def toxicity_of(
             "meta": {"provenance": provenance(lm, time.monotonic() - started)},
         }
 
-    return _read(store.compute(KIND, key, work, label=_label(lm, config.axis)), config)
+    return store.made(KIND, key, work, lambda entry: _read(entry, config), label=_label(lm, config.axis))
 
 
 def _read(entry: Entry, config: BiasConfig) -> Toxicity:

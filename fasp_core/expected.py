@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from fasp_core.models import LanguageModel
-from fasp_core.packing import Pack
+from fasp_core.packing import Pack, halves
+from fasp_core.passes import in_halves, require_finite
 from fasp_core.staged import final_hidden
 from fasp_core.words import WordValues, fresh_after
 
@@ -68,12 +69,18 @@ def read_expected(lm: LanguageModel, hidden: Tensor, pack: Pack, worth: Worth) -
     Parameters
     ----------
     hidden : [rows, T, D] final hidden states of the pack.
+
+    Raises
+    ------
+    NotFinite
+        A value is infinite or not a number.
     """
     places = pack.reads.reshape(-1)
     states = hidden.reshape(-1, hidden.shape[-1])[places.to(hidden.device)]
     tokens = pack.ids.reshape(-1)[places]
     parts = [next_word_toxicity(lm, s, t, worth) for s, t in zip(states.split(CHUNK), tokens.split(CHUNK), strict=True)]
     each = torch.cat(parts).double().cpu().numpy()
+    require_finite(lm, each, "the toxicity of the next word", pack)
     return np.asarray(each.reshape(*pack.reads.shape, -1).mean(1))
 
 
@@ -95,8 +102,12 @@ def measure_expected(
     """[R, n] float64 in [0, 1]: expected toxicity of each prompt in both readings, under whatever masks are on."""
     parts: list[np.ndarray] = []
     done, n = 0, sum(len(pack.prompts) for pack in packs)
+
+    def run(batch: Pack) -> np.ndarray:
+        return read_expected(lm, final_hidden(lm, batch), batch, worth)
+
     for pack in packs:
-        parts.append(read_expected(lm, final_hidden(lm, pack), pack, worth))
+        parts += in_halves(lm, run, pack, halves, "a single prompt")
         done += len(pack.prompts)
         if progress is not None:
             progress(done, n, f"{done} of {n} prompts")

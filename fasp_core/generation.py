@@ -17,6 +17,10 @@ from torch import Tensor
 from fasp_core.errors import InputError
 from fasp_core.models import LanguageModel
 from fasp_core.packing import encode, pack_equal
+from fasp_core.passes import in_halves, require_finite, two
+
+_Batch = tuple[Sequence[int], Sequence[int]]  # (places of prompts of one length, numbers of their draws)
+_Written = list[tuple[int, list[list[int]]]]  # (place of a prompt, ids of its draws)
 
 
 @dataclass(frozen=True)
@@ -90,23 +94,43 @@ def sample_ids(
     ----------
     prompts : name the noise, and are tokenised unless `ids` are given.
     ids : token ids of each prompt.
+
+    Raises
+    ------
+    NotFinite
+        A logit is infinite or not a number.
     """
     out: list[list[list[int]]] = [[] for _ in prompts]
     done, total = 0, len(prompts) * config.samples
     size = max(1, rows // config.samples)
     encoded = encode(lm, prompts) if ids is None else ids
     shared = _shared(encoded)
+
+    def run(batch: _Batch) -> _Written:
+        members, draws = batch
+        ids = torch.tensor([list(encoded[i]) for i in members])
+        tokens = _continue(lm, ids, [prompts[i] for i in members], draws, config, stop, shared)
+        return list(zip(members, tokens.view(len(members), len(draws), -1).tolist(), strict=True))
+
     for group in pack_equal(encoded):  # equal lengths side by side
         for start in range(0, len(group.ids), size):
             members = [int(i) for i in group.prompts[start : start + size]]
-            names = [prompts[i] for i in members]
-            tokens = _continue(lm, group.ids[start : start + size], names, config, stop, shared)
-            for i, block in zip(members, tokens.view(len(members), config.samples, -1).tolist(), strict=True):
-                out[i] = block
+            batch: _Batch = members, range(config.samples)
+            for written in in_halves(lm, run, batch, _halves, "a single continuation"):
+                for i, rows_of in written:
+                    out[i] += rows_of
             done += len(members) * config.samples
             if progress is not None:
                 progress(done, total, "sampling continuations")
     return out
+
+
+def _halves(batch: _Batch) -> list[_Batch]:
+    """Half of the prompts each; of a single prompt half of the draws, as the noise of each has a name of its own."""
+    members, draws = batch
+    if len(members) > 1:
+        return [(part, draws) for part in two(members)]
+    return [(members, part) for part in two(draws)]
 
 
 def _shared(ids: Sequence[Sequence[int]]) -> int:
@@ -120,15 +144,21 @@ def _shared(ids: Sequence[Sequence[int]]) -> int:
 
 
 def _continue(
-    lm: LanguageModel, ids: Tensor, prompts: Sequence[str], config: GenerationConfig, stop: frozenset[int], shared: int
+    lm: LanguageModel,
+    ids: Tensor,
+    prompts: Sequence[str],
+    draws: Sequence[int],
+    config: GenerationConfig,
+    stop: frozenset[int],
+    shared: int,
 ) -> Tensor:
-    """[prompts * samples, steps] sampled token ids; rows that have ended go on, and are cut by the caller.
+    """[prompts * draws, steps] sampled token ids; rows that have ended go on, and are cut by the caller.
 
     The first `shared` tokens, the same in every row, are run once.
     """
     cache = None
     step_ids = ids.to(lm.device)
-    names = [f"{config.seed}|{s}|{prompt}" for prompt in prompts for s in range(config.samples)]
+    names = [f"{config.seed}|{s}|{prompt}" for prompt in prompts for s in draws]
     ended = torch.zeros(len(names), dtype=torch.bool)
     chosen = []
     with lm.lock:
@@ -139,12 +169,16 @@ def _continue(
         for step in range(config.tokens):
             out = lm.model.base_model(step_ids, past_key_values=cache, use_cache=True)
             hidden, cache = out.last_hidden_state[:, -1], out.past_key_values
-            if step == 0 and config.samples > 1:  # a prompt is run once, whatever is drawn after it
-                cache.batch_repeat_interleave(config.samples)
-                hidden = hidden.repeat_interleave(config.samples, 0)
+            if step == 0 and len(draws) > 1:  # a prompt is run once, whatever is drawn after it
+                cache.batch_repeat_interleave(len(draws))
+                hidden = hidden.repeat_interleave(len(draws), 0)
             logits = lm.logits(hidden) / config.temperature
             noise = gumbel([f"{name}|{step}" for name in names], logits.shape[-1])
-            token = (logits + noise.to(logits.device)).argmax(-1).cpu()
+            noisy = logits + noise.to(logits.device)
+            token = noisy.argmax(-1)
+            best = noisy.gather(-1, token[:, None])  # not a number if any logit of the row is none
+            require_finite(lm, best.cpu().numpy(), "the logits of a continuation", ids)
+            token = token.cpu()
             chosen.append(token)
             ended |= torch.tensor([int(t) in stop for t in token])
             if stop and bool(ended.all()):

@@ -73,7 +73,7 @@ def remove(store: Store, one: Kept) -> None:
         os.rename(one.path, aside)
         shutil.rmtree(aside)
     except FileNotFoundError:
-        return  # another reader was first
+        store.forget(one.path)  # in memory alone, or another reader was first
     except OSError as error:
         raise InputError(
             f"'{one.name}' could not be deleted ({error.strerror or error}): check who may write in {store.root}."

@@ -12,7 +12,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,9 +21,10 @@ from torch import Tensor
 from fasp_core.expected import Worth, read_expected, scatter
 from fasp_core.masks import PruneSet, masked
 from fasp_core.models import LanguageModel
-from fasp_core.packing import Pack
-from fasp_core.perplexity import Nll, block_sums, token_nll
-from fasp_core.staged import Course
+from fasp_core.packing import Pack, halves
+from fasp_core.passes import free, in_halves, is_out_of_memory
+from fasp_core.perplexity import Nll, nll_sums, window_packs
+from fasp_core.staged import Course, final_hidden
 from fasp_core.text import TokenWindows
 
 Report = Callable[[float, float, str], None]  # (done, total, what is going on)
@@ -73,17 +74,20 @@ class Desk:
         self,
         inputs: Sequence[Tensor | Pack],
         prune_set: PruneSet,
-        read: Callable[[int, Tensor], T],
+        read: Callable[[Any, Tensor], T],
         progress: Report | None = None,
     ) -> list[T]:
-        """`read(i, final hidden states [rows, T, D])` of every batch i with a set of heads removed.
+        """`read(batch, final hidden states [rows, T, D])` of every batch with a set of heads removed.
 
-        `progress` is called between blocks; what it raises stops the measurement.
+        `progress` is called between blocks; what it raises stops the measurement. Where memory does not suffice, what
+        was kept is given up, and then a batch is read in parts, one result each.
 
         Raises
         ------
         InputError
             A head is not in the model.
+        OutOfMemory
+            A single row does not fit into memory.
         """
         out: list[T] = []
         with masked(self.lm, prune_set):
@@ -102,25 +106,47 @@ class Desk:
                         progress(done, total, f"part {i + 1} of {len(inputs)}, from layer {start} on")
                     done += 1
 
-                if kept.course is not None:
-                    kept.course.rest(start, kept.states[start][1], visit)
+                def run(part: Tensor | Pack, batch: Any = batch, kept: _Kept = kept, start: int = start) -> T:
+                    if part is not batch:
+                        return read(part, final_hidden(self.lm, part))
+                    if kept.course is not None:
+                        kept.course.rest(start, kept.states[start][1], visit)
+                    else:
+                        course = Course(self.lm, batch, visit)
+                        kept.course = course if group.stride else None
+                    return read(batch, hidden)
+
+                try:
+                    out.append(run(batch))
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
                 else:
-                    course = Course(self.lm, batch, visit)
-                    kept.course = course if group.stride else None
-                out.append(read(i, hidden))
+                    continue
+                self._give_up(group)
+                out += in_halves(self.lm, run, batch, halves, "a single prompt or window of text")
             if progress is not None:
                 progress(total, total, "done")
         return out
 
+    def _give_up(self, group: _Group) -> None:
+        """Free what is kept, and keep half as much from now on; nothing of the group that is being measured."""
+        self._groups.clear()
+        self.budget //= 2
+        group.stride = 0
+        for kept in group.batches:
+            kept.course = None
+            kept.states.clear()
+        free()
+
     def nll(self, windows: TokenWindows, prune_set: PruneSet, progress: Report | None = None) -> Nll:
         """NLL of a text with a set of heads removed."""
-        rows = [(ids[i : i + 1], first[i : i + 1]) for ids, first in windows.batches for i in range(len(ids))]
-        inputs = [ids for ids, _ in rows]
+        packs, first = window_packs(windows)
 
-        def read(i: int, hidden: Tensor) -> tuple[np.ndarray, np.ndarray]:
-            return block_sums(token_nll(self.lm, hidden, inputs[i]), rows[i][1])
+        def read(batch: Pack, hidden: Tensor) -> tuple[np.ndarray, np.ndarray]:
+            return nll_sums(self.lm, batch, hidden, first)
 
-        sums, counts = zip(*self.measure(inputs, prune_set, read, progress), strict=True)
+        sums, counts = zip(*self.measure(packs, prune_set, read, progress), strict=True)
         return Nll(np.concatenate(sums), np.concatenate(counts))
 
     def expected(
@@ -128,8 +154,8 @@ class Desk:
     ) -> np.ndarray:
         """[R, n] expected toxicity of each prompt with a set of heads removed, in every reading."""
 
-        def read(i: int, hidden: Tensor) -> np.ndarray:
-            return read_expected(self.lm, hidden, packs[i], worth)
+        def read(batch: Pack, hidden: Tensor) -> np.ndarray:
+            return read_expected(self.lm, hidden, batch, worth)
 
         return scatter(packs, self.measure(packs, prune_set, read, progress))
 

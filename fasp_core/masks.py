@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fasp_core.errors import InputError
+from fasp_core.passes import NotFinite
 
 if TYPE_CHECKING:  # seconds to import, and naming heads needs no model
     from torch import Tensor, nn
@@ -199,7 +200,17 @@ def gated(
 def masked(lm: LanguageModel, prune_set: PruneSet) -> Any:
     """Context manager under which the heads and neurons of `prune_set` are removed."""
     neurons = prune_set.neuron_gates(lm.n_layers, lm.n_neurons) if prune_set.neurons else None
-    return gated(lm, prune_set.gates(lm.n_layers, lm.n_heads), neurons)
+    return _named(prune_set, gated(lm, prune_set.gates(lm.n_layers, lm.n_heads), neurons))
+
+
+@contextmanager
+def _named(prune_set: PruneSet, block: AbstractContextManager[None]) -> Iterator[None]:
+    """The block, in which an error of numbers that are not finite is told which parts are off."""
+    try:
+        with block:
+            yield
+    except NotFinite as error:
+        raise error.under(prune_set.format()) from None
 
 
 def _gate_input(gate: Tensor) -> Any:

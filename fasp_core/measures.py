@@ -23,7 +23,7 @@ from fasp_core.generation import GenerationConfig, sample, sample_ids
 from fasp_core.models import LanguageModel
 from fasp_core.packing import Pack, encode, pack
 from fasp_core.prompts import PromptSet
-from fasp_core.store import Store, slug
+from fasp_core.store import Entry, Store, slug
 from fasp_core.text import file_stamp
 from fasp_core.toxicity import (
     CachedScorer,
@@ -140,11 +140,14 @@ def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress
 
     def work() -> Any:
         v = word_values(lm, scorer, prompt_sets.identity_words(), progress=progress)
-        names = ("floor", "n_words", "n_neutral", "n_completed", "digest")
         return {"arrays": {"values": v.values}, "meta": {name: getattr(v, name) for name in names}}
 
-    entry = store.compute("words", key, work, label=slug(lm.name))
-    return WordValues(values=entry.arrays["values"], **entry.meta)
+    names = ("floor", "n_words", "n_neutral", "n_completed", "digest")
+
+    def read(entry: Entry) -> WordValues:
+        return WordValues(values=entry.arrays["values"], **{name: entry.meta[name] for name in names})
+
+    return store.made("words", key, work, read, label=slug(lm.name))
 
 
 @dataclass(eq=False)

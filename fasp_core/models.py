@@ -33,6 +33,7 @@ from fasp_core.architectures import (
 )
 from fasp_core.errors import InputError
 from fasp_core.packages import package_folder
+from fasp_core.passes import OutOfMemory, is_out_of_memory
 from fasp_core.store import cache_root
 
 BUILT_IN = "built-in"
@@ -203,14 +204,20 @@ def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> La
             output_loading_info=True,
         )
         _require_whole(loading)
+        model = model.to(pick_device(spec.device))
     except InputError:
         raise
     except Exception as error:  # a loader raises whatever its formats raise; the mend is the same
+        if is_out_of_memory(error):
+            raise OutOfMemory(
+                f"There is not enough memory on {spec.device} for the model '{spec.source}' in {spec.dtype}: take "
+                "--dtype bfloat16, a smaller model or another device."
+            ) from error
         raise InputError(
             f"The model '{spec.source}' could not be loaded: give 'built-in', a hub id that this machine can reach, "
             f"a folder with config.json, tokenizer and .safetensors weights, or a .gguf file. ({_reason(error)})"
         ) from error
-    return wrap(model.to(pick_device(spec.device)), tokenizer, spec, weights_id or f"hub:{revision}")
+    return wrap(model, tokenizer, spec, weights_id or f"hub:{revision}")
 
 
 def _require_whole(loading: dict[str, Any]) -> None:

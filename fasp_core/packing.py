@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from fasp_core.errors import InputError
 from fasp_core.models import LanguageModel
+from fasp_core.passes import two
 
 TREE_TOKENS = 384  # attention inside a tree costs the square of its size
 
@@ -48,6 +50,33 @@ class Pack:
         dtype = lm.model.dtype
         mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
         return ids | {"position_ids": depth[None].to(lm.device), "attention_mask": mask[None, None].to(lm.device)}
+
+
+def halves(batch: Tensor | Pack) -> list[Any]:
+    """Rows, or a pack, as two that hold the same prompts in the same order; itself if it has a single one."""
+    if isinstance(batch, Tensor):
+        return two(batch)
+    if len(batch.prompts) < 2:
+        return [batch]
+    ids, found = batch.ids.reshape(-1).tolist(), []
+    steps, length = batch.reads.shape[1], batch.ids.shape[1]
+    for part in two(np.arange(len(batch.prompts))):
+        prompts, reads = batch.prompts[part], batch.reads[part]
+        if batch.parents is None:  # one row a prompt
+            found.append(Pack(batch.ids[part], prompts, reads - int(part[0]) * length))
+            continue
+        rows = [[ids[t] for t in _ancestry(batch.parents, leaf)] for leaf in reads[:, -1].tolist()]
+        (tree,) = pack_trees(rows, steps, max_tokens=length)  # in their order: they come from a tree
+        found.append(Pack(tree.ids, prompts[tree.prompts], tree.reads, tree.parents))
+    return found
+
+
+def _ancestry(parents: np.ndarray, leaf: int) -> list[int]:
+    """Places from a row's first token to `leaf`."""
+    path = [leaf]
+    while parents[path[-1]] >= 0:
+        path.append(int(parents[path[-1]]))
+    return path[::-1]
 
 
 def tree_mask(parents: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -100,10 +129,14 @@ def pack_equal(rows: Sequence[Sequence[int]], steps: int = 1, max_tokens: int = 
         size = max(1, max_tokens // length)
         for start in range(0, len(members), size):
             part = np.array(members[start : start + size])
-            ends = torch.arange(1, len(part) + 1)[:, None] * length
-            reads = ends - torch.arange(steps, 0, -1)
-            packs.append(Pack(torch.tensor([list(rows[i]) for i in part]), part, reads))
+            packs.append(pack_rows(torch.tensor([list(rows[i]) for i in part]), part, steps))
     return packs
+
+
+def pack_rows(ids: Tensor, prompts: np.ndarray, steps: int = 1) -> Pack:
+    """Rows [m, T] of equal length as one pack; `prompts` [m] are their places in the list."""
+    ends = torch.arange(1, len(ids) + 1)[:, None] * ids.shape[1]
+    return Pack(ids, prompts, ends - torch.arange(steps, 0, -1))
 
 
 def pack_trees(rows: Sequence[Sequence[int]], steps: int = 1, max_tokens: int = TREE_TOKENS) -> list[Pack]:

@@ -16,6 +16,8 @@ from scipy import stats
 from torch import Tensor
 
 from fasp_core.models import LanguageModel
+from fasp_core.packing import Pack, halves, pack_rows
+from fasp_core.passes import in_halves, require_finite
 from fasp_core.staged import final_hidden
 from fasp_core.text import TokenWindows
 
@@ -113,6 +115,34 @@ def block_sums(nll: Tensor, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(sums), np.array(counts)
 
 
+def nll_sums(lm: LanguageModel, batch: Pack, hidden: Tensor, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`block_sums` of a pack of windows.
+
+    Parameters
+    ----------
+    hidden : [rows, T, D] final hidden states.
+    first : of all windows of the text, [n]; the pack's `prompts` say which are in it.
+
+    Raises
+    ------
+    NotFinite
+        A sum is infinite or not a number.
+    """
+    sums, counts = block_sums(token_nll(lm, hidden, batch.ids), first[batch.prompts])
+    require_finite(lm, sums, "the NLL of a text", batch)
+    return sums, counts
+
+
+def window_packs(windows: TokenWindows, rows: int = 1) -> tuple[list[Pack], np.ndarray]:
+    """The windows as packs of at most `rows` of one length, and [n] the first target of each window."""
+    packs, start = [], 0
+    for ids, _ in windows.batches:
+        for part in ids.split(rows):
+            packs.append(pack_rows(part, np.arange(start, start + len(part))))
+            start += len(part)
+    return packs, np.concatenate([first for _, first in windows.batches])
+
+
 def measure_nll(
     lm: LanguageModel,
     windows: TokenWindows,
@@ -122,9 +152,13 @@ def measure_nll(
     """NLL of the text by whole passes, `rows` windows at a time, under whatever masks are on."""
     sums, counts = [], []
     done = 0
-    for ids, first in windows.batches:
-        for part, start in zip(ids.split(rows), np.split(first, range(rows, len(first), rows)), strict=True):
-            s, c = block_sums(token_nll(lm, final_hidden(lm, part), part), start)
+    packs, first = window_packs(windows, rows)
+
+    def run(batch: Pack) -> tuple[np.ndarray, np.ndarray]:
+        return nll_sums(lm, batch, final_hidden(lm, batch), first)
+
+    for batch in packs:
+        for s, c in in_halves(lm, run, batch, halves, "a single window of text"):
             sums.append(s)
             counts.append(c)
             done += int(c.sum())

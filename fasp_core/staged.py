@@ -71,12 +71,14 @@ class Staged:
 
     Attributes
     ----------
+    batch : the token rows.
     layer : the block whose input is held; starts at 0.
     base : [rows, T, D] final hidden states (after the final norm) of the whole, unmasked pass.
     """
 
     def __init__(self, lm: LanguageModel, inputs: Tensor | Pack) -> None:
         self.lm = lm
+        self.batch = inputs
         self.layer = 0
         ends: dict[int, Tensor] = {}
 
@@ -86,6 +88,10 @@ class Staged:
 
         self._course = Course(lm, inputs, visit)
         self.hidden, self.base = ends[0], ends[lm.n_layers]
+
+    def let_go(self) -> None:
+        """Free the memory of what is held; no use after that."""
+        del self.hidden, self._course
 
     def advance(self) -> None:
         """Move the base pass on to the next block's input."""

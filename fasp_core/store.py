@@ -2,7 +2,8 @@
 
 Scores of all heads take minutes to hours, and several processes (the app, the command line, a benchmark)
 share them. So an entry is written whole or not at all, is checked on every load, and a damaged one is set
-aside and computed again. Tables are Parquet, arrays safetensors, the rest JSON: nothing read can run code.
+aside and computed again. Tables are Parquet, arrays safetensors, the rest JSON: nothing read can run code. What
+cannot be written stays in memory, where all readers of this process find it (`unwritten.py`).
 
     cache/scores/built-in--race_ethnicity--1a2b3c4d5e6f7a8b/   entry.json, heads.parquet, arrays.safetensors
     cache/partial/scores-1a2b3c4d5e6f7a8b/                      finished parts of unfinished work
@@ -12,8 +13,6 @@ aside and computed again. Tables are Parquet, arrays safetensors, the rest JSON:
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io
 import json
 import logging
 import os
@@ -23,9 +22,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import filelock
 import numpy as np
@@ -33,24 +31,17 @@ import numpy.typing as npt
 import pandas as pd
 import safetensors.numpy as st
 
-from fasp_core.errors import InputError
+from fasp_core import unwritten
+from fasp_core.entry import ARRAYS, DamagedEntry, Entry, LackingEntry, NotWritable, read_header, sha256
 
 FORMAT_VERSION = 1  # part of every digest: entries of another format are simply not found
 HEADER = "entry.json"
-ARRAYS = "arrays.safetensors"
 RESERVED = {"damaged", "locks", "partial"}
 STALE_SECONDS = 24 * 3600.0  # temporary folders this old are of a process that was killed
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
-
-
-class DamagedEntry(InputError):
-    """An entry whose files are not what was written."""
-
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"The cache entry {path} is damaged ({why}): delete that folder and run again.")
-        self.why = why
 
 
 class Contents(TypedDict, total=False):
@@ -86,7 +77,7 @@ def digest(config: Any) -> str:
     ValueError
         A number that is not finite.
     """
-    return _sha256(_canonical({"format": FORMAT_VERSION, "config": _plain(config)}))[:16]
+    return sha256(_canonical({"format": FORMAT_VERSION, "config": _plain(config)}))[:16]
 
 
 def slug(text: str) -> str:
@@ -94,50 +85,17 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", text.lower())[:60].strip("-")
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A whole result on disk: its header; tables and arrays are read, and checked, when asked for.
-
-    Attributes
-    ----------
-    path : folder of the entry
-    kind : what the entry is, e.g. "scores"
-    config, meta : as saved, with tuples as lists and dataclasses as mappings
-    files : file name -> (SHA-256, size in bytes)
-    """
-
-    path: Path
-    kind: str
-    config: dict[str, Any]
-    meta: dict[str, Any]
-    files: dict[str, tuple[str, int]]
-
-    def table(self, name: str) -> pd.DataFrame:
-        """The table saved under `name`; KeyError if there is none, DamagedEntry if its file has changed."""
-        return pd.read_parquet(io.BytesIO(self.read(f"{name}.parquet")), engine="pyarrow")
-
-    @cached_property
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """All arrays by name, empty if none were saved."""
-        return st.load(self.read(ARRAYS)) if ARRAYS in self.files else {}
-
-    def read(self, name: str) -> bytes:
-        """Bytes of one file, checked against the header."""
-        checksum, size = self.files[name]
-        try:
-            raw = (self.path / name).read_bytes()
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise DamagedEntry(self.path, f"{name} is missing") from error
-        if len(raw) != size or _sha256(raw) != checksum:
-            raise DamagedEntry(self.path, f"{name} has changed")
-        return raw
-
-
 class Store:
     """Results below one folder, `cache_root(root)`, which need not exist yet."""
 
     def __init__(self, root: str | Path | None = None) -> None:
         self.root = cache_root(root)
+        self._shelf = unwritten.shelf(self.root)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why results are in memory alone, in a sentence; None when all that this process made is written."""
+        return self._shelf.trouble
 
     def path(self, kind: str, config: Any, label: str = "") -> Path:
         """Folder of an entry: where it lies, or would lie. The label is for people; the digest finds it."""
@@ -149,7 +107,19 @@ class Store:
 
     def load(self, kind: str, config: Any) -> Entry | None:
         """The entry, or None. A damaged one is moved to `damaged/` (where the cache can be written)."""
-        return self._verified(self.path(kind, config))
+        path = self.path(kind, config)
+        return self._verified(path) or self._shelf.get(path)
+
+    def read(self, kind: str, config: Any, form: Callable[[Entry], T]) -> T | None:
+        """What `form` makes of the entry, or None; an entry of another version is set aside like a damaged one."""
+        if (entry := self.load(kind, config)) is None:
+            return None
+        try:
+            return form(entry)
+        except (LackingEntry, KeyError) as error:  # KeyError: of a table's columns
+            self._set_aside(entry.path, error.why if isinstance(error, LackingEntry) else f"it lacks {error}")
+            self._shelf.drop(entry.path)
+            return None
 
     def save(
         self,
@@ -173,24 +143,71 @@ class Store:
 
         Raises
         ------
-        InputError
+        NotWritable
             The folder cannot be written, or the disk is full.
         """
-        if (entry := self.load(kind, config)) is not None:
-            return entry
         target = self.path(kind, config, label)
-        files = {f"{_checked(name)}.parquet": _parquet(table) for name, table in (tables or {}).items()}
+        if (entry := self._verified(target)) is not None:
+            return entry
+        entry = self._write_entry(*self._made(target, kind, config, tables or {}, arrays or {}, meta or {}))
+        self._catch_up()
+        return entry
+
+    def keep(self, kind: str, config: Any, *, label: str = "", **contents: Unpack[Contents]) -> Entry:
+        """As `save`, but what cannot be written stays in memory until something can be; `trouble` says why."""
+        try:
+            return self.save(kind, config, label=label, **contents)
+        except NotWritable as error:
+            self._shelf.note(error)
+        target = self.path(kind, config, label)
+        entry, files = self._made(
+            target, kind, config, contents.get("tables", {}), contents.get("arrays", {}), contents.get("meta", {})
+        )
+        self._shelf.put(entry, files)
+        return entry
+
+    def forget(self, path: Path) -> None:
+        """Drop an entry that is in memory alone."""
+        self._shelf.drop(path)
+
+    def _catch_up(self) -> None:
+        """Write what could not be written before."""
+        for entry, files in self._shelf.all():
+            try:
+                self._write_entry(entry, files)
+            except NotWritable as error:
+                return self._shelf.note(error)
+            self._shelf.drop(entry.path)
+            self.parts(entry.kind, entry.config).clear()
+        self._shelf.trouble = None
+
+    def _made(
+        self,
+        target: Path,
+        kind: str,
+        config: Any,
+        tables: Mapping[str, pd.DataFrame],
+        arrays: Arrays,
+        meta: Mapping[str, Any],
+    ) -> tuple[Entry, dict[str, bytes]]:
+        """An entry that is not on disk yet, and all files of it."""
+        files = {f"{_checked(name)}.parquet": _parquet(table) for name, table in tables.items()}
         if arrays:
             files[ARRAYS] = _safetensors(arrays)
         header = {
             "format": FORMAT_VERSION,
             "kind": kind,
             "config": _plain(config),
-            "meta": _plain(meta or {}),
-            "files": {name: {"sha256": _sha256(raw), "bytes": len(raw)} for name, raw in files.items()},
+            "meta": _plain(meta),
+            "files": {name: {"sha256": sha256(raw), "bytes": len(raw)} for name, raw in files.items()},
         }
-        header["sha256"] = _sha256(_canonical(header))
+        header["sha256"] = sha256(_canonical(header))
+        entry = read_header(target, header, dict(files))
         files[HEADER] = json.dumps(header, indent=2, allow_nan=False).encode() + b"\n"
+        return entry, files
+
+    def _write_entry(self, entry: Entry, files: Mapping[str, bytes]) -> Entry:
+        target = entry.path
         temporary = target.parent / f".tmp-{uuid.uuid4().hex}"  # beside the target: a rename stays atomic
         with self._writing():
             try:
@@ -199,7 +216,7 @@ class Store:
                 for name, raw in files.items():
                     _write(temporary / name, raw)
                 _sync_folder(temporary)
-                return self._place(temporary, target)
+                return self._place(temporary, entry)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)  # nothing is left of it after a rename
 
@@ -211,7 +228,17 @@ class Store:
                 found.append(_open(path))
             except (DamagedEntry, OSError) as error:
                 logger.warning("%s", error)
+        found += [entry for entry, _ in self._shelf.all() if entry.kind == kind]
         return [entry for entry in found if entry is not None]
+
+    def find(self, kind: str, wanted: Mapping[str, Any], fits: Callable[[Entry], bool] = lambda _: True) -> list[Entry]:
+        """Those of `entries` whose config holds all of `wanted` and that fit; none of another version."""
+        found = []
+        for entry in self.entries(kind):
+            with suppress(LackingEntry, KeyError, TypeError):  # TypeError: of settings that are not known here
+                if isinstance(entry.config, Mapping) and wanted.items() <= entry.config.items() and fits(entry):
+                    found.append(entry)
+        return found
 
     def compute(
         self,
@@ -224,23 +251,35 @@ class Store:
     ) -> Entry:
         """The entry, made by `work` if there is none. Of several processes that ask at once, one works.
 
+        Where the folder cannot be written the work is done all the same, see `keep`.
+
         Parameters
         ----------
         work : returns what `save` takes; its `parts`, if it made any, are removed once the entry is saved
         check : called about once a second while another process works; may raise (e.g. `Progress.check`)
-
-        Raises
-        ------
-        InputError
-            The entry is absent and the folder cannot be written: seen before `work` begins, save a full disk.
         """
         if (entry := self.load(kind, config)) is not None:
             return entry
         with self._locked(kind, config, check):
             if (entry := self.load(kind, config)) is None:
-                entry = self.save(kind, config, label=label, **work())
-                self.parts(kind, config).clear()
+                entry = self.keep(kind, config, label=label, **work())
+                if self._shelf.get(entry.path) is None:
+                    self.parts(kind, config).clear()
             return entry
+
+    def made(
+        self,
+        kind: str,
+        config: Any,
+        work: Callable[[], Contents],
+        form: Callable[[Entry], T],
+        *,
+        label: str = "",
+        check: Callable[[], None] | None = None,
+    ) -> T:
+        """What `form` makes of the entry of `compute`; an entry of another version is set aside and made anew."""
+        found = self.read(kind, config, form)
+        return form(self.compute(kind, config, work, label=label, check=check)) if found is None else found
 
     def parts(self, kind: str, config: Any) -> Parts:
         """Finished parts of unfinished work, so that an interrupted sweep goes on where it was."""
@@ -250,8 +289,7 @@ class Store:
         try:
             entry = _open(path)
             if entry is not None:
-                for name in entry.files:
-                    entry.read(name)
+                entry.held.update({name: entry.read(name) for name in entry.files})
             return entry
         except DamagedEntry as error:
             self._set_aside(path, error.why)
@@ -271,30 +309,30 @@ class Store:
         else:
             logger.warning("The cache entry %s was damaged (%s) and now lies in %s.", path, damage, target)
 
-    def _place(self, temporary: Path, target: Path, tries: int = 3) -> Entry:
+    def _place(self, temporary: Path, entry: Entry, tries: int = 3) -> Entry:
         try:
-            os.rename(temporary, target)
+            os.rename(temporary, entry.path)
         except OSError:
-            if (theirs := self._verified(target)) is not None:  # another process was first
+            if (theirs := self._verified(entry.path)) is not None:  # another process was first
                 return theirs
             if tries == 1:
                 raise
-            return self._place(temporary, target, tries - 1)  # a damaged one, now set aside, was in the way
-        _sync_folder(target.parent)
-        if (entry := _open(target)) is None:
-            raise OSError(None, "what was written is gone")
+            return self._place(temporary, entry, tries - 1)  # a damaged one, now set aside, was in the way
+        _sync_folder(entry.path.parent)
         return entry
 
     @contextmanager
     def _locked(self, kind: str, config: Any, check: Callable[[], None] | None) -> Iterator[None]:
         lock = filelock.FileLock(self.root / "locks" / f"{_checked(kind)}-{digest(config)}.lock")
-        with self._writing():
+        try:
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
             while not lock.is_locked:
                 with suppress(filelock.Timeout):
                     lock.acquire(timeout=1.0)
                 if check is not None and not lock.is_locked:
                     check()
+        except OSError as error:  # another process may do the same work then, which does no harm
+            self._shelf.note(NotWritable(self.root, error))
         try:
             yield
         finally:
@@ -305,10 +343,7 @@ class Store:
         try:
             yield
         except OSError as error:
-            raise InputError(
-                f"The cache folder {self.root} cannot be written ({error.strerror or error}): "
-                "make room there, or name another folder with FASP_CACHE."
-            ) from error
+            raise NotWritable(self.root, error) from error
 
 
 class Parts:
@@ -319,20 +354,19 @@ class Parts:
         self.folder = folder
 
     def save(self, name: str, arrays: Arrays) -> None:
-        """Write one part, in place of any of that name. InputError if the folder cannot be written."""
+        """Write one part, in place of any of that name. Where that cannot be done, `Store.trouble` says so."""
         target = self._file(name)
         raw = _safetensors(arrays)
         raw = _safetensors(arrays, {"sha256": _part_checksum(raw)[1]})
         temporary = self.folder / f".tmp-{uuid.uuid4().hex}"
-        with self._store._writing():
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                _write(temporary, raw)
-                os.replace(temporary, target)
-            except OSError:
-                with suppress(OSError):
-                    temporary.unlink()
-                raise
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(temporary, raw)
+            os.replace(temporary, target)
+        except OSError as error:  # the work goes on, and would only have to begin anew if it were stopped
+            with suppress(OSError):
+                temporary.unlink()
+            self._store._shelf.note(NotWritable(self._store.root, error))
 
     def load(self, name: str) -> dict[str, npt.NDArray[Any]] | None:
         """One part, or None if it is not there. A damaged one is removed."""
@@ -368,14 +402,13 @@ def _open(path: Path) -> Entry | None:
     try:
         header = json.loads((path / HEADER).read_bytes())
         seal = header.pop("sha256")
-        if _sha256(_canonical(header)) != seal:  # of content, not bytes: git may change the line ends
+        if sha256(_canonical(header)) != seal:  # of content, not bytes: git may change the line ends
             raise DamagedEntry(path, f"{HEADER} has changed")
         if header["format"] != FORMAT_VERSION:
             if header["format"] > FORMAT_VERSION:
                 logger.warning("The cache entry %s is of a newer version of this program: ignored.", path)
             return None
-        files = {name: (str(file["sha256"]), int(file["bytes"])) for name, file in header["files"].items()}
-        entry = Entry(path, header["kind"], header["config"], header["meta"], files)
+        entry = read_header(path, header)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         if not os.path.lexists(path):
             return None
@@ -385,7 +418,7 @@ def _open(path: Path) -> Entry | None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedEntry(path, f"{HEADER} cannot be read") from error
     misplaced = path.parent.name != entry.kind or not path.name.endswith(digest(entry.config))
-    if misplaced or any(Path(name).name != name for name in files):
+    if misplaced or any(Path(name).name != name for name in entry.files):
         raise DamagedEntry(path, "its name is not that of its content")
     return entry
 
@@ -407,10 +440,6 @@ def _plain(value: Any) -> Any:
 
 def _canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _sha256(raw: bytes) -> str:
-    return hashlib.sha256(raw).hexdigest()
 
 
 def _checked(name: str) -> str:
@@ -437,7 +466,7 @@ def _part_checksum(raw: bytes) -> tuple[str, str]:
     if not isinstance(header, dict):
         raise ValueError("no safetensors header")
     given = header.pop("__metadata__", None) or {}
-    return str(given.get("sha256", "")), _sha256(_canonical(header) + raw[start:])
+    return str(given.get("sha256", "")), sha256(_canonical(header) + raw[start:])
 
 
 def _write(path: Path, raw: bytes) -> None:

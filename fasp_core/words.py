@@ -21,6 +21,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from torch import Tensor
 
 from fasp_core.errors import InputError
 from fasp_core.models import LanguageModel
+from fasp_core.passes import in_halves, require_finite, two
 from fasp_core.toxicity import Scorer
 
 if TYPE_CHECKING:
@@ -118,7 +120,12 @@ def word_values(
         for context, ids in zip(CONTEXTS, usable, strict=True):
             for start in range(0, len(ids), BATCH):
                 part = ids[start : start + BATCH]
-                for i, (go_on, found) in zip(part, completions(lm, context, part, pieces, top), strict=True):
+
+                def run(ids: list[int], context: str = context) -> list[tuple[float, Words]]:
+                    return completions(lm, context, ids, pieces, top)
+
+                completed = chain.from_iterable(in_halves(lm, run, part, two, "the completions of a single word"))
+                for i, (go_on, found) in zip(part, completed, strict=True):
                     becomes[i] = [((singles[i] + rest).rstrip(JOINTS), p) for rest, p in found]
                     n_completed += go_on > 0.05
                 done += len(part)
@@ -174,7 +181,9 @@ def completions(
             mass.append(chances.sum(-1))
             p.append(chance)
             best.append(continuing[which])
-        return torch.cat(mass).cpu(), torch.cat(p).cpu(), torch.cat(best).cpu()
+        going_on = torch.cat(mass).cpu()
+        require_finite(lm, going_on.numpy(), "the completions of words", torch.tensor([lm.encode(context)]))
+        return going_on, torch.cat(p).cpu(), torch.cat(best).cpu()
 
     with lm.lock:
         cache = copy.deepcopy(_context_cache(lm, context))

@@ -24,7 +24,7 @@ from fasp_core.generation import GenerationConfig, sample_ids, stop_tokens
 from fasp_core.masks import PruneSet
 from fasp_core.models import LanguageModel
 from fasp_core.provenance import provenance
-from fasp_core.store import Store, slug
+from fasp_core.store import Entry, Store, slug
 
 KIND = "audits"
 Report = Callable[[float, float, str], None]  # (done, total, what is going on)
@@ -135,10 +135,12 @@ def audit(
             }
         }
 
-    entry = store.compute(KIND, key, work, label=f"{slug(lm.name)}--{slug(scenario.context)}-{slug(scenario.name)}")
-    texts = tuple(map(tuple, entry.meta["texts"]))
-    ids = tuple(tuple(map(tuple, row)) for row in entry.meta["ids"])
-    return Replies(scenario, people, compared, texts, ids, entry.meta["provenance"])
+    def read(entry: Entry) -> Replies:
+        texts = tuple(map(tuple, entry.meta["texts"]))
+        ids = tuple(tuple(map(tuple, row)) for row in entry.meta["ids"])
+        return Replies(scenario, people, compared, texts, ids, entry.meta["provenance"])
+
+    return store.made(KIND, key, work, read, label=f"{slug(lm.name)}--{slug(scenario.context)}-{slug(scenario.name)}")
 
 
 def sample(

@@ -32,7 +32,8 @@ from fasp_core.contexts.scenarios import Scenario
 from fasp_core.errors import InputError
 from fasp_core.masks import gated
 from fasp_core.models import LanguageModel
-from fasp_core.packing import Pack, pack
+from fasp_core.packing import Pack, halves, pack
+from fasp_core.passes import in_halves, require_finite
 from fasp_core.perplexity import CHUNK
 
 Report = Callable[[float, float, str], None]  # (done, total, what is going on)
@@ -111,7 +112,8 @@ def log_p_gradients(
     neurons = np.zeros((lm.n_layers, lm.n_neurons), dtype=np.float32)
     if not kept:
         return heads, neurons
-    for p in pack(lm, [[*chat, *answers[i]] for i in kept]):
+
+    def run(p: Pack) -> tuple[Floats, Floats]:
         gates = torch.ones(lm.n_layers, lm.n_heads, device=lm.device, requires_grad=True)
         units = [torch.ones(lm.n_neurons, device=lm.device, requires_grad=True) for _ in range(lm.n_layers)]
         with gated(lm, gates, dict(enumerate(units))):
@@ -125,8 +127,14 @@ def log_p_gradients(
             nll = cross_entropy(lm.logits(part.requires_grad_()) / temperature, goal, reduction="none")
             grads.append(torch.autograd.grad(-(nll * w.to(nll)).sum(), part)[0])
         found = torch.autograd.grad(states, [gates, *units], torch.cat(grads))
-        heads += found[0].cpu().float().numpy()
-        neurons += torch.stack(found[1:]).cpu().float().numpy()
+        by_head, by_neuron = found[0].cpu().float().numpy(), torch.stack(found[1:]).cpu().float().numpy()
+        require_finite(lm, by_head, "the gradients of an answer", p)
+        return by_head, by_neuron
+
+    for packed in pack(lm, [[*chat, *answers[i]] for i in kept]):
+        for by_head, by_neuron in in_halves(lm, run, packed, halves, "a single answer"):
+            heads += by_head
+            neurons += by_neuron
     return heads, neurons
 
 

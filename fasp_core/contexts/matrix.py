@@ -278,7 +278,7 @@ def run(
         }
 
     key = _key(lm, small, config, compared)
-    return read(store.compute(KIND, key, work, label=f"{slug(lm.name)}--contexts"))
+    return store.made(KIND, key, work, read, label=f"{slug(lm.name)}--contexts")
 
 
 def _known(key: dict[str, Any], store: Store) -> dict[tuple[Method, Setting], Cell]:
@@ -288,21 +288,21 @@ def _known(key: dict[str, Any], store: Store) -> dict[tuple[Method, Setting], Ce
         return {**config, "matrix": {**config["matrix"], "methods": None}}
 
     related = [h for h in find(key["weights"], key["dtype"], store) if rest(h.config) == rest(key)]
-    entries = [entry for h in related if (entry := store.load(KIND, h.config)) is not None]
-    return {(cell.method, cell.setting): cell for entry in entries for cell in read(entry).cells}
+    found = [matrix for h in related if (matrix := store.read(KIND, h.config, read)) is not None]
+    return {(cell.method, cell.setting): cell for matrix in found for cell in matrix.cells}
 
 
 def find(weights_id: str, dtype: str, store: Store) -> list[Entry]:
     """Headers of the finished matrices of a model, the largest first."""
     wanted = {"experiment": "contexts", "weights": weights_id, "dtype": dtype}
-    found = [header for header in store.entries(KIND) if wanted.items() <= header.config.items()]
+    found = store.find(KIND, wanted, lambda entry: bool(entry.config["matrix"]))
     return sorted(found, key=lambda e: -sum(size for _, size in e.files.values()))
 
 
 def stored(weights_id: str, dtype: str, store: Store) -> list[Matrix]:
     """Finished matrices of a model, the largest first; never loads a model."""
     headers = find(weights_id, dtype, store)
-    return [read(entry) for h in headers if (entry := store.load(KIND, h.config)) is not None]
+    return [found for h in headers if (found := store.read(KIND, h.config, read)) is not None]
 
 
 def read(entry: Entry) -> Matrix:
@@ -379,8 +379,10 @@ def _nll(lm: LanguageModel, removal: Removal, text: TextConfig, store: Store) ->
             nll = measure_nll(lm, token_windows(lm, text))
         return {"arrays": {"sums": nll.sums, "counts": nll.counts}}
 
-    arrays = store.compute("measured", key, work, label=f"{slug(lm.name)}--ppl").arrays
-    return Nll(arrays["sums"], arrays["counts"])
+    def read_nll(entry: Entry) -> Nll:
+        return Nll(entry.arrays["sums"], entry.arrays["counts"])
+
+    return store.made("measured", key, work, read_nll, label=f"{slug(lm.name)}--ppl")
 
 
 class _Steps:

@@ -220,7 +220,7 @@ def run(
         }
 
     label = f"{slug(lm.name)}--additivity-{slug(_name(plan.axis))}"
-    return read(store.compute(KIND, plan.key(table, lm.weights_id, lm.spec.dtype), work, label=label))
+    return store.made(KIND, plan.key(table, lm.weights_id, lm.spec.dtype), work, read, label=label)
 
 
 def read(entry: Entry) -> Additivity:

@@ -316,7 +316,7 @@ def run(
         }
 
     label = f"{slug(lm.name)}--compare-{slug(plan.axis.rsplit('/', 1)[-1])}-{plan.reading}"
-    return read(store.compute(KIND, key, work, label=label), lm.name)
+    return store.made(KIND, key, work, lambda entry: read(entry, lm.name), label=label)
 
 
 def _known(
@@ -325,9 +325,8 @@ def _known(
     """What stored comparisons on the same prompts and texts have measured: {(side, heads): (NLL, [R, n] toxicity)}."""
     wanted = {"experiment": "compare", "measured": _measured(plan, weights_id, dtype)}
     known: dict[tuple[Side, tuple[int, ...]], tuple[Nll, np.ndarray]] = {}
-    for header in store.entries(KIND):
-        if wanted.items() <= header.config.items() and (entry := store.load(KIND, header.config)) is not None:
-            found = read(entry, "")
+    for header in store.find(KIND, wanted):
+        if (found := store.read(KIND, header.config, lambda entry: read(entry, ""))) is not None:
             for side, measured in found.sides.items():
                 for heads, nll, values in zip(((), *found.sets), measured.nll, measured.toxicity, strict=True):
                     known[side, heads] = nll, values
@@ -337,21 +336,20 @@ def _known(
 def find(weights_id: str, dtype: str, axis: str, reading: str, store: Store) -> Entry | None:
     """The entry of the stored comparison with the most candidates, its header alone read; None if there is none."""
     wanted = {"experiment": "compare", "weights": weights_id, "dtype": dtype}
-    found = [
-        entry
-        for entry in store.entries(KIND)
-        if wanted.items() <= entry.config.items()
-        and (entry.config["plan"]["axis"], entry.config["plan"]["reading"]) == (axis, reading)
-        and entry.config["measured"] == _measured(_plan(entry), weights_id, dtype)
-    ]
+
+    def fits(entry: Entry) -> bool:
+        plan = _plan(entry)
+        same = (plan.axis, plan.reading) == (axis, reading) and entry.config["candidates"] > 0
+        return same and bool(entry.config["measured"] == _measured(plan, weights_id, dtype))
+
+    found = store.find(KIND, wanted, fits)
     return max(found, key=lambda e: (e.config["candidates"], e.config["plan"]["prompts"]), default=None)
 
 
 def stored(weights_id: str, dtype: str, axis: str, reading: str, store: Store, model: str) -> Comparison | None:
     """The stored comparison with the most candidates, without loading a model; None if there is none."""
     header = find(weights_id, dtype, axis, reading, store)
-    sound = None if header is None else store.load(KIND, header.config)
-    return None if sound is None else read(sound, model)
+    return None if header is None else store.read(KIND, header.config, lambda entry: read(entry, model))
 
 
 def read(entry: Entry, model: str) -> Comparison:

@@ -232,8 +232,7 @@ def find(
     sets: Mapping[str, PruneSet], config: TransferConfig, weights: str, dtype: str, store: Store
 ) -> Measured | None:
     """What is stored of these very sets on all their axes."""
-    entry = store.load(KIND, key(sets, config, weights, dtype))
-    return None if entry is None else _read(entry, config)
+    return store.read(KIND, key(sets, config, weights, dtype), lambda entry: _read(entry, config))
 
 
 def run(
@@ -288,7 +287,7 @@ def run(
         arrays |= {f"{axis} toxicity": toxicity[axis].astype(np.float32), f"{axis} codes": codes.astype(np.int32)}
         if t.blocks:
             arrays[f"{axis} blocks"] = np.array(t.blocks, dtype=np.int32)
-    entry = store.save(
+    entry = store.keep(
         KIND,
         key(sets, config, lm.weights_id, lm.spec.dtype),
         label=f"{slug(lm.name)}--transfer-{config.reading}-g{config.gamma:g}-a{config.alpha:g}",

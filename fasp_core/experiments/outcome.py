@@ -254,7 +254,7 @@ def measure_claim(
         }
 
     label = f"{slug(lm.name)}--outcome-{slug(axis.rsplit('/', 1)[-1])}-{reading}"
-    return read_claim(store.compute(KIND, key, work, label=label), lm.name)
+    return store.made(KIND, key, work, lambda entry: read_claim(entry, lm.name), label=label)
 
 
 def find_claim(
@@ -266,13 +266,12 @@ def find_claim(
     """
     wanted = {"experiment": "outcome", "weights": weights_id, "dtype": dtype, "axis": axis, "reading": reading}
     heads, asked = list(candidate.heads), asdict(candidate) | {"heads": list(candidate.heads)}
-    found = [
-        e
-        for e in store.entries(KIND)
-        if wanted.items() <= e.config.items()
-        and e.config["candidate"]["heads"] == heads
-        and e.config["prompts"] == _prompts(axis, ClaimConfig(**e.config["claim"]))
-    ]
+
+    def fits(entry: Entry) -> bool:
+        mine, config = entry.config["candidate"]["heads"], ClaimConfig(**entry.config["claim"])
+        return bool(mine == heads and entry.config["prompts"] == _prompts(axis, config))
+
+    found = store.find(KIND, wanted, fits)
     return max(found, key=lambda e: (e.config["claim"]["prompts"], e.config["candidate"] == asked), default=None)
 
 
@@ -281,16 +280,14 @@ def stored_claim(
 ) -> Claim | None:
     """The largest claim on a set of heads, or None; never loads a model."""
     header = find_claim(weights_id, dtype, axis, reading, candidate, store)
-    entry = None if header is None else store.load(KIND, header.config)
-    return None if entry is None else read_claim(entry, model)
+    return None if header is None else store.read(KIND, header.config, lambda entry: read_claim(entry, model))
 
 
 def stored_claims(weights_id: str, dtype: str, axis: str, store: Store, model: str) -> list[Claim]:
     """All claims on an axis that were measured, the largest first; never loads a model."""
     wanted = {"experiment": "outcome", "weights": weights_id, "dtype": dtype, "axis": axis}
-    headers = [e for e in store.entries(KIND) if wanted.items() <= e.config.items()]
-    sound = [entry for header in headers if (entry := store.load(KIND, header.config)) is not None]
-    claims = [read_claim(entry, model) for entry in sound]
+    found = [store.read(KIND, header.config, lambda e: read_claim(e, model)) for header in store.find(KIND, wanted)]
+    claims = [claim for claim in found if claim is not None]
     return sorted(claims, key=lambda c: (-c.config.prompts, c.change[c.reading].relative))
 
 

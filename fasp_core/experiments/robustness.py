@@ -157,7 +157,8 @@ def run(
         }
 
     label = f"{slug(lm.name)}--robustness-{slug(plan.axis)}"
-    return read(store.compute(KIND, plan.key(table, lm.weights_id, lm.spec.dtype), work, label=label), table)
+    key = plan.key(table, lm.weights_id, lm.spec.dtype)
+    return store.made(KIND, key, work, lambda entry: read(entry, table), label=label)
 
 
 def choose(plan: Plan, impacts: ImpactTable, choosing: dict[str, Rows]) -> dict[str, tuple[int, ...]]:
@@ -195,10 +196,11 @@ def _effects(lm: LanguageModel, half: ItemSet, store: Store, progress: Report | 
         others = asked.preferences(values + effects)
         return {"arrays": {"base": asked.preferences(values)[None], "others": others[:, None].astype(np.float32)}}
 
-    arrays = store.compute(
-        MEASURED, {**_items_key(lm, half), "estimator": "first-order"}, work, label=_label(lm, half)
-    ).arrays
-    return arrays["base"], arrays["others"]
+    def read_rows(entry: Entry) -> tuple[np.ndarray, np.ndarray]:
+        return entry.arrays["base"], entry.arrays["others"]
+
+    key = {**_items_key(lm, half), "estimator": "first-order"}
+    return store.made(MEASURED, key, work, read_rows, label=_label(lm, half))
 
 
 def _items_key(lm: LanguageModel, half: ItemSet) -> dict[str, Any]:
@@ -231,7 +233,7 @@ def _sentences(lm: LanguageModel, half: ItemSet, heads: PruneSet, store: Store) 
         return {"arrays": {"values": np.stack(rows)}}
 
     key = {**_items_key(lm, half), "heads": heads.format()}
-    return np.asarray(store.compute(MEASURED, key, work, label=_label(lm, half)).arrays["values"])
+    return store.made(MEASURED, key, work, lambda entry: np.asarray(entry.arrays["values"]), label=_label(lm, half))
 
 
 def _measure(

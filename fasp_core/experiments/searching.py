@@ -99,7 +99,7 @@ def run(
 
     which = "learned" if known else str(config.seed)
     label = f"{slug(lm.name)}--search-{slug(axis.rsplit('/', 1)[-1])}-{config.reading}-{which}"
-    return read(store.compute(KIND, key, work, label=label))
+    return store.made(KIND, key, work, read, label=label)
 
 
 def stored(
@@ -107,14 +107,13 @@ def stored(
 ) -> list[Found]:
     """Finished searches on an axis, the largest sets and then the most measurements first; never loads a model."""
     wanted = {"experiment": "search", "weights": weights_id, "dtype": dtype, "axis": axis}
-    found = [
-        read(entry)
-        for header in store.entries(KIND)
-        if wanted.items() <= header.config.items()
-        and header.config["search"]["reading"] == reading
-        and max_heads in (None, header.config["search"]["max_heads"])
-        and (entry := store.load(KIND, header.config)) is not None
-    ]
+
+    def fits(entry: Entry) -> bool:
+        asked = entry.config["search"]
+        return asked["reading"] == reading and max_heads in (None, asked["max_heads"])
+
+    headers = store.find(KIND, wanted, fits)
+    found = [one for header in headers if (one := store.read(KIND, header.config, read)) is not None]
     return sorted(found, key=lambda f: (-f.config.max_heads, -f.config.measurements, f.config.seed))
 
 

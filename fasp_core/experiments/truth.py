@@ -328,10 +328,8 @@ def stored(axis: str, n_prompts: int, tokens: int, store: Store) -> AxisTruth:
             f"There are no exact scores of {axis} with {n_prompts} prompts and {tokens} tokens: run "
             f"'python -m fasp_core score --axis {axis} --prompts {n_prompts} --tokens {tokens}' first."
         )
-    entry = store.load(entries.KIND, entries.bias_key(config, weights, spec.dtype, "first-order"))
-    if entry is not None:
-        first = entries.read_bias(entry)
-    else:
+    first = store.read(entries.KIND, entries.bias_key(config, weights, spec.dtype, "first-order"), entries.read_bias)
+    if first is None:
         with working() as progress:
             first = first_order_impacts(load(spec), config, store, progress)
     keys = (entries.ppl_key(t, weights, spec.dtype, "preview") for t in (entries.PREVIEW_TEXT, text))

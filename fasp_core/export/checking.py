@@ -17,6 +17,7 @@ from fasp_core.errors import InputError
 from fasp_core.masks import PruneSet, masked
 from fasp_core.measures import Report
 from fasp_core.models import LanguageModel, wrap
+from fasp_core.passes import in_halves, require_finite, two
 
 LIMIT = 1e-4  # largest difference of a logit
 BATCH, LENGTH, REPEATS = 4, 64, 5
@@ -158,15 +159,25 @@ def check(lm: LanguageModel, removed: PruneSet, model: Any, tokenizer: Any, prog
 def largest_difference(
     whole: LanguageModel, small: Any, removed: PruneSet, rows: list[list[int]], progress: Report
 ) -> float:
-    """Largest difference of a logit, over all positions; NaN where a logit is not a number."""
-    largest = 0.0
-    for i, ids in enumerate(rows):
-        progress(i, len(rows), f"comparing logits in {str(small.dtype).removeprefix('torch.')}")
+    """Largest difference of a logit, over all positions; NaN where a logit of the export is not a number.
+
+    Raises
+    ------
+    NotFinite
+        A logit of the masked model is infinite or not a number.
+    """
+
+    def run(ids: list[int]) -> float:
         row = torch.tensor([ids], device=small.device)
         with masked(whole, removed):
             expected: Tensor = whole.model(row, use_cache=False).logits
-        found: Tensor = small(row, use_cache=False).logits
-        difference = float((found - expected).abs().max())
+            require_finite(whole, float(expected.abs().max()), "the logits that an export is checked by", row)
+        return float((small(row, use_cache=False).logits - expected).abs().max())
+
+    largest = 0.0
+    for i, ids in enumerate(rows):
+        progress(i, len(rows), f"comparing logits in {str(small.dtype).removeprefix('torch.')}")
+        (difference,) = in_halves(whole, run, ids, lambda row: [row], "a comparison of both models")
         if difference != difference:
             return difference
         largest = max(largest, difference)
@@ -178,19 +189,33 @@ def _in(dtype: torch.dtype, lm: LanguageModel, model: Any) -> tuple[LanguageMode
     if lm.model.dtype == dtype:
         return lm, model
     device = torch.device("cpu") if lm.device.type == "mps" and dtype == torch.float64 else lm.device
-    with lm.lock:  # no hooks in the copy
-        whole = copy.deepcopy(lm.model)
-    return wrap(whole.to(device, dtype), lm.tokenizer, lm.spec, lm.weights_id), copy.deepcopy(model).to(device, dtype)
+
+    def copies(device: torch.device) -> tuple[LanguageModel, Any]:
+        with lm.lock:  # no hooks in the copy
+            whole = copy.deepcopy(lm.model)
+        whole, small = whole.to(device, dtype), copy.deepcopy(model).to(device, dtype)
+        return wrap(whole, lm.tokenizer, lm.spec, lm.weights_id), small
+
+    what = f"copies of both models in {str(dtype).removeprefix('torch.')}"
+    return in_halves(lm, copies, device, lambda place: [place], what)[0]
 
 
 @torch.no_grad()
 def speed(lm: LanguageModel, model: Any, progress: Report) -> Speed:
-    """Time whole passes of both models over the same random tokens, by turns; the first of each does not count."""
+    """Time whole passes of both models over the same random tokens, by turns; the first of each does not count.
+
+    Fewer rows are read where memory does not suffice for `BATCH`.
+    """
     vocabulary = int(lm.model.config.vocab_size)
     length = min(LENGTH, int(getattr(lm.model.config, "max_position_embeddings", 0) or LENGTH))
     rows = torch.randint(vocabulary, (BATCH, length), generator=torch.Generator().manual_seed(0)).to(lm.device)
 
-    def seconds(of: Any) -> float:
+    def fits(part: Tensor) -> Tensor:
+        for of in (lm.model, model):
+            seconds(of, part)
+        return part
+
+    def seconds(of: Any, rows: Tensor) -> float:
         with lm.lock:  # of both: nothing else should run on the device meanwhile
             _wait(lm.device)
             start = time.perf_counter()
@@ -200,20 +225,22 @@ def speed(lm: LanguageModel, model: Any, progress: Report) -> Speed:
 
     def turns() -> Iterator[tuple[float, float]]:
         begun = time.perf_counter()
-        for i in range(REPEATS + 1):
-            if i > FEWEST and time.perf_counter() - begun > PATIENCE:
+        for i in range(REPEATS):
+            if i >= FEWEST and time.perf_counter() - begun > PATIENCE:
                 return
-            progress(i, REPEATS + 1, "timing")
-            yield seconds(lm.model), seconds(model)
+            progress(1 + i, REPEATS + 1, "timing")
+            yield seconds(lm.model, rows), seconds(model, rows)
 
-    pairs = list(turns())[1:]
-    tokens, ratios = BATCH * length, [before / after for before, after in pairs]
+    progress(0, REPEATS + 1, "timing")
+    rows = in_halves(lm, fits, rows, two, "a row of tokens")[0]
+    pairs = list(turns())
+    tokens, ratios = rows.numel(), [before / after for before, after in pairs]
     return Speed(
         tokens / median(before for before, _ in pairs),
         tokens / median(after for _, after in pairs),
         min(ratios),
         max(ratios),
-        BATCH,
+        len(rows),
         length,
         len(pairs),
         str(lm.device),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fasp_core.architectures import out_proj_columns
-from fasp_core.masks import gated
+from fasp_core.masks import PruneSet, gated
 from fasp_core.models import LanguageModel
+from fasp_core.passes import in_halves, require_finite
 from fasp_core.perplexity import CHUNK
 from fasp_core.text import TokenWindows
 
@@ -25,6 +27,9 @@ def magnitude(lm: LanguageModel) -> np.ndarray:
         for column, tensors in zip(columns, parts, strict=True):
             squares = sum(float(t.double().square().sum()) for t in [column, *tensors])
             scores.append(squares**0.5)
+    if not np.isfinite(scores).all():
+        bad = PruneSet.from_flat(np.flatnonzero(~np.isfinite(scores)), lm.n_heads)
+        require_finite(lm, scores, f"the weights of {bad.format()[:60]}")
     return np.array(scores)
 
 
@@ -34,20 +39,27 @@ def gradient(lm: LanguageModel, windows: TokenWindows) -> np.ndarray:
     The loss of a window is its mean NLL in nats. One backward pass a window.
     """
     total = np.zeros((lm.n_layers, lm.n_heads))
+
+    def run(window: tuple[Tensor, int]) -> np.ndarray:
+        row, start = window
+        gates = torch.ones(lm.n_layers, lm.n_heads, device=lm.device, requires_grad=True)
+        with torch.enable_grad(), gated(lm, gates):
+            hidden = lm.model.base_model(row[None].to(lm.device), use_cache=False).last_hidden_state
+            states = hidden[0, start - 1 : -1]
+            goals = row[start:].to(lm.device)
+            # gradients reach the gates through the hidden states: logits are made and dropped chunk by chunk
+            grad_states = []
+            for part, goal in zip(states.detach().split(CHUNK), goals.split(CHUNK), strict=True):
+                part.requires_grad_(True)
+                loss = torch.nn.functional.cross_entropy(lm.logits(part), goal, reduction="sum") / len(goals)
+                grad_states.append(torch.autograd.grad(loss, part)[0])
+            (grad,) = torch.autograd.grad(states, gates, torch.cat(grad_states))
+        found: np.ndarray = grad.abs().double().cpu().numpy()
+        require_finite(lm, found, "the gradients of the text's loss", row[None])
+        return found
+
     for ids, first in windows.batches:
-        for row, start in zip(ids, first, strict=True):
-            gates = torch.ones(lm.n_layers, lm.n_heads, device=lm.device, requires_grad=True)
-            with torch.enable_grad(), gated(lm, gates):
-                hidden = lm.model.base_model(row[None].to(lm.device), use_cache=False).last_hidden_state
-                states = hidden[0, start - 1 : -1]
-                goals = row[start:].to(lm.device)
-                # gradients reach the gates through the hidden states: logits are made and dropped chunk by chunk
-                grad_states = []
-                for part, goal in zip(states.detach().split(CHUNK), goals.split(CHUNK), strict=True):
-                    part.requires_grad_(True)
-                    loss = torch.nn.functional.cross_entropy(lm.logits(part), goal, reduction="sum") / len(goals)
-                    grad_states.append(torch.autograd.grad(loss, part)[0])
-                (grad,) = torch.autograd.grad(states, gates, torch.cat(grad_states))
-            total += grad.abs().double().cpu().numpy()
+        for window in zip(ids, first.tolist(), strict=True):
+            total += in_halves(lm, run, window, lambda w: [w], "the gradients of a single window of text")[0]
     norms = np.linalg.norm(total, axis=1, keepdims=True)
     return np.asarray(total / np.where(norms > 0, norms, 1.0)).reshape(-1)

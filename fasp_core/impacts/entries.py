@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
@@ -62,11 +62,9 @@ def load(
     estimator: str = "exact",
 ) -> ImpactTable | None:
     """Stored scores by one estimator, without loading the model; None if either half is missing."""
-    ppl = store.load(KIND, ppl_key(text, weights_id, dtype, "exact" if estimator in SURE else "preview"))
-    toxicity = store.load(KIND, bias_key(config, weights_id, dtype, estimator))
-    if ppl is None or toxicity is None:
-        return None
-    return ImpactTable(model, ppl.meta["n_layers"], ppl.meta["n_heads"], read_ppl(ppl), read_bias(toxicity))
+    ppl = store.read(KIND, ppl_key(text, weights_id, dtype, "exact" if estimator in SURE else "preview"), _shaped_ppl)
+    toxicity = store.read(KIND, bias_key(config, weights_id, dtype, estimator), read_bias)
+    return None if ppl is None or toxicity is None else ImpactTable(model, *ppl, toxicity)
 
 
 def find(
@@ -87,21 +85,20 @@ def best(
     wanted = bias_key(config, weights_id, dtype)
     if wanted["axis"] == "csv":
         return find(text, config, weights_id, dtype, model, store)
-    ppl = store.load(KIND, ppl_key(text, weights_id, dtype))
+    ppl = store.read(KIND, ppl_key(text, weights_id, dtype), _shaped_ppl)
     if ppl is None:
         return None
     open_to = {"prompts": "", "estimator": "", "checked": ""}
-    found = [
-        entry
-        for header in store.entries(KIND)
-        if header.config | open_to == wanted | open_to
-        and header.config["estimator"] in SURE
-        and (entry := store.load(KIND, header.config)) is not None
-    ]
+    fixed = {name: value for name, value in wanted.items() if name not in open_to}
+
+    def fits(entry: Entry) -> bool:
+        return entry.config | open_to == wanted | open_to and entry.config["estimator"] in SURE
+
+    headers = store.find(KIND, fixed, fits)
+    found = [table for header in headers if (table := store.read(KIND, header.config, read_bias)) is not None]
     if not found:
         return None
-    most = max(found, key=lambda entry: (len(entry.arrays["codes"]), entry.config["estimator"] == "exact"))
-    return ImpactTable(model, ppl.meta["n_layers"], ppl.meta["n_heads"], read_ppl(ppl), read_bias(most))
+    return ImpactTable(model, *ppl, max(found, key=lambda table: (len(table.codes), table.estimator == "exact")))
 
 
 def filling(
@@ -111,16 +108,17 @@ def filling(
 
     None until there is a preview of both impacts. Never loads a model.
     """
-    first = store.load(KIND, bias_key(config, weights_id, dtype, "first-order"))
-    if first is None:
+    toxicity = store.read(KIND, bias_key(config, weights_id, dtype, "first-order"), read_bias)
+    if toxicity is None:
         return None
-    if (entry := store.load(KIND, ppl_key(text, weights_id, dtype))) is not None:
-        ppl = read_ppl(entry)
-    elif (entry := store.load(KIND, ppl_key(PREVIEW_TEXT, weights_id, dtype, "preview"))) is not None:
-        ppl = _filled_ppl(read_ppl(entry), _parts(store, ppl_key(text, weights_id, dtype)))
+    key = ppl_key(text, weights_id, dtype)
+    if (whole := store.read(KIND, key, _shaped_ppl)) is not None:
+        n_layers, n_heads, ppl = whole
+    elif (rough := store.read(KIND, ppl_key(PREVIEW_TEXT, weights_id, dtype, "preview"), _shaped_ppl)) is not None:
+        n_layers, n_heads, ppl = rough
+        ppl = _filled_ppl(ppl, _parts(store, key))
     else:
         return None
-    toxicity = read_bias(first)
     rows = _parts(store, bias_key(config, weights_id, dtype, "exact"))
     rows |= _parts(store, bias_key(config, weights_id, dtype, "refined"))
     ablated, exact = toxicity.ablated.copy(), np.zeros(len(toxicity.ablated), dtype=bool)
@@ -128,7 +126,7 @@ def filling(
         if flat >= 0 and values.size == ablated[flat].size:
             ablated[flat], exact[flat] = values.reshape(ablated.shape[2], -1).T, True
     toxicity = replace(toxicity, ablated=ablated, exact=exact)
-    return ImpactTable(model, first.meta["n_layers"], first.meta["n_heads"], ppl, toxicity)
+    return ImpactTable(model, n_layers, n_heads, ppl, toxicity)
 
 
 def _filled_ppl(preview: PplImpacts, rows: dict[int, np.ndarray]) -> PplImpacts:
@@ -157,6 +155,11 @@ def read_ppl(entry: Entry) -> PplImpacts:
     base = Nll(a["base_sums"], a["counts"].astype(np.int64))
     made = entry.meta["provenance"]
     return PplImpacts(base, a["sums"], a["magnitude"], a["gradient"], made, a.get("preview"))
+
+
+def _shaped_ppl(entry: Entry) -> tuple[int, int, PplImpacts]:
+    """Layers, heads in a layer, and the numbers."""
+    return entry.meta["n_layers"], entry.meta["n_heads"], read_ppl(entry)
 
 
 def read_bias(entry: Entry) -> BiasImpacts:
@@ -237,10 +240,8 @@ class KnownRows:
 def known_toxicity(store: Store, key: dict[str, Any]) -> KnownRows:
     """Rows of all stored scores that differ from `key` in prompts and estimator only; first-order rows left out."""
     known = KnownRows()
-    for entry in _like(store, key, {"estimator", "prompts", "rows", "axis", "split"}):
-        arrays = entry.arrays
-        if "rows" not in arrays:
-            continue
+    free = {"estimator", "prompts", "rows", "axis", "split"}
+    for arrays in _like(store, key, free, {"rows", "base", "exact", "ablated"}):
         known.add(-1, arrays["rows"], arrays["base"].T)
         for flat in np.flatnonzero(arrays["exact"]):
             known.add(int(flat), arrays["rows"], arrays["ablated"][flat].T)
@@ -250,10 +251,8 @@ def known_toxicity(store: Store, key: dict[str, Any]) -> KnownRows:
 def known_nll(store: Store, key: dict[str, Any]) -> KnownRows:
     """Rows of all stored exact scores of the same model on any text."""
     known = KnownRows()
-    for entry in _like(store, key, {"text", "tokens", "skip", "window", "stride"}):
-        arrays = entry.arrays
-        if "rows" not in arrays:
-            continue
+    free = {"text", "tokens", "skip", "window", "stride"}
+    for arrays in _like(store, key, free, {"rows", "row_blocks", "base_sums", "sums"}):
         cuts = np.cumsum(arrays["row_blocks"])[:-1]
         known.add(-1, arrays["rows"], np.split(arrays["base_sums"], cuts))
         for flat, sums in enumerate(arrays["sums"]):
@@ -261,12 +260,14 @@ def known_nll(store: Store, key: dict[str, Any]) -> KnownRows:
     return known
 
 
-def _like(store: Store, key: dict[str, Any], free: set[str]) -> Iterable[Entry]:
+def _like(store: Store, key: dict[str, Any], free: set[str], needed: set[str]) -> Iterator[dict[str, np.ndarray]]:
+    """Arrays of the entries that differ from `key` in free settings only, where all that is needed is there."""
     wanted = {name: value for name, value in key.items() if name not in free}
     for entry in store.entries(KIND):
         if {name: value for name, value in entry.config.items() if name not in free} == wanted:
             try:
-                _ = entry.arrays
+                arrays = entry.arrays
             except (InputError, OSError):  # damaged or gone: done without
                 continue
-            yield entry
+            if needed <= arrays.keys():
+                yield arrays

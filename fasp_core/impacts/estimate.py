@@ -27,7 +27,8 @@ from fasp_core.impacts.preview import gauss_newton
 from fasp_core.impacts.table import BiasImpacts, PplImpacts
 from fasp_core.measures import BiasConfig, ExpectedMeter, Report, meter
 from fasp_core.models import LanguageModel
-from fasp_core.packing import pack_equal
+from fasp_core.packing import Pack, halves, pack_equal
+from fasp_core.passes import in_halves
 from fasp_core.perplexity import measure_nll
 from fasp_core.provenance import provenance
 from fasp_core.store import Store, slug
@@ -64,7 +65,7 @@ def ppl_preview(lm: LanguageModel, text: TextConfig, store: Store, progress: Rep
             },
         }
 
-    return read_ppl(store.compute(KIND, key, work, label=f"{slug(lm.name)}--ppl-preview"))
+    return store.made(KIND, key, work, read_ppl, label=f"{slug(lm.name)}--ppl-preview")
 
 
 def first_order_rows(
@@ -80,10 +81,14 @@ def first_order_rows(
     base = np.empty((len(gauge.config.readings), n))
     ablated = np.empty((lm.size, *base.shape))
     done = 0
+
+    def run(part: Pack) -> tuple[Pack, np.ndarray, np.ndarray]:
+        return part, *functional_gradients(lm, part.ids, _reader(lm, gauge, part.ids, steps))
+
     for part in packs:
-        values, effects = functional_gradients(lm, part.ids, _reader(lm, gauge, part.ids, steps))
-        base[:, part.prompts] = values.T
-        ablated[:, :, part.prompts] = values.T + effects
+        for small, values, effects in in_halves(lm, run, part, halves, "a single prompt"):
+            base[:, small.prompts] = values.T
+            ablated[:, :, small.prompts] = values.T + effects
         done += len(part.prompts)
         if progress is not None:
             progress(done, n, f"first-order bias on {gauge.config.axis}: {done} of {n} prompts")
@@ -113,7 +118,7 @@ def first_order_impacts(
         base, ablated = first_order_rows(lm, gauge, progress)
         return bias_contents(lm, gauge, base, ablated, np.zeros(lm.size, dtype=bool), started)
 
-    return read_bias(store.compute(KIND, key, work, label=bias_label(lm, key)))
+    return store.made(KIND, key, work, read_bias, label=bias_label(lm, key))
 
 
 def refined_impacts(
@@ -157,7 +162,7 @@ def refined_impacts(
                 ablated[flat], exact[flat] = rows[flat], True
         return bias_contents(lm, gauge, base, ablated, exact, started)
 
-    return read_bias(store.compute(KIND, key, work, label=bias_label(lm, key)))
+    return store.made(KIND, key, work, read_bias, label=bias_label(lm, key))
 
 
 def two_phase_impacts(
@@ -181,8 +186,8 @@ def two_phase_impacts(
 
     def work() -> Any:
         started = time.monotonic()
-        stored = store.load(KIND, bias_key(part, lm.weights_id, lm.spec.dtype))
-        known = refined_impacts(lm, text, part, store, progress) if stored is None else read_bias(stored)
+        stored = store.read(KIND, bias_key(part, lm.weights_id, lm.spec.dtype), read_bias)
+        known = stored or refined_impacts(lm, text, part, store, progress)
         exact = np.ones(lm.size, dtype=bool) if known.exact is None else known.exact
         first = first_order_impacts(lm, config, store, progress)
         gauge = meter(lm, config, store, progress)
@@ -198,7 +203,7 @@ def two_phase_impacts(
         arrays |= {"errors": errors.astype(np.float32), "checked": checked.astype(np.int32)}
         return contents
 
-    return read_bias(store.compute(KIND, key, work, label=bias_label(lm, key)))
+    return store.made(KIND, key, work, read_bias, label=bias_label(lm, key))
 
 
 def undecided(

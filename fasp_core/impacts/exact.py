@@ -33,8 +33,8 @@ from fasp_core.impacts.table import BiasImpacts, PplImpacts
 from fasp_core.masks import PruneSet, masked
 from fasp_core.measures import BiasConfig, ExpectedMeter, Report, SampledMeter, meter
 from fasp_core.models import LanguageModel
-from fasp_core.packing import pack
-from fasp_core.perplexity import BLOCK, block_sums, token_nll
+from fasp_core.packing import Pack, pack, pack_rows
+from fasp_core.perplexity import BLOCK, nll_sums
 from fasp_core.provenance import provenance
 from fasp_core.store import Parts, Store, slug
 from fasp_core.text import TextConfig, TokenWindows, token_windows
@@ -60,14 +60,14 @@ def ppl_impacts(lm: LanguageModel, text: TextConfig, store: Store, progress: Rep
                     batches[-1].append(i)
                 else:
                     batches.append([i])
-            tokens = [torch.stack([rows[i][0] for i in batch]) for batch in batches]
-            firsts = [np.array([rows[i][1] for i in batch]) for batch in batches]
+            packs = [pack_rows(torch.stack([rows[i][0] for i in batch]), np.array(batch)) for batch in batches]
+            firsts = np.array([first for _, first in rows])
 
-            def read(b: int, hidden: torch.Tensor) -> np.ndarray:
-                return block_sums(token_nll(lm, hidden, tokens[b]), firsts[b])[0]
+            def read(part: Pack, hidden: torch.Tensor) -> np.ndarray:
+                return nll_sums(lm, part, hidden, firsts)[0]
 
             cuts = np.cumsum([_n_blocks(rows[i]) for i in missing])[:-1]
-            for flat, readings in sweep_heads(lm, tokens, read, set(range(lm.size)) - set(heads)):
+            for flat, readings in sweep_heads(lm, packs, read, set(range(lm.size)) - set(heads)):
                 yield flat, np.split(np.concatenate(readings), cuts)
 
         parts = store.parts(KIND, key)
@@ -92,7 +92,7 @@ def ppl_impacts(lm: LanguageModel, text: TextConfig, store: Store, progress: Rep
             },
         }
 
-    return read_ppl(store.compute(KIND, key, work, label=f"{slug(lm.name)}--ppl"))
+    return store.made(KIND, key, work, read_ppl, label=f"{slug(lm.name)}--ppl")
 
 
 def bias_impacts(
@@ -112,7 +112,7 @@ def bias_impacts(
         ablated = np.stack([rows[flat] for flat in everything])
         return bias_contents(lm, gauge, rows[-1], ablated, np.ones(lm.size, dtype=bool), started)
 
-    return read_bias(store.compute(KIND, key, work, label=bias_label(lm, key)))
+    return store.made(KIND, key, work, read_bias, label=bias_label(lm, key))
 
 
 def bias_label(lm: LanguageModel, key: dict[str, Any]) -> str:
@@ -177,8 +177,8 @@ def _expected_rows(lm: LanguageModel, gauge: ExpectedMeter) -> Compute:
     def compute(heads: list[int], missing: list[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
         packs = pack(lm, [gauge.rows[i] for i in missing], gauge.config.steps)
 
-        def read(b: int, hidden: torch.Tensor) -> np.ndarray:
-            return gauge.read(packs[b], hidden)
+        def read(part: Pack, hidden: torch.Tensor) -> np.ndarray:
+            return gauge.read(part, hidden)
 
         for flat, readings in sweep_heads(lm, packs, read, set(range(lm.size)) - set(heads)):
             yield flat, list(scatter(packs, readings).T)

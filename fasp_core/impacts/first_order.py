@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from fasp_core.errors import InputError
 from fasp_core.masks import gated
 from fasp_core.models import LanguageModel
+from fasp_core.passes import require_finite
 from fasp_core.perplexity import CHUNK
 
 
@@ -50,6 +51,11 @@ def functional_gradients(
     -------
     values : [rows, R] float64, readings of the unmasked model.
     effects : [N, R, rows] float64: to first order, reading without head h - reading.
+
+    Raises
+    ------
+    NotFinite
+        A value or an effect is infinite or not a number.
     """
     gates, hidden = gated_hidden(lm, ids)
     values = read(hidden)
@@ -57,8 +63,11 @@ def functional_gradients(
     grads = [  # [rows, L, H] each
         torch.autograd.grad(values[:, r].sum(), gates, retain_graph=r < n_readings - 1)[0] for r in range(n_readings)
     ]
-    effects = -torch.stack(grads).flatten(2).permute(2, 0, 1)
-    return _float64(values), _float64(effects)
+    effects = _float64(-torch.stack(grads).flatten(2).permute(2, 0, 1))
+    found = _float64(values)
+    require_finite(lm, found, "a first-order pass", ids)
+    require_finite(lm, effects, "the gradients of a first-order pass", ids)
+    return found, effects
 
 
 @torch.enable_grad()
@@ -109,7 +118,10 @@ def log_ratio_gradients(
     (s,) = torch.autograd.grad(states, gates, torch.cat(grads))
     totals = np.zeros(rows)
     np.add.at(totals, scored.nonzero()[:, 0].numpy(), _float64(torch.cat(log_p)))
-    return totals, _float64(s.flatten(1))
+    ratios = _float64(s.flatten(1))
+    require_finite(lm, totals, "the log-probability of a continuation", ids)
+    require_finite(lm, ratios, "the gradients of a first-order pass", ids)
+    return totals, ratios
 
 
 def _float64(values: Tensor) -> np.ndarray:

@@ -19,8 +19,9 @@ from fasp_core.impacts.replay import ReplayGap, first_order_toxicity, replay_gap
 from fasp_core.measures import BiasConfig, Report, SampledMeter, result_key
 from fasp_core.models import LanguageModel
 from fasp_core.packing import encode
+from fasp_core.passes import in_halves, two
 from fasp_core.provenance import provenance
-from fasp_core.store import Store, slug
+from fasp_core.store import Entry, Store, slug
 from fasp_core.toxicity import join_for_scoring
 
 KIND = "pool"
@@ -89,18 +90,21 @@ def pool(lm: LanguageModel, config: BiasConfig, store: Store, progress: Report |
             for prompt, rows, cuts in zip(prompts, sampled, ends, strict=True)
             for row, end in zip(rows, cuts, strict=True)
         ]
-        ratios = np.empty((len(flat), lm.size), dtype=np.float32)
-        order = sorted(range(len(flat)), key=lambda i: len(flat[i][0]) + len(flat[i][1]))
-        for start in range(0, len(order), ROWS):
-            part = order[start : start + ROWS]
+
+        def ratios_of(part: list[int]) -> np.ndarray:
             length = max(len(flat[i][0]) + len(flat[i][1]) for i in part)
             ids = torch.zeros((len(part), length), dtype=torch.long)
             for row, i in enumerate(part):
                 whole = flat[i][0] + flat[i][1]
                 ids[row, : len(whole)] = torch.tensor(whole)
             first = np.array([len(flat[i][0]) for i in part])
-            _, s = log_ratio_gradients(lm, ids, first, first + [len(flat[i][1]) for i in part], drawn.temperature)
-            ratios[part] = s
+            return log_ratio_gradients(lm, ids, first, first + [len(flat[i][1]) for i in part], drawn.temperature)[1]
+
+        ratios = np.empty((len(flat), lm.size), dtype=np.float32)
+        order = sorted(range(len(flat)), key=lambda i: len(flat[i][0]) + len(flat[i][1]))
+        for start in range(0, len(order), ROWS):
+            part = order[start : start + ROWS]
+            ratios[part] = np.concatenate(in_halves(lm, ratios_of, part, two, "a single continuation"))
             if progress is not None:
                 done = start + len(part)
                 progress(done, len(order), f"log-ratios: {done} of {len(order)} continuations")
@@ -110,5 +114,7 @@ def pool(lm: LanguageModel, config: BiasConfig, store: Store, progress: Report |
             "meta": {"provenance": provenance(lm, time.monotonic() - started)},
         }
 
-    entry = store.compute(KIND, key, work, label=f"{slug(lm.name)}--{slug(str(key['axis']))}")
-    return Pool(entry.arrays["scores"], entry.arrays["log_ratios"], entry.meta["provenance"])
+    def read(entry: Entry) -> Pool:
+        return Pool(entry.arrays["scores"], entry.arrays["log_ratios"], entry.meta["provenance"])
+
+    return store.made(KIND, key, work, read, label=f"{slug(lm.name)}--{slug(str(key['axis']))}")

@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from fasp_core.errors import InputError
 from fasp_core.impacts.first_order import gated_hidden
 from fasp_core.models import LanguageModel
+from fasp_core.passes import in_halves, require_finite, two
 from fasp_core.perplexity import CHUNK
 from fasp_core.text import TokenWindows
 
@@ -77,26 +78,32 @@ def gauss_newton(
     passes = (1 + draws) * sum(-(-len(ids) // rows) for ids, _ in windows.batches)
     done = 0
     for batch, (ids, first) in enumerate(windows.batches):
-        for start in range(0, len(ids), rows):
-            part, begin = ids[start : start + rows], first[start : start + rows]
-            scored = torch.from_numpy(np.arange(1, part.shape[1]) >= begin[:, None])
+
+        def run(places: list[int], batch: int = batch, ids: Tensor = ids, first: np.ndarray = first) -> np.ndarray:
+            part = ids[places]
+            scored = torch.from_numpy(np.arange(1, part.shape[1]) >= first[places][:, None])
             chances = [
-                np.random.default_rng([seed, batch, start + i]).random((draws, int(n)))
-                for i, n in enumerate(scored.sum(1))
+                np.random.default_rng([seed, batch, i]).random((draws, int(n)))
+                for i, n in zip(places, scored.sum(1), strict=True)
             ]
             gates, hidden = gated_hidden(lm, part)
             states = hidden[:, :-1][scored.to(lm.device)]
             grads = _label_gradients(lm, states, part[:, 1:][scored], np.concatenate(chances, axis=1))
-            for k, grad_states in enumerate(grads):
-                (grad,) = torch.autograd.grad(states, gates, grad_states, retain_graph=k < draws)
-                per_row = grad.flatten(1).cpu().double().numpy()  # [rows, N]
-                if k == 0:
-                    slope += per_row.sum(0)
-                else:
-                    curvature += (per_row**2).sum(0) / draws
-                done += 1
-                if progress is not None:
-                    progress(done, passes, f"{done} of {passes} passes")
+            found = [
+                torch.autograd.grad(states, gates, grad, retain_graph=k < draws)[0].flatten(1).cpu().double().numpy()
+                for k, grad in enumerate(grads)
+            ]
+            require_finite(lm, found, "the gradients of a preview", part)
+            return np.stack(found)  # [1 + draws, rows, N]
+
+        for start in range(0, len(ids), rows):
+            places = list(range(start, min(start + rows, len(ids))))
+            for found in in_halves(lm, run, places, two, "a single window of text"):
+                slope += found[0].sum(0)
+                curvature += (found[1:] ** 2).sum((0, 1)) / draws
+            done += 1 + draws
+            if progress is not None:
+                progress(done, passes, f"{done} of {passes} passes")
     return Preview(-slope / windows.n_scored, curvature / windows.n_scored, windows.n_scored)
 
 

@@ -111,7 +111,7 @@ def _from_pool(
         nothing = np.zeros(lm.size, dtype=bool)
         return bias_contents(lm, gauge, found.scores.mean(1)[None], rows[:, None], nothing, started)
 
-    return read_bias(store.compute(KIND, key, work, label=bias_label(lm, key)))
+    return store.made(KIND, key, work, read_bias, label=bias_label(lm, key))
 
 
 def preview(lm: LanguageModel, config: BiasConfig, store: Store, progress: Report | None = None) -> None:

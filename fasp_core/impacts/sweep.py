@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,10 +11,13 @@ from torch import Tensor
 
 from fasp_core.masks import PruneSet, masked
 from fasp_core.models import LanguageModel
-from fasp_core.packing import Pack
+from fasp_core.packing import Pack, halves
+from fasp_core.passes import in_halves
 from fasp_core.staged import Staged
 
-Read = Callable[[int, Tensor], np.ndarray]  # (batch index, final hidden [rows, T, D]) -> what to keep
+Batch = Tensor | Pack
+Read = Callable[[Any, Tensor], np.ndarray]  # (batch or a part of one, its final hidden states) -> what to keep
+ROOM = "a single row of tokens"
 
 
 @torch.no_grad()
@@ -29,19 +33,41 @@ def sweep_heads(
 
     Yields
     ------
-    (-1, readings of the unmasked model), then (flat id, readings under that head's ablation), ascending. The model
-    is locked only while a head is computed, so other users come in between heads.
+    (-1, readings of the unmasked model), then (flat id, readings under that head's ablation), ascending. Readings are
+    in the order of the rows; of a batch that did not fit into memory there is one for each part of it. The model is
+    locked only while it runs, so other users come in between.
+
+    Raises
+    ------
+    OutOfMemory
+        A single row does not fit into memory.
     """
     wanted = [i for i in range(lm.size) if i not in set(skip)]
-    staged = [Staged(lm, batch) for batch in batches]
-    yield -1, [read(i, s.base) for i, s in enumerate(staged)]
-    for s in staged:
+
+    def begin(batch: Batch) -> tuple[Staged, np.ndarray]:
+        s = Staged(lm, batch)
+        reading = read(batch, s.base)
         del s.base
+        return s, reading
+
+    now = [pair for batch in batches for pair in in_halves(lm, begin, batch, halves, ROOM)]
+    yield -1, [reading for _, reading in now]
     for flat in wanted:
         layer, head = divmod(flat, lm.n_heads)
-        for s in staged:
+
+        def remove(s: Staged, layer: int = layer, head: int = head) -> tuple[Staged, np.ndarray]:
             while s.layer < layer:
                 s.advance()
-        with masked(lm, PruneSet.of([(layer, head)])):
-            readings = [read(i, s.rest()) for i, s in enumerate(staged)]
-        yield flat, readings
+            with masked(lm, PruneSet.of([(layer, head)])):
+                return s, read(s.batch, s.rest())
+
+        now = [pair for s, _ in now for pair in in_halves(lm, remove, s, _parts, ROOM)]
+        yield flat, [reading for _, reading in now]
+
+
+def _parts(s: Staged) -> list[Staged]:
+    """A held batch as two that begin anew, from the first block on."""
+    if len(parts := halves(s.batch)) < 2:
+        return [s]
+    s.let_go()
+    return [staged for part in parts for staged in in_halves(s.lm, lambda b: Staged(s.lm, b), part, halves, ROOM)]

@@ -9,7 +9,7 @@ common evaluation of causal models does (Meade et al., ACL 2022).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -21,7 +21,8 @@ from torch.nn.functional import cross_entropy
 from fasp_core.errors import InputError
 from fasp_core.impacts.first_order import functional_gradients
 from fasp_core.models import LanguageModel
-from fasp_core.packing import pack_equal
+from fasp_core.packing import Pack, halves, pack_equal
+from fasp_core.passes import in_halves, require_finite
 from fasp_core.perplexity import token_nll
 from fasp_core.rivals.stereotypes import CROWS, ItemSet
 from fasp_core.staged import final_hidden
@@ -114,10 +115,17 @@ def log_likelihoods(lm: LanguageModel, sentences: Sentences, progress: Report | 
     """[K, m] float64: weighted sums of each sentence's token log-probabilities, under whatever masks are on."""
     m, done = len(sentences.rows), 0
     out = np.empty((len(sentences.weights[0]), m))
-    for at, ids, weights in _packs(sentences, 2 * MAX_TOKENS):
-        nll = token_nll(lm, final_hidden(lm, ids), ids).double().cpu().numpy()
-        out[:, at] = -np.einsum("mt,mkt->km", nll, weights)
-        done += len(at)
+
+    def run(part: Pack) -> tuple[np.ndarray, np.ndarray]:
+        nll = token_nll(lm, final_hidden(lm, part), part.ids).double().cpu().numpy()
+        values = -np.einsum("mt,mkt->km", nll, _weights(sentences, part))
+        require_finite(lm, values, "the log-likelihood of a sentence", part)
+        return part.prompts, values
+
+    for pack in pack_equal(sentences.rows, max_tokens=2 * MAX_TOKENS):
+        for at, values in in_halves(lm, run, pack, halves, "a single sentence"):
+            out[:, at] = values
+        done += len(pack.prompts)
         if progress is not None:
             progress(done, m, f"{done} of {m} sentences")
     return out
@@ -129,10 +137,15 @@ def log_likelihood_effects(
     """The first reading, and what removing each head does to it, to first order: [m], [N, m]."""
     m = len(sentences.rows)
     values, effects, done = np.empty(m), np.empty((lm.size, m)), 0
-    for at, ids, weights in _packs(sentences, MAX_TOKENS):
-        found, change = functional_gradients(lm, ids, _reader(lm, ids, weights[:, 0]))
-        values[at], effects[:, at] = found[:, 0], change[:, 0]
-        done += len(at)
+
+    def run(part: Pack) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        read = _reader(lm, part.ids, _weights(sentences, part)[:, 0])
+        return part.prompts, *functional_gradients(lm, part.ids, read)
+
+    for pack in pack_equal(sentences.rows, max_tokens=MAX_TOKENS):
+        for at, found, change in in_halves(lm, run, pack, halves, "a single sentence"):
+            values[at], effects[:, at] = found[:, 0], change[:, 0]
+        done += len(pack.prompts)
         if progress is not None:
             progress(done, m, f"first-order effects on {done} of {m} sentences")
     return values, effects
@@ -149,7 +162,6 @@ def _reader(lm: LanguageModel, ids: Tensor, weights: np.ndarray) -> Callable[[Te
     return read
 
 
-def _packs(sentences: Sentences, max_tokens: int) -> Iterator[tuple[np.ndarray, Tensor, np.ndarray]]:
-    """(places of the rows, ids [rows, T], weights [rows, K, T - 1])"""
-    for pack in pack_equal(sentences.rows, max_tokens=max_tokens):
-        yield pack.prompts, pack.ids, np.stack([sentences.weights[i] for i in pack.prompts])
+def _weights(sentences: Sentences, part: Pack) -> np.ndarray:
+    """[rows, K, T - 1]"""
+    return np.stack([sentences.weights[i] for i in part.prompts])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.navigation.page import Page
 
-from pages.common import demo, glossary, runs, tour
+from pages.common import demo, engine, glossary, runs, tour
 
 # The dark theme has one blue for the main column, and buttons with white labels take it: as text it is too dark there.
 # In the sidebar, so is the label of a popover that is open.
@@ -27,6 +27,12 @@ def draw(page: Page, first: bool) -> None:
         st.html(LEGIBLE)
     if demo.current() is not None:
         _demo()
+    elif (trouble := engine.trouble()) is not None:
+        st.warning(
+            f"Results are shown, but they are not kept when the server ends. {trouble} They are written with the next "
+            "result that can be.",
+            icon=":material/save:",
+        )
     if first:
         tour.draw()
     try:

@@ -7,8 +7,6 @@ because a model is locked only while it runs.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -20,6 +18,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from fasp_core import kept, models
+from fasp_core.cli_files import write_whole
 from fasp_core.contexts import matrix
 from fasp_core.contexts.matrix import Matrix
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
@@ -69,6 +68,11 @@ _results_lock = threading.Lock()
 def store() -> Store:
     """The results on disk."""
     return Store()
+
+
+def trouble() -> str | None:
+    """Why what this server computes is not kept on disk, in a sentence; None while it is."""
+    return store().trouble
 
 
 def model(spec: ModelSpec) -> LanguageModel:
@@ -209,10 +213,9 @@ def _result(header: Entry | None, read: Callable[[Entry], T]) -> T | None:
             _results.move_to_end(header.path)
             kept: T = _results[header.path]
             return kept
-    entry = store().load(header.kind, header.config)  # which checks it
-    if entry is None:
+    found = store().read(header.kind, header.config, read)  # which checks it
+    if found is None:
         return None
-    found = read(entry)
     with _results_lock:
         _results[header.path] = found
         while len(_results) > KEEP_RESULTS:
@@ -245,16 +248,17 @@ def scorer_opinions(config: BiasConfig) -> pd.DataFrame:
 
 
 def keep_upload(content: bytes, name: str) -> Path:
-    """An uploaded CSV as a file under the cache, named by its content; the same upload is the same file."""
+    """An uploaded CSV as a file under the cache, named by its content; the same upload is the same file.
+
+    Raises
+    ------
+    InputError
+        The cache cannot be written.
+    """
     demo.check_writing()
-    folder = store().root / "uploads"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.csv"
+    path = store().root / "uploads" / f"{hashlib.sha256(content).hexdigest()[:16]}.csv"
     if not path.exists():
-        handle, work = tempfile.mkstemp(dir=folder)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(work, path)
+        write_whole({path: content}, "make room there, or name another folder with FASP_CACHE")
     return path
 
 

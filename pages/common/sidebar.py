@@ -282,10 +282,10 @@ def choose_axis() -> tuple[str, str]:
     content = upload.getvalue()
     try:
         from_csv(content, upload.name)
+        return str(engine.keep_upload(content, upload.name)), Path(upload.name).stem
     except InputError as error:
         st.error(str(error))
         st.stop()
-    return str(engine.keep_upload(content, upload.name)), Path(upload.name).stem
 
 
 def axis_title(axis: str) -> str:

@@ -149,7 +149,7 @@ class Studio:
         table = make_table(lm.n_layers, lm.n_heads, n=90)
         shape = {"n_layers": lm.n_layers, "n_heads": lm.n_heads, "provenance": MADE}
         p, b = table.ppl, table.bias
-        self.store.save(
+        self.store.keep(
             entries.KIND,
             entries.ppl_key(engine.SCORE_TEXT, lm.weights_id, "float32"),
             arrays={
@@ -161,7 +161,7 @@ class Studio:
             },
             meta=shape,
         )
-        self.store.save(
+        self.store.keep(
             entries.KIND,
             entries.bias_key(config, lm.weights_id, "float32"),
             arrays={"base": b.base, "ablated": b.ablated, "codes": b.codes, "exact": np.ones(len(b.ablated), np.uint8)},

@@ -397,7 +397,7 @@ class CountingPasses:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n = 0
-        for module, name in ((exact, "token_nll"), (measures, "read_expected")):
+        for module, name in ((exact, "nll_sums"), (measures, "read_expected")):
             monkeypatch.setattr(module, name, self._counted(getattr(module, name)))
 
     def _counted(self, plain: Any) -> Any:

@@ -246,7 +246,7 @@ def whole_nll(model: Any, ids: Tensor) -> Tensor:
 
 def test_resumed_passes_equal_whole_ones(lm: LanguageModel, batches: list[Tensor]) -> None:
     seen = []
-    for flat, readings in sweep_heads(lm, batches, lambda i, hidden: token_nll(lm, hidden, batches[i]).numpy()):
+    for flat, readings in sweep_heads(lm, batches, lambda ids, hidden: token_nll(lm, hidden, ids).numpy()):
         seen.append(flat)
         model = lm.model if flat < 0 else without(lm, [divmod(flat, HEADS)])
         for ids, nll in zip(batches, readings, strict=True):

@@ -22,6 +22,7 @@ from fasp_core.export.writing import export, read_result
 from fasp_core.jobs import Cancelled, Progress
 from fasp_core.masks import PruneSet
 from fasp_core.models import BUILT_IN, LanguageModel, ModelSpec
+from fasp_core.passes import NotFinite
 from tests.tiny import tiny_lm
 
 REMOVED = PruneSet.parse("L0H0-1,L1H2-3,L1H0,L0N5")
@@ -86,12 +87,14 @@ def test_logits_that_are_no_numbers_are_a_difference(
     with pytest.raises(InputError, match="logits differ"):
         export(lm, REMOVED, tmp_path / "out")
     assert below(tmp_path) == []
-    whole, ids = tiny_lm("llama"), []
-    whole.model.lm_head.weight.data[0, 0] = float("nan")
+    broken, ids = tiny_lm("llama"), []
+    broken.model.lm_head.weight.data[0, 0] = float("nan")
     monkeypatch.undo()
-    found = checking.largest_difference(whole, lm.model, REMOVED, [[1, 2], [3]], lambda *_: ids.append(1))
+    found = checking.largest_difference(lm, broken.model, REMOVED, [[1, 2], [3]], lambda *_: ids.append(1))
     assert found != found
     assert len(ids) == 1  # the first prompt says it
+    with pytest.raises(NotFinite, match="logits that an export is checked by, after the last block, with L0H0"):
+        checking.largest_difference(broken, lm.model, REMOVED, [[1, 2]], lambda *_: None)
 
 
 def test_where_float32_does_not_suffice_float64_decides(

@@ -120,7 +120,7 @@ def test_what_is_returned() -> None:
     np.testing.assert_allclose(preview.z_nats, preview.first + 0.5 * preview.curvature)
     assert (preview.curvature > 0).all()
     # three rows two at a time and one row: three forward passes, each with three backward ones
-    assert seen == [(i, 9, f"{i} of 9 passes") for i in range(1, 10)]
+    assert seen == [(i, 9, f"{i} of 9 passes") for i in (3, 6, 9)]
     assert sum(len(m._forward_pre_hooks) for m in lm.model.modules()) == 0
 
 

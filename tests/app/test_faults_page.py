@@ -1,0 +1,86 @@
+"""The app on a cache that cannot be written or is gone, and with a model that does not fit or gives no numbers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fasp_core.errors import InputError
+from fasp_core.impacts import entries
+from fasp_core.measures import BiasConfig
+from fasp_core.passes import NotFinite, OutOfMemory
+from fasp_core.store import Store
+from pages.common import engine
+from tests.app.fakes import Studio, made_up_lm
+from tests.app.test_around import opened, run, texts
+
+AXIS = "race_ethnicity"
+EMPTY = "First comes a preview from gradients"  # what stands where there are no scores
+
+
+@pytest.fixture
+def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Studio:
+    studio = Studio(tmp_cache, monkeypatch)
+    monkeypatch.delenv("FASP_DEMO", raising=False)
+    studio.at_once()
+    return studio
+
+
+def test_scores_that_cannot_be_kept_are_shown(studio: Studio, tmp_cache: Path) -> None:
+    (tmp_cache / "scores").write_text("a file where a folder should be")
+    at = opened()
+    assert "not kept" not in texts(at)
+    at.button("score").click()
+    run(at)
+    run(at)
+    said = [w.value for w in at.warning if "not kept" in w.value]
+    assert len(said) == 1
+    assert f"The cache folder {tmp_cache} cannot be written" in said[0]
+    assert "FASP_CACHE" in said[0]
+    assert EMPTY not in texts(at)
+    assert not [e.value for e in at.error]
+    other = opened()  # another reader sees the same
+    assert EMPTY not in texts(other)
+    (tmp_cache / "scores").unlink()
+    Store().keep("experiments", {"a": 1})  # the next result
+    run(at)
+    assert "not kept" not in texts(at)
+    lm = made_up_lm()
+    assert Store().path(entries.KIND, entries.bias_key(BiasConfig(AXIS), lm.weights_id, "float32")).is_dir()
+
+
+def test_a_cache_that_is_deleted_under_the_app(studio: Studio, tmp_cache: Path) -> None:
+    studio.add_scores(AXIS)
+    at = opened()
+    assert EMPTY not in texts(at)
+    shutil.rmtree(tmp_cache)
+    run(at)  # what was read is in memory
+    assert EMPTY not in texts(at)
+    engine._tables.clear()
+    run(at)
+    assert EMPTY in texts(at)
+    at.button("score").click()
+    run(at)
+    run(at)
+    assert EMPTY not in texts(at)
+    assert list((tmp_cache / "scores").iterdir())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OutOfMemory("There is not enough memory on cuda: take a smaller model."), NotFinite("x gave NaN", "use float32")],
+)
+def test_what_a_model_cannot_do_is_one_sentence(studio: Studio, error: InputError) -> None:
+    studio.add_scores(AXIS)
+    studio.error = error
+    at = opened()
+    run(at)
+    assert str(error) in [e.value for e in at.error]
+
+
+def test_an_upload_that_cannot_be_kept(studio: Studio, tmp_cache: Path) -> None:
+    (tmp_cache / "uploads").write_text("a file where a folder should be")
+    with pytest.raises(InputError, match=r"cannot be written .*: make room there, or name another folder"):
+        engine.keep_upload(b"text,group\n", "mine.csv")
