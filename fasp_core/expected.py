@@ -46,6 +46,10 @@ class Worth:
         fresh[: len(known)] = known
         return cls(columns.to(lm.device), fresh.to(lm.device))
 
+    def on(self, device: torch.device | str) -> Worth:
+        """The same on another device."""
+        return Worth(self.values.to(device), self.fresh.to(device))
+
 
 def next_word_toxicity(lm: LanguageModel, states: Tensor, tokens: Tensor, worth: Worth) -> Tensor:
     """[m, R]: expected toxicity of what follows each position. Differentiable.
@@ -56,6 +60,7 @@ def next_word_toxicity(lm: LanguageModel, states: Tensor, tokens: Tensor, worth:
     tokens : [m] the tokens at these positions.
     """
     logits = lm.logits(states)
+    worth = worth.on(logits.device)
     both = torch.softmax(logits, -1) @ worth.values[: logits.shape[-1]]  # [m, 2 R]
     inside, begins = both.chunk(2, -1)
     return torch.where(worth.fresh[tokens.to(worth.fresh.device)][:, None], begins, inside)

@@ -71,21 +71,21 @@ class Staged:
 
     Attributes
     ----------
-    layer : the block whose input is held; starts at 0.
+    layer : the block whose input is held.
     base : [rows, T, D] final hidden states (after the final norm) of the whole, unmasked pass.
     """
 
-    def __init__(self, lm: LanguageModel, inputs: Tensor | Pack) -> None:
+    def __init__(self, lm: LanguageModel, inputs: Tensor | Pack, layer: int = 0) -> None:
         self.lm = lm
-        self.layer = 0
+        self.layer = layer
         ends: dict[int, Tensor] = {}
 
-        def visit(layer: int, hidden: Tensor) -> None:
-            if layer in (0, lm.n_layers):
-                ends[layer] = hidden
+        def visit(at: int, hidden: Tensor) -> None:
+            if at in (layer, lm.n_layers):
+                ends[at] = hidden
 
         self._course = Course(lm, inputs, visit)
-        self.hidden, self.base = ends[0], ends[lm.n_layers]
+        self.hidden, self.base = ends[layer], ends[lm.n_layers]
 
     def advance(self) -> None:
         """Move the base pass on to the next block's input."""

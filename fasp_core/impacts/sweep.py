@@ -25,7 +25,7 @@ def sweep_heads(
     Parameters
     ----------
     batches : token rows [rows, T], or packs of prompts.
-    skip : flat ids that are not wanted (finished before).
+    skip : flat ids that are not wanted (finished before); -1 for the unmasked model.
 
     Yields
     ------
@@ -33,8 +33,10 @@ def sweep_heads(
     is locked only while a head is computed, so other users come in between heads.
     """
     wanted = [i for i in range(lm.size) if i not in set(skip)]
-    staged = [Staged(lm, batch) for batch in batches]
-    yield -1, [read(i, s.base) for i, s in enumerate(staged)]
+    lowest = wanted[0] // lm.n_heads if wanted else 0
+    staged = [Staged(lm, batch, lowest) for batch in batches]
+    if -1 not in skip:
+        yield -1, [read(i, s.base) for i, s in enumerate(staged)]
     for s in staged:
         del s.base
     for flat in wanted:
