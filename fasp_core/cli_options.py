@@ -32,6 +32,10 @@ Measure = Annotated[
 Model = Annotated[str, typer.Option(help="built-in, a hub id, a local folder or a .gguf file.")]
 Prompts = Annotated[int, typer.Option("--prompts", help="At least this many, the same number from every group.")]
 Samples = Annotated[int, typer.Option(help="Continuations a prompt (sampled measure).")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(envvar="FASP_SCHEDULER", help="Address of a Dask cluster that runs it, such as tcp://10.0.0.5:8786."),
+]
 Scored = Annotated[
     Literal["continuation", "prompt+continuation"], typer.Option(help="What the scorer reads (sampled measure).")
 ]

@@ -191,7 +191,9 @@ def test_a_stopped_run_keeps_the_shards_that_are_back(
     with pytest.raises(Cancelled):
         score.score(lm, text, config, there, stop, "exact", workers)
     parts = there.parts(entries.KIND, bias_key(config, lm.weights_id, "float32"))
-    kept = {(flat, batch) for name in parts.names() if name.startswith("shard-") for flat, batch in held_in(parts, name)}
+    kept = {
+        (flat, batch) for name in parts.names() if name.startswith("shard-") for flat, batch in held_in(parts, name)
+    }
     assert kept
     assert entries.filling(text, config, lm.weights_id, "float32", lm.name, there) is not None
     posted.sent.clear()
