@@ -21,7 +21,9 @@ SplitName = Literal["valid", "test", "all"]
 
 Axis = Annotated[str, typer.Option(help="A HolisticBias axis, such as gender_and_sex, or a CSV file (text,group).")]
 Cache = Annotated[Path | None, typer.Option(help="Folder of stored results; else FASP_CACHE, else cache/.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, mps, or spread: over all GPUs, and main memory if need be.")
+]
 Dtype = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Precision of the weights.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Label = Annotated[str | None, typer.Option(help="Which label of the scorer is read; else toxicity or toxic.")]

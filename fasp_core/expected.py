@@ -60,7 +60,6 @@ def next_word_toxicity(lm: LanguageModel, states: Tensor, tokens: Tensor, worth:
     tokens : [m] the tokens at these positions.
     """
     logits = lm.logits(states)
-    worth = worth.on(logits.device)
     both = torch.softmax(logits, -1) @ worth.values[: logits.shape[-1]]  # [m, 2 R]
     inside, begins = both.chunk(2, -1)
     return torch.where(worth.fresh[tokens.to(worth.fresh.device)][:, None], begins, inside)

@@ -62,6 +62,7 @@ class Course:
                 hidden = self.block(at, hidden)
             for module in self.lm.architecture.tail_modules(self.lm.model):
                 hidden = module(hidden)
+            hidden = hidden.to(self.lm.device)
             visit(self.lm.n_layers, hidden)
         return hidden
 

@@ -7,7 +7,7 @@ import torch
 
 from fasp_core.architectures import out_proj_columns
 from fasp_core.masks import gated
-from fasp_core.models import LanguageModel
+from fasp_core.models import LanguageModel, present
 from fasp_core.perplexity import CHUNK
 from fasp_core.text import TokenWindows
 
@@ -20,11 +20,12 @@ def magnitude(lm: LanguageModel) -> np.ndarray:
     """
     scores = []
     for block in lm.blocks:
-        columns = out_proj_columns(block, lm.architecture).split(lm.head_dim, dim=1)
-        parts = lm.architecture.head_qkv(block, lm.n_heads, lm.n_kv_heads, lm.head_dim)
-        for column, tensors in zip(columns, parts, strict=True):
-            squares = sum(float(t.double().square().sum()) for t in [column, *tensors])
-            scores.append(squares**0.5)
+        with present(block):
+            columns = out_proj_columns(block, lm.architecture).split(lm.head_dim, dim=1)
+            parts = lm.architecture.head_qkv(block, lm.n_heads, lm.n_kv_heads, lm.head_dim)
+            for column, tensors in zip(columns, parts, strict=True):
+                squares = sum(float(t.double().square().sum()) for t in [column, *tensors])
+                scores.append(squares**0.5)
     return np.array(scores)
 
 
