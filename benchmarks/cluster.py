@@ -29,8 +29,8 @@ from fasp_core.models import LanguageModel, ModelSpec, load
 from fasp_core.store import Store
 from fasp_core.text import TextConfig
 
-TEXT = TextConfig(tokens=128, window=32, stride=32)
-PROMPTS = 24
+TEXT = TextConfig(tokens=96, window=32, stride=32)
+PROMPTS = 12
 
 
 def run(lm: LanguageModel | None = None, text: TextConfig = TEXT, config: BiasConfig | None = None) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def run(lm: LanguageModel | None = None, text: TextConfig = TEXT, config: BiasCo
     Parameters
     ----------
     lm : that workers can load by its name, too; default: the built-in model.
-    config : default: 24 prompts.
+    config : default: 12 prompts.
     """
     lm, config = lm or load(ModelSpec()), config or BiasConfig(AXIS, n_prompts=PROMPTS)
     torch.set_num_threads(1)  # as each worker has: they are to be compared

@@ -555,6 +555,40 @@ def report(
     show(document, as_json, lambda: c.text(document))
 
 
+@app.command()
+def plan(
+    config: Annotated[Path, typer.Option(help="A model's config.json, or a folder that holds one. No weights needed.")],
+    axis: Annotated[str, typer.Option(help="A HolisticBias axis, or a CSV file (text,group).")] = "race_ethnicity",
+    n_prompts: Prompts = 720,
+    tokens: Tokens = 8192,
+    window: Window = 512,
+    gpus: Annotated[int | None, typer.Option(help="A number of GPUs beside 1, 8 and 64.")] = None,
+    gpu_gb: Annotated[float, typer.Option(help="Memory of one GPU, in GB.")] = 80,
+    tflops: Annotated[float | None, typer.Option(help="TFLOP/s that one GPU keeps up; else an assumption.")] = None,
+    measure: Annotated[bool, typer.Option(help="Measure that rate here, on one block of this shape.")] = False,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """What exact scores of a model would cost: heads, memory, operations, and time on 1, 8 and 64 GPUs."""
+    if measure and tflops is not None:
+        raise InputError("The rate is said once: give either --tflops or --measure.")
+    with working():
+        from fasp_core import plan as p
+        from fasp_core.models import pick_device
+
+        given = p.read_config(config)
+        shape = p.shape_of(given)
+        rate = p.measured_rate(given, dtype, pick_device(device), window) if measure else tflops
+        counts = (1, 8, 64) if gpus is None else (1, 8, 64, gpus)
+        asked = p.Asked(axis, n_prompts, tokens, window, dtype, counts, gpu_gb * 1e9, rate, measure)
+        document = p.plan(shape, asked)
+
+    from fasp_core.cli_plan import text
+
+    show(document, as_json, lambda: text(document))
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; errors that the reader can mend become one line on stderr."""
     for stream in (sys.stdout, sys.stderr):
