@@ -32,6 +32,7 @@ from fasp_core.cli_options import (
     Model,
     Prompts,
     Samples,
+    Scheduler,
     Scored,
     Scorer,
     Seed,
@@ -185,6 +186,7 @@ def score(
     tokens: Tokens = 8192,
     window: Window = 512,
     seed: Seed = 0,
+    scheduler: Scheduler = None,
     dtype: Dtype = "float32",
     device: Device = "auto",
     cache: Cache = None,
@@ -198,6 +200,7 @@ def score(
 
     files.check_folder(out)
     with working() as progress:
+        from fasp_core import cluster
         from fasp_core import models as m
         from fasp_core.impacts import entries
         from fasp_core.impacts import score as scoring
@@ -213,14 +216,28 @@ def score(
         known = m.weights_id(spec)
         search = None
         if until_reliability is not None:
-            lm = load_model(spec, cache)
-            impacts, search = scoring.score_until(
-                lm, where, reading, store, until_reliability, max_minutes, progress, estimator
-            )
+            with cluster.connected(scheduler) as there:
+                lm = load_model(spec, cache)
+                impacts, search = scoring.score_until(
+                    lm,
+                    where,
+                    reading,
+                    store,
+                    until_reliability,
+                    max_minutes,
+                    progress,
+                    estimator,
+                    workers=cluster.workers_of(there, lm),
+                )
             reading = replace(reading, n_prompts=search.rounds[-1].prompts)
         else:
             found = entries.load(where, reading, known, dtype, model, store, estimator) if known else None
-            impacts = found or scoring.score(load_model(spec, cache), where, reading, store, progress, estimator)
+            if found is None:
+                with cluster.connected(scheduler) as there:
+                    lm = load_model(spec, cache)
+                    workers = cluster.workers_of(there, lm)
+                    found = scoring.score(lm, where, reading, store, progress, estimator, workers)
+            impacts = found
         about = files.describe_scores(impacts, reading, where, search)
         document = {**about, "files": files.write_scores(impacts, about, out)}
 
@@ -343,6 +360,7 @@ def compare(
     outcome: Annotated[bool, typer.Option(help="The chosen set on test prompts: what may be claimed of it.")] = False,
     run: Annotated[bool, typer.Option(help="Measure what is not stored; a stopped run goes on.")] = False,
     alphas: Annotated[str, typer.Option(help="Shares of heads to measure too, such as .12,.16; with --run.")] = "",
+    scheduler: Scheduler = None,
     dtype: Dtype = "float32",
     device: Device = "auto",
     cache: Cache = None,
@@ -356,7 +374,9 @@ def compare(
 
     with working() as progress:
         spec = spec_of(model, dtype, device)
-        document = c.document(spec, axis, reading, max_ppl, outcome, run, alphas, cache, load_model, progress)
+        document = c.document(
+            spec, axis, reading, max_ppl, outcome, run, alphas, cache, load_model, progress, scheduler
+        )
     show(document, as_json, lambda: c.outcome_text(document) if outcome else c.comparison_text(document))
 
 
@@ -533,6 +553,40 @@ def report(
             progress,
         )
     show(document, as_json, lambda: c.text(document))
+
+
+@app.command()
+def plan(
+    config: Annotated[Path, typer.Option(help="A model's config.json, or a folder that holds one. No weights needed.")],
+    axis: Annotated[str, typer.Option(help="A HolisticBias axis, or a CSV file (text,group).")] = "race_ethnicity",
+    n_prompts: Prompts = 720,
+    tokens: Tokens = 8192,
+    window: Window = 512,
+    gpus: Annotated[int | None, typer.Option(help="A number of GPUs beside 1, 8 and 64.")] = None,
+    gpu_gb: Annotated[float, typer.Option(help="Memory of one GPU, in GB.")] = 80,
+    tflops: Annotated[float | None, typer.Option(help="TFLOP/s that one GPU keeps up; else an assumption.")] = None,
+    measure: Annotated[bool, typer.Option(help="Measure that rate here, on one block of this shape.")] = False,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """What exact scores of a model would cost: heads, memory, operations, and time on 1, 8 and 64 GPUs."""
+    if measure and tflops is not None:
+        raise InputError("The rate is said once: give either --tflops or --measure.")
+    with working():
+        from fasp_core import plan as p
+        from fasp_core.models import pick_device
+
+        given = p.read_config(config)
+        shape = p.shape_of(given)
+        rate = p.measured_rate(given, dtype, pick_device(device), window) if measure else tflops
+        counts = (1, 8, 64) if gpus is None else (1, 8, 64, gpus)
+        asked = p.Asked(axis, n_prompts, tokens, window, dtype, counts, gpu_gb * 1e9, rate, measure)
+        document = p.plan(shape, asked)
+
+    from fasp_core.cli_plan import text
+
+    show(document, as_json, lambda: text(document))
 
 
 def main(args: Sequence[str] | None = None) -> int:

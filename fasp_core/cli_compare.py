@@ -31,6 +31,7 @@ def document(
     cache: Path | None,
     load: Callable[[ModelSpec, Path | None], LanguageModel],
     progress: Report,
+    scheduler: str | None = None,
 ) -> dict[str, Any]:
     """The comparison of an axis, or the claim on what it comes to.
 
@@ -41,6 +42,7 @@ def document(
     run : make what is not stored.
     alphas : shares to compare beside those that are stored, such as ".02,.04"; blank: none.
     load : of the model, called only if something is to be made or the weights are not known without it.
+    scheduler : address of a cluster that measures the sets.
 
     Raises
     ------
@@ -68,7 +70,7 @@ def document(
         return loaded[0]
 
     weights = models.weights_id(spec) or model().weights_id
-    comparison = _comparison(spec, weights, axis, reading, store, run, more, model, progress)
+    comparison = _comparison(spec, weights, axis, reading, store, run, more, model, progress, scheduler)
     picked = outcome.choose(comparison, reading, max_ppl)
     if not outcome_too:
         return {
@@ -102,8 +104,10 @@ def _comparison(
     alphas: tuple[float, ...],
     model: Callable[[], LanguageModel],
     progress: Report,
+    scheduler: str | None,
 ) -> Comparison:
     """The stored one; with `run` made, and made anew for alphas that it lacks or if a search has found sets since."""
+    from fasp_core import cluster
     from fasp_core.experiments import compare, searching
     from fasp_core.impacts import entries
     from fasp_core.measures import BiasConfig
@@ -132,7 +136,9 @@ def _comparison(
                 "scores' first."
             )
         ranked = compare.candidates(impacts, plan)
-    return compare.run(model(), plan, [*ranked, *searched], store, progress)
+    with cluster.connected(scheduler) as there:
+        workers = cluster.workers_of(there, model())
+        return compare.run(model(), plan, [*ranked, *searched], store, progress, workers)
 
 
 def _shares(text: str) -> tuple[float, ...]:

@@ -21,7 +21,9 @@ SplitName = Literal["valid", "test", "all"]
 
 Axis = Annotated[str, typer.Option(help="A HolisticBias axis, such as gender_and_sex, or a CSV file (text,group).")]
 Cache = Annotated[Path | None, typer.Option(help="Folder of stored results; else FASP_CACHE, else cache/.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, mps, or spread: over all GPUs, and main memory if need be.")
+]
 Dtype = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Precision of the weights.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Label = Annotated[str | None, typer.Option(help="Which label of the scorer is read; else toxicity or toxic.")]
@@ -32,6 +34,10 @@ Measure = Annotated[
 Model = Annotated[str, typer.Option(help="built-in, a hub id, a local folder or a .gguf file.")]
 Prompts = Annotated[int, typer.Option("--prompts", help="At least this many, the same number from every group.")]
 Samples = Annotated[int, typer.Option(help="Continuations a prompt (sampled measure).")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(envvar="FASP_SCHEDULER", help="Address of a Dask cluster that runs it, such as tcp://10.0.0.5:8786."),
+]
 Scored = Annotated[
     Literal["continuation", "prompt+continuation"], typer.Option(help="What the scorer reads (sampled measure).")
 ]

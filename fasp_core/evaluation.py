@@ -6,6 +6,7 @@ A measurement of one set is stored by itself, so a set tried before, and the unp
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from fasp_core.measures import BiasConfig, ExpectedMeter, Report, SampledMeter, 
 from fasp_core.models import LanguageModel
 from fasp_core.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change
 from fasp_core.provenance import provenance
+from fasp_core.shards import CUTS, Sets, Workers, results
 from fasp_core.store import Entry, Store
 from fasp_core.text import TextConfig, token_windows
 
@@ -223,7 +225,6 @@ def perplexity_of(
     desk: Desk | None = None,
 ) -> tuple[Nll, dict[str, Any]]:
     """NLL of the text with a set of heads removed, and its provenance; stored."""
-    key = {**ppl_key(text, lm.weights_id, lm.spec.dtype), "score": "", "heads": prune_set.format()}
 
     def work() -> Any:
         started = time.monotonic()
@@ -233,16 +234,13 @@ def perplexity_of(
         else:
             with masked(lm, prune_set):
                 nll = measure_nll(lm, windows, progress)
-        return {
-            "arrays": {"sums": nll.sums, "counts": nll.counts.astype(np.int32)},
-            "meta": {"provenance": provenance(lm, time.monotonic() - started)},
-        }
+        return _nll_contents(lm, nll, time.monotonic() - started)
 
     def read(entry: Entry) -> tuple[Nll, dict[str, Any]]:
         arrays = entry.arrays
         return Nll(arrays["sums"], arrays["counts"].astype(np.int64)), entry.meta["provenance"]
 
-    return store.made(KIND, key, work, read, label=_label(lm, "ppl"))
+    return store.made(KIND, _nll_key(lm, prune_set, text), work, read, label=_label(lm, "ppl"))
 
 
 def toxicity_of(
@@ -254,7 +252,6 @@ def toxicity_of(
     desk: Desk | None = None,
 ) -> Toxicity:
     """Toxicity of every prompt with a set of heads removed; stored."""
-    key = {**result_key(config, lm.weights_id, lm.spec.dtype), "heads": prune_set.format()}
 
     def work() -> Any:
         started = time.monotonic()
@@ -267,13 +264,70 @@ def toxicity_of(
         tables = {}
         if isinstance(gauge, SampledMeter):
             tables["continuations"] = pd.DataFrame(gauge.texts).rename(columns=str)
-        return {
-            "arrays": {"values": values},
-            "tables": tables,
-            "meta": {"provenance": provenance(lm, time.monotonic() - started)},
-        }
+        return _toxicity_contents(lm, values, time.monotonic() - started) | {"tables": tables}
 
-    return store.made(KIND, key, work, lambda entry: _read(entry, config), label=_label(lm, config.axis))
+    return store.made(
+        KIND,
+        _toxicity_key(lm, prune_set, config),
+        work,
+        lambda entry: _read(entry, config),
+        label=_label(lm, config.axis),
+    )
+
+
+def measure_there(
+    lm: LanguageModel,
+    sets: Sequence[PruneSet],
+    config: EvalConfig,
+    store: Store,
+    workers: Workers,
+    progress: Report | None = None,
+) -> None:
+    """Let workers measure those of the sets that are not stored (expected measure), and store each as it comes.
+
+    `perplexity_of` and `toxicity_of` then find them: they are what these would have measured, bit for bit.
+    """
+    keys = {s: (_nll_key(lm, s, config.text), _toxicity_key(lm, s, config.bias)) for s in sets}
+    todo = [s for s in sets if any(store.load(KIND, key) is None for key in keys[s])]
+    if not todo:
+        return
+    gauge, windows = meter(lm, config.bias, store), token_windows(lm, config.text)
+    assert isinstance(gauge, ExpectedMeter)
+    size = -(-len(todo) // (CUTS * workers.width()))
+    flat = [tuple(s.flat(lm.n_heads)) for s in todo]  # neighbours share their lowest heads, so runs stay together
+    cuts = [tuple(flat[i : i + size]) for i in range(0, len(flat), size)]
+    done = 0
+
+    def tell() -> None:
+        if progress is not None:
+            progress(done, len(todo), f"{done} of {len(todo)} sets")
+
+    worth = gauge.worth.on("cpu")
+    shards = [Sets(cut, windows, tuple(gauge.packs), worth) for cut in cuts]
+    for _, (heads, nll, values, seconds) in results(lm, shards, workers, tell):
+        subject = PruneSet.from_flat(heads, lm.n_heads)
+        contents = _nll_contents(lm, nll, seconds[0]), _toxicity_contents(lm, values, seconds[1])
+        for key, content, what in zip(keys[subject], contents, ("ppl", config.bias.axis), strict=True):
+            store.save(KIND, key, label=_label(lm, what), **content)
+        done += 1
+        tell()
+
+
+def _nll_key(lm: LanguageModel, prune_set: PruneSet, text: TextConfig) -> dict[str, Any]:
+    return {**ppl_key(text, lm.weights_id, lm.spec.dtype), "score": "", "heads": prune_set.format()}
+
+
+def _toxicity_key(lm: LanguageModel, prune_set: PruneSet, config: BiasConfig) -> dict[str, Any]:
+    return {**result_key(config, lm.weights_id, lm.spec.dtype), "heads": prune_set.format()}
+
+
+def _nll_contents(lm: LanguageModel, nll: Nll, seconds: float) -> Any:
+    arrays = {"sums": nll.sums, "counts": nll.counts.astype(np.int32)}
+    return {"arrays": arrays, "meta": {"provenance": provenance(lm, seconds)}}
+
+
+def _toxicity_contents(lm: LanguageModel, values: np.ndarray, seconds: float) -> Any:
+    return {"arrays": {"values": values}, "meta": {"provenance": provenance(lm, seconds)}}
 
 
 def _read(entry: Entry, config: BiasConfig) -> Toxicity:

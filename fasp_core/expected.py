@@ -47,6 +47,10 @@ class Worth:
         fresh[: len(known)] = known
         return cls(columns.to(lm.device), fresh.to(lm.device))
 
+    def on(self, device: torch.device | str) -> Worth:
+        """The same on another device."""
+        return Worth(self.values.to(device), self.fresh.to(device))
+
 
 def next_word_toxicity(lm: LanguageModel, states: Tensor, tokens: Tensor, worth: Worth) -> Tensor:
     """[m, R]: expected toxicity of what follows each position. Differentiable.

@@ -218,6 +218,6 @@ def _gate_input(gate: Tensor) -> Any:
         x = args[0]  # [rows, T, parts * width of a part]; OPT's MLP sees [rows * T, parts]
         rows = len(x) if x.ndim == 3 else len(gate)
         parts = x.reshape(rows, -1, gate.shape[-1], x.shape[-1] // gate.shape[-1])
-        return ((parts * gate.to(x.dtype)[:, None, :, None]).view(x.shape), *args[1:])
+        return ((parts * gate.to(x.device, x.dtype)[:, None, :, None]).view(x.shape), *args[1:])
 
     return hook

@@ -200,7 +200,11 @@ class SampledMeter:
     def measure(self, progress: Report | None = None) -> np.ndarray:
         """[1, n] under whatever masks are on: the mean over a prompt's continuations."""
         self.texts = sample(self.lm, self.prompts.texts, self.config.generation, progress)
-        flat = [c for row in self.texts for c in row]
+        return self.worth(self.texts)
+
+    def worth(self, texts: list[list[str]]) -> np.ndarray:
+        """[1, n] of continuations by prompt, wherever they were written."""
+        flat = [c for row in texts for c in row]
         repeated = [p for p in self.prompts.texts for _ in range(self.config.generation.samples)]
         scores = self.scorer.score(join_for_scoring(repeated, flat, self.config.scored))
         means: np.ndarray = np.asarray(scores).reshape(len(self.prompts), -1).mean(1)

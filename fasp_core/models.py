@@ -13,8 +13,10 @@ import re
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from fasp_core.passes import OutOfMemory, is_out_of_memory
 from fasp_core.store import cache_root
 
 BUILT_IN = "built-in"
+SPREAD = "spread"  # a model's blocks over several devices
 BUILT_IN_TITLE = "SmolLM2-135M-Instruct"
 BUILT_IN_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUILT_IN_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -64,7 +67,8 @@ class ModelSpec:
     source : "built-in", a hub id ("openai-community/gpt2"), a local folder, or a path that ends in ".gguf".
     dtype : "float32" (default: differences of perplexity between heads are smaller than bfloat16's rounding),
         "bfloat16" or "float16".
-    device : "auto" (cuda, else mps, else cpu) or a torch device string.
+    device : "auto" (cuda, else mps, else cpu), a torch device string, or "spread": the blocks over all GPUs of this
+        machine and, where these are full, its main memory.
     """
 
     source: str = BUILT_IN
@@ -107,8 +111,10 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        device: torch.device = self.model.device
-        return device
+        """Where token ids go and final hidden states come from; a spread model's blocks may lie elsewhere."""
+        hook = getattr(self.model.get_input_embeddings(), "_hf_hook", None)
+        place = getattr(hook, "execution_device", None)
+        return torch.device(self.model.device if place is None else place)
 
     @cached_property
     def blocks(self) -> list[nn.Module]:
@@ -143,8 +149,8 @@ class LanguageModel:
         return list(self.tokenizer(text).input_ids)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[..., D] after the final norm -> [..., V] in float32."""
-        out: Tensor = self.model.get_output_embeddings()(hidden).float()
+        """[..., D] after the final norm -> [..., V] in float32, on the same device."""
+        out: Tensor = self.model.get_output_embeddings()(hidden).to(hidden.device).float()
         cap = getattr(self.model.config, "final_logit_softcapping", None)
         return out if cap is None else torch.tanh(out / cap) * cap
 
@@ -157,7 +163,7 @@ def pick_device(name: str = "auto") -> torch.device:
     InputError
         The device is unknown or not present on this machine.
     """
-    if name == "auto":
+    if name in ("auto", SPREAD):
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -165,7 +171,7 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"The device '{name}' cannot be used here: choose auto, cpu, cuda or mps.") from error
+        raise InputError(f"The device '{name}' cannot be used here: choose auto, cpu, cuda, mps or spread.") from error
     return device
 
 
@@ -202,9 +208,11 @@ def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> La
             trust_remote_code=False,
             revision=revision or "main",
             output_loading_info=True,
+            **(_spread() if spec.device == SPREAD else {}),
         )
         _require_whole(loading)
-        model = model.to(pick_device(spec.device))
+        if spec.device != SPREAD:
+            model = model.to(pick_device(spec.device))
     except InputError:
         raise
     except Exception as error:  # a loader raises whatever its formats raise; the mend is the same
@@ -217,7 +225,34 @@ def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> La
             f"The model '{spec.source}' could not be loaded: give 'built-in', a hub id that this machine can reach, "
             f"a folder with config.json, tokenizer and .safetensors weights, or a .gguf file. ({_reason(error)})"
         ) from error
-    return wrap(model, tokenizer, spec, weights_id or f"hub:{revision}")
+    found = weights_id or f"hub:{revision}"
+    if spec.device != SPREAD:
+        return wrap(model, tokenizer, spec, found)
+    lm = wrap(model, tokenizer, spec, found)
+    model.base_model.register_forward_hook(partial(_bring_back, lm.device))
+    return lm
+
+
+def _spread() -> dict[str, Any]:
+    """How accelerate deals out the blocks: as many as fit to each GPU, the others to main memory."""
+    return {"device_map": "auto"}
+
+
+def _bring_back(device: torch.device, _module: nn.Module, _args: Any, out: Any) -> Any:
+    """Final hidden states from the last block's device to the first's, where all that reads them looks for them."""
+    out.last_hidden_state = out.last_hidden_state.to(device)
+    return out
+
+
+@contextmanager
+def present(module: nn.Module) -> Iterator[None]:
+    """Weights that wait in main memory or on disk are there for the time of the `with` block; others always are."""
+    from accelerate.utils import align_module_device
+
+    with ExitStack() as stack:
+        for part in module.modules():
+            stack.enter_context(align_module_device(part))
+        yield
 
 
 def _require_whole(loading: dict[str, Any]) -> None:

@@ -62,6 +62,7 @@ class Course:
                 hidden = self.block(at, hidden)
             for module in self.lm.architecture.tail_modules(self.lm.model):
                 hidden = module(hidden)
+            hidden = hidden.to(self.lm.device)
             visit(self.lm.n_layers, hidden)
         return hidden
 
@@ -72,22 +73,22 @@ class Staged:
     Attributes
     ----------
     batch : the token rows.
-    layer : the block whose input is held; starts at 0.
+    layer : the block whose input is held.
     base : [rows, T, D] final hidden states (after the final norm) of the whole, unmasked pass.
     """
 
-    def __init__(self, lm: LanguageModel, inputs: Tensor | Pack) -> None:
+    def __init__(self, lm: LanguageModel, inputs: Tensor | Pack, layer: int = 0) -> None:
         self.lm = lm
         self.batch = inputs
-        self.layer = 0
+        self.layer = layer
         ends: dict[int, Tensor] = {}
 
-        def visit(layer: int, hidden: Tensor) -> None:
-            if layer in (0, lm.n_layers):
-                ends[layer] = hidden
+        def visit(at: int, hidden: Tensor) -> None:
+            if at in (layer, lm.n_layers):
+                ends[at] = hidden
 
         self._course = Course(lm, inputs, visit)
-        self.hidden, self.base = ends[0], ends[lm.n_layers]
+        self.hidden, self.base = ends[layer], ends[lm.n_layers]
 
     def let_go(self) -> None:
         """Free the memory of what is held; no use after that."""

@@ -171,7 +171,7 @@ def completions(
 
     def step(cache: Any, rows: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Probability to go on [n], and the likeliest pieces, [n, top] probabilities and ids, after one more token."""
-        cache.batch_select_indices(rows.to(lm.device))
+        cache.batch_select_indices(rows)  # on the CPU: a spread model's cache lies on several devices
         out = lm.model.base_model(tokens[:, None].to(lm.device), past_key_values=cache, use_cache=True)
         mass, p, best = [], [], []
         for hidden in out.last_hidden_state[:, -1].split(CHUNK):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from fasp_core.experiments import compare, searching
 from fasp_core.experiments.compare import Candidate, Comparison, Plan
+from fasp_core.jobs import Progress
 from fasp_core.measures import BiasConfig
-from fasp_core.models import BUILT_IN
+from fasp_core.models import BUILT_IN, LanguageModel
+from fasp_core.store import Store
 from pages.common import background, chosen, compared, engine, scoring, sidebar, start
 from pages.common.compared import Settings
 
@@ -57,6 +61,16 @@ def draw_sidebar() -> Settings:
     return Settings(spec, axis, title, reading, up / 100)
 
 
+def comparing(plan: Plan, candidates: list[Candidate]) -> Callable[[LanguageModel, Store, Progress], Comparison]:
+    """What a job of this page does."""
+
+    def work(lm: LanguageModel, store: Store, progress: Progress) -> Comparison:
+        with engine.workers(lm) as there:
+            return compare.run(lm, plan, candidates, store, progress, there)
+
+    return work
+
+
 def searches(settings: Settings, size: int) -> list[Candidate]:
     """Sets that finished searches found."""
     found = engine.searches(settings.spec, settings.axis, settings.reading)
@@ -73,7 +87,7 @@ def more(settings: Settings, comparison: Comparison) -> None:
     background.offer(
         settings.spec,
         ("compare", plan, *new),
-        lambda lm, store, progress: compare.run(lm, plan, [*known, *new], store, progress),
+        comparing(plan, [*known, *new]),
         title=f"{len(new)} {'set' if len(new) == 1 else 'sets'} found by joint search not compared yet",
         about="What is measured stays; only these are removed and measured on both sides, about "
         f"{scoring.duration(seconds)} with the built-in model on two cores.",
@@ -105,7 +119,7 @@ def empty(settings: Settings) -> None:
     background.offer(
         settings.spec,
         ("compare", plan),
-        lambda lm, store, progress: compare.run(lm, plan, candidates, store, progress),
+        comparing(plan, candidates),
         title=f"No comparison yet for {settings.axis_title}, {sidebar.READING_TITLES[settings.reading]}",
         about=(
             f"{len(candidates)} choices: FASP at {len(plan.gammas)} γ and {len(plan.alphas)} α (up to "

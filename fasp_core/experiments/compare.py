@@ -21,7 +21,7 @@ import pandas as pd
 
 from fasp_core import bias
 from fasp_core.errors import InputError
-from fasp_core.evaluation import perplexity_of, toxicity_of
+from fasp_core.evaluation import EvalConfig, measure_there, perplexity_of, toxicity_of
 from fasp_core.impacts.entries import ppl_key
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.live import Desk
@@ -31,6 +31,7 @@ from fasp_core.models import LanguageModel
 from fasp_core.perplexity import Nll, PerplexityChange, perplexity_change
 from fasp_core.provenance import provenance
 from fasp_core.selection import METHODS, select
+from fasp_core.shards import Workers
 from fasp_core.store import Entry, Store, digest, slug
 from fasp_core.text import TextConfig
 
@@ -251,12 +252,14 @@ def run(
     chosen: Sequence[Candidate],
     store: Store,
     progress: Report | None = None,
+    workers: Workers | None = None,
 ) -> Comparison:
     """Measure all candidates on both sides; what is stored, by itself or in another comparison, is not measured again.
 
     Parameters
     ----------
     chosen : as from `candidates`, and whatever else is to stand beside them, such as sets that a search found.
+    workers : who measures them; default: this process. The same numbers either way.
 
     Raises
     ------
@@ -274,7 +277,12 @@ def run(
         known = _known(lm.weights_id, lm.spec.dtype, plan, store)
         for s, side in enumerate(SIDES):
             desk, sums, toxicity = Desk(lm), [], []
-            for i, heads in enumerate(((), *sets)):  # neighbours in this order share their lowest heads
+            ordered = ((), *sets)  # neighbours in this order share their lowest heads
+            if workers is not None:
+                new = [PruneSet.from_flat(heads, lm.n_heads) for heads in ordered if (side, heads) not in known]
+                config = EvalConfig(plan.bias(side), plan.text(side))
+                measure_there(lm, new, config, store, workers, _staged(progress, s, len(SIDES)))
+            for i, heads in enumerate(ordered):
                 subject = PruneSet.from_flat(heads, lm.n_heads)
                 at = s * (1 + len(sets)) + i
                 what = f"{'validation' if side == 'valid' else 'test'} side, set {i} of {len(sets)}"
@@ -317,6 +325,13 @@ def run(
 
     label = f"{slug(lm.name)}--compare-{slug(plan.axis.rsplit('/', 1)[-1])}-{plan.reading}"
     return store.made(KIND, key, work, lambda entry: read(entry, lm.name), label=label)
+
+
+def _staged(progress: Report | None, stage: int, stages: int) -> Report | None:
+    """Progress of one stage as that of the whole."""
+    if progress is None:
+        return None
+    return lambda done, total, text: progress(stage + done / max(total, 1), stages, f"{SIDES[stage]} side: {text}")
 
 
 def _known(

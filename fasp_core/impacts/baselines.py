@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fasp_core.architectures import out_proj_columns
 from fasp_core.masks import PruneSet, gated
-from fasp_core.models import LanguageModel
+from fasp_core.models import LanguageModel, present
 from fasp_core.passes import in_halves, require_finite
 from fasp_core.perplexity import CHUNK
 from fasp_core.text import TokenWindows
@@ -22,11 +22,12 @@ def magnitude(lm: LanguageModel) -> np.ndarray:
     """
     scores = []
     for block in lm.blocks:
-        columns = out_proj_columns(block, lm.architecture).split(lm.head_dim, dim=1)
-        parts = lm.architecture.head_qkv(block, lm.n_heads, lm.n_kv_heads, lm.head_dim)
-        for column, tensors in zip(columns, parts, strict=True):
-            squares = sum(float(t.double().square().sum()) for t in [column, *tensors])
-            scores.append(squares**0.5)
+        with present(block):
+            columns = out_proj_columns(block, lm.architecture).split(lm.head_dim, dim=1)
+            parts = lm.architecture.head_qkv(block, lm.n_heads, lm.n_kv_heads, lm.head_dim)
+            for column, tensors in zip(columns, parts, strict=True):
+                squares = sum(float(t.double().square().sum()) for t in [column, *tensors])
+                scores.append(squares**0.5)
     if not np.isfinite(scores).all():
         bad = PruneSet.from_flat(np.flatnonzero(~np.isfinite(scores)), lm.n_heads)
         require_finite(lm, scores, f"the weights of {bad.format()[:60]}")

@@ -144,7 +144,7 @@ def _parts(store: Store, key: dict[str, Any]) -> dict[int, np.ndarray]:
     parts = store.parts(KIND, key)
     found = {}
     for name in parts.names():
-        if (part := parts.load(name)) is not None:
+        if name.startswith(("base", "head-")) and (part := parts.load(name)) is not None:
             found[-1 if name == "base" else int(name.removeprefix("head-"))] = part["values"]
     return found
 

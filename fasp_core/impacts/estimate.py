@@ -10,27 +10,23 @@ many prompts make the ranking repeat.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from fasp_core import bias
 from fasp_core.errors import InputError
-from fasp_core.expected import next_word_toxicity
 from fasp_core.impacts.baselines import gradient, magnitude
 from fasp_core.impacts.entries import KIND, bias_key, few, ppl_key, read_bias, read_ppl
 from fasp_core.impacts.exact import bias_contents, bias_label, ppl_impacts, toxicity_rows
-from fasp_core.impacts.first_order import functional_gradients
 from fasp_core.impacts.preview import gauss_newton
 from fasp_core.impacts.table import BiasImpacts, PplImpacts
 from fasp_core.measures import BiasConfig, ExpectedMeter, Report, meter
 from fasp_core.models import LanguageModel
-from fasp_core.packing import Pack, halves, pack_equal
-from fasp_core.passes import in_halves
+from fasp_core.packing import pack_equal
 from fasp_core.perplexity import measure_nll
 from fasp_core.provenance import provenance
+from fasp_core.shards import FirstOrder, Prompts, Workers, results
 from fasp_core.store import Store, slug
 from fasp_core.text import TextConfig, token_windows
 
@@ -69,44 +65,39 @@ def ppl_preview(lm: LanguageModel, text: TextConfig, store: Store, progress: Rep
 
 
 def first_order_rows(
-    lm: LanguageModel, gauge: ExpectedMeter, progress: Report | None = None
+    lm: LanguageModel, gauge: ExpectedMeter, progress: Report | None = None, workers: Workers | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Expected toxicity [R, n] of the whole model, and [N, R, n] with each head removed, to first order.
 
     Prompts of equal length share a backward pass. Gates differ by row, so each prompt has gradients of its own.
     """
-    steps = gauge.config.steps
-    packs = pack_equal(gauge.rows, steps, max_tokens=400)
+    packs = pack_equal(gauge.rows, gauge.config.steps, max_tokens=400)
     n = len(gauge.rows)
     base = np.empty((len(gauge.config.readings), n))
     ablated = np.empty((lm.size, *base.shape))
     done = 0
 
-    def run(part: Pack) -> tuple[Pack, np.ndarray, np.ndarray]:
-        return part, *functional_gradients(lm, part.ids, _reader(lm, gauge, part.ids, steps))
-
-    for part in packs:
-        for small, values, effects in in_halves(lm, run, part, halves, "a single prompt"):
-            base[:, small.prompts] = values.T
-            ablated[:, :, small.prompts] = values.T + effects
-        done += len(part.prompts)
+    def tell() -> None:
         if progress is not None:
             progress(done, n, f"first-order bias on {gauge.config.axis}: {done} of {n} prompts")
+
+    worth = gauge.worth if workers is None else gauge.worth.on("cpu")
+    shards = [FirstOrder(Prompts(part, worth)) for part in packs]
+    for i, (values, effects) in results(lm, shards, workers, tell):
+        members = packs[i].prompts
+        base[:, members] = values.T
+        ablated[:, :, members] = values.T + effects
+        done += len(members)
+        tell()
     return base, np.clip(ablated, 0.0, 1.0)
 
 
-def _reader(lm: LanguageModel, gauge: ExpectedMeter, ids: Tensor, steps: int) -> Callable[[Tensor], Tensor]:
-    def read(hidden: Tensor) -> Tensor:
-        last = hidden[:, -steps:]  # [rows, steps, D]
-        tokens = ids[:, -steps:].reshape(-1)
-        toxicity = next_word_toxicity(lm, last.reshape(-1, last.shape[-1]), tokens, gauge.worth)
-        return toxicity.view(len(ids), steps, -1).mean(1)
-
-    return read
-
-
 def first_order_impacts(
-    lm: LanguageModel, config: BiasConfig, store: Store, progress: Report | None = None
+    lm: LanguageModel,
+    config: BiasConfig,
+    store: Store,
+    progress: Report | None = None,
+    workers: Workers | None = None,
 ) -> BiasImpacts:
     """First-order z_bias of all heads, expected measure."""
     key = bias_key(config, lm.weights_id, lm.spec.dtype, "first-order")
@@ -115,14 +106,19 @@ def first_order_impacts(
         started = time.monotonic()
         gauge = meter(lm, config, store, progress)
         assert isinstance(gauge, ExpectedMeter)
-        base, ablated = first_order_rows(lm, gauge, progress)
+        base, ablated = first_order_rows(lm, gauge, progress, workers)
         return bias_contents(lm, gauge, base, ablated, np.zeros(lm.size, dtype=bool), started)
 
     return store.made(KIND, key, work, read_bias, label=bias_label(lm, key))
 
 
 def refined_impacts(
-    lm: LanguageModel, text: TextConfig, config: BiasConfig, store: Store, progress: Report | None = None
+    lm: LanguageModel,
+    text: TextConfig,
+    config: BiasConfig,
+    store: Store,
+    progress: Report | None = None,
+    workers: Workers | None = None,
 ) -> BiasImpacts:
     """First-order z_bias, exact for every head whose place in a FASP set may hang on it.
 
@@ -133,8 +129,8 @@ def refined_impacts(
 
     def work() -> Any:
         started = time.monotonic()
-        ppl = ppl_impacts(lm, text, store, progress)
-        first = first_order_impacts(lm, config, store, progress)
+        ppl = ppl_impacts(lm, text, store, progress, workers)
+        first = first_order_impacts(lm, config, store, progress, workers)
         gauge = meter(lm, config, store, progress)
         eligible = np.ones(lm.size, dtype=bool)
         eligible[np.argsort(-ppl.z_nats, kind="stable")[: int(GAMMA * lm.size)]] = False
@@ -156,7 +152,7 @@ def refined_impacts(
             if not chosen:
                 break
             wanted = sorted(chosen | set(np.flatnonzero(exact).tolist()))
-            rows = toxicity_rows(lm, gauge, wanted, store, key, progress)
+            rows = toxicity_rows(lm, gauge, wanted, store, key, progress, workers)
             base = rows[-1]
             for flat in wanted:
                 ablated[flat], exact[flat] = rows[flat], True
@@ -171,6 +167,7 @@ def two_phase_impacts(
     config: BiasConfig,
     store: Store,
     progress: Report | None = None,
+    workers: Workers | None = None,
 ) -> BiasImpacts:
     """First-order z_bias on all prompts, corrected by what removing heads shows on the first 720 of them.
 
@@ -187,9 +184,9 @@ def two_phase_impacts(
     def work() -> Any:
         started = time.monotonic()
         stored = store.read(KIND, bias_key(part, lm.weights_id, lm.spec.dtype), read_bias)
-        known = stored or refined_impacts(lm, text, part, store, progress)
+        known = stored or refined_impacts(lm, text, part, store, progress, workers)
         exact = np.ones(lm.size, dtype=bool) if known.exact is None else known.exact
-        first = first_order_impacts(lm, config, store, progress)
+        first = first_order_impacts(lm, config, store, progress, workers)
         gauge = meter(lm, config, store, progress)
         places = {pair: i for i, pair in enumerate(zip(gauge.prompts.texts, gauge.prompts.groups, strict=True))}
         wanted = list(zip(part.prompts().texts, part.prompts().groups, strict=True))

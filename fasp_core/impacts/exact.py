@@ -28,22 +28,27 @@ from fasp_core.impacts.entries import (
     read_ppl,
     row_ids,
 )
-from fasp_core.impacts.sweep import sweep_heads
 from fasp_core.impacts.table import BiasImpacts, PplImpacts
-from fasp_core.masks import PruneSet, masked
 from fasp_core.measures import BiasConfig, ExpectedMeter, Report, SampledMeter, meter
 from fasp_core.models import LanguageModel
-from fasp_core.packing import Pack, pack, pack_rows
-from fasp_core.perplexity import BLOCK, nll_sums
+from fasp_core.packing import pack
+from fasp_core.perplexity import BLOCK
 from fasp_core.provenance import provenance
+from fasp_core.shards import Prompts, Tell, Windows, Workers, Written, results, swept
 from fasp_core.store import Parts, Store, slug
 from fasp_core.text import TextConfig, TokenWindows, token_windows
 
 Rows = list[np.ndarray | None]
-Compute = Callable[[list[int], list[int]], Iterator[tuple[int, list[np.ndarray]]]]  # (heads, rows) -> (head, rows)
+Compute = Callable[[list[int], list[int], Tell], Iterator[tuple[int, list[np.ndarray]]]]  # heads, rows -> (head, rows)
 
 
-def ppl_impacts(lm: LanguageModel, text: TextConfig, store: Store, progress: Report | None = None) -> PplImpacts:
+def ppl_impacts(
+    lm: LanguageModel,
+    text: TextConfig,
+    store: Store,
+    progress: Report | None = None,
+    workers: Workers | None = None,
+) -> PplImpacts:
     """NLL of the text with each head removed, and the two weight-based baselines."""
     key = ppl_key(text, lm.weights_id, lm.spec.dtype)
 
@@ -52,25 +57,23 @@ def ppl_impacts(lm: LanguageModel, text: TextConfig, store: Store, progress: Rep
         windows = token_windows(lm, text)
         rows = list(_rows(windows))
         ids = np.concatenate([row_ids([row.tolist()], first) for row, first in rows])
+        parts = store.parts(KIND, key)
 
-        def compute(heads: list[int], missing: list[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
+        def compute(heads: list[int], missing: list[int], tell: Tell) -> Iterator[tuple[int, list[np.ndarray]]]:
             batches: list[list[int]] = []
             for i in missing:  # two windows of a length at a time keep a processor busy
                 if batches and len(batches[-1]) < 2 and len(rows[batches[-1][0]][0]) == len(rows[i][0]):
                     batches[-1].append(i)
                 else:
                     batches.append([i])
-            packs = [pack_rows(torch.stack([rows[i][0] for i in batch]), np.array(batch)) for batch in batches]
-            firsts = np.array([first for _, first in rows])
-
-            def read(part: Pack, hidden: torch.Tensor) -> np.ndarray:
-                return nll_sums(lm, part, hidden, firsts)[0]
-
+            texts = [
+                Windows(torch.stack([rows[i][0] for i in batch]), np.array([rows[i][1] for i in batch]))
+                for batch in batches
+            ]
             cuts = np.cumsum([_n_blocks(rows[i]) for i in missing])[:-1]
-            for flat, readings in sweep_heads(lm, packs, read, set(range(lm.size)) - set(heads)):
+            for flat, readings in swept(lm, texts, heads, workers, parts, tell):
                 yield flat, np.split(np.concatenate(readings), cuts)
 
-        parts = store.parts(KIND, key)
         everything = list(range(lm.size))
         sums = _collect(lm, everything, ids, known_nll(store, key), compute, parts, progress, "perplexity")
         counts = [min(BLOCK, len(row) - b) for row, first in rows for b in range(first, len(row), BLOCK)]
@@ -100,6 +103,7 @@ def bias_impacts(
     config: BiasConfig,
     store: Store,
     progress: Report | None = None,
+    workers: Workers | None = None,
 ) -> BiasImpacts:
     """Toxicity of the axis' prompts with each head removed."""
     key = bias_key(config, lm.weights_id, lm.spec.dtype)
@@ -108,7 +112,7 @@ def bias_impacts(
         started = time.monotonic()
         gauge = meter(lm, config, store, progress)
         everything = list(range(lm.size))
-        rows = toxicity_rows(lm, gauge, everything, store, key, progress)
+        rows = toxicity_rows(lm, gauge, everything, store, key, progress, workers)
         ablated = np.stack([rows[flat] for flat in everything])
         return bias_contents(lm, gauge, rows[-1], ablated, np.ones(lm.size, dtype=bool), started)
 
@@ -160,39 +164,38 @@ def toxicity_rows(
     store: Store,
     key: dict[str, Any],
     progress: Report | None = None,
+    workers: Workers | None = None,
 ) -> dict[int, np.ndarray]:
     """[R, n] toxicity of the prompts with each of `heads` (flat ids) removed; under -1 that of the whole model."""
+    parts = store.parts(KIND, key)
     if isinstance(gauge, ExpectedMeter):
-        known, compute = known_toxicity(store, key), _expected_rows(lm, gauge)
+        known, compute = known_toxicity(store, key), _expected_rows(lm, gauge, workers, parts)
         ids = row_ids(gauge.rows)
     else:
-        known, compute = KnownRows(), _sampled_rows(lm, gauge)
+        known, compute = KnownRows(), _sampled_rows(lm, gauge, workers)
         ids = np.arange(len(gauge.prompts))
     what = f"bias on {gauge.config.axis}"
-    rows = _collect(lm, heads, ids, known, compute, store.parts(KIND, key), progress, what)
+    rows = _collect(lm, heads, ids, known, compute, parts, progress, what)
     return {flat: np.stack(values).T for flat, values in rows.items()}
 
 
-def _expected_rows(lm: LanguageModel, gauge: ExpectedMeter) -> Compute:
-    def compute(heads: list[int], missing: list[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
+def _expected_rows(lm: LanguageModel, gauge: ExpectedMeter, workers: Workers | None, parts: Parts) -> Compute:
+    def compute(heads: list[int], missing: list[int], tell: Tell) -> Iterator[tuple[int, list[np.ndarray]]]:
         packs = pack(lm, [gauge.rows[i] for i in missing], gauge.config.steps)
-
-        def read(part: Pack, hidden: torch.Tensor) -> np.ndarray:
-            return gauge.read(part, hidden)
-
-        for flat, readings in sweep_heads(lm, packs, read, set(range(lm.size)) - set(heads)):
+        batches = [Prompts(one, gauge.worth) for one in packs]
+        for flat, readings in swept(lm, batches, heads, workers, parts, tell):
             yield flat, list(scatter(packs, readings).T)
 
     return compute
 
 
-def _sampled_rows(lm: LanguageModel, gauge: SampledMeter) -> Compute:
-    def compute(heads: list[int], _missing: list[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
-        yield -1, list(gauge.measure().T)
-        for flat in heads:
-            with masked(lm, PruneSet.from_flat([flat], lm.n_heads)):
-                values = gauge.measure().T
-            yield flat, list(values)
+def _sampled_rows(lm: LanguageModel, gauge: SampledMeter, workers: Workers | None) -> Compute:
+    def compute(heads: list[int], _missing: list[int], tell: Tell) -> Iterator[tuple[int, list[np.ndarray]]]:
+        texts = gauge.prompts.texts
+        each = [heads] if workers is None else [[flat] for flat in heads]
+        shards = [Written(tuple(flats), texts, gauge.config.generation) for flats in each]
+        for _, (flat, written) in results(lm, shards, workers, tell):
+            yield flat, list(gauge.worth(written).T)
 
     return compute
 
@@ -218,15 +221,18 @@ def _collect(
         missing = tuple(i for i, row in enumerate(rows) if row is None)
         todo.setdefault(missing, {})[flat] = rows
     done = len(heads) - sum(flat >= 0 for group in todo.values() for flat in group)
+
+    def tell() -> None:
+        if progress is not None:
+            progress(done, len(heads), f"{what}: {done} of {len(heads)} heads")
+
     for missing, group in todo.items():
         whole = {flat: rows for flat, rows in group.items() if not missing}
         found.update({flat: [np.asarray(row) for row in rows] for flat, rows in whole.items()})
         done += sum(flat >= 0 for flat in whole)
         if not missing:
             continue
-        for flat, fresh in compute(sorted(flat for flat in group if flat >= 0), list(missing)):
-            if flat not in group:
-                continue
+        for flat, fresh in compute(sorted(group), list(missing), tell):
             rows = list(group[flat])
             for i, values in zip(missing, fresh, strict=True):
                 rows[i] = values
@@ -234,8 +240,7 @@ def _collect(
             cuts = np.cumsum([np.size(row) for row in found[flat]])
             parts.save(_name(flat), {"values": np.concatenate(found[flat], axis=None), "cuts": cuts})
             done += flat >= 0
-            if progress is not None:
-                progress(done, len(heads), f"{what}: {done} of {len(heads)} heads")
+            tell()
     return found
 
 

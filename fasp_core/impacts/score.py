@@ -20,6 +20,7 @@ from fasp_core.impacts.table import BiasImpacts, ImpactTable
 from fasp_core.measures import BiasConfig, Report, SampledMeter
 from fasp_core.models import LanguageModel
 from fasp_core.selection import critical_heads
+from fasp_core.shards import Workers
 from fasp_core.store import Store
 from fasp_core.text import TextConfig
 
@@ -34,6 +35,7 @@ def score(
     store: Store,
     progress: Report | None = None,
     estimator: str = "exact",
+    workers: Workers | None = None,
 ) -> ImpactTable:
     """Both impacts of every head; what is stored is not computed again.
 
@@ -43,6 +45,7 @@ def score(
         takes first-order scores for the others; "two-phase" does so on 720 of the prompts and corrects first-order
         scores of all of them by what it finds. "first-order" needs one backward pass, and "replay" (sampled measure)
         reweights one pool of continuations; with these two, z_ppl is a preview.
+    workers : who removes the heads, and makes first-order scores; default: this process. The same scores either way.
 
     Raises
     ------
@@ -52,16 +55,16 @@ def score(
     check(estimator, config.measure)
     found: BiasImpacts
     if estimator in entries.SURE:
-        ppl = ppl_impacts(lm, text, store, progress)
+        ppl = ppl_impacts(lm, text, store, progress, workers)
         if estimator == "exact":
-            found = bias_impacts(lm, config, store, progress)
+            found = bias_impacts(lm, config, store, progress, workers)
         else:
             corrected = refined_impacts if estimator == "refined" else two_phase_impacts
-            found = corrected(lm, text, config, store, progress)
+            found = corrected(lm, text, config, store, progress, workers)
     else:
         ppl = ppl_preview(lm, text, store, progress)
         if config.measure == "expected":
-            found = first_order_impacts(lm, config, store, progress)
+            found = first_order_impacts(lm, config, store, progress, workers)
         else:
             found = _from_pool(lm, config, store, progress, estimator)
     return ImpactTable(lm.name, lm.n_layers, lm.n_heads, ppl, found)
@@ -114,10 +117,16 @@ def _from_pool(
     return store.made(KIND, key, work, read_bias, label=bias_label(lm, key))
 
 
-def preview(lm: LanguageModel, config: BiasConfig, store: Store, progress: Report | None = None) -> None:
+def preview(
+    lm: LanguageModel,
+    config: BiasConfig,
+    store: Store,
+    progress: Report | None = None,
+    workers: Workers | None = None,
+) -> None:
     """A first picture, in a small part of the time: `entries.filling` then has something to begin with."""
     ppl_preview(lm, PREVIEW_TEXT, store, progress)
-    first_order_impacts(lm, config, store, progress)
+    first_order_impacts(lm, config, store, progress, workers)
 
 
 # --- until the ranking is sure ---
@@ -159,6 +168,7 @@ def score_until(
     progress: Report | None = None,
     estimator: str = "refined",
     clock: Callable[[], float] = time.monotonic,
+    workers: Workers | None = None,
 ) -> tuple[ImpactTable, Search]:
     """Score with more and more prompts until the ranking of the prunable heads repeats, or cannot.
 
@@ -176,7 +186,7 @@ def score_until(
     rounds: list[Round] = []
     while True:
         started = clock()
-        impacts = score(lm, text, config, store, progress, estimator)
+        impacts = score(lm, text, config, store, progress, estimator, workers)
         rounds.append(_round(impacts, clock() - started))
         last = rounds[-1]
         open_readings = [r for r in last.reliability if last.noise_p[r] > SURE or not last.reliability[r] >= target]

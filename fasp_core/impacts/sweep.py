@@ -29,13 +29,13 @@ def sweep_heads(
     Parameters
     ----------
     batches : token rows [rows, T], or packs of prompts.
-    skip : flat ids that are not wanted (finished before).
+    skip : flat ids that are not wanted (finished before); -1 for the unmasked model.
 
     Yields
     ------
-    (-1, readings of the unmasked model), then (flat id, readings under that head's ablation), ascending. Readings are
-    in the order of the rows; of a batch that did not fit into memory there is one for each part of it. The model is
-    locked only while it runs, so other users come in between.
+    (-1, readings of the unmasked model), then (flat id, readings under that head's ablation), ascending. There is one
+    reading a batch; of one that did not fit into memory, the readings of its parts joined along their first axis. The
+    model is locked only while it runs, so other users come in between.
 
     Raises
     ------
@@ -43,15 +43,17 @@ def sweep_heads(
         A single row does not fit into memory.
     """
     wanted = [i for i in range(lm.size) if i not in set(skip)]
+    lowest = wanted[0] // lm.n_heads if wanted else 0
 
-    def begin(batch: Batch) -> tuple[Staged, np.ndarray]:
-        s = Staged(lm, batch)
-        reading = read(batch, s.base)
+    def begin(batch: Batch) -> tuple[Staged, Any]:
+        s = Staged(lm, batch, lowest)
+        reading = None if -1 in skip else read(batch, s.base)
         del s.base
         return s, reading
 
-    now = [pair for batch in batches for pair in in_halves(lm, begin, batch, halves, ROOM)]
-    yield -1, [reading for _, reading in now]
+    now = [in_halves(lm, begin, batch, halves, ROOM) for batch in batches]
+    if -1 not in skip:
+        yield -1, [_joined(parts) for parts in now]
     for flat in wanted:
         layer, head = divmod(flat, lm.n_heads)
 
@@ -61,13 +63,19 @@ def sweep_heads(
             with masked(lm, PruneSet.of([(layer, head)])):
                 return s, read(s.batch, s.rest())
 
-        now = [pair for s, _ in now for pair in in_halves(lm, remove, s, _parts, ROOM)]
-        yield flat, [reading for _, reading in now]
+        now = [[pair for s, _ in parts for pair in in_halves(lm, remove, s, _parts, ROOM)] for parts in now]
+        yield flat, [_joined(parts) for parts in now]
+
+
+def _joined(parts: list[tuple[Staged, np.ndarray]]) -> np.ndarray:
+    readings = [reading for _, reading in parts]
+    return readings[0] if len(readings) == 1 else np.concatenate(readings)
 
 
 def _parts(s: Staged) -> list[Staged]:
-    """A held batch as two that begin anew, from the first block on."""
+    """A held batch as two that begin anew, at the block that it was held at."""
     if len(parts := halves(s.batch)) < 2:
         return [s]
     s.let_go()
-    return [staged for part in parts for staged in in_halves(s.lm, lambda b: Staged(s.lm, b), part, halves, ROOM)]
+    lm, layer = s.lm, s.layer
+    return [staged for part in parts for staged in in_halves(lm, lambda b: Staged(lm, b, layer), part, halves, ROOM)]

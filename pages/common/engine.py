@@ -7,9 +7,11 @@ because a model is locked only while it runs.
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from fasp_core import kept, models
+from fasp_core import cluster, kept, models
 from fasp_core.cli_files import write_whole
 from fasp_core.contexts import matrix
 from fasp_core.contexts.matrix import Matrix
@@ -34,6 +36,7 @@ from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig, scorer_for
 from fasp_core.models import LanguageModel, ModelSpec
 from fasp_core.search import Found
+from fasp_core.shards import Workers
 from fasp_core.store import Entry, Store
 from fasp_core.text import TextConfig
 from fasp_core.toxicity import scorer_self_bias
@@ -101,6 +104,22 @@ def facts(spec: ModelSpec) -> Facts | None:
     return _facts.get(spec)
 
 
+def scheduler() -> str | None:
+    """Address of the cluster that scoring and comparisons run on; None: this machine, as always in a demo.
+
+    It is set where the server is started, by `FASP_SCHEDULER`, and not by readers: who can name a scheduler can make
+    this server run code.
+    """
+    return None if demo.current() is not None else os.environ.get("FASP_SCHEDULER", "").strip() or None
+
+
+@contextmanager
+def workers(lm: LanguageModel) -> Iterator[Workers | None]:
+    """Whoever runs the work of a job on this model, for the time of the `with` block; None: this process."""
+    with cluster.connected(scheduler()) as there:
+        yield cluster.workers_of(there, lm)
+
+
 def load_job(spec: ModelSpec) -> Job[LanguageModel]:
     """Load a model in the background."""
 
@@ -128,9 +147,10 @@ def score_job(spec: ModelSpec, config: BiasConfig) -> Job[ImpactTable]:
     def work(progress: Progress) -> ImpactTable:
         progress(0, 1, "loading the model")
         lm = model(spec)
-        if store().load(entries.KIND, entries.ppl_key(SCORE_TEXT, lm.weights_id, spec.dtype)) is None:
-            score.preview(lm, config, store(), progress)
-        return score.score(lm, SCORE_TEXT, config, store(), progress, "refined")
+        with workers(lm) as there:
+            if store().load(entries.KIND, entries.ppl_key(SCORE_TEXT, lm.weights_id, spec.dtype)) is None:
+                score.preview(lm, config, store(), progress, there)
+            return score.score(lm, SCORE_TEXT, config, store(), progress, "refined", there)
 
     return _submit(f"{_lane(spec)} scoring", (spec, config), work)
 

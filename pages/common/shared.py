@@ -20,7 +20,7 @@ from fasp_core.models import ModelSpec
 from pages.common import demo, engine, recipe
 from pages.common.recipe import NAMES, Recipe, Trail
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
+DEVICES = ("auto", "cpu", "cuda", "mps", "spread")
 HANDS = ("prune", "keep")  # fields without a widget
 WRITTEN = 100  # addresses that are remembered
 

@@ -242,6 +242,8 @@ def model() -> ModelSpec:
             persist_state="session",
             help="The rounding of 16-bit numbers is larger than what many heads are worth: scores need float32.",
         )
+        if (address := engine.scheduler()) is not None:
+            st.caption(f"Scoring and comparisons run on the cluster at {address}.")
     return ModelSpec(source or BUILT_IN, dtype, device)
 
 

@@ -201,7 +201,7 @@ def test_a_second_score_run_reads_and_computes_nothing(
     def never(*_: object) -> None:
         raise AssertionError("swept again")
 
-    monkeypatch.setattr("fasp_core.impacts.exact.sweep_heads", never)
+    monkeypatch.setattr("fasp_core.shards.sweep_heads", never)
     status, _, _ = run("score", *common(place), "--out", tmp_path / "again", "--cache", cache)
     assert status == 0
     for name in ("scores.csv", "scores.parquet", "scores.json"):
