@@ -170,7 +170,14 @@ class Studio:
         return table
 
     def score(
-        self, lm: Any, text: TextConfig, config: BiasConfig, store: Store, progress: Report, _estimator: str
+        self,
+        lm: Any,
+        text: TextConfig,
+        config: BiasConfig,
+        store: Store,
+        progress: Report,
+        _estimator: str,
+        workers: object = None,
     ) -> ImpactTable:
         """In place of `score.score`."""
         self._run(progress)

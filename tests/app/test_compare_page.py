@@ -106,7 +106,7 @@ def test_without_a_comparison_it_is_offered_and_runs(
 def test_a_cancelled_run_can_be_taken_up(studio: Studio, table: ImpactTable, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = studio.open
     waiting.clear()
-    monkeypatch.setattr(compare, "run", lambda lm, plan, chosen, store, progress: studio._run(progress))
+    monkeypatch.setattr(compare, "run", lambda lm, plan, chosen, store, progress, workers: studio._run(progress))
     at = opened()
     (button,) = (b for b in at.main.button if b.label == "Compare the methods")
     button.click()

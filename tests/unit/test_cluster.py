@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fasp_core import cluster, measures, shards
+from fasp_core.__main__ import main
 from fasp_core.cluster import Cluster
 from fasp_core.errors import InputError
 from fasp_core.impacts import entries, score
@@ -180,3 +181,17 @@ def test_no_address_no_cluster() -> None:
         with cluster.connected(address) as nothing:
             assert nothing is None
             assert cluster.workers_of(nothing, tiny_lm("gpt2")) is None
+
+
+@pytest.mark.parametrize("command", [("score", "--out", "scores"), ("compare", "--run")])
+def test_commands_say_so_before_a_model_is_loaded(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Cluster.__init__, "__defaults__", (0.2,))
+    monkeypatch.setattr(entries, "best", lambda *_: object())
+    monkeypatch.setattr("fasp_core.experiments.compare.candidates", lambda *_: [])
+    monkeypatch.setattr("fasp_core.models.load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setenv("FASP_SCHEDULER", "tcp://127.0.0.1:9")
+    assert main([*command, "--axis", "age", "--cache", str(tmp_path / "cache")]) == 2
+    assert capsys.readouterr().err.startswith("Error: No scheduler answers at 'tcp://127.0.0.1:9': start one")
