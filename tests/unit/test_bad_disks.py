@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasp_core.__main__ import main
-from fasp_core.entry import Entry, NotWritable
+from fasp_core.entry import DamagedEntry, Entry, NotWritable
 from fasp_core.errors import InputError
 from fasp_core.experiments import compare, outcome, searching
 from fasp_core.export.writing import export
@@ -51,6 +54,11 @@ def right(entry: Entry | None, x: float = 1.0) -> bool:
         and entry.table("heads").equals(contents(x)["tables"]["heads"])
         and entry.meta == {"made": {"seconds": 1.5}}
     )
+
+
+@dataclass
+class Held:
+    fields: Any
 
 
 class Disk:
@@ -384,6 +392,19 @@ def test_comparisons_claims_and_searches_of_another_version(studio: Studio) -> N
     assert compare.stored(*known, studio.store, "") is not None
     assert outcome.stored_claim(*known, claim.candidate, studio.store, "") is not None
     assert searching.stored(lm.weights_id, "float32", AXIS, studio.store, "neutral") == []
+
+
+def test_fields_of_an_entry_can_be_copied(tmp_path: Path) -> None:
+    fields = Store(tmp_path).save("scores", CONFIG, **contents()).meta
+    for copied in (
+        copy.deepcopy(fields),
+        pickle.loads(pickle.dumps(fields)),
+        asdict(Held(fields))["fields"],
+        {**fields},
+    ):
+        assert copied == fields == {"made": {"seconds": 1.5}}
+        with pytest.raises((KeyError, DamagedEntry)):
+            copied["made"]["other"]
 
 
 def test_what_is_made_of_another_version_is_made_anew(tmp_path: Path) -> None:
