@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,18 @@ class NotWritable(InputError):
 
 
 class Fields(dict[str, Any]):
-    """What an entry holds, by name; a name that is not there raises LackingEntry."""
+    """What the entry at `path` holds, by name; a name that is not there raises LackingEntry.
 
-    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
-        super().__init__({k: Fields(path, v) if isinstance(v, Mapping) else v for k, v in values.items()})
+    A copy made from pairs is of no entry, as `dataclasses.asdict` makes it: a name that is not there is a KeyError.
+    """
+
+    def __init__(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), path: Path | None = None) -> None:
+        found = dict(values)
+        super().__init__({k: Fields(v, path) if isinstance(v, Mapping) else v for k, v in found.items()})
         self._path = path
 
     def __missing__(self, name: str) -> Any:
-        raise LackingEntry(self._path, name)
+        raise KeyError(name) if self._path is None else LackingEntry(self._path, name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Entry:
     @cached_property
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """All arrays by name, empty if none were saved; see `Fields` for absent names."""
-        return Fields(self.path, st.load(self.read(ARRAYS)) if ARRAYS in self.files else {})
+        return Fields(st.load(self.read(ARRAYS)) if ARRAYS in self.files else {}, self.path)
 
     def read(self, name: str) -> bytes:
         """Bytes of one file, checked against the header."""
@@ -104,8 +108,8 @@ def read_header(path: Path, header: Mapping[str, Any], held: dict[str, bytes] | 
     """The entry that a header tells of."""
     config = header["config"]
     files = {name: (str(file["sha256"]), int(file["bytes"])) for name, file in header["files"].items()}
-    fields = Fields(path, config) if isinstance(config, Mapping) else config
-    return Entry(path, header["kind"], fields, Fields(path, header["meta"]), files, held or {})
+    fields = Fields(config, path) if isinstance(config, Mapping) else config
+    return Entry(path, header["kind"], fields, Fields(header["meta"], path), files, held or {})
 
 
 def sha256(raw: bytes) -> str:

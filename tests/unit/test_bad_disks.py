@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasp_core.__main__ import main
-from fasp_core.entry import Entry, NotWritable
+from fasp_core.entry import DamagedEntry, Entry, NotWritable
 from fasp_core.errors import InputError
 from fasp_core.experiments import compare, outcome, searching
 from fasp_core.export.writing import export
@@ -51,6 +54,11 @@ def right(entry: Entry | None, x: float = 1.0) -> bool:
         and entry.table("heads").equals(contents(x)["tables"]["heads"])
         and entry.meta == {"made": {"seconds": 1.5}}
     )
+
+
+@dataclass
+class Held:
+    fields: Any
 
 
 class Disk:
@@ -141,7 +149,7 @@ def test_what_cannot_be_written_is_there_and_is_written_later(
     assert not list((disk.cache / "partial").glob("*/*"))
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", ["full", pytest.param("read-only", marks=pytest.mark.slow)])
 def test_the_command_score_ends_well(
     disk: Disk, tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str
 ) -> None:
@@ -265,7 +273,7 @@ def test_the_lock_of_a_killed_holder_is_free(tmp_path: Path) -> None:
 # damage
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_any_damage_to_any_file_is_mended(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -384,6 +392,19 @@ def test_comparisons_claims_and_searches_of_another_version(studio: Studio) -> N
     assert compare.stored(*known, studio.store, "") is not None
     assert outcome.stored_claim(*known, claim.candidate, studio.store, "") is not None
     assert searching.stored(lm.weights_id, "float32", AXIS, studio.store, "neutral") == []
+
+
+def test_fields_of_an_entry_can_be_copied(tmp_path: Path) -> None:
+    fields = Store(tmp_path).save("scores", CONFIG, **contents()).meta
+    for copied in (
+        copy.deepcopy(fields),
+        pickle.loads(pickle.dumps(fields)),
+        asdict(Held(fields))["fields"],
+        {**fields},
+    ):
+        assert copied == fields == {"made": {"seconds": 1.5}}
+        with pytest.raises((KeyError, DamagedEntry)):
+            copied["made"]["other"]
 
 
 def test_what_is_made_of_another_version_is_made_anew(tmp_path: Path) -> None:

@@ -169,15 +169,17 @@ PATHS: dict[str, Callable[[LanguageModel, Path], Any]] = {
     "first order": lambda lm, place: np.concatenate([np.ravel(x) for x in first_order_rows(lm, gauge(lm, place))]),
     "preview": lambda lm, place: gauss_newton(lm, windows(lm, place), rows=4).z_nats,
     "pool": pooled,
-    "words": lambda lm, place: [p for p, _ in completions(lm, "The", [8, 9, 10, 11], {8: "a", 9: "b"})],
     "sentences": lambda lm, place: log_likelihoods(lm, sentences()),
     "effects on sentences": lambda lm, place: log_likelihood_effects(lm, sentences())[1],
     "answers": answers,
+    "words": lambda lm, place: [p for p, _ in completions(lm, "The", [8, 9, 10, 11], {8: "a", 9: "b"})],
 }
-WHOLE = {"words"}  # divided by their caller
+WHOLE = {"words"}  # divided by their caller, and last
+LONG = {"sweep of sampled bias", "pool", "effects on sentences"}
+RUNS = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in PATHS]
 
 
-@pytest.mark.parametrize("path", [name for name in PATHS if name not in WHOLE])
+@pytest.mark.parametrize("path", RUNS[:-1])
 def test_half_the_memory_gives_the_same_numbers(place: Path, path: str) -> None:
     lm = tiny_lm("llama", n_layers=LAYERS)
     room = Room(lm)
@@ -191,7 +193,7 @@ def test_half_the_memory_gives_the_same_numbers(place: Path, path: str) -> None:
     assert all(not m._forward_pre_hooks for m in map(lm.out_proj, range(LAYERS)))
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", RUNS)
 def test_no_memory_at_all_ends_in_a_sentence(place: Path, path: str) -> None:
     lm = tiny_lm("llama", n_layers=LAYERS)
     gauge(lm, place)
@@ -375,7 +377,7 @@ def broken(lm: LanguageModel, block: int, value: float = float("nan")) -> Iterat
 
 
 @pytest.mark.parametrize("value", [float("nan"), pytest.param(float("inf"), marks=pytest.mark.slow)])
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", RUNS)
 def test_a_broken_weight_is_named_on_every_path(place: Path, path: str, value: float) -> None:
     lm = tiny_lm("llama", n_layers=LAYERS)
     gauge(lm, place)
