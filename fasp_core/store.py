@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import safetensors.numpy as st
+from safetensors import SafetensorError
 
 from fasp_core.errors import InputError
 
@@ -42,6 +43,7 @@ RESERVED = {"damaged", "locks", "partial"}
 STALE_SECONDS = 24 * 3600.0  # temporary folders this old are of a process that was killed
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+_FILE = re.compile(r"[a-z0-9_-]{1,80}\.(parquet|safetensors)")  # what `save` writes beside the header
 logger = logging.getLogger(__name__)
 
 
@@ -67,7 +69,8 @@ def cache_root(path: str | Path | None = None) -> Path:
     default = around / "cache"
     if not (around / "pyproject.toml").is_file():  # installed: what lies around is no place for results
         default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "fasp-studio"
-    return Path(path or os.environ.get("FASP_CACHE") or default).expanduser().absolute()
+    named = os.path.expanduser(path or os.environ.get("FASP_CACHE") or default)  # unlike Path's, it never raises
+    return Path(named).absolute()
 
 
 def digest(config: Any) -> str:
@@ -114,12 +117,22 @@ class Entry:
 
     def table(self, name: str) -> pd.DataFrame:
         """The table saved under `name`; KeyError if there is none, DamagedEntry if its file has changed."""
-        return pd.read_parquet(io.BytesIO(self.read(f"{name}.parquet")), engine="pyarrow")
+        raw = self.read(f"{name}.parquet")
+        try:
+            return pd.read_parquet(io.BytesIO(raw), engine="pyarrow")
+        except (ValueError, OSError, TypeError) as error:  # a seal that fits says only that it is what was written
+            raise DamagedEntry(self.path, f"{name}.parquet is no table") from error
 
     @cached_property
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """All arrays by name, empty if none were saved."""
-        return st.load(self.read(ARRAYS)) if ARRAYS in self.files else {}
+        if ARRAYS not in self.files:
+            return {}
+        raw = self.read(ARRAYS)
+        try:
+            return st.load(raw)
+        except (SafetensorError, ValueError, TypeError, KeyError) as error:
+            raise DamagedEntry(self.path, f"{ARRAYS} holds no arrays") from error
 
     def read(self, name: str) -> bytes:
         """Bytes of one file, checked against the header."""
@@ -342,10 +355,10 @@ class Parts:
             given, computed = _part_checksum(raw)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, AttributeError):
-            given, computed = "", "unreadable"
-        if given == computed:
-            return st.load(raw)
+            if given == computed:
+                return st.load(raw)
+        except (ValueError, AttributeError, TypeError, KeyError, RecursionError, SafetensorError):
+            pass
         logger.warning("The part %s is damaged and will be computed again.", path)
         with suppress(OSError):
             path.unlink()
@@ -384,8 +397,11 @@ def _open(path: Path) -> Entry | None:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedEntry(path, f"{HEADER} cannot be read") from error
-    misplaced = path.parent.name != entry.kind or not path.name.endswith(digest(entry.config))
-    if misplaced or any(Path(name).name != name for name in files):
+    try:
+        misplaced = path.parent.name != entry.kind or not path.name.endswith(digest(entry.config))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DamagedEntry(path, f"{HEADER} cannot be read") from error
+    if misplaced or not all(_FILE.fullmatch(name) for name in files):
         raise DamagedEntry(path, "its name is not that of its content")
     return entry
 
