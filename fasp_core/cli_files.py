@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # these import torch
     from fasp_core.text import TextConfig
 
 GAMMA = 0.3  # reliability is also given for the heads that may be pruned at this gamma
+MAX_ABOUT = 1_000_000  # bytes of scores.json
 MAX_CELLS = 20_000_000  # rows times columns of a Parquet file
 SURE = 0.05  # a gap that shuffled groups show more often than this ranks no heads
 _READ_BIAS = ("fasp", "bias-only")
@@ -286,7 +287,7 @@ def _about(file: Path) -> dict[str, Any]:
     """The folder's scores.json; empty where there is none that can be read."""
     with suppress(OSError, ValueError, RecursionError):
         path = file.with_name("scores.json")
-        if path.stat().st_size <= published.MAX_BYTES and isinstance(about := json.loads(path.read_bytes()), dict):
+        if path.stat().st_size <= MAX_ABOUT and isinstance(about := json.loads(path.read_bytes()), dict):
             return about
     return {}
 

@@ -81,7 +81,7 @@ def check_config(config: Mapping[str, Any], name: str, tensors: int | None = Non
 
 
 def check_gguf(path: Path) -> None:
-    """That the header of a GGUF file ends before the file does, and names no more layers than it has tensors.
+    """That the header of a GGUF file ends before the file does, and is that of the tensors in it.
 
     Raises
     ------
@@ -89,8 +89,9 @@ def check_gguf(path: Path) -> None:
         It does not, or it is no GGUF file.
     """
     from gguf import GGUFReader
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    class Bounded(GGUFReader):  # type: ignore[misc]
+    class Bounded(GGUFReader):
         """Where the file has ended the reader finds nothing, takes that for a number, and goes on."""
 
         parts = 0
@@ -106,9 +107,12 @@ def check_gguf(path: Path) -> None:
 
     try:
         found = Bounded(path)
-        blocks = [field.parts[-1][0] for name, field in found.fields.items() if name.endswith(".block_count")]
-        if any(not 0 <= int(n) <= min(MAX_LAYERS, len(found.tensors)) for n in blocks):
-            raise ValueError("it has fewer layers than its header says")
+        config = load_gguf_checkpoint(str(path))["config"]  # the header alone
+        if not any(key in config for key in _LAYERS):  # a default would be taken
+            raise ValueError("it does not say how many layers it has")
+        check_config(config, path.name, len(found.tensors), sum(int(tensor.n_elements) for tensor in found.tensors))
+    except InputError:
+        raise
     except Exception as error:  # a reader raises whatever a damaged file makes it stumble over
         raise InputError(
             f"The file '{path.name}' could not be read as a GGUF language model: use a GGUF of a supported "
@@ -126,7 +130,7 @@ def _wanted(config: Mapping[str, Any]) -> int | None:
         built = AutoConfig.for_model(str(config.get("model_type")), **settings)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(built, trust_remote_code=False)
-        return sum(t.numel() for held in (model.parameters(), model.buffers()) for t in held)
+        return sum(int(t.numel()) for held in (model.parameters(), model.buffers()) for t in held)
     except Exception:  # the loader will say what is wrong with it
         return None
 

@@ -353,10 +353,10 @@ class Parts:
         try:
             raw = path.read_bytes()
             given, computed = _part_checksum(raw)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
             if given == computed:
                 return st.load(raw)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except (ValueError, AttributeError, TypeError, KeyError, RecursionError, SafetensorError):
             pass
         logger.warning("The part %s is damaged and will be computed again.", path)

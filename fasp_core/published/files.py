@@ -23,6 +23,7 @@ Tables = dict[str, dict[str, Floats]]  # model -> score -> [N]
 RowKey = tuple[str, str, str]  # model, axis, split
 Cells = dict[tuple[str, int], list[tuple[float, float]]]  # (seed, head) -> bias and perplexity of each row
 
+LONGEST_NUMBER = 1_000  # digits
 LONGEST_NAME = 200  # of a model, an axis, a score
 MAX_BYTES = 100_000_000  # the released files are below 1 MB
 MAX_HEADS = 100_000  # a head id sizes an array
@@ -208,7 +209,7 @@ def read_bytes(content: bytes, name: str | Path) -> Published:
 
 def _read_json(path: Path, text: str) -> Tables:
     try:
-        content = json.loads(text)  # accepts NaN and Infinity, as Python writes them
+        content = json.loads(text, parse_int=_whole)  # accepts NaN and Infinity, as Python writes them
     except (ValueError, RecursionError) as error:
         raise InputError(f"'{path}' is not JSON ({error}): give the released file as it is.") from error
     tables: Tables = {}
@@ -227,6 +228,12 @@ def _read_json(path: Path, text: str) -> Tables:
                 "give each score one number for each head."
             )
     return tables
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > LONGEST_NUMBER:  # reading one takes longer than its length
+        raise ValueError(f"a number of {len(digits):,} digits")
+    return int(digits)
 
 
 def _members(path: Path, place: str, value: Any, kind: str) -> list[tuple[str, Any]]:

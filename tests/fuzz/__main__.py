@@ -47,7 +47,7 @@ class Watch:
         if self.allowed is None:
             return
         if event == "open":
-            path, mode, flags = args
+            path, _, flags = args
             if not (isinstance(flags, int) and flags & WRITING):
                 return
             paths = [path]

@@ -71,7 +71,7 @@ BYTES = (b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\x80", b"[" * 3
 
 
 def of_bytes(rng: Random, raw: bytes) -> bytes:
-    """Bits turned, stretches cut, doubled, swapped for hostile ones; at times nothing but noise, or a very long line."""
+    """Bits turned; stretches cut, doubled, swapped for hostile ones; at times nothing but noise."""
     if rng.random() < 0.03:
         return rng.randbytes(rng.randrange(200))
     data = bytearray(raw)

@@ -11,6 +11,7 @@ import re
 import struct
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -254,7 +255,7 @@ scenarios = ["chair", "bicycle"]
 """
 TOML = (
     *("[[", "]", "a.b.c = ", '"""', "'''", "[" * 2000, "{a=" * 800, "a." * 3000 + "b=1", "= 9" + "9" * 5000),
-    *('unit = ["dollars"]', "unit = {a=1}", "inf", "nan", "2024-99-99", "1979-05-27T07:32:00Z", "\\uD800", "0x" + "f" * 9000),
+    *('unit = ["dollars"]', "unit = {a=1}", "inf", "nan", "2024-99-99", "\\uD800", "0x" + "f" * 9000),
 )  # fmt: skip
 
 
@@ -309,12 +310,10 @@ def _entry(rng: Random, folder: Path) -> Path:
         header.pop("sha256")
         header = mutate.of_tree(rng, header)
         if isinstance(header, dict):
-            try:
+            with suppress(ValueError, TypeError, KeyError, RecursionError):
                 header["sha256"] = store._sha256(store._canonical(header))
                 if rng.random() < 0.5:
                     path = path.parent.rename(path.parent.with_name("x--" + store.digest(header["config"]))) / HEADER
-            except (ValueError, TypeError, KeyError, RecursionError):
-                pass
         path.write_bytes(mutate.written(header))
     else:
         victim = rng.choice(sorted(path.parent.iterdir()))
@@ -326,10 +325,8 @@ def _read_store(folder: Path) -> None:
     results = Store(folder)
     for entry in results.entries("scores"):
         for name in entry.files:
-            try:
+            with suppress(InputError):
                 entry.read(name)
-            except InputError:
-                pass
     kept.kept(results)
     results.load("scores", CONFIG)
     found = results.compute("scores", CONFIG, lambda: {"arrays": {"a": np.arange(3)}})
