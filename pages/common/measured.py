@@ -20,6 +20,7 @@ from fasp_core.report.tables import counted
 from fasp_core.verdict import interval, noise, number, percent, verdict
 from pages.common import attention, engine, glossary, grids, scoring, shared, texts
 from pages.common.current import Current
+from pages.common.said import plain
 from pages.common.sidebar import READING_TITLES, Settings
 
 GAP_HELP = glossary.text(
@@ -47,7 +48,7 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Evaluation | 
     with right, st.container(border=True, height="stretch"):
         _removed(table, now, settings, result)
     for note in now.selection.notes:
-        st.info(note, icon=":material/info:")
+        st.info(plain(note), icon=":material/info:")
     _watch(job, "main")
     if result is not None:
         _verdict(result, settings, heads)

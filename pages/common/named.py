@@ -17,6 +17,7 @@ from fasp_core.verdict import interval, percent
 from pages.common import demo, editing, measured, shared
 from pages.common.current import Current
 from pages.common.recipe import READING_TITLES, SPLIT_TITLES
+from pages.common.said import plain
 from pages.common.sidebar import Settings
 
 LONGEST_NAME = 60
@@ -114,7 +115,7 @@ def draw(settings: Settings, now: Current) -> None:
         )
         mine = {name: s for name, s in sets().items() if s.model == settings.spec.source}
         if error := st.session_state.get("sets error"):
-            st.error(error, icon=":material/error:")
+            st.error(plain(error), icon=":material/error:")
         if mine:
             _manage(mine)
         if len(mine) > 1:
