@@ -27,6 +27,7 @@ LONGEST_NUMBER = 1_000  # digits
 LONGEST_NAME = 200  # of a model, an axis, a score
 MAX_BYTES = 100_000_000  # the released files are below 1 MB
 MAX_HEADS = 100_000  # a head id sizes an array
+MAX_MODELS = 1_000
 MAX_CELLS = 20_000_000  # of all arrays: a short row of a seed of its own makes one of all heads
 
 # (layers, heads in a layer), which no file says; keyed by the model's name on the hub
@@ -297,11 +298,14 @@ def _read_csv(path: Path, text: str) -> tuple[Tables, dict[RowKey, SeedRows]]:
     if not valid:
         raise InputError(f"'{path}' has no row of a head with Split 'valid': give a released score file.")
 
-    sizes = {model: math.prod(SHAPES[model]) if model in SHAPES else _last_head(cells, model) for model, _ in valid}
+    last: dict[str, int] = defaultdict(int)
+    for (model, _, _), of in cells.items():
+        last[model] = max(last[model], 1 + max(head for _, head in of))
+    sizes = {model: math.prod(SHAPES[model]) if model in SHAPES else last[model] for model, _ in valid}
     wanted = sum(
         sizes[model] * (2 + len({seed for seed, _ in of})) for (model, _, _), of in cells.items() if model in sizes
     )
-    if wanted > MAX_CELLS:
+    if wanted > MAX_CELLS or len(sizes) > MAX_MODELS:
         raise InputError(f"'{path}' names more models, axes and seeds than any file of scores: give a released one.")
     tables: Tables = {}
     for model, size in sizes.items():
@@ -311,10 +315,6 @@ def _read_csv(path: Path, text: str) -> tuple[Tables, dict[RowKey, SeedRows]]:
         tables[model][f"cont_to_{axis}_bias"] = _per_head(of.items(), 0, np.mean, sizes[model])
     rows = {key: _seed_rows(of, sizes[key[0]]) for key, of in cells.items() if key[0] in sizes}
     return tables, rows
-
-
-def _last_head(cells: Mapping[RowKey, Cells], model: str) -> int:
-    return 1 + max(head for key, of in cells.items() if key[0] == model for _, head in of)
 
 
 def _seed_rows(cells: Cells, n: int) -> SeedRows:

@@ -2,8 +2,8 @@
 
 A page takes the path of a model or of a score file from whoever sees it. Such a path may lead below these folders
 alone: those that the environment variable `FASP_FOLDERS` names, with the separator of paths between them; without it
-the user's own folder, the one the app was started in, that of temporary files, and the cache. `FASP_FOLDERS=none` allows
-none. A demo allows only models that it names. The command line, which its own user types, may name any.
+the user's own folder, the one the app was started in, that of temporary files, and the cache. `FASP_FOLDERS=none`
+allows none. A demo allows only models that it names. The command line, which its own user types, may name any.
 """
 
 from __future__ import annotations
