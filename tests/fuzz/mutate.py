@@ -70,6 +70,9 @@ TEXTS = (
 BYTES = (b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\x80", b"[" * 3000, b'{"a":' * 2000, b'"', b",", b"\n")
 
 
+LONGEST_TABLE = 2_000_000  # characters, about
+
+
 def of_bytes(rng: Random, raw: bytes) -> bytes:
     """Bits turned; stretches cut, doubled, swapped for hostile ones; at times nothing but noise."""
     if rng.random() < 0.03:
@@ -185,7 +188,10 @@ def of_table(rng: Random, rows: list[list[str]]) -> bytes:
                 case _:
                     table[row].append("")
     out = io.StringIO()
-    csv.writer(out, rng.choice((csv.excel, csv.unix_dialect))).writerows(table) if rng.random() < 0.95 else None
+    writer = csv.writer(out, rng.choice((csv.excel, csv.unix_dialect)))
+    for line in table:
+        if out.tell() < LONGEST_TABLE:
+            writer.writerow(line)
     raw = out.getvalue().encode("utf-8", "surrogatepass")
     if rng.random() < 0.1:
         raw = b"\xef\xbb\xbf" + raw
