@@ -60,7 +60,7 @@ def test_plain_is_what_was_written(text: str) -> None:
     shown = plain(text)
     assert kinds_of(shown) <= {"paragraph_open", "paragraph_close", "inline", "text", "text_special"}
     assert read(shown) == line
-    assert "$" not in shown  # Streamlit's formulas, which markdown-it does not know
+    assert "$" not in shown.replace("\\$", "")  # Streamlit's formulas, which markdown-it does not know
 
 
 @settings(max_examples=100, deadline=None)
