@@ -31,7 +31,7 @@ from tests.fuzz.readers import READERS, SCENARIOS, Reader
 
 ROOT = Path(__file__).resolve().parents[2]
 INPUTS = 100_000  # of the slow run, at least
-QUICK = 200  # of a cheap reader
+QUICK = 100  # of a cheap reader
 RELEASED = "Group,Bias,Model,Head id,Seed,Split,PPL\n"
 
 
