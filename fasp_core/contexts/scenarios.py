@@ -129,7 +129,9 @@ def parse(text: str, source: str) -> Scenarios:
         raise InputError(f"{source} has the name '{twice[0]}' more than once: a name stands for one group, once.")
     if len(everybody) > MAX_PEOPLE:
         raise InputError(f"{source} names {len(everybody):,} people: an audit takes at most {MAX_PEOPLE:,}.")
-    titles = {name: str(context.get("title", name)) for name, context in contexts.items()}
+    titles = {
+        name: context["title"] if isinstance(context.get("title"), str) else name for name, context in contexts.items()
+    }
     return Scenarios(titles, tuple(scenarios), groups)
 
 
@@ -141,7 +143,7 @@ def _scenarios(name: str, context: Any, source: str) -> list[Scenario]:
     if not isinstance(question, str) or set(_BLANK.findall(question)) != {"name", "item"}:
         raise InputError(f"{source}: the question of {where} needs {{name}} and {{item}}, and no other braces.")
     if not isinstance(unit, str) or unit not in UNITS:
-        raise InputError(f"{source}: the unit of {where} is '{unit}': choose {', '.join(UNITS)}.")
+        raise InputError(f"{source}: the unit of {where} is not known: choose {', '.join(UNITS)}.")
     if not isinstance(opening, str):
         raise InputError(f'{source}: the opening of {where} is no text: write "" for none.')
     items = _texts(context.get("scenarios"), f"the scenarios of {where}", source)

@@ -18,7 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -177,7 +177,8 @@ def main() -> int:
         held = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, resource.RLIM_INFINITY))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    readers = {name: many(name, count, options.seed) for name, count in wanted.items()}
+    with redirect_stdout(sys.stderr):  # libraries print there what they think of a file
+        readers = {name: many(name, count, options.seed) for name, count in wanted.items()}
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     out = {
         "inputs": sum(one["inputs"] for one in readers.values()),

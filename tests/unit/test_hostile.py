@@ -181,6 +181,7 @@ def test_a_model_that_writes_digits_for_ever_is_read_at_once() -> None:
         (("scenarios = [", "x = " + "[" * 2000 + "\nscenarios = ["), "is no valid TOML"),
         (('unit = "dollars"', 'unit = ["dollars"]'), "choose dollars"),
         (('unit = "dollars"', "unit = {a = 1}"), "choose dollars"),
+        (('unit = "dollars"', "unit = 0x" + "f" * 9000), "choose dollars"),
         (('opening = "', "#" + "x" * scenarios.MAX_BYTES + '\nopening = "'), "at most 256 KB"),
     ],
 )
@@ -188,6 +189,12 @@ def test_scenarios_that_raised(change: tuple[str, str], told: str) -> None:
     with pytest.raises(InputError, match=told) as error:
         scenarios.parse(SCENARIOS.replace(*change), "own.toml")
     assert sentence(str(error.value)) == ""
+
+
+def test_a_title_of_ten_thousand_digits_is_none() -> None:
+    """In hexadecimal it is read, and no text can be made of it."""
+    found = scenarios.parse(SCENARIOS.replace('title = "Purchases"', "title = 0x" + "f" * 9000), "own.toml")
+    assert found.contexts == {"purchases": "purchases"}
 
 
 def test_names_by_the_ten_thousand_take_no_minutes() -> None:
