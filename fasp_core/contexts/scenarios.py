@@ -143,7 +143,8 @@ def _scenarios(name: str, context: Any, source: str) -> list[Scenario]:
     if not isinstance(question, str) or set(_BLANK.findall(question)) != {"name", "item"}:
         raise InputError(f"{source}: the question of {where} needs {{name}} and {{item}}, and no other braces.")
     if not isinstance(unit, str) or unit not in UNITS:
-        raise InputError(f"{source}: the unit of {where} is not known: choose {', '.join(UNITS)}.")
+        given = f"'{unit}'" if isinstance(unit, str) else "no text"
+        raise InputError(f"{source}: the unit of {where} is {given}: choose {', '.join(UNITS)}.")
     if not isinstance(opening, str):
         raise InputError(f'{source}: the opening of {where} is no text: write "" for none.')
     items = _texts(context.get("scenarios"), f"the scenarios of {where}", source)
