@@ -10,7 +10,7 @@ SUITABLE := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-conflicts -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help app demo test test-slow lint types docs bench pins clean
+.PHONY: help app demo test test-slow lint types docs bench pins audit sbom clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,8 +49,16 @@ pins: | $(BIN)/pip ## write constraints.txt anew from a fresh install of the req
 	sed 's/+.*//' build/freeze.txt | grep -viE '^(nvidia|cuda|triton)' | sort -f >> build/constraints.txt
 	mv build/constraints.txt constraints.txt
 
+audit: $(VENV)-audit/audit.stamp ## look up known flaws of all pins; status 3 if the advisories cannot be reached
+	$(VENV)-audit/bin/python .ci/audit.py constraints.txt requirements-data.txt
+
+sbom: $(VENV)-audit/audit.stamp ## write build/sbom.json, a bill of materials (CycloneDX)
+	mkdir -p build
+	$(VENV)-audit/bin/cyclonedx-py requirements constraints.txt --pyproject pyproject.toml --sv 1.6 \
+	  --output-reproducible --validate -o build/sbom.json
+
 clean: ## remove the environment and the tools' caches; results in cache/ stay
-	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-audit build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is made only when the installation before it succeeded, and is outdated by a change of its requirements.
@@ -63,6 +71,11 @@ $(VENV)/app.stamp: requirements.txt requirements-data.txt constraints.txt | $(BI
 	@echo "Installing into $(VENV): this takes some minutes, once."
 	$(INSTALL) -r requirements.txt
 	$(INSTALL) --no-deps -r requirements-data.txt
+	@touch $@
+
+$(VENV)-audit/audit.stamp: requirements-audit.txt | $(BIN)/pip
+	$(BIN)/python -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --disable-pip-version-check -r requirements-audit.txt
 	@touch $@
 
 # pip is the last thing that venv writes, so a venv that was interrupted is made again.

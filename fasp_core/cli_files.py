@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # these import torch
     from fasp_core.text import TextConfig
 
 GAMMA = 0.3  # reliability is also given for the heads that may be pruned at this gamma
+MAX_ABOUT = 1_000_000  # bytes of scores.json
+MAX_CELLS = 20_000_000  # rows times columns of a Parquet file
 SURE = 0.05  # a gap that shuffled groups show more often than this ranks no heads
 _READ_BIAS = ("fasp", "bias-only")
 _GENDER = "gender_and_sex"
@@ -195,13 +197,15 @@ def _score_file(path: Path) -> Path:
     if path.name == "scores.json":
         path = path.parent
     names = ("scores.parquet", "scores.csv")
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, False for whatever cannot be a path
         found = [path / name for name in names if (path / name).is_file()]
         if not found:
             raise InputError(f"The folder '{path}' holds no {names[0]}: give one written by 'score --out', or a file.")
         path = found[0]
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"There is no '{path}': give a folder written by 'score --out', or a score file.")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"'{path}' cannot be read: check who may read it.")
     if path.stat().st_size > published.MAX_BYTES:
         raise InputError(f"'{path}' is larger than {published.MAX_BYTES // 1_000_000} MB: give a score file.")
     return path
@@ -226,8 +230,9 @@ def _open_ours(file: Path, axis: str | None, reading: str | None) -> OpenedScore
     elif reading not in readings:
         raise InputError(f"'{file}' has no reading '{reading}': choose one of {', '.join(readings) or 'none'}.")
     about = _about(file)
-    if axis is not None and axis != about.get("axis", axis):
-        raise InputError(f"'{file}' is about the axis {about['axis']}: leave --axis out, or score '{axis}' first.")
+    said = {name: text for name in ("axis", "model") if isinstance(text := about.get(name), str)}
+    if axis is not None and axis != said.get("axis", axis):
+        raise InputError(f"'{file}' is about the axis {said['axis']}: leave --axis out, or score '{axis}' first.")
 
     def of(name: str) -> np.ndarray | None:
         return columns[name][order] if name in columns else None
@@ -242,7 +247,7 @@ def _open_ours(file: Path, axis: str | None, reading: str | None) -> OpenedScore
         gradient=of("gradient"),
     )
     notes = _doubts(about, reading)
-    return OpenedScores(scores, about.get("model"), axis or about.get("axis"), reading, notes)
+    return OpenedScores(scores, said.get("model"), axis or said.get("axis"), reading, notes)
 
 
 def _columns(file: Path) -> dict[str, np.ndarray]:
@@ -250,7 +255,15 @@ def _columns(file: Path) -> dict[str, np.ndarray]:
     from pyarrow import csv, parquet
 
     try:  # neither ParquetFile nor to_pylist imports pandas, as their nearest kin do
-        rows = parquet.ParquetFile(file).read() if file.suffix.lower() == ".parquet" else csv.read_csv(file)
+        if file.suffix.lower() == ".parquet":
+            opened = parquet.ParquetFile(file)
+            size = opened.metadata.num_rows * max(1, opened.metadata.num_columns)
+            unpacked = sum(opened.metadata.row_group(i).total_byte_size for i in range(opened.metadata.num_row_groups))
+            if size > MAX_CELLS or unpacked > published.MAX_BYTES:  # a few bytes can stand for billions of numbers
+                raise ValueError(f"{size:,} cells")
+            rows = opened.read()
+        else:
+            rows = csv.read_csv(file)
         return {
             name: np.array(rows.column(name).cast(pa.float64()).to_pylist(), dtype=np.float64)  # None becomes NaN
             for name in rows.column_names
@@ -276,7 +289,7 @@ def _about(file: Path) -> dict[str, Any]:
     """The folder's scores.json; empty where there is none that can be read."""
     with suppress(OSError, ValueError, RecursionError):
         path = file.with_name("scores.json")
-        if path.stat().st_size <= published.MAX_BYTES and isinstance(about := json.loads(path.read_bytes()), dict):
+        if path.stat().st_size <= MAX_ABOUT and isinstance(about := json.loads(path.read_bytes()), dict):
             return about
     return {}
 
@@ -284,13 +297,13 @@ def _about(file: Path) -> dict[str, Any]:
 def _doubts(about: dict[str, Any], reading: str | None) -> tuple[str, ...]:
     """What the scores' own figures say against a choice made on them."""
     notes = []
-    with suppress(KeyError, TypeError):
+    with suppress(KeyError, TypeError, OverflowError):
         chance = about["gap"][reading]["noise_p"]
         if chance > SURE:
             notes.append(
                 f"Shuffled groups show a gap as large in {chance:.0%} of cases: it is not shown that there is one."
             )
-    with suppress(KeyError, TypeError):
+    with suppress(KeyError, TypeError, OverflowError):
         halves = about["reliability"][reading]["prunable"]["halves"]
         if halves < 0.5:
             notes.append(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 import safetensors.numpy as st
+from safetensors import SafetensorError
 
 from fasp_core.errors import InputError
 
@@ -81,12 +82,22 @@ class Entry:
 
     def table(self, name: str) -> pd.DataFrame:
         """The table saved under `name`; LackingEntry if there is none, DamagedEntry if its file has changed."""
-        return pd.read_parquet(io.BytesIO(self.read(f"{name}.parquet")), engine="pyarrow")
+        raw = self.read(f"{name}.parquet")
+        try:
+            return pd.read_parquet(io.BytesIO(raw), engine="pyarrow")
+        except (ValueError, OSError, TypeError) as error:  # a seal that fits says only that it is what was written
+            raise DamagedEntry(self.path, f"{name}.parquet is no table") from error
 
     @cached_property
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """All arrays by name, empty if none were saved; see `Fields` for absent names."""
-        return Fields(st.load(self.read(ARRAYS)) if ARRAYS in self.files else {}, self.path)
+        if ARRAYS not in self.files:
+            return Fields({}, self.path)
+        raw = self.read(ARRAYS)
+        try:
+            return Fields(st.load(raw), self.path)
+        except (SafetensorError, ValueError, TypeError, KeyError) as error:
+            raise DamagedEntry(self.path, f"{ARRAYS} holds no arrays") from error
 
     def read(self, name: str) -> bytes:
         """Bytes of one file, checked against the header."""

@@ -81,9 +81,10 @@ def remove(store: Store, one: Kept) -> None:
 
 
 def _kept(entry: Entry) -> Kept:
-    made = entry.meta.get("provenance") or {}
-    config = entry.config if isinstance(entry.config, Mapping) else {}
-    model = str(made.get("model") or entry.meta.get("model") or "")
+    meta, config = (said if isinstance(said, Mapping) else {} for said in (entry.meta, entry.config))
+    made = meta.get("provenance")
+    made = made if isinstance(made, Mapping) else {}
+    model = str(made.get("model") or meta.get("model") or "")
     seconds = made.get("seconds")
     what = str(config.get("experiment") or f"scores: {config.get('score') or entry.kind}")
     return Kept(
@@ -92,7 +93,7 @@ def _kept(entry: Entry) -> Kept:
         what=what,
         model=model,
         created=str(made.get("created") or ""),
-        seconds=float(seconds) if isinstance(seconds, int | float) else None,
+        seconds=float(seconds) if isinstance(seconds, int | float) and abs(seconds) < 1e12 else None,
         device=str(made.get("device") or ""),
         command=str(made.get("command") or ""),
         size=sum(size for _, size in entry.files.values()),

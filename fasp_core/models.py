@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 import threading
@@ -22,6 +21,8 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from torch import Tensor, nn
 
 from fasp_core.architectures import (
@@ -34,6 +35,7 @@ from fasp_core.architectures import (
     out_projection,
 )
 from fasp_core.errors import InputError
+from fasp_core.model_files import check_config, check_folder, check_gguf
 from fasp_core.packages import package_folder
 from fasp_core.passes import OutOfMemory, is_out_of_memory
 from fasp_core.store import cache_root
@@ -55,7 +57,6 @@ CONFIG_FILES = (  # what shapes a model's numbers beside its weights
     "vocab.json",
     "merges.txt",
 )
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -193,10 +194,12 @@ def load(spec: ModelSpec, cache: Path | None = None) -> LanguageModel:
 
 def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> LanguageModel:
     """Load a folder or hub id that holds `config.json`, a tokenizer and safetensors."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
     name = str(folder)
     try:
+        if not os.path.isdir(name):  # a folder was looked at
+            check_config(PreTrainedConfig.get_config_dict(name)[0], name)
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         architecture_of(config)
         revision = getattr(config, "_commit_hash", None)  # hub: tie all three downloads to one commit
@@ -306,7 +309,7 @@ def _resolve(spec: ModelSpec, cache: Path) -> tuple[str | Path, str]:
     source = spec.source
     if source == BUILT_IN:
         return _converted(built_in_path(), cache, BUILT_IN_SHA256)
-    path = Path(os.path.expanduser(source))
+    path = Path(source if "\0" in source else os.path.expanduser(source))
     if source.endswith(".gguf"):
         if not os.path.isfile(path):
             raise InputError(f"There is no file '{source}': check the path of the .gguf file.")
@@ -317,14 +320,17 @@ def _resolve(spec: ModelSpec, cache: Path) -> tuple[str | Path, str]:
             raise InputError(
                 f"The folder '{source}' holds no model: it needs config.json, tokenizer files and .safetensors weights."
             )
+        check_folder(path, files)
         files += [path / name for name in CONFIG_FILES if (path / name).is_file()]
         whole = hashlib.sha256("".join(f"{f.name} {sha256_file(f)} " for f in files).encode())
         return path, f"sha256:{whole.hexdigest()}"
-    if not _HUB_ID.fullmatch(source) or source.startswith("."):
+    try:
+        validate_repo_id(source)
+    except HFValidationError as error:
         raise InputError(
             f"'{source}' is neither a folder nor a hub id: give 'built-in', an id such as "
             f"'openai-community/gpt2', a folder or a .gguf file."
-        )
+        ) from error
     return source, ""
 
 
@@ -377,6 +383,7 @@ def _complete(folder: Path, source_hash: str) -> bool:
 def _convert(gguf: Path, folder: Path, source_hash: str) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    check_gguf(gguf)
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     try:
         loaded, loading = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32, output_loading_info=True)

@@ -36,6 +36,7 @@ from fasp_core.packages import package_folder
 
 NO_GROUP = "none"
 VALIDATION_ONE_IN = 5
+MAX_PROMPTS, MAX_COLUMNS = 200_000, 1_000  # of a CSV file; the largest axis has 130,000 sentences
 _ROWS = ("texts", "groups", "templates", "descriptors", "nouns")
 
 
@@ -381,6 +382,10 @@ def _records(content: bytes, max_chars: int) -> Iterator[tuple[int, str, str]]:
     row = 0
     try:
         for row, cells in enumerate(csv.reader(lines, strict=True), start=1):
+            if row > MAX_PROMPTS + 1 or len(cells) > MAX_COLUMNS:
+                raise InputError(
+                    f"The CSV file has more than {MAX_PROMPTS:,} rows or {MAX_COLUMNS:,} columns: give fewer prompts."
+                )
             for place, cell in enumerate(cells):
                 if re.search("[\ud800-\udfff]", cell):
                     name = f"'{header[place]}'" if place < len(header) else place + 1

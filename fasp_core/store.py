@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import safetensors.numpy as st
+from safetensors import SafetensorError
 
 from fasp_core import unwritten
 from fasp_core.entry import ARRAYS, DamagedEntry, Entry, LackingEntry, NotWritable, read_header, sha256
@@ -41,6 +42,7 @@ STALE_SECONDS = 24 * 3600.0  # temporary folders this old are of a process that 
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 T = TypeVar("T")
+_FILE = re.compile(r"[a-z0-9_-]{1,80}\.(parquet|safetensors)")  # what `save` writes beside the header
 logger = logging.getLogger(__name__)
 
 
@@ -58,7 +60,8 @@ def cache_root(path: str | Path | None = None) -> Path:
     default = around / "cache"
     if not (around / "pyproject.toml").is_file():  # installed: what lies around is no place for results
         default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "fasp-studio"
-    return Path(path or os.environ.get("FASP_CACHE") or default).expanduser().absolute()
+    named = os.path.expanduser(path or os.environ.get("FASP_CACHE") or default)  # unlike Path's, it never raises
+    return Path(named).absolute()
 
 
 def digest(config: Any) -> str:
@@ -374,12 +377,12 @@ class Parts:
         try:
             raw = path.read_bytes()
             given, computed = _part_checksum(raw)
+            if given == computed:
+                return st.load(raw)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, AttributeError):
-            given, computed = "", "unreadable"
-        if given == computed:
-            return st.load(raw)
+        except (ValueError, AttributeError, TypeError, KeyError, RecursionError, SafetensorError):
+            pass
         logger.warning("The part %s is damaged and will be computed again.", path)
         with suppress(OSError):
             path.unlink()
@@ -417,8 +420,11 @@ def _open(path: Path) -> Entry | None:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedEntry(path, f"{HEADER} cannot be read") from error
-    misplaced = path.parent.name != entry.kind or not path.name.endswith(digest(entry.config))
-    if misplaced or any(Path(name).name != name for name in entry.files):
+    try:
+        misplaced = path.parent.name != entry.kind or not path.name.endswith(digest(entry.config))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DamagedEntry(path, f"{HEADER} cannot be read") from error
+    if misplaced or not all(_FILE.fullmatch(name) for name in entry.files):
         raise DamagedEntry(path, "its name is not that of its content")
     return entry
 

@@ -82,13 +82,19 @@ def load_text(source: str) -> str:
         return _bold()
     if source == WIKITEXT:
         return _wikitext()
-    path = Path(source).expanduser()
-    if not path.is_file():
+    path = (
+        os.path.expanduser(source) if "\0" not in source else ""
+    )  # which leaves an unknown user's name as it is, unlike Path's
+    if not os.path.isfile(path):  # nor does this raise, whatever the name
         raise InputError(f"There is no text '{source}': give '{BOLD}', '{WIKITEXT}' or the path of a text file.")
-    if path.stat().st_size > MAX_FILE_BYTES:
+    if os.path.getsize(path) > MAX_FILE_BYTES:
         raise InputError(f"The text file '{source}' is larger than {MAX_FILE_BYTES // 1_000_000} MB: cut it down.")
     try:
-        return path.read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"The text file '{source}' cannot be read ({error.strerror}): check who may read it."
+        ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"The text file '{source}' is not UTF-8 (byte {error.start}): convert it first.") from error
 

@@ -14,6 +14,7 @@ from fasp_core.models import BUILT_IN, LanguageModel
 from fasp_core.store import Store
 from pages.common import background, chosen, compared, engine, scoring, sidebar, start
 from pages.common.compared import Settings
+from pages.common.said import plain
 
 SECONDS = 15.0  # for one set on one side of the default plan: the built-in model on two cores
 
@@ -103,8 +104,8 @@ def empty(settings: Settings) -> None:
             st.subheader("No scores yet for this model and axis", anchor=False)
             st.markdown(
                 "FASP and the baselines choose heads by their scores, and there are none for "
-                f"**{settings.axis_title}**. Open “Explore heads”, choose this model and axis there, and press “Score "
-                "all heads”. Then come back."
+                f"**{plain(settings.axis_title)}**. Open “Explore heads”, choose this model and axis there, and press "
+                "“Score all heads”. Then come back."
             )
             if st.button("Explore heads", icon=":material/grid_on:"):
                 st.switch_page(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
 import streamlit as st
@@ -13,8 +14,8 @@ from fasp_core.contexts.scenarios import Scenarios
 from fasp_core.errors import InputError
 from fasp_core.models import ModelSpec
 from pages.common import background, contexts_audit, contexts_matrix, demo, engine, scoring, sidebar, start
+from pages.common.said import code
 
-MOST = 256 * 1024  # bytes of a file of scenarios
 WINSORISE = (0.0, 0.01, 0.05, 0.1)
 
 
@@ -63,8 +64,10 @@ def _world() -> Scenarios:
     )
     if given is None:
         return scenarios.read()
-    if given.size > MOST:
-        raise InputError(f"A file of scenarios has at most {MOST // 1024} KB: this one is larger. Shorten it.")
+    if given.size > scenarios.MAX_BYTES:
+        raise InputError(
+            f"A file of scenarios has at most {scenarios.MAX_BYTES // 1024} KB: this one is larger. Shorten it."
+        )
     try:
         text = given.getvalue().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -104,8 +107,11 @@ def _offer(spec: ModelSpec, world: Scenarios, title: str) -> None:
         f"and the model answers anew, {answers:,} answers. With the built-in model on two cores that takes about "
         f"{scoring.duration(answers * contexts_matrix.SECONDS)}; a GPU takes a fraction of it. What was answered is "
         "kept, and a cancelled run goes on where it was. On the command line: "
-        f"`python -m fasp_core.contexts --model {spec.source} --names {names} --samples {samples} --per-context "
-        f"{items} --answer-tokens 6 --tokens 256`.",
+        + code(
+            f"python -m fasp_core.contexts --model {shlex.quote(spec.source)} --names {names} --samples {samples} "
+            f"--per-context {items} --answer-tokens 6 --tokens 256"
+        )
+        + ".",
         button="Run",
     )
 

@@ -16,6 +16,7 @@ from fasp_core.published import Floats, RuleComparison, Trust
 from fasp_core.selection import HeadScores, Selection
 from pages.common import demo, glossary, released, released_trust, start
 from pages.common.released import Settings
+from pages.common.said import plain
 
 REPOSITORY = "https://github.com/chandar-lab/FASP"
 
@@ -30,14 +31,14 @@ def page() -> None:
     )
     settings = released.draw()
     if settings.problem:
-        st.error(settings.problem, icon=":material/error:")
+        st.error(plain(settings.problem), icon=":material/error:")
     if settings.opened is None:
         _empty()
         return
     if not settings.n_heads:
         st.info(
-            f"The shape of **{settings.model}** is not known to this app: choose in the sidebar how many heads it has "
-            "in a layer.",
+            f"The shape of **{plain(settings.model)}** is not known to this app: choose in the sidebar how many heads "
+            "it has in a layer.",
             icon=":material/grid_on:",
         )
         return
@@ -46,7 +47,7 @@ def page() -> None:
     both, why_not = _choices(scores, settings)
     found = "No heads are chosen." if both is None else released_trust.known(settings, both.stable)
     if both is None:
-        st.error(f"No heads can be chosen: {why_not}", icon=":material/error:")
+        st.error(f"No heads can be chosen: {plain(why_not)}", icon=":material/error:")
     else:
         _cards(both, found)
     texts = _hover(scores, None if both is None else both.stable, found)
@@ -81,8 +82,8 @@ def _findings(settings: Settings) -> None:
     found = published.findings(settings.opened.file, settings.model, settings.axis, settings.n_heads)
     for finding in found:
         if finding.severe:
-            st.warning(finding.text, icon=":material/warning:")
-    notes = [finding.text for finding in found if not finding.severe]
+            st.warning(plain(finding.text), icon=":material/warning:")
+    notes = [plain(finding.text) for finding in found if not finding.severe]
     if notes:
         with st.expander(f"What this file holds and lacks ({len(notes)})", icon=":material/fact_check:"):
             st.markdown("\n".join(f"- {note}" for note in notes))
@@ -224,7 +225,7 @@ def _sets(settings: Settings, both: RuleComparison) -> None:
         with column:
             if selection is None:
                 st.markdown(f"**Rule `{name}`**: {about}.")
-                st.warning(both.refused, icon=":material/block:")
+                st.warning(plain(both.refused), icon=":material/block:")
                 continue
             st.markdown(
                 f"**Rule `{name}`**: {about}. **{selection.k} pruned** ({selection.requested_k} asked for), "

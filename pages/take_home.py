@@ -9,6 +9,7 @@ from fasp_core.impacts.table import ImpactTable
 from fasp_core.report.tables import counted
 from pages.common import engine, scoring, shared, sidebar, start, take_checkpoint, take_data, take_figures, take_report
 from pages.common.current import Current, current
+from pages.common.said import plain
 
 
 def page() -> None:
@@ -57,7 +58,7 @@ def about(settings: sidebar.Settings, table: ImpactTable, now: Current) -> None:
         else:
             st.info("Nothing is removed: raise α, click heads on “Explore heads”, or bring a set, below.")
         for note in now.selection.notes:
-            st.info(note, icon=":material/info:")
+            st.info(plain(note), icon=":material/info:")
         if changed:
             st.button(
                 "Back to the method's choice",

@@ -9,10 +9,10 @@ from typing import Literal, get_args
 Unit = Literal["dollars", "hours", "percent"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
-_NUMBER = r"\d+(?:\.\d+)?|\.\d+"
+_NUMBER = r"\d++(?:\.\d++)?|\.\d++"  # possessive: a model may write thousands of digits
 _TIMES = {"k": 1e3, "thousand": 1e3, "million": 1e6}
 _MULTIPLIED = re.compile(
-    rf"(?P<low>{_NUMBER})(?P<between>\s*(?:-|to)\s*\$?)?(?P<high>{_NUMBER})?\s?(?P<by>k|thousand|million)\b",
+    rf"(?<!\d)(?P<low>{_NUMBER})(?P<between>\s*(?:-|to)\s*\$?)?(?P<high>{_NUMBER})?\s?(?P<by>k|thousand|million)\b",
     re.IGNORECASE,
 )
 _FOUND = re.compile(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
@@ -13,6 +14,8 @@ from typing import Any
 from fasp_core.contexts.numbers import UNITS, Unit
 from fasp_core.errors import InputError
 
+MAX_BYTES = 256 * 1024
+MAX_PEOPLE = 10_000
 _BLANK = re.compile(r"\{([^{}]*)\}")
 
 
@@ -92,7 +95,8 @@ def read(path: str | Path | None = None) -> Scenarios:
         text = (resources.files("fasp_core.contexts") / "scenarios.toml").read_text("utf-8")
         return parse(text, "scenarios.toml")
     try:
-        return parse(Path(path).read_text("utf-8"), Path(path).name)
+        with Path(path).open("rb") as file:
+            return parse(file.read(MAX_BYTES + 1).decode("utf-8"), Path(path).name)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The scenarios '{path}' cannot be read: give a TOML file in UTF-8.") from error
 
@@ -103,11 +107,13 @@ def parse(text: str, source: str) -> Scenarios:
     Raises
     ------
     InputError
-        It is no TOML, or lacks something; the message names it.
+        It is too long, no TOML, or lacks something; the message names it.
     """
+    if len(text) > MAX_BYTES:
+        raise InputError(f"A file of scenarios has at most {MAX_BYTES // 1024} KB: shorten '{source}'.")
     try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        content = tomllib.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: numbers of thousands of digits, too
         raise InputError(f"{source} is no valid TOML ({error}): mend that line.") from error
     contexts = _table(content, "contexts", source)
     scenarios: list[Scenario] = []
@@ -118,10 +124,14 @@ def parse(text: str, source: str) -> Scenarios:
     }
     if len(groups) < 2:
         raise InputError(f"{source} names one group: an audit compares two or more under [groups].")
-    everybody = [name for names in groups.values() for name in names]
-    if twice := sorted({name for name in everybody if everybody.count(name) > 1}):
+    everybody = Counter(name for names in groups.values() for name in names)
+    if twice := sorted(name for name, times in everybody.items() if times > 1):
         raise InputError(f"{source} has the name '{twice[0]}' more than once: a name stands for one group, once.")
-    titles = {name: str(context.get("title", name)) for name, context in contexts.items()}
+    if len(everybody) > MAX_PEOPLE:
+        raise InputError(f"{source} names {len(everybody):,} people: an audit takes at most {MAX_PEOPLE:,}.")
+    titles = {
+        name: context["title"] if isinstance(context.get("title"), str) else name for name, context in contexts.items()
+    }
     return Scenarios(titles, tuple(scenarios), groups)
 
 
@@ -132,8 +142,9 @@ def _scenarios(name: str, context: Any, source: str) -> list[Scenario]:
     question, unit, opening = context.get("question"), context.get("unit"), context.get("opening", "")
     if not isinstance(question, str) or set(_BLANK.findall(question)) != {"name", "item"}:
         raise InputError(f"{source}: the question of {where} needs {{name}} and {{item}}, and no other braces.")
-    if unit not in UNITS:
-        raise InputError(f"{source}: the unit of {where} is '{unit}': choose {', '.join(UNITS)}.")
+    if not isinstance(unit, str) or unit not in UNITS:
+        given = f"'{unit}'" if isinstance(unit, str) else "no text"
+        raise InputError(f"{source}: the unit of {where} is {given}: choose {', '.join(UNITS)}.")
     if not isinstance(opening, str):
         raise InputError(f'{source}: the opening of {where} is no text: write "" for none.')
     items = _texts(context.get("scenarios"), f"the scenarios of {where}", source)

@@ -18,6 +18,7 @@ BUILT_IN_ID, BUILT_IN_LICENCE = "HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2
 MAX_COMMAND = 2000  # characters of a list of parts on a command line; longer ones are read from the file
 MAX_LISTED = 600
 MB = 1e6
+_USUAL = re.compile(r"[\w./-]+")  # names of models that are no Markdown
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")
 
 
@@ -70,7 +71,7 @@ def text(d: dict[str, Any]) -> str:
     )
     parts = [
         f"---\n{data.to_yaml()}\n---",
-        f"# {_plain(name)}, pruned",
+        f"# {name if _USUAL.fullmatch(name) else _code(name)}, pruned",
         f"{_code(name)} without {told(d['heads'], d['neurons'])}. Written by FASP Studio. It loads with plain "
         "transformers, without code of its own:",
         "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"

@@ -23,8 +23,12 @@ Tables = dict[str, dict[str, Floats]]  # model -> score -> [N]
 RowKey = tuple[str, str, str]  # model, axis, split
 Cells = dict[tuple[str, int], list[tuple[float, float]]]  # (seed, head) -> bias and perplexity of each row
 
+LONGEST_NUMBER = 1_000  # digits
+LONGEST_NAME = 200  # of a model, an axis, a score
 MAX_BYTES = 100_000_000  # the released files are below 1 MB
 MAX_HEADS = 100_000  # a head id sizes an array
+MAX_MODELS = 1_000
+MAX_CELLS = 20_000_000  # of all arrays: a short row of a seed of its own makes one of all heads
 
 # (layers, heads in a layer), which no file says; keyed by the model's name on the hub
 SHAPES = {
@@ -192,7 +196,7 @@ def read_bytes(content: bytes, name: str | Path) -> Published:
     InputError
         As `read`.
     """
-    path = Path(name)
+    path = Path(name)  # of an upload, nothing is opened
     if len(content) > MAX_BYTES:
         raise InputError(f"'{path}' is larger than {MAX_BYTES // 1_000_000} MB: give a released score file.")
     try:
@@ -206,7 +210,7 @@ def read_bytes(content: bytes, name: str | Path) -> Published:
 
 def _read_json(path: Path, text: str) -> Tables:
     try:
-        content = json.loads(text)  # accepts NaN and Infinity, as Python writes them
+        content = json.loads(text, parse_int=_whole)  # accepts NaN and Infinity, as Python writes them
     except (ValueError, RecursionError) as error:
         raise InputError(f"'{path}' is not JSON ({error}): give the released file as it is.") from error
     tables: Tables = {}
@@ -227,10 +231,25 @@ def _read_json(path: Path, text: str) -> Tables:
     return tables
 
 
+def _whole(digits: str) -> int:
+    if len(digits) > LONGEST_NUMBER:  # reading one takes longer than its length
+        raise ValueError(f"a number of {len(digits):,} digits")
+    return int(digits)
+
+
 def _members(path: Path, place: str, value: Any, kind: str) -> list[tuple[str, Any]]:
     if not isinstance(value, dict) or not value:
         raise InputError(f"'{path}': expected {place} to hold {kind}, as in {{model: {{score: [numbers]}}}}.")
+    if strange := [name for name in value if not _shown(name)]:
+        raise InputError(
+            f"'{path}': expected {place} to hold names of at most {LONGEST_NAME} letters, not {strange[0]!r:.40}."
+        )
     return list(value.items())
+
+
+def _shown(name: str) -> bool:
+    """Whether a name can stand on a page: JSON can hold half characters, and any length."""
+    return name.isprintable() and len(name) <= LONGEST_NAME
 
 
 def _json_number(place: str, index: int, value: Any) -> float:
@@ -254,14 +273,19 @@ def _read_csv(path: Path, text: str) -> tuple[Tables, dict[RowKey, SeedRows]]:
     cells: dict[RowKey, Cells] = defaultdict(lambda: defaultdict(list))
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
-        if lacking := [name for name in _COLUMNS if name not in (reader.fieldnames or ())]:
+        named = list(reader.fieldnames or ())
+        if lacking := [name for name in _COLUMNS if name not in named]:
             raise InputError(f"'{path}' has no column '{lacking[0]}': expected {', '.join(_COLUMNS)}.")
+        if twice := [name for name in (*_COLUMNS, "Seed") if named.count(name) > 1]:
+            raise InputError(f"'{path}' has the column '{twice[0]}' more than once: keep one of them.")
         for row in reader:
             place = f"'{path}', line {reader.line_num}"
             if None in row or None in row.values():  # how DictReader shows too many and too few fields
                 raise InputError(f"{place}: expected {len(reader.fieldnames or ())} fields, one for each column.")
             if not row["Head id"]:  # no head was removed
                 continue
+            if strange := [name for name in ("Model", "Group", "Split") if not _shown(row[name])]:
+                raise InputError(f"{place}: column '{strange[0]}' holds no name of at most {LONGEST_NAME} letters.")
             model = _HUB_NAMES.get(row["Model"], row["Model"])
             head = _csv_head(place, model, row["Head id"])
             pair = _csv_number(place, "Bias", row["Bias"]), _csv_number(place, "PPL", row["PPL"])
@@ -274,7 +298,15 @@ def _read_csv(path: Path, text: str) -> tuple[Tables, dict[RowKey, SeedRows]]:
     if not valid:
         raise InputError(f"'{path}' has no row of a head with Split 'valid': give a released score file.")
 
-    sizes = {model: math.prod(SHAPES[model]) if model in SHAPES else _last_head(cells, model) for model, _ in valid}
+    last: dict[str, int] = defaultdict(int)
+    for (model, _, _), of in cells.items():
+        last[model] = max(last[model], 1 + max(head for _, head in of))
+    sizes = {model: math.prod(SHAPES[model]) if model in SHAPES else last[model] for model, _ in valid}
+    wanted = sum(
+        sizes[model] * (2 + len({seed for seed, _ in of})) for (model, _, _), of in cells.items() if model in sizes
+    )
+    if wanted > MAX_CELLS or len(sizes) > MAX_MODELS:
+        raise InputError(f"'{path}' names more models, axes and seeds than any file of scores: give a released one.")
     tables: Tables = {}
     for model, size in sizes.items():
         ppl = [item for (name, _), of in valid.items() if name == model for item in of.items()]
@@ -285,14 +317,12 @@ def _read_csv(path: Path, text: str) -> tuple[Tables, dict[RowKey, SeedRows]]:
     return tables, rows
 
 
-def _last_head(cells: Mapping[RowKey, Cells], model: str) -> int:
-    return 1 + max(head for key, of in cells.items() if key[0] == model for _, head in of)
-
-
 def _seed_rows(cells: Cells, n: int) -> SeedRows:
     seeds = sorted({seed for seed, _ in cells}, key=lambda name: (len(name), name))  # 2 comes before 10
-    own = [[((seed, head), pairs) for (seed, head), pairs in cells.items() if seed == name] for name in seeds]
-    bias, ppl = (np.stack([_per_head(items, which, np.mean, n) for items in own]) for which in (0, 1))
+    own: dict[str, Cells] = defaultdict(dict)
+    for (seed, head), pairs in cells.items():
+        own[seed][seed, head] = pairs
+    bias, ppl = (np.stack([_per_head(own[s].items(), which, np.mean, n) for s in seeds]) for which in (0, 1))
     return SeedRows(tuple(seeds), bias, ppl, sum(len(pairs) - 1 for pairs in cells.values()))
 
 

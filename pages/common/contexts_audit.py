@@ -18,6 +18,7 @@ from fasp_core.models import LanguageModel, ModelSpec
 from fasp_core.store import Store
 from pages.common import background, scoring
 from pages.common.contexts_matrix import CHART, SECONDS, estimate
+from pages.common.said import plain
 
 
 def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
@@ -60,7 +61,7 @@ def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
         spec,
         key,
         work,
-        title=f"Ask about {world.contexts[context].lower()}",
+        title=f"Ask about {plain(world.contexts[context].lower())}",
         about=f"{len(asked)} scenarios, {len(small.people)} names, {samples} answers each"
         + (", with and without the parts" if len(subject) else "")
         + f": {answers:,} answers. With the built-in model on two cores that takes about "
@@ -116,8 +117,8 @@ def show(found: list[list[Replies]], subject: PruneSet, winsorise: float) -> Non
         if difference.low > 0 or difference.high < 0:
             more = first if difference.low > 0 else second
             st.warning(
-                f"{r.scenario.name}: a number is given more often for {more} ({difference.value:+.0%}). That is a "
-                "difference between the groups too.",
+                f"{plain(r.scenario.name)}: a number is given more often for {plain(more)} ({difference.value:+.0%}). "
+                "That is a difference between the groups too.",
                 icon=":material/error_outline:",
             )
     if st.toggle("Show answers", key="audit texts", help="As the model wrote them. They may be offensive."):

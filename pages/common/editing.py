@@ -10,6 +10,7 @@ from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
 from pages.common import grid_options, shared
 from pages.common.current import Current
+from pages.common.said import plain
 from pages.common.sidebar import Settings
 
 TURN, PRUNE, KEEP, LEAVE = "turn over", "prune", "keep", "leave to the method"
@@ -96,7 +97,7 @@ def _many(settings: Settings, table: ImpactTable, now: Current) -> None:
                 help="Prune these heads and no others." if means == REPLACE else None,
             )
     if told := st.session_state.get("many error"):
-        st.error(told, icon=":material/error:")
+        st.error(plain(told), icon=":material/error:")
     st.caption("The set of the moment, to copy:")
     st.code(now.heads.format() or "(no heads)", language=None, wrap_lines=True)
 

@@ -40,7 +40,7 @@ from fasp_core.shards import Workers
 from fasp_core.store import Entry, Store
 from fasp_core.text import TextConfig
 from fasp_core.toxicity import scorer_self_bias
-from pages.common import demo, readers
+from pages.common import demo, folders, readers
 
 KEEP_MODELS = 2
 KEEP_TABLES = 16
@@ -86,6 +86,7 @@ def model(spec: ModelSpec) -> LanguageModel:
 def desk(spec: ModelSpec) -> Desk:
     """The loaded model with what is kept of its latest measurements."""
     demo.check_model(spec)
+    folders.check_model(spec)
     with _shelf_lock:
         if spec not in _shelf:
             lm = models.load(spec)

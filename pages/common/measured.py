@@ -19,6 +19,7 @@ from fasp_core.report.tables import counted
 from fasp_core.verdict import interval, noise, number, percent, verdict
 from pages.common import attention, engine, glossary, grids, looking, shared, texts
 from pages.common.current import Current
+from pages.common.said import plain
 from pages.common.sidebar import READING_TITLES, Settings
 
 GAP_HELP = glossary.text(
@@ -46,7 +47,7 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Evaluation | 
     with right, st.container(border=True, height="stretch"):
         _removed(table, now, settings, result)
     for note in now.selection.notes:
-        st.info(note, icon=":material/info:")
+        st.info(plain(note), icon=":material/info:")
     looking.ready(job, "main", "Measuring")
     if result is not None:
         _verdict(result, settings, heads)

@@ -12,11 +12,12 @@ import streamlit as st
 from fasp_core import bias
 from fasp_core.errors import InputError
 from fasp_core.evaluation import Evaluation
-from fasp_core.masks import PruneSet
+from fasp_core.masks import MAX_PARTS, PruneSet
 from fasp_core.verdict import interval, percent
 from pages.common import demo, editing, looking, measured, shared
 from pages.common.current import Current
 from pages.common.recipe import READING_TITLES, SPLIT_TITLES
+from pages.common.said import plain
 from pages.common.sidebar import Settings
 
 LONGEST_NAME = 60
@@ -77,15 +78,20 @@ def from_json(content: bytes, taken: Sets) -> Sets:
         The file is not of the form that `to_json` writes; the message says where.
     """
     try:
-        rows = json.loads(content.decode())["prune sets"]
+        rows = json.loads(content.decode("utf-8-sig"))["prune sets"]
         read = {str(row["name"]): NamedSet(*(str(row[k]) for k in ("model", "parts", "chosen"))) for row in rows}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError("This is not a file of prune sets: choose one that was downloaded here.") from error
-    found = dict(taken)
+    found, left = dict(taken), MAX_PARTS
     for name, one in read.items():
         found.pop(name, None)
         if len(one.parts) > 20_000 or len(one.chosen) > 200 or len(one.model) > 300:
             raise InputError("A set in this file is too long to be one: choose another file.")
+        if not (one.chosen + one.model).isprintable():  # half characters, which no page can show
+            raise InputError("A set in this file has a name that cannot be shown: choose another file.")
+        left -= len(one.heads)
+        if left < 0:
+            raise InputError(f"The sets in this file have more than {MAX_PARTS:,} parts: choose another file.")
         found[free_name(name, found)] = NamedSet(one.model, one.heads.format(), one.chosen)
     return found
 
@@ -109,7 +115,7 @@ def draw(settings: Settings, now: Current) -> None:
         )
         mine = {name: s for name, s in sets().items() if s.model == settings.spec.source}
         if error := st.session_state.get("sets error"):
-            st.error(error, icon=":material/error:")
+            st.error(plain(error), icon=":material/error:")
         if mine:
             _manage(mine)
         if len(mine) > 1:

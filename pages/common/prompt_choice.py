@@ -8,6 +8,7 @@ import streamlit as st
 
 from fasp_core.errors import InputError
 from fasp_core.writing import CHARACTERS, checked
+from pages.common.said import plain
 from pages.common.sidebar import SPLIT_TITLES, Settings
 
 MOST = 2_000  # sentences of a group in the list
@@ -43,7 +44,7 @@ def _typed() -> str | None:
     try:
         return checked(text)
     except InputError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(plain(error), icon=":material/error:")
         return None
 
 

@@ -174,7 +174,8 @@ def read(query: Mapping[str, str]) -> tuple[dict[str, object], list[str]]:
                 raise ValueError(name)
             found[name] = _READ[name](query[name])
         except (ValueError, KeyError, InputError):
-            shown = query[name] if len(query[name]) <= 40 else query[name][:39] + "…"
+            shown = " ".join(query[name][:200].split())  # on one line
+            shown = shown if len(shown) <= 40 else shown[:39] + "…"
             ignored.append(f"{name}={shown}")
     return found, ignored
 

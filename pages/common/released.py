@@ -13,7 +13,8 @@ from fasp_core import published
 from fasp_core.errors import InputError
 from fasp_core.published import Published
 from fasp_core.selection import METHODS
-from pages.common import demo, glossary
+from pages.common import demo, folders, glossary
+from pages.common.said import plain
 from pages.common.sidebar import GAMMA, METHOD_TITLES, axis_title
 
 ALPHA = 0.1  # with gamma .3 the authors' own worked example
@@ -126,7 +127,7 @@ def _file() -> tuple[Opened | None, str]:
             name, content = st.session_state[FILE]
             opened = read(name, content)
             if st.session_state.get("released_upload") is None:  # another page was shown meanwhile
-                st.caption(f"Open: {name}")
+                st.caption(f"Open: {plain(name)}")
                 st.button("Close file", key="released_close", on_click=lambda: st.session_state.pop(FILE))
             return opened, ""
         if path.strip():
@@ -151,6 +152,7 @@ def read(name: str, content: bytes) -> Opened:
 
 
 def _from_path(path: Path) -> Opened:
+    folders.check(path)
     try:
         path = path.expanduser()
         stamp = path.stat().st_mtime_ns

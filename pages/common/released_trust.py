@@ -12,6 +12,7 @@ from fasp_core.figures.ranking import ranked_heads
 from fasp_core.published import Agreement, Estimate, SeedRows, Trust
 from fasp_core.selection import Selection
 from pages.common.released import Settings
+from pages.common.said import plain
 from pages.common.sidebar import METHOD_TITLES, axis_title
 
 Key = tuple[str, str, str]  # of the file, model, axis
@@ -35,7 +36,7 @@ def known(settings: Settings, selection: Selection) -> Trust | str:
     try:
         return _trust(rows, test, selection, (settings.opened.key, settings.model, axis))
     except InputError as error:
-        return str(error)
+        return plain(error)
 
 
 @st.cache_resource(max_entries=64, show_spinner="Comparing the seeds")

@@ -12,6 +12,7 @@ from fasp_core.errors import InputError
 from fasp_core.jobs import Job, Past
 from pages.common import demo, engine, scoring, stored
 from pages.common.described import described
+from pages.common.said import plain
 
 EVERY = 2.0  # seconds between two looks at work that goes on
 SHORT = 1.0  # seconds: a measurement that took less was read from the results on disk
@@ -101,7 +102,7 @@ def _ended(one: Past) -> None:
                 try:
                     engine.resume(one)
                 except InputError as error:
-                    st.error(str(error))
+                    st.error(plain(error))
                 else:
                     st.rerun()
             st.button(

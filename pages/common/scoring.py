@@ -12,6 +12,7 @@ from fasp_core.jobs import Job
 from fasp_core.measures import BiasConfig
 from fasp_core.models import ModelSpec
 from pages.common import demo, engine
+from pages.common.said import plain
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def load(spec: ModelSpec) -> bool:
         return False
     if job.state == "done":
         return True
-    watch(job, f"Loading {spec.source}")
+    watch(job, f"Loading {plain(spec.source)}")
     return False
 
 
@@ -84,7 +85,7 @@ def bar(job: Job[Any], title: str) -> None:
         return
     left = job.eta_seconds()
     tail = "" if left is None else f", about {duration(left)} left"
-    st.progress(min(job.done / job.total, 1.0) if job.total else 0.0, f"{title}: {job.text or 'starting'}{tail}")
+    st.progress(min(job.done / job.total, 1.0) if job.total else 0.0, f"{title}: {plain(job.text or 'starting')}{tail}")
 
 
 def duration(seconds: float) -> str:
@@ -98,7 +99,7 @@ def show_error(job: Job[Any]) -> None:
     """What went wrong, in one sentence where the input was at fault."""
     error = job.error
     if isinstance(error, InputError):
-        st.error(str(error), icon=":material/error:")
+        st.error(plain(error), icon=":material/error:")
     else:
         if st.session_state.get("logged") is not job:  # once, not at every rerun
             logger.error("A job failed.", exc_info=error)

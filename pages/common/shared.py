@@ -19,6 +19,7 @@ from fasp_core.masks import PruneSet
 from fasp_core.models import ModelSpec
 from pages.common import demo, engine, recipe
 from pages.common.recipe import NAMES, Recipe, Trail
+from pages.common.said import code
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "spread")
 HANDS = ("prune", "keep")  # fields without a widget
@@ -218,5 +219,5 @@ def _notice() -> str:
         del st.session_state["left out"]
         return ""
     st.session_state["left out"] = (left_out, now())
-    named = ", ".join("`" + part.replace("`", "'") + "`" for part in left_out)
+    named = ", ".join(code(part) for part in left_out)
     return f"Left out of this link, as it cannot be used here: {named}."

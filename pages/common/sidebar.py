@@ -36,6 +36,7 @@ from pages.common.recipe import (
     TOKENS,
     Recipe,
 )
+from pages.common.said import plain
 
 __all__ = ["ALPHA", "GAMMA", "MAX_PPL", "METHOD_TITLES", "OWN_CSV", "READING_TITLES", "SPLIT_TITLES", "Settings"]
 
@@ -171,7 +172,7 @@ def _neurons() -> PruneSet:
         try:
             found = PruneSet.parse(written or "")
         except InputError as error:
-            st.error(str(error), icon=":material/error:")
+            st.error(plain(error), icon=":material/error:")
             return PruneSet()
         if found.heads:
             st.error("Only neurons stand here, such as L5N17: click heads in the grids.", icon=":material/error:")
@@ -286,7 +287,7 @@ def choose_axis() -> tuple[str, str]:
         from_csv(content, upload.name)
         return str(engine.keep_upload(content, upload.name)), Path(upload.name).stem
     except InputError as error:
-        st.error(str(error))
+        st.error(plain(error))
         st.stop()
 
 

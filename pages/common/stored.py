@@ -8,6 +8,7 @@ import streamlit as st
 from fasp_core.errors import InputError
 from fasp_core.kept import Kept
 from pages.common import demo, engine, scoring
+from pages.common.said import plain
 
 
 @st.dialog("Stored results", width="large")
@@ -62,6 +63,6 @@ def _one(one: Kept) -> None:
         try:
             engine.remove(one)
         except InputError as error:
-            st.error(str(error))
+            st.error(plain(error))
         else:
             st.rerun()

@@ -14,6 +14,7 @@ from fasp_core.report import data
 from fasp_core.report.tables import counted
 from pages.common import demo, engine, shared
 from pages.common.current import Current
+from pages.common.said import plain
 from pages.common.sidebar import Settings
 
 
@@ -68,7 +69,7 @@ def bring(settings: Settings, table: ImpactTable, now: Current) -> None:
     try:
         found = prune_files.read(upload.getvalue(), upload.name, (table.n_layers, table.n_heads))
     except InputError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(plain(error), icon=":material/error:")
         return
     size = table.n_layers * table.n_heads
     neurons = f" and {counted(len(found.parts.neurons))}" if found.parts.neurons else ""

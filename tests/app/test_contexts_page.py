@@ -17,6 +17,7 @@ from fasp_core.contexts.scenarios import Scenario, Scenarios
 from fasp_core.errors import InputError
 from fasp_core.masks import PruneSet
 from pages.common import contexts_audit, contexts_matrix, engine
+from pages.common.said import plain
 from tests.app.fakes import MADE, Studio
 from tests.unit.test_contexts_matrix import made_up
 
@@ -98,7 +99,7 @@ def test_the_findings_and_the_matrices(studio: Studio, monkeypatch: pytest.Monke
     monkeypatch.setattr(engine, "matrices", lambda spec: [found])
     at = opened()
     findings = Carried(found).findings()
-    assert [i.value for i in at.main.info] == [f.sentence for f in findings]
+    assert [i.value for i in at.main.info] == [plain(f.sentence) for f in findings]
     assert [f.holds for f in findings] == [True, True]
     charts: Any = at.get("plotly_chart")
     assert len(charts) == 3  # by generality, heads, neurons

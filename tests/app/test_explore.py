@@ -468,8 +468,8 @@ def test_scores_that_are_not_there_yet(studio: Studio) -> None:
 def test_models_typed_in(studio: Studio, table: ImpactTable) -> None:
     studio.at_once()
     at = opened()
-    change(at, model="/nowhere/model.gguf")
-    assert "There is no file '/nowhere/model.gguf'" in at.error[0].value
+    change(at, model="~/nowhere/model.gguf")
+    assert "nowhere/model.gguf'" in at.error[0].value
     assert keys(at) == {"load again"}
     press(at, "load again")
     assert len(at.error) == 1

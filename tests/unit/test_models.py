@@ -141,7 +141,8 @@ def missing_tensor(path: Path) -> None:
 )
 def test_damaged_folders(name: str, harm: Any, folder: Path) -> None:
     harm(folder / name)
-    with pytest.raises(InputError, match="could not be loaded: give 'built-in', a hub id") as error:
+    mend = "could not be loaded: give 'built-in', a hub id|is no whole safetensors file|is no JSON|holds no settings"
+    with pytest.raises(InputError, match=mend) as error:
         load(ModelSpec(str(folder), **CPU))
     assert str(folder) in one_sentence(error)
 
@@ -183,7 +184,7 @@ def test_hub_ids_without_a_network(name: str) -> None:
 def test_names_of_nothing(name: str) -> None:
     with pytest.raises(InputError) as error:
         load(ModelSpec(name, **CPU))
-    assert name in one_sentence(error)
+    assert name.replace("\0", " ") in one_sentence(error)
 
 
 @pytest.mark.parametrize("name", ["", "  "])

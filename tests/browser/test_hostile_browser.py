@@ -1,0 +1,144 @@
+"""Script tags of others travel through the whole app, in real Chromium: nothing runs, nothing is fetched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from markdown_it import MarkdownIt
+
+from fasp_core import report
+from fasp_core.export import card
+from fasp_core.figures import export
+from fasp_core.report import charts
+from fasp_core.selection import select
+from fasp_core.store import Store
+from tests.app.made_report import facts, small_table
+from tests.browser.conftest import Reader
+from tests.unit.test_report import asked
+
+pytestmark = pytest.mark.browser
+HOSTILE = (
+    '<script>window.ran=1</script><img src="http://a.example/i.png" onerror="window.ran=1">'
+    "[x](javascript:window.ran=1)![p](http://a.example/p.png)$$x^2$$"
+)
+# A bare address becomes a link that leads where it says it does, as everywhere in Streamlit; it waits for a click.
+OFFENDING = """() => [...document.querySelectorAll('a[href], img, script, iframe')]
+    .map(e => [e.tagName, e.getAttribute('href') || e.getAttribute('src') || e.textContent])
+    .filter(([tag, s]) => /^javascript:/.test(s) || s === 'window.ran=1' || (tag !== 'A' && /a\\.example/.test(s)))"""
+
+
+class Watched:
+    """A tab that writes down what it is asked to fetch from elsewhere, and every dialog."""
+
+    def __init__(self, page: Any) -> None:
+        self.page, self.asked = page, list[str]()
+        page.on("request", lambda r: self.asked.append(r.url) if "a.example" in r.url.split("?")[0] else None)
+        page.on("dialog", lambda d: (self.asked.append(f"dialog {d.message}"), d.dismiss()))
+
+    def nothing_ran(self) -> None:
+        assert self.page.evaluate("() => window.ran") is None
+        assert self.page.evaluate(OFFENDING) == []
+        assert self.asked == []
+
+
+def test_the_app(app: str, browser: object) -> None:
+    """A link, a released file whose model, axis and name are markup, and a file that is refused."""
+    shown = "text=Open a file of released scores"
+    reader = Reader(browser, f"{app}/released?gamma={quote('a' + chr(10) * 2 + HOSTILE)}", shown=shown)
+    tab, page = Watched(reader.page), reader.page
+    scores = {"cont_to_ppl": [1.0, 2, 2, 3], f"cont_to_{HOSTILE[:120]}_bias": [3.0, 1, 1, 2]}
+    chooser = page.locator('[data-testid="stFileUploaderDropzoneInput"]')
+    raw = json.dumps({HOSTILE: scores}).encode()
+    chooser.set_input_files({"name": "<img src=x onerror=window.ran=1>.json", "mimeType": "text/plain", "buffer": raw})
+    alert = page.locator('[data-testid="stMain"] [data-testid="stAlert"]', has_text="is not known to this app")
+    alert.wait_for()
+    assert HOSTILE in alert.inner_text()  # letter by letter
+    tab.nothing_ran()
+    page.locator('[data-testid="stSelectbox"]', has_text="Heads in a layer").locator("input").click()
+    page.get_by_role("option", name="2 (2 layers)").click()
+    page.wait_for_selector(".js-plotly-plot .main-svg", state="attached")
+    page.wait_for_timeout(500)
+    plot = page.locator(".js-plotly-plot").first
+    plot.hover()
+    page.wait_for_timeout(300)
+    tab.nothing_ran()
+    raw = json.dumps({HOSTILE: {"x": HOSTILE}}).encode()
+    page.get_by_role("button", name="Remove").first.click()
+    chooser.set_input_files({"name": "b.json", "mimeType": "text/plain", "buffer": raw})
+    alert = page.locator('[data-testid="stMain"] [data-testid="stAlert"]', has_text="expected a list of numbers")
+    alert.wait_for()
+    assert "<script>window.ran=1</script>" in alert.inner_text()
+    tab.nothing_ran()
+
+
+def test_links_that_are_told(app: str, browser: object) -> None:
+    told = quote("a\n\n![p](http://a.example/p.png)")
+    model = quote(f"a/{HOSTILE}")
+    reader = Reader(browser, f"{app}/?gamma={told}&alpha={told}&model={model}", shown="text=This link asks for a model")
+    tab = Watched(reader.page)
+    reader.page.get_by_role("button", name="Open this link").click()
+    reader.page.wait_for_selector("text=Left out of this link")
+    reader.page.wait_for_selector("text=is neither a folder nor a hub id")
+    assert "<script>window.ran=1</script>" in reader.page.inner_text("body")
+    tab.nothing_ran()
+
+
+def test_what_is_taken_home(browser: Any, tmp_path: Path) -> None:
+    """The report, a figure of its own and the model card, as a reader opens them."""
+    groups = (HOSTILE, f"{HOSTILE}2", "<b>c</b>")
+    table = small_table(groups)
+    made = facts(Store(tmp_path / "cache"), asked(), table)
+    (tmp_path / "report.html").write_text(report.html(made))
+    selection = select(table.head_scores("neutral"), "fasp", 0.3, 0.25)
+    figs = charts.grids(table, "neutral", selection, made.by_hand)
+    (tmp_path / "figure.html").write_text(export.standalone(figs[0], HOSTILE, HOSTILE))
+    (tmp_path / "card.html").write_text(MarkdownIt("commonmark", {"html": True}).render(_card()))
+    for name in ("report", "figure", "card"):
+        context = browser.new_context()
+        Reader.opened.append(context)
+        tab = Watched(context.new_page())
+        tab.page.goto((tmp_path / f"{name}.html").as_uri())
+        if name != "card":
+            tab.page.wait_for_selector("html[data-drawn=yes]", state="attached", timeout=30_000)
+        tab.page.wait_for_timeout(300)
+        tab.nothing_ran()
+        said = tab.page.title() + tab.page.inner_text("body")
+        assert "<script>window.ran=1</script>" in said, name
+
+
+def _card() -> str:
+    """The card of an export of a model of such a name, with made-up figures."""
+    size = {"parameters": 10, "nonzero": 9, "bytes": 40}
+    shape = {"heads": 4, "kv_heads": 2, "neurons": 8}
+    parts = {"heads": 1, "neurons": 0, "parts": "L0H1"}
+    return card.text(
+        {
+            "folder": HOSTILE,
+            "model": HOSTILE,
+            "weights": "sha256:1",
+            "licence": None,
+            "prune_set": "L0H1",
+            "heads": 1,
+            "neurons": 0,
+            "gone": parts,
+            "zeroed": parts,
+            "reasons": [],
+            "layers": 2,
+            "shape": {"before": shape, "after": shape},
+            "size": {"before": size, "after": size},
+            "files": {"model.safetensors": 40},
+            "command": f"python -m fasp_core export --model '{HOSTILE}'",
+            "tokens_per_second": {
+                "before": 1.0, "after": 1.0, "low": 0.9, "high": 1.1, "dtype": "float32", "device": "cpu",
+                "threads": 1, "repeats": 3, "batch": 1, "length": 8,
+            },
+            "check": {
+                "difference": 0.0, "float32": 0.0, "dtype": "float32", "logits": 10, "prompts": 1, "limit": 1e-4,
+            },
+            "provenance": {"program": "p", "python": "3", "packages": {}, "machine": "m", "created": "2026"},
+        }
+    )  # fmt: skip
