@@ -101,7 +101,7 @@ def shape_of(config: Any) -> Shape:
 
     architecture_of(config)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     lm = wrap(model, None, ModelSpec("config", device="meta"), "config")
     matrices = [sum(p.numel() for p in block.parameters() if p.ndim == 2) for block in lm.blocks]
     modules = [m for m in lm.architecture.tail_modules(model) if isinstance(m, torch.nn.Module)]
@@ -230,7 +230,7 @@ def measured_rate(config: Any, dtype: str, device: torch.device, window: int = 5
     for name in ("layer_types", "attention_layers"):
         if getattr(single, name, None):
             setattr(single, name, getattr(single, name)[:1])
-    model = AutoModelForCausalLM.from_config(single, dtype=DTYPES[dtype]).to(device)
+    model = AutoModelForCausalLM.from_config(single, trust_remote_code=False, dtype=DTYPES[dtype]).to(device)
     lm: LanguageModel = wrap(model, None, ModelSpec("config", dtype, str(device)), "config")
     shape = shape_of(single)
     batch = Windows(torch.randint(shape.vocabulary, (ROWS, window)), np.ones(ROWS, dtype=int))

@@ -92,7 +92,7 @@ def test_heads_in_a_text(studio: Studio, table: ImpactTable) -> None:
 def test_nonsense_is_told_once_and_changes_nothing(studio: Studio, table: ImpactTable) -> None:
     at = opened()
     chosen = requested(at)
-    for text, told in (("<b>", "'<b>' is not a head"), ("L30H0", "L30H0 does not exist"), ("", "No head is named")):
+    for text, told in (("<b>", r"'\<b\>' is not a head"), ("L30H0", "L30H0 does not exist"), ("", "No head is named")):
         change(at, many=text)
         press(at, "many prune")
         (error,) = at.error

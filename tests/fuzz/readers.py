@@ -310,7 +310,7 @@ def _entry(rng: Random, folder: Path) -> Path:
         header = mutate.of_tree(rng, header)
         if isinstance(header, dict):
             with suppress(ValueError, TypeError, KeyError, RecursionError):
-                header["sha256"] = store._sha256(store._canonical(header))
+                header["sha256"] = store.sha256(store._canonical(header))
                 if rng.random() < 0.5:
                     path = path.parent.rename(path.parent.with_name("x--" + store.digest(header["config"]))) / HEADER
         path.write_bytes(mutate.written(header))

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import _common, bias_scores, exact_sweep, live, scaling, start
+from benchmarks import _common, bias_scores, cluster, exact_sweep, live, scaling, start
 from fasp_core import measures
 from fasp_core.evaluation import EvalConfig
 from fasp_core.impacts.estimate import first_order_impacts
@@ -286,10 +286,10 @@ def test_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_all_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
-    for module in (bias_scores, exact_sweep, live, scaling, start):
+    for module in (bias_scores, cluster, exact_sweep, live, scaling, start):
         monkeypatch.setattr(module, "run", lambda module=module: ran.append(module) or {"x": 1})
     assert command.main([]) == 0
-    assert ran == [bias_scores, exact_sweep, live, scaling, start]
+    assert ran == [bias_scores, cluster, exact_sweep, live, scaling, start]
 
 
 def test_models_stay_as_they_were(lm: LanguageModel) -> None:

@@ -351,7 +351,7 @@ def sealed(folder: Path, **changes: Any) -> Path:
     made = Store(folder).save("scores", {"a": 1}, tables={"t": pd.DataFrame({"x": [1]})}, meta={"provenance": {}})
     header = json.loads((made.path / HEADER).read_bytes()) | changes
     header.pop("sha256")
-    header["sha256"] = store._sha256(store._canonical(header))
+    header["sha256"] = store.sha256(store._canonical(header))
     (made.path / HEADER).write_text(json.dumps(header))
     return made.path
 
@@ -381,7 +381,7 @@ def test_results_of_strange_provenance_are_listed(meta: Any, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("name", "ask"), [("t.parquet", lambda e: e.table("t")), (store.ARRAYS, lambda e: e.arrays)])
 def test_files_that_fit_their_seal_and_are_no_tables(name: str, ask: Any, tmp_path: Path) -> None:
-    path = sealed(tmp_path, files={name: {"sha256": store._sha256(b"junk"), "bytes": 4}})
+    path = sealed(tmp_path, files={name: {"sha256": store.sha256(b"junk"), "bytes": 4}})
     (path / name).write_bytes(b"junk")
     (entry,) = Store(tmp_path).entries("scores")
     with pytest.raises(DamagedEntry):
