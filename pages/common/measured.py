@@ -135,7 +135,7 @@ def _gap(result: Evaluation | None, estimate: float, off: float, table: ImpactTa
         st.metric(label, f"≈ {1000 * estimate:.2f}", help=GAP_HELP)
         st.caption(
             f"**estimate**: single-head effects added up, from {1000 * base.gap:.2f} on {base.n} validation prompts. "
-            f"{_confidence(off, base.gap, f'{1000 * off:.2f}')} {noise(base)}"
+            f"Second-order terms: {1000 * off:.2f}; whole sets often do less than that. {noise(base)}"
         )
         return
     shown = result.readings[settings.reading]
