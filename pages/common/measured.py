@@ -28,6 +28,7 @@ GAP_HELP = glossary.text(
     more="Toxicity is expected: the scorer's value of the next word, above its value of a typical word, averaged over "
     "all words that the model could say.",
 )
+LARGE = 0.2  # second-order terms from this share of the unpruned perplexity are a reason for doubt
 
 
 def cards(settings: Settings, table: ImpactTable, now: Current) -> Evaluation | None:
@@ -107,9 +108,11 @@ def _perplexity(result: Evaluation | None, estimate: float, off: float, table: I
     )
     if result is None:
         st.metric(label, f"≈ {number(estimate)}", help=help_text)
+        base = table.ppl.base.perplexity
+        doubt = "" if off < LARGE * base else " **Low confidence.**"
         st.caption(
-            f"**estimate**: single-head effects added up, from {table.ppl.base.perplexity:.2f} "
-            f"({table.ppl.base.tokens:,} tokens). {_confidence(off, table.ppl.base.perplexity, f'{off:.2f}')}"
+            f"**estimate**: single-head effects added up, from {base:.2f} ({table.ppl.base.tokens:,} tokens). "
+            f"Second-order terms: {off:.2f}; whole sets often do more than that.{doubt}"
         )
         return
     p = result.perplexity
@@ -120,12 +123,6 @@ def _perplexity(result: Evaluation | None, estimate: float, off: float, table: I
         f"**measured** on {p.tokens:,} tokens; pruned 95% [{number(p.ppl_interval[0])}, "
         f"{number(p.ppl_interval[1])}]. Estimate was {number(estimate)} on {table.ppl.base.tokens:,} tokens."
     )
-
-
-def _confidence(off: float, base: float, shown: str) -> str:
-    share = off / base if base else float("inf")
-    word = "high" if share < 0.05 else "fair" if share < 0.2 else "low"
-    return f"Second-order terms: {shown}; **{word} confidence**."
 
 
 def _gap(result: Evaluation | None, estimate: float, off: float, table: ImpactTable, settings: Settings) -> None:

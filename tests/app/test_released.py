@@ -13,6 +13,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from fasp_core.masks import PruneSet
+from pages.common import folders
 
 PAGE = Path(__file__).resolve().parents[2] / "pages" / "released.py"
 FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "fasp_released"
@@ -223,8 +224,9 @@ def test_a_closed_file_is_forgotten() -> None:
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no released scores: {FOLDER} does not exist")
-def test_every_model_and_axis_of_the_released_file() -> None:
+def test_every_model_and_axis_of_the_released_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """Llama-2 among them, on nothing but a file."""
+    monkeypatch.setenv(folders.VARIABLE, str(FOLDER))
     at = opened(released_path=str(FOLDER / "head_contributions.json"))
     (models,) = (box for box in at.selectbox if box.label == "Model")
     for model in list(models.options):

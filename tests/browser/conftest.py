@@ -178,12 +178,21 @@ class Reader:
 
     def wait_said(self, text: str) -> None:
         """Until the page that says so is whole: what stands on it in a running script may be from before."""
-        self.page.wait_for_function(
-            """text => document.body.innerText.includes(text) && document.querySelector(
-                '[data-testid="stApp"]').dataset.testScriptState === 'notRunning'""",
-            arg=text,
-            timeout=60_000,
-        )
+        from playwright.sync_api import TimeoutError as TimeLimit
+
+        try:
+            self.page.wait_for_function(
+                """text => document.body.innerText.includes(text) && document.querySelector(
+                    '[data-testid="stApp"]').dataset.testScriptState === 'notRunning'""",
+                arg=text,
+                timeout=60_000,
+            )
+        except TimeLimit as error:
+            state, focus, body = self.page.evaluate(
+                """() => [document.querySelector('[data-testid="stApp"]').dataset.testScriptState,
+                    document.activeElement?.outerHTML.slice(0, 300), document.body.innerText]"""
+            )
+            raise AssertionError(f"not said: {text!r}\nscript: {state}, focus: {focus}\n{body}") from error
 
     def wait_removed(self, count: int) -> None:
         """Until a whole page says so."""
@@ -208,19 +217,21 @@ class Reader:
         While the page still grows, a chart moves or is drawn anew under the hand, and the click is nobody's. A person
         clicks again, and so does this, as long as the chart has not told of a click.
         """
-        plot = self.page.locator(".js-plotly-plot").nth(chart)
+        plot = self.page.locator(".js-plotly-plot").locator("visible=true").nth(chart)  # not those of closed tabs
         for _ in range(10):
-            plot.scroll_into_view_if_needed()
+            plot.wait_for()
+            plot.evaluate("p => p.scrollIntoView({block: 'nearest'})")
             if (at := self._steady(plot, name, x, y)) is None:
                 continue
             self.page.mouse.move(*at)
             self.page.wait_for_timeout(150)
             plot.evaluate("p => { p.told = false; p.on('plotly_click', () => { p.told = true; }); }")
             self.page.mouse.click(*at)
-            self.page.wait_for_timeout(250)
-            # a chart that was replaced since then has taken the click, or the click missed it while it moved
-            if plot.evaluate("p => p.told !== false"):
-                return
+            for _ in range(12):  # a second click too early would be one too many
+                self.page.wait_for_timeout(250)
+                # a chart that was replaced since then has taken the click, or the click missed it while it moved
+                if plot.evaluate("p => p.told !== false"):
+                    return
         raise AssertionError(f"no click was taken at ({x}, {y}) of chart {chart}")
 
     def _steady(self, plot: Any, name: str, x: float, y: float) -> tuple[float, float] | None:
