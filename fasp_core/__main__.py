@@ -274,6 +274,7 @@ def select(
     from fasp_core import cli_files as files
     from fasp_core import prune_files
     from fasp_core.selection import select as choose
+    from fasp_core.whole import write_whole
 
     opened = files.open_scores(scores, method, published_model, axis, reading, n_heads)
     shape = opened.scores.n_layers, opened.scores.n_heads
@@ -283,7 +284,7 @@ def select(
         chosen, model=opened.model, axis=opened.axis, reading=opened.reading, notes=opened.notes
     )
     if out is not None:
-        files.write_whole({out: to_json(document).encode() + b"\n"})
+        write_whole({out: to_json(document).encode() + b"\n"})
 
     from fasp_core.cli_text import selection_text
 

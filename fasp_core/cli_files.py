@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from fasp_core.cli_show import to_json
 from fasp_core.errors import InputError
 from fasp_core.masks import PruneSet
 from fasp_core.selection import HeadScores, select
+from fasp_core.whole import write_whole
 
 if TYPE_CHECKING:  # these import torch
     from fasp_core.impacts.score import Search
@@ -46,37 +45,6 @@ class OpenedScores:
     axis: str | None
     reading: str | None
     notes: tuple[str, ...]
-
-
-def write_whole(files: Mapping[Path, bytes], mend: str = "name another place with --out") -> None:
-    """Write files, each whole or not at all, and replace none before all are written.
-
-    Parameters
-    ----------
-    mend : what to do where they cannot be written.
-
-    Raises
-    ------
-    InputError
-        A folder cannot be made or written, or the disk is full.
-    """
-    temporary = {path: path.with_name(f".tmp-{uuid.uuid4().hex}") for path in files}
-    try:
-        for path, raw in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary[path].open("xb") as handle:
-                handle.write(raw)
-                handle.flush()
-                os.fsync(handle.fileno())
-        for path in files:
-            os.replace(temporary[path], path)
-    except OSError as error:
-        folder = next(iter(files)).parent
-        raise InputError(f"'{folder}' cannot be written ({error.strerror or error}): {mend}.") from error
-    finally:
-        for path in temporary.values():
-            with suppress(OSError):
-                path.unlink()  # gone already where all went well
 
 
 def check_folder(out: Path) -> None:

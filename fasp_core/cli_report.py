@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fasp_core import cli_files
 from fasp_core.cli_show import Report
 from fasp_core.errors import InputError
+from fasp_core.whole import write_whole
 
 if TYPE_CHECKING:
     from fasp_core.masks import PruneSet
@@ -113,7 +114,7 @@ def document(
     )
     facts = report.gather(asked, table, weights, store, model, progress)
     made = datetime.datetime.now(datetime.UTC)
-    cli_files.write_whole({out: report.html(facts, made).encode()})
+    write_whole({out: report.html(facts, made).encode()})
     return {**facts_document(facts, made), "file": str(out)}
 
 

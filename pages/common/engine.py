@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from fasp_core import cluster, kept, models
-from fasp_core.cli_files import write_whole
 from fasp_core.contexts import matrix
 from fasp_core.contexts.matrix import Matrix
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
@@ -40,6 +39,7 @@ from fasp_core.shards import Workers
 from fasp_core.store import Entry, Store
 from fasp_core.text import TextConfig
 from fasp_core.toxicity import scorer_self_bias
+from fasp_core.whole import write_whole
 from pages.common import demo, folders, readers
 
 KEEP_MODELS = 2

@@ -616,7 +616,7 @@ def test_files_are_replaced_all_or_not_at_all(
             raise OSError(28, "No space left on device")
         real(handle)
 
-    monkeypatch.setattr("fasp_core.cli_files.os.fsync", full)
+    monkeypatch.setattr("fasp_core.whole.os.fsync", full)
     refused(run("score", *common(place), "--out", folder, "--cache", scored[1]), "No space left", "--out")
     assert [(p.name, p.read_text()) for p in folder.iterdir()] == [("scores.csv", "before")]
 

@@ -144,7 +144,7 @@ def test_the_file_is_written_whole_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr("fasp_core.cli_files.os.fsync", full)
+        broken.setattr("fasp_core.whole.os.fsync", full)
         status, printed, err = run("report", "--no-measure", "--out", out)
     assert (status, printed) == (2, "")
     assert "No space left" in err
