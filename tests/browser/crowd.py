@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from functools import lru_cache
@@ -17,6 +18,7 @@ from fasp_core.store import Store
 from fasp_core.text import TextConfig
 from fasp_core.verdict import number
 
+ROOT = Path(__file__).resolve().parents[2]
 AXIS, READING = "race_ethnicity", "neutral"
 
 
@@ -64,7 +66,12 @@ def _model() -> LanguageModel:
 
 
 def alone(heads: str, prompts: int, tokens: int, folder: Path) -> tuple[str, str]:
-    """Perplexity and gap of a set as the page writes them, measured here with nobody else at work; kept in a folder."""
+    """Perplexity and gap of a set as the page writes them, measured here with nobody else at work; kept in a folder.
+
+    The values of words are the committed ones, as the server's are: to make them takes minutes.
+    """
+    if not (folder / "words").is_dir():
+        shutil.copytree(ROOT / "cache" / "words", folder / "words")
     config = EvalConfig(BiasConfig(AXIS, n_prompts=prompts), TextConfig(tokens=tokens))
     found = evaluate(_model(), PruneSet.parse(heads), config, Store(folder))
     gap = found.readings[READING]
