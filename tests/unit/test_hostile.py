@@ -27,6 +27,8 @@ from fasp_core.store import HEADER, DamagedEntry, Store
 from pages.common import named, recipe
 from tests.fuzz import readers
 from tests.fuzz.__main__ import Hang, many, one, room, sentence, shares
+from tests.fuzz.guided import CANARY, grow
+from tests.fuzz.guided import READERS as GUIDED
 from tests.fuzz.readers import READERS, SCENARIOS, Reader
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +67,30 @@ def test_a_hundred_thousand_inputs(capsys: pytest.CaptureFixture[str]) -> None:
     assert told["inputs"] >= INPUTS
     assert told["megabytes"] < 1500
     assert done.returncode == 0
+
+
+@pytest.mark.slow
+def test_inputs_that_grow_by_the_branches_they_reach(capsys: pytest.CaptureFixture[str]) -> None:
+    """The figures are those of docs/security.md."""
+    pytest.importorskip("atheris")
+    told = {name: grow(name, 20_000, 0) for name in GUIDED}
+    with capsys.disabled():
+        print(f"\n{sum(one['inputs'] for one in told.values()):,} inputs, kept where they reach a new branch")
+        for name, one_told in told.items():
+            first, last = one_told["branches"]
+            print(f"  {name}: branches {first} -> {last}, {one_told['kept']} kept, {one_told['seconds']} s")
+    assert {name: one["found"] for name, one in told.items() if one["found"]} == {}
+
+
+def test_a_fault_behind_branches_is_found() -> None:
+    pytest.importorskip("atheris")
+    told = grow(CANARY, 50_000, 0)
+    assert told["branches"][1] > told["branches"][0]
+    (wrong,) = told["found"]
+    assert wrong.startswith("KeyError at canary.py")
+    assert bytes.fromhex(told["found"][wrong])[:3] == b"fuz"
+    with pytest.raises(RuntimeError, match="KeyError"):
+        grow("no such reader", 10, 0)
 
 
 def test_shares_add_up() -> None:
