@@ -112,6 +112,7 @@ def parse(text: str, source: str) -> Scenarios:
     if len(text) > MAX_BYTES:
         raise InputError(f"A file of scenarios has at most {MAX_BYTES // 1024} KB: shorten '{source}'.")
     try:
+        text.encode()  # half a character can be no part of a prompt
         content = tomllib.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: numbers of thousands of digits, too
         raise InputError(f"{source} is no valid TOML ({error}): mend that line.") from error

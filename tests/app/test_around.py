@@ -23,21 +23,11 @@ from fasp_core.text import TextConfig
 from pages.common import demo, engine, glossary, runs, tour
 from pages.common.described import described
 from tests.app.fakes import MADE, Studio
+from tests.app.running import run
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
 AXIS = "race_ethnicity"
 PAGES = ("explore", "compare", "transfer", "assumptions", "contexts", "released")
-
-
-@pytest.fixture
-def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
-    studio = Studio(tmp_cache, monkeypatch)
-    monkeypatch.delenv("FASP_DEMO", raising=False)
-    yield studio
-    for _, job in engine._lanes.jobs():
-        job.cancel()
-    studio.open.set()
-    studio.finish()
 
 
 @pytest.fixture
@@ -59,12 +49,6 @@ def opened(page: str = "explore", query: dict[str, str] | None = None, **state: 
     for name, value in state.items():
         at.session_state[name] = value
     return run(at)
-
-
-def run(at: AppTest) -> AppTest:
-    at.run()
-    assert not at.exception, [e.value for e in at.exception]
-    return at
 
 
 def labels(at: AppTest) -> list[str]:

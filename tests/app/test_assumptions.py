@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,12 @@ from fasp_core.models import ModelSpec
 from pages.common import assumed_additive, assumed_measures, engine
 from tests.app.fakes import Studio
 from tests.app.made_assumptions import add_additivity, add_robustness
+from tests.app.running import run
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
 AXIS = "religion"
 ADDING, MEASURES, OPINIONS = "Do effects add up?", "Does the measure matter?", "What the scorer thinks"
 WEIGHTS = engine.facts(ModelSpec()).weights_id  # type: ignore[union-attr]
-
-
-@pytest.fixture
-def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
-    studio = Studio(tmp_cache, monkeypatch)
-    yield studio
-    for _, job in engine._lanes.jobs():
-        job.cancel()
-    studio.open.set()
-    studio.finish()
 
 
 @pytest.fixture
@@ -50,12 +40,6 @@ def opened(tab: str = ADDING, **state: Any) -> AppTest:
     for name, value in {"axis": AXIS, "assumption": tab, **state}.items():
         at.session_state[name] = value
     return run(at)
-
-
-def run(at: AppTest) -> AppTest:
-    at.run()
-    assert not at.exception, [e.value for e in at.exception]
-    return at
 
 
 def said(at: AppTest) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from fasp_core.search import Found, SearchConfig
 from pages.common import chosen, engine
 from pages.common.compared import Settings, percent, span
 from tests.app.fakes import MadeUp, Studio, add_claim, add_comparison, made_up
+from tests.app.running import run
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
 AXIS = "race_ethnicity"
@@ -26,14 +26,9 @@ SMALL: dict[str, Any] = {"gammas": (0.2, 0.4), "alphas": (0.02, 0.05, 0.1), "see
 
 
 @pytest.fixture
-def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
-    studio = Studio(tmp_cache, monkeypatch)
+def studio(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Studio:
     monkeypatch.setattr(outcome.ClaimConfig.__init__, "__defaults__", (360, 1280, 90, 2, 4))
-    yield studio
-    for _, job in engine._lanes.jobs():
-        job.cancel()
-    studio.open.set()
-    studio.finish()
+    return studio
 
 
 @pytest.fixture
@@ -48,12 +43,6 @@ def opened(**state: Any) -> AppTest:
         at.session_state[name] = value
     at.switch_page("pages/compare.py")
     return run(at)
-
-
-def run(at: AppTest) -> AppTest:
-    at.run()
-    assert not at.exception, [e.value for e in at.exception]
-    return at
 
 
 def said(at: AppTest) -> str:

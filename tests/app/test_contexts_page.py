@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from fasp_core.masks import PruneSet
 from pages.common import contexts_audit, contexts_matrix, engine
 from pages.common.said import plain
 from tests.app.fakes import MADE, Studio
+from tests.app.running import run
 from tests.unit.test_contexts_matrix import made_up
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
@@ -33,14 +33,9 @@ SHARES = {
 
 
 @pytest.fixture
-def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
-    studio = Studio(tmp_cache, monkeypatch)
+def studio(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Studio:
     monkeypatch.setattr(contexts_audit, "audit", answered)
-    yield studio
-    for _, job in engine._lanes.jobs():
-        job.cancel()
-    studio.open.set()
-    studio.finish()
+    return studio
 
 
 def answered(
@@ -63,12 +58,6 @@ def opened(**state: Any) -> AppTest:
     for name, value in state.items():
         at.session_state[name] = value
     return run(at)
-
-
-def run(at: AppTest) -> AppTest:
-    at.run()
-    assert not at.exception, [e.value for e in at.exception]
-    return at
 
 
 def said(at: AppTest) -> str:

@@ -6,8 +6,6 @@ Charts cannot be clicked here: `grids.acted_on` says what a click means, and rea
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +18,6 @@ from fasp_core.errors import InputError
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
 from fasp_core.models import BUILT_IN
-from pages.common import engine
 from pages.common.grids import acted_on
 from pages.common.named import NamedSet, from_json, to_json
 from pages.common.tried import frame
@@ -29,13 +26,9 @@ from tests.app.test_explore import APP, AXIS, HAND, N_HEADS, change, drawn, open
 
 
 @pytest.fixture
-def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
-    studio = Studio(tmp_cache, monkeypatch)
+def studio(studio: Studio) -> Studio:
     studio.at_once()
-    yield studio
-    for _, job in engine._lanes.jobs():
-        job.cancel()
-    studio.finish()
+    return studio
 
 
 @pytest.fixture

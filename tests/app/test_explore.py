@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import re
-from collections.abc import Generator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -41,16 +40,6 @@ APP = Path(__file__).resolve().parents[2] / "app.py"
 AXIS = "race_ethnicity"
 N_HEADS = BUILT_IN_SHAPE[1]
 HAND = f"by_hand {BUILT_IN}"
-
-
-@pytest.fixture
-def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
-    studio = Studio(tmp_cache, monkeypatch)
-    yield studio
-    for _, job in engine._lanes.jobs():
-        job.cancel()
-    studio.open.set()
-    studio.finish()
 
 
 @pytest.fixture

@@ -21,9 +21,7 @@ EMPTY = "First comes a preview from gradients"  # what stands where there are no
 
 
 @pytest.fixture
-def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Studio:
-    studio = Studio(tmp_cache, monkeypatch)
-    monkeypatch.delenv("FASP_DEMO", raising=False)
+def studio(studio: Studio) -> Studio:
     studio.at_once()
     return studio
 

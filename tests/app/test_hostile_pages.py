@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from fasp_core.figures.theme import escape
 from pages.common import engine, named, runs
 from pages.common.said import code, plain
 from tests.app.fakes import Studio
+from tests.app.running import run
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = (
@@ -28,12 +29,9 @@ MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
 
 @pytest.fixture
-def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
-    studio = Studio(tmp_cache, monkeypatch)
-    monkeypatch.delenv("FASP_DEMO", raising=False)
+def studio(studio: Studio) -> Studio:
     studio.at_once()
-    yield studio
-    studio.finish()
+    return studio
 
 
 def kinds_of(markdown: str) -> set[str]:
@@ -136,12 +134,6 @@ def opened(page: str, query: dict[str, str] | None = None, **state: Any) -> AppT
     for name, value in state.items():
         at.session_state[name] = value
     return run(at)
-
-
-def run(at: AppTest) -> AppTest:
-    at.run()
-    assert not at.exception, [e.value for e in at.exception]
-    return at
 
 
 def everything(at: AppTest) -> str:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from pathlib import Path
-
 import pytest
 
 from fasp_core.masks import PruneSet
-from pages.common import engine
 from tests.app.fakes import Studio
 from tests.app.test_explore import change, opened, removed, said
 
@@ -16,14 +12,10 @@ AXIS = "race_ethnicity"
 
 
 @pytest.fixture
-def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
-    studio = Studio(tmp_cache, monkeypatch)
+def studio(studio: Studio) -> Studio:
     studio.add_scores(AXIS)
     studio.at_once()
-    yield studio
-    for _, job in engine._lanes.jobs():
-        job.cancel()
-    studio.finish()
+    return studio
 
 
 def test_neurons_are_measured_with_the_heads(studio: Studio) -> None:

@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from fasp_core.masks import PruneSet
 from pages.common import folders
+from tests.app.running import run
 
 PAGE = Path(__file__).resolve().parents[2] / "pages" / "released.py"
 FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "fasp_released"
@@ -48,12 +49,6 @@ def opened(upload: Upload | None = None, **state: Any) -> AppTest:
     if upload is not None:
         at.file_uploader(key="released_upload").set_value(upload)
         run(at)
-    return at
-
-
-def run(at: AppTest) -> AppTest:
-    at.run()
-    assert not at.exception, [e.value for e in at.exception]
     return at
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,14 +21,9 @@ LABEL = "No search yet for up to 5 heads at 10% more perplexity"
 
 
 @pytest.fixture
-def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    made = Studio(tmp_cache, monkeypatch)
-    made.add_scores(AXIS)
-    yield made
-    for _, job in engine._lanes.jobs():
-        job.cancel()
-    made.open.set()
-    made.finish()
+def studio(studio: Studio) -> Studio:
+    studio.add_scores(AXIS)
+    return studio
 
 
 def keep(studio: Studio, heads: tuple[int, ...], gap: float, config: SearchConfig = CONFIG) -> None:

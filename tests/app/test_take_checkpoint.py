@@ -20,6 +20,7 @@ from fasp_core.jobs import Lane, Lanes
 from fasp_core.models import ModelSpec
 from pages.common import engine, take_checkpoint
 from tests.app.fakes import AtOnce, Studio
+from tests.app.running import run
 from tests.tiny import tiny_lm
 
 SHRINKS = "L0H0-1,L1H2-3,L1H0,L0N5"
@@ -53,12 +54,6 @@ def opened(parts: str, model: str = "tiny-llama") -> AppTest:
     at = AppTest.from_function(page, default_timeout=60)
     at.session_state["model"], at.session_state["parts"] = model, parts
     return run(at)
-
-
-def run(at: AppTest) -> AppTest:
-    at.run()
-    assert not at.exception, [e.value for e in at.exception]
-    return at
 
 
 def press(at: AppTest, label: str) -> AppTest:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +35,6 @@ from tests.app.test_explore import AXIS, N_HEADS, metric, press, removed, run, s
 
 HAND = f"by_hand {BUILT_IN}"
 RUN = "Measure and write the report"
-
-
-@pytest.fixture
-def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
-    studio = Studio(tmp_cache, monkeypatch)
-    yield studio
-    for _, job in engine._lanes.jobs():
-        job.cancel()
-    studio.open.set()
-    studio.finish()
 
 
 @pytest.fixture

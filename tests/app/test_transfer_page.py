@@ -6,7 +6,6 @@ Charts cannot be clicked here: what a click opens is `pair_at`, tested by itself
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from pages.common import engine
 from pages.common.axes import percent, plain
 from pages.common.transfer_scores import pair_at
 from tests.app.fakes import MADE, Studio, make_table
+from tests.app.running import run
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
 AXES = ("nationality", "religion")  # small ones, in the order of HolisticBias
@@ -37,14 +37,9 @@ PAIR = "transfer pair"
 
 
 @pytest.fixture
-def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
-    studio = Studio(tmp_cache, monkeypatch)
+def studio(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Studio:
     monkeypatch.setattr(crossed, "provenance", lambda lm, seconds, command: {**MADE, "command": command})
-    yield studio
-    for _, job in engine._lanes.jobs():
-        job.cancel()
-    studio.open.set()
-    studio.finish()
+    return studio
 
 
 @pytest.fixture
@@ -86,12 +81,6 @@ def opened(**state: Any) -> AppTest:
     for name, value in state.items():
         at.session_state[name] = value
     return run(at)
-
-
-def run(at: AppTest) -> AppTest:
-    at.run()
-    assert not at.exception, [e.value for e in at.exception]
-    return at
 
 
 def said(at: AppTest) -> str:

@@ -217,6 +217,11 @@ def test_scenarios_that_raised(change: tuple[str, str], told: str) -> None:
     assert sentence(str(error.value)) == ""
 
 
+def test_scenarios_with_half_a_character() -> None:
+    with pytest.raises(InputError, match="surrogates not allowed"):
+        scenarios.parse(SCENARIOS.replace("What", "What\udc49", 1), "own.toml")
+
+
 def test_a_title_of_ten_thousand_digits_is_none() -> None:
     """In hexadecimal it is read, and no text can be made of it."""
     found = scenarios.parse(SCENARIOS.replace('title = "Purchases"', "title = 0x" + "f" * 9000), "own.toml")
