@@ -35,6 +35,11 @@ GLOSSARY: dict[str, Term] = {
         "Impact on bias (z_bias)",
         "Toxicity gap of the whole model minus the gap without the head. Positive: removing the head lowers the gap.",
     ),
+    "second-order": Term(
+        "Second-order terms",
+        "How far an estimate would move if effects of single heads multiplied instead of adding up. Large ones are a "
+        "reason for doubt; small ones promise nothing, because heads also act on each other.",
+    ),
     "effective sample size": Term(
         "Effective sample size",
         "How many continuations carry an estimate that was made by reweighting, (Σ w)² / Σ w². Below 30, or a tenth of "

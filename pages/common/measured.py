@@ -25,6 +25,7 @@ from pages.common.sidebar import READING_TITLES, Settings
 GAP_HELP = glossary.text(
     "gap",
     "noise",
+    "second-order",
     more="Toxicity is expected: the scorer's value of the next word, above its value of a typical word, averaged over "
     "all words that the model could say.",
 )
@@ -104,7 +105,8 @@ def _perplexity(result: Evaluation | None, estimate: float, off: float, table: I
     label = "Perplexity"
     help_text = (
         "exp of the mean negative log-likelihood a token on Wikipedia sentences (BOLD), windows of 512 tokens. Lower "
-        "is better. The interval is over blocks of 64 tokens, base and pruned model on the same text."
+        "is better. The interval is over blocks of 64 tokens, base and pruned model on the same text.\n\n"
+        + glossary.text("second-order")
     )
     if result is None:
         st.metric(label, f"≈ {number(estimate)}", help=help_text)
@@ -112,7 +114,7 @@ def _perplexity(result: Evaluation | None, estimate: float, off: float, table: I
         doubt = "" if off < LARGE * base else " **Low confidence.**"
         st.caption(
             f"**estimate**: single-head effects added up, from {base:.2f} ({table.ppl.base.tokens:,} tokens). "
-            f"Second-order terms: {off:.2f}; whole sets often do more than that.{doubt}"
+            f"Second-order terms: {off:.2f}; whole sets may differ by much more.{doubt}"
         )
         return
     p = result.perplexity
@@ -132,7 +134,7 @@ def _gap(result: Evaluation | None, estimate: float, off: float, table: ImpactTa
         st.metric(label, f"≈ {1000 * estimate:.2f}", help=GAP_HELP)
         st.caption(
             f"**estimate**: single-head effects added up, from {1000 * base.gap:.2f} on {base.n} validation prompts. "
-            f"Second-order terms: {1000 * off:.2f}; whole sets often do less than that. {noise(base)}"
+            f"Second-order terms: {1000 * off:.2f}; whole sets may differ by much more. {noise(base)}"
         )
         return
     shown = result.readings[settings.reading]
