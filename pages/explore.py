@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from fasp_core.impacts.table import ImpactTable
-from pages.common import editing, engine, grids, measured, named, pointer, scoring, shared, sidebar, start, tried
+from pages.common import editing, engine, grids, measured, named, scoring, shared, sidebar, start, tried
 from pages.common.current import current
 
 TITLE = "Explore heads"
@@ -39,14 +39,15 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
     if shared.behind():
         st.rerun()  # a step back, say, has changed the sidebar
     now = current(settings, table)
-    result = measured.cards(settings, table, now)
+    with st.container(key="above"):  # whose height the pointer's script holds
+        result = measured.cards(settings, table, now)
     tried.note(settings, table, now, result)
     editing.toolbar(settings, table, now)
     grids.draw(settings, table, now)
     tried.draw(settings)
     named.draw(settings, now)
     measured.details(settings, table, now)
-    pointer.listen()
+    grids.listen(settings, table, now)
 
 
 start.through_app()

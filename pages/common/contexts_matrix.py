@@ -12,11 +12,14 @@ from fasp_core.contexts.carried import Carried, Summary, cells_of, rows_of
 from fasp_core.contexts.choosing import Method
 from fasp_core.contexts.matrix import TITLES, Cell, Kind, Matrix
 from fasp_core.contexts.measures import Estimate, parsed_difference
-from fasp_core.figures import Series, answers_by_group, cell_matrix, clicked_head, dots
+from fasp_core.figures import Series, answers_by_group, cell_matrix, clicked_heads, dots
+from pages.common import clicks
 from pages.common.said import plain
 
 SECONDS = 0.22  # for one answer of a pruned model, with the built-in one on two cores
 CHART = {"displaylogo": False, "scrollZoom": False}
+_OPEN = "contexts open"
+_DRAWN = "contexts drawn anew"
 METHOD_TITLES: dict[Method, str] = {
     "heads-effect": "heads, by effect",
     "heads-attention": "heads, by attention to the name",
@@ -65,20 +68,14 @@ def draw(found: Matrix, winsorise: float) -> None:
     )
     methods = list(found.config.methods)
     columns = st.columns(2)
-    clicked: list[tuple[Method, int, int] | None] = []
     for i, column in enumerate(columns):
         with column:
             usual = next((k for k, m in enumerate(methods) if m == ("heads-effect", "neurons-effect")[i]), 0)
             method = st.selectbox(
                 "Sets of", methods, usual, format_func=METHOD_TITLES.__getitem__, key=f"contexts {i}", help=METHOD_HELP
             )
-            clicked.append(_matrix(carried, method, i))
-    for one, place in enumerate(clicked):  # the latest click opens its cell
-        if place is not None and place != st.session_state.get(f"contexts click {one}"):
-            st.session_state[f"contexts click {one}"] = place
-            st.session_state["contexts open"] = place
-            st.rerun(scope="fragment")  # its frame moves
-    opened = st.session_state.get("contexts open")
+            _matrix(carried, method, i)
+    opened = st.session_state.get(_OPEN)
     if opened is None:
         st.caption("Click a cell for the answers behind it.")
     else:
@@ -142,13 +139,14 @@ def _lines(s: Summary) -> str:
     )
 
 
-def _matrix(carried: Carried, method: Method, at: int) -> tuple[Method, int, int] | None:
-    """One method's matrix; the cell that is clicked."""
+def _matrix(carried: Carried, method: Method, at: int) -> None:
+    """One method's matrix; a click on a cell opens it."""
     m = carried.matrix
     rows, contexts = rows_of(m), list(m.contexts)
-    opened = st.session_state.get("contexts open")
+    opened = st.session_state.get(_OPEN)
+    key = f"contexts matrix {at} {method} {st.session_state.setdefault(_DRAWN, 0)}"
     sums = [carried.summary(cells_of(m, method, row, context)) for row in rows for context in contexts]
-    event = st.plotly_chart(
+    st.plotly_chart(
         cell_matrix(
             [np.nan if s is None else s.change.value for s in sums],
             rows=[row_title(row).replace(", ", ",\n") for row in rows],
@@ -175,13 +173,18 @@ def _matrix(carried: Carried, method: Method, at: int) -> tuple[Method, int, int
         ),
         theme=None,
         config=CHART,
-        key=f"contexts matrix {at} {method}",
-        on_select="rerun",
+        key=key,
+        on_select=lambda: _open(key, method, len(rows), len(contexts)),
         selection_mode="points",
         alt=f"Change of mean |SMD| by context, {METHOD_TITLES[method]}; “All numbers” below has the figures.",
     )
-    place = clicked_head(event, len(contexts), len(rows))
-    return None if place is None else (method, *place)
+
+
+def _open(key: str, method: Method, n_rows: int, n_columns: int) -> None:
+    """Open the cell that was clicked."""
+    for place in clicks.new(key, clicked_heads(st.session_state.get(key), n_columns, n_rows)):  # one at most
+        st.session_state[_DRAWN] += 1
+        st.session_state[_OPEN] = (method, *place)
 
 
 def _usual(carried: Carried) -> float:

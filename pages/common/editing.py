@@ -71,7 +71,7 @@ def meaning() -> str:
 
 def extended(now: Current, by_hand: ByHand, heads: frozenset[int], anchor: int, means: str) -> ByHand:
     """What is set by hand after a click with Shift: where clicks turn over, all heads get what the first one has."""
-    off = anchor in now.selection.pruned if means == TURN else TOLD[means]
+    off = anchor in now.choose(by_hand).pruned if means == TURN else TOLD[means]
     return by_hand.told(heads, off)
 
 

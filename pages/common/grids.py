@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,12 @@ from fasp_core.choice import block, hover, how, how_bias, reasons
 from fasp_core.figures import clicked_heads, clicked_lines, head_grid, scatter_impacts
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.selection import Selection
-from pages.common import editing, glossary, grid_options, pointer, shared
+from pages.common import clicks, editing, glossary, grid_options, pointer, shared
 from pages.common.current import Current
 from pages.common.sidebar import READING_TITLES, Settings
 
 PICKED = "scores table"
+_DRAWN = "grids drawn anew"
 CONFIG = {"displaylogo": False, "scrollZoom": False}
 
 
@@ -58,7 +59,7 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
             shown, shown_errors, unit = grid_options.shown(options, values, errors, whole, plain)
             fig = head_grid(shown, title=title, unit=unit, se=shown_errors, **marks)
             alt = f"{title} of every head, {table.n_layers} layers by {table.n_heads} heads."
-            _clickable(fig, title, settings, table, now, alt, marks["order"], options)
+            _clickable(fig, title, settings, table, now, alt, options)
 
 
 def scatter(settings: Settings, table: ImpactTable, now: Current) -> None:
@@ -76,7 +77,7 @@ def scatter(settings: Settings, table: ImpactTable, now: Current) -> None:
         y_title="impact on bias, ×10⁻³ (up: removing it lowers the gap)",
         **_states(table, now),
     )
-    _clickable(fig, "Scatter", settings, table, now, "Impact on perplexity against impact on bias of every head.", None)
+    _clickable(fig, "Scatter", settings, table, now, "Impact on perplexity against impact on bias of every head.")
 
 
 def lines(
@@ -151,43 +152,61 @@ def _clickable(
     table: ImpactTable,
     now: Current,
     alt: str,
-    order: np.ndarray | None,
     *shaped_by: object,
 ) -> None:
-    clicks: int = st.session_state.setdefault("clicks", 0)
+    drawn: int = st.session_state.setdefault(_DRAWN, 0)
     what = (settings, now.heads.format(), now.selection.locked, now.selection.forced, table.n_layers, shaped_by)
-    # a selection outlives the click that made it: a new key for every click and set drops it
-    key = f"{title} {clicks} {hashlib.sha256(repr(what).encode()).hexdigest()[:12]}"
+    # a selection outlives the act that made it: a new key for every act and set drops it
+    key = f"{title} {drawn} {hashlib.sha256(repr(what).encode()).hexdigest()[:12]}"
+
+    def act() -> None:
+        heads = clicks.new(key, acted_on(st.session_state.get(key), table.n_layers, table.n_heads))
+        st.session_state[_DRAWN] += bool(heads)
+        _tell(settings.spec.source, now, heads)
+
     st.plotly_chart(
-        fig,
+        pointer.ready(fig),
         key=key,
         theme=None,
-        on_select=_on_click(key, clicks, settings.spec.source, table, now, order),
-        selection_mode=("points", "box", "lasso"),
+        on_select=act,
+        selection_mode=("box", "lasso"),  # clicks are the pointer's
         config=CONFIG,
         alt=alt,
     )
 
 
-def _on_click(
-    key: str, click: int, source: str, table: ImpactTable, now: Current, order: np.ndarray | None
-) -> Callable[[], None]:
-    def act() -> None:
-        heads = acted_on(st.session_state.get(key), table.n_layers, table.n_heads)
-        if not heads or click != st.session_state["clicks"]:
-            return  # a deselection, or an event of a chart that is gone: the browser sends those again at a rerun
-        st.session_state["clicks"] = click + 1
-        last = f"clicked head {source}"  # the one to look at
-        anchor = st.session_state.get(last)
-        st.session_state[last] = max(heads)
-        by_hand, means = shared.by_hand(source), editing.meaning()
-        if pointer.shift() and len(heads) == 1 and anchor is not None and anchor < table.n_layers * table.n_heads:
-            between = block(anchor, max(heads), table.n_heads, order)
-            shared.tell(source, editing.extended(now, by_hand, between, anchor, means))
-        else:
-            shared.tell(source, editing.changed(now, by_hand, heads, means))
+def listen(settings: Settings, table: ImpactTable, now: Current) -> None:
+    """Act on single clicks on the grids and the scatter. With Shift: on all heads since the last click."""
+    source, n = settings.spec.source, table.n_layers * table.n_heads
+    order = grid_options.order(grid_options.read(), table, settings.reading)
 
-    return act
+    def act(click: Mapping[str, Any], shift: bool) -> None:
+        heads = acted_on({"selection": {"points": [click]}}, table.n_layers, table.n_heads)
+        anchor = st.session_state.get(_last(source))
+        if shift and len(heads) == 1 and anchor is not None and anchor < n:
+            _tell(source, now, block(anchor, max(heads), table.n_heads, order), max(heads), anchor)
+        else:
+            _tell(source, now, heads)
+
+    pointer.listen(f"{source} {table.n_layers} {table.n_heads}", act)
+
+
+def _tell(
+    source: str, now: Current, heads: frozenset[int], clicked: int | None = None, anchor: int | None = None
+) -> None:
+    """Set by hand what an act on some heads means; `clicked` is the one to look at and to go on from with Shift."""
+    if not heads:
+        return
+    st.session_state[_last(source)] = max(heads) if clicked is None else clicked
+    by_hand, means = shared.by_hand(source), editing.meaning()
+    if anchor is None:
+        shared.tell(source, editing.changed(now, by_hand, heads, means))
+    else:
+        shared.tell(source, editing.extended(now, by_hand, heads, anchor, means))
+
+
+def _last(source: str) -> str:
+    return f"clicked head {source}"
 
 
 def acted_on(event: Any, n_layers: int, n_heads: int) -> frozenset[int]:

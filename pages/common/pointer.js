@@ -1,23 +1,108 @@
-/* Streamlit's charts tell what was clicked, not whether Shift was held, and nothing of what is pointed at. This listens
- * beside them. Charts of heads are those whose first trace is called "heads", with a point for each head. */
-const NAME = "heads";
+/* Streamlit's charts tell their latest selection: not every click, not whether Shift was held, and nothing of what is
+ * pointed at. This listens beside them. Charts of heads say so in their layout (`ready` in pointer.py); their first trace
+ * has a point for each head, and those that take hover take clicks. */
 const THROTTLE = 80; // ms: Plotly itself looks at the pointer every 50
+const MOST = 160; // px that are left empty
+const STILL = 8; // px: as with Plotly, a button that is let go farther away has dragged
 
-const ofHeads = (chart) => chart.data?.[0]?.name === NAME && chart.checkVisibility(); // not so in a tab that is closed
+const ofHeads = (chart) => chart?._fullLayout && chart.layout.meta === "heads" && chart.checkVisibility(); // no closed tab
+
+/* Where a point stands within its chart, in px from the left and the top; null outside the axes. */
+const placeOf = (chart, curve, index) => {
+  const { xaxis, yaxis } = chart._fullLayout;
+  const { x, y } = chart.data[curve];
+  const [across, down] = [xaxis.d2p(x[index]), yaxis.d2p(y[index])];
+  const inside = across >= 0 && across <= xaxis._length && down >= 0 && down <= yaxis._length;
+  return inside ? [xaxis._offset + across, yaxis._offset + down] : null;
+};
+
+/* A chart's points that take hover, where they stand in the window. */
+const pointsOf = (chart) => {
+  const { left, top } = chart.getBoundingClientRect();
+  const points = chart.data.flatMap((trace, curve) =>
+    (trace.hoverinfo === "skip" ? [] : Array.from(trace.x)).map((_, index) => {
+      const place = placeOf(chart, curve, index);
+      return place && { chart, curve, index, x: left + place[0], y: top + place[1] };
+    }),
+  );
+  const reach = chart._fullLayout.hoverdistance;
+  return { around: chart.parentElement, points: points.filter(Boolean), reach: reach < 0 ? Infinity : reach };
+};
+
+const nearest = ({ points, reach }, { clientX, clientY }) => {
+  const away = ({ x, y }) => Math.hypot(x - clientX, y - clientY);
+  const found = points.reduce((best, one) => (best && away(best) <= away(one) ? best : one), null);
+  return found && away(found) <= reach ? found : null;
+};
+
+const ring = (chart, curve, index, name, line) => {
+  const place = placeOf(chart, curve, index);
+  if (!place) return null;
+  const size = Math.max(Number(chart.data[curve].marker.size) || 0, 12) + 4;
+  const drawn = document.createElement("div");
+  drawn.className = name;
+  drawn.setAttribute("aria-hidden", "true");
+  drawn.style.cssText = `position:absolute;left:${place[0] - size / 2}px;top:${place[1] - size / 2}px;width:${size}px;
+    height:${size}px;box-sizing:border-box;border:2px ${line} #000;outline:2px solid #fff;border-radius:3px;
+    pointer-events:none`;
+  chart.querySelector(".svg-container").append(drawn); // which moves with the chart, and goes with it
+  return drawn;
+};
+
+/* Keep a part of the page as high as it was, unless the window's width changes or much of it is gone. */
+const hold = (part, kept) => {
+  if (!part) return;
+  const grow = () => {
+    const { top, width } = part.getBoundingClientRect();
+    const needed = part.lastElementChild.getBoundingClientRect().bottom - top;
+    const before = kept.width === width && kept.height - needed < MOST ? kept.height : 0;
+    [kept.width, kept.height] = [width, Math.max(needed, before)];
+    part.style.minHeight = `${kept.height}px`;
+  };
+  grow();
+  if (kept.part === part) return;
+  kept.watching?.disconnect();
+  kept.part = part;
+  part.style.overflowAnchor = "none"; // or the browser scrolls along with what moves in it
+  kept.watching = new ResizeObserver(grow);
+  kept.watching.observe(part);
+};
 
 export default function ({ data, setStateValue, parentElement }) {
   parentElement.listening?.abort(); // called anew after every run of the script
   const listening = (parentElement.listening = new AbortController());
   const on = (what, act) => window.addEventListener(what, act, { capture: true, signal: listening.signal });
 
-  // A click with Shift: told before the chart tells of the click.
-  let shift = data.shift;
-  on("mousedown", (event) => {
-    if (event.shiftKey !== shift && event.target.closest?.(".js-plotly-plot")) {
-      shift = event.shiftKey;
-      setStateValue("shift", shift);
-    }
+  // Clicks that the page has not acted on yet. What was clicked is marked until then.
+  const waiting = (parentElement.clicks ??= []);
+  while (waiting.length && waiting[0].n <= data.done) waiting.shift().mark?.remove();
+  on("pointerdown", (event) => {
+    const { target, clientX, clientY, shiftKey } = event;
+    const chart = target.closest?.(".js-plotly-plot");
+    parentElement.pressed = null;
+    if (!event.isPrimary || event.button !== 0) return;
+    let seen = null;
+    if (ofHeads(chart)) seen = target.closest(".nsewdrag") && pointsOf(chart);
+    // for a moment after every change a chart is not there, or not drawn: then what was last pointed at counts
+    else if (target.closest?.(".stPlotlyChart")) seen = parentElement.seen;
+    // the chart may be another one when the button is let go
+    if (seen) parentElement.pressed = { found: nearest(seen, event), clientX, clientY, shiftKey };
   });
+  on("pointerup", (event) => {
+    const { found, clientX, clientY, shiftKey } = parentElement.pressed ?? {};
+    parentElement.pressed = null;
+    if (!found || Math.hypot(event.clientX - clientX, event.clientY - clientY) >= STILL) return;
+    const { chart, curve, index } = found;
+    const n = Math.max(Date.now(), (parentElement.latest ?? data.done) + 1);
+    parentElement.latest = n;
+    const mark = chart.isConnected ? ring(chart, curve, index, "fasp-clicked", "dashed") : null;
+    waiting.push({ n, of: data.of, curve_number: curve, point_index: index, shift: shiftKey, mark });
+    setStateValue("clicks", waiting.map(({ mark, ...click }) => click));
+  });
+  on("scroll", () => (parentElement.seen = null));
+
+  // What stands above the grids may grow, but hardly shrinks: they stay where they are under the hand.
+  hold(document.querySelector(".st-key-above"), parentElement);
 
   // Undo and redo are the text's while somebody types.
   on("keydown", (event) => {
@@ -27,40 +112,27 @@ export default function ({ data, setStateValue, parentElement }) {
 
   // The head under the pointer is ringed in the other charts of heads.
   let rings = [];
-  let waiting;
-  const clear = () => rings.splice(0).forEach((ring) => ring.remove());
+  let later;
+  const clear = () => rings.splice(0).forEach((one) => one.remove());
   const point = (at) => {
     clear();
     const head = at?.isConnected && at._hoverdata?.find((one) => one.curveNumber === 0)?.pointNumber;
+    if (ofHeads(at)) parentElement.seen = pointsOf(at);
     if (typeof head !== "number" || !ofHeads(at)) return;
     for (const chart of document.querySelectorAll(".js-plotly-plot")) {
-      if (chart === at || !ofHeads(chart)) continue;
-      const { xaxis, yaxis } = chart._fullLayout;
-      const { x, y, marker } = chart.data[0];
-      const across = xaxis.d2p(x[head]);
-      const down = yaxis.d2p(y[head]);
-      if (!(across >= 0 && across <= xaxis._length && down >= 0 && down <= yaxis._length)) continue;
-      const size = Math.max(Number(marker.size) || 0, 12) + 4;
-      const ring = document.createElement("div");
-      ring.className = "fasp-ring";
-      ring.setAttribute("aria-hidden", "true");
-      ring.style.cssText = `position:absolute;left:${xaxis._offset + across - size / 2}px;top:${
-        yaxis._offset + down - size / 2
-      }px;width:${size}px;height:${size}px;box-sizing:border-box;border:2px solid #000;outline:2px solid #fff;
-        border-radius:3px;pointer-events:none`;
-      chart.querySelector(".svg-container").append(ring); // which moves with the chart
-      rings.push(ring);
+      const drawn = chart !== at && ofHeads(chart) && ring(chart, 0, head, "fasp-ring", "solid");
+      if (drawn) rings.push(drawn);
     }
   };
   on("mousemove", (event) => {
     const at = event.target.closest?.(".js-plotly-plot");
     if (!at && !rings.length) return;
-    clearTimeout(waiting);
-    waiting = setTimeout(() => point(at), THROTTLE);
+    clearTimeout(later);
+    later = setTimeout(() => point(at), THROTTLE);
   });
   on("mousedown", clear);
   listening.signal.addEventListener("abort", () => {
-    clearTimeout(waiting);
+    clearTimeout(later);
     clear();
   });
   return () => listening.abort();

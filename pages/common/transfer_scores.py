@@ -10,15 +10,15 @@ import streamlit as st
 
 from fasp_core.choice import how_removed
 from fasp_core.experiments.correlation import LEAST_CEILING, AxisScore, Correlations, Pair, strongest
-from fasp_core.figures import cell_matrix, clicked_head, scatter_pair
+from fasp_core.figures import cell_matrix, clicked_heads, scatter_pair
 from fasp_core.impacts.score import prunable
 from fasp_core.masks import PruneSet
-from pages.common import axes
+from pages.common import axes, clicks
 from pages.common.axes import CHART, KIND_TITLES, SUBSET_TITLES, Settings, plain, span, table
 from pages.common.sidebar import READING_TITLES, axis_title
 
 CHOSEN = "transfer pair"  # in the session: the pair whose heads are shown
-CLICKS = "transfer clicks"
+_DRAWN = "correlations drawn anew"
 
 
 def draw(settings: Settings) -> None:
@@ -62,8 +62,8 @@ def draw_matrix(settings: Settings, found: Correlations) -> None:
     n_all, n_free = (found.axes[0].heads[heads] for heads in SUBSET_TITLES)
     places = {cell: pair_at(cell, names) for cell in np.ndindex(len(names), len(names))}
     cells = [found.axes[i] if at is None else found.pair(*at, settings.kind) for (i, _), at in places.items()]
-    clicks: int = st.session_state.setdefault(CLICKS, 0)
-    key = f"correlations {clicks} {hash((settings.tables, settings.config, settings.kind))}"
+    drawn: int = st.session_state.setdefault(_DRAWN, 0)
+    key = f"correlations {drawn} {hash((settings.tables, settings.config, settings.kind))}"
     st.plotly_chart(
         cell_matrix(
             [c.r.value if isinstance(c, Pair) else float("nan") for c in cells],
@@ -85,7 +85,7 @@ def draw_matrix(settings: Settings, found: Correlations) -> None:
         ),
         key=key,
         theme=None,
-        on_select=lambda: pick(key, clicks, names),
+        on_select=lambda: pick(key, names),
         selection_mode="points",
         config=CHART,
         alt="Correlation of the heads' bias scores between every two axes; the table below has the numbers.",
@@ -111,14 +111,12 @@ def _own_hover(a: AxisScore, kind: str) -> str:
     )
 
 
-def pick(key: str, click: int, names: tuple[str, ...]) -> None:
+def pick(key: str, names: tuple[str, ...]) -> None:
     """Open the pair of the cell that was clicked; a cell of the diagonal opens nothing."""
-    cell = clicked_head(st.session_state.get(key), len(names), len(names))
-    if click != st.session_state[CLICKS] or cell is None:
-        return  # a deselection, or an event of a chart that is gone
-    st.session_state[CLICKS] = click + 1
-    if (chosen := pair_at(cell, names)) is not None:
-        st.session_state[CHOSEN] = chosen
+    for cell in clicks.new(key, clicked_heads(st.session_state.get(key), len(names), len(names))):  # one at most
+        st.session_state[_DRAWN] += 1
+        if (chosen := pair_at(cell, names)) is not None:
+            st.session_state[CHOSEN] = chosen
 
 
 def pair_at(cell: tuple[int, int], names: tuple[str, ...]) -> tuple[str, str, str] | None:

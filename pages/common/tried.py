@@ -14,13 +14,14 @@ from fasp_core.evaluation import Evaluation
 from fasp_core.figures import clicked_heads, tried_sets
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
-from pages.common import shared
+from pages.common import clicks, shared
 from pages.common.current import Current
 from pages.common.recipe import READING_TITLES, SPLIT_TITLES, Recipe
 from pages.common.sidebar import Settings
 
 MOST = 200
 UNKNOWN = (float("nan"),) * 2
+_DRAWN = "tried drawn anew"
 Ends = tuple[float, float]
 
 
@@ -89,8 +90,8 @@ def draw(settings: Settings) -> None:
         all_tried: list[Tried] = st.session_state.get("tried", [])
         shown = [t for t in all_tried if t.place == Tried(here, PruneSet(), UNKNOWN).place]
         at = next((i for i, t in enumerate(shown) if t.recipe.of_set() == here.of_set()), None)
-        clicks: int = st.session_state.setdefault("tried clicks", 0)
-        key = f"tried chart {clicks} {len(shown)} {at} {sum(not np.isnan(t.measured[0]) for t in shown)}"
+        drawn: int = st.session_state.setdefault(_DRAWN, 0)
+        key = f"tried chart {drawn} {len(shown)} {at} {sum(not np.isnan(t.measured[0]) for t in shown)}"
         where = f"{SPLIT_TITLES[settings.split]} prompts, {READING_TITLES[settings.reading]}"
         st.plotly_chart(
             tried_sets(
@@ -166,9 +167,9 @@ def _hover(tried: Tried) -> str:
 def _returning(key: str, shown: list[Tried], read: Callable[[Any], list[int]]) -> Callable[[], None]:
     def act() -> None:
         event = st.session_state.get(key)
-        chosen = [i for i in read(event) if 0 <= i < len(shown)] if event else []
+        chosen = clicks.new(key, (i for i in read(event) if 0 <= i < len(shown)) if event else ())
         if chosen:
-            st.session_state["tried clicks"] += 1  # a selection outlives its click
-            shared.put(shown[chosen[0]].recipe)
+            st.session_state[_DRAWN] += 1  # a selection outlives its click
+            shared.put(shown[min(chosen)].recipe)
 
     return act

@@ -214,9 +214,10 @@ class Reader:
     def click_point(self, chart: int, name: str, x: float, y: float) -> None:
         """A real click on a chart, given in the units of its axes; `name` is a trace that must be drawn by then.
 
-        While the page still grows, a chart moves or is drawn anew under the hand, and the click is nobody's. A person
-        clicks again, and so does this, as long as the chart has not told of a click.
+        While the page still grows, a chart moves or is drawn anew under the hand, and the click may be nobody's. A
+        person clicks again, and so does this, as long as the chart has not told of a click, or been marked.
         """
+        self.wait_said("")
         plot = self.page.locator(".js-plotly-plot").locator("visible=true").nth(chart)  # not those of closed tabs
         for _ in range(10):
             plot.wait_for()
@@ -225,7 +226,11 @@ class Reader:
                 continue
             self.page.mouse.move(*at)
             self.page.wait_for_timeout(150)
-            plot.evaluate("p => { p.told = false; p.on('plotly_click', () => { p.told = true; }); }")
+            plot.evaluate(
+                """p => { p.told = false; p.on('plotly_click', () => { p.told = true; });
+                    const look = () => { p.told ||= Boolean(p.querySelector('.fasp-clicked')); };
+                    new MutationObserver(look).observe(p, {childList: true, subtree: true}); }"""
+            )
             self.page.mouse.click(*at)
             for _ in range(12):  # a second click too early would be one too many
                 self.page.wait_for_timeout(250)

@@ -18,9 +18,9 @@ def test_a_person_opens_the_answers_behind_a_cell(app: str, browser: object) -> 
     assert "Click a cell for the answers behind it" in body
     reader.keep("contexts.png")
     reader.click_head(3, 1, grid=1)  # chosen on services, tested on services: there is no such set
-    page.wait_for_selector("text=There is nothing of this kind")
+    reader.wait_said("There is nothing of this kind")
     reader.click_head(2, 1, grid=1)  # chosen on purchases
-    page.wait_for_selector("text=chosen on purchases, tested on services")
+    page.wait_for_selector("h3:has-text('chosen on purchases, tested on services')")
     page.wait_for_selector("text=Answers in dollars, by group")
     page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot').length === 4")
     reader.keep_here("contexts-cell.png")
