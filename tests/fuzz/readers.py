@@ -31,7 +31,7 @@ from fasp_core.masks import PruneSet
 from fasp_core.models import ModelSpec
 from fasp_core.selection import select
 from fasp_core.store import HEADER, Store
-from pages.common import demo, named, recipe, take_checkpoint
+from pages.common import demo, grids, named, pointer, recipe, take_checkpoint
 from tests.fuzz import mutate
 
 Make = Callable[[Random, Path], Any]
@@ -132,6 +132,16 @@ def _read_link(given: str) -> None:
 def _events(rng: Random, _: Path) -> Any:
     point = {"curve_number": 3, "point_index": 5, "x": 1, "y": 2, "customdata": ["a"]}
     return mutate.of_tree(rng, {"selection": {"points": [point, point], "box": [], "lasso": []}})
+
+
+def _queue(rng: Random, _: Path) -> Any:
+    click = {"n": 1_700_000_000_000, "of": "built-in 30 9", "curve_number": 0, "point_index": 5, "shift": False}
+    return mutate.of_tree(rng, [click, {**click, "n": 1_700_000_000_001}])
+
+
+def _read_queue(clicks: Any) -> None:
+    for click in pointer.fresh(clicks, 3):
+        grids.acted_on({"selection": {"points": [click]}}, 30, 9)
 
 
 def _read_event(event: Any) -> None:
@@ -467,6 +477,7 @@ READERS: dict[str, Reader] = {
     "sets as text": Reader(_set, _read_set),
     "links": Reader(_link, _read_link),
     "clicks": Reader(_events, _read_event),
+    "quick clicks": Reader(_queue, _read_queue),
     "set files": Reader(
         lambda rng, _: mutate.of_json(rng, SET_FILE), lambda raw: prune_files.read(raw, "set.json", (4, 4))
     ),
