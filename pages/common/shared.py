@@ -81,7 +81,13 @@ def by_hand(source: str) -> ByHand:
 
 
 def tell(source: str, changed: ByHand) -> None:
-    """Set heads by hand."""
+    """Set heads by hand, as a step that can be undone: of several acts before the page is drawn, each is one."""
+    step()
+    _set(source, changed)
+    step()
+
+
+def _set(source: str, changed: ByHand) -> None:
     st.session_state[f"by_hand {source}"] = changed
 
 
@@ -118,7 +124,7 @@ def settle(source: str, n_layers: int, n_heads: int) -> list[str]:
         kept.append(inside)
         if outside := named.heads - inside:
             left_out.append(f"{name}={PruneSet(outside).format()}")
-    tell(source, ByHand(*(frozenset(PruneSet.of(heads).flat(n_heads)) for heads in kept)))
+    _set(source, ByHand(*(frozenset(PruneSet.of(heads).flat(n_heads)) for heads in kept)))
     return left_out
 
 

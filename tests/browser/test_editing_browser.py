@@ -31,18 +31,28 @@ def at(reader: Reader, layer: float, head: float, grid: int = 0) -> tuple[float,
     return float(x), float(y)
 
 
+def means(reader: Reader, what: str) -> None:
+    """Choose what a click or box means."""
+    reader.wait_said("A click or box on the grids means")
+    choice = reader.page.get_by_role("radio", name=what, exact=True)
+    choice.click()
+    reader.page.wait_for_function("e => e.ariaChecked === 'true'", arg=choice.element_handle())
+    reader.page.wait_for_timeout(300)  # until the page has begun to answer
+    reader.wait_said("A click or box on the grids means")
+
+
 def test_boxes_layers_and_keys(app: str, browser: Any) -> None:
     reader = Reader(browser, app)
     page = reader.page
-    reader.wait_points(270)
+    reader.measured()
     before = reader.removed()
 
     # a box keeps what it is told to keep
-    page.get_by_role("radio", name="keep").or_(page.get_by_role("button", name="keep", exact=True)).first.click()
-    reader.wait_removed(before)
+    means(reader, "keep")
     plot = page.locator(".js-plotly-plot").first
     plot.hover()
     plot.locator('[data-title="Box Select"]').click()
+    page.wait_for_function("() => document.querySelector('.js-plotly-plot')._fullLayout.dragmode === 'select'")
     (x0, y0), (x1, y1) = at(reader, 23.4, -0.4), at(reader, 20.6, 2.4)
     page.mouse.move(x0, y0)
     page.mouse.down()
@@ -53,8 +63,7 @@ def test_boxes_layers_and_keys(app: str, browser: Any) -> None:
     assert reader.removed() == before, "the method fills the places"
 
     # an arrow at the edge stands for its whole layer
-    page.get_by_role("radio", name="prune").or_(page.get_by_role("button", name="prune", exact=True)).first.click()
-    reader.wait_removed(before)
+    means(reader, "prune")
     reader.click_head(5, -1, grid=1)
     reader.wait_said("By hand: 9 pruned, 9 kept.")
     address(reader, "prune=L5H0-8")

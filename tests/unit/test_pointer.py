@@ -9,7 +9,8 @@ import streamlit as st
 from hypothesis import given
 from hypothesis import strategies as some
 
-from pages.common import clicks, pointer
+from fasp_core.choice import ByHand
+from pages.common import clicks, engine, pointer, shared
 
 junk = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats() | some.text(),
@@ -57,3 +58,18 @@ def test_a_chart_tells_each_thing_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(200):
         clicks.new(f"other {i}", [1])
     assert len(st.session_state[clicks._TOLD]) == clicks._KEPT
+
+
+def test_of_several_acts_before_the_page_is_drawn_each_is_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    state: dict[str, Any] = {"model": "m"}
+    monkeypatch.setattr(st, "session_state", state)
+    monkeypatch.setattr(shared, "_known", lambda told: engine.Facts("w", 2, 4))
+    acts = [ByHand(), ByHand().told([1], True), ByHand().told([1, 6], True), ByHand().told([1], True).told([6], False)]
+    for act in acts[1:]:
+        shared.tell("m", act)
+    for act in [*acts[-2::-1], acts[0]]:
+        shared.undo()
+        assert shared.by_hand("m") == act
+    for act in [*acts[1:], acts[-1]]:
+        shared.redo()
+        assert shared.by_hand("m") == act
