@@ -182,7 +182,7 @@ def listen(settings: Settings, table: ImpactTable, now: Current) -> None:
 
     def act(click: Mapping[str, Any], shift: bool) -> None:
         heads = acted_on({"selection": {"points": [click]}}, table.n_layers, table.n_heads)
-        anchor = st.session_state.get(_last(source))
+        anchor = st.session_state.get(_anchor(source))
         if shift and len(heads) == 1 and anchor is not None and anchor < n:
             _tell(source, now, block(anchor, max(heads), table.n_heads, order), max(heads), anchor)
         else:
@@ -197,7 +197,9 @@ def _tell(
     """Set by hand what an act on some heads means; `clicked` is the one to look at and to go on from with Shift."""
     if not heads:
         return
-    st.session_state[_last(source)] = max(heads) if clicked is None else clicked
+    last = max(heads) if clicked is None else clicked
+    st.session_state[_anchor(source)] = last
+    st.session_state[f"clicked head {source}"] = last  # taken away by the view of one head
     by_hand, means = shared.by_hand(source), editing.meaning()
     if anchor is None:
         shared.tell(source, editing.changed(now, by_hand, heads, means))
@@ -205,8 +207,8 @@ def _tell(
         shared.tell(source, editing.extended(now, by_hand, heads, anchor, means))
 
 
-def _last(source: str) -> str:
-    return f"clicked head {source}"
+def _anchor(source: str) -> str:
+    return f"anchor {source}"
 
 
 def acted_on(event: Any, n_layers: int, n_heads: int) -> frozenset[int]:

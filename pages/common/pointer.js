@@ -19,6 +19,7 @@ const placeOf = (chart, curve, index) => {
 /* A chart's points that take hover, where they stand in the window. */
 const pointsOf = (chart) => {
   const { left, top } = chart.getBoundingClientRect();
+  const area = chart.querySelector(".nsewdrag").getBoundingClientRect();
   const points = chart.data.flatMap((trace, curve) =>
     (trace.hoverinfo === "skip" ? [] : Array.from(trace.x)).map((_, index) => {
       const place = placeOf(chart, curve, index);
@@ -26,7 +27,7 @@ const pointsOf = (chart) => {
     }),
   );
   const reach = chart._fullLayout.hoverdistance;
-  return { around: chart.parentElement, points: points.filter(Boolean), reach: reach < 0 ? Infinity : reach };
+  return { area, points: points.filter(Boolean), reach: reach < 0 ? Infinity : reach };
 };
 
 const nearest = ({ points, reach }, { clientX, clientY }) => {
@@ -34,6 +35,9 @@ const nearest = ({ points, reach }, { clientX, clientY }) => {
   const found = points.reduce((best, one) => (best && away(best) <= away(one) ? best : one), null);
   return found && away(found) <= reach ? found : null;
 };
+
+const within = ({ area }, { clientX: x, clientY: y }) =>
+  x >= area.left && x <= area.right && y >= area.top && y <= area.bottom;
 
 const ring = (chart, curve, index, name, line) => {
   const place = placeOf(chart, curve, index);
@@ -83,10 +87,10 @@ export default function ({ data, setStateValue, parentElement }) {
     if (!event.isPrimary || event.button !== 0) return;
     let seen = null;
     if (ofHeads(chart)) seen = target.closest(".nsewdrag") && pointsOf(chart);
-    // for a moment after every change a chart is not there, or not drawn: then what was last pointed at counts
-    else if (target.closest?.(".stPlotlyChart")) seen = parentElement.seen;
+    // for a moment after every change a chart is not there, or not drawn: then the one that stood there counts
+    else if (!chart?._fullLayout && target.closest?.(".stPlotlyChart")) seen = parentElement.seen;
     // the chart may be another one when the button is let go
-    if (seen) parentElement.pressed = { found: nearest(seen, event), clientX, clientY, shiftKey };
+    if (seen && within(seen, event)) parentElement.pressed = { found: nearest(seen, event), clientX, clientY, shiftKey };
   });
   on("pointerup", (event) => {
     const { found, clientX, clientY, shiftKey } = parentElement.pressed ?? {};

@@ -2,8 +2,8 @@
 
 A chart of Streamlit tells its latest selection. Of two clicks before the page has answered the first, one is lost, and
 Plotly takes two within .3 s for a double click. The script beside the charts keeps every click until the page says that
-it has acted on it, and marks what was clicked meanwhile. It also keeps Ctrl+Z and Ctrl+Y to the text while somebody
-types.
+it has acted on it, and marks what was clicked meanwhile. It also keeps the grids where they are under the hand, and
+Ctrl+Z and Ctrl+Y to the text while somebody types.
 """
 
 from __future__ import annotations

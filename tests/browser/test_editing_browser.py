@@ -174,11 +174,32 @@ def test_quick_clicks_all_count(app: str, browser: Any) -> None:
     assert not reader.errors, reader.errors
 
 
+def test_a_click_on_another_chart_is_no_head(app: str, browser: Any) -> None:
+    """A head that was pointed at before is left alone by a click on the groups' chart, and by one beside the cells."""
+    reader = Reader(browser, app, height=2200)
+    reader.measured()
+    reader.wait_said("No hand-made changes.")
+    groups = reader.page.locator(".js-plotly-plot", has_text="Expected toxicity of each group")
+    groups.wait_for()
+    reader.page.mouse.move(*at(reader, 20, 4, grid=1))
+    reader.page.wait_for_timeout(300)
+    groups.click()
+    reader.page.locator(".js-plotly-plot").first.click(position={"x": 150, "y": 20})  # its title
+    reader.page.wait_for_timeout(1500)
+    reader.wait_said("No hand-made changes.")
+    assert "prune=" not in reader.page.url
+    reader.page.mouse.click(*at(reader, 20, 4, grid=1))
+    reader.wait_said("By hand: 1 pruned.")
+    assert not reader.errors, reader.errors
+
+
 def test_shift_pointing_and_typing(app: str, browser: Any) -> None:
     """Shift takes what lies between two clicks; the head pointed at is ringed elsewhere; Ctrl+Z is the text's."""
     reader = Reader(browser, app)
     page = reader.page
     reader.measured()
+    page.get_by_role("tab", name="What a head does").click()  # it takes up the clicked head, and leaves it for Shift
+    page.wait_for_selector("text=All heads of layer")
     reader.click_head(22, 5)
     reader.wait_said("By hand: 1 ")
     state = "pruned" if "By hand: 1 pruned." in page.inner_text("body") else "kept"
