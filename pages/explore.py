@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from fasp_core.impacts.table import ImpactTable
-from pages.common import editing, engine, grids, measured, named, scoring, shared, sidebar, start, tried
+from pages.common import editing, engine, grids, measured, named, pointer, scoring, shared, sidebar, start, tried
 from pages.common.current import current
 
 TITLE = "Explore heads"
@@ -44,10 +44,10 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
     tried.note(settings, table, now, result)
     editing.toolbar(settings, table, now)
     grids.draw(settings, table, now)
-    tried.draw(settings)
+    back = tried.draw(settings)
     named.draw(settings, now)
     measured.details(settings, table, now)
-    grids.listen(settings, table, now)
+    pointer.listen(grids.acts(settings, table, now) | back)
 
 
 start.through_app()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,12 @@ from fasp_core.contexts.choosing import Method
 from fasp_core.contexts.matrix import TITLES, Cell, Kind, Matrix
 from fasp_core.contexts.measures import Estimate, parsed_difference
 from fasp_core.figures import Series, answers_by_group, cell_matrix, clicked_heads, dots
-from pages.common import clicks
+from pages.common import pointer
 from pages.common.said import plain
 
 SECONDS = 0.22  # for one answer of a pruned model, with the built-in one on two cores
 CHART = {"displaylogo": False, "scrollZoom": False}
 _OPEN = "contexts open"
-_DRAWN = "contexts drawn anew"
 METHOD_TITLES: dict[Method, str] = {
     "heads-effect": "heads, by effect",
     "heads-attention": "heads, by attention to the name",
@@ -68,13 +68,14 @@ def draw(found: Matrix, winsorise: float) -> None:
     )
     methods = list(found.config.methods)
     columns = st.columns(2)
+    clicks: dict[str, pointer.Act] = {}
     for i, column in enumerate(columns):
         with column:
             usual = next((k for k, m in enumerate(methods) if m == ("heads-effect", "neurons-effect")[i]), 0)
             method = st.selectbox(
                 "Sets of", methods, usual, format_func=METHOD_TITLES.__getitem__, key=f"contexts {i}", help=METHOD_HELP
             )
-            _matrix(carried, method, i)
+            clicks |= _matrix(carried, method, i)
     opened = st.session_state.get(_OPEN)
     if opened is None:
         st.caption("Click a cell for the answers behind it.")
@@ -86,6 +87,7 @@ def draw(found: Matrix, winsorise: float) -> None:
         st.download_button("Download as CSV", frame.to_csv(index=False), "contexts.csv", on_click="ignore")
     with st.expander("What made these numbers"):
         st.json(found.provenance, expanded=False)
+    pointer.listen(clicks)
 
 
 def row_title(row: tuple[Kind, str]) -> str:
@@ -139,52 +141,49 @@ def _lines(s: Summary) -> str:
     )
 
 
-def _matrix(carried: Carried, method: Method, at: int) -> None:
-    """One method's matrix; a click on a cell opens it."""
+def _matrix(carried: Carried, method: Method, at: int) -> dict[str, pointer.Act]:
+    """One method's matrix, and what a click on it does: it opens the cell."""
     m = carried.matrix
     rows, contexts = rows_of(m), list(m.contexts)
     opened = st.session_state.get(_OPEN)
-    key = f"contexts matrix {at} {method} {st.session_state.setdefault(_DRAWN, 0)}"
+    of = f"{at} {method}: {len(rows)} by {len(contexts)}"
     sums = [carried.summary(cells_of(m, method, row, context)) for row in rows for context in contexts]
+    fig = cell_matrix(
+        [np.nan if s is None else s.change.value for s in sums],
+        rows=[row_title(row).replace(", ", ",\n") for row in rows],
+        columns=contexts,
+        text=["–" if s is None else f"{_signed(s.change.value)}\n{s.inliers:.0%}" for s in sums],
+        hover=[
+            f"chosen on {row_title(row)}, tested on {context}\n" + ("nothing of this kind" if s is None else _lines(s))
+            for (row, context), s in zip([(r, c) for r in rows for c in contexts], sums, strict=True)
+        ],
+        faint=[s is not None and s.change.low <= 0 <= s.change.high for s in sums],
+        faint_name="no change shown: the interval holds 0",
+        title=f"{METHOD_TITLES[method]}: change of mean |SMD|",
+        note=f"Below it: answers within the usual range; {_usual(carried):.0%} with nothing removed.",
+        unit="",
+        row_title="chosen on",
+        column_title="tested on",
+        outlined=[(method, i, j) == opened for i in range(len(rows)) for j in range(len(contexts))],
+        outlined_name="opened",
+        limit=0.5,
+        colorbar=False,
+        cell_height=52,
+        dark=st.context.theme.type == "dark",
+    )
     st.plotly_chart(
-        cell_matrix(
-            [np.nan if s is None else s.change.value for s in sums],
-            rows=[row_title(row).replace(", ", ",\n") for row in rows],
-            columns=contexts,
-            text=["–" if s is None else f"{_signed(s.change.value)}\n{s.inliers:.0%}" for s in sums],
-            hover=[
-                f"chosen on {row_title(row)}, tested on {context}\n"
-                + ("nothing of this kind" if s is None else _lines(s))
-                for (row, context), s in zip([(r, c) for r in rows for c in contexts], sums, strict=True)
-            ],
-            faint=[s is not None and s.change.low <= 0 <= s.change.high for s in sums],
-            faint_name="no change shown: the interval holds 0",
-            title=f"{METHOD_TITLES[method]}: change of mean |SMD|",
-            note=f"Below it: answers within the usual range; {_usual(carried):.0%} with nothing removed.",
-            unit="",
-            row_title="chosen on",
-            column_title="tested on",
-            outlined=[(method, i, j) == opened for i in range(len(rows)) for j in range(len(contexts))],
-            outlined_name="opened",
-            limit=0.5,
-            colorbar=False,
-            cell_height=52,
-            dark=st.context.theme.type == "dark",
-        ),
+        pointer.ready(fig, of),
         theme=None,
         config=CHART,
-        key=key,
-        on_select=lambda: _open(key, method, len(rows), len(contexts)),
-        selection_mode="points",
+        key=f"contexts matrix {at}",
         alt=f"Change of mean |SMD| by context, {METHOD_TITLES[method]}; “All numbers” below has the figures.",
     )
 
+    def act(event: Mapping[str, Any], shift: bool) -> None:
+        for place in clicked_heads(event, len(contexts), len(rows)):
+            st.session_state[_OPEN] = (method, *place)
 
-def _open(key: str, method: Method, n_rows: int, n_columns: int) -> None:
-    """Open the cell that was clicked."""
-    for place in clicks.new(key, clicked_heads(st.session_state.get(key), n_columns, n_rows)):  # one at most
-        st.session_state[_DRAWN] += 1
-        st.session_state[_OPEN] = (method, *place)
+    return {of: act}
 
 
 def _usual(carried: Carried) -> float:

@@ -165,7 +165,7 @@ def _clickable(
         _tell(settings.spec.source, now, heads)
 
     st.plotly_chart(
-        pointer.ready(fig),
+        pointer.ready(fig, _heads_of(settings, table)),
         key=key,
         theme=None,
         on_select=act,
@@ -175,20 +175,24 @@ def _clickable(
     )
 
 
-def listen(settings: Settings, table: ImpactTable, now: Current) -> None:
-    """Act on single clicks on the grids and the scatter. With Shift: on all heads since the last click."""
+def acts(settings: Settings, table: ImpactTable, now: Current) -> dict[str, pointer.Act]:
+    """What single clicks on the grids and the scatter do. With Shift: to all heads since the last click."""
     source, n = settings.spec.source, table.n_layers * table.n_heads
     order = grid_options.order(grid_options.read(), table, settings.reading)
 
-    def act(click: Mapping[str, Any], shift: bool) -> None:
-        heads = acted_on({"selection": {"points": [click]}}, table.n_layers, table.n_heads)
+    def act(event: Mapping[str, Any], shift: bool) -> None:
+        heads = acted_on(event, table.n_layers, table.n_heads)
         anchor = st.session_state.get(_anchor(source))
         if shift and len(heads) == 1 and anchor is not None and anchor < n:
             _tell(source, now, block(anchor, max(heads), table.n_heads, order), max(heads), anchor)
         else:
             _tell(source, now, heads)
 
-    pointer.listen(f"{source} {table.n_layers} {table.n_heads}", act)
+    return {_heads_of(settings, table): act}
+
+
+def _heads_of(settings: Settings, table: ImpactTable) -> str:
+    return f"{table.n_layers} layers of {table.n_heads} heads of {settings.spec.source}"
 
 
 def _tell(

@@ -1,11 +1,13 @@
 /* Streamlit's charts tell their latest selection: not every click, not whether Shift was held, and nothing of what is
- * pointed at. This listens beside them. Charts of heads say so in their layout (`ready` in pointer.py); their first trace
- * has a point for each head, and those that take hover take clicks. */
+ * pointed at. This listens beside them. Charts that take clicks say in their layout what their points are (`ready` in
+ * pointer.py); the traces that take hover take clicks. */
 const THROTTLE = 80; // ms: Plotly itself looks at the pointer every 50
 const MOST = 160; // px that are left empty
 const STILL = 8; // px: as with Plotly, a button that is let go farther away has dragged
 
-const ofHeads = (chart) => chart?._fullLayout && chart.layout.meta === "heads" && chart.checkVisibility(); // no closed tab
+/* What the points of a chart are; undefined where it takes no clicks, or lies in a closed tab. */
+const pointsAre = (chart) =>
+  chart?._fullLayout && typeof chart.layout.meta === "string" && chart.checkVisibility() ? chart.layout.meta : undefined;
 
 /* Where a point stands within its chart, in px from the left and the top; null outside the axes. */
 const placeOf = (chart, curve, index) => {
@@ -27,7 +29,7 @@ const pointsOf = (chart) => {
     }),
   );
   const reach = chart._fullLayout.hoverdistance;
-  return { area, points: points.filter(Boolean), reach: reach < 0 ? Infinity : reach };
+  return { of: chart.layout.meta, area, points: points.filter(Boolean), reach: reach < 0 ? Infinity : reach };
 };
 
 const nearest = ({ points, reach }, { clientX, clientY }) => {
@@ -86,21 +88,22 @@ export default function ({ data, setStateValue, parentElement }) {
     parentElement.pressed = null;
     if (!event.isPrimary || event.button !== 0) return;
     let seen = null;
-    if (ofHeads(chart)) seen = target.closest(".nsewdrag") && pointsOf(chart);
+    if (data.of.includes(pointsAre(chart))) seen = target.closest(".nsewdrag") && pointsOf(chart);
     // for a moment after every change a chart is not there, or not drawn: then the one that stood there counts
     else if (!chart?._fullLayout && target.closest?.(".stPlotlyChart")) seen = parentElement.seen;
     // the chart may be another one when the button is let go
-    if (seen && within(seen, event)) parentElement.pressed = { found: nearest(seen, event), clientX, clientY, shiftKey };
+    if (!seen || !within(seen, event)) return;
+    parentElement.pressed = { of: seen.of, found: nearest(seen, event), clientX, clientY, shiftKey };
   });
   on("pointerup", (event) => {
-    const { found, clientX, clientY, shiftKey } = parentElement.pressed ?? {};
+    const { of, found, clientX, clientY, shiftKey } = parentElement.pressed ?? {};
     parentElement.pressed = null;
     if (!found || Math.hypot(event.clientX - clientX, event.clientY - clientY) >= STILL) return;
     const { chart, curve, index } = found;
     const n = Math.max(Date.now(), (parentElement.latest ?? data.done) + 1);
     parentElement.latest = n;
     const mark = chart.isConnected ? ring(chart, curve, index, "fasp-clicked", "dashed") : null;
-    waiting.push({ n, of: data.of, curve_number: curve, point_index: index, shift: shiftKey, mark });
+    waiting.push({ n, of, curve_number: curve, point_index: index, shift: shiftKey, mark });
     setStateValue("clicks", waiting.map(({ mark, ...click }) => click));
   });
   on("scroll", () => (parentElement.seen = null));
@@ -114,17 +117,19 @@ export default function ({ data, setStateValue, parentElement }) {
     if (typing && (event.ctrlKey || event.metaKey) && /^[zy]$/i.test(event.key)) event.stopPropagation();
   });
 
-  // The head under the pointer is ringed in the other charts of heads.
+  // What is under the pointer is ringed in the other charts of the same.
   let rings = [];
   let later;
   const clear = () => rings.splice(0).forEach((one) => one.remove());
   const point = (at) => {
     clear();
-    const head = at?.isConnected && at._hoverdata?.find((one) => one.curveNumber === 0)?.pointNumber;
-    if (ofHeads(at)) parentElement.seen = pointsOf(at);
-    if (typeof head !== "number" || !ofHeads(at)) return;
+    const of = pointsAre(at);
+    if (!data.of.includes(of)) return;
+    parentElement.seen = pointsOf(at);
+    const index = at._hoverdata?.find((one) => one.curveNumber === 0)?.pointNumber;
+    if (typeof index !== "number") return;
     for (const chart of document.querySelectorAll(".js-plotly-plot")) {
-      const drawn = chart !== at && ofHeads(chart) && ring(chart, 0, head, "fasp-ring", "solid");
+      const drawn = chart !== at && pointsAre(chart) === of && ring(chart, 0, index, "fasp-ring", "solid");
       if (drawn) rings.push(drawn);
     }
   };

@@ -15,38 +15,42 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-Act = Callable[[Mapping[str, Any], bool], None]
+Act = Callable[[Mapping[str, Any], bool], None]  # on the event of one clicked point; was Shift held?
 _KEY = "pointer"
 _DONE = "clicks done"  # number of the last click that was acted on
 _MOST = 100  # clicks at once; a browser may send anything
 _component = st.components.v2.component("fasp pointer", js=Path(__file__).with_name("pointer.js").read_text())
 
 
-def ready(fig: go.Figure) -> go.Figure:
-    """The same chart of heads, changed so that the script knows it and single clicks are the script's alone."""
-    fig.layout.meta = "heads"
+def ready(fig: go.Figure, of: str) -> go.Figure:
+    """The same chart, changed so that the script knows it and single clicks are the script's alone.
+
+    `of` says what the points of the first trace are. Among charts of the same, the point under the pointer is ringed.
+    """
+    fig.layout.meta = of
     fig.layout.dragmode = "pan"  # boxes and lassos are a button away
     return fig
 
 
-def listen(of: str, act: Act) -> None:
-    """Put the script on the page; it draws nothing where it stands.
+def listen(acts: Mapping[str, Act]) -> None:
+    """Put the script on the page, once, where what is drawn anew after a click is drawn; it shows nothing itself.
 
     Parameters
     ----------
-    of : what the charts show; clicks on charts of something else are dropped.
-    act : called for every click with `{"curve_number": .., "point_index": ..}` and whether Shift was held.
+    acts : what to do about a click, by what the chart is of; clicks on charts of something else are dropped. The event
+        is as Streamlit's charts tell one: `{"selection": {"points": [{"curve_number": .., "point_index": ..}]}}`.
     """
-    data = {"of": of, "done": st.session_state.get(_DONE, 0)}
-    _component(key=_KEY, data=data, default={"clicks": []}, on_clicks_change=lambda: _tell(of, act))
+    data = {"of": list(acts), "done": st.session_state.get(_DONE, 0)}
+    _component(key=_KEY, data=data, default={"clicks": []}, on_clicks_change=lambda: _tell(acts))
 
 
-def _tell(of: str, act: Act) -> None:
+def _tell(acts: Mapping[str, Act]) -> None:
     state = st.session_state.get(_KEY)
     for click in fresh(state.get("clicks") if state else None, st.session_state.get(_DONE, 0)):
         st.session_state[_DONE] = click["n"]
-        if click.get("of") == of:
-            act(click, click.get("shift") is True)
+        of = click.get("of")
+        if isinstance(of, str) and of in acts:
+            acts[of]({"selection": {"points": [click]}}, click.get("shift") is True)
 
 
 def fresh(clicks: Any, done: int) -> list[dict[str, Any]]:

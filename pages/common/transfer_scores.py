@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,12 +15,11 @@ from fasp_core.experiments.correlation import LEAST_CEILING, AxisScore, Correlat
 from fasp_core.figures import cell_matrix, clicked_heads, scatter_pair
 from fasp_core.impacts.score import prunable
 from fasp_core.masks import PruneSet
-from pages.common import axes, clicks
+from pages.common import axes, pointer
 from pages.common.axes import CHART, KIND_TITLES, SUBSET_TITLES, Settings, plain, span, table
 from pages.common.sidebar import READING_TITLES, axis_title
 
 CHOSEN = "transfer pair"  # in the session: the pair whose heads are shown
-_DRAWN = "correlations drawn anew"
 
 
 def draw(settings: Settings) -> None:
@@ -32,7 +33,7 @@ def draw(settings: Settings) -> None:
         st.session_state[CHOSEN] = strongest_pair(found, settings.kind)
     left, right = st.columns((1.3, 1))
     with left:
-        draw_matrix(settings, found)
+        clicks = draw_matrix(settings, found)
     with right:
         st.selectbox(
             "Heads of",
@@ -49,6 +50,7 @@ def draw(settings: Settings) -> None:
         st.dataframe(trust(found), hide_index=True)
     with about:
         st.markdown(how_to_read(found))
+    pointer.listen(clicks)
 
 
 def strongest_pair(found: Correlations, kind: str) -> tuple[str, str, str]:
@@ -57,36 +59,35 @@ def strongest_pair(found: Correlations, kind: str) -> tuple[str, str, str]:
     return best.one, best.other, best.heads
 
 
-def draw_matrix(settings: Settings, found: Correlations) -> None:
+def draw_matrix(settings: Settings, found: Correlations) -> dict[str, pointer.Act]:
+    """The matrix, and what a click on it does."""
     names = settings.names
     n_all, n_free = (found.axes[0].heads[heads] for heads in SUBSET_TITLES)
     places = {cell: pair_at(cell, names) for cell in np.ndindex(len(names), len(names))}
     cells = [found.axes[i] if at is None else found.pair(*at, settings.kind) for (i, _), at in places.items()]
-    drawn: int = st.session_state.setdefault(_DRAWN, 0)
-    key = f"correlations {drawn} {hash((settings.tables, settings.config, settings.kind))}"
+    of = f"pairs of {', '.join(names)}"
+    fig = cell_matrix(
+        [c.r.value if isinstance(c, Pair) else float("nan") for c in cells],
+        rows=[axis_title(n) for n in names],
+        columns=[axis_title(n) for n in names],
+        text=[plain(c.r.value) if isinstance(c, Pair) else _repeats(c, settings.kind) for c in cells],
+        hover=[pair_hover(c) if isinstance(c, Pair) else _own_hover(c, settings.kind) for c in cells],
+        faint=[isinstance(c, Pair) and not c.shown for c in cells],
+        outlined=[at == st.session_state[CHOSEN] for at in places.values()],
+        faint_name="interval holds 0",
+        outlined_name="opened",
+        title="Correlation of z_bias over heads",
+        note=f"Upper right: all {n_all} heads. Lower left: {n_free}.",
+        unit="r",
+        limit=1.0,
+        colorbar=False,
+        column_angle=-35,
+        dark=st.context.theme.type == "dark",
+    )
     st.plotly_chart(
-        cell_matrix(
-            [c.r.value if isinstance(c, Pair) else float("nan") for c in cells],
-            rows=[axis_title(n) for n in names],
-            columns=[axis_title(n) for n in names],
-            text=[plain(c.r.value) if isinstance(c, Pair) else _repeats(c, settings.kind) for c in cells],
-            hover=[pair_hover(c) if isinstance(c, Pair) else _own_hover(c, settings.kind) for c in cells],
-            faint=[isinstance(c, Pair) and not c.shown for c in cells],
-            outlined=[at == st.session_state[CHOSEN] for at in places.values()],
-            faint_name="interval holds 0",
-            outlined_name="opened",
-            title="Correlation of z_bias over heads",
-            note=f"Upper right: all {n_all} heads. Lower left: {n_free}.",
-            unit="r",
-            limit=1.0,
-            colorbar=False,
-            column_angle=-35,
-            dark=st.context.theme.type == "dark",
-        ),
-        key=key,
+        pointer.ready(fig, of),
+        key="correlations",
         theme=None,
-        on_select=lambda: pick(key, names),
-        selection_mode="points",
         config=CHART,
         alt="Correlation of the heads' bias scores between every two axes; the table below has the numbers.",
     )
@@ -96,6 +97,13 @@ def draw_matrix(settings: Settings, found: Correlations) -> None:
         "keeps a correlation below the root of the product of both, its *ceiling*. Pale: the 95% interval holds 0. "
         "**Click a cell for its heads.**"
     )
+
+    def act(event: Mapping[str, Any], shift: bool) -> None:
+        for cell in clicked_heads(event, len(names), len(names)):
+            if (chosen := pair_at(cell, names)) is not None:  # a cell of the diagonal opens nothing
+                st.session_state[CHOSEN] = chosen
+
+    return {of: act}
 
 
 def _repeats(a: AxisScore, kind: str) -> str:
@@ -109,14 +117,6 @@ def _own_hover(a: AxisScore, kind: str) -> str:
         f"split halves of {a.prompts} prompts, corrected to all of them\n"
         f"{a.exact['all']} of {a.heads['all']} heads removed, on {a.checked} prompts"
     )
-
-
-def pick(key: str, names: tuple[str, ...]) -> None:
-    """Open the pair of the cell that was clicked; a cell of the diagonal opens nothing."""
-    for cell in clicks.new(key, clicked_heads(st.session_state.get(key), len(names), len(names))):  # one at most
-        st.session_state[_DRAWN] += 1
-        if (chosen := pair_at(cell, names)) is not None:
-            st.session_state[CHOSEN] = chosen
 
 
 def pair_at(cell: tuple[int, int], names: tuple[str, ...]) -> tuple[str, str, str] | None:

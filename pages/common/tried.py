@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from fasp_core.evaluation import Evaluation
 from fasp_core.figures import clicked_heads, tried_sets
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
-from pages.common import clicks, shared
+from pages.common import clicks, pointer, shared
 from pages.common.current import Current
 from pages.common.recipe import READING_TITLES, SPLIT_TITLES, Recipe
 from pages.common.sidebar import Settings
@@ -81,51 +81,65 @@ def measured(tried: Tried, result: Evaluation, reading: str) -> Tried:
     )
 
 
-def draw(settings: Settings) -> None:
-    """The chart and the table, folded away at first."""
+def draw(settings: Settings) -> dict[str, pointer.Act]:
+    """The chart and the table, folded away at first; what a click on the chart does."""
     with st.expander("Sets tried so far", icon=":material/history:", key="tried open", on_change="rerun") as folded:
         if not folded.open:
-            return
+            return {}
         here = shared.now()
         all_tried: list[Tried] = st.session_state.get("tried", [])
         shown = [t for t in all_tried if t.place == Tried(here, PruneSet(), UNKNOWN).place]
         at = next((i for i, t in enumerate(shown) if t.recipe.of_set() == here.of_set()), None)
-        drawn: int = st.session_state.setdefault(_DRAWN, 0)
-        key = f"tried chart {drawn} {len(shown)} {at} {sum(not np.isnan(t.measured[0]) for t in shown)}"
+        of = f"sets tried, {hash((shown[0].place, shown[0].heads)) if shown else None}"  # the oldest may be dropped
         where = f"{SPLIT_TITLES[settings.split]} prompts, {READING_TITLES[settings.reading]}"
+        fig = tried_sets(
+            100 * np.array([t.estimated for t in shown]),
+            100 * np.array([t.measured for t in shown]),
+            100 * np.array([t.ends for t in shown]),
+            hover=[_hover(t) for t in shown],
+            current=at,
+            title="Perplexity against the gap",
+            note=f"Changes against the unpruned model; measured on {where}. Click a set to return to it.",
+            x_title="change of perplexity",
+            y_title="change of the toxicity gap",
+            dark=st.context.theme.type == "dark",
+        )
         st.plotly_chart(
-            tried_sets(
-                100 * np.array([t.estimated for t in shown]),
-                100 * np.array([t.measured for t in shown]),
-                100 * np.array([t.ends for t in shown]),
-                hover=[_hover(t) for t in shown],
-                current=at,
-                title="Perplexity against the gap",
-                note=f"Changes against the unpruned model; measured on {where}. Click a set to return to it.",
-                x_title="change of perplexity",
-                y_title="change of the toxicity gap",
-                dark=st.context.theme.type == "dark",
-            ),
-            key=key,
+            pointer.ready(fig, of),
+            key="tried chart",
             theme=None,
-            on_select=_returning(key, shown, lambda event: [head for _, head in clicked_heads(event, len(shown), 1)]),
-            selection_mode="points",
             config={"displaylogo": False, "scrollZoom": False},
             alt="Change of perplexity against change of the toxicity gap of every set that was tried.",
         )
-        rows = f"{key} rows"
+        drawn: int = st.session_state.setdefault(_DRAWN, 0)
+        rows = f"tried rows {drawn} {len(shown)} {at} {sum(not np.isnan(t.measured[0]) for t in shown)}"
         st.dataframe(
             frame(shown, at),
             key=rows,
             hide_index=True,
             height=min(38 + 35 * max(len(shown), 1), 260),
-            on_select=_returning(rows, shown, lambda event: event["selection"]["rows"]),
+            on_select=lambda: ticked(rows, shown),
             selection_mode="single-row",
         )
         st.caption(
             "Tick a row, or click a point, to return to its set. What was measured before is there at once. Sets of "
             "other axes, readings, splits and sample sizes stand here when you go back to those."
         )
+
+    def act(event: Mapping[str, Any], shift: bool) -> None:
+        for _, i in clicked_heads(event, len(shown), 1):
+            shared.put(shown[i].recipe)
+
+    return {of: act}
+
+
+def ticked(key: str, shown: list[Tried]) -> None:
+    """Return to the set of the row that was ticked."""
+    event = st.session_state.get(key)
+    for i in clicks.new(key, event["selection"]["rows"] if event else ()):  # one at most
+        if 0 <= i < len(shown):
+            st.session_state[_DRAWN] += 1  # a selection outlives its click
+            shared.put(shown[i].recipe)
 
 
 def frame(shown: list[Tried], at: int | None) -> pd.DataFrame:
@@ -162,14 +176,3 @@ def _hover(tried: Tried) -> str:
     lines = [tried.recipe.text(), f"{len(tried.heads)} heads and neurons"]
     lines.append(f"estimate: perplexity {tried.estimated[0]:+.1%}, gap {tried.estimated[1]:+.0%}")
     return "\n".join([*lines, f"measured: perplexity {ppl}, gap {gap}; {tried.said}" if ppl else "not measured yet"])
-
-
-def _returning(key: str, shown: list[Tried], read: Callable[[Any], list[int]]) -> Callable[[], None]:
-    def act() -> None:
-        event = st.session_state.get(key)
-        chosen = clicks.new(key, (i for i in read(event) if 0 <= i < len(shown)) if event else ())
-        if chosen:
-            st.session_state[_DRAWN] += 1  # a selection outlives its click
-            shared.put(shown[min(chosen)].recipe)
-
-    return act

@@ -214,8 +214,8 @@ class Reader:
     def click_point(self, chart: int, name: str, x: float, y: float) -> None:
         """A real click on a chart, given in the units of its axes; `name` is a trace that must be drawn by then.
 
-        While the page still grows, a chart moves or is drawn anew under the hand, and the click may be nobody's. A
-        person clicks again, and so does this, as long as the chart has not told of a click, or been marked.
+        While the page still grows, a chart moves under the hand, and the click may be nobody's. A person clicks again,
+        and so does this, as long as no mark has shown that a click was taken.
         """
         self.wait_said("")
         plot = self.page.locator(".js-plotly-plot").locator("visible=true").nth(chart)  # not those of closed tabs
@@ -226,18 +226,29 @@ class Reader:
                 continue
             self.page.mouse.move(*at)
             self.page.wait_for_timeout(150)
-            plot.evaluate(
-                """p => { p.told = false; p.on('plotly_click', () => { p.told = true; });
-                    const look = () => { p.told ||= Boolean(p.querySelector('.fasp-clicked')); };
-                    new MutationObserver(look).observe(p, {childList: true, subtree: true}); }"""
+            self.page.evaluate(
+                """() => { window.taken = false; const watching = new MutationObserver(changes => {
+                        window.taken ||= changes.some(c => [...c.addedNodes].some(n => n.className === 'fasp-clicked'));
+                    }); watching.observe(document.body, {childList: true, subtree: true}); }"""
             )
             self.page.mouse.click(*at)
             for _ in range(12):  # a second click too early would be one too many
-                self.page.wait_for_timeout(250)
-                # a chart that was replaced since then has taken the click, or the click missed it while it moved
-                if plot.evaluate("p => p.told !== false"):
+                if self.page.evaluate("() => window.taken"):
                     return
+                self.page.wait_for_timeout(250)
         raise AssertionError(f"no click was taken at ({x}, {y}) of chart {chart}")
+
+    def click_quickly(self, places: list[tuple[int, int]], grid: int = 0) -> None:
+        """Clicks on cells (row, column) of a chart that stands still, one after the other, whatever the page does."""
+        self.wait_said("")
+        plot = self.page.locator(".js-plotly-plot").locator("visible=true").nth(grid)
+        plot.evaluate("p => p.scrollIntoView({block: 'nearest'})")
+        found = [self._steady(plot, "heads", column, row) for row, column in places]
+        for at in found:
+            assert at is not None
+            self.page.mouse.move(*at)
+            self.page.wait_for_timeout(100)
+            self.page.mouse.click(*at)
 
     def _steady(self, plot: Any, name: str, x: float, y: float) -> tuple[float, float] | None:
         """Where a point of a chart is on the screen, once it has stayed there for a moment."""

@@ -56,6 +56,13 @@ def test_a_person_opens_the_heads_of_a_cell(app: str, browser: object) -> None:
     reader.click_head(3, 3)
     page.wait_for_timeout(1500)
     assert page.is_visible(f"text={names[1]} against {names[4]}")
+
+    # somebody quicker than the page ends where the last click was
+    reader.click_quickly([(2, 5), (6, 0), (0, 3)])
+    page.wait_for_selector(f"text={names[0]} against {names[3]}", timeout=60_000)
+    page.wait_for_function("() => !document.querySelector('.fasp-clicked')")
+    reader.wait_said("over 270 heads")
+    assert page.is_visible(f"text={names[0]} against {names[3]}")
     page.wait_for_selector("text=Does a set chosen on one axis help the others?")
     reader.keep("transfer.png")
     assert not reader.errors, reader.errors

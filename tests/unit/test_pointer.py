@@ -34,17 +34,20 @@ def test_a_queue_that_is_sent_twice_counts_once(monkeypatch: pytest.MonkeyPatch)
     """The browser sends all clicks that it does not know to be done; those on another model's charts are dropped."""
     state: dict[str, Any] = {}
     monkeypatch.setattr(st, "session_state", state)
-    acted: list[tuple[int, bool]] = []
+    acted: list[tuple[str, list[int], bool]] = []
+
+    def act(of: str) -> pointer.Act:
+        return lambda event, shift: acted.append((of, [c["n"] for c in event["selection"]["points"]], shift))
 
     def send(*told: dict[str, Any]) -> None:
         state["pointer"] = {"clicks": list(told)}
-        pointer._tell("m", lambda click, shift: acted.append((click["n"], shift)))
+        pointer._tell({"m": act("m"), "sets": act("sets")})
 
     first, second = {"n": 5, "of": "m"}, {"n": 6, "of": "m", "shift": True}
     send(first)
     send(first, second)
-    send(second, {"n": 7, "of": "other"}, {"n": 8, "of": "m", "shift": "yes"})
-    assert acted == [(5, False), (6, True), (8, False)]
+    send(second, {"n": 7, "of": "other"}, {"n": 8, "of": "sets", "shift": "yes"}, {"n": 9, "of": ["m"]}, {"n": 10})
+    assert acted == [("m", [5], False), ("m", [6], True), ("sets", [8], False)]
 
 
 def test_a_chart_tells_each_thing_once(monkeypatch: pytest.MonkeyPatch) -> None:
