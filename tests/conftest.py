@@ -59,6 +59,14 @@ def shared_data() -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let browser tests that fail be run again, as often as FASP_BROWSER_RERUNS says: never unless it is set."""
+    if reruns := int(os.environ.get("FASP_BROWSER_RERUNS", "0")):
+        for item in items:
+            if item.get_closest_marker("browser"):
+                item.add_marker(pytest.mark.flaky(reruns=reruns))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("browser") and not find_browser():
         pytest.skip(NO_BROWSER)

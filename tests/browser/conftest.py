@@ -227,13 +227,18 @@ class Reader:
             self.page.mouse.move(*at)
             self.page.wait_for_timeout(150)
             self.page.evaluate(
-                """() => { window.taken = false; const watching = new MutationObserver(changes => {
-                        window.taken ||= changes.some(c => [...c.addedNodes].some(n => n.className === 'fasp-clicked'));
+                """() => { window.taken = null; const watching = new MutationObserver(changes => {
+                        const mark = changes.flatMap(c => [...c.addedNodes]).find(n => n.className === 'fasp-clicked');
+                        if (!mark || window.taken) return;
+                        const {left, top, width, height} = mark.getBoundingClientRect();
+                        window.taken = [left + width / 2, top + height / 2];
                     }); watching.observe(document.body, {childList: true, subtree: true}); }"""
             )
             self.page.mouse.click(*at)
             for _ in range(12):  # a second click too early would be one too many
-                if self.page.evaluate("() => window.taken"):
+                if taken := self.page.evaluate("() => window.taken"):
+                    away = max(abs(taken[0] - at[0]), abs(taken[1] - at[1]))
+                    assert away < 2, f"the page moved under the hand: another point was clicked, {away:.0f} px away"
                     return
                 self.page.wait_for_timeout(250)
         raise AssertionError(f"no click was taken at ({x}, {y}) of chart {chart}")
