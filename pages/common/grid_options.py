@@ -28,8 +28,8 @@ class GridOptions:
 def draw() -> None:
     """The controls; they are read before they are drawn."""
     for name, label, options in (
-        ("scale", "Colour scale", SCALES),
-        ("unit", "Colours show", UNITS),
+        ("scale", "Color scale", SCALES),
+        ("unit", "Colors show", UNITS),
         ("doubt", "Standard errors", DOUBTS),
     ):
         st.radio(label, tuple(options), format_func=options.__getitem__, key=f"grid {name}", persist_state="session")

@@ -153,7 +153,8 @@ def _gap(result: Evaluation | None, estimate: float, off: float, table: ImpactTa
     )
     st.caption(
         f"**measured** on {shown.base.n} {_split(settings.split)} prompts, change 95% "
-        f"{interval(shown.gap.relative_interval)}. {noise(shown.base)} Estimate was {1000 * estimate:.2f}. {others}."
+        f"{interval(shown.gap.relative_interval)}. {noise(shown.base)} Estimate was {1000 * estimate:.2f}."
+        + (f" {others[:1].upper()}{others[1:]}." if others else "")
     )
 
 

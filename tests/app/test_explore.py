@@ -178,7 +178,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     low, high = bias.paired_gap_change(base.values[0], pruned.values[0], base.groups).relative_interval or (0, 0)
     assert f"**measured** on {len(base.texts)} validation prompts, change 95% [{low:+.0%}, {high:+.0%}]" in text
     assert f"Estimate was {1000 * gap:.2f}" in text
-    assert f"identity words counted: {before:.2f} → {after:.2f}" in text  # the other reading is always there
+    assert f"Identity words counted: {before:.2f} → {after:.2f}" in text  # the other reading is always there
     assert "0.5% of 1.0 M parameters" in text  # 5 heads of 1,000
     (good,) = at.success
     assert good.value.startswith(f"The gap fell by {1 - after / before:.0%} [{-high:.0%}, {-low:.0%}] on ")
