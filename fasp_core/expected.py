@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from fasp_core.models import LanguageModel
+from fasp_core.next_word import mean_value
 from fasp_core.packing import Pack, halves
 from fasp_core.passes import in_halves, require_finite
 from fasp_core.staged import final_hidden
 from fasp_core.words import WordValues, fresh_after
 
 READINGS = ("neutral", "counted")  # neutral first: it is the one that a choice is made on by default
-CHUNK = 128  # rows whose logits exist at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +60,11 @@ def next_word_toxicity(lm: LanguageModel, states: Tensor, tokens: Tensor, worth:
     states : [m, D] final hidden states.
     tokens : [m] the tokens at these positions.
     """
-    logits = lm.logits(states)
-    both = torch.softmax(logits, -1) @ worth.values[: logits.shape[-1]]  # [m, 2 R]
+    if torch.is_grad_enabled() and states.requires_grad:
+        logits = lm.logits(states)
+        both = torch.softmax(logits, -1) @ worth.values[: logits.shape[-1]]  # [m, 2 R]
+    else:
+        both = mean_value(lm, states, worth.values)
     inside, begins = both.chunk(2, -1)
     return torch.where(worth.fresh[tokens.to(worth.fresh.device)][:, None], begins, inside)
 
@@ -82,8 +85,7 @@ def read_expected(lm: LanguageModel, hidden: Tensor, pack: Pack, worth: Worth) -
     places = pack.reads.reshape(-1)
     states = hidden.reshape(-1, hidden.shape[-1])[places.to(hidden.device)]
     tokens = pack.ids.reshape(-1)[places]
-    parts = [next_word_toxicity(lm, s, t, worth) for s, t in zip(states.split(CHUNK), tokens.split(CHUNK), strict=True)]
-    each = torch.cat(parts).double().cpu().numpy()
+    each = next_word_toxicity(lm, states, tokens, worth).double().cpu().numpy()
     require_finite(lm, each, "the toxicity of the next word", pack)
     return np.asarray(each.reshape(*pack.reads.shape, -1).mean(1))
 

@@ -151,9 +151,13 @@ class LanguageModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., D] after the final norm -> [..., V] in float32, on the same device."""
-        out: Tensor = self.model.get_output_embeddings()(hidden).to(hidden.device).float()
+        return self.capped(self.model.get_output_embeddings()(hidden).to(hidden.device))
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """What the unembedding gives -> logits in float32."""
+        logits = logits.float()
         cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return out if cap is None else torch.tanh(out / cap) * cap
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -16,12 +16,12 @@ from scipy import stats
 from torch import Tensor
 
 from fasp_core.models import LanguageModel
+from fasp_core.next_word import log_loss
 from fasp_core.packing import Pack, halves, pack_rows
 from fasp_core.passes import in_halves, require_finite
 from fasp_core.staged import final_hidden
 from fasp_core.text import TokenWindows
 
-CHUNK = 128  # tokens whose logits exist at once
 BLOCK = 64  # consecutive targets summed into one stored number: the unit of resampling
 
 
@@ -90,11 +90,7 @@ def token_nll(lm: LanguageModel, hidden: Tensor, input_ids: Tensor) -> Tensor:
     width = hidden.shape[-1]
     states = hidden[:, :-1].reshape(-1, width)
     targets = input_ids[:, 1:].reshape(-1).to(states.device)
-    out = []
-    for rows, goal in zip(states.split(CHUNK), targets.split(CHUNK), strict=True):
-        logits = lm.logits(rows)  # [CHUNK, V]
-        out.append(logits.logsumexp(-1) - logits.gather(-1, goal[:, None])[:, 0])
-    return torch.cat(out).view(hidden.shape[0], -1)
+    return log_loss(lm, states, targets).view(hidden.shape[0], -1)
 
 
 def block_sums(nll: Tensor, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

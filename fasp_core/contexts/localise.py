@@ -32,9 +32,9 @@ from fasp_core.contexts.scenarios import Scenario
 from fasp_core.errors import InputError
 from fasp_core.masks import gated
 from fasp_core.models import LanguageModel
+from fasp_core.next_word import CHUNK
 from fasp_core.packing import Pack, halves, pack
 from fasp_core.passes import in_halves, require_finite
-from fasp_core.perplexity import CHUNK
 
 Report = Callable[[float, float, str], None]  # (done, total, what is going on)
 Floats = NDArray[np.float32]

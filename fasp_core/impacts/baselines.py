@@ -9,8 +9,8 @@ from torch import Tensor
 from fasp_core.architectures import out_proj_columns
 from fasp_core.masks import PruneSet, gated
 from fasp_core.models import LanguageModel, present
+from fasp_core.next_word import CHUNK
 from fasp_core.passes import in_halves, require_finite
-from fasp_core.perplexity import CHUNK
 from fasp_core.text import TokenWindows
 
 

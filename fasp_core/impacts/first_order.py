@@ -17,8 +17,8 @@ from torch.nn.functional import cross_entropy
 from fasp_core.errors import InputError
 from fasp_core.masks import gated
 from fasp_core.models import LanguageModel
+from fasp_core.next_word import CHUNK
 from fasp_core.passes import require_finite
-from fasp_core.perplexity import CHUNK
 
 
 @torch.enable_grad()

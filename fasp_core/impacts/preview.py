@@ -18,8 +18,8 @@ from torch.nn.functional import cross_entropy
 from fasp_core.errors import InputError
 from fasp_core.impacts.first_order import gated_hidden
 from fasp_core.models import LanguageModel
+from fasp_core.next_word import CHUNK
 from fasp_core.passes import in_halves, require_finite, two
-from fasp_core.perplexity import CHUNK
 from fasp_core.text import TokenWindows
 
 

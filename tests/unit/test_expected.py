@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from fasp_core.expected import CHUNK, READINGS, Worth, measure_expected, next_word_toxicity, read_expected
+from fasp_core.expected import READINGS, Worth, measure_expected, next_word_toxicity, read_expected
 from fasp_core.masks import PruneSet, masked
 from fasp_core.models import LanguageModel
+from fasp_core.next_word import ROWS
 from fasp_core.packing import Pack, encode, pack, pack_equal
 from fasp_core.staged import final_hidden
 from fasp_core.words import WordValues
@@ -88,9 +89,9 @@ def test_word_values_reach_the_logits_rows() -> None:
         np.testing.assert_allclose(found[i], chances[i].detach() @ torch.tensor(values()[place].T), atol=1e-6)
 
 
-def test_more_rows_than_logits_may_exist_at_once(worth: Worth) -> None:
+def test_more_rows_than_are_taken_at_once(worth: Worth) -> None:
     lm = tiny_lm("llama")
-    n = 2 * CHUNK + 5
+    n = 2 * ROWS + 5
     hidden = torch.randn(n, 3, 32, generator=torch.Generator().manual_seed(0))
     ids = torch.zeros((n, 3), dtype=torch.long)
     whole = Pack(ids, np.arange(n), torch.arange(1, n + 1)[:, None] * 3 - 1)
