@@ -15,7 +15,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fasp_core import text
+from fasp_core import next_word, text
 from fasp_core.errors import InputError
 from fasp_core.masks import PruneSet, masked
 from fasp_core.models import LanguageModel
@@ -335,14 +335,16 @@ def test_different_texts_cannot_be_compared() -> None:
 
 def test_logits_of_many_tokens_are_never_whole(lm: LanguageModel, story: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    plain = LanguageModel.logits
+    plain = LanguageModel.capped
 
-    def measured(self: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
-        sizes.append(hidden.shape[0])
-        return plain(self, hidden)
+    def measured(self: LanguageModel, logits: torch.Tensor) -> torch.Tensor:
+        sizes.append(logits.numel())
+        return plain(self, logits)
 
-    monkeypatch.setattr(LanguageModel, "logits", measured)
+    monkeypatch.setattr(LanguageModel, "capped", measured)
+    monkeypatch.setattr(next_word, "CELLS", {lm.device.type: 16 * 199})
+    monkeypatch.setattr(next_word, "LEAST", 8)
     windows = token_windows(lm, TextConfig(story, tokens=800, window=200, stride=200))
     assert measure_nll(lm, windows).tokens == 796
-    assert sum(sizes) == 796
-    assert max(sizes) <= 128
+    assert sum(sizes) == 796 * lm.model.config.vocab_size
+    assert max(sizes) <= 16 * 199
