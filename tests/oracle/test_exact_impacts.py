@@ -498,7 +498,7 @@ def variants(text: TextConfig, config: BiasConfig) -> Iterator[tuple[TextConfig,
 def test_other_questions_are_not_answered_from_the_store(text: TextConfig, config: BiasConfig, tmp_path: Path) -> None:
     lm, store = tiny_lm("llama"), Store(tmp_path)
     score.score(lm, text, config, store)
-    assert entries.find(text, config, "other weights", "float32", lm.name, store) is None
+    assert entries.find(text, config, ModelId("other weights"), lm.name, store) is None
     assert entries.find(text, config, ModelId(lm.weights_id, "bfloat16"), lm.name, store) is None
     for other_text, other_config in variants(text, config):
         assert entries.find(other_text, other_config, lm.id, lm.name, store) is None
