@@ -22,7 +22,9 @@ MISSING = frozenset(
     na_character_|(null)|<null>|[null]|\\n|nil|<nil>|nothing|undefined|missing|(missing)|<missing>|[missing]|(none)|<none>
     [none]|(na)|(n/a)|[na]|[n/a]|(nan)|(blank)|(blanks)|<blank>|blank|empty|(empty)|<empty>|#nv|#n/d|#n/b|#n/v
     #value!|#ref!|#div/0!|#name?|#null!|#num!|#getting_data|#wert!|#bezug!|not available|not applicable
-    """.replace("\n    ", "|").strip().split("|")
+    """.replace("\n    ", "|")
+    .strip()
+    .split("|")
 ) - {""}
 _SIGNS = frozenset("-‐‑‒–—―−.…?_")  # a cell of nothing else is a missing value
 # Default_Ignorable_Code_Point of Unicode without joiners and variation selectors, and control characters
@@ -30,13 +32,13 @@ _INVISIBLE = re.compile(
     "[\0-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-_SHAPING = "\u200c\u200d\ufe00-\ufe0f"  # joiners and variation selectors: they shape what stands before them, beyond ASCII
+_SHAPING = "\u200c\u200d\ufe00-\ufe0f"  # joiners and variation selectors: beyond ASCII they shape what stands before
 _IDLE = re.compile(rf"(?:(?<=[\0-\x7f])|^)[{_SHAPING}]+|[\u200c\u200d]+(?=\s|$)")
 _DASHES = str.maketrans(dict.fromkeys("‐‑‒–—―−", "-") | dict.fromkeys("‘’ʼ", "'"))
 
 
 def clean(name: str) -> str:
-    """A name in canonical form, without invisible letters, with single spaces between its words; "" if nothing is left."""
+    """A name in canonical form, without invisible letters, with single spaces between words; "" if nothing is left."""
     name = " ".join(name.split())  # at all of Unicode's spaces, line breaks included
     name = _IDLE.sub("", _INVISIBLE.sub("", name))
     return unicodedata.normalize("NFC", " ".join(name.split()))

@@ -38,7 +38,6 @@ from fasp_core.packages import package_folder
 NO_GROUP = "none"
 VALIDATION_ONE_IN = 5
 MAX_PROMPTS = 200_000  # of a file; the largest axis has 130,000 sentences
-ENDINGS = (".csv", ".tsv", ".tab", ".txt")  # of files of prompts
 FEWEST, FEWEST_OWN = 20, 2  # prompts of a group that is measured; a person's own groups count, however small
 _OF_SPLIT = {"valid": "validation ", "test": "test ", "all": ""}
 _ROWS = ("texts", "groups", "templates", "descriptors", "nouns")
@@ -71,8 +70,8 @@ class PromptSet:
     nouns: tuple[str, ...]
     notes: tuple[str, ...] = ()
     blocks: tuple[int, ...] = ()
-    file: str = field(default="", compare=False)
-    unsplit: tuple[tuple[str, int], ...] = ()
+    file: str = field(default="", compare=False, kw_only=True)
+    unsplit: tuple[tuple[str, int], ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if len({len(getattr(self, name)) for name in _ROWS}) > 1:
@@ -373,8 +372,8 @@ def from_csv(
 ) -> PromptSet:
     """Prompts from a table with the columns `text` and `group`, see `fasp_core.tabular`; other columns are ignored.
 
-    Spaces around a text are dropped, and names of groups brought into one form. Rows that repeat an earlier one and rows
-    without a group are left out with a note, blank rows without one. The header is row 1.
+    Spaces around a text are dropped, and names of groups brought into one form. Rows that repeat an earlier one and
+    rows without a group are left out with a note, blank rows without one. The header is row 1.
 
     Parameters
     ----------
@@ -423,8 +422,8 @@ def _of_table(table: tabular.Table, axis_name: str, file: str, max_chars: int) -
     notes = []
     if without:
         written = names_of.counted({f"'{group}'" if group else "empty": n for group, n in without.most_common()})
-        are = "row has" if without.total() == 1 else "rows have"
-        notes.append(f"{without.total():,} of {n_rows:,} {are} no group and were left out: {written}.")
+        were = "has no group and was" if without.total() == 1 else "have no group and were"
+        notes.append(f"{without.total():,} of {n_rows:,} rows {were} left out: {written}.")
     if len(set(groups)) < 2:
         held = f"holds only '{names_of.shown(groups[0])}'" if groups else "names no group"
         raise InputError(" ".join([f"Column 'group' {held}: give prompts of at least two groups.", *notes]))
@@ -460,7 +459,7 @@ def _cells(row: tabular.Row, column: dict[str, int], max_chars: int) -> tuple[st
 
 def is_file(axis: str) -> bool:
     """Whether the name of an axis is meant as the path of a file of prompts."""
-    return axis not in axis_names() and axis.lower().endswith(ENDINGS)
+    return axis not in axis_names() and axis.lower().endswith(tabular.ENDINGS)
 
 
 def resolve_axis(axis: str) -> PromptSet:

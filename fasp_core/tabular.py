@@ -1,8 +1,8 @@
 """Text and tables from outside, in the forms in which editors and spreadsheets save them.
 
-A text is UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one. A table has commas, semicolons, tabs or
-bars between its cells. Which of them, its header says: it is the one that splits off the columns that are needed, whatever
-stands in the rows below.
+A text is UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one. A table has commas, semicolons, tabs
+or bars between its cells. Which of them, its header says: it is the one that splits off the columns that are needed,
+whatever stands in the rows below.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fasp_core.errors import InputError
 
+ENDINGS = (".csv", ".tsv", ".tab", ".txt")  # of names of files that hold tables
+MAX_COLUMNS = 1_000
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _MARKS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF8, "utf-8"),
@@ -43,7 +46,7 @@ def decode(content: bytes, what: str, errors: str = "strict") -> str:
         Another encoding, a workbook, or half characters; the message says how to save the file.
     """
     if content.startswith(b"PK\x03\x04"):
-        raise InputError(f"{what} is a workbook or an archive, not text: save it as 'CSV UTF-8' or as plain text first.")
+        raise InputError(f"{what} is a workbook or an archive, not text: save it as 'CSV UTF-8' or plain text first.")
     if b"\0" in content[:2]:
         raise InputError(f"{what} looks like UTF-16 without a byte order mark: save it as UTF-8.")
     mark, encoding = next((pair for pair in _MARKS if content.startswith(pair[0])), (b"", "utf-8"))
@@ -63,7 +66,7 @@ def lines_joined(text: str) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """Cells as they stand, spaces included; `number` as a spreadsheet counts rows, `line` the last of it in the file."""
+    """Cells as they stand, spaces included; `number` as a spreadsheet counts rows, `line` its last in the file."""
 
     number: int
     line: int
@@ -104,8 +107,8 @@ class Table:
             if not seen_header:
                 seen_header = True
                 continue
-            if number > self._max_rows + 1:
-                raise InputError(f"The table has more than {self._max_rows:,} rows: give fewer.")
+            if number > self._max_rows + 1 or len(cells) > MAX_COLUMNS:
+                raise InputError(f"The table has more than {self._max_rows:,} rows or {MAX_COLUMNS:,} columns: cut it.")
             if any(cell.strip() for cell in cells[len(self.header) :]):
                 raise InputError(
                     f"Row {number} has more cells than columns: quote cells that hold a {_named(self.separator)}."
@@ -118,13 +121,11 @@ class Table:
             yield Row(number, line + self._lines_before, cells)
 
 
-def table(
-    text: str, needed: Sequence[str], optional: Sequence[str] = (), max_rows: int = 10**9, max_columns: int = 1_000
-) -> Table:
+def table(text: str, needed: Sequence[str], optional: Sequence[str] = (), max_rows: int = 10**9) -> Table:
     """The table in a text: its separator and its columns, from the header.
 
-    A first line `sep=;`, which Excel reads and writes, is no row. Names of columns count in any case and with any spaces
-    around them; columns that nobody asked for are ignored.
+    A first line `sep=;`, which Excel reads and writes, is no row. Names of columns count in any case and with any
+    spaces around them; columns that nobody asked for are ignored.
 
     Parameters
     ----------
@@ -142,7 +143,7 @@ def table(
     best: tuple[int, int, str, tuple[str, ...]] | None = None
     for separator in dict.fromkeys([*given, *SEPARATORS]):
         try:
-            cells = _header(text, separator, max_columns)
+            cells = _header(text, separator)
         except csv.Error:
             continue
         found = sum(name.casefold() in {_key(cell) for cell in cells} for name in needed)
@@ -175,12 +176,10 @@ def _named(separator: str) -> str:
     return SEPARATORS.get(separator, f"'{separator}'")
 
 
-def _header(text: str, separator: str, max_columns: int) -> tuple[str, ...]:
+def _header(text: str, separator: str) -> tuple[str, ...]:
     """The first row that is not blank."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    for cells in reader:
-        if len(cells) > max_columns:
-            raise InputError(f"The table has more than {max_columns:,} columns: give fewer.")
+    for cells in itertools.islice(reader, 100):
         if any(cell.strip() for cell in cells):
             return tuple(cell.strip() for cell in cells)
     return ()
@@ -221,7 +220,7 @@ def decimal_mark(cells: Iterable[str]) -> str:
             examples.setdefault(mark, cell.strip()[:40])
     if "." in examples and "," in examples:
         raise InputError(
-            f"'{examples['.']}' has a decimal point and '{examples[',']}' a decimal comma: write all numbers in one way."
+            f"'{examples['.']}' has a decimal point and '{examples[',']}' a decimal comma: write all in one way."
         )
     if "?" in examples and len(examples) == 1:
         raise InputError(f"'{examples['?']}' may be a decimal comma or thousands: write numbers with a decimal point.")
@@ -229,7 +228,7 @@ def decimal_mark(cells: Iterable[str]) -> str:
 
 
 def _mark(cell: str) -> str:
-    """The decimal mark of a number: ".", ",", "?" if a comma may stand before decimals or thousands, "" if there is none."""
+    """Of a number: ".", ",", "?" if its comma may stand before decimals or thousands, "" if there is neither."""
     text = _closed(cell)
     points, commas = text.count("."), text.count(",")
     if points and commas:
