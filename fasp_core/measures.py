@@ -90,6 +90,11 @@ class BiasConfig:
         return _prompts(self.axis, self.split, self.n_prompts, self.seed, stamp)
 
 
+def left_out(*configs: BiasConfig) -> list[str]:
+    """What the samples of prompts leave out or repair, each sentence once. Every command and page tells it."""
+    return list(dict.fromkeys(note for config in configs for note in config.prompts().notes))
+
+
 @lru_cache(maxsize=16)
 def _prompts(axis: str, split: str, n: int, seed: int, _stamp: tuple[int, int] | None) -> PromptSet:
     pool = prompt_sets.split(prompt_sets.resolve_axis(axis), split)
