@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fasp_core import tabular
-from fasp_core.contexts.numbers import UNITS, Unit
+from fasp_core.contexts.numbers import UNITS, Period, Unit, period_of
 from fasp_core.errors import InputError
 from fasp_core.groups import clean
 
@@ -42,6 +42,11 @@ class Scenario:
     def title(self) -> str:
         """Such as `purchases: chair`."""
         return f"{self.context}: {self.name}"
+
+    @property
+    def per(self) -> Period:
+        """The period that the question names, such as week in "how many hours a week"; "" for none."""
+        return period_of(self.question)
 
     def ask(self, person: str) -> str:
         """The question about a person."""
