@@ -137,7 +137,7 @@ def prompts(
 
     chosen = p.split(p.resolve_axis(axis), split)
     if per_group is not None:
-        chosen = p.sample(chosen, per_group, seed)
+        chosen = p.sample(chosen, per_group, seed, p.fewest(axis))
     groups, notes = chosen.counts(), list(chosen.notes)
     if p.NO_GROUP in groups:
         notes.append(f"{groups[p.NO_GROUP]} prompts are in no group ('{p.NO_GROUP}') and are never measured.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fasp_core.cli_show import Report, number, percent, span, table
+from fasp_core.cli_text import noted
 from fasp_core.errors import InputError
 from fasp_core.model_id import ModelId
 
@@ -53,6 +54,7 @@ def document(
     from fasp_core import models
     from fasp_core.experiments import outcome
     from fasp_core.experiments.curves import both_sides
+    from fasp_core.measures import left_out
     from fasp_core.prompts import resolve_axis
     from fasp_core.store import Store
 
@@ -81,6 +83,7 @@ def document(
             "max_ppl": max_ppl,
             "plan": asdict(comparison.plan),
             "prompts": {side: len(m.groups) for side, m in comparison.sides.items()},
+            "notes": left_out(*map(comparison.plan.bias, comparison.sides)),
             "tokens": {side: m.nll[0].tokens for side, m in comparison.sides.items()},
             "unpruned": {side: _unpruned(comparison, side) for side in comparison.sides},
             "chosen": None if picked is None else _as_dict(picked, comparison.n_heads),
@@ -236,7 +239,7 @@ def comparison_text(d: dict[str, Any]) -> str:
             f"{d['model']}, axis {d['axis']}, {reading}: {len(d['candidates'])} candidates, {len(inside)} of them with "
             f"perplexity at most {d['max_ppl']:.0%} up on validation; the {len(rows) - 1} of lowest validation gap",
             table(rows),
-            "\n".join(base),
+            "\n".join([*base, *noted(d)]),
             f"{picked}\nThe test columns are for looking: what may be claimed is measured with --outcome.",
         ]
     )
@@ -262,7 +265,7 @@ def outcome_text(d: dict[str, Any]) -> str:
     gamma = "" if d["gamma"] is None else f", gamma {d['gamma']:g}"
     return "\n\n".join(
         [
-            "\n".join([d["sentence"], *(f"Warning: {caution}" for caution in d["cautions"])]),
+            "\n".join([d["sentence"], *(f"Warning: {caution}" for caution in d["cautions"]), *noted(d)]),
             table(rows),
             f"{d['model']}, axis {d['axis']}; perplexity {number(d['ppl_base'])} -> {number(d['ppl_pruned'])} on "
             f"{d['tokens']} tokens\n{d['method']}{gamma}, alpha {d['alpha']:g}, chosen on {d['chosen_on']}:\n"

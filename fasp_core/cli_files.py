@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fasp_core import prune_files, published
+from fasp_core import prune_files, published, tabular
 from fasp_core.cli_show import to_json
 from fasp_core.errors import InputError
 from fasp_core.masks import PruneSet
@@ -180,11 +180,13 @@ def _score_file(path: Path) -> Path:
 
 
 def _is_ours(file: Path) -> bool:
-    """Whether the head of a CSV file is that of scores.csv."""
-    if file.suffix.lower() != ".csv":
+    """Whether the header of a table is that of scores.csv."""
+    if file.suffix.lower() not in tabular.ENDINGS:
         return False
-    with file.open("rb") as handle:
-        return handle.readline(10_000).removeprefix(b"\xef\xbb\xbf").startswith(b"layer,head,")
+    with file.open("rb") as handle, suppress(InputError):
+        start = tabular.decode(handle.read(20_000), "It", "ignore")
+        return bool(tabular.table(start, ("layer", "head")).column)
+    return False
 
 
 def _open_ours(file: Path, axis: str | None, reading: str | None) -> OpenedScores:
@@ -219,24 +221,40 @@ def _open_ours(file: Path, axis: str | None, reading: str | None) -> OpenedScore
 
 
 def _columns(file: Path) -> dict[str, np.ndarray]:
+    if file.suffix.lower() != ".parquet":
+        return _table_columns(file)
     import pyarrow as pa
-    from pyarrow import csv, parquet
+    from pyarrow import parquet
 
     try:  # neither ParquetFile nor to_pylist imports pandas, as their nearest kin do
-        if file.suffix.lower() == ".parquet":
-            opened = parquet.ParquetFile(file)
-            size = opened.metadata.num_rows * max(1, opened.metadata.num_columns)
-            unpacked = sum(opened.metadata.row_group(i).total_byte_size for i in range(opened.metadata.num_row_groups))
-            if size > MAX_CELLS or unpacked > published.MAX_BYTES:  # a few bytes can stand for billions of numbers
-                raise ValueError(f"{size:,} cells")
-            rows = opened.read()
-        else:
-            rows = csv.read_csv(file)
+        opened = parquet.ParquetFile(file)
+        size = opened.metadata.num_rows * max(1, opened.metadata.num_columns)
+        unpacked = sum(opened.metadata.row_group(i).total_byte_size for i in range(opened.metadata.num_row_groups))
+        if size > MAX_CELLS or unpacked > published.MAX_BYTES:  # a few bytes can stand for billions of numbers
+            raise ValueError(f"{size:,} cells")
+        rows = opened.read()
         return {
             name: np.array(rows.column(name).cast(pa.float64()).to_pylist(), dtype=np.float64)  # None becomes NaN
             for name in rows.column_names
         }
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise InputError(f"'{file}' is not a table of scores ({error}): give one written by 'score'.") from error
+
+
+def _table_columns(file: Path) -> dict[str, np.ndarray]:
+    """Of scores.csv, also as a spreadsheet saves it: with semicolons or tabs, and decimal commas."""
+    try:
+        table = tabular.table(
+            tabular.decode(file.read_bytes(), "The file"), ("layer", "head"), max_rows=published.MAX_HEADS
+        )
+        names = [name.lower() for name in table.header]
+        rows = [row.cells + [""] * (len(names) - len(row.cells)) for row in table.rows()]
+        mark = tabular.decimal_mark(cell for row in rows for cell in row)
+        return {
+            name: np.array([tabular.number(row[place], mark) for row in rows], dtype=np.float64)
+            for place, name in enumerate(names)
+        }
+    except (OSError, ValueError, InputError) as error:
         raise InputError(f"'{file}' is not a table of scores ({error}): give one written by 'score'.") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fasp_core.cli_show import table
+from fasp_core.cli_text import noted
 
 WORK = {"z_ppl": "perplexity", "z_bias": "toxicity gap"}
 
@@ -34,6 +35,7 @@ def text(d: dict[str, Any]) -> str:
             "\n".join([table(times), *(notes if any("*" in row[2] for row in times) else [])]),
             f"{d['prompts']} prompts of {d['axis']}, {d['dtype']}: {spread}. One GPU keeps up "
             f"{d['tflops']:.3g} TFLOP/s ({d['rate_is']}).",
+            *noted(d),
         ]
     )
 

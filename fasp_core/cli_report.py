@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fasp_core import cli_files
 from fasp_core.cli_show import Report
+from fasp_core.cli_text import noted
 from fasp_core.errors import InputError
 from fasp_core.whole import write_whole
 
@@ -124,4 +125,5 @@ def text(d: dict[str, Any]) -> str:
     claim = d["claim"]
     if claim is not None:
         lines += [f"Claim of the stored comparison: {claim['sentence']}", *claim["cautions"]]
+    lines += noted(d)
     return "\n".join([*lines, f"wrote {d['file']}"])

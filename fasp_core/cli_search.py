@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fasp_core.cli_show import Report, number, percent, table
+from fasp_core.cli_text import noted
 from fasp_core.errors import InputError
 from fasp_core.search import SearchConfig
 
@@ -48,7 +49,7 @@ def document(
     from fasp_core.experiments import searching
     from fasp_core.impacts import entries
     from fasp_core.masks import PruneSet
-    from fasp_core.measures import BiasConfig
+    from fasp_core.measures import BiasConfig, left_out
     from fasp_core.prompts import resolve_axis
     from fasp_core.store import Store
 
@@ -68,6 +69,7 @@ def document(
         "max_heads": searches[0].max_heads,
         "max_ppl": searches[0].max_ppl,
         "prompts": len(impacts.bias.codes),
+        "notes": left_out(searching.measured_on(axis, impacts)),
         "tokens": searching.TOKENS,
         "split": "valid",
         "gap_base": found[0].base_gap,
@@ -108,6 +110,7 @@ def text(d: dict[str, Any]) -> str:
             f"{d['axis']}, {d['reading']}.",
             f"Unpruned gap {number(d['gap_base'])} on {d['prompts']} validation prompts; perplexity on {d['tokens']:,} "
             "tokens. These numbers chose the sets: what a set is worth, test prompts say.",
+            *noted(d),
             "",
             table(rows),
             "",

@@ -75,11 +75,16 @@ def evaluation_text(document: dict[str, Any]) -> str:
             f"axis {d['axis']}, {d['measure']} toxicity of {d['prompts']} {d['split']} prompts ({d['scored']} scored), "
             f"perplexity on {ppl['tokens']} tokens",
             table(rows),
-            "\n".join(verdicts),
+            "\n".join([*verdicts, *noted(d)]),
             *groups,
             *(_pair(c) for c in d.get("continuations", [])),
         ]
     )
+
+
+def noted(document: dict[str, Any]) -> list[str]:
+    """What the prompts leave out, one line each."""
+    return [f"Note: {one_line(note)}" for note in document["notes"]]
 
 
 def _verdict(name: str, r: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from fasp_core.bias import Change, GapStats
 from fasp_core.impacts.entries import ppl_key
 from fasp_core.live import Desk
 from fasp_core.masks import PruneSet, masked
-from fasp_core.measures import BiasConfig, ExpectedMeter, Report, SampledMeter, meter, result_key
+from fasp_core.measures import BiasConfig, ExpectedMeter, Report, SampledMeter, left_out, meter, result_key
 from fasp_core.models import LanguageModel
 from fasp_core.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change
 from fasp_core.provenance import provenance
@@ -114,6 +114,7 @@ class Evaluation:
             "measure": bias_config.measure,
             "scored": bias_config.scored if bias_config.measure == "sampled" else "next word",
             "prompts": len(self.base.texts),
+            "notes": left_out(bias_config),
             "readings": {},
             "provenance": self.provenance,
         }

@@ -87,14 +87,19 @@ class BiasConfig:
 
     def prompts(self) -> PromptSet:
         """The prompts that are measured; the sample for n holds the sample for fewer."""
-        stamp = file_stamp(self.axis) if self.axis.lower().endswith(".csv") else None
+        stamp = file_stamp(self.axis) if prompt_sets.is_file(self.axis) else None
         return _prompts(self.axis, self.split, self.n_prompts, self.seed, stamp)
+
+
+def left_out(*configs: BiasConfig) -> list[str]:
+    """What the samples of prompts leave out or repair, each sentence once. Every command and page tells it."""
+    return list(dict.fromkeys(note for config in configs for note in config.prompts().notes))
 
 
 @lru_cache(maxsize=16)
 def _prompts(axis: str, split: str, n: int, seed: int, _stamp: tuple[int, int] | None) -> PromptSet:
     pool = prompt_sets.split(prompt_sets.resolve_axis(axis), split)
-    minimum = 20 if axis in prompt_sets.axis_names() else 2  # a person's own groups count, however small
+    minimum = prompt_sets.fewest(axis)
     groups = len(prompt_sets.sample(pool, 1, seed, minimum).counts())
     return prompt_sets.sample(pool, max(2, math.ceil(n / groups)), seed, minimum)
 

@@ -21,7 +21,7 @@ import torch
 
 from fasp_core.errors import InputError
 from fasp_core.expected import READINGS
-from fasp_core.measures import BiasConfig
+from fasp_core.measures import BiasConfig, left_out
 from fasp_core.models import DTYPES, LanguageModel, ModelSpec, wrap
 from fasp_core.packing import TREE_TOKENS, pack_equal, pack_trees
 from fasp_core.shards import CUTS, Sweep, Windows, cut
@@ -315,6 +315,7 @@ def plan(shape: Shape, asked: Asked) -> dict[str, Any]:
         "parameters": shape.parameters,
         "axis": asked.axis,
         "prompts": len(BiasConfig(asked.axis, n_prompts=asked.prompts).prompts()),
+        "notes": left_out(BiasConfig(asked.axis, n_prompts=asked.prompts)),
         "dtype": asked.dtype,
         "gpu_bytes": asked.capacity,
         "memory": {

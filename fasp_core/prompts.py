@@ -19,24 +19,27 @@ letter with two stated exceptions, so "a LGBT person" stays as published.
 
 from __future__ import annotations
 
-import csv
 import functools
 import hashlib
-import io
 import json
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fasp_core import groups as names_of
+from fasp_core import tabular
 from fasp_core.errors import InputError
 from fasp_core.packages import package_folder
 
 NO_GROUP = "none"
 VALIDATION_ONE_IN = 5
-MAX_PROMPTS, MAX_COLUMNS = 200_000, 1_000  # of a CSV file; the largest axis has 130,000 sentences
+MAX_PROMPTS = 200_000  # of a file; the largest axis has 130,000 sentences
+FEWEST, FEWEST_OWN = 20, 2  # prompts of a group that is measured; a person's own groups count, however small
+_OF_SPLIT = {"valid": "validation ", "test": "test ", "all": ""}
 _ROWS = ("texts", "groups", "templates", "descriptors", "nouns")
 
 
@@ -54,6 +57,8 @@ class PromptSet:
     blocks : of a sample, the number of the block each sentence is in: one sentence of every group, with the same
         template and, as far as there are enough, the same noun. Empty where sentences have no templates.
     notes : what was left out or repaired, one sentence each.
+    file : name of the file that the prompts come from, "" for those of HolisticBias.
+    unsplit : of one side of a split, the sentences of each group before.
     """
 
     axis: str
@@ -65,6 +70,8 @@ class PromptSet:
     nouns: tuple[str, ...]
     notes: tuple[str, ...] = ()
     blocks: tuple[int, ...] = ()
+    file: str = field(default="", compare=False, kw_only=True)
+    unsplit: tuple[tuple[str, int], ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if len({len(getattr(self, name)) for name in _ROWS}) > 1:
@@ -234,9 +241,10 @@ def split(prompts: PromptSet, which: str, seed: int = 0) -> PromptSet:
         for i in range(len(prompts))
         if (_hash("split", seed, _frame(prompts, i)) % VALIDATION_ONE_IN == 0) == (which == "valid")
     ]
+    chosen = replace(prompts.subset(side), split=which, unsplit=tuple(prompts.counts().items()))
     if not side:
-        raise InputError(f"None of {len(prompts)} prompts is for {which}: give more prompts or another seed.")
-    return replace(prompts.subset(side), split=which)
+        raise _too_few(chosen, FEWEST_OWN if prompts.file else FEWEST)
+    return chosen
 
 
 def _frame(prompts: PromptSet, i: int) -> str:
@@ -244,7 +252,7 @@ def _frame(prompts: PromptSet, i: int) -> str:
     return f"{template}\n{prompts.nouns[i]}" if template else prompts.texts[i]
 
 
-def sample(prompts: PromptSet, per_group: int, seed: int, minimum: int = 20) -> PromptSet:
+def sample(prompts: PromptSet, per_group: int, seed: int, minimum: int = FEWEST) -> PromptSet:
     """The same number of prompts from every group, in blocks that hold one of each.
 
     A block is a template with a noun. What they do to toxicity, far more than groups do, is the same for all
@@ -274,24 +282,63 @@ def sample(prompts: PromptSet, per_group: int, seed: int, minimum: int = 20) -> 
     notes = []
     if outside := by_group.pop(NO_GROUP, []):
         notes.append(f"{len(outside)} prompts in no group were left out.")
-    small = {group: len(rows) for group, rows in by_group.items() if len(rows) < minimum}
-    if small:
-        named = ", ".join(f"{group} ({count})" for group, count in small.items())
-        notes.append(f"Groups with fewer than {minimum} prompts were left out: {named}.")
+    here = {group: 0 for group, _ in prompts.unsplit if group != NO_GROUP} | {g: len(of) for g, of in by_group.items()}
+    small = {group: count for group, count in here.items() if count < minimum}
     kept = {group: rows for group, rows in by_group.items() if group not in small}
     if len(kept) < 2:
-        raise InputError(
-            f"A gap needs two groups and '{prompts.axis}' has {len(kept)} with {minimum} prompts or more: "
-            "give more prompts or lower the minimum."
-        )
-    short = [f"{group} ({len(rows)})" for group, rows in kept.items() if len(rows) < per_group]
+        raise _too_few(prompts, minimum)
+    side = _OF_SPLIT[prompts.split]
+    if small:
+        notes.append(f"Groups with fewer than {minimum} {side}prompts were left out: {names_of.counted(small)}.")
+    short = {group: len(rows) for group, rows in kept.items() if len(rows) < per_group}
     if short:
-        notes.append(f"Groups with fewer than {per_group} prompts gave all they have: {', '.join(short)}.")
+        notes.append(f"Groups with fewer than {per_group} {side}prompts gave all they have: {names_of.counted(short)}.")
 
     turns = _in_turns(prompts, kept, seed)
     rows = [drawn[turn] for turn in range(per_group) for drawn in turns.values() if turn < len(drawn)]
     chosen = replace(prompts.subset([row for row, _ in rows]), notes=prompts.notes + tuple(notes))
     return replace(chosen, blocks=tuple(block for _, block in rows)) if any(chosen.templates) else chosen
+
+
+def fewest(axis: str) -> int:
+    """How many prompts a group of this axis needs to be measured."""
+    return FEWEST if axis in axis_names() else FEWEST_OWN
+
+
+def rows_needed(share: float, minimum: int, groups: int) -> int:
+    """Prompts that each group needs, so that all have the minimum on a side of the split with a chance of 95%.
+
+    Sides are drawn by hash, prompt by prompt, so a group of n has binomially many on a side that takes `share` of all.
+    """
+
+    def all_have_it(n: int) -> float:
+        lacking = sum(math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(minimum))
+        return (1 - lacking) ** groups
+
+    n = math.ceil(minimum / share)
+    while all_have_it(n) < 0.95:
+        n += 1
+    return n
+
+
+def _too_few(prompts: PromptSet, minimum: int) -> InputError:
+    """That one side of the split, or the whole, has no two groups that can be compared, and what would do."""
+    here = Counter(prompts.groups)
+    before = dict(prompts.unsplit) or dict(here)
+    before.pop(NO_GROUP, None)
+    title = f"'{prompts.file or prompts.axis}'"
+    counts = {group: here[group] for group in before}
+    needs = f"a gap needs two groups with {minimum} {_OF_SPLIT[prompts.split]}prompts or more"
+    if prompts.split == "all":
+        return InputError(f"{title} has {names_of.counted(counts)}, and {needs}: give more prompts of each group.")
+    share = 1 / VALIDATION_ONE_IN if prompts.split == "valid" else 1 - 1 / VALIDATION_ONE_IN
+    part = "a fifth" if prompts.split == "valid" else "four fifths"
+    side = "validation" if prompts.split == "valid" else "testing"
+    return InputError(
+        f"{title} has {sum(before.values())} rows with a group, of which about {part} are for {side}, here "
+        f"{names_of.counted(counts)}, and {needs}: give every group about "
+        f"{rows_needed(share, minimum, max(2, len(before)))} rows."
+    )
 
 
 def _in_turns(prompts: PromptSet, by_group: dict[str, list[int]], seed: int) -> dict[str, list[tuple[int, int]]]:
@@ -323,45 +370,68 @@ def _in_turns(prompts: PromptSet, by_group: dict[str, list[int]], seed: int) -> 
 def from_csv(
     source: Path | str | bytes, axis_name: str, max_bytes: int = 10_000_000, max_chars: int = 1_000
 ) -> PromptSet:
-    """Prompts from a CSV file with the columns `text` and `group`, UTF-8; other columns are ignored.
+    """Prompts from a table with the columns `text` and `group`, see `fasp_core.tabular`; other columns are ignored.
 
-    Spaces around a text or group are dropped. Rows that repeat an earlier one are dropped with a note, blank
-    lines without one. The group "none" means no group, as everywhere. The header is row 1.
+    Spaces around a text are dropped, and names of groups brought into one form. Rows that repeat an earlier one and
+    rows without a group are left out with a note, blank rows without one. The header is row 1.
 
     Parameters
     ----------
     source : a path, the content as bytes (an upload), or the content as text.
-    axis_name : name for the result.
+    axis_name : name for the result; of content, the file's name in messages as well.
     max_bytes : largest content, in bytes.
     max_chars : longest text or group, in characters.
 
     Raises
     ------
     InputError
-        The file cannot be read or used; the message names the row and the column where there is one.
+        The file cannot be read or used; the message names the file, and the row and the column where there is one.
     """
+    name = source.name if isinstance(source, Path) else axis_name
     content = _content(source, max_bytes)
     if len(content) > max_bytes:
-        raise InputError(f"The CSV file is larger than {max_bytes:,} bytes: give fewer prompts.")
+        raise InputError(f"The CSV file '{name}' is larger than {max_bytes:,} bytes: give fewer prompts.")
+    text = tabular.decode(content, f"The CSV file '{name}'", errors="surrogateescape")
+    try:
+        return _of_table(tabular.table(text, ("text", "group"), max_rows=MAX_PROMPTS), axis_name, name, max_chars)
+    except InputError as error:
+        raise InputError(f"In '{name}': {error}") from error.__cause__
+
+
+def _of_table(table: tabular.Table, axis_name: str, file: str, max_chars: int) -> PromptSet:
     first: dict[str, tuple[int, str]] = {}  # text -> its first row and its group
-    repeated = 0
-    for row, text, group in _records(content, max_chars):
-        earlier, its_group = first.setdefault(text, (row, group))
+    repeated, n_rows = 0, 0
+    without: Counter[str] = Counter()
+    for row in table.rows():
+        n_rows += 1
+        text, group = _cells(row, table.column, max_chars)
+        if not group or names_of.is_missing(group):
+            without[group] += 1
+            continue
+        earlier, its_group = first.setdefault(text, (row.number, group))
         if group != its_group:
             raise InputError(
-                f"Row {row}, column 'group': row {earlier} has the same text in the group '{its_group}': "
+                f"Row {row.number}, column 'group': row {earlier} has the same text in the group '{its_group}': "
                 "keep one of the two rows."
             )
-        repeated += earlier != row
+        repeated += earlier != row.number
 
-    if not first:
-        raise InputError("The CSV file has no prompts: give the header 'text,group' and one prompt a row.")
+    if not n_rows:
+        raise InputError("There are no prompts: give the header 'text,group' and one prompt a row.")
     groups = tuple(group for _, group in first.values())
-    if len(set(groups) - {NO_GROUP}) < 2:
-        raise InputError(f"Column 'group' holds only '{groups[-1]}': give prompts of at least two groups.")
-    notes = (f"{repeated} repeated row{'s were' if repeated > 1 else ' was'} dropped.",) if repeated else ()
+    notes = []
+    if without:
+        written = names_of.counted({f"'{group}'" if group else "empty": n for group, n in without.most_common()})
+        were = "has no group and was" if without.total() == 1 else "have no group and were"
+        notes.append(f"{without.total():,} of {n_rows:,} rows {were} left out: {written}.")
+    if len(set(groups)) < 2:
+        held = f"holds only '{names_of.shown(groups[0])}'" if groups else "names no group"
+        raise InputError(" ".join([f"Column 'group' {held}: give prompts of at least two groups.", *notes]))
+    if repeated:
+        notes.append(f"{repeated} repeated row{'s were' if repeated > 1 else ' was'} dropped.")
+    notes += names_of.alike(groups)
     blank = ("",) * len(first)
-    return PromptSet(axis_name, "all", tuple(first), groups, blank, blank, blank, notes)
+    return PromptSet(axis_name, "all", tuple(first), groups, blank, blank, blank, tuple(notes), file=file)
 
 
 def _content(source: Path | str | bytes, max_bytes: int) -> bytes:
@@ -374,62 +444,34 @@ def _content(source: Path | str | bytes, max_bytes: int) -> bytes:
     return source.encode(errors="surrogatepass") if isinstance(source, str) else source
 
 
-def _records(content: bytes, max_chars: int) -> Iterator[tuple[int, str, str]]:
-    """(row, text, group) of every row that is not blank, checked."""
-    # bytes that are not UTF-8 become surrogates, so that the cell which holds them can be named
-    lines = io.StringIO(content.decode("utf-8-sig", errors="surrogateescape"), newline="")
-    header: list[str] = []
-    row = 0
-    try:
-        for row, cells in enumerate(csv.reader(lines, strict=True), start=1):
-            if row > MAX_PROMPTS + 1 or len(cells) > MAX_COLUMNS:
-                raise InputError(
-                    f"The CSV file has more than {MAX_PROMPTS:,} rows or {MAX_COLUMNS:,} columns: give fewer prompts."
-                )
-            for place, cell in enumerate(cells):
-                if re.search("[\ud800-\udfff]", cell):
-                    name = f"'{header[place]}'" if place < len(header) else place + 1
-                    raise InputError(f"Row {row}, column {name} is not UTF-8: save the file as UTF-8.")
-            cells = [cell.strip() for cell in cells]
-            if row == 1:
-                header = _header(cells)
-            elif any(cells[len(header) :]):
-                raise InputError(f"Row {row} has more cells than columns: quote texts that hold a comma.")
-            elif any(cells):
-                text, group = (_cell(cells, header, name, row, max_chars) for name in ("text", "group"))
-                yield row, text, group
-    except csv.Error as error:
-        raise InputError(f"Row {row + 1} is not valid CSV ({error}): mend its quotes.") from None
+def _cells(row: tabular.Row, column: dict[str, int], max_chars: int) -> tuple[str, str]:
+    """Text, and group in its one form."""
+    text, group = (row.cells[column[name]].strip() for name in ("text", "group"))
+    for name, value in (("text", text), ("group", group)):
+        if len(value) > max_chars:
+            raise InputError(
+                f"Row {row.number}, column '{name}' is {len(value)} characters: shorten it to {max_chars}."
+            )
+    if names_of.is_missing(names_of.clean(text)):
+        raise InputError(f"Row {row.number}, column 'text' is empty ('{text}'): fill it or remove the row.")
+    return text, names_of.clean(group)
 
 
-def _header(cells: list[str]) -> list[str]:
-    header = [cell.lower() for cell in cells]
-    for name in ("text", "group"):
-        if name not in header:
-            raise InputError(f"Row 1 has no column '{name}': begin the file with the header 'text,group'.")
-        if header.count(name) > 1:
-            raise InputError(f"Row 1 has the column '{name}' more than once: keep one of them.")
-    return header
-
-
-def _cell(cells: list[str], header: list[str], name: str, row: int, max_chars: int) -> str:
-    place = header.index(name)
-    value = cells[place] if place < len(cells) else ""
-    if not value:
-        raise InputError(f"Row {row}, column '{name}' is empty: fill it or remove the row.")
-    if len(value) > max_chars:
-        raise InputError(f"Row {row}, column '{name}' is {len(value)} characters: shorten it to {max_chars}.")
-    return value
+def is_file(axis: str) -> bool:
+    """Whether the name of an axis is meant as the path of a file of prompts."""
+    return axis not in axis_names() and axis.lower().endswith(tabular.ENDINGS)
 
 
 def resolve_axis(axis: str) -> PromptSet:
-    """Prompts of a HolisticBias axis by name, or of a CSV file by a path that ends in .csv.
+    """Prompts of a HolisticBias axis by name, or of a table by a path that ends in .csv, .tsv, .tab or .txt.
 
     Raises
     ------
     InputError
-        Neither an axis (the message lists them) nor a usable CSV file.
+        Neither an axis (the message lists them) nor a usable table.
     """
-    if axis not in axis_names() and axis.lower().endswith(".csv"):
+    if is_file(axis):
         return from_csv(Path(axis), Path(axis).stem)
+    if axis.lower().endswith((".xlsx", ".xls", ".ods", ".numbers")):
+        raise InputError(f"'{axis}' is a workbook: save it as 'CSV UTF-8' and give that file.")
     return load_axis(axis)

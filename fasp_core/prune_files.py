@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from fasp_core import tabular
 from fasp_core.errors import InputError
 from fasp_core.masks import PruneSet
 from fasp_core.published import MAX_HEADS
@@ -109,7 +110,7 @@ def read(raw: bytes, name: str, shape: Shape | None = None) -> PruneFile:
     if len(raw) > MAX_BYTES:
         raise InputError(f"'{name}' is larger than {MAX_BYTES // 1_000_000} MB: it is no prune set.")
     try:
-        text = raw.decode("utf-8-sig")
+        text = tabular.decode(raw, "It")
         content = json.loads(text) if text.lstrip()[:1] in ("{", "[") else text
         found = _read(content)
     except InputError as error:

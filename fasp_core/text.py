@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fasp_core import tabular
 from fasp_core.errors import InputError
 from fasp_core.models import LanguageModel
 from fasp_core.packages import package_folder
@@ -31,7 +32,7 @@ class TextConfig:
 
     Attributes
     ----------
-    source : "bold", "wikitext-2" (needs the hub) or the path of a UTF-8 text file.
+    source : "bold", "wikitext-2" (needs the hub) or the path of a text file; its byte order mark is no text.
     tokens : how many tokens from `skip` on.
     window : longest context, in tokens.
     stride : distance between the starts of two windows; below `window`, windows overlap and each token is scored
@@ -76,7 +77,7 @@ def load_text(source: str) -> str:
     Raises
     ------
     InputError
-        The file is missing, too large, empty or not UTF-8, or the hub cannot be reached.
+        The file is missing, too large or not text (see `fasp_core.tabular`), or the hub cannot be reached.
     """
     if source == BOLD:
         return _bold()
@@ -90,13 +91,12 @@ def load_text(source: str) -> str:
     if os.path.getsize(path) > MAX_FILE_BYTES:
         raise InputError(f"The text file '{source}' is larger than {MAX_FILE_BYTES // 1_000_000} MB: cut it down.")
     try:
-        return Path(path).read_text(encoding="utf-8")
+        content = Path(path).read_bytes()
     except OSError as error:
         raise InputError(
             f"The text file '{source}' cannot be read ({error.strerror}): check who may read it."
         ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"The text file '{source}' is not UTF-8 (byte {error.start}): convert it first.") from error
+    return tabular.lines_joined(tabular.decode(content, f"The text file '{source}'"))
 
 
 def used_text(config: TextConfig) -> str:

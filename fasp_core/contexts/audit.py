@@ -78,7 +78,8 @@ class Replies:
     def answers(self) -> Answers:
         """The numbers in them."""
         unit = self.scenario.unit
-        numbers = [[parse(text, unit) for text in row] for row in self.texts]
+        per = self.scenario.per
+        numbers = [[parse(text, unit, per) for text in row] for row in self.texts]
         values = np.array([[np.nan if x is None else x for x in row] for row in numbers], dtype=float)
         return Answers(values, np.array([self.groups.index(group) for _, group in self.people]))
 

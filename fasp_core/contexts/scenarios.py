@@ -11,8 +11,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fasp_core.contexts.numbers import UNITS, Unit
+from fasp_core import tabular
+from fasp_core.contexts.numbers import UNITS, Period, Unit, period_of
 from fasp_core.errors import InputError
+from fasp_core.groups import clean
 
 MAX_BYTES = 256 * 1024
 MAX_PEOPLE = 10_000
@@ -40,6 +42,11 @@ class Scenario:
     def title(self) -> str:
         """Such as `purchases: chair`."""
         return f"{self.context}: {self.name}"
+
+    @property
+    def per(self) -> Period:
+        """The period that the question names, such as week in "how many hours a week"; "" for none."""
+        return period_of(self.question)
 
     def ask(self, person: str) -> str:
         """The question about a person."""
@@ -96,9 +103,13 @@ def read(path: str | Path | None = None) -> Scenarios:
         return parse(text, "scenarios.toml")
     try:
         with Path(path).open("rb") as file:
-            return parse(file.read(MAX_BYTES + 1).decode("utf-8"), Path(path).name)
-    except (OSError, UnicodeDecodeError) as error:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
         raise InputError(f"The scenarios '{path}' cannot be read: give a TOML file in UTF-8.") from error
+    if len(content) > MAX_BYTES:
+        raise InputError(f"A file of scenarios has at most {MAX_BYTES // 1024} KB: shorten '{Path(path).name}'.")
+    text = tabular.decode(content, f"The file of scenarios '{path}'")
+    return parse(tabular.lines_joined(text), Path(path).name)
 
 
 def parse(text: str, source: str) -> Scenarios:
@@ -121,10 +132,11 @@ def parse(text: str, source: str) -> Scenarios:
     for name, context in contexts.items():
         scenarios += _scenarios(name, context, source)
     groups = {
-        name: _texts(names, f"group '{name}'", source) for name, names in _table(content, "groups", source).items()
+        clean(name): _texts(names, f"group '{name}'", source)
+        for name, names in _table(content, "groups", source).items()
     }
-    if len(groups) < 2:
-        raise InputError(f"{source} names one group: an audit compares two or more under [groups].")
+    if len(groups) < max(2, len(content["groups"])):
+        raise InputError(f"{source} names one group or one group twice: an audit compares two or more under [groups].")
     everybody = Counter(name for names in groups.values() for name in names)
     if twice := sorted(name for name, times in everybody.items() if times > 1):
         raise InputError(f"{source} has the name '{twice[0]}' more than once: a name stands for one group, once.")

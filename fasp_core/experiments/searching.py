@@ -34,6 +34,12 @@ TOKENS = 2048
 SCORE_TEXT = TextConfig(tokens=8192)
 
 
+def measured_on(axis: str, impacts: ImpactTable) -> BiasConfig:
+    """The validation prompts that an axis was scored on, and sets are measured on."""
+    counts = np.bincount(impacts.bias.codes)  # where a small group is used up, the others say how many were asked for
+    return BiasConfig(axis, n_prompts=int(counts.max()) * len(counts))
+
+
 def run(
     lm: LanguageModel,
     impacts: ImpactTable,
@@ -60,8 +66,7 @@ def run(
     """
     if config.max_heads >= lm.size:
         raise InputError(f"A set of {config.max_heads} heads leaves none of {lm.name}'s {lm.size}: choose fewer.")
-    counts = np.bincount(impacts.bias.codes)  # where a small group is used up, the others say how many were asked for
-    prompts = BiasConfig(axis, n_prompts=int(counts.max()) * len(counts))
+    prompts = measured_on(axis, impacts)
     known: list[Heads] = []
     if learn:
         others = stored(lm.id, axis, store, config.reading, config.max_heads)

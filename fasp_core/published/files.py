@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fasp_core import tabular
 from fasp_core.errors import InputError
 from fasp_core.selection import HeadScores
 
@@ -169,7 +169,7 @@ class Published:
 
 
 def read(path: str | Path) -> Published:
-    """Open a released score file; a name ending in `.csv` is read as rows, any other as JSON.
+    """Open a released score file; a name that ends as a table's is read as rows, any other as JSON.
 
     Raises
     ------
@@ -199,11 +199,9 @@ def read_bytes(content: bytes, name: str | Path) -> Published:
     path = Path(name)  # of an upload, nothing is opened
     if len(content) > MAX_BYTES:
         raise InputError(f"'{path}' is larger than {MAX_BYTES // 1_000_000} MB: give a released score file.")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"'{path}' is not UTF-8 text: give the released file as it is.") from error
-    if path.suffix.lower() == ".csv":
+    text = tabular.decode(content, f"The file '{path}'")
+    ending = path.suffix.lower()
+    if ending == ".csv" or (ending in tabular.ENDINGS and not text.lstrip().startswith("{")):
         return Published(path, *_read_csv(path, text))
     return Published(path, _read_json(path, text))
 
@@ -271,29 +269,21 @@ def _read_csv(path: Path, text: str) -> tuple[Tables, dict[RowKey, SeedRows]]:
     those of the four other axes, which alone shaped the JSON (head 1: 116.8 against 261.7).
     """
     cells: dict[RowKey, Cells] = defaultdict(lambda: defaultdict(list))
-    reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
-        named = list(reader.fieldnames or ())
-        if lacking := [name for name in _COLUMNS if name not in named]:
-            raise InputError(f"'{path}' has no column '{lacking[0]}': expected {', '.join(_COLUMNS)}.")
-        if twice := [name for name in (*_COLUMNS, "Seed") if named.count(name) > 1]:
-            raise InputError(f"'{path}' has the column '{twice[0]}' more than once: keep one of them.")
-        for row in reader:
-            place = f"'{path}', line {reader.line_num}"
-            if None in row or None in row.values():  # how DictReader shows too many and too few fields
-                raise InputError(f"{place}: expected {len(reader.fieldnames or ())} fields, one for each column.")
-            if not row["Head id"]:  # no head was removed
-                continue
-            if strange := [name for name in ("Model", "Group", "Split") if not _shown(row[name])]:
-                raise InputError(f"{place}: column '{strange[0]}' holds no name of at most {LONGEST_NAME} letters.")
-            model = _HUB_NAMES.get(row["Model"], row["Model"])
-            head = _csv_head(place, model, row["Head id"])
-            pair = _csv_number(place, "Bias", row["Bias"]), _csv_number(place, "PPL", row["PPL"])
-            cells[model, row["Group"], row["Split"]][row.get("Seed", "").removesuffix(".0"), head].append(pair)
-    except csv.Error as error:
-        raise InputError(
-            f"'{path}', after line {reader.line_num}: not CSV ({error}); give the released file."
-        ) from error
+        table = tabular.table(text, _COLUMNS, ("Seed",))
+        listed = [row for row in table.rows() if row.cells[table.column["Head id"]].strip()]  # else no head was removed
+        mark = tabular.decimal_mark(row.cells[table.column[name]] for row in listed for name in ("Bias", "PPL"))
+    except InputError as error:
+        raise InputError(f"In '{path}': {error}") from error.__cause__
+    for row in listed:
+        place = f"'{path}', line {row.line}"
+        at = {name: row.cells[where].strip() for name, where in table.column.items()}
+        if strange := [name for name in ("Model", "Group", "Split") if not _shown(at[name])]:
+            raise InputError(f"{place}: column '{strange[0]}' holds no name of at most {LONGEST_NAME} letters.")
+        model = _HUB_NAMES.get(at["Model"], at["Model"])
+        head = _csv_head(place, model, at["Head id"])
+        pair = _csv_number(place, "Bias", at["Bias"], mark), _csv_number(place, "PPL", at["PPL"], mark)
+        cells[model, at["Group"], at["Split"]][at.get("Seed", "").removesuffix(".0"), head].append(pair)
     valid = {(model, axis): of for (model, axis, split), of in cells.items() if split == "valid"}
     if not valid:
         raise InputError(f"'{path}' has no row of a head with Split 'valid': give a released score file.")
@@ -347,14 +337,14 @@ def _csv_head(place: str, model: str, text: str) -> int:
     """Flat id from 0 of a `Head id` that counts from 1 and may be written 1.0."""
     n_layers, n_heads = SHAPES.get(model, (1, MAX_HEADS))
     last = n_layers * n_heads
-    head = _csv_number(place, "Head id", text)
+    head = _csv_number(place, "Head id", text, "," if re.fullmatch(r"\d+,0*", text) else ".")
     if not 1 <= head <= last or head != int(head):
         raise InputError(f"{place}: expected a whole number from 1 to {last} in column 'Head id', not '{text:.40}'.")
     return int(head) - 1
 
 
-def _csv_number(place: str, column: str, text: str) -> float:
+def _csv_number(place: str, column: str, text: str, mark: str) -> float:
     try:
-        return float(text) if text.strip() else float("nan")
+        return tabular.number(text, mark)
     except ValueError:
         raise InputError(f"{place}: expected a number in column '{column}', not '{text:.40}'.") from None

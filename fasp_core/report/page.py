@@ -14,8 +14,10 @@ from markupsafe import Markup
 from fasp_core.choice import how, how_bias
 from fasp_core.experiments import findings
 from fasp_core.experiments.compare import Candidate
+from fasp_core.experiments.searching import measured_on
 from fasp_core.figures import export
 from fasp_core.masks import PruneSet
+from fasp_core.measures import BiasConfig, left_out
 from fasp_core.models import BUILT_IN, BUILT_IN_TITLE
 from fasp_core.prompts import axis_names
 from fasp_core.provenance import VERSION
@@ -155,8 +157,16 @@ def setting(facts: Facts) -> list[tuple[str, str]]:
             changes.append(f"{words} {PruneSet.from_flat(heads, table.n_heads).format()}")
     if asked.method is not None:
         rows.append(("changed by hand", "; ".join(changes) or "nothing"))
-    notes = " ".join(facts.selection.notes)
-    return [*rows, ("note", notes)] if notes else rows
+    for name, notes in (("note", facts.selection.notes), ("prompts left out", left_out(*samples(facts)))):
+        if notes:
+            rows.append((name, " ".join(notes)))
+    return rows
+
+
+def samples(facts: Facts) -> list[BiasConfig]:
+    """The prompts of the scores, and those of the measurement where there is one."""
+    measured = [] if facts.evaluation is None else [facts.asked.evaluation.bias]
+    return [measured_on(facts.asked.axis, facts.table), *measured]
 
 
 def scores(facts: Facts) -> dict[str, str]:
@@ -279,6 +289,7 @@ def document(facts: Facts, made: datetime.datetime | None = None) -> dict[str, A
         "verdict": told["verdicts"][0][1] if told["verdicts"] else None,
         "reduction_shown": told["good"],
         "cautions": list(told["cautions"]),
+        "notes": left_out(*samples(facts)),
         "missing": told["missing"] or None,
         "measured": None if e is None else e.as_dict(),
         "claim": None if claim is None else claim.as_dict(),

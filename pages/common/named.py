@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from fasp_core import bias
+from fasp_core import bias, tabular
 from fasp_core.errors import InputError
 from fasp_core.evaluation import Evaluation
 from fasp_core.masks import MAX_PARTS, PruneSet
@@ -78,7 +78,7 @@ def from_json(content: bytes, taken: Sets) -> Sets:
         The file is not of the form that `to_json` writes; the message says where.
     """
     try:
-        rows = json.loads(content.decode("utf-8-sig"))["prune sets"]
+        rows = json.loads(tabular.decode(content, "The file"))["prune sets"]
         read = {str(row["name"]): NamedSet(*(str(row[k]) for k in ("model", "parts", "chosen"))) for row in rows}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError("This is not a file of prune sets: choose one that was downloaded here.") from error

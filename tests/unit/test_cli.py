@@ -567,7 +567,7 @@ def test_prune_set_files(content: str, tmp_path: Path) -> None:
         b'{"heads": [[0, 1]], "shape": 3}',
         b"{",
         b"[" * 5000,
-        b"\xff\xfe",
+        b"\xff\xfe\x00",
         b" " * 1_000_001,
     ],
 )

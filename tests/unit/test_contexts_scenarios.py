@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -78,5 +79,22 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         scenarios.read(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes("título".encode("latin-1"))
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"latin\.toml' is not UTF-8 \(byte 1\): save it as UTF-8"):
         scenarios.read(tmp_path / "latin.toml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_a_file_reads_the_same_however_an_editor_saves_it(tmp_path: Path, encoding: str, line_end: str) -> None:
+    own = (resources.files("fasp_core.contexts") / "scenarios.toml").read_text("utf-8")
+    (path := tmp_path / "mine.toml").write_bytes(own.replace("\n", line_end).encode(encoding))
+    assert scenarios.read(path) == scenarios.read()
+
+
+def test_groups_have_one_form(tmp_path: Path) -> None:
+    own = (resources.files("fasp_core.contexts") / "scenarios.toml").read_text("utf-8")
+    (path := tmp_path / "mine.toml").write_text(own.replace("\nwhite =", '\n"whi\u200bte " ='), "utf-8")
+    assert list(scenarios.read(path).groups) == ["black", "white"]
+    path.write_text(own.replace("\nwhite =", '\n" black" ='), "utf-8")
+    with pytest.raises(InputError, match="names one group or one group twice"):
+        scenarios.read(path)

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fasp_core import cli_files, kept, model_files, models, prompts, prune_files, published, store, text
+from fasp_core import cli_files, kept, model_files, models, prompts, prune_files, published, store, tabular, text
 from fasp_core.contexts import numbers, scenarios
 from fasp_core.errors import LONGEST, InputError
 from fasp_core.masks import PruneSet
@@ -348,7 +348,7 @@ def test_saved_sets_may_begin_with_a_byte_order_mark() -> None:
     assert len(named.from_json(raw, {})) == 4
 
 
-@pytest.mark.parametrize("lines", ["a,b\n" * (prompts.MAX_PROMPTS + 1), "a,b" + "," * prompts.MAX_COLUMNS + "\n"])
+@pytest.mark.parametrize("lines", ["a,b\n" * (prompts.MAX_PROMPTS + 1), "a,b" + "," * tabular.MAX_COLUMNS + "\n"])
 def test_prompts_have_a_bound(lines: str) -> None:
     with pytest.raises(InputError, match="200,000 rows or 1,000 columns"):
         prompts.from_csv("text,group\n" + lines, "own")
@@ -358,7 +358,7 @@ def test_lines_of_ten_megabytes() -> None:
     long = "x" * 10_000_000
     with pytest.raises(InputError, match="is larger than 10,000,000 bytes"):
         prompts.from_csv(f"text,group\n{long},a", "own")
-    with pytest.raises(InputError, match="not CSV"):
+    with pytest.raises(InputError, match="not valid CSV"):
         published.read_bytes(f"{RELEASED}{long}".encode(), "a.csv")
     with pytest.raises(InputError, match="is not a head"):
         PruneSet.parse(long)

@@ -53,7 +53,7 @@ def test_bytes_are_read_as_the_file_is(tmp_path: Path) -> None:
     read = published.read_bytes(content.encode(), "scores.json")
     assert read.tables["tiny"]["cont_to_ppl"].tolist() == [3, 4]
     assert read.size("tiny") == 2
-    with pytest.raises(InputError, match=r"'scores\.csv' has no column"):
+    with pytest.raises(InputError, match=r"In 'scores\.csv': Row 1 has no column"):
         published.read_bytes(content.encode(), "scores.csv")
     with pytest.raises(InputError, match="UTF-8"):
         published.read_bytes(b"\xff", "scores.json")
