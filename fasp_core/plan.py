@@ -315,6 +315,8 @@ def plan(shape: Shape, asked: Asked) -> dict[str, Any]:
         "parameters": shape.parameters,
         "axis": asked.axis,
         "prompts": len(BiasConfig(asked.axis, n_prompts=asked.prompts).prompts()),
+        "tokens": asked.tokens,
+        "window": asked.window,
         "dtype": asked.dtype,
         "gpu_bytes": asked.capacity,
         "memory": {
