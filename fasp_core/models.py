@@ -123,7 +123,7 @@ class LanguageModel:
         """What stands around every text."""
         return framing(self.tokenizer, self.spec.bos)
 
-    @cached_property
+    @property
     def stops(self) -> frozenset[int]:
         """Every token that ends a text or a turn."""
         return stop_ids(self.tokenizer, self.model)[0]
@@ -140,7 +140,7 @@ class LanguageModel:
             found.append("spaces before continuations kept")
         return "; ".join(found)
 
-    @cached_property
+    @property
     def max_positions(self) -> int | None:
         """Most tokens that the model takes at a time; None: any number."""
         return positions(self.model.config)
@@ -216,8 +216,8 @@ class LanguageModel:
         self.require_embeddings(ids, what)
         most = self.max_positions
         if most is not None and len(ids) + more > most:
-            room = f", {more:,} of them for what follows" if more else ""
-            raise InputError(f"{what} has {len(ids):,} tokens and this model takes at most {most:,}{room}: shorten it.")
+            room = f", {more:,} of them for the continuation" if more else ""
+            raise InputError(f"{what} has {len(ids):,} tokens and this model takes {most:,}{room}: shorten it.")
 
     def require_embeddings(self, ids: Sequence[int], what: str) -> None:
         """Refuse token ids beyond the embedding, which on a GPU would end the process. Raises InputError."""
@@ -230,7 +230,7 @@ class LanguageModel:
                 f"{rows:,}): take it out, or fit the model's embeddings to its tokenizer."
             )
 
-    @cached_property
+    @property
     def n_embeddings(self) -> int:
         """Rows of the embedding: token ids lie below."""
         return int(self.model.get_input_embeddings().weight.shape[0])

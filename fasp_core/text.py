@@ -174,8 +174,9 @@ def said(config: TextConfig, made: Mapping[str, Any]) -> str:
     """
     bos, longest = str(made.get("bos") or ""), made.get("longest_window")
     begun = " without a beginning token" if not bos or bos.startswith("no ") else f" after {bos}"
-    limited = f", as many as this model takes{begun}" if longest == config.window else ""
-    return f"windows of {fitting(config, longest).window:,} tokens{limited or begun}"
+    cut = fitting(config, longest)
+    limited = ", as many as this model takes" if cut.window == longest else ""
+    return f"windows of {cut.window:,} tokens{limited}{begun}"
 
 
 def token_windows(lm: LanguageModel, config: TextConfig) -> TokenWindows:
