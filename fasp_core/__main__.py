@@ -22,6 +22,7 @@ from typer.exceptions import TyperException
 
 from fasp_core.cli_options import (
     Axis,
+    Bos,
     Cache,
     Device,
     Dtype,
@@ -42,9 +43,11 @@ from fasp_core.cli_options import (
     Tokens,
     Window,
     bias_of,
+    fitted,
     load_model,
     spec_of,
     text_of,
+    window_within,
 )
 from fasp_core.cli_show import log, one_line, show, to_json, working
 from fasp_core.errors import InputError
@@ -184,9 +187,10 @@ def score(
     scored: Scored = "continuation",
     text: Text = "bold",
     tokens: Tokens = 8192,
-    window: Window = 512,
+    window: Window = None,
     seed: Seed = 0,
     scheduler: Scheduler = None,
+    bos: Bos = "auto",
     dtype: Dtype = "float32",
     device: Device = "auto",
     cache: Cache = None,
@@ -210,7 +214,7 @@ def score(
         if until_reliability is not None:
             scoring.check_search(until_reliability, max_minutes)
 
-        spec = spec_of(model, dtype, device)
+        spec = spec_of(model, dtype, device, bos)
         reading = bias_of(axis, split, n_prompts, seed, measure, scorer, label, scored, samples, length, steps)
         where, store = text_of(text, tokens, window), Store(cache)
         known = m.known_id(spec)
@@ -218,6 +222,7 @@ def score(
         if until_reliability is not None:
             with cluster.connected(scheduler) as there:
                 lm = load_model(spec, cache)
+                where = fitted(where, window, lm.id)
                 impacts, search = scoring.score_until(
                     lm,
                     where,
@@ -231,10 +236,14 @@ def score(
                 )
             reading = replace(reading, n_prompts=search.rounds[-1].prompts)
         else:
-            found = entries.load(where, reading, known, model, store, estimator) if known else None
+            found = None
+            if known is not None:
+                where = fitted(where, window, known)
+                found = entries.load(where, reading, known, model, store, estimator)
             if found is None:
                 with cluster.connected(scheduler) as there:
                     lm = load_model(spec, cache)
+                    where = fitted(where, window, lm.id)
                     workers = cluster.workers_of(there, lm)
                     found = scoring.score(lm, where, reading, store, progress, estimator, workers)
             impacts = found
@@ -309,8 +318,9 @@ def evaluate(
     continuations: Annotated[int, typer.Option(help="Print this many prompts' continuations (sampled measure).")] = 0,
     text: Text = "bold",
     tokens: Tokens = 1024,
-    window: Window = 512,
+    window: Window = None,
     seed: Seed = 0,
+    bos: Bos = "auto",
     dtype: Dtype = "float32",
     device: Device = "auto",
     cache: Cache = None,
@@ -330,7 +340,7 @@ def evaluate(
         from fasp_core import models as m
         from fasp_core.store import Store
 
-        spec = spec_of(model, dtype, device)
+        spec = spec_of(model, dtype, device, bos)
         reading = bias_of(axis, split, n_prompts, seed, measure, scorer, label, scored, samples, length, steps)
         config = evaluation.EvalConfig(reading, text_of(text, tokens, window))
         if model == m.BUILT_IN:
@@ -341,6 +351,7 @@ def evaluate(
                 f"The prune set was chosen for {shape[0]} layers of {shape[1]} heads, and {model} has {lm.n_layers} "
                 f"of {lm.n_heads}: score this model and select from its own scores."
             )
+        config = replace(config, text=fitted(config.text, window, lm.id))
         document = evaluation.evaluate(lm, subject, config, Store(cache), progress).as_dict(continuations)
 
     from fasp_core.cli_text import evaluation_text
@@ -362,6 +373,7 @@ def compare(
     run: Annotated[bool, typer.Option(help="Measure what is not stored; a stopped run goes on.")] = False,
     alphas: Annotated[str, typer.Option(help="Shares of heads to measure too, such as .12,.16; with --run.")] = "",
     scheduler: Scheduler = None,
+    bos: Bos = "auto",
     dtype: Dtype = "float32",
     device: Device = "auto",
     cache: Cache = None,
@@ -374,7 +386,7 @@ def compare(
     from fasp_core import cli_compare as c
 
     with working() as progress:
-        spec = spec_of(model, dtype, device)
+        spec = spec_of(model, dtype, device, bos)
         document = c.document(
             spec, axis, reading, max_ppl, outcome, run, alphas, cache, load_model, progress, scheduler
         )
@@ -393,6 +405,7 @@ def search(
     learn: Annotated[
         bool, typer.Option(help="Begin with all that finished searches for as many heads measured.")
     ] = False,
+    bos: Bos = "auto",
     dtype: Dtype = "float32",
     device: Device = "auto",
     cache: Cache = None,
@@ -406,7 +419,7 @@ def search(
 
     with working() as progress:
         configs = c.configs(reading, heads, max_ppl, measurements, seeds)
-        document = c.document(spec_of(model, dtype, device), axis, configs, learn, cache, load_model, progress)
+        document = c.document(spec_of(model, dtype, device, bos), axis, configs, learn, cache, load_model, progress)
     show(document, as_json, lambda: c.text(document))
 
 
@@ -519,6 +532,7 @@ def report(
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="Measure on test prompts, or tell only what is stored.")
     ] = True,
+    bos: Bos = "auto",
     dtype: Dtype = "float32",
     device: Device = "auto",
     cache: Cache = None,
@@ -534,7 +548,7 @@ def report(
     given = read_prune_set(prune_set) if prune_set else None if heads is None else (PruneSet.parse(heads), None)
     with working() as progress:
         document = c.document(
-            spec_of(model, dtype, device),
+            spec_of(model, dtype, device, bos),
             axis,
             reading,
             method,
@@ -562,7 +576,7 @@ def plan(
     axis: Annotated[str, typer.Option(help="A HolisticBias axis, or a CSV file (text,group).")] = "race_ethnicity",
     n_prompts: Prompts = 720,
     tokens: Tokens = 8192,
-    window: Window = 512,
+    window: Window = None,
     gpus: Annotated[int | None, typer.Option(help="A number of GPUs beside 1, 8 and 64.")] = None,
     gpu_gb: Annotated[float, typer.Option(help="Memory of one GPU, in GB.")] = 80,
     tflops: Annotated[float | None, typer.Option(help="TFLOP/s that one GPU keeps up; else an assumption.")] = None,
@@ -576,13 +590,15 @@ def plan(
         raise InputError("The rate is said once: give either --tflops or --measure.")
     with working():
         from fasp_core import plan as p
+        from fasp_core.architectures import positions
         from fasp_core.models import pick_device
 
         given = p.read_config(config)
         shape = p.shape_of(given)
-        rate = p.measured_rate(given, dtype, pick_device(device), window) if measure else tflops
+        size = window_within(window, positions(given))
+        rate = p.measured_rate(given, dtype, pick_device(device), size) if measure else tflops
         counts = (1, 8, 64) if gpus is None else (1, 8, 64, gpus)
-        asked = p.Asked(axis, n_prompts, tokens, window, dtype, counts, gpu_gb * 1e9, rate, measure)
+        asked = p.Asked(axis, n_prompts, tokens, size, dtype, counts, gpu_gb * 1e9, rate, measure)
         document = p.plan(shape, asked)
 
     from fasp_core.cli_plan import text

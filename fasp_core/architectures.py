@@ -175,6 +175,19 @@ def architecture_of(config: Any) -> Architecture:
     return found
 
 
+def positions(config: Any) -> int | None:
+    """Most tokens that a model of this config takes at a time, by whatever name the config has it; None: unknown.
+
+    Rotary positions go on beyond, but the model was not trained there. A sliding window is no limit.
+    """
+    names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
+    for name in names:
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
 def out_projection(block: nn.Module, architecture: Architecture) -> nn.Module:
     """The module whose input is the concatenation of the block's heads."""
     module: nn.Module = _get(block, architecture.out_proj)

@@ -57,6 +57,7 @@ def document(
     from fasp_core.measures import left_out
     from fasp_core.prompts import resolve_axis
     from fasp_core.store import Store
+    from fasp_core.text import said
 
     if not 0 < max_ppl < 10:
         raise InputError(f"A rise of perplexity of {max_ppl:g} is no limit: give --max-ppl .1 for at most 10%.")
@@ -85,6 +86,7 @@ def document(
             "prompts": {side: len(m.groups) for side, m in comparison.sides.items()},
             "notes": left_out(*map(comparison.plan.bias, comparison.sides)),
             "tokens": {side: m.nll[0].tokens for side, m in comparison.sides.items()},
+            "windows": said(comparison.plan.text("test"), comparison.provenance),
             "unpruned": {side: _unpruned(comparison, side) for side in comparison.sides},
             "chosen": None if picked is None else _as_dict(picked, comparison.n_heads),
             "candidates": both_sides(comparison).to_dict("records"),
@@ -158,7 +160,8 @@ def _shares(text: str) -> tuple[float, ...]:
 
 def _named(spec: ModelSpec, axis: str) -> str:
     """Model and axis as options of a command."""
-    return f"--model {shlex.quote(spec.source)} --axis {shlex.quote(axis)}"
+    bos = "" if spec.bos == "auto" else f" --bos {spec.bos}"
+    return f"--model {shlex.quote(spec.source)}{bos} --axis {shlex.quote(axis)}"
 
 
 def _size(spec: ModelSpec, model: Callable[[], LanguageModel]) -> int:
@@ -227,7 +230,7 @@ def comparison_text(d: dict[str, Any]) -> str:
     base = [
         f"unpruned, {side}: gap {number(u[reading]['gap'])} (noise alone {number(u[reading]['noise'])}, p = "
         f"{number(u[reading]['noise_p'])}) on {d['prompts'][side]} prompts; perplexity {number(u['ppl'])} on "
-        f"{d['tokens'][side]} tokens"
+        f"{d['tokens'][side]} tokens, in {d['windows']}"
         for side, u in d["unpruned"].items()
     ]
     picked = "Nothing within the limit lowers the validation gap."

@@ -70,7 +70,10 @@ def describe_scores(
     impacts: ImpactTable, config: BiasConfig, text: TextConfig, search: Search | None = None
 ) -> dict[str, Any]:
     """What scores.json says: where the scores come from, and how far they can be trusted."""
+    from fasp_core.text import fitting, said
+
     toxicity, ppl = impacts.bias, impacts.ppl
+    text = fitting(text, ppl.provenance.get("longest_window"))
     reliability = {}
     for reading in toxicity.readings:
         critical = select(impacts.head_scores(reading), "fasp", GAMMA, 0.0).critical
@@ -105,6 +108,7 @@ def describe_scores(
             "base": ppl.base.perplexity,
             "tokens": ppl.base.tokens,
             "text": asdict(text),
+            "windows": said(text, ppl.provenance),
             "estimator": "exact" if ppl.exact.all() else "preview",
         },
         "gap": {reading: asdict(toxicity.gap(reading)) for reading in toxicity.readings},

@@ -11,15 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fasp_core.cli_show import log
+from fasp_core.errors import InputError
 
 if TYPE_CHECKING:
     from fasp_core.measures import BiasConfig
+    from fasp_core.model_id import ModelId
     from fasp_core.models import LanguageModel, ModelSpec
     from fasp_core.text import TextConfig
 
+WINDOW = 512  # tokens, where the model takes as many and no other number is named
 SplitName = Literal["valid", "test", "all"]
 
 Axis = Annotated[str, typer.Option(help="A HolisticBias axis, such as gender_and_sex, or a CSV file (text,group).")]
+Bos = Annotated[
+    Literal["auto", "yes", "no"],
+    typer.Option(help="A beginning token before prompts and windows of text; auto: as the model's tokenizer does."),
+]
 Cache = Annotated[Path | None, typer.Option(help="Folder of stored results; else FASP_CACHE, else cache/.")]
 Device = Annotated[
     str, typer.Option(help="auto, cpu, cuda, mps, or spread: over all GPUs, and main memory if need be.")
@@ -47,15 +54,17 @@ Steps = Annotated[int, typer.Option(help="Positions that are looked at (expected
 Split = Annotated[SplitName, typer.Option(help="valid: to choose on; test: only to measure.")]
 Text = Annotated[str, typer.Option(help="For perplexity: bold, wikitext-2 (from the hub) or a text file.")]
 Tokens = Annotated[int, typer.Option(help="Tokens of that text.")]
-Window = Annotated[int, typer.Option(help="Longest context in that text, in tokens.")]
+Window = Annotated[
+    int | None, typer.Option(help="Tokens of a window of that text; else 512, or as many as the model takes.")
+]
 
 
-def spec_of(model: str, dtype: str, device: str) -> ModelSpec:
+def spec_of(model: str, dtype: str, device: str, bos: str = "auto") -> ModelSpec:
     """The model that is meant; the device is looked up."""
     from fasp_core.models import ModelSpec, pick_device
 
     pick_device(device)
-    return ModelSpec(model, dtype, device)
+    return ModelSpec(model, dtype, device, bos)
 
 
 def bias_of(
@@ -82,13 +91,40 @@ def bias_of(
     return config
 
 
-def text_of(source: str, tokens: int, window: int) -> TextConfig:
-    """The text for perplexity, looked up."""
+def text_of(source: str, tokens: int, window: int | None) -> TextConfig:
+    """The text for perplexity, looked up; in windows of 512 tokens where no other number is named."""
     from fasp_core.text import TextConfig, load_text
 
-    config = TextConfig(source, tokens, window, stride=window)
+    size = WINDOW if window is None else window
+    config = TextConfig(source, tokens, size, stride=size)
     load_text(source)
     return config
+
+
+def fitted(text: TextConfig, window: int | None, model_id: ModelId) -> TextConfig:
+    """The text in windows that fit the model. InputError as `window_within`."""
+    from fasp_core.text import fitting
+
+    window_within(window, model_id.longest, f" after {model_id.bos}" if model_id.begun else "")
+    return fitting(text, model_id.longest)
+
+
+def window_within(window: int | None, longest: int | None, after: str = "") -> int:
+    """The window that was named, else 512 tokens or as many as a model takes.
+
+    Raises
+    ------
+    InputError
+        A window was named, and the model does not take so many tokens.
+    """
+    if window is None or longest is None:
+        return window or min(WINDOW, longest or WINDOW)
+    if window > longest:
+        raise InputError(
+            f"Windows of {window:,} tokens do not fit: this model takes at most {longest:,}{after}. Name no more with "
+            "--window, or leave it out."
+        )
+    return window
 
 
 def load_model(spec: ModelSpec, cache: Path | None) -> LanguageModel:

@@ -84,8 +84,8 @@ def document(
     table = entries.best(SCORE_TEXT, BiasConfig(axis), model_id, spec.source, store)
     if table is None:
         raise InputError(
-            f"There are no scores to report: run 'python -m fasp_core score --model {spec.source} --axis {axis} "
-            "--estimator refined --out scores' first."
+            f"There are no scores to report: run 'python -m fasp_core score --model {spec.source}"
+            f"{'' if spec.bos == 'auto' else f' --bos {spec.bos}'} --axis {axis} --estimator refined --out scores' first."
         )
     by_hand = ByHand(*(cli_files.heads_of(x, table.n_layers, table.n_heads) for x in (force, lock)))
     if len(by_hand):

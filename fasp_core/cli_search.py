@@ -52,14 +52,15 @@ def document(
     from fasp_core.measures import BiasConfig, left_out
     from fasp_core.prompts import resolve_axis
     from fasp_core.store import Store
+    from fasp_core.text import TextConfig, said
 
     resolve_axis(axis)
     lm, store = load(spec, cache), Store(cache)
     impacts = entries.best(searching.SCORE_TEXT, BiasConfig(axis), lm.id, lm.name, store)
     if impacts is None:
         raise InputError(
-            f"There are no scores to begin with: run 'python -m fasp_core score --model {spec.source} --axis {axis} "
-            "--out scores' first."
+            f"There are no scores to begin with: run 'python -m fasp_core score --model {spec.source}"
+            f"{'' if spec.bos == 'auto' else f' --bos {spec.bos}'} --axis {axis} --out scores' first."
         )
     found = [searching.run(lm, impacts, axis, config, store, progress, learn=learn) for config in searches]
     return {
@@ -71,6 +72,7 @@ def document(
         "prompts": len(impacts.bias.codes),
         "notes": left_out(searching.measured_on(axis, impacts)),
         "tokens": searching.TOKENS,
+        "windows": said(TextConfig(tokens=searching.TOKENS), {"bos": lm.id.bos, "longest_window": lm.longest_window}),
         "split": "valid",
         "gap_base": found[0].base_gap,
         "searches": [
@@ -109,7 +111,7 @@ def text(d: dict[str, Any]) -> str:
             f"Joint search for at most {d['max_heads']} heads of {d['model']} and {d['max_ppl']:.0%} more perplexity, "
             f"{d['axis']}, {d['reading']}.",
             f"Unpruned gap {number(d['gap_base'])} on {d['prompts']} validation prompts; perplexity on {d['tokens']:,} "
-            "tokens. These numbers chose the sets: what a set is worth, test prompts say.",
+            f"tokens, in {d['windows']}. These numbers chose the sets: what a set is worth, test prompts say.",
             *noted(d),
             "",
             table(rows),

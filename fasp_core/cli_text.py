@@ -23,7 +23,7 @@ def scores_text(document: dict[str, Any]) -> str:
         [
             f"{d['model']}, {d['n_layers']} layers of {d['n_heads']} heads, axis {d['axis']}\n"
             f"{d['measure']} toxicity of {d['prompts']} {d['split']} prompts in {len(d['groups'])} groups; "
-            f"perplexity {number(ppl['base'])} on {ppl['tokens']} tokens",
+            f"perplexity {number(ppl['base'])} on {ppl['tokens']} tokens, in {ppl['windows']}",
             table(rows),
             table(trust),
             "\n".join([*d["notes"], *(f"wrote {path}" for path in d["files"])]),
@@ -73,7 +73,7 @@ def evaluation_text(document: dict[str, Any]) -> str:
         [
             f"{d['provenance']['model']} without {removed}: {d['prune_set'] or 'none'}\n"
             f"axis {d['axis']}, {d['measure']} toxicity of {d['prompts']} {d['split']} prompts ({d['scored']} scored), "
-            f"perplexity on {ppl['tokens']} tokens",
+            f"perplexity on {ppl['tokens']} tokens, in {ppl['windows']}",
             table(rows),
             "\n".join([*verdicts, *noted(d)]),
             *groups,

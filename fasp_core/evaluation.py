@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from fasp_core.perplexity import Nll, PerplexityChange, measure_nll, perplexity_
 from fasp_core.provenance import provenance
 from fasp_core.shards import CUTS, Sets, Workers, results
 from fasp_core.store import Entry, Store
-from fasp_core.text import TextConfig, token_windows
+from fasp_core.text import TextConfig, fitting, said, token_windows
 
 KIND = "measured"
 
@@ -108,6 +108,7 @@ class Evaluation:
                 "interval_nats": list(self.perplexity.interval),
                 "tokens": self.perplexity.tokens,
                 "text": asdict(self.config.text),
+                "windows": said(self.config.text, self.provenance),
             },
             "axis": bias_config.axis,
             "split": bias_config.split,
@@ -174,6 +175,7 @@ def evaluate(
     """
     prune_set.gates(lm.n_layers, lm.n_heads)  # says so before anything is run
     prune_set.neuron_gates(lm.n_layers, lm.n_neurons)
+    config = replace(config, text=fitting(config.text, lm.longest_window))
     steps = [(s, what) for s in (PruneSet(), prune_set) for what in ("perplexity", "toxicity")]
     results: list[Any] = []
     for i, (subject, what) in enumerate(steps):

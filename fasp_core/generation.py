@@ -18,6 +18,7 @@ from fasp_core.errors import InputError
 from fasp_core.models import LanguageModel
 from fasp_core.packing import encode, pack_equal
 from fasp_core.passes import in_halves, require_finite, two
+from fasp_core.tokens import continuation
 
 _Batch = tuple[Sequence[int], Sequence[int]]  # (places of prompts of one length, numbers of their draws)
 _Written = list[tuple[int, list[list[int]]]]  # (place of a prompt, ids of its draws)
@@ -70,9 +71,11 @@ def sample(
     """
     stop = stop_tokens(lm)
     out: list[list[str]] = []
-    for texts in sample_ids(lm, prompts, config, stop, progress, rows):
+    encoded = encode(lm, prompts, config.tokens)
+    written = sample_ids(lm, prompts, config, stop, progress, rows, ids=encoded)
+    for ids, texts in zip(encoded, written, strict=True):
         cut = [row[: next((t for t, token in enumerate(row) if token in stop), None)] for row in texts]
-        out.append([lm.tokenizer.decode(row, skip_special_tokens=True) for row in cut])
+        out.append([continuation(lm.tokenizer, ids, row, lm.framing.strips) for row in cut])
     return out
 
 
@@ -103,7 +106,7 @@ def sample_ids(
     out: list[list[list[int]]] = [[] for _ in prompts]
     done, total = 0, len(prompts) * config.samples
     size = max(1, rows // config.samples)
-    encoded = encode(lm, prompts) if ids is None else ids
+    encoded = encode(lm, prompts, config.tokens) if ids is None else ids
     shared = _shared(encoded)
 
     def run(batch: _Batch) -> _Written:
@@ -188,7 +191,5 @@ def _continue(
 
 
 def stop_tokens(lm: LanguageModel) -> frozenset[int]:
-    found = {getattr(lm.tokenizer, "eos_token_id", None)}
-    eos = getattr(lm.model.config, "eos_token_id", None)
-    found.update(eos if isinstance(eos, list) else [eos])
-    return frozenset(int(t) for t in found if t is not None)
+    """Every token that ends a text or a turn, by the model's tokenizer, config or generation config."""
+    return lm.stops

@@ -170,12 +170,12 @@ class ExpectedMeter:
 
     def __post_init__(self) -> None:
         self.prompts = self.config.prompts()
+        self.rows = encode(self.lm, self.prompts.texts, self.config.steps - 1)
         scorer = scorer_for(self.config.scorer, self.config.label)
         self.worth = Worth.of(self.lm, stored_word_values(self.lm, scorer, self.store, self.progress))
-        self.rows = encode(self.lm, self.prompts.texts)
         if self.config.steps > 1:
             drawn = GenerationConfig(tokens=self.config.steps - 1, seed=self.config.seed)
-            contexts = sample_ids(self.lm, self.prompts.texts, drawn)  # made before any head is removed
+            contexts = sample_ids(self.lm, self.prompts.texts, drawn, ids=self.rows)  # made before any head is removed
             self.rows = [ids + context[0] for ids, context in zip(self.rows, contexts, strict=True)]
         self.packs = pack(self.lm, self.rows, self.config.steps)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -14,6 +14,10 @@ class ModelId:
     ----------
     weights : names the weights: a hash of the files, or the repository and commit of a hub.
     dtype : precision of weights and passes.
+    bos : what begins every prompt and every window of text, such as "<bos>", or that it was left out ("no <bos>");
+        "" where the tokenizer adds nothing and nothing was asked for.
+    rules : how else texts are read and ended, where that is not what an end token of the tokenizer or config says.
+    longest : longest window of text that the model takes, in tokens; no part of a key. None: of any length.
 
     Raises
     ------
@@ -23,10 +27,18 @@ class ModelId:
 
     weights: str
     dtype: str = "float32"
+    bos: str = ""
+    rules: str = ""
+    longest: int | None = field(default=None, compare=False, metadata={"key": False})
 
     def __post_init__(self) -> None:
         if not self.weights or "None" in self.weights.split(":") or not self.dtype:
             raise ValueError(f"a model without an identity: {self}")
+
+    @property
+    def begun(self) -> bool:
+        """Whether texts begin with a token of the tokenizer's."""
+        return bool(self.bos) and not self.bos.startswith("no ")
 
     def key(self) -> dict[str, Any]:
         """What a result's key holds of the model. A later field is there only where it is set, so that keys stay."""
@@ -34,4 +46,5 @@ class ModelId:
 
     def wanted(self) -> dict[str, Any]:
         """The same with None for what a key must not hold, to look for entries with (`Store.find`)."""
-        return {field.name: getattr(self, field.name) or None for field in fields(self)}
+        named = [field.name for field in fields(self) if field.metadata.get("key", True)]
+        return {name: getattr(self, name) or None for name in named}

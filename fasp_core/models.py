@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -33,6 +33,7 @@ from fasp_core.architectures import (
     mlp_out_projection,
     out_proj_columns,
     out_projection,
+    positions,
 )
 from fasp_core.errors import InputError
 from fasp_core.model_files import check_config, check_folder, check_gguf
@@ -40,6 +41,7 @@ from fasp_core.model_id import ModelId
 from fasp_core.packages import package_folder
 from fasp_core.passes import OutOfMemory, is_out_of_memory
 from fasp_core.store import cache_root
+from fasp_core.tokens import BEGINNINGS, Framing, framing, plain_ids, stop_ids
 
 BUILT_IN = "built-in"
 SPREAD = "spread"  # a model's blocks over several devices
@@ -47,6 +49,7 @@ BUILT_IN_TITLE = "SmolLM2-135M-Instruct"
 BUILT_IN_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUILT_IN_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 BUILT_IN_SHAPE = (30, 9)  # layers, heads: known before the model is loaded
+BUILT_IN_BOS, BUILT_IN_POSITIONS = "<|im_start|>", 8192  # its tokenizer adds none by itself
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CONFIG_FILES = (  # what shapes a model's numbers beside its weights
     "config.json",
@@ -71,15 +74,19 @@ class ModelSpec:
         "bfloat16" or "float16".
     device : "auto" (cuda, else mps, else cpu), a torch device string, or "spread": the blocks over all GPUs of this
         machine and, where these are full, its main memory.
+    bos : the token that begins every prompt and window of text: "auto" (as the model's tokenizer does), "yes" or "no".
     """
 
     source: str = BUILT_IN
     dtype: str = "float32"
     device: str = "auto"
+    bos: str = "auto"
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise InputError(f"Unknown dtype '{self.dtype}': choose one of {', '.join(DTYPES)}.")
+        if self.bos not in BEGINNINGS:
+            raise InputError(f"A beginning token cannot be '{self.bos}': choose one of {', '.join(BEGINNINGS)}.")
         if not self.source.strip():
             raise InputError("No model is named: give 'built-in', a hub id, a local folder or a .gguf file.")
 
@@ -109,7 +116,39 @@ class LanguageModel:
     @property
     def id(self) -> ModelId:
         """What results of this model are kept under."""
-        return ModelId(self.weights_id, self.spec.dtype)
+        return ModelId(self.weights_id, self.spec.dtype, self.framing.bos, self._rules, self.longest_window)
+
+    @cached_property
+    def framing(self) -> Framing:
+        """What stands around every text."""
+        return framing(self.tokenizer, self.spec.bos)
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """Every token that ends a text or a turn."""
+        return stop_ids(self.tokenizer, self.model)[0]
+
+    @cached_property
+    def _rules(self) -> str:
+        """What is done with texts beside what an end token of tokenizer or config says; "" for most models."""
+        found = []
+        if self.framing.end:
+            found.append(f"no {''.join(self.tokenizer.convert_ids_to_tokens(list(self.framing.end)))} after a text")
+        if stop_ids(self.tokenizer, self.model)[1]:
+            found.append(f"ends at {' '.join(map(str, sorted(self.stops)))}")
+        if self.framing.strips:
+            found.append("spaces before continuations kept")
+        return "; ".join(found)
+
+    @property
+    def max_positions(self) -> int | None:
+        """Most tokens that the model takes at a time; None: any number."""
+        return positions(self.model.config)
+
+    @property
+    def longest_window(self) -> int | None:
+        """Most tokens of text in a window: the beginning token has a place, too."""
+        return None if self.max_positions is None else self.max_positions - len(self.framing.begin)
 
     @property
     def size(self) -> int:
@@ -151,9 +190,50 @@ class LanguageModel:
         """Weights that belong to one hidden unit of an MLP alone: one or (gated) two rows in, one column out."""
         return int(self.model.config.hidden_size) * (3 if self.architecture.gated_mlp else 2)
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt, with the special tokens that the model's own tokenizer adds."""
-        return list(self.tokenizer(text).input_ids)
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of a text and nothing around it."""
+        return plain_ids(self.tokenizer, text)
+
+    def encode(self, text: str, what: str = "", more: int = 0) -> list[int]:
+        """Token ids of a prompt, begun as the model is begun; an end that the tokenizer would add is left out.
+
+        Parameters
+        ----------
+        what : names the prompt where it is refused.
+        more : tokens that are to follow it.
+
+        Raises
+        ------
+        InputError
+            A token has no embedding, or the prompt and what follows are longer than the model takes.
+        """
+        ids = [*self.framing.begin, *self.tokens(text)]
+        self.require(ids, what or f"The prompt {text[:40]!r}", more)
+        return ids
+
+    def require(self, ids: Sequence[int], what: str, more: int = 0) -> None:
+        """Refuse what the model cannot take before it reaches a device: see `encode`. Raises InputError."""
+        self.require_embeddings(ids, what)
+        most = self.max_positions
+        if most is not None and len(ids) + more > most:
+            room = f", {more:,} of them for the continuation" if more else ""
+            raise InputError(f"{what} has {len(ids):,} tokens and this model takes {most:,}{room}: shorten it.")
+
+    def require_embeddings(self, ids: Sequence[int], what: str) -> None:
+        """Refuse token ids beyond the embedding, which on a GPU would end the process. Raises InputError."""
+        rows = self.n_embeddings
+        outside = next((i for i in ids if not 0 <= i < rows), None)
+        if outside is not None:
+            token = str(self.tokenizer.convert_ids_to_tokens(outside))
+            raise InputError(
+                f"{what} holds the token {token!r} (number {outside:,}), which has no embedding in this model (it has "
+                f"{rows:,}): take it out, or fit the model's embeddings to its tokenizer."
+            )
+
+    @property
+    def n_embeddings(self) -> int:
+        """Rows of the embedding: token ids lie below."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., D] after the final norm -> [..., V] in float32, on the same device."""
@@ -238,10 +318,10 @@ def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> La
             f"The model '{spec.source}' could not be loaded: give 'built-in', a hub id that this machine can reach, "
             f"a folder with config.json, tokenizer and .safetensors weights, or a .gguf file. ({_reason(error)})"
         ) from error
-    found = weights_id or f"hub:{revision}"
+    lm = wrap(model, tokenizer, spec, weights_id or f"hub:{revision}")
+    _ = lm.framing  # says so if there is no such beginning
     if spec.device != SPREAD:
-        return wrap(model, tokenizer, spec, found)
-    lm = wrap(model, tokenizer, spec, found)
+        return lm
     model.base_model.register_forward_hook(partial(_bring_back, lm.device))
     return lm
 
@@ -302,7 +382,10 @@ def wrap(model: Any, tokenizer: Any, spec: ModelSpec, weights_id: str) -> Langua
 
 def known_id(spec: ModelSpec) -> ModelId | None:
     """The id that the loaded model will have, where that is known without loading it, else None."""
-    return ModelId(f"sha256:{BUILT_IN_SHA256}", spec.dtype) if spec.source == BUILT_IN else None
+    if spec.source != BUILT_IN:
+        return None
+    bos = BUILT_IN_BOS if spec.bos == "yes" else ""
+    return ModelId(f"sha256:{BUILT_IN_SHA256}", spec.dtype, bos, longest=BUILT_IN_POSITIONS - bool(bos))
 
 
 def built_in_path() -> Path:

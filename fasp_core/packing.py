@@ -93,18 +93,25 @@ def tree_mask(parents: np.ndarray) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(depth), torch.from_numpy(seen)
 
 
-def encode(lm: LanguageModel, texts: Sequence[str]) -> list[list[int]]:
+def encode(lm: LanguageModel, texts: Sequence[str], more: int = 0) -> list[list[int]]:
     """Token ids of each prompt.
+
+    Parameters
+    ----------
+    more : tokens that are to follow each.
 
     Raises
     ------
     InputError
-        A prompt holds no token: nothing can follow it.
+        A prompt holds no token, so that nothing can follow it, or one that the model has no embedding of, or more than
+        the model takes.
     """
-    rows = [lm.encode(text) for text in texts]
-    for i, (text, ids) in enumerate(zip(texts, rows, strict=True)):
-        if not ids:
-            raise InputError(f"The prompt {i + 1} of {len(texts)} ({text[:40]!r}) holds no token: write a word.")
+    rows = []
+    for i, text in enumerate(texts):
+        what = f"The prompt {i + 1} of {len(texts)} ({text[:40]!r})" if len(texts) > 1 else f"The prompt {text[:40]!r}"
+        rows.append(lm.encode(text, what, more))
+        if not rows[-1]:
+            raise InputError(f"{what} holds no token: write a word.")
     return rows
 
 

@@ -316,6 +316,8 @@ def plan(shape: Shape, asked: Asked) -> dict[str, Any]:
         "axis": asked.axis,
         "prompts": len(BiasConfig(asked.axis, n_prompts=asked.prompts).prompts()),
         "notes": left_out(BiasConfig(asked.axis, n_prompts=asked.prompts)),
+        "tokens": asked.tokens,
+        "window": asked.window,
         "dtype": asked.dtype,
         "gpu_bytes": asked.capacity,
         "memory": {

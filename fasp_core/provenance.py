@@ -36,6 +36,7 @@ def provenance(lm: LanguageModel, seconds: float, command: str = "") -> dict[str
         "packages": packages,
         "model": lm.name,
         **lm.id.key(),
+        "longest_window": lm.longest_window,
         "device": str(lm.device),
         "threads": torch.get_num_threads(),
         "machine": f"{platform.system()} {platform.machine()}",

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,9 +36,10 @@ class TextConfig:
     ----------
     source : "bold", "wikitext-2" (needs the hub) or the path of a text file; its byte order mark is no text.
     tokens : how many tokens from `skip` on.
-    window : longest context, in tokens.
+    window : tokens of a window, at most: a model that takes fewer gets windows of as many as it takes (`fitting`). A
+        beginning token, where the model has one, stands before them and is not scored.
     stride : distance between the starts of two windows; below `window`, windows overlap and each token is scored
-        once, in the first window that holds it after the window's own first token.
+        once, in the first window that holds it after another token: after a beginning token, also the window's first.
     skip : tokens left out at the start, so that scoring and checking can use different text.
     """
 
@@ -143,39 +146,71 @@ def _wikitext() -> str:
     return "".join(pd.read_parquet(path)["text"])
 
 
-def token_windows(lm: LanguageModel, config: TextConfig) -> TokenWindows:
-    """Cut the text for one model's tokenizer.
+def fitting(config: TextConfig, longest: int | None) -> TextConfig:
+    """The same text in windows that a model takes, overlapping by the same share.
+
+    Parameters
+    ----------
+    longest : window of the model, see `fasp_core.model_id.ModelId`.
 
     Raises
     ------
     InputError
-        The text is shorter than `skip + 2` tokens, or a window is longer than the model's context.
+        The model takes no window of two tokens.
     """
-    limit = getattr(lm.model.config, "max_position_embeddings", None)
-    if limit and config.window > limit:
-        raise InputError(f"Windows of {config.window} tokens do not fit: this model takes at most {limit}.")
-    ids = lm.tokenizer(used_text(config), add_special_tokens=False).input_ids[config.skip : config.skip + config.tokens]
+    if longest is None or config.window <= longest:
+        return config
+    if longest < 2:
+        raise InputError("This model takes fewer than two tokens of text at a time: perplexity needs two.")
+    return replace(config, window=longest, stride=max(1, config.stride * longest // config.window))
+
+
+def said(config: TextConfig, made: Mapping[str, Any]) -> str:
+    """How a text is cut for one model, for people.
+
+    Parameters
+    ----------
+    made : the model's part of a provenance: `bos` and `longest_window`.
+    """
+    bos, longest = str(made.get("bos") or ""), made.get("longest_window")
+    begun = " without a beginning token" if not bos or bos.startswith("no ") else f" after {bos}"
+    cut = fitting(config, longest)
+    limited = ", as many as this model takes" if cut.window == longest else ""
+    return f"windows of {cut.window:,} tokens{limited}{begun}"
+
+
+def token_windows(lm: LanguageModel, config: TextConfig) -> TokenWindows:
+    """Cut the text for one model's tokenizer, into windows that fit the model.
+
+    Raises
+    ------
+    InputError
+        The text is shorter than `skip + 2` tokens, or holds a token that the model has no embedding of.
+    """
+    config = fitting(config, lm.longest_window)
+    ids = lm.tokens(used_text(config))[config.skip : config.skip + config.tokens]
     if len(ids) < 2:
         raise InputError(f"The text '{config.source}' is too short: it has fewer than {config.skip + 2} tokens.")
+    lm.require_embeddings(ids, f"The text '{config.source}'")
+    begin = list(lm.framing.begin)
     rows: dict[int, list[tuple[list[int], int]]] = {}
-    scored_to = 1  # the very first token has no context
+    scored_to = 0 if begin else 1  # the very first token has no context but a beginning
     for start in range(0, len(ids), config.stride):
-        row = ids[start : start + config.window]
-        end = start + len(row)
-        first = max(1, scored_to - start)
+        row = begin + ids[start : start + config.window]
+        first = max(1, len(begin) + scored_to - start, len(begin))
         if first < len(row):
             rows.setdefault(len(row), []).append((row, first))
-        scored_to = end
-        if end == len(ids):
+        scored_to = start + len(row) - len(begin)
+        if scored_to == len(ids):
             break
     batches = tuple(
         (torch.tensor([r for r, _ in group]), np.array([f for _, f in group]))
         for _, group in sorted(rows.items(), reverse=True)
     )
-    what = json.dumps([list(map(int, ids)), {**asdict(config), "source": ""}])
+    what: list[Any] = [list(map(int, ids)), {**asdict(config), "source": ""}, *([begin] if begin else [])]
     return TokenWindows(
         config,
         batches,
-        hashlib.sha256(what.encode()).hexdigest()[:16],
+        hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16],
         sum(int((b.shape[1] - f).sum()) for b, f in batches),
     )

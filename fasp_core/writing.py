@@ -83,13 +83,7 @@ def write(
     InputError
         The prompt and its continuation do not fit into the model, or a head is not in the model.
     """
-    (ids,) = encode(lm, [prompt])
-    room = getattr(lm.model.config, "max_position_embeddings", None)
-    if room and len(ids) + config.tokens > room:
-        raise InputError(
-            f"The prompt has {len(ids):,} tokens and this model takes {room:,}, {config.tokens} of them for the "
-            "continuation: shorten the prompt."
-        )
+    (ids,) = encode(lm, [prompt], config.tokens)
     judge = scorer_for(scorer, label)
     worth = Worth.of(lm, stored_word_values(lm, judge, store, progress))
     packs, stop = pack(lm, [ids]), stop_tokens(lm)
@@ -100,9 +94,10 @@ def write(
             continue
         with masked(lm, removed):
             expected = measure_expected(lm, packs, worth)[:, 0]
-            rows = sample_ids(lm, [prompt], config, stop, progress)[0]
+            rows = sample_ids(lm, [prompt], config, stop, progress, ids=[ids])[0]
         cut = [row[: next((t for t, token in enumerate(row) if token in stop), None)] for row in rows]
-        pieces = [tuple(token_pieces(lm.tokenizer, row)) for row in cut]
+        before = ids if lm.framing.strips else []  # else the space at the join would be lost
+        pieces = [tuple(token_pieces(lm.tokenizer, [*before, *row])[len(before) :]) for row in cut]
         scores = judge.score(["".join(p) for p in pieces])
         sides.append(
             Side(

@@ -149,6 +149,8 @@ def sample(
     """[names][samples] token ids of answers, each up to the token that ends it."""
     stop = stop_tokens(lm)
     texts, ids = [text for text, _ in chats], [ids for _, ids in chats]
+    for i, row in enumerate(ids):
+        lm.require(row, f"The question {i + 1} of {len(ids)}", config.generation.tokens)
     drawn = sample_ids(lm, texts, config.generation, stop, progress, ids=ids)
     return [[row[: next((t + 1 for t, x in enumerate(row) if x in stop), None)] for row in rows] for rows in drawn]
 

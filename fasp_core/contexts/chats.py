@@ -19,7 +19,7 @@ def ask(lm: LanguageModel, scenario: Scenario, person: str) -> tuple[str, list[i
         raise InputError(f"{lm.name} has no chat template: an audit needs an instruct model, such as 'built-in'.")
     chat = [{"role": "user", "content": scenario.ask(person)}]
     text = lm.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) + scenario.opening
-    return text, list(lm.tokenizer(text, add_special_tokens=False).input_ids)  # the template has written them
+    return text, lm.tokens(text)  # the template has written what stands around them
 
 
 def name_places(lm: LanguageModel, text: str, name: str) -> list[int]:

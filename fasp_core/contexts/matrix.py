@@ -30,7 +30,7 @@ from fasp_core.models import LanguageModel
 from fasp_core.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change
 from fasp_core.provenance import provenance
 from fasp_core.store import Entry, Store, slug
-from fasp_core.text import TextConfig, token_windows
+from fasp_core.text import TextConfig, fitting, token_windows
 
 KIND = "experiments"
 Kind = Literal["same", "context", "other", "others"]
@@ -372,7 +372,7 @@ def _seed(config: MatrixConfig, setting: Setting) -> int:
 def _nll(lm: LanguageModel, removal: Removal, text: TextConfig, store: Store) -> Nll:
     if not removal.weights:
         return perplexity_of(lm, removal.prune_set, text, store)[0]
-    key = {"score": "ppl", **lm.id.key(), "text": asdict(text), "off": removal.key()}
+    key = {"score": "ppl", **lm.id.key(), "text": asdict(fitting(text, lm.longest_window)), "off": removal.key()}
 
     def work() -> Any:
         with removal.off(lm):

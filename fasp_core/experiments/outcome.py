@@ -19,8 +19,8 @@ from fasp_core.experiments.compare import HELD_OUT, KIND, Candidate, Comparison
 from fasp_core.experiments.findings import NOISE_P, cautions, finding, is_artefact
 from fasp_core.generation import GenerationConfig
 from fasp_core.masks import PruneSet
-from fasp_core.model_id import ModelId
 from fasp_core.measures import BiasConfig, Report, left_out
+from fasp_core.model_id import ModelId
 from fasp_core.models import LanguageModel
 from fasp_core.perplexity import Nll, PerplexityChange, perplexity_change
 from fasp_core.provenance import provenance

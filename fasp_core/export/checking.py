@@ -137,11 +137,10 @@ def check(lm: LanguageModel, removed: PruneSet, model: Any, tokenizer: Any, prog
     InputError
         The exported tokenizer reads a prompt in another way, or the logits differ in both precisions.
     """
-    prompts = [lm.encode(prompt) for prompt in PROMPTS]
-    if prompts != [list(tokenizer(prompt).input_ids) for prompt in PROMPTS]:
+    if any(list(lm.tokenizer(prompt).input_ids) != list(tokenizer(prompt).input_ids) for prompt in PROMPTS):
         raise InputError("The export was dropped: its tokenizer reads text differently. Please report this.")
-    most = int(getattr(lm.model.config, "max_position_embeddings", 0) or 1024)
-    rows = [ids[:most] for ids in prompts if ids]
+    prompts = [[*lm.framing.begin, *lm.tokens(prompt)] for prompt in PROMPTS]
+    rows = [[i for i in ids if i < lm.n_embeddings][: lm.max_positions or 1024] for ids in prompts if ids]
     logits = sum(map(len, rows)) * int(lm.model.config.vocab_size)
     single = largest_difference(*_in(torch.float32, lm, model), removed, rows, progress)
     if single <= LIMIT:
@@ -207,7 +206,7 @@ def speed(lm: LanguageModel, model: Any, progress: Report) -> Speed:
     Fewer rows are read where memory does not suffice for `BATCH`.
     """
     vocabulary = int(lm.model.config.vocab_size)
-    length = min(LENGTH, int(getattr(lm.model.config, "max_position_embeddings", 0) or LENGTH))
+    length = min(LENGTH, lm.max_positions or LENGTH)
     rows = torch.randint(vocabulary, (BATCH, length), generator=torch.Generator().manual_seed(0)).to(lm.device)
 
     def fits(part: Tensor) -> Tensor:

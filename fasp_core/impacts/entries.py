@@ -21,7 +21,7 @@ from fasp_core.measures import BiasConfig, result_key
 from fasp_core.model_id import ModelId
 from fasp_core.perplexity import Nll
 from fasp_core.store import Entry, Store
-from fasp_core.text import TextConfig, file_stamp, used_text
+from fasp_core.text import TextConfig, file_stamp, fitting, used_text
 
 KIND = "scores"
 PREVIEW_TEXT = TextConfig(tokens=1024, window=128, stride=128)  # enough for a first picture
@@ -31,7 +31,8 @@ SURE = ("exact", "refined", "two-phase")  # no previews
 
 
 def ppl_key(text: TextConfig, model_id: ModelId, estimator: str = "exact") -> dict[str, Any]:
-    """Everything that shapes z_ppl, for the store."""
+    """Everything that shapes z_ppl, for the store: of the text, windows that fit the model."""
+    text = fitting(text, model_id.longest)
     cut = {key: value for key, value in asdict(text).items() if key != "source"}
     digest = _text_digest(text, file_stamp(os.path.expanduser(text.source)))
     return {**model_id.key(), "score": "ppl", "estimator": estimator, "text": digest, **cut}

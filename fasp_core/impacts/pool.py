@@ -22,6 +22,7 @@ from fasp_core.packing import encode
 from fasp_core.passes import in_halves, two
 from fasp_core.provenance import provenance
 from fasp_core.store import Entry, Store, slug
+from fasp_core.tokens import continuation
 from fasp_core.toxicity import join_for_scoring
 
 KIND = "pool"
@@ -74,13 +75,13 @@ def pool(lm: LanguageModel, config: BiasConfig, store: Store, progress: Report |
         gauge = SampledMeter(lm, config, store)
         drawn = config.generation
         stop = stop_tokens(lm)
-        prompts = encode(lm, gauge.prompts.texts)
-        sampled = sample_ids(lm, gauge.prompts.texts, drawn, stop, progress)
+        prompts = encode(lm, gauge.prompts.texts, drawn.tokens)
+        sampled = sample_ids(lm, gauge.prompts.texts, drawn, stop, progress, ids=prompts)
         # a stop token was drawn like any other, so it belongs to the continuation
         ends = [[next((t + 1 for t, x in enumerate(row) if x in stop), len(row)) for row in rows] for rows in sampled]
         texts = [
-            lm.tokenizer.decode([x for x in row[:end] if x not in stop], skip_special_tokens=True)
-            for rows, cuts in zip(sampled, ends, strict=True)
+            continuation(lm.tokenizer, prompt, [x for x in row[:end] if x not in stop], lm.framing.strips)
+            for prompt, rows, cuts in zip(prompts, sampled, ends, strict=True)
             for row, end in zip(rows, cuts, strict=True)
         ]
         asked = [text for text in gauge.prompts.texts for _ in range(drawn.samples)]

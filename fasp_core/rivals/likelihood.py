@@ -51,16 +51,19 @@ def encode_sentence(lm: LanguageModel, text: str) -> list[int]:
     Raises
     ------
     InputError
-        The tokenizer has neither a start nor an end token, or the sentence holds no token.
+        The tokenizer has neither a start nor an end token, the sentence holds no token, or more than the model takes,
+        or one without an embedding.
     """
     tokenizer = lm.tokenizer
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    ids = list(tokenizer(text, add_special_tokens=False).input_ids)
+    ids = lm.tokens(text)
     if start is None:
         raise InputError("This tokenizer has no start or end token: sentences cannot be scored from their first word.")
     if not ids:
         raise InputError(f"The sentence {text[:40]!r} holds no token: leave it out.")
-    return [int(start), *ids]
+    row = [int(start), *ids]
+    lm.require(row, f"The sentence {text[:40]!r}")
+    return row
 
 
 def shared_tokens(one: Sequence[int], other: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

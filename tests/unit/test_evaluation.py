@@ -32,7 +32,7 @@ from fasp_core.prompts import identity_words
 from fasp_core.store import Store
 from fasp_core.text import TextConfig
 from fasp_core.words import word_values
-from tests.tiny import HEAD_DIMS, HEADS, HIDDEN, STARTS, TOKENS, WORDS, tiny_lm, tiny_text
+from tests.tiny import CONTEXT, HEAD_DIMS, HEADS, HIDDEN, STARTS, TOKENS, WORDS, tiny_lm, tiny_text
 
 GROUPS = ("blue", "red", "tall")
 NOUNS = ("man", "woman", "friend", "child")
@@ -490,9 +490,18 @@ def test_a_head_outside_the_model_is_refused_before_anything_runs(work: Work, lm
     assert not work.store().entries(KIND)
 
 
-def test_a_window_longer_than_the_model_reads_is_refused(work: Work, lm: LanguageModel) -> None:
-    with pytest.raises(InputError, match="take"):
-        evaluate(lm, PRUNED, replace(work.expected, text=TextConfig(work.expected.text.source)), work.store())
+def test_a_model_of_few_positions_gets_the_windows_that_it_takes(work: Work, lm: LanguageModel) -> None:
+    """It takes half of the usual 512; asked for by name, the same windows are the same result."""
+    source, store = work.expected.text.source, work.store()
+    found = evaluate(lm, PRUNED, replace(work.expected, text=TextConfig(source)), store)
+    assert (found.config.text.window, found.config.text.stride) == (CONTEXT, CONTEXT)
+    told = found.as_dict()["perplexity"]
+    assert told["windows"] == f"windows of {CONTEXT} tokens, as many as this model takes without a beginning token"
+    stored = len(store.entries(KIND))
+    named = TextConfig(source, window=CONTEXT, stride=CONTEXT)
+    again = evaluate(lm, PRUNED, replace(work.expected, text=named), store)
+    assert again.perplexity == found.perplexity
+    assert len(store.entries(KIND)) == stored
 
 
 # progress and cancelling

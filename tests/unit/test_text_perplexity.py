@@ -20,7 +20,8 @@ from fasp_core.errors import InputError
 from fasp_core.masks import PruneSet, masked
 from fasp_core.models import LanguageModel
 from fasp_core.perplexity import BLOCK, Nll, block_sums, measure_nll, nats_standard_errors, perplexity_change
-from fasp_core.text import TextConfig, load_text, token_windows
+from fasp_core.text import TextConfig, fitting, load_text, said, token_windows
+from fasp_core.tokens import Framing
 from tests.tiny import CONTEXT, tiny_lm, tiny_text
 
 LETTERS = 400
@@ -33,12 +34,15 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def counting_model(limit: int | None = None) -> Any:
-    """Its tokenizer numbers the letters, so that a token is its own position."""
-    return SimpleNamespace(
-        model=SimpleNamespace(config=SimpleNamespace(max_position_embeddings=limit)),
-        tokenizer=lambda letters, add_special_tokens: SimpleNamespace(input_ids=list(range(len(letters)))),
+def counting_model(limit: int | None = None, begin: tuple[int, ...] = ()) -> Any:
+    """Its tokenizer numbers the letters, so that a token is its own position; it begins texts with negative numbers."""
+    lm = SimpleNamespace(
+        longest_window=None if limit is None else limit - len(begin),
+        framing=Framing(begin, "<bos>" if begin else ""),
+        tokens=lambda letters: list(range(len(letters))),
+        require_embeddings=lambda ids, what: None,
     )
+    return lm
 
 
 # windows
@@ -106,11 +110,62 @@ def test_cuts_that_cannot_be_made_are_refused(wrong: dict[str, int]) -> None:
         TextConfig(**wrong)  # type: ignore[arg-type]
 
 
-def test_a_window_beyond_the_context_is_refused(letters: str) -> None:
+@settings(deadline=None)
+@given(st.data())
+def test_after_a_beginning_every_token_is_scored_once(letters: str, data: st.DataObject) -> None:
+    window = data.draw(st.integers(2, 40), label="window")
+    begin = data.draw(st.sampled_from([(-1,), (-2, -1)]), label="begin")
+    config = TextConfig(
+        letters,
+        tokens=data.draw(st.integers(2, LETTERS), label="tokens"),
+        window=window,
+        stride=data.draw(st.integers(1, window), label="stride"),
+        skip=data.draw(st.integers(0, LETTERS - 2), label="skip"),
+    )
+    n = min(config.tokens, LETTERS - config.skip)
+    windows = token_windows(counting_model(begin=begin), config)
+    plain = token_windows(counting_model(), config)
+    scored = []
+    for ids, first in windows.batches:
+        assert ids.shape[1] <= window + len(begin)
+        for row, at in zip(ids.tolist(), first, strict=True):
+            assert tuple(row[: len(begin)]) == begin
+            assert row[len(begin) :] == list(range(row[len(begin)], row[-1] + 1))  # no other token is a beginning
+            assert at >= len(begin)
+            scored += row[at:]
+    assert sorted(scored) == list(range(config.skip, config.skip + n))
+    assert windows.n_scored == n
+    assert windows.digest != plain.digest
+    if config.stride == window and n % window != 1:  # a last token by itself has no context without a beginning
+        cut = sorted(row[len(begin) :] for ids, _ in windows.batches for row in ids.tolist())
+        assert cut == sorted(row for ids, _ in plain.batches for row in ids.tolist())  # the same windows of text
+
+
+def test_a_window_beyond_the_context_is_as_long_as_it(letters: str) -> None:
     config = TextConfig(letters, tokens=50, window=33, stride=33)
-    with pytest.raises(InputError, match="Windows of 33 tokens do not fit: this model takes at most 32"):
-        token_windows(counting_model(32), config)
-    assert token_windows(counting_model(33), config).n_scored == 48
+    cut = token_windows(counting_model(32), config)
+    assert (cut.config.window, cut.config.stride) == (32, 32)
+    assert cut.digest == token_windows(counting_model(), TextConfig(letters, 50, 32, 32)).digest
+    assert token_windows(counting_model(33), config).config == config
+    begun = token_windows(counting_model(33, (-1,)), config)
+    assert begun.config.window == 32  # the beginning has a place
+    assert max(ids.shape[1] for ids, _ in begun.batches) == 33
+    assert (fitting(TextConfig(window=512, stride=256), 64).stride, fitting(TextConfig(), None)) == (32, TextConfig())
+    with pytest.raises(InputError, match="fewer than two tokens"):
+        fitting(config, 1)
+
+
+@pytest.mark.parametrize(
+    ("window", "made", "words"),
+    [
+        (512, {}, "windows of 512 tokens without a beginning token"),
+        (512, {"bos": "<s>", "longest_window": 8191}, "windows of 512 tokens after <s>"),
+        (512, {"bos": "no <s>", "longest_window": 64}, "windows of 64 tokens, as many as this model takes without a beginning token"),
+        (63, {"bos": "<s>", "longest_window": 63}, "windows of 63 tokens, as many as this model takes after <s>"),
+    ],
+)
+def test_what_is_said_of_windows(window: int, made: dict[str, Any], words: str) -> None:
+    assert said(TextConfig(window=window, stride=window), made) == words
 
 
 def test_a_short_text_is_refused(letters: str) -> None:
