@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fasp_core.architectures import architecture_named
 from fasp_core.errors import InputError
 from fasp_core.file_heads import Tensor, check_start, settings, tensors
 
@@ -80,9 +81,9 @@ def check_names(names: Collection[str], name: str, base: str | None = None) -> N
         raise InputError(f"'{name}' is a folder of GGUF files: name the file itself, such as '{name}/{ggufs[0]}'.")
     if not weights and (pickled := [n for n in here if n.lower().endswith(_PICKLED)]):
         raise InputError(
-            f"'{name}' holds its weights only as {pickled[0]}, and pickled weights are not read, since reading them can "
-            "run code: where you trust them, load them with transformers and save them with "
-            "save_pretrained(folder, safe_serialization=True)."
+            f"'{name}' holds its weights only as {pickled[0]}, and pickled weights are not read, since that can run "
+            "code: where you trust them, load them with transformers and save them with save_pretrained(folder), which "
+            "writes safetensors."
         )
     if CONFIG not in here or not weights:
         lacks = f"there is no {CONFIG}" if weights else "there are no .safetensors weights"
@@ -92,8 +93,8 @@ def check_names(names: Collection[str], name: str, base: str | None = None) -> N
     _check_sets(here, weights, name)
     if not any(n in here for n in _TOKENIZERS) and not ("vocab.json" in here and "merges.txt" in here):
         raise InputError(
-            f"'{name}' holds no tokenizer: it needs tokenizer.json, tokenizer.model, or vocab.json with merges.txt; copy "
-            "the tokenizer files of the model that it was made from into it."
+            f"'{name}' holds no tokenizer: it needs tokenizer.json, tokenizer.model, or vocab.json with merges.txt; "
+            "copy the tokenizer files of the model that it was made from into it."
         )
 
 
@@ -167,6 +168,8 @@ def check_config(config: Mapping[str, Any], name: str, tensors: int | None = Non
     asked = [held.get(key) for held in (config, text) for key in ("attn_implementation", "_attn_implementation")]
     if any(kind not in _ATTENTION for kind in asked):
         raise InputError(f"The config of '{name}' asks for attention by code from elsewhere: remove that line of it.")
+    if "model_type" in inner:
+        architecture_named(str(inner["model_type"]))
     _check_read(inner, name)
     if numbers is not None and (wanted := _wanted(config)) is not None and wanted > TIMES * numbers + SPARE:
         raise InputError(
@@ -188,17 +191,16 @@ def _check_origin(config: Mapping[str, Any], text: Mapping[str, Any], name: str)
     for key in ("quantization_config", "compression_config"):
         if quantised := config.get(key) or text.get(key):
             how = quantised if isinstance(quantised, dict) else {}
-            method = how.get("quant_method") or (
-                "bitsandbytes" if any("4bit" in k or "8bit" in k for k in how) else key
-            )
+            bits = any("4bit" in k or "8bit" in k for k in how)
+            method = how.get("quant_method") or ("bitsandbytes" if bits else "by a method that it does not name")
             raise InputError(
-                f"The weights of '{name}' are quantised ({method}, by {key} in its config), which is not read here: use "
-                "the model before it was quantised, or a GGUF of it."
+                f"The weights of '{name}' are quantised ({method}; see {key} in its config), which is not read here: "
+                "use the model before it was quantised, or a GGUF of it."
             )
     if text and config.get("model_type") not in WRAPPERS:
         raise InputError(
-            f"'{name}' is of the type '{config.get('model_type')}', a model around a text model, which is not taken out "
-            f"of it here (only of {', '.join(WRAPPERS)}): load it with transformers, and save its text model and "
+            f"'{name}' is of the type '{config.get('model_type')}', a model around a text model, which is not taken "
+            f"out of it here (only of {', '.join(WRAPPERS)}): load it with transformers, and save its text model and "
             "tokenizer with save_pretrained."
         )
 
@@ -230,7 +232,7 @@ def _check_read(config: Mapping[str, Any], name: str) -> None:
 
 def _rotary(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """The settings of rotary embeddings in a config; those of Gemma 3 stand by kind of layer."""
-    found = []
+    found: list[tuple[str, Mapping[str, Any]]] = []
     for key in ("rope_scaling", "rope_parameters"):
         held = config.get(key)
         if isinstance(held, dict):
@@ -249,9 +251,9 @@ def check_folder(folder: Path, weights: Iterable[Path]) -> None:
     """
     names = _names(folder)
     base = settings(folder / ADAPTER).get("base_model_name_or_path") if ADAPTER in names else None
+    config = settings(folder / CONFIG) if CONFIG in names else {}
+    check_config(config, str(folder))  # what it is, before what it lacks
     check_names(names, str(folder), base if isinstance(base, str) else None)
-    config = settings(folder / CONFIG)
-    check_config(config, str(folder))  # the cause before its effects
     for path in (folder / n for n in names if n.endswith((".json", ".model", ".txt")) and n != INDEX):
         check_start(path)
     held = {path.name: tensors(path) for path in weights}
@@ -282,8 +284,8 @@ def _check_tensors(folder: Path, held: Mapping[str, Mapping[str, Tensor]]) -> No
                 )
             if told.dtype.startswith(("F8", "F4", "F6")) or tensor.endswith((".qweight", ".weight_packed", ".SCB")):
                 raise InputError(
-                    f"The weights of '{folder}' are quantised ({tensor} in {file}), which is not read here: use the model "
-                    "before it was quantised, or a GGUF of it."
+                    f"The weights of '{folder}' are quantised ({tensor} in {file}), which is not read here: use the "
+                    "model before it was quantised, or a GGUF of it."
                 )
 
 
