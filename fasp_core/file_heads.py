@@ -43,7 +43,7 @@ def check_start(path: Path) -> None:
     except OSError as error:
         raise InputError(f"'{path}' cannot be read ({error.strerror}): check who may read it.") from error
     if not start:
-        raise InputError(f"'{path}' is empty, so it is no whole file: download it again.")
+        raise InputError(f"'{path}' is empty: download it again.")
     if start.startswith(_POINTER):
         raise InputError(
             f"'{path}' is a pointer of Git LFS and not the file itself: run 'git lfs install' and 'git lfs pull' in "

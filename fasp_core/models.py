@@ -35,7 +35,7 @@ from fasp_core.architectures import (
     out_projection,
 )
 from fasp_core.errors import InputError
-from fasp_core.gguf_files import check_gguf, check_name
+from fasp_core.gguf_files import check_name, check_placed, ends, finish_tokenizer, read_header, unreadable
 from fasp_core.model_files import check_config, check_folder, check_loaded, text_of
 from fasp_core.packages import package_folder
 from fasp_core.passes import OutOfMemory, is_out_of_memory
@@ -381,25 +381,30 @@ def _complete(folder: Path, source_hash: str) -> bool:
 
 
 def _convert(gguf: Path, folder: Path, source_hash: str) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    check_gguf(gguf)
+    header = read_header(gguf)
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     try:
-        loaded, loading = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32, output_loading_info=True)
+        config = AutoConfig.for_model(**header.config)
+        check_placed(header.tensors, config)
+        loaded, loading = AutoModelForCausalLM.from_pretrained(
+            **source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+        )
         check_loaded(loading)
         tokenizer = AutoTokenizer.from_pretrained(**source)
     except Exception as error:  # a reader raises whatever a damaged file makes it stumble over
-        raise InputError(
-            f"The file '{gguf.name}' could not be read as a GGUF language model: use a GGUF of a supported "
-            f"architecture. ({_reason(error)})"
-        ) from error
+        raise unreadable(gguf, error) from error
+    if source_hash != BUILT_IN_SHA256:  # whose stored results were made without
+        finish_tokenizer(tokenizer, header.keys, gguf.name)
     architecture_of(loaded.config)
     settings = loaded.config.to_dict()
     # a model that remembers its quantized origin cannot be saved
     settings.pop("quantization_config", None)
     clean = type(loaded)(type(loaded.config).from_dict(settings))
     clean.load_state_dict(loaded.state_dict())
+    if len(stops := ends(header.keys)) > 1:
+        clean.generation_config.eos_token_id = stops
     work = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
     try:
         clean.save_pretrained(work, safe_serialization=True)

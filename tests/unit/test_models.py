@@ -141,7 +141,7 @@ def missing_tensor(path: Path) -> None:
 )
 def test_damaged_folders(name: str, harm: Any, folder: Path) -> None:
     harm(folder / name)
-    mend = "could not be loaded: give 'built-in', a hub id|is no whole safetensors file|is no JSON|holds no"
+    mend = "could not be loaded: give 'built-in', a hub id|is no whole safetensors file|is no JSON|holds no|is empty"
     with pytest.raises(InputError, match=mend) as error:
         load(ModelSpec(str(folder), **CPU))
     assert str(folder) in one_sentence(error)
