@@ -237,8 +237,11 @@ def _attention(config: dict[str, Any], meta: Metadata, kind: str, width: int) ->
         config["final_logit_softcapping"] = meta.get("final_logit_softcapping") or None
         # llama.cpp: that of the 27B model, which it tells by its 62 layers, is the width that a head would have
         own = _number(meta, "embedding_length") // _number(meta, "attention.head_count") if layers == 62 else width
-        scale = meta.get("attention.scale")
-        config["query_pre_attn_scalar"] = scale**-2 if scale else own
+        if scale := meta.get("attention.scale"):
+            own = round(scale**-2)
+            if not math.isclose(scale, own**-0.5, rel_tol=1e-6):  # transformers holds its inverse square, whole
+                raise meta.refuse("attention.scale")
+        config["query_pre_attn_scalar"] = own
         return
     if pattern is not None:
         raise meta.refuse("attention.sliding_window_pattern")
