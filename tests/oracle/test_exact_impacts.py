@@ -24,6 +24,7 @@ from fasp_core.impacts import entries, exact, score
 from fasp_core.impacts.estimate import undecided
 from fasp_core.impacts.table import BiasImpacts, ImpactTable
 from fasp_core.measures import BiasConfig
+from fasp_core.model_id import ModelId
 from fasp_core.models import LanguageModel, wrap
 from fasp_core.store import Store
 from fasp_core.text import TextConfig
@@ -288,7 +289,7 @@ def test_the_best_scores_are_those_of_most_prompts(text: TextConfig, axis: str, 
     lm, store, config = tiny_lm("llama"), Store(tmp_path), BiasConfig("age")
 
     def best(asked: BiasConfig) -> ImpactTable | None:
-        return entries.best(text, asked, lm.weights_id, "float32", lm.name, store)
+        return entries.best(text, asked, lm.id, lm.name, store)
 
     assert best(config) is None
     few, many = replace(config, n_prompts=12), replace(config, n_prompts=30)
@@ -316,7 +317,7 @@ def test_a_picture_that_fills_in(text: TextConfig, config: BiasConfig, tmp_path:
     monkeypatch.setattr(entries, "PREVIEW_TEXT", text)
 
     def look() -> ImpactTable | None:
-        return entries.filling(text, config, lm.weights_id, "float32", lm.name, store)
+        return entries.filling(text, config, lm.id, lm.name, store)
 
     assert look() is None
     score.preview(lm, config, store)
@@ -448,7 +449,7 @@ def test_a_killed_run_goes_on_where_it_was(
     with pytest.raises(Killed):
         score.score(lm, text, config, store, kill_after(6, "bias"))
     assert passes.take() == 5 * text_batches + (1 + 6) * prompt_batches
-    assert entries.find(text, config, lm.weights_id, "float32", lm.name, store) is None
+    assert entries.find(text, config, lm.id, lm.name, store) is None
     resumed = score.score(lm, text, config, store)
     assert passes.take() == 2 * prompt_batches
     assert same(resumed, undisturbed)
@@ -456,7 +457,7 @@ def test_a_killed_run_goes_on_where_it_was(
     again = score.score(lm, text, config, store)  # nothing is left to compute
     assert passes.take() == 0
     assert same(again, undisturbed)
-    stored = entries.find(text, config, lm.weights_id, "float32", lm.name, store)
+    stored = entries.find(text, config, lm.id, lm.name, store)
     assert stored is not None
     assert same(stored, undisturbed)
 
@@ -497,10 +498,10 @@ def variants(text: TextConfig, config: BiasConfig) -> Iterator[tuple[TextConfig,
 def test_other_questions_are_not_answered_from_the_store(text: TextConfig, config: BiasConfig, tmp_path: Path) -> None:
     lm, store = tiny_lm("llama"), Store(tmp_path)
     score.score(lm, text, config, store)
-    assert entries.find(text, config, "other weights", "float32", lm.name, store) is None
-    assert entries.find(text, config, lm.weights_id, "bfloat16", lm.name, store) is None
+    assert entries.find(text, config, ModelId("other weights"), lm.name, store) is None
+    assert entries.find(text, config, ModelId(lm.weights_id, "bfloat16"), lm.name, store) is None
     for other_text, other_config in variants(text, config):
-        assert entries.find(other_text, other_config, lm.weights_id, "float32", lm.name, store) is None
+        assert entries.find(other_text, other_config, lm.id, lm.name, store) is None
 
 
 def test_files_that_change_while_the_program_runs(axis: str, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from fasp_core.figures import export
 from fasp_core.impacts import entries
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig
+from fasp_core.model_id import ModelId
 from fasp_core.models import ModelSpec
 from fasp_core.report import page, repeat
 from fasp_core.report.gather import asked_prompts
@@ -178,7 +179,7 @@ def test_what_was_not_measured_is_said(store: Store, more: dict[str, Any]) -> No
     def no_model() -> Any:
         raise AssertionError("nothing is to be measured")
 
-    made = report.gather(asked(**more), small_table(), "w", store, no_model)
+    made = report.gather(asked(**more), small_table(), ModelId("w"), store, no_model)
     read = Read(report.html(made, WHEN))
     assert read.said["missing"] == read.said["no-outcome"] != ""
     assert "outcome" not in read.tables
@@ -196,7 +197,7 @@ def compared(store: Store) -> tuple[report.Facts, Any]:
     from fasp_core.experiments.outcome import ClaimConfig
 
     lm = small_lm(made_up_lm().name, 30, 9)
-    lm.weights_id = made_up_lm().weights_id
+    lm.weights_id, lm.id = made_up_lm().weights_id, made_up_lm().id
     table = make_table(30, 9, n=90)
     world = MadeUp(table, fall={"neutral": 0.9, "counted": 0.7, "sampled": 0.0})
     plan = {"gammas": (0.2, 0.4), "alphas": (0.02, 0.05), "seeds": 1, "prompts": 180, "tokens": 640}
@@ -335,11 +336,11 @@ def test_the_commands_are_ones_that_the_program_knows(
 @pytest.mark.parametrize("axis", ["race_ethnicity", "nationality", "age"])
 def test_the_command_asks_for_the_very_prompts_of_the_scores(axis: str) -> None:
     """Groups of unlike size: as many prompts as there are would ask for others."""
-    kept, weights = Store(Path(__file__).resolve().parents[2] / "cache"), made_up_lm().weights_id
-    table = entries.best(SCORE_TEXT, BiasConfig(axis), weights, "float32", "built-in", kept)
+    kept, weights = Store(Path(__file__).resolve().parents[2] / "cache"), made_up_lm().id
+    table = entries.best(SCORE_TEXT, BiasConfig(axis), weights, "built-in", kept)
     assert table is not None
     config = BiasConfig(axis, n_prompts=asked_prompts(table))
-    again = entries.load(SCORE_TEXT, config, weights, "float32", "built-in", kept, table.bias.estimator)
+    again = entries.load(SCORE_TEXT, config, weights, "built-in", kept, table.bias.estimator)
     assert again is not None
     assert np.array_equal(again.bias.base, table.bias.base)
 
@@ -359,9 +360,9 @@ def test_hand_made_changes_are_named(store: Store) -> None:
 
 def test_the_other_half_of_a_wrong_request_is_refused(store: Store) -> None:
     with pytest.raises(Exception, match="There is no reading 'loud'"):
-        report.gather(asked(reading="loud"), small_table(), "w", store, small_lm)
+        report.gather(asked(reading="loud"), small_table(), ModelId("w"), store, small_lm)
     with pytest.raises(Exception, match="L9H0 does not exist"):
-        report.gather(asked(parts=PruneSet.parse("L9H0")), small_table(), "w", store, small_lm)
+        report.gather(asked(parts=PruneSet.parse("L9H0")), small_table(), ModelId("w"), store, small_lm)
 
 
 def test_gaps_of_groups_add_up_to_the_gap(found: report.Facts) -> None:
