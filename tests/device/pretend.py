@@ -2,7 +2,7 @@
 
 What an accelerator forbids, waits for or counts can so be tested where there is none. A `_Tensor` wraps the CPU tensor
 that holds its numbers; every operation on it comes to `__torch_dispatch__`, which checks the rules, counts, runs the
-CPU's own kernel and wraps what that gives. So numbers are those of the CPU, bit for bit, and what differs are the rules:
+CPU's own kernel and wraps what that gives. So numbers are those of the CPU, bit for bit; what differs are the rules:
 
 - tensors of two devices meet in no operation; a CPU tensor without dimensions and indices on the CPU may come;
 - there is no way to NumPy but over `.cpu()`;
@@ -15,20 +15,19 @@ It stands on PrivateUse1, PyTorch's key for devices that are added from outside,
 
 from __future__ import annotations
 
-import math
-import sys
 import types
-import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils import backend_registration
+
+from tests.device.ledger import Block, allocated, counting, launch, limit, peak, wait
+
+__all__ = ["NAME", "allocated", "counting", "limit", "peak", "rules"]
 
 NAME = "pretend"
 DEVICES = 2
@@ -40,46 +39,17 @@ NUMBERS = ("where", "fill", "fill_", "masked_fill", "masked_fill_", "_foreach_mu
 aten = torch.ops.aten
 
 
-@dataclass
-class Seen:
-    """What ran on the device.
-
-    Attributes
-    ----------
-    kernels : launches by operation; views and allocations launch nothing.
-    waits : of the program for the device, by (direction, place in the program): "to host" for copies, numbers and
-        shapes that the host reads; "to device" for copies out of memory that is not pinned, unless `non_blocking`.
-    """
-
-    kernels: Counter[str] = field(default_factory=Counter)
-    waits: Counter[tuple[str, str]] = field(default_factory=Counter)
-
-    @property
-    def launched(self) -> int:
-        return self.kernels.total()
-
-    @property
-    def waited(self) -> int:
-        return self.waits.total()
-
-
 class _World:
     """The state of all pretended devices."""
 
-    library: Any = None
-    float64 = True
-    limit: float = math.inf
-    live = peak = 0
-    blocks: weakref.WeakValueDictionary[int, _Block] = weakref.WeakValueDictionary()
-    watching: tuple[Seen, ...] = ()
-    failed: list[Exception] | None = None  # in the backward pass that runs
-    lawless = False
+    def __init__(self) -> None:
+        self.library: Any = None
+        self.float64 = True
+        self.failed: list[Exception] | None = None  # in the backward pass that runs
+        self.lawless = False
 
 
 _w = _World()
-
-
-# --- rules, memory and counts ---
 
 
 @contextmanager
@@ -99,76 +69,12 @@ def rules(of: Literal["cuda", "mps"] = "cuda") -> Iterator[None]:
         _w.float64 = before[2]
 
 
-@contextmanager
-def counting() -> Iterator[Seen]:
-    """What runs on the devices in the `with` block."""
-    seen = Seen()
-    _w.watching += (seen,)
-    try:
-        yield seen
-    finally:
-        _w.watching = tuple(s for s in _w.watching if s is not seen)
-
-
-@contextmanager
-def limit(more: float) -> Iterator[None]:
-    """In the `with` block the devices have `more` bytes beside those that are in use when it begins."""
-    before, _w.limit = _w.limit, _w.live + more
-    try:
-        yield
-    finally:
-        _w.limit = before
-
-
-def allocated() -> int:
-    """Bytes of all tensors that live on the devices."""
-    return _w.live
-
-
-def peak(since: bool = False) -> int:
-    """The most bytes that lived at once; with `since`, the next call tells those from now on."""
-    found = _w.peak
-    if since:
-        _w.peak = _w.live
-    return found
-
-
-class _Block:
-    """Memory of one storage, which ends with the last tensor in it."""
-
-    def __init__(self, size: int) -> None:
-        if _w.live + size > _w.limit and not _w.lawless:
-            raise torch.OutOfMemoryError(f"{NAME} out of memory: {size:,} bytes, {_w.live:,} are in use.")
-        self.size = size
-        _w.live += size
-        _w.peak = max(_w.peak, _w.live)
-
-    def __del__(self) -> None:
-        _w.live -= getattr(self, "size", 0)  # none where it was refused
-
-
-def _launch(name: str, kernels: int = 1) -> None:
-    for seen in _w.watching:
-        seen.kernels[name] += kernels
-
-
-def _wait(direction: str) -> None:
-    if not _w.watching:
-        return
-    frame: Any = sys._getframe(1)
-    while frame and ("site-packages" in frame.f_code.co_filename or frame.f_code.co_filename in (__file__, "<string>")):
-        frame = frame.f_back
-    place = f"{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno}" if frame else "?"
-    for seen in _w.watching:
-        seen.waits[direction, place] += 1
-
-
 # --- tensors ---
 
 
 class _Tensor(torch.Tensor):
     numbers: Tensor  # on the CPU
-    _block: _Block
+    block: Block
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -180,10 +86,7 @@ class _Tensor(torch.Tensor):
             raise TypeError(
                 "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."
             )
-        storage = numbers.untyped_storage()
-        block = _w.blocks.get(storage._cdata)
-        if block is None:
-            block = _w.blocks[storage._cdata] = _Block(storage.nbytes())
+        block = Block.of(numbers, refuse=not _w.lawless)
         self = torch.Tensor._make_wrapper_subclass(
             cls,
             numbers.size(),
@@ -192,7 +95,7 @@ class _Tensor(torch.Tensor):
             dtype=numbers.dtype,
             device=device,
         )
-        self.numbers, self._block = numbers, block
+        self.numbers, self.block = numbers, block
         return self
 
     def __init__(self, *_: Any, **__: Any) -> None:
@@ -282,9 +185,9 @@ def _run(op: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
     found = outer(out)
     if name in WAIT or (name in INDEX and any(i is not None and i.dtype == torch.bool for i in args[1])):
-        _wait("to host")
+        wait("to host")
     if fresh or found is None or name in WAIT:
-        _launch(name, KERNELS.get(name, 1))
+        launch(name, KERNELS.get(name, 1))
     return found
 
 
@@ -303,7 +206,7 @@ def _meet(op: Any, name: str, args: Any, tensors: list[Tensor]) -> torch.device:
     if name in INDEX and isinstance(args[0], _Tensor):
         for index in args[1]:
             if index is not None and not isinstance(index, _Tensor):
-                _wait("to device")
+                wait("to device")
                 tensors = [t for t in tensors if t is not index]
     ours = [t for t in tensors if isinstance(t, _Tensor)]
     if torch.Tag.pointwise in op.tags or name in NUMBERS or name in INDEX:
@@ -342,11 +245,11 @@ def _copied(to: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
 
 def _tell_copy(source: torch.device, target: torch.device, non_blocking: bool) -> None:
     if source.type == target.type == NAME:
-        _launch("copy_")
+        launch("copy_")
     elif target.type != NAME:
-        _wait("to host")  # also without blocking, where memory is not pinned
+        wait("to host")  # also without blocking, where memory is not pinned
     elif not non_blocking:
-        _wait("to device")
+        wait("to device")
 
 
 # --- attention: the kernels that the CPU would take, counted as those that CUDA would take ---
@@ -364,28 +267,21 @@ class _Attention(torch.autograd.Function):
             out = scaled_dot_product_attention(*inner, None if mask is None else mask.numbers, **options)
         ctx.inner, ctx.out, ctx.device = inner, out, query.device
         plain = options["enable_gqa"] and query.dtype == torch.float32
-        _launch("attention, not fused" if plain else "attention", MATH if plain else 1)
+        launch("attention, not fused" if plain else "attention", MATH if plain else 1)
         return _Tensor(out.detach(), query.device)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         wanted = [t for t in ctx.inner if t.requires_grad]
         found = iter(torch.autograd.grad(ctx.out, wanted, grads[0].numbers, retain_graph=True))
-        _launch("attention backward")
+        launch("attention backward")
         return *(_Tensor(next(found), ctx.device) if t.requires_grad else None for t in ctx.inner), None, None
 
 
-def _attend(
-    query: Any,
-    key: Any,
-    value: Any,
-    attn_mask: Any = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    **more: Any,
-) -> Any:
-    options = {"dropout_p": dropout_p, "is_causal": is_causal, "scale": None, "enable_gqa": False, **more}
-    return _Attention.apply(query, key, value, attn_mask, options)
+def _attend(*given: Any, **options: Any) -> Any:
+    parts = [*given, *(None, 0.0, False)[len(given) - 3 :]]
+    whole = {"dropout_p": parts[4], "is_causal": parts[5], "scale": None, "enable_gqa": False, **options}
+    return _Attention.apply(*parts[:3], whole.pop("attn_mask", parts[3]), whole)
 
 
 # --- the device as PyTorch knows it ---
@@ -417,7 +313,7 @@ def _made(op: Any) -> Callable[..., Tensor]:
 
     def make(*args: Any, device: Any = None, pin_memory: Any = None, **kwargs: Any) -> Tensor:
         if not name.startswith("empty"):
-            _launch(name)
+            launch(name)
         return _Tensor(op(*args, device=torch.device("cpu"), **kwargs), _indexed(device or NAME))
 
     return make
