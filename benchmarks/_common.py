@@ -96,7 +96,7 @@ def spread(lm: LanguageModel, count: int) -> list[int]:
 
 def stored_or_preview(lm: LanguageModel, text: TextConfig, store: Store) -> tuple[np.ndarray, str]:
     """z_nats [N] of all heads, exact if such scores are stored, and which of the two they are."""
-    entry = store.load(KIND, ppl_key(text, lm.weights_id, lm.spec.dtype))
+    entry = store.load(KIND, ppl_key(text, lm.id))
     if entry is not None:
         return read_ppl(entry).z_nats, "stored exact scores"
     brief = text if text.tokens < PREVIEW_TEXT.tokens else PREVIEW_TEXT

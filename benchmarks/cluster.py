@@ -119,10 +119,7 @@ def digests(
     store: Store, lm: LanguageModel, text: TextConfig, config: BiasConfig
 ) -> list[tuple[str, dict[str, bytes]]]:
     """Names and arrays of both entries of scores."""
-    entries = [
-        store.load(KIND, key)
-        for key in (ppl_key(text, lm.weights_id, lm.spec.dtype), bias_key(config, lm.weights_id, lm.spec.dtype))
-    ]
+    entries = [store.load(KIND, key) for key in (ppl_key(text, lm.id), bias_key(config, lm.id))]
     return [(e.path.name, {k: a.tobytes() for k, a in e.arrays.items()}) for e in entries if e is not None]
 
 

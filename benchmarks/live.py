@@ -118,7 +118,7 @@ def _fresh(source: Store, folder: str, name: str) -> Store:
 def _table(lm: LanguageModel, config: EvalConfig, source: Store, spare: Store) -> ImpactTable:
     """Stored scores as the page shows them, else quick ones: an estimate takes the same time on either."""
     page = replace(config.bias, n_prompts=BiasConfig(AXIS).n_prompts)
-    stored = find(SCORE_TEXT, page, lm.weights_id, lm.spec.dtype, lm.name, source)
+    stored = find(SCORE_TEXT, page, lm.id, lm.name, source)
     return stored or score(lm, config.text, config.bias, spare, estimator="first-order")
 
 

@@ -213,7 +213,7 @@ def score(
         spec = spec_of(model, dtype, device)
         reading = bias_of(axis, split, n_prompts, seed, measure, scorer, label, scored, samples, length, steps)
         where, store = text_of(text, tokens, window), Store(cache)
-        known = m.weights_id(spec)
+        known = m.known_id(spec)
         search = None
         if until_reliability is not None:
             with cluster.connected(scheduler) as there:
@@ -231,7 +231,7 @@ def score(
                 )
             reading = replace(reading, n_prompts=search.rounds[-1].prompts)
         else:
-            found = entries.load(where, reading, known, dtype, model, store, estimator) if known else None
+            found = entries.load(where, reading, known, model, store, estimator) if known else None
             if found is None:
                 with cluster.connected(scheduler) as there:
                     lm = load_model(spec, cache)

@@ -52,7 +52,7 @@ def score(
     text = TextConfig(tokens=tokens)
     config = BiasConfig(axis) if prompts is None else BiasConfig(axis, n_prompts=prompts)
     if prompts is None:
-        found = entries.best(text, config, lm.weights_id, lm.spec.dtype, lm.name, store)
+        found = entries.best(text, config, lm.id, lm.name, store)
         if found is not None:
             return found
     return scoring.score(lm, text, config, store, progress, estimator)

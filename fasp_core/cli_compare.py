@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fasp_core.cli_show import Report, number, percent, span, table
 from fasp_core.errors import InputError
+from fasp_core.model_id import ModelId
 
 if TYPE_CHECKING:
     from fasp_core.experiments.compare import Candidate, Comparison
@@ -69,8 +70,8 @@ def document(
             loaded.append(load(spec, cache))
         return loaded[0]
 
-    weights = models.weights_id(spec) or model().weights_id
-    comparison = _comparison(spec, weights, axis, reading, store, run, more, model, progress, scheduler)
+    model_id = models.known_id(spec) or model().id
+    comparison = _comparison(spec, model_id, axis, reading, store, run, more, model, progress, scheduler)
     picked = outcome.choose(comparison, reading, max_ppl)
     if not outcome_too:
         return {
@@ -91,12 +92,12 @@ def document(
             f"No set within {max_ppl:.0%} more perplexity has a smaller validation gap than the unpruned model, so "
             "there is nothing to claim: raise --max-ppl."
         )
-    return _claim(spec, weights, axis, reading, max_ppl, picked, store, run, model, progress).as_dict()
+    return _claim(spec, model_id, axis, reading, max_ppl, picked, store, run, model, progress).as_dict()
 
 
 def _comparison(
     spec: ModelSpec,
-    weights: str,
+    model_id: ModelId,
     axis: str,
     reading: str,
     store: Store,
@@ -112,13 +113,13 @@ def _comparison(
     from fasp_core.impacts import entries
     from fasp_core.measures import BiasConfig
 
-    found = compare.stored(weights, spec.dtype, axis, reading, store, spec.source)
+    found = compare.stored(model_id, axis, reading, store, spec.source)
     again = f"python -m fasp_core compare {_named(spec, axis)} --reading {reading} --run"
     if not run:
         if found is None:
             raise InputError(f"No comparison of methods on {axis} ({reading}) is stored: run '{again}'.")
         return found
-    finished = searching.stored(weights, spec.dtype, axis, store, reading)
+    finished = searching.stored(model_id, axis, store, reading)
     searched = [searching.candidate(f, _size(spec, model)) for f in finished if f.heads]
     lacking = set(alphas) - set(found.plan.alphas if found is not None else ())
     if found is not None and not lacking and set(searched) <= set(found.candidates):
@@ -129,7 +130,7 @@ def _comparison(
     if found is not None and not lacking:
         ranked = [c for c in found.candidates if c not in searched]
     else:
-        impacts = entries.best(searching.SCORE_TEXT, BiasConfig(axis), weights, spec.dtype, spec.source, store)
+        impacts = entries.best(searching.SCORE_TEXT, BiasConfig(axis), model_id, spec.source, store)
         if impacts is None:
             raise InputError(
                 f"There are no scores to choose heads by: run 'python -m fasp_core score {_named(spec, axis)} --out "
@@ -166,7 +167,7 @@ def _size(spec: ModelSpec, model: Callable[[], LanguageModel]) -> int:
 
 def _claim(
     spec: ModelSpec,
-    weights: str,
+    model_id: ModelId,
     axis: str,
     reading: str,
     max_ppl: float,
@@ -178,7 +179,7 @@ def _claim(
 ) -> Claim:
     from fasp_core.experiments import outcome
 
-    found = outcome.stored_claim(weights, spec.dtype, axis, reading, picked, store, spec.source)
+    found = outcome.stored_claim(model_id, axis, reading, picked, store, spec.source)
     if found is not None:
         return found
     if not run:

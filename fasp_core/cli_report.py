@@ -79,8 +79,8 @@ def document(
         return loaded[0]
 
     store = Store(cache)
-    weights = models.weights_id(spec) or model().weights_id
-    table = entries.best(SCORE_TEXT, BiasConfig(axis), weights, spec.dtype, spec.source, store)
+    model_id = models.known_id(spec) or model().id
+    table = entries.best(SCORE_TEXT, BiasConfig(axis), model_id, spec.source, store)
     if table is None:
         raise InputError(
             f"There are no scores to report: run 'python -m fasp_core score --model {spec.source} --axis {axis} "
@@ -112,7 +112,7 @@ def document(
         measure,
         by_hand,
     )
-    facts = report.gather(asked, table, weights, store, model, progress)
+    facts = report.gather(asked, table, model_id, store, model, progress)
     made = datetime.datetime.now(datetime.UTC)
     write_whole({out: report.html(facts, made).encode()})
     return {**facts_document(facts, made), "file": str(out)}

@@ -54,7 +54,7 @@ def document(
 
     resolve_axis(axis)
     lm, store = load(spec, cache), Store(cache)
-    impacts = entries.best(searching.SCORE_TEXT, BiasConfig(axis), lm.weights_id, spec.dtype, lm.name, store)
+    impacts = entries.best(searching.SCORE_TEXT, BiasConfig(axis), lm.id, lm.name, store)
     if impacts is None:
         raise InputError(
             f"There are no scores to begin with: run 'python -m fasp_core score --model {spec.source} --axis {axis} "

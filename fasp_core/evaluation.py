@@ -314,11 +314,11 @@ def measure_there(
 
 
 def _nll_key(lm: LanguageModel, prune_set: PruneSet, text: TextConfig) -> dict[str, Any]:
-    return {**ppl_key(text, lm.weights_id, lm.spec.dtype), "score": "", "heads": prune_set.format()}
+    return {**ppl_key(text, lm.id), "score": "", "heads": prune_set.format()}
 
 
 def _toxicity_key(lm: LanguageModel, prune_set: PruneSet, config: BiasConfig) -> dict[str, Any]:
-    return {**result_key(config, lm.weights_id, lm.spec.dtype), "heads": prune_set.format()}
+    return {**result_key(config, lm.id), "heads": prune_set.format()}
 
 
 def _nll_contents(lm: LanguageModel, nll: Nll, seconds: float) -> Any:

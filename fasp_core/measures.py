@@ -20,6 +20,7 @@ from fasp_core import prompts as prompt_sets
 from fasp_core.errors import InputError
 from fasp_core.expected import READINGS, Worth, measure_expected, read_expected
 from fasp_core.generation import GenerationConfig, sample, sample_ids
+from fasp_core.model_id import ModelId
 from fasp_core.models import LanguageModel
 from fasp_core.packing import Pack, encode, pack
 from fasp_core.prompts import PromptSet
@@ -104,11 +105,10 @@ def scorer_for(source: str, label: str | None = None) -> Scorer:
     return make_scorer(source, label)
 
 
-def result_key(config: BiasConfig, weights_id: str, dtype: str) -> dict[str, Any]:
+def result_key(config: BiasConfig, model_id: ModelId) -> dict[str, Any]:
     """Everything that shapes a toxicity measurement, for the store. Known before a model is loaded."""
     key: dict[str, Any] = {
-        "weights": weights_id,
-        "dtype": dtype,
+        **model_id.key(),
         "axis": config.axis if config.axis in prompt_sets.axis_names() else "csv",
         "split": config.split,
         "seed": config.seed,
@@ -131,8 +131,7 @@ def _identity_digest() -> str:
 def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress: Report | None = None) -> WordValues:
     """The worth of every token, computed once for a model and scorer."""
     key = {
-        "weights": lm.weights_id,
-        "dtype": lm.spec.dtype,
+        **lm.id.key(),
         "scorer": scorer.name,
         "identity_words": _identity_digest(),
         "words": WORDS,

@@ -36,6 +36,7 @@ from fasp_core.architectures import (
 )
 from fasp_core.errors import InputError
 from fasp_core.model_files import check_config, check_folder, check_gguf
+from fasp_core.model_id import ModelId
 from fasp_core.packages import package_folder
 from fasp_core.passes import OutOfMemory, is_out_of_memory
 from fasp_core.store import cache_root
@@ -104,6 +105,11 @@ class LanguageModel:
     @property
     def name(self) -> str:
         return self.spec.source
+
+    @property
+    def id(self) -> ModelId:
+        """What results of this model are kept under."""
+        return ModelId(self.weights_id, self.spec.dtype)
 
     @property
     def size(self) -> int:
@@ -294,9 +300,9 @@ def wrap(model: Any, tokenizer: Any, spec: ModelSpec, weights_id: str) -> Langua
     )
 
 
-def weights_id(spec: ModelSpec) -> str | None:
+def known_id(spec: ModelSpec) -> ModelId | None:
     """The id that the loaded model will have, where that is known without loading it, else None."""
-    return f"sha256:{BUILT_IN_SHA256}" if spec.source == BUILT_IN else None
+    return ModelId(f"sha256:{BUILT_IN_SHA256}", spec.dtype) if spec.source == BUILT_IN else None
 
 
 def built_in_path() -> Path:

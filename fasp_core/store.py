@@ -83,6 +83,10 @@ def digest(config: Any) -> str:
     return sha256(_canonical({"format": FORMAT_VERSION, "config": _plain(config)}))[:16]
 
 
+def _holds(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return all(config.get(name) == value for name, value in wanted.items())
+
+
 def slug(text: str) -> str:
     """`text` as a part of a file name: lower case, other characters than a-z, 0-9, _ and - made hyphens."""
     return re.sub(r"[^a-z0-9_-]+", "-", text.lower())[:60].strip("-")
@@ -235,11 +239,14 @@ class Store:
         return [entry for entry in found if entry is not None]
 
     def find(self, kind: str, wanted: Mapping[str, Any], fits: Callable[[Entry], bool] = lambda _: True) -> list[Entry]:
-        """Those of `entries` whose config holds all of `wanted` and that fit; none of another version."""
+        """Those of `entries` whose config holds all of `wanted`, None for what it must not hold, and that fit.
+
+        Entries of another version are left out.
+        """
         found = []
         for entry in self.entries(kind):
             with suppress(LackingEntry, KeyError, TypeError):  # TypeError: of settings that are not known here
-                if isinstance(entry.config, Mapping) and wanted.items() <= entry.config.items() and fits(entry):
+                if isinstance(entry.config, Mapping) and _holds(entry.config, wanted) and fits(entry):
                     found.append(entry)
         return found
 

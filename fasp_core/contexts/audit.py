@@ -114,8 +114,7 @@ def audit(
     people = tuple((name, group) for name, group in scenarios.people if group in compared)
     chats = [ask(lm, scenario, name) for name, _ in people]
     key = {
-        "weights": lm.weights_id,
-        "dtype": lm.spec.dtype,
+        **lm.id.key(),
         "scenario": asdict(scenario),
         "people": [list(p) for p in people],
         "sampling": asdict(config),

@@ -117,8 +117,7 @@ def clues(
     names = [[name for name, group in replies.people if group == g] for g in replies.groups]
     everybody = [name for mine in names for name in mine]
     key = {
-        "weights": lm.weights_id,
-        "dtype": lm.spec.dtype,
+        **lm.id.key(),
         "scenario": asdict(replies.scenario),
         "names": names,
         "template": lm.tokenizer.chat_template,

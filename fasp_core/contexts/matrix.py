@@ -25,6 +25,7 @@ from fasp_core.contexts.removal import Removal
 from fasp_core.contexts.scenarios import Scenario, Scenarios
 from fasp_core.errors import InputError
 from fasp_core.evaluation import perplexity_of
+from fasp_core.model_id import ModelId
 from fasp_core.models import LanguageModel
 from fasp_core.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change
 from fasp_core.provenance import provenance
@@ -221,7 +222,7 @@ def run(
     def work() -> Any:
         started = time.monotonic()
         plan = [(m, s) for m in config.methods for s in settings(small.scenarios)]
-        known = _known(key, store)
+        known = _known(lm.id, key, store)
         missing = tuple(m for m in config.methods if any(x not in known for x in plan if x[0] == m))
         steps = _Steps(progress, 3 * len(small.scenarios) + len(plan))
         said: list[Clues] = []
@@ -281,27 +282,27 @@ def run(
     return store.made(KIND, key, work, read, label=f"{slug(lm.name)}--contexts")
 
 
-def _known(key: dict[str, Any], store: Store) -> dict[tuple[Method, Setting], Cell]:
+def _known(model_id: ModelId, key: dict[str, Any], store: Store) -> dict[tuple[Method, Setting], Cell]:
     """Cells of stored matrices that differ from this one in their methods alone."""
 
     def rest(config: dict[str, Any]) -> dict[str, Any]:
         return {**config, "matrix": {**config["matrix"], "methods": None}}
 
-    related = [h for h in find(key["weights"], key["dtype"], store) if rest(h.config) == rest(key)]
+    related = [h for h in find(model_id, store) if rest(h.config) == rest(key)]
     found = [matrix for h in related if (matrix := store.read(KIND, h.config, read)) is not None]
     return {(cell.method, cell.setting): cell for matrix in found for cell in matrix.cells}
 
 
-def find(weights_id: str, dtype: str, store: Store) -> list[Entry]:
+def find(model_id: ModelId, store: Store) -> list[Entry]:
     """Headers of the finished matrices of a model, the largest first."""
-    wanted = {"experiment": "contexts", "weights": weights_id, "dtype": dtype}
+    wanted = {"experiment": "contexts", **model_id.wanted()}
     found = store.find(KIND, wanted, lambda entry: bool(entry.config["matrix"]))
     return sorted(found, key=lambda e: -sum(size for _, size in e.files.values()))
 
 
-def stored(weights_id: str, dtype: str, store: Store) -> list[Matrix]:
+def stored(model_id: ModelId, store: Store) -> list[Matrix]:
     """Finished matrices of a model, the largest first; never loads a model."""
-    headers = find(weights_id, dtype, store)
+    headers = find(model_id, store)
     return [found for h in headers if (found := store.read(KIND, h.config, read)) is not None]
 
 
@@ -353,8 +354,7 @@ def _key(lm: LanguageModel, world: Scenarios, config: MatrixConfig, groups: tupl
     return {
         "experiment": "contexts",
         "model": lm.name,
-        "weights": lm.weights_id,
-        "dtype": lm.spec.dtype,
+        **lm.id.key(),
         "scenarios": [asdict(s) for s in world.scenarios],
         "people": [list(p) for p in world.people if p[1] in groups],
         "groups": list(groups),
@@ -372,7 +372,7 @@ def _seed(config: MatrixConfig, setting: Setting) -> int:
 def _nll(lm: LanguageModel, removal: Removal, text: TextConfig, store: Store) -> Nll:
     if not removal.weights:
         return perplexity_of(lm, removal.prune_set, text, store)[0]
-    key = {"score": "ppl", "weights": lm.weights_id, "dtype": lm.spec.dtype, "text": asdict(text), "off": removal.key()}
+    key = {"score": "ppl", **lm.id.key(), "text": asdict(text), "off": removal.key()}
 
     def work() -> Any:
         with removal.off(lm):

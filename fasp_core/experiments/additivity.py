@@ -37,7 +37,8 @@ from fasp_core.impacts.table import ImpactTable
 from fasp_core.live import Desk
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig, Report
-from fasp_core.models import BUILT_IN, LanguageModel, ModelSpec, load, weights_id
+from fasp_core.model_id import ModelId
+from fasp_core.models import BUILT_IN, LanguageModel, ModelSpec, known_id, load
 from fasp_core.provenance import provenance
 from fasp_core.store import Contents, Entry, Store, slug
 from fasp_core.text import TextConfig
@@ -100,14 +101,14 @@ class Plan:
         """What perplexity is measured on: the beginning of the scores' text."""
         return replace(self.scored_text, tokens=self.tokens)
 
-    def key(self, impacts: ImpactTable, weights: str, dtype: str) -> dict[str, Any]:
+    def key(self, impacts: ImpactTable, model_id: ModelId) -> dict[str, Any]:
         """Everything that shapes the result, for the store."""
         return {
             "experiment": "additivity",
-            "bias": entries.bias_key(self.bias, weights, dtype, impacts.bias.estimator),
+            "bias": entries.bias_key(self.bias, model_id, impacts.bias.estimator),
             "scored_prompts": impacts.bias.base.shape[1],
-            "text": entries.ppl_key(self.text, weights, dtype),
-            "scored_text": entries.ppl_key(self.scored_text, weights, dtype),
+            "text": entries.ppl_key(self.text, model_id),
+            "scored_text": entries.ppl_key(self.scored_text, model_id),
             "sizes": list(self.sizes),
             **{name: getattr(self, name) for name in ("nested", "pairs", "strong", "gamma", "seed")},
         }
@@ -150,9 +151,9 @@ def _ids(heads: Any) -> tuple[int, ...]:
     return tuple(sorted(int(h) for h in heads))
 
 
-def find(plan: Plan, impacts: ImpactTable, weights: str, dtype: str, store: Store) -> Entry | None:
+def find(plan: Plan, impacts: ImpactTable, model_id: ModelId, store: Store) -> Entry | None:
     """The stored rows of this plan, or None. Never loads a model."""
-    return store.load(KIND, plan.key(impacts, weights, dtype))
+    return store.load(KIND, plan.key(impacts, model_id))
 
 
 def run(
@@ -169,7 +170,7 @@ def run(
     InputError
         There are no such scores, or they are not of this model's prompts and text.
     """
-    table = impacts or scores_of(plan.axis, plan.scored_text, lm.weights_id, lm.spec.dtype, lm.name, store)
+    table = impacts or scores_of(plan.axis, plan.scored_text, lm.id, lm.name, store)
 
     def work() -> Contents:
         started = time.monotonic()
@@ -220,7 +221,7 @@ def run(
         }
 
     label = f"{slug(lm.name)}--additivity-{slug(_name(plan.axis))}"
-    return store.made(KIND, plan.key(table, lm.weights_id, lm.spec.dtype), work, read, label=label)
+    return store.made(KIND, plan.key(table, lm.id), work, read, label=label)
 
 
 def read(entry: Entry) -> Additivity:
@@ -250,7 +251,7 @@ def read(entry: Entry) -> Additivity:
     )
 
 
-def scores_of(axis: str, text: TextConfig, weights: str, dtype: str, model: str, store: Store) -> ImpactTable:
+def scores_of(axis: str, text: TextConfig, model_id: ModelId, model: str, store: Store) -> ImpactTable:
     """The stored scores on the most prompts of an axis, perplexities on a text.
 
     Raises
@@ -258,7 +259,7 @@ def scores_of(axis: str, text: TextConfig, weights: str, dtype: str, model: str,
     InputError
         There are none.
     """
-    found = entries.best(text, BiasConfig(axis), weights, dtype, model, store)
+    found = entries.best(text, BiasConfig(axis), model_id, model, store)
     if found is None:
         raise InputError(
             f"There are no scores of {axis} with {text.tokens} tokens: run "
@@ -372,10 +373,10 @@ def main(args: Sequence[str] | None = None) -> int:
         results = []
         for axis in given.axis or ("race_ethnicity",):
             plan = Plan(axis, given.prompts, given.tokens, pairs=given.pairs, strong=given.strong, seed=given.seed)
-            known = weights_id(spec)
+            known = known_id(spec)
             if known is not None:
-                table = scores_of(axis, plan.scored_text, known, spec.dtype, spec.source, store)
-                entry = find(plan, table, known, spec.dtype, store)
+                table = scores_of(axis, plan.scored_text, known, spec.source, store)
+                entry = find(plan, table, known, store)
                 if entry is not None:
                     results.append(read(entry))
                     continue

@@ -188,7 +188,7 @@ def run(
 
 def _scores(lm: LanguageModel, axis: str, store: Store, prompts: int, tokens: int) -> ImpactTable:
     config = BiasConfig(axis, n_prompts=prompts)
-    found = entries.find(TextConfig(tokens=tokens), config, lm.weights_id, lm.spec.dtype, lm.name, store)
+    found = entries.find(TextConfig(tokens=tokens), config, lm.id, lm.name, store)
     if found is None:
         raise InputError(
             f"There are no scores of {axis} with {prompts} prompts and {tokens} tokens: run "

@@ -27,6 +27,7 @@ from fasp_core.impacts.table import ImpactTable
 from fasp_core.live import Desk
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig, Report, result_key
+from fasp_core.model_id import ModelId
 from fasp_core.models import LanguageModel
 from fasp_core.perplexity import Nll, PerplexityChange, perplexity_change
 from fasp_core.provenance import provenance
@@ -267,14 +268,14 @@ def run(
         A head is not in the model, or an axis without groups.
     """
     sets = sorted({c.heads for c in chosen if c.heads})
-    key = _key(lm.weights_id, lm.spec.dtype, plan, chosen)
+    key = _key(lm.id, plan, chosen)
 
     def work() -> Any:
         started = time.monotonic()
         arrays: dict[str, np.ndarray] = {}
         groups: dict[str, tuple[str, ...]] = {}  # a small group may be on one side only
         total = 2 * (1 + len(sets))
-        known = _known(lm.weights_id, lm.spec.dtype, plan, store)
+        known = _known(lm.id, plan, store)
         for s, side in enumerate(SIDES):
             desk, sums, toxicity = Desk(lm), [], []
             ordered = ((), *sets)  # neighbours in this order share their lowest heads
@@ -334,11 +335,9 @@ def _staged(progress: Report | None, stage: int, stages: int) -> Report | None:
     return lambda done, total, text: progress(stage + done / max(total, 1), stages, f"{SIDES[stage]} side: {text}")
 
 
-def _known(
-    weights_id: str, dtype: str, plan: Plan, store: Store
-) -> dict[tuple[Side, tuple[int, ...]], tuple[Nll, np.ndarray]]:
+def _known(model_id: ModelId, plan: Plan, store: Store) -> dict[tuple[Side, tuple[int, ...]], tuple[Nll, np.ndarray]]:
     """What stored comparisons on the same prompts and texts have measured: {(side, heads): (NLL, [R, n] toxicity)}."""
-    wanted = {"experiment": "compare", "measured": _measured(plan, weights_id, dtype)}
+    wanted = {"experiment": "compare", "measured": _measured(plan, model_id)}
     known: dict[tuple[Side, tuple[int, ...]], tuple[Nll, np.ndarray]] = {}
     for header in store.find(KIND, wanted):
         if (found := store.read(KIND, header.config, lambda entry: read(entry, ""))) is not None:
@@ -348,22 +347,22 @@ def _known(
     return known
 
 
-def find(weights_id: str, dtype: str, axis: str, reading: str, store: Store) -> Entry | None:
+def find(model_id: ModelId, axis: str, reading: str, store: Store) -> Entry | None:
     """The entry of the stored comparison with the most candidates, its header alone read; None if there is none."""
-    wanted = {"experiment": "compare", "weights": weights_id, "dtype": dtype}
+    wanted = {"experiment": "compare", **model_id.wanted()}
 
     def fits(entry: Entry) -> bool:
         plan = _plan(entry)
         same = (plan.axis, plan.reading) == (axis, reading) and entry.config["candidates"] > 0
-        return same and bool(entry.config["measured"] == _measured(plan, weights_id, dtype))
+        return same and bool(entry.config["measured"] == _measured(plan, model_id))
 
     found = store.find(KIND, wanted, fits)
     return max(found, key=lambda e: (e.config["candidates"], e.config["plan"]["prompts"]), default=None)
 
 
-def stored(weights_id: str, dtype: str, axis: str, reading: str, store: Store, model: str) -> Comparison | None:
+def stored(model_id: ModelId, axis: str, reading: str, store: Store, model: str) -> Comparison | None:
     """The stored comparison with the most candidates, without loading a model; None if there is none."""
-    header = find(weights_id, dtype, axis, reading, store)
+    header = find(model_id, axis, reading, store)
     return None if header is None else store.read(KIND, header.config, lambda entry: read(entry, model))
 
 
@@ -403,27 +402,21 @@ def read(entry: Entry, model: str) -> Comparison:
     )
 
 
-def _key(weights_id: str, dtype: str, plan: Plan, chosen: Iterable[Candidate]) -> dict[str, Any]:
+def _key(model_id: ModelId, plan: Plan, chosen: Iterable[Candidate]) -> dict[str, Any]:
     listed = [asdict(c) for c in chosen]
     return {
         "experiment": "compare",
-        "weights": weights_id,
-        "dtype": dtype,
+        **model_id.key(),
         "plan": asdict(plan),
-        "measured": _measured(plan, weights_id, dtype),
+        "measured": _measured(plan, model_id),
         "candidates": len(listed),
         "sets": hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16],
     }
 
 
-def _measured(plan: Plan, weights_id: str, dtype: str) -> str:
+def _measured(plan: Plan, model_id: ModelId) -> str:
     """A hash of prompts, scorer and text of both sides."""
-    return digest(
-        [
-            (result_key(plan.bias(side), weights_id, dtype), ppl_key(plan.text(side), weights_id, dtype))
-            for side in SIDES
-        ]
-    )
+    return digest([(result_key(plan.bias(side), model_id), ppl_key(plan.text(side), model_id)) for side in SIDES])
 
 
 def _plan(entry: Entry) -> Plan:

@@ -22,6 +22,7 @@ from fasp_core.impacts import entries
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig, Report, result_key
+from fasp_core.model_id import ModelId
 from fasp_core.models import LanguageModel
 from fasp_core.perplexity import Nll, PerplexityChange, perplexity_change
 from fasp_core.provenance import provenance
@@ -210,12 +211,12 @@ def choose(tables: Mapping[str, ImpactTable], config: TransferConfig) -> dict[st
 
 
 @lru_cache(maxsize=32)
-def _measured_keys(axes: tuple[str, ...], config: TransferConfig, weights: str, dtype: str) -> dict[str, Any]:
-    found: dict[str, Any] = {axis: result_key(config.bias(axis), weights, dtype) for axis in axes}
-    return found | {"perplexity": entries.ppl_key(TextConfig(tokens=config.tokens), weights, dtype)}
+def _measured_keys(axes: tuple[str, ...], config: TransferConfig, model_id: ModelId) -> dict[str, Any]:
+    found: dict[str, Any] = {axis: result_key(config.bias(axis), model_id) for axis in axes}
+    return found | {"perplexity": entries.ppl_key(TextConfig(tokens=config.tokens), model_id)}
 
 
-def key(sets: Mapping[str, PruneSet], config: TransferConfig, weights: str, dtype: str) -> dict[str, Any]:
+def key(sets: Mapping[str, PruneSet], config: TransferConfig, model_id: ModelId) -> dict[str, Any]:
     """Everything that shapes the experiment, for the store; known without the model."""
     return {
         "experiment": "transfer",
@@ -224,15 +225,13 @@ def key(sets: Mapping[str, PruneSet], config: TransferConfig, weights: str, dtyp
         "alpha": float(config.alpha),
         "sets": {axis: heads.format() for axis, heads in sets.items()},
         "order": list(sets),  # of rows; a mapping has none here
-        "measured": _measured_keys(tuple(sets), config, weights, dtype),
+        "measured": _measured_keys(tuple(sets), config, model_id),
     }
 
 
-def find(
-    sets: Mapping[str, PruneSet], config: TransferConfig, weights: str, dtype: str, store: Store
-) -> Measured | None:
+def find(sets: Mapping[str, PruneSet], config: TransferConfig, model_id: ModelId, store: Store) -> Measured | None:
     """What is stored of these very sets on all their axes."""
-    return store.read(KIND, key(sets, config, weights, dtype), lambda entry: _read(entry, config))
+    return store.read(KIND, key(sets, config, model_id), lambda entry: _read(entry, config))
 
 
 def run(
@@ -248,7 +247,7 @@ def run(
     ----------
     sets : as from `choose`.
     """
-    if (known := find(sets, config, lm.weights_id, lm.spec.dtype, store)) is not None:
+    if (known := find(sets, config, lm.id, store)) is not None:
         return known
     subjects = {"the whole model": PruneSet(), **{f"the set of {axis}": heads for axis, heads in sets.items()}}
     total, at = len(subjects) * (1 + len(sets)), 0
@@ -289,7 +288,7 @@ def run(
             arrays[f"{axis} blocks"] = np.array(t.blocks, dtype=np.int32)
     entry = store.keep(
         KIND,
-        key(sets, config, lm.weights_id, lm.spec.dtype),
+        key(sets, config, lm.id),
         label=f"{slug(lm.name)}--transfer-{config.reading}-g{config.gamma:g}-a{config.alpha:g}",
         arrays=arrays,
         meta={

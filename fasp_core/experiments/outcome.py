@@ -20,6 +20,7 @@ from fasp_core.experiments.findings import NOISE_P, cautions, finding, is_artefa
 from fasp_core.generation import GenerationConfig
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig, Report
+from fasp_core.model_id import ModelId
 from fasp_core.models import LanguageModel
 from fasp_core.perplexity import Nll, PerplexityChange, perplexity_change
 from fasp_core.provenance import provenance
@@ -214,7 +215,7 @@ def measure_claim(
         A head is not in the model.
     """
     config = config or ClaimConfig()
-    key = _key(lm.weights_id, lm.spec.dtype, axis, candidate, reading, max_ppl, config)
+    key = _key(lm.id, axis, candidate, reading, max_ppl, config)
 
     def work() -> Any:
         started = time.monotonic()
@@ -257,14 +258,12 @@ def measure_claim(
     return store.made(KIND, key, work, lambda entry: read_claim(entry, lm.name), label=label)
 
 
-def find_claim(
-    weights_id: str, dtype: str, axis: str, reading: str, candidate: Candidate, store: Store
-) -> Entry | None:
+def find_claim(model_id: ModelId, axis: str, reading: str, candidate: Candidate, store: Store) -> Entry | None:
     """The entry of the largest claim on a set of heads, its header alone read; None if it was not measured.
 
     Whatever limit and method a set was chosen by, it is the same set; one of the very same choice comes first.
     """
-    wanted = {"experiment": "outcome", "weights": weights_id, "dtype": dtype, "axis": axis, "reading": reading}
+    wanted = {"experiment": "outcome", **model_id.wanted(), "axis": axis, "reading": reading}
     heads, asked = list(candidate.heads), asdict(candidate) | {"heads": list(candidate.heads)}
 
     def fits(entry: Entry) -> bool:
@@ -276,16 +275,16 @@ def find_claim(
 
 
 def stored_claim(
-    weights_id: str, dtype: str, axis: str, reading: str, candidate: Candidate, store: Store, model: str
+    model_id: ModelId, axis: str, reading: str, candidate: Candidate, store: Store, model: str
 ) -> Claim | None:
     """The largest claim on a set of heads, or None; never loads a model."""
-    header = find_claim(weights_id, dtype, axis, reading, candidate, store)
+    header = find_claim(model_id, axis, reading, candidate, store)
     return None if header is None else store.read(KIND, header.config, lambda entry: read_claim(entry, model))
 
 
-def stored_claims(weights_id: str, dtype: str, axis: str, store: Store, model: str) -> list[Claim]:
+def stored_claims(model_id: ModelId, axis: str, store: Store, model: str) -> list[Claim]:
     """All claims on an axis that were measured, the largest first; never loads a model."""
-    wanted = {"experiment": "outcome", "weights": weights_id, "dtype": dtype, "axis": axis}
+    wanted = {"experiment": "outcome", **model_id.wanted(), "axis": axis}
     found = [store.read(KIND, header.config, lambda e: read_claim(e, model)) for header in store.find(KIND, wanted)]
     claims = [claim for claim in found if claim is not None]
     return sorted(claims, key=lambda c: (-c.config.prompts, c.change[c.reading].relative))
@@ -322,12 +321,11 @@ def read_claim(entry: Entry, model: str) -> Claim:
 
 
 def _key(
-    weights_id: str, dtype: str, axis: str, candidate: Candidate, reading: str, max_ppl: float, config: ClaimConfig
+    model_id: ModelId, axis: str, candidate: Candidate, reading: str, max_ppl: float, config: ClaimConfig
 ) -> dict[str, Any]:
     return {
         "experiment": "outcome",
-        "weights": weights_id,
-        "dtype": dtype,
+        **model_id.key(),
         "axis": axis,
         "candidate": asdict(candidate),
         "reading": reading,

@@ -35,7 +35,8 @@ from fasp_core.impacts.table import BiasImpacts, ImpactTable
 from fasp_core.live import Desk
 from fasp_core.masks import PruneSet, masked
 from fasp_core.measures import BiasConfig, Report, result_key
-from fasp_core.models import BUILT_IN, LanguageModel, ModelSpec, load, weights_id
+from fasp_core.model_id import ModelId
+from fasp_core.models import BUILT_IN, LanguageModel, ModelSpec, known_id, load
 from fasp_core.perplexity import Nll
 from fasp_core.prompts import axis_names
 from fasp_core.provenance import provenance
@@ -92,24 +93,24 @@ class Plan:
         """Sentence pairs to choose by and to measure on, of each collection that knows the axis."""
         return [items.halves(self.items) for items in for_axis(self.axis)]
 
-    def key(self, impacts: ImpactTable, weights: str, dtype: str) -> dict[str, Any]:
+    def key(self, impacts: ImpactTable, model_id: ModelId) -> dict[str, Any]:
         """Everything that shapes the result, for the store."""
         scores = BiasConfig(self.axis, n_prompts=impacts.bias.base.shape[1])
         return {
             "experiment": "robustness",
-            "scores": entries.bias_key(scores, weights, dtype, impacts.bias.estimator),
+            "scores": entries.bias_key(scores, model_id, impacts.bias.estimator),
             "scored_prompts": impacts.bias.base.shape[1],
-            "sentiment": entries.bias_key(self.sentiment, weights, dtype, "first-order"),
-            "test": result_key(self.toxicity, weights, dtype),
-            "text": entries.ppl_key(self.text, weights, dtype),
+            "sentiment": entries.bias_key(self.sentiment, model_id, "first-order"),
+            "test": result_key(self.toxicity, model_id),
+            "text": entries.ppl_key(self.text, model_id),
             "items": [[half.source, half.bias_type, half.digest] for both in self.collections() for half in both],
             **{name: getattr(self, name) for name in ("gamma", "alpha", "random")},
         }
 
 
-def find(plan: Plan, impacts: ImpactTable, weights: str, dtype: str, store: Store) -> Entry | None:
+def find(plan: Plan, impacts: ImpactTable, model_id: ModelId, store: Store) -> Entry | None:
     """The stored rows of this plan, or None. Never loads a model."""
-    return store.load(KIND, plan.key(impacts, weights, dtype))
+    return store.load(KIND, plan.key(impacts, model_id))
 
 
 def run(
@@ -122,7 +123,7 @@ def run(
     InputError
         There are no toxicity scores of the axis.
     """
-    table = impacts or scores_of(plan.axis, plan.scored_text, lm.weights_id, lm.spec.dtype, lm.name, store)
+    table = impacts or scores_of(plan.axis, plan.scored_text, lm.id, lm.name, store)
 
     def work() -> Contents:
         started = time.monotonic()
@@ -157,7 +158,7 @@ def run(
         }
 
     label = f"{slug(lm.name)}--robustness-{slug(plan.axis)}"
-    key = plan.key(table, lm.weights_id, lm.spec.dtype)
+    key = plan.key(table, lm.id)
     return store.made(KIND, key, work, lambda entry: read(entry, table), label=label)
 
 
@@ -205,8 +206,7 @@ def _effects(lm: LanguageModel, half: ItemSet, store: Store, progress: Report | 
 
 def _items_key(lm: LanguageModel, half: ItemSet) -> dict[str, Any]:
     return {
-        "weights": lm.weights_id,
-        "dtype": lm.spec.dtype,
+        **lm.id.key(),
         "score": "log-likelihood after the first difference",
         "source": half.source,
         "bias_type": half.bias_type,
@@ -353,13 +353,13 @@ def main(args: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         spec, store, lm = ModelSpec(given.model), Store(), None
-        known = weights_id(spec)
+        known = known_id(spec)
         results = []
         for axis in given.axis or ("race_ethnicity",):
             plan = Plan(axis, given.gamma, given.alpha, test=given.test, items=given.items)
             if known is not None:  # whether it is there can be said without the model
-                table = scores_of(axis, plan.scored_text, known, spec.dtype, spec.source, store)
-                if (entry := find(plan, table, known, spec.dtype, store)) is not None:
+                table = scores_of(axis, plan.scored_text, known, spec.source, store)
+                if (entry := find(plan, table, known, store)) is not None:
                     results.append(read(entry, table))
                     continue
             with working() as progress:

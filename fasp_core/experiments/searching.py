@@ -21,6 +21,7 @@ from fasp_core.impacts.table import ImpactTable
 from fasp_core.live import Desk
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig, Report
+from fasp_core.model_id import ModelId
 from fasp_core.models import LanguageModel
 from fasp_core.provenance import provenance
 from fasp_core.search import Found, Heads, Problem, SearchConfig, Tried, search
@@ -63,9 +64,9 @@ def run(
     prompts = BiasConfig(axis, n_prompts=int(counts.max()) * len(counts))
     known: list[Heads] = []
     if learn:
-        others = stored(lm.weights_id, lm.spec.dtype, axis, store, config.reading, config.max_heads)
+        others = stored(lm.id, axis, store, config.reading, config.max_heads)
         known = sorted({t.heads for f in others if not f.learned for t in f.tried})
-    key = _key(lm.weights_id, lm.spec.dtype, prompts, config, tokens, known)
+    key = _key(lm.id, prompts, config, tokens, known)
     problem = Problem.of(impacts, config.reading)
     scores = impacts.head_scores(config.reading)
     starts = [select(scores, "fasp", gamma, config.max_heads / lm.size).pruned for gamma in GAMMAS]
@@ -102,11 +103,9 @@ def run(
     return store.made(KIND, key, work, read, label=label)
 
 
-def stored(
-    weights_id: str, dtype: str, axis: str, store: Store, reading: str, max_heads: int | None = None
-) -> list[Found]:
+def stored(model_id: ModelId, axis: str, store: Store, reading: str, max_heads: int | None = None) -> list[Found]:
     """Finished searches on an axis, the largest sets and then the most measurements first; never loads a model."""
-    wanted = {"experiment": "search", "weights": weights_id, "dtype": dtype, "axis": axis}
+    wanted = {"experiment": "search", **model_id.wanted(), "axis": axis}
 
     def fits(entry: Entry) -> bool:
         asked = entry.config["search"]
@@ -140,13 +139,12 @@ def read(entry: Entry) -> Found:
 
 
 def _key(
-    weights_id: str, dtype: str, prompts: BiasConfig, config: SearchConfig, tokens: int, known: Sequence[Heads] = ()
+    model_id: ModelId, prompts: BiasConfig, config: SearchConfig, tokens: int, known: Sequence[Heads] = ()
 ) -> dict[str, Any]:
     learned = {"learned": digest(known)} if known else {}
     return learned | {
         "experiment": "search",
-        "weights": weights_id,
-        "dtype": dtype,
+        **model_id.key(),
         "axis": prompts.axis,
         "prompts": prompts.prompts().digest[:16],
         "search": asdict(config),

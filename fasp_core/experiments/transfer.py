@@ -21,7 +21,8 @@ from fasp_core.experiments.crossed import Cell, Transfer, TransferConfig, choose
 from fasp_core.impacts import entries
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.measures import BiasConfig
-from fasp_core.models import BUILT_IN, ModelSpec, load, weights_id
+from fasp_core.model_id import ModelId
+from fasp_core.models import BUILT_IN, ModelSpec, known_id, load
 from fasp_core.prompts import axis_names
 from fasp_core.store import Store
 from fasp_core.text import TextConfig
@@ -29,19 +30,16 @@ from fasp_core.text import TextConfig
 SCORED_TOKENS = 8192
 
 
-def scored_axes(weights: str, dtype: str, store: Store) -> tuple[str, ...]:
+def scored_axes(model_id: ModelId, store: Store) -> tuple[str, ...]:
     """HolisticBias axes of which there are exact or refined scores of the expected measure, on validation prompts."""
-    wanted = {"score": "bias", "weights": weights, "dtype": dtype, "measure": "expected", "split": "valid"}
-    held = {
-        entry.config["axis"]
-        for entry in store.entries(entries.KIND)
-        if entry.config.get("estimator") in entries.SURE and wanted.items() <= entry.config.items()
-    }
+    wanted = {"score": "bias", **model_id.wanted(), "measure": "expected", "split": "valid"}
+    found = store.find(entries.KIND, wanted, lambda entry: entry.config["estimator"] in entries.SURE)
+    held = {entry.config["axis"] for entry in found}
     return tuple(axis for axis in axis_names() if axis in held)
 
 
 def stored_scores(
-    axes: Sequence[str] | None, weights: str, dtype: str, model: str, store: Store, tokens: int = SCORED_TOKENS
+    axes: Sequence[str] | None, model_id: ModelId, model: str, store: Store, tokens: int = SCORED_TOKENS
 ) -> dict[str, ImpactTable]:
     """Scores of each axis on the most prompts that there are; of all axes that have some if none are named.
 
@@ -51,8 +49,8 @@ def stored_scores(
         An axis without scores, or fewer than two axes.
     """
     found = {}
-    for axis in axes or scored_axes(weights, dtype, store):
-        table = entries.best(TextConfig(tokens=tokens), BiasConfig(axis), weights, dtype, model, store)
+    for axis in axes or scored_axes(model_id, store):
+        table = entries.best(TextConfig(tokens=tokens), BiasConfig(axis), model_id, model, store)
         if table is None and axes:
             raise InputError(
                 f"There are no scores of {axis} with {tokens} tokens: run 'python -m fasp_core score --model {model} "
@@ -185,15 +183,15 @@ def main(args: Sequence[str] | None = None) -> int:
     def command() -> None:
         store, spec = Store(), ModelSpec(given.model)
         with working() as progress:
-            weights = weights_id(spec)
-            lm = load(spec) if weights is None else None
-            weights = weights or (lm.weights_id if lm is not None else "")
-            tables = stored_scores(given.axis, weights, spec.dtype, given.model, store, given.scored_tokens)
+            known = known_id(spec)
+            lm = load(spec) if known is None else None
+            model_id = known or (lm or load(spec)).id
+            tables = stored_scores(given.axis, model_id, given.model, store, given.scored_tokens)
             correlated = correlations(tables, config.reading, config.gamma)
             result = None
             if not given.only_correlations:
                 sets = choose(tables, config)
-                measured = find(sets, config, weights, spec.dtype, store)
+                measured = find(sets, config, model_id, store)
                 result = judge(measured or run(lm or load(spec), sets, config, store, progress))
         document = {
             "correlations": asdict(correlated),

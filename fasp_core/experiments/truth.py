@@ -42,7 +42,7 @@ from fasp_core.impacts.estimate import first_order_impacts
 from fasp_core.impacts.table import BiasImpacts, ImpactTable, PplImpacts
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig
-from fasp_core.models import BUILT_IN, ModelSpec, load, weights_id
+from fasp_core.models import BUILT_IN, ModelSpec, known_id, load
 from fasp_core.store import Store
 from fasp_core.text import TextConfig
 
@@ -320,19 +320,19 @@ def stored(axis: str, n_prompts: int, tokens: int, store: Store) -> AxisTruth:
         There are no exact scores of these settings.
     """
     spec = ModelSpec()
-    weights, text, config = weights_id(spec), TextConfig(tokens=tokens), BiasConfig(axis, n_prompts=n_prompts)
-    assert weights is not None  # of the built-in model they are known
-    exact = entries.load(text, config, weights, spec.dtype, BUILT_IN, store)
+    model_id, text, config = known_id(spec), TextConfig(tokens=tokens), BiasConfig(axis, n_prompts=n_prompts)
+    assert model_id is not None  # of the built-in model it is known
+    exact = entries.load(text, config, model_id, BUILT_IN, store)
     if exact is None:
         raise InputError(
             f"There are no exact scores of {axis} with {n_prompts} prompts and {tokens} tokens: run "
             f"'python -m fasp_core score --axis {axis} --prompts {n_prompts} --tokens {tokens}' first."
         )
-    first = store.read(entries.KIND, entries.bias_key(config, weights, spec.dtype, "first-order"), entries.read_bias)
+    first = store.read(entries.KIND, entries.bias_key(config, model_id, "first-order"), entries.read_bias)
     if first is None:
         with working() as progress:
             first = first_order_impacts(load(spec), config, store, progress)
-    keys = (entries.ppl_key(t, weights, spec.dtype, "preview") for t in (entries.PREVIEW_TEXT, text))
+    keys = (entries.ppl_key(t, model_id, "preview") for t in (entries.PREVIEW_TEXT, text))
     preview = next((found for key in keys if (found := store.load(entries.KIND, key)) is not None), None)
     return of_axis(exact, first, None if preview is None else entries.read_ppl(preview))
 

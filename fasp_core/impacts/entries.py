@@ -18,6 +18,7 @@ import numpy as np
 from fasp_core.errors import InputError
 from fasp_core.impacts.table import BiasImpacts, ImpactTable, PplImpacts
 from fasp_core.measures import BiasConfig, result_key
+from fasp_core.model_id import ModelId
 from fasp_core.perplexity import Nll
 from fasp_core.store import Entry, Store
 from fasp_core.text import TextConfig, file_stamp, used_text
@@ -29,16 +30,16 @@ EXACT_PROMPTS = 720  # of two-phase scores
 SURE = ("exact", "refined", "two-phase")  # no previews
 
 
-def ppl_key(text: TextConfig, weights_id: str, dtype: str, estimator: str = "exact") -> dict[str, Any]:
+def ppl_key(text: TextConfig, model_id: ModelId, estimator: str = "exact") -> dict[str, Any]:
     """Everything that shapes z_ppl, for the store."""
     cut = {key: value for key, value in asdict(text).items() if key != "source"}
     digest = _text_digest(text, file_stamp(os.path.expanduser(text.source)))
-    return {"weights": weights_id, "dtype": dtype, "score": "ppl", "estimator": estimator, "text": digest, **cut}
+    return {**model_id.key(), "score": "ppl", "estimator": estimator, "text": digest, **cut}
 
 
-def bias_key(config: BiasConfig, weights_id: str, dtype: str, estimator: str = "exact") -> dict[str, Any]:
+def bias_key(config: BiasConfig, model_id: ModelId, estimator: str = "exact") -> dict[str, Any]:
     """Everything that shapes z_bias, for the store."""
-    key = {"score": "bias", "estimator": estimator, **result_key(config, weights_id, dtype)}
+    key = {"score": "bias", "estimator": estimator, **result_key(config, model_id)}
     return key | {"checked": few(config).prompts().digest[:16]} if estimator == "two-phase" else key
 
 
@@ -55,37 +56,32 @@ def _text_digest(text: TextConfig, _stamp: tuple[int, int] | None) -> str:
 def load(
     text: TextConfig,
     config: BiasConfig,
-    weights_id: str,
-    dtype: str,
+    model_id: ModelId,
     model: str,
     store: Store,
     estimator: str = "exact",
 ) -> ImpactTable | None:
     """Stored scores by one estimator, without loading the model; None if either half is missing."""
-    ppl = store.read(KIND, ppl_key(text, weights_id, dtype, "exact" if estimator in SURE else "preview"), _shaped_ppl)
-    toxicity = store.read(KIND, bias_key(config, weights_id, dtype, estimator), read_bias)
+    ppl = store.read(KIND, ppl_key(text, model_id, "exact" if estimator in SURE else "preview"), _shaped_ppl)
+    toxicity = store.read(KIND, bias_key(config, model_id, estimator), read_bias)
     return None if ppl is None or toxicity is None else ImpactTable(model, *ppl, toxicity)
 
 
-def find(
-    text: TextConfig, config: BiasConfig, weights_id: str, dtype: str, model: str, store: Store
-) -> ImpactTable | None:
+def find(text: TextConfig, config: BiasConfig, model_id: ModelId, model: str, store: Store) -> ImpactTable | None:
     """Stored scores by the surest estimator there is, previews left out."""
-    found = (load(text, config, weights_id, dtype, model, store, name) for name in SURE)
+    found = (load(text, config, model_id, model, store, name) for name in SURE)
     return next((impacts for impacts in found if impacts is not None), None)
 
 
-def best(
-    text: TextConfig, config: BiasConfig, weights_id: str, dtype: str, model: str, store: Store
-) -> ImpactTable | None:
+def best(text: TextConfig, config: BiasConfig, model_id: ModelId, model: str, store: Store) -> ImpactTable | None:
     """Stored scores of an axis on the most prompts, however many `config` asks for; previews are left out.
 
     More prompts of an axis are a better answer to the same question. Of a CSV file only its own scores will do.
     """
-    wanted = bias_key(config, weights_id, dtype)
+    wanted = bias_key(config, model_id)
     if wanted["axis"] == "csv":
-        return find(text, config, weights_id, dtype, model, store)
-    ppl = store.read(KIND, ppl_key(text, weights_id, dtype), _shaped_ppl)
+        return find(text, config, model_id, model, store)
+    ppl = store.read(KIND, ppl_key(text, model_id), _shaped_ppl)
     if ppl is None:
         return None
     open_to = {"prompts": "", "estimator": "", "checked": ""}
@@ -101,26 +97,24 @@ def best(
     return ImpactTable(model, *ppl, max(found, key=lambda table: (len(table.codes), table.estimator == "exact")))
 
 
-def filling(
-    text: TextConfig, config: BiasConfig, weights_id: str, dtype: str, model: str, store: Store
-) -> ImpactTable | None:
+def filling(text: TextConfig, config: BiasConfig, model_id: ModelId, model: str, store: Store) -> ImpactTable | None:
     """Scores while they are being made: previews, and in their place the heads that were removed so far.
 
     None until there is a preview of both impacts. Never loads a model.
     """
-    toxicity = store.read(KIND, bias_key(config, weights_id, dtype, "first-order"), read_bias)
+    toxicity = store.read(KIND, bias_key(config, model_id, "first-order"), read_bias)
     if toxicity is None:
         return None
-    key = ppl_key(text, weights_id, dtype)
+    key = ppl_key(text, model_id)
     if (whole := store.read(KIND, key, _shaped_ppl)) is not None:
         n_layers, n_heads, ppl = whole
-    elif (rough := store.read(KIND, ppl_key(PREVIEW_TEXT, weights_id, dtype, "preview"), _shaped_ppl)) is not None:
+    elif (rough := store.read(KIND, ppl_key(PREVIEW_TEXT, model_id, "preview"), _shaped_ppl)) is not None:
         n_layers, n_heads, ppl = rough
         ppl = _filled_ppl(ppl, _parts(store, key))
     else:
         return None
-    rows = _parts(store, bias_key(config, weights_id, dtype, "exact"))
-    rows |= _parts(store, bias_key(config, weights_id, dtype, "refined"))
+    rows = _parts(store, bias_key(config, model_id, "exact"))
+    rows |= _parts(store, bias_key(config, model_id, "refined"))
     ablated, exact = toxicity.ablated.copy(), np.zeros(len(toxicity.ablated), dtype=bool)
     for flat, values in rows.items():
         if flat >= 0 and values.size == ablated[flat].size:

@@ -37,7 +37,7 @@ QUANTILE = 0.95  # of the errors of first-order scores, relative to the size of 
 
 def ppl_preview(lm: LanguageModel, text: TextConfig, store: Store, progress: Report | None = None) -> PplImpacts:
     """Approximate z_ppl of all heads from gradients: a first picture, labelled as such."""
-    key = ppl_key(text, lm.weights_id, lm.spec.dtype, "preview")
+    key = ppl_key(text, lm.id, "preview")
 
     def work() -> Any:
         started = time.monotonic()
@@ -100,7 +100,7 @@ def first_order_impacts(
     workers: Workers | None = None,
 ) -> BiasImpacts:
     """First-order z_bias of all heads, expected measure."""
-    key = bias_key(config, lm.weights_id, lm.spec.dtype, "first-order")
+    key = bias_key(config, lm.id, "first-order")
 
     def work() -> Any:
         started = time.monotonic()
@@ -125,7 +125,7 @@ def refined_impacts(
     Starts from the heads of highest z_bias and of largest effect, removes them, learns from them how wrong first order
     is, and goes on with all heads whose upper bound reaches the last place, until there is none.
     """
-    key = bias_key(config, lm.weights_id, lm.spec.dtype, "refined")
+    key = bias_key(config, lm.id, "refined")
 
     def work() -> Any:
         started = time.monotonic()
@@ -179,11 +179,11 @@ def two_phase_impacts(
     InputError
         The few prompts are not among the many.
     """
-    part, key = few(config), bias_key(config, lm.weights_id, lm.spec.dtype, "two-phase")
+    part, key = few(config), bias_key(config, lm.id, "two-phase")
 
     def work() -> Any:
         started = time.monotonic()
-        stored = store.read(KIND, bias_key(part, lm.weights_id, lm.spec.dtype), read_bias)
+        stored = store.read(KIND, bias_key(part, lm.id), read_bias)
         known = stored or refined_impacts(lm, text, part, store, progress, workers)
         exact = np.ones(lm.size, dtype=bool) if known.exact is None else known.exact
         first = first_order_impacts(lm, config, store, progress, workers)

@@ -50,7 +50,7 @@ def ppl_impacts(
     workers: Workers | None = None,
 ) -> PplImpacts:
     """NLL of the text with each head removed, and the two weight-based baselines."""
-    key = ppl_key(text, lm.weights_id, lm.spec.dtype)
+    key = ppl_key(text, lm.id)
 
     def work() -> Any:
         started = time.monotonic()
@@ -106,7 +106,7 @@ def bias_impacts(
     workers: Workers | None = None,
 ) -> BiasImpacts:
     """Toxicity of the axis' prompts with each head removed."""
-    key = bias_key(config, lm.weights_id, lm.spec.dtype)
+    key = bias_key(config, lm.id)
 
     def work() -> Any:
         started = time.monotonic()

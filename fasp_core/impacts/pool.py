@@ -67,7 +67,7 @@ class Pool:
 
 def pool(lm: LanguageModel, config: BiasConfig, store: Store, progress: Report | None = None) -> Pool:
     """Sample, score and differentiate; stored."""
-    key = result_key(config, lm.weights_id, lm.spec.dtype)
+    key = result_key(config, lm.id)
 
     def work() -> Any:
         started = time.monotonic()

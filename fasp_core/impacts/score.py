@@ -103,7 +103,7 @@ def check_search(target: float, max_minutes: float) -> None:
 def _from_pool(
     lm: LanguageModel, config: BiasConfig, store: Store, progress: Report | None, estimator: str
 ) -> BiasImpacts:
-    key = bias_key(config, lm.weights_id, lm.spec.dtype, estimator)
+    key = bias_key(config, lm.id, estimator)
 
     def work() -> Any:
         started = time.monotonic()

@@ -17,6 +17,7 @@ from fasp_core.experiments.outcome import Claim
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig, Report
+from fasp_core.model_id import ModelId
 from fasp_core.models import LanguageModel, ModelSpec
 from fasp_core.prompts import axis_names
 from fasp_core.search import Found
@@ -81,7 +82,7 @@ class Facts:
     """
 
     asked: Asked
-    weights_id: str
+    model_id: ModelId
     table: ImpactTable
     selection: Selection
     evaluation: Evaluation | None
@@ -142,7 +143,7 @@ def origin(
 def gather(
     asked: Asked,
     table: ImpactTable,
-    weights_id: str,
+    model_id: ModelId,
     store: Store,
     model: Callable[[], LanguageModel],
     progress: Report | None = None,
@@ -172,7 +173,7 @@ def gather(
         evaluation = evaluate(model(), asked.parts, asked.evaluation, store, progress)
     if progress is not None:
         progress(0, 1, "reading what is stored")
-    known = (weights_id, asked.spec.dtype, asked.axis)
+    known = (model_id, asked.axis)
     comparison = compare.stored(*known, asked.reading, store, asked.spec.source)
     picked = None if comparison is None else outcome.choose(comparison, asked.reading, asked.max_ppl)
     claim = None
@@ -181,7 +182,7 @@ def gather(
     searches = searching.stored(*known, store, asked.reading) if asked.method is None and flat else []
     return Facts(
         asked,
-        weights_id,
+        model_id,
         table,
         selection,
         evaluation,

@@ -135,7 +135,7 @@ def chosen_by(facts: Facts) -> str:
 def setting(facts: Facts) -> list[tuple[str, str]]:
     """What was asked for."""
     asked, table = facts.asked, facts.table
-    shape = f"{table.n_layers} layers of {table.n_heads} heads, weights {facts.weights_id}, {asked.spec.dtype}"
+    shape = f"{table.n_layers} layers of {table.n_heads} heads, weights {facts.model_id.weights}, {asked.spec.dtype}"
     rows = [
         ("model", f"{model_title(facts)}: {shape}"),
         ("axis", asked.title + (" (own prompts)" if asked.axis not in axis_names() else ", prompts of HolisticBias")),
@@ -231,7 +231,7 @@ def _picked(facts: Facts, picked: Candidate) -> str:
 
 def provenance(facts: Facts) -> list[tuple[str, str]]:
     """What made the numbers: program, versions, device, weights, and when each of them was made."""
-    rows = [("report", f"fasp-studio {VERSION}"), ("weights", facts.weights_id)]
+    rows = [("report", f"fasp-studio {VERSION}"), ("weights", facts.model_id.weights)]
     made = {
         "perplexity scores": facts.table.ppl.provenance,
         "bias scores": facts.table.bias.provenance,
@@ -264,7 +264,7 @@ def document(facts: Facts, made: datetime.datetime | None = None) -> dict[str, A
     told = summary(facts)
     return {
         "model": asked.spec.source,
-        "weights": facts.weights_id,
+        "weights": facts.model_id.weights,
         "axis": asked.axis,
         "groups": list(facts.table.bias.groups),
         "reading": asked.reading,

@@ -47,7 +47,7 @@ def draw(spec: ModelSpec, axis: str, table: ImpactTable) -> None:
         "removed, on a part of the validation prompts and text that the scores were made on, so that the **measured** "
         "change stands beside the one that single heads **predict** on the very same prompts."
     )
-    entry = additivity.find(plan, table, known.weights_id, spec.dtype, engine.store())
+    entry = additivity.find(plan, table, known.id, engine.store())
     if entry is None:
         chosen = additivity.choose(table, plan)
         pairs = sum("pair" in s.name for s in chosen)

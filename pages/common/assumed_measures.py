@@ -46,7 +46,7 @@ def draw(spec: ModelSpec, axis: str, table: ImpactTable) -> None:
         "**sentiment**, and which of two sentences the model finds **likelier**, the stereotyped one or the other "
         "(CrowS-Pairs, StereoSet). Do they choose the same heads, and does a set chosen by one lower the others?"
     )
-    entry = robustness.find(plan, table, known.weights_id, spec.dtype, engine.store())
+    entry = robustness.find(plan, table, known.id, engine.store())
     if entry is None:
         kinds = ", ".join(f"{half.source} ({half.bias_type})" for half, _ in plan.collections())
         offer(

@@ -57,7 +57,7 @@ def scores(spec: ModelSpec) -> dict[str, ImpactTable]:
     known = engine.facts(spec)
     if known is None:
         return {}
-    axes = scored_axes(known.weights_id, spec.dtype, engine.store())
+    axes = scored_axes(known.id, engine.store())
     found = {axis: engine.scores(spec, BiasConfig(axis)) for axis in axes}
     return {axis: table for axis, table in found.items() if table is not None}
 
@@ -80,7 +80,7 @@ def name(spec: ModelSpec, sets: dict[str, PruneSet], config: TransferConfig) -> 
     """What tells one experiment from another."""
     known = engine.facts(spec)
     assert known is not None  # scores were found
-    return digest(crossed.key(sets, config, known.weights_id, spec.dtype))
+    return digest(crossed.key(sets, config, known.id))
 
 
 def transfer(spec: ModelSpec, sets: dict[str, PruneSet], config: TransferConfig) -> Transfer | None:
@@ -90,7 +90,7 @@ def transfer(spec: ModelSpec, sets: dict[str, PruneSet], config: TransferConfig)
     kept: dict[str, Transfer] = st.session_state.setdefault("transfers", {})
     wanted = name(spec, sets, config)
     if wanted not in kept:
-        measured = crossed.find(sets, config, known.weights_id, spec.dtype, engine.store())
+        measured = crossed.find(sets, config, known.id, engine.store())
         if measured is None:
             return None
         kept[wanted] = crossed.judge(measured)

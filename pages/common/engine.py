@@ -33,6 +33,7 @@ from fasp_core.kept import Kept
 from fasp_core.live import Desk
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig, scorer_for
+from fasp_core.model_id import ModelId
 from fasp_core.models import LanguageModel, ModelSpec
 from fasp_core.search import Found
 from fasp_core.shards import Workers
@@ -53,7 +54,7 @@ T = TypeVar("T")
 class Facts:
     """What is known of a model: enough to find its scores and to draw its heads."""
 
-    weights_id: str
+    id: ModelId
     n_layers: int
     n_heads: int
 
@@ -91,7 +92,7 @@ def desk(spec: ModelSpec) -> Desk:
         if spec not in _shelf:
             lm = models.load(spec)
             _shelf[spec] = Desk(lm)
-            _facts[spec] = Facts(lm.weights_id, lm.n_layers, lm.n_heads)
+            _facts[spec] = Facts(lm.id, lm.n_layers, lm.n_heads)
         _shelf.move_to_end(spec)
         while len(_shelf) > KEEP_MODELS:
             _shelf.popitem(last=False)
@@ -100,7 +101,7 @@ def desk(spec: ModelSpec) -> Desk:
 
 def facts(spec: ModelSpec) -> Facts | None:
     """What is known without waiting; None while the model has yet to be loaded."""
-    if (known := models.weights_id(spec)) is not None:
+    if (known := models.known_id(spec)) is not None:
         return Facts(known, *models.BUILT_IN_SHAPE)
     return _facts.get(spec)
 
@@ -149,7 +150,7 @@ def score_job(spec: ModelSpec, config: BiasConfig) -> Job[ImpactTable]:
         progress(0, 1, "loading the model")
         lm = model(spec)
         with workers(lm) as there:
-            if store().load(entries.KIND, entries.ppl_key(SCORE_TEXT, lm.weights_id, spec.dtype)) is None:
+            if store().load(entries.KIND, entries.ppl_key(SCORE_TEXT, lm.id)) is None:
                 score.preview(lm, config, store(), progress, there)
             return score.score(lm, SCORE_TEXT, config, store(), progress, "refined", there)
 
@@ -185,10 +186,10 @@ def scores(spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
     known = facts(spec)
     if known is None:
         return None
-    key = (known.weights_id, spec, config)
+    key = (known.id, spec, config)
     with _tables_lock:
         if key not in _tables:
-            found = entries.best(SCORE_TEXT, config, known.weights_id, spec.dtype, spec.source, store())
+            found = entries.best(SCORE_TEXT, config, known.id, spec.source, store())
             if found is None:
                 return None
             _tables[key] = found
@@ -203,7 +204,7 @@ def comparison(spec: ModelSpec, axis: str, reading: str) -> Comparison | None:
     known = facts(spec)
     if known is None:
         return None
-    header = compare.find(known.weights_id, spec.dtype, axis, reading, store())
+    header = compare.find(known.id, axis, reading, store())
     return _result(header, lambda entry: compare.read(entry, spec.source))
 
 
@@ -212,7 +213,7 @@ def claim(spec: ModelSpec, axis: str, reading: str, candidate: Candidate) -> Cla
     known = facts(spec)
     if known is None:
         return None
-    header = outcome.find_claim(known.weights_id, spec.dtype, axis, reading, candidate, store())
+    header = outcome.find_claim(known.id, axis, reading, candidate, store())
     return _result(header, lambda entry: outcome.read_claim(entry, spec.source))
 
 
@@ -221,7 +222,7 @@ def matrices(spec: ModelSpec) -> list[Matrix]:
     known = facts(spec)
     if known is None:
         return []
-    found = [_result(header, matrix.read) for header in matrix.find(known.weights_id, spec.dtype, store())]
+    found = [_result(header, matrix.read) for header in matrix.find(known.id, store())]
     return [m for m in found if m is not None]
 
 
@@ -250,13 +251,13 @@ def filling(spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
     known = facts(spec)
     if known is None:
         return None
-    return entries.filling(SCORE_TEXT, config, known.weights_id, spec.dtype, spec.source, store())
+    return entries.filling(SCORE_TEXT, config, known.id, spec.source, store())
 
 
 def searches(spec: ModelSpec, axis: str, reading: str) -> list[Found]:
     """Finished joint searches. Never loads a model."""
     known = facts(spec)
-    return [] if known is None else searching.stored(known.weights_id, spec.dtype, axis, store(), reading)
+    return [] if known is None else searching.stored(known.id, axis, store(), reading)
 
 
 @lru_cache(maxsize=16)

@@ -96,7 +96,7 @@ def what(settings: Settings, now: Current) -> report.Asked:
 
 def write(asked: report.Asked, table: ImpactTable, lm: LanguageModel, store: Store, progress: Progress) -> Written:
     """Measure and write; a job's work."""
-    facts = report.gather(asked, table, lm.weights_id, store, lambda: lm, progress)
+    facts = report.gather(asked, table, lm.id, store, lambda: lm, progress)
     progress(0, 1, "writing the report")
     return Written(report.html(facts).encode(), summary(facts), facts.evaluation)
 
@@ -111,7 +111,7 @@ def without(asked: report.Asked, table: ImpactTable, name: str) -> None:
             raise InputError("This report measures nothing.")
 
         told = replace(asked, measure=False)
-        return report.html(report.gather(told, table, known.weights_id, engine.store(), no_model)).encode()
+        return report.html(report.gather(told, table, known.id, engine.store(), no_model)).encode()
 
     st.download_button(
         "Write it without measuring",
@@ -156,6 +156,6 @@ def _stored(asked: report.Asked) -> tuple[str, ...]:
     known = engine.facts(asked.spec)
     assert known is not None
     store = engine.store()
-    header = compare.find(known.weights_id, asked.spec.dtype, asked.axis, asked.reading, store)
+    header = compare.find(known.id, asked.axis, asked.reading, store)
     claims = [e.path.name for e in store.entries(compare.KIND) if e.config.get("experiment") == "outcome"]
     return (header.path.name if header is not None else "", *sorted(claims))

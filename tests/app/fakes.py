@@ -27,6 +27,7 @@ from fasp_core.impacts.table import BiasImpacts, ImpactTable, PplImpacts
 from fasp_core.jobs import Job, Lane, Lanes
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig, Report
+from fasp_core.model_id import ModelId
 from fasp_core.models import BUILT_IN, BUILT_IN_SHA256, BUILT_IN_SHAPE, ModelSpec
 from fasp_core.perplexity import Nll
 from fasp_core.store import Store
@@ -124,6 +125,7 @@ class Studio:
             spec=spec,
             name=spec.source,
             weights_id=weights,
+            id=ModelId(weights),
             n_layers=n_layers,
             n_heads=n_heads,
             n_parameters=1_000_000,
@@ -151,7 +153,7 @@ class Studio:
         p, b = table.ppl, table.bias
         self.store.keep(
             entries.KIND,
-            entries.ppl_key(engine.SCORE_TEXT, lm.weights_id, "float32"),
+            entries.ppl_key(engine.SCORE_TEXT, lm.id),
             arrays={
                 "base_sums": p.base.sums,
                 "counts": p.base.counts,
@@ -163,7 +165,7 @@ class Studio:
         )
         self.store.keep(
             entries.KIND,
-            entries.bias_key(config, lm.weights_id, "float32"),
+            entries.bias_key(config, lm.id),
             arrays={"base": b.base, "ablated": b.ablated, "codes": b.codes, "exact": np.ones(len(b.ablated), np.uint8)},
             meta={**shape, "groups": b.groups, "readings": b.readings},
         )
@@ -182,7 +184,7 @@ class Studio:
         """In place of `score.score`."""
         self._run(progress)
         self.add_scores(config.axis, lm.name)
-        found = entries.find(text, config, lm.weights_id, lm.spec.dtype, lm.name, store)
+        found = entries.find(text, config, lm.id, lm.name, store)
         assert found is not None
         return found
 
@@ -311,6 +313,7 @@ def made_up_lm(source: str = BUILT_IN) -> Any:
         spec=ModelSpec(source),
         name=source,
         weights_id=f"sha256:{BUILT_IN_SHA256}",
+        id=ModelId(f"sha256:{BUILT_IN_SHA256}"),
         n_layers=n_layers,
         n_heads=n_heads,
         size=n_layers * n_heads,
@@ -359,7 +362,7 @@ def add_examples(store: Store) -> None:
     """On stored scores of nationality: neutral, a gap that falls; counted, an artefact of the scorer."""
     lm, config = made_up_lm(), outcome.ClaimConfig(prompts=900, tokens=2048, sampled_prompts=270, samples=4)
     axis = "nationality"
-    table = entries.best(engine.SCORE_TEXT, BiasConfig(axis), lm.weights_id, "float32", lm.name, store)
+    table = entries.best(engine.SCORE_TEXT, BiasConfig(axis), lm.id, lm.name, store)
     assert table is not None
     artefact = {"neutral": -0.3, "counted": 0.9, "sampled": 0.0}
     for world in (MadeUp(table), MadeUp(table, by="counted", fall=artefact)):

@@ -11,13 +11,14 @@ from fasp_core import bias
 from fasp_core.experiments import additivity, robustness
 from fasp_core.experiments.additivity import Plan
 from fasp_core.impacts.table import ImpactTable
+from fasp_core.model_id import ModelId
 from fasp_core.models import BUILT_IN
 from fasp_core.store import Store
 
 MADE = {"created": "2026-01-01T00:00:00+00:00", "seconds": 1.0, "command": "made up"}
 
 
-def add_additivity(store: Store, plan: Plan, table: ImpactTable, weights: str, seed: int = 0) -> None:
+def add_additivity(store: Store, plan: Plan, table: ImpactTable, weights: ModelId, seed: int = 0) -> None:
     """Sets whose heads interact: nine tenths of the sum, noise of each prompt, and one pair that does far more."""
     rng = np.random.default_rng(seed)
     chosen = additivity.choose(table, plan)
@@ -45,7 +46,7 @@ def add_additivity(store: Store, plan: Plan, table: ImpactTable, weights: str, s
     set_nats[planted] += 3.0
     store.save(
         additivity.KIND,
-        plan.key(table, weights, "float32"),
+        plan.key(table, weights),
         label=f"built-in--additivity-{plan.axis}",
         arrays={
             "heads": np.array(heads, dtype=np.int32),
@@ -76,7 +77,7 @@ def add_additivity(store: Store, plan: Plan, table: ImpactTable, weights: str, s
     )
 
 
-def add_robustness(store: Store, plan: robustness.Plan, table: ImpactTable, weights: str, seed: int = 0) -> None:
+def add_robustness(store: Store, plan: robustness.Plan, table: ImpactTable, weights: ModelId, seed: int = 0) -> None:
     """Sentiment goes half with toxicity, CrowS-Pairs goes its own way, and sets lower what they were chosen by."""
     rng = np.random.default_rng(seed)
     n_heads, n = table.n_layers * table.n_heads, 90
@@ -124,7 +125,7 @@ def add_robustness(store: Store, plan: robustness.Plan, table: ImpactTable, weig
     arrays["test_blocks"] = np.array(prompts.blocks)
     store.save(
         robustness.KIND,
-        plan.key(table, weights, "float32"),
+        plan.key(table, weights),
         label=f"built-in--robustness-{plan.axis}",
         arrays=arrays,
         tables={"sets": pd.DataFrame({"name": list(sets), "heads": [" ".join(map(str, h)) for h in sets.values()]})},

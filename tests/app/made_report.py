@@ -19,6 +19,7 @@ from fasp_core.impacts.entries import ppl_key
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig, result_key
+from fasp_core.model_id import ModelId
 from fasp_core.models import ModelSpec
 from fasp_core.store import Store
 from tests.app.fakes import MADE, MadeUp, made_up_lm, make_table
@@ -32,6 +33,7 @@ def small_lm(source: str = "small", n_layers: int = SHAPE[0], n_heads: int = SHA
         spec=ModelSpec(source),
         name=source,
         weights_id=f"made-up:{source}",
+        id=ModelId(f"made-up:{source}"),
         n_layers=n_layers,
         n_heads=n_heads,
         size=n_layers * n_heads,
@@ -55,7 +57,7 @@ def facts(store: Store, asked: report.Asked, table: ImpactTable, world: MadeUp |
     with ExitStack() as stack:
         stack.enter_context(patch.object(evaluation, "perplexity_of", world.perplexity_of))
         stack.enter_context(patch.object(evaluation, "toxicity_of", world.toxicity_of))
-        return report.gather(asked, table, lm.weights_id, store, lambda: lm)
+        return report.gather(asked, table, lm.id, store, lambda: lm)
 
 
 def add_measured(store: Store, asked: report.Asked, table: ImpactTable) -> None:
@@ -64,11 +66,11 @@ def add_measured(store: Store, asked: report.Asked, table: ImpactTable) -> None:
     for parts in (PruneSet(), asked.parts):
         named = {"heads": parts.format()}
         nll, _ = world.perplexity_of(lm, parts, config.text, store)
-        text = ppl_key(config.text, lm.weights_id, "float32") | {"score": ""} | named
+        text = ppl_key(config.text, lm.id) | {"score": ""} | named
         arrays = {"sums": nll.sums, "counts": nll.counts.astype(np.int32)}
         store.save(KIND, text, arrays=arrays, meta={"provenance": MADE})
         toxicity = world.toxicity_of(lm, parts, config.bias, store)
-        prompts = result_key(config.bias, lm.weights_id, "float32") | named
+        prompts = result_key(config.bias, lm.id) | named
         store.save(KIND, prompts, arrays={"values": toxicity.values}, meta={"provenance": MADE})
 
 
@@ -76,7 +78,7 @@ def add_report_example(store: Store) -> PruneSet:
     """Measurements of FASP's set on nationality (γ 0.3, α 0.02) by the stored scores, as a report asks for them."""
     axis = "nationality"
     lm = made_up_lm()
-    table = entries.best(SCORE_TEXT, BiasConfig(axis), lm.weights_id, "float32", lm.name, store)
+    table = entries.best(SCORE_TEXT, BiasConfig(axis), lm.id, lm.name, store)
     assert table is not None
     parts = PruneSet.of(report.origin(table, "neutral", "fasp", 0.3, 0.02, 0, PruneSet()).heads)
     add_measured(store, report.Asked(ModelSpec(), axis, axis, "neutral", parts, "fasp", 0.3, 0.02), table)

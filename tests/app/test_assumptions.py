@@ -22,7 +22,7 @@ from tests.app.running import run
 APP = Path(__file__).resolve().parents[2] / "app.py"
 AXIS = "religion"
 ADDING, MEASURES, OPINIONS = "Do effects add up?", "Does the measure matter?", "What the scorer thinks"
-WEIGHTS = engine.facts(ModelSpec()).weights_id  # type: ignore[union-attr]
+WEIGHTS = engine.facts(ModelSpec()).id  # type: ignore[union-attr]
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_measuring_is_a_job_that_can_be_cancelled_and_ends_in_a_result(
 ) -> None:
     def run_it(lm: Any, plan: additivity.Plan, store: Any, progress: Any, impacts: ImpactTable) -> None:
         studio._run(progress)
-        add_additivity(store, plan, impacts, lm.weights_id)
+        add_additivity(store, plan, impacts, lm.id)
 
     monkeypatch.setattr(additivity, "run", run_it)
     studio.open.clear()
@@ -112,7 +112,7 @@ def test_a_failure_is_told_and_can_be_mended(
 def test_a_result_has_an_outcome_four_charts_and_tables(studio: Studio, table: ImpactTable) -> None:
     plan = additivity.Plan(AXIS)
     add_additivity(studio.store, plan, table, WEIGHTS)
-    entry = additivity.find(plan, table, WEIGHTS, "float32", studio.store)
+    entry = additivity.find(plan, table, WEIGHTS, studio.store)
     assert entry is not None
     result = additivity.read(entry)
     at = opened()
@@ -145,7 +145,7 @@ def test_another_prediction_moves_the_points(studio: Studio, table: ImpactTable)
 def test_numbers_stand_with_their_units(studio: Studio, table: ImpactTable) -> None:
     plan = additivity.Plan(AXIS)
     add_additivity(studio.store, plan, table, WEIGHTS)
-    entry = additivity.find(plan, table, WEIGHTS, "float32", studio.store)
+    entry = additivity.find(plan, table, WEIGHTS, studio.store)
     assert entry is not None
     q = additivity.read(entry).quantities["neutral"]
     assert assumed_additive.text(q.pairs[0].interaction, q).endswith("] ×10⁻³")
@@ -166,7 +166,7 @@ def test_measures_are_offered_with_what_they_are(table: ImpactTable) -> None:
 def test_agreement_and_effects_are_matrices(studio: Studio, table: ImpactTable) -> None:
     plan = robustness.Plan(AXIS)
     add_robustness(studio.store, plan, table, WEIGHTS)
-    entry = robustness.find(plan, table, WEIGHTS, "float32", studio.store)
+    entry = robustness.find(plan, table, WEIGHTS, studio.store)
     assert entry is not None
     result = robustness.read(entry, table)
     at = opened(MEASURES)

@@ -100,7 +100,7 @@ def test_the_search_against_fasp() -> None:
 
 @pytest.mark.parametrize("axis", ["race_ethnicity", "gender_and_sex"])
 def test_comparisons_fill_the_page(axis: str) -> None:
-    found = compare.stored(engine.facts(ModelSpec()).weights_id, "float32", axis, "neutral", engine.store(), "built-in")  # type: ignore[union-attr]
+    found = compare.stored(engine.facts(ModelSpec()).id, axis, "neutral", engine.store(), "built-in")  # type: ignore[union-attr]
     assert found is not None
     assert {c.gamma for c in found.candidates if c.method == "fasp"} == {0.2, 0.3, 0.4, 0.5, 0.6, 0.7}
     assert {c.seed for c in found.candidates if c.method == "random"} >= set(range(5))

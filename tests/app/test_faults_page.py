@@ -46,7 +46,7 @@ def test_scores_that_cannot_be_kept_are_shown(studio: Studio, tmp_cache: Path) -
     run(at)
     assert "not kept" not in texts(at)
     lm = made_up_lm()
-    assert Store().path(entries.KIND, entries.bias_key(BiasConfig(AXIS), lm.weights_id, "float32")).is_dir()
+    assert Store().path(entries.KIND, entries.bias_key(BiasConfig(AXIS), lm.id)).is_dir()
 
 
 def test_a_cache_that_is_deleted_under_the_app(studio: Studio, tmp_cache: Path) -> None:

@@ -28,7 +28,7 @@ def studio(studio: Studio) -> Studio:
 
 def keep(studio: Studio, heads: tuple[int, ...], gap: float, config: SearchConfig = CONFIG) -> None:
     """A finished search in the store."""
-    weights = studio.load(ModelSpec()).weights_id
+    weights = studio.load(ModelSpec()).id
     prompts = engine.BiasConfig(AXIS)
     tried = [Tried(heads or (1,), 0.01, gap, 0.004), Tried((0, 1), 0.5, 0.001, 0.002)]
     table = pd.DataFrame(
@@ -41,7 +41,7 @@ def keep(studio: Studio, heads: tuple[int, ...], gap: float, config: SearchConfi
     )
     studio.store.save(
         searching.KIND,
-        searching._key(weights, "float32", prompts, config, searching.TOKENS),
+        searching._key(weights, prompts, config, searching.TOKENS),
         tables={"tried": table},
         meta={"heads": heads, "gap": gap, "nats": 0.01, "base_gap": 0.008, "provenance": {}},
     )

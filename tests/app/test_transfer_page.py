@@ -55,7 +55,7 @@ def add_scores(studio: Studio, axis: str, seed: int) -> ImpactTable:
     shape = {"n_layers": 30, "n_heads": 9, "provenance": MADE}
     studio.store.save(
         entries.KIND,
-        entries.ppl_key(engine.SCORE_TEXT, lm.weights_id, "float32"),
+        entries.ppl_key(engine.SCORE_TEXT, lm.id),
         arrays={
             "base_sums": p.base.sums,
             "counts": p.base.counts,
@@ -66,7 +66,7 @@ def add_scores(studio: Studio, axis: str, seed: int) -> ImpactTable:
     exact = (np.arange(270) % 3 > 0).astype(np.uint8)
     studio.store.save(
         entries.KIND,
-        entries.bias_key(BiasConfig(axis), lm.weights_id, "float32", "refined"),
+        entries.bias_key(BiasConfig(axis), lm.id, "refined"),
         arrays={"base": b.base, "ablated": b.ablated, "codes": b.codes, "exact": exact},
         meta={**shape, "groups": b.groups, "readings": b.readings},
     )
@@ -209,7 +209,7 @@ def test_sets_are_offered_measured_and_kept(studio: Studio, tables: dict[str, Im
     spec = ModelSpec()
     config = crossed.TransferConfig(alpha=0.02)
     sets = crossed.choose(tables, config)
-    measured = crossed.find(sets, config, studio.load(spec).weights_id, "float32", studio.store)
+    measured = crossed.find(sets, config, studio.load(spec).id, studio.store)
     assert measured is not None
     found = crossed.judge(measured)
     assert f"**{crossed.statement(found, 'neutral')}**" in said(at)

@@ -8,7 +8,7 @@ import pytest
 
 from fasp_core.experiments import robustness
 from fasp_core.experiments.additivity import Plan, scores_of
-from fasp_core.models import BUILT_IN, ModelSpec, weights_id
+from fasp_core.models import BUILT_IN, ModelSpec, known_id
 from fasp_core.store import Store
 from tests.app.made_assumptions import add_additivity, add_robustness
 from tests.browser.conftest import Reader
@@ -21,10 +21,10 @@ AXIS = "race_ethnicity"
 def filled(app: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Made-up results in the cache of the running app, on the committed scores."""
     (log,) = Path(tmp_path_factory.getbasetemp()).glob("cache[0-9]*/app.log")
-    store, weights = Store(log.parent), weights_id(ModelSpec())
+    store, weights = Store(log.parent), known_id(ModelSpec())
     assert weights is not None
     plan = Plan(AXIS)
-    table = scores_of(AXIS, plan.scored_text, weights, "float32", BUILT_IN, store)
+    table = scores_of(AXIS, plan.scored_text, weights, BUILT_IN, store)
     add_additivity(store, plan, table, weights)
     add_robustness(store, robustness.Plan(AXIS), table, weights)
     return f"{app}/assumptions?axis={AXIS}"

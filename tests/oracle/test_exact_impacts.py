@@ -288,7 +288,7 @@ def test_the_best_scores_are_those_of_most_prompts(text: TextConfig, axis: str, 
     lm, store, config = tiny_lm("llama"), Store(tmp_path), BiasConfig("age")
 
     def best(asked: BiasConfig) -> ImpactTable | None:
-        return entries.best(text, asked, lm.weights_id, "float32", lm.name, store)
+        return entries.best(text, asked, lm.id, lm.name, store)
 
     assert best(config) is None
     few, many = replace(config, n_prompts=12), replace(config, n_prompts=30)
@@ -316,7 +316,7 @@ def test_a_picture_that_fills_in(text: TextConfig, config: BiasConfig, tmp_path:
     monkeypatch.setattr(entries, "PREVIEW_TEXT", text)
 
     def look() -> ImpactTable | None:
-        return entries.filling(text, config, lm.weights_id, "float32", lm.name, store)
+        return entries.filling(text, config, lm.id, lm.name, store)
 
     assert look() is None
     score.preview(lm, config, store)
@@ -448,7 +448,7 @@ def test_a_killed_run_goes_on_where_it_was(
     with pytest.raises(Killed):
         score.score(lm, text, config, store, kill_after(6, "bias"))
     assert passes.take() == 5 * text_batches + (1 + 6) * prompt_batches
-    assert entries.find(text, config, lm.weights_id, "float32", lm.name, store) is None
+    assert entries.find(text, config, lm.id, lm.name, store) is None
     resumed = score.score(lm, text, config, store)
     assert passes.take() == 2 * prompt_batches
     assert same(resumed, undisturbed)
@@ -456,7 +456,7 @@ def test_a_killed_run_goes_on_where_it_was(
     again = score.score(lm, text, config, store)  # nothing is left to compute
     assert passes.take() == 0
     assert same(again, undisturbed)
-    stored = entries.find(text, config, lm.weights_id, "float32", lm.name, store)
+    stored = entries.find(text, config, lm.id, lm.name, store)
     assert stored is not None
     assert same(stored, undisturbed)
 
@@ -500,7 +500,7 @@ def test_other_questions_are_not_answered_from_the_store(text: TextConfig, confi
     assert entries.find(text, config, "other weights", "float32", lm.name, store) is None
     assert entries.find(text, config, lm.weights_id, "bfloat16", lm.name, store) is None
     for other_text, other_config in variants(text, config):
-        assert entries.find(other_text, other_config, lm.weights_id, "float32", lm.name, store) is None
+        assert entries.find(other_text, other_config, lm.id, lm.name, store) is None
 
 
 def test_files_that_change_while_the_program_runs(axis: str, tmp_path: Path) -> None:

@@ -335,11 +335,11 @@ def test_a_stopped_run_goes_on_and_a_finished_one_needs_no_model(tiny: Tiny, mon
     with pytest.raises(KeyboardInterrupt):
         additivity.run(lm, plan, store, stop_at_ten)
     after_stop = len(store.entries(evaluation.KIND))
-    table = additivity.scores_of(plan.axis, plan.scored_text, lm.weights_id, "float32", lm.name, store)
-    assert additivity.find(plan, table, lm.weights_id, "float32", store) is None
+    table = additivity.scores_of(plan.axis, plan.scored_text, lm.id, lm.name, store)
+    assert additivity.find(plan, table, lm.id, store) is None
     result = additivity.run(lm, plan, store)
     assert len(store.entries(evaluation.KIND)) > after_stop > 0
-    entry = additivity.find(plan, table, lm.weights_id, "float32", store)
+    entry = additivity.find(plan, table, lm.id, store)
     assert entry is not None
     assert entry.path.name.startswith("tiny-llama--additivity-own--")
     monkeypatch.setattr(additivity, "toxicity_of", None)  # nothing is measured from here on
@@ -348,7 +348,7 @@ def test_a_stopped_run_goes_on_and_a_finished_one_needs_no_model(tiny: Tiny, mon
 
 def test_scores_of_other_prompts_or_text_are_refused(tiny: Tiny) -> None:
     lm, plan, store, _ = tiny
-    table = additivity.scores_of(plan.axis, plan.scored_text, lm.weights_id, "float32", lm.name, store)
+    table = additivity.scores_of(plan.axis, plan.scored_text, lm.id, lm.name, store)
     plan = replace(plan, seed=2)
     shifted = replace(table.bias, base=table.bias.base + 0.01)
     with pytest.raises(InputError, match="not of this model"):

@@ -346,14 +346,14 @@ def test_scores_of_another_version(studio: Studio, caplog: pytest.LogCaptureFixt
     studio.add_scores(AXIS)
     lm, config = made_up_lm(), BiasConfig(AXIS)
     for key, optional in (
-        (entries.ppl_key(engine.SCORE_TEXT, lm.weights_id, "float32"), set[str]()),
-        (entries.bias_key(config, lm.weights_id, "float32"), {"n_layers", "n_heads"}),
+        (entries.ppl_key(engine.SCORE_TEXT, lm.id), set[str]()),
+        (entries.bias_key(config, lm.id), {"n_layers", "n_heads"}),
     ):
         entry = studio.store.load(entries.KIND, key)
         assert entry is not None
 
         def find(store: Store) -> Any:
-            return read(engine.SCORE_TEXT, config, lm.weights_id, "float32", lm.name, store)
+            return read(engine.SCORE_TEXT, config, lm.id, lm.name, store)
 
         check_fields(studio.store, entry, find, optional)
     assert "it lacks 'exact', so another version of this program wrote it" in caplog.text
@@ -367,7 +367,7 @@ def test_comparisons_claims_and_searches_of_another_version(studio: Studio) -> N
     config = outcome.ClaimConfig(prompts=180, tokens=640, sampled_prompts=90, samples=2)
     claim = add_claim(studio.store, AXIS, world, found, config=config)
     lm = made_up_lm()
-    known = (lm.weights_id, "float32", AXIS, "neutral")
+    known = (lm.id, AXIS, "neutral")
     for entry in studio.store.entries(compare.KIND):
         if entry.config["experiment"] == "compare":
             check_fields(
@@ -386,12 +386,10 @@ def test_comparisons_claims_and_searches_of_another_version(studio: Studio) -> N
             studio.store.save(entry.kind, fewer)
         if "plan" in entry.config:
             studio.store.save(entry.kind, {**entry.config, "plan": {**entry.config["plan"], "later": 1}})
-    studio.store.save(
-        compare.KIND, {"experiment": "search", "weights": lm.weights_id, "dtype": "float32", "axis": AXIS}
-    )
+    studio.store.save(compare.KIND, {"experiment": "search", **lm.id.key(), "axis": AXIS})
     assert compare.stored(*known, studio.store, "") is not None
     assert outcome.stored_claim(*known, claim.candidate, studio.store, "") is not None
-    assert searching.stored(lm.weights_id, "float32", AXIS, studio.store, "neutral") == []
+    assert searching.stored(lm.id, AXIS, studio.store, "neutral") == []
 
 
 def test_fields_of_an_entry_can_be_copied(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from fasp_core.__main__ import main
 from fasp_core.cli_show import to_json
 from fasp_core.experiments import compare, outcome, searching
 from fasp_core.masks import PruneSet
+from fasp_core.model_id import ModelId
 from fasp_core.models import BUILT_IN_SHA256
 from fasp_core.search import Found, SearchConfig
 from fasp_core.store import Store
@@ -181,6 +182,6 @@ def test_run_takes_in_what_a_search_found(
     rows = json.loads(out)["candidates"]
     assert len(rows) == len(result.candidates) + 1
     assert (rows[-1]["method"], rows[-1]["set"]) == ("search", "L0H3-7")
-    stored = compare.stored(f"sha256:{BUILT_IN_SHA256}", "float32", AXIS, "neutral", Store(tmp_cache), "built-in")
+    stored = compare.stored(ModelId(f"sha256:{BUILT_IN_SHA256}"), AXIS, "neutral", Store(tmp_cache), "built-in")
     assert stored is not None
     assert stored.candidates[-1].heads == heads

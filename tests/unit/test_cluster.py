@@ -79,7 +79,7 @@ def test_a_cluster_gives_the_same_bytes(there: Cluster, text: TextConfig, config
     assert there.width() == 2
     score.score(lm, text, config, here, None, "refined")
     score.score(lm, text, config, away, None, "refined", there.workers(lm))
-    for key in (ppl_key(text, lm.weights_id, "float32"), bias_key(config, lm.weights_id, "float32", "refined")):
+    for key in (ppl_key(text, lm.id), bias_key(config, lm.id, "refined")):
         one, other = here.load(entries.KIND, key), away.load(entries.KIND, key)
         assert one is not None
         assert other is not None

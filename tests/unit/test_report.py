@@ -196,7 +196,7 @@ def compared(store: Store) -> tuple[report.Facts, Any]:
     from fasp_core.experiments.outcome import ClaimConfig
 
     lm = small_lm(made_up_lm().name, 30, 9)
-    lm.weights_id = made_up_lm().weights_id
+    lm.weights_id, lm.id = made_up_lm().weights_id, made_up_lm().id
     table = make_table(30, 9, n=90)
     world = MadeUp(table, fall={"neutral": 0.9, "counted": 0.7, "sampled": 0.0})
     plan = {"gammas": (0.2, 0.4), "alphas": (0.02, 0.05), "seeds": 1, "prompts": 180, "tokens": 640}
@@ -335,11 +335,11 @@ def test_the_commands_are_ones_that_the_program_knows(
 @pytest.mark.parametrize("axis", ["race_ethnicity", "nationality", "age"])
 def test_the_command_asks_for_the_very_prompts_of_the_scores(axis: str) -> None:
     """Groups of unlike size: as many prompts as there are would ask for others."""
-    kept, weights = Store(Path(__file__).resolve().parents[2] / "cache"), made_up_lm().weights_id
-    table = entries.best(SCORE_TEXT, BiasConfig(axis), weights, "float32", "built-in", kept)
+    kept, weights = Store(Path(__file__).resolve().parents[2] / "cache"), made_up_lm().id
+    table = entries.best(SCORE_TEXT, BiasConfig(axis), weights, "built-in", kept)
     assert table is not None
     config = BiasConfig(axis, n_prompts=asked_prompts(table))
-    again = entries.load(SCORE_TEXT, config, weights, "float32", "built-in", kept, table.bias.estimator)
+    again = entries.load(SCORE_TEXT, config, weights, "built-in", kept, table.bias.estimator)
     assert again is not None
     assert np.array_equal(again.bias.base, table.bias.base)
 

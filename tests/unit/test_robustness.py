@@ -352,7 +352,7 @@ def test_halves_and_first_order_scores_are_what_heads_are_chosen_by(tiny: Tiny) 
     s = found.scored["crows"]
     assert s.items == f"{len(whole)} pairs of sentences"
     assert s.bias.value == pytest.approx(abs(expit(whole).mean() - 0.5), abs=1e-5)
-    table = robustness.scores_of(plan.axis, plan.scored_text, lm.weights_id, "float32", lm.name, store)
+    table = robustness.scores_of(plan.axis, plan.scored_text, lm.id, lm.name, store)
     free = prunable(table, plan.gamma)
     assert set(s.heads) <= set(free)
     assert found.scored[GAP].z == pytest.approx(table.bias.z_bias("neutral").tolist())

@@ -66,10 +66,10 @@ def test_a_search_shows_what_an_evaluation_shows(world: Any, axis: str, tmp_path
         fresh = evaluate(lm, PruneSet.from_flat(tried.heads, lm.n_heads), config, Store(tmp_path / "fresh"))
         assert tried.gap == pytest.approx(fresh.readings["neutral"].pruned.gap, rel=1e-4)
         assert tried.nats == pytest.approx(fresh.perplexity.change_nats, abs=1e-5)
-    (again,) = searching.stored(lm.weights_id, "float32", axis, store, "neutral")
+    (again,) = searching.stored(lm.id, axis, store, "neutral")
     assert (again.config, again.heads, again.gap, again.base_gap) == (CONFIG, found.heads, found.gap, found.base_gap)
     assert [t.heads for t in again.tried] == [t.heads for t in found.tried]
-    assert searching.stored(lm.weights_id, "float32", axis, store, "counted") == []
+    assert searching.stored(lm.id, axis, store, "counted") == []
     chosen = searching.candidate(found, lm.size)
     assert (chosen.method, chosen.alpha, chosen.seed, chosen.heads) == ("search", 2 / lm.size, 0, found.heads)
 
@@ -98,7 +98,7 @@ def test_a_stopped_search_goes_on(world: Any, axis: str, tmp_path: Path, monkeyp
 
     with pytest.raises(Stopped):
         searching.run(lm, impacts, axis, CONFIG, store, Progress(4))
-    assert searching.stored(lm.weights_id, "float32", axis, store, "neutral") == []
+    assert searching.stored(lm.id, axis, store, "neutral") == []
     measured = len(list((tmp_path / "stopped" / "measured").iterdir()))
     found = searching.run(lm, impacts, axis, CONFIG, store, Progress(99))
     assert [t.heads for t in found.tried] == [t.heads for t in whole.tried]
@@ -129,7 +129,7 @@ def test_a_search_learns_from_others(world: Any, axis: str, tmp_path: Path, monk
     assert searching.candidate(found, lm.size).seed is None
     again = searching.run(lm, impacts, axis, CONFIG, store, learn=True)  # learns from independent ones alone
     assert again.tried == found.tried or [t.heads for t in again.tried] == [t.heads for t in found.tried]
-    assert len(searching.stored(lm.weights_id, "float32", axis, store, "neutral", 2)) == 3
+    assert len(searching.stored(lm.id, axis, store, "neutral", 2)) == 3
 
 
 def test_a_set_of_every_head_is_refused(world: Any, axis: str, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_the_command_says_what_every_seed_found(command: Any, world: Any, axis: 
     status, out, _ = command(*asked, "--json")
     assert status == 0
     document = json.loads(out)
-    kept = {f.config.seed: f for f in searching.stored(lm.weights_id, "float32", axis, Store(tmp_path), "neutral")}
+    kept = {f.config.seed: f for f in searching.stored(lm.id, axis, Store(tmp_path), "neutral")}
     assert [f["seed"] for f in document["searches"]] == sorted(kept) == [0, 1]
     for f in document["searches"]:
         found = kept[f["seed"]]

@@ -116,7 +116,7 @@ def equal(here: Entry | None, there: Entry | None) -> bool:
 
 def scores_equal(lm: LanguageModel, text: TextConfig, config: BiasConfig, estimator: str, *stores: Store) -> bool:
     sure = "exact" if estimator in entries.SURE else "preview"
-    keys = [ppl_key(text, lm.weights_id, "float32", sure), bias_key(config, lm.weights_id, "float32", estimator)]
+    keys = [ppl_key(text, lm.id, sure), bias_key(config, lm.id, estimator)]
     return all(equal(*(store.load(entries.KIND, key) for store in stores)) for key in keys)
 
 
@@ -142,7 +142,7 @@ def test_sampled_scores_of_workers(text: TextConfig, config: BiasConfig, posted:
     here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
     exact.bias_impacts(lm, config, here)
     exact.bias_impacts(lm, config, there, None, Workers.of(posted, lm, 2))
-    key = bias_key(config, lm.weights_id, "float32")
+    key = bias_key(config, lm.id)
     assert equal(here.load(entries.KIND, key), there.load(entries.KIND, key))
     assert len(posted.sent) == 1 + lm.size
 
@@ -190,12 +190,12 @@ def test_a_stopped_run_keeps_the_shards_that_are_back(
     score.score(lm, text, config, here)
     with pytest.raises(Cancelled):
         score.score(lm, text, config, there, stop, "exact", workers)
-    parts = there.parts(entries.KIND, bias_key(config, lm.weights_id, "float32"))
+    parts = there.parts(entries.KIND, bias_key(config, lm.id))
     kept = {
         (flat, batch) for name in parts.names() if name.startswith("shard-") for flat, batch in held_in(parts, name)
     }
     assert kept
-    assert entries.filling(text, config, lm.weights_id, "float32", lm.name, there) is not None
+    assert entries.filling(text, config, lm.id, lm.name, there) is not None
     posted.sent.clear()
     score.score(lm, text, config, there, None, "exact", workers)
     again = {

@@ -27,7 +27,7 @@ from fasp_core.impacts.score import prunable
 from fasp_core.impacts.table import BiasImpacts, ImpactTable
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig
-from fasp_core.models import LanguageModel, ModelSpec, weights_id
+from fasp_core.models import LanguageModel, ModelSpec, known_id
 from fasp_core.perplexity import perplexity_change
 from fasp_core.selection import select
 from fasp_core.store import Store
@@ -362,10 +362,10 @@ def test_a_run_that_was_stopped_goes_on_and_the_result_needs_no_model(measured: 
     assert not calls, "each measurement is stored by itself"
     assert min(passes[:2]) > 0
     assert passes[2] == 0
-    again = crossed.find(SETS_OF, CONFIG, lm.weights_id, "float32", store)
+    again = crossed.find(SETS_OF, CONFIG, lm.id, store)
     assert again is not None
     assert asdict(crossed.judge(again)) == asdict(crossed.judge(result))
-    assert crossed.find(SETS_OF, replace(CONFIG, reading="counted"), lm.weights_id, "float32", store) is None
+    assert crossed.find(SETS_OF, replace(CONFIG, reading="counted"), lm.id, store) is None
     (entry,) = store.entries(crossed.KIND)
     assert entry.path.name.startswith("tiny-llama--transfer-neutral-")
     assert "--alpha 0.2 --prompts 40 --tokens 64" in result.provenance["command"]
@@ -443,16 +443,16 @@ def two_axes() -> correlation.Correlations:
 def put_scores(store: Store, axis: str, seed: int, estimator: str = "exact") -> ImpactTable:
     """Made-up scores of the built-in model where they are looked for."""
     table = make_table(30, 9, n=90, seed=seed)
-    weights = weights_id(ModelSpec())
+    weights = known_id(ModelSpec())
     assert weights is not None
     shape = {"n_layers": 30, "n_heads": 9, "provenance": MADE}
     p, b = make_table(30, 9, n=90, seed=0).ppl, table.bias
     names = ("sums", "magnitude", "gradient")
     arrays: dict[str, Any] = {"base_sums": p.base.sums, "counts": p.base.counts, **{x: getattr(p, x) for x in names}}
-    store.save(entries.KIND, entries.ppl_key(TextConfig(tokens=8192), weights, "float32"), arrays=arrays, meta=shape)
+    store.save(entries.KIND, entries.ppl_key(TextConfig(tokens=8192), weights), arrays=arrays, meta=shape)
     store.save(
         entries.KIND,
-        entries.bias_key(BiasConfig(axis), weights, "float32", estimator),
+        entries.bias_key(BiasConfig(axis), weights, estimator),
         arrays={"base": b.base, "ablated": b.ablated, "codes": b.codes, "exact": np.ones(270, np.uint8)},
         meta={**shape, "groups": b.groups, "readings": b.readings},
     )
@@ -474,7 +474,7 @@ def test_the_command_reads_the_scores_that_there_are(tmp_cache: Path, capsys: py
     assert [a["axis"] for a in document["correlations"]["axes"]] == ["age", "nationality"]
     assert document["transfer"] is None
     (found,) = (p for p in document["correlations"]["pairs"] if (p["heads"], p["kind"]) == ("prunable", "pearson"))
-    tables = transfer.stored_scores(None, str(weights_id(ModelSpec())), "float32", "built-in", store)
+    tables = transfer.stored_scores(None, known_id(ModelSpec()), "built-in", store)
     z = [t.bias.z_bias("neutral")[prunable(t, 0.4)] for t in tables.values()]
     assert found["n"] == 270 - 108
     assert found["r"]["value"] == pytest.approx(stats.pearsonr(*z).statistic)

@@ -157,11 +157,11 @@ def test_exact_scores_of_the_few_serve_where_they_are_stored(few_exact: None, te
 def test_they_are_found_and_never_taken_for_exact_rows(few_exact: None, text: TextConfig, tmp_path: Path) -> None:
     lm, store = tiny_lm("llama", n_layers=5), Store(tmp_path / "store")
     made = score.score(lm, text, CONFIG, store, None, "two-phase").bias
-    best = entries.best(text, replace(CONFIG, n_prompts=FEW), lm.weights_id, "float32", lm.name, store)
+    best = entries.best(text, replace(CONFIG, n_prompts=FEW), lm.id, lm.name, store)
     assert best is not None
     assert best.bias.estimator == "two-phase"
     np.testing.assert_array_equal(best.bias.ablated, made.ablated)
-    loaded = entries.load(text, CONFIG, lm.weights_id, "float32", lm.name, store, "two-phase")
+    loaded = entries.load(text, CONFIG, lm.id, lm.name, store, "two-phase")
     assert loaded is not None
     exact: BiasImpacts = score.score(lm, text, CONFIG, store).bias
     fresh = score.score(lm, text, CONFIG, Store(tmp_path / "fresh")).bias
