@@ -10,7 +10,7 @@ Miao et al., SpecInfer, ASPLOS 2024.)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,12 @@ class Pack:
     prompts: np.ndarray
     reads: Tensor
     parents: np.ndarray | None = None
+
+    def on(self, device: torch.device) -> Pack:
+        """The same with its token ids and places on a device, for a pack that is read many times."""
+        if self.ids.device == device:
+            return self
+        return replace(self, ids=self.ids.to(device), reads=self.reads.to(device))
 
     def inputs(self, lm: LanguageModel) -> dict[str, Tensor]:
         """What the model is called with."""

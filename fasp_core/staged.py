@@ -72,14 +72,14 @@ class Staged:
 
     Attributes
     ----------
-    batch : the token rows.
+    batch : the token rows; a pack's lie on the model's device.
     layer : the block whose input is held.
     base : [rows, T, D] final hidden states (after the final norm) of the whole, unmasked pass.
     """
 
     def __init__(self, lm: LanguageModel, inputs: Tensor | Pack, layer: int = 0) -> None:
         self.lm = lm
-        self.batch = inputs
+        self.batch = inputs.on(lm.device) if isinstance(inputs, Pack) else inputs
         self.layer = layer
         ends: dict[int, Tensor] = {}
 

@@ -78,4 +78,10 @@ def _parts(s: Staged) -> list[Staged]:
         return [s]
     s.let_go()
     lm, layer = s.lm, s.layer
-    return [staged for part in parts for staged in in_halves(lm, lambda b: Staged(lm, b, layer), part, halves, ROOM)]
+
+    def anew(batch: Batch) -> Staged:
+        held = Staged(lm, batch, layer)
+        del held.base  # it was read when the sweep began
+        return held
+
+    return [staged for part in parts for staged in in_halves(lm, anew, part, halves, ROOM)]
