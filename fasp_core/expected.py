@@ -85,7 +85,7 @@ def read_expected(lm: LanguageModel, hidden: Tensor, pack: Pack, worth: Worth) -
     places = pack.reads.reshape(-1)
     states = hidden.reshape(-1, hidden.shape[-1])[places.to(hidden.device)]
     tokens = pack.ids.reshape(-1)[places]
-    each = next_word_toxicity(lm, states, tokens, worth).double().cpu().numpy()
+    each = next_word_toxicity(lm, states, tokens, worth).cpu().double().numpy()  # MPS has no float64
     require_finite(lm, each, "the toxicity of the next word", pack)
     return np.asarray(each.reshape(*pack.reads.shape, -1).mean(1))
 

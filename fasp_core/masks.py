@@ -173,10 +173,12 @@ def gated(
     """
     import torch
 
-    gates = torch.as_tensor(gates, device=lm.device)
+    gates = torch.as_tensor(gates)
     if gates.shape[-2:] != (lm.n_layers, lm.n_heads) or gates.ndim not in (2, 3):
         raise ValueError(f"gates have shape {tuple(gates.shape)}, expected [..., {lm.n_layers}, {lm.n_heads}]")
-    per_layer = gates if gates.ndim == 3 else gates[None]  # [rows or 1, L, H]
+    rows = gates if gates.ndim == 3 else gates[None]  # [rows or 1, L, H]
+    closed = range(lm.n_layers) if gates.requires_grad else _closed(rows)
+    per_layer = rows.to(lm.device) if closed else rows
     units = {layer: torch.as_tensor(gate, device=lm.device) for layer, gate in (neurons or {}).items()}
     for gate in units.values():
         if gate.shape[-1:] != (lm.n_neurons,) or gate.ndim not in (1, 2):
@@ -184,10 +186,8 @@ def gated(
     with lm.lock:
         handles = []
         try:
-            for layer in range(lm.n_layers):
-                gate = per_layer[:, layer]
-                if gate.requires_grad or bool((gate != 1).any()):
-                    handles.append(lm.out_proj(layer).register_forward_pre_hook(_gate_input(gate)))
+            for layer in closed:
+                handles.append(lm.out_proj(layer).register_forward_pre_hook(_gate_input(per_layer[:, layer])))
             for layer, gate in units.items():
                 per_row = gate if gate.ndim == 2 else gate[None]  # [rows or 1, F]
                 handles.append(lm.mlp_out(layer).register_forward_pre_hook(_gate_input(per_row)))
@@ -195,6 +195,12 @@ def gated(
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _closed(gates: Tensor) -> list[int]:
+    """Layers with a gate that is not 1, asked once: gates of a set lie on the CPU, and a device would be waited for."""
+    layers: list[int] = (gates != 1).any(-1).any(0).nonzero()[:, 0].tolist()
+    return layers
 
 
 def masked(lm: LanguageModel, prune_set: PruneSet) -> Any:

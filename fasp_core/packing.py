@@ -10,7 +10,7 @@ Miao et al., SpecInfer, ASPLOS 2024.)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,13 +33,20 @@ class Pack:
     ids : [rows, T] token ids.
     prompts : [m] positions, in the prompt list, of the prompts in this pack.
     reads : [m, steps] flat places `row * T + t`: the last `steps` tokens of each prompt.
-    parents : [T] for a tree (rows = 1), the place of each token's predecessor, -1 for a first one; else None.
+    parents : [T] for a tree (one row, or the same one repeated), the place of each token's predecessor, -1 for a first
+        one; else None.
     """
 
     ids: Tensor
     prompts: np.ndarray
     reads: Tensor
     parents: np.ndarray | None = None
+
+    def on(self, device: torch.device) -> Pack:
+        """The same with its token ids and places on a device, for a pack that is read many times."""
+        if self.ids.device == device:
+            return self
+        return replace(self, ids=self.ids.to(device), reads=self.reads.to(device))
 
     def inputs(self, lm: LanguageModel) -> dict[str, Tensor]:
         """What the model is called with."""
@@ -69,6 +76,15 @@ def halves(batch: Tensor | Pack) -> list[Any]:
         (tree,) = pack_trees(rows, steps, max_tokens=length)  # in their order: they come from a tree
         found.append(Pack(tree.ids, prompts[tree.prompts], tree.reads, tree.parents))
     return found
+
+
+def repeated(batch: Tensor | Pack, times: int) -> Any:
+    """A batch `times` times, one after the other, as the rows of one pass."""
+    if isinstance(batch, Tensor):
+        return batch.repeat(times, 1)
+    shift = torch.arange(times, device=batch.reads.device).repeat_interleave(len(batch.reads)) * batch.ids.numel()
+    reads = batch.reads.repeat(times, 1) + shift[:, None]
+    return replace(batch, ids=batch.ids.repeat(times, 1), prompts=np.tile(batch.prompts, times), reads=reads)
 
 
 def _ancestry(parents: np.ndarray, leaf: int) -> list[int]:

@@ -116,6 +116,30 @@ def no_room(lm: LanguageModel, what: str) -> OutOfMemory:
     )
 
 
+def on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors on the CPU. Those of one device and precision come together, so that the program waits once."""
+    import torch
+
+    found = list(tensors)
+    together: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for i, tensor in enumerate(found):
+        if tensor.device.type != "cpu":
+            together.setdefault((tensor.device, tensor.dtype), []).append(i)
+    for places in together.values():
+        flat = torch.cat([found[i].reshape(-1) for i in places]).cpu()
+        for i, part in zip(places, flat.split([found[i].numel() for i in places]), strict=True):
+            found[i] = part.view(found[i].shape)
+    return found
+
+
+def double(tensor: Tensor) -> Tensor:
+    """The tensor in float64, where it is; on the CPU if its device has no float64 (MPS)."""
+    try:
+        return tensor.double()
+    except TypeError:
+        return tensor.cpu().double()
+
+
 def require_finite(lm: LanguageModel, values: Any, what: str, inputs: Tensor | Pack | None = None) -> None:
     """Check numbers that were made with the model.
 

@@ -101,7 +101,7 @@ def block_sums(nll: Tensor, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     nll : [B, T-1], entry t is the value of target position t + 1.
     first : [B], first target position that is scored.
     """
-    values = nll.double().cpu().numpy()
+    values = nll.cpu().double().numpy()  # in this order: MPS has no float64
     sums, counts = [], []
     for row, start in zip(values, first, strict=True):
         scored = row[start - 1 :]

@@ -31,10 +31,13 @@ class Course:
     def __init__(self, lm: LanguageModel, inputs: Tensor | Pack, visit: Visit) -> None:
         self.lm = lm
         self._calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self._rows = 0
+        self._wider: dict[int, Tensor] = {}  # while repeated rows run: what blocks were given, by its id
 
         def record(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             kwargs = dict(kwargs)
             hidden = args[0] if args else kwargs.pop("hidden_states")
+            self._rows = len(hidden)
             visit(len(self._calls), hidden)
             self._calls.append((args[1:], kwargs))
 
@@ -48,18 +51,43 @@ class Course:
             visit(lm.n_layers, final)
 
     def block(self, layer: int, hidden: Tensor) -> Tensor:
-        """[rows, T, D]: one block's output."""
+        """[rows, T, D]: one block's output.
+
+        Parameters
+        ----------
+        hidden : its input, of the recorded rows or of those repeated: all of them, one time after the other.
+        """
         args, kwargs = self._calls[layer]
+        if (times := len(hidden) // self._rows) > 1:
+            args = tuple(self._repeated(x, times) for x in args)
+            kwargs = {name: self._repeated(x, times) for name, x in kwargs.items()}
         out: Any = self.lm.blocks[layer](hidden, *args, **kwargs)
         hidden = out[0] if isinstance(out, tuple) else out  # some blocks return their attention as well
         return hidden
 
+    def _repeated(self, given: Any, times: int) -> Any:
+        """What a block was given, for repeated rows. What is the same for all rows has a single one, or no rows."""
+        if isinstance(given, tuple):
+            return tuple(self._repeated(x, times) for x in given)
+        if not isinstance(given, Tensor) or given.ndim < 2 or len(given) != self._rows or self._rows == 1:
+            return given
+        if id(given) not in self._wider:  # blocks share what they are given, and the record keeps it alive
+            same = given.stride(0) == 0  # for all rows, as masks mostly are: no copy
+            rest = given.shape[1:]
+            self._wider[id(given)] = (
+                given[:1].expand(times * self._rows, *rest) if same else given.repeat(times, *[1] * len(rest))
+            )
+        return self._wider[id(given)]
+
     def rest(self, layer: int, hidden: Tensor, visit: Visit = lambda layer, hidden: None) -> Tensor:
         """[rows, T, D]: from the input of block `layer` to the end, under whatever masks are on."""
         with self.lm.lock:
-            for at in range(layer, self.lm.n_layers):
-                visit(at, hidden)
-                hidden = self.block(at, hidden)
+            try:
+                for at in range(layer, self.lm.n_layers):
+                    visit(at, hidden)
+                    hidden = self.block(at, hidden)
+            finally:
+                self._wider.clear()
             for module in self.lm.architecture.tail_modules(self.lm.model):
                 hidden = module(hidden)
             hidden = hidden.to(self.lm.device)
@@ -72,14 +100,14 @@ class Staged:
 
     Attributes
     ----------
-    batch : the token rows.
+    batch : the token rows; a pack's lie on the model's device.
     layer : the block whose input is held.
     base : [rows, T, D] final hidden states (after the final norm) of the whole, unmasked pass.
     """
 
     def __init__(self, lm: LanguageModel, inputs: Tensor | Pack, layer: int = 0) -> None:
         self.lm = lm
-        self.batch = inputs
+        self.batch = inputs.on(lm.device) if isinstance(inputs, Pack) else inputs
         self.layer = layer
         ends: dict[int, Tensor] = {}
 
@@ -100,9 +128,14 @@ class Staged:
             self.hidden = self._course.block(self.layer, self.hidden)
         self.layer += 1
 
-    def rest(self) -> Tensor:
-        """[rows, T, D]: run from the held block to the end, under whatever masks are on."""
-        return self._course.rest(self.layer, self.hidden)
+    def rest(self, times: int = 1) -> Tensor:
+        """[times * rows, T, D]: run from the held block to the end, under whatever masks are on.
+
+        Parameters
+        ----------
+        times : how often the rows run, side by side: under gates by row, each time with others.
+        """
+        return self._course.rest(self.layer, self.hidden if times == 1 else self.hidden.repeat(times, 1, 1))
 
 
 def _run(lm: LanguageModel, inputs: Tensor | Pack) -> Tensor:

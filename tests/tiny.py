@@ -125,10 +125,11 @@ def tiny_model(kind: str, seed: int = 0, n_layers: int = 2) -> Any:
     return model.eval()
 
 
-def tiny_lm(kind: str, seed: int = 0, n_layers: int = 2) -> LanguageModel:
+def tiny_lm(kind: str, seed: int = 0, n_layers: int = 2, device: str = "cpu") -> LanguageModel:
     """A tiny model of one of `KINDS` as the program holds it; each call gives one of its own."""
-    spec = ModelSpec(f"tiny-{kind}", device="cpu")
-    return wrap(tiny_model(kind, seed, n_layers), tiny_tokenizer(), spec, f"tiny:{kind}:{n_layers}:{seed}")
+    spec = ModelSpec(f"tiny-{kind}", device=device)
+    model = tiny_model(kind, seed, n_layers).to(device)
+    return wrap(model, tiny_tokenizer(), spec, f"tiny:{kind}:{n_layers}:{seed}")
 
 
 def tiny_text(n_tokens: int, seed: int = 0) -> str:

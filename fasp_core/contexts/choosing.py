@@ -155,7 +155,7 @@ def clues(
 def _norms(lm: LanguageModel, replies: Replies, names: list[list[str]], kept: Any) -> tuple[Any, ...]:
     def work() -> dict[str, NDArray[Any]]:
         return {
-            f"{g}|{layer}|{name}": norm.cpu().numpy()
+            f"{g}|{layer}|{name}": norm.numpy()
             for g in (0, 1)
             for (layer, name), norm in weights.input_norms(lm, replies.scenario, names[g]).items()
         }
@@ -163,7 +163,7 @@ def _norms(lm: LanguageModel, replies: Replies, names: list[list[str]], kept: An
     out: tuple[dict[weights.Place, Tensor], ...] = ({}, {})
     for key, norm in kept("norms", work).items():
         g, layer, name = key.split("|")
-        out[int(g)][int(layer), name] = torch.from_numpy(norm).to(lm.device)
+        out[int(g)][int(layer), name] = torch.from_numpy(norm)
     return out
 
 

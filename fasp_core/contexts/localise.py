@@ -31,10 +31,10 @@ from fasp_core.contexts.chats import ask, name_places
 from fasp_core.contexts.scenarios import Scenario
 from fasp_core.errors import InputError
 from fasp_core.masks import gated
-from fasp_core.models import LanguageModel
+from fasp_core.models import LanguageModel, present
 from fasp_core.next_word import CHUNK
 from fasp_core.packing import Pack, halves, pack
-from fasp_core.passes import in_halves, require_finite
+from fasp_core.passes import in_halves, on_host, require_finite
 
 Report = Callable[[float, float, str], None]  # (done, total, what is going on)
 Floats = NDArray[np.float32]
@@ -164,7 +164,8 @@ def attention_to_name(lm: LanguageModel, scenario: Scenario, names: Sequence[str
     for name in names:
         text, ids = ask(lm, scenario, name)
         places = name_places(lm, text, name)
-        rows.append(torch.stack([a[:, -1, places].sum(-1) for a in attentions(lm, ids)]).float().cpu().numpy())
+        looks = on_host([a[:, -1, places].sum(-1) for a in attentions(lm, ids)])  # layers may lie on several devices
+        rows.append(torch.stack(looks).float().numpy())
     return np.stack(rows)
 
 
@@ -173,7 +174,10 @@ def activation(lm: LanguageModel, scenario: Scenario, names: Sequence[str]) -> F
     """[names, L, F] mean |activation| of each hidden unit from the name's first token on, times the norm of its output
     column: what it writes, at most, into the residual stream."""
     rows = []
-    norms = [columns(lm.mlp_out(layer)).float().norm(dim=0) for layer in range(lm.n_layers)]
+    norms = []
+    for layer in range(lm.n_layers):
+        with present(lm.mlp_out(layer)):
+            norms.append(columns(lm.mlp_out(layer)).float().norm(dim=0))
     seen: dict[int, Tensor] = {}
 
     def watch(layer: int) -> Any:
@@ -190,7 +194,7 @@ def activation(lm: LanguageModel, scenario: Scenario, names: Sequence[str]) -> F
                 lm.model.base_model(torch.tensor([ids], device=lm.device), use_cache=False)
                 first = name_places(lm, text, name)[0]
                 means = [seen[layer][first:].abs().mean(0) * norms[layer] for layer in range(lm.n_layers)]
-                rows.append(torch.stack(means).cpu().numpy())
+                rows.append(torch.stack(on_host(means)).numpy())
         finally:
             for handle in handles:
                 handle.remove()

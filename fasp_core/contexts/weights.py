@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from fasp_core.contexts.chats import ask
 from fasp_core.contexts.scenarios import Scenario
 from fasp_core.errors import InputError
-from fasp_core.models import LanguageModel
+from fasp_core.models import LanguageModel, present
+from fasp_core.passes import double, on_host
 
 Place = tuple[int, str]  # layer, dotted name of the projection in its block
 Chosen = Mapping[Place, Tensor]  # flat positions in the projection's weight, as it is stored
@@ -34,15 +35,17 @@ def projections(lm: LanguageModel) -> dict[Place, nn.Module]:
 
 @torch.no_grad()
 def input_norms(lm: LanguageModel, scenario: Scenario, names: Sequence[str]) -> dict[Place, Tensor]:
-    """[in] float64 norm of each input of each projection, over all tokens of the scenario's chats about these names."""
+    """[in] float64 norm of each input of each projection, over all tokens of the scenario's chats about these names.
+
+    On the CPU, wherever the projections lie.
+    """
     places = projections(lm)
-    squares = {
-        place: torch.zeros(_inputs(module), dtype=torch.float64, device=lm.device) for place, module in places.items()
-    }
+    squares = {place: torch.zeros(_inputs(module), dtype=torch.float64) for place, module in places.items()}
+    seen: dict[Place, Tensor] = {}
 
     def watch(place: Place) -> Any:
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            squares[place] += args[0].reshape(-1, args[0].shape[-1]).double().square().sum(0)
+            seen[place] = args[0]
 
         return hook
 
@@ -52,6 +55,9 @@ def input_norms(lm: LanguageModel, scenario: Scenario, names: Sequence[str]) -> 
             for name in names:
                 _, ids = ask(lm, scenario, name)
                 lm.model.base_model(torch.tensor([ids], device=lm.device), use_cache=False)
+                for place, x in zip(seen, on_host(list(seen.values())), strict=True):
+                    squares[place] += x.reshape(-1, x.shape[-1]).double().square().sum(0)
+                seen.clear()
         finally:
             for handle in handles:
                 handle.remove()
@@ -73,20 +79,34 @@ def stands_out(
         raise InputError(f"Shares of {share:g} and {other:g} cannot be taken: give more than 0 and at most 1.")
     out = {}
     for place, module in projections(lm).items():
-        mine, theirs = (_top(_scores(module, n[place]), s) for n, s in ((first, share), (second, other)))
+        with present(module):
+            mine, theirs = (_top(_scores(module, n[place]), s) for n, s in ((first, share), (second, other)))
         out[place] = (mine & ~theirs).nonzero()[:, 0]
     return out
 
 
 @contextmanager
 def without(lm: LanguageModel, chosen: Chosen) -> Iterator[None]:
-    """The weights are 0 for the time of the `with` block, and bit for bit what they were after it."""
+    """The weights are 0 for the time of the `with` block, and bit for bit what they were after it.
+
+    Raises
+    ------
+    InputError
+        A part of the model waits in main memory, from where each pass fetches it anew.
+    """
     places = projections(lm)
     with lm.lock:
         kept: list[tuple[Tensor, Tensor, Tensor]] = []
         try:
             for place, at in chosen.items():
-                flat = _weight(places[place]).data.view(-1)
+                weight = _weight(places[place])
+                if weight.is_meta:
+                    raise InputError(
+                        "Single weights cannot be removed from a model that lies partly in main memory: load it with "
+                        "--device cpu, or on GPUs that hold all of it."
+                    )
+                flat = weight.data.view(-1)
+                at = at.to(flat.device)
                 kept.append((flat, at, flat[at].clone()))
                 flat[at] = 0
             yield
@@ -107,7 +127,8 @@ def _inputs(module: nn.Module) -> int:
 
 def _scores(module: nn.Module, norms: Tensor) -> Tensor:
     """Flat, in the order of the weight as it is stored."""
-    size = _weight(module).detach().abs().double()
+    size = double(_weight(module).detach().abs())
+    norms = norms.to(size.device)
     return (size * (norms if isinstance(module, nn.Linear) else norms[:, None])).flatten()
 
 

@@ -26,7 +26,7 @@ def magnitude(lm: LanguageModel) -> np.ndarray:
             columns = out_proj_columns(block, lm.architecture).split(lm.head_dim, dim=1)
             parts = lm.architecture.head_qkv(block, lm.n_heads, lm.n_kv_heads, lm.head_dim)
             for column, tensors in zip(columns, parts, strict=True):
-                squares = sum(float(t.double().square().sum()) for t in [column, *tensors])
+                squares = sum(float(t.cpu().double().square().sum()) for t in [column, *tensors])
                 scores.append(squares**0.5)
     if not np.isfinite(scores).all():
         bad = PruneSet.from_flat(np.flatnonzero(~np.isfinite(scores)), lm.n_heads)
@@ -55,7 +55,7 @@ def gradient(lm: LanguageModel, windows: TokenWindows) -> np.ndarray:
                 loss = torch.nn.functional.cross_entropy(lm.logits(part), goal, reduction="sum") / len(goals)
                 grad_states.append(torch.autograd.grad(loss, part)[0])
             (grad,) = torch.autograd.grad(states, gates, torch.cat(grad_states))
-        found: np.ndarray = grad.abs().double().cpu().numpy()
+        found: np.ndarray = grad.abs().cpu().double().numpy()
         require_finite(lm, found, "the gradients of the text's loss", row[None])
         return found
 

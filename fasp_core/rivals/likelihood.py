@@ -120,7 +120,7 @@ def log_likelihoods(lm: LanguageModel, sentences: Sentences, progress: Report | 
     out = np.empty((len(sentences.weights[0]), m))
 
     def run(part: Pack) -> tuple[np.ndarray, np.ndarray]:
-        nll = token_nll(lm, final_hidden(lm, part), part.ids).double().cpu().numpy()
+        nll = token_nll(lm, final_hidden(lm, part), part.ids).cpu().double().numpy()
         values = -np.einsum("mt,mkt->km", nll, _weights(sentences, part))
         require_finite(lm, values, "the log-likelihood of a sentence", part)
         return part.prompts, values

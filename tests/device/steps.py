@@ -1,0 +1,263 @@
+"""What the engine does, each part once on a tiny model: the numbers that have to be the same on every device."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fasp_core import evaluation, measures, search, writing
+from fasp_core.attention import pattern
+from fasp_core.contexts import audit, choosing, localise, matrix, scenarios, weights
+from fasp_core.evaluation import EvalConfig, evaluate
+from fasp_core.export.writing import export
+from fasp_core.generation import GenerationConfig
+from fasp_core.impacts import baselines, estimate, exact, pool, preview, score
+from fasp_core.live import Desk
+from fasp_core.masks import PruneSet
+from fasp_core.measures import BiasConfig, meter
+from fasp_core.models import LanguageModel
+from fasp_core.perplexity import measure_nll
+from fasp_core.rivals import likelihood
+from fasp_core.rivals.stereotypes import CROWS, STEREOSET, Item, ItemSet
+from fasp_core.store import Store
+from fasp_core.text import TextConfig, token_windows
+from tests.tiny import STARTS, tiny_lm, tiny_text
+
+PRUNED = PruneSet.parse("L0H1,L1H3,L1N5")
+DRAWN = GenerationConfig(samples=2, tokens=4)
+CHAT = "{% for m in messages %}We {{ m.content }} .{% endfor %}{% if add_generation_prompt %} My{% endif %}"
+CONTEXTS = """
+[contexts.rooms]
+unit = "dollars"
+question = "The {item} of {name} is"
+scenarios = ["house", "tree"]
+[contexts.days]
+unit = "hours"
+question = "My {item} and {name} are"
+scenarios = ["friend"]
+[groups]
+one = ["red", "blue", "green"]
+two = ["tall", "short", "young"]
+"""
+WORLD = scenarios.parse(CONTEXTS, "contexts.toml")
+AUDIT = audit.AuditConfig(samples=3, tokens=4, temperature=1.0)
+SIZES = choosing.Sizes(heads=0.3, neurons=0.05, unit_top=0.2, unit_other=0.25, weight_top=0.2, weight_other=0.1)
+
+
+class Vowels:
+    """A text is worth its share of vowels."""
+
+    name = "vowels"
+
+    def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        return np.array([sum(c in "aeiou" for c in text) / max(len(text), 1) for text in texts])
+
+
+@dataclass(eq=False)
+class Bench:
+    """A model, and a folder with a store, a text and prompts of three groups."""
+
+    lm: LanguageModel
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.lm.tokenizer = copy.deepcopy(self.lm.tokenizer)
+        self.lm.tokenizer.chat_template = CHAT
+        self.folder.mkdir(exist_ok=True)
+        self.store = Store(self.folder / "store")
+        self.text = self.config_of("text.txt", tiny_text(150))
+        prompts = [f"{s} met a {g} {n},{g}\n" for s in STARTS for n in ("man", "tree") for g in ("blue", "red", "tall")]
+        table = self.folder / "axis.csv"
+        table.write_text("text,group\n" + "".join(prompts))
+        self.expected = BiasConfig(str(table), split="all", n_prompts=18)
+        self.sampled = replace(self.expected, measure="sampled", generation=DRAWN)
+
+    def config_of(self, name: str, text: str) -> TextConfig:
+        (self.folder / name).write_text(text)
+        return TextConfig(str(self.folder / name), tokens=150, window=48, stride=48)
+
+    @classmethod
+    def of(cls, kind: str, device: str, folder: Path, dtype: str = "float32") -> Bench:
+        lm = tiny_lm(kind, device=device)
+        lm.spec = replace(lm.spec, dtype=dtype)
+        return cls(lm, folder)
+
+    def windows(self) -> Any:
+        return token_windows(self.lm, self.text)
+
+    def replies(self) -> audit.Replies:
+        """Answers that give numbers, which no tiny model's do."""
+        found = audit.audit(self.lm, WORLD.scenarios[0], WORLD, AUDIT, self.store)
+        texts = tuple(
+            tuple(f"{10 + (7 * i + 3 * j) % 11}" for j in range(len(row))) for i, row in enumerate(found.texts)
+        )
+        return replace(found, texts=texts)
+
+    def names(self) -> list[str]:
+        return [name for name, _ in WORLD.people]
+
+
+@contextmanager
+def small_worlds(folder: Path) -> Any:
+    """The scorer, and texts that are as short as the models."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (measures, writing):
+            patch.setattr(module, "scorer_for", lambda *_: Vowels())
+        (folder / "default.txt").write_text(tiny_text(150, seed=3))
+        short = partial(TextConfig, str(folder / "default.txt"), window=64, stride=64)
+        patch.setattr(matrix, "TextConfig", short)
+        yield
+
+
+def _likelihoods(b: Bench) -> Any:
+    pairs = Item("The tall man is bad", "The old man is bad", "", ""), Item("I have a friend", "I have a fool", "", "")
+    out = []
+    for source in (CROWS, STEREOSET):
+        sentences = likelihood.comparisons(b.lm, ItemSet(source, "x", pairs)).sentences
+        out += [likelihood.log_likelihoods(b.lm, sentences), *likelihood.log_likelihood_effects(b.lm, sentences)]
+    return out
+
+
+def _desk(b: Bench) -> Any:
+    desk, out = Desk(b.lm), []
+    for i, heads in enumerate(("", "L0H1,L1H3,L1N5", "L1H0", "L0H0,L1H2,L0N3", "")):
+        store = Store(b.folder / f"store-desk-{i}")
+        found = evaluate(b.lm, PruneSet.parse(heads), EvalConfig(b.expected, b.text), store, None, desk)
+        out += [found.perplexity.pruned, found.pruned.values]
+    return out
+
+
+def _evaluate(b: Bench) -> Any:
+    found = evaluate(b.lm, PRUNED, EvalConfig(b.sampled, b.text), Store(b.folder / "store-evaluate"))
+    return found.perplexity.pruned, found.pruned.values, found.pruned.continuations
+
+
+def _search(b: Bench) -> Any:
+    desk = Desk(b.lm)
+    problem = search.Problem.of(score.score(b.lm, b.text, b.expected, b.store), "counted")
+    base, _ = evaluation.perplexity_of(b.lm, PruneSet(), b.text, b.store, None, desk)
+
+    def measure(heads: Any) -> Any:
+        subject = PruneSet.from_flat(heads, b.lm.n_heads)
+        nll, _ = evaluation.perplexity_of(b.lm, subject, b.text, b.store, None, desk)
+        return nll.mean - base.mean, evaluation.toxicity_of(b.lm, subject, b.expected, b.store, None, desk).row(
+            "counted"
+        )
+
+    found = search.search(problem, search.SearchConfig("counted", 2, 9.0, 4), measure, [(0, 1)])
+    return found.heads, found.gap, [(t.heads, t.nats, t.gap) for t in found.tried]
+
+
+def _removal(b: Bench) -> Any:
+    methods = ("weights-wanda", "heads-effect", "neurons-effect", "heads-attention", "neurons-activation")
+    said = choosing.clues(b.lm, b.replies(), AUDIT, methods, b.store)
+    out: list[Any] = [_digest(b.lm)]
+    for method in (*methods, "weights-random"):
+        removal = choosing.choose(b.lm, method, [said], SIZES)
+        with removal.off(b.lm):
+            out += [removal.key(), len(removal), measure_nll(b.lm, b.windows()).sums]
+    out.append(_digest(b.lm))
+    assert out[0] == out[-1]  # weights that were off are what they were
+    return out
+
+
+def _digest(lm: LanguageModel) -> str:
+    return hashlib.sha256(
+        b"".join(p.detach().float().cpu().numpy().tobytes() for p in lm.model.parameters())
+    ).hexdigest()
+
+
+def _matrix(b: Bench) -> Any:
+    config = matrix.MatrixConfig(("heads-effect", "weights-wanda"), AUDIT, SIZES, names=2, scenarios=1, tokens=64)
+    found = matrix.run(b.lm, WORLD, config, b.store)
+    return found.base, [cell.nll.sums for cell in found.cells], [cell.values for cell in found.cells]
+
+
+def _export(b: Bench) -> Any:
+    found = export(b.lm, PruneSet.parse("L0H1,L1H3,L0N5,L1N5"), b.folder / "export")
+    assert found.check.difference <= 1e-4
+    files = [hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(found.folder.glob("*.safetensors"))]
+    return found.check.dtype, found.check.float32, found.after.parameters, found.after.nonzero, files
+
+
+def _pool(b: Bench) -> Any:
+    found = pool.pool(b.lm, b.sampled, b.store)
+    return found.scores, found.log_ratios, found.gap([1, 2], np.arange(len(found.scores)) % 3).gap
+
+
+def _preview(b: Bench) -> Any:
+    found = preview.gauss_newton(b.lm, b.windows(), rows=2, draws=2)
+    return found.first, found.curvature
+
+
+def _exact_ppl(b: Bench) -> Any:
+    found = exact.ppl_impacts(b.lm, b.text, b.store)
+    return found.base.sums, found.sums, found.magnitude, found.gradient
+
+
+def _effects(b: Bench) -> Any:
+    found = localise.effects(b.lm, b.replies(), AUDIT.temperature)
+    return found.heads, found.neurons, found.gap
+
+
+def _sampled(b: Bench) -> Any:
+    gauge = meter(b.lm, b.sampled, b.store)
+    return gauge.measure(), gauge.texts
+
+
+def _expected(b: Bench, steps: int) -> Any:
+    gauge = meter(b.lm, replace(b.expected, steps=steps), b.store)
+    return gauge.measure(), gauge.worth.values.cpu().numpy()
+
+
+STEPS: dict[str, Callable[[Bench], Any]] = {
+    "nll": lambda b: measure_nll(b.lm, b.windows()).sums,
+    "expected": lambda b: _expected(b, 1),
+    "expected, 3 steps": lambda b: _expected(b, 3),
+    "sampled": _sampled,
+    "magnitude": lambda b: baselines.magnitude(b.lm),
+    "gradient": lambda b: baselines.gradient(b.lm, b.windows()),
+    "preview": _preview,
+    "first order": lambda b: estimate.first_order_impacts(b.lm, b.expected, b.store).ablated,
+    "exact perplexity": _exact_ppl,
+    "exact bias": lambda b: exact.bias_impacts(b.lm, b.expected, b.store).ablated,
+    "exact sampled": lambda b: exact.bias_impacts(b.lm, b.sampled, b.store).ablated,
+    "refined": lambda b: estimate.refined_impacts(b.lm, b.text, b.expected, b.store).ablated,
+    "two phases": lambda b: estimate.two_phase_impacts(b.lm, b.text, b.expected, b.store).ablated,
+    "pool": _pool,
+    "evaluate": _evaluate,
+    "desk": _desk,
+    "search": _search,
+    "attention": lambda b: pattern(b.lm, "I met a tall friend", 1).weights,
+    "likelihood": _likelihoods,
+    "write": lambda b: str(writing.write(b.lm, "I met a tall friend", PRUNED, DRAWN, b.store)),
+    "contexts: audit": lambda b: audit.audit(b.lm, WORLD.scenarios[0], WORLD, AUDIT, b.store, PRUNED).ids,
+    "contexts: effects": _effects,
+    "contexts: attention": lambda b: localise.attention_to_name(b.lm, WORLD.scenarios[0], b.names()),
+    "contexts: activation": lambda b: localise.activation(b.lm, WORLD.scenarios[0], b.names()),
+    "contexts: norms": lambda b: [n.cpu() for n in weights.input_norms(b.lm, WORLD.scenarios[0], b.names()).values()],
+    "contexts: sets": _removal,
+    "contexts: matrix": _matrix,
+    "export": _export,
+}
+
+
+def plain(found: Any) -> Any:
+    """Nested lists of arrays as bytes and of all else as text: equal for equal bits."""
+    if isinstance(found, (list, tuple)):
+        return [plain(item) for item in found]
+    if hasattr(found, "shape"):
+        array = np.asarray(found)
+        return str(array.dtype), array.shape, array.tobytes()
+    return json.dumps(found) if isinstance(found, float) else str(found)

@@ -1,0 +1,40 @@
+"""Every step of the engine by the rules of CUDA and of MPS, to the bits of the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.device import pretend
+from tests.device.steps import STEPS, Bench, plain, small_worlds
+from tests.tiny import KINDS
+
+QUICK = {("gpt2", "cuda"), ("llama", "cuda"), ("gemma3_text", "cuda"), ("gpt2", "mps")}
+EVERY = [
+    pytest.param((kind, rules), marks=[] if (kind, rules) in QUICK else pytest.mark.slow, id=f"{kind}-{rules}")
+    for kind in KINDS
+    for rules in ("cuda", "mps")
+]
+
+
+class Both(NamedTuple):
+    cpu: Bench
+    device: Bench
+
+
+@pytest.fixture(scope="module", params=EVERY)
+def both(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+    """A tiny model on the CPU and on the pretended device."""
+    kind, rules = request.param
+    folder = tmp_path_factory.mktemp(kind)
+    with pretend.rules(rules), small_worlds(folder):
+        yield Both(Bench.of(kind, "cpu", folder / "cpu"), Bench.of(kind, pretend.NAME, folder / "device"))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_numbers_are_those_of_the_cpu(both: Both, step: str) -> None:
+    assert both.device.lm.device.type == pretend.NAME
+    there = plain(STEPS[step](both.device))
+    assert there == plain(STEPS[step](both.cpu))
