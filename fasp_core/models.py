@@ -119,9 +119,7 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where token ids go and final hidden states come from; a spread model's blocks may lie elsewhere."""
-        hook = getattr(self.model.get_input_embeddings(), "_hf_hook", None)
-        place = getattr(hook, "execution_device", None)
-        return torch.device(self.model.device if place is None else place)
+        return input_device(self.model)
 
     @cached_property
     def blocks(self) -> list[nn.Module]:
@@ -164,6 +162,13 @@ class LanguageModel:
         logits = logits.float()
         cap = getattr(self.model.config, "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def input_device(model: Any) -> torch.device:
+    """Where a transformers model, which may be spread over several devices, takes its token ids."""
+    hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
+    place = getattr(hook, "execution_device", None)
+    return torch.device(model.device if place is None else place)
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -221,7 +226,7 @@ def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> La
             trust_remote_code=False,
             revision=revision or "main",
             output_loading_info=True,
-            **(_spread() if spec.device == SPREAD else {}),
+            **spread_options(spec),
         )
         _require_whole(loading)
         if spec.device != SPREAD:
@@ -244,6 +249,11 @@ def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> La
     lm = wrap(model, tokenizer, spec, found)
     model.base_model.register_forward_hook(partial(_bring_back, lm.device))
     return lm
+
+
+def spread_options(spec: ModelSpec) -> dict[str, Any]:
+    """What a loader is told of a spread model's places; nothing for others."""
+    return _spread() if spec.device == SPREAD else {}
 
 
 def _spread() -> dict[str, Any]:
