@@ -24,6 +24,7 @@ from fasp_core.impacts import entries, exact, score
 from fasp_core.impacts.estimate import undecided
 from fasp_core.impacts.table import BiasImpacts, ImpactTable
 from fasp_core.measures import BiasConfig
+from fasp_core.model_id import ModelId
 from fasp_core.models import LanguageModel, wrap
 from fasp_core.store import Store
 from fasp_core.text import TextConfig
@@ -497,8 +498,8 @@ def variants(text: TextConfig, config: BiasConfig) -> Iterator[tuple[TextConfig,
 def test_other_questions_are_not_answered_from_the_store(text: TextConfig, config: BiasConfig, tmp_path: Path) -> None:
     lm, store = tiny_lm("llama"), Store(tmp_path)
     score.score(lm, text, config, store)
-    assert entries.find(text, config, "other weights", "float32", lm.name, store) is None
-    assert entries.find(text, config, lm.weights_id, "bfloat16", lm.name, store) is None
+    assert entries.find(text, config, ModelId("other weights"), lm.name, store) is None
+    assert entries.find(text, config, ModelId(lm.weights_id, "bfloat16"), lm.name, store) is None
     for other_text, other_config in variants(text, config):
         assert entries.find(other_text, other_config, lm.id, lm.name, store) is None
 

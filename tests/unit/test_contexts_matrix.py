@@ -24,6 +24,7 @@ from fasp_core.contexts.choosing import METHODS, Sizes, common_top
 from fasp_core.contexts.matrix import Cell, Matrix, MatrixConfig, settings
 from fasp_core.errors import InputError
 from fasp_core.masks import PruneSet
+from fasp_core.model_id import ModelId
 from fasp_core.models import LanguageModel
 from fasp_core.perplexity import Nll
 from fasp_core.store import Store
@@ -140,7 +141,7 @@ def test_everything_is_really_removed_and_kept(lm: LanguageModel, tmp_path: Path
     for one, other in zip(again.cells, found.cells, strict=True):
         assert (one.method, one.setting, one.parts) == (other.method, other.setting, other.parts)
         np.testing.assert_array_equal(one.values, other.values)
-    assert not matrix.stored("another model", lm.spec.dtype, store)
+    assert not matrix.stored(ModelId("another model"), store)
 
 
 def test_another_method_asks_only_what_is_new(lm: LanguageModel, tmp_path: Path, monkeypatch: Any) -> None:

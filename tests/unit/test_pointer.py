@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from fasp_core.choice import ByHand
+from fasp_core.model_id import ModelId
 from pages.common import clicks, engine, pointer, shared
 
 junk = some.recursive(
@@ -66,7 +67,7 @@ def test_a_chart_tells_each_thing_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_of_several_acts_before_the_page_is_drawn_each_is_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     state: dict[str, Any] = {"model": "m"}
     monkeypatch.setattr(st, "session_state", state)
-    monkeypatch.setattr(shared, "_known", lambda told: engine.Facts("w", 2, 4))
+    monkeypatch.setattr(shared, "_known", lambda told: engine.Facts(ModelId("w"), 2, 4))
     acts = [ByHand(), ByHand().told([1], True), ByHand().told([1, 6], True), ByHand().told([1], True).told([6], False)]
     for act in acts[1:]:
         shared.tell("m", act)

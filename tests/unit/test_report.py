@@ -22,6 +22,7 @@ from fasp_core.figures import export
 from fasp_core.impacts import entries
 from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig
+from fasp_core.model_id import ModelId
 from fasp_core.models import ModelSpec
 from fasp_core.report import page, repeat
 from fasp_core.report.gather import asked_prompts
@@ -178,7 +179,7 @@ def test_what_was_not_measured_is_said(store: Store, more: dict[str, Any]) -> No
     def no_model() -> Any:
         raise AssertionError("nothing is to be measured")
 
-    made = report.gather(asked(**more), small_table(), "w", store, no_model)
+    made = report.gather(asked(**more), small_table(), ModelId("w"), store, no_model)
     read = Read(report.html(made, WHEN))
     assert read.said["missing"] == read.said["no-outcome"] != ""
     assert "outcome" not in read.tables
@@ -359,9 +360,9 @@ def test_hand_made_changes_are_named(store: Store) -> None:
 
 def test_the_other_half_of_a_wrong_request_is_refused(store: Store) -> None:
     with pytest.raises(Exception, match="There is no reading 'loud'"):
-        report.gather(asked(reading="loud"), small_table(), "w", store, small_lm)
+        report.gather(asked(reading="loud"), small_table(), ModelId("w"), store, small_lm)
     with pytest.raises(Exception, match="L9H0 does not exist"):
-        report.gather(asked(parts=PruneSet.parse("L9H0")), small_table(), "w", store, small_lm)
+        report.gather(asked(parts=PruneSet.parse("L9H0")), small_table(), ModelId("w"), store, small_lm)
 
 
 def test_gaps_of_groups_add_up_to_the_gap(found: report.Facts) -> None:
