@@ -61,9 +61,12 @@ Window = Annotated[
 
 def spec_of(model: str, dtype: str, device: str, bos: str = "auto") -> ModelSpec:
     """The model that is meant; the device is looked up."""
-    from fasp_core.models import ModelSpec, pick_device
+    from fasp_core.devices import passed_over, pick_device
+    from fasp_core.models import ModelSpec
 
     pick_device(device)
+    if (note := passed_over(device)) is not None:
+        log(note)
     return ModelSpec(model, dtype, device, bos)
 
 
