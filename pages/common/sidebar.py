@@ -281,7 +281,7 @@ def choose_axis() -> tuple[str, str]:
     upload = st.file_uploader("CSV with columns text, group", type=["csv", "tsv", "txt"], key="csv")
     if upload is None:
         st.info(
-            "Upload a CSV file with the columns `text` and `group`: one prompt a row. Commas, semicolons or tabs will do. "
+            "Upload a CSV file with the columns `text` and `group`: one prompt a row, with commas, semicolons or tabs. "
             "A fifth of the prompts is used to choose heads and the rest to test the choice.",
             icon=":material/upload:",
         )
