@@ -335,8 +335,8 @@ def _too_few(prompts: PromptSet, minimum: int) -> InputError:
     part = "a fifth" if prompts.split == "valid" else "four fifths"
     side = "validation" if prompts.split == "valid" else "testing"
     return InputError(
-        f"{title} has {sum(before.values())} rows with a group, of which about {part} are for {side}, here "
-        f"{names_of.counted(counts)}, and {needs}: give every group about "
+        f"{title} has {sum(before.values())} rows with a group, and about {part} of them are for {side} (here "
+        f"{names_of.counted(counts)}): {needs}, so give every group about "
         f"{rows_needed(share, minimum, max(2, len(before)))} rows."
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from fasp_core.measures import BiasConfig
-from pages.common import assumed_additive, assumed_measures, assumed_scorer, engine, scoring, sidebar, start
+from pages.common import assumed_additive, assumed_measures, assumed_scorer, engine, left_out, scoring, sidebar, start
 
 
 def page() -> None:
@@ -18,6 +18,7 @@ def page() -> None:
     with st.sidebar:
         spec = sidebar.model()
         axis = sidebar.listed_axis()
+        left_out.tell(BiasConfig(axis))
     adding, measures, opinions = st.tabs(
         ["Do effects add up?", "Does the measure matter?", "What the scorer thinks"],
         key="assumption",

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import streamlit as st
 
 from fasp_core.experiments import compare, searching
-from fasp_core.experiments.compare import Candidate, Comparison, Plan
+from fasp_core.experiments.compare import SIDES, Candidate, Comparison, Plan
 from fasp_core.jobs import Progress
 from fasp_core.measures import BiasConfig
 from fasp_core.models import BUILT_IN, LanguageModel
 from fasp_core.store import Store
-from pages.common import background, chosen, compared, engine, scoring, sidebar, start
+from pages.common import background, chosen, compared, engine, left_out, scoring, sidebar, start
 from pages.common.compared import Settings
 from pages.common.said import plain
 
@@ -46,6 +46,7 @@ def draw_sidebar() -> Settings:
     with st.sidebar:
         spec = sidebar.model()
         axis, title = sidebar.choose_axis()
+        left_out.tell(*map(Plan(axis, "neutral").bias, SIDES))
         reading = sidebar.reading()
         st.divider()
         up = st.slider(

@@ -9,8 +9,9 @@ import streamlit as st
 from fasp_core.experiments import correlation
 from fasp_core.experiments.crossed import TransferConfig
 from fasp_core.impacts.table import ImpactTable
+from fasp_core.measures import BiasConfig
 from fasp_core.models import ModelSpec
-from pages.common import axes, engine, scoring, sidebar, start, transfer_scores, transfer_sets
+from pages.common import axes, engine, left_out, scoring, sidebar, start, transfer_scores, transfer_sets
 from pages.common.axes import KIND_TITLES, Settings
 from pages.common.sidebar import axis_title
 
@@ -68,6 +69,7 @@ def draw_sidebar(spec: ModelSpec, found: dict[str, ImpactTable]) -> Settings | N
             tokens = st.select_slider(
                 "Tokens for perplexity", (1024, 2048, 4096), TransferConfig.tokens, key="transfer tokens"
             )
+        left_out.tell_of_all({axis_title(a): BiasConfig(a, split="test", n_prompts=int(prompts)) for a in chosen})
     if len(chosen) < 2:
         st.info("Choose at least two axes in the sidebar.", icon=":material/info:")
         return None

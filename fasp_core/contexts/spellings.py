@@ -51,7 +51,7 @@ _UNITS: tuple[tuple[str, str, float], ...] = (  # how it is spelled, what it is,
 )
 _UNIT = "|".join(spelled for spelled, _, _ in _UNITS)
 AMOUNT = re.compile(
-    rf"(?:(?P<before>(?:{_BEFORE}\s*)+)(?P<minus>-\s?)?|(?<![\w.,:/#]))"
+    rf"(?:(?P<before>(?:{_BEFORE}\s*){{1,4}})(?P<minus>-\s?)?|(?<![\w.,:/#]))"
     rf"(?P<whole>(?P<number>\d(?:[\d.,]*\d)?|\.\d+)(?:\s?(?P<times>k|mm|mn|mil|millions?|m|bn|billions?|b|tn|trillion|t|"
     rf"hd|hundred|thousand|grand|dozen|dz|lakhs?|crores?)(?![a-z\d]))?)"
     rf"(?:\s?-?\s?(?P<unit>(?:{_UNIT})(?![a-z\d]))|(?P<glued>[a-z_°#]|-[a-z]))?",

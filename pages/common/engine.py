@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -275,7 +276,7 @@ def scorer_opinions(config: BiasConfig) -> pd.DataFrame:
 
 
 def keep_upload(content: bytes, name: str) -> Path:
-    """An uploaded CSV as a file under the cache, named by its content; the same upload is the same file.
+    """An uploaded table as a file of its own name, in a folder of the cache that is named by its content.
 
     Raises
     ------
@@ -283,7 +284,8 @@ def keep_upload(content: bytes, name: str) -> Path:
         The cache cannot be written.
     """
     demo.check_writing()
-    path = store().root / "uploads" / f"{hashlib.sha256(content).hexdigest()[:16]}.csv"
+    stem = re.sub(r"[^\w ()+-]+", "_", Path(name.replace("\\", "/")).stem).strip(" _")[:40] or "prompts"
+    path = store().root / "uploads" / hashlib.sha256(content).hexdigest()[:16] / f"{stem}.csv"
     if not path.exists():
         write_whole({path: content}, "make room there, or name another folder with FASP_CACHE")
     return path

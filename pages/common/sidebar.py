@@ -23,7 +23,7 @@ from fasp_core.measures import BiasConfig
 from fasp_core.models import BUILT_IN, BUILT_IN_TITLE, DTYPES, ModelSpec
 from fasp_core.prompts import axis_names, from_csv
 from fasp_core.text import TextConfig
-from pages.common import demo, engine, glossary, shared
+from pages.common import demo, engine, glossary, left_out, shared
 from pages.common.recipe import (
     ALL_METHODS,
     ALPHA,
@@ -89,6 +89,7 @@ def draw() -> Settings:
     with st.sidebar:
         spec = model()
         axis, axis_title = choose_axis()
+        told = st.container()
         read = reading()
         st.divider()
         method = st.selectbox(
@@ -142,7 +143,7 @@ def draw() -> Settings:
             tokens = st.select_slider(
                 "Tokens for perplexity", demo.upto(TOKENS, "tokens"), key="tokens", persist_state="session"
             )
-    return Settings(
+    settings = Settings(
         spec,
         axis,
         axis_title,
@@ -157,6 +158,9 @@ def draw() -> Settings:
         limit,
         neurons,
     )
+    with told:
+        left_out.tell(settings.scoring, settings.evaluation.bias)
+    return settings
 
 
 def _neurons() -> PruneSet:
@@ -277,10 +281,10 @@ def choose_axis() -> tuple[str, str]:
     )
     if axis != OWN_CSV:
         return axis, axis_title(axis)
-    upload = st.file_uploader("CSV with columns text, group", type="csv", key="csv")
+    upload = st.file_uploader("CSV with columns text, group", type=["csv", "tsv", "txt"], key="csv")
     if upload is None:
         st.info(
-            "Upload a CSV file with the columns `text` and `group`: one prompt a row. "
+            "Upload a CSV file with the columns `text` and `group`: one prompt a row, with commas, semicolons or tabs. "
             "A fifth of the prompts is used to choose heads and the rest to test the choice.",
             icon=":material/upload:",
         )
