@@ -45,6 +45,7 @@ def document(
     InputError
         No scores of this model on this axis, or scores of other prompts than the axis has now.
     """
+    from fasp_core import models
     from fasp_core.experiments import searching
     from fasp_core.impacts import entries
     from fasp_core.masks import PruneSet
@@ -59,7 +60,7 @@ def document(
     if impacts is None:
         raise InputError(
             f"There are no scores to begin with: run 'python -m fasp_core score --model {spec.source}"
-            f"{'' if spec.bos == 'auto' else f' --bos {spec.bos}'} --axis {axis} --out scores' first."
+            f"{models.option_of_bos(spec)} --axis {axis} --out scores' first."
         )
     found = [searching.run(lm, impacts, axis, config, store, progress, learn=learn) for config in searches]
     return {
@@ -70,7 +71,7 @@ def document(
         "max_ppl": searches[0].max_ppl,
         "prompts": len(impacts.bias.codes),
         "tokens": searching.TOKENS,
-        "windows": said(TextConfig(tokens=searching.TOKENS), {"bos": lm.id.bos, "longest_window": lm.longest_window}),
+        "windows": said(TextConfig(tokens=searching.TOKENS), {"bos": lm.id.bos, "longest_window": lm.id.longest}),
         "split": "valid",
         "gap_base": found[0].base_gap,
         "searches": [

@@ -36,7 +36,7 @@ def provenance(lm: LanguageModel, seconds: float, command: str = "") -> dict[str
         "packages": packages,
         "model": lm.name,
         **lm.id.key(),
-        "longest_window": lm.longest_window,
+        "longest_window": lm.id.longest,
         "device": str(lm.device),
         "threads": torch.get_num_threads(),
         "machine": f"{platform.system()} {platform.machine()}",
