@@ -18,9 +18,12 @@ from fasp_core.store import Store
 from fasp_core.text import TextConfig
 
 
-def load(source: str = BUILT_IN, dtype: str = "float32", device: str = "auto") -> LanguageModel:
-    """A model by "built-in", a hub id, a folder or a `.gguf` file. InputError says why it cannot be loaded."""
-    return models.load(ModelSpec(source, dtype, device))
+def load(source: str = BUILT_IN, dtype: str = "float32", device: str = "auto", bos: str = "auto") -> LanguageModel:
+    """A model by "built-in", a hub id, a folder or a `.gguf` file. InputError says why it cannot be loaded.
+
+    `bos`: whether texts begin with a token of the tokenizer's; see `fasp_core.models.ModelSpec`.
+    """
+    return models.load(ModelSpec(source, dtype, device, bos))
 
 
 def score(

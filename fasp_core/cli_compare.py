@@ -160,8 +160,9 @@ def _shares(text: str) -> tuple[float, ...]:
 
 def _named(spec: ModelSpec, axis: str) -> str:
     """Model and axis as options of a command."""
-    bos = "" if spec.bos == "auto" else f" --bos {spec.bos}"
-    return f"--model {shlex.quote(spec.source)}{bos} --axis {shlex.quote(axis)}"
+    from fasp_core import models
+
+    return f"--model {shlex.quote(spec.source)}{models.option_of_bos(spec)} --axis {shlex.quote(axis)}"
 
 
 def _size(spec: ModelSpec, model: Callable[[], LanguageModel]) -> int:
@@ -271,7 +272,8 @@ def outcome_text(d: dict[str, Any]) -> str:
             "\n".join([d["sentence"], *(f"Warning: {caution}" for caution in d["cautions"]), *noted(d)]),
             table(rows),
             f"{d['model']}, axis {d['axis']}; perplexity {number(d['ppl_base'])} -> {number(d['ppl_pruned'])} on "
-            f"{d['tokens']} tokens\n{d['method']}{gamma}, alpha {d['alpha']:g}, chosen on {d['chosen_on']}:\n"
+            f"{d['tokens']} tokens, in {d['windows']}\n"
+            f"{d['method']}{gamma}, alpha {d['alpha']:g}, chosen on {d['chosen_on']}:\n"
             f"{d['heads']}",
         ]
     )

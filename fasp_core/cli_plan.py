@@ -33,8 +33,8 @@ def text(d: dict[str, Any]) -> str:
             table(room),
             table(work),
             "\n".join([table(times), *(notes if any("*" in row[2] for row in times) else [])]),
-            f"{d['prompts']} prompts of {d['axis']}, windows of {d['window']:,} tokens, {d['dtype']}: {spread}. One GPU keeps up "
-            f"{d['tflops']:.3g} TFLOP/s ({d['rate_is']}).",
+            f"{d['prompts']} prompts of {d['axis']}, windows of {d['window']:,} tokens, {d['dtype']}: {spread}. "
+            f"One GPU keeps up {d['tflops']:.3g} TFLOP/s ({d['rate_is']}).",
             *noted(d),
         ]
     )

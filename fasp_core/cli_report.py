@@ -85,7 +85,7 @@ def document(
     if table is None:
         raise InputError(
             f"There are no scores to report: run 'python -m fasp_core score --model {spec.source}"
-            f"{'' if spec.bos == 'auto' else f' --bos {spec.bos}'} --axis {axis} --estimator refined --out scores' first."
+            f"{models.option_of_bos(spec)} --axis {axis} --estimator refined --out scores' first."
         )
     by_hand = ByHand(*(cli_files.heads_of(x, table.n_layers, table.n_heads) for x in (force, lock)))
     if len(by_hand):

@@ -46,6 +46,7 @@ def document(
     InputError
         No scores of this model on this axis, or scores of other prompts than the axis has now.
     """
+    from fasp_core import models
     from fasp_core.experiments import searching
     from fasp_core.impacts import entries
     from fasp_core.masks import PruneSet
@@ -60,7 +61,7 @@ def document(
     if impacts is None:
         raise InputError(
             f"There are no scores to begin with: run 'python -m fasp_core score --model {spec.source}"
-            f"{'' if spec.bos == 'auto' else f' --bos {spec.bos}'} --axis {axis} --out scores' first."
+            f"{models.option_of_bos(spec)} --axis {axis} --out scores' first."
         )
     found = [searching.run(lm, impacts, axis, config, store, progress, learn=learn) for config in searches]
     return {
@@ -72,7 +73,7 @@ def document(
         "prompts": len(impacts.bias.codes),
         "notes": left_out(searching.measured_on(axis, impacts)),
         "tokens": searching.TOKENS,
-        "windows": said(TextConfig(tokens=searching.TOKENS), {"bos": lm.id.bos, "longest_window": lm.longest_window}),
+        "windows": said(TextConfig(tokens=searching.TOKENS), {"bos": lm.id.bos, "longest_window": lm.id.longest}),
         "split": "valid",
         "gap_base": found[0].base_gap,
         "searches": [

@@ -175,7 +175,7 @@ def evaluate(
     """
     prune_set.gates(lm.n_layers, lm.n_heads)  # says so before anything is run
     prune_set.neuron_gates(lm.n_layers, lm.n_neurons)
-    config = replace(config, text=fitting(config.text, lm.longest_window))
+    config = replace(config, text=fitting(config.text, lm.id.longest))
     steps = [(s, what) for s in (PruneSet(), prune_set) for what in ("perplexity", "toxicity")]
     results: list[Any] = []
     for i, (subject, what) in enumerate(steps):

@@ -375,6 +375,11 @@ def wrap(model: Any, tokenizer: Any, spec: ModelSpec, weights_id: str) -> Langua
     )
 
 
+def option_of_bos(spec: ModelSpec) -> str:
+    """What a printed command needs to mean the same beginning; "" for the usual one."""
+    return "" if spec.bos == "auto" else f" --bos {spec.bos}"
+
+
 def known_id(spec: ModelSpec) -> ModelId | None:
     """The id that the loaded model will have, where that is known without loading it, else None."""
     if spec.source != BUILT_IN:

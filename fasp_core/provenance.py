@@ -39,7 +39,7 @@ def provenance(lm: LanguageModel, seconds: float, command: str = "") -> dict[str
         "packages": packages,
         "model": lm.name,
         **lm.id.key(),
-        "longest_window": lm.longest_window,
+        "longest_window": lm.id.longest,
         "device": str(lm.device),
         **facts({p.device for p in lm.model.parameters()} | {lm.device}),
         **({} if note is None else {"device_note": note}),

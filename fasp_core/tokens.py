@@ -26,7 +26,7 @@ class Framing:
     Attributes
     ----------
     begin : ids before every prompt and every window of text.
-    bos : these as text; "no <bos>" where the tokenizer would put <bos> and was told not to; "" if there is nothing to say.
+    bos : these as text; "no <bos>" where the tokenizer would put <bos> and was told not to; else "".
     end : ids that the tokenizer would put after a text; they are left out.
     strips : whether text that is decoded by itself loses the space before its first word.
     """
@@ -42,7 +42,7 @@ def framing(tokenizer: Any, beginning: str = "auto") -> Framing:
 
     Parameters
     ----------
-    beginning : "auto": as the tokenizer does. "yes": its beginning token, also where it adds none by itself. "no": none.
+    beginning : "auto" (as the tokenizer does), "yes" (its beginning token, also where it adds none) or "no".
 
     Raises
     ------

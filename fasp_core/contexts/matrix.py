@@ -372,7 +372,7 @@ def _seed(config: MatrixConfig, setting: Setting) -> int:
 def _nll(lm: LanguageModel, removal: Removal, text: TextConfig, store: Store) -> Nll:
     if not removal.weights:
         return perplexity_of(lm, removal.prune_set, text, store)[0]
-    key = {"score": "ppl", **lm.id.key(), "text": asdict(fitting(text, lm.longest_window)), "off": removal.key()}
+    key = {"score": "ppl", **lm.id.key(), "text": asdict(fitting(text, lm.id.longest)), "off": removal.key()}
 
     def work() -> Any:
         with removal.off(lm):

@@ -25,7 +25,7 @@ from fasp_core.models import LanguageModel
 from fasp_core.perplexity import Nll, PerplexityChange, perplexity_change
 from fasp_core.provenance import provenance
 from fasp_core.store import Entry, Store, slug
-from fasp_core.text import TextConfig
+from fasp_core.text import TextConfig, said
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,7 @@ class Claim:
             "ppl_pruned": self.perplexity.pruned,
             "ppl_change_pct": 100 * self.perplexity.relative,
             "tokens": self.perplexity.tokens,
+            "windows": said(TextConfig(), self.provenance),
             "reduction_shown": self.shown,
             "sentence": self.sentence(),
             "cautions": list(self.cautions()),

@@ -24,6 +24,7 @@ from fasp_core.provenance import VERSION
 from fasp_core.report import charts, repeat, tables
 from fasp_core.report.gather import Facts
 from fasp_core.report.tables import METHODS, READINGS, milli
+from fasp_core.text import TextConfig, said
 from fasp_core.verdict import noise, number
 
 WIDTH = 680  # px: the column of the page, which is what an A4 sheet holds
@@ -179,7 +180,8 @@ def scores(facts: Facts) -> dict[str, str]:
         found = table.bias.reliability(reading, free)
         part = f", {found.whole:.2f} over the {found.heads} that may be chosen"
     return {
-        "ppl": f"{table.ppl.base.tokens:,} tokens, {how(table.ppl.exact, 'preview from gradients')}",
+        "ppl": f"{table.ppl.base.tokens:,} tokens in {said(TextConfig(), table.ppl.provenance)}, "
+        f"{how(table.ppl.exact, 'preview from gradients')}",
         "bias": f"{base.n:,} validation prompts in {len(table.bias.groups)} groups, {how_bias(table.bias)}",
         "gap": f"The unpruned model's gap on them is {milli(base.gap)} thousandths. {noise(base)}",
         "reliability": f"{whole.whole:.2f} over all {whole.heads} heads{part}",
@@ -262,7 +264,13 @@ def _made(about: dict[str, Any]) -> str:
         said.append(f"Python {about['python']}")
     versions = about.get("packages") or {}
     said += [f"{name} {versions[name]}" for name in PACKAGES if name in versions]
-    for key, form in (("device", "device {}"), ("dtype", "{}"), ("threads", "{} threads"), ("machine", "{}")):
+    for key, form in (
+        ("bos", "beginning token {}"),
+        ("device", "device {}"),
+        ("dtype", "{}"),
+        ("threads", "{} threads"),
+        ("machine", "{}"),
+    ):
         if key in about:
             said.append(form.format(about[key]))
     return ", ".join(said) or "not recorded"

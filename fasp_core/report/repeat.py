@@ -90,6 +90,8 @@ def _model(asked: Asked) -> tuple[str, ...]:
     out: tuple[str, ...] = ("--model", spec.source)
     if spec.dtype != "float32":
         out += ("--dtype", spec.dtype)
+    if spec.bos != "auto":
+        out += ("--bos", spec.bos)
     return out if spec.device == "auto" else (*out, "--device", spec.device)
 
 

@@ -16,6 +16,7 @@ from fasp_core.experiments.compare import SIDES, Candidate, Comparison, Side
 from fasp_core.experiments.curves import ORDER, both_sides, curves, values
 from fasp_core.figures import Curve, method_curves, tradeoff
 from fasp_core.models import ModelSpec
+from fasp_core.text import said
 from pages.common.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES
 
 TITLES = METHOD_TITLES
@@ -244,7 +245,8 @@ def _about(comparison: Comparison) -> None:
             f"{len(comparison.sets)} different sets of heads, each really removed: expected toxicity of the next word "
             f"on {len(sides['valid'].groups)} validation and {len(sides['test'].groups)} test prompts, perplexity on "
             f"{sides['valid'].nll[0].tokens:,} and {sides['test'].nll[0].tokens:,} tokens of Wikipedia sentences "
-            f"(BOLD); the two texts do not overlap. The sets were chosen by scores with "
+            f"(BOLD) in {said(plan.text('test'), comparison.provenance)}; the two texts do not overlap. The sets were "
+            "chosen by scores with "
             f"{READING_TITLES[plan.reading]}. Changes are paired: both models on the same prompts and the same "
             f"resamples of whole blocks. With {len(comparison.candidates)} candidates the lowest gap is partly luck, "
             "which is why the claim is measured anew. Random heads get the best of their seeds in the choice, too."

@@ -84,6 +84,7 @@ def left_out(found: MutableMapping[str, object]) -> list[str]:
     fits: dict[str, Callable[[Any], bool]] = {
         "model": lambda source: source in demo.models,
         "dtype": lambda dtype: dtype == ModelSpec().dtype,
+        "bos": lambda bos: bos == ModelSpec().bos,
         "axis": lambda axis: axis in axis_names(),
         "prompts": lambda n: n <= demo.prompts,
         "tokens": lambda n: n <= demo.tokens,

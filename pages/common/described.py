@@ -39,6 +39,8 @@ def described(key: Hashable) -> Described:
     spec = next((found for part in parts if isinstance(found := getattr(part, "spec", part), ModelSpec)), None)
     model = "" if spec is None else BUILT_IN_TITLE if spec.source == BUILT_IN else spec.source
     settings: dict[str, str] = {} if spec is None else {"precision": spec.dtype, "device": spec.device}
+    if spec is not None and spec.bos != "auto":
+        settings["beginning token"] = spec.bos
     for part in parts:
         if isinstance(part, PruneSet):
             settings["removed"] = _set(part)

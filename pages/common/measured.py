@@ -16,6 +16,7 @@ from fasp_core.impacts.table import ImpactTable
 from fasp_core.jobs import Job
 from fasp_core.masks import PruneSet
 from fasp_core.report.tables import counted
+from fasp_core.text import said
 from fasp_core.verdict import interval, noise, number, percent, verdict
 from pages.common import attention, engine, glossary, grids, looking, shared, texts
 from pages.common.current import Current
@@ -104,9 +105,9 @@ def job_of(settings: Settings, config: EvalConfig, heads: PruneSet, name: str) -
 def _perplexity(result: Evaluation | None, estimate: float, off: float, table: ImpactTable) -> None:
     label = "Perplexity"
     help_text = (
-        "exp of the mean negative log-likelihood a token on Wikipedia sentences (BOLD), windows of 512 tokens. Lower "
-        "is better. The interval is over blocks of 64 tokens, base and pruned model on the same text.\n\n"
-        + glossary.text("second-order")
+        "exp of the mean negative log-likelihood a token on Wikipedia sentences (BOLD), "
+        f"{said(engine.SCORE_TEXT, table.ppl.provenance)}. Lower is better. The interval is over blocks of 64 tokens, "
+        "base and pruned model on the same text.\n\n" + glossary.text("second-order")
     )
     if result is None:
         st.metric(label, f"≈ {number(estimate)}", help=help_text)
@@ -261,7 +262,8 @@ def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) ->
         part = f", **{found.whole:.2f}** over the {found.heads} that may be pruned"
     base = table.bias.gap(settings.reading)
     st.markdown(
-        f"**The scores.** Perplexity: {table.ppl.base.tokens:,} tokens, "
+        f"**The scores.** Perplexity: {table.ppl.base.tokens:,} tokens in "
+        f"{said(engine.SCORE_TEXT, table.ppl.provenance)}, "
         f"{how(table.ppl.exact, 'preview from gradients')}. Bias: {base.n} validation prompts balanced over "
         f"{len(table.bias.groups)} groups, {how_bias(table.bias)} (exact: the head was really "
         f"removed); scorer {table.bias.scorer}, expected toxicity of the next word. {noise(base)} "

@@ -18,12 +18,14 @@ from fasp_core.masks import PruneSet
 from fasp_core.models import BUILT_IN, DTYPES
 from fasp_core.prompts import axis_names
 from fasp_core.selection import METHODS
+from fasp_core.tokens import BEGINNINGS
 
 OWN_CSV = "my own prompts (CSV)"
 GAMMA, ALPHA, MAX_PPL = 0.3, 0.05, 0.1  # shown at first
 ALL_METHODS = (*METHODS, SEARCH, HAND)
 PROMPTS, TOKENS = (90, 210, 450, 900), (512, 1024, 2048, 4096)
 READING_TITLES = {"neutral": "identity words neutral", "counted": "identity words counted"}
+BOS_TITLES = {"auto": "as the model's tokenizer does", "yes": "yes", "no": "no"}
 SPLIT_TITLES = {"valid": "validation", "test": "test"}
 METHOD_TITLES = {
     "fasp": "FASP",
@@ -44,11 +46,13 @@ STEPS = 200  # that can be undone
 class Recipe:
     """All that a link carries. Field names are the names in the address, and the keys of the widgets.
 
-    `prune` and `keep` are heads set by hand, written as L0H3,L2H1-4; `limit` is in percent, of the joint search alone.
+    `bos` says whether texts begin with a token of the tokenizer's; `prune` and `keep` are heads set by hand, written as
+    L0H3,L2H1-4; `limit` is in percent, of the joint search alone.
     """
 
     model: str = BUILT_IN
     dtype: str = next(iter(DTYPES))
+    bos: str = BEGINNINGS[0]
     axis: str = "race_ethnicity"
     reading: str = READINGS[0]
     method: str = "fasp"
@@ -146,6 +150,7 @@ def _axes() -> tuple[str, ...]:
 _READ: dict[str, Callable[[str], object]] = {
     "model": _model,
     "dtype": _one_of(tuple(DTYPES), {}),
+    "bos": _one_of(BEGINNINGS, {}),
     "axis": lambda text: _one_of(_axes(), {name: name.replace("_", " ") for name in axis_names()})(text),
     "reading": _one_of(READINGS, READING_TITLES),
     "method": _one_of(ALL_METHODS, METHOD_TITLES),

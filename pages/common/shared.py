@@ -69,7 +69,7 @@ def _known(values: Mapping[str, object]) -> engine.Facts | None:
     """The shape of the model that widgets name; None while it is not loaded, or if there is no such model."""
     device = str(st.session_state.get("device") or DEVICES[0])
     try:
-        return engine.facts(ModelSpec(str(values["model"]), str(values["dtype"]), device))
+        return engine.facts(ModelSpec(str(values["model"]), str(values["dtype"]), device, str(values["bos"])))
     except InputError:  # the page tells it where it loads the model
         return None
 

@@ -27,6 +27,7 @@ from pages.common import demo, engine, glossary, left_out, shared
 from pages.common.recipe import (
     ALL_METHODS,
     ALPHA,
+    BOS_TITLES,
     GAMMA,
     MAX_PPL,
     METHOD_TITLES,
@@ -239,7 +240,7 @@ def model() -> ModelSpec:
     )
     if demo.current() is not None:
         return ModelSpec(demo.allowed(source or BUILT_IN))
-    with st.expander("Device and precision"):
+    with st.expander("Device, precision, beginnings"):
         device = st.selectbox("Device", shared.DEVICES, key="device", persist_state="session")
         if (note := passed_over(device)) is not None:
             st.caption(plain(note))
@@ -250,9 +251,18 @@ def model() -> ModelSpec:
             persist_state="session",
             help="The rounding of 16-bit numbers is larger than what many heads are worth: scores need float32.",
         )
+        bos = st.selectbox(
+            "Beginning token",
+            tuple(BOS_TITLES),
+            format_func=BOS_TITLES.__getitem__,
+            key="bos",
+            persist_state="session",
+            help="The token that some models are always started with, such as <bos>. It stands before every prompt and "
+            "every window of text for perplexity, and is never scored itself.",
+        )
         if (address := engine.scheduler()) is not None:
             st.caption(f"Scoring and comparisons run on the cluster at {address}.")
-    return ModelSpec(source or BUILT_IN, dtype, device)
+    return ModelSpec(source or BUILT_IN, dtype, device, bos)
 
 
 def listed_axis() -> str:

@@ -25,6 +25,7 @@ from fasp_core.tokens import Framing
 from tests.tiny import CONTEXT, tiny_lm, tiny_text
 
 LETTERS = 400
+ALL = "tokens, as many as this model takes"
 
 
 @pytest.fixture(scope="module")
@@ -160,8 +161,12 @@ def test_a_window_beyond_the_context_is_as_long_as_it(letters: str) -> None:
     [
         (512, {}, "windows of 512 tokens without a beginning token"),
         (512, {"bos": "<s>", "longest_window": 8191}, "windows of 512 tokens after <s>"),
-        (512, {"bos": "no <s>", "longest_window": 64}, "windows of 64 tokens, as many as this model takes without a beginning token"),
-        (63, {"bos": "<s>", "longest_window": 63}, "windows of 63 tokens, as many as this model takes after <s>"),
+        (
+            512,
+            {"bos": "no <s>", "longest_window": 64},
+            f"windows of 64 {ALL} without a beginning token",
+        ),
+        (63, {"bos": "<s>", "longest_window": 63}, f"windows of 63 {ALL} after <s>"),
     ],
 )
 def test_what_is_said_of_windows(window: int, made: dict[str, Any], words: str) -> None:
