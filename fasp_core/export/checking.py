@@ -140,6 +140,8 @@ def check(lm: LanguageModel, removed: PruneSet, model: Any, tokenizer: Any, prog
     prompts = [lm.encode(prompt) for prompt in PROMPTS]
     if prompts != [list(tokenizer(prompt).input_ids) for prompt in PROMPTS]:
         raise InputError("The export was dropped: its tokenizer reads text differently. Please report this.")
+    if any(lm.tokenizer.decode(ids) != tokenizer.decode(ids) for ids in prompts):
+        raise InputError("The export was dropped: its tokenizer writes text differently. Please report this.")
     most = int(getattr(lm.model.config, "max_position_embeddings", 0) or 1024)
     rows = [ids[:most] for ids in prompts if ids]
     logits = sum(map(len, rows)) * int(lm.model.config.vocab_size)
