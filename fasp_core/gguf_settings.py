@@ -197,7 +197,6 @@ def _rope(meta: Metadata, kind: str, tensors: Mapping[str, Any]) -> dict[str, An
             "short_factor": short,
             "long_factor": long,
             "attention_factor": extra,
-            "factor": 1.0,
             "original_max_position_embeddings": meta.get("rope.scaling.original_context_length", context),
         }
     if how == "none" or (how == "linear" and factor in (0.0, 1.0)):

@@ -135,9 +135,17 @@ def compared(check: dict[str, Any]) -> str:
         f"masked by at most {_small(check['difference'])} in {check['dtype']} ({check['logits']:,} logits on "
         f"{check['prompts']} prompts; {check['limit']:g} is the limit)."
     )
-    if check["dtype"] == "float32":
-        return found
-    return f"{found} In float32 it is {_small(check['float32'])}: rounding, since terms are added in another order."
+    if check["dtype"] != "float32":
+        found += f" In float32 it is {_small(check['float32'])}: rounding, since terms are added in another order."
+    return f"{found} {read_by(check['versions'])}" if check.get("versions") else found
+
+
+def read_by(versions: dict[str, str]) -> str:
+    """Which versions of transformers read the folder as the same model, and how that was seen."""
+    found = f"Checked by loading it with transformers {versions['loaded']}"
+    if versions["differs"]:
+        return f"{found}; {versions['differs']}, so use version 5 or later."
+    return f"{found}; the fields of its config that transformers {versions['fields']} reads say the same."
 
 
 def timed(speed: dict[str, Any]) -> str:

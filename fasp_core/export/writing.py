@@ -18,7 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from fasp_core.errors import InputError
-from fasp_core.export import card, checking
+from fasp_core.export import card, checking, older
 from fasp_core.export.checking import Check, Size, Speed
 from fasp_core.export.layouts import config_of
 from fasp_core.export.planning import Plan, plan
@@ -44,6 +44,8 @@ class Exported:
     plan : what is gone, what is zeroed, and why.
     before, after : of the whole model and of the loaded export.
     check : its logits against the masked model's.
+    versions : of transformers: "loaded", which has read it; "fields", an older one, and how that "differs" by the
+        fields of the config that it reads, "" if it does not.
     files : sizes in bytes by name.
     command : the command line that repeats it.
     """
@@ -56,6 +58,7 @@ class Exported:
     after: Size
     speed: Speed
     check: Check
+    versions: dict[str, str]
     licence: str | None
     files: dict[str, int]
     command: str
@@ -78,7 +81,7 @@ class Exported:
             "shape": {"before": asdict(p.before), "after": asdict(p.after)},
             "size": {"before": asdict(self.before), "after": asdict(self.after)},
             "tokens_per_second": asdict(self.speed),
-            "check": {**asdict(self.check), "limit": checking.LIMIT},
+            "check": {**asdict(self.check), "limit": checking.LIMIT, "versions": self.versions},
             "licence": self.licence,
             "files": self.files,
             "command": self.command,
@@ -128,6 +131,7 @@ def export(lm: LanguageModel, prune_set: PruneSet, folder: Path, progress: Repor
             after,
             timed,
             checked,
+            older.versions(work),
             licence,
             {f.name: f.stat().st_size for f in sorted(work.iterdir())},
             command,
@@ -223,6 +227,7 @@ def _write(lm: LanguageModel, planned: Plan, work: Path, progress: Report) -> No
     if lm.model.can_generate():
         lm.model.generation_config.to_json_file(work / "generation_config.json")
     lm.tokenizer.save_pretrained(work)
+    older.write_older(work)
 
 
 def _part(report: Report, first: float, last: float) -> Report:
