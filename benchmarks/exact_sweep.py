@@ -41,7 +41,7 @@ def run(
     batches, firsts = [part.ids for part in packs], [first[part.prompts] for part in packs]
 
     def read(part: Pack, hidden: torch.Tensor) -> np.ndarray:
-        return np.stack(nll_sums(lm, part, hidden, first))
+        return np.stack(nll_sums(lm, part, hidden, first), 1)
 
     base = _mean(_plain(lm, batches, firsts))
     sweep = sweep_heads(lm, packs, read, skip=set(range(lm.size)) - set(wanted))
@@ -84,12 +84,12 @@ def _plain(lm: LanguageModel, batches: Sequence[torch.Tensor], firsts: Sequence[
         ids = ids.to(lm.device)
         logits = lm.model(input_ids=ids, use_cache=False).logits[:, :-1]
         nll = cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
-        out.append(np.stack(block_sums(nll.view(len(ids), -1), first)))
+        out.append(np.stack(block_sums(nll.view(len(ids), -1), first), 1))
     return out
 
 
 def _mean(readings: list[np.ndarray]) -> float:
-    sums, counts = np.concatenate(readings, axis=1)
+    sums, counts = np.concatenate(readings).T
     return float(sums.sum() / counts.sum())
 
 

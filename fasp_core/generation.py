@@ -1,13 +1,12 @@
 """Sampling continuations with common noise.
 
-A token is the argmax of logits / temperature + Gumbel noise, and the noise depends only on (seed, prompt, sample,
-step). So a base and a pruned model that agree on the logits write the same text, and differ only where the models
-differ: the variance of a difference falls with the size of the intervention.
+A token is the argmax of logits / temperature + Gumbel noise, and the noise depends only on (seed, prompt, sample, step,
+word), see `noise.py`. So a base and a pruned model that agree on the logits write the same text, and differ only where
+the models differ: the variance of a difference falls with the size of the intervention.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from fasp_core.devices import sizes
 from fasp_core.errors import InputError
 from fasp_core.models import LanguageModel
+from fasp_core.noise import gumbel, keys
 from fasp_core.packing import encode, pack_equal
 from fasp_core.passes import in_halves, require_finite, two
 from fasp_core.tokens import continuation
@@ -45,16 +45,6 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         if self.samples < 1 or self.tokens < 1 or not self.temperature > 0:
             raise InputError("Sampling needs at least 1 sample, 1 token and a temperature above 0.")
-
-
-def gumbel(keys: Sequence[str], vocab: int) -> Tensor:
-    """[len(keys), vocab] standard Gumbel noise on the CPU, a pure function of each key."""
-    rows = []
-    for key in keys:
-        seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") >> 1
-        rows.append(torch.rand(vocab, generator=torch.Generator().manual_seed(seed)))
-    # u is a multiple of 2^-24 in [0, 1): half a step keeps both logarithms finite
-    return -torch.log(-torch.log(torch.stack(rows) * (1 - 2**-23) + 2**-24))
 
 
 def sample(
@@ -164,9 +154,11 @@ def _continue(
     """
     cache = None
     step_ids = ids.to(lm.device)
-    names = [f"{config.seed}|{s}|{prompt}" for prompt in prompts for s in draws]
-    ended = torch.zeros(len(names), dtype=torch.bool)
-    chosen = []
+    key = keys(config.seed, prompts, draws, config.tokens).to(lm.device)
+    stops = torch.tensor(sorted(stop), device=lm.device)
+    ended = torch.zeros(len(key), dtype=torch.bool, device=lm.device)
+    chosen: list[Tensor] = []
+    best: list[Tensor] = []
     with lm.lock:
         if shared:
             cache = lm.model.base_model(step_ids[:1, :shared], use_cache=True).past_key_values
@@ -178,19 +170,18 @@ def _continue(
             if step == 0 and len(draws) > 1:  # a prompt is run once, whatever is drawn after it
                 cache.batch_repeat_interleave(len(draws))
                 hidden = hidden.repeat_interleave(len(draws), 0)
-            logits = lm.logits(hidden) / config.temperature
-            noise = gumbel([f"{name}|{step}" for name in names], logits.shape[-1])
-            noisy = logits + noise.to(logits.device)
-            token = noisy.argmax(-1)
-            best = noisy.gather(-1, token[:, None])  # not a number if any logit of the row is none
-            require_finite(lm, best.cpu().numpy(), "the logits of a continuation", ids)
-            token = token.cpu()
+            noisy = lm.logits(hidden) / config.temperature
+            noisy += gumbel(key[:, step], noisy.shape[-1], noisy.device)
+            token = noisy.argmax(-1, keepdim=True)
+            best.append(noisy.gather(-1, token))  # not a number if any logit of the row is none
             chosen.append(token)
-            ended |= torch.tensor([int(t) in stop for t in token])
-            if stop and bool(ended.all()):
-                break
-            step_ids = token[:, None].to(lm.device)
-    return torch.stack(chosen, dim=1)
+            if stop:
+                ended |= (token == stops).any(-1)
+                if bool(ended.all()):
+                    break
+            step_ids = token
+    require_finite(lm, torch.cat(best, 1).cpu().numpy(), "the logits of a continuation", ids)
+    return torch.cat(chosen, 1).cpu()
 
 
 def stop_tokens(lm: LanguageModel) -> frozenset[int]:

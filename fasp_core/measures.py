@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fasp_core import noise
 from fasp_core import prompts as prompt_sets
 from fasp_core.errors import InputError
 from fasp_core.expected import READINGS, Worth, measure_expected, read_expected
@@ -125,8 +126,9 @@ def result_key(config: BiasConfig, model_id: ModelId) -> dict[str, Any]:
         rows = json.dumps([config.prompts().texts, config.prompts().groups])
         key["rows"] = hashlib.sha256(rows.encode()).hexdigest()[:16]
     if config.measure == "expected":
-        return key | {"steps": config.steps, "words": WORDS, "identity_words": _identity_digest()}
-    return key | {"scored": config.scored, "generation": asdict(config.generation)}
+        drawn = {"noise": noise.VERSION} if config.steps > 1 else {}
+        return key | {"steps": config.steps, "words": WORDS, "identity_words": _identity_digest()} | drawn
+    return key | {"scored": config.scored, "generation": asdict(config.generation), "noise": noise.VERSION}
 
 
 def _identity_digest() -> str:

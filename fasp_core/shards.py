@@ -379,7 +379,7 @@ def swept(
         elif workers is None:
             cuts.append((tuple(flats), lack))
         else:
-            cuts += cut(flats, lack, lm.n_layers, lm.n_heads, CUTS * workers.width())
+            cuts += cut(flats, lack, lm.n_layers, lm.n_heads, CUTS * workers.width(), lm.device.type != "cpu")
     away = batches if workers is None else [batch.on("cpu") for batch in batches]
     shards = [Sweep(flats, tuple(away[b] for b in those)) for flats, those in cuts]
     if workers is None:
@@ -410,16 +410,20 @@ def _kept(parts: Parts) -> dict[tuple[int, str], np.ndarray]:
 
 
 def cut(
-    heads: Sequence[int], batches: Sequence[int], n_layers: int, n_heads: int, pieces: int
+    heads: Sequence[int], batches: Sequence[int], n_layers: int, n_heads: int, pieces: int, layers: bool = False
 ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """About so many rectangles of heads and batches, of about the same work; a run of heads keeps its order.
 
     First the batches are dealt out, which costs nothing. A cut between heads costs a pass for every batch, so runs
-    hold `RUN` heads or more on average. The lowest heads, which take longest, come first.
+    hold `RUN` heads or more on average. The lowest heads, which take longest, come first. With `layers`, heads of a
+    layer stay together: on an accelerator they run in one pass, whose shapes are then the same on any worker.
     """
     groups = [tuple(batches[i :: min(len(batches), pieces)]) for i in range(min(len(batches), pieces))]
     n_runs = max(1, min(-(-pieces // len(groups)), len(heads) // RUN))
     cost = np.cumsum([n_layers + 1 if flat < 0 else n_layers - flat // n_heads + 1 for flat in heads])
     edges = np.searchsorted(cost, np.linspace(0, cost[-1], n_runs + 1)[1:-1], side="left") + 1
+    if layers:
+        begins = [i for i in range(1, len(heads)) if heads[i] // n_heads != heads[i - 1] // n_heads]
+        edges = np.array(sorted({next((b for b in begins if b >= edge), len(heads)) for edge in edges}), dtype=int)
     runs = [run for run in np.split(np.array(heads), edges) if len(run)]
     return [(tuple(run.tolist()), group) for run in runs for group in groups]

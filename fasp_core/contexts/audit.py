@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fasp_core import noise
 from fasp_core.contexts.chats import ask
 from fasp_core.contexts.measures import Answers, Disparity, winsorised
 from fasp_core.contexts.numbers import parse
@@ -119,6 +120,7 @@ def audit(
         "scenario": asdict(scenario),
         "people": [list(p) for p in people],
         "sampling": asdict(config),
+        "noise": noise.VERSION,
         "template": lm.tokenizer.chat_template,
         "heads": removal.key(),
     }

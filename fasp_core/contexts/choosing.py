@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
+from fasp_core import noise
 from fasp_core.contexts import localise, weights
 from fasp_core.contexts.audit import AuditConfig, Replies, Report
 from fasp_core.contexts.removal import Removal
@@ -132,7 +133,7 @@ def clues(
 
     for method in methods:
         if method in ("heads-effect", "neurons-effect"):
-            found = kept("effects", effects, sampling=asdict(config))
+            found = kept("effects", effects, sampling=asdict(config), noise=noise.VERSION)
             arrays[method], gap = found[kind_of(method)], float(found["gap"][0])
         elif method == "heads-attention":
             found = kept(

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from fasp_core import noise
 from fasp_core.contexts import choosing
 from fasp_core.contexts.audit import AuditConfig, Replies, Report, audit, pair
 from fasp_core.contexts.choosing import METHODS, Clues, Method, Sizes
@@ -207,7 +208,8 @@ def run(
 ) -> Matrix:
     """Choose, remove, ask: the whole matrix; stored, as is every step of it.
 
-    What another stored matrix, of other methods but the same in all else, has asked is not asked again.
+    What another stored matrix, of other methods but the same in all else, has asked is not asked again. Of one whose
+    answers were drawn with earlier noise nothing is taken: it is the same matrix, or none of this one.
 
     Raises
     ------
@@ -279,6 +281,8 @@ def run(
         }
 
     key = _key(lm, small, config, compared)
+    if (earlier := store.read(KIND, noise.before(key), read)) is not None:
+        return earlier
     return store.made(KIND, key, work, read, label=f"{slug(lm.name)}--contexts")
 
 
@@ -346,7 +350,7 @@ def read(entry: Entry) -> Matrix:
         arrays["other"],
         Nll(arrays["sums"][0], counts),
         cells,
-        entry.meta["provenance"],
+        entry.meta["provenance"] | {"noise": noise.version(entry.config)},
     )
 
 
@@ -360,6 +364,7 @@ def _key(lm: LanguageModel, world: Scenarios, config: MatrixConfig, groups: tupl
         "groups": list(groups),
         "template": lm.tokenizer.chat_template,
         "matrix": asdict(config),
+        "noise": noise.VERSION,
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fasp_core import bias
+from fasp_core import bias, noise
 from fasp_core.evaluation import Toxicity, perplexity_of, toxicity_of
 from fasp_core.experiments.compare import HELD_OUT, KIND, Candidate, Comparison
 from fasp_core.experiments.findings import NOISE_P, cautions, finding, is_artefact
@@ -218,6 +218,9 @@ def measure_claim(
     """
     config = config or ClaimConfig()
     key = _key(lm.id, axis, candidate, reading, max_ppl, config)
+    earlier = store.read(KIND, noise.before(key), lambda entry: read_claim(entry, lm.name))
+    if earlier is not None:
+        return earlier
 
     def work() -> Any:
         started = time.monotonic()
@@ -318,7 +321,7 @@ def read_claim(entry: Entry, model: str) -> Claim:
         base,
         change,
         meta["n_heads"],
-        meta["provenance"],
+        meta["provenance"] | {"noise": noise.version(c)},
     )
 
 
@@ -334,6 +337,7 @@ def _key(
         "max_ppl": max_ppl,
         "claim": asdict(config),
         "prompts": _prompts(axis, config),
+        "noise": noise.VERSION,
     }
 
 

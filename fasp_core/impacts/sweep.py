@@ -112,6 +112,9 @@ class _Held:
         return two(flats)
 
     def _side_by_side(self, flats: Sequence[int]) -> list[np.ndarray]:
+        if len(flats) > self.width:  # memory has ended meanwhile
+            starts = range(0, len(flats), self.width)
+            return [found for i in starts for found in self._side_by_side(flats[i : i + self.width])]
         if len(flats) == 1:
             return [self._alone(flats[0])]
         with suppress(NotFinite):

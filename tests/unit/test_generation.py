@@ -6,15 +6,15 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from scipy import stats
 
 from fasp_core.errors import InputError
-from fasp_core.generation import GenerationConfig, gumbel, sample
+from fasp_core.generation import GenerationConfig, sample
 from fasp_core.masks import PruneSet, masked
 from fasp_core.models import LanguageModel
+from fasp_core.noise import gumbel, keys
 from tests.tiny import KINDS, TOKENS, VOCAB, tiny_lm
 
 PROMPTS = ("I met a red person", "They are", "We met a blue person", "My old friend and the", "I", "You are")
@@ -33,7 +33,7 @@ def by_recomputing(lm: LanguageModel, prompt: str, number: int, config: Generati
     new: list[int] = []
     for step in range(config.tokens):
         logits = lm.model(torch.tensor([ids + new])).logits[0, -1]
-        noise = gumbel([f"{config.seed}|{number}|{prompt}|{step}"], VOCAB)[0]
+        noise = gumbel(keys(config.seed, [prompt], [number], config.tokens)[:, step], VOCAB, "cpu")[0]
         token = int((logits / config.temperature + noise).argmax())
         if token in stop:
             break
@@ -161,30 +161,7 @@ def test_configs_that_sample_nothing_are_refused(wrong: dict[str, Any]) -> None:
         GenerationConfig(**wrong)
 
 
-# noise
-
-
-def test_noise_is_a_function_of_its_key() -> None:
-    a, b = gumbel(["a", "b"], 50)
-    assert torch.equal(gumbel(["b", "c", "a"], 50)[[2, 0]], torch.stack([a, b]))
-    assert not torch.equal(a, b)
-    assert bool(torch.isfinite(gumbel([str(i) for i in range(200)], 500)).all())
-
-
-def test_noise_has_the_gumbel_distribution() -> None:
-    noise = gumbel([f"key {i}" for i in range(200)], 50).flatten().numpy()
-    assert stats.kstest(noise, "gumbel_r").pvalue > 0.01
-
-
-def test_choices_follow_the_softmax_and_steps_are_independent() -> None:
-    logits = torch.tensor([0.0, 1.0, 2.0, -1.0, 0.5])
-    keys = [f"0|0|{i // 2}|{i % 2}" for i in range(8000)]
-    chosen = (logits + gumbel(keys, 5)).argmax(-1).numpy()
-    expected = logits.double().softmax(0).numpy() * len(keys)
-    assert stats.chisquare(np.bincount(chosen, minlength=5), expected).pvalue > 0.01
-    table = np.zeros((5, 5))
-    np.add.at(table, (chosen[::2], chosen[1::2]), 1)
-    assert stats.chi2_contingency(table).pvalue > 0.01
+# noise, see also tests/oracle/test_noise.py
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])

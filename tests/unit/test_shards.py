@@ -283,15 +283,22 @@ def test_a_model_is_loaded_once_a_process(monkeypatch: pytest.MonkeyPatch) -> No
     st.booleans(),
     st.lists(st.integers(0, 99), min_size=1, max_size=9, unique=True),
     st.integers(1, 80),
+    st.booleans(),
 )
-def test_cuts_cover_everything_once(heads: set[int], whole: bool, batches: list[int], pieces: int) -> None:
+def test_cuts_cover_everything_once(
+    heads: set[int], whole: bool, batches: list[int], pieces: int, layers: bool
+) -> None:
     wanted = [-1] * whole + sorted(heads)
-    found = cut(wanted, batches, 12, 5, pieces)
+    found = cut(wanted, batches, 12, 5, pieces, layers)
     covered = [(flat, b) for flats, those in found for flat in flats for b in those]
     assert len(covered) == len(set(covered))
     assert set(covered) == {(flat, b) for flat in wanted for b in batches}
     assert all(list(flats) == sorted(flats) and flats and those for flats, those in found)
     assert len(found) <= max(pieces + len(batches), len(batches))
+    runs = {flats for flats, _ in found}
+    if layers:  # no layer in two runs
+        of_runs = [layer for flats in runs for layer in {flat // 5 for flat in flats}]
+        assert len(of_runs) == len(set(of_runs))
 
 
 def test_runs_of_heads_cost_about_the_same() -> None:
