@@ -19,15 +19,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from fasp_core.devices import CPU
 from fasp_core.errors import InputError
 from fasp_core.expected import READINGS
 from fasp_core.measures import BiasConfig
 from fasp_core.models import DTYPES, LanguageModel, ModelSpec, wrap
-from fasp_core.packing import TREE_TOKENS, pack_equal, pack_trees
+from fasp_core.packing import pack_equal, pack_trees
 from fasp_core.shards import CUTS, Sweep, Windows, cut
 
 TOKENS_A_WORD = 1.15  # SmolLM2's tokenizer makes 1.06 to 1.20 of the packed words of HolisticBias' axes
-ROWS = 2  # windows of text in a pass
+ROWS = CPU.swept  # windows of text in a pass
 ASSUMED = {"float32": 10.0, "bfloat16": 100.0, "float16": 100.0}  # TFLOP/s that a GPU keeps up: see docs/scale.md
 BUS = 25e9  # bytes a second from main memory to a GPU, assumed: PCIe 4.0 x16 has 31.5e9 at most
 FULL = 0.9  # share of a GPU's memory that may be filled
@@ -143,9 +144,9 @@ def prompt_batches(config: BiasConfig, trees: bool) -> list[Batch]:
         for text in config.prompts().texts
     ]
     if trees:
-        packs = pack_trees(rows, 1, int(TREE_TOKENS / TOKENS_A_WORD))
+        packs = pack_trees(rows, 1, int(CPU.tree / TOKENS_A_WORD))
     else:
-        packs = pack_equal(rows, 1, int(800 / TOKENS_A_WORD))
+        packs = pack_equal(rows, 1, int(CPU.prompts / TOKENS_A_WORD))
     columns = 2 * len(READINGS)
     return [Batch(len(p.ids), p.ids.shape[1] * TOKENS_A_WORD, len(p.prompts), columns) for p in packs]
 

@@ -26,11 +26,11 @@ def computing_in(dtype: torch.dtype, model: nn.Module) -> Iterator[None]:
 
     def begin(module: nn.Module, _args: Any) -> None:
         kept[module] = dict(module._parameters), dict(module._buffers)
-        for own, given in zip((module._parameters, module._buffers), kept[module], strict=True):
+        for own, given in zip(_own(module), kept[module], strict=True):
             own.update({name: _converted(t, dtype) for name, t in given.items() if t is not None})
 
     def end(module: nn.Module, *_: Any) -> None:
-        for own, given in zip((module._parameters, module._buffers), kept.pop(module), strict=True):
+        for own, given in zip(_own(module), kept.pop(module), strict=True):
             own.update(given)
 
     handles: list[Any] = []
@@ -44,6 +44,10 @@ def computing_in(dtype: torch.dtype, model: nn.Module) -> Iterator[None]:
             handle.remove()
         for module in list(kept):  # a pass that failed
             end(module)
+
+
+def _own(module: nn.Module) -> _Own:
+    return module._parameters, module._buffers
 
 
 def place_of(device: torch.device, dtype: torch.dtype) -> torch.device:

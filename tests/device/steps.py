@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fasp_core import evaluation, measures, search, writing
+from fasp_core import devices, evaluation, measures, search, writing
 from fasp_core.attention import pattern
 from fasp_core.contexts import audit, choosing, localise, matrix, scenarios, weights
 from fasp_core.evaluation import EvalConfig, evaluate
@@ -32,6 +32,7 @@ from fasp_core.rivals import likelihood
 from fasp_core.rivals.stereotypes import CROWS, STEREOSET, Item, ItemSet
 from fasp_core.store import Store
 from fasp_core.text import TextConfig, token_windows
+from tests.device import pretend
 from tests.tiny import STARTS, tiny_lm, tiny_text
 
 PRUNED = PruneSet.parse("L0H1,L1H3,L1N5")
@@ -110,10 +111,11 @@ class Bench:
 
 @contextmanager
 def small_worlds(folder: Path) -> Any:
-    """The scorer, and texts that are as short as the models."""
+    """The scorer, texts that are as short as the models, and the CPU's batches: others add up in another order."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (measures, writing):
             patch.setattr(module, "scorer_for", lambda *_: Vowels())
+        patch.setitem(devices._SIZES, pretend.NAME, devices.CPU)
         (folder / "default.txt").write_text(tiny_text(150, seed=3))
         short = partial(TextConfig, str(folder / "default.txt"), window=64, stride=64)
         patch.setattr(matrix, "TextConfig", short)
