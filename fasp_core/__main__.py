@@ -591,10 +591,12 @@ def plan(
     with working():
         from fasp_core import plan as p
         from fasp_core.architectures import positions
-        from fasp_core.models import pick_device
+        from fasp_core.devices import passed_over, pick_device
 
         given = p.read_config(config)
         shape = p.shape_of(given)
+        if measure and (note := passed_over(device)) is not None:
+            log(note)
         size = window_within(window, positions(given))
         rate = p.measured_rate(given, dtype, pick_device(device), size) if measure else tflops
         counts = (1, 8, 64) if gpus is None else (1, 8, 64, gpus)

@@ -132,11 +132,10 @@ def _likelihoods(b: Bench) -> Any:
 
 
 def _desk(b: Bench) -> Any:
-    desk, out = Desk(b.lm), []
-    for i, heads in enumerate(("", "L0H1,L1H3,L1N5", "L1H0", "L0H0,L1H2,L0N3", "")):
-        store = Store(b.folder / f"store-desk-{i}")
-        found = evaluate(b.lm, PruneSet.parse(heads), EvalConfig(b.expected, b.text), store, None, desk)
-        out += [found.perplexity.pruned, found.pruned.values]
+    desk, gauge, out = Desk(b.lm), meter(b.lm, b.expected, b.store), []
+    for heads in ("", "L0H1,L1H3,L1N5", "L1H0", "L0H0,L1H2,L0N3", ""):
+        removed = PruneSet.parse(heads)
+        out += [desk.nll(b.windows(), removed).sums, desk.expected(gauge.packs, gauge.worth, removed)]
     return out
 
 
