@@ -168,10 +168,15 @@ def architecture_of(config: Any) -> Architecture:
     InputError
         The model type is not supported; the message lists those that are.
     """
-    found = ARCHITECTURES.get(config.model_type)
+    return architecture_named(config.model_type)
+
+
+def architecture_named(model_type: str) -> Architecture:
+    """As `architecture_of`, by the type alone."""
+    found = ARCHITECTURES.get(model_type)
     if found is None:
         known = ", ".join(f"{a.title} ({key})" for key, a in ARCHITECTURES.items())
-        raise InputError(f"Models of type '{config.model_type}' are not supported; choose one of these: {known}.")
+        raise InputError(f"Models of type '{model_type}' are not supported; choose one of these: {known}.")
     return found
 
 

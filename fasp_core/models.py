@@ -35,7 +35,8 @@ from fasp_core.architectures import (
     out_projection,
 )
 from fasp_core.errors import InputError
-from fasp_core.model_files import check_config, check_folder, check_gguf
+from fasp_core.gguf_files import check_name, check_placed, ends, finish_tokenizer, read_header, unreadable
+from fasp_core.model_files import check_config, check_folder, check_loaded, text_of
 from fasp_core.model_id import ModelId
 from fasp_core.packages import package_folder
 from fasp_core.passes import OutOfMemory, is_out_of_memory
@@ -211,11 +212,15 @@ def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> La
         if not os.path.isdir(name):  # a folder was looked at
             check_config(PreTrainedConfig.get_config_dict(name)[0], name)
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        architecture_of(config)
+        text, keys = text_of(config)
+        architecture_of(text)
         revision = getattr(config, "_commit_hash", None)  # hub: tie all three downloads to one commit
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, revision=revision or "main")
         model, loading = AutoModelForCausalLM.from_pretrained(
             name,
+            config=text,
+            key_mapping=keys,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
             dtype=DTYPES[spec.dtype],
             use_safetensors=True,
             trust_remote_code=False,
@@ -223,7 +228,7 @@ def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> La
             output_loading_info=True,
             **(_spread() if spec.device == SPREAD else {}),
         )
-        _require_whole(loading)
+        check_loaded(loading)
         if spec.device != SPREAD:
             model = model.to(pick_device(spec.device))
     except InputError:
@@ -266,12 +271,6 @@ def present(module: nn.Module) -> Iterator[None]:
         for part in module.modules():
             stack.enter_context(align_module_device(part))
         yield
-
-
-def _require_whole(loading: dict[str, Any]) -> None:
-    """Weights that a file lacks would be random numbers, and a model with some of them still runs."""
-    if loading["missing_keys"]:
-        raise ValueError(f"the weights lack {min(loading['missing_keys'])}")
 
 
 def _reason(error: Exception) -> str:
@@ -320,16 +319,13 @@ def _resolve(spec: ModelSpec, cache: Path) -> tuple[str | Path, str]:
     if source == BUILT_IN:
         return _converted(built_in_path(), cache, BUILT_IN_SHA256)
     path = Path(source if "\0" in source else os.path.expanduser(source))
-    if source.endswith(".gguf"):
+    if source.lower().endswith(".gguf") and not os.path.isdir(path):
         if not os.path.isfile(path):
             raise InputError(f"There is no file '{source}': check the path of the .gguf file.")
+        check_name(path)
         return _converted(path, cache)
     if os.path.isdir(path):  # unlike Path.is_dir, False for whatever cannot be a path
         files = sorted(path.glob("*.safetensors"))
-        if not (path / "config.json").is_file() or not files:
-            raise InputError(
-                f"The folder '{source}' holds no model: it needs config.json, tokenizer files and .safetensors weights."
-            )
         check_folder(path, files)
         files += [path / name for name in CONFIG_FILES if (path / name).is_file()]
         whole = hashlib.sha256("".join(f"{f.name} {sha256_file(f)} " for f in files).encode())
@@ -391,25 +387,30 @@ def _complete(folder: Path, source_hash: str) -> bool:
 
 
 def _convert(gguf: Path, folder: Path, source_hash: str) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    check_gguf(gguf)
+    header = read_header(gguf)
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     try:
-        loaded, loading = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32, output_loading_info=True)
-        _require_whole(loading)
+        config = AutoConfig.for_model(**header.config)
+        check_placed(header.tensors, config)
+        loaded, loading = AutoModelForCausalLM.from_pretrained(
+            **source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+        check_loaded(loading)
         tokenizer = AutoTokenizer.from_pretrained(**source)
     except Exception as error:  # a reader raises whatever a damaged file makes it stumble over
-        raise InputError(
-            f"The file '{gguf.name}' could not be read as a GGUF language model: use a GGUF of a supported "
-            f"architecture. ({_reason(error)})"
-        ) from error
+        raise unreadable(gguf, error) from error
+    if source_hash != BUILT_IN_SHA256:  # whose stored results were made without
+        finish_tokenizer(tokenizer, header.keys, gguf.name)
     architecture_of(loaded.config)
     settings = loaded.config.to_dict()
     # a model that remembers its quantized origin cannot be saved
     settings.pop("quantization_config", None)
     clean = type(loaded)(type(loaded.config).from_dict(settings))
     clean.load_state_dict(loaded.state_dict())
+    if len(stops := ends(header.keys)) > 1:
+        clean.generation_config.eos_token_id = stops
     work = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
     try:
         clean.save_pretrained(work, safe_serialization=True)

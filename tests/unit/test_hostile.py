@@ -468,6 +468,7 @@ def test_configs_that_ask_for_more_than_there_is(settings: dict[str, Any], told:
 
 
 def test_a_folder_whose_index_names_files_elsewhere(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
     (folder / model_files.INDEX).write_text(json.dumps({"weight_map": {"a": "../other.safetensors"}}))
     assert "names files outside its folder" in load(folder)
 
