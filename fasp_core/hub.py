@@ -172,6 +172,11 @@ def pinned(source: str, weights: str) -> str:
     return weights.removeprefix(PREFIX) if weights.startswith(PREFIX) else source
 
 
+def named_by(weights: str) -> HubRef | None:
+    """Repository, commit and folder that an id of weights holds; None if they are of no hub."""
+    return HubRef.parse(weights.removeprefix(PREFIX)) if weights.startswith(PREFIX) else None
+
+
 def resolve(ref: HubRef) -> Resolved:
     """Ask the hub, or without a network the cache, which commit a name means and which files it has.
 
@@ -306,6 +311,20 @@ def _file(found: Resolved, file: str) -> Path:
         return Path(hf_hub_download(found.origin.repo, path, revision=found.origin.revision, etag_timeout=SECONDS))
 
 
+def dataset_file(repo: str, file: str) -> Path:
+    """A file of a data set, as the hub has it now; without a network, as it was fetched before.
+
+    Raises
+    ------
+    InputError
+        It cannot be fetched; the message says what to do.
+    """
+    from huggingface_hub import hf_hub_download
+
+    with _patience(HubRef(repo), file, "datasets/"):
+        return Path(hf_hub_download(repo, file, repo_type="dataset", etag_timeout=SECONDS))
+
+
 def _remember(found: Resolved) -> None:
     """Note in the cache what the name meant, as the hub's own client does: without a network it means the same."""
     if found.ref.commit:
@@ -324,7 +343,7 @@ def _storage(repo: str) -> Path:
 
 
 @contextmanager
-def _patience(ref: HubRef, file: str = "") -> Iterator[None]:
+def _patience(ref: HubRef, file: str = "", kind: str = "") -> Iterator[None]:
     """Requests of the hub's client end soon, whatever the hub does; what goes wrong is told in a sentence.
 
     The client waits as long as a busy hub asks it to, and tries again for minutes where it is silent.
@@ -358,7 +377,7 @@ def _patience(ref: HubRef, file: str = "") -> Iterator[None]:
         except InputError:
             raise
         except Exception as error:  # the client raises a dozen kinds
-            raise explained(error, ref.repo, ref.revision, file) from error
+            raise explained(error, ref.repo, ref.revision, file, kind) from error
         finally:
             with suppress(RuntimeError):  # a session that was closed
                 session.event_hooks = usual

@@ -118,7 +118,11 @@ def scorer_for(source: str, label: str | None = None, reading: str | None = None
 def scorer_of(config: BiasConfig, lm: LanguageModel | None = None) -> Scorer:
     """The scorer of a measurement, on the device of the model that is measured."""
     more = (config.label, config.scorer_reading) if config.scorer_reading else (config.label,)
-    scorer = scorer_for(config.scorer, *more)
+    return beside(scorer_for(config.scorer, *more), lm)
+
+
+def beside(scorer: Scorer, lm: LanguageModel | None) -> Scorer:
+    """The same scorer, where it is a model itself on the device of the one that is measured."""
     if lm is not None and isinstance(scorer, ClassifierScorer):
         scorer.move(str(lm.device))
     return scorer

@@ -36,6 +36,7 @@ def provenance(lm: LanguageModel, seconds: float, command: str = "") -> dict[str
         "packages": packages,
         "model": lm.name,
         **lm.id.key(),
+        **({"notes": list(lm.notes)} if lm.notes else {}),
         "device": str(lm.device),
         "threads": torch.get_num_threads(),
         "machine": f"{platform.system()} {platform.machine()}",

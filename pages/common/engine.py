@@ -9,19 +9,21 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
 
-from fasp_core import cluster, kept, models
+from fasp_core import cluster, hub, kept, models
 from fasp_core.contexts import matrix
 from fasp_core.contexts.matrix import Matrix
+from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
 from fasp_core.experiments import compare, outcome, searching
 from fasp_core.experiments.compare import Candidate, Comparison
@@ -32,7 +34,7 @@ from fasp_core.jobs import Job, Lane, Lanes, Past, Progress
 from fasp_core.kept import Kept
 from fasp_core.live import Desk
 from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig, scorer_for
+from fasp_core.measures import BiasConfig, scorer_of
 from fasp_core.model_id import ModelId
 from fasp_core.models import LanguageModel, ModelSpec
 from fasp_core.search import Found
@@ -46,6 +48,7 @@ from pages.common import demo, folders, readers
 KEEP_MODELS = 2
 KEEP_TABLES = 16
 KEEP_RESULTS = 12
+RENEW = 5  # seconds for which an answer of a hub is new
 SCORE_TEXT = TextConfig(tokens=8192)
 T = TypeVar("T")
 
@@ -63,6 +66,8 @@ _lanes = Lanes(make=partial(Lane, here=readers.here))
 _shelf: OrderedDict[ModelSpec, Desk] = OrderedDict()
 _facts: dict[ModelSpec, Facts] = {}  # of every model that was ever loaded: small, and outlives the shelf
 _shelf_lock = threading.Lock()
+_commits: dict[str, str] = {}  # what names of a hub meant when it was last asked
+_asked: dict[str, float] = {}  # when that was
 _tables: OrderedDict[Hashable, ImpactTable] = OrderedDict()
 _tables_lock = threading.Lock()
 _results: OrderedDict[Path, Any] = OrderedDict()  # experiments, by the folder of their entry
@@ -89,8 +94,11 @@ def desk(spec: ModelSpec) -> Desk:
     demo.check_model(spec)
     folders.check_model(spec)
     with _shelf_lock:
-        if spec not in _shelf:
+        if (spec := pinned(spec)) not in _shelf:
             lm = models.load(spec)
+            if lm.spec.commit:
+                _commits.setdefault(spec.source, lm.spec.commit)
+                spec = replace(spec, commit=lm.spec.commit)
             _shelf[spec] = Desk(lm)
             _facts[spec] = Facts(lm.id, lm.n_layers, lm.n_heads)
         _shelf.move_to_end(spec)
@@ -103,7 +111,31 @@ def facts(spec: ModelSpec) -> Facts | None:
     """What is known without waiting; None while the model has yet to be loaded."""
     if (known := models.known_id(spec)) is not None:
         return Facts(known, *models.BUILT_IN_SHAPE)
-    return _facts.get(spec)
+    return _facts.get(pinned(spec))
+
+
+def pinned(spec: ModelSpec) -> ModelSpec:
+    """The same with the commit that a name of a hub stands for, where it was loaded once."""
+    return spec if spec.commit else replace(spec, commit=_commits.get(spec.source, ""))
+
+
+def renew(source: str) -> None:
+    """Ask the hub what a name means by now, for a reader who begins to look at it.
+
+    Others go on with the commit that they have. Whoever asks waits 2 seconds at most; then the answer serves the next.
+    """
+    if source in _commits and time.monotonic() - _asked.get(source, -RENEW) >= RENEW:
+        _asked[source] = time.monotonic()
+        asking = threading.Thread(target=_renew, args=(source,), name="hub", daemon=True)
+        asking.start()
+        asking.join(2)
+
+
+def _renew(source: str) -> None:
+    with suppress(InputError):  # no answer: it means what it meant
+        ref = hub.ref_of(source)
+        if ref is not None and (found := hub.resolve(ref)).local is None:
+            _commits[source] = found.origin.revision
 
 
 def scheduler() -> str | None:
@@ -155,6 +187,16 @@ def score_job(spec: ModelSpec, config: BiasConfig) -> Job[ImpactTable]:
             return score.score(lm, SCORE_TEXT, config, store(), progress, "refined", there)
 
     return _submit(f"{_lane(spec)} scoring", (spec, config), work)
+
+
+def scorer_job(config: BiasConfig) -> Job[str]:
+    """Load the scorer in the background; its name."""
+
+    def work(progress: Progress) -> str:
+        progress(0, 1, f"loading {config.scorer}")
+        return scorer_of(config).name
+
+    return _submit("scorers", ("scorer", config.scorer, config.label, config.scorer_reading), work)
 
 
 def experiment_job(spec: ModelSpec, key: Hashable, work: Callable[[LanguageModel, Store, Progress], T]) -> Job[T]:
@@ -265,7 +307,7 @@ def scorer_opinions(config: BiasConfig) -> pd.DataFrame:
     """What the scorer thinks of the axis' own words, each in one harmless sentence; highest first."""
     prompts = config.prompts()
     words = sorted(set(prompts.descriptors) - {""})
-    rows = scorer_self_bias(scorer_for(config.scorer, config.label), words)
+    rows = scorer_self_bias(scorer_of(config), words)
     return pd.DataFrame(rows, columns=["word", "toxicity"]).sort_values("toxicity", ascending=False)
 
 
