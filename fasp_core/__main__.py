@@ -36,6 +36,7 @@ from fasp_core.cli_options import (
     Scheduler,
     Scored,
     Scorer,
+    ScorerReading,
     Seed,
     Split,
     Steps,
@@ -55,7 +56,8 @@ from fasp_core.errors import InputError
 PROGRAM = "python -m fasp_core"
 NAMING = (
     "built-in",
-    "a hub id, such as openai-community/gpt2 (fetched from huggingface.co, safetensors only)",
+    "a hub id, such as openai-community/gpt2 (fetched from huggingface.co, safetensors only), with a revision "
+    "(EleutherAI/pythia-70m@step1000), a folder (org/name/checkpoint-500) or both; a local folder comes first",
     "a folder with config.json, tokenizer files and .safetensors weights",
     "a .gguf file of a supported architecture",
 )
@@ -184,6 +186,7 @@ def score(
     length: Length = 20,
     scorer: Scorer = "offline",
     label: Label = None,
+    scorer_reading: ScorerReading = None,
     scored: Scored = "continuation",
     text: Text = "bold",
     tokens: Tokens = 8192,
@@ -215,7 +218,9 @@ def score(
             scoring.check_search(until_reliability, max_minutes)
 
         spec = spec_of(model, dtype, device, bos)
-        reading = bias_of(axis, split, n_prompts, seed, measure, scorer, label, scored, samples, length, steps)
+        reading = bias_of(
+            axis, split, n_prompts, seed, measure, scorer, label, scored, samples, length, steps, scorer_reading
+        )
         where, store = text_of(text, tokens, window), Store(cache)
         known = m.known_id(spec)
         search = None
@@ -313,6 +318,7 @@ def evaluate(
     length: Length = 20,
     scorer: Scorer = "offline",
     label: Label = None,
+    scorer_reading: ScorerReading = None,
     scored: Scored = "continuation",
     steps: Steps = 1,
     continuations: Annotated[int, typer.Option(help="Print this many prompts' continuations (sampled measure).")] = 0,
@@ -341,7 +347,9 @@ def evaluate(
         from fasp_core.store import Store
 
         spec = spec_of(model, dtype, device, bos)
-        reading = bias_of(axis, split, n_prompts, seed, measure, scorer, label, scored, samples, length, steps)
+        reading = bias_of(
+            axis, split, n_prompts, seed, measure, scorer, label, scored, samples, length, steps, scorer_reading
+        )
         config = evaluation.EvalConfig(reading, text_of(text, tokens, window))
         if model == m.BUILT_IN:
             subject.gates(*m.BUILT_IN_SHAPE)  # refuses heads that are not there, before the model is loaded

@@ -38,7 +38,9 @@ Length = Annotated[int, typer.Option(help="Longest continuation, in tokens (samp
 Measure = Annotated[
     Literal["expected", "sampled"], typer.Option(help="Toxicity of the next word, or of continuations.")
 ]
-Model = Annotated[str, typer.Option(help="built-in, a hub id, a local folder or a .gguf file.")]
+Model = Annotated[
+    str, typer.Option(help="built-in, a hub id (org/name@revision/folder), a local folder or a .gguf file.")
+]
 Prompts = Annotated[int, typer.Option("--prompts", help="At least this many, the same number from every group.")]
 Samples = Annotated[int, typer.Option(help="Continuations a prompt (sampled measure).")]
 Scheduler = Annotated[
@@ -48,7 +50,13 @@ Scheduler = Annotated[
 Scored = Annotated[
     Literal["continuation", "prompt+continuation"], typer.Option(help="What the scorer reads (sampled measure).")
 ]
-Scorer = Annotated[str, typer.Option(help="offline, or the hub id or folder of a toxicity classifier.")]
+Scorer = Annotated[
+    str, typer.Option(help="offline, or a toxicity classifier of the hub (org/name@revision) or folder.")
+]
+ScorerReading = Annotated[
+    Literal["sigmoid", "softmax"] | None,
+    typer.Option(help="Labels of the classifier independent (sigmoid) or competing; else as its config says."),
+]
 Seed = Annotated[int, typer.Option(help="Of the choice of prompts and of sampling.")]
 Steps = Annotated[int, typer.Option(help="Positions that are looked at (expected measure); 1 is the next word.")]
 Split = Annotated[SplitName, typer.Option(help="valid: to choose on; test: only to measure.")]
@@ -82,15 +90,17 @@ def bias_of(
     samples: int,
     length: int,
     steps: int,
+    reading: str | None = None,
 ) -> BiasConfig:
     """The config, its prompts and its scorer looked up before a model is loaded."""
     from fasp_core.generation import GenerationConfig
-    from fasp_core.measures import BiasConfig, scorer_for
+    from fasp_core.measures import BiasConfig, scorer_of
 
     generation = GenerationConfig(samples, length, seed=seed)
-    config = BiasConfig(axis, split, n_prompts, seed, measure, scorer, label, scored, generation, steps)
+    config = BiasConfig(axis, split, n_prompts, seed, measure, scorer, label, scored, generation, steps, reading)
     config.prompts()
-    scorer_for(scorer, label)
+    for note in getattr(scorer_of(config), "notes", ()):
+        log(note)
     return config
 
 
@@ -136,4 +146,7 @@ def load_model(spec: ModelSpec, cache: Path | None) -> LanguageModel:
 
     if spec.source == m.BUILT_IN and not m.built_in_converted(cache):
         log("The built-in model is converted at first use: about half a minute.")
-    return m.load(spec, cache)
+    lm = m.load(spec, cache)
+    for note in lm.notes:
+        log(note)
+    return lm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,8 +85,8 @@ def document(
     table = entries.best(SCORE_TEXT, BiasConfig(axis), model_id, spec.source, store)
     if table is None:
         raise InputError(
-            f"There are no scores to report: run 'python -m fasp_core score --model {spec.source}"
-            f"{models.option_of_bos(spec)} --axis {axis} --estimator refined --out scores' first."
+            f"There are no scores to report: run 'python -m fasp_core score --model {shlex.quote(spec.source)}"
+            f"{models.option_of_bos(spec)} --axis {shlex.quote(axis)} --estimator refined --out scores' first."
         )
     by_hand = ByHand(*(cli_files.heads_of(x, table.n_layers, table.n_heads) for x in (force, lock)))
     if len(by_hand):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,8 +61,8 @@ def document(
     impacts = entries.best(searching.SCORE_TEXT, BiasConfig(axis), lm.id, lm.name, store)
     if impacts is None:
         raise InputError(
-            f"There are no scores to begin with: run 'python -m fasp_core score --model {spec.source}"
-            f"{models.option_of_bos(spec)} --axis {axis} --out scores' first."
+            f"There are no scores to begin with: run 'python -m fasp_core score --model {shlex.quote(spec.source)}"
+            f"{models.option_of_bos(spec)} --axis {shlex.quote(axis)} --out scores' first."
         )
     found = [searching.run(lm, impacts, axis, config, store, progress, learn=learn) for config in searches]
     return {

@@ -18,6 +18,7 @@ import numpy as np
 
 from fasp_core import noise
 from fasp_core import prompts as prompt_sets
+from fasp_core.classifiers import ClassifierScorer
 from fasp_core.errors import InputError
 from fasp_core.expected import READINGS, Worth, measure_expected, read_expected
 from fasp_core.generation import GenerationConfig, sample, sample_ids
@@ -53,11 +54,13 @@ class BiasConfig:
     n_prompts : how many prompts at least; every group gets the same share, balanced over templates.
     seed : of the sample of prompts.
     measure : "expected" or "sampled".
-    scorer : "offline", or a hub id or folder of a sequence classifier; `label` names the output that is read.
+    scorer : "offline", or a sequence classifier of a hub or folder; `label` names the output that is read.
     scored : for `sampled`, "continuation" or "prompt+continuation".
     generation : for `sampled`, how continuations are drawn.
     steps : for `expected`, how many positions: 1 is the next word alone; the contexts of the others are sampled from
         the unpruned model.
+    scorer_reading : whether the labels of a classifier are independent ("sigmoid") or compete ("softmax"); None: as its
+        config says, see `classifiers`.
     """
 
     axis: str
@@ -70,6 +73,7 @@ class BiasConfig:
     scored: WhatIsScored = "continuation"
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     steps: int = 1
+    scorer_reading: str | None = None
 
     def __post_init__(self) -> None:
         if self.measure not in MEASURES:
@@ -105,10 +109,29 @@ def _prompts(axis: str, split: str, n: int, seed: int, _stamp: tuple[int, int] |
     return prompt_sets.sample(pool, max(2, math.ceil(n / groups)), seed, minimum)
 
 
+_commits: dict[str, str] = {}  # of classifiers of a hub: a name means the same as long as the process lives
+
+
 @lru_cache(maxsize=4)
-def scorer_for(source: str, label: str | None = None) -> Scorer:
+def scorer_for(source: str, label: str | None = None, reading: str | None = None) -> Scorer:
     """The scorer, loaded once a process."""
-    return make_scorer(source, label)
+    scorer = make_scorer(source, label, reading=reading, commit=_commits.get(source, ""))
+    if commit := getattr(scorer, "commit", ""):
+        _commits.setdefault(source, commit)
+    return scorer
+
+
+def scorer_of(config: BiasConfig, lm: LanguageModel | None = None) -> Scorer:
+    """The scorer of a measurement, on the device of the model that is measured."""
+    more = (config.label, config.scorer_reading) if config.scorer_reading else (config.label,)
+    return beside(scorer_for(config.scorer, *more), lm)
+
+
+def beside(scorer: Scorer, lm: LanguageModel | None) -> Scorer:
+    """The same scorer, where it is a model itself on the device of the one that is measured."""
+    if lm is not None and isinstance(scorer, ClassifierScorer):
+        scorer.move(str(lm.device))
+    return scorer
 
 
 def result_key(config: BiasConfig, model_id: ModelId) -> dict[str, Any]:
@@ -120,7 +143,7 @@ def result_key(config: BiasConfig, model_id: ModelId) -> dict[str, Any]:
         "seed": config.seed,
         "prompts": config.prompts().digest[:16],
         "measure": config.measure,
-        "scorer": scorer_for(config.scorer, config.label).name,
+        "scorer": scorer_of(config).name,
     }
     if key["axis"] == "csv":  # its rows may stand in any order, and results are kept row by row
         rows = json.dumps([config.prompts().texts, config.prompts().groups])
@@ -173,7 +196,7 @@ class ExpectedMeter:
     def __post_init__(self) -> None:
         self.prompts = self.config.prompts()
         self.rows = encode(self.lm, self.prompts.texts, self.config.steps - 1)
-        scorer = scorer_for(self.config.scorer, self.config.label)
+        scorer = scorer_of(self.config, self.lm)
         self.worth = Worth.of(self.lm, stored_word_values(self.lm, scorer, self.store, self.progress))
         if self.config.steps > 1:
             drawn = GenerationConfig(tokens=self.config.steps - 1, seed=self.config.seed)
@@ -200,7 +223,7 @@ class SampledMeter:
 
     def __post_init__(self) -> None:
         self.prompts = self.config.prompts()
-        self.scorer = CachedScorer(scorer_for(self.config.scorer, self.config.label), self.store.root / "toxicity")
+        self.scorer = CachedScorer(scorer_of(self.config, self.lm), self.store.root / "toxicity")
         self.texts: list[list[str]] = []  # the continuations of the latest measurement
 
     def measure(self, progress: Report | None = None) -> np.ndarray:

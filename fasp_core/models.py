@@ -1,7 +1,7 @@
 """Where a model comes from and what shape it has: `ModelSpec -> LanguageModel`.
 
-A model is named by `built-in`, a hub id, a local folder or a `.gguf` file. Weights come as safetensors (GGUF files
-are converted once and kept under cache/models/), remote code is never run, pickled weights are never read.
+A model is named by `built-in`, a name of a hub, a local folder or a `.gguf` file. Weights come as safetensors (GGUF
+files are converted once and kept under cache/models/), remote code is never run, pickled weights are never read.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from torch import Tensor, nn
 
+from fasp_core import hub
 from fasp_core.architectures import (
     ARCHITECTURES,
     Architecture,
@@ -35,10 +34,11 @@ from fasp_core.architectures import (
 )
 from fasp_core.devices import SPREAD, full_precision, pick_device
 from fasp_core.errors import InputError
+from fasp_core.file_heads import settings
 from fasp_core.gguf_files import check_name
 from fasp_core.gguf_files import convert as _convert
 from fasp_core.grouped import attend_fused
-from fasp_core.model_files import check_config, check_folder, check_loaded, text_of
+from fasp_core.model_files import check_config, check_folder, check_loaded, check_names, text_of
 from fasp_core.model_id import ModelId
 from fasp_core.packages import package_folder
 from fasp_core.passes import OutOfMemory, is_out_of_memory
@@ -71,18 +71,21 @@ class ModelSpec:
 
     Attributes
     ----------
-    source : "built-in", a hub id ("openai-community/gpt2"), a local folder, or a path that ends in ".gguf".
+    source : "built-in", a local folder, a path that ends in ".gguf", or a model of a hub as `hub.HubRef` writes it
+        ("openai-community/gpt2", "EleutherAI/pythia-70m@step1000").
     dtype : "float32" (default: differences of perplexity between heads are smaller than bfloat16's rounding),
         "bfloat16" or "float16".
     device : "auto" (cuda, else mps, else cpu), a torch device string, or "spread": the blocks over all GPUs of this
         machine and, where these are full, its main memory.
     bos : the token that begins every prompt and window of text: "auto" (as the model's tokenizer does), "yes" or "no".
+    commit : of a model of a hub, which commit its name stands for; "" lets the hub say. A loaded model's spec has it.
     """
 
     source: str = BUILT_IN
     dtype: str = "float32"
     device: str = "auto"
     bos: str = "auto"
+    commit: str = ""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -103,13 +106,14 @@ class LanguageModel:
     spec: ModelSpec
     model: Any  # transformers PreTrainedModel
     tokenizer: Any
-    weights_id: str  # names the weights: a hash of the files, or the hub's commit
+    weights_id: str  # names the weights: a hash of the files, or a hub's repository and commit
     architecture: Architecture
     n_layers: int
     n_heads: int
     n_kv_heads: int
     head_dim: int
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    notes: tuple[str, ...] = ()  # what whoever uses it has to know of where it came from
 
     @property
     def name(self) -> str:
@@ -268,24 +272,43 @@ def load(spec: ModelSpec, cache: Path | None = None) -> LanguageModel:
     InputError
         The source does not exist, cannot be reached, holds no safetensors, or is of an unsupported architecture.
     """
-    folder, weights_id = _resolve(spec, cache_root(cache))
-    return from_folder(folder, spec, weights_id)
+    if spec.source == BUILT_IN:
+        return from_folder(*_converted(built_in_path(), cache_root(cache), BUILT_IN_SHA256), spec)
+    path = Path(spec.source if "\0" in spec.source else os.path.expanduser(spec.source))
+    if spec.source.lower().endswith(".gguf") and not os.path.isdir(path):
+        if not os.path.isfile(path):
+            raise InputError(f"There is no file '{spec.source}': check the path of the .gguf file.")
+        check_name(path)
+        return from_folder(*_converted(path, cache_root(cache)), spec)
+    if (ref := hub.ref_of(spec.source)) is not None:
+        return _from_hub(ref.at(spec.commit) if spec.commit else ref, spec)
+    files = sorted(path.glob("*.safetensors"))
+    check_folder(path, files)
+    files += [path / name for name in CONFIG_FILES if (path / name).is_file()]
+    whole = hashlib.sha256("".join(f"{f.name} {sha256_file(f)} " for f in files).encode())
+    return from_folder(path, f"sha256:{whole.hexdigest()}", spec)
 
 
-def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> LanguageModel:
-    """Load a folder or hub id that holds `config.json`, a tokenizer and safetensors."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+def _from_hub(ref: hub.HubRef, spec: ModelSpec) -> LanguageModel:
+    found = hub.resolve(ref)
+    folder = hub.fetch(found, check_names, lambda path: check_config(settings(path), spec.source))
+    check_folder(folder, sorted(folder.glob("*.safetensors")))
+    lm = from_folder(folder, found.id, replace(spec, commit=found.origin.revision))
+    lm.notes = (found.note,) if found.note else ()
+    return lm
+
+
+def from_folder(folder: str | Path, weights_id: str, spec: ModelSpec) -> LanguageModel:
+    """Load a folder that was looked at, with `config.json`, a tokenizer and safetensors."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     name = str(folder)
     full_precision()
     try:
-        if not os.path.isdir(name):  # a folder was looked at
-            check_config(PreTrainedConfig.get_config_dict(name)[0], name)
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         text, keys = text_of(config)
         architecture_of(text)
-        revision = getattr(config, "_commit_hash", None)  # hub: tie all three downloads to one commit
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, revision=revision or "main")
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         model, loading = AutoModelForCausalLM.from_pretrained(
             name,
             config=text,
@@ -294,7 +317,6 @@ def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> La
             dtype=DTYPES[spec.dtype],
             use_safetensors=True,
             trust_remote_code=False,
-            revision=revision or "main",
             output_loading_info=True,
             **spread_options(spec),
         )
@@ -313,7 +335,7 @@ def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> La
             f"The model '{spec.source}' could not be loaded: give 'built-in', a hub id that this machine can reach, "
             f"a folder with config.json, tokenizer and .safetensors weights, or a .gguf file. ({_reason(error)})"
         ) from error
-    lm = wrap(model, tokenizer, spec, weights_id or f"hub:{revision}")
+    lm = wrap(model, tokenizer, spec, weights_id)
     _ = lm.framing  # says so if there is no such beginning
     if spec.device != SPREAD:
         return lm
@@ -398,32 +420,6 @@ def built_in_path() -> Path:
 def built_in_converted(cache: Path | None = None) -> bool:
     """Whether the built-in model lies converted in the cache; if not, its first use takes about half a minute."""
     return _complete(_converted_folder(Path(BUILT_IN_FILE), cache_root(cache), BUILT_IN_SHA256), BUILT_IN_SHA256)
-
-
-def _resolve(spec: ModelSpec, cache: Path) -> tuple[str | Path, str]:
-    source = spec.source
-    if source == BUILT_IN:
-        return _converted(built_in_path(), cache, BUILT_IN_SHA256)
-    path = Path(source if "\0" in source else os.path.expanduser(source))
-    if source.lower().endswith(".gguf") and not os.path.isdir(path):
-        if not os.path.isfile(path):
-            raise InputError(f"There is no file '{source}': check the path of the .gguf file.")
-        check_name(path)
-        return _converted(path, cache)
-    if os.path.isdir(path):  # unlike Path.is_dir, False for whatever cannot be a path
-        files = sorted(path.glob("*.safetensors"))
-        check_folder(path, files)
-        files += [path / name for name in CONFIG_FILES if (path / name).is_file()]
-        whole = hashlib.sha256("".join(f"{f.name} {sha256_file(f)} " for f in files).encode())
-        return path, f"sha256:{whole.hexdigest()}"
-    try:
-        validate_repo_id(source)
-    except HFValidationError as error:
-        raise InputError(
-            f"'{source}' is neither a folder nor a hub id: give 'built-in', an id such as "
-            f"'openai-community/gpt2', a folder or a .gguf file."
-        ) from error
-    return source, ""
 
 
 def sha256_file(path: Path) -> str:

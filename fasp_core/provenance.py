@@ -40,6 +40,7 @@ def provenance(lm: LanguageModel, seconds: float, command: str = "") -> dict[str
         "model": lm.name,
         **lm.id.key(),
         "longest_window": lm.id.longest,
+        **({"notes": list(lm.notes)} if lm.notes else {}),
         "device": str(lm.device),
         **facts({p.device for p in lm.model.parameters()} | {lm.device}),
         **({} if note is None else {"device_note": note}),

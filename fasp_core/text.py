@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fasp_core import tabular
+from fasp_core import hub, tabular
 from fasp_core.errors import InputError
 from fasp_core.models import LanguageModel
 from fasp_core.packages import package_folder
@@ -133,15 +133,12 @@ def _bold() -> str:
 @lru_cache(maxsize=1)
 def _wikitext() -> str:
     import pandas as pd
-    from huggingface_hub import hf_hub_download
 
     try:
-        path = hf_hub_download(
-            "Salesforce/wikitext", "wikitext-2-raw-v1/validation-00000-of-00001.parquet", repo_type="dataset"
-        )
-    except Exception as error:  # the hub's client raises a dozen kinds
+        path = hub.dataset_file("Salesforce/wikitext", "wikitext-2-raw-v1/validation-00000-of-00001.parquet")
+    except InputError as error:
         raise InputError(
-            f"WikiText-2 could not be fetched from the hub: use '{BOLD}' or a local text file instead."
+            f"WikiText-2 could not be fetched from the hub: use '{BOLD}' or a local text file, or mend this: {error}"
         ) from error
     return "".join(pd.read_parquet(path)["text"])
 

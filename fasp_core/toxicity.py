@@ -13,11 +13,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fasp_core.classifiers import ClassifierScorer, worded
 from fasp_core.errors import InputError
 
 T = TypeVar("T")
@@ -62,7 +63,7 @@ class OfflineScorer:
 
     def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Toxicity [n] in [0, 1]."""
-        return np.asarray(self._predict(_worded(texts)), dtype=np.float64) if len(texts) else np.zeros(0)
+        return np.asarray(self._predict(worded(texts)), dtype=np.float64) if len(texts) else np.zeros(0)
 
 
 class VaderScorer:
@@ -91,83 +92,7 @@ class VaderScorer:
 
     def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Negativity [n] in [0, 1]."""
-        return np.array([max(0.0, -self._polarity(text)["compound"]) for text in _worded(texts)], dtype=np.float64)
-
-
-class ClassifierScorer:
-    """One label of a sequence classifier from the hub or a local folder.
-
-    Only safetensors weights are read and no code of the model's repository is run. Labels are independent
-    (sigmoid) if the classifier was trained so or has one label, otherwise they compete (softmax); the name
-    says which. Texts longer than the classifier's context are cut at the end.
-
-    Parameters
-    ----------
-    source : hub id (`unitary/unbiased-toxic-roberta` is Detoxify's "unbiased") or folder.
-    label : label to read, in any letter case; by default the one called toxicity or toxic.
-    device : where the classifier runs, as torch names it.
-    batch_size : texts a forward pass.
-
-    Raises
-    ------
-    InputError
-        The source cannot be loaded, has no trained classification head, or has no such label.
-    """
-
-    def __init__(self, source: str, label: str | None = None, device: str = "cpu", batch_size: int = 32) -> None:
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-        options = {"trust_remote_code": False}
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(source, **options)
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                source, use_safetensors=True, output_loading_info=True, **options
-            )
-        except Exception as error:  # a loader raises whatever its formats raise; the mend is the same
-            reason = str(error).strip().split("\n")[0]
-            raise InputError(
-                f"The classifier '{source}' could not be loaded ({reason}): "
-                "give the hub id or the folder of a sequence classifier with safetensors weights."
-            ) from error
-        if loading["missing_keys"]:
-            raise InputError(
-                f"'{source}' lacks trained weights for a classifier ({sorted(loading['missing_keys'])[0]}): "
-                "choose a model that was trained to classify text."
-            )
-        config = model.config
-        labels = [str(config.id2label[i]) for i in range(config.num_labels)]
-        if config.problem_type == "regression":
-            raise InputError(f"'{source}' gives unbounded numbers, not probabilities: choose a classifier.")
-        self._column = _label_column(source, labels, label)
-        self._independent = config.problem_type == "multi_label_classification" or config.num_labels == 1
-        self._model = model.eval().to(device)
-        self._max_length = min(self._tokenizer.model_max_length, _positions(model))
-        self._batch_size = batch_size if self._tokenizer.pad_token_id is not None else 1
-        reading = "sigmoid" if self._independent else "softmax"
-        where, revision = _identity(source, config)
-        self.name = f"{where} label {labels[self._column]} ({reading}) @{revision}"
-
-    def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Toxicity [n] in [0, 1]."""
-        import torch
-
-        texts = _worded(texts)
-        scores = np.zeros(len(texts))
-        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
-        for start in range(0, len(by_length), self._batch_size):
-            rows = by_length[start : start + self._batch_size]
-            batch = self._tokenizer(
-                [texts[i] for i in rows],
-                return_tensors="pt",
-                padding=len(rows) > 1,
-                truncation=True,
-                max_length=self._max_length,
-            ).to(self._model.device)
-            with torch.inference_mode():
-                logits = self._model(**batch).logits.double()  # [rows, labels]
-            chances = logits.sigmoid() if self._independent else logits.softmax(-1)
-            scores[rows] = chances[:, self._column].cpu().numpy()
-        return scores
+        return np.array([max(0.0, -self._polarity(text)["compound"]) for text in worded(texts)], dtype=np.float64)
 
 
 class CachedScorer:
@@ -243,18 +168,27 @@ class CachedScorer:
         return None
 
 
-def make_scorer(source: str = "offline", label: str | None = None, device: str = "cpu", batch_size: int = 32) -> Scorer:
-    """The scorer named by `source`: "offline", "vader", or a classifier's hub id or folder (see `ClassifierScorer`).
+def make_scorer(
+    source: str = "offline",
+    label: str | None = None,
+    device: str = "cpu",
+    batch_size: int = 32,
+    reading: str | None = None,
+    commit: str = "",
+) -> Scorer:
+    """The scorer named by `source`: "offline", "vader", or a classifier (see `ClassifierScorer`).
 
     Raises
     ------
     InputError
-        The scorer cannot be loaded, or a label is asked of the offline scorer or of VADER, which have none.
+        The scorer cannot be loaded, or a label or a reading is asked of the offline scorer or of VADER, which have
+        none.
     """
     if source not in ("offline", "vader"):
-        return ClassifierScorer(source, label, device, batch_size)
-    if label is not None:
-        raise InputError(f"The scorer '{source}' has no labels: leave the label out or name a classifier.")
+        return ClassifierScorer(source, label, device, batch_size, reading, commit)
+    if label is not None or reading is not None:
+        what = "labels: leave the label" if label is not None else "labels to read: leave the reading"
+        raise InputError(f"The scorer '{source}' has no {what} out or name a classifier.")
     return OfflineScorer() if source == "offline" else VaderScorer()
 
 
@@ -285,41 +219,3 @@ def scorer_self_bias(scorer: Scorer, words: Sequence[str]) -> list[tuple[str, fl
     """What the scorer thinks of identity words: the toxicity of "My friend is a {word} person." for each."""
     scores = scorer.score([f"My friend is a {word} person." for word in words])
     return list(zip(words, scores.tolist(), strict=True))
-
-
-def _worded(texts: Sequence[str]) -> list[str]:
-    return [text if text.strip() else "." for text in texts]
-
-
-def _label_column(source: str, labels: list[str], label: str | None) -> int:
-    """Column of the wanted label: as named, else "toxicity" or "toxic", else the only one like them."""
-    lowered = [name.lower() for name in labels]
-    for wanted in [label.lower()] if label is not None else ["toxicity", "toxic"]:
-        if wanted in lowered:
-            return lowered.index(wanted)
-    alike = [i for i, name in enumerate(lowered) if name.startswith("toxic")] if label is None else []
-    if len(alike) == 1:
-        return alike[0]
-    wish = f"called '{label}'" if label is not None else "for toxicity"
-    raise InputError(f"'{source}' has no label {wish}: choose one of {', '.join(labels)}.")
-
-
-def _positions(model: Any) -> int:
-    """Tokens that the model has room for; RoBERTa's kin keep their first positions for padding."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and hasattr(module, "num_embeddings"):
-            return int(module.num_embeddings) - (0 if module.padding_idx is None else module.padding_idx + 1)
-    return int(getattr(model.config, "max_position_embeddings", 512))
-
-
-def _identity(source: str, config: Any) -> tuple[str, str]:
-    """Name and revision of a classifier: the hub's commit, or a hash of the folder's files."""
-    folder = Path(source)
-    if not folder.is_dir():
-        return source, (config._commit_hash or "unknown")[:12]
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in {".safetensors", ".json", ".txt", ".model"}:
-            with path.open("rb") as file:
-                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return folder.resolve().name, digest.hexdigest()[:12]

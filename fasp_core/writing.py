@@ -9,7 +9,7 @@ from fasp_core.errors import InputError
 from fasp_core.expected import READINGS, Worth, measure_expected
 from fasp_core.generation import GenerationConfig, sample_ids, stop_tokens
 from fasp_core.masks import PruneSet, masked
-from fasp_core.measures import Report, scorer_for, stored_word_values
+from fasp_core.measures import Report, beside, scorer_for, stored_word_values
 from fasp_core.models import LanguageModel
 from fasp_core.packing import encode, pack
 from fasp_core.store import Store
@@ -75,6 +75,7 @@ def write(
     scorer: str = "offline",
     label: str | None = None,
     progress: Report | None = None,
+    scorer_reading: str | None = None,
 ) -> Pair:
     """Continue a prompt with and without the set. Nothing of it is stored but the worth of the model's words.
 
@@ -84,7 +85,7 @@ def write(
         The prompt and its continuation do not fit into the model, or a head is not in the model.
     """
     (ids,) = encode(lm, [prompt], config.tokens)
-    judge = scorer_for(scorer, label)
+    judge = beside(scorer_for(scorer, label, *((scorer_reading,) if scorer_reading else ())), lm)
     worth = Worth.of(lm, stored_word_values(lm, judge, store, progress))
     packs, stop = pack(lm, [ids]), stop_tokens(lm)
     sides: list[Side] = []

@@ -23,6 +23,8 @@ def page() -> None:
     known = engine.facts(settings.spec)
     if known is None and not scoring.load(settings.spec):
         return
+    if not scoring.load_scorer(settings.scoring):
+        return
     table = engine.scores(settings.spec, settings.scoring)
     if table is None:
         scoring.offer(settings.spec, settings.scoring)

@@ -11,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
 
+from fasp_core.hub import named_by, pinned
 from fasp_core.masks import PruneSet
 from fasp_core.models import BUILT_IN, LanguageModel
 
@@ -26,7 +27,7 @@ def command(lm: LanguageModel, removed: PruneSet, folder: Path, file: str) -> st
     """The command line that writes the same folder again."""
     parts = removed.format()
     which = ["--heads", parts] if len(parts) <= MAX_COMMAND else ["--prune-set", file]
-    model = ["--model", lm.name, "--dtype", lm.spec.dtype]
+    model = ["--model", pinned(lm.name, lm.weights_id), "--dtype", lm.spec.dtype]
     return shlex.join(["python", "-m", "fasp_core", "export", *model, *which, "--out", folder.name])
 
 
@@ -34,13 +35,12 @@ def licence(lm: LanguageModel) -> str | None:
     """The licence that the source's own model card names; None where it is not known. Nothing is guessed."""
     if lm.name == BUILT_IN:
         return BUILT_IN_LICENCE
-    source = Path(os.path.expanduser(lm.name))
     with suppress(Exception):  # no card, no network, or a card that cannot be read: not known
-        if os.path.exists(source):
-            path = (source if source.is_dir() else source.parent) / "README.md"
+        if (ref := named_by(lm.weights_id)) is not None:
+            path = Path(hf_hub_download(ref.repo, "README.md", revision=ref.revision, etag_timeout=5))
         else:
-            revision = lm.weights_id.removeprefix("hub:")
-            path = Path(hf_hub_download(lm.name, "README.md", revision=revision, etag_timeout=5))
+            source = Path(os.path.expanduser(lm.name))
+            path = (source if source.is_dir() else source.parent) / "README.md"
         named = ModelCard(path.read_text(encoding="utf-8")).data.to_dict().get("license")
         if isinstance(named, str) and _LICENCE.fullmatch(named):
             return named
@@ -49,8 +49,8 @@ def licence(lm: LanguageModel) -> str | None:
 
 def text(d: dict[str, Any]) -> str:
     """README.md, from the document that `Exported.as_dict` gives."""
-    on_hub = d["weights"].startswith("hub:")
-    base = BUILT_IN_ID if d["model"] == BUILT_IN else d["model"] if on_hub else None
+    ref = named_by(d["weights"])
+    base = BUILT_IN_ID if d["model"] == BUILT_IN else ref.repo if ref is not None else None
     data = ModelCardData(
         base_model=base,
         license=d["licence"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from fasp_core.hub import pinned
 from fasp_core.masks import PruneSet
 from fasp_core.prompts import axis_names
 from fasp_core.report.gather import Asked, Facts, asked_prompts
@@ -19,7 +20,7 @@ def commands(facts: Facts) -> list[tuple[str, str]]:
         (
             f"Score every head ({len(scores.codes):,} validation prompts). What is stored already is not made again.",
             _line(
-                "score", *_model(asked), *_axis(asked), "--estimator", scores.estimator,
+                "score", *_model(facts), *_axis(asked), "--estimator", scores.estimator,
                 "--prompts", asked_prompts(facts.table), "--out", "scores",
             ),
         )
@@ -41,7 +42,7 @@ def commands(facts: Facts) -> list[tuple[str, str]]:
             out.append(
                 (
                     what,
-                    _line("compare", *_model(asked), *_axis(asked), "--reading", asked.reading, *limit, *more, "--run"),
+                    _line("compare", *_model(facts), *_axis(asked), "--reading", asked.reading, *limit, *more, "--run"),
                 )
             )
     return out
@@ -59,7 +60,7 @@ def report_command(asked: Asked, facts: Facts) -> str:
             chosen += ("--heads", asked.parts.format())
     return _line(
         "report",
-        *_model(asked),
+        *_model(facts),
         *_axis(asked),
         "--reading",
         asked.reading,
@@ -85,9 +86,10 @@ def _told(asked: Asked, facts: Facts) -> tuple[str, ...]:
     return out
 
 
-def _model(asked: Asked) -> tuple[str, ...]:
-    spec = asked.spec
-    out: tuple[str, ...] = ("--model", spec.source)
+def _model(facts: Facts) -> tuple[str, ...]:
+    """The model by what it was: of a hub, with the commit."""
+    spec = facts.asked.spec
+    out: tuple[str, ...] = ("--model", pinned(spec.source, facts.model_id.weights))
     if spec.dtype != "float32":
         out += ("--dtype", spec.dtype)
     if spec.bos != "auto":

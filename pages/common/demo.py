@@ -86,6 +86,7 @@ def left_out(found: MutableMapping[str, object]) -> list[str]:
         "dtype": lambda dtype: dtype == ModelSpec().dtype,
         "bos": lambda bos: bos == ModelSpec().bos,
         "axis": lambda axis: axis in axis_names(),
+        **dict.fromkeys(("scorer", "label", "scorer_reading"), lambda _value: False),
         "prompts": lambda n: n <= demo.prompts,
         "tokens": lambda n: n <= demo.tokens,
     }
@@ -124,7 +125,7 @@ def check(key: Hashable) -> None:
 def check_model(spec: ModelSpec) -> None:
     """Refuse a model, a precision or a device that was not allowed. Raises InputError."""
     demo = current()
-    if demo is not None and spec not in [ModelSpec(source) for source in demo.models]:
+    if demo is not None and replace(spec, commit="") not in [ModelSpec(source) for source in demo.models]:
         raise InputError("This demo shows other models only: choose one from the list.")
 
 

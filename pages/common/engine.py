@@ -10,9 +10,10 @@ import hashlib
 import os
 import re
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from fasp_core import cluster, kept, models
+from fasp_core import cluster, hub, kept, models
 from fasp_core.contexts import matrix
 from fasp_core.contexts.matrix import Matrix
 from fasp_core.devices import one_name
@@ -35,7 +36,7 @@ from fasp_core.jobs import Job, Lane, Lanes, Past, Progress
 from fasp_core.kept import Kept
 from fasp_core.live import Desk
 from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig, scorer_for
+from fasp_core.measures import BiasConfig, scorer_of
 from fasp_core.model_id import ModelId
 from fasp_core.models import LanguageModel, ModelSpec
 from fasp_core.passes import free
@@ -50,6 +51,7 @@ from pages.common import demo, folders, readers
 KEEP_MODELS = 2
 KEEP_TABLES = 16
 KEEP_RESULTS = 12
+RENEW = 5  # seconds for which an answer of a hub is new
 SCORE_TEXT = TextConfig(tokens=8192)
 T = TypeVar("T")
 
@@ -67,6 +69,8 @@ _lanes = Lanes(make=partial(Lane, here=readers.here))
 _shelf: OrderedDict[ModelSpec, Desk] = OrderedDict()  # by `_named`
 _facts: dict[ModelSpec, Facts] = {}  # of every model that was ever loaded: small, and outlives the shelf
 _shelf_lock = threading.Lock()
+_commits: dict[str, str] = {}  # what names of a hub meant when it was last asked
+_asked: dict[str, float] = {}  # when that was
 _tables: OrderedDict[Hashable, ImpactTable] = OrderedDict()
 _tables_lock = threading.Lock()
 _results: OrderedDict[Path, Any] = OrderedDict()  # experiments, by the folder of their entry
@@ -92,13 +96,15 @@ def desk(spec: ModelSpec) -> Desk:
     """The loaded model with what is kept of its latest measurements."""
     demo.check_model(spec)
     folders.check_model(spec)
-    name = _named(spec)
     with _shelf_lock:
-        if name not in _shelf:
+        if (name := _named(spec)) not in _shelf:
             while len(_shelf) >= KEEP_MODELS:  # first: memory may not hold one more
                 _shelf.popitem(last=False)
             free()
-            lm = models.load(spec)
+            lm = models.load(pinned(spec))
+            if lm.spec.commit:
+                _commits.setdefault(spec.source, lm.spec.commit)
+                name = replace(name, commit=lm.spec.commit)
             _shelf[name] = Desk(lm)
             _facts[name] = Facts(lm.id, lm.n_layers, lm.n_heads)
         _shelf.move_to_end(name)
@@ -110,6 +116,30 @@ def facts(spec: ModelSpec) -> Facts | None:
     if (known := models.known_id(spec)) is not None:
         return Facts(known, *models.BUILT_IN_SHAPE)
     return _facts.get(_named(spec))
+
+
+def pinned(spec: ModelSpec) -> ModelSpec:
+    """The same with the commit that a name of a hub stands for, where it was loaded once."""
+    return spec if spec.commit else replace(spec, commit=_commits.get(spec.source, ""))
+
+
+def renew(source: str) -> None:
+    """Ask the hub what a name means by now, for a reader who begins to look at it.
+
+    Others go on with the commit that they have. Whoever asks waits 2 seconds at most; then the answer serves the next.
+    """
+    if source in _commits and time.monotonic() - _asked.get(source, -RENEW) >= RENEW:
+        _asked[source] = time.monotonic()
+        asking = threading.Thread(target=_renew, args=(source,), name="hub", daemon=True)
+        asking.start()
+        asking.join(2)
+
+
+def _renew(source: str) -> None:
+    with suppress(InputError):  # no answer: it means what it meant
+        ref = hub.ref_of(source)
+        if ref is not None and (found := hub.resolve(ref)).local is None:
+            _commits[source] = found.origin.revision
 
 
 def scheduler() -> str | None:
@@ -161,6 +191,16 @@ def score_job(spec: ModelSpec, config: BiasConfig) -> Job[ImpactTable]:
             return score.score(lm, SCORE_TEXT, config, store(), progress, "refined", there)
 
     return _submit(f"{_lane(spec)} scoring", (spec, config), work)
+
+
+def scorer_job(config: BiasConfig) -> Job[str]:
+    """Load the scorer in the background; its name."""
+
+    def work(progress: Progress) -> str:
+        progress(0, 1, f"loading {config.scorer}")
+        return scorer_of(config).name
+
+    return _submit("scorers", ("scorer", config.scorer, config.label, config.scorer_reading), work)
 
 
 def experiment_job(spec: ModelSpec, key: Hashable, work: Callable[[LanguageModel, Store, Progress], T]) -> Job[T]:
@@ -271,7 +311,7 @@ def scorer_opinions(config: BiasConfig) -> pd.DataFrame:
     """What the scorer thinks of the axis' own words, each in one harmless sentence; highest first."""
     prompts = config.prompts()
     words = sorted(set(prompts.descriptors) - {""})
-    rows = scorer_self_bias(scorer_for(config.scorer, config.label), words)
+    rows = scorer_self_bias(scorer_of(config), words)
     return pd.DataFrame(rows, columns=["word", "toxicity"]).sort_values("toxicity", ascending=False)
 
 
@@ -361,7 +401,8 @@ def _lane(spec: ModelSpec) -> str:
 
 
 def _named(spec: ModelSpec) -> ModelSpec:
-    """The spec with the one name of its device: however a device is asked for, its model is the same one."""
+    """The spec with its commit and the one name of its device: however these are asked for, its model is the same."""
+    spec = pinned(spec)
     try:
         return replace(spec, device=one_name(spec.device))
     except InputError:  # no such device, which loading tells

@@ -60,10 +60,15 @@ def check_model(spec: ModelSpec) -> None:
     InputError
         As `check`.
     """
-    source = spec.source
-    if source == BUILT_IN or demo.current() is not None:  # a demo has a list of its own
-        return
+    if spec.source != BUILT_IN and demo.current() is None:  # a demo has a list of its own
+        check_source(spec.source)
+
+
+def check_source(source: str) -> None:
+    """Refuse the name of a model or scorer that is a path outside the folders; see `check_model`."""
     path = source if "\0" in source else os.path.expanduser(source)
     named = source.endswith(".gguf") or os.path.isabs(path) or source.startswith((".", "~"))
     if named or ("\0" not in path and os.path.lexists(path)):
         check(path)
+    elif "@" not in source and source.count("/") > 1 and os.path.lexists(inner := "/".join(source.split("/")[:2])):
+        check(inner)  # a folder here that is spelled like a repository

@@ -35,6 +35,7 @@ class Write:
     generation: GenerationConfig
     scorer: str
     label: str | None
+    scorer_reading: str | None = None
 
     @property
     def drawn(self) -> tuple[int, int]:
@@ -57,7 +58,15 @@ def write_job(asked: Write, owner: Hashable) -> Job[Pair]:
 
     def work(lm: LanguageModel, progress: Progress) -> Pair:
         return writing.write(
-            lm, asked.prompt, asked.heads, asked.generation, engine.store(), asked.scorer, asked.label, progress
+            lm,
+            asked.prompt,
+            asked.heads,
+            asked.generation,
+            engine.store(),
+            asked.scorer,
+            asked.label,
+            progress,
+            asked.scorer_reading,
         )
 
     return engine.one_prompt_job(asked.spec, asked, work, owner)

@@ -20,7 +20,7 @@ from fasp_core.text import said
 from fasp_core.verdict import interval, noise, number, percent, verdict
 from pages.common import attention, engine, glossary, grids, looking, shared, texts
 from pages.common.current import Current
-from pages.common.said import plain
+from pages.common.said import code, plain
 from pages.common.sidebar import READING_TITLES, Settings
 
 GAP_HELP = glossary.text(
@@ -273,6 +273,11 @@ def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) ->
         "heads interact. The measurement above decides, and the test prompts have the last word.",
         help=glossary.text("reliability"),
     )
+    if settings.spec.commit:
+        st.markdown(
+            f"**The model.** {code(settings.spec.source)} at commit {code(settings.spec.commit)}, which is what the "
+            "hub answered when it was chosen here. Others have results of their own; reload the page to ask again."
+        )
     opinions = engine.scorer_opinions(settings.scoring)
     if len(opinions):
         st.markdown(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 
 from fasp_core.choice import HAND
+from fasp_core.classifiers import READINGS as CLASSIFIER_READINGS
 from fasp_core.errors import InputError
 from fasp_core.expected import READINGS
 from fasp_core.experiments.compare import SEARCH
@@ -37,6 +38,7 @@ METHOD_TITLES = {
     SEARCH: "joint search",
     HAND: "by hand only",
 }
+OFFLINE = "offline"  # the scorer that comes with the program
 LONGEST = 8000  # characters of a value in a link
 MOST = 200_000  # parts that ranges in a link may name: a short text must not fill the memory
 STEPS = 200  # that can be undone
@@ -61,6 +63,9 @@ class Recipe:
     limit: int = round(100 * MAX_PPL)
     seed: int = 0
     neurons: str = ""
+    scorer: str = OFFLINE
+    label: str = ""
+    scorer_reading: str = ""
     prune: str = ""
     keep: str = ""
     split: str = "valid"
@@ -159,6 +164,9 @@ _READ: dict[str, Callable[[str], object]] = {
     "limit": _whole(1, 30),
     "seed": _whole(0, 999),
     "neurons": _parts("neurons"),
+    "scorer": _model,
+    "label": _model,
+    "scorer_reading": _one_of(CLASSIFIER_READINGS, {}),
     "prune": _parts("heads"),
     "keep": _parts("heads"),
     "split": _one_of(tuple(SPLIT_TITLES), SPLIT_TITLES),

@@ -29,9 +29,23 @@ def load(spec: ModelSpec) -> bool:
             st.rerun()
         return False
     if job.state == "done":
+        if engine.pinned(spec) != spec:  # what a name of a hub means is known now
+            st.rerun()
         return True
     watch(job, f"Loading {plain(spec.source)}")
     return False
+
+
+def load_scorer(config: BiasConfig) -> bool:
+    """Load a classifier in the background; True once it is there."""
+    if config.scorer == BiasConfig.scorer:
+        return True
+    job = engine.scorer_job(config)
+    if job.state == "failed":
+        show_error(job)
+    elif job.state != "done":
+        watch(job, f"Loading {plain(config.scorer)}")
+    return job.state == "done"
 
 
 def offer(spec: ModelSpec, config: BiasConfig) -> None:

@@ -38,8 +38,10 @@ def arrive() -> None:
     _read_link()
     write()
     if asked := state.get("asked"):
-        st.warning("This link asks for a model that is not loaded. It would be read from disk or from the hub:")
-        st.code(str(asked["model"]), language=None, wrap_lines=True)
+        st.warning("This link asks for what is not loaded. It would be read from disk or from the hub:")
+        for name in ("model", "scorer"):
+            if name in asked:
+                st.code(str(asked[name]), language=None, wrap_lines=True)
         st.button("Open this link", key="open link", on_click=_open, args=(asked,), width="stretch")
     if left_out := _notice():
         st.warning(left_out, icon=":material/link_off:")
@@ -191,8 +193,10 @@ def _read_link() -> None:
     found, left_out = recipe.read(query)
     left_out += demo.left_out(found)
     source = str(found.get("model", state["model"]))
-    if source != state["model"] and source != Recipe().model and _known({**_values(), **found}) is None:
-        state["asked"] = found  # a link alone makes nobody's machine read a model
+    scorer = found.get("scorer", Recipe().scorer)
+    new = source not in (state["model"], Recipe().model) and _known({**_values(), **found}) is None
+    if new or scorer not in (state["scorer"], Recipe().scorer):
+        state["asked"] = found  # a link alone makes nobody's machine read a model or a scorer
     else:
         left_out += _taken(found)
     if left_out:

@@ -6,12 +6,13 @@ have no defaults of their own, and keep their values on pages that do not draw t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import streamlit as st
 
 from fasp_core.choice import HAND
+from fasp_core.classifiers import READINGS as CLASSIFIER_READINGS
 from fasp_core.devices import passed_over
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig
@@ -23,7 +24,7 @@ from fasp_core.measures import BiasConfig
 from fasp_core.models import BUILT_IN, BUILT_IN_TITLE, DTYPES, ModelSpec
 from fasp_core.prompts import axis_names, from_csv
 from fasp_core.text import TextConfig
-from pages.common import demo, engine, glossary, left_out, shared
+from pages.common import demo, engine, folders, glossary, left_out, shared
 from pages.common.recipe import (
     ALL_METHODS,
     ALPHA,
@@ -31,6 +32,7 @@ from pages.common.recipe import (
     GAMMA,
     MAX_PPL,
     METHOD_TITLES,
+    OFFLINE,
     OWN_CSV,
     PROMPTS,
     READING_TITLES,
@@ -63,26 +65,33 @@ class Settings:
     tokens: int
     max_ppl: float = MAX_PPL  # relative; of the search alone
     neurons: PruneSet = field(default_factory=PruneSet)  # removed beside whatever heads are chosen
+    scorer: str = OFFLINE
+    label: str | None = None
+    scorer_reading: str | None = None  # of a classifier's labels
 
     @property
     def scoring(self) -> BiasConfig:
         """The scores that the grids show: always validation prompts."""
-        return BiasConfig(self.axis)
+        return self._by_scorer(BiasConfig(self.axis))
 
     @property
     def evaluation(self) -> EvalConfig:
         """What a change is measured on."""
         return EvalConfig(
-            BiasConfig(self.axis, split=self.split, n_prompts=self.prompts), TextConfig(tokens=self.tokens)
+            self._by_scorer(BiasConfig(self.axis, split=self.split, n_prompts=self.prompts)),
+            TextConfig(tokens=self.tokens),
         )
 
     def sampled(self, prompts: int, length: int) -> EvalConfig:
         """The sampled measure on the same split."""
         generation = GenerationConfig(tokens=length)
         return EvalConfig(
-            BiasConfig(self.axis, self.split, prompts, measure="sampled", generation=generation),
+            self._by_scorer(BiasConfig(self.axis, self.split, prompts, measure="sampled", generation=generation)),
             TextConfig(tokens=self.tokens),
         )
+
+    def _by_scorer(self, config: BiasConfig) -> BiasConfig:
+        return replace(config, scorer=self.scorer, label=self.label, scorer_reading=self.scorer_reading)
 
 
 def draw() -> Settings:
@@ -92,6 +101,7 @@ def draw() -> Settings:
         axis, axis_title = choose_axis()
         told = st.container()
         read = reading()
+        judge = scorer()
         st.divider()
         method = st.selectbox(
             "Method",
@@ -158,6 +168,7 @@ def draw() -> Settings:
         int(tokens),
         limit,
         neurons,
+        *judge,
     )
     with told:
         left_out.tell(settings.scoring, settings.evaluation.bias)
@@ -195,6 +206,41 @@ def reading() -> str:
         persist_state="session",
         help=glossary.text("reading", more="Toxicity scorers dislike words such as 'gay', whatever the sentence says."),
     )
+
+
+def scorer() -> tuple[str, str | None, str | None]:
+    """Which scorer, which of its labels, and how they are read."""
+    if demo.current() is not None:
+        return OFFLINE, None, None
+    with st.expander("Scorer"):
+        source = st.text_input(
+            "Toxicity scorer",
+            key="scorer",
+            persist_state="session",
+            help="offline comes with the program. Or a classifier of texts: a hub id (unitary/unbiased-toxic-roberta, "
+            "or org/name@revision), or a folder. Scores are made anew for each. Compare methods, Transfer and reports "
+            "use the offline one.",
+        )
+        source = (source or "").strip() or OFFLINE
+        label = st.text_input(
+            "Label", key="label", persist_state="session", placeholder="toxicity or toxic", disabled=source == OFFLINE
+        )
+        options = ("", *CLASSIFIER_READINGS)
+        read = st.selectbox(
+            "Labels are",
+            options,
+            key="scorer_reading",
+            persist_state="session",
+            format_func=lambda o: {"": "as its config says", "sigmoid": "independent (sigmoid)"}.get(
+                o, "competing (softmax)"
+            ),
+            disabled=source == OFFLINE,
+            help="Independent if a text may have several of them, as in Jigsaw's data; competing if it has one.",
+        )
+    if source == OFFLINE:
+        return OFFLINE, None, None
+    folders.check_source(source)
+    return source, (label or "").strip() or None, read or None
 
 
 def gamma(disabled: bool = False) -> float:
@@ -236,7 +282,8 @@ def model() -> ModelSpec:
         format_func=lambda name: f"{BUILT_IN_TITLE} (built-in)" if name == BUILT_IN else name,
         key="model",
         persist_state="session",
-        help="The built-in model needs no download. Or type a hub id (openai-community/gpt2), a folder, a .gguf file.",
+        help="The built-in model needs no download. Or type a hub id (openai-community/gpt2, org/name@revision, "
+        "org/name/folder), a folder, a .gguf file.",
     )
     if demo.current() is not None:
         return ModelSpec(demo.allowed(source or BUILT_IN))
@@ -262,7 +309,14 @@ def model() -> ModelSpec:
         )
         if (address := engine.scheduler()) is not None:
             st.caption(f"Scoring and comparisons run on the cluster at {address}.")
-    return ModelSpec(source or BUILT_IN, dtype, device, bos)
+    source = source or BUILT_IN
+    pins: dict[str, str] = st.session_state.setdefault("commits", {})
+    if source not in pins:  # this reader begins to look at it
+        engine.renew(source)
+    spec = engine.pinned(ModelSpec(source, dtype, device, bos, pins.get(source, "")))
+    if spec.commit:
+        pins[source] = spec.commit  # a branch that moves meanwhile is another model
+    return spec
 
 
 def listed_axis() -> str:

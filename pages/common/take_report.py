@@ -22,6 +22,7 @@ from fasp_core.report.page import summary
 from fasp_core.store import Store
 from pages.common import background, engine
 from pages.common.current import Current
+from pages.common.recipe import OFFLINE
 from pages.common.sidebar import Settings
 
 SPENT = "about a minute with the built-in model on two cores"
@@ -38,6 +39,9 @@ class Written:
 
 def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
     """Offer to measure and write it; once it is there, the file."""
+    if settings.scorer != OFFLINE:
+        st.caption("Reports are of the offline scorer: choose it in the sidebar.")
+        return
     asked = what(settings, now)
     name = f"report-{file_name(settings.axis_title)}.html"
     if not len(now.heads):

@@ -221,7 +221,7 @@ def test_name_follows_the_weights(save: Save) -> None:
 
 
 def test_unusable_classifiers_are_input_errors(save: Save, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="could not be loaded"):
+    with pytest.raises(InputError, match="neither a folder nor a hub id"):
         toxicity.make_scorer(str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="lacks trained weights"):
         toxicity.make_scorer(str(save(kind="headless")))
