@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -33,9 +34,10 @@ from fasp_core.toxicity import (
     join_for_scoring,
     make_scorer,
 )
-from fasp_core.words import Vocabulary, WordValues, word_values
+from fasp_core.words import AUDITED, Vocabulary, WordValues, word_values
 
 Report = Callable[[float, float, str], None]  # (done, total, what is going on)
+logger = logging.getLogger(__name__)
 MEASURES = ("expected", "sampled")
 SPLITS = ("valid", "test", "all")
 WORDS = "completed, above the floor"  # what a word is worth, see fasp_core.words; part of every key
@@ -156,6 +158,17 @@ def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress
         known = stored_completions(lm, store, progress) if how == WORDS else None
         by_need = how == BY_NEED
         v = word_values(lm, scorer, prompt_sets.identity_words(), by_need=by_need, known=known, progress=progress)
+        if v.n_left_out:
+            logger.warning(
+                "Words of %s: %s of %s tokens neither are nor begin a word that raises '%s' and count as 0; of %s of "
+                "them that were completed all the same the most valuable would be worth %.4f.",
+                lm.name,
+                f"{v.n_left_out:,}",
+                f"{v.n_words:,}",
+                scorer.name,
+                min(AUDITED, v.n_left_out),
+                v.largest_left_out,
+            )
         return {"arrays": {"values": v.values}, "meta": {name: getattr(v, name) for name in (*names, *left_out)}}
 
     names = ("floor", "n_words", "n_neutral", "n_completed", "digest")
