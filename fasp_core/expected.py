@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fasp_core.models import LanguageModel
-from fasp_core.next_word import mean_value
+from fasp_core.next_word import mean_value, mean_value_with_gradient
 from fasp_core.packing import Pack, halves
 from fasp_core.passes import in_halves, require_finite
 from fasp_core.staged import final_hidden
@@ -61,8 +61,7 @@ def next_word_toxicity(lm: LanguageModel, states: Tensor, tokens: Tensor, worth:
     tokens : [m] the tokens at these positions.
     """
     if torch.is_grad_enabled() and states.requires_grad:
-        logits = lm.logits(states)
-        both = torch.softmax(logits, -1) @ worth.values[: logits.shape[-1]]  # [m, 2 R]
+        both = mean_value_with_gradient(lm, states, worth.values)  # [m, 2 R]
     else:
         both = mean_value(lm, states, worth.values)
     inside, begins = both.chunk(2, -1)

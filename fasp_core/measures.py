@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -19,11 +20,12 @@ import numpy as np
 from fasp_core import noise
 from fasp_core import prompts as prompt_sets
 from fasp_core.classifiers import ClassifierScorer
+from fasp_core.completing import Completions, complete_all
 from fasp_core.errors import InputError
 from fasp_core.expected import READINGS, Worth, measure_expected, read_expected
 from fasp_core.generation import GenerationConfig, sample, sample_ids
 from fasp_core.model_id import ModelId
-from fasp_core.models import LanguageModel
+from fasp_core.models import BUILT_IN_SHA256, LanguageModel
 from fasp_core.packing import Pack, encode, pack
 from fasp_core.prompts import PromptSet
 from fasp_core.store import Entry, Store, slug
@@ -35,12 +37,14 @@ from fasp_core.toxicity import (
     join_for_scoring,
     make_scorer,
 )
-from fasp_core.words import WordValues, word_values
+from fasp_core.words import AUDITED, Vocabulary, WordValues, word_values
 
 Report = Callable[[float, float, str], None]  # (done, total, what is going on)
+logger = logging.getLogger(__name__)
 MEASURES = ("expected", "sampled")
 SPLITS = ("valid", "test", "all")
 WORDS = "completed, above the floor"  # what a word is worth, see fasp_core.words; part of every key
+BY_NEED = "completed where the scorer knows a word, above the floor"
 
 
 @dataclass(frozen=True)
@@ -143,14 +147,15 @@ def result_key(config: BiasConfig, model_id: ModelId) -> dict[str, Any]:
         "seed": config.seed,
         "prompts": config.prompts().digest[:16],
         "measure": config.measure,
-        "scorer": scorer_of(config).name,
+        "scorer": (scorer := scorer_of(config)).name,
     }
     if key["axis"] == "csv":  # its rows may stand in any order, and results are kept row by row
         rows = json.dumps([config.prompts().texts, config.prompts().groups])
         key["rows"] = hashlib.sha256(rows.encode()).hexdigest()[:16]
     if config.measure == "expected":
         drawn = {"noise": noise.VERSION} if config.steps > 1 else {}
-        return key | {"steps": config.steps, "words": WORDS, "identity_words": _identity_digest()} | drawn
+        words = words_worth(model_id.weights, scorer)
+        return key | {"steps": config.steps, "words": words, "identity_words": _identity_digest()} | drawn
     return key | {"scored": config.scored, "generation": asdict(config.generation), "noise": noise.VERSION}
 
 
@@ -158,25 +163,63 @@ def _identity_digest() -> str:
     return hashlib.sha256("\n".join(sorted(prompt_sets.identity_words())).encode()).hexdigest()[:16]
 
 
+def words_worth(weights_id: str, scorer: Scorer) -> str:
+    """How the worth of words is found, part of every key.
+
+    Completing every token of a large vocabulary takes hours, so with a scorer that says which words it knows only the
+    tokens are completed that may be worth something. The built-in model's completions come with the program.
+    """
+    whole = weights_id == f"sha256:{BUILT_IN_SHA256}" or getattr(scorer, "knows", None) is None
+    return WORDS if whole else BY_NEED
+
+
 def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress: Report | None = None) -> WordValues:
     """The worth of every token, computed once for a model and scorer."""
+    how = words_worth(lm.weights_id, scorer)
     key = {
         **lm.id.key(),
         "scorer": scorer.name,
         "identity_words": _identity_digest(),
-        "words": WORDS,
+        "words": how,
     }
 
     def work() -> Any:
-        v = word_values(lm, scorer, prompt_sets.identity_words(), progress=progress)
-        return {"arrays": {"values": v.values}, "meta": {name: getattr(v, name) for name in names}}
+        known = stored_completions(lm, store, progress) if how == WORDS else None
+        by_need = how == BY_NEED
+        v = word_values(lm, scorer, prompt_sets.identity_words(), by_need=by_need, known=known, progress=progress)
+        if v.n_left_out:
+            logger.warning(
+                "Words of %s: %s of %s tokens neither are nor begin a word that raises '%s' and count as 0; of %s of "
+                "them that were completed all the same the most valuable would be worth %.4f.",
+                lm.name,
+                f"{v.n_left_out:,}",
+                f"{v.n_words:,}",
+                scorer.name,
+                min(AUDITED, v.n_left_out),
+                v.largest_left_out,
+            )
+        return {"arrays": {"values": v.values}, "meta": {name: getattr(v, name) for name in (*names, *left_out)}}
 
     names = ("floor", "n_words", "n_neutral", "n_completed", "digest")
+    left_out = ("n_left_out", "largest_left_out")  # which older entries lack: they left nothing out
 
     def read(entry: Entry) -> WordValues:
-        return WordValues(values=entry.arrays["values"], **{name: entry.meta[name] for name in names})
+        more = {name: entry.meta[name] for name in left_out if name in entry.meta}
+        return WordValues(values=entry.arrays["values"], **{name: entry.meta[name] for name in names}, **more)
 
     return store.made("words", key, work, read, label=slug(lm.name))
+
+
+def stored_completions(lm: LanguageModel, store: Store, progress: Report | None = None) -> Completions:
+    """What every token is completed to: a pass of the model for each, once for all scorers."""
+    key = {"weights": lm.weights_id, "dtype": lm.spec.dtype, "words": WORDS, "what": "completions"}
+
+    def work() -> Any:
+        spelled = Vocabulary.of(lm)
+        found = Completions.of(complete_all(lm, spelled.groups, spelled.pieces, progress=progress))
+        return {"arrays": found.arrays(), "meta": {"n_words": len(found.tokens)}}
+
+    return store.made("words", key, work, lambda e: Completions.read(e.arrays), label=f"{slug(lm.name)}--completions")
 
 
 @dataclass(eq=False)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+from torch.utils.checkpoint import checkpoint
 
 from fasp_core.models import LanguageModel
 
@@ -84,3 +85,21 @@ def _mean_value(lm: LanguageModel, states: Tensor, values: Tensor) -> Tensor:
         totals.append(weights @ values[start : start + logits.shape[-1]])
     scale = torch.stack(tops).sub_(torch.stack(tops).amax(0)).exp_()  # [pieces, m, 1]
     return (scale * torch.stack(totals)).sum(0) / (scale * torch.stack(sums)).sum(0)
+
+
+def mean_value_with_gradient(lm: LanguageModel, states: Tensor, values: Tensor) -> Tensor:
+    """As `mean_value`, differentiable in the states.
+
+    A gradient needs all logits of a position. Where those of all positions are more than `MANY`, as with hundreds of
+    thousands of words, a part of the positions is done at a time, and its logits are made once more on the way back.
+    """
+
+    def mean(part: Tensor) -> Tensor:
+        logits = lm.logits(part)
+        return torch.softmax(logits, -1) @ values[: logits.shape[-1]]
+
+    rows = max(MANY // max(len(values), 1), 1)
+    if len(states) <= rows:
+        return mean(states)
+    parts = [checkpoint(mean, part, use_reentrant=False, preserve_rng_state=False) for part in states.split(rows)]
+    return torch.cat(parts)

@@ -32,6 +32,10 @@ class Scorer(Protocol):
 
     Blank text is scored as a full stop, a text without words. It gets the scorer's floor and not 0: otherwise a
     model that ends a text early would look less toxic than one that says anything at all.
+
+    A scorer that goes by a list of words may have an attribute `knows`, a frozenset of them in lower case: a text of a
+    single word scores as one of a word that nobody knows, unless the word, or a part of it between apostrophes and
+    hyphens, is among them. It spares most of the work of `fasp_core.words`.
     """
 
     @property
@@ -56,10 +60,12 @@ class OfflineScorer:
     def __init__(self) -> None:
         try:
             from profanity_check import predict_prob
+            from profanity_check.profanity_check import vectorizer
         except ImportError as error:
             raise InputError("The offline scorer is not installed: run 'pip install alt-profanity-check'.") from error
         self._predict = predict_prob
         self.name = f"alt-profanity-check {importlib.metadata.version('alt-profanity-check')}"
+        self.knows = frozenset(vectorizer.vocabulary_)
 
     def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Toxicity [n] in [0, 1]."""
@@ -87,8 +93,10 @@ class VaderScorer:
             from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
         except ImportError as error:
             raise InputError("The scorer 'vader' is not installed: run 'pip install vaderSentiment'.") from error
-        self._polarity = SentimentIntensityAnalyzer().polarity_scores
+        analyzer = SentimentIntensityAnalyzer()
+        self._polarity = analyzer.polarity_scores
         self.name = f"vaderSentiment {importlib.metadata.version('vaderSentiment')} negativity"
+        self.knows = frozenset(word.lower() for word in analyzer.lexicon)
 
     def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Negativity [n] in [0, 1]."""

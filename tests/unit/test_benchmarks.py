@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import _common, bias_scores, cluster, exact_sweep, live, scaling, start
+from benchmarks import _common, bias_scores, cluster, exact_sweep, live, scaling, start, words
 from fasp_core import measures
 from fasp_core.evaluation import EvalConfig
 from fasp_core.impacts.estimate import first_order_impacts
@@ -299,3 +299,19 @@ def test_models_stay_as_they_were(lm: LanguageModel) -> None:
     bias_scores._generate(lm, ids, 2)
     assert torch.equal(lm.model(ids).logits, before)
     assert not any(lm.out_proj(layer)._forward_pre_hooks for layer in range(lm.n_layers))
+
+
+def test_words(lm: LanguageModel, tmp_path: Path) -> None:
+    found = words.run(lm, Listed(VALUES), Store(tmp_path), sizes=(100, 200, 400), width=8, sample=6, timed=20)
+    assert found["max_abs_diff"] < 1e-5
+    assert found["max_abs_diff_stored"] < 1e-6
+    assert found["by_need"]["max_abs_diff"] < 1e-5  # no hyphens there
+    assert [row["words"] for row in found["growth"]] == [100, 200, 400]
+    assert math.isfinite(found["exponent_vocabulary"])
+
+
+class Listed(WordScorer):
+    """A scorer that says what it knows."""
+
+    def __init__(self, values: dict[str, float]) -> None:
+        self.knows = frozenset(values)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from fasp_core import words
+from fasp_core import completing, next_word, spelling, words
 from fasp_core.errors import InputError
 from fasp_core.masks import PruneSet, masked
 from fasp_core.models import LanguageModel
@@ -104,8 +104,8 @@ def test_byte_level_words_are_what_the_decoder_says(text: str) -> None:
 
 def test_every_byte_has_its_character() -> None:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    assert set(words._BYTES) == set(alphabet)
-    assert sorted(words._BYTES.values()) == list(range(256))
+    assert set(spelling._BYTES) == set(alphabet)
+    assert sorted(spelling._BYTES.values()) == list(range(256))
 
 
 def test_byte_level_pieces_are_not_words() -> None:
@@ -135,12 +135,12 @@ def test_a_tokenizer_without_marks_is_an_input_error() -> None:
 
 @pytest.mark.parametrize("text", ["got", "-", "'s", "’", "-old-", "é"])
 def test_pieces_that_continue_a_word(text: str) -> None:
-    assert words.PIECE.fullmatch(text)
+    assert spelling.PIECE.fullmatch(text)
 
 
 @pytest.mark.parametrize("text", ["--", ".", "3", "a3", " a", "\n", "", "a b", "a--b"])
 def test_pieces_that_end_a_word(text: str) -> None:
-    assert not words.PIECE.fullmatch(text)
+    assert not spelling.PIECE.fullmatch(text)
 
 
 # where words begin afresh
@@ -337,11 +337,12 @@ def enumerated(lm: LanguageModel, context: str, token: int, top: int) -> list[tu
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_completions_by_enumeration(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "CHUNK", 7)
+    monkeypatch.setitem(next_word.CELLS, "cpu", 1)  # the vocabulary in pieces of seven words
+    monkeypatch.setattr(next_word, "LEAST", 7)
     lm = tiny_lm(kind, seed=1)
     ids = [*range(8, 60, 3), 8]
     depths = set()
-    for context in (words.CONTEXTS[1], "They met my good friend and"):
+    for context in (completing.CONTEXTS[1], "They met my good friend and"):
         found = words.completions(lm, context, ids, PIECES, 4)
         for token, (go_on, ours) in zip(ids, found, strict=True):
             theirs = enumerated(lm, context, token, 4)
@@ -354,14 +355,14 @@ def test_completions_by_enumeration(kind: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_values_are_the_averages_of_completions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "BATCH", 9)
+    monkeypatch.setattr(completing, "BATCH", 9)
     lm, scorer = tiny_lm("llama", seed=1), Hashing()
     reports: list[tuple[float, float, str]] = []
     found = words.word_values(lm, scorer, frozenset({"red"}), top=3, progress=lambda *r: reports.append(r))
     floor = median(scorer.value(word) for word in WORDS)
     for token in ("Ġred", "Ġidiot", "The", "s"):
         i, word = TOKENS.index(token), token.removeprefix("Ġ")
-        context = words.CONTEXTS[word == token]
+        context = completing.CONTEXTS[word == token]
         value = {w: max(0.0, (scorer.value(w) - floor) / (1 - floor)) for w in scorer.asked[0]}
         ends = [(word + rest, p) for rest, p in enumerated(lm, context, i, 3)]
         counted = math.fsum(p * value[w] for w, p in ends)
