@@ -212,7 +212,7 @@ def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress
 
 def stored_completions(lm: LanguageModel, store: Store, progress: Report | None = None) -> Completions:
     """What every token is completed to: a pass of the model for each, once for all scorers."""
-    key = {"weights": lm.weights_id, "dtype": lm.spec.dtype, "words": WORDS, "what": "completions"}
+    key = {**lm.id.key(), "words": WORDS, "what": "completions"}
 
     def work() -> Any:
         spelled = Vocabulary.of(lm)
