@@ -172,7 +172,7 @@ def said(config: TextConfig, made: Mapping[str, Any]) -> str:
     bos, longest = str(made.get("bos") or ""), made.get("longest_window")
     begun = " without a beginning token" if not bos or bos.startswith("no ") else f" after {bos}"
     cut = fitting(config, longest)
-    limited = ", as many as this model takes" if cut.window == longest else ""
+    limited = " (as many as this model takes)" if cut.window == longest else ""
     return f"windows of {cut.window:,} tokens{limited}{begun}"
 
 

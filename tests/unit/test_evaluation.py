@@ -496,7 +496,7 @@ def test_a_model_of_few_positions_gets_the_windows_that_it_takes(work: Work, lm:
     found = evaluate(lm, PRUNED, replace(work.expected, text=TextConfig(source)), store)
     assert (found.config.text.window, found.config.text.stride) == (CONTEXT, CONTEXT)
     told = found.as_dict()["perplexity"]
-    assert told["windows"] == f"windows of {CONTEXT} tokens, as many as this model takes without a beginning token"
+    assert told["windows"] == f"windows of {CONTEXT} tokens (as many as this model takes) without a beginning token"
     stored = len(store.entries(KIND))
     named = TextConfig(source, window=CONTEXT, stride=CONTEXT)
     again = evaluate(lm, PRUNED, replace(work.expected, text=named), store)

@@ -25,7 +25,7 @@ from fasp_core.tokens import Framing
 from tests.tiny import CONTEXT, tiny_lm, tiny_text
 
 LETTERS = 400
-ALL = "tokens, as many as this model takes"
+ALL = "tokens (as many as this model takes)"
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,70 @@
+"""A model of few positions whose tokenizer begins texts, on the page: real jobs, nothing made up."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+from transformers import PreTrainedTokenizerFast
+
+from fasp_core.jobs import Lanes
+from fasp_core.measures import BiasConfig
+from fasp_core.models import ModelSpec
+from pages.common import engine, recipe
+from pages.common.recipe import Recipe
+from tests.app.running import run
+from tests.tiny import tiny_model, tiny_tokenizer
+
+ROOT = Path(__file__).resolve().parents[2]
+POSITIONS = 40
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
+    monkeypatch.delenv("FASP_DEMO", raising=False)
+    monkeypatch.setattr(engine, "_lanes", Lanes())
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tiny_tokenizer()._tokenizer, unk_token="<unk>", eos_token="<eos>", bos_token="I"
+    )
+    model = tiny_model("gpt2")
+    model.config.n_positions = POSITIONS
+    model.transformer.wpe.weight.data = model.transformer.wpe.weight.data[:POSITIONS]
+    path = tmp_path / "short"
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    yield path
+    for _, job in engine._lanes.jobs():
+        job.cancel()
+        job.wait(20)
+
+
+@pytest.mark.parametrize("bos", ["auto", "yes"])
+def test_scores_and_measurements_come_without_a_setting(folder: Path, bos: str) -> None:
+    spec = ModelSpec(str(folder), device="cpu", bos=bos)
+    longest = POSITIONS - (bos == "yes")
+    engine.score_job(spec, BiasConfig("gender_and_sex", n_prompts=60)).wait(120)
+    known = engine.facts(spec)
+    assert known is not None
+    assert (known.id.longest, known.id.begun) == (longest, bos == "yes")
+    table = engine.scores(spec, BiasConfig("gender_and_sex", n_prompts=60))
+    assert table is not None
+    assert table.ppl.provenance["longest_window"] == longest
+    assert engine.scores(ModelSpec(str(folder), device="cpu", bos="no"), BiasConfig("gender_and_sex")) is None
+    at = AppTest.from_file(ROOT / "app.py", default_timeout=120)
+    for name, value in {"model": str(folder), "device": "cpu", "axis": "gender_and_sex", "bos": bos}.items():
+        at.session_state[name] = value
+    at.session_state["details"] = "About these numbers"
+    run(at)
+    assert at.selectbox(key="bos").value == bos
+    after = "after I" if bos == "yes" else "without a beginning token"
+    told = f"windows of {longest} tokens (as many as this model takes) {after}"
+    assert told in "\n".join(str(node.value) for node in at.main.markdown)
+
+
+def test_a_link_carries_the_beginning_only_where_it_is_not_the_usual() -> None:
+    assert "bos" not in Recipe().query()
+    assert Recipe(bos="no").query() == {"bos": "no"}
+    assert recipe.read({"bos": "yes"}) == ({"bos": "yes"}, [])
+    assert recipe.read({"bos": "perhaps"}) == ({}, ["bos=perhaps"])
