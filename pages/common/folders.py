@@ -64,6 +64,6 @@ def check_model(spec: ModelSpec) -> None:
     if source == BUILT_IN or demo.current() is not None:  # a demo has a list of its own
         return
     path = source if "\0" in source else os.path.expanduser(source)
-    named = source.endswith(".gguf") or os.path.isabs(path) or source.startswith((".", "~"))
+    named = source.lower().endswith(".gguf") or os.path.isabs(path) or source.startswith((".", "~"))
     if named or ("\0" not in path and os.path.lexists(path)):
         check(path)
