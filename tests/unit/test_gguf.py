@@ -245,6 +245,12 @@ def test_a_tensor_without_a_place_is_refused(kind: str, name: str, tmp_path: Pat
     assert name in message or "rope_freqs or rope_factors" in message
 
 
+@pytest.mark.parametrize("number", [1, 8])  # one would be taken for all
+def test_another_number_of_factors_is_refused(number: int, tmp_path: Path) -> None:
+    message = refused(tmp_path, drawn(config("llama")), {}, {"rope_freqs.weight": np.full(number, 2.0)})
+    assert "in another number than 4" in message
+
+
 def test_architectures_that_are_not_read(tmp_path: Path) -> None:
     path = ggufs.write(tmp_path / "tiny.gguf", drawn(config("llama")))
     for arch, told in (("bloom", "Models of type 'bloom' are not supported"), ("gemm2", "could not be read")):
