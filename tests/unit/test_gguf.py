@@ -278,6 +278,25 @@ def test_text_is_split_as_the_file_says(keys: dict[str, Any], text: str, tokens:
     assert [TOKENS[i] for i in lm.encode(text)] == tokens
 
 
+PIECES = ("<unk>", "<s>", "</s>", "▁", "a", "r", "e", "d", "b", "▁a", "▁r", "re", "red", "▁red", "ed", "▁b", "▁bed")
+
+
+@pytest.mark.parametrize(
+    ("keys", "tokens"),
+    [
+        ({}, ["<s>", "▁red", "▁bed"]),  # as llama.cpp does where the file does not say
+        ({"add_space_prefix": True, "add_bos_token": False}, ["▁red", "▁bed"]),
+        ({"add_space_prefix": False, "add_bos_token": True}, ["<s>", "red", "▁bed"]),
+    ],
+)
+def test_sentencepiece_begins_as_the_file_says(keys: dict[str, Any], tokens: list[str], tmp_path: Path) -> None:
+    tokenizer = {"bos_token_id": 1, "eos_token_id": 2, **keys}
+    lm = loaded(tmp_path, drawn(config("llama")), tokenizer=tokenizer, pieces=PIECES)
+    ids = lm.encode("red bed")
+    assert [PIECES[i] for i in ids] == tokens
+    assert lm.tokenizer.decode(ids, skip_special_tokens=True) == "red bed"
+
+
 def test_an_unknown_way_to_split_text_is_refused(tmp_path: Path) -> None:
     assert "'superbpe' (tokenizer.ggml.pre)" in refused(tmp_path, drawn(config("llama")), tokenizer={"pre": "superbpe"})
 
