@@ -90,6 +90,8 @@ def read_header(path: Path) -> Header:
                 f"'{path.name}' is a part of a split GGUF, and parts are not put together here: merge them with "
                 "llama.cpp's 'llama-gguf-split --merge' and name the merged file."
             )
+        if any(tensor.name in ROPE_TENSORS and tensor.n_elements > _LONG for tensor in found.tensors):
+            raise ValueError("it holds too many factors of its rotary embeddings")
         tensors = {
             tensor.name: dequantize(tensor.data, tensor.tensor_type).reshape(-1).tolist()
             if tensor.name in ROPE_TENSORS

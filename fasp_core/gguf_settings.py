@@ -128,6 +128,11 @@ def config_of(
         raise meta.refuse("rope.dimension_count")
     _biases(config, kind, tensors)
     rope = {"rope_theta": meta.get("rope.freq_base", 10000.0), **_rope(meta, kind, tensors)}
+    if any(len(rope[key]) != turned // 2 for key in ("short_factor", "long_factor") if key in rope):
+        raise InputError(
+            f"The GGUF file '{name}' holds factors of its rotary embeddings (rope_freqs or rope_factors) in another "
+            f"number than {turned // 2}: use the model's safetensors."
+        )
     config.pop("rope_theta", None)
     if kind == "phi3":
         rope["partial_rotary_factor"] = turned / width

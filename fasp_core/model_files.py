@@ -170,7 +170,7 @@ def check_config(config: Mapping[str, Any], name: str, tensors: int | None = Non
         raise InputError(f"The config of '{name}' asks for attention by code from elsewhere: remove that line of it.")
     if "model_type" in inner:
         architecture_named(str(inner["model_type"]))
-    _check_read(inner, name)
+    _check_read(inner, str(config.get("model_type")), name)
     if numbers is not None and (wanted := _wanted(config)) is not None and wanted > TIMES * numbers + SPARE:
         raise InputError(
             f"The config of '{name}' is that of a model of {wanted:,} numbers and its weights hold {numbers:,}: use "
@@ -205,14 +205,14 @@ def _check_origin(config: Mapping[str, Any], text: Mapping[str, Any], name: str)
         )
 
 
-def _check_read(config: Mapping[str, Any], name: str) -> None:
-    """Settings that change numbers are read by the model's type, or refused."""
+def _check_read(config: Mapping[str, Any], outer: str, name: str) -> None:
+    """Settings that change numbers are read by the model's type, or by the `outer` one around it, or refused."""
     kind = str(config.get("model_type"))
     for key, neutral in _NEUTRAL.items():
-        if (value := config.get(key)) not in (None, neutral) and kind not in _READS.get(key, ()):
+        if (value := config.get(key)) not in (None, neutral) and outer not in _READS.get(key, ()):
             raise InputError(
-                f"The config of '{name}' sets {key} to {value}, which is not read for models of the type '{kind}': use "
-                "the model as it was published."
+                f"The config of '{name}' sets {key} to {value}, which is not read for models of the type '{outer}': "
+                "use the model as it was published."
             )
     window, positions = config.get("sliding_window"), config.get("max_position_embeddings")
     used = config.get("use_sliding_window") is not False and kind not in _READS["sliding_window"]

@@ -139,9 +139,15 @@ def pack(lm: LanguageModel, rows: Sequence[Sequence[int]], steps: int = 1) -> li
 
 
 def trees_fit(lm: LanguageModel, longest: int) -> bool:
-    """Whether tokens may share a row: attention takes a mask of one's own, and no window is shorter than a prompt."""
-    window = getattr(lm.model.config, "sliding_window", None)
-    return lm.architecture.trees and (window is None or longest <= window)
+    """Whether prompts may share a row: attention takes a mask of one's own, no window is shorter than a prompt, and no
+    prompt is so long that the rotary embeddings of all others would be scaled for it (longrope).
+    """
+    config = lm.model.config
+    rope = getattr(config, "rope_parameters", None) or {}
+    limits = [getattr(config, "sliding_window", None)]
+    if rope.get("rope_type") == "longrope":
+        limits.append(rope.get("original_max_position_embeddings"))
+    return lm.architecture.trees and all(limit is None or longest <= limit for limit in limits)
 
 
 def pack_equal(rows: Sequence[Sequence[int]], steps: int = 1, max_tokens: int = CPU.prompts) -> list[Pack]:

@@ -64,17 +64,26 @@ def write(
     tensors: dict[str, np.ndarray] | None = None,
     tokenizer: dict[str, Any] | None = None,
     general: dict[str, Any] | None = None,
+    pieces: tuple[str, ...] = (),
 ) -> Path:
-    """A GGUF of `model`; keys are added or changed (None: left out), `tensors` added."""
+    """A GGUF of `model`; keys are added or changed (None: left out), `tensors` added.
+
+    `pieces`: a sentencepiece vocabulary, the first three special, in place of byte-level BPE.
+    """
     config = model.config
     arch = ARCH[config.model_type]
     writer = gguf.GGUFWriter(path, arch)
     for key, value in {**keys_of(config), **(keys or {})}.items():
         add(writer, f"{arch}.{key}", value)
-    add(writer, "tokenizer.ggml.model", "gpt2")
-    writer.add_token_list(list(TOKENS))
-    writer.add_token_types([3, 3, *[1] * (len(SPELLED) - 2), *[5] * (VOCAB - len(SPELLED))])
-    writer.add_token_merges(list(MERGES))
+    spelled = pieces or SPELLED
+    add(writer, "tokenizer.ggml.model", "llama" if pieces else "gpt2")
+    writer.add_token_list([*spelled, *(f"[PAD{i}]" for i in range(len(spelled), VOCAB))])
+    special = 3 if pieces else 2
+    writer.add_token_types([3] * special + [1] * (len(spelled) - special) + [5] * (VOCAB - len(spelled)))
+    if pieces:
+        writer.add_token_scores([-float(i) for i in range(VOCAB)])
+    else:
+        writer.add_token_merges(list(MERGES))
     for key, value in {"eos_token_id": 1, "unknown_token_id": 0, **(tokenizer or {})}.items():
         add(writer, f"tokenizer.ggml.{key}", value)
     for key, value in (general or {}).items():

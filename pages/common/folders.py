@@ -67,7 +67,7 @@ def check_model(spec: ModelSpec) -> None:
 def check_source(source: str) -> None:
     """Refuse the name of a model or scorer that is a path outside the folders; see `check_model`."""
     path = source if "\0" in source else os.path.expanduser(source)
-    named = source.endswith(".gguf") or os.path.isabs(path) or source.startswith((".", "~"))
+    named = source.lower().endswith(".gguf") or os.path.isabs(path) or source.startswith((".", "~"))
     if named or ("\0" not in path and os.path.lexists(path)):
         check(path)
     elif "@" not in source and source.count("/") > 1 and os.path.lexists(inner := "/".join(source.split("/")[:2])):

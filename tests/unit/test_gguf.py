@@ -245,6 +245,12 @@ def test_a_tensor_without_a_place_is_refused(kind: str, name: str, tmp_path: Pat
     assert name in message or "rope_freqs or rope_factors" in message
 
 
+@pytest.mark.parametrize("number", [1, 8])  # one would be taken for all
+def test_another_number_of_factors_is_refused(number: int, tmp_path: Path) -> None:
+    message = refused(tmp_path, drawn(config("llama")), {}, {"rope_freqs.weight": np.full(number, 2.0)})
+    assert "in another number than 4" in message
+
+
 def test_architectures_that_are_not_read(tmp_path: Path) -> None:
     path = ggufs.write(tmp_path / "tiny.gguf", drawn(config("llama")))
     for arch, told in (("bloom", "Models of type 'bloom' are not supported"), ("gemm2", "could not be read")):
@@ -270,6 +276,25 @@ TOKENIZERS: dict[str, tuple[dict[str, Any], str, list[str]]] = {
 def test_text_is_split_as_the_file_says(keys: dict[str, Any], text: str, tokens: list[str], tmp_path: Path) -> None:
     lm = loaded(tmp_path, drawn(config("llama")), tokenizer=keys)
     assert [TOKENS[i] for i in lm.encode(text)] == tokens
+
+
+PIECES = ("<unk>", "<s>", "</s>", "▁", "a", "r", "e", "d", "b", "▁a", "▁r", "re", "red", "▁red", "ed", "▁b", "▁bed")
+
+
+@pytest.mark.parametrize(
+    ("keys", "tokens"),
+    [
+        ({}, ["<s>", "▁red", "▁bed"]),  # as llama.cpp does where the file does not say
+        ({"add_space_prefix": True, "add_bos_token": False}, ["▁red", "▁bed"]),
+        ({"add_space_prefix": False, "add_bos_token": True}, ["<s>", "red", "▁bed"]),
+    ],
+)
+def test_sentencepiece_begins_as_the_file_says(keys: dict[str, Any], tokens: list[str], tmp_path: Path) -> None:
+    tokenizer = {"bos_token_id": 1, "eos_token_id": 2, **keys}
+    lm = loaded(tmp_path, drawn(config("llama")), tokenizer=tokenizer, pieces=PIECES)
+    ids = lm.encode("red bed")
+    assert [PIECES[i] for i in ids] == tokens
+    assert lm.tokenizer.decode(ids, skip_special_tokens=True) == "red bed"
 
 
 def test_an_unknown_way_to_split_text_is_refused(tmp_path: Path) -> None:

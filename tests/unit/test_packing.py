@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from fasp_core.errors import InputError
 from fasp_core.masks import PruneSet, masked
+from fasp_core.models import ModelSpec, wrap
 from fasp_core.packing import Pack, encode, pack, pack_equal, pack_trees, tree_mask, trees_fit
 from fasp_core.staged import Staged, final_hidden
-from tests.tiny import KINDS, tiny_lm, tiny_text
+from tests.ggufs import drawn
+from tests.tiny import KINDS, tiny_config, tiny_lm, tiny_text, tiny_tokenizer
 
 ROWS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=30)
 
@@ -95,6 +97,25 @@ def test_a_window_shorter_than_a_prompt_forbids_trees() -> None:
     lm = tiny_lm("mistral")  # its window is 4 tokens
     assert trees_fit(lm, 4)
     assert not trees_fit(lm, 5)
+
+
+def test_rotary_embeddings_that_go_by_the_longest_prompt_forbid_trees() -> None:
+    """Phi-3's factors for long texts hold for all that share a pass; alone, a short prompt has those for short ones."""
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 6.0, 9.0]}
+    rope |= {"rope_theta": 10000.0, "original_max_position_embeddings": 6, "partial_rotary_factor": 1.0}
+    config = tiny_config("phi3")
+    config = type(config).from_dict(
+        {**config.to_dict(), "rope_parameters": rope, "original_max_position_embeddings": 6}
+    )
+    lm = wrap(drawn(config), tiny_tokenizer(), ModelSpec("tiny", device="cpu"), "tiny")
+    assert trees_fit(lm, 6)
+    assert not trees_fit(lm, 7)
+    rows = [[2, 9, 10], [2, 9, 11, 12, 13, 14, 15, 16], [2, 9, 10, 11]]
+    for part in pack(lm, rows):
+        hidden = final_hidden(lm, part).flatten(0, 1)
+        for i, reads in zip(part.prompts, part.reads, strict=True):
+            alone = lm.model.model(torch.tensor([rows[i]])).last_hidden_state[0, -1]
+            torch.testing.assert_close(hidden[reads[-1]], alone, atol=1e-5, rtol=0)
 
 
 def test_shared_beginnings_are_worth_it() -> None:
