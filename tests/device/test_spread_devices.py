@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +98,7 @@ def test_a_folder_is_loaded_onto_a_device(tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", STEPS)
 def test_16_bits(kind: str, dtype: str, step: str, tmp_path: Path) -> None:
     with pretend.rules(), small_worlds(tmp_path):
-        found = []
-        for device in ("cpu", pretend.NAME):
-            bench = Bench.of(kind, device, tmp_path / device)
-            bench.lm.model.to(models.DTYPES[dtype])
-            bench.lm.spec = replace(bench.lm.spec, dtype=dtype)
-            found.append(plain(STEPS[step](bench)))
-        assert found[0] == found[1]
+        folder = folder_of(kind, tmp_path)
+        here, there = (load(ModelSpec(str(folder), dtype, device)) for device in ("cpu", pretend.NAME))
+        found = plain(STEPS[step](Bench(there, tmp_path / "device")))
+        assert found == plain(STEPS[step](Bench(unmapped(here), tmp_path / "cpu")))
