@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fasp_core.devices import CPU
+from fasp_core.devices import CPU, full_precision, sizes
 from fasp_core.errors import InputError
 from fasp_core.expected import READINGS
 from fasp_core.measures import BiasConfig, left_out
@@ -124,12 +124,12 @@ def shape_of(config: Any) -> Shape:
     )
 
 
-def text_batches(tokens: int, window: int) -> list[Batch]:
-    """As `ppl_impacts` runs them: windows that do not overlap, two of a length at a time."""
+def text_batches(tokens: int, window: int, rows: int = ROWS) -> list[Batch]:
+    """As `ppl_impacts` runs them: windows that do not overlap, `rows` of a length at a time."""
     lengths = [window] * (tokens // window) + [tokens % window] * (tokens % window > 1)
     batches: list[Batch] = []
     for length in lengths:
-        if batches and batches[-1].length == length and batches[-1].rows < ROWS:
+        if batches and batches[-1].length == length and batches[-1].rows < rows:
             batches[-1] = Batch(batches[-1].rows + 1, length, batches[-1].reads + length - 1)
         else:
             batches.append(Batch(1, length, length - 1))
@@ -226,6 +226,8 @@ def measured_rate(config: Any, dtype: str, device: torch.device, window: int = 5
     """TFLOP/s that this machine keeps up on one block and the unembedding of this shape, with random weights."""
     from transformers import AutoModelForCausalLM
 
+    full_precision()
+    rows = sizes(device).swept
     single = copy.deepcopy(config)
     single.num_hidden_layers = 1
     for name in ("layer_types", "attention_layers"):
@@ -234,8 +236,8 @@ def measured_rate(config: Any, dtype: str, device: torch.device, window: int = 5
     model = AutoModelForCausalLM.from_config(single, trust_remote_code=False, dtype=DTYPES[dtype]).to(device)
     lm: LanguageModel = wrap(model, None, ModelSpec("config", dtype, str(device)), "config")
     shape = shape_of(single)
-    batch = Windows(torch.randint(shape.vocabulary, (ROWS, window)), np.ones(ROWS, dtype=int))
-    costs = text_batches(ROWS * window, window)
+    batch = Windows(torch.randint(shape.vocabulary, (rows, window)), np.ones(rows, dtype=int))
+    costs = text_batches(rows * window, window, rows)
     heads = tuple(range(min(3, lm.n_heads)))
     fastest = math.inf
     for _ in range(repeats):

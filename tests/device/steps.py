@@ -33,7 +33,7 @@ from fasp_core.rivals.stereotypes import CROWS, STEREOSET, Item, ItemSet
 from fasp_core.store import Store
 from fasp_core.text import TextConfig, token_windows
 from tests.device import pretend
-from tests.tiny import STARTS, tiny_lm, tiny_text
+from tests.tiny import STARTS, tiny_text
 
 PRUNED = PruneSet.parse("L0H1,L1H3,L1N5")
 DRAWN = GenerationConfig(samples=2, tokens=4)
@@ -87,12 +87,6 @@ class Bench:
     def config_of(self, name: str, text: str) -> TextConfig:
         (self.folder / name).write_text(text)
         return TextConfig(str(self.folder / name), tokens=150, window=48, stride=48)
-
-    @classmethod
-    def of(cls, kind: str, device: str, folder: Path, dtype: str = "float32") -> Bench:
-        lm = tiny_lm(kind, device=device)
-        lm.spec = replace(lm.spec, dtype=dtype)
-        return cls(lm, folder)
 
     def windows(self) -> Any:
         return token_windows(self.lm, self.text)
