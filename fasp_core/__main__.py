@@ -576,10 +576,12 @@ def plan(
         raise InputError("The rate is said once: give either --tflops or --measure.")
     with working():
         from fasp_core import plan as p
-        from fasp_core.models import pick_device
+        from fasp_core.devices import passed_over, pick_device
 
         given = p.read_config(config)
         shape = p.shape_of(given)
+        if measure and (note := passed_over(device)) is not None:
+            log(note)
         rate = p.measured_rate(given, dtype, pick_device(device), window) if measure else tflops
         counts = (1, 8, 64) if gpus is None else (1, 8, 64, gpus)
         asked = p.Asked(axis, n_prompts, tokens, window, dtype, counts, gpu_gb * 1e9, rate, measure)

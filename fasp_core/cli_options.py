@@ -52,9 +52,12 @@ Window = Annotated[int, typer.Option(help="Longest context in that text, in toke
 
 def spec_of(model: str, dtype: str, device: str) -> ModelSpec:
     """The model that is meant; the device is looked up."""
-    from fasp_core.models import ModelSpec, pick_device
+    from fasp_core.devices import passed_over, pick_device
+    from fasp_core.models import ModelSpec
 
     pick_device(device)
+    if (note := passed_over(device)) is not None:
+        log(note)
     return ModelSpec(model, dtype, device)
 
 

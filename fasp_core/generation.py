@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fasp_core.devices import sizes
 from fasp_core.errors import InputError
 from fasp_core.models import LanguageModel
 from fasp_core.noise import gumbel, keys
@@ -50,7 +51,7 @@ def sample(
     prompts: Sequence[str],
     config: GenerationConfig,
     progress: Callable[[float, float, str], None] | None = None,
-    rows: int = 256,
+    rows: int | None = None,
 ) -> list[list[str]]:
     """Continuations under whatever masks are on.
 
@@ -73,7 +74,7 @@ def sample_ids(
     config: GenerationConfig,
     stop: frozenset[int] = frozenset(),
     progress: Callable[[float, float, str], None] | None = None,
-    rows: int = 256,
+    rows: int | None = None,
     ids: Sequence[Sequence[int]] | None = None,
 ) -> list[list[list[int]]]:
     """Token ids of `config.samples` continuations of each prompt, under whatever masks are on.
@@ -84,6 +85,7 @@ def sample_ids(
     ----------
     prompts : name the noise, and are tokenised unless `ids` are given.
     ids : token ids of each prompt.
+    rows : continuations side by side; None: as many as suit the device.
 
     Raises
     ------
@@ -92,7 +94,8 @@ def sample_ids(
     """
     out: list[list[list[int]]] = [[] for _ in prompts]
     done, total = 0, len(prompts) * config.samples
-    size = max(1, rows // config.samples)
+    suits = sizes(lm.device)
+    size = max(1, (rows or suits.continuations) // config.samples)
     encoded = encode(lm, prompts) if ids is None else ids
     shared = _shared(encoded)
 
@@ -102,7 +105,7 @@ def sample_ids(
         tokens = _continue(lm, ids, [prompts[i] for i in members], draws, config, stop, shared)
         return list(zip(members, tokens.view(len(members), len(draws), -1).tolist(), strict=True))
 
-    for group in pack_equal(encoded):  # equal lengths side by side
+    for group in pack_equal(encoded, max_tokens=suits.prompts):  # equal lengths side by side
         for start in range(0, len(group.ids), size):
             members = [int(i) for i in group.prompts[start : start + size]]
             batch: _Batch = members, range(config.samples)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor
@@ -162,6 +163,13 @@ class Past:
     log: tuple[str, ...]
     error: str
     work: Callable[[Progress], Any] | None
+
+
+def _forget(error: BaseException | None) -> None:
+    """Let go of what the frames of an error held, such as a model: a job that failed may be kept for long."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 class Lane:
@@ -357,6 +365,7 @@ class Lane:
             state = "cancelled"
         except BaseException as error:
             state, failure = "failed", error
+            _forget(error)
         with self._lock:
             if state == "done" and job._stopping:
                 state, value = "cancelled", None

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fasp_core.devices import sizes
 from fasp_core.expected import Worth, read_expected, scatter
 from fasp_core.masks import PruneSet, masked
 from fasp_core.models import LanguageModel
@@ -141,7 +142,7 @@ class Desk:
 
     def nll(self, windows: TokenWindows, prune_set: PruneSet, progress: Report | None = None) -> Nll:
         """NLL of a text with a set of heads removed."""
-        packs, first = window_packs(windows)
+        packs, first = window_packs(windows, sizes(self.lm.device).windows)
 
         def read(batch: Pack, hidden: Tensor) -> tuple[np.ndarray, np.ndarray]:
             return nll_sums(self.lm, batch, hidden, first)

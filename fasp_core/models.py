@@ -34,7 +34,9 @@ from fasp_core.architectures import (
     out_proj_columns,
     out_projection,
 )
+from fasp_core.devices import SPREAD, full_precision, pick_device
 from fasp_core.errors import InputError
+from fasp_core.grouped import attend_fused
 from fasp_core.model_files import check_config, check_folder, check_gguf
 from fasp_core.model_id import ModelId
 from fasp_core.packages import package_folder
@@ -42,7 +44,6 @@ from fasp_core.passes import OutOfMemory, is_out_of_memory
 from fasp_core.store import cache_root
 
 BUILT_IN = "built-in"
-SPREAD = "spread"  # a model's blocks over several devices
 BUILT_IN_TITLE = "SmolLM2-135M-Instruct"
 BUILT_IN_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUILT_IN_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -109,7 +110,7 @@ class LanguageModel:
     @property
     def id(self) -> ModelId:
         """What results of this model are kept under."""
-        return ModelId(self.weights_id, self.spec.dtype)
+        return ModelId.on(self.device.type, self.weights_id, self.spec.dtype)
 
     @property
     def size(self) -> int:
@@ -119,9 +120,7 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where token ids go and final hidden states come from; a spread model's blocks may lie elsewhere."""
-        hook = getattr(self.model.get_input_embeddings(), "_hf_hook", None)
-        place = getattr(hook, "execution_device", None)
-        return torch.device(self.model.device if place is None else place)
+        return input_device(self.model)
 
     @cached_property
     def blocks(self) -> list[nn.Module]:
@@ -166,24 +165,11 @@ class LanguageModel:
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """A usable device.
-
-    Raises
-    ------
-    InputError
-        The device is unknown or not present on this machine.
-    """
-    if name in ("auto", SPREAD):
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"The device '{name}' cannot be used here: choose auto, cpu, cuda, mps or spread.") from error
-    return device
+def input_device(model: Any) -> torch.device:
+    """Where a transformers model, which may be spread over several devices, takes its token ids."""
+    hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
+    place = getattr(hook, "execution_device", None)
+    return torch.device(model.device if place is None else place)
 
 
 def load(spec: ModelSpec, cache: Path | None = None) -> LanguageModel:
@@ -207,6 +193,7 @@ def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> La
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
     name = str(folder)
+    full_precision()
     try:
         if not os.path.isdir(name):  # a folder was looked at
             check_config(PreTrainedConfig.get_config_dict(name)[0], name)
@@ -221,7 +208,7 @@ def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> La
             trust_remote_code=False,
             revision=revision or "main",
             output_loading_info=True,
-            **(_spread() if spec.device == SPREAD else {}),
+            **spread_options(spec),
         )
         _require_whole(loading)
         if spec.device != SPREAD:
@@ -244,6 +231,11 @@ def from_folder(folder: str | Path, spec: ModelSpec, weights_id: str = "") -> La
     lm = wrap(model, tokenizer, spec, found)
     model.base_model.register_forward_hook(partial(_bring_back, lm.device))
     return lm
+
+
+def spread_options(spec: ModelSpec) -> dict[str, Any]:
+    """What a loader is told of a spread model's places; nothing for others."""
+    return _spread() if spec.device == SPREAD else {}
 
 
 def _spread() -> dict[str, Any]:
@@ -284,6 +276,7 @@ def wrap(model: Any, tokenizer: Any, spec: ModelSpec, weights_id: str) -> Langua
     config = model.config
     architecture = architecture_of(config)
     model.eval().requires_grad_(False)
+    attend_fused(model, input_device(model))
     n_heads = int(config.num_attention_heads)
     blocks = architecture.block_list(model)
     width = out_proj_columns(blocks[0], architecture).shape[1]
@@ -302,7 +295,9 @@ def wrap(model: Any, tokenizer: Any, spec: ModelSpec, weights_id: str) -> Langua
 
 def known_id(spec: ModelSpec) -> ModelId | None:
     """The id that the loaded model will have, where that is known without loading it, else None."""
-    return ModelId(f"sha256:{BUILT_IN_SHA256}", spec.dtype) if spec.source == BUILT_IN else None
+    if spec.source != BUILT_IN:
+        return None
+    return ModelId.on(pick_device(spec.device).type, f"sha256:{BUILT_IN_SHA256}", spec.dtype)
 
 
 def built_in_path() -> Path:

@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fasp_core.devices import CPU, sizes
 from fasp_core.errors import InputError
 from fasp_core.models import LanguageModel
 from fasp_core.passes import two
-
-TREE_TOKENS = 384  # attention inside a tree costs the square of its size
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +125,10 @@ def encode(lm: LanguageModel, texts: Sequence[str]) -> list[list[int]]:
 
 def pack(lm: LanguageModel, rows: Sequence[Sequence[int]], steps: int = 1) -> list[Pack]:
     """As trees where the model's attention allows it, else by equal length. The last `steps` tokens are read."""
-    return pack_trees(rows, steps) if trees_fit(lm, max(map(len, rows))) else pack_equal(rows, steps)
+    suits = sizes(lm.device)
+    if trees_fit(lm, max(map(len, rows))):
+        return pack_trees(rows, steps, suits.tree)
+    return pack_equal(rows, steps, suits.prompts)
 
 
 def trees_fit(lm: LanguageModel, longest: int) -> bool:
@@ -135,7 +137,7 @@ def trees_fit(lm: LanguageModel, longest: int) -> bool:
     return lm.architecture.trees and (window is None or longest <= window)
 
 
-def pack_equal(rows: Sequence[Sequence[int]], steps: int = 1, max_tokens: int = 800) -> list[Pack]:
+def pack_equal(rows: Sequence[Sequence[int]], steps: int = 1, max_tokens: int = CPU.prompts) -> list[Pack]:
     """Prompts of equal length share a pack of at most `max_tokens` tokens (but at least one row): no padding."""
     by_length: dict[int, list[int]] = {}
     for i, row in enumerate(rows):
@@ -155,7 +157,7 @@ def pack_rows(ids: Tensor, prompts: np.ndarray, steps: int = 1) -> Pack:
     return Pack(ids, prompts, ends - torch.arange(steps, 0, -1))
 
 
-def pack_trees(rows: Sequence[Sequence[int]], steps: int = 1, max_tokens: int = TREE_TOKENS) -> list[Pack]:
+def pack_trees(rows: Sequence[Sequence[int]], steps: int = 1, max_tokens: int = CPU.tree) -> list[Pack]:
     """One row a pack, of at most `max_tokens` different beginnings (but at least one prompt)."""
     packs: list[Pack] = []
     nodes: dict[tuple[int, ...], int] = {}

@@ -15,6 +15,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from fasp_core.devices import sizes
 from fasp_core.models import LanguageModel
 from fasp_core.next_word import log_loss
 from fasp_core.packing import Pack, halves, pack_rows
@@ -143,12 +144,17 @@ def measure_nll(
     lm: LanguageModel,
     windows: TokenWindows,
     progress: Callable[[float, float, str], None] | None = None,
-    rows: int = 1,
+    rows: int | None = None,
 ) -> Nll:
-    """NLL of the text by whole passes, `rows` windows at a time, under whatever masks are on."""
+    """NLL of the text by whole passes, `rows` windows at a time, under whatever masks are on.
+
+    Parameters
+    ----------
+    rows : None: as many as suit the device.
+    """
     sums, counts = [], []
     done = 0
-    packs, first = window_packs(windows, rows)
+    packs, first = window_packs(windows, rows or sizes(lm.device).windows)
 
     def run(batch: Pack) -> tuple[np.ndarray, np.ndarray]:
         return nll_sums(lm, batch, final_hidden(lm, batch), first)

@@ -19,15 +19,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from fasp_core.devices import CPU, full_precision, sizes
 from fasp_core.errors import InputError
 from fasp_core.expected import READINGS
 from fasp_core.measures import BiasConfig
 from fasp_core.models import DTYPES, LanguageModel, ModelSpec, wrap
-from fasp_core.packing import TREE_TOKENS, pack_equal, pack_trees
+from fasp_core.packing import pack_equal, pack_trees
 from fasp_core.shards import CUTS, Sweep, Windows, cut
 
 TOKENS_A_WORD = 1.15  # SmolLM2's tokenizer makes 1.06 to 1.20 of the packed words of HolisticBias' axes
-ROWS = 2  # windows of text in a pass
+ROWS = CPU.swept  # windows of text in a pass
 ASSUMED = {"float32": 10.0, "bfloat16": 100.0, "float16": 100.0}  # TFLOP/s that a GPU keeps up: see docs/scale.md
 BUS = 25e9  # bytes a second from main memory to a GPU, assumed: PCIe 4.0 x16 has 31.5e9 at most
 FULL = 0.9  # share of a GPU's memory that may be filled
@@ -123,12 +124,12 @@ def shape_of(config: Any) -> Shape:
     )
 
 
-def text_batches(tokens: int, window: int) -> list[Batch]:
-    """As `ppl_impacts` runs them: windows that do not overlap, two of a length at a time."""
+def text_batches(tokens: int, window: int, rows: int = ROWS) -> list[Batch]:
+    """As `ppl_impacts` runs them: windows that do not overlap, `rows` of a length at a time."""
     lengths = [window] * (tokens // window) + [tokens % window] * (tokens % window > 1)
     batches: list[Batch] = []
     for length in lengths:
-        if batches and batches[-1].length == length and batches[-1].rows < ROWS:
+        if batches and batches[-1].length == length and batches[-1].rows < rows:
             batches[-1] = Batch(batches[-1].rows + 1, length, batches[-1].reads + length - 1)
         else:
             batches.append(Batch(1, length, length - 1))
@@ -143,9 +144,9 @@ def prompt_batches(config: BiasConfig, trees: bool) -> list[Batch]:
         for text in config.prompts().texts
     ]
     if trees:
-        packs = pack_trees(rows, 1, int(TREE_TOKENS / TOKENS_A_WORD))
+        packs = pack_trees(rows, 1, int(CPU.tree / TOKENS_A_WORD))
     else:
-        packs = pack_equal(rows, 1, int(800 / TOKENS_A_WORD))
+        packs = pack_equal(rows, 1, int(CPU.prompts / TOKENS_A_WORD))
     columns = 2 * len(READINGS)
     return [Batch(len(p.ids), p.ids.shape[1] * TOKENS_A_WORD, len(p.prompts), columns) for p in packs]
 
@@ -225,6 +226,8 @@ def measured_rate(config: Any, dtype: str, device: torch.device, window: int = 5
     """TFLOP/s that this machine keeps up on one block and the unembedding of this shape, with random weights."""
     from transformers import AutoModelForCausalLM
 
+    full_precision()
+    rows = sizes(device).swept
     single = copy.deepcopy(config)
     single.num_hidden_layers = 1
     for name in ("layer_types", "attention_layers"):
@@ -233,8 +236,8 @@ def measured_rate(config: Any, dtype: str, device: torch.device, window: int = 5
     model = AutoModelForCausalLM.from_config(single, trust_remote_code=False, dtype=DTYPES[dtype]).to(device)
     lm: LanguageModel = wrap(model, None, ModelSpec("config", dtype, str(device)), "config")
     shape = shape_of(single)
-    batch = Windows(torch.randint(shape.vocabulary, (ROWS, window)), np.ones(ROWS, dtype=int))
-    costs = text_batches(ROWS * window, window)
+    batch = Windows(torch.randint(shape.vocabulary, (rows, window)), np.ones(rows, dtype=int))
+    costs = text_batches(rows * window, window, rows)
     heads = tuple(range(min(3, lm.n_heads)))
     fastest = math.inf
     for _ in range(repeats):

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fasp_core.devices import facts, passed_over
+
 if TYPE_CHECKING:  # seconds to import, and VERSION needs no model
     from fasp_core.models import LanguageModel
 
@@ -30,6 +32,7 @@ def provenance(lm: LanguageModel, seconds: float, command: str = "") -> dict[str
             packages[name] = version(name)
         except PackageNotFoundError:  # a scorer or data set that this run did not need
             continue
+    note = passed_over(lm.spec.device)
     return {
         "program": f"fasp-studio {VERSION}",
         "python": platform.python_version(),
@@ -37,6 +40,8 @@ def provenance(lm: LanguageModel, seconds: float, command: str = "") -> dict[str
         "model": lm.name,
         **lm.id.key(),
         "device": str(lm.device),
+        **facts({p.device for p in lm.model.parameters()} | {lm.device}),
+        **({} if note is None else {"device_note": note}),
         "threads": torch.get_num_threads(),
         "machine": f"{platform.system()} {platform.machine()}",
         "seconds": round(seconds, 1),

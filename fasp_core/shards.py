@@ -201,6 +201,7 @@ class Order:
     weights_id: str
     threads: int
     versions: dict[str, str]
+    device: str = ""  # kind, where numbers hang on it: see `ModelId`
 
 
 @dataclass(eq=False)
@@ -259,7 +260,7 @@ class Workers:
 
 def order_of(lm: LanguageModel) -> Order:
     """What workers must be to stand in for this process and its model."""
-    return Order(lm.spec, lm.weights_id, torch.get_num_threads(), versions())
+    return Order(lm.spec, lm.weights_id, torch.get_num_threads(), versions(), lm.id.device)
 
 
 @cache
@@ -323,7 +324,13 @@ def work(order: Order, shard: Shard) -> list[Any]:
     if (wrong := other_versions(order.versions, versions(), f"on {socket.gethostname()}")) is not None:
         raise wrong
     torch.set_num_threads(order.threads)  # another number may add up in another order
-    return list(shard.run(held(order.spec, order.weights_id)))
+    lm = held(order.spec, order.weights_id)
+    if lm.id.device != order.device:
+        raise InputError(
+            f"The worker on {socket.gethostname()} computes in {lm.spec.dtype} on {lm.device.type}, and {order.device} "
+            "is here, which rounds otherwise: choose float32, or the same kind of device."
+        )
+    return list(shard.run(lm))
 
 
 # --- how work is cut, and put together again ---

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from fasp_core.errors import InputError
+from fasp_core.export.precise import computing_in, place_of
 from fasp_core.masks import PruneSet, masked
 from fasp_core.measures import Report
-from fasp_core.models import LanguageModel, wrap
+from fasp_core.models import SPREAD, LanguageModel, input_device, spread_options
 from fasp_core.passes import in_halves, require_finite, two
 
 LIMIT = 1e-4  # largest difference of a logit
@@ -101,13 +102,20 @@ def load_back(folder: Path, like: LanguageModel) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model, loading = AutoModelForCausalLM.from_pretrained(
-        str(folder), dtype=like.model.dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        str(folder),
+        dtype=like.model.dtype,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        **spread_options(like.spec),
     )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if loading.get(kind):
             what = kind.replace("_", " ")
             raise InputError(f"The export was dropped: loaded back, it has {what}. Please report this.")
-    return model.to(like.device).eval(), AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    if like.spec.device != SPREAD:
+        model = model.to(like.device)
+    return model.eval(), AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
 
 
 def size(model: Any) -> Size:
@@ -130,7 +138,7 @@ def check(lm: LanguageModel, removed: PruneSet, model: Any, tokenizer: Any, prog
 
     A smaller projection adds its terms in another order. In a model that is much pruned, 30 layers can make a
     thousandth of that in float32, as much as the masked model itself is off; in float64 a difference is a difference.
-    16-bit weights are compared in these precisions too, in copies that hold the same numbers.
+    16-bit weights are compared in these precisions too. No model is copied: see `computing_in`.
 
     Raises
     ------
@@ -143,10 +151,10 @@ def check(lm: LanguageModel, removed: PruneSet, model: Any, tokenizer: Any, prog
     most = int(getattr(lm.model.config, "max_position_embeddings", 0) or 1024)
     rows = [ids[:most] for ids in prompts if ids]
     logits = sum(map(len, rows)) * int(lm.model.config.vocab_size)
-    single = largest_difference(*_in(torch.float32, lm, model), removed, rows, progress)
+    single = largest_difference(lm, model, removed, rows, progress, torch.float32)
     if single <= LIMIT:
         return Check(single, "float32", single, len(rows), logits)
-    double = largest_difference(*_in(torch.float64, lm, model), removed, rows, progress)
+    double = largest_difference(lm, model, removed, rows, progress, torch.float64)
     if not double <= LIMIT:  # NaN as well
         raise InputError(
             f"The export was dropped: its logits differ from the masked model's by up to {double:.2g}, where {LIMIT:g} "
@@ -157,9 +165,18 @@ def check(lm: LanguageModel, removed: PruneSet, model: Any, tokenizer: Any, prog
 
 @torch.no_grad()
 def largest_difference(
-    whole: LanguageModel, small: Any, removed: PruneSet, rows: list[list[int]], progress: Report
+    whole: LanguageModel,
+    small: Any,
+    removed: PruneSet,
+    rows: list[list[int]],
+    progress: Report,
+    dtype: torch.dtype = torch.float32,
 ) -> float:
     """Largest difference of a logit, over all positions; NaN where a logit of the export is not a number.
+
+    Parameters
+    ----------
+    dtype : precision in which both compute.
 
     Raises
     ------
@@ -167,37 +184,28 @@ def largest_difference(
         A logit of the masked model is infinite or not a number.
     """
 
+    def logits(model: Any, ids: list[int]) -> Tensor:
+        row = torch.tensor([ids], device=place_of(input_device(model), dtype))
+        with nullcontext() if model.dtype == dtype else computing_in(dtype, model):
+            found: Tensor = model(row, use_cache=False).logits
+        return found
+
     def run(ids: list[int]) -> float:
-        row = torch.tensor([ids], device=small.device)
         with masked(whole, removed):
-            expected: Tensor = whole.model(row, use_cache=False).logits
+            expected = logits(whole.model, ids)
+            row = torch.tensor([ids])
             require_finite(whole, float(expected.abs().max()), "the logits that an export is checked by", row)
-        return float((small(row, use_cache=False).logits - expected).abs().max())
+        found = logits(small, ids)
+        return float((found - expected.to(found.device)).abs().max())
 
     largest = 0.0
     for i, ids in enumerate(rows):
-        progress(i, len(rows), f"comparing logits in {str(small.dtype).removeprefix('torch.')}")
+        progress(i, len(rows), f"comparing logits in {str(dtype).removeprefix('torch.')}")
         (difference,) = in_halves(whole, run, ids, lambda row: [row], "a comparison of both models")
         if difference != difference:
             return difference
         largest = max(largest, difference)
     return largest
-
-
-def _in(dtype: torch.dtype, lm: LanguageModel, model: Any) -> tuple[LanguageModel, Any]:
-    """Both models in a precision: as they are, or copies."""
-    if lm.model.dtype == dtype:
-        return lm, model
-    device = torch.device("cpu") if lm.device.type == "mps" and dtype == torch.float64 else lm.device
-
-    def copies(device: torch.device) -> tuple[LanguageModel, Any]:
-        with lm.lock:  # no hooks in the copy
-            whole = copy.deepcopy(lm.model)
-        whole, small = whole.to(device, dtype), copy.deepcopy(model).to(device, dtype)
-        return wrap(whole, lm.tokenizer, lm.spec, lm.weights_id), small
-
-    what = f"copies of both models in {str(dtype).removeprefix('torch.')}"
-    return in_halves(lm, copies, device, lambda place: [place], what)[0]
 
 
 @torch.no_grad()

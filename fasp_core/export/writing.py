@@ -96,12 +96,18 @@ def export(lm: LanguageModel, prune_set: PruneSet, folder: Path, progress: Repor
     Raises
     ------
     InputError
-        A part is not in the model, the folder is in use or cannot be written, or the export, loaded back, does not give
-        the masked model's logits. Nothing is left behind then, nor if `progress` raises.
+        A part is not in the model, the folder is in use or cannot be written, the model lies partly in main memory, or
+        the export, loaded back, does not give the masked model's logits. Nothing is left behind then, nor if `progress`
+        raises.
     """
     started = time.perf_counter()
     report = progress or (lambda done, total, text: None)
     planned = plan(lm, prune_set)
+    if any(p.is_meta for p in lm.model.parameters()):
+        raise InputError(
+            "A model that lies partly in main memory cannot be exported: load it with --device cpu, or on GPUs that "
+            "hold all of it."
+        )
     folder = folder.expanduser().resolve()
     with whole_folder(folder, checking.weight_bytes(lm.model)) as work:
         _write(lm, planned, work, _part(report, 0, 20))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fasp_core import bias
+from fasp_core.devices import sizes
 from fasp_core.errors import InputError
 from fasp_core.impacts.baselines import gradient, magnitude
 from fasp_core.impacts.entries import KIND, bias_key, few, ppl_key, read_bias, read_ppl
@@ -71,7 +72,7 @@ def first_order_rows(
 
     Prompts of equal length share a backward pass. Gates differ by row, so each prompt has gradients of its own.
     """
-    packs = pack_equal(gauge.rows, gauge.config.steps, max_tokens=400)
+    packs = pack_equal(gauge.rows, gauge.config.steps, max_tokens=sizes(lm.device).backward)
     n = len(gauge.rows)
     base = np.empty((len(gauge.config.readings), n))
     ablated = np.empty((lm.size, *base.shape))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from fasp_core import bias
+from fasp_core.devices import sizes
 from fasp_core.expected import scatter
 from fasp_core.impacts.baselines import gradient, magnitude
 from fasp_core.impacts.entries import (
@@ -61,8 +62,9 @@ def ppl_impacts(
 
         def compute(heads: list[int], missing: list[int], tell: Tell) -> Iterator[tuple[int, list[np.ndarray]]]:
             batches: list[list[int]] = []
-            for i in missing:  # two windows of a length at a time keep a processor busy
-                if batches and len(batches[-1]) < 2 and len(rows[batches[-1][0]][0]) == len(rows[i][0]):
+            side_by_side = sizes(lm.device).swept
+            for i in missing:
+                if batches and len(batches[-1]) < side_by_side and len(rows[batches[-1][0]][0]) == len(rows[i][0]):
                     batches[-1].append(i)
                 else:
                     batches.append([i])

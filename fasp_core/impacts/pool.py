@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fasp_core.devices import sizes
 from fasp_core.generation import sample_ids, stop_tokens
 from fasp_core.impacts.first_order import log_ratio_gradients
 from fasp_core.impacts.replay import ReplayGap, first_order_toxicity, replay_gap, set_log_ratio
@@ -25,7 +26,6 @@ from fasp_core.store import Entry, Store, slug
 from fasp_core.toxicity import join_for_scoring
 
 KIND = "pool"
-ROWS = 16  # continuations in one backward pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +102,9 @@ def pool(lm: LanguageModel, config: BiasConfig, store: Store, progress: Report |
 
         ratios = np.empty((len(flat), lm.size), dtype=np.float32)
         order = sorted(range(len(flat)), key=lambda i: len(flat[i][0]) + len(flat[i][1]))
-        for start in range(0, len(order), ROWS):
-            part = order[start : start + ROWS]
+        rows = sizes(lm.device).drawn_back
+        for start in range(0, len(order), rows):
+            part = order[start : start + rows]
             ratios[part] = np.concatenate(in_halves(lm, ratios_of, part, two, "a single continuation"))
             if progress is not None:
                 done = start + len(part)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from fasp_core.devices import sizes
 from fasp_core.errors import InputError
 from fasp_core.impacts.first_order import functional_gradients
 from fasp_core.models import LanguageModel
@@ -28,7 +29,6 @@ from fasp_core.rivals.stereotypes import CROWS, ItemSet
 from fasp_core.staged import final_hidden
 
 Report = Callable[[float, float, str], None]  # (done, total, what is going on)
-MAX_TOKENS = 400  # of a backward pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +122,7 @@ def log_likelihoods(lm: LanguageModel, sentences: Sentences, progress: Report | 
         require_finite(lm, values, "the log-likelihood of a sentence", part)
         return part.prompts, values
 
-    for pack in pack_equal(sentences.rows, max_tokens=2 * MAX_TOKENS):
+    for pack in pack_equal(sentences.rows, max_tokens=sizes(lm.device).prompts):
         for at, values in in_halves(lm, run, pack, halves, "a single sentence"):
             out[:, at] = values
         done += len(pack.prompts)
@@ -142,7 +142,7 @@ def log_likelihood_effects(
         read = _reader(lm, part.ids, _weights(sentences, part)[:, 0])
         return part.prompts, *functional_gradients(lm, part.ids, read)
 
-    for pack in pack_equal(sentences.rows, max_tokens=MAX_TOKENS):
+    for pack in pack_equal(sentences.rows, max_tokens=sizes(lm.device).backward):
         for at, found, change in in_halves(lm, run, pack, halves, "a single sentence"):
             values[at], effects[:, at] = found[:, 0], change[:, 0]
         done += len(pack.prompts)

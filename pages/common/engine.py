@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,8 @@ import pandas as pd
 from fasp_core import cluster, kept, models
 from fasp_core.contexts import matrix
 from fasp_core.contexts.matrix import Matrix
+from fasp_core.devices import one_name
+from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
 from fasp_core.experiments import compare, outcome, searching
 from fasp_core.experiments.compare import Candidate, Comparison
@@ -35,6 +37,7 @@ from fasp_core.masks import PruneSet
 from fasp_core.measures import BiasConfig, scorer_for
 from fasp_core.model_id import ModelId
 from fasp_core.models import LanguageModel, ModelSpec
+from fasp_core.passes import free
 from fasp_core.search import Found
 from fasp_core.shards import Workers
 from fasp_core.store import Entry, Store
@@ -60,7 +63,7 @@ class Facts:
 
 
 _lanes = Lanes(make=partial(Lane, here=readers.here))
-_shelf: OrderedDict[ModelSpec, Desk] = OrderedDict()
+_shelf: OrderedDict[ModelSpec, Desk] = OrderedDict()  # by `_named`
 _facts: dict[ModelSpec, Facts] = {}  # of every model that was ever loaded: small, and outlives the shelf
 _shelf_lock = threading.Lock()
 _tables: OrderedDict[Hashable, ImpactTable] = OrderedDict()
@@ -88,22 +91,24 @@ def desk(spec: ModelSpec) -> Desk:
     """The loaded model with what is kept of its latest measurements."""
     demo.check_model(spec)
     folders.check_model(spec)
+    name = _named(spec)
     with _shelf_lock:
-        if spec not in _shelf:
+        if name not in _shelf:
+            while len(_shelf) >= KEEP_MODELS:  # first: memory may not hold one more
+                _shelf.popitem(last=False)
+            free()
             lm = models.load(spec)
-            _shelf[spec] = Desk(lm)
-            _facts[spec] = Facts(lm.id, lm.n_layers, lm.n_heads)
-        _shelf.move_to_end(spec)
-        while len(_shelf) > KEEP_MODELS:
-            _shelf.popitem(last=False)
-        return _shelf[spec]
+            _shelf[name] = Desk(lm)
+            _facts[name] = Facts(lm.id, lm.n_layers, lm.n_heads)
+        _shelf.move_to_end(name)
+        return _shelf[name]
 
 
 def facts(spec: ModelSpec) -> Facts | None:
     """What is known without waiting; None while the model has yet to be loaded."""
     if (known := models.known_id(spec)) is not None:
         return Facts(known, *models.BUILT_IN_SHAPE)
-    return _facts.get(spec)
+    return _facts.get(_named(spec))
 
 
 def scheduler() -> str | None:
@@ -122,12 +127,12 @@ def workers(lm: LanguageModel) -> Iterator[Workers | None]:
         yield cluster.workers_of(there, lm)
 
 
-def load_job(spec: ModelSpec) -> Job[LanguageModel]:
-    """Load a model in the background."""
+def load_job(spec: ModelSpec) -> Job[None]:
+    """Load a model in the background. The model itself is no result: whoever keeps that would keep it in memory."""
 
-    def work(progress: Progress) -> LanguageModel:
+    def work(progress: Progress) -> None:
         progress(0, 1, f"loading {spec.source}")
-        return model(spec)
+        model(spec)
 
     return _submit(_lane(spec), ("load", spec), work)
 
@@ -349,4 +354,13 @@ def _experiments(spec: ModelSpec) -> str:
 
 
 def _lane(spec: ModelSpec) -> str:
-    return f"{spec.source} {spec.dtype} {spec.device}"
+    named = _named(spec)
+    return f"{named.source} {named.dtype} {named.device}"
+
+
+def _named(spec: ModelSpec) -> ModelSpec:
+    """The spec with the one name of its device: however a device is asked for, its model is the same one."""
+    try:
+        return replace(spec, device=one_name(spec.device))
+    except InputError:  # no such device, which loading tells
+        return spec

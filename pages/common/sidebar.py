@@ -12,6 +12,7 @@ from pathlib import Path
 import streamlit as st
 
 from fasp_core.choice import HAND
+from fasp_core.devices import passed_over
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig
 from fasp_core.expected import READINGS
@@ -236,6 +237,8 @@ def model() -> ModelSpec:
         return ModelSpec(demo.allowed(source or BUILT_IN))
     with st.expander("Device and precision"):
         device = st.selectbox("Device", shared.DEVICES, key="device", persist_state="session")
+        if (note := passed_over(device)) is not None:
+            st.caption(plain(note))
         dtype = st.selectbox(
             "Precision",
             tuple(DTYPES),

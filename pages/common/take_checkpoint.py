@@ -18,7 +18,7 @@ from fasp_core.export.writing import export, read_result
 from fasp_core.masks import PruneSet
 from fasp_core.models import DTYPES, LanguageModel, ModelSpec
 from fasp_core.store import cache_root, digest, slug
-from pages.common import background, demo, scoring, start
+from pages.common import background, demo, engine, scoring, start
 
 FOLDER = "exports"  # below the cache
 MAX_ZIP = 300_000_000  # bytes: a browser gets it through the server's memory
@@ -45,7 +45,8 @@ def draw(spec: ModelSpec, heads: PruneSet) -> None:
         return
     if not scoring.load(spec):
         return
-    lm: LanguageModel = st.session_state["load job"].result
+    with st.spinner("Loading the model"):  # again, if others have taken its place
+        lm = engine.model(spec)
     planned = plan(lm, heads)
     _planned(lm, planned)
     key = digest({"weights": lm.weights_id, "dtype": spec.dtype, "parts": heads.format()})

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fasp_core import evaluation, measures, search, writing
+from fasp_core import devices, evaluation, measures, search, writing
 from fasp_core.attention import pattern
 from fasp_core.contexts import audit, choosing, localise, matrix, scenarios, weights
 from fasp_core.evaluation import EvalConfig, evaluate
@@ -32,7 +32,8 @@ from fasp_core.rivals import likelihood
 from fasp_core.rivals.stereotypes import CROWS, STEREOSET, Item, ItemSet
 from fasp_core.store import Store
 from fasp_core.text import TextConfig, token_windows
-from tests.tiny import STARTS, tiny_lm, tiny_text
+from tests.device import pretend
+from tests.tiny import STARTS, tiny_text
 
 PRUNED = PruneSet.parse("L0H1,L1H3,L1N5")
 DRAWN = GenerationConfig(samples=2, tokens=4)
@@ -87,12 +88,6 @@ class Bench:
         (self.folder / name).write_text(text)
         return TextConfig(str(self.folder / name), tokens=150, window=48, stride=48)
 
-    @classmethod
-    def of(cls, kind: str, device: str, folder: Path, dtype: str = "float32") -> Bench:
-        lm = tiny_lm(kind, device=device)
-        lm.spec = replace(lm.spec, dtype=dtype)
-        return cls(lm, folder)
-
     def windows(self) -> Any:
         return token_windows(self.lm, self.text)
 
@@ -110,10 +105,11 @@ class Bench:
 
 @contextmanager
 def small_worlds(folder: Path) -> Any:
-    """The scorer, and texts that are as short as the models."""
+    """The scorer, texts that are as short as the models, and the CPU's batches: others add up in another order."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (measures, writing):
             patch.setattr(module, "scorer_for", lambda *_: Vowels())
+        patch.setitem(devices._SIZES, pretend.NAME, devices.CPU)
         (folder / "default.txt").write_text(tiny_text(150, seed=3))
         short = partial(TextConfig, str(folder / "default.txt"), window=64, stride=64)
         patch.setattr(matrix, "TextConfig", short)
@@ -130,11 +126,10 @@ def _likelihoods(b: Bench) -> Any:
 
 
 def _desk(b: Bench) -> Any:
-    desk, out = Desk(b.lm), []
-    for i, heads in enumerate(("", "L0H1,L1H3,L1N5", "L1H0", "L0H0,L1H2,L0N3", "")):
-        store = Store(b.folder / f"store-desk-{i}")
-        found = evaluate(b.lm, PruneSet.parse(heads), EvalConfig(b.expected, b.text), store, None, desk)
-        out += [found.perplexity.pruned, found.pruned.values]
+    desk, gauge, out = Desk(b.lm), meter(b.lm, b.expected, b.store), []
+    for heads in ("", "L0H1,L1H3,L1N5", "L1H0", "L0H0,L1H2,L0N3", ""):
+        removed = PruneSet.parse(heads)
+        out += [desk.nll(b.windows(), removed).sums, desk.expected(gauge.packs, gauge.worth, removed)]
     return out
 
 

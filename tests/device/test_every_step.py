@@ -9,7 +9,7 @@ import pytest
 
 from tests.device import pretend
 from tests.device.steps import STEPS, Bench, plain, small_worlds
-from tests.tiny import KINDS
+from tests.tiny import KINDS, tiny_lm
 
 QUICK = {("gpt2", "cuda"), ("llama", "cuda"), ("gemma3_text", "cuda"), ("gpt2", "mps")}
 EVERY = [
@@ -30,7 +30,8 @@ def both(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bot
     kind, rules = request.param
     folder = tmp_path_factory.mktemp(kind)
     with pretend.rules(rules), small_worlds(folder):
-        yield Both(Bench.of(kind, "cpu", folder / "cpu"), Bench.of(kind, pretend.NAME, folder / "device"))
+        there = tiny_lm(kind, device=pretend.NAME)
+        yield Both(Bench(tiny_lm(kind), folder / "cpu"), Bench(there, folder / "device"))
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fasp_core import measures, shards
+from fasp_core import devices, measures, shards
 from fasp_core.errors import InputError
 from fasp_core.experiments import compare
 from fasp_core.experiments.compare import Plan
@@ -80,8 +80,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "RUN", 2)
     monkeypatch.setattr(shards, "CUTS", 4)
     monkeypatch.setattr(shards, "TICK", 0.02)
-    monkeypatch.setattr("fasp_core.packing.TREE_TOKENS", 40)
-    monkeypatch.setattr("fasp_core.packing.pack_trees.__defaults__", (1, 40))
+    monkeypatch.setitem(devices._SIZES, "cpu", replace(devices.CPU, tree=40))
 
 
 @pytest.fixture
