@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fasp_core import bias, measures
+from fasp_core import bias, measures, noise
 from fasp_core.cli_show import to_json
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, evaluate, toxicity_of
@@ -29,7 +30,7 @@ from fasp_core.impacts import score
 from fasp_core.impacts.table import ImpactTable
 from fasp_core.live import Desk
 from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig
+from fasp_core.measures import BiasConfig, result_key
 from fasp_core.model_id import ModelId
 from fasp_core.models import LanguageModel
 from fasp_core.perplexity import PerplexityChange
@@ -496,3 +497,29 @@ def test_claims_are_found_by_their_set(world: World) -> None:
     assert best.config == larger
     outcomes = [e for e in store.entries(KIND) if e.config["experiment"] == "outcome"]
     assert len(outcomes) == 2
+
+
+def test_a_claim_of_earlier_noise_is_read_as_what_it_is(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rows are both models' with one noise; a measurement of one model alone with that noise is not taken over."""
+    candidate, name = Candidate("fasp", 0.2, 0.25, None, (1, 6, 9)), ("neutral", 0.1)
+    store = world.store("earlier noise")
+    key = result_key(SMALL.sampled(world.axis), world.lm.id) | {"heads": ""}
+    assert key["noise"] == noise.VERSION
+    n = len(SMALL.sampled(world.axis).prompts())
+    alone = {"values": np.full((1, n), 0.9)}, {"continuations": pd.DataFrame({"0": ["x"] * n})}
+    store.save("measured", noise.before(key), arrays=alone[0], tables=alone[1], meta={"provenance": {"seconds": 0}})
+    claim = outcome.measure_claim(world.lm, world.axis, candidate, *name, store, config=SMALL)
+    assert claim.provenance["noise"] == noise.VERSION
+    assert claim.base["sampled"].overall < 0.8
+    (entry,) = store.find(KIND, {"experiment": "outcome"})
+    old = world.store("claims of earlier noise")
+    loaded = store.load(KIND, entry.config)
+    assert loaded is not None
+    old.save(KIND, noise.before(entry.config), arrays=loaded.arrays, meta=loaded.meta)
+    monkeypatch.setattr(outcome, "toxicity_of", None)  # nothing is measured
+    found = outcome.measure_claim(world.lm, world.axis, candidate, *name, old, config=SMALL)
+    assert found.provenance["noise"] == 1
+    assert found.sentence() == claim.sentence()
+    shown = outcome.stored_claim(world.lm.id, world.axis, "neutral", candidate, old, world.lm.name)
+    assert shown is not None
+    assert shown.as_dict() == found.as_dict()

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fasp_core import noise
 from fasp_core.contexts import __main__ as command
 from fasp_core.contexts import choosing, matrix, measures, scenarios
 from fasp_core.contexts.audit import AuditConfig, audit
@@ -342,3 +343,22 @@ def test_a_set_that_silences_a_group_has_no_change() -> None:
     text = command.markdown(found, 0.0)
     assert "no numbers" in text
     assert "nan" not in text.split("##")[1]
+
+
+def test_cells_of_two_noises_stand_in_no_matrix(lm: LanguageModel, tmp_path: Path) -> None:
+    one, both = (replace(CONFIG, methods=m) for m in (("heads-random",), ("heads-random", "neurons-random")))
+    store, old = Store(tmp_path / "store"), Store(tmp_path / "old")
+    made = matrix.run(lm, WORLD, one, store)
+    assert made.provenance["noise"] == noise.VERSION
+    (header,) = matrix.find(lm.id, store)
+    entry = store.load(matrix.KIND, header.config)
+    assert entry is not None
+    arrays = entry.arrays | {"values": entry.arrays["values"] + 1e6}  # answers that no noise gives here
+    tables = {"cells": entry.table("cells")}
+    old.save(matrix.KIND, noise.before(header.config), tables=tables, arrays=arrays, meta=entry.meta)
+    again = matrix.run(lm, WORLD, one, old)  # the same matrix: read as what it is
+    assert again.provenance["noise"] == 1
+    np.testing.assert_array_equal(again.cells[0].values, made.cells[0].values + 1e6)
+    wider = matrix.run(lm, WORLD, both, old)  # another one: nothing of it is taken
+    for cell, expected in zip(wider.of("heads-random"), made.cells, strict=True):
+        np.testing.assert_array_equal(cell.values, expected.values)
