@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from typing import Any
+
+_NAMELESS = re.compile(r"(^|[:@])(None)?(/|$)")  # a hash or a commit that was not there, put into an id
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class ModelId:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if not self.weights or "None" in self.weights.split(":") or not self.dtype:
+        if _NAMELESS.search(self.weights) or not self.dtype:
             raise ValueError(f"a model without an identity: {self}")
 
     def key(self) -> dict[str, Any]:
