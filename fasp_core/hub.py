@@ -319,10 +319,20 @@ def dataset_file(repo: str, file: str) -> Path:
     InputError
         It cannot be fetched; the message says what to do.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    with _patience(HubRef(repo), file, "datasets/"):
-        return Path(hf_hub_download(repo, file, repo_type="dataset", etag_timeout=SECONDS))
+    def got(local: bool) -> Path:
+        return Path(hf_hub_download(repo, file, repo_type="dataset", etag_timeout=SECONDS, local_files_only=local))
+
+    try:
+        with _patience(HubRef(repo), file, "datasets/"):
+            get_hf_file_metadata(hf_hub_url(repo, file, repo_type="dataset"), timeout=SECONDS)  # which tries once
+            return got(local=False)
+    except Unreachable as error:
+        try:
+            return got(local=True)
+        except OSError:
+            raise error from None
 
 
 def _remember(found: Resolved) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+_NAMELESS = re.compile(r"(^|[:@])(None)?(/|$)")  # a hash or a commit that was not there, put into an id
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class ModelId:
     longest: int | None = field(default=None, compare=False, metadata={"key": False})
 
     def __post_init__(self) -> None:
-        if not self.weights or "None" in self.weights.split(":") or not self.dtype:
+        if _NAMELESS.search(self.weights) or not self.dtype:
             raise ValueError(f"a model without an identity: {self}")
 
     @property

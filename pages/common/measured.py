@@ -276,7 +276,8 @@ def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) ->
     if settings.spec.commit:
         st.markdown(
             f"**The model.** {code(settings.spec.source)} at commit {code(settings.spec.commit)}, which is what the "
-            "hub answered when it was chosen here. Others have results of their own; reload the page to ask again."
+            "hub answered when it was chosen here. Other commits have results of their own; reload the page to ask "
+            "again."
         )
     opinions = engine.scorer_opinions(settings.scoring)
     if len(opinions):
