@@ -286,10 +286,10 @@ def test_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_all_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
-    for module in (bias_scores, cluster, exact_sweep, live, scaling, start):
+    for module in (bias_scores, cluster, exact_sweep, live, scaling, start, words):
         monkeypatch.setattr(module, "run", lambda module=module: ran.append(module) or {"x": 1})
     assert command.main([]) == 0
-    assert ran == [bias_scores, cluster, exact_sweep, live, scaling, start]
+    assert ran == [bias_scores, cluster, exact_sweep, live, scaling, start, words]
 
 
 def test_models_stay_as_they_were(lm: LanguageModel) -> None:
