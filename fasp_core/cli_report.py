@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fasp_core import cli_files
 from fasp_core.cli_show import Report
 from fasp_core.errors import InputError
+from fasp_core.tokens import option_of
 from fasp_core.whole import write_whole
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def document(
     if table is None:
         raise InputError(
             f"There are no scores to report: run 'python -m fasp_core score --model {spec.source}"
-            f"{models.option_of_bos(spec)} --axis {axis} --estimator refined --out scores' first."
+            f"{option_of(spec.bos)} --axis {axis} --estimator refined --out scores' first."
         )
     by_hand = ByHand(*(cli_files.heads_of(x, table.n_layers, table.n_heads) for x in (force, lock)))
     if len(by_hand):

@@ -140,7 +140,8 @@ def check(lm: LanguageModel, removed: PruneSet, model: Any, tokenizer: Any, prog
     if any(list(lm.tokenizer(prompt).input_ids) != list(tokenizer(prompt).input_ids) for prompt in PROMPTS):
         raise InputError("The export was dropped: its tokenizer reads text differently. Please report this.")
     prompts = [[*lm.framing.begin, *lm.tokens(prompt)] for prompt in PROMPTS]
-    rows = [[i for i in ids if i < lm.n_embeddings][: lm.max_positions or 1024] for ids in prompts if ids]
+    known = int(lm.model.get_input_embeddings().weight.shape[0])
+    rows = [[i for i in ids if i < known][: lm.max_positions or 1024] for ids in prompts if ids]
     logits = sum(map(len, rows)) * int(lm.model.config.vocab_size)
     single = largest_difference(*_in(torch.float32, lm, model), removed, rows, progress)
     if single <= LIMIT:
