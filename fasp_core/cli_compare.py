@@ -12,6 +12,7 @@ from fasp_core.cli_show import Report, number, percent, span, table
 from fasp_core.cli_text import noted
 from fasp_core.errors import InputError
 from fasp_core.model_id import ModelId
+from fasp_core.tokens import option_of
 
 if TYPE_CHECKING:
     from fasp_core.experiments.compare import Candidate, Comparison
@@ -160,9 +161,7 @@ def _shares(text: str) -> tuple[float, ...]:
 
 def _named(spec: ModelSpec, axis: str) -> str:
     """Model and axis as options of a command."""
-    from fasp_core import models
-
-    return f"--model {shlex.quote(spec.source)}{models.option_of_bos(spec)} --axis {shlex.quote(axis)}"
+    return f"--model {shlex.quote(spec.source)}{option_of(spec.bos)} --axis {shlex.quote(axis)}"
 
 
 def _size(spec: ModelSpec, model: Callable[[], LanguageModel]) -> int:

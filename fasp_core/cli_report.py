@@ -12,6 +12,7 @@ from fasp_core import cli_files
 from fasp_core.cli_show import Report
 from fasp_core.cli_text import noted
 from fasp_core.errors import InputError
+from fasp_core.tokens import option_of
 from fasp_core.whole import write_whole
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def document(
     if table is None:
         raise InputError(
             f"There are no scores to report: run 'python -m fasp_core score --model {shlex.quote(spec.source)}"
-            f"{models.option_of_bos(spec)} --axis {shlex.quote(axis)} --estimator refined --out scores' first."
+            f"{option_of(spec.bos)} --axis {shlex.quote(axis)} --estimator refined --out scores' first."
         )
     by_hand = ByHand(*(cli_files.heads_of(x, table.n_layers, table.n_heads) for x in (force, lock)))
     if len(by_hand):

@@ -13,6 +13,7 @@ from fasp_core.cli_show import Report, number, percent, table
 from fasp_core.cli_text import noted
 from fasp_core.errors import InputError
 from fasp_core.search import SearchConfig
+from fasp_core.tokens import option_of
 
 if TYPE_CHECKING:
     from fasp_core.models import LanguageModel, ModelSpec
@@ -47,7 +48,6 @@ def document(
     InputError
         No scores of this model on this axis, or scores of other prompts than the axis has now.
     """
-    from fasp_core import models
     from fasp_core.experiments import searching
     from fasp_core.impacts import entries
     from fasp_core.masks import PruneSet
@@ -62,7 +62,7 @@ def document(
     if impacts is None:
         raise InputError(
             f"There are no scores to begin with: run 'python -m fasp_core score --model {shlex.quote(spec.source)}"
-            f"{models.option_of_bos(spec)} --axis {shlex.quote(axis)} --out scores' first."
+            f"{option_of(spec.bos)} --axis {shlex.quote(axis)} --out scores' first."
         )
     found = [searching.run(lm, impacts, axis, config, store, progress, learn=learn) for config in searches]
     return {

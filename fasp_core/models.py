@@ -43,7 +43,7 @@ from fasp_core.model_id import ModelId
 from fasp_core.packages import package_folder
 from fasp_core.passes import OutOfMemory, is_out_of_memory
 from fasp_core.store import cache_root
-from fasp_core.tokens import BEGINNINGS, Framing, framing, plain_ids, stop_ids
+from fasp_core.tokens import BEGINNINGS, Framing, framing, plain_ids, require_known, rules, stop_ids
 
 BUILT_IN = "built-in"
 BUILT_IN_TITLE = "SmolLM2-135M-Instruct"
@@ -123,9 +123,8 @@ class LanguageModel:
     def id(self) -> ModelId:
         """What results of this model are kept under."""
         device = ModelId.kind(self.device.type, self.spec.dtype)
-        return ModelId(
-            self.weights_id, self.spec.dtype, self.framing.bos, self._rules, device, longest=self.longest_window
-        )
+        how = rules(self.tokenizer, self.model, self.framing)
+        return ModelId(self.weights_id, self.spec.dtype, self.framing.bos, how, device, longest=self.longest_window)
 
     @cached_property
     def framing(self) -> Framing:
@@ -136,18 +135,6 @@ class LanguageModel:
     def stops(self) -> frozenset[int]:
         """Every token that ends a text or a turn."""
         return stop_ids(self.tokenizer, self.model)[0]
-
-    @cached_property
-    def _rules(self) -> str:
-        """What is done with texts beside what an end token of tokenizer or config says; "" for most models."""
-        found = []
-        if self.framing.end:
-            found.append(f"no {''.join(self.tokenizer.convert_ids_to_tokens(list(self.framing.end)))} after a text")
-        if stop_ids(self.tokenizer, self.model)[1]:
-            found.append(f"ends at {' '.join(map(str, sorted(self.stops)))}")
-        if self.framing.strips:
-            found.append("spaces before continuations kept")
-        return "; ".join(found)
 
     @property
     def max_positions(self) -> int | None:
@@ -228,19 +215,7 @@ class LanguageModel:
 
     def require_embeddings(self, ids: Sequence[int], what: str) -> None:
         """Refuse token ids beyond the embedding, which on a GPU would end the process. Raises InputError."""
-        rows = self.n_embeddings
-        outside = next((i for i in ids if not 0 <= i < rows), None)
-        if outside is not None:
-            token = str(self.tokenizer.convert_ids_to_tokens(outside))
-            raise InputError(
-                f"{what} holds the token {token!r} (number {outside:,}), which has no embedding in this model (it has "
-                f"{rows:,}): take it out, or fit the model's embeddings to its tokenizer."
-            )
-
-    @property
-    def n_embeddings(self) -> int:
-        """Rows of the embedding: token ids lie below."""
-        return int(self.model.get_input_embeddings().weight.shape[0])
+        require_known(self.tokenizer, ids, int(self.model.get_input_embeddings().weight.shape[0]), what)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., D] after the final norm -> [..., V] in float32, on the same device."""
@@ -395,11 +370,6 @@ def wrap(model: Any, tokenizer: Any, spec: ModelSpec, weights_id: str) -> Langua
         n_kv_heads=int(getattr(config, "num_key_value_heads", None) or n_heads),
         head_dim=width // n_heads,
     )
-
-
-def option_of_bos(spec: ModelSpec) -> str:
-    """What a printed command needs to mean the same beginning; "" for the usual one."""
-    return "" if spec.bos == "auto" else f" --bos {spec.bos}"
 
 
 def known_id(spec: ModelSpec) -> ModelId | None:

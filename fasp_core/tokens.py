@@ -77,6 +77,38 @@ def stop_ids(tokenizer: Any, model: Any) -> tuple[frozenset[int], bool]:
     return frozenset(found), found != common
 
 
+def rules(tokenizer: Any, model: Any, framed: Framing) -> str:
+    """What is done with texts beside what an end token of tokenizer or config says; "" for most models.
+
+    It is a part of the model's identity, so that no result made otherwise is taken for one made so.
+    """
+    found = []
+    if framed.end:
+        found.append(f"no {_named(tokenizer, framed.end)} after a text")
+    stops, more = stop_ids(tokenizer, model)
+    if more:
+        found.append(f"ends at {' '.join(map(str, sorted(stops)))}")
+    if framed.strips:
+        found.append("spaces before continuations kept")
+    return "; ".join(found)
+
+
+def require_known(tokenizer: Any, ids: Sequence[int], rows: int, what: str) -> None:
+    """Refuse a token that has no row in the embedding; `what` names the text. Raises InputError."""
+    outside = next((i for i in ids if not 0 <= i < rows), None)
+    if outside is not None:
+        token = str(tokenizer.convert_ids_to_tokens(outside))
+        raise InputError(
+            f"{what} holds the token {token!r} (number {outside:,}), which has no embedding in this model (it has "
+            f"{rows:,}): take it out, or fit the model's embeddings to its tokenizer."
+        )
+
+
+def option_of(beginning: str) -> str:
+    """What a printed command needs to mean the same beginning; "" for the usual one."""
+    return "" if beginning == "auto" else f" --bos {beginning}"
+
+
 def continuation(tokenizer: Any, before: Sequence[int], ids: Sequence[int], strips: bool) -> str:
     """Tokens that were written after others, as text without special tokens, the space at the join included.
 

@@ -22,6 +22,7 @@ from fasp_core.errors import InputError
 from fasp_core.experiments.common import exit_status, rows_as_markdown
 from fasp_core.models import BUILT_IN, ModelSpec, load
 from fasp_core.store import Store
+from fasp_core.tokens import BEGINNINGS
 
 
 def document(matrix: Matrix, winsorise: float) -> dict[str, Any]:
@@ -103,6 +104,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """The command line; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m fasp_core.contexts", description=__doc__)
     parser.add_argument("--model", default=BUILT_IN, help="built-in, a hub id, a folder or a .gguf file")
+    parser.add_argument("--bos", choices=BEGINNINGS, default="auto", help="a beginning token before prompts and text")
     parser.add_argument("--scenarios", type=Path, help="a TOML file of your own scenarios and names")
     parser.add_argument("--method", action="append", choices=METHODS, help="may be given more than once; else all")
     parser.add_argument("--samples", type=int, default=AuditConfig.samples, help="answers for each name")
@@ -129,7 +131,7 @@ def main(args: Sequence[str] | None = None) -> int:
         )
         world = scenarios.read(given.scenarios)
         with working() as progress:
-            matrix = run(load(ModelSpec(given.model)), world, config, Store(), progress=progress)
+            matrix = run(load(ModelSpec(given.model, bos=given.bos)), world, config, Store(), progress=progress)
         show = document(matrix, given.winsorise)
         print(to_json(show) if given.json else markdown(matrix, given.winsorise))
 

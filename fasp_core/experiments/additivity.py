@@ -42,6 +42,7 @@ from fasp_core.models import BUILT_IN, LanguageModel, ModelSpec, known_id, load
 from fasp_core.provenance import provenance
 from fasp_core.store import Contents, Entry, Store, slug
 from fasp_core.text import TextConfig
+from fasp_core.tokens import BEGINNINGS
 
 KIND = "experiments"
 SCORED_TEXT = TextConfig(tokens=8192)
@@ -360,6 +361,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fasp_core.experiments.additivity", description=__doc__)
     parser.add_argument("--axis", action="append", help="may be given more than once")
     parser.add_argument("--model", default=BUILT_IN, help="built-in, a hub id, a folder or a .gguf file")
+    parser.add_argument("--bos", choices=BEGINNINGS, default="auto", help="a beginning token before prompts and text")
     parser.add_argument("--prompts", type=int, default=Plan.prompts, help="of the scores' prompts")
     parser.add_argument("--tokens", type=int, default=Plan.tokens, help="of the scores' text")
     parser.add_argument("--pairs", type=int, default=Plan.pairs, help="random pairs")
@@ -369,7 +371,7 @@ def main(args: Sequence[str] | None = None) -> int:
     given = parser.parse_args(args)
 
     def command() -> None:
-        spec, store, lm = ModelSpec(given.model), Store(), None
+        spec, store, lm = ModelSpec(given.model, bos=given.bos), Store(), None
         results = []
         for axis in given.axis or ("race_ethnicity",):
             plan = Plan(axis, given.prompts, given.tokens, pairs=given.pairs, strong=given.strong, seed=given.seed)

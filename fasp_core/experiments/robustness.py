@@ -44,6 +44,7 @@ from fasp_core.rivals.likelihood import comparisons, log_likelihood_effects, log
 from fasp_core.rivals.stereotypes import CROWS, ItemSet, for_axis
 from fasp_core.store import Contents, Entry, Store, slug
 from fasp_core.text import TextConfig
+from fasp_core.tokens import BEGINNINGS
 
 ALPHA = 0.05
 SOURCES = {CROWS: "crows", "StereoSet": "stereoset"}
@@ -344,6 +345,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fasp_core.experiments.robustness", description=__doc__)
     parser.add_argument("--axis", action="append", choices=axis_names(), help="may be given more than once")
     parser.add_argument("--model", default=BUILT_IN, help="built-in, a hub id, a folder or a .gguf file")
+    parser.add_argument("--bos", choices=BEGINNINGS, default="auto", help="a beginning token before prompts and text")
     parser.add_argument("--gamma", type=float, default=GAMMA, help="share of critical heads")
     parser.add_argument("--alpha", type=float, default=ALPHA, help="share of heads to prune")
     parser.add_argument("--test", type=int, default=Plan.test, help="held-out prompts")
@@ -352,7 +354,7 @@ def main(args: Sequence[str] | None = None) -> int:
     given = parser.parse_args(args)
 
     def command() -> None:
-        spec, store, lm = ModelSpec(given.model), Store(), None
+        spec, store, lm = ModelSpec(given.model, bos=given.bos), Store(), None
         known = known_id(spec)
         results = []
         for axis in given.axis or ("race_ethnicity",):

@@ -26,6 +26,7 @@ from fasp_core.models import BUILT_IN, ModelSpec, known_id, load
 from fasp_core.prompts import axis_names
 from fasp_core.store import Store
 from fasp_core.text import TextConfig
+from fasp_core.tokens import BEGINNINGS
 
 SCORED_TOKENS = 8192
 
@@ -168,6 +169,7 @@ def main(args: Sequence[str] | None = None) -> int:
     default = TransferConfig()
     parser = argparse.ArgumentParser(prog="python -m fasp_core.experiments.transfer", description=__doc__)
     parser.add_argument("--model", default=BUILT_IN, help="built-in, a hub id, a folder or a .gguf file")
+    parser.add_argument("--bos", choices=BEGINNINGS, default="auto", help="a beginning token before prompts and text")
     parser.add_argument("--axis", action="append", help="may be given more than once; else all axes with scores")
     parser.add_argument("--reading", choices=READINGS, default=default.reading, help="of the scores")
     parser.add_argument("--gamma", type=float, default=default.gamma, help="share of critical heads")
@@ -181,7 +183,7 @@ def main(args: Sequence[str] | None = None) -> int:
     config = TransferConfig(given.reading, given.gamma, given.alpha, given.prompts, given.tokens)
 
     def command() -> None:
-        store, spec = Store(), ModelSpec(given.model)
+        store, spec = Store(), ModelSpec(given.model, bos=given.bos)
         with working() as progress:
             known = known_id(spec)
             lm = load(spec) if known is None else None

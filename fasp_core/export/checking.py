@@ -150,7 +150,8 @@ def check(lm: LanguageModel, removed: PruneSet, model: Any, tokenizer: Any, prog
     prompts = [[*lm.framing.begin, *lm.tokens(prompt)] for prompt in PROMPTS]
     if any(lm.tokenizer.decode(ids) != tokenizer.decode(ids) for ids in prompts):
         raise InputError("The export was dropped: its tokenizer writes text differently. Please report this.")
-    rows = [[i for i in ids if i < lm.n_embeddings][: lm.max_positions or 1024] for ids in prompts if ids]
+    known = int(lm.model.get_input_embeddings().weight.shape[0])
+    rows = [[i for i in ids if i < known][: lm.max_positions or 1024] for ids in prompts if ids]
     logits = sum(map(len, rows)) * int(lm.model.config.vocab_size)
     single = largest_difference(lm, model, removed, rows, progress, torch.float32)
     if single <= LIMIT:
