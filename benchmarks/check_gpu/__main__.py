@@ -121,6 +121,7 @@ def _summary(name: str, found: dict[str, Any]) -> str:
     if name == "kinds":
         largest = max(found["largest_difference"].values(), default=0.0)
         missing = f"; {len(found['cannot_run_here'])} steps cannot run here" * bool(found["cannot_run_here"])
+        missing += f"; no time for {', '.join(found['kinds_left_out'])}" * bool(found["kinds_left_out"])
         return (
             f"{found['kinds']} kinds, {len(found['largest_difference'])} steps; largest difference {largest:.2g} of "
             f"{found['tolerance']:g}; other draws in {len(found['other_draws'])}{missing}"
