@@ -10,7 +10,7 @@ SUITABLE := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-conflicts -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help app demo test test-slow lint types docs bench pins audit sbom clean
+.PHONY: help app demo test test-slow lint types docs bench check-gpu pins audit sbom clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ docs: $(VENV)/dev.stamp ## write the reference of all functions to build/docs
 
 bench: $(VENV)/app.stamp ## run the benchmarks; each prints JSON
 	$(BIN)/python -m benchmarks
+
+check-gpu: $(VENV)/dev.stamp ## on a machine with a GPU: does all work there, in under eight minutes (see docs/gpu.md)
+	$(BIN)/python -m benchmarks.check_gpu
 
 pins: | $(BIN)/pip ## write constraints.txt anew from a fresh install of the requirements
 	rm -rf build/pins

@@ -22,7 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     -------
     0, or 1 if a benchmark could not run here; the others are run all the same.
     """
-    known = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_"))
+    known = sorted(
+        m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_") and not m.ispkg
+    )
     parser = argparse.ArgumentParser("python -m benchmarks", description="Measure speed and memory, side by side.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(known)}; default: all")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line and benchmark")

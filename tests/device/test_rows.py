@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 
+from fasp_core import grouped
 from fasp_core.expected import Worth, read_expected
 from fasp_core.impacts import sweep
 from fasp_core.impacts.sweep import at_once, sweep_heads
@@ -102,7 +103,8 @@ def test_a_device_takes_rows_by_itself(kind: str, what: str) -> None:
     assert_same(swept(lm, what), swept(tiny_lm(kind), what))
 
 
-def test_kernels_and_waits_of_a_middle_layer() -> None:
+def test_kernels_and_waits_of_a_middle_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouped, "DEVICES", [pretend.NAME])
     lm = built_in_shape(pretend.NAME)
     middle = range(WIDE * DEEP // 2, WIDE * DEEP // 2 + WIDE)
     packs, read = Windows.packs(lm, [Windows(token_rows(2, 32), np.ones(2, int))])
@@ -115,7 +117,7 @@ def test_kernels_and_waits_of_a_middle_layer() -> None:
             found[together] = dict(heads)
     assert_same(found[WIDE], found[1])
     alone, rows = seen[1], seen[WIDE]
-    assert rows.launched <= 48 * (DEEP // 2)  # blocks and reading
+    assert rows.launched <= 40 * (DEEP // 2)  # blocks and reading
     assert rows.launched < alone.launched / WIDE + 20
     assert alone.waited <= 3 * WIDE
     assert rows.waited <= 3
