@@ -203,26 +203,34 @@ def next_pieces(lm: LanguageModel, states: Tensor, continuing: Tensor, top: int)
     [m] float64, the probability of any of them; [m, top] float64 and int64, the likeliest and their ids, or all if
     there are fewer. All on the CPU.
     """
-    tops, totals, parts, best, which = [], [], [], [], []
+    count = min(top, len(continuing))
+    member = torch.zeros(int(continuing[-1]) + 1, device=states.device).index_fill_(0, continuing, 1)
+    best = torch.full((len(states), count), -torch.inf, device=states.device)
+    which = torch.zeros((len(states), count), dtype=torch.long, device=states.device)
+    tops, totals, parts = [], [], []
     for start, logits in logit_pieces(lm, states):
+        largest = logits.amax(-1, keepdim=True)
+        weights = (logits - largest).exp_()
+        tops.append(largest[:, 0])
+        totals.append(weights.sum(-1))
+        inside = member[start : start + logits.shape[-1]]
+        parts.append(weights[:, : len(inside)] @ inside)
         places = torch.tensor([start, start + logits.shape[-1]], device=continuing.device)
         first, end = torch.searchsorted(continuing, places).tolist()
-        own = logits[:, continuing[first:end] - start]
-        found, index = own.topk(min(top, end - first))
-        largest = logits.amax(-1, keepdim=True)
-        totals.append((logits - largest).exp_().sum(-1))
-        parts.append((own - largest).exp_().sum(-1))
-        tops.append(largest[:, 0])
-        best.append(found)
-        which.append(continuing[first:end][index])
-    largest = torch.stack(tops).cpu().double()  # [pieces, m]
-    level = largest.amax(0)
-    scale = (largest - level).exp()
+        if first == end:
+            continue
+        own = logits.index_select(-1, continuing[first:end] - start)
+        rows = (own.amax(-1) > best[:, -1]).nonzero()[:, 0]  # few, as common words come first in most vocabularies
+        found, index = own[rows].topk(min(count, end - first))
+        both, ids = torch.cat([best[rows], found], -1), torch.cat([which[rows], continuing[first:end][index]], -1)
+        best[rows], order = both.topk(count)
+        which[rows] = ids.gather(-1, order)
+    level = torch.stack(tops).cpu().double()  # [pieces, m]
+    scale = (level - level.amax(0)).exp()
     total = (scale * torch.stack(totals).cpu().double()).sum(0)
     part = (scale * torch.stack(parts).cpu().double()).sum(0)
-    found, index = torch.cat(best, -1).topk(min(top, len(continuing)))
-    chances = (found.cpu().double() - level[:, None]).exp() / total[:, None]
-    return part / total, chances, torch.cat(which, -1).gather(-1, index).cpu()
+    chances = (best.cpu().double() - level.amax(0)[:, None]).exp() / total[:, None]
+    return part / total, chances, which.cpu()
 
 
 def _context_cache(lm: LanguageModel, context: str) -> Any:
