@@ -6,10 +6,12 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from fasp_core.impacts import score
+from fasp_core.impacts import entries, score
 from fasp_core.measures import BiasConfig
+from fasp_core.model_id import ModelId
 from fasp_core.models import ModelSpec, load
 from fasp_core.store import Store
 from pages.common.engine import SCORE_TEXT
@@ -19,7 +21,9 @@ from tests.hub.server import Hub, files_of
 from tests.hub.server import serving as hub_serving
 
 pytestmark = pytest.mark.browser
-CELLS = "() => [...document.querySelectorAll('.js-plotly-plot')].slice(0, 2).map(p => p.data[0].z.map(r => [...r]))"
+CELLS = """() => [...document.querySelectorAll('.js-plotly-plot')]
+    .filter(p => (p.data ?? []).some(t => t.name === 'heads'))
+    .slice(0, 2).map(p => Array.from(p._fullData.find(t => t.type === 'heatmap').z, row => Array.from(row)))"""
 
 
 @pytest.fixture
@@ -70,13 +74,16 @@ def test_two_models_and_a_scorer_of_a_hub_show_their_own(
         reader.page.context.close()
     assert seen[0] != seen[1]
     assert seen[0][0] != seen[1][0]
-    for (grids, *_), kind in zip(seen, ("one", "other"), strict=True):
+    kept = Store(tmp_path / "cache")
+    for name, kind in (("one", "one"), ("two", "other")):
         lm = load(ModelSpec(str(folders[kind]), device="cpu"))
-        table = score.score(lm, SCORE_TEXT, BiasConfig("race_ethnicity"), Store(tmp_path / kind), estimator="refined")
-        shape = (table.n_layers, table.n_heads)
-        wanted = table.ppl.z_ppl.reshape(shape), 1000 * table.bias.z_bias("neutral").reshape(shape)
-        for shown, mine in zip(grids, wanted, strict=True):
-            assert shown == pytest.approx(mine, rel=1e-4)
+        same = score.score(lm, SCORE_TEXT, BiasConfig("race_ethnicity"), Store(tmp_path / kind), estimator="refined")
+        weights = f"hub:org/{name}@{hub.repos[f'org/{name}'].refs['main']}"
+        app = entries.best(SCORE_TEXT, BiasConfig("race_ethnicity"), ModelId(weights), name, kept)
+        assert app is not None
+        np.testing.assert_allclose(app.ppl.z_ppl, same.ppl.z_ppl, rtol=1e-6)
+        for reading in ("neutral", "counted"):
+            np.testing.assert_allclose(app.bias.z_bias(reading), same.bias.z_bias(reading), rtol=1e-6, atol=1e-12)
 
 
 def _by_a_scorer_of_the_hub(reader: Reader, before: tuple[Any, ...], hub: Hub) -> None:
