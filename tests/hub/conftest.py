@@ -48,7 +48,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Models and classifiers as local folders: two of the same shape, one in shards, and two classifiers."""
     root = tmp_path_factory.mktemp("models")
     for name, seed, options in (("one", 0, {}), ("other", 7, {}), ("shards", 0, {"max_shard_size": "20KB"})):
-        tiny_model("llama", seed).save_pretrained(root / name, **options)
+        model = tiny_model("llama", seed)
+        model.config.max_position_embeddings = 1024  # of rotary embeddings as many as one likes: for windows of the app
+        model.save_pretrained(root / name, **options)
         tiny_tokenizer().save_pretrained(root / name)
     for name, problem in (("scorer", "multi_label_classification"), ("unsaid", None)):
         config = transformers.BertConfig(

@@ -41,33 +41,28 @@ def test_two_models_a_scorer_and_refusals_ask_the_hub_alone(
         asked = [
             _evaluate(tmp_path, "org/one"),
             _evaluate(tmp_path, "org/two@main", "--scorer", "org/scorer"),
-            _evaluate(tmp_path, str(folders["one"])),
             _evaluate(tmp_path, str(folders["other"]), "--scorer", str(folders["scorer"])),
             _evaluate(tmp_path, "org/pickled"),
             _evaluate(tmp_path, "org/one", "--scorer", "org/unsaid"),
-            _evaluate(tmp_path, "org/one", "--scorer", "org/unsaid", "--scorer-reading", "sigmoid"),
         ]
         out, told = _run(asked, tmp_path, hub, world)
         assert world.asked == []  # nobody else, and no service that converts
         assert not any("pytorch_model" in a.path for a in hub.asked)
     documents = [json.loads(part[part.index("{") : part.rindex("}") + 1]) if "{" in part else None for part in out]
-    for ours, same in ((0, 2), (1, 3)):
-        a, b = documents[ours], documents[same]
-        assert a, told[ours]
-        assert b, told[same]
-        assert a["perplexity"] == b["perplexity"]
-        assert a["readings"] == b["readings"]
-    first, second = documents[0], documents[1]
-    assert first
-    assert second
+    first, second, folder = documents[:3]
+    assert first, told[0]
+    assert second, told[1]
+    assert folder, told[2]
+    assert second["perplexity"] == folder["perplexity"]
+    assert second["readings"] == folder["readings"]
     assert first["provenance"]["weights"] == f"hub:org/one@{one}"
     assert second["provenance"]["weights"] == f"hub:org/two@{two}"
     assert first["perplexity"] != second["perplexity"]
-    assert documents[4] is documents[5] is None
-    assert told[4].startswith("Error: 'org/pickled' holds its weights only as pytorch_model.bin")
-    assert "--scorer-reading sigmoid" in told[5]
-    assert all(len([line for line in told[i].splitlines() if line.startswith("Error")]) == 1 for i in (4, 5))
-    assert documents[6]
+    assert documents[3] is documents[4] is None
+    assert told[3].startswith("Error: 'org/pickled' holds its weights only as pytorch_model.bin")
+    assert "--scorer-reading sigmoid" in told[4]
+    for trouble in told[3:]:
+        assert len([line for line in trouble.splitlines() if line.startswith("Error")]) == 1
 
 
 def _evaluate(folder: Path, model: str, *more: str) -> list[str]:

@@ -1,0 +1,98 @@
+"""Two models of a hub one after the other, and a classifier of the hub, in a browser: each shows numbers of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fasp_core.impacts import entries, score
+from fasp_core.measures import BiasConfig
+from fasp_core.model_id import ModelId
+from fasp_core.models import ModelSpec, load
+from fasp_core.store import Store
+from pages.common.engine import SCORE_TEXT
+from tests.browser.conftest import SCREENSHOTS, Reader, serving
+from tests.hub.conftest import folders  # noqa: F401
+from tests.hub.server import Hub, files_of
+from tests.hub.server import serving as hub_serving
+
+pytestmark = pytest.mark.browser
+CELLS = """() => [...document.querySelectorAll('.js-plotly-plot')]
+    .filter(p => (p.data ?? []).some(t => t.name === 'heads'))
+    .slice(0, 2).map(p => Array.from(p._fullData.find(t => t.type === 'heatmap').z, row => Array.from(row)))"""
+
+
+@pytest.fixture
+def served(folders: dict[str, Path], tmp_path: Path) -> Generator[tuple[str, Hub]]:  # noqa: F811
+    """An app that may ask a hub on this machine, with nothing stored."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    with hub_serving() as hub:
+        for name, kind in (("one", "one"), ("two", "other"), ("scorer", "scorer")):
+            hub.add(f"org/{name}", files_of(folders[kind]))
+        asked = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
+        with serving(cache, **asked, TRANSFORMERS_OFFLINE="0", OMP_NUM_THREADS="1") as url:
+            yield url, hub
+
+
+def scored(reader: Reader) -> Any:
+    """Score all heads of the model in view; what both grids show."""
+    reader.page.get_by_role("button", name="Score all heads").click(timeout=120_000)
+    reader.measured()
+    reader.wait_said("About these numbers")
+    return reader.page.evaluate(CELLS)
+
+
+def test_two_models_and_a_scorer_of_a_hub_show_their_own(
+    browser: object,
+    served: tuple[str, Hub],
+    folders: dict[str, Path],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    url, hub = served
+    seen = []
+    for i, name in enumerate(("org/one", "org/two@main"), start=1):
+        link = f"{url}/?model={name}&alpha=0.25&prompts=90&tokens=512"
+        reader = Reader(browser, link, height=900, shown='button:has-text("Open this link")')
+        reader.page.get_by_role("button", name="Open this link").click()
+        grids = scored(reader)
+        seen.append((grids, *reader.measured()))
+        reader.page.get_by_role("tab", name="About these numbers").click()
+        commit = hub.repos[name.split("@")[0]].refs["main"]
+        reader.wait_said(f"{name} at commit {commit}")
+        reader.page.evaluate("() => document.querySelector('[data-testid=\"stMain\"]').scrollTo(0, 0)")
+        if SCREENSHOTS:
+            reader.page.wait_for_timeout(1500)
+            reader.page.screenshot(path=str(Path(SCREENSHOTS) / f"hub-{i}.png"))
+        assert reader.errors == []
+        if i == 2:
+            _by_a_scorer_of_the_hub(reader, seen[1], hub)
+        reader.page.context.close()
+    assert seen[0] != seen[1]
+    assert seen[0][0] != seen[1][0]
+    kept = Store(tmp_path / "cache")
+    for name, kind in (("one", "one"), ("two", "other")):
+        lm = load(ModelSpec(str(folders[kind]), device="cpu"))
+        same = score.score(lm, SCORE_TEXT, BiasConfig("race_ethnicity"), Store(tmp_path / kind), estimator="refined")
+        weights = f"hub:org/{name}@{hub.repos[f'org/{name}'].refs['main']}"
+        app = entries.best(SCORE_TEXT, BiasConfig("race_ethnicity"), ModelId(weights), name, kept)
+        assert app is not None
+        np.testing.assert_allclose(app.ppl.z_ppl, same.ppl.z_ppl, rtol=1e-6)
+        for reading in ("neutral", "counted"):
+            np.testing.assert_allclose(app.bias.z_bias(reading), same.bias.z_bias(reading), rtol=1e-6, atol=1e-12)
+
+
+def _by_a_scorer_of_the_hub(reader: Reader, before: tuple[Any, ...], hub: Hub) -> None:
+    reader.page.get_by_text("Scorer", exact=True).first.click()
+    field = reader.page.get_by_label("Toxicity scorer")
+    field.fill("org/scorer")
+    field.press("Enter")
+    grids = scored(reader)
+    reader.wait_said(f"scorer org/scorer label toxic (sigmoid) @{hub.repos['org/scorer'].refs['main']}")
+    assert grids[0] == before[0][0]  # perplexity knows no scorer
+    assert grids[1] != before[0][1]
+    assert "scorer=org%2Fscorer" in reader.page.url or "scorer=org/scorer" in reader.page.url
