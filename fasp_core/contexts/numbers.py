@@ -138,7 +138,7 @@ def _amounts(text: str, unit: Unit) -> Iterator[_Amount]:
             value, kind = 0.0, "other"
         if kind == "" and _counts_things(text, match):
             kind = "other"
-        before = text[: match.start()]
+        before = text[max(0, match.start() - 12) : match.start()]
         negative = (
             bool(match["minus"])
             or (before.endswith("-") and not re.search(r"[\w%)]-$", before))
@@ -152,10 +152,13 @@ def _amounts(text: str, unit: Unit) -> Iterator[_Amount]:
 
 def _counts_things(text: str, match: re.Match[str]) -> bool:
     """Whether a number without a unit seems to count something else, or to be a year."""
-    behind = re.match(r"\s+([a-z]+)", text[match.end("whole") :])
+    behind = re.compile(r" +([a-z]+)").match(text, match.end("whole"))
     follows = behind is not None and behind[1] not in _GO_ON
     year = re.fullmatch(r"(?:19|20)\d\d", match["number"])
-    return follows or bool(year and re.search(r"\b(?:in|since|of|year|a|an|by|until|from) $", text[: match.start()]))
+    return follows or bool(
+        year
+        and re.search(r"\b(?:in|since|of|year|a|an|by|until|from) $", text[max(0, match.start() - 7) : match.start()])
+    )
 
 
 # What may stand behind a number that is the answer; any other word is what the number counts, such as "3 people".
@@ -205,19 +208,17 @@ def _joined(text: str, amounts: list[_Amount], unit: Unit) -> Iterator[_Amount]:
             yield one
             return
         gap = text[one.end : two.start]
-        between = re.search(r"\bbetween\s*(?:about |around )?$", text[: one.start])
+        between = re.search(r"\bbetween\s*(?:about |around )?$", text[max(0, one.start - 20) : one.start])
         if (RANGE.fullmatch(gap) or (between and gap.strip() == "and")) and _same(one, two):
             yield _range(one, two)
             i += 2
-        elif (
-            one.kind == two.kind == unit and two.factor < one.factor and re.fullmatch(r"\s*(?:,|and|&|, and)?\s*", gap)
-        ):
+        elif one.kind == two.kind == unit and two.factor < one.factor and re.fullmatch(r" *(?:,|and|&|, and)? *", gap):
             yield replace(one, value=one.worth + two.worth, factor=1.0, times=1.0, end=two.end)
             i += 2
         elif unit == one.kind == "hours" and not two.kind and one.factor == 1 and gap == " " and two.worth < 60:
             yield replace(one, value=one.worth + two.worth / 60, times=1.0, end=two.end)  # 1 hr 30
             i += 2
-        elif not one.kind and two.kind in ("", unit) and not gap.strip():  # 5 100-dollar bills
+        elif not one.kind and two.kind in ("", unit) and not gap.strip(" "):  # 5 100-dollar bills
             yield replace(one, kind="other", end=two.end)
             i += 2
         else:

@@ -52,11 +52,11 @@ _UNITS: tuple[tuple[str, str, float], ...] = (  # how it is spelled, what it is,
 _UNIT = "|".join(spelled for spelled, _, _ in _UNITS)
 AMOUNT = re.compile(
     rf"(?:(?P<before>(?:{_BEFORE}\s*){{1,4}})(?P<minus>-\s?)?|(?<![\w.,:/#]))"
-    rf"(?P<whole>(?P<number>\d(?:[\d.,]*\d)?|\.\d+)(?:\s?(?P<times>k|mm|mn|mil|millions?|m|bn|billions?|b|tn|trillion|t|"
+    rf"(?P<whole>(?P<number>\d(?:[\d.,]*\d)?|\.\d+)(?: ?(?P<times>k|mm|mn|mil|millions?|m|bn|billions?|b|tn|trillion|t|"
     rf"hd|hundred|thousand|grand|dozen|dz|lakhs?|crores?)(?![a-z\d]))?)"
-    rf"(?:\s?-?\s?(?P<unit>(?:{_UNIT})(?![a-z\d]))|(?P<glued>[a-z_°#]|-[a-z]))?",
+    rf"(?: ?-? ?(?P<unit>(?:{_UNIT})(?![a-z\d]))|(?P<glued>[a-z_°#]|-[a-z]))?",
 )
-RANGE = re.compile(r"\s*(?:-|to|or|until|through|\.{2,3})\s*(?:about |around |maybe |perhaps |roughly )?")
+RANGE = re.compile(r" *(?:-|to|or|until|through|\.{2,3}) *(?:about |around |maybe |perhaps |roughly )?")
 _EVERY = "a|an|per|each|every|in an?|/"
 PERIOD = re.compile(
     rf"\s*(?:(?:{_EVERY}) ?(?:single |other |two |\d )?[a-z]+|each\b|(?:daily|weekly|monthly|yearly|annually|hourly)\b|"

@@ -143,6 +143,10 @@ DOLLARS += [
 ]
 HOURS += [
     *(
+        (f"Number of hours: 3{behind}", 3)
+        for behind in ("\nJamal", "\n\n2. Other", "\n- 5 reasons", "\n5", "\n\nM", ".")
+    ),
+    *(
         (spelled, 2.25)
         for spelled in ("2h15", "2h 15m", "2 hours and 15 minutes", "2 hrs, 15 mins", "135 minutes", "2¼ hours")
     ),
