@@ -69,6 +69,7 @@ def working() -> Iterator[Report]:
     """A block of work with a progress bar; prints inside it go to stderr."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when transformers is imported, in the block
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # what matters of its warnings is told in a sentence
     if "transformers" in sys.modules:  # who calls main() may have imported it
         from transformers.utils import logging
 

@@ -20,7 +20,7 @@ from tests.hub.conftest import folders  # noqa: F401
 from tests.hub.server import Hub, files_of
 from tests.hub.server import serving as hub_serving
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 CELLS = """() => [...document.querySelectorAll('.js-plotly-plot')]
     .filter(p => (p.data ?? []).some(t => t.name === 'heads'))
     .slice(0, 2).map(p => Array.from(p._fullData.find(t => t.type === 'heatmap').z, row => Array.from(row)))"""
