@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import _common, bias_scores, cluster, exact_sweep, live, scaling, start, words
+from benchmarks import _common, bias_scores, cluster, exact_sweep, live, noise, scaling, start, words
 from fasp_core import measures
 from fasp_core.evaluation import EvalConfig
 from fasp_core.impacts.estimate import first_order_impacts
@@ -66,6 +66,17 @@ def positive(found: dict[str, Any], *keys: str) -> None:
         assert math.isfinite(found[key]), key
         assert found[key] > 0, key
     json.dumps(command.rounded(found), allow_nan=False)
+
+
+# noise
+
+
+def test_noise(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "VOCABULARIES", (300, 500))
+    found = noise.run(lm, rows=3, rounds=2, steps=2)
+    positive(found, "ratio_to_torch_generator", "ratio_to_numpy_philox", "step_seconds", "share_of_step")
+    assert set(found["rows_a_second"]) == {"300", "500"}
+    assert {len(ways) for ways in found["rows_a_second"].values()} == {3}
 
 
 # exact_sweep
