@@ -57,9 +57,9 @@ AMOUNT = re.compile(
     rf"(?: ?-? ?(?P<unit>(?:{_UNIT})(?![a-z\d]))|(?P<glued>[a-z_°#]|-[a-z]))?",
 )
 RANGE = re.compile(r" *(?:-|to|or|until|through|\.{2,3}) *(?:about |around |maybe |perhaps |roughly )?")
-_EVERY = "a|an|per|each|every|in an?|/"
+_EVERY = "(?:a|an|per|each|every|in an?) |/ ?"
 PERIOD = re.compile(
-    rf"\s*(?:(?:{_EVERY}) ?(?:single |other |two |\d )?[a-z]+|each\b|(?:daily|weekly|monthly|yearly|annually|hourly)\b|"
+    rf" *(?:(?:{_EVERY})(?:single |other |two |\d )?[a-z]+|each\b|(?:daily|weekly|monthly|yearly|annually|hourly)\b|"
     r"on (?:weekends?|weekdays?))"
 )
 HELD_BY = {  # words for a period

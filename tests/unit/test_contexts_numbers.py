@@ -144,7 +144,7 @@ DOLLARS += [
 HOURS += [
     *(
         (f"Number of hours: 3{behind}", 3)
-        for behind in ("\nJamal", "\n\n2. Other", "\n- 5 reasons", "\n5", "\n\nM", ".")
+        for behind in ("\nAll", " approximately", "\nJamal", "\n\n2. Other", "\n- 5 reasons", "\n5", "\n\nM", ".")
     ),
     *(
         (spelled, 2.25)
