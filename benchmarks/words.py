@@ -55,7 +55,7 @@ def run(
     neutral, spelled = prompts.identity_words(), Vocabulary.of(lm)
     known = stored_completions(lm, store)
     started, worked = time.perf_counter(), time.process_time()
-    values = word_values(lm, scorer, neutral, known=known)
+    values = word_values(lm, scorer, neutral, known=lambda: known)
     seconds, busy = time.perf_counter() - started, time.process_time() - worked
     say(f"words: {seconds:.1f} s with stored completions")
 

@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -184,7 +184,7 @@ def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress
     }
 
     def work() -> Any:
-        known = stored_completions(lm, store, progress) if how == WORDS else None
+        known = partial(stored_completions, lm, store, progress) if how == WORDS else None
         by_need = how == BY_NEED
         v = word_values(lm, scorer, prompt_sets.identity_words(), by_need=by_need, known=known, progress=progress)
         if v.n_left_out:

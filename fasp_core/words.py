@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,7 +128,7 @@ def word_values(
     complete: bool = True,
     top: int = TOP,
     by_need: bool = False,
-    known: Completions | None = None,
+    known: Callable[[], Completions] | None = None,
     progress: Report | None = None,
 ) -> WordValues:
     """Score every token that begins a word by the words that the model, as it is, completes it to.
@@ -143,7 +143,7 @@ def word_values(
     top : completing pieces kept for a token, the likeliest.
     by_need : complete only tokens that are, or begin, a word that raises the score (`need.py`); all of them if the
         scorer does not say which words it knows.
-    known : completions of this model, made before with the same `top`: no model pass.
+    known : gives the completions of this model, made with the same `top`: no model pass here.
 
     Returns
     -------
@@ -174,7 +174,7 @@ def word_values(
 
     found: Completed = complete_all(lm, groups, spelled.pieces, top, follow, progress)
     if complete and known is not None:
-        found = {token: (go_on, endings) for token, go_on, endings in known.items()}
+        found = {token: (go_on, endings) for token, go_on, endings in known().items()}
     missed = _audited(lm, spelled, left, top)
     becomes = {i: [(word, 1.0)] for i, word in spelled.words.items()} | _becomes(spelled, found)
     lost = _becomes(spelled, missed)

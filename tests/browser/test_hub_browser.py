@@ -88,10 +88,11 @@ def test_two_models_and_a_scorer_of_a_hub_show_their_own(
 
 def _by_a_scorer_of_the_hub(reader: Reader, before: tuple[Any, ...], hub: Hub) -> None:
     reader.page.get_by_text("Scorer", exact=True).first.click()
-    field = reader.page.get_by_label("Toxicity scorer")
+    field = reader.page.get_by_role("textbox", name="Toxicity scorer")
     field.fill("org/scorer")
     field.press("Enter")
     grids = scored(reader)
+    reader.page.get_by_role("tab", name="About these numbers").click()
     reader.wait_said(f"scorer org/scorer label toxic (sigmoid) @{hub.repos['org/scorer'].refs['main']}")
     assert grids[0] == before[0][0]  # perplexity knows no scorer
     assert grids[1] != before[0][1]

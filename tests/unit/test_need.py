@@ -138,7 +138,7 @@ def test_stored_completions_give_the_same_values(kind: str) -> None:
     found = Completions.of(complete_all(lm, spelled.groups, spelled.pieces))
     again = Completions.read({name: array.copy() for name, array in found.arrays().items()})
     assert list(again.items()) == list(found.items())
-    ours = words.word_values(lm, scorer, frozenset({"red"}), known=again)
+    ours = words.word_values(lm, scorer, frozenset({"red"}), known=lambda: again)
     np.testing.assert_allclose(ours.values, words.word_values(lm, scorer, frozenset({"red"})).values, atol=2e-7)
 
 
