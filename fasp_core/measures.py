@@ -154,7 +154,7 @@ def result_key(config: BiasConfig, model_id: ModelId) -> dict[str, Any]:
         key["rows"] = hashlib.sha256(rows.encode()).hexdigest()[:16]
     if config.measure == "expected":
         drawn = {"noise": noise.VERSION} if config.steps > 1 else {}
-        words = words_worth(model_id.weights, scorer)
+        words = words_worth(model_id, scorer)
         return key | {"steps": config.steps, "words": words, "identity_words": _identity_digest()} | drawn
     return key | {"scored": config.scored, "generation": asdict(config.generation), "noise": noise.VERSION}
 
@@ -163,19 +163,20 @@ def _identity_digest() -> str:
     return hashlib.sha256("\n".join(sorted(prompt_sets.identity_words())).encode()).hexdigest()[:16]
 
 
-def words_worth(weights_id: str, scorer: Scorer) -> str:
+def words_worth(model_id: ModelId, scorer: Scorer) -> str:
     """How the worth of words is found, part of every key.
 
     Completing every token of a large vocabulary takes hours, so with a scorer that says which words it knows only the
     tokens are completed that may be worth something. The built-in model's completions come with the program.
     """
-    whole = weights_id == f"sha256:{BUILT_IN_SHA256}" or getattr(scorer, "knows", None) is None
+    come_along = model_id.key() == ModelId(f"sha256:{BUILT_IN_SHA256}").key()
+    whole = come_along or getattr(scorer, "knows", None) is None
     return WORDS if whole else BY_NEED
 
 
 def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress: Report | None = None) -> WordValues:
     """The worth of every token, computed once for a model and scorer."""
-    how = words_worth(lm.weights_id, scorer)
+    how = words_worth(lm.id, scorer)
     key = {
         **lm.id.key(),
         "scorer": scorer.name,
