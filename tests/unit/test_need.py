@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from fasp_core import completing, measures, next_word, words
 from fasp_core.completing import Completions, complete_all
+from fasp_core.model_id import ModelId
 from fasp_core.models import BUILT_IN_SHA256
 from fasp_core.need import Need
 from fasp_core.spelling import JOINTS
@@ -162,8 +164,10 @@ def _counted(passes: list[int], *args: Any, **options: Any) -> Any:
 
 
 def test_how_words_are_worth_is_told_by_keys() -> None:
-    assert measures.words_worth(BUILT_IN, Listed({})) == measures.words_worth("sha256:1", Hashing()) == measures.WORDS
-    assert measures.words_worth("sha256:1", Listed({})) == measures.BY_NEED
+    other, built_in = ModelId("sha256:1"), ModelId(BUILT_IN)
+    assert measures.words_worth(built_in, Listed({})) == measures.words_worth(other, Hashing()) == measures.WORDS
+    assert measures.words_worth(other, Listed({})) == measures.BY_NEED
+    assert measures.words_worth(replace(built_in, bos="<s>"), Listed({})) == measures.BY_NEED  # begun in another way
 
 
 # the vocabulary a piece at a time
