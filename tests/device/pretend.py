@@ -152,6 +152,7 @@ def _run(op: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if name == "copy_":
         return _copied(*args, **kwargs)
     given: dict[int, Any] = {}  # tensors by the id of what the CPU's kernel gets for them
+    memory = set()  # that these lie in
 
     def inner(x: Any) -> Any:
         if isinstance(x, (list, tuple)):
@@ -159,6 +160,7 @@ def _run(op: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if isinstance(x, Tensor):
             within = x.numbers if isinstance(x, _Tensor) else x
             given[id(within)] = x
+            memory.add(within.untyped_storage()._cdata)
             return within
         return x
 
@@ -168,7 +170,6 @@ def _run(op: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         named["device"] = torch.device("cpu")
         device = _indexed(target)
     out = op(*plain, **named)
-    memory = {within.untyped_storage()._cdata for within in _tensors((plain, named))}
     fresh = False
 
     def outer(x: Any) -> Any:
@@ -191,16 +192,6 @@ def _run(op: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return found
 
 
-def _tensors(x: Any) -> Iterator[Tensor]:
-    if isinstance(x, Tensor):
-        yield x
-    elif isinstance(x, (list, tuple)):
-        for item in x:
-            yield from _tensors(item)
-    elif isinstance(x, dict):
-        yield from _tensors(list(x.values()))
-
-
 def _meet(op: Any, name: str, args: Any, tensors: list[Tensor]) -> torch.device:
     """The device of an operation's tensors, which has to be one."""
     if name in INDEX and isinstance(args[0], _Tensor):
@@ -211,10 +202,10 @@ def _meet(op: Any, name: str, args: Any, tensors: list[Tensor]) -> torch.device:
     ours = [t for t in tensors if isinstance(t, _Tensor)]
     if torch.Tag.pointwise in op.tags or name in NUMBERS or name in INDEX:
         tensors = [t for t in tensors if isinstance(t, _Tensor) or t.dim()]
-    if len(places := {str(t.device) for t in tensors}) > 1 and not _w.lawless:
+    if len(places := {t.device for t in tensors}) > 1 and not _w.lawless:
         raise RuntimeError(
             "Expected all tensors to be on the same device, but found at least two devices, "
-            f"{' and '.join(sorted(places))}! (aten::{name})"
+            f"{' and '.join(sorted(map(str, places)))}! (aten::{name})"
         )
     return ours[0].device
 

@@ -36,7 +36,7 @@ from tests.device import pretend
 from tests.tiny import STARTS, tiny_text
 
 PRUNED = PruneSet.parse("L0H1,L1H3,L1N5")
-DRAWN = GenerationConfig(samples=2, tokens=4)
+DRAWN = GenerationConfig(samples=2, tokens=3)
 CHAT = "{% for m in messages %}We {{ m.content }} .{% endfor %}{% if add_generation_prompt %} My{% endif %}"
 CONTEXTS = """
 [contexts.rooms]
@@ -52,7 +52,7 @@ one = ["red", "blue", "green"]
 two = ["tall", "short", "young"]
 """
 WORLD = scenarios.parse(CONTEXTS, "contexts.toml")
-AUDIT = audit.AuditConfig(samples=3, tokens=4, temperature=1.0)
+AUDIT = audit.AuditConfig(samples=2, tokens=3, temperature=1.0)
 SIZES = choosing.Sizes(heads=0.3, neurons=0.05, unit_top=0.2, unit_other=0.25, weight_top=0.2, weight_other=0.1)
 
 
@@ -81,7 +81,7 @@ class Bench:
         prompts = [f"{s} met a {g} {n},{g}\n" for s in STARTS for n in ("man", "tree") for g in ("blue", "red", "tall")]
         table = self.folder / "axis.csv"
         table.write_text("text,group\n" + "".join(prompts))
-        self.expected = BiasConfig(str(table), split="all", n_prompts=18)
+        self.expected = BiasConfig(str(table), split="all", n_prompts=9)
         self.sampled = replace(self.expected, measure="sampled", generation=DRAWN)
 
     def config_of(self, name: str, text: str) -> TextConfig:
@@ -150,7 +150,7 @@ def _search(b: Bench) -> Any:
             "counted"
         )
 
-    found = search.search(problem, search.SearchConfig("counted", 2, 9.0, 4), measure, [(0, 1)])
+    found = search.search(problem, search.SearchConfig("counted", 2, 9.0, 2), measure, [(0, 1)])
     return found.heads, found.gap, [(t.heads, t.nats, t.gap) for t in found.tried]
 
 
@@ -174,7 +174,7 @@ def _digest(lm: LanguageModel) -> str:
 
 
 def _matrix(b: Bench) -> Any:
-    config = matrix.MatrixConfig(("heads-effect", "weights-wanda"), AUDIT, SIZES, names=2, scenarios=1, tokens=64)
+    config = matrix.MatrixConfig(("weights-wanda",), AUDIT, SIZES, names=2, scenarios=1, tokens=64)
     found = matrix.run(b.lm, WORLD, config, b.store)
     return found.base, [cell.nll.sums for cell in found.cells], [cell.values for cell in found.cells]
 

@@ -32,6 +32,7 @@ KERNELS = 40  # a block
 WIDER = {"gptj": 45, "qwen3": 48, "gemma3_text": 66}
 UPLOADS = {"gpt_neo": 1}  # a block: its attention makes a number on the CPU and sends it
 DEPTHS = (3, 7)
+QUICK = ("gpt2", "llama", "gemma3_text")
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +62,7 @@ def one_head(lm: LanguageModel, what: str) -> pretend.Seen:
 
 
 @pytest.mark.parametrize("what", ["text", "prompts"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in KINDS])
 def test_a_head_keeps_within_its_budget(kind: str, what: str) -> None:
     costs = [one_head(tiny_lm(kind, n_layers=n, device=pretend.NAME), what) for n in DEPTHS]
     for depth, cost in zip(DEPTHS, costs, strict=True):
@@ -135,7 +136,7 @@ def windows_of(ids: torch.Tensor) -> TokenWindows:
     return TokenWindows(TextConfig(), ((ids, np.ones(len(ids), dtype=int)),), "", ids.numel() - len(ids))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in KINDS])
 def test_attention_with_groups_is_fused_and_gives_the_same_numbers(kind: str) -> None:
     lm, there = tiny_lm(kind), tiny_lm(kind, device=pretend.NAME)
     groups = lm.n_kv_heads < lm.n_heads
