@@ -21,9 +21,9 @@ from tests.hub.server import Hub, files_of
 from tests.hub.server import serving as hub_serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
-CELLS = """() => [...document.querySelectorAll('.js-plotly-plot')]
-    .filter(p => (p.data ?? []).some(t => t.name === 'heads'))
-    .slice(0, 2).map(p => Array.from(p._fullData.find(t => t.type === 'heatmap').z, row => Array.from(row)))"""
+CELLS = """() => { const drawn = [...document.querySelectorAll('.js-plotly-plot')].map(
+        p => (p._fullData ?? []).find(t => t.type === 'heatmap')?.z).filter(z => z);
+    return drawn.length < 2 ? null : drawn.slice(0, 2).map(z => Array.from(z, row => Array.from(row))); }"""
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def scored(reader: Reader) -> Any:
     reader.page.get_by_role("button", name="Score all heads").click(timeout=120_000)
     reader.measured()
     reader.wait_said("About these numbers")
-    return reader.page.evaluate(CELLS)
+    return reader.page.wait_for_function(CELLS, timeout=60_000).json_value()
 
 
 def test_two_models_and_a_scorer_of_a_hub_show_their_own(
