@@ -74,8 +74,8 @@ def write(
     store: Store,
     scorer: str = "offline",
     label: str | None = None,
-    progress: Report | None = None,
     scorer_reading: str | None = None,
+    progress: Report | None = None,
 ) -> Pair:
     """Continue a prompt with and without the set. Nothing of it is stored but the worth of the model's words.
 

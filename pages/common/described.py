@@ -58,6 +58,8 @@ def described(key: Hashable) -> Described:
 def _what(parts: list[Hashable]) -> str:
     if "load" in parts:
         return "Loading the model"
+    if "scorer" in parts:
+        return "Loading the scorer"
     if any(isinstance(part, EvalConfig) for part in parts):
         return "Measuring a set"
     name = next((part for part in parts if isinstance(part, str)), None)

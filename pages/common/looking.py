@@ -65,8 +65,8 @@ def write_job(asked: Write, owner: Hashable) -> Job[Pair]:
             engine.store(),
             asked.scorer,
             asked.label,
-            progress,
             asked.scorer_reading,
+            progress,
         )
 
     return engine.one_prompt_job(asked.spec, asked, work, owner)

@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl, urlencode
 import numpy as np
 import pandas as pd
 
-from fasp_core import cli_files, kept, models, prompts, prune_files, published, store, text, writing
+from fasp_core import cli_files, hub, kept, models, prompts, prune_files, published, store, text, writing
 from fasp_core.contexts import numbers, scenarios
 from fasp_core.errors import InputError
 from fasp_core.export.writing import RESULT, read_result
@@ -368,7 +368,16 @@ def _read_parts(folder: Path) -> None:
 
 # --- models ---
 
-SOURCES = ("openai-community/gpt2", "gpt2", "./folder", "~/model", "/models/a.gguf", "built-in")
+SOURCES = (
+    "openai-community/gpt2",
+    "gpt2",
+    "org/name@v1/sub",
+    "org/name@refs/pr/1",
+    "./folder",
+    "~/model",
+    "/models/a.gguf",
+    "built-in",
+)
 
 
 def _source(rng: Random, folder: Path) -> str:
@@ -377,8 +386,12 @@ def _source(rng: Random, folder: Path) -> str:
 
 def _read_source(given: str) -> None:
     spec = ModelSpec(given, device="cpu")
-    if given != models.BUILT_IN:
-        models._resolve(spec, store.cache_root())
+    if given.lower().endswith(".gguf") or (given != models.BUILT_IN and hub.ref_of(given) is None):
+        models.load(spec)  # nothing of that name holds a model
+    elif given != models.BUILT_IN:
+        ref = hub.HubRef.parse(given)
+        assert hub.HubRef.parse(str(ref)) == ref
+        hub._cached(ref, "no network")
     take_checkpoint.folder_of(given)
 
 
