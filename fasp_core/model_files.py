@@ -78,7 +78,10 @@ def check_names(names: Collection[str], name: str, base: str | None = None) -> N
     weights = [n for n in here if n.endswith(".safetensors")]
     ggufs = [n for n in here if n.lower().endswith(".gguf")]
     if ggufs and not (weights and CONFIG in here):
-        raise InputError(f"'{name}' is a folder of GGUF files: name the file itself, such as '{name}/{ggufs[0]}'.")
+        raise InputError(
+            f"'{name}' holds its weights as GGUF: name the file, in a folder '{name}/{ggufs[0]}'; one of a hub "
+            f"is fetched first, with 'hf download {name} {ggufs[0]}', which prints its path."
+        )
     if not weights and (pickled := [n for n in here if n.lower().endswith(_PICKLED)]):
         raise InputError(
             f"'{name}' holds its weights only as {pickled[0]}, and pickled weights are not read, since that can run "
