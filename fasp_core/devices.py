@@ -35,9 +35,8 @@ def pick_device(name: str = "auto") -> torch.device:
     if name in ("auto", SPREAD):
         return next((torch.device(kind) for kind in _present() if _fault(kind) is None), torch.device("cpu"))
     if (why := _fault(name)) is not None:
-        raise InputError(
-            f"The device '{name}' cannot be used here: choose auto, cpu, cuda, mps or spread. ({why.rstrip('.')})"
-        )
+        reason = "" if why.startswith("Expected one of") else f" ({why.rstrip('.')})"  # torch lists all that it knows
+        raise InputError(f"The device '{name}' cannot be used here{reason}: choose auto, cpu, cuda, mps or spread.")
     return torch.device(name)
 
 

@@ -5,7 +5,6 @@ What a section returns under `wrong` are sentences; an empty list is a section t
 
 from __future__ import annotations
 
-import importlib
 import tempfile
 import time
 from collections.abc import Callable
@@ -109,8 +108,9 @@ def environment(bench: Bench) -> dict[str, Any]:
 
 def kinds(bench: Bench) -> dict[str, Any]:
     """Every step of the engine on a tiny model of each kind, on the device and on the CPU."""
-    steps = importlib.import_module("tests.device.steps")
-    tiny = importlib.import_module("tests.tiny")
+    from tests import tiny
+    from tests.device import steps
+
     names, until, left_out = tiny.KINDS, time.monotonic() + 0.8 * SECTIONS["kinds"][1], []
     table: dict[str, dict[str, float]] = {}
     wrong: list[str] = []

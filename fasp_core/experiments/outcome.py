@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fasp_core import bias, noise
+from fasp_core.errors import InputError
 from fasp_core.evaluation import Toxicity, perplexity_of, toxicity_of
 from fasp_core.experiments.compare import HELD_OUT, KIND, Candidate, Comparison
 from fasp_core.experiments.findings import NOISE_P, cautions, finding, is_artefact
@@ -181,11 +182,18 @@ class Claim:
             "reduction_shown": self.shown,
             "sentence": self.sentence(),
             "cautions": list(self.cautions()),
-            "notes": left_out(self.config.expected(self.axis), self.config.sampled(self.axis)),
+            "notes": self._notes(),
             "chosen_on": f"validation prompts and text, perplexity at most {self.max_ppl:.0%} up",
             "measures": measured,
             "provenance": self.provenance,
         }
+
+    def _notes(self) -> list[str]:
+        """What the prompts left out; nothing can be said of a file that is gone, and its claim stays."""
+        try:
+            return left_out(self.config.expected(self.axis), self.config.sampled(self.axis))
+        except InputError:
+            return []
 
 
 def _less(change: bias.Change) -> str:

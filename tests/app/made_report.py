@@ -33,6 +33,7 @@ def small_lm(source: str = "small", n_layers: int = SHAPE[0], n_heads: int = SHA
         spec=ModelSpec(source),
         name=source,
         weights_id=f"made-up:{source}",
+        notes=(),
         id=ModelId(f"made-up:{source}"),
         n_layers=n_layers,
         n_heads=n_heads,

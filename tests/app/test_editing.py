@@ -208,7 +208,7 @@ def test_a_link_alone_loads_no_model(studio: Studio, table: ImpactTable) -> None
     studio.add_scores(AXIS, "tiny one")
     at = linked(model="tiny one", alpha="0.25", method="by hand only", prune="L3H2,L29H8")
     assert at.get_by_key("model").value == BUILT_IN
-    assert "asks for a model" in at.sidebar.warning[0].value
+    assert "asks for what is not loaded" in at.sidebar.warning[0].value
     assert at.sidebar.code[0].value == "tiny one"
     press(at, "open link")
     run(at)

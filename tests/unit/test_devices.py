@@ -109,8 +109,8 @@ def test_16_bit_results_are_kept_by_kind_of_device() -> None:
         lm.spec = ModelSpec("tiny-gpt2", "bfloat16", lm.spec.device)
     assert here.id != there.id
     assert here.id.key() == {"weights": here.weights_id, "dtype": "bfloat16", "device": "cpu"}
-    assert there.id.wanted() == {"weights": here.weights_id, "dtype": "bfloat16", "device": HERE}
-    assert models.known_id(ModelSpec(dtype="bfloat16", device="cpu")) == ModelId.on("cpu", *_built_in("bfloat16"))
+    assert there.id.key() == {"weights": here.weights_id, "dtype": "bfloat16", "device": HERE}
+    assert models.known_id(ModelSpec(dtype="bfloat16", device="cpu")) == ModelId(*_built_in("bfloat16"), device="cpu")
     assert models.known_id(ModelSpec()) == ModelId(*_built_in("float32"))
 
 

@@ -432,9 +432,9 @@ def test_csv_of_a_known_model_has_its_size_and_its_name_on_the_hub(tmp_path: Pat
         (("age", 0.2, "gpt2", 1.5, 1, "valid", 20), "line 3: .* 'Head id', not '1.5'"),
         (("age", 0.2, "gpt2", "nan", 1, "valid", 20), "line 3: .* 'Head id', not 'nan'"),
         (("age", 0.2, "tiny", 1e15, 1, "valid", 20), "line 3: .* 'Head id'"),
-        (("age", 0.2, "gpt2", 1, 1, "valid"), "line 3: expected 7 fields"),
-        (("age", 0.2, "gpt2", 1, 1, "valid", 20, 1), "line 3: expected 7 fields"),
-        (("age", 0.2, "gpt2", 1, 1, "valid", "9" * 200_000), "after line 2: not CSV"),
+        (("age", 0.2, "gpt2", 1, 1, "valid"), "Row 3 has 6 cells and the header 7"),
+        (("age", 0.2, "gpt2", 1, 1, "valid", 20, 1), "Row 3 has more cells than columns"),
+        (("age", 0.2, "gpt2", 1, 1, "valid", "9" * 200_000), "Row 3 is not valid CSV"),
     ],
 )
 def test_bad_rows_are_refused_with_file_and_line(tmp_path: Path, row: tuple[Any, ...], place: str) -> None:

@@ -353,6 +353,7 @@ def _run(folder: Path) -> Ran:
 def test_a_run_that_was_stopped_goes_on_and_the_result_needs_no_model(measured: Ran) -> None:
     lm, store, result, passes = measured
     fresh = tiny_lm("llama")
+    fresh.model.config.max_position_embeddings = 512
     calls: list[int] = []
     fresh.model.base_model.register_forward_pre_hook(lambda *_: calls.append(1))
     for subject in (PruneSet(), *SETS):
