@@ -75,9 +75,10 @@ def evaluation_text(document: dict[str, Any]) -> str:
             f"axis {d['axis']}, {d['measure']} toxicity of {d['prompts']} {d['split']} prompts ({d['scored']} scored), "
             f"perplexity on {ppl['tokens']} tokens, in {ppl['windows']}",
             table(rows),
-            "\n".join([*verdicts, *noted(d)]),
+            "\n".join(verdicts),
             *groups,
             *(_pair(c) for c in d.get("continuations", [])),
+            *noted(d),
         ]
     )
 
