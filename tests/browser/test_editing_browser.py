@@ -214,6 +214,7 @@ def test_shift_pointing_and_typing(app: str, browser: Any) -> None:
     page.wait_for_function("() => /By hand: (7 |6 \\w+, 1 )/.test(document.body.innerText)")
 
     # while somebody types, the keys are the text's
+    page.wait_for_function("() => location.search.includes('L20H0')")  # the address comes after the page
     before = page.url
     page.get_by_role("button", name="Many heads").click()
     box = page.get_by_placeholder("L0H3,L2H1-4")
