@@ -98,9 +98,10 @@ def desk(spec: ModelSpec) -> Desk:
     folders.check_model(spec)
     with _shelf_lock:
         if (name := _named(spec)) not in _shelf:
-            while len(_shelf) >= KEEP_MODELS:  # first: memory may not hold one more
-                _shelf.popitem(last=False)
-            free()
+            if len(_shelf) >= KEEP_MODELS:  # first: memory may not hold one more
+                while len(_shelf) >= KEEP_MODELS:
+                    _shelf.popitem(last=False)
+                free()
             lm = models.load(pinned(spec))
             if lm.spec.commit:
                 _commits.setdefault(spec.source, lm.spec.commit)

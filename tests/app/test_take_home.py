@@ -47,6 +47,9 @@ def opened(**state: Any) -> AppTest:
     for name, value in {"alpha": 0.02, "gamma": 0.3, **state}.items():
         at.session_state[name] = value
     at.switch_page("pages/take_home.py")
+    run(at)
+    while "load job" in at.session_state and at.session_state["load job"].state in ("waiting", "running"):
+        run(at)  # the checkpoint's part needs the model
     return run(at)
 
 

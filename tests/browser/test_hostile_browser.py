@@ -78,7 +78,9 @@ def test_the_app(app: str, browser: object) -> None:
 def test_links_that_are_told(app: str, browser: object) -> None:
     told = quote("a\n\n![p](http://a.example/p.png)")
     model = quote(f"a/{HOSTILE}")
-    reader = Reader(browser, f"{app}/?gamma={told}&alpha={told}&model={model}", shown="text=This link asks for what is not loaded")
+    reader = Reader(
+        browser, f"{app}/?gamma={told}&alpha={told}&model={model}", shown="text=This link asks for what is not loaded"
+    )
     tab = Watched(reader.page)
     reader.page.get_by_role("button", name="Open this link").click()
     reader.page.wait_for_selector("text=Left out of this link")

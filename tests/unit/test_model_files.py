@@ -83,7 +83,7 @@ def test_pickled_weights_alone(name: str, folder: Path) -> None:
 def test_a_folder_of_gguf_files(tmp_path: Path) -> None:
     (tmp_path / "model.Q4_K.GGUF").write_bytes(b"GGUF")
     (tmp_path / "config.json").write_text("{}")
-    assert f"name the file itself, such as '{tmp_path}/model.Q4_K.GGUF'" in refused(tmp_path)
+    assert f"name the file, in a folder '{tmp_path}/model.Q4_K.GGUF'" in refused(tmp_path)
 
 
 # what lies there in place of a file

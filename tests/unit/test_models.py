@@ -203,7 +203,7 @@ def test_unknown_dtypes_and_devices() -> None:
     with pytest.raises(InputError, match="Unknown dtype 'int8': choose one of float32, bfloat16, float16"):
         ModelSpec(dtype="int8")
     for device in ("banana", "cpu:cpu", "cuda:99"):
-        with pytest.raises(InputError, match=f"The device '{device}' cannot be used here: choose auto, cpu"):
+        with pytest.raises(InputError, match=f"The device '{device}' cannot be used here.*: choose auto, cpu"):
             models.pick_device(device)
     assert models.pick_device("cpu") == torch.device("cpu")
     assert models.pick_device("auto").type in ("cpu", "cuda", "mps")
