@@ -56,6 +56,7 @@ def scored(reader: Reader) -> Any:
     return reader.page.wait_for_function(CELLS, timeout=60_000).json_value()
 
 
+@pytest.mark.slow  # scores two models and measures with a classifier: minutes on a busy machine
 def test_two_models_and_a_scorer_of_a_hub_show_their_own(
     browser: object,
     served: tuple[str, Hub],
