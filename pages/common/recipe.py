@@ -26,7 +26,7 @@ GAMMA, ALPHA, MAX_PPL = 0.3, 0.05, 0.1  # shown at first
 ALL_METHODS = (*METHODS, SEARCH, HAND)
 PROMPTS, TOKENS = (90, 210, 450, 900), (512, 1024, 2048, 4096)
 READING_TITLES = {"neutral": "identity words neutral", "counted": "identity words counted"}
-BOS_TITLES = {"auto": "as the model's tokenizer does", "yes": "yes", "no": "no"}
+BOS_TITLES = {"auto": "automatic", "yes": "yes", "no": "no"}
 SPLIT_TITLES = {"valid": "validation", "test": "test"}
 METHOD_TITLES = {
     "fasp": "FASP",

@@ -304,7 +304,8 @@ def model() -> ModelSpec:
             format_func=BOS_TITLES.__getitem__,
             key="bos",
             persist_state="session",
-            help="The token that some models are always started with, such as <bos>. It stands before every prompt and "
+            help="The token that some models are always started with, such as <bos>. Automatic: as the model's own "
+            "tokenizer does. It stands before every prompt and "
             "every window of text for perplexity, and is never scored itself.",
         )
         if (address := engine.scheduler()) is not None:
