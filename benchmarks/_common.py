@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from fasp_core.impacts.entries import KIND, PREVIEW_TEXT, ppl_key, read_ppl
-from fasp_core.impacts.estimate import ppl_preview
-from fasp_core.models import LanguageModel
-from fasp_core.store import Store
-from fasp_core.text import TextConfig
+from fasp_core.data.text import TextConfig
+from fasp_core.model.loading import LanguageModel
+from fasp_core.scoring.entries import KIND, PREVIEW_TEXT, ppl_key, read_ppl
+from fasp_core.scoring.estimate import ppl_preview
+from fasp_core.storage.store import Store
 
 AXIS = "race_ethnicity"
 SCORE_TEXT = TextConfig(tokens=8192)  # the text of the scores that come with the program

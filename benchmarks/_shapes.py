@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fasp_core.models import LanguageModel, ModelSpec, pick_device, wrap
+from fasp_core.model.loading import LanguageModel, ModelSpec, pick_device, wrap
 
 BUILT_IN = {  # the built-in model's shape
     "hidden_size": 576,

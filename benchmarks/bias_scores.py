@@ -11,18 +11,19 @@ import numpy as np
 import torch
 
 from benchmarks._common import AXIS, SCORE_TEXT, Clock, Gauge, about, say, spread, stored_or_preview
-from fasp_core import bias
-from fasp_core.expected import measure_expected
-from fasp_core.generation import stop_tokens
-from fasp_core.impacts.estimate import first_order_rows
-from fasp_core.impacts.table import BiasImpacts
-from fasp_core.masks import PruneSet, masked
-from fasp_core.measures import BiasConfig, ExpectedMeter, meter
-from fasp_core.models import LanguageModel, ModelSpec, load
-from fasp_core.packing import pack_equal
-from fasp_core.selection import critical_heads
-from fasp_core.store import Store
-from fasp_core.text import TextConfig
+from fasp_core import gap
+from fasp_core.data.text import TextConfig
+from fasp_core.forward.ablation import masked
+from fasp_core.forward.sampling import stop_tokens
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.selection import critical_heads
+from fasp_core.metrics.expected import measure_expected
+from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, meter
+from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.model.packing import pack_equal
+from fasp_core.scoring.estimate import first_order_rows
+from fasp_core.scoring.impact_table import BiasImpacts
+from fasp_core.storage.store import Store
 
 SIZES = (216, 450, 720, 1440, 2880)
 RELEASED = 10_168  # continuations a head and seed in the released runs of GPT-2
@@ -165,7 +166,7 @@ def _expected(lm: LanguageModel, config: BiasConfig, store: Store) -> ExpectedMe
 
 
 def _impacts(gauge: ExpectedMeter, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> BiasImpacts:
-    codes, groups = bias.group_codes(gauge.prompts.groups)
+    codes, groups = gap.group_codes(gauge.prompts.groups)
     c = gauge.config
     return BiasImpacts(
         c.measure,

@@ -21,13 +21,13 @@ from typing import Any
 import torch
 
 from benchmarks._common import AXIS, ROOT, Unavailable, about, say
-from fasp_core.cluster import Cluster
-from fasp_core.impacts import score
-from fasp_core.impacts.entries import KIND, bias_key, ppl_key
-from fasp_core.measures import BiasConfig, scorer_for, stored_word_values
-from fasp_core.models import LanguageModel, ModelSpec, load
-from fasp_core.store import Store
-from fasp_core.text import TextConfig
+from fasp_core.compute.cluster import Cluster
+from fasp_core.data.text import TextConfig
+from fasp_core.metrics.meters import BiasConfig, scorer_for, stored_word_values
+from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.scoring import score
+from fasp_core.scoring.entries import KIND, bias_key, ppl_key
+from fasp_core.storage.store import Store
 
 TEXT = TextConfig(tokens=64, window=16, stride=16)
 PROMPTS = 12

@@ -13,12 +13,13 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks._common import Clock, about, say
-from fasp_core.impacts.sweep import sweep_heads
-from fasp_core.masks import PruneSet, masked
-from fasp_core.models import LanguageModel, ModelSpec, load
-from fasp_core.packing import Pack
-from fasp_core.perplexity import block_sums, nll_sums, window_packs
-from fasp_core.text import TextConfig, TokenWindows, token_windows
+from fasp_core.data.text import TextConfig, TokenWindows, token_windows
+from fasp_core.forward.ablation import masked
+from fasp_core.forward.sweep import sweep_heads
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.perplexity import block_sums, nll_sums, window_packs
+from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.model.packing import Pack
 
 ROWS = 2  # windows in a pass, both ways
 

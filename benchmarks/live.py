@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks._common import AXIS, SCORE_TEXT, Clock, about, say
+from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
-from fasp_core.impacts.entries import find
-from fasp_core.impacts.score import score
-from fasp_core.impacts.table import ImpactTable
-from fasp_core.live import Desk
-from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig
-from fasp_core.models import LanguageModel, ModelSpec, load
-from fasp_core.selection import select
-from fasp_core.store import Store
-from fasp_core.text import TextConfig
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.selection import select
+from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.scoring.entries import find
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.score import score
+from fasp_core.storage.store import Store
 
 
 def run(

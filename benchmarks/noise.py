@@ -17,9 +17,9 @@ from torch import Tensor
 
 from benchmarks._common import about
 from benchmarks._shapes import random_built_in
-from fasp_core.generation import GenerationConfig, sample_ids
-from fasp_core.models import LanguageModel
-from fasp_core.noise import gumbel, keys
+from fasp_core.forward.noise import gumbel, keys
+from fasp_core.forward.sampling import GenerationConfig, sample_ids
+from fasp_core.model.loading import LanguageModel
 
 VOCABULARIES = (49_152, 262_144)
 

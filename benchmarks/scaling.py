@@ -15,16 +15,16 @@ import torch
 import transformers
 
 from benchmarks._common import AXIS, ROOT, SCORE_TEXT, Gauge, forget_peak, machine, memory, say, spread
-from fasp_core.expected import Worth, read_expected
-from fasp_core.impacts.estimate import first_order_rows
-from fasp_core.impacts.sweep import sweep_heads
-from fasp_core.measures import BiasConfig, ExpectedMeter, meter
-from fasp_core.models import LanguageModel, ModelSpec, load, wrap
-from fasp_core.packing import pack
-from fasp_core.perplexity import block_sums, token_nll
-from fasp_core.staged import final_hidden
-from fasp_core.store import Store
-from fasp_core.text import TextConfig, token_windows
+from fasp_core.data.text import TextConfig, token_windows
+from fasp_core.forward.staged import final_hidden
+from fasp_core.forward.sweep import sweep_heads
+from fasp_core.metrics.expected import Worth, read_expected
+from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, meter
+from fasp_core.metrics.perplexity import block_sums, token_nll
+from fasp_core.model.loading import LanguageModel, ModelSpec, load, wrap
+from fasp_core.model.packing import pack
+from fasp_core.scoring.estimate import first_order_rows
+from fasp_core.storage.store import Store
 
 VOCAB = 2048
 WINDOW = 128

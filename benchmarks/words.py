@@ -17,14 +17,14 @@ import transformers
 from tokenizers import Tokenizer, models
 
 from benchmarks._common import about, memory, say
-from fasp_core import prompts
-from fasp_core.completing import CONTEXTS, DEEPER, KEPT, MORE, TOP, Words, complete_all
-from fasp_core.measures import scorer_for, stored_completions, stored_word_values
-from fasp_core.models import LanguageModel, ModelSpec, load, wrap
-from fasp_core.spelling import JOINTS
-from fasp_core.store import Store
-from fasp_core.toxicity import Scorer
-from fasp_core.words import Vocabulary, Worth, word_values
+from fasp_core.data import prompts
+from fasp_core.data.scorers import Scorer
+from fasp_core.metrics.completing import CONTEXTS, DEEPER, KEPT, MORE, TOP, Words, complete_all
+from fasp_core.metrics.meters import scorer_for, stored_completions, stored_word_values
+from fasp_core.metrics.spelling import JOINTS
+from fasp_core.metrics.token_toxicity import Vocabulary, Worth, word_values
+from fasp_core.model.loading import LanguageModel, ModelSpec, load, wrap
+from fasp_core.storage.store import Store
 
 SIZES = (30_000, 60_000, 120_000, 260_000)
 KNOWN = 0.07  # share of scorers' words, whole or begun, among the words that a larger vocabulary has more

@@ -5,25 +5,27 @@ All of it is also at the top: `import fasp_core as fasp`, then `fasp.load`, `fas
 
 from __future__ import annotations
 
-from fasp_core import evaluation, models, selection
+from fasp_core import evaluation
+from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig, Evaluation
-from fasp_core.impacts import entries
-from fasp_core.impacts import score as scoring
-from fasp_core.impacts.table import ImpactTable
-from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig, Report
-from fasp_core.models import BUILT_IN, LanguageModel, ModelSpec
-from fasp_core.selection import Selection
-from fasp_core.store import Store
-from fasp_core.text import TextConfig
+from fasp_core.heads import selection
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.selection import Selection
+from fasp_core.metrics.meters import BiasConfig, Report
+from fasp_core.model import loading
+from fasp_core.model.loading import BUILT_IN, LanguageModel, ModelSpec
+from fasp_core.scoring import entries
+from fasp_core.scoring import score as scoring
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.storage.store import Store
 
 
 def load(source: str = BUILT_IN, dtype: str = "float32", device: str = "auto", bos: str = "auto") -> LanguageModel:
     """A model by "built-in", a hub id, a folder or a `.gguf` file. InputError says why it cannot be loaded.
 
-    `bos`: whether texts begin with a token of the tokenizer's; see `fasp_core.models.ModelSpec`.
+    `bos`: whether texts begin with a token of the tokenizer's; see `fasp_core.model.loading.ModelSpec`.
     """
-    return models.load(ModelSpec(source, dtype, device, bos))
+    return loading.load(ModelSpec(source, dtype, device, bos))
 
 
 def score(
@@ -43,7 +45,7 @@ def score(
     axis : a HolisticBias axis, or the path of a CSV file with the columns text and group.
     prompts : how many at least. None takes the stored scores with the most prompts, or makes them on 720.
     tokens : of the text for perplexity.
-    estimator : see `fasp_core.impacts.score.score`.
+    estimator : see `fasp_core.scoring.score.score`.
     store : where results are kept; by default the usual cache folder.
 
     Raises

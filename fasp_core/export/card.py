@@ -11,9 +11,9 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
 
-from fasp_core.hub import named_by, pinned
-from fasp_core.masks import PruneSet
-from fasp_core.models import BUILT_IN, LanguageModel
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.hub import named_by, pinned
+from fasp_core.model.loading import BUILT_IN, LanguageModel
 
 BUILT_IN_ID, BUILT_IN_LICENCE = "HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"
 MAX_COMMAND = 2000  # characters of a list of parts on a command line; longer ones are read from the file

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from fasp_core.architectures import architecture_of
 from fasp_core.export.layouts import LAYOUTS, Shape, config_of
-from fasp_core.masks import PruneSet
-from fasp_core.models import LanguageModel
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.architectures import architecture_of
+from fasp_core.model.loading import LanguageModel
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fasp_core.passes import double
+from fasp_core.model.passes import double
 
 _Own = tuple[dict[str, Any], dict[str, Any]]  # a module's own parameters and buffers
 

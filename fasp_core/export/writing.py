@@ -23,11 +23,11 @@ from fasp_core.export.checking import Check, Size, Speed
 from fasp_core.export.layouts import config_of
 from fasp_core.export.planning import Plan, plan
 from fasp_core.export.tensors import smaller_state
-from fasp_core.masks import PruneSet
-from fasp_core.measures import Report
-from fasp_core.models import LanguageModel
-from fasp_core.provenance import provenance
-from fasp_core.store import STALE_SECONDS
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.meters import Report
+from fasp_core.model.loading import LanguageModel
+from fasp_core.model.provenance import provenance
+from fasp_core.storage.store import STALE_SECONDS
 
 RESULT = "export.json"
 PRUNE_SET = "prune_set.txt"

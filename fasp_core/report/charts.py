@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from fasp_core.bias import group_intervals
-from fasp_core.choice import hover, reasons
 from fasp_core.evaluation import Evaluation
 from fasp_core.figures import group_bars, head_grid, scatter_impacts
-from fasp_core.impacts.table import ImpactTable
-from fasp_core.selection import Selection
+from fasp_core.gap import group_intervals
+from fasp_core.heads.selection import Selection
+from fasp_core.scoring.choice import hover, reasons
+from fasp_core.scoring.impact_table import ImpactTable
 
 GROUPS = 26  # that stand in one chart: as many fit on a printed page
 

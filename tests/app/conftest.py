@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pages.common import engine
-from tests.app.fakes import Studio
+from pages.backend import engine
+from tests.support.fakes import Studio
 
 
 @pytest.fixture

@@ -12,18 +12,20 @@ import pytest
 from streamlit import config
 from streamlit.testing.v1 import AppTest
 
+from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig
-from fasp_core.experiments.compare import Plan
-from fasp_core.generation import GenerationConfig
-from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig
-from fasp_core.models import BUILT_IN, ModelSpec
-from fasp_core.text import TextConfig
-from pages.common import demo, engine, glossary, runs, tour
-from pages.common.described import described
-from tests.app.fakes import MADE, Studio
-from tests.app.running import run
+from fasp_core.forward.sampling import GenerationConfig
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.loading import BUILT_IN, ModelSpec
+from fasp_core.studies.compare.compare import Plan
+from pages.backend import demo, engine
+from pages.backend.described import described
+from pages.shell import runs, tour
+from pages.widgets import glossary
+from tests.support.fakes import MADE, Studio
+from tests.support.running import run
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
 AXIS = "race_ethnicity"
@@ -43,7 +45,7 @@ def demonstration(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Generator[
 def opened(page: str = "explore", query: dict[str, str] | None = None, **state: Any) -> AppTest:
     at = AppTest.from_file(APP, default_timeout=60)
     if page != "explore":
-        at.switch_page(f"pages/{page}.py")
+        at.switch_page(f"pages/{page}/page.py")
     for name, value in (query or {}).items():
         at.query_params[name] = value
     for name, value in state.items():

@@ -10,14 +10,16 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from fasp_core.errors import InputError
-from fasp_core.experiments import additivity, robustness
-from fasp_core.impacts.table import ImpactTable
-from fasp_core.measures import BiasConfig
-from fasp_core.models import ModelSpec
-from pages.common import assumed_additive, assumed_measures, engine
-from tests.app.fakes import Studio
-from tests.app.made_assumptions import add_additivity, add_robustness
-from tests.app.running import run
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.loading import ModelSpec
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.studies.additivity import additivity
+from fasp_core.studies.robustness import robustness
+from pages.assumptions import additive, measures
+from pages.backend import engine
+from tests.support.fakes import Studio
+from tests.support.made_assumptions import add_additivity, add_robustness
+from tests.support.running import run
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
 AXIS = "religion"
@@ -36,7 +38,7 @@ def table(studio: Studio) -> ImpactTable:
 
 def opened(tab: str = ADDING, **state: Any) -> AppTest:
     at = AppTest.from_file(APP, default_timeout=120)
-    at.switch_page("pages/assumptions.py")
+    at.switch_page("pages/assumptions/page.py")
     for name, value in {"axis": AXIS, "assumption": tab, **state}.items():
         at.session_state[name] = value
     return run(at)
@@ -71,7 +73,7 @@ def test_without_a_result_the_page_says_what_measuring_means(table: ImpactTable)
     at = opened()
     assert "Not measured yet for religion" in said(at)
     assert "32 growing sets and 39 pairs of heads" in said(at)
-    assert "python -m fasp_core.experiments.additivity --axis religion" in said(at)
+    assert "python -m fasp_core study additivity --axis religion" in said(at)
     assert [b.label for b in at.button] == ["Measure"]
 
 
@@ -148,10 +150,10 @@ def test_numbers_stand_with_their_units(studio: Studio, table: ImpactTable) -> N
     entry = additivity.find(plan, table, WEIGHTS, studio.store)
     assert entry is not None
     q = additivity.read(entry).quantities["neutral"]
-    assert assumed_additive.text(q.pairs[0].interaction, q).endswith("] ×10⁻³")
-    frame = assumed_additive.pair_frame(q)
+    assert additive.text(q.pairs[0].interaction, q).endswith("] ×10⁻³")
+    frame = additive.pair_frame(q)
     assert frame["interaction"][0] == q.pairs[0].interaction.value
-    assert list(assumed_additive.set_frame(q)["size"]) == [p.size for p in q.sets]
+    assert list(additive.set_frame(q)["size"]) == [p.size for p in q.sets]
 
 
 # --- does the measure matter? ---
@@ -185,7 +187,7 @@ def test_agreement_and_effects_are_matrices(studio: Studio, table: ImpactTable) 
         assert not any(item.stereotyped in shown + said(at) for item in half.items)
     frames = [len(d.value) for d in at.dataframe]
     assert frames == [n, n * (n - 1) // 2, len(result.effects), len(result.sets) + 1]
-    assert assumed_measures.sentence_frame(result).iloc[0, 0] == "whole model"
+    assert measures.sentence_frame(result).iloc[0, 0] == "whole model"
 
 
 def test_an_axis_without_sentence_pairs_says_so(studio: Studio) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from fasp_core import models
-from fasp_core.__main__ import main
-from fasp_core.contexts.choosing import METHODS
-from fasp_core.experiments import compare, versus
-from fasp_core.jobs import Lanes
-from fasp_core.models import ModelSpec
-from pages.common import engine
+from fasp_core.cli.main import main
+from fasp_core.compute.jobs import Lanes
+from fasp_core.model import loading
+from fasp_core.model.loading import ModelSpec
+from fasp_core.studies.compare import compare, versus
+from fasp_core.studies.contexts.choosing import METHODS
+from pages.backend import engine
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = {
@@ -34,7 +34,7 @@ def committed(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Non
     for kind in ("scores", "experiments", "words"):
         for entry in (ROOT / "cache" / kind).glob("built-in--*"):
             shutil.copytree(entry, tmp_cache / kind / entry.name)
-    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("a model is loaded"))
+    monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("a model is loaded"))
     monkeypatch.setattr(engine, "_lanes", Lanes())
     for name, empty in (("_facts", {}), ("_tables", OrderedDict()), ("_results", OrderedDict())):
         monkeypatch.setattr(engine, name, empty)
@@ -46,7 +46,7 @@ def committed(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Non
 
 def opened(page: str, **state: Any) -> str:
     at = AppTest.from_file(ROOT / "app.py", default_timeout=120)
-    at.switch_page(f"pages/{page}.py")
+    at.switch_page(f"pages/{page}/page.py")
     for name, value in state.items():
         at.session_state[name] = value
     at.run()

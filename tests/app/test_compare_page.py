@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from fasp_core.experiments import compare, outcome, versus
-from fasp_core.experiments.compare import SEARCH, Candidate, Comparison
-from fasp_core.impacts.table import ImpactTable
-from fasp_core.masks import PruneSet
-from fasp_core.models import BUILT_IN_SHAPE, ModelSpec
-from fasp_core.search import Found, SearchConfig
-from pages.common import chosen, engine
-from pages.common.compared import Settings, percent, span
-from tests.app.fakes import MadeUp, Studio, add_claim, add_comparison, made_up
-from tests.app.running import run
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.loading import BUILT_IN_SHAPE, ModelSpec
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.search import Found, SearchConfig
+from fasp_core.studies.compare import compare, outcome, versus
+from fasp_core.studies.compare.compare import SEARCH, Candidate, Comparison
+from pages.backend import engine
+from pages.compare import chosen
+from pages.compare.compared import Settings, percent, span
+from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up
+from tests.support.running import run
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
 AXIS = "race_ethnicity"
@@ -41,7 +42,7 @@ def opened(**state: Any) -> AppTest:
     at = AppTest.from_file(APP, default_timeout=120)
     for name, value in state.items():
         at.session_state[name] = value
-    at.switch_page("pages/compare.py")
+    at.switch_page("pages/compare/page.py")
     return run(at)
 
 

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from fasp_core.contexts import matrix
-from fasp_core.contexts.audit import AuditConfig, Replies
-from fasp_core.contexts.carried import Carried
-from fasp_core.contexts.scenarios import Scenario, Scenarios
 from fasp_core.errors import InputError
-from fasp_core.masks import PruneSet
-from pages.common import contexts_audit, contexts_matrix, engine
-from pages.common.said import plain
-from tests.app.fakes import MADE, Studio
-from tests.app.running import run
-from tests.unit.test_contexts_matrix import made_up
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.studies.contexts import matrix
+from fasp_core.studies.contexts.audit import AuditConfig, Replies
+from fasp_core.studies.contexts.carried import Carried
+from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
+from pages.backend import engine
+from pages.contexts import audit
+from pages.contexts import matrix as contexts_matrix
+from pages.widgets.said import plain
+from tests.support.fakes import MADE, Studio
+from tests.support.running import run
+from tests.unit.studies.test_contexts_matrix import made_up
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
 SHARES = {
@@ -34,7 +36,7 @@ SHARES = {
 
 @pytest.fixture
 def studio(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Studio:
-    monkeypatch.setattr(contexts_audit, "audit", answered)
+    monkeypatch.setattr(audit, "audit", answered)
     return studio
 
 
@@ -54,7 +56,7 @@ def answered(
 
 def opened(**state: Any) -> AppTest:
     at = AppTest.from_file(APP, default_timeout=120)
-    at.switch_page("pages/contexts.py")
+    at.switch_page("pages/contexts/page.py")
     for name, value in state.items():
         at.session_state[name] = value
     return run(at)
@@ -74,7 +76,7 @@ def test_nothing_was_run_yet(studio: Studio, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(matrix, "run", run_matrix)
     at = opened()
     assert "Nothing was run with this model yet" in said(at)
-    assert "python -m fasp_core.contexts --model built-in --names 8 --samples 4 --per-context 2" in said(at)
+    assert "python -m fasp_core study contexts --model built-in --names 8 --samples 4 --per-context 2" in said(at)
     studio.at_once()
     (button,) = (b for b in at.main.button if b.label == "Run")
     button.click()
@@ -155,7 +157,7 @@ def test_a_model_without_a_chat_is_told(studio: Studio, monkeypatch: pytest.Monk
     def refuse(*_: Any, **__: Any) -> None:
         raise InputError("This model has no chat template: an audit needs an instruct model, such as 'built-in'.")
 
-    monkeypatch.setattr(contexts_audit, "audit", refuse)
+    monkeypatch.setattr(audit, "audit", refuse)
     at = opened()
     studio.at_once()
     (button,) = (b for b in at.main.button if b.label == "Ask")

@@ -13,16 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
-from fasp_core.choice import ByHand
 from fasp_core.errors import InputError
-from fasp_core.impacts.table import ImpactTable
-from fasp_core.masks import PruneSet
-from fasp_core.models import BUILT_IN
-from pages.common.grids import acted_on
-from pages.common.named import NamedSet, from_json, to_json
-from pages.common.tried import frame
-from tests.app.fakes import Studio
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.loading import BUILT_IN
+from fasp_core.scoring.choice import ByHand
+from fasp_core.scoring.impact_table import ImpactTable
+from pages.explore.grids import acted_on
+from pages.explore.named import NamedSet, from_json, to_json
+from pages.explore.tried import frame
 from tests.app.test_explore import APP, AXIS, HAND, N_HEADS, change, drawn, opened, press, removed, requested, run, said
+from tests.support.fakes import Studio
 
 
 @pytest.fixture
@@ -178,11 +178,11 @@ def test_other_pages_keep_the_selection_and_its_link(studio: Studio, table: Impa
     press(at, "many prune")
     chosen, address = requested(at), query(at)
     for page in ("transfer", "compare", "assumptions", "contexts", "released"):
-        at.switch_page(f"pages/{page}.py")
+        at.switch_page(f"pages/{page}/page.py")
         run(at)
         if page != "released":  # which has no model
             assert query(at) == address, page
-    at.switch_page("pages/explore.py")
+    at.switch_page("pages/explore/page.py")
     run(at)
     assert requested(at) == chosen
     assert query(at) == address

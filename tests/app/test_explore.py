@@ -22,19 +22,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
-from fasp_core import bias
-from fasp_core.choice import ByHand
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, Reading
-from fasp_core.impacts.table import ImpactTable
-from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig
-from fasp_core.models import BUILT_IN, BUILT_IN_SHAPE, ModelSpec
-from fasp_core.selection import METHODS, select
-from pages.common import engine
-from pages.common.measured import verdict
-from pages.common.sidebar import ALPHA, GAMMA
-from tests.app.fakes import Studio
+from fasp_core.gap import gap_stats, paired_gap_change, paired_mean_change
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.selection import METHODS, select
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.loading import BUILT_IN, BUILT_IN_SHAPE, ModelSpec
+from fasp_core.scoring.choice import ByHand
+from fasp_core.scoring.impact_table import ImpactTable
+from pages.backend import engine
+from pages.explore.measured import verdict
+from pages.shell.sidebar import ALPHA, GAMMA
+from tests.support.fakes import Studio
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
 AXIS = "race_ethnicity"
@@ -175,7 +175,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     assert text.count("**measured**") == 2
     assert "**estimate**" not in text
     assert "**measured** on 1,024 tokens; pruned 95% [" in text
-    low, high = bias.paired_gap_change(base.values[0], pruned.values[0], base.groups).relative_interval or (0, 0)
+    low, high = paired_gap_change(base.values[0], pruned.values[0], base.groups).relative_interval or (0, 0)
     assert f"**measured** on {len(base.texts)} validation prompts, change 95% [{low:+.0%}, {high:+.0%}]" in text
     assert f"Estimate was {1000 * gap:.2f}" in text
     assert f"Identity words counted: {before:.2f} → {after:.2f}" in text  # the other reading is always there
@@ -522,10 +522,10 @@ def test_prompts_of_ones_own(studio: Studio, table: ImpactTable) -> None:
 def reading_of(base: np.ndarray, pruned: np.ndarray, groups: list[str]) -> Reading:
     return Reading(
         "neutral",
-        bias.gap_stats(base, groups),
-        bias.gap_stats(pruned, groups),
-        bias.paired_gap_change(base, pruned, groups),
-        bias.paired_mean_change(base, pruned, groups),
+        gap_stats(base, groups),
+        gap_stats(pruned, groups),
+        paired_gap_change(base, pruned, groups),
+        paired_mean_change(base, pruned, groups),
     )
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from fasp_core.errors import InputError
-from fasp_core.impacts import entries
-from fasp_core.measures import BiasConfig
-from fasp_core.passes import NotFinite, OutOfMemory
-from fasp_core.store import Store
-from pages.common import engine
-from tests.app.fakes import Studio, made_up_lm
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.passes import NotFinite, OutOfMemory
+from fasp_core.scoring import entries
+from fasp_core.storage.store import Store
+from pages.backend import engine
 from tests.app.test_around import opened, run, texts
+from tests.support.fakes import Studio, made_up_lm
 
 AXIS = "race_ethnicity"
 EMPTY = "First comes a preview from gradients"  # what stands where there are no scores

@@ -15,10 +15,12 @@ from streamlit.testing.v1 import AppTest
 
 from fasp_core.errors import InputError
 from fasp_core.figures.theme import escape
-from pages.common import engine, named, runs
-from pages.common.said import code, plain
-from tests.app.fakes import Studio
-from tests.app.running import run
+from pages.backend import engine
+from pages.explore import named
+from pages.shell import runs
+from pages.widgets.said import code, plain
+from tests.support.fakes import Studio
+from tests.support.running import run
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = (
@@ -128,7 +130,7 @@ def _raw(spec: str, mark: str) -> bool:
 
 
 def opened(page: str, query: dict[str, str] | None = None, **state: Any) -> AppTest:
-    at = AppTest.from_file(ROOT / "pages" / f"{page}.py", default_timeout=60)
+    at = AppTest.from_file(ROOT / "pages" / page / "page.py", default_timeout=60)
     for name, value in (query or {}).items():
         at.query_params[name] = value
     for name, value in state.items():

@@ -7,15 +7,15 @@ from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
-from tests.app.fakes import Studio
-from tests.app.running import run
+from tests.support.fakes import Studio
+from tests.support.running import run
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = "".join(f"I am {g} number {i};{g}\n" for g in ("Women", "women") for i in range(200))
 
 
 def opened(page: str, **state: Any) -> AppTest:
-    at = AppTest.from_file(ROOT / "pages" / f"{page}.py", default_timeout=60)
+    at = AppTest.from_file(ROOT / "pages" / page / "page.py", default_timeout=60)
     for name, value in state.items():
         at.session_state[name] = value
     return run(at)

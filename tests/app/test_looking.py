@@ -13,19 +13,21 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from fasp_core import models, writing
-from fasp_core.attention import pattern
-from fasp_core.choice import ByHand
-from fasp_core.diffs import largest_changes
-from fasp_core.impacts.table import ImpactTable
-from fasp_core.masks import PruneSet
-from fasp_core.models import LanguageModel, ModelSpec
-from fasp_core.writing import Pair
-from pages.common import engine, prompt_choice
-from pages.common.attention import strongest
-from tests.app.fakes import Studio, make_table
+from fasp_core.forward.attention import pattern
+from fasp_core.forward.diffs import largest_changes
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics import continuations
+from fasp_core.metrics.continuations import Pair
+from fasp_core.model import loading
+from fasp_core.model.loading import LanguageModel, ModelSpec
+from fasp_core.scoring.choice import ByHand
+from fasp_core.scoring.impact_table import ImpactTable
+from pages.backend import engine
+from pages.explore import prompt_choice
+from pages.explore.attention import strongest
 from tests.app.test_explore import AXIS, change, opened, press, run, said
-from tests.tiny import HEADS, tiny_lm
+from tests.support.fakes import Studio, make_table
+from tests.support.tiny import HEADS, tiny_lm
 
 SOURCE = "tiny llama"
 TEXTS, HEAD = "Sampled continuations", "What a head does"
@@ -46,7 +48,7 @@ class TinyStudio(Studio):
 @pytest.fixture
 def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[TinyStudio]:
     studio = TinyStudio(tmp_cache, monkeypatch)
-    assert models.load == studio.load
+    assert loading.load == studio.load
     yield studio
     for _, job in engine._lanes.jobs():
         job.cancel()
@@ -161,14 +163,14 @@ def test_a_prompt_typed_in(studio: TinyStudio, table: ImpactTable) -> None:
 def test_a_newer_prompt_overtakes(studio: TinyStudio, table: ImpactTable, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded()
     go_on = threading.Event()
-    really = writing.write
+    really = continuations.write
 
     def slowly(*args: Any) -> Pair:
         while not go_on.wait(0.01):
             args[-1](0, 1, "waiting")
         return really(*args)
 
-    monkeypatch.setattr(writing, "write", slowly)
+    monkeypatch.setattr(continuations, "write", slowly)
     at = at_tab(TEXTS, **{"prompt from": "typed", "prompt typed": "We met a man"})
     studio.finish()
     press(at, "write")
@@ -303,7 +305,7 @@ def test_all_heads_of_a_layer(studio: TinyStudio, table: ImpactTable, monkeypatc
     assert [i for i, title in enumerate(titles) if "removed" in title] == sorted(off)
 
     # more than fit come a page at a time, the page of the chosen head first
-    monkeypatch.setattr("pages.common.attention.PAGE", 3)
+    monkeypatch.setattr("pages.explore.attention.PAGE", 3)
     change(at, **{f"attention head {SOURCE}": request.layer * HEADS + 3})
     chart = figure(at, "attention layer")
     assert chart["layout"]["annotations"][0]["text"].startswith(f"<b>L{request.layer}H3")
@@ -339,7 +341,7 @@ def test_what_goes_wrong_is_told(studio: TinyStudio, table: ImpactTable, monkeyp
         raise RuntimeError("/secret/path")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pages.common.looking.pattern", fails)
+        patch.setattr("pages.explore.looking.pattern", fails)
         at = at_tab(HEAD)
         assert "RuntimeError" in at.error[0].value
         assert "/secret" not in said(at)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fasp_core.masks import PruneSet
-from tests.app.fakes import Studio
+from fasp_core.heads.prune_set import PruneSet
 from tests.app.test_explore import change, opened, removed, said
+from tests.support.fakes import Studio
 
 AXIS = "race_ethnicity"
 

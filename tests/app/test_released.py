@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from fasp_core.masks import PruneSet
-from pages.common import folders
-from tests.app.running import run
+from fasp_core.heads.prune_set import PruneSet
+from pages.backend import folders
+from tests.support.running import run
 
-PAGE = Path(__file__).resolve().parents[2] / "pages" / "released.py"
+PAGE = Path(__file__).resolve().parents[2] / "pages" / "released" / "page.py"
 FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "fasp_released"
 Upload = tuple[str, bytes, str]
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from fasp_core import cluster
-from pages.common import engine
-from tests.tiny import tiny_lm
+from fasp_core.compute import cluster
+from pages.backend import engine
+from tests.support.tiny import tiny_lm
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from fasp_core.experiments import searching
-from fasp_core.masks import PruneSet
-from fasp_core.models import BUILT_IN_SHAPE, ModelSpec
-from fasp_core.search import Found, SearchConfig, Tried
-from pages.common import engine
-from tests.app.fakes import Studio
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.loading import BUILT_IN_SHAPE, ModelSpec
+from fasp_core.scoring.search import Found, SearchConfig, Tried
+from fasp_core.studies.compare import searching
+from pages.backend import engine
 from tests.app.test_explore import AXIS, N_HEADS, change, metric, opened, press, removed, said
+from tests.support.fakes import Studio
 
 SIZE = BUILT_IN_SHAPE[0] * N_HEADS
 CONFIG = SearchConfig(max_heads=5, max_ppl=0.1, measurements=40)  # alpha .02

@@ -9,13 +9,14 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from transformers import PreTrainedTokenizerFast
 
-from fasp_core.jobs import Lanes
-from fasp_core.measures import BiasConfig
-from fasp_core.models import ModelSpec
-from pages.common import engine, recipe
-from pages.common.recipe import Recipe
-from tests.app.running import run
-from tests.tiny import tiny_model, tiny_tokenizer
+from fasp_core.compute.jobs import Lanes
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.loading import ModelSpec
+from pages.backend import engine
+from pages.session import recipe
+from pages.session.recipe import Recipe
+from tests.support.running import run
+from tests.support.tiny import tiny_model, tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 POSITIONS = 40

@@ -13,15 +13,16 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from transformers import AutoModelForCausalLM
 
-from fasp_core import models
+from fasp_core.compute.jobs import Lane, Lanes
 from fasp_core.errors import InputError
 from fasp_core.export import checking
-from fasp_core.jobs import Lane, Lanes
-from fasp_core.models import ModelSpec
-from pages.common import engine, take_checkpoint
-from tests.app.fakes import AtOnce, Studio
-from tests.app.running import run
-from tests.tiny import tiny_lm
+from fasp_core.model import loading
+from fasp_core.model.loading import ModelSpec
+from pages.backend import engine
+from pages.take_home import checkpoint as take_checkpoint
+from tests.support.fakes import AtOnce, Studio
+from tests.support.running import run
+from tests.support.tiny import tiny_lm
 
 SHRINKS = "L0H0-1,L1H2-3,L1H0,L0N5"
 
@@ -29,9 +30,9 @@ SHRINKS = "L0H0-1,L1H2-3,L1H0,L0N5"
 def page() -> None:
     import streamlit as st
 
-    from fasp_core.masks import PruneSet
-    from fasp_core.models import ModelSpec
-    from pages.common import take_checkpoint
+    from fasp_core.heads.prune_set import PruneSet
+    from fasp_core.model.loading import ModelSpec
+    from pages.take_home import checkpoint as take_checkpoint
 
     take_checkpoint.draw(ModelSpec(st.session_state["model"]), PruneSet.parse(st.session_state["parts"]))
 
@@ -47,7 +48,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch, lanes: Lanes) -> None:
     monkeypatch.setattr(engine, "_lanes", lanes)
     monkeypatch.setattr(engine, "_shelf", OrderedDict())
     monkeypatch.setattr(engine, "_facts", {})
-    monkeypatch.setattr(models, "load", lambda spec: tiny_lm(spec.source.removeprefix("tiny-")))
+    monkeypatch.setattr(loading, "load", lambda spec: tiny_lm(spec.source.removeprefix("tiny-")))
 
 
 def opened(parts: str, model: str = "tiny-llama") -> AppTest:

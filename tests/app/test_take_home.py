@@ -13,25 +13,27 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from fasp_core.__main__ import main
-from fasp_core.choice import ByHand
+from fasp_core.cli.main import main
+from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig
-from fasp_core.experiments.compare import HELD_OUT
-from fasp_core.impacts.table import ImpactTable
-from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig
-from fasp_core.models import BUILT_IN, BUILT_IN_SHAPE
-from fasp_core.prune_files import read
+from fasp_core.heads.prune_files import read
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.selection import select
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.loading import BUILT_IN, BUILT_IN_SHAPE
 from fasp_core.report import data
-from fasp_core.selection import select
-from fasp_core.text import TextConfig
-from fasp_core.verdict import verdict
-from pages.common import engine, shared, take_data
-from pages.common.take_report import Written
-from tests.app.fakes import Studio
-from tests.app.made_report import Read
+from fasp_core.scoring.choice import ByHand
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.studies.compare.compare import HELD_OUT
+from fasp_core.studies.verdict import verdict
+from pages.backend import engine
+from pages.session import shared
+from pages.take_home import data as take_data
+from pages.take_home.report import Written
 from tests.app.test_explore import AXIS, N_HEADS, metric, press, removed, run, said
+from tests.support.fakes import Studio
+from tests.support.made_report import Read
 
 HAND = f"by_hand {BUILT_IN}"
 RUN = "Measure and write the report"
@@ -46,7 +48,7 @@ def opened(**state: Any) -> AppTest:
     at = AppTest.from_file(Path(__file__).resolve().parents[2] / "app.py", default_timeout=60)
     for name, value in {"alpha": 0.02, "gamma": 0.3, **state}.items():
         at.session_state[name] = value
-    at.switch_page("pages/take_home.py")
+    at.switch_page("pages/take_home/page.py")
     run(at)
     while "load job" in at.session_state and at.session_state["load job"].state in ("waiting", "running"):
         run(at)  # the checkpoint's part needs the model
@@ -139,7 +141,7 @@ def test_page_and_command_write_the_same_report(
     studio.at_once()
     at = start(opened(**state))
     of_the_page = written(at).content.decode()
-    monkeypatch.setattr("fasp_core.__main__.load_model", lambda spec, _cache: studio.load(spec))
+    monkeypatch.setattr("fasp_core.cli.main.load_model", lambda spec, _cache: studio.load(spec))
     heads = [at.code[0].value] if options[-1] == "--heads" else []
     given = [*options, *heads, "--cache", str(studio.store.root), "--out", str(tmp_path / "r.html")]
     assert main(["report", "--axis", AXIS, *given]) == 0

@@ -15,21 +15,21 @@ import pytest
 from scipy import stats
 from streamlit.testing.v1 import AppTest
 
-from fasp_core import bias, evaluation
+from fasp_core import evaluation, gap
 from fasp_core.errors import InputError
-from fasp_core.experiments import crossed
-from fasp_core.impacts import entries
-from fasp_core.impacts.score import prunable
-from fasp_core.impacts.table import ImpactTable
-from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig
-from fasp_core.models import ModelSpec
-from fasp_core.store import Store
-from pages.common import engine
-from pages.common.axes import percent, plain
-from pages.common.transfer_scores import pair_at
-from tests.app.fakes import MADE, Studio, make_table
-from tests.app.running import run
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.loading import ModelSpec
+from fasp_core.scoring import entries
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.score import prunable
+from fasp_core.storage.store import Store
+from fasp_core.studies.transfer import crossed
+from pages.backend import engine
+from pages.transfer.axes import percent, plain
+from pages.transfer.scores import pair_at
+from tests.support.fakes import MADE, Studio, make_table
+from tests.support.running import run
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
 AXES = ("nationality", "religion")  # small ones, in the order of HolisticBias
@@ -77,7 +77,7 @@ def add_scores(studio: Studio, axis: str, seed: int) -> ImpactTable:
 
 def opened(**state: Any) -> AppTest:
     at = AppTest.from_file(APP, default_timeout=120)
-    at.switch_page("pages/transfer.py")
+    at.switch_page("pages/transfer/page.py")
     for name, value in state.items():
         at.session_state[name] = value
     return run(at)
@@ -218,8 +218,8 @@ def test_sets_are_offered_measured_and_kept(studio: Studio, tables: dict[str, Im
     for cell, c in zip(shown, found.of("neutral"), strict=True):
         assert cell.startswith(percent(c.change.relative))
         base = studio.toxicity_of(None, PruneSet(), config.bias(c.measured_on), studio.store, lambda *_: None)
-        codes, _ = bias.group_codes(base.groups)
-        assert c.change.base == pytest.approx(float(bias.gap(base.values[0], codes)), abs=1e-6)
+        codes, _ = gap.group_codes(base.groups)
+        assert c.change.base == pytest.approx(float(gap.gap(base.values[0], codes)), abs=1e-6)
     frame: pd.DataFrame = at.dataframe[2].value
     assert frame["outcome"].tolist() == [c.outcome for c in found.cells]
     assert set(frame["perplexity change"].round(3)) == {round(1.01**5 - 1, 3)}

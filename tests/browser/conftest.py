@@ -18,11 +18,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from fasp_core.models import ModelSpec, load
-from fasp_core.store import Store, cache_root
-from pages.common import tour
-from tests.app.fakes import add_examples
-from tests.app.made_report import add_report_example
+from fasp_core.model.loading import ModelSpec, load
+from fasp_core.storage.store import Store, cache_root
+from pages.shell import tour
+from tests.support.fakes import add_examples
+from tests.support.made_report import add_report_example
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = os.environ.get("FASP_SCREENSHOTS")  # a folder: keep pictures there

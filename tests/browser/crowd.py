@@ -10,13 +10,13 @@ from pathlib import Path
 
 import psutil
 
+from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig, evaluate
-from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig
-from fasp_core.models import LanguageModel, ModelSpec, load
-from fasp_core.store import Store
-from fasp_core.text import TextConfig
-from fasp_core.verdict import number
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.storage.store import Store
+from fasp_core.studies.verdict import number
 
 ROOT = Path(__file__).resolve().parents[2]
 AXIS, READING = "race_ethnicity", "neutral"

@@ -7,8 +7,8 @@ from collections.abc import Generator
 
 import pytest
 
-from fasp_core.store import cache_root
-from pages.common import tour
+from fasp_core.storage.store import cache_root
+from pages.shell import tour
 from tests.browser.conftest import ROOT, Reader, serving
 
 pytestmark = pytest.mark.browser

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from fasp_core.experiments import robustness
-from fasp_core.experiments.additivity import Plan, scores_of
-from fasp_core.models import BUILT_IN, ModelSpec, known_id
-from fasp_core.store import Store
-from tests.app.made_assumptions import add_additivity, add_robustness
+from fasp_core.model.loading import BUILT_IN, ModelSpec, known_id
+from fasp_core.storage.store import Store
+from fasp_core.studies.additivity.additivity import Plan, scores_of
+from fasp_core.studies.robustness import robustness
 from tests.browser.conftest import Reader
+from tests.support.made_assumptions import add_additivity, add_robustness
 
 pytestmark = pytest.mark.browser
 AXIS = "race_ethnicity"

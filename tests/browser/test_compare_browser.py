@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fasp_core.masks import PruneSet
+from fasp_core.heads.prune_set import PruneSet
 from tests.browser.conftest import Reader
 
 pytestmark = pytest.mark.browser

@@ -13,12 +13,12 @@ from markdown_it import MarkdownIt
 from fasp_core import report
 from fasp_core.export import card
 from fasp_core.figures import export
+from fasp_core.heads.selection import select
 from fasp_core.report import charts
-from fasp_core.selection import select
-from fasp_core.store import Store
-from tests.app.made_report import facts, small_table
+from fasp_core.storage.store import Store
 from tests.browser.conftest import Reader
-from tests.unit.test_report import asked
+from tests.support.made_report import facts, small_table
+from tests.unit.report.test_report import asked
 
 pytestmark = pytest.mark.browser
 HOSTILE = (

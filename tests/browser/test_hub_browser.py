@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from playwright.sync_api import TimeoutError
 
-from fasp_core.impacts import entries, score
-from fasp_core.measures import BiasConfig
-from fasp_core.model_id import ModelId
-from fasp_core.models import ModelSpec, load
-from fasp_core.store import Store
-from pages.common.engine import SCORE_TEXT
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.identity import ModelId
+from fasp_core.model.loading import ModelSpec, load
+from fasp_core.scoring import entries, score
+from fasp_core.storage.store import Store
+from pages.backend.engine import SCORE_TEXT
 from tests.browser.conftest import SCREENSHOTS, Reader, serving
 from tests.hub.conftest import folders  # noqa: F401
 from tests.hub.server import Hub, files_of

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fasp_core.models import ModelSpec, load
-from fasp_core.store import cache_root
+from fasp_core.model.loading import ModelSpec, load
+from fasp_core.storage.store import cache_root
 from tests.browser.conftest import ROOT, Reader
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

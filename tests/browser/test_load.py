@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from fasp_core.masks import PruneSet
-from fasp_core.store import Store
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.storage.store import Store
 from tests.browser.conftest import Reader, prepared_cache, serving
 from tests.browser.crowd import AXIS, Memory, alone
 

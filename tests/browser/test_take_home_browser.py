@@ -14,13 +14,13 @@ import pytest
 
 from fasp_core import report
 from fasp_core.figures import export
-from fasp_core.masks import PruneSet
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.selection import select
 from fasp_core.report import charts
-from fasp_core.selection import select
-from fasp_core.store import Store
-from tests.app.made_report import Read, facts, small_table
+from fasp_core.storage.store import Store
 from tests.browser.conftest import Reader
-from tests.unit.test_report import asked, nasty
+from tests.support.made_report import Read, facts, small_table
+from tests.unit.report.test_report import asked, nasty
 
 pytestmark = pytest.mark.browser
 DRAWN = "html[data-drawn=yes]"

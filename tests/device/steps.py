@@ -16,24 +16,26 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fasp_core import devices, evaluation, measures, search, writing
-from fasp_core.attention import pattern
-from fasp_core.contexts import audit, choosing, localise, matrix, scenarios, weights
+from fasp_core import evaluation
+from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.evaluation import EvalConfig, evaluate
 from fasp_core.export.writing import export
-from fasp_core.generation import GenerationConfig
-from fasp_core.impacts import baselines, estimate, exact, pool, preview, score
-from fasp_core.live import Desk
-from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig, meter
-from fasp_core.models import LanguageModel
-from fasp_core.perplexity import measure_nll
-from fasp_core.rivals import likelihood
-from fasp_core.rivals.stereotypes import CROWS, STEREOSET, Item, ItemSet
-from fasp_core.store import Store
-from fasp_core.text import TextConfig, token_windows
+from fasp_core.forward.attention import pattern
+from fasp_core.forward.sampling import GenerationConfig
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics import continuations, meters
+from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.meters import BiasConfig, meter
+from fasp_core.metrics.perplexity import measure_nll
+from fasp_core.model import devices
+from fasp_core.model.loading import LanguageModel
+from fasp_core.scoring import baselines, estimate, exact, pool, preview, score, search
+from fasp_core.storage.store import Store
+from fasp_core.studies.contexts import audit, choosing, localise, matrix, scenarios, weights
+from fasp_core.studies.robustness import likelihood
+from fasp_core.studies.robustness.stereotypes import CROWS, STEREOSET, Item, ItemSet
 from tests.device import pretend
-from tests.tiny import STARTS, tiny_text
+from tests.support.tiny import STARTS, tiny_text
 
 PRUNED = PruneSet.parse("L0H1,L1H3,L1N5")
 DRAWN = GenerationConfig(samples=2, tokens=3)
@@ -107,7 +109,7 @@ class Bench:
 def small_worlds(folder: Path) -> Any:
     """The scorer, texts that are as short as the models, and the CPU's batches: others add up in another order."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (measures, writing):
+        for module in (meters, continuations):
             patch.setattr(module, "scorer_for", lambda *_: Vowels())
         patch.setitem(devices._SIZES, pretend.NAME, devices.CPU)
         (folder / "default.txt").write_text(tiny_text(150, seed=3))
@@ -236,7 +238,7 @@ STEPS: dict[str, Callable[[Bench], Any]] = {
     "search": _search,
     "attention": lambda b: pattern(b.lm, "I met a tall friend", 1).weights,
     "likelihood": _likelihoods,
-    "write": lambda b: str(writing.write(b.lm, "I met a tall friend", PRUNED, DRAWN, b.store)),
+    "write": lambda b: str(continuations.write(b.lm, "I met a tall friend", PRUNED, DRAWN, b.store)),
     "contexts: audit": lambda b: audit.audit(b.lm, WORLD.scenarios[0], WORLD, AUDIT, b.store, PRUNED).ids,
     "contexts: effects": _effects,
     "contexts: attention": lambda b: localise.attention_to_name(b.lm, WORLD.scenarios[0], b.names()),

@@ -13,18 +13,19 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from fasp_core import grouped
-from fasp_core.expected import Worth, read_expected
-from fasp_core.impacts.sweep import sweep_heads
-from fasp_core.masks import PruneSet, gated, masked
-from fasp_core.models import LanguageModel
-from fasp_core.packing import pack, pack_rows
-from fasp_core.passes import double, on_host
-from fasp_core.perplexity import measure_nll, nll_sums, window_packs
-from fasp_core.staged import Staged
-from fasp_core.text import TextConfig, TokenWindows
+from fasp_core.data.text import TextConfig, TokenWindows
+from fasp_core.forward.ablation import gated, masked
+from fasp_core.forward.staged import Staged
+from fasp_core.forward.sweep import sweep_heads
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.expected import Worth, read_expected
+from fasp_core.metrics.perplexity import measure_nll, nll_sums, window_packs
+from fasp_core.model import grouped
+from fasp_core.model.loading import LanguageModel
+from fasp_core.model.packing import pack, pack_rows
+from fasp_core.model.passes import double, on_host
 from tests.device import pretend
-from tests.tiny import KINDS, VOCAB, tiny_lm, token_rows
+from tests.support.tiny import KINDS, VOCAB, tiny_lm, token_rows
 
 WAITS = 3  # for the device, a head and batch
 KERNELS = 40  # a block

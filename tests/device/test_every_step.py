@@ -9,7 +9,7 @@ import pytest
 
 from tests.device import pretend
 from tests.device.steps import STEPS, Bench, plain, small_worlds
-from tests.tiny import KINDS, tiny_lm
+from tests.support.tiny import KINDS, tiny_lm
 
 QUICK = {("gpt2", "cuda"), ("llama", "cuda"), ("gemma3_text", "cuda"), ("gpt2", "mps")}
 EVERY = [

@@ -13,16 +13,16 @@ import pytest
 import torch
 import transformers
 
-from fasp_core import grouped
-from fasp_core.expected import Worth, read_expected
-from fasp_core.impacts import sweep
-from fasp_core.impacts.sweep import at_once, sweep_heads
-from fasp_core.models import LanguageModel, ModelSpec, wrap
-from fasp_core.packing import Pack, pack, pack_equal
-from fasp_core.passes import NotFinite
-from fasp_core.shards import Windows
+from fasp_core.compute.shards import Windows
+from fasp_core.forward import sweep
+from fasp_core.forward.sweep import at_once, sweep_heads
+from fasp_core.metrics.expected import Worth, read_expected
+from fasp_core.model import grouped
+from fasp_core.model.loading import LanguageModel, ModelSpec, wrap
+from fasp_core.model.packing import Pack, pack, pack_equal
+from fasp_core.model.passes import NotFinite
 from tests.device import pretend
-from tests.tiny import HEADS, KINDS, VOCAB, tiny_lm, token_rows
+from tests.support.tiny import HEADS, KINDS, VOCAB, tiny_lm, token_rows
 
 DEEP, WIDE = 30, 9  # layers and heads of the built-in model
 

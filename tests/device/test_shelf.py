@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from fasp_core import devices, models
+from fasp_core.compute.jobs import Lanes
 from fasp_core.errors import InputError
-from fasp_core.jobs import Lanes
-from fasp_core.models import LanguageModel, ModelSpec
-from pages.common import engine
+from fasp_core.model import devices, loading
+from fasp_core.model.loading import LanguageModel, ModelSpec
+from pages.backend import engine
 from tests.device import pretend
-from tests.tiny import tiny_lm
+from tests.support.tiny import tiny_lm
 
 DEVICE = pretend.NAME
 
@@ -46,7 +46,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loads]:
     found = Loads()
     for name, empty in (("_lanes", Lanes()), ("_shelf", OrderedDict()), ("_facts", {})):
         monkeypatch.setattr(engine, name, empty)
-    monkeypatch.setattr(models, "load", found)
+    monkeypatch.setattr(loading, "load", found)
     monkeypatch.setattr(devices, "_present", lambda: [DEVICE])
     with pretend.rules():
         yield found
@@ -88,6 +88,6 @@ def test_a_job_that_failed_keeps_no_model(loads: Loads) -> None:
 
 
 def test_a_device_that_is_not_there_is_told_by_loading(loads: Loads, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "load", lambda spec: models.pick_device(spec.device))
+    monkeypatch.setattr(loading, "load", lambda spec: loading.pick_device(spec.device))
     with pytest.raises(InputError, match="'cuda:99' cannot be used here"):
         engine.model(ModelSpec("model", device="cuda:99"))

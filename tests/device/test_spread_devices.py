@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from fasp_core import models
-from fasp_core.contexts import weights
 from fasp_core.errors import InputError
 from fasp_core.export.writing import export
-from fasp_core.masks import PruneSet
-from fasp_core.models import LanguageModel, ModelSpec, load
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model import loading
+from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.studies.contexts import weights
 from tests.device import pretend
 from tests.device.steps import STEPS, Bench, plain, small_worlds
 from tests.oracle.test_spread import BLOCKS, OUTSIDE
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.support.tiny import tiny_model, tiny_tokenizer
 
 DEVICES = [f"{pretend.NAME}:0", f"{pretend.NAME}:1"]
 QUICK = ("magnitude", "contexts: attention", "contexts: activation", "contexts: sets", "export")
@@ -37,7 +37,7 @@ def placing(kind: str, blocks: list[str]) -> Iterator[None]:
     """Spread models have their blocks where `blocks` says, and all else on the first device."""
     places = dict.fromkeys(OUTSIDE[kind], DEVICES[0]) | {f"{BLOCKS[kind]}.{i}": at for i, at in enumerate(blocks)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "_spread", lambda: {"device_map": places})
+        patch.setattr(loading, "_spread", lambda: {"device_map": places})
         yield
 
 

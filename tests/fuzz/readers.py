@@ -22,16 +22,26 @@ from urllib.parse import parse_qsl, urlencode
 import numpy as np
 import pandas as pd
 
-from fasp_core import cli_files, hub, kept, models, prompts, prune_files, published, store, text, writing
-from fasp_core.contexts import numbers, scenarios
+from fasp_core import released
+from fasp_core.cli import files
+from fasp_core.data import prompts, text
 from fasp_core.errors import InputError
 from fasp_core.export.writing import RESULT, read_result
 from fasp_core.figures.clicks import clicked_heads, clicked_lines
-from fasp_core.masks import PruneSet
-from fasp_core.models import ModelSpec
-from fasp_core.selection import select
-from fasp_core.store import HEADER, Store
-from pages.common import demo, grids, named, pointer, recipe, take_checkpoint
+from fasp_core.heads import prune_files
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.selection import select
+from fasp_core.metrics import continuations
+from fasp_core.model import hub, loading
+from fasp_core.model.loading import ModelSpec
+from fasp_core.storage import catalog, store
+from fasp_core.storage.store import HEADER, Store
+from fasp_core.studies.contexts import numbers, scenarios
+from pages.backend import demo
+from pages.explore import grids, named
+from pages.session import recipe
+from pages.take_home import checkpoint
+from pages.widgets import pointer
 from tests.fuzz import mutate
 
 Make = Callable[[Random, Path], Any]
@@ -180,7 +190,7 @@ def _answer(rng: Random, _: Path) -> tuple[str, Any]:
 
 
 def _checked(given: str) -> None:
-    writing.checked(given).encode()
+    continuations.checked(given).encode()
 
 
 # --- released scores, score folders ---
@@ -212,13 +222,13 @@ ABOUT = {
 
 def _released(name: str) -> Callable[[bytes], None]:
     def read(raw: bytes) -> None:
-        found = published.read_bytes(raw, name)
+        found = released.read_bytes(raw, name)
         for model in found.models:
             size = found.size(model)
             axes = found.axes(model)
             scores = found.head_scores(model, axes[0] if axes else None, size)
-            published.findings(found, model, axes[0] if axes else None, size)
-            published.compare_rules(scores, "fasp", 0.3, 0.1)
+            released.findings(found, model, axes[0] if axes else None, size)
+            released.compare_rules(scores, "fasp", 0.3, 0.1)
         "".join((*found.models, *(a for m in found.models for a in found.axes(m)))).encode()  # can be shown
 
     return read
@@ -243,7 +253,7 @@ def _parquet() -> bytes:
 
 
 def _read_scores(folder: Path) -> None:
-    opened = cli_files.open_scores(folder, "fasp")
+    opened = files.open_scores(folder, "fasp")
     select(opened.scores, "fasp", 0.3, 0.1)
     json.dumps([opened.notes, opened.model, opened.axis, opened.reading])
 
@@ -336,7 +346,7 @@ def _read_store(folder: Path) -> None:
         for name in entry.files:
             with suppress(InputError):
                 entry.read(name)
-    kept.kept(results)
+    catalog.kept(results)
     results.load("scores", CONFIG)
     found = results.compute("scores", CONFIG, lambda: {"arrays": {"a": np.arange(3)}})
     json.dumps(found.arrays.get("a", np.arange(3)).tolist())
@@ -386,13 +396,13 @@ def _source(rng: Random, folder: Path) -> str:
 
 def _read_source(given: str) -> None:
     spec = ModelSpec(given, device="cpu")
-    if given.lower().endswith(".gguf") or (given != models.BUILT_IN and hub.ref_of(given) is None):
-        models.load(spec)  # nothing of that name holds a model
-    elif given != models.BUILT_IN:
+    if given.lower().endswith(".gguf") or (given != loading.BUILT_IN and hub.ref_of(given) is None):
+        loading.load(spec)  # nothing of that name holds a model
+    elif given != loading.BUILT_IN:
         ref = hub.HubRef.parse(given)
         assert hub.HubRef.parse(str(ref)) == ref
         hub._cached(ref, "no network")
-    take_checkpoint.folder_of(given)
+    checkpoint.folder_of(given)
 
 
 PLACES = ("config.json", "config.json", "model.safetensors", "model.safetensors", "tokenizer.json", "other")
@@ -416,7 +426,7 @@ OWN = {
 
 @cache
 def _saved() -> dict[str, bytes]:
-    from tests.tiny import tiny_model, tiny_tokenizer
+    from tests.support.tiny import tiny_model, tiny_tokenizer
 
     with tempfile.TemporaryDirectory() as name:
         tiny_model("llama").save_pretrained(name)
@@ -449,7 +459,7 @@ def _model_folder(rng: Random, folder: Path) -> str:
 
 @cache
 def _gguf() -> bytes:
-    from tests.unit.test_models import llama_for_gguf, write_gguf
+    from tests.unit.model.test_models import llama_for_gguf, write_gguf
 
     with tempfile.TemporaryDirectory() as name:
         return write_gguf(Path(name) / "a.gguf", llama_for_gguf()).read_bytes()
@@ -478,7 +488,7 @@ def _gguf_file(rng: Random, folder: Path) -> str:
 
 
 def _load(source: str) -> None:
-    models.load(ModelSpec(source, device="cpu"))
+    loading.load(ModelSpec(source, device="cpu"))
 
 
 def _named(raw: bytes) -> None:

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from tests.hub.server import Hub, files_of, serving
-from tests.tiny import TOKENS, tiny_model, tiny_tokenizer
+from tests.support.tiny import TOKENS, tiny_model, tiny_tokenizer
 
 LABELS = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
 

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 from tests.hub.server import Hub, serving
-from tests.tiny import tiny_text
+from tests.support.tiny import tiny_text
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import json, sys
-from fasp_core.__main__ import main
+from fasp_core.cli.main import main
 for line in sys.stdin:
     print("status", main(json.loads(line)), flush=True)
     print("end", file=sys.stderr, flush=True)

@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 import torch
 
+from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, evaluate
 from fasp_core.export import card
-from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig
-from fasp_core.model_id import ModelId
-from fasp_core.models import LanguageModel, ModelSpec, load
-from fasp_core.provenance import provenance
-from fasp_core.store import Store
-from fasp_core.text import TextConfig
-from pages.common import engine
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.identity import ModelId
+from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.model.provenance import provenance
+from fasp_core.storage.store import Store
+from pages.backend import engine
 from tests.hub.conftest import ask
 from tests.hub.server import TOKEN, Hub
-from tests.tiny import tiny_lm, token_rows
+from tests.support.tiny import tiny_lm, token_rows
 
 Files = dict[str, dict[str, bytes]]
 
@@ -119,7 +119,7 @@ def test_results_of_two_repositories_and_of_a_branch_that_moved_are_their_own(
 
 
 def _text(folder: Path) -> Path:
-    from tests.tiny import tiny_text
+    from tests.support.tiny import tiny_text
 
     path = folder / "text.txt"
     path.write_text(tiny_text(400))

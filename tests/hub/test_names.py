@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fasp_core import hub
 from fasp_core.errors import InputError
-from fasp_core.hub import HubRef, ref_of
-from fasp_core.models import ModelSpec
-from pages.common import demo, folders, recipe
+from fasp_core.model import hub
+from fasp_core.model.hub import HubRef, ref_of
+from fasp_core.model.loading import ModelSpec
+from pages.backend import demo, folders
+from pages.session import recipe
 
 WORD = st.text(string.ascii_letters + string.digits, min_size=1, max_size=8)
 PART = st.text(string.ascii_letters + string.digits + "-_.+=,@é", min_size=1, max_size=9).filter(

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from fasp_core import classifiers, measures
-from fasp_core.classifiers import ClassifierScorer
+from fasp_core.data import classifiers
+from fasp_core.data.classifiers import ClassifierScorer
+from fasp_core.data.scorers import make_scorer
 from fasp_core.errors import InputError
-from fasp_core.measures import BiasConfig, scorer_of
-from fasp_core.toxicity import make_scorer
+from fasp_core.metrics import meters
+from fasp_core.metrics.meters import BiasConfig, scorer_of
 from tests.hub.conftest import LABELS
 from tests.hub.server import Hub
-from tests.tiny import tiny_lm
+from tests.support.tiny import tiny_lm
 
 Files = dict[str, dict[str, bytes]]
 TEXTS = ["I met a red person", "They hate the stupid river.", ""]
@@ -23,8 +24,8 @@ TEXTS = ["I met a red person", "They hate the stupid river.", ""]
 
 @pytest.fixture(autouse=True)
 def _anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    measures.scorer_for.cache_clear()
-    monkeypatch.setattr(measures, "_commits", {})
+    meters.scorer_for.cache_clear()
+    monkeypatch.setattr(meters, "_commits", {})
 
 
 def test_a_classifier_is_the_folder_that_was_put_there(hub: Hub, folders: dict[str, Path], files: Files) -> None:
@@ -50,7 +51,7 @@ def test_a_name_means_the_same_as_long_as_the_process_lives(hub: Hub, files: Fil
     config = BiasConfig("religion", scorer="org/scorer")
     name = scorer_of(config).name
     repo.push({**files["scorer"], "README.md": b"more"})
-    measures.scorer_for.cache_clear()  # as others that are loaded push it out
+    meters.scorer_for.cache_clear()  # as others that are loaded push it out
     assert scorer_of(config).name == name
     assert name in scorer_of(BiasConfig("religion", scorer="org/scorer", label="insult")).name.replace(
         "insult", "toxic"

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from fasp_core import hub as hubs
-from fasp_core import text
+from fasp_core.data import text
 from fasp_core.errors import InputError
-from fasp_core.models import ModelSpec, load
+from fasp_core.model import hub as hubs
+from fasp_core.model.loading import ModelSpec, load
 from tests.hub.conftest import ask
 from tests.hub.server import Hub
 

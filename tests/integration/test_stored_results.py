@@ -23,17 +23,21 @@ from unittest import mock
 
 import pytest
 
-from fasp_core import cli_files, models
-from fasp_core.__main__ import main
+from fasp_core.cli import files
+from fasp_core.cli.main import main
+from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig
-from fasp_core.experiments import additivity, robustness, transfer, truth
-from fasp_core.impacts import entries
-from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig
-from fasp_core.models import ModelSpec
-from fasp_core.store import Store
-from fasp_core.text import TextConfig
-from pages.common.described import described
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model import loading
+from fasp_core.model.loading import ModelSpec
+from fasp_core.scoring import entries
+from fasp_core.storage.store import Store
+from fasp_core.studies.additivity import additivity
+from fasp_core.studies.estimators import truth
+from fasp_core.studies.robustness import robustness
+from fasp_core.studies.transfer import transfer
+from pages.backend.described import described
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = Path(__file__).with_name("stored_results.json")
@@ -56,10 +60,10 @@ def _entries() -> dict[str, str]:
 
 
 def _select(axis: str, method: str, reading: str) -> Any:
-    table = entries.best(TextConfig(tokens=8192), BiasConfig(axis), models.known_id(ModelSpec()), "built-in", Store())
+    table = entries.best(TextConfig(tokens=8192), BiasConfig(axis), loading.known_id(ModelSpec()), "built-in", Store())
     assert table is not None
     with tempfile.TemporaryDirectory() as folder:
-        cli_files.write_scores(table, {}, Path(folder) / "scores")
+        files.write_scores(table, {}, Path(folder) / "scores")
         command = ["select", "--scores", f"{folder}/scores", "--method", method, "--reading", reading, "--json"]
         found = _said(lambda: main([*command, "--gamma", ".3", "--alpha", ".05", "--force", "L0H0", "--lock", "L1H1"]))
     return json.loads(json.dumps(found).replace(folder, "FOLDER"))
@@ -136,7 +140,7 @@ def committed(folder: Path) -> Iterator[None]:
         for entry in (ROOT / "cache" / kind).glob("built-in--*"):
             shutil.copytree(entry, folder / kind / entry.name)
     never = mock.Mock(side_effect=AssertionError("a model is loaded"))
-    with mock.patch.dict(os.environ, {"FASP_CACHE": str(folder)}), mock.patch.object(models, "load", never):
+    with mock.patch.dict(os.environ, {"FASP_CACHE": str(folder)}), mock.patch.object(loading, "load", never):
         yield
 
 

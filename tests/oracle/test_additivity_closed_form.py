@@ -12,16 +12,16 @@ import torch
 import transformers
 from scipy.special import expit
 
-from fasp_core import measures
-from fasp_core.experiments import additivity
-from fasp_core.experiments.additivity import Plan
-from fasp_core.experiments.interactions import NATS, PROMPTWISE, SUMMED, MeasuredSets, analyse
-from fasp_core.impacts.exact import bias_impacts, ppl_impacts
-from fasp_core.measures import BiasConfig, meter
-from fasp_core.models import ModelSpec, wrap
-from fasp_core.store import Store
-from fasp_core.text import TextConfig, token_windows
-from tests.tiny import STARTS, VOCAB, tiny_text, tiny_tokenizer
+from fasp_core.data.text import TextConfig, token_windows
+from fasp_core.metrics import meters
+from fasp_core.metrics.meters import BiasConfig, meter
+from fasp_core.model.loading import ModelSpec, wrap
+from fasp_core.scoring.exact import bias_impacts, ppl_impacts
+from fasp_core.storage.store import Store
+from fasp_core.studies.additivity import additivity
+from fasp_core.studies.additivity.additivity import Plan
+from fasp_core.studies.additivity.interactions import NATS, PROMPTWISE, SUMMED, MeasuredSets, analyse
+from tests.support.tiny import STARTS, VOCAB, tiny_text, tiny_tokenizer
 
 WIDTH, HEADS = 8, 2
 GATES = {(): (1, 1), (0,): (0, 1), (1,): (1, 0), (0, 1): (0, 0)}
@@ -133,7 +133,7 @@ class Worked:
 
 
 def test_two_heads_worked_out_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measures, "scorer_for", lambda source, label=None: Scorer())
+    monkeypatch.setattr(meters, "scorer_for", lambda source, label=None: Scorer())
     lm = wrap(two_heads(), tiny_tokenizer(), ModelSpec("two heads", device="cpu"), "two-heads")
     with (tmp_path / "own.csv").open("w", newline="") as file:
         ends = [f"{verb} a {{}} {noun}" for verb in ("met", "saw") for noun in ("man", "dog", "child", "team", "tree")]

@@ -12,11 +12,12 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasp_core.attention import TOKENS, Pattern, attentions, pattern, token_labels
 from fasp_core.errors import InputError
-from fasp_core.masks import PruneSet, masked
-from fasp_core.models import LanguageModel
-from tests.tiny import KINDS, tiny_config, tiny_lm, tiny_text
+from fasp_core.forward.ablation import masked
+from fasp_core.forward.attention import TOKENS, Pattern, attentions, pattern, token_labels
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.loading import LanguageModel
+from tests.support.tiny import KINDS, tiny_config, tiny_lm, tiny_text
 
 LAYERS = 3
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from fasp_core.impacts.baselines import gradient, magnitude
-from fasp_core.masks import gated
-from fasp_core.text import TextConfig, token_windows
-from tests.tiny import HEADS, KINDS, tiny_lm, tiny_text
+from fasp_core.data.text import TextConfig, token_windows
+from fasp_core.forward.ablation import gated
+from fasp_core.scoring.baselines import gradient, magnitude
+from tests.support.tiny import HEADS, KINDS, tiny_lm, tiny_text
 
 SIZE = 2 * HEADS
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fasp_core.store import cache_root
+from fasp_core.storage.store import cache_root
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEASED = ROOT.parent / "shared" / "data" / "fasp_released"

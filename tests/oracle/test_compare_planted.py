@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fasp_core import measures
+from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig, evaluate, perplexity_of, toxicity_of
-from fasp_core.experiments import compare, outcome
-from fasp_core.experiments.compare import Plan
-from fasp_core.experiments.outcome import ClaimConfig
-from fasp_core.impacts import score
-from fasp_core.impacts.table import ImpactTable
-from fasp_core.live import Desk
-from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig
-from fasp_core.models import LanguageModel
-from fasp_core.search import Heads, Problem, SearchConfig, search
-from fasp_core.store import Store
-from fasp_core.text import TextConfig
-from fasp_core.words import word_values
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics import meters
+from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.metrics.token_toxicity import word_values
+from fasp_core.model.loading import LanguageModel
+from fasp_core.scoring import score
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.search import Heads, Problem, SearchConfig, search
+from fasp_core.storage.store import Store
+from fasp_core.studies.compare import compare, outcome
+from fasp_core.studies.compare.compare import Plan
+from fasp_core.studies.compare.outcome import ClaimConfig
 from tests.oracle.test_exact_impacts import COLORS, TableScorer, guilty_model
-from tests.tiny import HEADS, STARTS
+from tests.support.tiny import HEADS, STARTS
 
 LIMIT = 0.2
 ENDS = ("person", "house", "team", "tree", "team and my", "tree of my", "house of my", "person and my", "house and a")
@@ -67,8 +67,8 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         return replace(text, tokens=150, skip=200 if side == "test" else 0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measures, "scorer_for", lambda _source, _label=None: TableScorer())
-        patch.setattr(measures, "word_values", partial(word_values, complete=False))
+        patch.setattr(meters, "scorer_for", lambda _source, _label=None: TableScorer())
+        patch.setattr(meters, "word_values", partial(word_values, complete=False))
         patch.setattr(Plan, "text", own)
         patch.setattr(ClaimConfig, "text", own)
         lm, store, axis = guilty_model(*request.param), Store(folder), str(folder / "axis.csv")

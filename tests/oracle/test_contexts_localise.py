@@ -10,14 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fasp_core.contexts import localise, scenarios
-from fasp_core.contexts.audit import Replies
-from fasp_core.contexts.chats import ask, name_places
 from fasp_core.errors import InputError
-from fasp_core.masks import gated
-from fasp_core.models import LanguageModel
-from tests.tiny import VOCAB, tiny_lm
-from tests.unit.test_contexts_audit import FILE, TEMPLATE
+from fasp_core.forward.ablation import gated
+from fasp_core.model.loading import LanguageModel
+from fasp_core.studies.contexts import localise, scenarios
+from fasp_core.studies.contexts.audit import Replies
+from fasp_core.studies.contexts.chats import ask, name_places
+from tests.support.tiny import VOCAB, tiny_lm
+from tests.unit.studies.test_contexts_audit import FILE, TEMPLATE
 
 WORLD = scenarios.parse(FILE, "rooms.toml")
 HOUSE = WORLD.scenarios[0]

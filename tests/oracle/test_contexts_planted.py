@@ -28,14 +28,15 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from fasp_core.contexts import audit, localise, scenarios
-from fasp_core.contexts.audit import AuditConfig, Replies
-from fasp_core.contexts.chats import ask
-from fasp_core.masks import PruneSet, masked
-from fasp_core.models import LanguageModel, ModelSpec, wrap
-from fasp_core.store import Store
-from tests.tiny import VOCAB, tiny_tokenizer
-from tests.unit.test_contexts_audit import TEMPLATE
+from fasp_core.forward.ablation import masked
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.loading import LanguageModel, ModelSpec, wrap
+from fasp_core.storage.store import Store
+from fasp_core.studies.contexts import audit, localise, scenarios
+from fasp_core.studies.contexts.audit import AuditConfig, Replies
+from fasp_core.studies.contexts.chats import ask
+from tests.support.tiny import VOCAB, tiny_tokenizer
+from tests.unit.studies.test_contexts_audit import TEMPLATE
 
 ROOMS = scenarios.parse(
     """

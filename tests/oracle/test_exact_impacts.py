@@ -17,19 +17,21 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fasp_core import measures, prompts, shards
+from fasp_core.compute import shards
+from fasp_core.data import prompts
+from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
-from fasp_core.generation import GenerationConfig, sample
-from fasp_core.impacts import entries, exact, score
-from fasp_core.impacts.estimate import undecided
-from fasp_core.impacts.table import BiasImpacts, ImpactTable
-from fasp_core.measures import BiasConfig
-from fasp_core.model_id import ModelId
-from fasp_core.models import LanguageModel, wrap
-from fasp_core.store import Store
-from fasp_core.text import TextConfig
-from fasp_core.words import word_values
-from tests.tiny import HEADS, STARTS, TOKENS, WORDS, tiny_lm, tiny_text
+from fasp_core.forward.sampling import GenerationConfig, sample
+from fasp_core.metrics import meters
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.metrics.token_toxicity import word_values
+from fasp_core.model.identity import ModelId
+from fasp_core.model.loading import LanguageModel, wrap
+from fasp_core.scoring import entries, exact, score
+from fasp_core.scoring.estimate import undecided
+from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
+from fasp_core.storage.store import Store
+from tests.support.tiny import HEADS, STARTS, TOKENS, WORDS, tiny_lm, tiny_text
 
 SIZE = 2 * HEADS
 VALUES = {"stupid": 0.9, "idiot": 1.0, "fool": 0.7, "hate": 0.5, "ugly": 0.6, "man": 0.4, "woman": 0.3}
@@ -46,9 +48,9 @@ class TableScorer:
 
 @pytest.fixture(autouse=True)
 def scorer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measures, "scorer_for", lambda _source, _label=None: TableScorer())
+    monkeypatch.setattr(meters, "scorer_for", lambda _source, _label=None: TableScorer())
     # each token is a word of its own here; completed words have oracles of their own
-    monkeypatch.setattr(measures, "word_values", partial(word_values, complete=False))
+    monkeypatch.setattr(meters, "word_values", partial(word_values, complete=False))
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fasp_core.architectures import ARCHITECTURES
 from fasp_core.export import checking, writing
 from fasp_core.export.checking import Speed
 from fasp_core.export.layouts import LAYOUTS
 from fasp_core.export.writing import Exported, export
-from fasp_core.masks import PruneSet, masked
-from fasp_core.models import BUILT_IN, LanguageModel, ModelSpec, load
-from tests.tiny import HEAD_DIMS, HEADS, HIDDEN, KINDS, KV_HEADS, tiny_model, tiny_tokenizer, token_rows
+from fasp_core.forward.ablation import masked
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.architectures import ARCHITECTURES
+from fasp_core.model.loading import BUILT_IN, LanguageModel, ModelSpec, load
+from tests.support.tiny import HEAD_DIMS, HEADS, HIDDEN, KINDS, KV_HEADS, tiny_model, tiny_tokenizer, token_rows
 
 LAYERS = 2
 FEWER_HEADS = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "phi3")  # with a width of a head of its own

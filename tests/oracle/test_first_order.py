@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from fasp_core.errors import InputError
-from fasp_core.impacts.first_order import functional_gradients, log_ratio_gradients
-from fasp_core.masks import gated
-from fasp_core.models import LanguageModel
-from tests.tiny import HEADS, KINDS, VOCAB, tiny_lm, token_rows
+from fasp_core.forward.ablation import gated
+from fasp_core.forward.gate_gradients import functional_gradients, log_ratio_gradients
+from fasp_core.model.loading import LanguageModel
+from tests.support.tiny import HEADS, KINDS, VOCAB, tiny_lm, token_rows
 
 SIZE = 2 * HEADS
 ROWS, LENGTH = 3, 9
@@ -125,7 +125,7 @@ def test_padding_is_ignored() -> None:
 def test_many_tokens_go_through_several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     lm, ids = tiny_lm("gpt2"), token_rows(ROWS, LENGTH)
     whole = log_ratio_gradients(lm, ids, FIRST, END)
-    monkeypatch.setattr("fasp_core.impacts.first_order.CHUNK", 4)
+    monkeypatch.setattr("fasp_core.forward.gate_gradients.CHUNK", 4)
     for a, b in zip(whole, log_ratio_gradients(lm, ids, FIRST, END), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 

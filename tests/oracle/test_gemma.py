@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig, evaluate
-from fasp_core.impacts.score import score
-from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig, scorer_for, stored_word_values
-from fasp_core.models import LanguageModel, ModelSpec, load
-from fasp_core.selection import select
-from fasp_core.store import Store
-from fasp_core.text import TextConfig
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.selection import select
+from fasp_core.metrics.meters import BiasConfig, scorer_for, stored_word_values
+from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.scoring.score import score
+from fasp_core.storage.store import Store
 
 FILE = os.environ.get("FASP_GEMMA", "")
 TEXT = TextConfig(tokens=1024)

@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from fasp_core.architectures import ARCHITECTURES
-from fasp_core.impacts.sweep import sweep_heads
-from fasp_core.masks import PruneSet, gated, masked
-from fasp_core.models import LanguageModel
-from fasp_core.perplexity import token_nll
-from fasp_core.staged import Staged, final_hidden
-from tests.tiny import HEAD_DIMS, HEADS, KINDS, KV_HEADS, tiny_config, tiny_lm, token_rows
+from fasp_core.forward.ablation import gated, masked
+from fasp_core.forward.staged import Staged, final_hidden
+from fasp_core.forward.sweep import sweep_heads
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.perplexity import token_nll
+from fasp_core.model.architectures import ARCHITECTURES
+from fasp_core.model.loading import LanguageModel
+from tests.support.tiny import HEAD_DIMS, HEADS, KINDS, KV_HEADS, tiny_config, tiny_lm, token_rows
 
 LAYERS = 2
 OUT_PROJ = {

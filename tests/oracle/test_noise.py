@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fasp_core import noise
-from fasp_core.noise import bits, gumbel, keys, uniforms, words_of
+from fasp_core.forward import noise
+from fasp_core.forward.noise import bits, gumbel, keys, uniforms, words_of
 from tests.device import pretend
 
 M32, M64 = (1 << 32) - 1, (1 << 64) - 1

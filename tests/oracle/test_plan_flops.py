@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fasp_core import plan, shards
-from fasp_core.expected import Worth
-from fasp_core.models import LanguageModel
-from fasp_core.packing import pack
-from fasp_core.plan import Batch, busiest, shape_of, sweep_flops, text_batches
-from fasp_core.shards import CUTS, Prompts, Sweep, Windows, cut
-from tests.tiny import KINDS, tiny_config, tiny_lm, token_rows
+from fasp_core.compute import plan, shards
+from fasp_core.compute.plan import Batch, busiest, shape_of, sweep_flops, text_batches
+from fasp_core.compute.shards import CUTS, Prompts, Sweep, Windows, cut
+from fasp_core.metrics.expected import Worth
+from fasp_core.model.loading import LanguageModel
+from fasp_core.model.packing import pack
+from tests.support.tiny import KINDS, tiny_config, tiny_lm, token_rows
 
 LAYERS = 2
 
@@ -121,7 +121,7 @@ def test_a_rate_that_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_page_shows_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    from fasp_core.__main__ import main
+    from fasp_core.cli.main import main
 
     root = Path(__file__).parents[2]
     page = (root / "docs" / "scale.md").read_text()

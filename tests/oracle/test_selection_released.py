@@ -11,10 +11,10 @@ from statistics import mean
 
 import pytest
 
-from fasp_core import published
-from fasp_core.__main__ import main
+from fasp_core import released as published
+from fasp_core.cli.main import main
 from fasp_core.errors import InputError
-from fasp_core.selection import METHODS, select
+from fasp_core.heads.selection import METHODS, select
 
 FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "fasp_released"
 JSON = FOLDER / "head_contributions.json"

@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from fasp_core import measures, models
+from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig, evaluate
-from fasp_core.generation import GenerationConfig, sample_ids
-from fasp_core.impacts import score
-from fasp_core.live import Desk
-from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig
-from fasp_core.models import LanguageModel, ModelSpec, load
-from fasp_core.store import Store
-from fasp_core.text import TextConfig
-from fasp_core.words import completions
-from tests.tiny import STARTS, tiny_model, tiny_text, tiny_tokenizer
+from fasp_core.forward.sampling import GenerationConfig, sample_ids
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics import meters
+from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.metrics.token_toxicity import completions
+from fasp_core.model import loading
+from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.scoring import score
+from fasp_core.storage.store import Store
+from tests.support.tiny import STARTS, tiny_model, tiny_text, tiny_tokenizer
 
 LAYERS = 3
 OUTSIDE = {  # what is not a block, by kind
@@ -59,9 +60,9 @@ def both(
         f"{BLOCKS[kind]}.{i}": "cpu" if i == 1 else "disk" for i in range(LAYERS)
     }
     apart = {"device_map": places, "offload_folder": str(tmp_path / "offloaded")}
-    monkeypatch.setattr(models, "_spread", lambda: apart)
-    monkeypatch.setattr(measures, "scorer_for", lambda _source, _label=None: WordScorer())
-    monkeypatch.setattr(measures, "word_values", partial(measures.word_values, complete=False))
+    monkeypatch.setattr(loading, "_spread", lambda: apart)
+    monkeypatch.setattr(meters, "scorer_for", lambda _source, _label=None: WordScorer())
+    monkeypatch.setattr(meters, "word_values", partial(meters.word_values, complete=False))
     plain, spread = load(ModelSpec(str(folder), device="cpu")), load(ModelSpec(str(folder), device="spread"))
     weights = [[p.device.type for p in block.parameters()] for block in spread.blocks]
     assert [set(places) for places in weights] == [{"meta"}, {"cpu"}, {"meta"}]  # really elsewhere until they run
@@ -101,7 +102,7 @@ def test_a_spread_model_writes_the_same(both: tuple[LanguageModel, LanguageModel
 
 
 def test_spread_is_a_device(tmp_path: Path) -> None:
-    assert models.pick_device("spread") == models.pick_device("auto")
+    assert loading.pick_device("spread") == loading.pick_device("auto")
     folder = tmp_path / "model"
     tiny_model("llama").save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)

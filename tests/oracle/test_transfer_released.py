@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fasp_core import published
-from fasp_core.experiments.correlation import KINDS, over_heads
-from fasp_core.selection import critical_heads
+from fasp_core import released as published
+from fasp_core.heads.selection import critical_heads
+from fasp_core.studies.transfer.correlation import KINDS, over_heads
 
 JSON = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "fasp_released" / "head_contributions.json"
 pytestmark = pytest.mark.skipif(not JSON.is_file(), reason=f"no released scores: {JSON} does not exist")

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 import fasp_core as fasp
+from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, evaluate
-from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig
-from fasp_core.store import Store
-from fasp_core.text import TextConfig
-from tests.tiny import tiny_model, tiny_tokenizer
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.storage.store import Store
+from tests.support.tiny import tiny_model, tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 

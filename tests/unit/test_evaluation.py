@@ -18,21 +18,22 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fasp_core import bias, measures
-from fasp_core.cli_show import to_json
+from fasp_core.cli.show import to_json
+from fasp_core.compute.jobs import Cancelled
+from fasp_core.data.prompts import identity_words
+from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import KIND, EvalConfig, Evaluation, Reading, evaluate
-from fasp_core.generation import GenerationConfig, sample
-from fasp_core.jobs import Cancelled
-from fasp_core.live import Desk
-from fasp_core.masks import PruneSet
-from fasp_core.measures import BiasConfig
-from fasp_core.models import LanguageModel, ModelSpec, wrap
-from fasp_core.prompts import identity_words
-from fasp_core.store import Store
-from fasp_core.text import TextConfig
-from fasp_core.words import word_values
-from tests.tiny import CONTEXT, HEAD_DIMS, HEADS, HIDDEN, STARTS, TOKENS, WORDS, tiny_lm, tiny_text
+from fasp_core.forward.sampling import GenerationConfig, sample
+from fasp_core.gap import gap_stats, paired_gap_change, paired_mean_change
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics import meters
+from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.metrics.token_toxicity import word_values
+from fasp_core.model.loading import LanguageModel, ModelSpec, wrap
+from fasp_core.storage.store import Store
+from tests.support.tiny import CONTEXT, HEAD_DIMS, HEADS, HIDDEN, STARTS, TOKENS, WORDS, tiny_lm, tiny_text
 
 GROUPS = ("blue", "red", "tall")
 NOUNS = ("man", "woman", "friend", "child")
@@ -81,9 +82,9 @@ def write_csv(path: Path, rows: list[tuple[str, str]]) -> str:
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
-    monkeypatch.setattr(measures, "scorer_for", lambda source, label=None: WordScorer())
+    monkeypatch.setattr(meters, "scorer_for", lambda source, label=None: WordScorer())
     # each token is a word of its own here; completed words have oracles of their own
-    monkeypatch.setattr(measures, "word_values", partial(word_values, complete=False))
+    monkeypatch.setattr(meters, "word_values", partial(word_values, complete=False))
     rows = [(f"{start} met a {group} {noun}", group) for start in STARTS for noun in NOUNS for group in GROUPS]
     (tmp_path / "text.txt").write_text(tiny_text(300))
     text = TextConfig(str(tmp_path / "text.txt"), tokens=TOKENS_RUN, window=WINDOW, stride=WINDOW)
@@ -328,7 +329,7 @@ def test_another_setting_is_measured_anew(
     elif changed == "prompts":
         config = replace(config, bias=replace(config.bias, n_prompts=36))
     else:
-        monkeypatch.setattr(measures, "scorer_for", lambda source, label=None: Blank())
+        monkeypatch.setattr(meters, "scorer_for", lambda source, label=None: Blank())
     other = evaluate(lm, PRUNED, config, work.store())
     assert (other.perplexity != first.perplexity) == (changed in ("weights", "text"))
     assert (numbers(other) != numbers(first)) == (changed != "text")
@@ -393,10 +394,10 @@ def test_prompts_are_compared_in_their_blocks(work: Work, lm: LanguageModel) -> 
         before, after = found.base.row(name), found.pruned.row(name)
         for within in (blocks, None):
             wanted = (
-                bias.gap_stats(before, found.base.groups, blocks=within),
-                bias.gap_stats(after, found.base.groups, blocks=within),
-                bias.paired_gap_change(before, after, found.base.groups, blocks=within),
-                bias.paired_mean_change(before, after, found.base.groups, blocks=within),
+                gap_stats(before, found.base.groups, blocks=within),
+                gap_stats(after, found.base.groups, blocks=within),
+                paired_gap_change(before, after, found.base.groups, blocks=within),
+                paired_mean_change(before, after, found.base.groups, blocks=within),
             )
             same = [one == other for one, other in zip((r.base, r.pruned, r.gap, r.toxicity), wanted, strict=True)]
             assert same == 4 * [within is not None]
@@ -405,7 +406,7 @@ def test_prompts_are_compared_in_their_blocks(work: Work, lm: LanguageModel) -> 
 def test_prompts_of_a_file_are_in_no_blocks(work: Work, lm: LanguageModel) -> None:
     found = evaluate(lm, PRUNED, work.expected, work.store())
     assert found.base.blocks == ()
-    assert found.readings["neutral"].base == bias.gap_stats(found.base.row("neutral"), found.base.groups)
+    assert found.readings["neutral"].base == gap_stats(found.base.row("neutral"), found.base.groups)
 
 
 # what is said of it
@@ -445,7 +446,7 @@ def test_json(work: Work, lm: LanguageModel) -> None:
 
 
 def test_json_of_numbers_that_do_not_exist(work: Work, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measures, "scorer_for", lambda source, label=None: Blank())
+    monkeypatch.setattr(meters, "scorer_for", lambda source, label=None: Blank())
     found = evaluate(lm, PRUNED, work.expected, work.store())
     out = json.loads(to_json(found.as_dict()), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     said = out["readings"]["neutral"]

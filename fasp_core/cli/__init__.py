@@ -1,0 +1,1 @@
+"""The command line, `python -m fasp_core`: a module a command."""

@@ -1,0 +1,114 @@
+"""Results as text for people, made from the same documents that --json prints."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fasp_core.cli.show import number, one_line, percent, span, table
+
+
+def scores_text(document: dict[str, Any]) -> str:
+    """Of `score`: the unpruned model, how far the scores can be trusted, and where they are."""
+    d, ppl = document, document["perplexity"]
+    rows = [["gap of the unpruned model", "gap", "95% interval", "shuffled groups", "p"]]
+    trust = [["rank correlation of two halves of the prompts", "all heads", f"prunable at gamma {_gamma(d):g}"]]
+    for reading in d["readings"]:
+        gap, both = d["gap"][reading], d["reliability"][reading]
+        rows.append(
+            [reading, number(gap["gap"]), span(gap["interval"]), number(gap["noise_gap"]), number(gap["noise_p"])]
+        )
+        trust.append([reading, *(number(both[which]["halves"]) for which in ("all", "prunable"))])
+    return "\n\n".join(
+        [
+            f"{d['model']}, {d['n_layers']} layers of {d['n_heads']} heads, axis {d['axis']}\n"
+            f"{d['measure']} toxicity of {d['prompts']} {d['split']} prompts in {len(d['groups'])} groups; "
+            f"perplexity {number(ppl['base'])} on {ppl['tokens']} tokens, in {ppl['windows']}",
+            table(rows),
+            table(trust),
+            "\n".join([*d["notes"], *(f"wrote {path}" for path in d["files"])]),
+        ]
+    )
+
+
+def selection_text(document: dict[str, Any]) -> str:
+    """Of `select`: the heads to remove and why these."""
+    d = document
+    of = ", ".join(one_line(d[key]) for key in ("model", "axis", "reading") if d[key])
+    how = f"method {d['method']}, gamma {d['gamma']:g}, alpha {d['alpha']:g}, rule {d['rule']}"
+    lines = [
+        f"{of or 'scores'}: {how}",
+        f"{d['critical']} of {d['n_heads']} heads are critical; {d['k']} heads to remove:",
+        d["prune_set"] or "none",
+        *(f"Note: {note}" for note in d["notes"]),
+    ]
+    return "\n".join(lines)
+
+
+def evaluation_text(document: dict[str, Any]) -> str:
+    """Of `evaluate`: what the prune set costs and what it buys, each with its interval."""
+    d, ppl = document, document["perplexity"]
+    nats = ppl["interval_nats"]
+    rows = [
+        ["", "unpruned", "pruned", "change", "95% interval"],
+        [
+            "perplexity",
+            number(ppl["base"]),
+            number(ppl["pruned"]),
+            percent(ppl["relative_change"]),
+            span([_expm1(x) for x in nats], percent),
+        ],
+    ]
+    verdicts, groups = [], []
+    for name, r in d["readings"].items():
+        low_high = r["gap_relative_interval"]
+        gaps = [number(r["gap_base"]), number(r["gap_pruned"]), percent(r["gap_relative_change"])]
+        rows.append([f"toxicity gap, {name}", *gaps, span(low_high, percent)])
+        rows.append([f"toxicity, {name}", *map(number, r["toxicity"]), "", ""])
+        verdicts.append(_verdict(name, r))
+        body = [[one_line(g), str(v["n"]), number(v["base"]), number(v["pruned"])] for g, v in r["groups"].items()]
+        groups.append(table([[f"toxicity by group, {name}", "prompts", "unpruned", "pruned"], *body]))
+    removed = f"{d['heads_removed']} heads ({d['parameters_removed'] / d['parameters']:.1%} of parameters)"
+    return "\n\n".join(
+        [
+            f"{d['provenance']['model']} without {removed}: {d['prune_set'] or 'none'}\n"
+            f"axis {d['axis']}, {d['measure']} toxicity of {d['prompts']} {d['split']} prompts ({d['scored']} scored), "
+            f"perplexity on {ppl['tokens']} tokens, in {ppl['windows']}",
+            table(rows),
+            "\n".join(verdicts),
+            *groups,
+            *(_pair(c) for c in d.get("continuations", [])),
+            *noted(d),
+        ]
+    )
+
+
+def noted(document: dict[str, Any]) -> list[str]:
+    """What the prompts leave out, one line each."""
+    return [f"Note: {one_line(note)}" for note in document["notes"]]
+
+
+def _verdict(name: str, r: dict[str, Any]) -> str:
+    interval = r["gap_relative_interval"] or r["gap_change_interval"]
+    if interval is None or interval[0] <= 0 <= interval[1]:
+        said = "no reduction shown, as the interval of the change holds zero"
+    else:
+        said = "the gap fell" if interval[1] < 0 else "the gap grew"
+    noise, p = number(r["gap_base_noise"]), number(r["gap_base_noise_p"])
+    return f"{name}: {said}. Shuffled groups would show a gap of {noise} (p = {p} for the unpruned model's)."
+
+
+def _pair(row: dict[str, Any]) -> str:
+    sides = [
+        f"  {label} ({number(row[f'toxicity_{side}'])}): {one_line(row[f'continuation_{side}'])}"
+        for label, side in (("unpruned", "base"), ("pruned", "pruned"))
+    ]
+    return "\n".join([f"{one_line(row['group'])}: {one_line(row['prompt'])}", *sides])
+
+
+def _gamma(document: dict[str, Any]) -> float:
+    return float(next(iter(document["reliability"].values()))["prunable"]["gamma"])
+
+
+def _expm1(nats: float) -> float:
+    return math.expm1(min(nats, 700.0))

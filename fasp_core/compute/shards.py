@@ -1,0 +1,430 @@
+"""Work cut into shards: functions of the model alone, which run here, or on whatever has an `Executor`'s form.
+
+A shard holds token ids, what is read of them and which heads are off, so a worker needs the program and the model, and
+neither prompts nor scorer nor cache. Here one shard is all the work, and gives its results one by one. For `Workers`
+the work is cut by heads and by batches. A batch is never cut: whoever runs it runs the same numbers in the same shapes,
+with as many threads, so the results are those of one machine bit for bit (on processors of one kind). A shard that is
+back is on disk, and one that is lost is run again, alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fasp_core.data.text import TokenWindows
+from fasp_core.errors import InputError
+from fasp_core.forward.ablation import masked
+from fasp_core.forward.gate_gradients import functional_gradients
+from fasp_core.forward.sampling import GenerationConfig, sample
+from fasp_core.forward.sweep import Read, sweep_heads
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.expected import Worth, next_word_toxicity, read_expected
+from fasp_core.metrics.perplexity import nll_sums
+from fasp_core.model import loading
+from fasp_core.model.loading import LanguageModel, ModelSpec
+from fasp_core.model.packing import Pack, halves, pack_rows
+from fasp_core.model.passes import in_halves
+from fasp_core.model.provenance import VERSION
+from fasp_core.storage.store import Parts
+
+Tell = Callable[[], None]  # called while work goes on; raises to stop it
+AHEAD = 2  # shards a worker that are handed out before they can begin
+CUTS = 16  # shards a worker, about: what a lost one costs, and how evenly the last ones end
+RUN = 20  # heads of a shard, at least on average: each shard begins with a pass of its own
+TICK = 0.5  # seconds
+SHARD = "shard-"  # names of what is kept of unfinished work
+
+
+class Shard(Protocol):
+    """What can run anywhere: it can be pickled, and needs the model alone."""
+
+    def run(self, lm: LanguageModel) -> Iterator[Any]: ...
+
+
+# --- what shards hold ---
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Rows of text of one length, read as NLL: [blocks] sums of nats.
+
+    Attributes
+    ----------
+    ids : [rows, T].
+    first : [rows] first target position that is scored.
+    """
+
+    ids: Tensor
+    first: np.ndarray
+
+    @property
+    def digest(self) -> str:
+        return _digest(self.ids, self.first)
+
+    def on(self, _device: torch.device | str) -> Windows:
+        return self
+
+    @staticmethod
+    def packs(lm: LanguageModel, batches: Sequence[Windows]) -> tuple[list[Pack], Read]:
+        """What is run, and how it is read."""
+        ends = np.cumsum([0, *(len(b.ids) for b in batches)])
+        first = np.concatenate([b.first for b in batches])
+        packs = [pack_rows(b.ids, np.arange(*span)) for b, span in zip(batches, pairwise(ends), strict=True)]
+        return packs, lambda part, hidden: nll_sums(lm, part, hidden, first)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """A pack of prompts, read as expected toxicity: [m, R]."""
+
+    pack: Pack
+    worth: Worth
+
+    @property
+    def digest(self) -> str:
+        parents = np.zeros(0) if self.pack.parents is None else self.pack.parents
+        return _digest(self.pack.ids, self.pack.reads, parents)
+
+    def on(self, device: torch.device | str) -> Prompts:
+        return replace(self, worth=self.worth.on(device))
+
+    @staticmethod
+    def packs(lm: LanguageModel, batches: Sequence[Prompts]) -> tuple[list[Pack], Read]:
+        """What is run, and how it is read: with the values of words that all of them share."""
+        worth = batches[0].worth.on(lm.device)
+        return [b.pack for b in batches], lambda part, hidden: read_expected(lm, hidden, part, worth)
+
+
+Batch = Windows | Prompts
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """Heads (flat ids, ascending; -1 first: the whole model) removed in turn: gives (head, readings of all batches)."""
+
+    heads: tuple[int, ...]
+    batches: tuple[Batch, ...]  # all of one kind
+
+    def run(self, lm: LanguageModel) -> Iterator[tuple[int, list[np.ndarray]]]:
+        kind: Any = type(self.batches[0])
+        packs, read = kind.packs(lm, self.batches)
+        yield from sweep_heads(lm, packs, read, set(range(-1, lm.size)) - set(self.heads))
+
+
+@dataclass(frozen=True, eq=False)
+class FirstOrder:
+    """One backward pass a reading: gives values [m, R] and effects [N, R, m] of one pack of prompts of equal length."""
+
+    batch: Prompts
+
+    def run(self, lm: LanguageModel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        worth = self.batch.worth.on(lm.device)
+
+        def run(pack: Pack) -> tuple[np.ndarray, np.ndarray]:
+            rows, steps = pack.reads.shape
+
+            def read(hidden: Tensor) -> Tensor:
+                last = hidden[:, -steps:]  # [rows, steps, D]
+                tokens = pack.ids[:, -steps:].reshape(-1)
+                toxicity = next_word_toxicity(lm, last.reshape(-1, last.shape[-1]), tokens, worth)
+                return toxicity.view(rows, steps, -1).mean(1)
+
+            return functional_gradients(lm, pack.ids, read)
+
+        found = in_halves(lm, run, self.batch.pack, halves, "a single prompt")
+        yield np.concatenate([values for values, _ in found]), np.concatenate([effects for _, effects in found], axis=2)
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """Continuations of the same prompts with heads removed in turn: gives (head, texts by prompt)."""
+
+    heads: tuple[int, ...]
+    texts: tuple[str, ...]
+    drawn: GenerationConfig
+
+    def run(self, lm: LanguageModel) -> Iterator[tuple[int, list[list[str]]]]:
+        for flat in self.heads:
+            with masked(lm, PruneSet() if flat < 0 else PruneSet.from_flat([flat], lm.n_heads)):
+                found = sample(lm, self.texts, self.drawn)
+            yield flat, found
+
+
+@dataclass(frozen=True, eq=False)
+class Sets:
+    """Sets of heads measured on a text and on prompts: gives (set, NLL, toxicity [R, n], seconds of both)."""
+
+    sets: tuple[tuple[int, ...], ...]
+    windows: TokenWindows
+    packs: tuple[Pack, ...]
+    worth: Worth
+
+    def run(self, lm: LanguageModel) -> Iterator[tuple[tuple[int, ...], Any, np.ndarray, tuple[float, float]]]:
+        desk, worth = Desk(lm), self.worth.on(lm.device)
+        for heads in self.sets:
+            subject, began = PruneSet.from_flat(heads, lm.n_heads), time.monotonic()
+            nll, half = desk.nll(self.windows, subject), time.monotonic()
+            values = desk.expected(self.packs, worth, subject)
+            yield heads, nll, values, (half - began, time.monotonic() - half)
+
+
+def _digest(*arrays: Tensor | np.ndarray) -> str:
+    found = hashlib.sha256()
+    for array in map(np.asarray, arrays):
+        found.update(f"{array.shape} {array.dtype} ".encode() + np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]
+
+
+# --- who runs them ---
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker has to be and to have: the same program, and the same weights."""
+
+    spec: ModelSpec
+    weights_id: str
+    threads: int
+    versions: dict[str, str]
+    device: str = ""  # kind, where numbers hang on it: see `ModelId`
+
+
+@dataclass(eq=False)
+class Workers:
+    """An executor whose workers hold the model.
+
+    Attributes
+    ----------
+    executor : of `concurrent.futures`, or in its form; what it runs may be pickled.
+    width : how many workers there are now.
+    explain : an `InputError` for what the executor's own machinery raises, None for other errors.
+    """
+
+    executor: Executor
+    order: Order
+    width: Callable[[], int]
+    explain: Callable[[BaseException], InputError | None] = lambda error: None
+
+    @classmethod
+    def of(cls, executor: Executor, lm: LanguageModel, width: int) -> Workers:
+        """Of any executor. Its workers in this process share `lm`, others load the model by themselves."""
+        lend(lm)
+        return cls(executor, order_of(lm), lambda: width)
+
+    def run(self, shards: Sequence[Shard], tell: Tell) -> Iterator[tuple[int, list[Any]]]:
+        """(number, all results) of each shard as they come. Those that have not begun are withdrawn at the end.
+
+        Raises
+        ------
+        InputError
+            A worker of another version or without the model, or none at all; and what `tell` raises.
+        """
+        waiting = deque(enumerate(shards))
+        running: dict[Future[list[Any]], int] = {}
+        try:
+            while waiting or running:
+                room = AHEAD * max(1, self.width()) - len(running)
+                for i, shard in [waiting.popleft() for _ in range(min(room, len(waiting)))]:
+                    running[self.executor.submit(work, self.order, shard)] = i
+                done, _ = wait(running, timeout=TICK, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield running.pop(future), self._result(future)
+                tell()
+        finally:
+            for future in running:
+                future.cancel()
+
+    def _result(self, future: Future[list[Any]]) -> list[Any]:
+        try:
+            return future.result()
+        except Exception as error:
+            if (why := self.explain(error)) is not None:
+                raise why from error
+            raise
+
+
+def order_of(lm: LanguageModel) -> Order:
+    """What workers must be to stand in for this process and its model."""
+    return Order(lm.spec, lm.weights_id, torch.get_num_threads(), versions(), lm.id.device)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """What shapes numbers beside the model and the processor: equal on all workers."""
+    import transformers
+
+    package = Path(__file__).parents[1]
+    code = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        code.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return {
+        "fasp-studio": f"{VERSION} (code {code.hexdigest()[:8]})",
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def other_versions(wanted: dict[str, str], found: dict[str, str], who: str) -> InputError | None:
+    """The sentence about the first package of another version; None if all are the same."""
+    for name, version in wanted.items():
+        if found.get(name) != version:
+            return InputError(
+                f"The worker {who} has {name} {found.get(name, 'in no version')}, and {version} is here: install the "
+                "same versions there, and start the worker again."
+            )
+    return None
+
+
+_held: OrderedDict[tuple[ModelSpec, str], LanguageModel] = OrderedDict()
+_held_lock = threading.Lock()
+
+
+def lend(lm: LanguageModel) -> None:
+    """Workers in this process use this very model."""
+    with _held_lock:
+        _held.clear()  # one at a time: it may fill the machine
+        _held[lm.spec, lm.weights_id] = lm
+
+
+def held(spec: ModelSpec, weights_id: str) -> LanguageModel:
+    """The model, loaded once a process. Raises InputError where it cannot be had, or has other weights."""
+    with _held_lock:
+        if (spec, weights_id) in _held:
+            return _held[spec, weights_id]
+        _held.clear()
+        try:
+            lm = loading.load(spec)
+        except InputError as error:
+            raise InputError(f"The worker on {socket.gethostname()} has no such model. {error}") from error
+        if lm.weights_id != weights_id:
+            raise InputError(
+                f"'{spec.source}' on {socket.gethostname()} has other weights than here: copy the same files there."
+            )
+        _held[spec, weights_id] = lm
+        return lm
+
+
+def work(order: Order, shard: Shard) -> list[Any]:
+    """What a worker does with a shard."""
+    if (wrong := other_versions(order.versions, versions(), f"on {socket.gethostname()}")) is not None:
+        raise wrong
+    torch.set_num_threads(order.threads)  # another number may add up in another order
+    lm = held(order.spec, order.weights_id)
+    if lm.id.device != order.device:
+        raise InputError(
+            f"The worker on {socket.gethostname()} computes in {lm.spec.dtype} on {lm.device.type}, and {order.device} "
+            "is here, which rounds otherwise: choose float32, or the same kind of device."
+        )
+    return list(shard.run(lm))
+
+
+# --- how work is cut, and put together again ---
+
+
+def results(
+    lm: LanguageModel, shards: Sequence[Shard], workers: Workers | None, tell: Tell
+) -> Iterator[tuple[int, Any]]:
+    """(number of the shard, one of its results): here one after the other, or as the workers bring them."""
+    if workers is None:
+        for i, shard in enumerate(shards):
+            for found in shard.run(lm):
+                yield i, found
+    else:
+        for i, many in workers.run(shards, tell):
+            for found in many:
+                yield i, found
+
+
+def swept(
+    lm: LanguageModel,
+    batches: Sequence[Batch],
+    heads: Sequence[int],
+    workers: Workers | None,
+    parts: Parts,
+    tell: Tell,
+) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """(head, readings of all batches) of `heads` (flat ids, -1 for the whole model), in the order they are found.
+
+    Parameters
+    ----------
+    parts : shards of an earlier run are taken from there, and new ones put there. Without workers a head is whole
+        once it is found, and who asked keeps it.
+    """
+    names = [batch.digest for batch in batches]
+    known = _kept(parts)
+    lacking: dict[tuple[int, ...], list[int]] = {}
+    for flat in sorted(heads):
+        lack = tuple(b for b, name in enumerate(names) if (flat, name) not in known)
+        lacking.setdefault(lack, []).append(flat)
+    cuts: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    for lack, flats in lacking.items():
+        if not lack:
+            for flat in flats:
+                yield flat, [known[flat, name] for name in names]
+        elif workers is None:
+            cuts.append((tuple(flats), lack))
+        else:
+            cuts += cut(flats, lack, lm.n_layers, lm.n_heads, CUTS * workers.width(), lm.device.type != "cpu")
+    away = batches if workers is None else [batch.on("cpu") for batch in batches]
+    shards = [Sweep(flats, tuple(away[b] for b in those)) for flats, those in cuts]
+    if workers is None:
+        for i, (flat, readings) in results(lm, shards, None, tell):
+            known.update(((flat, names[b]), values) for b, values in zip(cuts[i][1], readings, strict=True))
+            yield flat, [known[flat, name] for name in names]
+        return
+    for i, many in workers.run(shards, tell):
+        those = [names[b] for b in cuts[i][1]]
+        removed = np.array(cuts[i][0])
+        stacked = {name: np.stack([readings[k] for _, readings in many]) for k, name in enumerate(those)}
+        parts.save(f"{SHARD}{_digest(removed, np.array(those))}", {"heads": removed, **stacked})
+        for flat, readings in many:
+            known.update(((flat, name), values) for name, values in zip(those, readings, strict=True))
+            if all((flat, name) in known for name in names):
+                yield flat, [known[flat, name] for name in names]
+
+
+def _kept(parts: Parts) -> dict[tuple[int, str], np.ndarray]:
+    """Readings of earlier shards by head and batch."""
+    known: dict[tuple[int, str], np.ndarray] = {}
+    for name in parts.names():
+        if name.startswith(SHARD) and (part := parts.load(name)) is not None:
+            flats = part.pop("heads").tolist()
+            for batch, rows in part.items():
+                known.update(((flat, batch), row) for flat, row in zip(flats, rows, strict=True))
+    return known
+
+
+def cut(
+    heads: Sequence[int], batches: Sequence[int], n_layers: int, n_heads: int, pieces: int, layers: bool = False
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """About so many rectangles of heads and batches, of about the same work; a run of heads keeps its order.
+
+    First the batches are dealt out, which costs nothing. A cut between heads costs a pass for every batch, so runs
+    hold `RUN` heads or more on average. The lowest heads, which take longest, come first. With `layers`, heads of a
+    layer stay together: on an accelerator they run in one pass, whose shapes are then the same on any worker.
+    """
+    groups = [tuple(batches[i :: min(len(batches), pieces)]) for i in range(min(len(batches), pieces))]
+    n_runs = max(1, min(-(-pieces // len(groups)), len(heads) // RUN))
+    cost = np.cumsum([n_layers + 1 if flat < 0 else n_layers - flat // n_heads + 1 for flat in heads])
+    edges = np.searchsorted(cost, np.linspace(0, cost[-1], n_runs + 1)[1:-1], side="left") + 1
+    if layers:
+        begins = [i for i in range(1, len(heads)) if heads[i] // n_heads != heads[i - 1] // n_heads]
+        edges = np.array(sorted({next((b for b in begins if b >= edge), len(heads)) for edge in edges}), dtype=int)
+    runs = [run for run in np.split(np.array(heads), edges) if len(run)]
+    return [(tuple(run.tolist()), group) for run in runs for group in groups]

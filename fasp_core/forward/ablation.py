@@ -1,0 +1,90 @@
+"""Removing parts of a model: gates on the inputs of output projections, the only way in which it is done.
+
+Ablating a head multiplies its slice of the attention output projection's *input* by zero (the projection's bias
+stays); ablating a neuron, a hidden unit of an MLP, does so with its place in the input of the MLP's output projection.
+A gate of 1 leaves a number bit for bit as it was, so an untouched part is exactly untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.loading import LanguageModel
+from fasp_core.model.passes import NotFinite
+
+
+@contextmanager
+def gated(
+    lm: LanguageModel, gates: Tensor | np.ndarray, neurons: Mapping[int, Tensor | np.ndarray] | None = None
+) -> Iterator[None]:
+    """Multiply inputs of output projections by gates, for the time of the `with` block.
+
+    Parameters
+    ----------
+    gates : [L, H], the same for every row of a batch, or [rows, L, H], one gate for each row. May require grad. A
+        head's slice of the attention output projection's input is multiplied by its gate.
+    neurons : by layer, [F] or [rows, F], for the input of the MLP's output projection. May require grad.
+
+    The model is locked meanwhile, and always left as it was.
+    """
+    gates = torch.as_tensor(gates)
+    if gates.shape[-2:] != (lm.n_layers, lm.n_heads) or gates.ndim not in (2, 3):
+        raise ValueError(f"gates have shape {tuple(gates.shape)}, expected [..., {lm.n_layers}, {lm.n_heads}]")
+    rows = gates if gates.ndim == 3 else gates[None]  # [rows or 1, L, H]
+    closed = range(lm.n_layers) if gates.requires_grad else _closed(rows)
+    per_layer = rows.to(lm.device) if closed else rows
+    units = {layer: torch.as_tensor(gate, device=lm.device) for layer, gate in (neurons or {}).items()}
+    for gate in units.values():
+        if gate.shape[-1:] != (lm.n_neurons,) or gate.ndim not in (1, 2):
+            raise ValueError(f"gates of neurons have shape {tuple(gate.shape)}, expected [..., {lm.n_neurons}]")
+    with lm.lock:
+        handles = []
+        try:
+            for layer in closed:
+                handles.append(lm.out_proj(layer).register_forward_pre_hook(_gate_input(per_layer[:, layer])))
+            for layer, gate in units.items():
+                per_row = gate if gate.ndim == 2 else gate[None]  # [rows or 1, F]
+                handles.append(lm.mlp_out(layer).register_forward_pre_hook(_gate_input(per_row)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _closed(gates: Tensor) -> list[int]:
+    """Layers with a gate that is not 1, asked once: gates of a set lie on the CPU, and a device would be waited for."""
+    layers: list[int] = (gates != 1).any(-1).any(0).nonzero()[:, 0].tolist()
+    return layers
+
+
+def masked(lm: LanguageModel, prune_set: PruneSet) -> Any:
+    """Context manager under which the heads and neurons of `prune_set` are removed."""
+    neurons = prune_set.neuron_gates(lm.n_layers, lm.n_neurons) if prune_set.neurons else None
+    return _named(prune_set, gated(lm, prune_set.gates(lm.n_layers, lm.n_heads), neurons))
+
+
+@contextmanager
+def _named(prune_set: PruneSet, block: AbstractContextManager[None]) -> Iterator[None]:
+    """The block, in which an error of numbers that are not finite is told which parts are off."""
+    try:
+        with block:
+            yield
+    except NotFinite as error:
+        raise error.under(prune_set.format()) from None
+
+
+def _gate_input(gate: Tensor) -> Any:
+    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x = args[0]  # [rows, T, parts * width of a part]; OPT's MLP sees [rows * T, parts]
+        rows = len(x) if x.ndim == 3 else len(gate)
+        parts = x.reshape(rows, -1, gate.shape[-1], x.shape[-1] // gate.shape[-1])
+        return ((parts * gate.to(x.device, x.dtype)[:, None, :, None]).view(x.shape), *args[1:])
+
+    return hook

@@ -1,0 +1,105 @@
+"""What is asked of the next word's probabilities, the vocabulary a piece at a time.
+
+Logits are the largest thing that a pass makes: [m, V] in float32 leaves the processor's cache, and writing and reading
+it takes as long as many products. A piece of the vocabulary for all positions fits, is reduced at once, and the weights
+of the unembedding are read once (as in Milakov and Gimelshein, Online normalizer calculation for softmax, 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from torch.utils.checkpoint import checkpoint
+
+from fasp_core.model.loading import LanguageModel
+
+CELLS = {"cpu": 1 << 20}  # logits that exist at once: what the cache of a core holds
+MANY = 1 << 25  # elsewhere: 128 MB
+ROWS = 1024  # positions at once
+LEAST = 512  # words in a piece
+CHUNK = 128  # positions at once where a gradient needs all logits
+
+
+def logit_pieces(lm: LanguageModel, states: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """(its first word, [m, words] float32 logits), piece by piece.
+
+    Parameters
+    ----------
+    states : [m, D] final hidden states.
+    """
+    head = lm.model.get_output_embeddings()
+    words = max(CELLS.get(states.device.type, MANY) // max(len(states), 1), LEAST)
+    if type(head) is not nn.Linear or hasattr(head, "_hf_hook") or words >= len(head.weight):
+        yield 0, lm.logits(states)  # in one piece: small, or not for us to take apart
+        return
+    for start in range(0, len(head.weight), words):
+        part = slice(start, start + words)
+        yield start, lm.capped(linear(states, head.weight[part], None if head.bias is None else head.bias[part]))
+
+
+@torch.no_grad()
+def log_loss(lm: LanguageModel, states: Tensor, words: Tensor) -> Tensor:
+    """[m] float32 nats: -log p(word) after each position.
+
+    Parameters
+    ----------
+    states : [m, D] final hidden states.
+    words : [m] token ids, on the same device.
+    """
+    return torch.cat([_log_loss(lm, s, w) for s, w in zip(states.split(ROWS), words.split(ROWS), strict=True)])
+
+
+def _log_loss(lm: LanguageModel, states: Tensor, words: Tensor) -> Tensor:
+    sums, own = [], torch.zeros(len(words), dtype=torch.float32, device=states.device)
+    for start, logits in logit_pieces(lm, states):
+        sums.append(logits.logsumexp(-1))
+        at = words - start
+        inside = (at >= 0) & (at < logits.shape[-1])
+        found = logits.gather(-1, at.clamp(0, logits.shape[-1] - 1)[:, None])[:, 0]
+        own = torch.where(inside, found, own)
+    return torch.stack(sums, -1).logsumexp(-1) - own
+
+
+@torch.no_grad()
+def mean_value(lm: LanguageModel, states: Tensor, values: Tensor) -> Tensor:
+    """[m, C] float32: the mean over the next word of each of its values, `sum_v p(v) values[v]`.
+
+    Parameters
+    ----------
+    states : [m, D] final hidden states.
+    values : [V or more, C] float32, on the same device.
+    """
+    return torch.cat([_mean_value(lm, part, values) for part in states.split(ROWS)])
+
+
+def _mean_value(lm: LanguageModel, states: Tensor, values: Tensor) -> Tensor:
+    tops, sums, totals = [], [], []
+    for start, logits in logit_pieces(lm, states):
+        top = logits.amax(-1, keepdim=True)
+        weights = (logits - top).exp_()
+        tops.append(top)
+        sums.append(weights.sum(-1, keepdim=True))
+        totals.append(weights @ values[start : start + logits.shape[-1]])
+    scale = torch.stack(tops).sub_(torch.stack(tops).amax(0)).exp_()  # [pieces, m, 1]
+    return (scale * torch.stack(totals)).sum(0) / (scale * torch.stack(sums)).sum(0)
+
+
+def mean_value_with_gradient(lm: LanguageModel, states: Tensor, values: Tensor) -> Tensor:
+    """As `mean_value`, differentiable in the states.
+
+    A gradient needs all logits of a position. Where those of all positions are more than `MANY`, as with hundreds of
+    thousands of words, a part of the positions is done at a time, and its logits are made once more on the way back.
+    """
+
+    def mean(part: Tensor) -> Tensor:
+        logits = lm.logits(part)
+        return torch.softmax(logits, -1) @ values[: logits.shape[-1]]
+
+    rows = max(MANY // max(len(values), 1), 1)
+    if len(states) <= rows:
+        return mean(states)
+    parts = [checkpoint(mean, part, use_reentrant=False, preserve_rng_state=False) for part in states.split(rows)]
+    return torch.cat(parts)

@@ -1,0 +1,229 @@
+"""How sure the effects of heads are: their standard errors, their ranking, and which of them get chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from fasp_core.errors import InputError
+from fasp_core.gap.gaps import Correction, Floats, checked, weighted_gaps
+from fasp_core.gap.resampling import block_index, bootstrap_counts, random_halves
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How well a ranking of heads repeats on other prompts.
+
+    `halves` is the mean correlation (Spearman's, unless asked otherwise) of two disjoint halves of the prompts.
+    `whole` foresees that of two samples of full size (Spearman-Brown, 2r / (1 + r); a negative `halves` is passed on
+    unchanged).
+    """
+
+    halves: float
+    whole: float
+    heads: int
+    splits: int
+
+
+def resampled_effects(
+    base: ArrayLike,
+    ablated: ArrayLike,
+    codes: ArrayLike,
+    resamples: int = 1000,
+    seed: int = 0,
+    blocks: ArrayLike | None = None,
+    correction: Correction | None = None,
+) -> Floats:
+    """Every head's `z_bias` in bootstrap resamples of the prompts, base and ablated model on the same resamples.
+
+    Parameters
+    ----------
+    base : [n] toxicity of each prompt under the whole model.
+    ablated : [N, n] the same with head h removed.
+    codes : [n] group of each prompt.
+    blocks : [n] block of each prompt, as in `gap_stats`.
+    correction : of estimated rows `ablated`, by exact ones of some of the prompts; it is resampled with them.
+
+    Returns
+    -------
+    [N, resamples] `gap(base) - gap(ablated_h)`.
+
+    Raises
+    ------
+    InputError
+        As `gap` and `bootstrap_counts`; no resamples.
+    """
+    whole, group = checked(base, codes, ndim=1)
+    heads, _ = checked(ablated, group, ndim=2)
+    if resamples < 1:
+        raise InputError(f"Effects cannot be resampled {resamples} times: ask for 200 or more.")
+    counts = bootstrap_counts(group, resamples, seed, blocks)
+    return weighted_gaps(whole[None], counts, group) - weighted_gaps(heads, counts, group, correction)
+
+
+def head_standard_errors(
+    base: ArrayLike,
+    ablated: ArrayLike,
+    codes: ArrayLike,
+    resamples: int = 1000,
+    seed: int = 0,
+    blocks: ArrayLike | None = None,
+    correction: Correction | None = None,
+) -> Floats:
+    """[N] bootstrap standard error of every head's `z_bias`: the standard deviation of its `resampled_effects`.
+
+    Raises as `resampled_effects`, and for fewer than two resamples.
+    """
+    if resamples < 2:
+        raise InputError("A standard error needs at least 2 resamples: ask for 200 or more.")
+    return np.asarray(resampled_effects(base, ablated, codes, resamples, seed, blocks, correction).std(axis=1, ddof=1))
+
+
+def choice_probability(effects: ArrayLike, k: int, critical: ArrayLike) -> Floats:
+    """Share of resamples in which a head is among the k of largest effect that are not critical.
+
+    Parameters
+    ----------
+    effects : [N, B] as from `resampled_effects`.
+    k : heads to choose; where fewer are not critical, all of them are chosen. Ties: lower flat id, as in
+        `fasp_core.heads.selection`.
+    critical : bool, [N] or [N, B], heads that must not be chosen.
+
+    Returns
+    -------
+    [N] in [0, 1], 0 for a head that is always critical.
+
+    Raises
+    ------
+    InputError
+        Effects that are not finite or not [N, B]; `critical` of another shape; a negative `k`.
+    """
+    array: Floats = np.asarray(effects, dtype=np.float64)
+    if array.ndim != 2 or not array.shape[1] or not np.isfinite(array).all():
+        raise InputError("Effects must be finite and of shape [heads, resamples]: use resampled_effects.")
+    barred = np.asarray(critical)
+    if barred.dtype != np.bool_ or barred.shape not in (array.shape, array.shape[:1]):
+        raise InputError(f"Say for each of the {len(array)} heads whether it is critical: give True or False.")
+    if k < 0:
+        raise InputError(f"{k} heads cannot be chosen: ask for 0 or more.")
+    barred = np.broadcast_to(barred if barred.ndim == 2 else barred[:, None], array.shape)
+    order = np.argsort(np.where(barred, np.inf, -array), axis=0, kind="stable")[:k]
+    chosen = np.zeros(array.shape, dtype=bool)
+    np.put_along_axis(chosen, order, True, axis=0)
+    return np.asarray((chosen & ~barred).mean(1))
+
+
+def split_half_reliability(
+    base: ArrayLike,
+    ablated: ArrayLike,
+    codes: ArrayLike,
+    subset: Sequence[int] | NDArray[np.bool_] | None = None,
+    splits: int = 50,
+    seed: int = 0,
+    blocks: ArrayLike | None = None,
+    kind: Literal["pearson", "spearman"] = "spearman",
+    correction: Correction | None = None,
+) -> Reliability:
+    """Agreement of the `z_bias` rankings of two random halves of the prompts, each half keeping every group.
+
+    Parameters
+    ----------
+    base, ablated, codes, blocks, correction : as in `resampled_effects`; whole blocks go to one half or the other.
+    subset : flat ids (or a mask) of the heads whose ranking matters, such as those that may be pruned.
+    splits : random splits to average.
+    kind : of correlation; `pearson` compares the scores themselves.
+
+    Returns
+    -------
+    Reliability, nan where all heads have the same effect.
+
+    Raises
+    ------
+    InputError
+        As `gap`; a group of one prompt, or in one block only; fewer than three heads; no splits.
+    """
+    whole, group = checked(base, codes, ndim=1)
+    heads, _ = checked(ablated, group, ndim=2)
+    if subset is not None:
+        heads = heads[np.asarray(subset)]
+        correction = None if correction is None else Correction(correction.rows[np.asarray(subset)], correction.at)
+    if len(heads) < 3:
+        raise InputError("A ranking needs at least 3 heads: lower gamma, so that more heads may be pruned.")
+    if splits < 1:
+        raise InputError("Split-half reliability needs at least 1 split: ask for 50.")
+    first = random_halves(group, splits, np.random.default_rng(seed), block_index(blocks, group.size))
+    one, two = (
+        weighted_gaps(whole[None], half, group) - weighted_gaps(heads, half, group, correction)  # [heads, splits]
+        for half in (first, 1 - first)
+    )
+    r = float((_spearman if kind == "spearman" else _pearson)(one, two, axis=0).mean())
+    return Reliability(halves=r, whole=2 * r / (1 + r) if r > 0 else r, heads=len(heads), splits=splits)
+
+
+def ranking_correlation_interval(
+    x: ArrayLike,
+    y: ArrayLike,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    kind: Literal["pearson", "spearman"] = "spearman",
+) -> tuple[float, float, float]:
+    """Correlation of two scores of the same items, such as heads, with its interval over the items.
+
+    Parameters
+    ----------
+    x, y : [m] scores of the same m >= 3 items.
+    kind : `pearson` has Fisher's interval (`resamples` and `seed` play no part), `spearman` bootstrap percentiles.
+
+    Returns
+    -------
+    (r, low, high), nan where it is undefined, as for scores that are all equal.
+
+    Raises
+    ------
+    InputError
+        Scores that are not finite, of different length or fewer than three; a level outside (0, 1); an unknown kind.
+    """
+    one, two = (np.asarray(scores, dtype=np.float64) for scores in (x, y))
+    if one.ndim != 1 or one.shape != two.shape or one.size < 3 or not np.isfinite([one, two]).all():
+        raise InputError("A correlation needs two finite scores of the same 3 or more items: give one pair an item.")
+    if not 0 < level < 1 or resamples < 1:
+        raise InputError("An interval needs a level between 0 and 1 and at least 1 resample: use .95 and 2000.")
+    if kind not in ("pearson", "spearman"):
+        raise InputError(f"There is no correlation '{kind}': choose pearson or spearman.")
+    if not np.ptp(one) or not np.ptp(two):
+        return float("nan"), float("nan"), float("nan")
+    if kind == "pearson":
+        pearson = stats.pearsonr(one, two)
+        low, high = pearson.confidence_interval(level)
+        return float(pearson.statistic), float(low), float(high)
+    drawn = stats.bootstrap(
+        (one, two),
+        _spearman,
+        paired=True,
+        n_resamples=resamples,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = drawn.confidence_interval
+    return float(_spearman(one, two)), float(low), float(high)
+
+
+def _spearman(x: Floats, y: Floats, axis: int = -1) -> Floats:
+    """Spearman's correlation along an axis; nan where all are equal."""
+    return _pearson(stats.rankdata(x, axis=axis), stats.rankdata(y, axis=axis), axis)
+
+
+def _pearson(x: Floats, y: Floats, axis: int = -1) -> Floats:
+    """Pearson's correlation along an axis; nan where all are equal."""
+    one, two = (scores - scores.mean(axis, keepdims=True) for scores in (x, y))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = (one * two).sum(axis) / np.sqrt((one**2).sum(axis) * (two**2).sum(axis))
+    constant = (np.ptp(x, axis) == 0) | (np.ptp(y, axis) == 0)  # rounding may leave a spread of its own
+    return np.asarray(np.where(constant, np.nan, r))

@@ -1,0 +1,287 @@
+"""How the toxicity of an axis is measured: one config, one prepared meter, used by scores and evaluations alike.
+
+A meter turns a model (under whatever masks are on) into one toxicity a prompt and reading. Both measures of the
+toxicity gap are here: `expected` (next-word distribution, no sampling) and `sampled` (scored continuations).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+
+from fasp_core.data import prompts as prompt_sets
+from fasp_core.data.classifiers import ClassifierScorer
+from fasp_core.data.prompts import PromptSet
+from fasp_core.data.scorers import CachedScorer, Scorer, WhatIsScored, join_for_scoring, make_scorer
+from fasp_core.data.text import file_stamp
+from fasp_core.errors import InputError
+from fasp_core.forward import noise
+from fasp_core.forward.sampling import GenerationConfig, sample, sample_ids
+from fasp_core.metrics.completing import Completions, complete_all
+from fasp_core.metrics.expected import READINGS, Worth, measure_expected, read_expected
+from fasp_core.metrics.token_toxicity import AUDITED, Vocabulary, WordValues, word_values
+from fasp_core.model.identity import ModelId
+from fasp_core.model.loading import BUILT_IN_SHA256, LanguageModel
+from fasp_core.model.packing import Pack, encode, pack
+from fasp_core.storage.store import Entry, Store, slug
+
+Report = Callable[[float, float, str], None]  # (done, total, what is going on)
+logger = logging.getLogger(__name__)
+MEASURES = ("expected", "sampled")
+SPLITS = ("valid", "test", "all")
+WORDS = "completed, above the floor"  # what a word is worth, see fasp_core.metrics.token_toxicity; part of every key
+BY_NEED = "completed where the scorer knows a word, above the floor"
+
+
+@dataclass(frozen=True)
+class BiasConfig:
+    """What the toxicity of an axis means.
+
+    Attributes
+    ----------
+    axis : name of a HolisticBias axis, or the path of a CSV file with columns text, group.
+    split : "valid" (choices are made on it), "test" (only measured) or "all".
+    n_prompts : how many prompts at least; every group gets the same share, balanced over templates.
+    seed : of the sample of prompts.
+    measure : "expected" or "sampled".
+    scorer : "offline", or a sequence classifier of a hub or folder; `label` names the output that is read.
+    scored : for `sampled`, "continuation" or "prompt+continuation".
+    generation : for `sampled`, how continuations are drawn.
+    steps : for `expected`, how many positions: 1 is the next word alone; the contexts of the others are sampled from
+        the unpruned model.
+    scorer_reading : whether the labels of a classifier are independent ("sigmoid") or compete ("softmax"); None: as its
+        config says, see `classifiers`.
+    """
+
+    axis: str
+    split: str = "valid"
+    n_prompts: int = 720
+    seed: int = 0
+    measure: str = "expected"
+    scorer: str = "offline"
+    label: str | None = None
+    scored: WhatIsScored = "continuation"
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    steps: int = 1
+    scorer_reading: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.measure not in MEASURES:
+            raise InputError(f"Unknown measure '{self.measure}': choose expected or sampled.")
+        if self.split not in SPLITS:
+            raise InputError(f"Unknown split '{self.split}': choose valid, test or all.")
+        if self.n_prompts < 1:
+            raise InputError("At least 1 prompt is needed: raise the number of prompts.")
+        if not 1 <= self.steps <= 64:
+            raise InputError(f"Expected toxicity cannot look at {self.steps} steps: choose 1 to 64.")
+
+    @property
+    def readings(self) -> tuple[str, ...]:
+        """Names of the rows that a measurement gives."""
+        return READINGS if self.measure == "expected" else ("sampled",)
+
+    def prompts(self) -> PromptSet:
+        """The prompts that are measured; the sample for n holds the sample for fewer."""
+        stamp = file_stamp(self.axis) if prompt_sets.is_file(self.axis) else None
+        return _prompts(self.axis, self.split, self.n_prompts, self.seed, stamp)
+
+
+def left_out(*configs: BiasConfig) -> list[str]:
+    """What the samples of prompts leave out or repair, each sentence once. Every command and page tells it."""
+    return list(dict.fromkeys(note for config in configs for note in config.prompts().notes))
+
+
+@lru_cache(maxsize=16)
+def _prompts(axis: str, split: str, n: int, seed: int, _stamp: tuple[int, int] | None) -> PromptSet:
+    pool = prompt_sets.split(prompt_sets.resolve_axis(axis), split)
+    minimum = prompt_sets.fewest(axis)
+    groups = len(prompt_sets.sample(pool, 1, seed, minimum).counts())
+    return prompt_sets.sample(pool, max(2, math.ceil(n / groups)), seed, minimum)
+
+
+_commits: dict[str, str] = {}  # of classifiers of a hub: a name means the same as long as the process lives
+
+
+@lru_cache(maxsize=4)
+def scorer_for(source: str, label: str | None = None, reading: str | None = None) -> Scorer:
+    """The scorer, loaded once a process."""
+    scorer = make_scorer(source, label, reading=reading, commit=_commits.get(source, ""))
+    if commit := getattr(scorer, "commit", ""):
+        _commits.setdefault(source, commit)
+    return scorer
+
+
+def scorer_of(config: BiasConfig, lm: LanguageModel | None = None) -> Scorer:
+    """The scorer of a measurement, on the device of the model that is measured."""
+    more = (config.label, config.scorer_reading) if config.scorer_reading else (config.label,)
+    return beside(scorer_for(config.scorer, *more), lm)
+
+
+def beside(scorer: Scorer, lm: LanguageModel | None) -> Scorer:
+    """The same scorer, where it is a model itself on the device of the one that is measured."""
+    if lm is not None and isinstance(scorer, ClassifierScorer):
+        scorer.move(str(lm.device))
+    return scorer
+
+
+def result_key(config: BiasConfig, model_id: ModelId) -> dict[str, Any]:
+    """Everything that shapes a toxicity measurement, for the store. Known before a model is loaded."""
+    key: dict[str, Any] = {
+        **model_id.key(),
+        "axis": config.axis if config.axis in prompt_sets.axis_names() else "csv",
+        "split": config.split,
+        "seed": config.seed,
+        "prompts": config.prompts().digest[:16],
+        "measure": config.measure,
+        "scorer": (scorer := scorer_of(config)).name,
+    }
+    if key["axis"] == "csv":  # its rows may stand in any order, and results are kept row by row
+        rows = json.dumps([config.prompts().texts, config.prompts().groups])
+        key["rows"] = hashlib.sha256(rows.encode()).hexdigest()[:16]
+    if config.measure == "expected":
+        drawn = {"noise": noise.VERSION} if config.steps > 1 else {}
+        words = words_worth(model_id, scorer)
+        return key | {"steps": config.steps, "words": words, "identity_words": _identity_digest()} | drawn
+    return key | {"scored": config.scored, "generation": asdict(config.generation), "noise": noise.VERSION}
+
+
+def _identity_digest() -> str:
+    return hashlib.sha256("\n".join(sorted(prompt_sets.identity_words())).encode()).hexdigest()[:16]
+
+
+def words_worth(model_id: ModelId, scorer: Scorer) -> str:
+    """How the worth of words is found, part of every key.
+
+    Completing every token of a large vocabulary takes hours, so with a scorer that says which words it knows only the
+    tokens are completed that may be worth something. The built-in model's completions come with the program.
+    """
+    come_along = model_id.key() == ModelId(f"sha256:{BUILT_IN_SHA256}").key()
+    whole = come_along or getattr(scorer, "knows", None) is None
+    return WORDS if whole else BY_NEED
+
+
+def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress: Report | None = None) -> WordValues:
+    """The worth of every token, computed once for a model and scorer."""
+    how = words_worth(lm.id, scorer)
+    key = {
+        **lm.id.key(),
+        "scorer": scorer.name,
+        "identity_words": _identity_digest(),
+        "words": how,
+    }
+
+    def work() -> Any:
+        known = partial(stored_completions, lm, store, progress) if how == WORDS else None
+        by_need = how == BY_NEED
+        v = word_values(lm, scorer, prompt_sets.identity_words(), by_need=by_need, known=known, progress=progress)
+        if v.n_left_out:
+            logger.warning(
+                "Words of %s: %s of %s tokens neither are nor begin a word that raises '%s' and count as 0; of %s of "
+                "them that were completed all the same the most valuable would be worth %.4f.",
+                lm.name,
+                f"{v.n_left_out:,}",
+                f"{v.n_words:,}",
+                scorer.name,
+                min(AUDITED, v.n_left_out),
+                v.largest_left_out,
+            )
+        return {"arrays": {"values": v.values}, "meta": {name: getattr(v, name) for name in (*names, *left_out)}}
+
+    names = ("floor", "n_words", "n_neutral", "n_completed", "digest")
+    left_out = ("n_left_out", "largest_left_out")  # which older entries lack: they left nothing out
+
+    def read(entry: Entry) -> WordValues:
+        more = {name: entry.meta[name] for name in left_out if name in entry.meta}
+        return WordValues(values=entry.arrays["values"], **{name: entry.meta[name] for name in names}, **more)
+
+    return store.made("words", key, work, read, label=slug(lm.name))
+
+
+def stored_completions(lm: LanguageModel, store: Store, progress: Report | None = None) -> Completions:
+    """What every token is completed to: a pass of the model for each, once for all scorers."""
+    key = {**lm.id.key(), "words": WORDS, "what": "completions"}
+
+    def work() -> Any:
+        spelled = Vocabulary.of(lm)
+        found = Completions.of(complete_all(lm, spelled.groups, spelled.pieces, progress=progress))
+        return {"arrays": found.arrays(), "meta": {"n_words": len(found.tokens)}}
+
+    return store.made("words", key, work, lambda e: Completions.read(e.arrays), label=f"{slug(lm.name)}--completions")
+
+
+@dataclass(eq=False)
+class ExpectedMeter:
+    """Expected toxicity of the prompts, in the readings of `fasp_core.metrics.expected.READINGS`.
+
+    Attributes
+    ----------
+    rows : [n] token ids of each prompt and of the context that follows it.
+    """
+
+    lm: LanguageModel
+    config: BiasConfig
+    store: Store
+    progress: Report | None = None
+
+    def __post_init__(self) -> None:
+        self.prompts = self.config.prompts()
+        self.rows = encode(self.lm, self.prompts.texts, self.config.steps - 1)
+        scorer = scorer_of(self.config, self.lm)
+        self.worth = Worth.of(self.lm, stored_word_values(self.lm, scorer, self.store, self.progress))
+        if self.config.steps > 1:
+            drawn = GenerationConfig(tokens=self.config.steps - 1, seed=self.config.seed)
+            contexts = sample_ids(self.lm, self.prompts.texts, drawn, ids=self.rows)  # made before any head is removed
+            self.rows = [ids + context[0] for ids, context in zip(self.rows, contexts, strict=True)]
+        self.packs = pack(self.lm, self.rows, self.config.steps)
+
+    def read(self, pack: Pack, hidden: Any) -> np.ndarray:
+        """[m, 2] from final hidden states of a pack."""
+        return read_expected(self.lm, hidden, pack, self.worth)
+
+    def measure(self, progress: Report | None = None) -> np.ndarray:
+        """[2, n] under whatever masks are on."""
+        return measure_expected(self.lm, self.packs, self.worth, progress)
+
+
+@dataclass(eq=False)
+class SampledMeter:
+    """Mean toxicity of sampled continuations, with noise fixed for each (seed, prompt, sample, step)."""
+
+    lm: LanguageModel
+    config: BiasConfig
+    store: Store
+
+    def __post_init__(self) -> None:
+        self.prompts = self.config.prompts()
+        self.scorer = CachedScorer(scorer_of(self.config, self.lm), self.store.root / "toxicity")
+        self.texts: list[list[str]] = []  # the continuations of the latest measurement
+
+    def measure(self, progress: Report | None = None) -> np.ndarray:
+        """[1, n] under whatever masks are on: the mean over a prompt's continuations."""
+        self.texts = sample(self.lm, self.prompts.texts, self.config.generation, progress)
+        return self.worth(self.texts)
+
+    def worth(self, texts: list[list[str]]) -> np.ndarray:
+        """[1, n] of continuations by prompt, wherever they were written."""
+        flat = [c for row in texts for c in row]
+        repeated = [p for p in self.prompts.texts for _ in range(self.config.generation.samples)]
+        scores = self.scorer.score(join_for_scoring(repeated, flat, self.config.scored))
+        means: np.ndarray = np.asarray(scores).reshape(len(self.prompts), -1).mean(1)
+        return means[None]
+
+
+def meter(
+    lm: LanguageModel, config: BiasConfig, store: Store, progress: Report | None = None
+) -> ExpectedMeter | SampledMeter:
+    """The prepared meter for a config. Make it with no head removed: it may run the model."""
+    if config.measure == "expected":
+        return ExpectedMeter(lm, config, store, progress)
+    return SampledMeter(lm, config, store)

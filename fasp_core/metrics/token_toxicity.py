@@ -1,0 +1,221 @@
+"""The scorer's value of every token that begins a word: the value of the word that the model would make of it.
+
+A next-word distribution is one over tokens, and a token need not be a word: "Ġnig" begins "nigerian", "Ġfag" may go
+on with "got". So a token's value is the expected value of the *completed* word, over the completions that the base
+model itself gives in a neutral context:
+
+    a(v) = P(word ends | v) value(v) + sum_u P(u | v) value(v u ...)
+
+`u` are the likeliest pieces that may follow; what follows them is the likeliest path. The same completions hold for
+every prompt and every pruned model: what is measured is which words a model begins.
+
+A word's value counts from the scorer's floor f, its value of a typical word (the median over the vocabulary's whole
+words), as clip((score - f) / (1 - f), 0, 1). Otherwise a sum over words would mostly measure how probable it is that
+a word follows at all.
+
+Completing every token takes a pass of the model for each. A scorer that tells which words it knows spares most of
+them (`need.py`): a token can be worth something only if it is, or begins, a word that raises the score.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasp_core.data.scorers import Scorer
+from fasp_core.metrics.completing import TOP, Completions, Report, Words, complete_all, completions
+from fasp_core.metrics.need import Need
+from fasp_core.metrics.spelling import JOINTS, PIECE, WORD, fresh_after, is_fresh, token_texts, vocab_size, whole_words
+from fasp_core.model.loading import LanguageModel
+
+__all__ = ["WordValues", "completions", "fresh_after", "is_fresh", "whole_words", "word_values"]
+
+AUDITED = 256  # tokens left out that are completed all the same, to see what they would have been worth
+
+Completed = Mapping[int, tuple[float, Words]]  # token id -> probability that its word goes on, and its endings
+
+
+@dataclass(frozen=True, eq=False)
+class WordValues:
+    """The value of every token of a vocabulary, above the scorer's floor.
+
+    Attributes
+    ----------
+    values : [2, 2, V] float32 in [0, 1], read-only; 0 for tokens that begin no word. First the place: 0 `mid`, only
+        tokens with the mark of a word's beginning begin one; 1 `fresh` (see `fresh_after`), unmarked letters do too.
+        Then the reading: 0 neutral, with 0 for identity words; 1 counted.
+    floor : the scorer's value of a typical word, in [0, 1].
+    n_words, n_neutral : tokens that begin a word in a fresh place, and those that are neutral words by themselves.
+    n_completed : those of them, among the completed ones, that may go on (with probability above .05).
+    digest : 16 hex digits of the values and the scorer's name; names cache entries.
+    n_left_out : tokens that were not completed, as they neither are nor begin a word that the scorer knows.
+    largest_left_out : what the most valuable of a random `AUDITED` of them would have been worth.
+    """
+
+    values: NDArray[np.float32]
+    floor: float
+    n_words: int
+    n_neutral: int
+    n_completed: int
+    digest: str
+    n_left_out: int = 0
+    largest_left_out: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """What a model's tokens spell.
+
+    Attributes
+    ----------
+    marked : {token id: word} of those with the mark of a word's beginning.
+    words : the same, and those without it that are letters.
+    pieces : {token id: spelling} of the tokens that may continue a word.
+    groups : tokens that can be completed, with and without the mark: those beyond the embedding cannot.
+    """
+
+    marked: dict[int, str]
+    words: dict[int, str]
+    pieces: dict[int, str]
+    groups: tuple[list[int], list[int]]
+
+    @classmethod
+    def of(cls, lm: LanguageModel) -> Vocabulary:
+        """Read from the tokenizer; raises InputError if it does not mark where words begin."""
+        texts, mark = token_texts(lm.tokenizer)
+        marked = whole_words(lm.tokenizer)
+        unmarked = {} if mark == "##" else {i: text for i, text in texts.items() if WORD.fullmatch(text)}
+        n_rows = lm.model.get_output_embeddings().weight.shape[0]
+        pieces = {i: text for i, text in texts.items() if i < n_rows and PIECE.fullmatch(text)}
+        groups = [i for i in marked if i < n_rows], [i for i in unmarked if i < n_rows]
+        return cls(marked, marked | unmarked, pieces, groups)
+
+
+class Worth:
+    """Scores of words, each asked for once, and their values above the floor."""
+
+    def __init__(self, scorer: Scorer, typical: Iterable[str]) -> None:
+        self._scorer, self._typical = scorer, list(typical)
+        self._score: dict[str, float] = {}
+
+    def ask(self, words: Iterable[str]) -> None:
+        new = [word for word in dict.fromkeys(words) if word not in self._score]
+        if new:
+            self._score |= zip(new, self._scorer.score(new).tolist(), strict=True)
+
+    @property
+    def floor(self) -> float:
+        """The median over the typical words, which have been asked for."""
+        return float(np.median([self._score[word] for word in self._typical])) if self._typical else 0.0
+
+    def values(self) -> dict[str, float]:
+        """Of all words that were asked for."""
+        f = self.floor
+        return {w: min(max((s - f) / (1 - f), 0.0), 1.0) if f < 1 else 0.0 for w, s in self._score.items()}
+
+
+def word_values(
+    lm: LanguageModel,
+    scorer: Scorer,
+    neutral_words: frozenset[str] = frozenset(),
+    *,
+    complete: bool = True,
+    top: int = TOP,
+    by_need: bool = False,
+    known: Callable[[], Completions] | None = None,
+    progress: Report | None = None,
+) -> WordValues:
+    """Score every token that begins a word by the words that the model, as it is, completes it to.
+
+    Parameters
+    ----------
+    lm : without masks. Its tokenizer is byte-level BPE, SentencePiece or WordPiece.
+    scorer : asked once for every different word.
+    neutral_words : words, in any letter case, whose value is 0 in the neutral reading; so are their possessives and
+        hyphened words made of them alone.
+    complete : False takes each token as a whole word: no model pass.
+    top : completing pieces kept for a token, the likeliest.
+    by_need : complete only tokens that are, or begin, a word that raises the score (`need.py`); all of them if the
+        scorer does not say which words it knows.
+    known : gives the completions of this model, made with the same `top`: no model pass here.
+
+    Returns
+    -------
+    WordValues of length V, the largest of the embedding's rows (it may be padded), `len(tokenizer)` and the highest
+    token id + 1.
+
+    Raises
+    ------
+    InputError
+        The tokenizer does not mark where words begin.
+    """
+    spelled = Vocabulary.of(lm)
+    worth = Worth(scorer, spelled.marked.values())
+    need: Need | None = None
+    left: list[int] = []
+    groups = spelled.groups if complete and known is None else ([], [])
+    if by_need and complete and known is None:
+        worth.ask(spelled.words.values())
+        need = Need.of(scorer, worth.floor)
+    if need is not None:
+        alone = worth.values()
+        wanted = {i for i, word in spelled.words.items() if alone[word] or need.token(word)}
+        left = [i for group in groups for i in group if i not in wanted]
+        groups = [i for i in groups[0] if i in wanted], [i for i in groups[1] if i in wanted]
+
+    def follow(token: int, rest: str) -> bool:
+        return need is None or need.path(spelled.words[token] + rest)
+
+    found: Completed = complete_all(lm, groups, spelled.pieces, top, follow, progress)
+    if complete and known is not None:
+        found = {token: (go_on, endings) for token, go_on, endings in known().items()}
+    missed = _audited(lm, spelled, left, top)
+    becomes = {i: [(word, 1.0)] for i, word in spelled.words.items()} | _becomes(spelled, found)
+    lost = _becomes(spelled, missed)
+    worth.ask([*spelled.words.values(), *(word for words in (*becomes.values(), *lost.values()) for word, _ in words)])
+    value, floor = worth.values(), worth.floor
+    lowered = frozenset(word.lower() for word in neutral_words)
+    hushed = {word for word, v in value.items() if v and _is_neutral(word, lowered)}
+
+    values = np.zeros((2, 2, vocab_size(lm)), dtype=np.float32)
+    for i, words in becomes.items():
+        means = [sum(p * value[w] for w, p in words if w not in hushed), sum(p * value[w] for w, p in words)]
+        values[0 if i in spelled.marked else 1 :, :, i] = np.clip(means, 0, 1)
+    values.setflags(write=False)  # the digest must stay true
+    return WordValues(
+        values,
+        floor,
+        n_words=len(spelled.words),
+        n_neutral=sum(_is_neutral(word, lowered) for word in spelled.words.values()),
+        n_completed=sum(go_on > 0.05 for go_on, _ in found.values()),
+        digest=hashlib.sha256(f"{scorer.name}\0".encode() + values.tobytes()).hexdigest()[:16],
+        n_left_out=len(left),
+        largest_left_out=max((sum(p * value[w] for w, p in words) for words in lost.values()), default=0.0),
+    )
+
+
+def _becomes(spelled: Vocabulary, found: Completed) -> dict[int, Words]:
+    """{token id: the words that it becomes}."""
+    return {
+        i: [((spelled.words[i] + rest).rstrip(JOINTS), p) for rest, p in endings] for i, (_, endings) in found.items()
+    }
+
+
+def _audited(lm: LanguageModel, spelled: Vocabulary, left: list[int], top: int) -> Completed:
+    """Completions of a random sample of what was left out."""
+    sample = frozenset(random.Random(0).sample(left, min(AUDITED, len(left))))
+    groups = [[i for i in group if i in sample] for group in spelled.groups]
+    return complete_all(lm, groups, spelled.pieces, top)
+
+
+def _is_neutral(word: str, neutral: frozenset[str]) -> bool:
+    """Whether the word, its possessor or each of its hyphened parts is one of `neutral` (in lower case)."""
+    word = word.lower()
+    stem = re.sub(r"['’]s$", "", word)
+    return word in neutral or stem in neutral or all(part in neutral for part in stem.split("-"))

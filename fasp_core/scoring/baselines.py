@@ -1,0 +1,67 @@
+"""Scores of heads that need no ablation: the baselines `magnitude` and `gradient` of the FASP paper's comparison."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fasp_core.data.text import TokenWindows
+from fasp_core.forward.ablation import gated
+from fasp_core.forward.next_word import CHUNK
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.architectures import out_proj_columns
+from fasp_core.model.loading import LanguageModel, present
+from fasp_core.model.passes import in_halves, require_finite
+
+
+@torch.no_grad()
+def magnitude(lm: LanguageModel) -> np.ndarray:
+    """[N] L2 norm of each head's q, k, v and output weights and q, k, v biases; low scores are pruned first.
+
+    With grouped-query attention a k or v slice counts for every query head that reads it.
+    """
+    scores = []
+    for block in lm.blocks:
+        with present(block):
+            columns = out_proj_columns(block, lm.architecture).split(lm.head_dim, dim=1)
+            parts = lm.architecture.head_qkv(block, lm.n_heads, lm.n_kv_heads, lm.head_dim)
+            for column, tensors in zip(columns, parts, strict=True):
+                squares = sum(float(t.cpu().double().square().sum()) for t in [column, *tensors])
+                scores.append(squares**0.5)
+    if not np.isfinite(scores).all():
+        bad = PruneSet.from_flat(np.flatnonzero(~np.isfinite(scores)), lm.n_heads)
+        require_finite(lm, scores, f"the weights of {bad.format()[:60]}")
+    return np.array(scores)
+
+
+def gradient(lm: LanguageModel, windows: TokenWindows) -> np.ndarray:
+    """[N] sum over windows of |d loss / d head gate|, L2-normalised in each layer (Michel et al., 2019).
+
+    The loss of a window is its mean NLL in nats. One backward pass a window.
+    """
+    total = np.zeros((lm.n_layers, lm.n_heads))
+
+    def run(window: tuple[Tensor, int]) -> np.ndarray:
+        row, start = window
+        gates = torch.ones(lm.n_layers, lm.n_heads, device=lm.device, requires_grad=True)
+        with torch.enable_grad(), gated(lm, gates):
+            hidden = lm.model.base_model(row[None].to(lm.device), use_cache=False).last_hidden_state
+            states = hidden[0, start - 1 : -1]
+            goals = row[start:].to(lm.device)
+            # gradients reach the gates through the hidden states: logits are made and dropped chunk by chunk
+            grad_states = []
+            for part, goal in zip(states.detach().split(CHUNK), goals.split(CHUNK), strict=True):
+                part.requires_grad_(True)
+                loss = torch.nn.functional.cross_entropy(lm.logits(part), goal, reduction="sum") / len(goals)
+                grad_states.append(torch.autograd.grad(loss, part)[0])
+            (grad,) = torch.autograd.grad(states, gates, torch.cat(grad_states))
+        found: np.ndarray = grad.abs().cpu().double().numpy()
+        require_finite(lm, found, "the gradients of the text's loss", row[None])
+        return found
+
+    for ids, first in windows.batches:
+        for window in zip(ids, first.tolist(), strict=True):
+            total += in_halves(lm, run, window, lambda w: [w], "the gradients of a single window of text")[0]
+    norms = np.linalg.norm(total, axis=1, keepdims=True)
+    return np.asarray(total / np.where(norms > 0, norms, 1.0)).reshape(-1)

@@ -1,0 +1,231 @@
+"""Scores by other estimators than removing every head: first-order, refined, two-phase, and a preview of z_ppl.
+
+*First-order* scores need one backward pass and say what every head would do if effects were linear in its gate. They
+repeat well, and fail for heads with large effects: a ranking may be reliable and wrong. *Refined* scores are the cure:
+first-order everywhere, and every head really removed whose place in the set may hang on it. *Two-phase* scores are
+refined on some prompts and first-order on many more: the exact rows say how wrong first order is in each group, and the
+many prompts make the ranking repeat.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from fasp_core import gap
+from fasp_core.compute.shards import FirstOrder, Prompts, Workers, results
+from fasp_core.data.text import TextConfig, token_windows
+from fasp_core.errors import InputError
+from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, Report, meter
+from fasp_core.metrics.perplexity import measure_nll
+from fasp_core.model.devices import sizes
+from fasp_core.model.loading import LanguageModel
+from fasp_core.model.packing import pack_equal
+from fasp_core.model.provenance import provenance
+from fasp_core.scoring.baselines import gradient, magnitude
+from fasp_core.scoring.entries import KIND, bias_key, few, ppl_key, read_bias, read_ppl
+from fasp_core.scoring.exact import bias_contents, bias_label, ppl_impacts, toxicity_rows
+from fasp_core.scoring.impact_table import BiasImpacts, PplImpacts
+from fasp_core.scoring.preview import gauss_newton
+from fasp_core.storage.store import Store, slug
+
+GAMMA, ALPHA = 0.2, 0.1  # refined scores are made for choices with at least this gamma and at most this alpha
+ROUNDS = 8
+QUANTILE = 0.95  # of the errors of first-order scores, relative to the size of a head's effect
+
+
+def ppl_preview(lm: LanguageModel, text: TextConfig, store: Store, progress: Report | None = None) -> PplImpacts:
+    """Approximate z_ppl of all heads from gradients: a first picture, labelled as such."""
+    key = ppl_key(text, lm.id, "preview")
+
+    def work() -> Any:
+        started = time.monotonic()
+        windows = token_windows(lm, text)
+        base = measure_nll(lm, windows)
+        found = gauss_newton(lm, windows, progress=progress, rows=4, draws=2)
+        return {
+            "arrays": {
+                "base_sums": base.sums,
+                "counts": base.counts.astype(np.int32),
+                "sums": np.full((lm.size, len(base.sums)), np.nan),
+                "magnitude": magnitude(lm),
+                "gradient": gradient(lm, windows),
+                "preview": np.asarray(found.z_nats, dtype=np.float64),
+            },
+            "meta": {
+                "n_layers": lm.n_layers,
+                "n_heads": lm.n_heads,
+                "text": text.source if text.source in ("bold", "wikitext-2") else "file",
+                "provenance": provenance(lm, time.monotonic() - started),
+            },
+        }
+
+    return store.made(KIND, key, work, read_ppl, label=f"{slug(lm.name)}--ppl-preview")
+
+
+def first_order_rows(
+    lm: LanguageModel, gauge: ExpectedMeter, progress: Report | None = None, workers: Workers | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Expected toxicity [R, n] of the whole model, and [N, R, n] with each head removed, to first order.
+
+    Prompts of equal length share a backward pass. Gates differ by row, so each prompt has gradients of its own.
+    """
+    packs = pack_equal(gauge.rows, gauge.config.steps, max_tokens=sizes(lm.device).backward)
+    n = len(gauge.rows)
+    base = np.empty((len(gauge.config.readings), n))
+    ablated = np.empty((lm.size, *base.shape))
+    done = 0
+
+    def tell() -> None:
+        if progress is not None:
+            progress(done, n, f"first-order bias on {gauge.config.axis}: {done} of {n} prompts")
+
+    worth = gauge.worth if workers is None else gauge.worth.on("cpu")
+    shards = [FirstOrder(Prompts(part, worth)) for part in packs]
+    for i, (values, effects) in results(lm, shards, workers, tell):
+        members = packs[i].prompts
+        base[:, members] = values.T
+        ablated[:, :, members] = values.T + effects
+        done += len(members)
+        tell()
+    return base, np.clip(ablated, 0.0, 1.0)
+
+
+def first_order_impacts(
+    lm: LanguageModel,
+    config: BiasConfig,
+    store: Store,
+    progress: Report | None = None,
+    workers: Workers | None = None,
+) -> BiasImpacts:
+    """First-order z_bias of all heads, expected measure."""
+    key = bias_key(config, lm.id, "first-order")
+
+    def work() -> Any:
+        started = time.monotonic()
+        gauge = meter(lm, config, store, progress)
+        assert isinstance(gauge, ExpectedMeter)
+        base, ablated = first_order_rows(lm, gauge, progress, workers)
+        return bias_contents(lm, gauge, base, ablated, np.zeros(lm.size, dtype=bool), started)
+
+    return store.made(KIND, key, work, read_bias, label=bias_label(lm, key))
+
+
+def refined_impacts(
+    lm: LanguageModel,
+    text: TextConfig,
+    config: BiasConfig,
+    store: Store,
+    progress: Report | None = None,
+    workers: Workers | None = None,
+) -> BiasImpacts:
+    """First-order z_bias, exact for every head whose place in a FASP set may hang on it.
+
+    Starts from the heads of highest z_bias and of largest effect, removes them, learns from them how wrong first order
+    is, and goes on with all heads whose upper bound reaches the last place, until there is none.
+    """
+    key = bias_key(config, lm.id, "refined")
+
+    def work() -> Any:
+        started = time.monotonic()
+        ppl = ppl_impacts(lm, text, store, progress, workers)
+        first = first_order_impacts(lm, config, store, progress, workers)
+        gauge = meter(lm, config, store, progress)
+        eligible = np.ones(lm.size, dtype=bool)
+        eligible[np.argsort(-ppl.z_nats, kind="stable")[: int(GAMMA * lm.size)]] = False
+        k = max(1, int(ALPHA * lm.size))
+        ablated, exact = first.ablated.copy(), np.zeros(lm.size, dtype=bool)
+        base = first.base
+        size = np.sqrt(((first.ablated - first.base) ** 2).mean(-1))  # [N, R]
+        for turn in range(ROUNDS):
+            chosen: set[int] = set()
+            for r in range(len(first.readings)):
+                z = gap.z_bias(base[r], ablated[:, r], first.codes)
+                if not turn:
+                    order = [z, size[:, r]]
+                    chosen |= {int(i) for s in order for i in np.argsort(-np.where(eligible, s, -np.inf))[:k]}
+                else:
+                    z_first = gap.z_bias(first.base[r], first.ablated[:, r], first.codes)
+                    chosen |= set(undecided(z, z_first, size[:, r], exact, eligible, k).tolist())
+            chosen -= set(np.flatnonzero(exact).tolist())
+            if not chosen:
+                break
+            wanted = sorted(chosen | set(np.flatnonzero(exact).tolist()))
+            rows = toxicity_rows(lm, gauge, wanted, store, key, progress, workers)
+            base = rows[-1]
+            for flat in wanted:
+                ablated[flat], exact[flat] = rows[flat], True
+        return bias_contents(lm, gauge, base, ablated, exact, started)
+
+    return store.made(KIND, key, work, read_bias, label=bias_label(lm, key))
+
+
+def two_phase_impacts(
+    lm: LanguageModel,
+    text: TextConfig,
+    config: BiasConfig,
+    store: Store,
+    progress: Report | None = None,
+    workers: Workers | None = None,
+) -> BiasImpacts:
+    """First-order z_bias on all prompts, corrected by what removing heads shows on the first 720 of them.
+
+    The correction is a difference estimator (see `fasp_core.gap.Correction`) for the heads that refined scores of
+    these prompts remove, or for all heads where exact scores of them are stored.
+
+    Raises
+    ------
+    InputError
+        The few prompts are not among the many.
+    """
+    part, key = few(config), bias_key(config, lm.id, "two-phase")
+
+    def work() -> Any:
+        started = time.monotonic()
+        stored = store.read(KIND, bias_key(part, lm.id), read_bias)
+        known = stored or refined_impacts(lm, text, part, store, progress, workers)
+        exact = np.ones(lm.size, dtype=bool) if known.exact is None else known.exact
+        first = first_order_impacts(lm, config, store, progress, workers)
+        gauge = meter(lm, config, store, progress)
+        places = {pair: i for i, pair in enumerate(zip(gauge.prompts.texts, gauge.prompts.groups, strict=True))}
+        wanted = list(zip(part.prompts().texts, part.prompts().groups, strict=True))
+        if not places.keys() >= set(wanted):
+            raise InputError("Two-phase scores need prompts that hold the few among the many: use the same seed.")
+        checked = np.array([places[pair] for pair in wanted])
+        contents = bias_contents(lm, gauge, first.base, first.ablated, exact, started)
+        errors = known.ablated[exact] - first.ablated[exact][..., checked]
+        arrays = contents["arrays"]
+        del arrays["rows"]  # they are no exact rows that another run might take over
+        arrays |= {"errors": errors.astype(np.float32), "checked": checked.astype(np.int32)}
+        return contents
+
+    return store.made(KIND, key, work, read_bias, label=bias_label(lm, key))
+
+
+def undecided(
+    z: np.ndarray, z_first: np.ndarray, size: np.ndarray, exact: np.ndarray, eligible: np.ndarray, k: int
+) -> np.ndarray:
+    """Heads not removed yet that might be among the k of highest z_bias.
+
+    First order is wrong by more for heads with more effect. So the error of a head is taken as a share of the size
+    of its effect, and the share as the one that `QUANTILE` of the heads removed so far do not exceed.
+
+    Parameters
+    ----------
+    z : [N] best known z_bias; `z_first` [N] by first order.
+    size : [N] root mean square, over prompts, of the first-order change of toxicity.
+    exact, eligible : [N] bool.
+
+    Returns
+    -------
+    flat ids, ascending.
+    """
+    k = min(k, int(eligible.sum()))
+    if not k or not exact.any():
+        return np.flatnonzero(eligible & ~exact)
+    shares = np.abs(z - z_first)[exact] / np.maximum(size[exact], 1e-30)
+    bound = z_first + np.quantile(shares, QUANTILE) * size
+    last = np.sort(z[eligible])[-k]
+    return np.flatnonzero(eligible & ~exact & (bound >= last))

@@ -1,0 +1,279 @@
+"""The scores of all heads, as they are stored and as they are read.
+
+Rows are kept, not only their means: with the toxicity of every prompt under every head's ablation, standard errors,
+reliability and other readings of the gap need no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from fasp_core.errors import InputError
+from fasp_core.gap import (
+    Correction,
+    GapStats,
+    Reliability,
+    choice_probability,
+    gap_stats,
+    head_standard_errors,
+    resampled_effects,
+    split_half_reliability,
+    z_bias,
+)
+from fasp_core.gap import gap as toxicity_gap
+from fasp_core.heads.selection import HeadScores
+from fasp_core.metrics.perplexity import Nll, nats_standard_errors
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class PplImpacts:
+    """Perplexity of a text with each head removed.
+
+    Attributes
+    ----------
+    base : NLL of the whole model.
+    sums : [N, n_blocks] summed nats of each block of targets with head h removed; nan where not computed yet.
+    magnitude, gradient : [N] scores of the two weight-based baselines.
+    provenance : what made it.
+    preview : [N] z_nats to be used where `sums` has none, such as approximate ones; None if there are none.
+    removed : [N] bool, which entries of `preview` come from heads really removed.
+    """
+
+    base: Nll
+    sums: np.ndarray
+    magnitude: np.ndarray
+    gradient: np.ndarray
+    provenance: dict[str, Any]
+    preview: np.ndarray | None = None
+    removed: np.ndarray | None = None
+
+    @cached_property
+    def exact(self) -> np.ndarray:
+        """[N] bool: whether the head was really removed."""
+        return np.asarray(~np.isnan(self.sums).any(1)) if self.removed is None else self.removed
+
+    @cached_property
+    def z_nats(self) -> np.ndarray:
+        """[N] mean NLL without h minus mean NLL, in nats a token. Positive: the head helps language modelling."""
+        z = np.asarray((self.sums - self.base.sums).sum(1) / self.base.counts.sum())
+        return z if self.preview is None else np.where(np.isnan(z), self.preview, z)
+
+    @cached_property
+    def se_nats(self) -> np.ndarray:
+        """[N] standard errors of `z_nats` over blocks of consecutive tokens."""
+        return nats_standard_errors(self.base, self.sums)
+
+    @cached_property
+    def z_ppl(self) -> np.ndarray:
+        """[N] ppl(M without h) - ppl(M)."""
+        return np.asarray(self.base.perplexity * np.expm1(np.minimum(self.z_nats, 700.0)))
+
+    @cached_property
+    def se_ppl(self) -> np.ndarray:
+        """[N] standard errors of `z_ppl`, by the delta method with the base perplexity taken as fixed."""
+        return np.asarray((self.z_ppl + self.base.perplexity) * self.se_nats)
+
+
+@dataclass(frozen=True, eq=False)
+class BiasImpacts:
+    """Toxicity of prompts with each head removed.
+
+    Attributes
+    ----------
+    readings : names of the R readings ("neutral", "counted"; or "sampled").
+    base : [R, n] toxicity of each prompt under the whole model.
+    ablated : [N, R, n] the same with head h removed; nan where not computed yet.
+    codes, groups : [n] group number of each prompt, and the groups' names.
+    blocks : [n] block of each prompt, see `fasp_core.data.prompts.sample`; None if the prompts are in none.
+    exact : [N] bool, whether the head was really removed; the other rows are first-order estimates. None: all were.
+    estimator : one of `fasp_core.scoring.entries.ESTIMATORS`.
+    first, checked : of two-phase scores, the first-order rows [N, R, n] of all prompts, and the positions [m] of the
+        prompts on which heads were really removed. `ablated` then holds exact rows where there are any, and
+        elsewhere first-order ones, moved by the mean error of their group. None for all other scores.
+    """
+
+    measure: str
+    axis: str
+    split: str
+    scorer: str
+    readings: tuple[str, ...]
+    base: np.ndarray
+    ablated: np.ndarray
+    codes: np.ndarray
+    groups: tuple[str, ...]
+    provenance: dict[str, Any]
+    blocks: np.ndarray | None = None
+    exact: np.ndarray | None = None
+    estimator: str = "exact"
+    first: np.ndarray | None = None
+    checked: np.ndarray | None = None
+
+    def resampled_from(self, reading: str) -> tuple[np.ndarray, Correction | None]:
+        """[N, n] rows that resampling begins with, and what corrects them in each resample."""
+        r = self._row(reading)
+        if self.first is None or self.checked is None:
+            return self.ablated[:, r], None
+        rows = self.first[:, r]
+        return rows, Correction((self.ablated[:, r] - rows)[:, self.checked], self.checked)
+
+    def _row(self, reading: str) -> int:
+        if reading not in self.readings:
+            raise InputError(f"There is no reading '{reading}' of these scores: choose {' or '.join(self.readings)}.")
+        return self.readings.index(reading)
+
+    @cached_property
+    def _kept(self) -> dict[Any, Any]:
+        return {}
+
+    def _once(self, key: Any, work: Callable[[], T]) -> T:
+        """Resampling takes a moment and a page asks again at every click."""
+        if key not in self._kept:
+            self._kept[key] = work()
+        value: T = self._kept[key]
+        return value
+
+    @property
+    def labels(self) -> list[str]:
+        """[n] group name of each prompt."""
+        return [self.groups[c] for c in self.codes]
+
+    def z_bias(self, reading: str) -> np.ndarray:
+        """[N] gap(M) - gap(M without h). Positive: removing the head lowers the gap."""
+        r = self._row(reading)
+        return np.asarray(z_bias(self.base[r], self.ablated[:, r], self.codes))
+
+    def added_up(self, heads: Sequence[int], reading: str) -> float:
+        """The gap if the heads' effects on every prompt's toxicity just added up (flat ids)."""
+        r = self._row(reading)
+        toxicity = np.clip(self.base[r] + (self.ablated[list(heads), r] - self.base[r]).sum(0), 0.0, 1.0)
+        return float(toxicity_gap(toxicity, self.codes))
+
+    def multiplied(self, heads: Sequence[int], reading: str) -> float:
+        """The gap if each head changed every prompt's toxicity by a factor of its own, whatever else is removed."""
+        r = self._row(reading)
+        factors = self.ablated[list(heads), r] / np.maximum(self.base[r], 1e-12)
+        return float(toxicity_gap(np.clip(self.base[r] * factors.prod(0), 0.0, 1.0), self.codes))
+
+    def standard_errors(self, reading: str, resamples: int = 1000) -> np.ndarray:
+        """[N] bootstrap standard errors of `z_bias`, prompts resampled within groups."""
+        r = self._row(reading)
+        rows, correction = self.resampled_from(reading)
+        return self._once(
+            ("se", reading, resamples),
+            lambda: np.asarray(
+                head_standard_errors(
+                    self.base[r], rows, self.codes, resamples, blocks=self.blocks, correction=correction
+                )
+            ),
+        )
+
+    def gap(self, reading: str) -> GapStats:
+        """The whole model's gap, with what noise alone would give."""
+        values = self.base[self._row(reading)]
+        return self._once(("gap", reading), lambda: gap_stats(values, self.labels, blocks=self.blocks))
+
+    def choice_probability(self, reading: str, k: int, critical: Sequence[int], resamples: int = 500) -> np.ndarray:
+        """[N] share of resamples of the prompts in which a head is among the k that FASP prunes (flat ids)."""
+        r = self._row(reading)
+        protected = np.zeros(len(self.ablated), dtype=bool)
+        protected[list(critical)] = True
+
+        def effects() -> np.ndarray:
+            rows, correction = self.resampled_from(reading)
+            return np.asarray(
+                resampled_effects(self.base[r], rows, self.codes, resamples, blocks=self.blocks, correction=correction)
+            )
+
+        return np.asarray(choice_probability(self._once(("effects", reading, resamples), effects), k, protected))
+
+    def reliability(
+        self, reading: str, heads: Sequence[int] | None = None, kind: Literal["pearson", "spearman"] = "spearman"
+    ) -> Reliability:
+        """Split-half reliability of the ranking by z_bias, over all or some heads (flat ids)."""
+        r = self._row(reading)
+        subset = None if heads is None else np.asarray(heads)
+        rows, correction = self.resampled_from(reading)
+        return self._once(
+            ("reliability", reading, None if heads is None else tuple(heads), kind),
+            lambda: split_half_reliability(
+                self.base[r], rows, self.codes, subset, blocks=self.blocks, kind=kind, correction=correction
+            ),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ImpactTable:
+    """Both impacts of every head of one model on one axis."""
+
+    model: str
+    n_layers: int
+    n_heads: int
+    ppl: PplImpacts
+    bias: BiasImpacts
+
+    def head_scores(self, reading: str) -> HeadScores:
+        """What `fasp_core.heads.selection.select` chooses from."""
+        return HeadScores(
+            self.n_layers,
+            self.n_heads,
+            z_ppl=self.ppl.z_nats,  # the same order as z_ppl, without its overflow
+            z_bias=self.bias.z_bias(reading),
+            magnitude=self.ppl.magnitude,
+            gradient=self.ppl.gradient,
+        )
+
+    def added_up(self, heads: Iterable[int], reading: str) -> tuple[float, float]:
+        """What a set would do if its heads' effects just added up: an estimate that ignores their interactions.
+
+        Parameters
+        ----------
+        heads : flat ids.
+
+        Returns
+        -------
+        estimated perplexity, and estimated gap (from the summed change of every prompt's toxicity).
+        """
+        ids = sorted(heads)
+        nats = self.ppl.base.mean + float(self.ppl.z_nats[ids].sum())
+        return float(np.exp(min(nats, 700.0))), self.bias.added_up(ids, reading)
+
+    def remainder(self, heads: Iterable[int], reading: str) -> tuple[float, float]:
+        """How far `added_up` changes if effects multiply instead: the size of the second-order terms.
+
+        Added up, a head takes away as much whatever else is removed; multiplied, as large a share. The difference
+        is made of products of effects only. It says how much an estimate may be off, not by how much it is.
+
+        Returns
+        -------
+        of the estimated perplexity, and of the estimated gap; both at least 0.
+        """
+        ids = sorted(heads)
+        ppl, gap = self.added_up(ids, reading)
+        plain = self.ppl.base.perplexity + float(self.ppl.z_ppl[ids].sum())
+        return abs(ppl - plain), abs(gap - self.bias.multiplied(ids, reading))
+
+    def frame(self) -> pd.DataFrame:
+        """One row a head: layer, head, impacts and standard errors in every reading."""
+        flat = np.arange(self.n_layers * self.n_heads)
+        columns: dict[str, Any] = {
+            "layer": flat // self.n_heads,
+            "head": flat % self.n_heads,
+            "z_ppl": self.ppl.z_ppl,
+            "z_ppl_se": self.ppl.se_ppl,
+            "z_nats": self.ppl.z_nats,
+            "z_nats_se": self.ppl.se_nats,
+        }
+        for reading in self.bias.readings:
+            columns[f"z_bias_{reading}"] = self.bias.z_bias(reading)
+            columns[f"z_bias_{reading}_se"] = self.bias.standard_errors(reading)
+        columns["magnitude"] = self.ppl.magnitude
+        columns["gradient"] = self.ppl.gradient
+        return pd.DataFrame(columns)

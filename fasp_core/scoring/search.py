@@ -1,0 +1,315 @@
+"""A joint search over head sets: the least toxicity gap for a limit on perplexity and on the number of heads.
+
+FASP ranks heads by what each does alone and takes the first k. Heads interact, so the best set is not the k best heads.
+The search measures sets and learns from each how far effects fail to add up:
+
+- additive: the change of every prompt's toxicity, and of the NLL, is the sum of the heads' own (exact scores).
+- remainder: what a measured set shows beyond that sum is put down to pairs of heads. Pair effects have a Gaussian
+  prior whose scale is the product of the two heads' own effects, so the remainder of any set is a kernel regression on
+  all sets measured so far (its kernel: the pairs that two sets share). The ridge is chosen by leave-one-out error.
+
+Each turn starts from a good set, changes some heads at random, descends on the prediction by adding, dropping and
+swapping heads, and measures the best set that was not measured before. What is returned was measured, never only
+predicted. All of it reads validation prompts alone: what the set is worth is for test prompts to say.
+
+The best published rival, Attention Pruning (Dasu et al., arXiv 2503.15815), anneals on a learned surrogate as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasp_core.errors import InputError
+from fasp_core.scoring.impact_table import ImpactTable
+
+Floats = NDArray[np.float64]
+Heads = tuple[int, ...]  # flat ids, ascending
+Measure = Callable[[Heads], tuple[float, Floats]]  # change of the mean NLL in nats, [n] toxicity of each prompt
+RIDGES = np.logspace(-4, 1, 16)  # relative to the mean of the kernel's diagonal
+STARTS = 6  # descents a turn
+NEIGHBOURS = 400  # random ones, at each step of a descent
+STEPS = 24
+EXCESS = 20.0  # cost of a nat above the limit, in gaps of the unpruned model
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """What is searched for.
+
+    Attributes
+    ----------
+    reading : of toxicity, whose gap is to be low.
+    max_heads : size of the set, at most.
+    max_ppl : relative rise of perplexity, at most: 0.1 is 10%.
+    measurements : sets that are measured, besides the starting ones.
+    seed : of the random changes.
+    """
+
+    reading: str = "neutral"
+    max_heads: int = 13
+    max_ppl: float = 0.1
+    measurements: int = 40
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_heads < 1 or self.measurements < 1:
+            raise InputError("A search needs at least 1 head to remove and 1 measurement: raise them.")
+        if not 0 < self.max_ppl < 10:
+            raise InputError(
+                f"A rise of perplexity of {self.max_ppl:.0%} is no limit: choose more than 0%, such as 10%."
+            )
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One measured set.
+
+    Attributes
+    ----------
+    nats : change of the mean NLL.
+    gap : on the validation prompts.
+    predicted : of the gap, before it was measured; nan for starting sets.
+    """
+
+    heads: Heads
+    nats: float
+    gap: float
+    predicted: float
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The best measured set within the limits, and all that were tried, in order.
+
+    `heads` is empty if no set within the limits had a smaller gap than the unpruned model. `learned` is the number of
+    sets, first in `tried`, that other searches had measured before.
+    """
+
+    config: SearchConfig
+    heads: Heads
+    gap: float
+    nats: float
+    base_gap: float
+    tried: tuple[Tried, ...]
+    learned: int = 0
+
+    def best_so_far(self) -> list[float]:
+        """The least gap within the limit after each measurement."""
+        best, out = self.base_gap, []
+        for t in self.tried:
+            if t.nats <= np.log1p(self.config.max_ppl):
+                best = min(best, t.gap)
+            out.append(best)
+        return out
+
+
+@dataclass(eq=False)
+class Problem:
+    """What is known before the search: effects of single heads.
+
+    Attributes
+    ----------
+    base : [n] toxicity of each prompt under the whole model.
+    effects : [N, n] its change with each head removed.
+    nats : [N] change of the mean NLL with each head removed.
+    codes : [n] group of each prompt.
+    """
+
+    base: Floats
+    effects: Floats
+    nats: Floats
+    codes: NDArray[Any]
+
+    @classmethod
+    def of(cls, impacts: ImpactTable, reading: str) -> Problem:
+        b = impacts.bias
+        r = b.readings.index(reading)
+        return cls(b.base[r], b.ablated[:, r] - b.base[r], impacts.ppl.z_nats, b.codes)
+
+    def __post_init__(self) -> None:
+        self.share = np.bincount(self.codes) / len(self.codes)  # [G]
+        self.base_means = self.means(self.base)
+        self.mean_effects = self.means(self.effects)  # [N, G]
+
+    def means(self, rows: Floats) -> Floats:
+        """[..., G] mean of each group."""
+        return np.stack([rows[..., self.codes == g].mean(-1) for g in range(len(self.share))], -1)
+
+    def gaps(self, means: Floats) -> Floats:
+        """[...] gap from group means [..., G]."""
+        return np.asarray(np.abs((means * self.share).sum(-1, keepdims=True) - means).sum(-1))
+
+
+class Prediction:
+    """Gap and NLL of sets that were not measured: sums of single effects, and what measured sets teach of pairs."""
+
+    def __init__(
+        self, problem: Problem, tried: Iterable[Heads], nats: Sequence[float], means: Sequence[Floats]
+    ) -> None:
+        self.problem = problem
+        sets = membership(tried, len(problem.nats))  # [m, N]
+        size = np.sqrt((problem.effects**2).mean(1))  # [N]
+        beyond = np.stack(means) - problem.base_means - sets @ problem.mean_effects  # [m, G]
+        self._toxicity = _Pairs(sets, _scaled(size), beyond)
+        self._nll = _Pairs(sets, _scaled(np.abs(problem.nats)), (np.array(nats) - sets @ problem.nats)[:, None])
+
+    def of(self, sets: Floats) -> tuple[Floats, Floats]:
+        """Gap [C] and change of NLL [C] of sets [C, N] of zeros and ones."""
+        p = self.problem
+        means = p.base_means + sets @ p.mean_effects + self._toxicity.of(sets)
+        return p.gaps(np.clip(means, 0.0, 1.0)), sets @ p.nats + self._nll.of(sets)[:, 0]
+
+
+class _Pairs:
+    """Kernel ridge regression of remainders [m, D] on the pairs of heads that sets share."""
+
+    def __init__(self, sets: Floats, weight: Floats, remainder: Floats) -> None:
+        self._sets, self._weight = sets, weight
+        kernel = self._kernel(sets)
+        scale = max(float(np.diag(kernel).mean()), 1e-300)
+        values, vectors = np.linalg.eigh(kernel / scale)
+        values, turned = np.maximum(values, 0.0), vectors.T @ remainder
+        best = np.inf
+        for ridge in RIDGES:
+            shrunk = 1.0 / (values + ridge)
+            dual = vectors @ (shrunk[:, None] * turned)  # [m, D]
+            left_out = dual / ((vectors**2) @ shrunk)[:, None]  # residual of each set when it is left out
+            if (error := float((left_out**2).sum())) < best:
+                best, self._dual = error, dual / scale
+
+    def _kernel(self, sets: Floats) -> Floats:
+        """[C, m]: sum over pairs of heads in both sets of the product of their weights' squares."""
+        w = self._weight**2
+        return np.asarray(((sets * w) @ self._sets.T) ** 2 - (sets * w**2) @ self._sets.T) / 2
+
+    def of(self, sets: Floats) -> Floats:
+        """[C, D] remainder."""
+        return np.asarray(self._kernel(sets) @ self._dual)
+
+
+def _scaled(size: Floats) -> Floats:
+    """Scale of each head's share in pair effects: its own effect, but at least a tenth of a typical one."""
+    typical = float(np.median(size)) or 1.0
+    return np.sqrt(np.maximum(size / typical, 0.1))
+
+
+def membership(sets: Iterable[Heads], n: int) -> Floats:
+    """[m, N] 1 where a set holds the head."""
+    listed = list(sets)
+    out = np.zeros((len(listed), n))
+    for row, heads in zip(out, listed, strict=True):
+        row[list(heads)] = 1.0
+    return out
+
+
+def search(
+    problem: Problem,
+    config: SearchConfig,
+    measure: Measure,
+    starts: Iterable[Heads] = (),
+    progress: Callable[[float, float, str], None] | None = None,
+    barred: Iterable[int] = (),
+) -> Found:
+    """Search for the set of least gap within the limits.
+
+    Parameters
+    ----------
+    measure : removes a set and returns what it shows; called once for each set. What it raises ends the search.
+    starts : sets to begin with, such as FASP's; those that are too large are cut to their first `max_heads` heads.
+    barred : heads that must not be removed.
+
+    Raises
+    ------
+    InputError
+        A start or a barred head that is not in the model.
+    """
+    n = len(problem.nats)
+    rng = np.random.default_rng(config.seed)
+    locked = sorted(set(barred))
+    first = [tuple(sorted(set(h) - set(locked)))[: config.max_heads] for h in starts]
+    if any(not 0 <= head < n for heads in [*first, tuple(locked)] for head in heads):
+        raise InputError(f"A head to start from is not in the model: it has {n} heads, numbered from 0.")
+    limit = float(np.log1p(config.max_ppl))
+    base_gap = float(problem.gaps(problem.base_means))
+    tried: dict[Heads, Tried] = {}
+    means: list[Floats] = []
+    total = len(dict.fromkeys(first)) + config.measurements
+
+    def look(heads: Heads, predicted: float) -> None:
+        if progress is not None:
+            progress(len(tried), total, f"search: set {len(tried) + 1} of {total}")
+        nats, rows = measure(heads)
+        means.append(problem.means(rows))
+        tried[heads] = Tried(heads, nats, float(problem.gaps(means[-1])), predicted)
+
+    def cost(gap: Floats | float, nats: Floats | float) -> Any:
+        return gap / max(base_gap, 1e-300) + EXCESS * np.maximum(np.asarray(nats) - limit, 0.0)
+
+    for heads in dict.fromkeys(first):
+        if heads:
+            look(heads, float("nan"))
+    for _ in range(config.measurements):
+        nats = [0.0, *(t.nats for t in tried.values())]
+        known = Prediction(problem, [(), *tried], nats, [problem.base_means, *means])
+        ranked = sorted(tried.values(), key=lambda t: float(cost(t.gap, t.nats)))
+        proposals: dict[Heads, tuple[float, float]] = {}
+        for s in range(STARTS):
+            begin = ranked[min(int(rng.geometric(0.5)) - 1, len(ranked) - 1)].heads if ranked else ()
+            state = membership([begin], n)[0]
+            for _ in range(0 if s == 0 else int(rng.integers(1, 5))):  # the best set as it is, others shaken
+                state = _neighbours(state, config.max_heads, locked, rng, 1)[0]
+            for heads, gap, value in _descend(state, known, cost, config.max_heads, locked, rng):
+                if heads and heads not in tried:
+                    proposals[heads] = (value, gap)
+        if not proposals:
+            break  # a model of few heads: all sets are known
+        best = min(proposals, key=lambda heads: proposals[heads])
+        look(best, proposals[best][1])
+    if progress is not None:
+        progress(total, total, "search: done")
+    inside = [t for t in tried.values() if t.nats <= limit and t.gap < base_gap]
+    winner = min(inside, key=lambda t: t.gap, default=Tried((), 0.0, base_gap, float("nan")))
+    return Found(config, winner.heads, winner.gap, winner.nats, base_gap, tuple(tried.values()))
+
+
+def _descend(
+    state: Floats,
+    known: Prediction,
+    cost: Callable[[Floats, Floats], Floats],
+    max_heads: int,
+    locked: Sequence[int],
+    rng: np.random.Generator,
+) -> list[tuple[Heads, float, float]]:
+    """Sets on the way down from a state, with their predicted gap and cost; the state itself is the first."""
+    gap, nats = known.of(state[None])
+    way = [(state, float(gap[0]), float(cost(gap, nats)[0]))]
+    for _ in range(STEPS):
+        around = _neighbours(way[-1][0], max_heads, locked, rng, NEIGHBOURS)
+        gap, nats = known.of(around)
+        values = cost(gap, nats)
+        best = int(values.argmin())
+        if values[best] >= way[-1][2]:
+            break
+        way.append((around[best], float(gap[best]), float(values[best])))
+    return [(tuple(map(int, np.flatnonzero(s))), g, v) for s, g, v in way]
+
+
+def _neighbours(state: Floats, max_heads: int, locked: Sequence[int], rng: np.random.Generator, count: int) -> Floats:
+    """[count, N] sets that differ by one head more, one less, or one swapped; never more than `max_heads`."""
+    inside = np.flatnonzero(state)
+    outside = np.setdiff1d(np.flatnonzero(state == 0), locked)
+    kind = rng.random(count)
+    adds, drops = (0.0, 0.2) if len(inside) >= max_heads else (0.35, 0.15)  # the rest swaps
+    out = np.repeat(state[None], count, 0)
+    if len(outside):
+        at = np.flatnonzero((kind < adds) | (kind >= adds + drops))
+        out[at, rng.choice(outside, at.size)] = 1.0
+    if len(inside):
+        at = np.flatnonzero(kind >= adds)
+        out[at, rng.choice(inside, at.size)] = 0.0
+    return out

@@ -1,0 +1,1 @@
+"""What sets and pairs of heads do, against the sum of their effects."""

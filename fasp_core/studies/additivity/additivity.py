@@ -1,0 +1,389 @@
+"""Do the effects of single heads add up? Predicted against measured changes of growing sets and of pairs of heads.
+
+`python -m fasp_core study additivity --axis race_ethnicity` takes the stored scores of single heads and removes
+whole sets on a part of the same validation prompts and text. What is measured is stored, so a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fasp_core.cli.show import to_json, working
+from fasp_core.data.text import TextConfig
+from fasp_core.errors import InputError
+from fasp_core.evaluation import perplexity_of, toxicity_of
+from fasp_core.gap import group_codes
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.meters import BiasConfig, Report
+from fasp_core.model.identity import ModelId
+from fasp_core.model.loading import BUILT_IN, LanguageModel, ModelSpec, known_id, load
+from fasp_core.model.provenance import provenance
+from fasp_core.model.tokens import BEGINNINGS
+from fasp_core.scoring import entries
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.score import GAMMA, prunable
+from fasp_core.storage.store import Contents, Entry, Store, slug
+from fasp_core.studies.additivity.interactions import NATS, PAIR_KINDS, Additivity, MeasuredSets, analyse
+from fasp_core.studies.common import exit_status, rows_as_markdown
+from fasp_core.studies.estimators.cure import SAME
+from fasp_core.studies.estimators.sets import NamedSet
+
+KIND = "experiments"
+SCORED_TEXT = TextConfig(tokens=8192)
+SHOWN = 12  # rows of a table of pairs
+SAME_NATS = 1e-3  # relative: rounding of another order of summation
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is removed, and what it is measured on.
+
+    Attributes
+    ----------
+    axis : as in `BiasConfig`.
+    prompts, tokens : how many of the scores' validation prompts and of their text are used.
+    scored_text : of the perplexity scores.
+    sizes : of the growing sets. nested : how many random sequences of sets grow beside FASP's.
+    pairs : random pairs. strong : heads, of the largest single effects, of which all pairs are measured.
+    gamma : share of critical heads, which are in no set.
+    """
+
+    axis: str
+    prompts: int = 210
+    tokens: int = 1024
+    scored_text: TextConfig = SCORED_TEXT
+    sizes: tuple[int, ...] = (1, 2, 4, 8, 13, 20, 27, 40)
+    nested: int = 3
+    pairs: int = 24
+    strong: int = 6
+    gamma: float = GAMMA
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.sizes, default=0) < 1 or self.pairs < 0 or self.strong < 0 or self.nested < 0:
+            raise InputError("Sets have at least 1 head and pairs come in whole numbers: give sizes of 1 or more.")
+        if self.tokens > self.scored_text.tokens:
+            raise InputError(
+                f"Perplexity scores of {self.scored_text.tokens} tokens do not hold {self.tokens}: use at most as many."
+            )
+
+    @property
+    def bias(self) -> BiasConfig:
+        """What is measured: the first of the scores' prompts."""
+        return BiasConfig(self.axis, n_prompts=self.prompts)
+
+    def scores(self, n: int) -> BiasConfig:
+        """What scores of n prompts were made on."""
+        config = BiasConfig(self.axis, n_prompts=n)
+        groups = len(config.prompts().counts())
+        for more in range(n, 8 * n, groups):  # groups that are short of prompts gave less than their share
+            if len((config := BiasConfig(self.axis, n_prompts=more)).prompts()) >= n:
+                break
+        return config
+
+    @property
+    def text(self) -> TextConfig:
+        """What perplexity is measured on: the beginning of the scores' text."""
+        return replace(self.scored_text, tokens=self.tokens)
+
+    def key(self, impacts: ImpactTable, model_id: ModelId) -> dict[str, Any]:
+        """Everything that shapes the result, for the store."""
+        return {
+            "experiment": "additivity",
+            "bias": entries.bias_key(self.bias, model_id, impacts.bias.estimator),
+            "scored_prompts": impacts.bias.base.shape[1],
+            "text": entries.ppl_key(self.text, model_id),
+            "scored_text": entries.ppl_key(self.scored_text, model_id),
+            "sizes": list(self.sizes),
+            **{name: getattr(self, name) for name in ("nested", "pairs", "strong", "gamma", "seed")},
+        }
+
+
+def choose(impacts: ImpactTable, plan: Plan) -> list[NamedSet]:
+    """The sets to remove: growing ones by FASP and at random, random pairs, and all pairs of the strongest heads.
+
+    All are of heads that are not critical and were really removed for their scores. Strong are, by turns, the heads of
+    the largest z_bias (first reading) and of the largest z_ppl, whatever the sign.
+
+    Raises
+    ------
+    InputError
+        Fewer than two such heads.
+    """
+    sure = impacts.ppl.exact if impacts.bias.exact is None else impacts.bias.exact & impacts.ppl.exact
+    free = np.array([head for head in prunable(impacts, plan.gamma) if sure[head]], dtype=int)
+    if len(free) < 2:
+        raise InputError(
+            f"Only {len(free)} heads are not critical and have exact scores: lower gamma, or score by removing heads."
+        )
+    rng = np.random.default_rng(plan.seed)
+    z = impacts.bias.z_bias(impacts.bias.readings[0])
+    orders = {"FASP": free[np.argsort(-z[free], kind="stable")]}
+    orders |= {f"random {i}": rng.permutation(free) for i in range(1, plan.nested + 1)}
+    sizes = sorted({min(size, len(free)) for size in plan.sizes})
+    found = [NamedSet(kind, _ids(order[:size])) for kind, order in orders.items() for size in sizes]
+    by_bias, by_ppl = (free[np.argsort(-np.abs(s[free]), kind="stable")] for s in (z, impacts.ppl.z_nats))
+    strong = dict.fromkeys(int(h) for both in zip(by_bias, by_ppl, strict=True) for h in both)
+    strong_pairs = [_ids(pair) for pair in combinations(list(strong)[: plan.strong], 2)]
+    everything = [_ids(pair) for pair in combinations(free, 2)]
+    rest = sorted(set(everything) - set(strong_pairs))
+    drawn = rng.permutation(len(rest))[: plan.pairs]
+    pairs = [NamedSet(PAIR_KINDS[0], rest[i]) for i in drawn] + [NamedSet(PAIR_KINDS[1], p) for p in strong_pairs]
+    return found + sorted(pairs, key=lambda s: s.heads)  # neighbours share their lowest head, and its pass
+
+
+def _ids(heads: Any) -> tuple[int, ...]:
+    return tuple(sorted(int(h) for h in heads))
+
+
+def find(plan: Plan, impacts: ImpactTable, model_id: ModelId, store: Store) -> Entry | None:
+    """The stored rows of this plan, or None. Never loads a model."""
+    return store.load(KIND, plan.key(impacts, model_id))
+
+
+def run(
+    lm: LanguageModel, plan: Plan, store: Store, progress: Report | None = None, impacts: ImpactTable | None = None
+) -> Additivity:
+    """Remove every set; what is stored is not measured again.
+
+    Parameters
+    ----------
+    impacts : scores of single heads; None: the stored ones of the plan.
+
+    Raises
+    ------
+    InputError
+        There are no such scores, or they are not of this model's prompts and text.
+    """
+    table = impacts or scores_of(plan.axis, plan.scored_text, lm.id, lm.name, store)
+
+    def work() -> Contents:
+        started = time.monotonic()
+        chosen, desk = choose(table, plan), Desk(lm)
+        config, text = plan.bias, plan.text
+        subjects = [(), *(s.heads for s in chosen)]
+        toxicity, nats, counts = [], [], np.empty(0)
+        for i, heads in enumerate(subjects):
+            if progress is not None:
+                progress(i, len(subjects), f"{i} of {len(subjects)} sets of heads")
+            subject = PruneSet.from_flat(heads, lm.n_heads)
+            toxicity.append(toxicity_of(lm, subject, config, store, None, desk).values)
+            nll, _ = perplexity_of(lm, subject, text, store, None, desk)
+            nats.append(nll.sums)
+            counts = nll.counts
+        used = sorted({head for s in chosen for head in s.heads})
+        columns = _columns(table, plan)
+        blocks = _same_text(table, nats[0], counts)
+        base, single = table.bias.base[:, columns], table.bias.ablated[used][:, :, columns]
+        if not np.allclose(base, toxicity[0], rtol=0, atol=SAME):
+            raise InputError("The scores are not of this model and these prompts: score the axis again.")
+        arrays = {
+            "heads": np.array(used, dtype=np.int32),
+            "base": toxicity[0],
+            "single": single.astype(np.float32),
+            "toxicity": np.stack(toxicity[1:]).astype(np.float32),
+            "counts": counts.astype(np.int32),
+            "base_nats": nats[0],
+            "single_nats": table.ppl.sums[used][:, :blocks],
+            "nats": np.stack(nats[1:]),
+            "codes": group_codes(config.prompts().groups)[0].astype(np.int16),
+        }
+        if config.prompts().blocks:
+            arrays["blocks"] = np.array(config.prompts().blocks, dtype=np.int32)
+        sets = pd.DataFrame({"kind": [s.name for s in chosen], "heads": [" ".join(map(str, s.heads)) for s in chosen]})
+        return {
+            "arrays": arrays,
+            "tables": {"sets": sets},
+            "meta": {
+                "axis": _name(plan.axis),
+                "model": lm.name,
+                "n_heads": lm.n_heads,
+                "groups": group_codes(config.prompts().groups)[1],
+                "readings": config.readings,
+                "notes": _notes(table, plan),
+                "provenance": provenance(lm, time.monotonic() - started),
+            },
+        }
+
+    label = f"{slug(lm.name)}--additivity-{slug(_name(plan.axis))}"
+    return store.made(KIND, plan.key(table, lm.id), work, read, label=label)
+
+
+def read(entry: Entry) -> Additivity:
+    """The result, from its stored rows."""
+    a, m = entry.arrays, entry.meta
+    sets = entry.table("sets")
+    numbers = {
+        name: np.asarray(a[name], dtype=np.float64)
+        for name in ("base", "single", "toxicity", "counts", "base_nats", "single_nats", "nats")
+    }
+    return analyse(
+        MeasuredSets(
+            axis=m["axis"],
+            model=m["model"],
+            n_heads=m["n_heads"],
+            readings=tuple(m["readings"]),
+            kinds=tuple(sets["kind"]),
+            sets=tuple(tuple(map(int, heads.split())) for heads in sets["heads"]),
+            heads=tuple(a["heads"].tolist()),
+            codes=a["codes"].astype(np.int64),
+            groups=tuple(m["groups"]),
+            blocks=a["blocks"].astype(np.int64) if "blocks" in a else None,
+            provenance=m["provenance"],
+            notes=tuple(m["notes"]),
+            **numbers,
+        )
+    )
+
+
+def scores_of(axis: str, text: TextConfig, model_id: ModelId, model: str, store: Store) -> ImpactTable:
+    """The stored scores on the most prompts of an axis, perplexities on a text.
+
+    Raises
+    ------
+    InputError
+        There are none.
+    """
+    found = entries.best(text, BiasConfig(axis), model_id, model, store)
+    if found is None:
+        raise InputError(
+            f"There are no scores of {axis} with {text.tokens} tokens: run "
+            f"'python -m fasp_core score --model {model} --axis {axis} --tokens {text.tokens}' first."
+        )
+    return found
+
+
+def _columns(impacts: ImpactTable, plan: Plan) -> list[int]:
+    """Places, in the scores' rows, of the prompts that are measured."""
+    n = impacts.bias.base.shape[1]
+    places = {text: i for i, text in enumerate(plan.scores(n).prompts().texts)}
+    wanted = plan.bias.prompts().texts
+    if len(places) != n or not set(wanted) <= set(places):
+        raise InputError(f"Scores of {n} prompts do not hold the {len(wanted)} of the plan: use at most {n} prompts.")
+    return [places[text] for text in wanted]
+
+
+def _same_text(impacts: ImpactTable, sums: np.ndarray, counts: np.ndarray) -> int:
+    """How many blocks of the scores' text were measured: it must be their beginning."""
+    n, base = len(counts), impacts.ppl.base
+    same = np.array_equal(base.counts[:n], counts) and np.allclose(base.sums[:n], sums, rtol=SAME_NATS)
+    if not same:
+        raise InputError(
+            "The text is not the beginning of the one that was scored: use a multiple of 512 tokens, at most as many."
+        )
+    return n
+
+
+def _notes(impacts: ImpactTable, plan: Plan) -> list[str]:
+    notes = [f"The {plan.gamma:.0%} critical heads, which matter most for perplexity, are in no set."]
+    exact = impacts.bias.exact
+    if exact is not None and not exact.all():
+        notes.append(f"Only the {int(exact.sum())} heads that were really removed for their scores are in sets.")
+    return notes
+
+
+def _name(axis: str) -> str:
+    return axis.rsplit("/", 1)[-1].removesuffix(".csv")
+
+
+# --- the command ---
+
+
+def markdown(results: Sequence[Additivity]) -> str:
+    """Tables for a document. Numbers in brackets are 95% intervals over blocks of prompts or text."""
+    parts = []
+    for a in results:
+        parts.append(f"## {a.axis}: {a.prompts} prompts, {a.groups} groups, {a.tokens:,} tokens")
+        parts += [" ".join(a.notes)] if a.notes else []
+        for q in a.quantities.values():
+            digits = 4 if q.name == NATS else 2
+            fits = [
+                (
+                    f"{f.over}, {f.prediction}",
+                    f.n,
+                    *(e.text() for e in (f.slope, f.pearson)),
+                    *(e.text(digits, q.scale) for e in (f.error, f.size_of_error)),
+                )
+                for f in q.fits
+            ]
+            sets = [
+                (p.kind, p.size, *(e.text(digits, q.scale) for e in (p.measured, *p.predicted.values())))
+                for p in q.sets
+            ]
+            pairs = [
+                (
+                    f"{p.first} + {p.second}",
+                    p.kind,
+                    *(f"{q.scale * x:.{digits}f}" for x in p.alone),
+                    *(e.text(digits, q.scale) for e in (p.measured, p.interaction)),
+                    *(f"{x:.2g}" for x in (p.p, p.q)),
+                )
+                for p in q.pairs[:SHOWN]
+            ]
+            heads = [
+                (h.head, h.pairs, h.beyond_noise, f"{q.scale * h.mean_size:.{digits}f}", h.partner)
+                for h in q.heads[:SHOWN]
+            ]
+            unit = q.unit
+            parts += [
+                f"### {q.title}",
+                q.outcome,
+                rows_as_markdown(
+                    ["over", "n", "slope", "correlation", f"mean error, {unit}", f"size of error, {unit}"], fits
+                ),
+                rows_as_markdown(["set", "heads", f"measured, {unit}", *q.sets[0].predicted], sets),
+                rows_as_markdown(
+                    [f"pair, {unit}", "kind", "first alone", "second alone", "both", "interaction", "p", "q"], pairs
+                ),
+                rows_as_markdown(["head", "pairs", "beyond noise", f"mean size of interaction, {unit}", "with"], heads),
+            ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The command line; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m fasp_core study additivity", description=__doc__)
+    parser.add_argument("--axis", action="append", help="may be given more than once")
+    parser.add_argument("--model", default=BUILT_IN, help="built-in, a hub id, a folder or a .gguf file")
+    parser.add_argument("--bos", choices=BEGINNINGS, default="auto", help="a beginning token before prompts and text")
+    parser.add_argument("--prompts", type=int, default=Plan.prompts, help="of the scores' prompts")
+    parser.add_argument("--tokens", type=int, default=Plan.tokens, help="of the scores' text")
+    parser.add_argument("--pairs", type=int, default=Plan.pairs, help="random pairs")
+    parser.add_argument("--strong", type=int, default=Plan.strong, help="heads of which all pairs are measured")
+    parser.add_argument("--seed", type=int, default=0, help="of random sets")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    given = parser.parse_args(args)
+
+    def command() -> None:
+        spec, store, lm = ModelSpec(given.model, bos=given.bos), Store(), None
+        results = []
+        for axis in given.axis or ("race_ethnicity",):
+            plan = Plan(axis, given.prompts, given.tokens, pairs=given.pairs, strong=given.strong, seed=given.seed)
+            known = known_id(spec)
+            if known is not None:
+                table = scores_of(axis, plan.scored_text, known, spec.source, store)
+                entry = find(plan, table, known, store)
+                if entry is not None:
+                    results.append(read(entry))
+                    continue
+            with working() as progress:
+                lm = lm or load(spec)
+                results.append(run(lm, plan, store, progress))
+        document = {"axes": [{**asdict(a), "outcome": [q.outcome for q in a.quantities.values()]} for a in results]}
+        print(to_json(document) if given.json else markdown(results))
+
+    return exit_status(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,425 @@
+"""Methods compared: what the sets of FASP and of the baselines do over alpha and gamma, on both sides of the prompts.
+
+Every set of a `Plan` is really removed and measured: perplexity on two disjoint texts, toxicity on validation and on
+test prompts, in both readings. Gamma, alpha and method are chosen on the validation side alone (`outcome.py`); the test
+side only shows what such choices are worth. Each measurement is stored as it is made, so a stopped run goes on, and the
+whole comparison is one entry that is read without a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from fasp_core.compute.shards import Workers
+from fasp_core.data.text import TextConfig
+from fasp_core.errors import InputError
+from fasp_core.evaluation import EvalConfig, measure_there, perplexity_of, toxicity_of
+from fasp_core.gap import Change, GapStats, gap_stats, group_codes, paired_gap_changes
+from fasp_core.gap import gap as toxicity_gap
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.selection import METHODS, select
+from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.meters import BiasConfig, Report, result_key
+from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change
+from fasp_core.model.identity import ModelId
+from fasp_core.model.loading import LanguageModel
+from fasp_core.model.provenance import provenance
+from fasp_core.scoring.entries import ppl_key
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.storage.store import Entry, Store, digest, slug
+
+KIND = "experiments"
+SEARCH = "search"  # sets that come from fasp_core.scoring.search, beside those of the methods that only rank heads
+Side = Literal["valid", "test"]
+SIDES: tuple[Side, Side] = ("valid", "test")
+HELD_OUT = 16_384  # tokens: the text of the test side lies behind all that scores are made on
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared.
+
+    Attributes
+    ----------
+    axis, reading : the scores that sets are chosen by ("neutral" or "counted"); both readings are measured.
+    gammas, alphas : shares of all heads; gamma is FASP's alone.
+    seeds : how many random sets for each alpha.
+    prompts : at least, on each side.
+    tokens : of each of the two texts.
+    """
+
+    axis: str
+    reading: str = "neutral"
+    gammas: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    alphas: tuple[float, ...] = (0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2)
+    seeds: int = 5
+    prompts: int = 450
+    tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        if not self.alphas or not self.gammas or self.seeds < 1:
+            raise InputError("A comparison needs at least one gamma, one alpha and one seed: name them.")
+
+    def bias(self, side: Side) -> BiasConfig:
+        return BiasConfig(self.axis, split=side, n_prompts=self.prompts)
+
+    def text(self, side: Side) -> TextConfig:
+        return TextConfig(tokens=self.tokens, skip=HELD_OUT if side == "test" else 0)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A set of heads and the choice that it comes from.
+
+    Attributes
+    ----------
+    gamma : of FASP, else None.
+    alpha : share of heads asked for; the set may be smaller.
+    seed : of the methods that draw at random, else None.
+    heads : flat ids, ascending.
+    """
+
+    method: str
+    gamma: float | None
+    alpha: float
+    seed: int | None
+    heads: tuple[int, ...]
+
+    @property
+    def title(self) -> str:
+        """Such as `fasp, gamma 0.3, alpha 0.05`."""
+        gamma = "" if self.gamma is None else f", gamma {self.gamma:g}"
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return f"{self.method}{gamma}, alpha {self.alpha:g}{seed}"
+
+
+def candidates(impacts: ImpactTable, plan: Plan) -> list[Candidate]:
+    """Every choice of the plan, FASP first; several of them may be the same set."""
+    scores = impacts.head_scores(plan.reading)
+
+    def one(method: str, alpha: float, gamma: float | None = None, seed: int | None = None) -> Candidate:
+        chosen = select(scores, method, gamma or 0.0, alpha, seed=seed or 0)
+        return Candidate(method, gamma, alpha, seed, chosen.pruned)
+
+    found = [one("fasp", alpha, gamma=gamma) for gamma in plan.gammas for alpha in plan.alphas]
+    for method in METHODS:
+        if method == "random":
+            found += [one(method, alpha, seed=seed) for seed in range(plan.seeds) for alpha in plan.alphas]
+        elif method != "fasp":
+            found += [one(method, alpha) for alpha in plan.alphas]
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One side of a comparison: S different sets and, before them, the unpruned model.
+
+    Attributes
+    ----------
+    nll : [1 + S] perplexities of the side's text.
+    toxicity : [1 + S, R, n] of the side's prompts.
+    groups, blocks : [n]; blocks is None if the prompts are in none.
+    """
+
+    nll: tuple[Nll, ...]
+    toxicity: np.ndarray
+    groups: tuple[str, ...]
+    blocks: np.ndarray | None
+
+    def perplexity(self, i: int) -> PerplexityChange:
+        """Set i (1 and up) against the unpruned model."""
+        return perplexity_change(self.nll[0], self.nll[i])
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Measurements of all candidates of a plan.
+
+    Attributes
+    ----------
+    sets : S different sets as flat ids, in the order of `Measured`'s rows 1 to S; the empty set is row 0.
+    rows : for each candidate, its row.
+    """
+
+    model: str
+    n_layers: int
+    n_heads: int
+    plan: Plan
+    readings: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    sets: tuple[tuple[int, ...], ...]
+    sides: dict[Side, Measured]
+    provenance: dict[str, Any]
+
+    @cached_property
+    def rows(self) -> tuple[int, ...]:
+        at: dict[tuple[int, ...], int] = {(): 0} | {heads: i for i, heads in enumerate(self.sets, start=1)}
+        return tuple(at[c.heads] for c in self.candidates)
+
+    @cached_property
+    def _changes(self) -> dict[tuple[Side, str], list[Change]]:
+        return {}
+
+    @cached_property
+    def _base_gaps(self) -> dict[tuple[Side, str], GapStats]:
+        return {}
+
+    @cached_property
+    def _frames(self) -> dict[Side, pd.DataFrame]:
+        return {}
+
+    def changes(self, side: Side, reading: str) -> list[Change]:
+        """Change of the gap by set, [S]; all on the same resamples of the prompts."""
+        if (side, reading) not in self._changes:
+            m, r = self.sides[side], self.readings.index(reading)
+            self._changes[side, reading] = paired_gap_changes(
+                m.toxicity[0, r], list(m.toxicity[1:, r]), m.groups, blocks=m.blocks
+            )
+        return self._changes[side, reading]
+
+    def base_gap(self, side: Side, reading: str) -> GapStats:
+        """The unpruned model's gap, with what noise alone would give."""
+        if (side, reading) not in self._base_gaps:
+            m = self.sides[side]
+            values = m.toxicity[0, self.readings.index(reading)]
+            self._base_gaps[side, reading] = gap_stats(values, m.groups, blocks=m.blocks)
+        return self._base_gaps[side, reading]
+
+    def change(self, candidate: Candidate, side: Side, reading: str) -> Change:
+        """Change of the gap by one candidate that removes something."""
+        row = self.rows[self.candidates.index(candidate)]
+        return self.changes(side, reading)[row - 1]
+
+    def perplexity(self, candidate: Candidate, side: Side) -> PerplexityChange:
+        """Perplexity with and without one candidate."""
+        return self.sides[side].perplexity(self.rows[self.candidates.index(candidate)])
+
+    def frame(self, side: Side) -> pd.DataFrame:
+        """One row a candidate: what was chosen, perplexity, and the gap in both readings with 95% intervals.
+
+        Changes are relative to the unpruned model (0.1: 10% more). A candidate that removes nothing has changes of 0.
+        """
+        if side not in self._frames:
+            self._frames[side] = self._frame(side)
+        return self._frames[side].copy()
+
+    def _frame(self, side: Side) -> pd.DataFrame:
+        m, out = self.sides[side], []
+        for c, row in zip(self.candidates, self.rows, strict=True):
+            p = m.perplexity(row)
+            line: dict[str, Any] = {
+                "method": c.method,
+                "gamma": np.nan if c.gamma is None else c.gamma,
+                "alpha": c.alpha,
+                "seed": np.nan if c.seed is None else c.seed,
+                "heads": len(c.heads),
+                "ppl": p.pruned,
+                "ppl_change": p.relative,
+                "ppl_low": float(np.expm1(min(p.interval[0], 700.0))),
+                "ppl_high": float(np.expm1(min(p.interval[1], 700.0))),
+            }
+            for reading in self.readings:
+                base = self.base_gap_value(side, reading)
+                change = None if row == 0 else self.changes(side, reading)[row - 1]
+                ends = (0.0, 0.0) if change is None else change.relative_interval or (np.nan, np.nan)
+                line |= {
+                    f"gap_{reading}": base if change is None else change.pruned,
+                    f"change_{reading}": 0.0 if change is None else change.relative,
+                    f"low_{reading}": ends[0],
+                    f"high_{reading}": ends[1],
+                }
+            line["set"] = PruneSet.from_flat(c.heads, self.n_heads).format()
+            out.append(line)
+        return pd.DataFrame(out)
+
+    def base_gap_value(self, side: Side, reading: str) -> float:
+        """The unpruned model's gap alone."""
+        m = self.sides[side]
+        codes, _ = group_codes(m.groups)
+        return float(toxicity_gap(m.toxicity[0, self.readings.index(reading)], codes))
+
+
+def run(
+    lm: LanguageModel,
+    plan: Plan,
+    chosen: Sequence[Candidate],
+    store: Store,
+    progress: Report | None = None,
+    workers: Workers | None = None,
+) -> Comparison:
+    """Measure all candidates on both sides; what is stored, by itself or in another comparison, is not measured again.
+
+    Parameters
+    ----------
+    chosen : as from `candidates`, and whatever else is to stand beside them, such as sets that a search found.
+    workers : who measures them; default: this process. The same numbers either way.
+
+    Raises
+    ------
+    InputError
+        A head is not in the model, or an axis without groups.
+    """
+    sets = sorted({c.heads for c in chosen if c.heads})
+    key = _key(lm.id, plan, chosen)
+
+    def work() -> Any:
+        started = time.monotonic()
+        arrays: dict[str, np.ndarray] = {}
+        groups: dict[str, tuple[str, ...]] = {}  # a small group may be on one side only
+        total = 2 * (1 + len(sets))
+        known = _known(lm.id, plan, store)
+        for s, side in enumerate(SIDES):
+            desk, sums, toxicity = Desk(lm), [], []
+            ordered = ((), *sets)  # neighbours in this order share their lowest heads
+            if workers is not None:
+                new = [PruneSet.from_flat(heads, lm.n_heads) for heads in ordered if (side, heads) not in known]
+                config = EvalConfig(plan.bias(side), plan.text(side))
+                measure_there(lm, new, config, store, workers, _staged(progress, s, len(SIDES)))
+            for i, heads in enumerate(ordered):
+                subject = PruneSet.from_flat(heads, lm.n_heads)
+                at = s * (1 + len(sets)) + i
+                what = f"{'validation' if side == 'valid' else 'test'} side, set {i} of {len(sets)}"
+
+                def report(done: float, whole: float, half: float, at: int = at, what: str = what) -> None:
+                    if progress is not None:
+                        progress(at + half + done / max(whole, 1) / 2, total, what)
+
+                report(0, 1, 0)  # what is stored reports nothing
+                if (side, heads) in known:
+                    nll, values = known[side, heads]
+                else:
+                    nll, _ = perplexity_of(lm, subject, plan.text(side), store, lambda d, t, _: report(d, t, 0), desk)
+                    found = toxicity_of(lm, subject, plan.bias(side), store, lambda d, t, _: report(d, t, 0.5), desk)
+                    values = found.values
+                sums.append(nll.sums)
+                toxicity.append(values.astype(np.float32))
+            prompts = plan.bias(side).prompts()
+            codes, groups[side] = group_codes(prompts.groups)
+            arrays |= {
+                f"{side}_nll": np.stack(sums),
+                f"{side}_counts": nll.counts.astype(np.int32),
+                f"{side}_toxicity": np.stack(toxicity),
+                f"{side}_codes": codes.astype(np.int16),
+            }
+            if prompts.blocks:
+                arrays[f"{side}_blocks"] = np.array(prompts.blocks, dtype=np.int32)
+        table = pd.DataFrame([asdict(c) | {"heads": " ".join(map(str, c.heads))} for c in chosen])
+        return {
+            "arrays": arrays,
+            "tables": {"candidates": table.astype({"gamma": float, "seed": float})},
+            "meta": {
+                "n_layers": lm.n_layers,
+                "n_heads": lm.n_heads,
+                "groups": groups,
+                "readings": plan.bias("valid").readings,
+                "provenance": provenance(lm, time.monotonic() - started),
+            },
+        }
+
+    label = f"{slug(lm.name)}--compare-{slug(plan.axis.rsplit('/', 1)[-1])}-{plan.reading}"
+    return store.made(KIND, key, work, lambda entry: read(entry, lm.name), label=label)
+
+
+def _staged(progress: Report | None, stage: int, stages: int) -> Report | None:
+    """Progress of one stage as that of the whole."""
+    if progress is None:
+        return None
+    return lambda done, total, text: progress(stage + done / max(total, 1), stages, f"{SIDES[stage]} side: {text}")
+
+
+def _known(model_id: ModelId, plan: Plan, store: Store) -> dict[tuple[Side, tuple[int, ...]], tuple[Nll, np.ndarray]]:
+    """What stored comparisons on the same prompts and texts have measured: {(side, heads): (NLL, [R, n] toxicity)}."""
+    wanted = {"experiment": "compare", "measured": _measured(plan, model_id)}
+    known: dict[tuple[Side, tuple[int, ...]], tuple[Nll, np.ndarray]] = {}
+    for header in store.find(KIND, wanted):
+        if (found := store.read(KIND, header.config, lambda entry: read(entry, ""))) is not None:
+            for side, measured in found.sides.items():
+                for heads, nll, values in zip(((), *found.sets), measured.nll, measured.toxicity, strict=True):
+                    known[side, heads] = nll, values
+    return known
+
+
+def find(model_id: ModelId, axis: str, reading: str, store: Store) -> Entry | None:
+    """The entry of the stored comparison with the most candidates, its header alone read; None if there is none."""
+    wanted = {"experiment": "compare", **model_id.wanted()}
+
+    def fits(entry: Entry) -> bool:
+        plan = _plan(entry)
+        same = (plan.axis, plan.reading) == (axis, reading) and entry.config["candidates"] > 0
+        return same and bool(entry.config["measured"] == _measured(plan, model_id))
+
+    found = store.find(KIND, wanted, fits)
+    return max(found, key=lambda e: (e.config["candidates"], e.config["plan"]["prompts"]), default=None)
+
+
+def stored(model_id: ModelId, axis: str, reading: str, store: Store, model: str) -> Comparison | None:
+    """The stored comparison with the most candidates, without loading a model; None if there is none."""
+    header = find(model_id, axis, reading, store)
+    return None if header is None else store.read(KIND, header.config, lambda entry: read(entry, model))
+
+
+def read(entry: Entry, model: str) -> Comparison:
+    """A comparison from its entry."""
+    chosen = tuple(
+        Candidate(
+            row["method"],
+            None if np.isnan(row["gamma"]) else float(row["gamma"]),
+            float(row["alpha"]),
+            None if np.isnan(row["seed"]) else int(row["seed"]),
+            tuple(map(int, row["heads"].split())),
+        )
+        for row in entry.table("candidates").to_dict("records")
+    )
+    arrays, meta = entry.arrays, entry.meta
+    sides: dict[Side, Measured] = {}
+    for side in SIDES:
+        counts = arrays[f"{side}_counts"].astype(np.int64)
+        blocks = arrays.get(f"{side}_blocks")
+        sides[side] = Measured(
+            tuple(Nll(sums, counts) for sums in arrays[f"{side}_nll"]),
+            arrays[f"{side}_toxicity"].astype(np.float64),
+            tuple(meta["groups"][side][c] for c in arrays[f"{side}_codes"]),
+            blocks,
+        )
+    return Comparison(
+        model,
+        meta["n_layers"],
+        meta["n_heads"],
+        _plan(entry),
+        tuple(meta["readings"]),
+        chosen,
+        tuple(sorted({c.heads for c in chosen if c.heads})),
+        sides,
+        meta["provenance"],
+    )
+
+
+def _key(model_id: ModelId, plan: Plan, chosen: Iterable[Candidate]) -> dict[str, Any]:
+    listed = [asdict(c) for c in chosen]
+    return {
+        "experiment": "compare",
+        **model_id.key(),
+        "plan": asdict(plan),
+        "measured": _measured(plan, model_id),
+        "candidates": len(listed),
+        "sets": hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16],
+    }
+
+
+def _measured(plan: Plan, model_id: ModelId) -> str:
+    """A hash of prompts, scorer and text of both sides."""
+    return digest([(result_key(plan.bias(side), model_id), ppl_key(plan.text(side), model_id)) for side in SIDES])
+
+
+def _plan(entry: Entry) -> Plan:
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.config["plan"].items()}
+    return Plan(**fields)

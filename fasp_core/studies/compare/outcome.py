@@ -1,0 +1,354 @@
+"""What a comparison comes to: a choice made on the validation side, measured once on test prompts, and one sentence.
+
+The choice reads validation prompts and validation text alone. The claim measures the chosen set on far more test
+prompts than the curves of a comparison have, with the other reading and the sampled measure beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fasp_core.data.text import TextConfig, said
+from fasp_core.errors import InputError
+from fasp_core.evaluation import Toxicity, perplexity_of, toxicity_of
+from fasp_core.forward import noise
+from fasp_core.forward.sampling import GenerationConfig
+from fasp_core.gap import Change, GapStats, gap_stats, group_codes, paired_gap_change
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.meters import BiasConfig, Report, left_out
+from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change
+from fasp_core.model.identity import ModelId
+from fasp_core.model.loading import LanguageModel
+from fasp_core.model.provenance import provenance
+from fasp_core.storage.store import Entry, Store, slug
+from fasp_core.studies.compare.compare import HELD_OUT, KIND, Candidate, Comparison
+from fasp_core.studies.compare.findings import NOISE_P, cautions, finding, is_artefact
+
+
+@dataclass(frozen=True)
+class ClaimConfig:
+    """How much a chosen set is measured on.
+
+    Attributes
+    ----------
+    prompts : test prompts of the expected measure, at least.
+    tokens : of the test side's text.
+    sampled_prompts, samples, length : prompts, continuations a prompt and their longest length in tokens.
+    """
+
+    prompts: int = 5000
+    tokens: int = 8192
+    sampled_prompts: int = 1000
+    samples: int = 10
+    length: int = 4
+
+    def expected(self, axis: str) -> BiasConfig:
+        return BiasConfig(axis, split="test", n_prompts=self.prompts)
+
+    def sampled(self, axis: str) -> BiasConfig:
+        drawn = GenerationConfig(samples=self.samples, tokens=self.length)
+        return BiasConfig(axis, split="test", n_prompts=self.sampled_prompts, measure="sampled", generation=drawn)
+
+    def text(self) -> TextConfig:
+        return TextConfig(tokens=self.tokens, skip=HELD_OUT)
+
+
+def choose(
+    comparison: Comparison, reading: str, max_ppl: float, methods: Iterable[str] | None = None, max_alpha: float = 1.0
+) -> Candidate | None:
+    """The candidate of lowest validation gap whose perplexity rises by `max_ppl` at most on the validation text.
+
+    Parameters
+    ----------
+    max_ppl : relative: 0.1 is 10%.
+    methods : to choose among; None: all.
+    max_alpha : largest share of heads.
+
+    Returns
+    -------
+    None if nothing within the limit has a smaller gap than the unpruned model. Ties go to the smaller set.
+    """
+    allowed = None if methods is None else set(methods)
+    side = comparison.sides["valid"]
+    base = comparison.base_gap_value("valid", reading)
+    inside = []
+    for c, row in zip(comparison.candidates, comparison.rows, strict=True):
+        if not row or (allowed is not None and c.method not in allowed) or c.alpha > max_alpha + 1e-9:
+            continue
+        gap = comparison.changes("valid", reading)[row - 1].pruned
+        if gap < base and side.perplexity(row).relative <= max_ppl:
+            inside.append((gap, len(c.heads), c))
+    return min(inside, key=lambda found: found[:2])[2] if inside else None
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """A chosen set on test prompts: what may be quoted.
+
+    Attributes
+    ----------
+    max_ppl, reading : what it was chosen by, on the validation side.
+    base, change : by measure ("neutral", "counted", "sampled"): the unpruned model's gap, and what became of it.
+    """
+
+    model: str
+    axis: str
+    candidate: Candidate
+    reading: str
+    max_ppl: float
+    config: ClaimConfig
+    perplexity: PerplexityChange
+    base: dict[str, GapStats]
+    change: dict[str, Change]
+    n_heads: int
+    provenance: dict[str, Any]
+
+    @property
+    def shown(self) -> bool:
+        """Whether a reduction of a gap that is there was shown in the reading of the choice, and is no artefact."""
+        fell = finding(self.base[self.reading], self.change[self.reading]) == "fell"
+        return fell and not is_artefact(self.base, self.change)
+
+    def cautions(self) -> tuple[str, ...]:
+        """What forbids to read the sentence as a success; see `cautions`."""
+        return cautions(self.base, self.change, self.reading, "test prompts")
+
+    def sentence(self) -> str:
+        """The claim, or that there is none."""
+        change, p = self.change[self.reading], self.perplexity
+        cost = f"at {p.relative:+.1%} perplexity"
+        where = f"{change.n:,} test prompts"
+        if self.base[self.reading].noise_p > NOISE_P:
+            return f"No gap is shown to begin with on {where}: shuffled groups give one as large."
+        ends, less = change.relative_interval, _less(change)
+        if self.shown and self.reading == "counted" and "neutral" in self.change:
+            neutral = _less(self.change["neutral"])
+            return f"Gap with identity words counted reduced by {less}, neutral by {neutral}, on {where} {cost}."
+        if self.shown:
+            return f"Gap reduced by {less} on {where} {cost}."
+        if self.reading == "counted" and is_artefact(self.base, self.change):
+            return (
+                f"No reduction was shown on {where}: the gap fell by {less} with identity words counted, but not with "
+                f"them neutral ({cost})."
+            )
+        size = f"{change.relative:+.0%}" + ("" if ends is None else f" [{ends[0]:+.0%}, {ends[1]:+.0%}]")
+        if finding(self.base[self.reading], change) == "rose":
+            return f"The gap rose on {where} ({size}, {cost})."
+        return f"No reduction of the gap was shown on {where} ({size}, {cost})."
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; percentages are positive where the gap fell."""
+        change = self.change[self.reading]
+        measured = {
+            name: {
+                "prompts": c.n,
+                "gap_base": c.base,
+                "gap_pruned": c.pruned,
+                "gap_noise": self.base[name].noise_gap,
+                "gap_noise_p": self.base[name].noise_p,
+                "reduction_pct": -100 * c.relative,
+                "interval_pct": _percent(c),
+                "finding": finding(self.base[name], c),
+            }
+            for name, c in self.change.items()
+        }
+        if "sampled" in measured:
+            measured["sampled"]["continuations_a_side"] = self.change["sampled"].n * self.config.samples
+        return {
+            "model": self.model,
+            "axis": self.axis,
+            "gamma": self.candidate.gamma,
+            "alpha": self.candidate.alpha,
+            "method": self.candidate.method,
+            "seed": self.candidate.seed,
+            "heads": PruneSet.from_flat(self.candidate.heads, self.n_heads).format(),
+            "heads_removed": len(self.candidate.heads),
+            "measure": "expected",
+            "reading": self.reading,
+            "prompts": change.n,
+            "gap_base": change.base,
+            "gap_pruned": change.pruned,
+            "reduction_pct": -100 * change.relative,
+            "interval_pct": _percent(change),
+            "ppl_base": self.perplexity.base,
+            "ppl_pruned": self.perplexity.pruned,
+            "ppl_change_pct": 100 * self.perplexity.relative,
+            "tokens": self.perplexity.tokens,
+            "windows": said(TextConfig(), self.provenance),
+            "reduction_shown": self.shown,
+            "sentence": self.sentence(),
+            "cautions": list(self.cautions()),
+            "notes": self._notes(),
+            "chosen_on": f"validation prompts and text, perplexity at most {self.max_ppl:.0%} up",
+            "measures": measured,
+            "provenance": self.provenance,
+        }
+
+    def _notes(self) -> list[str]:
+        """What the prompts left out; nothing can be said of a file that is gone, and its claim stays."""
+        try:
+            return left_out(self.config.expected(self.axis), self.config.sampled(self.axis))
+        except InputError:
+            return []
+
+
+def _less(change: Change) -> str:
+    """How much a gap fell, with its interval."""
+    ends = change.relative_interval
+    return f"{-change.relative:.0%}" + ("" if ends is None else f" [{-ends[1]:.0%}, {-ends[0]:.0%}]")
+
+
+def _percent(change: Change) -> list[float] | None:
+    ends = change.relative_interval
+    return None if ends is None else [-100 * ends[1], -100 * ends[0]]
+
+
+def measure_claim(
+    lm: LanguageModel,
+    axis: str,
+    candidate: Candidate,
+    reading: str,
+    max_ppl: float,
+    store: Store,
+    progress: Report | None = None,
+    config: ClaimConfig | None = None,
+) -> Claim:
+    """Measure a chosen set on test prompts, in both readings and by sampled continuations; stored.
+
+    Raises
+    ------
+    InputError
+        A head is not in the model.
+    """
+    config = config or ClaimConfig()
+    key = _key(lm.id, axis, candidate, reading, max_ppl, config)
+    earlier = store.read(KIND, noise.before(key), lambda entry: read_claim(entry, lm.name))
+    if earlier is not None:
+        return earlier
+
+    def work() -> Any:
+        started = time.monotonic()
+        arrays: dict[str, np.ndarray] = {}
+        subjects = (PruneSet(), PruneSet.from_flat(candidate.heads, lm.n_heads))
+        configs = {"expected": config.expected(axis), "sampled": config.sampled(axis)}
+        nll: list[Nll] = []
+        found: dict[str, list[Toxicity]] = {name: [] for name in configs}
+        for i, subject in enumerate(subjects):
+
+            def report(done: float, total: float, text: str, i: int = i) -> None:
+                if progress is not None:
+                    side = "pruned" if i else "unpruned"
+                    progress(i + done / max(total, 1), 2, f"test prompts, {side} model: {text}")
+
+            nll.append(perplexity_of(lm, subject, config.text(), store, report)[0])
+            for name, asked in configs.items():
+                found[name].append(toxicity_of(lm, subject, asked, store, report))
+        arrays |= {"nll": np.stack([n.sums for n in nll]), "counts": nll[0].counts.astype(np.int32)}
+        groups: tuple[str, ...] = ()
+        for name, pair in found.items():
+            codes, groups = group_codes(pair[0].groups)
+            arrays |= {
+                f"{name}_toxicity": np.stack([t.values for t in pair]).astype(np.float32),
+                f"{name}_codes": codes.astype(np.int16),
+            }
+            if pair[0].blocks:
+                arrays[f"{name}_blocks"] = np.array(pair[0].blocks, dtype=np.int32)
+        return {
+            "arrays": arrays,
+            "meta": {
+                "n_heads": lm.n_heads,
+                "groups": groups,
+                "readings": found["expected"][0].readings,
+                "provenance": provenance(lm, time.monotonic() - started),
+            },
+        }
+
+    label = f"{slug(lm.name)}--outcome-{slug(axis.rsplit('/', 1)[-1])}-{reading}"
+    return store.made(KIND, key, work, lambda entry: read_claim(entry, lm.name), label=label)
+
+
+def find_claim(model_id: ModelId, axis: str, reading: str, candidate: Candidate, store: Store) -> Entry | None:
+    """The entry of the largest claim on a set of heads, its header alone read; None if it was not measured.
+
+    Whatever limit and method a set was chosen by, it is the same set; one of the very same choice comes first.
+    """
+    wanted = {"experiment": "outcome", **model_id.wanted(), "axis": axis, "reading": reading}
+    heads, asked = list(candidate.heads), asdict(candidate) | {"heads": list(candidate.heads)}
+
+    def fits(entry: Entry) -> bool:
+        mine, config = entry.config["candidate"]["heads"], ClaimConfig(**entry.config["claim"])
+        return bool(mine == heads and entry.config["prompts"] == _prompts(axis, config))
+
+    found = store.find(KIND, wanted, fits)
+    return max(found, key=lambda e: (e.config["claim"]["prompts"], e.config["candidate"] == asked), default=None)
+
+
+def stored_claim(
+    model_id: ModelId, axis: str, reading: str, candidate: Candidate, store: Store, model: str
+) -> Claim | None:
+    """The largest claim on a set of heads, or None; never loads a model."""
+    header = find_claim(model_id, axis, reading, candidate, store)
+    return None if header is None else store.read(KIND, header.config, lambda entry: read_claim(entry, model))
+
+
+def stored_claims(model_id: ModelId, axis: str, store: Store, model: str) -> list[Claim]:
+    """All claims on an axis that were measured, the largest first; never loads a model."""
+    wanted = {"experiment": "outcome", **model_id.wanted(), "axis": axis}
+    found = [store.read(KIND, header.config, lambda e: read_claim(e, model)) for header in store.find(KIND, wanted)]
+    claims = [claim for claim in found if claim is not None]
+    return sorted(claims, key=lambda c: (-c.config.prompts, c.change[c.reading].relative))
+
+
+def read_claim(entry: Entry, model: str) -> Claim:
+    """A claim from its entry; its intervals take some seconds."""
+    c, arrays, meta = entry.config, entry.arrays, entry.meta
+    counts = arrays["counts"].astype(np.int64)
+    nll = [Nll(sums, counts) for sums in arrays["nll"]]
+    base: dict[str, GapStats] = {}
+    change: dict[str, Change] = {}
+    for measure, readings in (("expected", meta["readings"]), ("sampled", ["sampled"])):
+        groups = [meta["groups"][code] for code in arrays[f"{measure}_codes"]]
+        blocks = arrays.get(f"{measure}_blocks")
+        for r, name in enumerate(readings):
+            before, after = arrays[f"{measure}_toxicity"][:, r].astype(np.float64)
+            base[name] = gap_stats(before, groups, blocks=blocks)
+            change[name] = paired_gap_change(before, after, groups, blocks=blocks)
+    candidate = Candidate(**{**c["candidate"], "heads": tuple(c["candidate"]["heads"])})
+    return Claim(
+        model,
+        c["axis"],
+        candidate,
+        c["reading"],
+        c["max_ppl"],
+        ClaimConfig(**c["claim"]),
+        perplexity_change(nll[0], nll[1]),
+        base,
+        change,
+        meta["n_heads"],
+        meta["provenance"] | {"noise": noise.version(c)},
+    )
+
+
+def _key(
+    model_id: ModelId, axis: str, candidate: Candidate, reading: str, max_ppl: float, config: ClaimConfig
+) -> dict[str, Any]:
+    return {
+        "experiment": "outcome",
+        **model_id.key(),
+        "axis": axis,
+        "candidate": asdict(candidate),
+        "reading": reading,
+        "max_ppl": max_ppl,
+        "claim": asdict(config),
+        "prompts": _prompts(axis, config),
+        "noise": noise.VERSION,
+    }
+
+
+def _prompts(axis: str, config: ClaimConfig) -> list[str]:
+    return [c.prompts().digest[:16] for c in (config.expected(axis), config.sampled(axis))]

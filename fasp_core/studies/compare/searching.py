@@ -1,0 +1,163 @@
+"""The joint search of `fasp_core.scoring.search` on a real model: what it measures, where it begins, how it is kept.
+
+`python -m fasp_core search --axis race_ethnicity --heads 13 --seeds 5` searches on the validation prompts and text that
+the scores were made on. Each measured set is stored as it is made: a stopped search goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fasp_core.data.text import TextConfig
+from fasp_core.errors import InputError
+from fasp_core.evaluation import perplexity_of, toxicity_of
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.selection import select
+from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.meters import BiasConfig, Report
+from fasp_core.model.identity import ModelId
+from fasp_core.model.loading import LanguageModel
+from fasp_core.model.provenance import provenance
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.search import Found, Heads, Problem, SearchConfig, Tried, search
+from fasp_core.storage.store import Entry, Store, digest, slug
+from fasp_core.studies.compare.compare import KIND, SEARCH, Candidate
+
+GAMMAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # of the FASP sets that a search begins with
+TOKENS = 2048
+SCORE_TEXT = TextConfig(tokens=8192)
+
+
+def measured_on(axis: str, impacts: ImpactTable) -> BiasConfig:
+    """The validation prompts that an axis was scored on, and sets are measured on."""
+    counts = np.bincount(impacts.bias.codes)  # where a small group is used up, the others say how many were asked for
+    return BiasConfig(axis, n_prompts=int(counts.max()) * len(counts))
+
+
+def run(
+    lm: LanguageModel,
+    impacts: ImpactTable,
+    axis: str,
+    config: SearchConfig,
+    store: Store,
+    progress: Report | None = None,
+    tokens: int = TOKENS,
+    learn: bool = False,
+) -> Found:
+    """Search from FASP's sets of the same size, on the prompts of the scores; stored.
+
+    Parameters
+    ----------
+    impacts : scores of the axis' validation prompts.
+    tokens : of the validation text, for perplexity.
+    learn : also from all sets that finished searches for as many heads have measured, whatever their limit on
+        perplexity. Such a search is not independent of theirs.
+
+    Raises
+    ------
+    InputError
+        The scores are of other prompts than the axis has now, or the set may hold every head.
+    """
+    if config.max_heads >= lm.size:
+        raise InputError(f"A set of {config.max_heads} heads leaves none of {lm.name}'s {lm.size}: choose fewer.")
+    prompts = measured_on(axis, impacts)
+    known: list[Heads] = []
+    if learn:
+        others = stored(lm.id, axis, store, config.reading, config.max_heads)
+        known = sorted({t.heads for f in others if not f.learned for t in f.tried})
+    key = _key(lm.id, prompts, config, tokens, known)
+    problem = Problem.of(impacts, config.reading)
+    scores = impacts.head_scores(config.reading)
+    starts = [select(scores, "fasp", gamma, config.max_heads / lm.size).pruned for gamma in GAMMAS]
+
+    def work() -> Any:
+        started = time.monotonic()
+        desk, text = Desk(lm), TextConfig(tokens=tokens)
+        base, _ = perplexity_of(lm, PruneSet(), text, store, None, desk)
+
+        def measure(heads: Heads) -> tuple[float, np.ndarray]:
+            subject = PruneSet.from_flat(heads, lm.n_heads)
+            nll, _ = perplexity_of(lm, subject, text, store, _quiet(progress), desk)
+            found = toxicity_of(lm, subject, prompts, store, _quiet(progress), desk)
+            if len(found.groups) != len(problem.codes):
+                raise InputError(f"The scores of {axis} are of other prompts: score the axis again.")
+            return nll.mean - base.mean, found.row(config.reading)
+
+        found = search(problem, config, measure, [*known, *starts], progress)
+        table = pd.DataFrame([asdict(t) | {"heads": " ".join(map(str, t.heads))} for t in found.tried])
+        return {
+            "tables": {"tried": table},
+            "meta": {
+                "heads": found.heads,
+                "gap": found.gap,
+                "nats": found.nats,
+                "base_gap": found.base_gap,
+                "learned": len(known),
+                "provenance": provenance(lm, time.monotonic() - started),
+            },
+        }
+
+    which = "learned" if known else str(config.seed)
+    label = f"{slug(lm.name)}--search-{slug(axis.rsplit('/', 1)[-1])}-{config.reading}-{which}"
+    return store.made(KIND, key, work, read, label=label)
+
+
+def stored(model_id: ModelId, axis: str, store: Store, reading: str, max_heads: int | None = None) -> list[Found]:
+    """Finished searches on an axis, the largest sets and then the most measurements first; never loads a model."""
+    wanted = {"experiment": "search", **model_id.wanted(), "axis": axis}
+
+    def fits(entry: Entry) -> bool:
+        asked = entry.config["search"]
+        return asked["reading"] == reading and max_heads in (None, asked["max_heads"])
+
+    headers = store.find(KIND, wanted, fits)
+    found = [one for header in headers if (one := store.read(KIND, header.config, read)) is not None]
+    return sorted(found, key=lambda f: (-f.config.max_heads, -f.config.measurements, f.config.seed))
+
+
+def candidate(found: Found, size: int) -> Candidate:
+    """What a search found, to stand beside the methods' choices in a comparison; `size` is the model's heads.
+
+    A search that learned from others has no seed: it is none of the independent ones.
+    """
+    alpha = round(found.config.max_heads / size, 4)
+    return Candidate(SEARCH, None, alpha, None if found.learned else found.config.seed, found.heads)
+
+
+def read(entry: Entry) -> Found:
+    """A finished search from its entry."""
+    meta = entry.meta
+    tried = tuple(
+        Tried(tuple(map(int, row["heads"].split())), float(row["nats"]), float(row["gap"]), float(row["predicted"]))
+        for row in entry.table("tried").to_dict("records")
+    )
+    config = SearchConfig(**entry.config["search"])
+    return Found(
+        config, tuple(meta["heads"]), meta["gap"], meta["nats"], meta["base_gap"], tried, meta.get("learned", 0)
+    )
+
+
+def _key(
+    model_id: ModelId, prompts: BiasConfig, config: SearchConfig, tokens: int, known: Sequence[Heads] = ()
+) -> dict[str, Any]:
+    learned = {"learned": digest(known)} if known else {}
+    return learned | {
+        "experiment": "search",
+        **model_id.key(),
+        "axis": prompts.axis,
+        "prompts": prompts.prompts().digest[:16],
+        "search": asdict(config),
+        "tokens": tokens,
+    }
+
+
+def _quiet(progress: Report | None) -> Report | None:
+    """Of one measurement only whether to stop is of interest; how far it is would hide how far the search is."""
+    check = getattr(progress, "check", None)
+    return None if check is None else lambda _done, _total, _text: check()

@@ -1,0 +1,190 @@
+"""An audit: what an instruct model answers about people of each group, scenario by scenario.
+
+Every scenario is asked about every name, in the model's own chat template, several times; the answers of the unpruned
+and of a pruned model are drawn with the same noise. Texts are stored, so that they can be parsed and looked at anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fasp_core.errors import InputError
+from fasp_core.forward import noise
+from fasp_core.forward.sampling import GenerationConfig, sample_ids, stop_tokens
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.loading import LanguageModel
+from fasp_core.model.provenance import provenance
+from fasp_core.storage.store import Entry, Store, slug
+from fasp_core.studies.contexts.chats import ask
+from fasp_core.studies.contexts.measures import Answers, Disparity, winsorised
+from fasp_core.studies.contexts.numbers import parse
+from fasp_core.studies.contexts.removal import Removal
+from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
+
+KIND = "audits"
+Report = Callable[[float, float, str], None]  # (done, total, what is going on)
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """How answers are drawn.
+
+    Attributes
+    ----------
+    samples : answers for each name.
+    tokens : longest answer.
+    temperature : of the sampling.
+    seed : of its noise.
+    """
+
+    samples: int = 16
+    tokens: int = 8
+    temperature: float = 0.6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        assert self.generation  # refuses what cannot be sampled
+
+    @property
+    def generation(self) -> GenerationConfig:
+        return GenerationConfig(self.samples, self.tokens, self.temperature, self.seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Replies:
+    """What a model answered in one scenario.
+
+    Attributes
+    ----------
+    people : (name, group) by row.
+    groups : the two that are compared; the first is group 0.
+    texts : [names][samples] answers, the scenario's opening included.
+    ids : [names][samples] token ids after the opening, the token that ends the answer included.
+    """
+
+    scenario: Scenario
+    people: tuple[tuple[str, str], ...]
+    groups: tuple[str, str]
+    texts: tuple[tuple[str, ...], ...]
+    ids: tuple[tuple[tuple[int, ...], ...], ...]
+    provenance: dict[str, Any]
+
+    @cached_property
+    def answers(self) -> Answers:
+        """The numbers in them."""
+        unit = self.scenario.unit
+        per = self.scenario.per
+        numbers = [[parse(text, unit, per) for text in row] for row in self.texts]
+        values = np.array([[np.nan if x is None else x for x in row] for row in numbers], dtype=float)
+        return Answers(values, np.array([self.groups.index(group) for _, group in self.people]))
+
+    def numbers(self, winsorise: float = 0.0) -> Answers:
+        """The numbers, the outermost shares moved inwards."""
+        return Answers(winsorised(self.answers.values, winsorise), self.answers.codes)
+
+
+def audit(
+    lm: LanguageModel,
+    scenario: Scenario,
+    scenarios: Scenarios,
+    config: AuditConfig,
+    store: Store,
+    removed: PruneSet | Removal | None = None,
+    groups: tuple[str, str] | None = None,
+    progress: Report | None = None,
+) -> Replies:
+    """Ask about everybody in one scenario; stored.
+
+    Parameters
+    ----------
+    removed : from the model; None: nothing.
+    groups : the two to compare; None: the first two.
+
+    Raises
+    ------
+    InputError
+        No chat template, a group that is not there, or a part of the set that is not in the model.
+    """
+    removal = removed if isinstance(removed, Removal) else Removal(removed or PruneSet())
+    compared = pair(scenarios, groups)
+    people = tuple((name, group) for name, group in scenarios.people if group in compared)
+    chats = [ask(lm, scenario, name) for name, _ in people]
+    key = {
+        **lm.id.key(),
+        "scenario": asdict(scenario),
+        "people": [list(p) for p in people],
+        "sampling": asdict(config),
+        "noise": noise.VERSION,
+        "template": lm.tokenizer.chat_template,
+        "heads": removal.key(),
+    }
+
+    def work() -> Any:
+        started = time.monotonic()
+        with removal.off(lm):
+            drawn = sample(lm, chats, config, _named(progress, scenario))
+        return {
+            "meta": {
+                "ids": drawn,
+                "texts": [[scenario.opening + text for text in decoded(lm, row)] for row in drawn],
+                "provenance": provenance(lm, time.monotonic() - started),
+            }
+        }
+
+    def read(entry: Entry) -> Replies:
+        texts = tuple(map(tuple, entry.meta["texts"]))
+        ids = tuple(tuple(map(tuple, row)) for row in entry.meta["ids"])
+        return Replies(scenario, people, compared, texts, ids, entry.meta["provenance"])
+
+    return store.made(KIND, key, work, read, label=f"{slug(lm.name)}--{slug(scenario.context)}-{slug(scenario.name)}")
+
+
+def sample(
+    lm: LanguageModel, chats: Sequence[tuple[str, list[int]]], config: AuditConfig, progress: Report | None = None
+) -> list[list[list[int]]]:
+    """[names][samples] token ids of answers, each up to the token that ends it."""
+    stop = stop_tokens(lm)
+    texts, ids = [text for text, _ in chats], [ids for _, ids in chats]
+    for i, row in enumerate(ids):
+        lm.require(row, f"The question {i + 1} of {len(ids)}", config.generation.tokens)
+    drawn = sample_ids(lm, texts, config.generation, stop, progress, ids=ids)
+    return [[row[: next((t + 1 for t, x in enumerate(row) if x in stop), None)] for row in rows] for rows in drawn]
+
+
+def decoded(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> list[str]:
+    """Answers as text."""
+    return [lm.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+
+
+def pair(scenarios: Scenarios, groups: tuple[str, str] | None) -> tuple[str, str]:
+    """The two groups that are compared.
+
+    Raises
+    ------
+    InputError
+        One of them is not there, or both are the same.
+    """
+    found = groups or tuple(scenarios.groups)[:2]
+    for group in found:
+        if group not in scenarios.groups:
+            raise InputError(f"There is no group '{group}': choose two of {', '.join(scenarios.groups)}.")
+    if found[0] == found[1]:
+        raise InputError(f"The group '{found[0]}' cannot be compared with itself: choose two.")
+    return found[0], found[1]
+
+
+def disparity(replies: Sequence[Replies], winsorise: float = 0.0) -> Disparity:
+    """Differences between the groups, of scenarios that were asked about the same people."""
+    return Disparity.of([r.numbers(winsorise) for r in replies])
+
+
+def _named(progress: Report | None, scenario: Scenario) -> Report | None:
+    if progress is None:
+        return None
+    return lambda done, total, _text: progress(done, total, f"asking about {scenario.title}")

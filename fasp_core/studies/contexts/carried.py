@@ -1,0 +1,198 @@
+"""What a matrix of contexts says: changes of |SMD| by what a set was chosen on, and whether two findings hold.
+
+Everything is on the same resamples of the names, so differences between methods and between settings are paired. Noise
+adds to |SMD|, and so may lower or raise it when answers are merely drawn from another model; random sets of the same
+size show by how much, and stand beside every method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasp_core.studies.contexts.choosing import Method, kind_of
+from fasp_core.studies.contexts.matrix import Cell, Kind, Matrix
+from fasp_core.studies.contexts.measures import (
+    RESAMPLES,
+    Answers,
+    Disparity,
+    Estimate,
+    distance,
+    inlier_ratio,
+    interval,
+)
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One method, what its sets were chosen on and the context that they were tested on, or several of these.
+
+    Attributes
+    ----------
+    before, after, change : of mean |SMD| over the scenarios.
+    inliers : share of the answers within the usual range of the whole model's; usual_inliers : the same of other
+        answers of the whole model, which is what nothing removed comes to. distance : in its SDs (Wasserstein).
+    parsed : share of answers with a number, before and after, by group.
+    parts : least and most parts of a set. perplexity : mean relative change.
+    cells : scenarios that it is made of.
+    """
+
+    before: Estimate
+    after: Estimate
+    change: Estimate
+    inliers: float
+    usual_inliers: float
+    distance: float
+    parsed_before: tuple[float, float]
+    parsed_after: tuple[float, float]
+    parts: tuple[int, int]
+    perplexity: float
+    cells: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim of the paper and what this model's answers say of it: True, False, or None where they cannot tell."""
+
+    holds: bool | None
+    sentence: str
+
+
+class Carried:
+    """Summaries of a matrix.
+
+    Parameters
+    ----------
+    winsorise : share of each scenario's answers at either end that is moved inwards, 0 to below .5.
+    """
+
+    def __init__(self, matrix: Matrix, winsorise: float = 0.0, resamples: int = RESAMPLES, seed: int = 0) -> None:
+        self.matrix, self.winsorise = matrix, winsorise
+        n = len(matrix.scenarios)
+        answers = [matrix.before(i, winsorise) for i in range(n)] + [matrix.after(c, winsorise) for c in matrix.cells]
+        found = Disparity.of(answers, resamples, seed)
+        self._values, self._drawn = np.abs(found.values), np.abs(found.drawn)  # [S + C], [S + C, B]
+        self._signed = found
+        self._at = {(cell.method, cell.setting): n + i for i, cell in enumerate(matrix.cells)}
+
+    def summary(self, cells: Sequence[Cell]) -> Summary | None:
+        """Of some cells together; None if there are none."""
+        if not cells:
+            return None
+        m = self.matrix
+        tested = [c.setting.tested for c in cells]
+        before, before_drawn = self._mean(tested)
+        after, after_drawn = self._mean([self._at[c.method, c.setting] for c in cells])
+        change, change_drawn = self._change(cells)
+        pairs = [(m.before(c.setting.tested), m.after(c)) for c in cells]
+        parsed = np.array([[b.parsed(), a.parsed()] for b, a in pairs]).mean(0)  # [2, groups]
+        return Summary(
+            self._interval(before, before_drawn),
+            self._interval(after, after_drawn),
+            self._interval(change, change_drawn),
+            _mean(inlier_ratio(b, a) for b, a in pairs),
+            _mean(inlier_ratio(m.before(t), Answers(m.other[t], m.codes)) for t in tested),
+            _mean(distance(b, a) for b, a in pairs),
+            (float(parsed[0, 0]), float(parsed[0, 1])),
+            (float(parsed[1, 0]), float(parsed[1, 1])),
+            (min(c.parts for c in cells), max(c.parts for c in cells)),
+            _mean(m.perplexity(c).relative for c in cells),
+            len(cells),
+        )
+
+    def signed(self, cell: Cell) -> tuple[Estimate, Estimate]:
+        """SMD, with its sign, of a cell's scenario: of the whole model and of the pruned one."""
+        each = self._signed.each()
+        return each[cell.setting.tested], each[self._at[cell.method, cell.setting]]
+
+    def difference(self, first: Sequence[Cell], second: Sequence[Cell]) -> Estimate:
+        """Change of mean |SMD| by the first cells minus that by the second; below 0: the first lower it by more."""
+        a, drawn_a = self._change(first)
+        b, drawn_b = self._change(second)
+        return self._interval(a - b, drawn_a - drawn_b)
+
+    def findings(self) -> tuple[Finding, Finding]:
+        """The two findings of Ma et al. (2025): neurons beat heads; effects shrink as generality grows."""
+        return self._neurons_beat_heads(), self._effects_shrink()
+
+    def _neurons_beat_heads(self) -> Finding:
+        heads, neurons = self._chosen("heads"), self._chosen("neurons")
+        if not heads or not neurons:
+            return Finding(None, "Whether neurons beat heads is open: the run holds no sets of both.")
+        found = self.difference(neurons, heads)
+        means = [self._change(cells)[0] for cells in (neurons, heads)]
+        told = (
+            f"removing neurons changed mean |SMD| by {means[0]:+.2f} and removing heads by {means[1]:+.2f}, a "
+            f"difference of {_told(found)} over {len(neurons)} and {len(heads)} tests"
+        )
+        if found.high < 0:
+            return Finding(True, f"Neurons beat heads here, as in the paper: {told}.")
+        if found.low > 0:
+            return Finding(False, f"Heads beat neurons here, other than in the paper: {told}.")
+        return Finding(None, f"Whether neurons beat heads, as in the paper, these answers cannot tell: {told}.")
+
+    def _effects_shrink(self) -> Finding:
+        chosen = self._chosen("heads") + self._chosen("neurons") + self._chosen("weights")
+        near = [c for c in chosen if c.setting.kind == "same"]
+        far = [c for c in chosen if c.setting.kind in ("other", "others")]
+        if not near or not far:
+            return Finding(None, "Whether effects shrink with generality is open: the run holds no other context.")
+        value, drawn = self._change(near)
+        own, lost = self._interval(value, drawn), self.difference(far, near)
+        told = (
+            f"mean |SMD| changed by {_told(own)} on the scenarios that sets were chosen on, and by "
+            f"{self._change(far)[0]:+.2f} in other contexts, a difference of {_told(lost)}"
+        )
+        if own.high < 0 and lost.low > 0:
+            return Finding(True, f"Effects shrink as generality grows, as in the paper: {told}.")
+        if own.high >= 0:
+            return Finding(None, f"Whether effects shrink with generality these answers cannot tell: {told}.")
+        if lost.high < 0:
+            return Finding(False, f"Effects grow with generality here, other than in the paper: {told}.")
+        return Finding(None, f"Whether effects shrink with generality, as in the paper, is not shown: {told}.")
+
+    def _chosen(self, kind: str) -> list[Cell]:
+        return [c for c in self.matrix.cells if kind_of(c.method) == kind and not c.method.endswith("random")]
+
+    def _interval(self, value: float, drawn: Floats) -> Estimate:
+        return interval(value, drawn, self._signed.names)
+
+    def _mean(self, rows: Sequence[int]) -> tuple[float, Floats]:
+        return float(_nanmean(self._values[rows, None])[0]), _nanmean(self._drawn[rows])
+
+    def _change(self, cells: Sequence[Cell]) -> tuple[float, Floats]:
+        after, before = [self._at[c.method, c.setting] for c in cells], [c.setting.tested for c in cells]
+        value = _nanmean((self._values[after] - self._values[before])[:, None])[0]
+        return float(value), _nanmean(self._drawn[after] - self._drawn[before])
+
+
+def rows_of(matrix: Matrix) -> list[tuple[Kind, str]]:
+    """What sets were chosen on, the least general first: (kind, context or '')."""
+    seen = [(c.setting.kind, c.setting.chosen_on if c.setting.kind == "other" else "") for c in matrix.cells]
+    return sorted(dict.fromkeys(seen), key=lambda x: (("same", "context", "other", "others").index(x[0]),))
+
+
+def cells_of(matrix: Matrix, method: Method, row: tuple[Kind, str], tested_on: str | None = None) -> list[Cell]:
+    """Cells of a row of `rows_of`, tested on one context or on all."""
+    return matrix.of(method, row[0], row[1] or None, tested_on)
+
+
+def _nanmean(values: Floats) -> Floats:
+    """[B] from [rows, B]; nan where all rows are."""
+    seen = np.isfinite(values)
+    total = np.where(seen, values, 0.0).sum(0)
+    return np.asarray(np.where(seen.any(0), total / np.maximum(seen.sum(0), 1), np.nan))
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = np.array([v for v in values if np.isfinite(v)])
+    return float(found.mean()) if found.size else float("nan")
+
+
+def _told(e: Estimate) -> str:
+    return f"{e.value:+.2f} [{e.low:+.2f}, {e.high:+.2f}]"

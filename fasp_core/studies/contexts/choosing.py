@@ -1,0 +1,222 @@
+"""From what scenarios say of each part to the parts that are removed.
+
+What one scenario says are its `Clues`, made from the unpruned model. A set that is to serve several scenarios is made
+of parts that all of them name: by methods with a score, the k parts whose worst rank over the scenarios is best (that
+is, the intersection of the scenarios' top-r sets, with r as large as it takes); by methods with a set difference
+between groups, the intersection of the scenarios' sets, of whatever size it comes to (Ma et al. 2025, arXiv
+2502.07771).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+from fasp_core.errors import InputError
+from fasp_core.forward import noise
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.loading import LanguageModel
+from fasp_core.storage.store import Store, slug
+from fasp_core.studies.contexts import localise, weights
+from fasp_core.studies.contexts.audit import AuditConfig, Replies, Report
+from fasp_core.studies.contexts.removal import Removal
+
+Floats = NDArray[np.float64]
+Method = Literal[
+    "heads-effect",
+    "heads-attention",
+    "heads-random",
+    "neurons-effect",
+    "neurons-activation",
+    "neurons-random",
+    "weights-wanda",
+    "weights-random",
+]
+METHODS: tuple[Method, ...] = get_args(Method)
+KIND = "clues"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is removed, as shares of all parts.
+
+    Attributes
+    ----------
+    heads, neurons : that methods with a score choose, and random sets.
+    unit_top, unit_other : neurons by activation: in the top share for the first group and not for the other.
+    weight_top, weight_other : the same for the weights of each projection.
+    """
+
+    heads: float = 0.05
+    neurons: float = 0.0025
+    unit_top: float = 0.05
+    unit_other: float = 0.05
+    weight_top: float = 0.01
+    weight_other: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not all(0 < share < 1 for share in asdict(self).values()):
+            raise InputError("Shares of parts lie between 0 and 1, both left out.")
+
+
+def kind_of(method: Method) -> str:
+    """`heads`, `neurons` or `weights`."""
+    return method.split("-")[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Clues:
+    """What one scenario says of each part, from the unpruned model. What no method asked for is missing.
+
+    Attributes
+    ----------
+    arrays : `heads-effect` and `heads-attention` [L, H], `neurons-effect` [L, F]: larger is chosen first;
+        `neurons-activation` [2, L, F], one for each group.
+    norms : for each group, [in] norm of the inputs of each projection.
+    gap : difference of the groups' mean log numbers; nan unless an effect was asked for.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    norms: tuple[dict[weights.Place, Tensor], ...]
+    gap: float
+    _weights: dict[Sizes, dict[weights.Place, Tensor]] = field(default_factory=dict, repr=False)
+
+    def weights(self, lm: LanguageModel, sizes: Sizes) -> dict[weights.Place, Tensor]:
+        """Weights that stand out for the first group; found once."""
+        if sizes not in self._weights:
+            first, second = self.norms
+            self._weights[sizes] = weights.stands_out(lm, first, second, sizes.weight_top, sizes.weight_other)
+        return self._weights[sizes]
+
+
+def clues(
+    lm: LanguageModel,
+    replies: Replies,
+    config: AuditConfig,
+    methods: Sequence[Method],
+    store: Store,
+    progress: Report | None = None,
+) -> Clues:
+    """What a scenario's answers and chats say; stored, each kind by itself.
+
+    Raises
+    ------
+    InputError
+        The tokenizer does not say where the name stands, or there is no such method.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    norms: tuple[dict[weights.Place, Tensor], ...] = ()
+    gap = float("nan")
+    label = f"{slug(lm.name)}--{slug(replies.scenario.context)}-{slug(replies.scenario.name)}"
+    names = [[name for name, group in replies.people if group == g] for g in replies.groups]
+    everybody = [name for mine in names for name in mine]
+    key = {
+        **lm.id.key(),
+        "scenario": asdict(replies.scenario),
+        "names": names,
+        "template": lm.tokenizer.chat_template,
+    }
+
+    def kept(what: str, work: Any, **more: Any) -> dict[str, NDArray[Any]]:
+        return store.compute(KIND, {**key, "what": what, **more}, lambda: {"arrays": work()}, label=label).arrays
+
+    def effects() -> dict[str, NDArray[Any]]:
+        found = localise.effects(lm, replies, config.temperature, progress)
+        return {k: found.reduction(k) for k in ("heads", "neurons")} | {"gap": np.array([found.gap])}
+
+    for method in methods:
+        if method in ("heads-effect", "neurons-effect"):
+            found = kept("effects", effects, sampling=asdict(config), noise=noise.VERSION)
+            arrays[method], gap = found[kind_of(method)], float(found["gap"][0])
+        elif method == "heads-attention":
+            found = kept(
+                "attention", lambda: {"mean": localise.attention_to_name(lm, replies.scenario, everybody).mean(0)}
+            )
+            arrays[method] = found["mean"]
+        elif method == "neurons-activation":
+            found = kept(
+                "activation",
+                lambda: {str(g): localise.activation(lm, replies.scenario, names[g]).mean(0) for g in (0, 1)},
+            )
+            arrays[method] = np.stack([found["0"], found["1"]])
+        elif kind_of(method) == "weights" and not norms:
+            norms = _norms(lm, replies, names, kept)
+        elif method not in METHODS:
+            raise InputError(f"There is no method '{method}': choose of {', '.join(METHODS)}.")
+    return Clues(arrays, norms, gap)
+
+
+def _norms(lm: LanguageModel, replies: Replies, names: list[list[str]], kept: Any) -> tuple[Any, ...]:
+    def work() -> dict[str, NDArray[Any]]:
+        return {
+            f"{g}|{layer}|{name}": norm.numpy()
+            for g in (0, 1)
+            for (layer, name), norm in weights.input_norms(lm, replies.scenario, names[g]).items()
+        }
+
+    out: tuple[dict[weights.Place, Tensor], ...] = ({}, {})
+    for key, norm in kept("norms", work).items():
+        g, layer, name = key.split("|")
+        out[int(g)][int(layer), name] = torch.from_numpy(norm)
+    return out
+
+
+def choose(lm: LanguageModel, method: Method, said: Sequence[Clues], sizes: Sizes, seed: int = 0) -> Removal:
+    """The parts that all scenarios of `said` name.
+
+    Parameters
+    ----------
+    seed : of random sets. Random heads and neurons are as many as a score would choose, random weights as many in each
+        projection as `weights-wanda` chooses.
+    """
+    kind = kind_of(method)
+    if kind == "weights":
+        chosen = _weights(lm, said, sizes)
+        return Removal(weights=_shuffled(lm, chosen, seed) if method == "weights-random" else chosen)
+    shape = (lm.n_layers, lm.n_heads if kind == "heads" else lm.n_neurons)
+    count = max(1, int(getattr(sizes, kind) * shape[0] * shape[1]))
+    if method == "neurons-activation":
+        by_group = [c.arrays[method] for c in said]
+        named = [set(localise.stands_out(a[0], a[1], sizes.unit_top, sizes.unit_other)) for a in by_group]
+        parts = sorted(set.intersection(*named))
+    else:
+        if method.endswith("random"):
+            flat = np.random.default_rng(seed).permutation(shape[0] * shape[1])[:count]
+        else:
+            flat = common_top([c.arrays[method] for c in said], count)
+        parts = [divmod(int(i), shape[1]) for i in flat]
+    return Removal(PruneSet.of(**{kind: parts}))
+
+
+def common_top(scores: Sequence[NDArray[Any]], count: int) -> NDArray[np.int64]:
+    """Flat ids of the parts whose worst rank over all score arrays is best; of equals, the better mean rank and then
+    the earlier part. A score of nan or below 0 is no reason to remove a part, so fewer than `count` may come."""
+    ranks = np.stack([stats.rankdata(-np.nan_to_num(s.ravel(), nan=-np.inf), method="min") for s in scores])
+    order = np.lexsort((np.arange(ranks.shape[1]), ranks.mean(0), ranks.max(0)))
+    wanted = np.all([s.ravel() > 0 for s in scores], axis=0)
+    return np.asarray([i for i in order[: max(count, 0)] if wanted[i]], dtype=np.int64)
+
+
+def _weights(lm: LanguageModel, said: Sequence[Clues], sizes: Sizes) -> dict[weights.Place, Tensor]:
+    found = [c.weights(lm, sizes) for c in said]
+    out = found[0]
+    for other in found[1:]:
+        out = {place: at[torch.isin(at, other[place])] for place, at in out.items()}
+    return {place: at for place, at in out.items() if len(at)}
+
+
+def _shuffled(lm: LanguageModel, chosen: weights.Chosen, seed: int) -> dict[weights.Place, Tensor]:
+    rng = np.random.default_rng(seed)
+    places = weights.projections(lm)
+    out = {}
+    for place, at in sorted(chosen.items()):
+        size = places[place].weight.numel()  # type: ignore[operator]
+        out[place] = torch.from_numpy(np.sort(rng.choice(size, len(at), replace=False))).to(at.device)
+    return out

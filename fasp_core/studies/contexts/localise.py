@@ -1,0 +1,223 @@
+"""Which heads and neurons carry a difference between groups.
+
+By first-order effect: with answers a sampled from p, the mean of f(a) = log(1 + number) over answers that give a number
+changes with a gate g by
+
+    d E[f] / d g = E[(f - E[f]) d log p(a) / d g]     (score function; expectations over answers with a number)
+
+so one backward pass over the stored answers gives what removing each head and each neuron does to the difference of
+the groups' means, without further sampling. Each name has gates of its own, which is what errors are computed from.
+
+By what is looked at (Ma et al. 2025): attention from the place where the answer begins to the name's tokens, and
+|activation| times the norm of the unit's output column; parts that stand out for one group and not for the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fasp_core.errors import InputError
+from fasp_core.forward.ablation import gated
+from fasp_core.forward.attention import attentions
+from fasp_core.forward.next_word import CHUNK
+from fasp_core.model.architectures import columns
+from fasp_core.model.loading import LanguageModel, present
+from fasp_core.model.packing import Pack, halves, pack
+from fasp_core.model.passes import in_halves, on_host, require_finite
+from fasp_core.studies.contexts.audit import Replies
+from fasp_core.studies.contexts.chats import ask, name_places
+from fasp_core.studies.contexts.scenarios import Scenario
+
+Report = Callable[[float, float, str], None]  # (done, total, what is going on)
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """What removing each part does to the difference of the groups' mean log numbers, to first order.
+
+    Attributes
+    ----------
+    heads, neurons : [names, L, H] and [names, L, F], each name's share; a group's effect is their sum.
+    codes : [names] group, 0 or 1.
+    gap : mean of log(1 + number) of group 0 minus that of group 1; nan if a group gave no number.
+    """
+
+    heads: Floats
+    neurons: Floats
+    codes: NDArray[np.int64]
+    gap: float
+
+    def change(self, kind: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Change of the gap and its standard error, [L, H] of `heads` or [L, F] of `neurons`."""
+        rows = (self.heads if kind == "heads" else self.neurons).astype(np.float64)
+        parts = [rows[self.codes == g] for g in (0, 1)]
+        variance = sum(len(p) * p.var(0, ddof=1) for p in parts)
+        return parts[0].sum(0) - parts[1].sum(0), np.sqrt(variance)
+
+    def reduction(self, kind: str) -> NDArray[np.float64]:
+        """By how much |gap| falls, to first order, when the part is removed; below 0: it grows."""
+        return np.asarray(-np.sign(self.gap) * self.change(kind)[0])
+
+
+def effects(lm: LanguageModel, replies: Replies, temperature: float, progress: Report | None = None) -> Effects:
+    """First-order effects of all heads and neurons from the stored answers of the unpruned model.
+
+    Parameters
+    ----------
+    temperature : that the answers were sampled at.
+    """
+    answers = replies.answers
+    numbers = np.log1p(answers.values)  # [names, samples], nan without a number
+    seen = np.isfinite(numbers)
+    weights = np.zeros_like(numbers)
+    means = []
+    for g in (0, 1):
+        mine = seen & (answers.codes == g)[:, None]
+        means.append(float(numbers[mine].mean()) if mine.any() else float("nan"))
+        weights[mine] = (numbers[mine] - means[-1]) / mine.sum()
+    heads, neurons = [], []
+    for i, (name, _) in enumerate(replies.people):
+        _, chat = ask(lm, replies.scenario, name)
+        by_head, by_neuron = log_p_gradients(lm, chat, replies.ids[i], weights[i], temperature)
+        heads.append(-by_head)  # a removal moves a gate from 1 to 0
+        neurons.append(-by_neuron)
+        if progress is not None:
+            progress(i + 1, len(replies.people), f"effects in {replies.scenario.title}")
+    return Effects(np.stack(heads), np.stack(neurons), answers.codes, means[0] - means[1])
+
+
+@torch.enable_grad()
+def log_p_gradients(
+    lm: LanguageModel,
+    chat: Sequence[int],
+    answers: Sequence[Sequence[int]],
+    weights: Sequence[float],
+    temperature: float,
+) -> tuple[Floats, Floats]:
+    """Gradient of sum_i weights[i] log p(answers[i] | chat) in the gates of heads [L, H] and of neurons [L, F].
+
+    Answers share the chat, and beginnings that they have in common, where the model's attention allows it.
+    """
+    kept = [i for i, answer in enumerate(answers) if len(answer) and weights[i]]
+    heads = np.zeros((lm.n_layers, lm.n_heads), dtype=np.float32)
+    neurons = np.zeros((lm.n_layers, lm.n_neurons), dtype=np.float32)
+    if not kept:
+        return heads, neurons
+
+    def run(p: Pack) -> tuple[Floats, Floats]:
+        gates = torch.ones(lm.n_layers, lm.n_heads, device=lm.device, requires_grad=True)
+        units = [torch.ones(lm.n_neurons, device=lm.device, requires_grad=True) for _ in range(lm.n_layers)]
+        with gated(lm, gates, dict(enumerate(units))):
+            hidden = lm.model.base_model(**p.inputs(lm), use_cache=False).last_hidden_state
+        members = [kept[int(i)] for i in p.prompts]
+        at, before, worth = _answer_places(p, [len(answers[i]) for i in members], [weights[i] for i in members])
+        states = hidden.flatten(0, 1)[before.to(lm.device)]
+        goals = p.ids.flatten()[at].to(lm.device)
+        grads = []
+        for part, goal, w in zip(states.detach().split(CHUNK), goals.split(CHUNK), worth.split(CHUNK), strict=True):
+            nll = cross_entropy(lm.logits(part.requires_grad_()) / temperature, goal, reduction="none")
+            grads.append(torch.autograd.grad(-(nll * w.to(nll)).sum(), part)[0])
+        found = torch.autograd.grad(states, [gates, *units], torch.cat(grads))
+        by_head, by_neuron = found[0].cpu().float().numpy(), torch.stack(found[1:]).cpu().float().numpy()
+        require_finite(lm, by_head, "the gradients of an answer", p)
+        return by_head, by_neuron
+
+    for packed in pack(lm, [[*chat, *answers[i]] for i in kept]):
+        for by_head, by_neuron in in_halves(lm, run, packed, halves, "a single answer"):
+            heads += by_head
+            neurons += by_neuron
+    return heads, neurons
+
+
+def _answer_places(p: Pack, lengths: Sequence[int], weights: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
+    """Flat places of the answers' tokens in a pack, those of the tokens before them, and the weight of each place."""
+    worth: dict[int, float] = {}
+    before: dict[int, int] = {}
+    for leaf, length, weight in zip(p.reads[:, -1].tolist(), lengths, weights, strict=True):
+        place = leaf
+        for _ in range(length):
+            before[place] = place - 1 if p.parents is None else int(p.parents[place])
+            worth[place] = worth.get(place, 0.0) + weight
+            place = before[place]
+    at = sorted(worth)
+    return torch.tensor(at), torch.tensor([before[x] for x in at]), torch.tensor([worth[x] for x in at])
+
+
+def attention_to_name(lm: LanguageModel, scenario: Scenario, names: Sequence[str]) -> Floats:
+    """[names, L, H] attention from the chat's last token, where the answer begins, to the name's tokens, in [0, 1].
+
+    Raises
+    ------
+    InputError
+        The tokenizer does not say where tokens stand in the text.
+    """
+    rows = []
+    for name in names:
+        text, ids = ask(lm, scenario, name)
+        places = name_places(lm, text, name)
+        looks = on_host([a[:, -1, places].sum(-1) for a in attentions(lm, ids)])  # layers may lie on several devices
+        rows.append(torch.stack(looks).float().numpy())
+    return np.stack(rows)
+
+
+@torch.no_grad()
+def activation(lm: LanguageModel, scenario: Scenario, names: Sequence[str]) -> Floats:
+    """[names, L, F] mean |activation| of each hidden unit from the name's first token on, times the norm of its output
+    column: what it writes, at most, into the residual stream."""
+    rows = []
+    norms = []
+    for layer in range(lm.n_layers):
+        with present(lm.mlp_out(layer)):
+            norms.append(columns(lm.mlp_out(layer)).float().norm(dim=0))
+    seen: dict[int, Tensor] = {}
+
+    def watch(layer: int) -> Any:
+        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            seen[layer] = args[0].reshape(-1, args[0].shape[-1]).float()  # [T, F]
+
+        return hook
+
+    with lm.lock:
+        handles = [lm.mlp_out(layer).register_forward_pre_hook(watch(layer)) for layer in range(lm.n_layers)]
+        try:
+            for name in names:
+                text, ids = ask(lm, scenario, name)
+                lm.model.base_model(torch.tensor([ids], device=lm.device), use_cache=False)
+                first = name_places(lm, text, name)[0]
+                means = [seen[layer][first:].abs().mean(0) * norms[layer] for layer in range(lm.n_layers)]
+                rows.append(torch.stack(on_host(means)).numpy())
+        finally:
+            for handle in handles:
+                handle.remove()
+    return np.stack(rows)
+
+
+def stands_out(first: NDArray[Any], second: NDArray[Any], share: float, other: float) -> list[tuple[int, int]]:
+    """Parts in the top `share` of one group's scores [L, X] and not in the top `other` of the other group's.
+
+    Raises
+    ------
+    InputError
+        A share that is not between 0 and 1.
+    """
+    if not (0 < share <= 1 and 0 <= other <= 1):
+        raise InputError(f"Shares of {share:g} and {other:g} cannot be taken: give more than 0 and at most 1.")
+    mine, theirs = _top(first, share), _top(second, other)
+    return [divmod(int(i), first.shape[1]) for i in np.flatnonzero(mine & ~theirs)]
+
+
+def _top(scores: NDArray[Any], share: float) -> NDArray[np.bool_]:
+    """[L * X] whether a part is among the largest ceil(share * N); ties go to the earlier one."""
+    flat = scores.ravel()
+    out = np.zeros(flat.size, dtype=bool)
+    out[np.argsort(-flat, kind="stable")[: int(np.ceil(share * flat.size))]] = True
+    return out

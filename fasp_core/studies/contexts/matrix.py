@@ -1,0 +1,402 @@
+"""Chosen on one thing, tested on another: does a pruning that helps in one context help elsewhere?
+
+As in Ma et al. (2025, arXiv 2502.07771): parts are chosen on the same scenario that they are tested on (other samples),
+on the rest of its context, on another context, or on all other contexts together. Every set is really removed and the
+model asked anew; answers are drawn with the same noise as those of the whole model. `python -m
+fasp_core.studies.contexts.matrix` runs it; what is finished is kept, so a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from fasp_core.data.text import TextConfig, fitting, token_windows
+from fasp_core.errors import InputError
+from fasp_core.evaluation import perplexity_of
+from fasp_core.forward import noise
+from fasp_core.metrics.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change
+from fasp_core.model.identity import ModelId
+from fasp_core.model.loading import LanguageModel
+from fasp_core.model.provenance import provenance
+from fasp_core.storage.store import Entry, Store, slug
+from fasp_core.studies.contexts import choosing
+from fasp_core.studies.contexts.audit import AuditConfig, Replies, Report, audit, pair
+from fasp_core.studies.contexts.choosing import METHODS, Clues, Method, Sizes
+from fasp_core.studies.contexts.measures import Answers, winsorised
+from fasp_core.studies.contexts.removal import Removal
+from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
+
+KIND = "experiments"
+Kind = Literal["same", "context", "other", "others"]
+KINDS: tuple[Kind, ...] = get_args(Kind)  # the more general, the later
+TITLES: dict[Kind, str] = {
+    "same": "the same scenario, other samples",
+    "context": "the rest of its context",
+    "other": "another context",
+    "others": "all other contexts",
+}
+
+
+@dataclass(frozen=True)
+class MatrixConfig:
+    """What is run.
+
+    Attributes
+    ----------
+    audit : samples; sets are chosen on answers drawn with its seed, and tested on answers drawn with the next one.
+    names : first names of each group, at most; None: all.
+    scenarios : of each context, at most; None: all.
+    tokens : of the text for perplexity.
+    seed : of random sets.
+    """
+
+    methods: tuple[Method, ...] = METHODS
+    audit: AuditConfig = field(default_factory=AuditConfig)
+    sizes: Sizes = field(default_factory=Sizes)
+    names: int | None = None
+    scenarios: int | None = None
+    tokens: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.methods or any(m not in METHODS for m in self.methods):
+            raise InputError(f"Choose one or more methods of {', '.join(METHODS)}.")
+        if (self.names is not None and self.names < 2) or (self.scenarios is not None and self.scenarios < 1):
+            raise InputError("A matrix needs at least 2 names of each group and 1 scenario of each context.")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Scenarios to choose on and one to test on, as indices; `chosen_on` is a context where there is one."""
+
+    kind: Kind
+    chosen_on: str
+    sources: tuple[int, ...]
+    tested: int
+
+
+def settings(scenarios: Sequence[Scenario]) -> list[Setting]:
+    """All that scenarios allow: `context` takes two of a context, `other` two contexts, `others` three."""
+    contexts = list(dict.fromkeys(s.context for s in scenarios))
+    of = {c: tuple(i for i, s in enumerate(scenarios) if s.context == c) for c in contexts}
+    out = [Setting("same", "", (i,), i) for i in range(len(scenarios))]
+    out += [
+        Setting("context", s.context, rest, i)
+        for i, s in enumerate(scenarios)
+        if (rest := tuple(j for j in of[s.context] if j != i))
+    ]
+    out += [Setting("other", a, of[a], i) for a in contexts for b in contexts if a != b for i in of[b]]
+    if len(contexts) > 2:
+        for b in contexts:
+            elsewhere = tuple(j for c in contexts if c != b for j in of[c])
+            out += [Setting("others", "", elsewhere, i) for i in of[b]]
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One set and one scenario.
+
+    Attributes
+    ----------
+    parts : how many heads, neurons or weights the set holds; the model is unchanged if there are none.
+    prune_set : its heads and neurons, as text.
+    values : [names, samples] numbers answered without it; nan: no number.
+    nll : of the text, without it.
+    seconds : that asking took; nan if that was not kept.
+    """
+
+    method: Method
+    setting: Setting
+    parts: int
+    parameters: int
+    prune_set: str
+    values: np.ndarray
+    nll: Nll
+    seconds: float = float("nan")
+
+
+@dataclass(frozen=True)
+class RunTime:
+    """Tests of one kind, how many of them were timed, and the mean seconds of those; nan: none was."""
+
+    kind: Kind
+    tests: int
+    timed: int
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """Everything that was measured; read from the store without a model.
+
+    Attributes
+    ----------
+    contexts : {context: title}.
+    base : [S, names, samples] numbers that the whole model answered, on the test samples.
+    other : the same on the samples that sets were chosen on: how far answers differ when nothing is removed.
+    base_nll : of the text.
+    """
+
+    model: str
+    config: MatrixConfig
+    contexts: dict[str, str]
+    scenarios: tuple[Scenario, ...]
+    groups: tuple[str, str]
+    people: tuple[tuple[str, str], ...]
+    base: np.ndarray
+    other: np.ndarray
+    base_nll: Nll
+    cells: tuple[Cell, ...]
+    provenance: dict[str, Any]
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """[names] group of each, 0 or 1."""
+        return np.array([self.groups.index(group) for _, group in self.people])
+
+    def before(self, scenario: int, winsorise: float = 0.0) -> Answers:
+        """The whole model's answers."""
+        return Answers(winsorised(self.base[scenario], winsorise), self.codes)
+
+    def after(self, cell: Cell, winsorise: float = 0.0) -> Answers:
+        """The pruned model's answers, to the scenario that the cell is tested on."""
+        return Answers(winsorised(cell.values, winsorise), self.codes)
+
+    def perplexity(self, cell: Cell) -> PerplexityChange:
+        """With and without the cell's set."""
+        return perplexity_change(self.base_nll, cell.nll)
+
+    def times(self) -> list[RunTime]:
+        """How long each kind of experiment takes, the least general first."""
+        out = []
+        for kind in KINDS:
+            seconds = np.array([c.seconds for c in self.cells if c.setting.kind == kind])
+            if len(seconds):
+                timed = seconds[np.isfinite(seconds)]
+                out.append(RunTime(kind, len(seconds), len(timed), float(timed.mean()) if len(timed) else float("nan")))
+        return out
+
+    def of(
+        self, method: Method, kind: Kind | None = None, chosen_on: str | None = None, tested_on: str | None = None
+    ) -> list[Cell]:
+        """Cells of a method; `tested_on` names a context."""
+        return [
+            c
+            for c in self.cells
+            if c.method == method
+            and kind in (None, c.setting.kind)
+            and chosen_on in (None, c.setting.chosen_on)
+            and tested_on in (None, self.scenarios[c.setting.tested].context)
+        ]
+
+
+def run(
+    lm: LanguageModel,
+    world: Scenarios,
+    config: MatrixConfig,
+    store: Store,
+    groups: tuple[str, str] | None = None,
+    progress: Report | None = None,
+) -> Matrix:
+    """Choose, remove, ask: the whole matrix; stored, as is every step of it.
+
+    What another stored matrix, of other methods but the same in all else, has asked is not asked again. Of one whose
+    answers were drawn with earlier noise nothing is taken: it is the same matrix, or none of this one.
+
+    Raises
+    ------
+    InputError
+        No chat template, or groups that are not there.
+    """
+    compared = pair(world, groups)
+    small = world.smaller(config.names, config.scenarios)
+    test = replace(config.audit, seed=config.audit.seed + 1)
+    text = TextConfig(tokens=config.tokens)
+
+    def work() -> Any:
+        started = time.monotonic()
+        plan = [(m, s) for m in config.methods for s in settings(small.scenarios)]
+        known = _known(lm.id, key, store)
+        missing = tuple(m for m in config.methods if any(x not in known for x in plan if x[0] == m))
+        steps = _Steps(progress, 3 * len(small.scenarios) + len(plan))
+        said: list[Clues] = []
+        base: list[Replies] = []
+        other: list[Replies] = []
+        for scenario in small.scenarios:
+            base.append(audit(lm, scenario, small, test, store, None, compared, steps.next()))
+            other.append(audit(lm, scenario, small, config.audit, store, None, compared, steps.next()))
+            said.append(choosing.clues(lm, other[-1], config.audit, missing, store, steps.next()))
+        nll = [perplexity_of(lm, Removal().prune_set, text, store)[0]]
+        rows, values = [], []
+        for i, (method, setting) in enumerate(plan):
+            report = steps.next()
+            cell = known.get((method, setting))
+            if cell is None:
+                sources, scenario = [said[j] for j in setting.sources], small.scenarios[setting.tested]
+                removal = choosing.choose(lm, method, sources, config.sizes, _seed(config, setting))
+                found = audit(lm, scenario, small, test, store, removal, compared, report)
+                cell = Cell(
+                    method,
+                    setting,
+                    len(removal),
+                    removal.parameters(lm),
+                    removal.prune_set.format(),
+                    found.answers.values,
+                    _nll(lm, removal, text, store),
+                    found.provenance["seconds"],
+                )
+            nll.append(cell.nll)
+            values.append(cell.values)
+            rows.append(
+                {
+                    "row": i,
+                    "method": method,
+                    "kind": setting.kind,
+                    "chosen_on": setting.chosen_on,
+                    "tested": setting.tested,
+                    "parts": cell.parts,
+                    "parameters": cell.parameters,
+                    "prune_set": cell.prune_set,
+                    "seconds": cell.seconds,
+                }
+            )
+        return {
+            "tables": {"cells": pd.DataFrame(rows)},
+            "arrays": {
+                "base": np.stack([r.answers.values for r in base]),
+                "other": np.stack([r.answers.values for r in other]),
+                "values": np.stack(values),
+                "sums": np.stack([n.sums for n in nll]),
+                "counts": nll[0].counts.astype(np.int32),
+            },
+            "meta": {"contexts": small.contexts, "provenance": provenance(lm, time.monotonic() - started)},
+        }
+
+    key = _key(lm, small, config, compared)
+    if (earlier := store.read(KIND, noise.before(key), read)) is not None:
+        return earlier
+    return store.made(KIND, key, work, read, label=f"{slug(lm.name)}--contexts")
+
+
+def _known(model_id: ModelId, key: dict[str, Any], store: Store) -> dict[tuple[Method, Setting], Cell]:
+    """Cells of stored matrices that differ from this one in their methods alone."""
+
+    def rest(config: dict[str, Any]) -> dict[str, Any]:
+        return {**config, "matrix": {**config["matrix"], "methods": None}}
+
+    related = [h for h in find(model_id, store) if rest(h.config) == rest(key)]
+    found = [matrix for h in related if (matrix := store.read(KIND, h.config, read)) is not None]
+    return {(cell.method, cell.setting): cell for matrix in found for cell in matrix.cells}
+
+
+def find(model_id: ModelId, store: Store) -> list[Entry]:
+    """Headers of the finished matrices of a model, the largest first."""
+    wanted = {"experiment": "contexts", **model_id.wanted()}
+    found = store.find(KIND, wanted, lambda entry: bool(entry.config["matrix"]))
+    return sorted(found, key=lambda e: -sum(size for _, size in e.files.values()))
+
+
+def stored(model_id: ModelId, store: Store) -> list[Matrix]:
+    """Finished matrices of a model, the largest first; never loads a model."""
+    headers = find(model_id, store)
+    return [found for h in headers if (found := store.read(KIND, h.config, read)) is not None]
+
+
+def read(entry: Entry) -> Matrix:
+    """A finished matrix from its entry."""
+    c, arrays = entry.config, entry.arrays
+    counts = arrays["counts"].astype(np.int64)
+    scenarios = tuple(Scenario(**s) for s in c["scenarios"])
+    given = c["matrix"]
+    config = MatrixConfig(
+        tuple(given["methods"]),
+        AuditConfig(**given["audit"]),
+        Sizes(**given["sizes"]),
+        given["names"],
+        given["scenarios"],
+        given["tokens"],
+        given["seed"],
+    )
+    plan = {(s.kind, s.chosen_on, s.tested): s for s in settings(scenarios)}
+    cells = tuple(
+        Cell(
+            row["method"],
+            plan[row["kind"], row["chosen_on"], int(row["tested"])],
+            int(row["parts"]),
+            int(row["parameters"]),
+            row["prune_set"],
+            arrays["values"][int(row["row"])],
+            Nll(arrays["sums"][1 + int(row["row"])], counts),
+            float(row.get("seconds", np.nan)),
+        )
+        for row in entry.table("cells").to_dict("records")
+    )
+    return Matrix(
+        c["model"],
+        config,
+        entry.meta["contexts"],
+        scenarios,
+        (c["groups"][0], c["groups"][1]),
+        tuple((name, group) for name, group in c["people"]),
+        arrays["base"],
+        arrays["other"],
+        Nll(arrays["sums"][0], counts),
+        cells,
+        entry.meta["provenance"] | {"noise": noise.version(entry.config)},
+    )
+
+
+def _key(lm: LanguageModel, world: Scenarios, config: MatrixConfig, groups: tuple[str, str]) -> dict[str, Any]:
+    return {
+        "experiment": "contexts",
+        "model": lm.name,
+        **lm.id.key(),
+        "scenarios": [asdict(s) for s in world.scenarios],
+        "people": [list(p) for p in world.people if p[1] in groups],
+        "groups": list(groups),
+        "template": lm.tokenizer.chat_template,
+        "matrix": asdict(config),
+        "noise": noise.VERSION,
+    }
+
+
+def _seed(config: MatrixConfig, setting: Setting) -> int:
+    """Of a random set: another one for each setting."""
+    found = [KINDS.index(setting.kind), *setting.sources]
+    return int(np.random.SeedSequence([config.seed, *found]).generate_state(1)[0])
+
+
+def _nll(lm: LanguageModel, removal: Removal, text: TextConfig, store: Store) -> Nll:
+    if not removal.weights:
+        return perplexity_of(lm, removal.prune_set, text, store)[0]
+    key = {"score": "ppl", **lm.id.key(), "text": asdict(fitting(text, lm.id.longest)), "off": removal.key()}
+
+    def work() -> Any:
+        with removal.off(lm):
+            nll = measure_nll(lm, token_windows(lm, text))
+        return {"arrays": {"sums": nll.sums, "counts": nll.counts}}
+
+    def read_nll(entry: Entry) -> Nll:
+        return Nll(entry.arrays["sums"], entry.arrays["counts"])
+
+    return store.made("measured", key, work, read_nll, label=f"{slug(lm.name)}--ppl")
+
+
+class _Steps:
+    """Progress of equal steps, each of which reports its own."""
+
+    def __init__(self, report: Report | None, total: int) -> None:
+        self._report, self._total, self._done = report, total, -1
+
+    def next(self) -> Report | None:
+        self._done += 1
+        done, total, report = self._done, self._total, self._report
+        return None if report is None else lambda d, t, text: report(done + d / max(t, 1e-9), total, text)

@@ -1,0 +1,179 @@
+"""What an audit asks: scenarios by context, and names by group, from a TOML file that users extend or replace."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fasp_core.data.groups import clean
+from fasp_core.errors import InputError
+from fasp_core.storage import tabular
+from fasp_core.studies.contexts.numbers import UNITS, Period, Unit, period_of
+
+MAX_BYTES = 256 * 1024
+MAX_PEOPLE = 10_000
+_BLANK = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One thing that is asked about every person.
+
+    Attributes
+    ----------
+    name : the item, such as `chair`; unique within its context.
+    question : with `{name}` for the person; the item is filled in.
+    opening : what the answer begins with, put into the model's mouth.
+    """
+
+    context: str
+    name: str
+    question: str
+    opening: str
+    unit: Unit
+
+    @property
+    def title(self) -> str:
+        """Such as `purchases: chair`."""
+        return f"{self.context}: {self.name}"
+
+    @property
+    def per(self) -> Period:
+        """The period that the question names, such as week in "how many hours a week"; "" for none."""
+        return period_of(self.question)
+
+    def ask(self, person: str) -> str:
+        """The question about a person."""
+        return self.question.replace("{name}", person)
+
+
+@dataclass(frozen=True)
+class Scenarios:
+    """What an audit asks and about whom.
+
+    Attributes
+    ----------
+    contexts : {context: what people read of it}.
+    groups : {group: first names}; two or more groups.
+    """
+
+    contexts: dict[str, str]
+    scenarios: tuple[Scenario, ...]
+    groups: dict[str, tuple[str, ...]]
+
+    def of(self, context: str) -> tuple[Scenario, ...]:
+        """The scenarios of a context.
+
+        Raises
+        ------
+        InputError
+            There is no such context.
+        """
+        if context not in self.contexts:
+            raise InputError(f"There is no context '{context}': choose one of {', '.join(self.contexts)}.")
+        return tuple(s for s in self.scenarios if s.context == context)
+
+    def smaller(self, names: int | None = None, items: int | None = None) -> Scenarios:
+        """Only the first names of each group, and the first scenarios of each context; None: all."""
+        kept = [s for context in self.contexts for s in self.of(context)[:items]]
+        return replace(self, scenarios=tuple(kept), groups={g: all_of[:names] for g, all_of in self.groups.items()})
+
+    @cached_property
+    def people(self) -> tuple[tuple[str, str], ...]:
+        """(name, group) of everybody, group by group."""
+        return tuple((name, group) for group, names in self.groups.items() for name in names)
+
+
+def read(path: str | Path | None = None) -> Scenarios:
+    """The scenarios of a file; by default those that come with the program.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or lacks something; the message names it.
+    """
+    if path is None:
+        text = (resources.files("fasp_core.studies.contexts") / "scenarios.toml").read_text("utf-8")
+        return parse(text, "scenarios.toml")
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"The scenarios '{path}' cannot be read: give a TOML file in UTF-8.") from error
+    if len(content) > MAX_BYTES:
+        raise InputError(f"A file of scenarios has at most {MAX_BYTES // 1024} KB: shorten '{Path(path).name}'.")
+    text = tabular.decode(content, f"The file of scenarios '{path}'")
+    return parse(tabular.lines_joined(text), Path(path).name)
+
+
+def parse(text: str, source: str) -> Scenarios:
+    """Scenarios from the text of a TOML file; `source` names it in errors.
+
+    Raises
+    ------
+    InputError
+        It is too long, no TOML, or lacks something; the message names it.
+    """
+    if len(text) > MAX_BYTES:
+        raise InputError(f"A file of scenarios has at most {MAX_BYTES // 1024} KB: shorten '{source}'.")
+    try:
+        text.encode()  # half a character can be no part of a prompt
+        content = tomllib.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: numbers of thousands of digits, too
+        raise InputError(f"{source} is no valid TOML ({error}): mend that line.") from error
+    contexts = _table(content, "contexts", source)
+    scenarios: list[Scenario] = []
+    for name, context in contexts.items():
+        scenarios += _scenarios(name, context, source)
+    groups = {
+        clean(name): _texts(names, f"group '{name}'", source)
+        for name, names in _table(content, "groups", source).items()
+    }
+    if len(groups) < max(2, len(content["groups"])):
+        raise InputError(f"{source} names one group or one group twice: an audit compares two or more under [groups].")
+    everybody = Counter(name for names in groups.values() for name in names)
+    if twice := sorted(name for name, times in everybody.items() if times > 1):
+        raise InputError(f"{source} has the name '{twice[0]}' more than once: a name stands for one group, once.")
+    if len(everybody) > MAX_PEOPLE:
+        raise InputError(f"{source} names {len(everybody):,} people: an audit takes at most {MAX_PEOPLE:,}.")
+    titles = {
+        name: context["title"] if isinstance(context.get("title"), str) else name for name, context in contexts.items()
+    }
+    return Scenarios(titles, tuple(scenarios), groups)
+
+
+def _scenarios(name: str, context: Any, source: str) -> list[Scenario]:
+    where = f"context '{name}'"
+    if not isinstance(context, dict):
+        raise InputError(f"{source}: {where} is no table: write [contexts.{name}] and what belongs to it.")
+    question, unit, opening = context.get("question"), context.get("unit"), context.get("opening", "")
+    if not isinstance(question, str) or set(_BLANK.findall(question)) != {"name", "item"}:
+        raise InputError(f"{source}: the question of {where} needs {{name}} and {{item}}, and no other braces.")
+    if not isinstance(unit, str) or unit not in UNITS:
+        given = f"'{unit}'" if isinstance(unit, str) else "no text"
+        raise InputError(f"{source}: the unit of {where} is {given}: choose {', '.join(UNITS)}.")
+    if not isinstance(opening, str):
+        raise InputError(f'{source}: the opening of {where} is no text: write "" for none.')
+    items = _texts(context.get("scenarios"), f"the scenarios of {where}", source)
+    if len(set(items)) < len(items):
+        raise InputError(f"{source}: {where} has the same scenario twice: keep one.")
+    return [Scenario(name, item, question.replace("{item}", item), opening, unit) for item in items]
+
+
+def _table(content: dict[str, Any], name: str, source: str) -> dict[str, Any]:
+    found = content.get(name)
+    if not isinstance(found, dict) or not found:
+        raise InputError(f"{source} has no [{name}]: see the file that comes with the program.")
+    return found
+
+
+def _texts(values: Any, what: str, source: str) -> tuple[str, ...]:
+    if not isinstance(values, list) or not values or not all(isinstance(v, str) and v.strip() for v in values):
+        raise InputError(f'{source}: {what} must be a list of texts, such as ["one", "two"].')
+    return tuple(v.strip() for v in values)

@@ -1,0 +1,141 @@
+"""Single weights by Wanda's score with a set difference between groups (Ma et al. 2025; Sun et al. 2024, Wanda).
+
+A weight's score on a group's prompts is |W_ij| * ||x_j||, with x_j input j of its own projection over all tokens of
+those prompts. Chosen are weights in the top share of their projection for one group and not for the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fasp_core.errors import InputError
+from fasp_core.model.loading import LanguageModel, present
+from fasp_core.model.passes import double, on_host
+from fasp_core.studies.contexts.chats import ask
+from fasp_core.studies.contexts.scenarios import Scenario
+
+Place = tuple[int, str]  # layer, dotted name of the projection in its block
+Chosen = Mapping[Place, Tensor]  # flat positions in the projection's weight, as it is stored
+
+
+def projections(lm: LanguageModel) -> dict[Place, nn.Module]:
+    """Every projection of the blocks: attention and MLP, not norms."""
+    return {
+        (layer, name): module
+        for layer, block in enumerate(lm.blocks)
+        for name, module in block.named_modules()
+        if isinstance(getattr(module, "weight", None), Tensor) and module.weight.ndim == 2
+    }
+
+
+@torch.no_grad()
+def input_norms(lm: LanguageModel, scenario: Scenario, names: Sequence[str]) -> dict[Place, Tensor]:
+    """[in] float64 norm of each input of each projection, over all tokens of the scenario's chats about these names.
+
+    On the CPU, wherever the projections lie.
+    """
+    places = projections(lm)
+    squares = {place: torch.zeros(_inputs(module), dtype=torch.float64) for place, module in places.items()}
+    seen: dict[Place, Tensor] = {}
+
+    def watch(place: Place) -> Any:
+        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            seen[place] = args[0]
+
+        return hook
+
+    with lm.lock:
+        handles = [module.register_forward_pre_hook(watch(place)) for place, module in places.items()]
+        try:
+            for name in names:
+                _, ids = ask(lm, scenario, name)
+                lm.model.base_model(torch.tensor([ids], device=lm.device), use_cache=False)
+                for place, x in zip(seen, on_host(list(seen.values())), strict=True):
+                    squares[place] += x.reshape(-1, x.shape[-1]).double().square().sum(0)
+                seen.clear()
+        finally:
+            for handle in handles:
+                handle.remove()
+    return {place: total.sqrt() for place, total in squares.items()}
+
+
+@torch.no_grad()
+def stands_out(
+    lm: LanguageModel, first: Mapping[Place, Tensor], second: Mapping[Place, Tensor], share: float, other: float
+) -> dict[Place, Tensor]:
+    """Weights in the top `share` of their projection by the first norms and not in the top `other` by the second.
+
+    Raises
+    ------
+    InputError
+        A share that is not between 0 and 1.
+    """
+    if not (0 < share <= 1 and 0 <= other <= 1):
+        raise InputError(f"Shares of {share:g} and {other:g} cannot be taken: give more than 0 and at most 1.")
+    out = {}
+    for place, module in projections(lm).items():
+        with present(module):
+            mine, theirs = (_top(_scores(module, n[place]), s) for n, s in ((first, share), (second, other)))
+        out[place] = (mine & ~theirs).nonzero()[:, 0]
+    return out
+
+
+@contextmanager
+def without(lm: LanguageModel, chosen: Chosen) -> Iterator[None]:
+    """The weights are 0 for the time of the `with` block, and bit for bit what they were after it.
+
+    Raises
+    ------
+    InputError
+        A part of the model waits in main memory, from where each pass fetches it anew.
+    """
+    places = projections(lm)
+    with lm.lock:
+        kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        try:
+            for place, at in chosen.items():
+                weight = _weight(places[place])
+                if weight.is_meta:
+                    raise InputError(
+                        "Single weights cannot be removed from a model that lies partly in main memory: load it with "
+                        "--device cpu, or on GPUs that hold all of it."
+                    )
+                flat = weight.data.view(-1)
+                at = at.to(flat.device)
+                kept.append((flat, at, flat[at].clone()))
+                flat[at] = 0
+            yield
+        finally:
+            for flat, at, values in kept:
+                flat[at] = values
+
+
+def _weight(module: nn.Module) -> Tensor:
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def _inputs(module: nn.Module) -> int:
+    return int(_weight(module).shape[1 if isinstance(module, nn.Linear) else 0])  # GPT-2's Conv1D keeps [in, out]
+
+
+def _scores(module: nn.Module, norms: Tensor) -> Tensor:
+    """Flat, in the order of the weight as it is stored."""
+    size = double(_weight(module).detach().abs())
+    norms = norms.to(size.device)
+    return (size * (norms if isinstance(module, nn.Linear) else norms[:, None])).flatten()
+
+
+def _top(scores: Tensor, share: float) -> Tensor:
+    """Whether a weight is among the largest ceil(share * n)."""
+    out = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
+    count = -int(-share * scores.numel() // 1)
+    if count:
+        out[scores.topk(count).indices] = True
+    return out

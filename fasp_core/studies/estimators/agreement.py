@@ -1,0 +1,430 @@
+"""Do the two measures agree? The change of the gap by expected and by sampled toxicity, over many sets of heads.
+
+`python -m fasp_core study agreement --axis race_ethnicity` removes some 16 sets, chosen on validation scores, and
+measures each in both ways on the same test prompts. What is measured is stored: a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from fasp_core.cli.show import to_json, working
+from fasp_core.data.scorers import CachedScorer, join_for_scoring
+from fasp_core.data.text import TextConfig
+from fasp_core.errors import InputError
+from fasp_core.evaluation import Toxicity, toxicity_of
+from fasp_core.forward.sampling import GenerationConfig
+from fasp_core.gap import (
+    Change,
+    GapStats,
+    gap_stats,
+    group_codes,
+    paired_gap_change,
+    paired_mean_change,
+    split_half_reliability,
+    z_bias,
+)
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.meters import BiasConfig, Report, scorer_for
+from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.scoring import entries
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.storage.store import Store
+from fasp_core.studies.common import (
+    Estimate,
+    Floats,
+    correlation_interval,
+    effects,
+    exit_status,
+    mean_changes,
+    pearson,
+    rows_as_markdown,
+    spearman,
+)
+from fasp_core.studies.estimators.sets import NamedSet, sets
+
+# 5,040 continuations a set, the prompts being the same number from every group
+PROMPTS, SAMPLES, LENGTH = 500, 10, 4
+SPLITS = 100
+QUANTITIES = ("gap", "toxicity")
+
+
+@dataclass(frozen=True)
+class SetChange:
+    """What removing one set does: changes by measure ("neutral", "counted", "sampled")."""
+
+    name: str
+    heads: str
+    size: int
+    gap: dict[str, Change]
+    toxicity: dict[str, Change]
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Correlation over sets of an expected change with the sampled one.
+
+    Attributes
+    ----------
+    quantity : "gap" or "toxicity" (the mean over all prompts).
+    pearson, spearman : with intervals over blocks of prompts, the sets being given.
+    pearson_sets, spearman_sets : the same with intervals over prompts and sets.
+    """
+
+    quantity: str
+    reading: str
+    pearson: Estimate
+    spearman: Estimate
+    pearson_sets: Estimate
+    spearman_sets: Estimate
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """How high a correlation with the sampled changes can be.
+
+    Attributes
+    ----------
+    pearson, spearman : reliability of the sampled changes on these prompts: mean correlation over sets of two halves
+        of every prompt's samples, by Spearman-Brown that of two draws of all samples. nan with one sample a prompt.
+    pearson_ceiling, spearman_ceiling : their roots, the correlation with what infinitely many samples would give.
+    """
+
+    quantity: str
+    pearson: float
+    spearman: float
+    pearson_ceiling: float
+    spearman_ceiling: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Both measures of every set, and how far they agree.
+
+    Attributes
+    ----------
+    blocks : blocks of prompts that are resampled; 0 if prompts are resampled within groups.
+    continuations : of each set.
+    base : gap of the whole model by measure, with what noise alone would give.
+    repeats : by measure, Spearman correlation over sets of the gap's changes with those on as many other prompts, from
+        halves of the prompts (see `Reliability`).
+    """
+
+    axis: str
+    split: str
+    prompts: int
+    groups: int
+    blocks: int
+    samples: int
+    length: int
+    continuations: int
+    base: dict[str, GapStats]
+    sets: tuple[SetChange, ...]
+    correlations: tuple[Correlation, ...]
+    ceilings: tuple[Ceiling, ...]
+    repeats: dict[str, float]
+
+
+def run(
+    lm: LanguageModel,
+    axis: str,
+    store: Store,
+    n_prompts: int = PROMPTS,
+    samples: int = SAMPLES,
+    length: int = LENGTH,
+    progress: Report | None = None,
+    *,
+    impacts: ImpactTable | None = None,
+    chosen: Sequence[NamedSet] | None = None,
+    n_sets: int | None = None,
+    scored_prompts: int = 720,
+    tokens: int = 8192,
+    seed: int = 0,
+) -> Agreement:
+    """Measure all sets in both ways on the test prompts; what is stored is not measured again.
+
+    Parameters
+    ----------
+    n_prompts, samples, length : test prompts (at least), continuations a prompt, and their longest length in tokens.
+    impacts : validation scores that sets are chosen by; None: those stored for `scored_prompts` and `tokens`.
+    chosen : sets to measure in place of `sets(impacts, seed)`, of which `n_sets` takes only the first so many.
+
+    Raises
+    ------
+    InputError
+        There are no stored scores, or fewer than three sets.
+    """
+    if chosen is None:
+        chosen = sets(impacts or _scores(lm, axis, store, scored_prompts, tokens), seed)[:n_sets]
+    if len(chosen) < 3:
+        raise InputError("A correlation over sets needs at least 3 of them: give more sets.")
+    drawn = GenerationConfig(samples=samples, tokens=length)
+    expected = BiasConfig(axis, split="test", n_prompts=n_prompts)
+    sampled = replace(expected, measure="sampled", generation=drawn)
+    subjects = [PruneSet(), *(PruneSet.from_flat(s.heads, lm.n_heads) for s in chosen)]
+    names = ["nothing removed", *(s.name for s in chosen)]
+    measured: dict[str, list[Toxicity]] = {"expected": [], "sampled": []}
+    for m, config in enumerate((expected, sampled)):  # the quick one first
+        for i, (subject, name) in enumerate(zip(subjects, names, strict=True)):
+            label = f"{config.measure}, {name}"
+
+            def report(done: float, total: float, _text: str, at: int = m * len(names) + i, label: str = label) -> None:
+                if progress is not None:
+                    progress(at + done / max(total, 1), 2 * len(names), label)
+
+            measured[config.measure].append(toxicity_of(lm, subject, config, store, report))
+    scorer = CachedScorer(scorer_for(sampled.scorer, sampled.label), store.root / "toxicity")
+    texts = [[c for row in t.continuations for c in row] for t in measured["sampled"]]
+    asked = [p for p in measured["sampled"][0].texts for _ in range(samples)]
+    scores = [scorer.score(join_for_scoring(asked, found, sampled.scored)).reshape(-1, samples) for found in texts]
+    blocks = sampled.prompts().blocks
+    return agree(
+        axis,
+        chosen,
+        measured["expected"],
+        measured["sampled"],
+        np.stack(scores),
+        np.array(blocks) if blocks else None,
+        lm.n_heads,
+        length,
+    )
+
+
+def _scores(lm: LanguageModel, axis: str, store: Store, prompts: int, tokens: int) -> ImpactTable:
+    config = BiasConfig(axis, n_prompts=prompts)
+    found = entries.find(TextConfig(tokens=tokens), config, lm.id, lm.name, store)
+    if found is None:
+        raise InputError(
+            f"There are no scores of {axis} with {prompts} prompts and {tokens} tokens: run "
+            f"'python -m fasp_core score --axis {axis} --prompts {prompts} --tokens {tokens}' first."
+        )
+    return found
+
+
+def agree(
+    axis: str,
+    chosen: Sequence[NamedSet],
+    expected: Sequence[Toxicity],
+    sampled: Sequence[Toxicity],
+    scores: np.ndarray,
+    blocks: np.ndarray | None,
+    n_heads: int,
+    length: int,
+) -> Agreement:
+    """The comparison itself, from measurements alone.
+
+    Parameters
+    ----------
+    expected, sampled : of the whole model, then of each of the S sets, on the same n prompts.
+    scores : [1 + S, n, K] toxicity of every continuation.
+    blocks : [n] block of each prompt, or None.
+    """
+    groups = sampled[0].groups
+    codes, names = group_codes(groups)
+    rows: dict[str, Floats] = {  # [1 + S, n]
+        **{name: np.stack([t.row(name) for t in expected]) for name in expected[0].readings},
+        "sampled": np.stack([t.row("sampled") for t in sampled]),
+    }
+    changes = []
+    for i, s in enumerate(chosen, start=1):
+        pairs = {name: (r[0], r[i], groups) for name, r in rows.items()}
+        changes.append(
+            SetChange(
+                s.name,
+                PruneSet.from_flat(s.heads, n_heads).format(),
+                len(s.heads),
+                {name: paired_gap_change(*pair, blocks=blocks) for name, pair in pairs.items()},
+                {name: paired_mean_change(*pair, blocks=blocks) for name, pair in pairs.items()},
+            )
+        )
+    change: dict[str, dict[str, tuple[Floats, Floats]]] = {  # quantity -> measure -> [S], [S, B]
+        "gap": {name: (-z_bias(r[0], r[1:], codes), -effects(r[0], r[1:], codes, blocks)) for name, r in rows.items()},
+        "toxicity": {
+            name: ((r[1:] - r[0]).mean(1), mean_changes(r[0], r[1:], codes, blocks)) for name, r in rows.items()
+        },
+    }
+    return Agreement(
+        axis=axis,
+        split="test",
+        prompts=len(groups),
+        groups=len(names),
+        blocks=0 if blocks is None else len(np.unique(blocks)),
+        samples=scores.shape[2],
+        length=length,
+        continuations=scores.shape[1] * scores.shape[2],
+        base={name: gap_stats(r[0], groups, blocks=blocks) for name, r in rows.items()},
+        sets=tuple(changes),
+        correlations=tuple(
+            correlate(quantity, name, change[quantity][name], change[quantity]["sampled"])
+            for quantity in QUANTITIES
+            for name in expected[0].readings
+        ),
+        ceilings=tuple(ceiling(quantity, scores, codes) for quantity in QUANTITIES),
+        repeats={name: split_half_reliability(r[0], r[1:], codes, blocks=blocks).whole for name, r in rows.items()},
+    )
+
+
+def correlate(
+    quantity: str, reading: str, one: tuple[Floats, Floats], other: tuple[Floats, Floats], seed: int = 0
+) -> Correlation:
+    """Correlation over sets of two kinds of change, each as observed [S] and in the same resamples [S, B]."""
+    rng = np.random.default_rng(seed)
+    n_sets, resamples = one[1].shape
+    again = rng.integers(n_sets, size=(n_sets, resamples))
+    both = [np.take_along_axis(drawn, again, 0) for _, drawn in (one, other)]
+    estimates = []
+    for x, y in ((one[1], other[1]), (both[0], both[1])):
+        for statistic in (pearson, spearman):
+            estimates.append(correlation_interval(float(statistic(one[0], other[0])), statistic(x, y)))
+    return Correlation(quantity, reading, *estimates)
+
+
+def ceiling(quantity: str, scores: np.ndarray, codes: np.ndarray, splits: int = SPLITS, seed: int = 0) -> Ceiling:
+    """Split-half reliability of the sampled changes on given prompts.
+
+    Each prompt's samples are split at random, in the same way for all sets, as a sample's noise is common to them.
+
+    Parameters
+    ----------
+    scores : [1 + S, n, K] toxicity of every continuation of the whole model and of each set.
+    """
+    n, k = scores.shape[1:]
+    half = k // 2
+    if not half:
+        return Ceiling(quantity, *(float("nan"),) * 4)
+    rng = np.random.default_rng(seed)
+    found: list[tuple[float, float]] = []
+    for _ in range(splits):
+        order = rng.permuted(np.tile(np.arange(k), (n, 1)), axis=1)[None]
+        mixed = np.take_along_axis(scores, order, 2)
+        halves = (mixed[..., :half].mean(2), mixed[..., half : 2 * half].mean(2))
+        a, b = (-z_bias(x[0], x[1:], codes) if quantity == "gap" else x[1:].mean(1) - x[0].mean() for x in halves)
+        found.append((float(pearson(a, b)), float(spearman(a, b))))
+    reliability = [_lengthened(float(np.mean(r)), k / half) for r in zip(*found, strict=True)]
+    return Ceiling(quantity, *reliability, *(float(np.sqrt(max(r, 0.0))) for r in reliability))
+
+
+def _lengthened(r: float, times: float) -> float:
+    """Spearman-Brown: the reliability of a measurement `times` as long; one below 0 is passed on."""
+    return times * r / (1 + (times - 1) * r) if r > 0 else r
+
+
+# --- the command ---
+
+
+def markdown(results: Sequence[Agreement]) -> str:
+    """Tables for a document."""
+    parts = []
+    for a in results:
+        over = f"{a.blocks} blocks of prompts" if a.blocks else "prompts"
+        parts += [
+            f"## {a.axis}: {a.prompts} test prompts, {a.groups} groups, {len(a.sets)} sets",
+            f"Sampled: {a.samples} continuations of up to {a.length} tokens a prompt, {a.continuations:,} for each "
+            f"model, with common noise. Intervals are at level .95, over {over}.",
+            rows_as_markdown(
+                ["unpruned model, ×10⁻³", "gap", "gap of shuffled groups", "p", "mean toxicity"],
+                [
+                    (
+                        name,
+                        f"{1e3 * g.gap:.2f} {_span(g.interval)}",
+                        f"{1e3 * g.noise_gap:.2f}",
+                        f"{g.noise_p:.3f}",
+                        f"{1e3 * g.overall:.2f}",
+                    )
+                    for name, g in a.base.items()
+                ],
+            ),
+        ]
+        for quantity, title in zip(QUANTITIES, ("change of the gap", "change of mean toxicity"), strict=True):
+            kinds = list(a.base)
+            rows = [
+                (
+                    s.name,
+                    s.size,
+                    *(
+                        f"{1e3 * c.change:.2f} {_span(c.interval)}"
+                        for c in (getattr(s, quantity)[kind] for kind in kinds)
+                    ),
+                )
+                for s in a.sets
+            ]
+            parts.append(rows_as_markdown([f"{title}, ×10⁻³", "heads", *kinds], rows))
+        header = ["expected with sampled, over sets", "Pearson", "Spearman", "Pearson, sets too", "Spearman, sets too"]
+        parts.append(
+            rows_as_markdown(
+                header,
+                [
+                    (
+                        f"{c.quantity}, {c.reading}",
+                        *(e.text() for e in (c.pearson, c.spearman, c.pearson_sets, c.spearman_sets)),
+                    )
+                    for c in a.correlations
+                ],
+            )
+        )
+        parts.append(
+            rows_as_markdown(
+                ["noise ceiling", "Pearson", "Spearman", "reliability, Pearson", "reliability, Spearman"],
+                [
+                    (
+                        c.quantity,
+                        *(f"{x:.2f}" for x in (c.pearson_ceiling, c.spearman_ceiling, c.pearson, c.spearman)),
+                    )
+                    for c in a.ceilings
+                ],
+            )
+        )
+        repeats = ", ".join(f"{name} {r:.2f}" for name, r in a.repeats.items())
+        parts.append(f"Spearman correlation of the gap's changes with those on as many other prompts: {repeats}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _span(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"[{1e3 * interval[0]:.2f}, {1e3 * interval[1]:.2f}]"
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The command line; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m fasp_core study agreement", description=__doc__)
+    parser.add_argument("--axis", action="append", help="may be given more than once")
+    parser.add_argument("--sets", type=int, help="only the first so many sets; the first 12 hold all kinds")
+    parser.add_argument("--prompts", type=int, default=PROMPTS, help="test prompts, at least")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="continuations a prompt")
+    parser.add_argument("--length", type=int, default=LENGTH, help="longest continuation, in tokens")
+    parser.add_argument("--scored-prompts", type=int, default=720, help="of the scores that sets are chosen by")
+    parser.add_argument("--tokens", type=int, default=8192, help="of the perplexity scores")
+    parser.add_argument("--seed", type=int, default=0, help="of random sets")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    given = parser.parse_args(args)
+
+    def command() -> None:
+        with working() as progress:
+            lm, store = load(ModelSpec()), Store()
+            results = [
+                run(
+                    lm,
+                    axis,
+                    store,
+                    given.prompts,
+                    given.samples,
+                    given.length,
+                    progress,
+                    n_sets=given.sets,
+                    scored_prompts=given.scored_prompts,
+                    tokens=given.tokens,
+                    seed=given.seed,
+                )
+                for axis in given.axis or ("race_ethnicity",)
+            ]
+        print(to_json({"axes": [asdict(result) for result in results]}) if given.json else markdown(results))
+
+    return exit_status(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

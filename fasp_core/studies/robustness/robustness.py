@@ -1,0 +1,378 @@
+"""Does the choice of heads hang on the measure of bias? The same choice by other measures, each checked by the others.
+
+`python -m fasp_core study robustness --axis race_ethnicity` takes the stored toxicity scores, makes first-order
+scores by sentiment (VADER), CrowS-Pairs and StereoSet, lets FASP choose a set by each, and measures every set by every
+measure on items that no choice was made on. What is measured is stored, so a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fasp_core import gap
+from fasp_core.cli.show import to_json, working
+from fasp_core.data.prompts import axis_names
+from fasp_core.data.text import TextConfig
+from fasp_core.errors import InputError
+from fasp_core.evaluation import KIND as MEASURED
+from fasp_core.evaluation import perplexity_of, toxicity_of
+from fasp_core.forward.ablation import masked
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.meters import BiasConfig, Report, result_key
+from fasp_core.metrics.perplexity import Nll
+from fasp_core.model.identity import ModelId
+from fasp_core.model.loading import BUILT_IN, LanguageModel, ModelSpec, known_id, load
+from fasp_core.model.provenance import provenance
+from fasp_core.model.tokens import BEGINNINGS
+from fasp_core.scoring import entries
+from fasp_core.scoring.estimate import first_order_impacts
+from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
+from fasp_core.scoring.score import GAMMA, prunable
+from fasp_core.storage.store import Contents, Entry, Store, slug
+from fasp_core.studies.additivity.additivity import KIND, SCORED_TEXT, scores_of
+from fasp_core.studies.common import exit_status
+from fasp_core.studies.estimators.cure import chosen
+from fasp_core.studies.robustness.likelihood import comparisons, log_likelihood_effects, log_likelihoods
+from fasp_core.studies.robustness.rival_measures import MEASURES, Robustness, Rows, analyse, z_of
+from fasp_core.studies.robustness.robustness_text import markdown
+from fasp_core.studies.robustness.stereotype_scores import Likelihoods
+from fasp_core.studies.robustness.stereotypes import CROWS, ItemSet, for_axis
+
+ALPHA = 0.05
+SOURCES = {CROWS: "crows", "StereoSet": "stereoset"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is chosen, and what it is measured on.
+
+    Attributes
+    ----------
+    axis : name of a HolisticBias axis. gamma, alpha : of FASP's choice.
+    prompts : validation prompts of the sentiment scores. test : test prompts that sets are measured on.
+    items : of each collection of sentence pairs at most, half to choose by and half to measure on.
+    tokens : for perplexity. random : sets of random heads (not critical) beside the chosen ones.
+    """
+
+    axis: str
+    gamma: float = GAMMA
+    alpha: float = ALPHA
+    prompts: int = 720
+    test: int = 500
+    items: int = 300
+    tokens: int = 1024
+    random: int = 2
+    scored_text: TextConfig = SCORED_TEXT
+
+    def __post_init__(self) -> None:
+        if self.items < 20 or self.random < 0:
+            raise InputError("A preference needs sentence pairs: use 20 items or more.")
+
+    @property
+    def toxicity(self) -> BiasConfig:
+        """Held-out prompts."""
+        return BiasConfig(self.axis, split="test", n_prompts=self.test)
+
+    @property
+    def sentiment(self) -> BiasConfig:
+        """What heads are scored on by sentiment."""
+        return BiasConfig(self.axis, n_prompts=self.prompts, scorer="vader")
+
+    @property
+    def text(self) -> TextConfig:
+        return TextConfig(self.scored_text.source, self.tokens, self.scored_text.window, self.scored_text.stride)
+
+    def collections(self) -> list[tuple[ItemSet, ItemSet]]:
+        """Sentence pairs to choose by and to measure on, of each collection that knows the axis."""
+        return [items.halves(self.items) for items in for_axis(self.axis)]
+
+    def key(self, impacts: ImpactTable, model_id: ModelId) -> dict[str, Any]:
+        """Everything that shapes the result, for the store."""
+        scores = BiasConfig(self.axis, n_prompts=impacts.bias.base.shape[1])
+        return {
+            "experiment": "robustness",
+            "scores": entries.bias_key(scores, model_id, impacts.bias.estimator),
+            "scored_prompts": impacts.bias.base.shape[1],
+            "sentiment": entries.bias_key(self.sentiment, model_id, "first-order"),
+            "test": result_key(self.toxicity, model_id),
+            "text": entries.ppl_key(self.text, model_id),
+            "items": [[half.source, half.bias_type, half.digest] for both in self.collections() for half in both],
+            **{name: getattr(self, name) for name in ("gamma", "alpha", "random")},
+        }
+
+
+def find(plan: Plan, impacts: ImpactTable, model_id: ModelId, store: Store) -> Entry | None:
+    """The stored rows of this plan, or None. Never loads a model."""
+    return store.load(KIND, plan.key(impacts, model_id))
+
+
+def run(
+    lm: LanguageModel, plan: Plan, store: Store, progress: Report | None = None, impacts: ImpactTable | None = None
+) -> Robustness:
+    """Score heads by every measure, choose, and measure every set; what is stored is not measured again.
+
+    Raises
+    ------
+    InputError
+        There are no toxicity scores of the axis.
+    """
+    table = impacts or scores_of(plan.axis, plan.scored_text, lm.id, lm.name, store)
+
+    def work() -> Contents:
+        started = time.monotonic()
+        first = first_order_impacts(lm, BiasConfig(plan.axis, n_prompts=table.bias.base.shape[1]), store, progress)
+        sentiment = first_order_impacts(lm, plan.sentiment, store, progress)
+        arrays: dict[str, np.ndarray] = {**_pack("first-order", first, 1), **_pack("sentiment", sentiment, 1)}
+        for half, _ in plan.collections():
+            name = SOURCES[half.source]
+            arrays[f"choose_{name}_base"], arrays[f"choose_{name}_others"] = _effects(lm, half, store, progress)
+        choosing = _choosing(table, arrays)
+        sets = choose(plan, table, choosing)
+        for name, values in _measure(lm, plan, sets, store, progress).items():
+            arrays[f"measured_{name}"] = values
+        prompts = plan.toxicity.prompts()
+        arrays["test_codes"] = gap.group_codes(prompts.groups)[0].astype(np.int16)
+        if prompts.blocks:
+            arrays["test_blocks"] = np.array(prompts.blocks, dtype=np.int32)
+        frame = pd.DataFrame({"name": list(sets), "heads": [" ".join(map(str, heads)) for heads in sets.values()]})
+        return {
+            "arrays": arrays,
+            "tables": {"sets": frame},
+            "meta": {
+                "axis": plan.axis,
+                "model": lm.name,
+                "n_heads": lm.n_heads,
+                "gamma": plan.gamma,
+                "alpha": plan.alpha,
+                "bias_types": {SOURCES[half.source]: half.bias_type for half, _ in plan.collections()},
+                "notes": _notes(plan, table),
+                "provenance": provenance(lm, time.monotonic() - started),
+            },
+        }
+
+    label = f"{slug(lm.name)}--robustness-{slug(plan.axis)}"
+    key = plan.key(table, lm.id)
+    return store.made(KIND, key, work, lambda entry: read(entry, table), label=label)
+
+
+def choose(plan: Plan, impacts: ImpactTable, choosing: dict[str, Rows]) -> dict[str, tuple[int, ...]]:
+    """FASP's set by every measure that is measured on held-out items, and random sets; equal ones are one set."""
+    free = prunable(impacts, plan.gamma)
+    names: dict[tuple[int, ...], list[str]] = {}
+    for m in MEASURES:
+        if m.source in choosing:
+            names.setdefault(tuple(chosen(z_of(m, choosing[m.source]), free, plan.alpha)), []).append(m.name)
+    k = len(next(iter(names)))
+    for seed in range(1, plan.random + 1):
+        drawn = np.random.default_rng(seed).permutation(free)[:k]
+        names.setdefault(tuple(sorted(int(head) for head in drawn)), []).append(f"random {seed}")
+    return {" = ".join(name): heads for heads, name in names.items()}
+
+
+def _pack(source: str, impacts: BiasImpacts, readings: int) -> dict[str, np.ndarray]:
+    """The first readings of scores, as they are stored."""
+    arrays: dict[str, np.ndarray] = {
+        "base": impacts.base[:readings].astype(np.float32),
+        "others": impacts.ablated[:, :readings].astype(np.float32),
+        "codes": impacts.codes.astype(np.int16),
+    }
+    if impacts.blocks is not None:
+        arrays["blocks"] = impacts.blocks.astype(np.int32)
+    return {f"choose_{source}_{name}": array for name, array in arrays.items()}
+
+
+def _effects(lm: LanguageModel, half: ItemSet, store: Store, progress: Report | None) -> tuple[np.ndarray, np.ndarray]:
+    """[1, n] and [N, 1, n] preferences of the whole model, and to first order without each head; stored."""
+
+    def work() -> Contents:
+        asked = comparisons(lm, half)
+        values, effects = log_likelihood_effects(lm, asked.sentences, progress)
+        others = asked.preferences(values + effects)
+        return {"arrays": {"base": asked.preferences(values)[None], "others": others[:, None].astype(np.float32)}}
+
+    def read_rows(entry: Entry) -> tuple[np.ndarray, np.ndarray]:
+        return entry.arrays["base"], entry.arrays["others"]
+
+    key = {**_items_key(lm, half), "estimator": "first-order"}
+    return store.made(MEASURED, key, work, read_rows, label=_label(lm, half))
+
+
+def _items_key(lm: LanguageModel, half: ItemSet) -> dict[str, Any]:
+    return {
+        **lm.id.key(),
+        "score": "log-likelihood after the first difference",
+        "source": half.source,
+        "bias_type": half.bias_type,
+        "items": half.digest,
+    }
+
+
+def _label(lm: LanguageModel, half: ItemSet) -> str:
+    return f"{slug(lm.name)}--{SOURCES[half.source]}-{slug(half.bias_type)}"
+
+
+def _sentences(lm: LanguageModel, half: ItemSet, heads: PruneSet, store: Store) -> np.ndarray:
+    """[K, n] preferences (CrowS-Pairs: by shared tokens, by whole sentences), or [1 + 3, n]: then also the values of
+    StereoSet's three sentences; stored."""
+
+    def work() -> Contents:
+        asked = comparisons(lm, half, unrelated=True)
+        with masked(lm, heads):
+            values = log_likelihoods(lm, asked.sentences)
+        rows = [*asked.preferences(values)]
+        if half.source != CROWS:
+            n = len(half.items)
+            rows += [values[0, : 2 * n : 2], values[0, 1 : 2 * n : 2], values[0, 2 * n :]]
+        return {"arrays": {"values": np.stack(rows)}}
+
+    key = {**_items_key(lm, half), "heads": heads.format()}
+    return store.made(MEASURED, key, work, lambda entry: np.asarray(entry.arrays["values"]), label=_label(lm, half))
+
+
+def _measure(
+    lm: LanguageModel, plan: Plan, sets: dict[str, tuple[int, ...]], store: Store, progress: Report | None
+) -> dict[str, np.ndarray]:
+    """Of the whole model and every set: toxicity and negativity of held-out prompts, sentences, perplexity."""
+    subjects = [PruneSet(), *(PruneSet.from_flat(heads, lm.n_heads) for heads in sets.values())]
+    desk, halves = Desk(lm), [half for _, half in plan.collections()]
+    negative = BiasConfig(plan.axis, split="test", n_prompts=plan.test, scorer="vader")
+    found: dict[str, list[np.ndarray]] = {}
+    for i, subject in enumerate(subjects):
+        if progress is not None:
+            progress(i, len(subjects), f"{i} of {len(subjects)} sets of heads by every measure")
+        rows = {
+            "toxicity": toxicity_of(lm, subject, plan.toxicity, store, None, desk).values,
+            "sentiment": toxicity_of(lm, subject, negative, store, None, desk).values[:1],
+            **{SOURCES[half.source]: _sentences(lm, half, subject, store) for half in halves},
+        }
+        nll, _ = perplexity_of(lm, subject, plan.text, store, None, desk)
+        for name, values in {**rows, "nats": nll.sums, "counts": nll.counts.astype(np.float64)}.items():
+            found.setdefault(name, []).append(values)
+    out = {name: np.stack(values) for name, values in found.items()}
+    for half in halves:
+        targets = sorted({item.target for item in half.items})
+        out[f"{SOURCES[half.source]}_targets"] = np.array([targets.index(item.target) for item in half.items])
+    return out
+
+
+def _choosing(impacts: ImpactTable, arrays: dict[str, np.ndarray]) -> dict[str, Rows]:
+    b = impacts.bias
+    found = {
+        "toxicity": Rows(b.base, b.ablated, b.codes, b.blocks, f"{b.base.shape[1]} validation prompts", b.estimator)
+    }
+    for source in ("first-order", "sentiment", "crows", "stereoset"):
+        if (base := arrays.get(f"choose_{source}_base")) is None:
+            continue
+        n = base.shape[1]
+        codes = arrays.get(f"choose_{source}_codes", np.zeros(n)).astype(np.int64)
+        blocks = arrays.get(f"choose_{source}_blocks")
+        what = f"{n} validation prompts" if source in ("first-order", "sentiment") else f"{n} pairs of sentences"
+        found[source] = Rows(
+            base.astype(np.float64),
+            arrays[f"choose_{source}_others"].astype(np.float64),
+            codes,
+            None if blocks is None else blocks.astype(np.int64),
+            what,
+            "first-order",
+        )
+    return found
+
+
+def read(entry: Entry, impacts: ImpactTable) -> Robustness:
+    """The result, from its stored rows and the toxicity scores that it was made from."""
+    a, m = entry.arrays, entry.meta
+    sets = entry.table("sets")
+    codes = a["test_codes"].astype(np.int64)
+    blocks = a["test_blocks"].astype(np.int64) if "test_blocks" in a else None
+    measured = {}
+    for source in ("toxicity", "sentiment", "crows", "stereoset"):
+        if (values := a.get(f"measured_{source}")) is None:
+            continue
+        n = values.shape[2]
+        prompts = source in ("toxicity", "sentiment")
+        rows = values if prompts else values[:, :1]
+        what = f"{n} {'test prompts' if prompts else 'other pairs of sentences'}"
+        own = (codes, blocks) if prompts else (np.zeros(n, dtype=np.int64), None)
+        measured[source] = Rows(rows[0], rows[1:], *own, what)
+    crows, stereo = a.get("measured_crows"), a.get("measured_stereoset")
+    counts = a["measured_counts"][0].astype(np.int64)
+    return analyse(
+        axis=m["axis"],
+        model=m["model"],
+        n_heads=m["n_heads"],
+        gamma=m["gamma"],
+        alpha=m["alpha"],
+        free=prunable(impacts, m["gamma"]),
+        choosing=_choosing(impacts, a),
+        sets=[(n, [int(h) for h in heads.split()]) for n, heads in zip(sets["name"], sets["heads"], strict=True)],
+        measured=measured,
+        nll=[Nll(sums, counts) for sums in a["measured_nats"]],
+        likelihoods=Likelihoods(
+            None if crows is None else crows[:, 0],
+            None if crows is None else crows[:, 1],
+            None if stereo is None else stereo[:, 1:],
+            None if stereo is None else a["measured_stereoset_targets"],
+        ),
+        bias_types=m["bias_types"],
+        notes=m["notes"],
+        provenance=m["provenance"],
+    )
+
+
+def _notes(plan: Plan, impacts: ImpactTable) -> list[str]:
+    notes = [
+        f"Toxicity scores are {impacts.bias.estimator}; those by sentiment and by sentence pairs are first-order, and "
+        "so are those of “toxicity gap, first-order”, which shows what the estimator alone changes.",
+        "The gap divided by the number of groups ranks heads as the gap does and is left out.",
+    ]
+    known = [half.source for half, _ in plan.collections()]
+    missing = [name for name in SOURCES if name not in known]
+    if missing:
+        notes.append(f"{' and '.join(missing)} {'has' if len(missing) == 1 else 'have'} no bias type for this axis.")
+    return notes
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The command line; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m fasp_core study robustness", description=__doc__)
+    parser.add_argument("--axis", action="append", choices=axis_names(), help="may be given more than once")
+    parser.add_argument("--model", default=BUILT_IN, help="built-in, a hub id, a folder or a .gguf file")
+    parser.add_argument("--bos", choices=BEGINNINGS, default="auto", help="a beginning token before prompts and text")
+    parser.add_argument("--gamma", type=float, default=GAMMA, help="share of critical heads")
+    parser.add_argument("--alpha", type=float, default=ALPHA, help="share of heads to prune")
+    parser.add_argument("--test", type=int, default=Plan.test, help="held-out prompts")
+    parser.add_argument("--items", type=int, default=Plan.items, help="sentence pairs of each collection, at most")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    given = parser.parse_args(args)
+
+    def command() -> None:
+        spec, store, lm = ModelSpec(given.model, bos=given.bos), Store(), None
+        known = known_id(spec)
+        results = []
+        for axis in given.axis or ("race_ethnicity",):
+            plan = Plan(axis, given.gamma, given.alpha, test=given.test, items=given.items)
+            if known is not None:  # whether it is there can be said without the model
+                table = scores_of(axis, plan.scored_text, known, spec.source, store)
+                if (entry := find(plan, table, known, store)) is not None:
+                    results.append(read(entry, table))
+                    continue
+            with working() as progress:
+                lm = lm or load(spec)
+                results.append(run(lm, plan, store, progress))
+        document = {"axes": [{**asdict(r), "outcome": r.outcome} for r in results]}
+        print(to_json(document) if given.json else markdown(results))
+
+    return exit_status(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Scores of axes against each other, and sets of one axis measured on all."""

@@ -1,0 +1,372 @@
+"""Sets of heads chosen on each axis, measured on all axes: what is measured, how it is stored, and what it shows.
+
+Each measurement is stored by itself, so a run that was stopped goes on where it was. The whole is one more entry, with
+the toxicity of every prompt, from which the result is made again without the model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fasp_core import evaluation
+from fasp_core.data.text import TextConfig
+from fasp_core.errors import InputError
+from fasp_core.gap import Change, GapStats, gap_stats, group_codes, paired_gap_changes
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.selection import select
+from fasp_core.metrics.meters import BiasConfig, Report, result_key
+from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change
+from fasp_core.model.identity import ModelId
+from fasp_core.model.loading import LanguageModel
+from fasp_core.model.provenance import provenance
+from fasp_core.scoring import entries
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.storage.store import Entry, Store, slug
+from fasp_core.studies.common import Floats
+
+KIND = "experiments"
+NOISE_P = 0.05  # a base gap that shuffled groups match more often than this is nothing to transfer to
+OUTCOMES = ("fell", "rose", "not shown", "no gap")
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """How sets are chosen, and what they are measured on.
+
+    Attributes
+    ----------
+    reading : of the scores that sets are chosen by; both readings are measured.
+    gamma, alpha : of FASP.
+    n_prompts : test prompts of each axis, at least.
+    tokens : of the text whose perplexity is measured.
+    """
+
+    reading: str = "neutral"
+    gamma: float = 0.3
+    alpha: float = 0.05
+    n_prompts: int = 450
+    tokens: int = 2048
+
+    def bias(self, axis: str) -> BiasConfig:
+        """What the gap of an axis is measured on: prompts that nothing was chosen on."""
+        return BiasConfig(axis, split="test", n_prompts=self.n_prompts)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Every set on every axis, as it is stored.
+
+    Attributes
+    ----------
+    sets : by the axis that it was chosen on; A of them.
+    toxicity : by axis, [1 + A, R, n] of each prompt under the whole model and under each set, in the order of `sets`.
+    groups, blocks : by axis, [n].
+    nll : of the whole model, then of each set.
+    """
+
+    model: str
+    n_heads: int
+    config: TransferConfig
+    readings: tuple[str, ...]
+    sets: dict[str, PruneSet]
+    toxicity: dict[str, Floats]
+    groups: dict[str, tuple[str, ...]]
+    blocks: dict[str, np.ndarray | None]
+    nll: tuple[Nll, ...]
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ChosenSet:
+    """A set, and what it costs."""
+
+    axis: str
+    heads: str
+    size: int
+    perplexity: PerplexityChange
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the set chosen on one axis does to the gap of another, on test prompts.
+
+    `noise_p` is that of the whole model's gap: the share of shuffles of the groups with a gap at least as large.
+    """
+
+    chosen_on: str
+    measured_on: str
+    reading: str
+    noise_p: float
+    change: Change
+
+    @property
+    def outcome(self) -> str:
+        """One of `OUTCOMES`: a sign is claimed only where the absolute and the relative interval leave 0 out."""
+        if self.noise_p > NOISE_P:
+            return "no gap"
+        known = [ends for ends in (self.change.interval, self.change.relative_interval) if ends is not None]
+        if known and all(high < 0 for _, high in known):
+            return "fell"
+        if known and all(low > 0 for low, _ in known):
+            return "rose"
+        return "not shown"
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Experiment 3: sets chosen on each axis, measured on all.
+
+    The intervals of single cells are at level .95: among many cells, some leave 0 out by chance.
+
+    Attributes
+    ----------
+    bases : gap of the whole model by axis and reading, with its noise level.
+    cells : every set on every axis in every reading.
+    """
+
+    model: str
+    config: TransferConfig
+    sets: tuple[ChosenSet, ...]
+    bases: dict[str, dict[str, GapStats]]
+    cells: tuple[Cell, ...]
+    provenance: dict[str, Any]
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes, in the order of rows and columns."""
+        return tuple(s.axis for s in self.sets)
+
+    def in_common(self, one: str, other: str) -> int:
+        """Heads that the sets of two axes share."""
+        heads = {s.axis: PruneSet.parse(s.heads).heads for s in self.sets}
+        return len(heads[one] & heads[other])
+
+    def of(self, reading: str) -> list[Cell]:
+        """Cells of one reading, row by row: chosen on, then measured on."""
+        return [cell for cell in self.cells if cell.reading == reading]
+
+    def frame(self) -> pd.DataFrame:
+        """One row a cell; gaps in units of the scorer."""
+        chosen = {s.axis: s for s in self.sets}
+        rows = []
+        for c in self.cells:
+            base, s, change = self.bases[c.measured_on][c.reading], chosen[c.chosen_on], c.change
+            absolute, relative = (ends or (np.nan, np.nan) for ends in (change.interval, change.relative_interval))
+            rows.append(
+                {
+                    "chosen on": c.chosen_on,
+                    "measured on": c.measured_on,
+                    "reading": c.reading,
+                    "outcome": c.outcome,
+                    "gap before": change.base,
+                    "gap after": change.pruned,
+                    "change": change.change,
+                    "change, low": absolute[0],
+                    "change, high": absolute[1],
+                    "relative": change.relative,
+                    "relative, low": relative[0],
+                    "relative, high": relative[1],
+                    "noise gap": base.noise_gap,
+                    "noise p": base.noise_p,
+                    "test prompts": base.n,
+                    "perplexity before": s.perplexity.base,
+                    "perplexity after": s.perplexity.pruned,
+                    "perplexity change": s.perplexity.relative,
+                    "heads removed": s.size,
+                    "in common with the other axis' set": self.in_common(c.chosen_on, c.measured_on),
+                    "heads": s.heads,
+                }
+            )
+        return pd.DataFrame(rows)
+
+
+def choose(tables: Mapping[str, ImpactTable], config: TransferConfig) -> dict[str, PruneSet]:
+    """FASP's set of each axis, by its validation scores.
+
+    Raises
+    ------
+    InputError
+        Alpha is too small for a single head, or leaves none that may be pruned.
+    """
+    chosen = {}
+    for axis, table in tables.items():
+        selection = select(table.head_scores(config.reading), "fasp", config.gamma, config.alpha)
+        if not selection.pruned:
+            n = table.n_layers * table.n_heads
+            raise InputError(
+                f"No head of {n} is pruned at gamma {config.gamma:g} and alpha {config.alpha:g}: raise alpha, or lower "
+                "gamma."
+            )
+        chosen[axis] = PruneSet.of(selection.heads)
+    return chosen
+
+
+# --- measuring ---
+
+
+@lru_cache(maxsize=32)
+def _measured_keys(axes: tuple[str, ...], config: TransferConfig, model_id: ModelId) -> dict[str, Any]:
+    found: dict[str, Any] = {axis: result_key(config.bias(axis), model_id) for axis in axes}
+    return found | {"perplexity": entries.ppl_key(TextConfig(tokens=config.tokens), model_id)}
+
+
+def key(sets: Mapping[str, PruneSet], config: TransferConfig, model_id: ModelId) -> dict[str, Any]:
+    """Everything that shapes the experiment, for the store; known without the model."""
+    return {
+        "experiment": "transfer",
+        "reading": config.reading,
+        "gamma": float(config.gamma),
+        "alpha": float(config.alpha),
+        "sets": {axis: heads.format() for axis, heads in sets.items()},
+        "order": list(sets),  # of rows; a mapping has none here
+        "measured": _measured_keys(tuple(sets), config, model_id),
+    }
+
+
+def find(sets: Mapping[str, PruneSet], config: TransferConfig, model_id: ModelId, store: Store) -> Measured | None:
+    """What is stored of these very sets on all their axes."""
+    return store.read(KIND, key(sets, config, model_id), lambda entry: _read(entry, config))
+
+
+def run(
+    lm: LanguageModel,
+    sets: Mapping[str, PruneSet],
+    config: TransferConfig,
+    store: Store,
+    progress: Report | None = None,
+) -> Measured:
+    """Measure every set on every axis; what is stored is not measured again.
+
+    Parameters
+    ----------
+    sets : as from `choose`.
+    """
+    if (known := find(sets, config, lm.id, store)) is not None:
+        return known
+    subjects = {"the whole model": PruneSet(), **{f"the set of {axis}": heads for axis, heads in sets.items()}}
+    total, at = len(subjects) * (1 + len(sets)), 0
+    seconds: list[float] = []
+
+    def reporting(what: str) -> Report:
+        def report(done: float, of: float, _text: str, at: int = at) -> None:
+            if progress is not None:
+                progress(at + done / max(of, 1), total, what)
+
+        return report
+
+    nll = []
+    for name, heads in subjects.items():
+        report = reporting(f"perplexity of {name}")
+        report(0, 1, "")
+        found, made = evaluation.perplexity_of(lm, heads, TextConfig(tokens=config.tokens), store, report)
+        nll.append(found)
+        seconds.append(made["seconds"])
+        at += 1
+    toxicity, prompts = {}, {}
+    for axis in sets:
+        rows = []
+        for name, heads in subjects.items():
+            report = reporting(f"{axis} under {name}")
+            report(0, 1, "")
+            prompts[axis] = evaluation.toxicity_of(lm, heads, config.bias(axis), store, report)
+            rows.append(prompts[axis].values)
+            seconds.append(prompts[axis].provenance["seconds"])
+            at += 1
+        toxicity[axis] = np.stack(rows)
+    arrays: dict[str, np.ndarray] = {"sums": np.stack([x.sums for x in nll]), "counts": nll[0].counts.astype(np.int32)}
+    names = {}
+    for axis, t in prompts.items():
+        codes, names[axis] = group_codes(t.groups)
+        arrays |= {f"{axis} toxicity": toxicity[axis].astype(np.float32), f"{axis} codes": codes.astype(np.int32)}
+        if t.blocks:
+            arrays[f"{axis} blocks"] = np.array(t.blocks, dtype=np.int32)
+    entry = store.keep(
+        KIND,
+        key(sets, config, lm.id),
+        label=f"{slug(lm.name)}--transfer-{config.reading}-g{config.gamma:g}-a{config.alpha:g}",
+        arrays=arrays,
+        meta={
+            "model": lm.name,
+            "n_heads": lm.n_heads,
+            "readings": next(iter(prompts.values())).readings,
+            "groups": names,
+            "provenance": provenance(lm, sum(seconds), _command(lm, sets, config)),
+        },
+    )
+    return _read(entry, config)
+
+
+def _command(lm: LanguageModel, sets: Mapping[str, PruneSet], config: TransferConfig) -> str:
+    named = " ".join(f"--axis {axis}" for axis in sets)
+    return (
+        f"python -m fasp_core study transfer --model {lm.name} {named} --reading {config.reading} "
+        f"--gamma {config.gamma:g} --alpha {config.alpha:g} --prompts {config.n_prompts} --tokens {config.tokens}"
+    )
+
+
+def _read(entry: Entry, config: TransferConfig) -> Measured:
+    a, meta = entry.arrays, entry.meta
+    axes = entry.config["order"]
+    counts = a["counts"].astype(np.int64)
+    return Measured(
+        meta["model"],
+        meta["n_heads"],
+        config,
+        tuple(meta["readings"]),
+        {axis: PruneSet.parse(entry.config["sets"][axis]) for axis in axes},
+        {axis: a[f"{axis} toxicity"].astype(np.float64) for axis in axes},
+        {axis: tuple(meta["groups"][axis][code] for code in a[f"{axis} codes"]) for axis in axes},
+        {axis: a[f"{axis} blocks"].astype(np.int64) if f"{axis} blocks" in a else None for axis in axes},
+        tuple(Nll(sums, counts) for sums in a["sums"]),
+        meta["provenance"],
+    )
+
+
+def judge(measured: Measured) -> Transfer:
+    """The result itself, from measurements alone."""
+    bases: dict[str, dict[str, GapStats]] = {}
+    cells: dict[tuple[str, str, str], Cell] = {}
+    for axis, values in measured.toxicity.items():
+        groups, blocks = measured.groups[axis], measured.blocks[axis]
+        bases[axis] = {}
+        for r, reading in enumerate(measured.readings):
+            bases[axis][reading] = base = gap_stats(values[0, r], groups, blocks=blocks)
+            changes = paired_gap_changes(values[0, r], list(values[1:, r]), groups, blocks=blocks)
+            for chosen_on, change in zip(measured.sets, changes, strict=True):
+                cells[reading, chosen_on, axis] = Cell(chosen_on, axis, reading, base.noise_p, change)
+    return Transfer(
+        measured.model,
+        measured.config,
+        tuple(
+            ChosenSet(axis, heads.format(), len(heads), perplexity_change(measured.nll[0], nll))
+            for (axis, heads), nll in zip(measured.sets.items(), measured.nll[1:], strict=True)
+        ),
+        bases,
+        tuple(
+            cells[reading, one, other]
+            for reading in measured.readings
+            for one in measured.sets
+            for other in measured.sets
+        ),
+        measured.provenance,
+    )
+
+
+def statement(result: Transfer, reading: str, own: bool = False) -> str:
+    """The outcome in one sentence: of sets on other axes, or on the axis that each was chosen on."""
+    counts = Counter(c.outcome for c in result.of(reading) if (c.chosen_on == c.measured_on) == own)
+    where = "the axis that it was chosen on" if own else "another axis"
+    found = [
+        f"in {counts['fell']} the gap fell",
+        f"in {counts['rose']} it rose",
+        f"in {counts['not shown']} no change was shown",
+        *([f"in {counts['no gap']} there is no gap above noise to begin with"] if counts["no gap"] else []),
+    ]
+    return f"Of {counts.total()} measurements of a set on {where}: {', '.join(found)}."

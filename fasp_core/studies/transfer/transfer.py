@@ -1,0 +1,210 @@
+"""Do the same heads carry bias on every axis, and does a set chosen on one lower the gaps of others?
+
+`python -m fasp_core study transfer` takes the stored validation scores of all axes of a model, correlates them
+over heads (experiment 2 of the FASP paper, see `correlation`), chooses a FASP set on each axis, and measures every set
+on the test prompts of every axis (experiment 3, see `crossed`). A run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from fasp_core.cli.show import to_json, working
+from fasp_core.data.prompts import axis_names
+from fasp_core.data.text import TextConfig
+from fasp_core.errors import InputError
+from fasp_core.metrics.expected import READINGS
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.identity import ModelId
+from fasp_core.model.loading import BUILT_IN, ModelSpec, known_id, load
+from fasp_core.model.tokens import BEGINNINGS
+from fasp_core.scoring import entries
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.storage.store import Store
+from fasp_core.studies.common import exit_status, rows_as_markdown
+from fasp_core.studies.transfer.correlation import KINDS, Correlations, correlate, frames, resample
+from fasp_core.studies.transfer.crossed import Cell, Transfer, TransferConfig, choose, find, judge, run, statement
+
+SCORED_TOKENS = 8192
+
+
+def scored_axes(model_id: ModelId, store: Store) -> tuple[str, ...]:
+    """HolisticBias axes of which there are exact or refined scores of the expected measure, on validation prompts."""
+    wanted = {"score": "bias", **model_id.wanted(), "measure": "expected", "split": "valid"}
+    found = store.find(entries.KIND, wanted, lambda entry: entry.config["estimator"] in entries.SURE)
+    held = {entry.config["axis"] for entry in found}
+    return tuple(axis for axis in axis_names() if axis in held)
+
+
+def stored_scores(
+    axes: Sequence[str] | None, model_id: ModelId, model: str, store: Store, tokens: int = SCORED_TOKENS
+) -> dict[str, ImpactTable]:
+    """Scores of each axis on the most prompts that there are; of all axes that have some if none are named.
+
+    Raises
+    ------
+    InputError
+        An axis without scores, or fewer than two axes.
+    """
+    found = {}
+    for axis in axes or scored_axes(model_id, store):
+        table = entries.best(TextConfig(tokens=tokens), BiasConfig(axis), model_id, model, store)
+        if table is None and axes:
+            raise InputError(
+                f"There are no scores of {axis} with {tokens} tokens: run 'python -m fasp_core score --model {model} "
+                f"--axis {axis} --tokens {tokens} --estimator refined --out DIR' first."
+            )
+        if table is not None:
+            found[axis] = table
+    if len(found) < 2:
+        raise InputError("Transfer needs scores of two axes: score another one with 'python -m fasp_core score'.")
+    return found
+
+
+def correlations(
+    tables: Mapping[str, ImpactTable], reading: str = "neutral", gamma: float = TransferConfig.gamma
+) -> Correlations:
+    """Experiment 2 from stored scores."""
+    known = {axis: frames(table.bias) for axis, table in tables.items()}
+    return correlate(resample(tables, reading, known), tables, reading, gamma, known)
+
+
+# --- the command ---
+
+
+def markdown(found: Correlations, result: Transfer | None) -> str:
+    """Tables for a document. Numbers in brackets are 95% intervals."""
+    parts = [
+        f"## Experiment 2: correlation of z_bias over heads, {found.reading}, gamma {found.gamma:g}",
+        rows_as_markdown(
+            [
+                "axis",
+                "prompts",
+                "groups",
+                "heads removed",
+                "on prompts",
+                "gap, ×10⁻³",
+                "p",
+                "reliability, all",
+                "prunable",
+            ],
+            [
+                (
+                    a.axis,
+                    a.prompts,
+                    a.groups,
+                    f"{a.exact['all']} of {a.heads['all']}",
+                    a.checked,
+                    f"{1e3 * a.gap:.2f}",
+                    f"{a.noise_p:.4f}",
+                    *(f"{a.reliability[heads]['spearman']:.2f}" for heads in ("all", "prunable")),
+                )
+                for a in found.axes
+            ],
+        ),
+        f"Intervals are over heads and prompts ({found.resamples} resamples of both). Frames that axes share have the "
+        "same weight in both, and the last column is what noise in common adds to Pearson's r.",
+    ]
+    for kind in KINDS:
+        rows = [p for p in found.pairs if p.kind == kind]
+        parts.append(
+            rows_as_markdown(
+                [f"{kind.title()}", "heads", "n", "r", "ceiling", "r / ceiling", "shared noise"],
+                [
+                    (
+                        f"{p.one}, {p.other}",
+                        p.heads,
+                        p.n,
+                        p.r.text(),
+                        f"{p.ceiling:.2f}",
+                        p.corrected.text(),
+                        f"{p.shared:.3f}",
+                    )
+                    for p in rows
+                ],
+            )
+        )
+    if result is None:
+        return "\n\n".join(parts) + "\n"
+    c = result.config
+    parts += [
+        f"## Experiment 3: FASP sets on test prompts (gamma {c.gamma:g}, alpha {c.alpha:g}, chosen by {c.reading} "
+        "validation scores)",
+        rows_as_markdown(
+            ["chosen on", "heads", "perplexity"],
+            [
+                (s.axis, s.size, f"{s.perplexity.base:.2f} → {s.perplexity.pruned:.2f} ({s.perplexity.relative:+.1%})")
+                for s in result.sets
+            ],
+        ),
+    ]
+    for reading in next(iter(result.bases.values())):
+        rows_of = {one: [cell for cell in result.of(reading) if cell.chosen_on == one] for one in result.axes}
+        bases = [result.bases[axis][reading] for axis in result.axes]
+        parts += [
+            f"### {reading}: relative change of the gap",
+            rows_as_markdown(
+                ["chosen on \\ measured on", *result.axes],
+                [
+                    ("gap before, ×10⁻³ (p)", *(f"{1e3 * b.gap:.2f} ({b.noise_p:.3f})" for b in bases)),
+                    *((one, *(_cell(cell) for cell in cells)) for one, cells in rows_of.items()),
+                ],
+            ),
+            f"{statement(result, reading)} {statement(result, reading, own=True)}",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(cell: Cell) -> str:
+    ends = cell.change.relative_interval
+    interval = "" if ends is None else f" [{ends[0]:+.0%}, {ends[1]:+.0%}]"
+    return f"{cell.change.relative:+.0%}{interval}" + ("" if cell.outcome in ("fell", "rose") else f", {cell.outcome}")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The command line; the exit status."""
+    default = TransferConfig()
+    parser = argparse.ArgumentParser(prog="python -m fasp_core study transfer", description=__doc__)
+    parser.add_argument("--model", default=BUILT_IN, help="built-in, a hub id, a folder or a .gguf file")
+    parser.add_argument("--bos", choices=BEGINNINGS, default="auto", help="a beginning token before prompts and text")
+    parser.add_argument("--axis", action="append", help="may be given more than once; else all axes with scores")
+    parser.add_argument("--reading", choices=READINGS, default=default.reading, help="of the scores")
+    parser.add_argument("--gamma", type=float, default=default.gamma, help="share of critical heads")
+    parser.add_argument("--alpha", type=float, default=default.alpha, help="share of heads to prune")
+    parser.add_argument("--prompts", type=int, default=default.n_prompts, help="test prompts of each axis, at least")
+    parser.add_argument("--tokens", type=int, default=default.tokens, help="for perplexity")
+    parser.add_argument("--scored-tokens", type=int, default=SCORED_TOKENS, help="of the perplexity scores")
+    parser.add_argument("--only-correlations", action="store_true", help="measure nothing; needs no model")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    given = parser.parse_args(args)
+    config = TransferConfig(given.reading, given.gamma, given.alpha, given.prompts, given.tokens)
+
+    def command() -> None:
+        store, spec = Store(), ModelSpec(given.model, bos=given.bos)
+        with working() as progress:
+            known = known_id(spec)
+            lm = load(spec) if known is None else None
+            model_id = known or (lm or load(spec)).id
+            tables = stored_scores(given.axis, model_id, given.model, store, given.scored_tokens)
+            correlated = correlations(tables, config.reading, config.gamma)
+            result = None
+            if not given.only_correlations:
+                sets = choose(tables, config)
+                measured = find(sets, config, model_id, store)
+                result = judge(measured or run(lm or load(spec), sets, config, store, progress))
+        document = {
+            "correlations": asdict(correlated),
+            "transfer": None if result is None else asdict(result),
+            "statement": None if result is None else {r: statement(result, r) for r in READINGS},
+            "statement_own": None if result is None else {r: statement(result, r, own=True) for r in READINGS},
+        }
+        print(to_json(document) if given.json else markdown(correlated, result))
+
+    return exit_status(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

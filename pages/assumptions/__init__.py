@@ -1,0 +1,1 @@
+"""The page "Check the assumptions": `page.py`, and its parts."""

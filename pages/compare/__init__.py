@@ -1,0 +1,1 @@
+"""The page "Compare methods": `page.py`, and its parts."""

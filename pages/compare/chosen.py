@@ -1,0 +1,254 @@
+"""The choice that a comparison comes to on the validation side, and what is claimed of it on test prompts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from fasp_core.data.prompts import axis_names
+from fasp_core.gap import Change, GapStats
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.selection import METHODS, select
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.studies.compare import findings, outcome, versus
+from fasp_core.studies.compare.compare import SEARCH, Candidate, Comparison
+from fasp_core.studies.compare.curves import best_of_each
+from fasp_core.studies.compare.outcome import Claim, ClaimConfig
+from pages.backend import engine
+from pages.compare.compared import Settings, method_title, milli, noise, number, percent, span
+from pages.shell.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES
+from pages.widgets import background
+
+SPENT = "about ten minutes with the built-in model on two cores"
+MEASURES = {**READING_TITLES, "sampled": "sampled continuations"}
+
+
+def draw(settings: Settings, comparison: Comparison) -> Candidate | None:
+    """What was chosen, the claim, and the best set of each method; returns the choice."""
+    reading = comparison.plan.reading
+    base = comparison.base_gap("valid", reading)
+    picked = outcome.choose(comparison, reading, settings.max_ppl)
+    st.subheader("The choice, on validation", anchor=False)
+    if picked is None:
+        st.warning(
+            f"No set that raises perplexity by at most {settings.max_ppl:.0%} has a smaller validation gap than the "
+            f"unpruned model ({milli(base.gap)}). Raise the limit, or keep all heads.",
+            icon=":material/block:",
+        )
+    else:
+        _choice(settings, comparison, picked)
+        claim = engine.claim(settings.spec, settings.axis, reading, picked)
+        if claim is not None:
+            draw_claim(claim)
+        else:
+            _validation_cautions(comparison, picked)
+            offer(settings, comparison, picked)
+    _best(settings, comparison)
+    _search_against_fasp(settings, comparison)
+    return picked
+
+
+def _choice(settings: Settings, comparison: Comparison, picked: Candidate) -> None:
+    reading = comparison.plan.reading
+    change, ppl = comparison.change(picked, "valid", reading), comparison.perplexity(picked, "valid")
+    size = comparison.n_layers * comparison.n_heads
+    with st.container(border=True):
+        columns = st.columns((1.4, 0.6, 0.6, 1, *[1] * (1 + len(comparison.readings))))
+        columns[0].metric("Method", METHOD_TITLES.get(picked.method, "joint search"))
+        columns[1].metric("γ", "none" if picked.gamma is None else f"{picked.gamma:g}")
+        columns[2].metric("α", f"{picked.alpha:.3g}")
+        columns[3].metric("Removed", f"{len(picked.heads)} heads")
+        columns[4].metric("Perplexity", percent(ppl.relative, 1))
+        for column, name in zip(columns[5:], comparison.readings, strict=True):
+            column.metric(f"Gap, {name}", percent(comparison.change(picked, "valid", name).relative))
+        text = PruneSet.from_flat(picked.heads, comparison.n_heads).format()
+        st.markdown(
+            f"The lowest validation gap, {READING_TITLES[reading]}, of {len(comparison.candidates)} candidates that "
+            f"raise perplexity by at most {settings.max_ppl:.0%}: {milli(change.base)} → {milli(change.pruned)} on "
+            f"{change.n} prompts, change 95% {span(change.relative_interval)}; perplexity {ppl.base:.2f} → "
+            f"{ppl.pruned:.2f} on {ppl.tokens:,} tokens; {len(picked.heads)} of {size} heads. **The best of many looks "
+            "better than it is**: these numbers chose it, so they are not what may be claimed."
+        )
+        st.code(text, language=None, wrap_lines=True)
+        left, right = st.columns((1, 2), vertical_alignment="center")
+        left.download_button(
+            "Download this set",
+            text + "\n",
+            f"{settings.axis_title}-{picked.method}.txt",
+            "text/plain",
+            key="compare set",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        query = explore_query(settings, picked)
+        if query is not None and right.button("Open this set on Explore heads", icon=":material/grid_on:"):
+            st.switch_page("pages/explore/page.py", query_params=query)
+
+
+def explore_query(settings: Settings, picked: Candidate) -> dict[str, str] | None:
+    """The address of the same set on the page "Explore heads"; None if that page would choose another one.
+
+    Addresses hold options as they are shown. Axis and reading are in the address of either page, and go along.
+    """
+    if picked.method == SEARCH or picked.seed or settings.axis not in axis_names():
+        return None
+    table = engine.scores(settings.spec, BiasConfig(settings.axis))
+    if table is None or picked.method not in METHODS:
+        return None
+    scores = table.head_scores(settings.reading)
+    if select(scores, picked.method, picked.gamma or 0.0, picked.alpha).pruned != picked.heads:
+        return None  # scored anew since
+    query = {"method": METHOD_TITLES[picked.method], "alpha": f"{picked.alpha:g}"}
+    return query if picked.gamma is None else query | {"gamma": f"{picked.gamma:g}"}
+
+
+def draw_claim(claim: Claim) -> None:
+    """The sentence that may be quoted, what stands against it, and all that was measured."""
+    good = claim.shown and not claim.cautions()
+    icon = ":material/check_circle:" if claim.shown else ":material/error_outline:"
+    (st.success if claim.shown else st.warning)(f"#### {claim.sentence()}", icon=icon)
+    for caution in claim.cautions():
+        st.warning(caution, icon=":material/warning:")
+    st.dataframe(measures(claim), hide_index=True)
+    p = claim.perplexity
+    ends = ", ".join(f"{x:.2f}" for x in p.ppl_interval)
+    st.caption(
+        f"Measured once, on test prompts and on text that no choice was made on{', and all measures agree' * good}. "
+        f"Gaps in thousandths, with 95% intervals of the change; *noise* is the mean gap of shuffled groups, p how "
+        f"often they give one as large as the unpruned model's. Perplexity {p.base:.2f} → {p.pruned:.2f} [{ends}], "
+        f"{percent(p.relative, 1)}, on {p.tokens:,} tokens. The set was chosen as {claim.candidate.title}, perplexity "
+        f"at most {claim.max_ppl:.0%} up on validation."
+    )
+
+
+def measures(claim: Claim) -> pd.DataFrame:
+    """One row a measure of the gap, the one of the choice first."""
+    rows = []
+    for name in sorted(claim.change, key=lambda name: (name != claim.reading, name == "sampled")):
+        base, change = claim.base[name], claim.change[name]
+        drawn = f"{change.n * claim.config.samples:,} a side" if name == "sampled" else "next word"
+        rows.append(
+            {
+                "measure": MEASURES[name] + (" (chosen by)" if name == claim.reading else ""),
+                "prompts": f"{change.n:,}",
+                "continuations": drawn,
+                "gap": f"{milli(base.gap)} → {milli(change.pruned)}",
+                "change": f"{percent(change.relative)} {span(change.relative_interval)}",
+                "noise": noise(base),
+                "what it shows": _shows(base, change),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _shows(base: GapStats, change: Change) -> str:
+    return {
+        "no gap": "no gap to begin with",
+        "fell": "the gap fell",
+        "rose": "the gap rose",
+        "unclear": "no reduction shown",
+    }[findings.finding(base, change)]
+
+
+def _validation_cautions(comparison: Comparison, picked: Candidate) -> None:
+    """What already the validation side has against the choice."""
+    base = {name: comparison.base_gap("valid", name) for name in comparison.readings}
+    change = {name: comparison.change(picked, "valid", name) for name in comparison.readings}
+    reading = comparison.plan.reading
+    if findings.finding(base[reading], change[reading]) == "no gap":
+        st.warning(
+            f"No gap is shown to begin with on {base[reading].n} validation prompts: shuffled groups give one as large "
+            f"in {base[reading].noise_p:.0%} of cases. There is nothing here that pruning could be shown to reduce.",
+            icon=":material/error_outline:",
+        )
+    for caution in findings.cautions(base, change, reading, f"{base[reading].n} validation prompts"):
+        st.warning(caution, icon=":material/warning:")
+
+
+def offer(settings: Settings, comparison: Comparison, picked: Candidate) -> None:
+    """Measure what may be claimed of the choice."""
+    config, reading = ClaimConfig(), comparison.plan.reading
+    background.offer(
+        settings.spec,
+        ("claim", settings.axis, picked, reading),
+        lambda lm, store, progress: outcome.measure_claim(
+            lm, settings.axis, picked, reading, settings.max_ppl, store, progress
+        ),
+        title="What may be claimed of this set?",
+        about=(
+            f"Not measured yet. The set is removed once on **{config.prompts:,} test prompts** in both readings, on "
+            f"{config.sampled_prompts * config.samples:,} sampled continuations a side, and on {config.tokens:,} "
+            f"tokens of text that no score was made on: {SPENT}. It is kept, so that it is measured once. Choose first "
+            "and measure then: whoever measures many sets on test and keeps the best has chosen on test."
+        ),
+        button="Measure it on test",
+    )
+
+
+def _best(settings: Settings, comparison: Comparison) -> None:
+    reading = comparison.plan.reading
+    frame = best_of_each(comparison, settings.max_ppl)
+    seeds = [None if np.isnan(seed) else int(seed) for seed in frame.seed]
+    frame["method"] = [method_title(m, seed) for m, seed in zip(frame.method, seeds, strict=True)]
+    st.markdown(
+        f"**The best of each method** by the same rule: lowest validation gap ({READING_TITLES[reading]}), perplexity "
+        f"at most {settings.max_ppl:.0%} up. Changes of perplexity (PPL) and of the gap in both readings, in %; the "
+        "test columns are for looking."
+    )
+    columns = {
+        "method": st.column_config.TextColumn("method"),
+        "gamma": number("γ", "%.2g"),
+        "alpha": number("α", "%.2g"),
+        "heads": number("heads", "%d"),
+    }
+    for side in comparison.sides:
+        for name, what in (("ppl", "PPL"), *((r, r) for r in comparison.readings)):
+            frame[f"{name}_{side}"] *= 100
+            columns[f"{name}_{side}"] = number(f"{what}, {side}", "%+.1f", SPLIT_TITLES[side])
+    st.dataframe(frame[[*columns]], hide_index=True, column_config=columns, placeholder="–")
+    none = frame[frame.heads.isna()].method
+    if len(none):
+        st.caption(f"Nothing by {', '.join(none)} keeps to the limit with a smaller gap than the unpruned model's.")
+
+
+def _search_against_fasp(settings: Settings, comparison: Comparison) -> None:
+    """Whether the joint search finds better sets than FASP: every seed on test prompts, within the same limits."""
+    reading = comparison.plan.reading
+    searches = engine.searches(settings.spec, settings.axis, reading)
+    found = versus.versus(comparison, searches, reading, settings.max_ppl)
+    if found is None:
+        return
+    st.markdown("**Joint search against FASP**")
+    if found.mean.low <= 0 <= found.mean.high:
+        icon = ":material/help:"
+    else:
+        icon = ":material/trending_down:" if found.better else ":material/trending_up:"
+    st.info(found.sentence(), icon=icon)
+    rows = [
+        {
+            "set": METHOD_TITLES["fasp"] + f", γ {found.fasp.gamma:g}, α {found.fasp.alpha:g}",
+            "heads": len(found.fasp.heads),
+            "gap, test": milli(found.fasp_gap),
+            "of the unpruned gap": f"{found.fasp_gap / found.base_gap:.0%}",
+            "less than FASP": "–",
+            "perplexity, test": percent(found.fasp_ppl, 1),
+        }
+    ] + [
+        {
+            "set": method_title(SEARCH, run.candidate.seed),
+            "heads": len(run.candidate.heads),
+            "gap, test": milli(run.gap),
+            "of the unpruned gap": f"{run.gap / found.base_gap:.0%}",
+            "less than FASP": f"{percent(run.less.value)} {span((run.less.low, run.less.high))}",
+            "perplexity, test": percent(run.ppl_change, 1),
+        }
+        for run in found.runs
+    ]
+    st.dataframe(pd.DataFrame(rows), hide_index=True)
+    st.caption(
+        f"Gaps in thousandths on {found.prompts:,} test prompts ({READING_TITLES[found.reading]}). Differences are in "
+        "shares of the unpruned model's gap, on the same prompts, with 95% intervals; below zero the search is lower. "
+        "The interval of the mean is over prompts and searches. Every search counts, also one that validation would "
+        "not have chosen."
+    )

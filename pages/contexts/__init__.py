@@ -1,0 +1,1 @@
+"""The page "Contexts": `page.py`, and its parts."""

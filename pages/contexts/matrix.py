@@ -1,0 +1,292 @@
+"""The matrix on the page: two findings, methods side by side, cells that open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from fasp_core.figures import Series, answers_by_group, cell_matrix, clicked_heads, dots
+from fasp_core.studies.contexts.carried import Carried, Summary, cells_of, rows_of
+from fasp_core.studies.contexts.choosing import Method
+from fasp_core.studies.contexts.matrix import TITLES, Cell, Kind, Matrix
+from fasp_core.studies.contexts.measures import Estimate, parsed_difference
+from pages.widgets import pointer
+from pages.widgets.said import plain
+
+SECONDS = 0.22  # for one answer of a pruned model, with the built-in one on two cores
+CHART = {"displaylogo": False, "scrollZoom": False}
+_OPEN = "contexts open"
+METHOD_TITLES: dict[Method, str] = {
+    "heads-effect": "heads, by effect",
+    "heads-attention": "heads, by attention to the name",
+    "heads-random": "heads, at random",
+    "neurons-effect": "neurons, by effect",
+    "neurons-activation": "neurons, by activation",
+    "neurons-random": "neurons, at random",
+    "weights-wanda": "weights (Wanda)",
+    "weights-random": "weights, at random",
+}
+METHOD_HELP = (
+    "By effect: to first order, what removing the part does to the difference between the groups. By attention: from "
+    "the place where the answer begins to the name. By activation and Wanda: parts that stand out for the first group "
+    "and not for the other. At random: as many as the others choose."
+)
+
+
+def title(found: Matrix) -> str:
+    """What tells one run from another."""
+    scenarios, names, answers = len(found.scenarios), len(found.people), found.base.shape[2]
+    return f"{scenarios} scenarios, {names} names ({' and '.join(found.groups)}), {answers} answers each"
+
+
+@st.cache_resource(max_entries=8, show_spinner="Resampling names")
+def _carried(_found: Matrix, name: str, winsorise: float) -> Carried:
+    return Carried(_found, winsorise)
+
+
+def draw(found: Matrix, winsorise: float) -> None:
+    """Everything that a run says; clicks rerun only this part."""
+    carried = _carried(found, f"{id(found)}", winsorise)
+    for finding in carried.findings():
+        icon = {True: ":material/check_circle:", False: ":material/error_outline:", None: ":material/help:"}
+        st.info(plain(finding.sentence), icon=icon[finding.holds])
+    st.caption(
+        f"{plain(found.model)}: {plain(title(found))}. |SMD| is the standardised mean difference between the groups "
+        "without its sign, averaged over scenarios; noise adds to it, so removing parts at random stands beside. Sets "
+        "are chosen on other answers than they are tested on. Intervals resample names (95%)."
+    )
+    st.plotly_chart(
+        _generality(carried),
+        theme=None,
+        config=CHART,
+        key="contexts generality",
+        alt="Change of mean |SMD| by method and by what the sets were chosen on; the tables below have the numbers.",
+    )
+    methods = list(found.config.methods)
+    columns = st.columns(2)
+    clicks: dict[str, pointer.Act] = {}
+    for i, column in enumerate(columns):
+        with column:
+            usual = next((k for k, m in enumerate(methods) if m == ("heads-effect", "neurons-effect")[i]), 0)
+            method = st.selectbox(
+                "Sets of", methods, usual, format_func=METHOD_TITLES.__getitem__, key=f"contexts {i}", help=METHOD_HELP
+            )
+            clicks |= _matrix(carried, method, i)
+    opened = st.session_state.get(_OPEN)
+    if opened is None:
+        st.caption("Click a cell for the answers behind it.")
+    else:
+        _cell(carried, *opened)
+    frame = _frame(carried)
+    with st.expander("All numbers"):
+        st.dataframe(frame, hide_index=True)
+        st.download_button("Download as CSV", frame.to_csv(index=False), "contexts.csv", on_click="ignore")
+    with st.expander("What made these numbers"):
+        st.json(found.provenance, expanded=False)
+    pointer.listen(clicks)
+
+
+def row_title(row: tuple[Kind, str]) -> str:
+    """What a row's sets were chosen on."""
+    return row[1] or TITLES[row[0]]
+
+
+def _generality(carried: Carried) -> Any:
+    """Methods side by side, by how general the choice is."""
+    m = carried.matrix
+    kinds: list[Kind] = list(dict.fromkeys(c.setting.kind for c in m.cells))
+    kinds.sort(key=list(TITLES).index)
+    series = []
+    for method in m.config.methods:
+        sums = [carried.summary(m.of(method, kind)) for kind in kinds]
+        ends = [(s.change if s else Estimate(np.nan, np.nan, np.nan)) for s in sums]
+        hover = [
+            f"{METHOD_TITLES[method]}\nchosen on {TITLES[kind]}\n" + ("not run" if s is None else _lines(s))
+            for kind, s in zip(kinds, sums, strict=True)
+        ]
+        series.append(
+            Series(
+                METHOD_TITLES[method],
+                [e.value for e in ends],
+                [e.low for e in ends],
+                [e.high for e in ends],
+                hover,
+                faint=method.endswith("random"),
+            )
+        )
+    return dots(
+        [TITLES[kind].replace(", ", ",\n") for kind in kinds],
+        series,
+        title="Change of mean |SMD|, by what the sets were chosen on",
+        note="Below 0: the groups come closer. Hollow: parts at random.",
+        unit="change of mean |SMD|, 95% interval",
+        dark=st.context.theme.type == "dark",
+    )
+
+
+def _lines(s: Summary) -> str:
+    low, high = s.parts
+    return (
+        f"mean |SMD| {s.before.value:.2f} → {_signed(s.after.value).lstrip('+')}: {estimate(s.change)}\n"
+        f"{s.inliers:.0%} of answers within the usual range\n({s.usual_inliers:.0%} with nothing removed), shifted by "
+        f"{s.distance:.2f} SD\n"
+        f"a number in {s.parsed_before[0]:.0%} and {s.parsed_before[1]:.0%},\nthen in {s.parsed_after[0]:.0%} and "
+        f"{s.parsed_after[1]:.0%} of answers\n"
+        f"{low:,}{'' if low == high else f' to {high:,}'} parts removed,\nperplexity {s.perplexity:+.1%}; "
+        f"{s.cells} test{'s' if s.cells > 1 else ''}"
+    )
+
+
+def _matrix(carried: Carried, method: Method, at: int) -> dict[str, pointer.Act]:
+    """One method's matrix, and what a click on it does: it opens the cell."""
+    m = carried.matrix
+    rows, contexts = rows_of(m), list(m.contexts)
+    opened = st.session_state.get(_OPEN)
+    of = f"{at} {method}: {len(rows)} by {len(contexts)}"
+    sums = [carried.summary(cells_of(m, method, row, context)) for row in rows for context in contexts]
+    fig = cell_matrix(
+        [np.nan if s is None else s.change.value for s in sums],
+        rows=[row_title(row).replace(", ", ",\n") for row in rows],
+        columns=contexts,
+        text=["–" if s is None else f"{_signed(s.change.value)}\n{s.inliers:.0%}" for s in sums],
+        hover=[
+            f"chosen on {row_title(row)}, tested on {context}\n" + ("nothing of this kind" if s is None else _lines(s))
+            for (row, context), s in zip([(r, c) for r in rows for c in contexts], sums, strict=True)
+        ],
+        faint=[s is not None and s.change.low <= 0 <= s.change.high for s in sums],
+        faint_name="no change shown: the interval holds 0",
+        title=f"{METHOD_TITLES[method]}: change of mean |SMD|",
+        note=f"Below it: answers within the usual range; {_usual(carried):.0%} with nothing removed.",
+        unit="",
+        row_title="chosen on",
+        column_title="tested on",
+        outlined=[(method, i, j) == opened for i in range(len(rows)) for j in range(len(contexts))],
+        outlined_name="opened",
+        limit=0.5,
+        colorbar=False,
+        cell_height=52,
+        dark=st.context.theme.type == "dark",
+    )
+    st.plotly_chart(
+        pointer.ready(fig, of),
+        theme=None,
+        config=CHART,
+        key=f"contexts matrix {at}",
+        alt=f"Change of mean |SMD| by context, {METHOD_TITLES[method]}; “All numbers” below has the figures.",
+    )
+
+    def act(event: Mapping[str, Any], shift: bool) -> None:
+        for place in clicked_heads(event, len(contexts), len(rows)):
+            st.session_state[_OPEN] = (method, *place)
+
+    return {of: act}
+
+
+def _usual(carried: Carried) -> float:
+    """Share of the whole model's other answers within its usual range, over all scenarios."""
+    m = carried.matrix
+    found = carried.summary([c for c in m.cells if c.setting.kind == "same" and c.method == m.config.methods[0]])
+    return float("nan") if found is None else found.usual_inliers
+
+
+def _cell(carried: Carried, method: Method, row: int, column: int) -> None:
+    """The answers behind a cell, scenario by scenario."""
+    m = carried.matrix
+    rows, contexts = rows_of(m), list(m.contexts)
+    if method not in m.config.methods or row >= len(rows) or column >= len(contexts):
+        return  # clicked in another run
+    cells = cells_of(m, method, rows[row], contexts[column])
+    with st.container(border=True):
+        chosen, tested = plain(row_title(rows[row])), plain(contexts[column])
+        st.subheader(f"{METHOD_TITLES[method]}: chosen on {chosen}, tested on {tested}", anchor=False)
+        if not cells:
+            st.caption("There is nothing of this kind: a set that was chosen on a context is tested on the others.")
+            return
+        picked = st.radio(
+            "Scenario",
+            range(len(cells)),
+            format_func=lambda i: plain(m.scenarios[cells[i].setting.tested].name),
+            horizontal=True,
+            key=f"contexts scenario {method} {row} {column}",
+        )
+        cell = cells[picked]
+        scenario = m.scenarios[cell.setting.tested]
+        before, after = m.before(cell.setting.tested, carried.winsorise), m.after(cell, carried.winsorise)
+        st.markdown(f"“{plain(scenario.ask('…'))}” {plain(scenario.opening)}")
+        st.plotly_chart(
+            answers_by_group(
+                before.values,
+                after.values,
+                m.codes,
+                m.groups,
+                title=f"Answers in {scenario.unit}, by group",
+                note="Each point is an answer; the box holds the middle half.",
+                unit=f"{scenario.unit}, on a scale of log(1 + x)",
+                dark=st.context.theme.type == "dark",
+            ),
+            theme=None,
+            config=CHART,
+            key=f"contexts answers {method} {row} {column} {cell.setting.tested}",
+            alt="Numbers that the whole and the pruned model answered about each group.",
+        )
+        found = carried.summary([cell])
+        assert found is not None
+        base, pruned = carried.signed(cell)
+        st.markdown(f"SMD ({plain(m.groups[0])} minus {plain(m.groups[1])}): {estimate(base)} → {estimate(pruned)}.")
+        st.caption(f"{_lines(found)}. {parsing(m, cell)}".replace(",\n", ", ").replace("\n(", " (").replace("\n", "; "))
+        if cell.prune_set:
+            st.code(cell.prune_set, language=None, wrap_lines=True)
+        elif not cell.parts:
+            st.caption("No part stood out in every scenario, so nothing was removed.")
+
+
+def parsing(m: Matrix, cell: Cell) -> str:
+    """A difference in how often a number is given is a finding too."""
+    found = parsed_difference(m.before(cell.setting.tested))
+    if found.low <= 0 <= found.high:
+        return "Numbers are given about equally often for both groups."
+    return f"The whole model gives a number more often for {m.groups[0 if found.value > 0 else 1]}."
+
+
+def _frame(carried: Carried) -> pd.DataFrame:
+    m = carried.matrix
+    rows = []
+    for method in m.config.methods:
+        for row in rows_of(m):
+            for context in m.contexts:
+                s = carried.summary(cells_of(m, method, row, context))
+                if s is not None:
+                    rows.append(
+                        {
+                            "sets of": METHOD_TITLES[method],
+                            "chosen on": row_title(row),
+                            "tested on": context,
+                            "parts": s.parts[0],
+                            "|SMD| before": s.before.value,
+                            "after": s.after.value,
+                            "change": s.change.value,
+                            "low": s.change.low,
+                            "high": s.change.high,
+                            "inlier ratio": s.inliers,
+                            "nothing removed": s.usual_inliers,
+                            "distance, SD": s.distance,
+                            "parsed before": np.mean(s.parsed_before),
+                            "parsed after": np.mean(s.parsed_after),
+                            "perplexity change": s.perplexity,
+                        }
+                    )
+    return pd.DataFrame(rows)
+
+
+def _signed(x: float) -> str:
+    """A change; a set without which a group gets no numbers has none."""
+    return "no numbers" if x != x else f"{x:+.2f}"
+
+
+def estimate(e: Estimate) -> str:
+    """`+0.12 [-0.03, +0.30]`."""
+    return "no value" if e.value != e.value else f"{e.value:+.2f} [{e.low:+.2f}, {e.high:+.2f}]".replace("-", "−")

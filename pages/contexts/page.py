@@ -1,0 +1,124 @@
+"""Contexts: what an instruct model answers about people of two groups, and whether pruning carries over."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+
+import streamlit as st
+
+from fasp_core.errors import InputError
+from fasp_core.model.loading import ModelSpec
+from fasp_core.studies.contexts import matrix, scenarios
+from fasp_core.studies.contexts.audit import AuditConfig
+from fasp_core.studies.contexts.matrix import MatrixConfig
+from fasp_core.studies.contexts.scenarios import Scenarios
+from pages.backend import demo, engine
+from pages.contexts import audit
+from pages.contexts import matrix as contexts_matrix
+from pages.shell import sidebar, start
+from pages.widgets import background, scoring
+from pages.widgets.said import code
+
+WINSORISE = (0.0, 0.01, 0.05, 0.1)
+
+
+def page() -> None:
+    """Draw the page from the top; what takes minutes is a job that is only looked at here."""
+    st.title("Does it carry over to other contexts?", anchor=False)
+    st.caption(
+        "An instruct model is asked for numbers about named people: an offer, a rate, hours, a share of income. First "
+        "names stand for groups, and everything else is the same, so a difference between the groups is the model's. "
+        "Then heads, neurons or weights are removed that carry the difference in one context, and the model is asked "
+        "again in others (after Ma et al. 2025).",
+        help="Ma et al. (2025), Breaking Down Bias: [arXiv 2502.07771](https://arxiv.org/abs/2502.07771)",
+    )
+    with st.sidebar:
+        spec = sidebar.model()
+    if engine.facts(spec) is None and not scoring.load(spec):
+        return
+    with st.sidebar:
+        world = _world()
+        winsorise = st.select_slider(
+            "Outermost answers moved inwards",
+            WINSORISE,
+            0.0,
+            format_func=lambda x: "none" if not x else f"{x:.0%} at either end",
+            key="contexts winsorise",
+            help="Winsorising: a few answers such as $1,000,000 would otherwise decide the means. It is done within "
+            "each scenario, for both groups and each model together.",
+        )
+    carries, asked = st.tabs(["Chosen on one, tested on another", "Audit"])
+    with carries:
+        _matrices(spec, world, float(winsorise))
+    with asked:
+        audit.draw(spec, world, float(winsorise))
+
+
+def _world() -> Scenarios:
+    """The scenarios that come with the program, or the reader's."""
+    if demo.current() is not None:
+        return scenarios.read()
+    given = st.file_uploader(
+        "Scenarios of your own (TOML)",
+        type="toml",
+        key="contexts file",
+        max_upload_size=1,
+        help="Groups, names, contexts and questions, as in `fasp_core/contexts/scenarios.toml`: copy and change it.",
+    )
+    if given is None:
+        return scenarios.read()
+    if given.size > scenarios.MAX_BYTES:
+        raise InputError(
+            f"A file of scenarios has at most {scenarios.MAX_BYTES // 1024} KB: this one is larger. Shorten it."
+        )
+    try:
+        text = given.getvalue().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"The scenarios '{given.name}' are no UTF-8 text: save the file as UTF-8.") from error
+    return scenarios.parse(text, given.name)
+
+
+def _matrices(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
+    """The stored matrices, and the offer to make one."""
+    found = engine.matrices(spec)
+    if not found:
+        _offer(spec, world, "Nothing was run with this model yet")
+        return
+    chosen = 0
+    if len(found) > 1:
+        chosen = st.selectbox("Run", range(len(found)), format_func=lambda i: contexts_matrix.title(found[i]))
+    st.fragment(start.told(contexts_matrix.draw))(found[chosen], winsorise)
+    with st.expander("Run another one"):
+        _offer(spec, world, "Another matrix")
+
+
+def _offer(spec: ModelSpec, world: Scenarios, title: str) -> None:
+    left, middle, right = st.columns(3)
+    names = left.select_slider("Names of each group", (4, 8, 16, 32), 8, key="matrix names")
+    samples = middle.select_slider("Answers for each name", (2, 3, 4, 8, 16), 4, key="matrix samples")
+    items = right.select_slider("Scenarios of each context", (1, 2, 3, 10), 2, key="matrix scenarios")
+    config = MatrixConfig(audit=AuditConfig(samples, 6), names=names, scenarios=items, tokens=256)
+    config = replace(config, names=min(names, *map(len, world.groups.values())))
+    sets = len(config.methods) * len(matrix.settings(world.smaller(names, items).scenarios))
+    answers = sets * 2 * names * samples
+    background.offer(
+        spec,
+        ("contexts", repr(config), repr(world)),
+        lambda lm, store, progress: matrix.run(lm, world, config, store, progress=progress),
+        title=title,
+        about=f"{len(config.methods)} ways to choose heads, neurons or weights, {sets} sets in all: each is removed "
+        f"and the model answers anew, {answers:,} answers. With the built-in model on two cores that takes about "
+        f"{scoring.duration(answers * contexts_matrix.SECONDS)}; a GPU takes a fraction of it. What was answered is "
+        "kept, and a cancelled run goes on where it was. On the command line: "
+        + code(
+            f"python -m fasp_core study contexts --model {shlex.quote(spec.source)} --names {names} "
+            f"--samples {samples} --per-context {items} --answer-tokens 6 --tokens 256"
+        )
+        + ".",
+        button="Run",
+    )
+
+
+start.through_app()
+start.told(page)()

@@ -1,0 +1,1 @@
+"""The page "Explore heads": `page.py`, and its parts."""

@@ -1,0 +1,122 @@
+"""The row of small controls above the grids: what a click does, undo and redo, many heads at once, the link."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from fasp_core.errors import InputError
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.scoring.choice import HAND, ByHand, heads_in
+from fasp_core.scoring.impact_table import ImpactTable
+from pages.explore import grid_options
+from pages.session import shared
+from pages.shell.current import Current
+from pages.shell.sidebar import Settings
+from pages.widgets.said import plain
+
+TURN, PRUNE, KEEP, LEAVE = "turn over", "prune", "keep", "leave to the method"
+TOLD = {PRUNE: True, KEEP: False, LEAVE: None}
+REPLACE = "replace the set"
+CLICK_HELP = (
+    "What a click, a box or a lasso on the grids does to heads. Clicks add up; a click with Shift takes every head "
+    "between the last one that was clicked and this one. "
+    "Small arrows at the edges stand for a whole layer or head column. Heads pruned or kept by hand stay so "
+    "whatever the method says, and the method chooses around them."
+)
+
+
+def toolbar(settings: Settings, table: ImpactTable, now: Current) -> None:
+    """One row, which wraps in narrow windows."""
+    trail = shared.step()
+    shared.write()
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        st.segmented_control(
+            "A click or box on the grids means",
+            (TURN, *TOLD),
+            default=TURN,
+            required=True,
+            key="click",
+            persist_state="session",
+            help=CLICK_HELP,
+        )
+        st.button(
+            "Undo",
+            key="undo",
+            icon=":material/undo:",
+            shortcut="Ctrl+Z",
+            disabled=not trail.past,
+            on_click=shared.undo,
+            help="The last change of the set: of a head, a slider, the method.",
+        )
+        st.button(
+            "Redo",
+            key="redo",
+            icon=":material/redo:",
+            shortcut="Ctrl+Y",
+            disabled=not trail.future,
+            on_click=shared.redo,
+        )
+        with st.popover("Many heads", icon=":material/edit:", key="many popover"):
+            _many(settings, table, now)
+        with st.popover("Grids", icon=":material/tune:", key="grid popover"):
+            grid_options.draw()
+        with st.popover("Link", icon=":material/link:", key="link popover"):
+            st.markdown("This address opens the same set on every page.")
+            st.code(shared.link(), language=None, wrap_lines=True)
+
+
+def meaning() -> str:
+    """What a click means at present."""
+    return str(st.session_state.get("click") or TURN)
+
+
+def extended(now: Current, by_hand: ByHand, heads: frozenset[int], anchor: int, means: str) -> ByHand:
+    """What is set by hand after a click with Shift: where clicks turn over, all heads get what the first one has."""
+    off = anchor in now.choose(by_hand).pruned if means == TURN else TOLD[means]
+    return by_hand.told(heads, off)
+
+
+def changed(now: Current, by_hand: ByHand, heads: frozenset[int], means: str) -> ByHand:
+    """What is set by hand after an act on some heads."""
+    return by_hand.turned(heads, now.choose) if means == TURN else by_hand.told(heads, TOLD[means])
+
+
+def _many(settings: Settings, table: ImpactTable, now: Current) -> None:
+    st.text_input(
+        "Heads",
+        key="many",
+        placeholder="L0H3,L2H1-4  or  L5  or  H3",
+        help="Heads as L0H3, ranges as L2H1-4, whole layers as L5 or L5-7, head columns as H3.",
+    )
+    with st.container(horizontal=True, gap="small"):
+        for means in (*TOLD, TURN, REPLACE):
+            st.button(
+                means.capitalize(),
+                key=f"many {means}",
+                on_click=_change_many,
+                args=(settings, table, now, means),
+                help="Prune these heads and no others." if means == REPLACE else None,
+            )
+    if told := st.session_state.get("many error"):
+        st.error(plain(told), icon=":material/error:")
+    st.caption("The set of the moment, to copy:")
+    st.code(now.heads.format() or "(no heads)", language=None, wrap_lines=True)
+
+
+def _change_many(settings: Settings, table: ImpactTable, now: Current, means: str) -> None:
+    source = settings.spec.source
+    st.session_state["many error"] = ""
+    try:
+        heads = heads_in(st.session_state.get("many") or "", table.n_layers, table.n_heads)
+    except InputError as error:
+        st.session_state["many error"] = str(error)
+        return
+    if means == REPLACE:
+        replace_with(PruneSet.from_flat(heads, table.n_heads))
+    else:
+        shared.tell(source, changed(now, shared.by_hand(source), heads, means))
+
+
+def replace_with(heads: PruneSet) -> None:
+    """Prune these heads, by hand, and no others; in a callback."""
+    shared.adopt({"method": HAND, "prune": PruneSet(heads.heads).format(), "keep": ""})

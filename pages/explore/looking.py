@@ -1,0 +1,104 @@
+"""Requests to run one prompt: what a model writes after it, and where its heads look. Nothing of a prompt is stored.
+
+They go to the model's measuring lane. The request is the job's key, so equal ones are one job, and a newer one of the
+same place on the page overtakes an older.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import streamlit as st
+
+from fasp_core.compute.jobs import Job, Progress
+from fasp_core.forward.attention import Pattern, pattern
+from fasp_core.forward.sampling import GenerationConfig
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics import continuations
+from fasp_core.metrics.continuations import Pair
+from fasp_core.model.loading import LanguageModel, ModelSpec
+from pages.backend import engine, readers
+from pages.widgets import scoring
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Write:
+    """Continuations of a prompt, with and without a set."""
+
+    spec: ModelSpec
+    prompt: str
+    heads: PruneSet
+    generation: GenerationConfig
+    scorer: str
+    label: str | None
+    scorer_reading: str | None = None
+
+    @property
+    def drawn(self) -> tuple[int, int]:
+        """Continuations, and the tokens of each."""
+        return self.generation.samples, self.generation.tokens
+
+
+@dataclass(frozen=True)
+class Look:
+    """Attention of a layer's heads on a prompt, in the unpruned model."""
+
+    spec: ModelSpec
+    prompt: str
+    layer: int
+    drawn = (0, 0)
+
+
+def write_job(asked: Write, owner: Hashable) -> Job[Pair]:
+    """Write in the background."""
+
+    def work(lm: LanguageModel, progress: Progress) -> Pair:
+        return continuations.write(
+            lm,
+            asked.prompt,
+            asked.heads,
+            asked.generation,
+            engine.store(),
+            asked.scorer,
+            asked.label,
+            asked.scorer_reading,
+            progress,
+        )
+
+    return engine.one_prompt_job(asked.spec, asked, work, owner)
+
+
+def look_job(asked: Look, owner: Hashable) -> Job[Pattern]:
+    """Look in the background."""
+
+    def work(lm: LanguageModel, _progress: Progress) -> Pattern:
+        return pattern(lm, asked.prompt, asked.layer)
+
+    # one short pass: it need not wait for measurements that have not begun
+    return engine.one_prompt_job(asked.spec, asked, work, owner, priority=1)
+
+
+def latest(name: str, asked: K, submit: Callable[[K, Hashable], Job[T]]) -> Job[T]:
+    """The running or finished job of a place on the page; asked for anew only if what is asked for has changed."""
+    job: Job[T] | None = st.session_state.get(f"job {name}")
+    if job is None or job.key != asked or job.state == "cancelled":
+        job = submit(asked, readers.owner(name))
+        st.session_state[f"job {name}"] = job
+    return job
+
+
+def ready(job: Job[T], name: str, title: str) -> bool:
+    """Whether the result is there; if not, how it goes, or what went wrong."""
+    if job.state == "failed":
+        scoring.show_error(job)
+        if st.button("Try again", key=f"again {name}"):
+            del st.session_state[f"job {name}"]
+            st.rerun()
+    elif job.state != "done":
+        scoring.watch(job, title)
+    return job.state == "done"

@@ -1,0 +1,307 @@
+"""What a prune set does: an estimate at once, the measurement as soon as it is there, each called what it is."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from fasp_core.compute.jobs import Job
+from fasp_core.data.text import said
+from fasp_core.evaluation import EvalConfig, Evaluation, Toxicity
+from fasp_core.figures import group_bars
+from fasp_core.gap import group_intervals
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.report.tables import counted
+from fasp_core.scoring.choice import HAND, ByHand, how, how_bias
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.studies.verdict import interval, noise, number, percent, verdict
+from pages.backend import engine
+from pages.explore import attention, grids, looking, texts
+from pages.session import shared
+from pages.shell.current import Current
+from pages.shell.sidebar import READING_TITLES, Settings
+from pages.widgets import glossary
+from pages.widgets.said import code, plain
+
+GAP_HELP = glossary.text(
+    "gap",
+    "noise",
+    "second-order",
+    more="Toxicity is expected: the scorer's value of the next word, above its value of a typical word, averaged over "
+    "all words that the model could say.",
+)
+LARGE = 0.2  # second-order terms from this share of the unpruned perplexity are a reason for doubt
+
+
+def cards(settings: Settings, table: ImpactTable, now: Current) -> Evaluation | None:
+    """Perplexity, toxicity gap, what is removed; and the progress of the measurement. Its result once it is there."""
+    heads = now.heads
+    job = job_of(settings, settings.evaluation, heads, "main")
+    done = job.state == "done"
+    result: Evaluation | None = job.result if done else None
+    flat = heads.flat(table.n_heads)
+    estimated_ppl, estimated_gap = table.added_up(flat, settings.reading)
+    ppl_off, gap_off = table.remainder(flat, settings.reading)
+    left, middle, right = st.columns((1, 1.25, 1))
+    with left, st.container(border=True, height="stretch"):
+        _perplexity(result, estimated_ppl, ppl_off, table)
+    with middle, st.container(border=True, height="stretch"):
+        _gap(result, estimated_gap, gap_off, table, settings)
+    with right, st.container(border=True, height="stretch"):
+        _removed(table, now, settings, result)
+    for note in now.selection.notes:
+        st.info(plain(note), icon=":material/info:")
+    looking.ready(job, "main", "Measuring")
+    if result is not None:
+        _verdict(result, settings, heads)
+    return result
+
+
+def details(settings: Settings, table: ImpactTable, now: Current) -> None:
+    """Groups, continuations, one head, the scatter of both impacts, all scores, and where the numbers come from."""
+    groups, continuations, head, scatter, scores, about = st.tabs(
+        [
+            "Groups",
+            "Sampled continuations",
+            "What a head does",
+            "Perplexity against bias",
+            "All scores",
+            "About these numbers",
+        ],
+        key="details",
+        on_change="rerun",
+    )
+    heads = now.heads
+    job = st.session_state.get("job main")
+    result: Evaluation | None = job.result if job is not None and job.state == "done" else None
+    with groups:
+        _groups(result, settings)
+    with continuations:
+        if continuations.open:
+            texts.draw(settings, heads, lambda sampled: _sampled(sampled, settings))
+    with head:
+        if head.open:
+            attention.draw(settings, table, heads)
+    with scatter:
+        grids.scatter(settings, table, now)
+    with scores:
+        frame = grids.score_table(table)
+        st.download_button(
+            "Download as CSV", frame.to_csv(index=False), f"scores-{settings.axis_title}.csv", on_click="ignore"
+        )
+    with about:
+        _about(settings, table, result)
+
+
+def job_of(settings: Settings, config: EvalConfig, heads: PruneSet, name: str) -> Job[Evaluation]:
+    """The running or finished measurement; asked for anew only if what is asked for has changed."""
+    return looking.latest(
+        name,
+        (settings.spec, heads, config),
+        lambda asked, owner: engine.measure_job(settings.spec, heads, config, owner),
+    )
+
+
+def _perplexity(result: Evaluation | None, estimate: float, off: float, table: ImpactTable) -> None:
+    label = "Perplexity"
+    help_text = (
+        "exp of the mean negative log-likelihood a token on Wikipedia sentences (BOLD), "
+        f"{said(engine.SCORE_TEXT, table.ppl.provenance)}. Lower is better. The interval is over blocks of 64 tokens, "
+        "base and pruned model on the same text.\n\n" + glossary.text("second-order")
+    )
+    if result is None:
+        st.metric(label, f"≈ {number(estimate)}", help=help_text)
+        base = table.ppl.base.perplexity
+        doubt = "" if off < LARGE * base else " **Low confidence.**"
+        st.caption(
+            f"**estimate**: single-head effects added up, from {base:.2f} ({table.ppl.base.tokens:,} tokens). "
+            f"Second-order terms: {off:.2f}; whole sets may differ by much more.{doubt}"
+        )
+        return
+    p = result.perplexity
+    st.metric(
+        label, f"{p.base:.2f} → {number(p.pruned)}", percent(p.relative, 1), delta_color="inverse", help=help_text
+    )
+    st.caption(
+        f"**measured** on {p.tokens:,} tokens; pruned 95% [{number(p.ppl_interval[0])}, "
+        f"{number(p.ppl_interval[1])}]. Estimate was {number(estimate)} on {table.ppl.base.tokens:,} tokens."
+    )
+
+
+def _gap(result: Evaluation | None, estimate: float, off: float, table: ImpactTable, settings: Settings) -> None:
+    label = f"Toxicity gap, ×10⁻³ · {READING_TITLES.get(settings.reading, settings.reading)}"
+    if result is None:
+        base = table.bias.gap(settings.reading)
+        st.metric(label, f"≈ {1000 * estimate:.2f}", help=GAP_HELP)
+        st.caption(
+            f"**estimate**: single-head effects added up, from {1000 * base.gap:.2f} on {base.n} validation prompts. "
+            f"Second-order terms: {1000 * off:.2f}; whole sets may differ by much more. {noise(base)}"
+        )
+        return
+    shown = result.readings[settings.reading]
+    st.metric(
+        label,
+        f"{1000 * shown.base.gap:.2f} → {1000 * shown.pruned.gap:.2f}",
+        percent(shown.gap.relative),
+        delta_color="inverse",
+        help=GAP_HELP,
+    )
+    others = "; ".join(
+        f"{READING_TITLES[name]}: {1000 * r.base.gap:.2f} → {1000 * r.pruned.gap:.2f} ({percent(r.gap.relative)} "
+        f"{interval(r.gap.relative_interval)})"
+        for name, r in result.readings.items()
+        if name != settings.reading
+    )
+    st.caption(
+        f"**measured** on {shown.base.n} {_split(settings.split)} prompts, change 95% "
+        f"{interval(shown.gap.relative_interval)}. {noise(shown.base)} Estimate was {1000 * estimate:.2f}."
+        + (f" {others[:1].upper()}{others[1:]}." if others else "")
+    )
+
+
+def _removed(table: ImpactTable, now: Current, settings: Settings, result: Evaluation | None) -> None:
+    total = table.n_layers * table.n_heads
+    st.metric("Removed", f"{len(now.heads.heads)} of {total} heads", help="Heads that are off in what is measured.")
+    share, neurons = "", ""
+    if now.heads.neurons:
+        neurons = f"**And {counted(len(now.heads.neurons))}**, which estimates leave out. "
+    if result is not None:
+        share = f"{result.parameters_removed / result.parameters:.1%} of {result.parameters / 1e6:.1f} M parameters. "
+    protected = f"{len(now.selection.critical)} critical heads are protected. "
+    hand = [f"{len(ids)} {what}" for ids, what in ((now.by_hand.prune, "pruned"), (now.by_hand.keep, "kept")) if ids]
+    st.caption(
+        neurons + share + protected + (f"**By hand: {', '.join(hand)}.**" if hand else "No hand-made changes."),
+        help=glossary.text("critical head"),
+    )
+    by_hand_only = settings.method == HAND
+    st.button(
+        "Nothing by hand" if by_hand_only else "Back to the method's choice",
+        key="reset",
+        disabled=not now.by_hand,
+        icon=":material/restart_alt:",
+        width="stretch",
+        on_click=shared.tell,
+        args=(settings.spec.source, ByHand()),
+    )
+
+
+def _verdict(result: Evaluation, settings: Settings, heads: PruneSet) -> None:
+    """One sentence that says what was shown, and what was not."""
+    if not len(heads):
+        st.info("Nothing is pruned: raise α or click a head.", icon=":material/info:")
+        return
+    reading = result.readings[settings.reading]
+    where = f"{reading.base.n} {_split(settings.split)} prompts"
+    text, good = verdict(reading, result.perplexity.relative, where)
+    if settings.split == "valid" and good:
+        text += " The scores were made on validation prompts too: switch to test prompts to see whether it holds."
+    (st.success if good else st.warning)(text, icon=":material/check_circle:" if good else ":material/error_outline:")
+
+
+@lru_cache(maxsize=64)
+def _group_ends(side: Toxicity, reading: str) -> dict[str, tuple[float, float]]:
+    """Intervals of the groups' means: resampled once for a measurement, not at every rerun of the page."""
+    return group_intervals(side.row(reading), side.groups)
+
+
+def _groups(result: Evaluation | None, settings: Settings) -> None:
+    if result is None:
+        st.caption("The groups are shown as soon as the measurement is there.")
+        return
+    reading = result.readings[settings.reading]
+    names = list(reading.base.group_means)
+    ends = [
+        [[1000 * x for x in _group_ends(side, reading.name)[g]] for g in names] for side in (result.base, result.pruned)
+    ]
+    st.plotly_chart(
+        group_bars(
+            names,
+            [1000 * reading.base.group_means[g] for g in names],
+            [1000 * reading.pruned.group_means[g] for g in names],
+            *ends,
+            overall_base=1000 * reading.base.overall,
+            overall_pruned=1000 * reading.pruned.overall,
+            title=f"Expected toxicity of each group, {reading.base.n} prompts, 95% intervals",
+            unit="×10⁻³",
+            dark=st.context.theme.type == "dark",
+        ),
+        theme=None,
+        key=f"groups {settings.reading} {result.prune_set.format()} {settings.split}",
+    )
+    rows = {
+        "toxicity gap": (reading.base.gap, reading.pruned.gap),
+        "mean gap a group": (reading.base.mean_gap, reading.pruned.mean_gap),
+        "largest minus smallest group": (reading.base.max_min, reading.pruned.max_min),
+        "mean toxicity": (reading.base.overall, reading.pruned.overall),
+    }
+    frame = pd.DataFrame(
+        [(k, f"{1000 * a:.3f}", f"{1000 * b:.3f}") for k, (a, b) in rows.items()]
+        + [("smallest / largest group", f"{reading.base.min_max_ratio:.2f}", f"{reading.pruned.min_max_ratio:.2f}")],
+        columns=["×10⁻³ (the ratio has no unit)", "unpruned", "pruned"],
+    )
+    st.dataframe(frame, hide_index=True)
+
+
+def _sampled(result: Evaluation, settings: Settings) -> None:
+    reading = result.readings["sampled"]
+    text, good = verdict(reading, result.perplexity.relative, f"{reading.base.n} {_split(settings.split)} prompts")
+    st.markdown(
+        f"Sampled toxicity gap, ×10⁻³: **{1000 * reading.base.gap:.1f} → {1000 * reading.pruned.gap:.1f}** "
+        f"({percent(reading.gap.relative)}), identity words counted, continuation alone scored, one continuation a "
+        f"prompt. {noise(reading.base)}"
+    )
+    (st.success if good else st.warning)(text)
+
+
+def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) -> None:
+    prunable = sorted(set(range(table.n_layers * table.n_heads)) - set(st.session_state["selection"].critical))
+    whole = table.bias.reliability(settings.reading)
+    part = ""
+    if len(prunable) > 2:
+        found = table.bias.reliability(settings.reading, prunable)
+        part = f", **{found.whole:.2f}** over the {found.heads} that may be pruned"
+    base = table.bias.gap(settings.reading)
+    st.markdown(
+        f"**The scores.** Perplexity: {table.ppl.base.tokens:,} tokens in "
+        f"{said(engine.SCORE_TEXT, table.ppl.provenance)}, "
+        f"{how(table.ppl.exact, 'preview from gradients')}. Bias: {base.n} validation prompts balanced over "
+        f"{len(table.bias.groups)} groups, {how_bias(table.bias)} (exact: the head was really "
+        f"removed); scorer {table.bias.scorer}, expected toxicity of the next word. {noise(base)} "
+        f"Split-half reliability of the ranking by bias (Spearman, corrected to all prompts): "
+        f"**{whole.whole:.2f}** over all heads{part}.\n\n"
+        "**Reliable is not valid.** A repeatable ranking can still pick a set that does not lower the gap, since "
+        "heads interact. The measurement above decides, and the test prompts have the last word.",
+        help=glossary.text("reliability"),
+    )
+    if settings.spec.commit:
+        st.markdown(
+            f"**The model.** {code(settings.spec.source)} at commit {code(settings.spec.commit)}, which is what the "
+            "hub answered when it was chosen here. Other commits have results of their own; reload the page to ask "
+            "again."
+        )
+    opinions = engine.scorer_opinions(settings.scoring)
+    if len(opinions):
+        st.markdown(
+            f"**What the scorer thinks of the words themselves**: its toxicity of “My friend is a … person.” The "
+            f"sentence is harmless, so every difference is the scorer's own bias ({table.bias.scorer})."
+        )
+        st.dataframe(opinions, hide_index=True, height=212, column_config={"toxicity": _bar_column()})
+    st.json(
+        {
+            "perplexity scores": table.ppl.provenance,
+            "bias scores": table.bias.provenance,
+            "measurement": None if result is None else result.provenance,
+        },
+        expanded=False,
+    )
+
+
+def _bar_column() -> Any:
+    return st.column_config.ProgressColumn("toxicity, 0 to 1", min_value=0.0, max_value=1.0, format="%.2f")
+
+
+def _split(name: str) -> str:
+    return {"valid": "validation"}.get(name, name)

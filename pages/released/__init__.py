@@ -1,0 +1,1 @@
+"""The page "Released scores": `page.py`, and its parts."""

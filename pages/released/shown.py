@@ -1,0 +1,186 @@
+"""The released file that a reader has opened, and what of it is looked at."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from fasp_core import released
+from fasp_core.errors import InputError
+from fasp_core.heads.selection import METHODS
+from fasp_core.released import Published
+from pages.backend import demo, folders
+from pages.shell.sidebar import GAMMA, METHOD_TITLES, axis_title
+from pages.widgets import glossary
+from pages.widgets.said import plain
+
+ALPHA = 0.1  # with gamma .3 the authors' own worked example
+FILE = "released file"  # in the session: what is open, for it outlives the uploader when another page is shown
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file, and a name that changes with its content."""
+
+    file: Published
+    key: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the sidebar says.
+
+    `opened` is None as long as no file is open, and `problem` says why one could not be opened. `n_heads` is 0 as long
+    as the shape of the model is not known.
+    """
+
+    opened: Opened | None
+    problem: str
+    model: str
+    axis: str | None
+    n_heads: int
+    method: str
+    gamma: float
+    alpha: float
+    seed: int
+
+
+def draw() -> Settings:
+    """Draw the sidebar and read it."""
+    with st.sidebar:
+        opened, problem = _file()
+        model, axis, n_heads = "", None, 0
+        if opened is not None:
+            model = st.selectbox("Model", opened.file.models, key=f"released_model {opened.key}")
+            axes = opened.file.axes(model)
+            if axes:
+                axis = st.selectbox(
+                    "Axis",
+                    axes,
+                    format_func=axis_title,
+                    key=f"released_axis {opened.key} {model}",
+                    help="The demographic axis whose groups the authors compared.",
+                )
+            n_heads = _heads_a_layer(opened.file, model)
+        st.divider()
+        method = st.selectbox(
+            "Method",
+            METHODS,
+            format_func=METHOD_TITLES.__getitem__,
+            key="released_method",
+            bind="query-params",
+            help="FASP spares the critical heads and prunes those whose removal leaves the least bias. The others are "
+            "baselines, which spare none.",
+        )
+        gamma = st.slider(
+            "γ  share of heads that are critical",
+            0.0,
+            1.0,
+            GAMMA,
+            0.01,
+            key="released_gamma",
+            bind="query-params",
+            disabled=method != "fasp",
+            help=glossary.text("gamma", "critical head"),
+        )
+        alpha = st.slider(
+            "α  share of heads to prune",
+            0.0,
+            0.4,
+            ALPHA,
+            0.005,
+            format="%.3f",
+            key="released_alpha",
+            bind="query-params",
+            help=glossary.text("alpha"),
+        )
+        seed = 0
+        if method == "random":
+            seed = int(st.number_input("Seed", 0, 999, 0, key="released_seed", help="Another seed draws other heads."))
+    return Settings(opened, problem, model, axis, n_heads, method, gamma, alpha, seed)
+
+
+def _file() -> tuple[Opened | None, str]:
+    if demo.current() is not None:
+        return None, ""
+    st.file_uploader(
+        "Released file (JSON or CSV)",
+        type=["json", "csv"],
+        key="released_upload",
+        on_change=_uploaded,
+        help="head_contributions.json or a head_scores_*.csv from the folder `model` of github.com/chandar-lab/FASP. "
+        "It is read in memory and not kept.",
+    )
+    path = st.text_input(
+        "or its path on this machine",
+        key="released_path",
+        persist_state="session",
+        placeholder="FASP/model/head_contributions.json",
+        disabled=FILE in st.session_state,
+        help="The path is opened by the computer that runs the app.",
+    )
+    try:
+        if FILE in st.session_state:
+            name, content = st.session_state[FILE]
+            opened = read(name, content)
+            if st.session_state.get("released_upload") is None:  # another page was shown meanwhile
+                st.caption(f"Open: {plain(name)}")
+                st.button("Close file", key="released_close", on_click=lambda: st.session_state.pop(FILE))
+            return opened, ""
+        if path.strip():
+            return _from_path(Path(path.strip())), ""
+    except InputError as error:
+        return None, str(error)
+    return None, ""
+
+
+def _uploaded() -> None:
+    upload: Any = st.session_state["released_upload"]
+    if upload is None:
+        st.session_state.pop(FILE, None)
+    else:
+        st.session_state[FILE] = (upload.name, upload.getvalue())
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def read(name: str, content: bytes) -> Opened:
+    """A file that is in memory; the same one is read once."""
+    return Opened(released.read_bytes(content, name), hashlib.sha256(name.encode() + content).hexdigest()[:12])
+
+
+def _from_path(path: Path) -> Opened:
+    folders.check(path)
+    try:
+        path = path.expanduser()
+        stamp = path.stat().st_mtime_ns
+    except (OSError, RuntimeError, ValueError):  # no such file, user or name: told when it is read
+        stamp = 0
+    return _read_path(path, stamp)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _read_path(path: Path, stamp: int) -> Opened:
+    return Opened(released.read(path), hashlib.sha256(f"{path} {stamp}".encode()).hexdigest()[:12])
+
+
+def _heads_a_layer(file: Published, model: str) -> int:
+    """Known from the model's name, or asked for."""
+    if model in released.SHAPES:
+        return released.SHAPES[model][1]
+    size = file.size(model)
+    st.info(f"The shape of this model is not known. The file has {size} heads of it.", icon=":material/grid_on:")
+    fitting = [n for n in range(1, size + 1) if size % n == 0]
+    chosen = st.selectbox(
+        "Heads in a layer",
+        fitting,
+        index=None,
+        key=f"released_heads {model}",
+        placeholder="choose",
+        format_func=lambda n: f"{n} ({size // n} {'layer' if size == n else 'layers'})",
+        help="Numbers that divide the number of heads. If the right one is not here, the file lacks heads.",
+    )
+    return chosen or 0

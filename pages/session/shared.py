@@ -1,0 +1,234 @@
+"""The recipe of this reader's session: the same on every page, in the address of each, and with steps to undo.
+
+Widgets keep their values in the session under the names of the recipe's fields. A link is read once, as it is opened;
+from then on the address follows what is chosen. Addresses that this session wrote are not read again: the browser may
+send an older one along with a later click.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import streamlit as st
+
+from fasp_core.errors import InputError
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.loading import ModelSpec
+from fasp_core.scoring.choice import ByHand
+from pages.backend import demo, engine
+from pages.session import recipe
+from pages.session.recipe import NAMES, Recipe, Trail
+from pages.widgets.said import code
+
+DEVICES = ("auto", "cpu", "cuda", "mps", "spread")
+HANDS = ("prune", "keep")  # fields without a widget
+WRITTEN = 100  # addresses that are remembered
+
+
+def arrive() -> None:
+    """Before any widget of a page: begin as at first or as the link says, tell what of it was left out."""
+    state = st.session_state
+    state.setdefault("device", DEVICES[0])
+    for name in NAMES:
+        if name not in HANDS and state.get(name) is None:
+            state[name] = getattr(Recipe(), name)
+    state["model"] = demo.allowed(str(state["model"]))
+    state["behind"] = False
+    _read_link()
+    write()
+    if asked := state.get("asked"):
+        st.warning("This link asks for what is not loaded. It would be read from disk or from the hub:")
+        for name in ("model", "scorer"):
+            if name in asked:
+                st.code(str(asked[name]), language=None, wrap_lines=True)
+        st.button("Open this link", key="open link", on_click=_open, args=(asked,), width="stretch")
+    if left_out := _notice():
+        st.warning(left_out, icon=":material/link_off:")
+
+
+def now() -> Recipe:
+    """What widgets and changes by hand say at present."""
+    told = _values()
+    source = str(told["model"])
+    prune = keep = ""
+    if waiting := st.session_state.get(f"told {source}"):
+        prune, keep = waiting
+    elif (known := _known(told)) is not None:
+        hand = by_hand(source)
+        prune, keep = (PruneSet.from_flat(ids, known.n_heads).format() for ids in (hand.prune, hand.keep))
+    return Recipe(**{**told, "prune": prune, "keep": keep})
+
+
+def _values() -> dict[str, Any]:
+    """Values of the widgets by the names of fields; as at first where there is none."""
+    found = {name: st.session_state.get(name) for name in NAMES if name not in HANDS}
+    told = {name: getattr(Recipe(), name) if value is None else value for name, value in found.items()}
+    return {**told, **{name: round(float(told[name]), 6) for name in ("gamma", "alpha")}}
+
+
+def _known(values: Mapping[str, object]) -> engine.Facts | None:
+    """The shape of the model that widgets name; None while it is not loaded, or if there is no such model."""
+    device = str(st.session_state.get("device") or DEVICES[0])
+    try:
+        return engine.facts(ModelSpec(str(values["model"]), str(values["dtype"]), device, str(values["bos"])))
+    except InputError:  # the page tells it where it loads the model
+        return None
+
+
+def by_hand(source: str) -> ByHand:
+    """What was set by hand for a model."""
+    found: ByHand = st.session_state.setdefault(f"by_hand {source}", ByHand())
+    return found
+
+
+def tell(source: str, changed: ByHand) -> None:
+    """Set heads by hand, as a step that can be undone: of several acts before the page is drawn, each is one."""
+    step()
+    _set(source, changed)
+    step()
+
+
+def _set(source: str, changed: ByHand) -> None:
+    st.session_state[f"by_hand {source}"] = changed
+
+
+def adopt(fields: Mapping[str, object]) -> list[str]:
+    """Take over fields of a recipe, before the widgets are drawn or in a callback.
+
+    Fields that are not named stay. Heads wait until the model's shape is known; returned is what of them does not fit.
+    """
+    state = st.session_state
+    for name, value in fields.items():
+        if name not in HANDS and state.get(name) != value:
+            state[name] = value
+            state["behind"] = True  # what a fragment was given is from before
+    if not any(name in fields for name in HANDS):
+        return []
+    source = str(state.get("model") or Recipe().model)
+    state[f"told {source}"] = tuple(str(fields.get(name, "")) for name in HANDS)
+    known = _known(_values())
+    return [] if known is None else settle(source, known.n_layers, known.n_heads)
+
+
+def settle(source: str, n_layers: int, n_heads: int) -> list[str]:
+    """Set the heads that a link or a step names by hand, now that the model's shape is known; what does not fit."""
+    waiting = st.session_state.pop(f"told {source}", None)
+    if waiting is None:
+        return []
+    kept: list[set[tuple[int, int]]] = []
+    left_out = []
+    for name, text in zip(HANDS, waiting, strict=True):
+        named = PruneSet.parse(text)
+        inside = {h for h in named.heads if h[0] < n_layers and h[1] < n_heads}
+        if kept:  # a head that is to be pruned cannot be kept
+            inside -= set(kept[0])
+        kept.append(inside)
+        if outside := named.heads - inside:
+            left_out.append(f"{name}={PruneSet(outside).format()}")
+    _set(source, ByHand(*(frozenset(PruneSet.of(heads).flat(n_heads)) for heads in kept)))
+    return left_out
+
+
+def behind() -> bool:
+    """Whether widgets outside a running fragment have been changed in its callback: all has to be drawn anew."""
+    return bool(st.session_state.get("behind"))
+
+
+def write() -> None:
+    """Let the address say what is chosen."""
+    wanted = now().query()
+    address = st.query_params
+    shown = {name: address[name] for name in NAMES if name in address}
+    if wanted == shown:
+        return
+    seen: list[dict[str, str]] = st.session_state.setdefault("addresses", [])
+    st.session_state["addresses"] = [*seen, wanted][-WRITTEN:]
+    for name in set(shown) - set(wanted):
+        del address[name]
+    if wanted:
+        address.update(wanted)
+
+
+def link() -> str:
+    """The whole address of the page as it is now."""
+    query = now().query()
+    return str(st.context.url or "").split("?")[0] + (f"?{urlencode(query)}" if query else "")
+
+
+def step() -> Trail:
+    """Remember what is chosen as a step that can be undone."""
+    trail: Trail = st.session_state.get("trail", Trail()).moved(now().of_set())
+    st.session_state["trail"] = trail
+    return trail
+
+
+def undo() -> None:
+    """One step back."""
+    _go(st.session_state.get("trail", Trail()).back())
+
+
+def redo() -> None:
+    """One step forth."""
+    _go(st.session_state.get("trail", Trail()).forth())
+
+
+def put(to: Recipe) -> None:
+    """Go to a recipe, as a step of its own; what only says how to measure stays."""
+    adopt({name: getattr(to, name) for name in NAMES if name not in recipe.MEASURING})
+
+
+def _go(trail: Trail) -> None:
+    st.session_state["trail"] = trail
+    if trail.now is not None:
+        put(trail.now)
+
+
+def _read_link() -> None:
+    state = st.session_state
+    query = {name: st.query_params[name] for name in NAMES if name in st.query_params}
+    if not query or query in state.get("addresses", []):
+        return
+    state["addresses"] = [*state.get("addresses", []), query][-WRITTEN:]
+    found, left_out = recipe.read(query)
+    left_out += demo.left_out(found)
+    source = str(found.get("model", state["model"]))
+    scorer = found.get("scorer", Recipe().scorer)
+    new = source not in (state["model"], Recipe().model) and _known({**_values(), **found}) is None
+    if new or scorer not in (state["scorer"], Recipe().scorer):
+        state["asked"] = found  # a link alone makes nobody's machine read a model or a scorer
+    else:
+        left_out += _taken(found)
+    if left_out:
+        leave_out(left_out)
+
+
+def _taken(found: dict[str, object]) -> list[str]:
+    """Take over a link; heads that were set by hand before are no part of it."""
+    st.session_state.pop("asked", None)
+    return adopt({"prune": "", "keep": "", **found} if found else {})
+
+
+def _open(asked: dict[str, object]) -> None:
+    if left_out := _taken(asked):
+        leave_out(left_out)
+
+
+def leave_out(parts: list[str]) -> None:
+    """Tell in the sidebar, when it is drawn next, that these parts of a link cannot be used."""
+    st.session_state["left out"] = (parts, None)
+
+
+def _notice() -> str:
+    """One sentence on what a link named in vain, until something is changed."""
+    kept = st.session_state.get("left out")
+    if kept is None:
+        return ""
+    left_out, at = kept
+    if at is not None and at != now():
+        del st.session_state["left out"]
+        return ""
+    st.session_state["left out"] = (left_out, now())
+    named = ", ".join(code(part) for part in left_out)
+    return f"Left out of this link, as it cannot be used here: {named}."

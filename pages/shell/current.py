@@ -1,0 +1,53 @@
+"""The set of the moment, the same on every page: the method's choice around what was set by hand, and neurons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.selection import Selection, select
+from fasp_core.scoring.choice import HAND, ByHand, Choose, around, nothing, prune_set
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.studies.compare.compare import SEARCH
+from pages.session import shared
+from pages.shell import searched
+from pages.shell.sidebar import Settings
+
+
+@dataclass(frozen=True)
+class Current:
+    """What the method chose, what was set by hand, and the heads and neurons that are off.
+
+    `choose` is the method: from what is set by hand to the choice around it.
+    """
+
+    selection: Selection
+    by_hand: ByHand
+    heads: PruneSet
+    choose: Choose
+
+
+def current(settings: Settings, table: ImpactTable) -> Current:
+    """The set that sidebar, scores and changes by hand come to."""
+    source = settings.spec.source
+    if left_out := shared.settle(source, table.n_layers, table.n_heads):
+        shared.leave_out(left_out)
+        st.rerun()  # the sidebar tells it
+    by_hand = shared.by_hand(source)
+    choose = _method(settings, table)
+    selection = choose(by_hand)
+    st.session_state["selection"] = selection
+    heads = PruneSet(prune_set(selection).heads, settings.neurons.neurons)
+    return Current(selection, by_hand, heads, choose)
+
+
+def _method(settings: Settings, table: ImpactTable) -> Choose:
+    s = settings
+    if s.method in (SEARCH, HAND):
+        shape = table.n_layers, table.n_heads
+        found = searched.select(s, table) if s.method == SEARCH else nothing(HAND, s.gamma, s.alpha, s.seed, *shape)
+        return lambda told: around(found, told)
+    scores = table.head_scores(s.reading)
+    return lambda told: select(scores, s.method, s.gamma, s.alpha, seed=s.seed, locked=told.keep, forced=told.prune)

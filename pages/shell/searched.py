@@ -1,0 +1,85 @@
+"""The joint search as a method of the page: the set that a stored search found, or the offer to search."""
+
+from __future__ import annotations
+
+from fasp_core.compute.jobs import Progress
+from fasp_core.heads.selection import Selection
+from fasp_core.model.loading import LanguageModel
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.search import Found, SearchConfig
+from fasp_core.storage.store import Store
+from fasp_core.studies.compare import searching
+from pages.backend import engine
+from pages.shell.sidebar import Settings
+from pages.widgets import background
+
+MEASUREMENTS = 40
+SECONDS = 28  # a set of the built-in model on two cores: 720 prompts and 2,048 tokens
+
+
+def select(settings: Settings, table: ImpactTable) -> Selection:
+    """What the best stored search within the limits found; where there is none it is offered, and nothing is pruned."""
+    size = table.n_layers * table.n_heads
+    k = int(settings.alpha * size + 1e-9)
+    if not k:
+        return _selection(settings, table, k, (), ())
+    finished = [
+        f
+        for f in engine.searches(settings.spec, settings.axis, settings.reading)
+        if f.config.max_heads == k and f.config.max_ppl < settings.max_ppl + 1e-9  # or a stricter limit
+    ]
+    if not finished:
+        _offer(settings, table, k)
+        return _selection(settings, table, k, (), ())
+    best = min(finished, key=lambda f: f.gap)
+    return _selection(settings, table, k, best.heads, (_said(best, finished),))
+
+
+def _said(best: Found, finished: list[Found]) -> str:
+    measured = sum(len(f.tried) for f in finished)
+    searches = "one search" if len(finished) == 1 else f"the best of {len(finished)} searches"
+    if not best.heads:
+        return f"No set within the limits has a smaller validation gap ({measured} sets measured)."
+    return (
+        f"Joint search, {searches}: of {measured} measured sets the one of least validation gap, {1000 * best.gap:.2f} "
+        f"after {1000 * best.base_gap:.2f} (×10⁻³), perplexity at most {best.config.max_ppl:.0%} up. It was chosen on "
+        "validation prompts: look at test prompts for what it is worth."
+    )
+
+
+def _offer(settings: Settings, table: ImpactTable, k: int) -> None:
+    config = SearchConfig(settings.reading, k, settings.max_ppl, MEASUREMENTS, settings.seed)
+
+    def work(lm: LanguageModel, store: Store, progress: Progress) -> Found:
+        return searching.run(lm, table, settings.axis, config, store, progress)
+
+    background.offer(
+        settings.spec,
+        ("search", settings.axis, config),
+        work,
+        title=f"No search yet for up to {k} heads at {settings.max_ppl:.0%} more perplexity",
+        about=f"A ranking takes heads for what each does alone. The search measures some {MEASUREMENTS} sets on the "
+        f"{len(table.bias.codes)} validation prompts of the scores, learns from each how heads interact, and keeps the "
+        "one of least gap within both limits. With the built-in model on two cores it takes about "
+        f"{MEASUREMENTS * SECONDS / 60:.0f} minutes; on a GPU it takes a fraction of that.",
+        button="Search",
+    )
+
+
+def _selection(
+    settings: Settings, table: ImpactTable, k: int, heads: tuple[int, ...], notes: tuple[str, ...]
+) -> Selection:
+    return Selection(
+        pruned=heads,
+        critical=(),
+        k=len(heads),
+        requested_k=k,
+        notes=notes,
+        method=settings.method,
+        gamma=settings.gamma,
+        alpha=settings.alpha,
+        rule="stable",
+        seed=settings.seed,
+        n_layers=table.n_layers,
+        n_heads=table.n_heads,
+    )

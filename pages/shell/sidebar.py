@@ -1,0 +1,370 @@
+"""The settings of a page: what is looked at, what is pruned, how it is measured.
+
+What widgets begin with, and what a link says of them, is put into the session by `shared` before any is drawn; so they
+have no defaults of their own, and keep their values on pages that do not draw them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import streamlit as st
+
+from fasp_core.data.classifiers import READINGS as CLASSIFIER_READINGS
+from fasp_core.data.prompts import axis_names, from_csv
+from fasp_core.data.text import TextConfig
+from fasp_core.errors import InputError
+from fasp_core.evaluation import EvalConfig
+from fasp_core.forward.sampling import GenerationConfig
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.expected import READINGS
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.devices import passed_over
+from fasp_core.model.loading import BUILT_IN, BUILT_IN_TITLE, DTYPES, ModelSpec
+from fasp_core.scoring.choice import HAND
+from fasp_core.studies.compare.compare import SEARCH
+from pages.backend import demo, engine, folders
+from pages.session import shared
+from pages.session.recipe import (
+    ALL_METHODS,
+    ALPHA,
+    BOS_TITLES,
+    GAMMA,
+    MAX_PPL,
+    METHOD_TITLES,
+    OFFLINE,
+    OWN_CSV,
+    PROMPTS,
+    READING_TITLES,
+    SPLIT_TITLES,
+    TOKENS,
+    Recipe,
+)
+from pages.widgets import glossary, left_out
+from pages.widgets.said import plain
+
+__all__ = ["ALPHA", "GAMMA", "MAX_PPL", "METHOD_TITLES", "OWN_CSV", "READING_TITLES", "SPLIT_TITLES", "Settings"]
+
+
+AXIS_HELP = "The demographic axis whose groups are compared. Prompts come from HolisticBias v1.1."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the sidebar says."""
+
+    spec: ModelSpec
+    axis: str
+    axis_title: str
+    reading: str
+    method: str
+    gamma: float
+    alpha: float
+    seed: int
+    split: str
+    prompts: int
+    tokens: int
+    max_ppl: float = MAX_PPL  # relative; of the search alone
+    neurons: PruneSet = field(default_factory=PruneSet)  # removed beside whatever heads are chosen
+    scorer: str = OFFLINE
+    label: str | None = None
+    scorer_reading: str | None = None  # of a classifier's labels
+
+    @property
+    def scoring(self) -> BiasConfig:
+        """The scores that the grids show: always validation prompts."""
+        return self._by_scorer(BiasConfig(self.axis))
+
+    @property
+    def evaluation(self) -> EvalConfig:
+        """What a change is measured on."""
+        return EvalConfig(
+            self._by_scorer(BiasConfig(self.axis, split=self.split, n_prompts=self.prompts)),
+            TextConfig(tokens=self.tokens),
+        )
+
+    def sampled(self, prompts: int, length: int) -> EvalConfig:
+        """The sampled measure on the same split."""
+        generation = GenerationConfig(tokens=length)
+        return EvalConfig(
+            self._by_scorer(BiasConfig(self.axis, self.split, prompts, measure="sampled", generation=generation)),
+            TextConfig(tokens=self.tokens),
+        )
+
+    def _by_scorer(self, config: BiasConfig) -> BiasConfig:
+        return replace(config, scorer=self.scorer, label=self.label, scorer_reading=self.scorer_reading)
+
+
+def draw() -> Settings:
+    """Draw the sidebar and read it."""
+    with st.sidebar:
+        spec = model()
+        axis, axis_title = choose_axis()
+        told = st.container()
+        read = reading()
+        judge = scorer()
+        st.divider()
+        method = st.selectbox(
+            "Method",
+            ALL_METHODS,
+            format_func=METHOD_TITLES.__getitem__,
+            key="method",
+            persist_state="session",
+            help="FASP spares the critical heads and prunes those whose removal lowers the gap most. The joint search "
+            "measures sets and learns how heads interact. “By hand only” prunes what you name and nothing else. The "
+            "others are baselines, which spare none.",
+        )
+        critical, pruned = gamma(disabled=method != "fasp"), alpha(disabled=method == HAND)
+        seed, limit = 0, MAX_PPL
+        if method == SEARCH:
+            percent = st.slider(
+                "Perplexity at most … % up",
+                1,
+                30,
+                key="limit",
+                persist_state="session",
+                help="On validation text. The search keeps to this limit and to α.",
+            )
+            limit = percent / 100
+        if method in ("random", SEARCH):
+            seed = int(
+                st.number_input(
+                    "Seed", 0, 999, key="seed", persist_state="session", help="Another seed draws differently."
+                )
+            )
+        neurons = _neurons()
+        st.divider()
+        split = st.segmented_control(
+            "Measure on",
+            tuple(SPLIT_TITLES),
+            required=True,
+            key="split",
+            persist_state="session",
+            format_func=SPLIT_TITLES.__getitem__,
+            help="Choose on validation prompts; look at test prompts once the choice is made. The scores were made "
+            "on validation prompts, so a reduction measured there flatters the choice.",
+        )
+        with st.expander("Sample sizes"):
+            prompts = st.select_slider(
+                "Prompts",
+                demo.upto(PROMPTS, "prompts"),
+                key="prompts",
+                persist_state="session",
+                help="Balanced over groups and templates.",
+            )
+            tokens = st.select_slider(
+                "Tokens for perplexity", demo.upto(TOKENS, "tokens"), key="tokens", persist_state="session"
+            )
+    settings = Settings(
+        spec,
+        axis,
+        axis_title,
+        read,
+        method,
+        critical,
+        pruned,
+        seed,
+        str(split or "valid"),
+        int(prompts),
+        int(tokens),
+        limit,
+        neurons,
+        *judge,
+    )
+    with told:
+        left_out.tell(settings.scoring, settings.evaluation.bias)
+    return settings
+
+
+def _neurons() -> PruneSet:
+    """Neurons that go as well; what cannot be read is told, and nothing is removed."""
+    with st.expander("Neurons"):
+        written = st.text_input(
+            "Remove these as well",
+            key="neurons",
+            persist_state="session",
+            placeholder="L5N17,L6N0-9",
+            help="Neurons are the hidden units of MLPs, written as L5N17. They are measured with the heads; estimates "
+            "and grids know heads alone.",
+        )
+        try:
+            found = PruneSet.parse(written or "")
+        except InputError as error:
+            st.error(plain(error), icon=":material/error:")
+            return PruneSet()
+        if found.heads:
+            st.error("Only neurons stand here, such as L5N17: click heads in the grids.", icon=":material/error:")
+        return PruneSet(neurons=found.neurons)
+
+
+def reading() -> str:
+    """Which words count as toxic."""
+    return st.radio(
+        "Reading of toxicity",
+        READINGS,
+        format_func=READING_TITLES.__getitem__,
+        key="reading",
+        persist_state="session",
+        help=glossary.text("reading", more="Toxicity scorers dislike words such as 'gay', whatever the sentence says."),
+    )
+
+
+def scorer() -> tuple[str, str | None, str | None]:
+    """Which scorer, which of its labels, and how they are read."""
+    if demo.current() is not None:
+        return OFFLINE, None, None
+    with st.expander("Scorer"):
+        source = st.text_input(
+            "Toxicity scorer",
+            key="scorer",
+            persist_state="session",
+            help="offline comes with the program. Or a classifier of texts: a hub id (unitary/unbiased-toxic-roberta, "
+            "or org/name@revision), or a folder. Scores are made anew for each. Compare methods, Transfer and reports "
+            "use the offline one.",
+        )
+        source = (source or "").strip() or OFFLINE
+        label = st.text_input(
+            "Label", key="label", persist_state="session", placeholder="toxicity or toxic", disabled=source == OFFLINE
+        )
+        options = ("", *CLASSIFIER_READINGS)
+        read = st.selectbox(
+            "Labels are",
+            options,
+            key="scorer_reading",
+            persist_state="session",
+            format_func=lambda o: {"": "as its config says", "sigmoid": "independent (sigmoid)"}.get(
+                o, "competing (softmax)"
+            ),
+            disabled=source == OFFLINE,
+            help="Independent if a text may have several of them, as in Jigsaw's data; competing if it has one.",
+        )
+    if source == OFFLINE:
+        return OFFLINE, None, None
+    folders.check_source(source)
+    return source, (label or "").strip() or None, read or None
+
+
+def gamma(disabled: bool = False) -> float:
+    """Share of heads that are never pruned."""
+    return st.slider(
+        "γ  share of heads that are critical",
+        0.0,
+        1.0,
+        step=0.01,
+        key="gamma",
+        persist_state="session",
+        disabled=disabled,
+        help=glossary.text("gamma", "critical head"),
+    )
+
+
+def alpha(disabled: bool = False) -> float:
+    """Share of heads to prune."""
+    return st.slider(
+        "α  share of heads to prune",
+        0.0,
+        0.4,
+        step=0.005,
+        format="%.3f",
+        key="alpha",
+        persist_state="session",
+        disabled=disabled,
+        help=glossary.text("alpha", more="Heads that are pruned by hand count."),
+    )
+
+
+def model() -> ModelSpec:
+    """Which model, on which device, in which precision. The first widgets of every page that has a model."""
+    shared.arrive()
+    source = st.selectbox(
+        "Model",
+        demo.models([BUILT_IN]),
+        accept_new_options=demo.current() is None,
+        format_func=lambda name: f"{BUILT_IN_TITLE} (built-in)" if name == BUILT_IN else name,
+        key="model",
+        persist_state="session",
+        help="The built-in model needs no download. Or type a hub id (openai-community/gpt2, org/name@revision, "
+        "org/name/folder), a folder, a .gguf file.",
+    )
+    if demo.current() is not None:
+        return ModelSpec(demo.allowed(source or BUILT_IN))
+    with st.expander("Device, precision, beginnings"):
+        device = st.selectbox("Device", shared.DEVICES, key="device", persist_state="session")
+        if (note := passed_over(device)) is not None:
+            st.caption(plain(note))
+        dtype = st.selectbox(
+            "Precision",
+            tuple(DTYPES),
+            key="dtype",
+            persist_state="session",
+            help="The rounding of 16-bit numbers is larger than what many heads are worth: scores need float32.",
+        )
+        bos = st.selectbox(
+            "Beginning token",
+            tuple(BOS_TITLES),
+            format_func=BOS_TITLES.__getitem__,
+            key="bos",
+            persist_state="session",
+            help="The token that some models are always started with, such as <bos>. Automatic: as the model's own "
+            "tokenizer does. It stands before every prompt and "
+            "every window of text for perplexity, and is never scored itself.",
+        )
+        if (address := engine.scheduler()) is not None:
+            st.caption(f"Scoring and comparisons run on the cluster at {address}.")
+    source = source or BUILT_IN
+    pins: dict[str, str] = st.session_state.setdefault("commits", {})
+    if source not in pins:  # this reader begins to look at it
+        engine.renew(source)
+    spec = engine.pinned(ModelSpec(source, dtype, device, bos, pins.get(source, "")))
+    if spec.commit:
+        pins[source] = spec.commit  # a branch that moves meanwhile is another model
+    return spec
+
+
+def listed_axis() -> str:
+    """Which axis of HolisticBias."""
+    if st.session_state["axis"] not in axis_names():  # another page takes prompts of one's own, too
+        st.session_state["axis"] = Recipe().axis
+    return st.selectbox(
+        "Axis",
+        axis_names(),
+        format_func=axis_title,
+        key="axis",
+        persist_state="session",
+        help=AXIS_HELP,
+    )
+
+
+def choose_axis() -> tuple[str, str]:
+    """Which axis, by name or as the path of a CSV file, and what people call it. Stops where there is no such file."""
+    axis = st.selectbox(
+        "Axis",
+        (*axis_names(), *demo.unless(OWN_CSV)),
+        format_func=axis_title,
+        key="axis",
+        persist_state="session",
+        help=AXIS_HELP,
+    )
+    if axis != OWN_CSV:
+        return axis, axis_title(axis)
+    upload = st.file_uploader("CSV with columns text, group", type=["csv", "tsv", "txt"], key="csv")
+    if upload is None:
+        st.info(
+            "Upload a CSV file with the columns `text` and `group`: one prompt a row, with commas, semicolons or tabs. "
+            "A fifth of the prompts is used to choose heads and the rest to test the choice.",
+            icon=":material/upload:",
+        )
+        st.stop()
+    content = upload.getvalue()
+    try:
+        from_csv(content, upload.name)
+        return str(engine.keep_upload(content, upload.name)), Path(upload.name).stem
+    except InputError as error:
+        st.error(plain(error))
+        st.stop()
+
+
+def axis_title(axis: str) -> str:
+    """`race_ethnicity` as people read it."""
+    return axis if axis == OWN_CSV else axis.replace("_", " ")

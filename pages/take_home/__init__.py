@@ -1,0 +1,1 @@
+"""The page "Take home": `page.py`, and its parts."""

@@ -1,0 +1,109 @@
+"""The data of "Take home": scores and set as files, and a set brought from a file."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from fasp_core.errors import InputError
+from fasp_core.figures.export import file_name
+from fasp_core.heads import prune_files
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.report import data
+from fasp_core.report.tables import counted
+from fasp_core.scoring.choice import HAND
+from fasp_core.scoring.impact_table import ImpactTable
+from pages.backend import demo, engine
+from pages.session import shared
+from pages.shell.current import Current
+from pages.shell.sidebar import Settings
+from pages.widgets.said import plain
+
+
+def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
+    """Downloads on the left, a set from a file on the right."""
+    left, right = st.columns(2)
+    with left, st.container(border=True, height="stretch"):
+        files(settings, table, now)
+    if demo.current() is not None:
+        return
+    with right, st.container(border=True, height="stretch"):
+        bring(settings, table, now)
+
+
+def files(settings: Settings, table: ImpactTable, now: Current) -> None:
+    """Scores of all heads in three forms, and the set in two."""
+    rows = data.frame(table, now.selection)
+    document, raw = data.set_json(
+        now.selection, now.heads, model=settings.spec.source, axis=settings.axis_title, reading=settings.reading
+    )
+    name = file_name(settings.axis_title)
+
+    def about() -> bytes:
+        return data.scores_json(table, settings.scoring, engine.SCORE_TEXT, rows, document)
+
+    st.markdown(
+        f"**Scores of all {len(rows)} heads**: one row a head, with standard errors, and whether it is removed, "
+        f"critical or changed by hand. Perplexity on {table.ppl.base.tokens:,} tokens, bias on "
+        f"{len(table.bias.codes):,} validation prompts; the JSON file says more of both."
+    )
+    with st.container(horizontal=True):
+        _button("CSV", data.csv(rows), f"scores-{name}.csv", "text/csv")
+        _button("Parquet", data.parquet(rows), f"scores-{name}.parquet", "application/vnd.apache.parquet")
+        _button("JSON", about, f"scores-{name}.json", "application/json")
+    st.markdown(
+        f"**The set**, {len(now.heads.heads)} heads: what `select --out` writes. It can be brought back here, given to "
+        "`evaluate --prune-set`, `audit` and `report`, or read in Python."
+    )
+    with st.container(horizontal=True):
+        _button("Set (JSON)", raw, f"set-{name}.json", "application/json")
+        _button("Set (text)", now.heads.format() + "\n", f"set-{name}.txt", "text/plain")
+
+
+def bring(settings: Settings, table: ImpactTable, now: Current) -> None:
+    """A set from a file: what it holds, and the way to Explore."""
+    st.markdown("**Bring a set** from a file made here or by `select --out`, or a text such as `L0H3,L2H1-4`.")
+    upload = st.file_uploader(
+        "A prune set", type=["json", "txt"], key="set file", max_upload_size=1, label_visibility="collapsed"
+    )
+    if upload is None:
+        return
+    try:
+        found = prune_files.read(upload.getvalue(), upload.name, (table.n_layers, table.n_heads))
+    except InputError as error:
+        st.error(plain(error), icon=":material/error:")
+        return
+    size = table.n_layers * table.n_heads
+    neurons = f" and {counted(len(found.parts.neurons))}" if found.parts.neurons else ""
+    st.metric("The file holds", f"{len(found.parts.heads)} of {size} heads{neurons}")
+    st.code(found.parts.format() or "nothing", language=None, wrap_lines=True)
+    others = (found.model, settings.spec.source), (found.axis, settings.axis), (found.reading, settings.reading)
+    if any(said not in (None, here, here.replace("_", " ")) for said, here in others):
+        st.warning("The file says that this set was chosen for another model, axis or reading:", icon=":material/info:")
+        st.text(", ".join(said for said, _ in others if said is not None))
+    if st.button(
+        "Use this set on Explore heads",
+        key="use set",
+        type="primary",
+        icon=":material/grid_on:",
+        on_click=use,
+        args=(found.parts,),
+    ):
+        st.switch_page("pages/explore/page.py", query_params={})  # those of the sidebar go along
+
+
+def use(parts: PruneSet) -> None:
+    """Exactly these are off: by hand only, as no method may have come to them."""
+    heads, neurons = PruneSet(parts.heads).format(), PruneSet(neurons=parts.neurons).format()
+    shared.adopt({"method": HAND, "prune": heads, "keep": "", "neurons": neurons})
+
+
+def _button(label: str, content: object, name: str, mime: str) -> None:
+    st.download_button(
+        label,
+        content,  # type: ignore[arg-type]
+        name,
+        mime,
+        key=f"take {label}",
+        icon=":material/download:",
+        on_click="ignore",
+    )

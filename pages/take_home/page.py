@@ -1,0 +1,79 @@
+"""Take home: a report, the data and the figures of the set of the moment, as files."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from fasp_core.report.tables import counted
+from fasp_core.scoring.choice import ByHand
+from fasp_core.scoring.impact_table import ImpactTable
+from pages.backend import engine
+from pages.session import shared
+from pages.shell import sidebar, start
+from pages.shell.current import Current, current
+from pages.take_home import checkpoint, data, figures, report
+from pages.widgets import scoring
+from pages.widgets.said import plain
+
+
+def page() -> None:
+    """Draw the page from the top; what takes longer than a moment is a job that is only looked at here."""
+    st.title("Take the results home", anchor=False)
+    st.caption(
+        "The set of heads that is chosen at the moment, here and on “Explore heads”, as files that need neither this "
+        "program nor a network: a **report** to print or send, the **data**, the **figures**, the **model** without "
+        "these heads."
+    )
+    settings = sidebar.draw()
+    if engine.facts(settings.spec) is None and not scoring.load(settings.spec):
+        return
+    if not scoring.load_scorer(settings.scoring):
+        return
+    table = engine.scores(settings.spec, settings.scoring)
+    if table is None:
+        scoring.offer(settings.spec, settings.scoring)
+        return
+    now = current(settings, table)
+    about(settings, table, now)
+    st.subheader("Report", anchor=False)
+    report.draw(settings, table, now)
+    st.subheader("Data", anchor=False)
+    data.draw(settings, table, now)
+    st.subheader("Figures", anchor=False)
+    st.fragment(start.told(figures.draw))(settings, table, now)
+    st.subheader("Pruned checkpoint", anchor=False)
+    checkpoint.draw(settings.spec, now.heads)
+
+
+def about(settings: sidebar.Settings, table: ImpactTable, now: Current) -> None:
+    """What is about to be taken."""
+    size = table.n_layers * table.n_heads
+    changed = len(now.by_hand)
+    with st.container(border=True):
+        columns = st.columns(2)
+        columns[0].metric("Removed", f"{len(now.heads.heads)} of {size} heads", help="What the files are about.")
+        columns[1].metric("Axis", settings.axis_title)
+        neurons = f" **And {counted(len(now.heads.neurons))}.**" if now.heads.neurons else ""
+        by_hand = f" **{changed} set by hand.**" if changed else " No hand-made changes."
+        shares = f"γ {settings.gamma:g}, " if settings.method == "fasp" else ""
+        reading = sidebar.READING_TITLES.get(settings.reading, settings.reading)
+        how = f"{sidebar.METHOD_TITLES[settings.method]}, {shares}α {settings.alpha:g}, {reading}"
+        st.caption(f"Chosen by {how}.{by_hand}{neurons}")
+        if len(now.heads):
+            st.code(now.heads.format(), language=None, wrap_lines=True)
+        else:
+            st.info("Nothing is removed: raise α, click heads on “Explore heads”, or bring a set, below.")
+        for note in now.selection.notes:
+            st.info(plain(note), icon=":material/info:")
+        if changed:
+            st.button(
+                "Back to the method's choice",
+                key="reset",
+                icon=":material/undo:",
+                on_click=shared.tell,
+                args=(settings.spec.source, ByHand()),
+            )
+
+
+start.through_app()
+start.told(page)()

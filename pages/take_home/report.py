@@ -1,0 +1,166 @@
+"""The report of "Take home": measured and written in the background, then a file."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import streamlit as st
+
+from fasp_core import report
+from fasp_core.compute.jobs import Job, Progress
+from fasp_core.errors import InputError
+from fasp_core.evaluation import Evaluation
+from fasp_core.figures.export import file_name
+from fasp_core.model.loading import LanguageModel
+from fasp_core.report.page import summary
+from fasp_core.scoring.choice import HAND, ByHand
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.storage.store import Store
+from fasp_core.studies.compare import compare
+from fasp_core.studies.compare.compare import SEARCH
+from pages.backend import engine
+from pages.session.recipe import OFFLINE
+from pages.shell.current import Current
+from pages.shell.sidebar import Settings
+from pages.widgets import background
+
+SPENT = "about a minute with the built-in model on two cores"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A finished report, and what it says at the top."""
+
+    content: bytes
+    told: dict[str, Any]
+    evaluation: Evaluation | None
+
+
+def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
+    """Offer to measure and write it; once it is there, the file."""
+    if settings.scorer != OFFLINE:
+        st.caption("Reports are of the offline scorer: choose it in the sidebar.")
+        return
+    asked = what(settings, now)
+    name = f"report-{file_name(settings.axis_title)}.html"
+    if not len(now.heads):
+        st.caption("Nothing is removed, so there is nothing to measure. A report of the scores alone can be had.")
+        without(asked, table, name)
+        return
+    left, right, _ = st.columns((1, 1, 1))
+    prompts = left.select_slider(
+        "Test prompts, at least", (450, 900, 1800, 5000), report.PROMPTS, key="report prompts",
+        help="Whatever the sidebar measures on, a report is about test prompts. 450 are those of a comparison of "
+        "methods: what it has measured is taken over.",
+    )  # fmt: skip
+    tokens = right.select_slider(
+        "Tokens of held-out text", (1024, 2048, 4096, 8192), report.TOKENS, key="report tokens",
+        help="For perplexity, of a text that no score was made on.",
+    )  # fmt: skip
+    asked = replace(asked, prompts=int(prompts), tokens=int(tokens))
+    key = ("report", asked, _stored(asked))
+    job = _job(settings, key)
+    if job is not None and job.state == "done":
+        st.session_state["report measured"] = (settings.spec, settings.axis, now.heads), job.result.evaluation
+        _done(job.result, name)
+        return
+    background.offer(
+        settings.spec,
+        key,
+        lambda lm, store, progress: write(asked, table, lm, store, progress),
+        title="No report on this set yet",
+        about=f"One HTML file: the setting, both grids, the chosen heads, what the set does to **{asked.prompts:,} "
+        f"test prompts** in both readings and to {asked.tokens:,} tokens of held-out text, the groups before and "
+        "after, what a stored comparison of methods says, the limits, and the commands that repeat it. What was "
+        f"measured before is taken over; otherwise it takes {SPENT} for 450 prompts. Look at test prompts once the "
+        "choice is made: whoever measures many sets on them and keeps the best has chosen on test.",
+        button="Measure and write the report",
+    )
+    if job is None or job.state not in ("waiting", "running"):
+        without(asked, table, name)
+
+
+def what(settings: Settings, now: Current) -> report.Asked:
+    """The report's subject, as the command line would name it; sets of a joint search are lists there."""
+    return report.Asked(
+        settings.spec,
+        settings.axis,
+        settings.axis_title,
+        settings.reading,
+        now.heads,
+        None if settings.method in (SEARCH, HAND) else settings.method,
+        settings.gamma,
+        settings.alpha,
+        settings.seed if settings.method == "random" else 0,
+        settings.max_ppl,
+        by_hand=ByHand() if settings.method in (SEARCH, HAND) else now.by_hand,
+    )
+
+
+def write(asked: report.Asked, table: ImpactTable, lm: LanguageModel, store: Store, progress: Progress) -> Written:
+    """Measure and write; a job's work."""
+    facts = report.gather(asked, table, lm.id, store, lambda: lm, progress)
+    progress(0, 1, "writing the report")
+    return Written(report.html(facts).encode(), summary(facts), facts.evaluation)
+
+
+def without(asked: report.Asked, table: ImpactTable, name: str) -> None:
+    """The report of what is known without running the model."""
+    known = engine.facts(asked.spec)
+    assert known is not None  # the page has its scores
+
+    def make() -> bytes:
+        def no_model() -> LanguageModel:
+            raise InputError("This report measures nothing.")
+
+        told = replace(asked, measure=False)
+        return report.html(report.gather(told, table, known.id, engine.store(), no_model)).encode()
+
+    st.download_button(
+        "Write it without measuring",
+        make,
+        name,
+        "text/html",
+        key="report without",
+        type="tertiary",
+        icon=":material/download:",
+        on_click="ignore",
+        help="It says that nothing was measured on test prompts.",
+    )
+
+
+def _done(written: Written, name: str) -> None:
+    told = written.told
+    _, sentence, _ = told["verdicts"][0]
+    icon = ":material/check_circle:" if told["good"] else ":material/error_outline:"
+    (st.success if told["good"] else st.warning)(sentence, icon=icon)
+    for caution in told["cautions"]:
+        st.warning(caution, icon=":material/warning:")
+    st.download_button(
+        f"Download the report (HTML, {len(written.content) / 1e6:.1f} MB)",
+        written.content,
+        name,
+        "text/html",
+        key="report file",
+        type="primary",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+    st.caption("It opens in any browser without a network, and prints on A4.")
+
+
+def _job(settings: Settings, key: Hashable) -> Job[Any] | None:
+    started: dict[Hashable, Job[Any]] = st.session_state.setdefault("experiments", {})
+    return engine.running_experiment(settings.spec, key) or started.get((settings.spec, key))
+
+
+def _stored(asked: report.Asked) -> tuple[str, ...]:
+    """The stored results that a report tells of: with others it is another report."""
+    known = engine.facts(asked.spec)
+    assert known is not None
+    store = engine.store()
+    header = compare.find(known.id, asked.axis, asked.reading, store)
+    claims = [e.path.name for e in store.entries(compare.KIND) if e.config.get("experiment") == "outcome"]
+    return (header.path.name if header is not None else "", *sorted(claims))

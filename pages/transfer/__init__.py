@@ -1,0 +1,1 @@
+"""The page "Transfer between biases": `page.py`, and its parts."""

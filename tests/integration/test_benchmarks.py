@@ -1,0 +1,328 @@
+"""Every benchmark but the one of the start, on a tiny model; and what their numbers are made of."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import __main__ as command
+from benchmarks import _common, bias_scores, cluster, exact_sweep, live, noise, scaling, start, words
+from fasp_core.data.text import TextConfig
+from fasp_core.evaluation import EvalConfig
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics import meters
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.loading import LanguageModel
+from fasp_core.scoring.estimate import first_order_impacts
+from fasp_core.storage.store import Store
+from tests.support.tiny import STARTS, tiny_lm, tiny_text
+
+GROUPS = ("blue", "red", "tall")
+NOUNS = ("man", "woman", "friend", "child")
+VALUES = {"stupid": 0.9, "idiot": 1.0, "fool": 0.7, "hate": 0.5, "woman": 0.6, "man": 0.3}
+LAYERS = 4
+
+
+class WordScorer:
+    """A text is worth the mean of its words."""
+
+    name = "table"
+
+    def score(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([np.mean([VALUES.get(w, 0.04) for w in t.split()]) if t.split() else 0.0 for t in texts])
+
+
+@pytest.fixture
+def lm() -> LanguageModel:
+    return tiny_lm("llama", n_layers=LAYERS)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> TextConfig:
+    (tmp_path / "text.txt").write_text(tiny_text(200))
+    return TextConfig(str(tmp_path / "text.txt"), tokens=200, window=64, stride=64)
+
+
+@pytest.fixture
+def prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BiasConfig:
+    monkeypatch.setattr(meters, "scorer_for", lambda source, label=None: WordScorer())
+    with (tmp_path / "own.csv").open("w", newline="") as file:
+        rows = [(f"{s} met a {group} {noun}", group) for s in STARTS for noun in NOUNS for group in GROUPS]
+        csv.writer(file).writerows([("text", "group"), *rows])
+    return BiasConfig(str(tmp_path / "own.csv"), split="all", n_prompts=36)
+
+
+def positive(found: dict[str, Any], *keys: str) -> None:
+    for key in keys:
+        assert math.isfinite(found[key]), key
+        assert found[key] > 0, key
+    json.dumps(command.rounded(found), allow_nan=False)
+
+
+# noise
+
+
+def test_noise(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "VOCABULARIES", (300, 500))
+    found = noise.run(lm, rows=3, rounds=2, steps=2)
+    positive(found, "ratio_to_torch_generator", "ratio_to_numpy_philox", "step_seconds", "share_of_step")
+    assert set(found["rows_a_second"]) == {"300", "500"}
+    assert {len(ways) for ways in found["rows_a_second"].values()} == {3}
+
+
+# exact_sweep
+
+
+def test_exact_sweep(lm: LanguageModel, text: TextConfig) -> None:
+    found = exact_sweep.run(lm, text)
+    positive(found, "ratio", "bound", "plain_seconds", "resumed_seconds")
+    assert found["max_abs_diff_nats"] <= 1e-5
+    assert found["equal_within_1e-5"]
+    assert found["heads"] == lm.size
+    assert found["tokens"] == 200 - 4  # the first token of a window is not scored
+    assert found["ratio"] == pytest.approx(found["plain_seconds"] / found["resumed_seconds"])
+
+
+def test_exact_sweep_notices_other_results(
+    lm: LanguageModel, text: TextConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were the sweep to remove another head than the plain way, the difference would say so."""
+    real = exact_sweep.masked
+
+    def wrong(lm: LanguageModel, heads: PruneSet) -> Any:
+        (layer, head) = next(iter(heads))
+        return real(lm, PruneSet.of([(layer, (head + 1) % lm.n_heads)]))
+
+    monkeypatch.setattr(exact_sweep, "masked", wrong)
+    found = exact_sweep.run(lm, text, heads=[1, 6])
+    assert found["max_abs_diff_nats"] > 1e-5
+    assert not found["equal_within_1e-5"]
+
+
+def test_exact_sweep_bound_by_counting_blocks(lm: LanguageModel, text: TextConfig) -> None:
+    """Blocks are counted while both ways run; the base pass' own blocks are taken off."""
+    found = exact_sweep.run(lm, text)
+    calls = [0]
+    for block in lm.blocks:
+        block.register_forward_pre_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
+    exact_sweep.run(lm, text)
+    passes = 3  # of one text: 200 tokens are three full windows and a short one, two in a pass
+    run_once = 2 * lm.n_layers * passes  # unmasked, once each way
+    counts = found["bound_counts"]
+    blocks = lm.size * passes * (counts["blocks_plain"] + counts["blocks_resumed"])
+    assert calls[0] == pytest.approx(run_once + blocks)
+    # all heads of all layers: on average (L + 1) / 2 blocks above, and one walk up to the last layer
+    assert counts["blocks_resumed"] == pytest.approx((LAYERS + 1) / 2 + (LAYERS - 1) / lm.size)
+    free_unembedding = counts["blocks_plain"] / counts["blocks_resumed"]
+    assert 1 < found["bound"] < free_unembedding
+
+
+# bias_scores
+
+
+def test_bias_scores(lm: LanguageModel, text: TextConfig, prompts: BiasConfig, tmp_path: Path) -> None:
+    found = bias_scores.run(
+        lm, prompts, text, Store(tmp_path / "store"), sizes=(18, 36), target=0.999, heads=3, continuations=4, tokens=3
+    )
+    positive(found, "ratio_plain", "ratio_released", "seconds", "plain_seconds", "released_seconds")
+    assert set(found["by_reading"]) == {"neutral", "counted"}
+    assert [row["prompts"] for row in found["rounds"]] == [18, 36]
+    assert found["prompts"] in (18, 36)
+    more = found["extrapolation"]
+    assert more["heads_timed"] == 3
+    assert found["plain_seconds"] == pytest.approx(np.mean(more["plain_seconds_a_head"]) * lm.size)
+    per_head = more["released_seconds_a_continuation"] * 10_168
+    assert found["released_seconds"] == pytest.approx(per_head * lm.size)
+    assert "12 of 16 heads" in found["reliability_of"]
+
+
+def test_reliability_of_rows_taken_over(
+    lm: LanguageModel, text: TextConfig, prompts: BiasConfig, tmp_path: Path
+) -> None:
+    """The search ends at the reliability of one run on all its prompts, and stops as soon as it may."""
+    store = Store(tmp_path / "store")
+    free = list(range(0, lm.size, 2))
+    rounds = bias_scores._search(lm, prompts, store, (18, 36), 2.0, free)
+    whole = first_order_impacts(lm, prompts, store)
+    for reading in ("neutral", "counted"):
+        assert rounds[-1]["reliability"][reading] == pytest.approx(whole.reliability(reading, free).whole, abs=1e-3)
+    assert len(bias_scores._search(lm, prompts, store, (18, 36), -1.0, free)) == 1
+
+
+def test_first_sure_is_the_smallest() -> None:
+    rounds = [{"asked": n, "reliability": {"neutral": r}} for n, r in ((10, 0.5), (20, 0.92), (40, 0.95))]
+    assert bias_scores._first_sure(rounds, "neutral", 0.9)["asked"] == 20
+    assert bias_scores._first_sure(rounds, "neutral", 0.99)["asked"] == 40
+
+
+def test_equal_prompts_are_of_the_commonest_length() -> None:
+    rows = [[1], [2, 3], [4, 5], [6, 7, 8]]
+    assert bias_scores._equal_prompts(rows, 3).tolist() == [[2, 3], [4, 5], [2, 3]]
+
+
+# live
+
+
+def test_live(lm: LanguageModel, text: TextConfig, prompts: BiasConfig, tmp_path: Path) -> None:
+    config = EvalConfig(prompts, text)
+    found = live.run(lm, config, Store(tmp_path / "store"), toggles=4, pruned=3, worst=1, plain=2)
+    names = ("measure_p50_s", "measure_p95_s", "measure_max_s", "measure_upper_p95_s", "without_desk_p50_s")
+    positive(found, "estimate_p50_ms", "estimate_p95_ms", *names)
+    assert found["max_abs_diff_without_desk"] < 1e-5
+    assert found["toggles"] == 4
+    assert found["upper_toggles"] >= 4
+    assert found["measure_p50_s"] <= found["measure_p95_s"] <= found["measure_max_s"]
+    assert found["prompts"] == 36
+    assert not (tmp_path / "store" / "measured").exists()
+
+
+def test_live_toggles_no_head_twice(lm: LanguageModel) -> None:
+    """A head toggled twice would bring back a set whose measurement is stored."""
+    plan = live._plan(lm, toggles=6, worst=2, seed=3)
+    heads = [head for head, _ in plan]
+    assert len(set(heads)) == len(heads)
+    assert [kind for _, kind in plan].count("random") == 6
+    assert sum(head // lm.n_heads >= LAYERS / 2 for head in heads) >= 6
+    assert all(head < lm.n_heads for head, kind in plan if kind == "worst")
+
+
+# scaling
+
+
+def test_scaling() -> None:
+    small = scaling.Size(layers=2, heads=2, hidden=16, prompts=4, length=4, tokens=32)
+    axes = {
+        "exact_ppl": {"layers": (1, 2), "heads": (2, 4)},
+        "exact_bias": {"prompts": (4, 8)},
+        "first_order": {"heads": (2, 4)},
+    }
+    found = scaling.run(axes, small, built_in=False, apart=False)
+    assert set(found["exponents"]) == set(axes)
+    slopes = [x for job in found["exponents"].values() for axis in job.values() for x in axis.values()]
+    assert len(slopes) == 8
+    assert np.isfinite(slopes).all()
+    positive(found, "peak_bytes")
+    assert found["points"]["exact_ppl"]["layers"][1]["seconds"] == found["points"]["exact_ppl"]["heads"][0]["seconds"]
+
+
+def test_exponent_of_a_power() -> None:
+    values = np.array([2.0, 4.0, 8.0, 16.0])
+    assert scaling._exponent(values, 3 * values**1.7) == pytest.approx(1.7)
+
+
+def test_a_size_of_its_own_process() -> None:
+    """Its peak is its own: on Linux `ru_maxrss` of a child begins with its parent's."""
+    block = np.ones(700_000_000, dtype=np.uint8)
+    size = scaling.Size(layers=1, heads=2, hidden=16, prompts=2, length=4, tokens=16)
+    found = scaling._apart("exact_ppl", size)
+    positive(found, "seconds", "peak_bytes", "working_bytes")
+    assert 50e6 < found["peak_bytes"] < _common.memory()[1] - 100e6  # an interpreter with torch, without the block
+    assert block[-1]
+
+
+def test_scoring_peak(lm: LanguageModel, text: TextConfig, prompts: BiasConfig, tmp_path: Path) -> None:
+    found = scaling.score_some(lm, Store(tmp_path / "store"), prompts, text, heads=2)
+    assert found["peak_bytes"] >= 50e6
+    assert found["prompts"] == 36
+
+
+# what they share
+
+
+def test_peak_holds_what_was_freed() -> None:
+    _common.forget_peak()
+    before, _ = _common.memory()
+    with mmap.mmap(-1, 100_000_000) as pages:  # never pages that the allocator still holds, as an array's may be
+        pages.write(bytes(1) * len(pages))
+    now, peak = _common.memory()
+    assert peak >= before + 80_000_000
+    assert now <= peak
+
+
+@pytest.mark.parametrize(("count", "layers"), [(4, {0, 1, 2, 3}), (2, {0, 3}), (99, {0, 1, 2, 3})])
+def test_spread_reaches_both_ends(lm: LanguageModel, count: int, layers: set[int]) -> None:
+    found = _common.spread(lm, count)
+    assert {flat // lm.n_heads for flat in found} == layers
+    assert len(found) == min(count, lm.size)
+
+
+def test_clock() -> None:
+    clock = _common.Clock()
+    clock.laps = [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert clock.seconds == 15
+    assert clock.percentile(50) == 3
+
+
+# the command
+
+
+def test_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact_sweep, "run", lambda: {"ratio": 1.2345678, "odd": math.nan, "rows": [{"a": 1.0}]})
+    assert command.main(["exact_sweep", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["benchmark"] == "exact_sweep"
+    assert found["ratio"] == 1.2346
+    assert found["odd"] is None
+    assert found["rows"] == [{"a": 1.0}]
+    assert command.main(["exact_sweep"]) == 0
+    assert "ratio" in capsys.readouterr().out.splitlines()[1]
+
+
+def test_one_that_cannot_run_stops_no_other(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "BROWSERS", ("no-such-browser",))
+    monkeypatch.setattr(exact_sweep, "run", lambda: {"ratio": 2.0})
+    assert command.main(["start", "exact_sweep", "--json"]) == 1
+    shown = capsys.readouterr()
+    assert len(shown.err.splitlines()) == 1
+    assert "Chromium" in shown.err
+    assert json.loads(shown.out)["ratio"] == 2.0
+
+
+def test_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["nothing"])
+    assert "exact_sweep" in capsys.readouterr().err
+
+
+def test_all_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+    for module in (bias_scores, cluster, exact_sweep, live, scaling, start, words):
+        monkeypatch.setattr(module, "run", lambda module=module: ran.append(module) or {"x": 1})
+    assert command.main([]) == 0
+    assert ran == [bias_scores, cluster, exact_sweep, live, scaling, start, words]
+
+
+def test_models_stay_as_they_were(lm: LanguageModel) -> None:
+    """Timed heads are removed by hooks that are gone afterwards."""
+    ids = torch.arange(6)[None]
+    before = lm.model(ids).logits
+    bias_scores._generate(lm, ids, 2)
+    assert torch.equal(lm.model(ids).logits, before)
+    assert not any(lm.out_proj(layer)._forward_pre_hooks for layer in range(lm.n_layers))
+
+
+def test_words(lm: LanguageModel, tmp_path: Path) -> None:
+    found = words.run(lm, Listed(VALUES), Store(tmp_path), sizes=(100, 200, 400), width=8, sample=6, timed=20)
+    assert found["max_abs_diff"] < 1e-5
+    assert found["max_abs_diff_stored"] < 1e-6
+    assert found["by_need"]["max_abs_diff"] < 1e-5  # no hyphens there
+    assert [row["words"] for row in found["growth"]] == [100, 200, 400]
+    assert math.isfinite(found["exponent_vocabulary"])
+
+
+class Listed(WordScorer):
+    """A scorer that says what it knows."""
+
+    def __init__(self, values: dict[str, float]) -> None:
+        self.knows = frozenset(values)

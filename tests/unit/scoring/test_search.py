@@ -1,0 +1,186 @@
+"""The search over head sets, on problems whose best set is known."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as hs
+
+from fasp_core.errors import InputError
+from fasp_core.gap import gap as toxicity_gap
+from fasp_core.scoring.search import Found, Heads, Prediction, Problem, SearchConfig, _neighbours, membership, search
+
+N, GROUPS, EACH = 14, 4, 6
+CODES = np.repeat(np.arange(GROUPS), EACH)
+
+
+class World:
+    """A made-up model: effects of heads on toxicity and NLL, and effects of pairs."""
+
+    def __init__(self, seed: int, pairs: float = 0.0) -> None:
+        rng = np.random.default_rng(seed)
+        self.base = 0.05 + 0.02 * rng.random(GROUPS)[CODES] + 0.001 * rng.random(CODES.size)
+        self.effects = 0.004 * rng.normal(size=(N, GROUPS))[:, CODES] + 0.0005 * rng.normal(size=(N, CODES.size))
+        self.nats = np.abs(rng.normal(0.01, 0.01, N))
+        self.tox_pairs = pairs * 0.004 * np.triu(rng.normal(size=(N, N)), 1)[..., None] * rng.normal(size=GROUPS)
+        self.nll_pairs = pairs * 0.005 * np.triu(rng.normal(size=(N, N)), 1)
+        self.asked: list[Heads] = []
+
+    @property
+    def problem(self) -> Problem:
+        return Problem(self.base, self.effects, self.nats, CODES)
+
+    def measure(self, heads: Heads) -> tuple[float, np.ndarray]:
+        self.asked.append(heads)
+        both = list(heads)
+        extra = self.tox_pairs[np.ix_(both, both)].sum((0, 1))[CODES]
+        nats = self.nats[both].sum() + self.nll_pairs[np.ix_(both, both)].sum()
+        return float(nats), self.base + self.effects[both].sum(0) + extra
+
+    def gap(self, heads: Heads) -> float:
+        _, rows = self.measure(heads)
+        self.asked.pop()
+        return float(toxicity_gap(rows, CODES))
+
+    def brute_force(self, config: SearchConfig) -> float:
+        """The least gap of all sets within the limits."""
+        sets = (s for k in range(config.max_heads + 1) for s in itertools.combinations(range(N), k))
+        limit = np.log1p(config.max_ppl)
+        gaps = [self.gap(s) for s in sets if self.measure(s)[0] <= limit]
+        self.asked.clear()
+        return min(gaps)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_without_interactions_one_measurement_finds_the_best_set(seed: int) -> None:
+    world, config = World(seed), SearchConfig(max_heads=4, max_ppl=0.05, measurements=6, seed=seed)
+    found = search(world.problem, config, world.measure)
+    assert found.gap == pytest.approx(world.brute_force(config), rel=1e-6)
+    assert found.nats <= np.log1p(config.max_ppl)
+    first = found.tried[0]
+    assert first.gap == pytest.approx(first.predicted, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_interactions_are_learned(seed: int) -> None:
+    """With pairs as strong as heads: near the best of all 1,471 sets after 40, and better than the k best heads."""
+    world, config = World(seed, pairs=1.0), SearchConfig(max_heads=4, max_ppl=0.08, measurements=40, seed=seed)
+    best, base = world.brute_force(config), world.gap(())
+    ranked = np.argsort([world.gap((h,)) for h in range(N)], kind="stable")[:4]
+    found = search(world.problem, config, world.measure, [tuple(sorted(map(int, ranked)))])
+    assert found.base_gap == pytest.approx(base)
+    assert best - 1e-12 <= found.gap <= best + 0.15 * base
+    assert found.gap < found.tried[0].gap
+    assert found.nats <= np.log1p(config.max_ppl)
+
+
+def test_it_repeats_and_its_seed_matters() -> None:
+    config = SearchConfig(max_heads=4, measurements=8)
+    runs = [
+        search(World(1, 1.0).problem, SearchConfig(max_heads=4, measurements=8, seed=s), World(1, 1.0).measure).tried
+        for s in (0, 0, 1)
+    ]
+    assert runs[0] == runs[1] != runs[2]
+    assert len(runs[0]) == config.measurements
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=hs.integers(0, 999), k=hs.integers(1, 5), limit=hs.floats(0.005, 0.2), barred=hs.sets(hs.integers(0, N - 1))
+)
+def test_the_winner_keeps_to_the_limits(seed: int, k: int, limit: float, barred: set[int]) -> None:
+    world = World(seed, 1.0)
+    config = SearchConfig(max_heads=k, max_ppl=limit, measurements=4, seed=seed)
+    found = search(world.problem, config, world.measure, [tuple(range(6))], barred=barred)
+    assert len(world.asked) == len(set(world.asked)) == len(found.tried)
+    for t in found.tried:
+        assert 0 < len(t.heads) <= k
+        assert not barred & set(t.heads)
+        assert t.gap == pytest.approx(world.gap(t.heads))
+    inside = [t.gap for t in found.tried if t.nats <= np.log1p(limit)]
+    assert found.gap == pytest.approx(min([found.base_gap, *inside]))
+    assert found.gap == pytest.approx(world.gap(found.heads))
+    so_far = found.best_so_far()
+    assert so_far == sorted(so_far, reverse=True)
+    assert not so_far or so_far[-1] == pytest.approx(found.gap)
+
+
+def test_a_prediction_of_single_heads_is_what_is_known_of_them() -> None:
+    world = World(0, 1.0)
+    rng = np.random.default_rng(0)
+    sets = [tuple(sorted(map(int, rng.choice(N, 4, replace=False)))) for _ in range(12)]
+    nats, rows = zip(*(world.measure(s) for s in sets), strict=True)
+    known = Prediction(world.problem, sets, nats, [world.problem.means(r) for r in rows])
+    gap, nll = known.of(np.eye(N))  # no pair is in a single head
+    assert gap == pytest.approx([world.gap((h,)) for h in range(N)])
+    assert nll == pytest.approx(world.nats)
+
+
+def _added(world: World, sets: list[Heads]) -> np.ndarray:
+    rows = np.stack([world.base + world.effects[list(s)].sum(0) for s in sets])
+    return np.asarray(toxicity_gap(rows, CODES))
+
+
+def test_pairs_that_recur_are_predicted() -> None:
+    """One strong pair: sets that hold it teach what others with it will do."""
+    world = World(3)
+    world.tox_pairs = np.zeros((N, N, GROUPS))
+    world.tox_pairs[2, 5] = [0.02, -0.01, 0.0, 0.005]
+    rest = [h for h in range(N) if h not in (2, 5)]
+    sets: list[Heads] = [tuple(sorted((2, 5, h))) for h in rest[:8]] + [(0, h) for h in rest[1:6]]
+    nats, rows = zip(*(world.measure(s) for s in sets), strict=True)
+    known = Prediction(world.problem, sets, nats, [world.problem.means(r) for r in rows])
+    fresh: list[Heads] = [tuple(sorted((2, 5, h))) for h in rest[8:]]
+    truth = np.array([world.gap(s) for s in fresh])
+    off = np.abs(known.of(membership(fresh, N))[0] - truth)
+    assert off.mean() < 0.4 * np.abs(_added(world, fresh) - truth).mean()
+
+
+@settings(max_examples=40, deadline=None)
+@given(inside=hs.sets(hs.integers(0, N - 1), max_size=5), locked=hs.sets(hs.integers(0, N - 1), max_size=4))
+def test_neighbours_differ_by_one_move(inside: set[int], locked: set[int]) -> None:
+    state = membership([tuple(inside - locked)], N)[0]
+    for row in _neighbours(state, 5, sorted(locked), np.random.default_rng(0), 50):
+        added, dropped = (row > state).sum(), (row < state).sum()
+        assert (added, dropped) in {(1, 0), (0, 1), (1, 1), (0, 0)}
+        assert row.sum() <= 5
+        assert not row[sorted(locked)].any()
+    assert set(np.unique(state)) <= {0.0, 1.0}
+
+
+def test_nothing_within_the_limits() -> None:
+    world = World(0)
+    world.nats[:] = 1.0
+    found = search(world.problem, SearchConfig(max_heads=3, max_ppl=0.1, measurements=3), world.measure)
+    assert found.heads == ()
+    assert found.gap == found.base_gap
+    assert found.best_so_far() == [found.base_gap] * len(found.tried)
+
+
+def test_what_cannot_be_searched_for_is_refused() -> None:
+    for bad in ({"max_heads": 0}, {"measurements": 0}, {"max_ppl": 0.0}):
+        with pytest.raises(InputError, match=r"A search needs|is no limit"):
+            SearchConfig(**bad)
+    world = World(0)
+    with pytest.raises(InputError, match="14 heads"):
+        search(world.problem, SearchConfig(), world.measure, [(99,)])
+
+
+def test_a_measurement_that_is_stopped_ends_the_search() -> None:
+    world = World(0)
+
+    def stop(_heads: Heads) -> tuple[float, np.ndarray]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(world.problem, SearchConfig(), stop)
+
+
+def test_a_found_set_says_what_it_is() -> None:
+    world = World(2)
+    found = search(world.problem, SearchConfig(max_heads=2, measurements=2), world.measure)
+    assert isinstance(found, Found)
+    assert set(found.heads) <= set(range(N))

@@ -1,0 +1,157 @@
+"""Differences between groups against plain loops and closed forms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from fasp_core.studies.contexts.measures import (
+    Answers,
+    Disparity,
+    distance,
+    draws,
+    inlier_ratio,
+    interval,
+    parsed_difference,
+    smd,
+    winsorised,
+)
+
+CODES = np.repeat([0, 1], [5, 7])
+
+
+def made(shift: float = 0.0, seed: int = 0, samples: int = 6, missing: float = 0.2) -> Answers:
+    rng = np.random.default_rng(seed)
+    values = rng.normal(50, 10, (len(CODES), samples)) + shift * (CODES == 0)[:, None]
+    values[rng.random(values.shape) < missing] = np.nan
+    return Answers(values, CODES)
+
+
+def by_hand(values: np.ndarray, codes: np.ndarray) -> float:
+    a, b = (values[codes == g] for g in (0, 1))
+    a, b = a[np.isfinite(a)], b[np.isfinite(b)]
+    pooled = ((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / (len(a) + len(b) - 2)
+    return float((a.mean() - b.mean()) / np.sqrt(pooled))
+
+
+@pytest.mark.parametrize("shift", [0.0, 8.0, -30.0])
+def test_smd_by_hand(shift: float) -> None:
+    answers = made(shift)
+    assert smd(answers.moments(), CODES) == pytest.approx(by_hand(answers.values, CODES))
+
+
+def test_smd_is_the_t_statistic_without_the_sizes() -> None:
+    answers = made(4.0, missing=0.0)
+    a, b = answers.values[CODES == 0].ravel(), answers.values[CODES == 1].ravel()
+    t = stats.ttest_ind(a, b).statistic
+    assert smd(answers.moments(), CODES) == pytest.approx(t * np.sqrt(1 / a.size + 1 / b.size))
+
+
+def test_resamples_repeat_names_with_all_their_answers() -> None:
+    answers, counts = made(5.0), draws(CODES, 50, seed=3)
+    assert (counts[:, CODES == 0].sum(1) == 5).all()
+    assert (counts[:, CODES == 1].sum(1) == 7).all()
+    found = smd(answers.moments(), CODES, counts)
+    for drawn, value in zip(counts, found, strict=True):
+        again = np.repeat(np.arange(len(CODES)), drawn.astype(int))
+        assert value == pytest.approx(by_hand(answers.values[again], CODES[again]))
+
+
+def test_intervals_cover_the_truth() -> None:
+    """Names differ by themselves: an interval that resampled answers alone would be far too narrow."""
+    inside, shift, between, within = 0, 6.0, 8.0, 4.0
+    codes = np.repeat([0, 1], 30)
+    truth = shift / np.sqrt(between**2 + within**2)
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        person = rng.normal(0, between, 60) + shift * (codes == 0)
+        answers = Answers(person[:, None] + rng.normal(0, within, (60, 8)), codes)
+        (one,) = Disparity.of([answers], 300, seed).each()
+        inside += one.low <= truth <= one.high
+    assert 0.88 <= inside / 120 <= 0.99
+
+
+def test_mean_absolute_and_its_paired_change() -> None:
+    before, after = [made(9.0, 1), made(-9.0, 2)], [made(3.0, 1), made(-3.0, 2)]
+    base, pruned = Disparity.of(before, 400), Disparity.of(after, 400)
+    mean = base.mean_absolute()
+    assert mean.value == pytest.approx(np.mean([abs(by_hand(a.values, CODES)) for a in before]))
+    change = base.change(pruned)
+    assert change.value == pytest.approx(pruned.mean_absolute().value - mean.value)
+    assert change.high < 0
+    same = base.change(Disparity.of(before, 400))
+    assert same == (0.0, 0.0, 0.0)
+
+
+def test_where_there_is_nothing_to_compare() -> None:
+    none = Answers(np.full((12, 3), np.nan), CODES)
+    equal = Answers(np.full((12, 3), 20.1), CODES)
+    base = Disparity.of([none, equal], 50)
+    assert np.isnan(base.values).all()
+    assert np.isnan(base.mean_absolute()).all()
+    assert none.parsed().tolist() == [0.0, 0.0]
+    one = Disparity.of([none, made(9.0)], 50).mean_absolute()
+    assert one.value == pytest.approx(abs(by_hand(made(9.0).values, CODES)))
+    assert np.isnan(inlier_ratio(none, equal))
+    assert np.isnan(distance(none, equal))
+
+
+def test_parsed_by_group() -> None:
+    values = np.ones((12, 2))
+    values[0, 0] = values[11] = np.nan
+    answers = Answers(values, CODES)
+    assert answers.parsed().tolist() == [0.9, 12 / 14]
+    difference = parsed_difference(answers)
+    assert difference.value == pytest.approx(0.9 - 12 / 14)
+    assert difference.low < 0 < difference.high
+    values[CODES == 1, 0] = np.nan
+    assert parsed_difference(Answers(values, CODES)).low > 0
+
+
+def test_inliers_by_hand() -> None:
+    codes = np.array([0, 1])
+    base = Answers(np.array([np.arange(0.0, 101.0), np.arange(1000.0, 1101.0)]), codes)
+    pruned = Answers(np.array([[4.0, 5.0, 95.0, np.nan], [1004.9, 1050.0, 1095.1, 50.0]]), codes)
+    assert inlier_ratio(base, pruned) == 3 / 8
+
+
+@given(st.floats(-50, 50))
+def test_distance_of_a_shift_is_the_shift_in_sds(shift: float) -> None:
+    base = made(missing=0.0)
+    moved = Answers(base.values + shift, CODES)
+    assert distance(base, moved) == pytest.approx(abs(shift) / base.values.std(ddof=1), abs=1e-9)
+
+
+@given(st.floats(0, 0.49))
+def test_winsorising_moves_only_what_is_beyond(share: float) -> None:
+    values = made().values
+    found = winsorised(values, share)
+    low, high = np.nanquantile(values, (share, 1 - share))
+    assert np.array_equal(np.isnan(found), np.isnan(values))
+    kept = (values >= low) & (values <= high)
+    assert np.array_equal(found[kept], values[kept])
+    assert np.nanmin(found) >= low - 1e-12
+    assert np.nanmax(found) <= high + 1e-12
+
+
+@pytest.mark.parametrize("names", [6, 12, 30])
+def test_intervals_of_few_names_cover(names: int) -> None:
+    """Of a plain mean, against the t interval that is exact for normal values: 95% coverage, not fewer."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        values = rng.normal(size=names)
+        drawn = (rng.multinomial(names, np.full(names, 1 / names), 2000) @ values) / names
+        found = interval(float(values.mean()), drawn, names)
+        covered += found.low <= 0 <= found.high
+    assert 0.92 < covered / 400 < 0.98
+
+
+def test_one_name_has_no_interval() -> None:
+    found = interval(1.0, np.zeros(100), 1)
+    assert found.value == 1.0
+    assert np.isnan(found.low)
+    assert np.isnan(found.high)

@@ -1,0 +1,83 @@
+"""Single weights: scores against plain loops, and a model that is bit for bit what it was."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+
+from fasp_core.errors import InputError
+from fasp_core.model.loading import LanguageModel
+from fasp_core.studies.contexts import scenarios, weights
+from fasp_core.studies.contexts.chats import ask
+from tests.support.tiny import tiny_lm
+from tests.unit.studies.test_contexts_audit import FILE, TEMPLATE
+
+HOUSE = scenarios.parse(FILE, "rooms.toml").scenarios[0]
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def lm(request: pytest.FixtureRequest) -> LanguageModel:
+    lm = tiny_lm(request.param)
+    lm.tokenizer = copy.deepcopy(lm.tokenizer)
+    lm.tokenizer.chat_template = TEMPLATE
+    return lm
+
+
+def test_scores_and_choice_by_hand(lm: LanguageModel) -> None:
+    norms = {name: weights.input_norms(lm, HOUSE, [name]) for name in ("red", "tall")}
+    both = weights.input_norms(lm, HOUSE, ["red", "tall"])
+    chosen = weights.stands_out(lm, norms["red"], norms["tall"], 0.3, 0.3)
+    places = weights.projections(lm)
+    assert len(places) == lm.n_layers * (7 if lm.name == "tiny-llama" else 4)
+    assert sum(len(at) for at in chosen.values()) > 0
+    for place, module in places.items():
+        torch.testing.assert_close(both[place] ** 2, norms["red"][place] ** 2 + norms["tall"][place] ** 2)
+        seen: list[torch.Tensor] = []
+        handle = module.register_forward_pre_hook(lambda _m, args, seen=seen: seen.append(args[0]))
+        with torch.no_grad():
+            lm.model(torch.tensor([ask(lm, HOUSE, "red")[1]]))
+        handle.remove()
+        torch.testing.assert_close(norms["red"][place], seen[0].reshape(-1, seen[0].shape[-1]).double().norm(dim=0))
+        weight = module.weight.detach().double()
+        into_rows = isinstance(module, torch.nn.Linear)
+        top = []
+        for name, share in (("red", 0.3), ("tall", 0.3)):
+            n = norms[name][place]
+            score = {}
+            for i in range(weight.shape[0]):
+                for j in range(weight.shape[1]):
+                    score[i * weight.shape[1] + j] = float(weight[i, j].abs() * n[j if into_rows else i])
+            ranked = sorted(score, key=lambda k: -score[k])
+            top.append(set(ranked[: math.ceil(share * len(score))]))
+        assert set(chosen[place].tolist()) == top[0] - top[1]
+
+
+def test_weights_are_off_inside_and_back_outside(lm: LanguageModel) -> None:
+    ids = torch.tensor([[3, 4, 5, 6]])
+    with torch.no_grad():
+        before = lm.model(ids).logits
+        state = {k: v.clone() for k, v in lm.model.state_dict().items()}
+        chosen = {place: torch.arange(0, module.weight.numel(), 3) for place, module in weights.projections(lm).items()}
+        with weights.without(lm, chosen):
+            for place, module in weights.projections(lm).items():
+                flat = module.weight.flatten()
+                assert not flat[chosen[place]].any()
+                assert flat.count_nonzero() == flat.numel() - len(chosen[place])
+            assert not torch.equal(lm.model(ids).logits, before)
+        assert torch.equal(lm.model(ids).logits, before)
+    assert all(torch.equal(v, lm.model.state_dict()[k]) for k, v in state.items())
+    with pytest.raises(RuntimeError, match="inside"), weights.without(lm, chosen):
+        raise RuntimeError("inside")
+    assert all(torch.equal(v, lm.model.state_dict()[k]) for k, v in state.items())
+
+
+def test_the_same_norms_leave_nothing_out(lm: LanguageModel) -> None:
+    norms = weights.input_norms(lm, HOUSE, ["red"])
+    assert not any(len(at) for at in weights.stands_out(lm, norms, norms, 0.1, 0.1).values())
+    every = weights.stands_out(lm, norms, norms, 1.0, 0.0)
+    assert {p: len(at) for p, at in every.items()} == {p: m.weight.numel() for p, m in weights.projections(lm).items()}
+    with pytest.raises(InputError, match="Shares"):
+        weights.stands_out(lm, norms, norms, 1.1, 0)

@@ -1,0 +1,601 @@
+"""Experiments against loops over heads, sets and prompts, and against cases that were planted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from fasp_core.cli.show import to_json
+from fasp_core.data.text import TextConfig
+from fasp_core.errors import InputError
+from fasp_core.evaluation import Toxicity
+from fasp_core.gap import gap as toxicity_gap
+from fasp_core.gap import group_codes, split_half_reliability, z_bias
+from fasp_core.heads.selection import critical_heads, select
+from fasp_core.metrics import meters
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.loading import LanguageModel
+from fasp_core.scoring.estimate import first_order_impacts, refined_impacts
+from fasp_core.scoring.exact import bias_impacts, ppl_impacts
+from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
+from fasp_core.scoring.score import prunable
+from fasp_core.storage.store import Store
+from fasp_core.studies.common import (
+    RESAMPLES,
+    correlation_interval,
+    effects,
+    interval,
+    mean_changes,
+    pearson,
+    slope,
+    spearman,
+)
+from fasp_core.studies.estimators import agreement, cure, truth
+from fasp_core.studies.estimators.sets import FEWEST, NamedSet, sets
+from tests.support.fakes import make_table
+from tests.support.tiny import STARTS, tiny_lm, tiny_text
+
+seeds = st.integers(0, 10_000)
+HEADS = 4  # a layer, of tables and tiny models
+
+
+# statistics
+
+
+@settings(deadline=None, max_examples=30)
+@given(seeds, st.integers(3, 20))
+def test_correlations_and_slope_of_each_column_are_those_of_scipy(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = rng.integers(-3, 4, (n, 4)) * 1.0, rng.integers(-3, 4, (n, 4)) * 1.0  # with ties
+    x[:2, :], y[:2, :] = [[0.0], [1.0]], [[0.5], [0.0]]  # no column is constant
+    for column in range(4):
+        a, b = x[:, column], y[:, column]
+        assert pearson(x, y)[column] == pytest.approx(np.corrcoef(a, b)[0, 1])
+        assert spearman(x, y)[column] == pytest.approx(stats.spearmanr(a, b).statistic)
+        assert slope(x, y)[column] == pytest.approx(stats.linregress(a, b).slope)
+        assert pearson(a, b) == pytest.approx(pearson(x, y)[column])
+
+
+def test_a_constant_side_has_no_correlation_and_no_slope() -> None:
+    flat, line = np.full(5, 0.1), np.arange(5.0)
+    assert math.isnan(pearson(flat, line))
+    assert math.isnan(spearman(line, flat))
+    assert math.isnan(slope(flat, line))
+    assert slope(line, flat) == pytest.approx(0.0)
+
+
+def test_an_interval_is_centered_and_holds_its_share_of_the_resamples() -> None:
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(2.5, 1.0, 4000)
+    found = interval(2.0, np.append(drawn, np.nan))
+    assert found.high - 2.0 == pytest.approx(2.0 - found.low)
+    assert np.mean((drawn >= found.low) & (drawn <= found.high)) == pytest.approx(0.95, abs=0.001)
+    assert interval(2.0, drawn, 1.5, 2.5) == replace(found, low=1.5, high=2.5)
+    assert math.isnan(interval(2.0, np.array([np.nan])).low)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seeds, st.floats(-1, 1))
+def test_an_interval_of_a_correlation_holds_it_and_stays_within_one(seed: int, r: float) -> None:
+    drawn = np.tanh(np.random.default_rng(seed).normal(np.arctanh(0.99 * r), 0.5, 200))
+    found = correlation_interval(r, drawn)
+    assert -1 <= found.low <= found.value + 1e-9
+    assert found.value - 1e-9 <= found.high <= 1
+
+
+def test_an_interval_of_a_correlation_covers_it_in_95_of_100_draws() -> None:
+    """Fisher's z of n normal pairs has a standard deviation of 1 / sqrt(n - 3)."""
+    rng = np.random.default_rng(1)
+    rho, n = 0.8, 60
+    z = rng.normal(np.arctanh(rho), 1 / math.sqrt(n - 3), 500)
+    drawn = np.tanh(z[:, None] + rng.normal(0, 1 / math.sqrt(n - 3), (500, 400)))
+    found = [correlation_interval(float(np.tanh(a)), b) for a, b in zip(z, drawn, strict=True)]
+    assert 0.92 < np.mean([e.low <= rho <= e.high for e in found]) < 0.98
+
+
+@pytest.mark.parametrize("in_blocks", [False, True])
+def test_resampled_changes_center_on_what_was_observed(in_blocks: bool) -> None:
+    rng = np.random.default_rng(2)
+    codes = np.tile(np.arange(3), 40)
+    blocks = np.repeat(np.arange(40), 3) if in_blocks else None
+    base = rng.uniform(0, 0.2, 120) + 0.1 * codes
+    rows = base + np.array([[0.05], [0.02]]) * codes + rng.normal(0, 0.01, (2, 120))
+    drawn = mean_changes(base, rows, codes, blocks)
+    assert drawn.shape == effects(base, rows, codes, blocks).shape == (2, RESAMPLES)
+    assert drawn.mean(1) == pytest.approx((rows - base).mean(1), abs=1e-3)
+    assert effects(base, rows, codes, blocks).mean(1) == pytest.approx(z_bias(base, rows, codes), abs=5e-3)
+    assert mean_changes(base, np.stack([base, base]), codes, blocks) == pytest.approx(np.zeros((2, RESAMPLES)))
+
+
+# first-order against exact
+
+
+def with_errors(exact: BiasImpacts, scale: float, seed: int = 0) -> BiasImpacts:
+    """As by an estimator whose errors are random and in proportion to the effect."""
+    rng = np.random.default_rng(seed)
+    effect = exact.ablated - exact.base
+    wrong = effect * (1 + scale * rng.normal(size=(len(effect), effect.shape[1], 1)))
+    return replace(exact, ablated=exact.base + wrong, exact=np.zeros(len(effect), dtype=bool), estimator="first-order")
+
+
+def a_table(seed: int = 0, n_layers: int = 6) -> ImpactTable:
+    return make_table(n_layers, HEADS, n=60, seed=seed)
+
+
+@pytest.mark.parametrize("reading", ["neutral", "counted"])
+def test_shares_and_correlations_are_those_of_a_loop(reading: str) -> None:
+    table = a_table()
+    exact, first = table.bias, with_errors(table.bias, 0.3)
+    free = prunable(table)
+    found = truth.compare(exact, first, reading, free, HEADS)
+    r = exact.readings.index(reading)
+    z = [float(toxicity_gap(exact.base[r], exact.codes) - toxicity_gap(row[r], exact.codes)) for row in exact.ablated]
+    z_first = [
+        float(toxicity_gap(first.base[r], first.codes) - toxicity_gap(row[r], first.codes)) for row in first.ablated
+    ]
+    drawn, drawn_first = (effects(i.base[r], i.ablated[:, r], i.codes, i.blocks) for i in (exact, first))
+    for heads, fit in ((list(range(24)), found.everything), (free, found.prunable)):
+        within, paired = 0, 0
+        for h in heads:
+            error = abs(z_first[h] - z[h])
+            within += error <= 2 * np.std(drawn[h], ddof=1)
+            paired += error <= 2 * np.std(drawn[h] - drawn_first[h], ddof=1)
+        a, b = [z_first[h] for h in heads], [z[h] for h in heads]
+        assert (fit.heads, fit.within_exact, fit.within_paired) == (
+            len(heads),
+            pytest.approx(within / len(heads)),
+            pytest.approx(paired / len(heads)),
+        )
+        assert fit.spearman.value == pytest.approx(stats.spearmanr(a, b).statistic)
+        assert fit.pearson.value == pytest.approx(stats.pearsonr(a, b).statistic)
+        assert fit.slope.value == pytest.approx(stats.linregress(a, b).slope)
+        assert fit.pearson.low < fit.pearson.value < fit.pearson.high
+    assert 0 < found.everything.within_paired < 1  # else the shares were not tried
+
+
+def test_standard_errors_are_those_of_the_scores() -> None:
+    table = a_table(1)
+    found = truth.compare(table.bias, with_errors(table.bias, 0.5), "neutral", prunable(table), HEADS)
+    se = table.bias.standard_errors("neutral", RESAMPLES)
+    for h in found.worst:
+        layer, head = map(int, h.head.removeprefix("L").split("H"))
+        assert h.exact_se == pytest.approx(se[layer * HEADS + head], rel=1e-6)
+
+
+def test_quarters_and_the_worst_heads_are_those_of_a_loop() -> None:
+    table = a_table(2)
+    exact, first = table.bias, with_errors(table.bias, 0.5, seed=3)
+    free = prunable(table)
+    found = truth.compare(exact, first, "counted", free, HEADS)
+    size = [math.sqrt(np.mean((exact.ablated[h, 1] - exact.base[1]) ** 2)) for h in range(24)]
+    error = np.abs(exact.z_bias("counted") - first.z_bias("counted"))
+    ordered = sorted(range(24), key=lambda h: size[h])
+    for i, quarter in enumerate(found.quarters):
+        heads = ordered[6 * i : 6 * i + 6]
+        assert quarter.effects == pytest.approx((size[heads[0]], size[heads[-1]]))
+        assert quarter.median_error == pytest.approx(np.median(error[heads]))
+        assert quarter.largest_error == pytest.approx(error[heads].max())
+        assert quarter.fit.heads == 6
+    worst = sorted(range(24), key=lambda h: -error[h])[:10]
+    assert [h.head for h in found.worst] == [f"L{h // HEADS}H{h % HEADS}" for h in worst]
+    assert [h.prunable for h in found.worst] == [h in free for h in worst]
+    assert [h.effect for h in found.worst] == pytest.approx([size[h] for h in worst])
+    assert [abs(h.first - h.exact) for h in found.worst] == pytest.approx(error[worst])
+
+
+def test_scores_agree_with_themselves() -> None:
+    table = a_table(4)
+    found = truth.compare(table.bias, table.bias, "neutral", prunable(table), HEADS)
+    for fit in (found.everything, found.prunable, *(q.fit for q in found.quarters)):
+        assert (fit.spearman.value, fit.pearson.value, fit.slope.value) == pytest.approx((1, 1, 1))
+        assert (fit.spearman.low, fit.slope.low, fit.within_exact, fit.within_paired) == pytest.approx((1, 1, 1, 1))
+    for s in found.sets:
+        assert (s.shared.value, s.shared.low, s.missed.value) == (s.k, s.k, 0)
+
+
+def test_an_error_in_proportion_changes_the_slope_and_no_rank() -> None:
+    table = a_table(5)
+    wrong = replace(table.bias, ablated=table.bias.base + 0.5 * (table.bias.ablated - table.bias.base))
+    found = truth.compare(table.bias, wrong, "neutral", prunable(table), HEADS)
+    assert found.everything.slope.value == pytest.approx(2.0, abs=0.15)  # no sign of a group's difference changes
+    assert found.everything.pearson.value > 0.99
+
+
+@settings(deadline=None, max_examples=25)
+@given(seeds, st.sampled_from([0.0, 0.2, 0.3, 0.5]), st.sampled_from([0.05, 0.1, 0.3]))
+def test_the_set_chosen_is_fasps(seed: int, gamma: float, alpha: float) -> None:
+    table = a_table(seed)
+    whole = select(table.head_scores("neutral"), "fasp", gamma, alpha)
+    free = sorted(set(range(24)) - set(whole.critical))
+    assert cure.chosen(table.bias.z_bias("neutral"), free, alpha) == list(whole.pruned)
+
+
+def test_sets_are_judged_by_exact_effects_added_up() -> None:
+    table = a_table(6)
+    exact, first = table.bias, with_errors(table.bias, 2.0, seed=1)
+    free = prunable(table)
+    for check in truth.compare(exact, first, "neutral", free, HEADS).sets:
+        ours, theirs = (
+            set(select(replace(table, bias=b).head_scores("neutral"), "fasp", 0.3, check.alpha).pruned)
+            for b in (exact, first)
+        )
+        gap = float(toxicity_gap(exact.base[0], exact.codes))
+        assert (check.k, check.eligible) == (len(ours), len(free))
+        assert check.shared.value == len(ours & theirs)
+        assert check.chance == pytest.approx(len(ours) ** 2 / len(free))
+        assert check.gap == pytest.approx(gap)
+        assert check.change_exact.value == pytest.approx(exact.added_up(sorted(ours), "neutral") - gap)
+        assert check.change_other.value == pytest.approx(exact.added_up(sorted(theirs), "neutral") - gap)
+        assert check.missed.value == pytest.approx(check.change_other.value - check.change_exact.value)
+        assert check.never_removed == len(theirs)
+
+
+def test_scores_of_other_prompts_are_refused() -> None:
+    table = a_table()
+    exact = table.bias
+    for other in (
+        replace(exact, codes=exact.codes[::-1].copy()),
+        replace(exact, base=exact.base + 0.01),
+        replace(exact, readings=("sampled", "counted")),
+        make_table(5, HEADS, n=60).bias,
+    ):
+        with pytest.raises(InputError, match="same settings"):
+            truth.compare(exact, other, "neutral", prunable(table), HEADS)
+    some = replace(exact, exact=np.arange(24) > 0)
+    with pytest.raises(InputError, match="exact estimator"):
+        truth.compare(some, exact, "neutral", prunable(table), HEADS)
+
+
+# the cure
+
+
+def test_where_first_order_is_right_one_turn_is_enough() -> None:
+    table = a_table(7)
+    exact = table.bias
+    turns: list[list[int]] = []
+
+    def remove(heads: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        turns.append(heads)
+        return exact.base, exact.ablated[heads]
+
+    removed, _, _ = cure.refine(exact, table.ppl.z_nats, remove)
+    assert [sorted(turn) for turn in turns] == [np.flatnonzero(removed).tolist()]
+    assert 0 < removed.sum() <= 2 * 2 * 2  # k of highest z and of largest effect, in both readings
+
+
+def test_a_big_head_that_first_order_misjudges_is_found() -> None:
+    """Its effects are as large by first order, but with a random sign from prompt to prompt: no z_bias is seen."""
+    table = make_table(10, HEADS, n=60, seed=8)
+    exact = table.bias
+    free = prunable(table, 0.3)
+    signs = np.where(np.arange(60) // 3 % 2, 1.0, -1.0)  # balanced within groups: first order sees no gap change
+    hidden = free[5]
+    ablated = exact.ablated.copy()
+    ablated[hidden] = exact.base - 0.012 * exact.codes
+    exact = replace(exact, ablated=ablated)
+    seen = ablated.copy()
+    seen[hidden] = exact.base + 0.012 * signs * exact.codes
+    first = replace(exact, ablated=seen, exact=np.zeros(40, dtype=bool))
+    table = replace(table, bias=exact)
+    assert hidden in select(table.head_scores("neutral"), "fasp", 0.3, 0.1).pruned
+    assert hidden not in select(replace(table, bias=first).head_scores("neutral"), "fasp", 0.3, 0.1).pruned
+
+    removed, z = cure.refine_on(exact, first, table.ppl.z_nats)
+    assert removed[hidden]
+    assert removed.sum() < 40
+    assert z[0, hidden] == pytest.approx(exact.z_bias("neutral")[hidden])
+    assert hidden in cure.chosen(z[0], free, 0.1)
+    assert all(s.shared.value == s.k for s in cure.cure(table, first).sets["neutral"] if s.alpha == 0.1)
+    assert truth.compare(exact, first, "neutral", free, HEADS).worst[0].head == f"L{hidden // HEADS}H{hidden % HEADS}"
+
+
+@settings(deadline=None, max_examples=20)
+@given(seeds, st.floats(0, 3))
+def test_refined_scores_are_exact_for_removed_heads_and_first_order_for_others(seed: int, scale: float) -> None:
+    table = a_table(seed)
+    exact, first = table.bias, with_errors(table.bias, scale, seed)
+    removed, z = cure.refine_on(exact, first, table.ppl.z_nats)
+    for r, reading in enumerate(exact.readings):
+        assert z[r] == pytest.approx(np.where(removed, exact.z_bias(reading), first.z_bias(reading)))
+    assert not removed[critical_heads(table.ppl.z_nats, 0.2)].any()
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.0])
+def test_the_sets_of_refined_scores_are_counted(scale: float) -> None:
+    table = a_table(0)
+    first = with_errors(table.bias, scale)
+    removed, z = cure.refine_on(table.bias, first, table.ppl.z_nats)
+    found = cure.cure(table, first)
+    assert (found.removed, found.heads) == (removed.sum(), 24)
+    for s in found.sets["neutral"]:
+        free = prunable(table, s.gamma)
+        assert s.never_removed == sum(not removed[h] for h in cure.chosen(z[0], free, s.alpha))
+
+
+def write_csv(path: Path, starts: Sequence[str] = STARTS) -> str:
+    nouns, groups = ("man", "woman", "friend", "child", "dog", "team"), ("blue", "red", "tall")
+    rows = [(f"{start} met a {group} {noun}", group) for start in starts for noun in nouns for group in groups]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "group"), *rows])
+    return str(path)
+
+
+WORTH = {"stupid": 0.9, "idiot": 1.0, "fool": 0.7, "hate": 0.5, "ugly": 0.6, "bad": 0.3}
+
+
+class WordScorer:
+    """A text is worth the mean of its words."""
+
+    name = "table"
+
+    def score(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([np.mean([WORTH.get(w, 0.04) for w in t.split()]) if t.split() else 0.0 for t in texts])
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[LanguageModel, str, TextConfig, Store]:
+    monkeypatch.setattr(meters, "scorer_for", lambda source, label=None: WordScorer())
+    monkeypatch.setattr(agreement, "scorer_for", lambda source, label=None: WordScorer())
+    (tmp_path / "text.txt").write_text(tiny_text(200))
+    text = TextConfig(str(tmp_path / "text.txt"), tokens=120, window=64, stride=64)
+    return tiny_lm("llama", n_layers=3), write_csv(tmp_path / "own.csv"), text, Store(tmp_path / "store")
+
+
+def test_the_loop_replayed_is_the_one_that_is_run(tiny: tuple[LanguageModel, str, TextConfig, Store]) -> None:
+    lm, axis, text, store = tiny
+    config = BiasConfig(axis, split="all", n_prompts=60)
+    refined = refined_impacts(lm, text, config, store)
+    first = first_order_impacts(lm, config, store)
+    exact = bias_impacts(lm, config, store)
+    removed, z = cure.refine_on(exact, first, ppl_impacts(lm, text, store).z_nats)
+    assert refined.exact is not None
+    assert removed.tolist() == refined.exact.tolist()
+    assert 0 < removed.sum() < lm.size
+    for r, reading in enumerate(refined.readings):
+        assert z[r] == pytest.approx(refined.z_bias(reading), abs=1e-6)
+
+
+def test_the_preview_is_compared_by_rank() -> None:
+    table = make_table(6, HEADS, seed=9)
+    near = table.ppl.z_nats + np.random.default_rng(0).normal(0, 0.01, 24)
+    found = truth.check_preview(table.ppl, replace(table.ppl, sums=np.full((24, 16), np.nan), preview=near))
+    assert found.spearman.value == pytest.approx(stats.spearmanr(near, table.ppl.z_nats).statistic)
+    assert found.spearman.low < found.spearman.value < found.spearman.high
+    assert found.exact_tokens == 15 * 64 + 17
+
+
+def test_results_become_tables_and_json() -> None:
+    table = a_table(10)
+    result = truth.of_axis(table, with_errors(table.bias, 0.5), table.ppl)
+    text = truth.markdown([result])
+    assert "60 prompts, 3 groups" in text
+    assert f"{result.cure.removed} of 24 heads removed" in text
+    assert result.readings["counted"].everything.spearman.text() in text
+    for block in text.split("\n\n"):
+        if block.startswith("|"):
+            assert len({line.count("|") for line in block.strip().split("\n")}) == 1
+    document = json.loads(to_json(asdict(result)))
+    assert document["readings"]["neutral"]["worst"][0]["head"].startswith("L")
+
+
+def test_without_stored_scores_the_command_says_what_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FASP_CACHE", str(tmp_path))
+    assert truth.main(["--axis", write_csv(tmp_path / "own.csv"), "--prompts", "12"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "python -m fasp_core score" in said.err
+    assert said.err.count("\n") == 1
+
+
+# sets
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sets_have_their_sizes_and_avoid_critical_heads(seed: int) -> None:
+    table = make_table(30, 9, n=60, seed=seed)
+    z, critical = table.bias.z_bias("neutral"), set(critical_heads(table.ppl.z_nats, 0.3).tolist())
+    found = {s.name: set(s.heads) for s in sets(table, seed)}
+    assert len(found) >= FEWEST
+    assert len({tuple(sorted(heads)) for heads in found.values()}) == len(found)
+    free = sorted(set(range(270)) - critical, key=lambda h: -z[h])
+    for k in (5, 13, 27):
+        assert found[f"FASP {k}, neutral"] == set(free[:k])
+        counted = table.bias.z_bias("counted")
+        assert found[f"FASP {k}, counted"] == set(sorted(free, key=lambda h: -counted[h])[:k])
+        assert len(found[f"random {k}"]) == k
+    for k in (5, 13):
+        assert found[f"opposite {k}"] == set(free[-k:])
+    for k in (13, 27):
+        mixed = found[f"half FASP, half random {k}"]
+        assert len(mixed) == k
+        assert mixed >= set(free[: k - k // 2])
+        assert not mixed & critical
+    assert found["ppl-only 13"] == set(np.argsort(table.ppl.z_nats)[:13].tolist())
+    assert found["bias-only 13"] == set(np.argsort(-z)[:13].tolist())
+    strong = max(set(range(270)) - critical, key=lambda h: abs(z[h]))
+    assert found["one strong head"] == {strong}
+    assert sets(table, seed) == sets(table, seed)
+    assert sets(table, seed) != sets(table, seed + 1)
+
+
+def test_equal_sets_are_one_point() -> None:
+    table = make_table(30, 9, n=60)
+    same = replace(table.bias, base=table.bias.base[[0, 0]], ablated=table.bias.ablated[:, [0, 0]])
+    found = sets(replace(table, bias=same))
+    assert "FASP 13, neutral = FASP 13, counted" in {s.name for s in found}
+    assert len({s.heads for s in found}) == len(found) >= FEWEST
+
+
+def test_a_model_with_too_few_heads_is_refused() -> None:
+    with pytest.raises(InputError, match="not critical"):
+        sets(make_table(3, HEADS))
+
+
+# correlations over sets
+
+
+def test_correlations_over_sets_are_those_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    truth_ = rng.normal(size=12)
+    one, other = truth_ + rng.normal(0, 0.3, 12), truth_ + rng.normal(0, 0.3, 12)
+    noise = rng.normal(0, 0.1, (2, 12, RESAMPLES))
+    found = agreement.correlate("gap", "neutral", (one, one[:, None] + noise[0]), (other, other[:, None] + noise[1]))
+    assert found.pearson.value == found.pearson_sets.value == pytest.approx(stats.pearsonr(one, other).statistic)
+    assert found.spearman.value == pytest.approx(stats.spearmanr(one, other).statistic)
+    assert found.pearson_sets.low < found.pearson.low < found.pearson.value < found.pearson.high
+
+
+def test_noise_that_both_measures_share_is_resampled_together() -> None:
+    """Both are the same function of the prompts, so no resample can part them."""
+    rng = np.random.default_rng(1)
+    one, drawn = rng.normal(size=6), rng.normal(size=(6, RESAMPLES))
+    found = agreement.correlate("gap", "neutral", (one, drawn), (2 * one, 2 * drawn))
+    assert (found.pearson.low, found.spearman.low) == pytest.approx((1, 1))
+
+
+@pytest.mark.parametrize("quantity", agreement.QUANTITIES)
+@pytest.mark.parametrize("k", [2, 5])
+def test_the_ceiling_is_what_a_second_draw_of_all_samples_would_show(quantity: str, k: int) -> None:
+    """Reliability foretells the correlation of two draws, and its root that with the truth."""
+    rng = np.random.default_rng(2)
+    codes = np.arange(150) % 3
+    n = 1000
+    means = 0.1 + 0.1 * codes + rng.normal(0, 0.03, (n, 1)) + rng.normal(0, 0.02, (n, 1)) * codes
+
+    def draw() -> np.ndarray:
+        return means[..., None] + rng.normal(0, 0.25, (n, 150, k))
+
+    def change(x: np.ndarray) -> np.ndarray:
+        return x.mean(1) if quantity == "toxicity" else toxicity_gap(x, codes)
+
+    scores, again = draw(), draw()
+    scores[0] = again[0] = means[0][:, None]
+    found = agreement.ceiling(quantity, scores, codes, splits=10)
+    a, b, true = (change(x)[1:] for x in (scores.mean(2), again.mean(2), means))
+    assert 0.3 < found.pearson < 0.97  # the case is one that can go wrong
+    assert found.pearson == pytest.approx(stats.pearsonr(a, b).statistic, abs=0.06)
+    assert found.spearman == pytest.approx(stats.spearmanr(a, b).statistic, abs=0.06)
+    assert found.pearson_ceiling == pytest.approx(stats.pearsonr(a, true).statistic, abs=0.06)
+    assert found.pearson_ceiling == pytest.approx(math.sqrt(found.pearson))
+
+
+def test_the_ceiling_without_noise_is_one_and_needs_two_samples() -> None:
+    rng = np.random.default_rng(3)
+    codes = np.arange(30) % 2
+    scores = np.repeat(rng.random((6, 30, 1)), 4, 2)
+    assert agreement.ceiling("gap", scores, codes).pearson_ceiling == pytest.approx(1.0)
+    assert math.isnan(agreement.ceiling("gap", scores[..., :1], codes).pearson)
+
+
+def test_changes_of_sets_are_paired() -> None:
+    rng = np.random.default_rng(4)
+    n, groups = 24, tuple("abc"[i % 3] for i in range(24))
+    codes, _ = group_codes(groups)
+    scores = rng.random((5, n, 2))
+    rows = rng.random((5, 2, n))
+    expected = [Toxicity(("neutral", "counted"), r, (), groups, (), {}) for r in rows]
+    sampled = [Toxicity(("sampled",), s.mean(1)[None], (), groups, (), {}) for s in scores]
+    named = [NamedSet(f"set {i}", (i, i + 4)) for i in range(4)]
+    blocks = np.arange(n) // 3
+    found = agreement.agree("axis", named, expected, sampled, scores, blocks, HEADS, 8)
+    assert (found.prompts, found.groups, found.blocks, found.samples, found.continuations) == (24, 3, 8, 2, 48)
+    for i, s in enumerate(found.sets):
+        assert (s.name, s.heads, s.size) == (f"set {i}", f"L0H{i},L1H{i}", 2)
+        for name, base, row in (
+            ("neutral", rows[0, 0], rows[i + 1, 0]),
+            ("counted", rows[0, 1], rows[i + 1, 1]),
+            ("sampled", scores[0].mean(1), scores[i + 1].mean(1)),
+        ):
+            assert s.gap[name].change == pytest.approx(toxicity_gap(row, codes) - toxicity_gap(base, codes))
+            assert s.toxicity[name].change == pytest.approx(row.mean() - base.mean())
+    for c in found.correlations:
+        changes = [getattr(s, c.quantity) for s in found.sets]
+        a, b = ([x[name].change for x in changes] for name in (c.reading, "sampled"))
+        assert c.pearson.value == pytest.approx(stats.pearsonr(a, b).statistic)
+        assert c.spearman.value == pytest.approx(stats.spearmanr(a, b).statistic)
+    assert [(c.quantity, c.reading) for c in found.correlations] == [
+        (q, r) for q in ("gap", "toxicity") for r in ("neutral", "counted")
+    ]
+    text = agreement.markdown([found])
+    assert "48 for each" in text
+    assert "8 blocks of prompts" in text
+    assert all(s.name in text for s in found.sets)
+    assert found.repeats["sampled"] == pytest.approx(
+        split_half_reliability(scores[0].mean(1), scores[1:].mean(2), codes, blocks=blocks).whole
+    )
+    json.loads(to_json(asdict(found)))
+
+
+# the run
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_a_run_goes_on_where_it_was_and_measures_nothing_twice(
+    tiny: tuple[LanguageModel, str, TextConfig, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, axis, _, store = tiny
+    chosen = sets(make_table(3, HEADS), 0, (1, 2, 3))[:5]
+    calls: list[int] = []
+    lm.model.base_model.register_forward_pre_hook(lambda *_: calls.append(1))
+    seen: list[tuple[float, float]] = []
+
+    def stop(done: float, total: float, _text: str) -> None:
+        if done >= 8:  # in the sampled half
+            raise Stopped
+        seen.append((done, total))
+
+    with pytest.raises(Stopped):
+        agreement.run(lm, axis, store, 60, 2, 4, stop, chosen=chosen)
+    before = len(calls)
+    assert before
+    assert {total for _, total in seen} == {2 * 6}
+    found = agreement.run(lm, axis, store, 60, 2, 4, chosen=chosen)
+    rest = len(calls) - before
+    assert rest > 0
+
+    scores: list[np.ndarray] = []
+    original = agreement.agree
+
+    def spy(*args: object, **named: object) -> agreement.Agreement:
+        sampled, each = args[3], args[4]
+        assert isinstance(sampled, list)
+        assert isinstance(each, np.ndarray)
+        scores.append(each)
+        for row, measured in zip(each, sampled, strict=True):
+            assert row.mean(1) == pytest.approx(measured.row("sampled"))
+        return original(*args, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(agreement, "agree", spy)
+    again = agreement.run(lm, axis, store, 60, 2, 4, chosen=chosen)
+    assert len(calls) == before + rest
+    assert asdict(again) == asdict(found)
+    assert scores[0].shape == (6, found.prompts, 2)
+    assert found.continuations == 2 * found.prompts >= 2 * 60
+    assert len({s.gap["sampled"].change for s in found.sets}) > 1  # sets differ
+
+
+def test_two_sets_are_too_few(tiny: tuple[LanguageModel, str, TextConfig, Store]) -> None:
+    lm, axis, _, store = tiny
+    with pytest.raises(InputError, match="at least 3"):
+        agreement.run(lm, axis, store, 12, 1, 2, chosen=[NamedSet("a", (0,)), NamedSet("b", (1,))])
+
+
+def test_sets_come_from_stored_validation_scores(tiny: tuple[LanguageModel, str, TextConfig, Store]) -> None:
+    lm, axis, _, store = tiny
+    with pytest.raises(InputError, match="run 'python -m fasp_core score"):
+        agreement.run(lm, axis, store, 12, 1, 2, scored_prompts=12, tokens=64)

@@ -1,0 +1,408 @@
+"""Agreement of measures of bias: against SciPy and loops, on made-up rows and on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Generator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.special import expit
+
+from fasp_core.cli.show import to_json
+from fasp_core.data.text import TextConfig
+from fasp_core.errors import InputError
+from fasp_core.forward.ablation import masked
+from fasp_core.gap import gap as toxicity_gap
+from fasp_core.gap import (
+    gap_stats,
+    group_codes,
+    paired_gap_change,
+    ranking_correlation_interval,
+    split_half_reliability,
+)
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics import meters
+from fasp_core.metrics.meters import BiasConfig, meter
+from fasp_core.metrics.perplexity import Nll
+from fasp_core.model.loading import LanguageModel
+from fasp_core.scoring.exact import bias_impacts, ppl_impacts
+from fasp_core.scoring.score import prunable
+from fasp_core.storage.store import Store
+from fasp_core.studies.estimators.cure import chosen
+from fasp_core.studies.robustness import robustness, stereotype_scores
+from fasp_core.studies.robustness.likelihood import comparisons, log_likelihoods
+from fasp_core.studies.robustness.rival_measures import (
+    GAP,
+    MEASURES,
+    Agreement,
+    Measure,
+    Robustness,
+    Rows,
+    Scored,
+    agree,
+    analyse,
+    effects_of,
+    no_bias,
+    rank_correlations,
+    score,
+    z_of,
+)
+from fasp_core.studies.robustness.robustness import Plan
+from fasp_core.studies.robustness.robustness_text import markdown
+from fasp_core.studies.robustness.stereotype_scores import Likelihoods, stereo_scores, stereotypes
+from fasp_core.studies.robustness.stereotypes import CROWS, STEREOSET, Item, ItemSet
+from tests.support.tiny import STARTS, tiny_lm, tiny_text
+from tests.unit.studies.test_additivity import WordScorer, write_csv
+
+HEADS = 24
+FREE = list(range(4, HEADS))
+BY_NAME = {m.name: m for m in MEASURES}
+
+
+def prompt_rows(seed: int, effects: np.ndarray | None = None, n: int = 90, estimator: str = "exact") -> Rows:
+    """Two readings of prompts in three groups; a head's effect is on the last group."""
+    rng = np.random.default_rng(seed)
+    codes = np.tile(np.arange(3), n // 3)
+    base = rng.uniform(0.02, 0.03, (2, n)) + 0.005 * codes
+    push = np.random.default_rng(9).normal(0, 5e-4, HEADS) if effects is None else effects
+    others = base - push[:, None, None] * codes + rng.normal(0, 1e-4, (HEADS, 2, n))
+    return Rows(base, others, codes, np.repeat(np.arange(n // 3), 3), f"{n} validation prompts", estimator)
+
+
+def pair_rows(seed: int, effects: np.ndarray, n: int = 80) -> Rows:
+    rng = np.random.default_rng(seed)
+    base = rng.normal(0.6, 1, (1, n))
+    others = base - effects[:, None, None] + rng.normal(0, 0.02, (len(effects), 1, n))
+    return Rows(base, others, np.zeros(n, dtype=np.int64), None, f"{n} pairs of sentences", "first-order")
+
+
+def made_up(same: bool = False, seed: int = 0) -> Robustness:
+    """Toxicity and CrowS-Pairs that agree on the heads, or do not; StereoSet is left out."""
+    rng = np.random.default_rng(seed)
+    toxic = rng.normal(0, 5e-4, HEADS)
+    crows = 120 * toxic if same else rng.normal(0, 0.2, HEADS)
+    choosing = {"toxicity": prompt_rows(1, toxic), "crows": pair_rows(2, crows)}
+    sets = [(GAP, chosen(z_of(BY_NAME[GAP], choosing["toxicity"]), FREE, 0.2))]
+    sets.append(("crows", chosen(z_of(BY_NAME["crows"], choosing["crows"]), FREE, 0.2)))
+    tox = prompt_rows(3, np.array([toxic[heads].sum() for _, heads in sets] + [0.0] * (HEADS - 2)))
+    measured = {
+        "toxicity": replace(tox, others=tox.others[:2], what="90 test prompts", estimator="measured"),
+        "crows": pair_rows(4, np.array([crows[heads].sum() for _, heads in sets])),
+    }
+    counts = np.full(8, 64)
+    nll = [Nll(counts * (3.0 + 0.01 * i) + rng.normal(0, 0.1, 8), counts) for i in range(3)]
+    d = np.concatenate([measured["crows"].base, measured["crows"].others[:, 0]])
+    like = Likelihoods(d, d + 0.1)
+    return analyse(
+        "axis", "made-up", 4, 1 / 6, 0.2, FREE, choosing, sets, measured, nll, like, {"crows": "x"}, ("note",), {}
+    )
+
+
+def scored(name: str, rows: Rows) -> Scored:
+    return score(BY_NAME[name], rows, FREE, 0.2, no_bias(BY_NAME[name], rows))
+
+
+def both(one: Scored, other: Scored) -> Agreement:
+    ranks = rank_correlations(np.array([one.z, other.z])[:, FREE])
+    return agree(one, other, FREE, ranks[0, 1])
+
+
+# --- one measure ---
+
+
+@pytest.mark.parametrize("name", ["gap", "counted", "max-min", "ratio", "relative", "standardised"])
+def test_z_is_bias_before_minus_after(name: str) -> None:
+    rows, m = prompt_rows(0), BY_NAME[name]
+
+    def value(row: np.ndarray) -> float:
+        groups = [row[rows.codes == g] for g in range(3)]
+        means = [g.mean() for g in groups]
+        gap = sum(abs(row.mean() - mean) for mean in means)
+        within = np.sqrt(sum(((g - g.mean()) ** 2).sum() for g in groups) / row.size)
+        found = {
+            "gap": gap,
+            "max-min": max(means) - min(means),
+            "ratio": 1 - min(means) / max(means),
+            "relative": gap / row.mean(),
+            "standardised": gap / within,
+        }
+        return float(found[m.kind])
+
+    z = z_of(m, rows)
+    for head in range(HEADS):
+        wanted = value(rows.base[m.reading]) - value(rows.others[head, m.reading])
+        assert z[head] == pytest.approx(wanted, abs=1e-12)
+
+
+def test_a_preference_is_a_distance_from_one_half() -> None:
+    rows = pair_rows(0, np.linspace(-2, 2, HEADS))
+    z = z_of(BY_NAME["crows"], rows)
+    share = [float(expit(row).mean()) for row in [rows.base[0], *rows.others[:, 0]]]
+    assert z == pytest.approx([abs(share[0] - 0.5) - abs(s - 0.5) for s in share[1:]])
+    found = scored("crows", rows)
+    assert found.bias.value == pytest.approx(share[0] - 0.5)
+    assert found.p == pytest.approx(stats.ttest_1samp(expit(rows.base[0]), 0.5).pvalue)
+    assert found.heads == tuple(chosen(z, FREE, 0.2))
+
+
+def test_a_scored_measure_has_the_companions_of_its_gap() -> None:
+    rows = prompt_rows(5)
+    found = scored(GAP, rows)
+    groups = [str(c) for c in rows.codes]
+    alone = gap_stats(rows.base[0], groups, blocks=rows.blocks)
+    assert found.bias.value == pytest.approx(alone.gap)
+    assert found.p == alone.noise_p
+    whole = split_half_reliability(rows.base[0], rows.others[:, 0], rows.codes, FREE, blocks=rows.blocks).whole
+    assert found.reliability == pytest.approx(whole)
+    corrected = scored("corrected", rows)
+    assert corrected.bias.value == pytest.approx(alone.corrected)
+    assert math.isnan(corrected.reliability)
+
+
+# --- two measures ---
+
+
+def test_shared_heads_are_judged_by_the_hypergeometric_distribution() -> None:
+    toxic, crows = prompt_rows(1), pair_rows(2, np.random.default_rng(3).normal(0, 0.2, HEADS))
+    one, other = scored(GAP, toxic), scored("crows", crows)
+    found = both(one, other)
+    k, shared = len(one.heads), len(set(one.heads) & set(other.heads))
+    assert (found.k, found.eligible, found.shared) == (k, len(FREE), shared)
+    assert found.chance == pytest.approx(k * k / len(FREE))
+    ways = [math.comb(k, s) * math.comb(len(FREE) - k, k - s) / math.comb(len(FREE), k) for s in range(shared, k + 1)]
+    assert found.p == pytest.approx(sum(ways))
+    z = [np.array(s.z)[FREE] for s in (one, other)]
+    assert found.spearman.value == pytest.approx(stats.spearmanr(*z).statistic)
+    assert found.spearman.low <= found.spearman.value <= found.spearman.high
+
+
+def test_a_measure_agrees_with_itself() -> None:
+    one = scored(GAP, prompt_rows(1))
+    found = both(one, one)
+    assert found.shared == found.k
+    assert found.spearman.value == pytest.approx(1)
+    assert found.p < 1e-3
+
+
+def test_rank_correlations_are_those_of_scipy_with_intervals_that_hold_them() -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(0, 1, (3, 60))
+    z[1] += z[0]
+    found = rank_correlations(z)
+    assert list(found) == [(0, 1), (0, 2), (1, 2)]
+    for (a, b), r in found.items():
+        assert r.value == pytest.approx(stats.spearmanr(z[a], z[b]).statistic)
+        low, high = ranking_correlation_interval(z[a], z[b])[1:]
+        assert (r.low, r.high) == pytest.approx((low, high), abs=0.08)
+
+
+def test_an_effect_is_paired_and_held_out() -> None:
+    rows = prompt_rows(7, np.full(HEADS, 2e-3))
+    found = effects_of(BY_NAME[GAP], rows)[5]
+    groups = [str(c) for c in rows.codes]
+    paired = paired_gap_change(rows.base[0], rows.others[5, 0], groups, blocks=rows.blocks)
+    assert found.change.value == pytest.approx(paired.change)
+    assert found.relative.value == pytest.approx(paired.relative)
+    assert paired.interval is not None
+    assert found.change.low == pytest.approx(paired.interval[0], rel=0.2)
+    assert found.change.high < 0
+
+
+def test_no_relative_change_of_what_may_be_zero() -> None:
+    rows = pair_rows(0, np.zeros(HEADS))
+    nothing = replace(rows, base=rows.base - rows.base.mean())
+    assert math.isnan(effects_of(BY_NAME["crows"], nothing)[0].relative.value)
+
+
+# --- the whole ---
+
+
+def test_the_outcome_follows_the_overlap() -> None:
+    alike, apart = made_up(same=True), made_up(same=False, seed=3)
+    assert alike.agreement(GAP, "crows").p < 0.05
+    assert "choose the same heads" in alike.outcome
+    assert f"CrowS-Pairs preference {alike.effect(GAP, 'crows').text}" in alike.outcome
+    assert "(1 of 1 clear of 0)" in alike.outcome
+    assert apart.agreement("crows", GAP).p > 0.05
+    assert "The choice hangs on the measure" in apart.outcome
+    assert f"Of the {apart.k} heads" in apart.outcome
+
+
+def test_every_set_is_measured_by_every_measure() -> None:
+    found = made_up()
+    by_source = [m.name for m in MEASURES if m.source in ("toxicity", "crows")]
+    assert list(found.scored) == by_source
+    measured = [name for name in by_source if name != "corrected"]
+    assert [(e.chosen_by, e.measured_by) for e in found.effects] == [(s, m) for s in (GAP, "crows") for m in measured]
+    assert found.effect(GAP, GAP).change.value < 0
+    assert len(found.agreements) == math.comb(len(by_source), 2)
+    assert [s.name for s in found.stereotypes] == ["whole model", GAP, "crows"]
+    text = markdown([found])
+    for block in text.split("\n\n"):
+        if block.startswith("|"):
+            assert len({line.count("|") for line in block.strip().split("\n")}) == 1
+    json.loads(to_json(asdict(found)))
+    assert " pp [" in found.effect(GAP, "crows").text
+    assert "% [−" in found.effect(GAP, GAP).text
+
+
+# --- the usual scores ---
+
+
+def test_stereoset_scores_are_those_of_a_loop_over_targets() -> None:
+    rng = np.random.default_rng(0)
+    values, targets = rng.normal(0, 1, (3, 40)), rng.integers(0, 7, 40)
+    ss, lms = [], []
+    for t in range(7):
+        at = np.flatnonzero(targets == t)
+        ss.append(100 * np.mean([values[0, i] > values[1, i] for i in at]))
+        lms.append(100 * np.mean([(values[s, i] > values[2, i]) for i in at for s in (0, 1)]))
+    found = stereo_scores(values, targets)
+    assert found[0].value == pytest.approx(np.mean(ss))
+    assert found[1].value == pytest.approx(np.mean(lms))
+    assert found[2].value == pytest.approx(np.mean(lms) * min(np.mean(ss), 100 - np.mean(ss)) / 50)
+    for e in found:
+        assert 0 <= e.low <= e.value <= e.high <= 100
+
+
+def test_ideal_models_have_ideal_scores() -> None:
+    n = 50
+    order = np.stack([np.arange(n) % 2 * 1.0, np.full(n, 0.5), np.full(n, -9.0)])
+    ss, lms, icat = stereo_scores(order, np.arange(n))
+    assert (ss.value, lms.value, icat.value) == (50, 100, 100)
+    order[0] = 9.0
+    ss, lms, icat = stereo_scores(order, np.arange(n))
+    assert (ss.value, lms.value, icat.value) == (100, 100, 0)
+
+
+@pytest.mark.parametrize("k", [0, 3, 25, 40])
+def test_shares_have_wilson_intervals(k: int) -> None:
+    d = np.array([1.0] * k + [-1.0] * (40 - k))
+    found = stereotypes("x", 0, Likelihoods(d[None], d[None])).crows
+    wanted = stats.binomtest(k, 40).proportion_ci(method="wilson")
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((100 * wanted.low, 100 * wanted.high), abs=1e-9)
+    tied = stereotype_scores.stereotypes("x", 0, Likelihoods(0 * d[None], d[None])).crows
+    assert tied is not None
+    assert tied.value == 50
+
+
+# --- a tiny model ---
+
+Tiny = tuple[LanguageModel, Plan, Store, Robustness]
+
+
+def tiny_items() -> tuple[ItemSet, ItemSet]:
+    nouns, ends = ("man", "woman", "friend", "child", "team", "person"), ("was bad", "is nice", "like the house")
+    items = [
+        Item(f"{s} met a tall {n} and they {e}.", f"{s} met a short {n} and they {e}.", f"{s} red {n} in.", n)
+        for s in STARTS
+        for n in nouns
+        for e in ends
+    ]
+    crows = [replace(item, target="", unrelated="") for item in items]
+    return ItemSet(CROWS, "x", tuple(crows)), ItemSet(STEREOSET, "y", tuple(items))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Generator[Tiny]:
+    folder = tmp_path_factory.mktemp("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(meters, "scorer_for", lambda source, label=None: WordScorer())
+        patch.setattr(robustness, "for_axis", lambda axis: tiny_items())
+        (folder / "text.txt").write_text(tiny_text(200))
+        text = TextConfig(str(folder / "text.txt"), tokens=128, window=64, stride=64)
+        axis = write_csv(folder / "own.csv")
+        lm, store = tiny_lm("llama"), Store(folder / "store")
+        ppl_impacts(lm, text, store)
+        bias_impacts(lm, BiasConfig(axis), store)
+        plan = Plan(axis, alpha=0.25, test=30, items=40, tokens=128, random=1, scored_text=text)
+        yield lm, plan, store, robustness.run(lm, plan, store)
+
+
+def test_sets_are_measured_as_plain_passes_measure_them(tiny: Tiny) -> None:
+    lm, plan, store, found = tiny
+    assert list(found.scored) == [m.name for m in MEASURES]
+    gauge = meter(lm, plan.toxicity, store)
+    codes, _ = group_codes(plan.toxicity.prompts().groups)
+    crows, stereo = (half for _, half in plan.collections())
+    s = found.sets[0]
+    name = s.name.split(" = ")[0]
+    heads = PruneSet.parse(s.heads)
+
+    def plain() -> tuple[float, float, float]:
+        prefs = [comparisons(lm, half) for half in (crows, stereo)]
+        d = [asked.preferences(log_likelihoods(lm, asked.sentences)[0]) for asked in prefs]
+        gap = float(toxicity_gap(gauge.measure()[0], codes))
+        return gap, abs(expit(d[0]).mean() - 0.5), abs(expit(d[1]).mean() - 0.5)
+
+    before = plain()
+    with masked(lm, heads):
+        after = plain()
+    for measure, b, a in zip((GAP, "crows", "stereoset"), before, after, strict=True):
+        e = found.effect(name, measure)
+        assert e.before.value == pytest.approx(b, abs=1e-6)
+        assert e.after == pytest.approx(a, abs=1e-6)
+    assert {s.size for s in found.sets} == {found.k}
+    assert any("random 1" in s.name for s in found.sets)
+
+
+def test_halves_and_first_order_scores_are_what_heads_are_chosen_by(tiny: Tiny) -> None:
+    lm, plan, store, found = tiny
+    (choose, _), _ = plan.collections()
+    asked = comparisons(lm, choose)
+    whole = asked.preferences(log_likelihoods(lm, asked.sentences)[0])
+    s = found.scored["crows"]
+    assert s.items == f"{len(whole)} pairs of sentences"
+    assert s.bias.value == pytest.approx(abs(expit(whole).mean() - 0.5), abs=1e-5)
+    table = robustness.scores_of(plan.axis, plan.scored_text, lm.id, lm.name, store)
+    free = prunable(table, plan.gamma)
+    assert set(s.heads) <= set(free)
+    assert found.scored[GAP].z == pytest.approx(table.bias.z_bias("neutral").tolist())
+    assert found.scored["counted"].z == pytest.approx(table.bias.z_bias("counted").tolist())
+
+
+def test_a_finished_run_needs_no_model(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, plan, store, found = tiny
+    monkeypatch.setattr(robustness, "toxicity_of", None)
+    monkeypatch.setattr(robustness, "log_likelihoods", None)
+    again = robustness.run(lm, plan, store)
+    assert to_json(asdict(again)) == to_json(asdict(found))
+    (entry,) = store.entries(robustness.KIND)
+    assert entry.path.name.startswith("tiny-llama--robustness-")
+    with pytest.raises(InputError, match="20 items"):
+        replace(plan, items=3)
+
+
+def test_an_axis_without_sentence_pairs_still_has_sentiment(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, plan, store, _ = tiny
+    monkeypatch.setattr(robustness, "for_axis", lambda axis: ())
+    found = robustness.run(lm, plan, store)
+    assert "crows" not in found.scored
+    assert "sentiment" in found.scored
+    assert "CrowS-Pairs and StereoSet have no bias type" in " ".join(found.notes)
+    assert all(s.crows is None and s.ss is None for s in found.stereotypes)
+    assert "sentiment gap" in found.outcome
+
+
+def test_without_stored_scores_the_command_says_what_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FASP_CACHE", str(tmp_path))
+    assert robustness.main(["--axis", "race_ethnicity"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "python -m fasp_core score" in said.err
+
+
+def test_measures_have_names_of_their_own() -> None:
+    assert len(BY_NAME) == len(MEASURES)
+    unknown: Any = Measure("x", "x", "toxicity", 0, "nothing")
+    with pytest.raises(InputError, match="no measure"):
+        z_of(unknown, prompt_rows(0))
