@@ -27,9 +27,10 @@ test: $(VENV)/dev.stamp ## run the tests, without the slow ones
 test-slow: $(VENV)/dev.stamp ## run all tests
 	$(BIN)/python -m pytest -m "" --timeout 3600
 
-lint: $(VENV)/dev.stamp ## check style and formatting
+lint: $(VENV)/dev.stamp ## check style, formatting and which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 
 types: $(VENV)/dev.stamp ## check types
 	$(BIN)/mypy fasp_core fasp_studio app.py pages

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from fasp_core.data.text import TextConfig
-from fasp_core.model.loading import LanguageModel
-from fasp_core.scoring.entries import KIND, PREVIEW_TEXT, ppl_key, read_ppl
+from fasp_core.metrics.perplexity import ppl_key
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.scoring.entries import KIND, PREVIEW_TEXT, read_ppl
 from fasp_core.scoring.estimate import ppl_preview
 from fasp_core.storage.store import Store
 

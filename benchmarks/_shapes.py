@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
-from fasp_core.model.loading import LanguageModel, ModelSpec, pick_device, wrap
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import pick_device, wrap
+from fasp_core.model.spec import ModelSpec
 
 BUILT_IN = {  # the built-in model's shape
     "hidden_size": 576,

@@ -19,8 +19,10 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import critical_heads
 from fasp_core.metrics.expected import measure_expected
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, meter
-from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import load
 from fasp_core.model.packing import pack_equal
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.estimate import first_order_rows
 from fasp_core.scoring.impact_table import BiasImpacts
 from fasp_core.storage.store import Store

@@ -24,9 +24,12 @@ from benchmarks._common import AXIS, ROOT, Unavailable, about, say
 from fasp_core.compute.cluster import Cluster
 from fasp_core.data.text import TextConfig
 from fasp_core.metrics.meters import BiasConfig, scorer_for, stored_word_values
-from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.metrics.perplexity import ppl_key
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import load
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import score
-from fasp_core.scoring.entries import KIND, bias_key, ppl_key
+from fasp_core.scoring.entries import KIND, bias_key
 from fasp_core.storage.store import Store
 
 TEXT = TextConfig(tokens=64, window=16, stride=16)

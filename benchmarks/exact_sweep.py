@@ -18,8 +18,10 @@ from fasp_core.forward.ablation import masked
 from fasp_core.forward.sweep import sweep_heads
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.perplexity import block_sums, nll_sums, window_packs
-from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import load
 from fasp_core.model.packing import Pack
+from fasp_core.model.spec import ModelSpec
 
 ROWS = 2  # windows in a pass, both ways
 

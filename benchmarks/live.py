@@ -17,7 +17,9 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics.cached_runner import Desk
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import load
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.entries import find
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.score import score

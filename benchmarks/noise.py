@@ -19,7 +19,7 @@ from benchmarks._common import about
 from benchmarks._shapes import random_built_in
 from fasp_core.forward.noise import gumbel, keys
 from fasp_core.forward.sampling import GenerationConfig, sample_ids
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 
 VOCABULARIES = (49_152, 262_144)
 

@@ -21,8 +21,10 @@ from fasp_core.forward.sweep import sweep_heads
 from fasp_core.metrics.expected import Worth, read_expected
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, meter
 from fasp_core.metrics.perplexity import block_sums, token_nll
-from fasp_core.model.loading import LanguageModel, ModelSpec, load, wrap
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import load, wrap
 from fasp_core.model.packing import pack
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.estimate import first_order_rows
 from fasp_core.storage.store import Store
 

@@ -23,7 +23,9 @@ from fasp_core.metrics.completing import CONTEXTS, DEEPER, KEPT, MORE, TOP, Word
 from fasp_core.metrics.meters import scorer_for, stored_completions, stored_word_values
 from fasp_core.metrics.spelling import JOINTS
 from fasp_core.metrics.token_toxicity import Vocabulary, Worth, word_values
-from fasp_core.model.loading import LanguageModel, ModelSpec, load, wrap
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import load, wrap
+from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 
 SIZES = (30_000, 60_000, 120_000, 260_000)

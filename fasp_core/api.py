@@ -13,7 +13,8 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import Selection
 from fasp_core.metrics.meters import BiasConfig, Report
 from fasp_core.model import loading
-from fasp_core.model.loading import BUILT_IN, LanguageModel, ModelSpec
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.spec import BUILT_IN, ModelSpec
 from fasp_core.scoring import entries
 from fasp_core.scoring import score as scoring
 from fasp_core.scoring.impact_table import ImpactTable
@@ -23,7 +24,7 @@ from fasp_core.storage.store import Store
 def load(source: str = BUILT_IN, dtype: str = "float32", device: str = "auto", bos: str = "auto") -> LanguageModel:
     """A model by "built-in", a hub id, a folder or a `.gguf` file. InputError says why it cannot be loaded.
 
-    `bos`: whether texts begin with a token of the tokenizer's; see `fasp_core.model.loading.ModelSpec`.
+    `bos`: whether texts begin with a token of the tokenizer's; see `fasp_core.model.spec.ModelSpec`.
     """
     return loading.load(ModelSpec(source, dtype, device, bos))
 

@@ -17,18 +17,19 @@ import torch
 
 from benchmarks._common import machine
 from benchmarks._shapes import BUILT_IN, random_built_in
-from fasp_core.compute import plan
-from fasp_core.compute.shards import Windows
 from fasp_core.errors import InputError
 from fasp_core.forward import sweep
 from fasp_core.forward.noise import gumbel, keys, uniforms, words_of
 from fasp_core.forward.staged import Staged, final_hidden
 from fasp_core.forward.sweep import sweep_heads
 from fasp_core.metrics.expected import Worth, read_expected
+from fasp_core.metrics.work import Windows
 from fasp_core.model import devices, loading
-from fasp_core.model.loading import LanguageModel, ModelSpec
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.memory import OutOfMemory, free
 from fasp_core.model.packing import Pack, pack
-from fasp_core.model.passes import OutOfMemory, free
+from fasp_core.model.spec import ModelSpec
+from fasp_core.scoring import plan
 
 TOLERANCE = 1e-3  # of tiny models' numbers, relative to the largest of a result
 CLOSE = 1e-4  # nats a token, and units of toxicity, of the built-in shape

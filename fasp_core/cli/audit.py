@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fasp_core.cli.show import Report, number, percent, span, table
+from fasp_core.console import Report, number, percent, span, table
 from fasp_core.errors import InputError
 
 if TYPE_CHECKING:
     from fasp_core.heads.prune_set import PruneSet
-    from fasp_core.model.loading import LanguageModel, ModelSpec
+    from fasp_core.model.language_model import LanguageModel
+    from fasp_core.model.spec import ModelSpec
     from fasp_core.studies.contexts.audit import AuditConfig, Replies
     from fasp_core.studies.contexts.measures import Disparity
 

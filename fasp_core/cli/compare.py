@@ -8,14 +8,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fasp_core.cli.show import Report, number, percent, span, table
 from fasp_core.cli.text import noted
+from fasp_core.console import Report, number, percent, span, table
 from fasp_core.errors import InputError
 from fasp_core.model.identity import ModelId
 from fasp_core.model.tokens import option_of
 
 if TYPE_CHECKING:
-    from fasp_core.model.loading import LanguageModel, ModelSpec
+    from fasp_core.model.language_model import LanguageModel
+    from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE, ModelSpec
     from fasp_core.storage.store import Store
     from fasp_core.studies.compare.compare import Candidate, Comparison
     from fasp_core.studies.compare.outcome import Claim
@@ -165,10 +166,9 @@ def _named(spec: ModelSpec, axis: str) -> str:
 
 
 def _size(spec: ModelSpec, model: Callable[[], LanguageModel]) -> int:
-    from fasp_core.model import loading as models
 
-    layers, heads = models.BUILT_IN_SHAPE
-    return layers * heads if spec.source == models.BUILT_IN else model().size
+    layers, heads = BUILT_IN_SHAPE
+    return layers * heads if spec.source == BUILT_IN else model().size
 
 
 def _claim(

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fasp_core.cli.show import Report, one_line, table
+from fasp_core.console import Report, one_line, table
 from fasp_core.errors import InputError
 
 if TYPE_CHECKING:
     from fasp_core.heads.prune_set import PruneSet
-    from fasp_core.model.loading import LanguageModel, ModelSpec
+    from fasp_core.model.language_model import LanguageModel
+    from fasp_core.model.spec import ModelSpec
 
 
 def document(
@@ -35,11 +36,11 @@ def document(
         The set is of another model, or the folder cannot be used; see also `fasp_core.export.writing.export`.
     """
     from fasp_core.export.writing import check_free, export
-    from fasp_core.model import loading as m
+    from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE
 
     check_free(out)  # before a model is loaded
-    if spec.source == m.BUILT_IN:
-        subject.gates(*m.BUILT_IN_SHAPE)
+    if spec.source == BUILT_IN:
+        subject.gates(*BUILT_IN_SHAPE)
     lm = load(spec, cache)
     if shape is not None and shape != (lm.n_layers, lm.n_heads):
         raise InputError(

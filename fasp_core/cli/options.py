@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fasp_core.cli.show import log
+from fasp_core.console import log
 from fasp_core.errors import InputError
 
 if TYPE_CHECKING:
     from fasp_core.data.text import TextConfig
     from fasp_core.metrics.meters import BiasConfig
     from fasp_core.model.identity import ModelId
-    from fasp_core.model.loading import LanguageModel, ModelSpec
+    from fasp_core.model.language_model import LanguageModel
+    from fasp_core.model.spec import ModelSpec
 
 WINDOW = 512  # tokens, where the model takes as many and no other number is named
 SplitName = Literal["valid", "test", "all"]
@@ -70,7 +71,7 @@ Window = Annotated[
 def spec_of(model: str, dtype: str, device: str, bos: str = "auto") -> ModelSpec:
     """The model that is meant; the device is looked up."""
     from fasp_core.model.devices import passed_over, pick_device
-    from fasp_core.model.loading import ModelSpec
+    from fasp_core.model.spec import ModelSpec
 
     pick_device(device)
     if (note := passed_over(device)) is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fasp_core.cli.show import table
 from fasp_core.cli.text import noted
+from fasp_core.console import table
 
 WORK = {"z_ppl": "perplexity", "z_bias": "toxicity gap"}
 

@@ -8,16 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fasp_core.cli import files
-from fasp_core.cli.show import Report
 from fasp_core.cli.text import noted
+from fasp_core.console import Report
 from fasp_core.errors import InputError
 from fasp_core.model.tokens import option_of
+from fasp_core.scoring import score_files
 from fasp_core.storage.atomic import write_whole
 
 if TYPE_CHECKING:
     from fasp_core.heads.prune_set import PruneSet
-    from fasp_core.model.loading import LanguageModel, ModelSpec
+    from fasp_core.model.language_model import LanguageModel
+    from fasp_core.model.spec import ModelSpec
 
 GAMMA, ALPHA = 0.3, 0.05  # as the app begins
 
@@ -72,7 +73,7 @@ def document(
         raise InputError(f"A rise of perplexity of {max_ppl:g} is no limit: give --max-ppl .1 for at most 10%.")
     if out.is_dir():
         raise InputError(f"'{out}' is a folder: name the file, such as --out {out / 'report.html'}.")
-    files.check_folder(out.absolute().parent)
+    score_files.check_folder(out.absolute().parent)
     BiasConfig(axis, split="test", n_prompts=prompts).prompts()
     TextConfig(tokens=tokens)
     loaded: list[LanguageModel] = []
@@ -90,7 +91,7 @@ def document(
             f"There are no scores to report: run 'python -m fasp_core score --model {shlex.quote(spec.source)}"
             f"{option_of(spec.bos)} --axis {shlex.quote(axis)} --estimator refined --out scores' first."
         )
-    by_hand = ByHand(*(files.heads_of(x, table.n_layers, table.n_heads) for x in (force, lock)))
+    by_hand = ByHand(*(score_files.heads_of(x, table.n_layers, table.n_heads) for x in (force, lock)))
     if len(by_hand):
         method = method or "fasp"
     if given is None:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fasp_core.cli.show import Report, number, percent, table
 from fasp_core.cli.text import noted
+from fasp_core.console import Report, number, percent, table
 from fasp_core.errors import InputError
 from fasp_core.model.tokens import option_of
 from fasp_core.scoring.search import SearchConfig
 
 if TYPE_CHECKING:
-    from fasp_core.model.loading import LanguageModel, ModelSpec
+    from fasp_core.model.language_model import LanguageModel
+    from fasp_core.model.spec import ModelSpec
 
 
 def configs(reading: str, heads: int, max_ppl: float, measurements: int, seeds: int) -> list[SearchConfig]:

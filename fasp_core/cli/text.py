@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fasp_core.cli.show import number, one_line, percent, span, table
+from fasp_core.console import number, one_line, percent, span, table
 
 
 def scores_text(document: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from fasp_core.compute.shards import Workers, lend, order_of, other_versions, ve
 from fasp_core.errors import InputError
 
 if TYPE_CHECKING:
-    from fasp_core.model.loading import LanguageModel
+    from fasp_core.model.language_model import LanguageModel
 
 PATIENCE = 60.0  # seconds without any worker
 AGAIN = "What was finished is kept: the same command goes on from there."

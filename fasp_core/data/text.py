@@ -20,7 +20,7 @@ import torch
 
 from fasp_core.errors import InputError
 from fasp_core.model import hub
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packages import package_folder
 from fasp_core.storage import tabular
 

@@ -13,7 +13,8 @@ from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
 
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.hub import named_by, pinned
-from fasp_core.model.loading import BUILT_IN, LanguageModel
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.spec import BUILT_IN
 
 BUILT_IN_ID, BUILT_IN_LICENCE = "HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"
 MAX_COMMAND = 2000  # characters of a list of parts on a command line; longer ones are read from the file

@@ -18,8 +18,10 @@ from fasp_core.export.precise import computing_in, place_of
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import Report
-from fasp_core.model.loading import SPREAD, LanguageModel, input_device, spread_options
-from fasp_core.model.passes import in_halves, require_finite, two
+from fasp_core.model.language_model import LanguageModel, input_device
+from fasp_core.model.loading import SPREAD, spread_options
+from fasp_core.model.memory import two
+from fasp_core.model.passes import in_halves, require_finite
 
 LIMIT = 1e-4  # largest difference of a logit
 BATCH, LENGTH, REPEATS = 4, 64, 5

@@ -15,7 +15,7 @@ from typing import Any
 from fasp_core.export.layouts import LAYOUTS, Shape, config_of
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.architectures import architecture_of
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fasp_core.export.layouts import LAYOUTS
 from fasp_core.export.planning import Places, Plan
 from fasp_core.metrics.meters import Report
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 
 
 def smaller_state(lm: LanguageModel, plan: Plan, progress: Report) -> dict[str, Tensor]:

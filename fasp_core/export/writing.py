@@ -25,7 +25,7 @@ from fasp_core.export.planning import Plan, plan
 from fasp_core.export.tensors import smaller_state
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import Report
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
 from fasp_core.storage.store import STALE_SECONDS
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.passes import NotFinite
 
 

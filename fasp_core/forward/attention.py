@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fasp_core.forward.diffs import token_pieces
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import encode
 from fasp_core.model.passes import in_halves, require_finite
 

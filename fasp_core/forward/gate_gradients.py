@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import gated
 from fasp_core.forward.next_word import CHUNK
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.passes import require_finite
 
 

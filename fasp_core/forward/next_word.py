@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 
 CELLS = {"cpu": 1 << 20}  # logits that exist at once: what the cache of a core holds
 MANY = 1 << 25  # elsewhere: 128 MB

@@ -16,9 +16,10 @@ from torch import Tensor
 from fasp_core.errors import InputError
 from fasp_core.forward.noise import gumbel, keys
 from fasp_core.model.devices import sizes
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.memory import two
 from fasp_core.model.packing import encode, pack_equal
-from fasp_core.model.passes import in_halves, require_finite, two
+from fasp_core.model.passes import in_halves, require_finite
 from fasp_core.model.tokens import continuation
 
 _Batch = tuple[Sequence[int], Sequence[int]]  # (places of prompts of one length, numbers of their draws)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack
 
 Visit = Callable[[int, Tensor], None]  # (layer, input of its block), at last (L, final hidden states): [rows, T, D]

@@ -18,9 +18,10 @@ from torch import Tensor
 from fasp_core.forward.ablation import gated, masked
 from fasp_core.forward.staged import Staged
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.memory import two
 from fasp_core.model.packing import Pack, halves, repeated
-from fasp_core.model.passes import NotFinite, in_halves, two
+from fasp_core.model.passes import NotFinite, in_halves
 
 Batch = Tensor | Pack
 Read = Callable[[Any, Tensor], np.ndarray]  # (batch, or part or repetition of one, its final hidden states) -> to keep

@@ -12,6 +12,7 @@ from fasp_core.errors import InputError
 
 Head = tuple[int, int]  # (layer, head), both from 0
 Neuron = tuple[int, int]  # (layer, hidden unit of its MLP), both from 0
+MAX_HEADS = 100_000  # of a layer, and layers: a head id sizes an array
 MAX_PARTS = 1_000_000  # that one text may name
 _PART = re.compile(r"L(\d{1,4})(?:H(\d{1,4})(?:-(\d{1,4}))?|N(\d{1,6})(?:-(\d{1,6}))?)", re.IGNORECASE)
 

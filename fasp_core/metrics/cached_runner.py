@@ -25,9 +25,10 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.expected import Worth, read_expected, scatter
 from fasp_core.metrics.perplexity import Nll, nll_sums, window_packs
 from fasp_core.model.devices import sizes
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.memory import free, is_out_of_memory
 from fasp_core.model.packing import Pack, halves
-from fasp_core.model.passes import free, in_halves, is_out_of_memory
+from fasp_core.model.passes import in_halves
 
 Report = Callable[[float, float, str], None]  # (done, total, what is going on)
 T = TypeVar("T")

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fasp_core.forward.next_word import logit_pieces
-from fasp_core.model.loading import LanguageModel
-from fasp_core.model.passes import in_halves, require_finite, two
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.memory import two
+from fasp_core.model.passes import in_halves, require_finite
 
 CONTEXTS = ("The next word is", 'The next word is "')  # any part of speech may follow; the quote starts afresh
 KEPT = 0.01  # least probability of a piece that is followed up

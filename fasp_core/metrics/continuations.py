@@ -11,7 +11,7 @@ from fasp_core.forward.sampling import GenerationConfig, sample_ids, stop_tokens
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.expected import READINGS, Worth, measure_expected
 from fasp_core.metrics.meters import Report, beside, scorer_for, stored_word_values
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import encode, pack
 from fasp_core.storage.store import Store
 

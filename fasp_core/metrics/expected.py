@@ -18,7 +18,7 @@ from torch import Tensor
 from fasp_core.forward.next_word import mean_value, mean_value_with_gradient
 from fasp_core.forward.staged import final_hidden
 from fasp_core.metrics.token_toxicity import WordValues, fresh_after
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, halves
 from fasp_core.model.passes import in_halves, require_finite
 

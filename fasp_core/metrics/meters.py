@@ -29,8 +29,9 @@ from fasp_core.metrics.completing import Completions, complete_all
 from fasp_core.metrics.expected import READINGS, Worth, measure_expected, read_expected
 from fasp_core.metrics.token_toxicity import AUDITED, Vocabulary, WordValues, word_values
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import BUILT_IN_SHA256, LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, encode, pack
+from fasp_core.model.spec import BUILT_IN_SHA256
 from fasp_core.storage.store import Entry, Store, slug
 
 Report = Callable[[float, float, str], None]  # (done, total, what is going on)

@@ -6,20 +6,25 @@ matrix in float32 would be the largest thing in memory.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
 
-from fasp_core.data.text import TokenWindows
+from fasp_core.data.text import TextConfig, TokenWindows, file_stamp, fitting, used_text
 from fasp_core.forward.next_word import log_loss
 from fasp_core.forward.staged import final_hidden
 from fasp_core.model.devices import sizes
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.identity import ModelId
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, halves, pack_rows
 from fasp_core.model.passes import in_halves, require_finite
 
@@ -212,3 +217,16 @@ def nats_standard_errors(base: Nll, sums: np.ndarray) -> np.ndarray:
 
 def _exp(x: float) -> float:
     return math.exp(x) if x < 700 else math.inf
+
+
+def ppl_key(text: TextConfig, model_id: ModelId, estimator: str = "exact") -> dict[str, Any]:
+    """Everything that shapes z_ppl, for the store: of the text, windows that fit the model."""
+    text = fitting(text, model_id.longest)
+    cut = {key: value for key, value in asdict(text).items() if key != "source"}
+    digest = _text_digest(text, file_stamp(os.path.expanduser(text.source)))
+    return {**model_id.key(), "score": "ppl", "estimator": estimator, "text": digest, **cut}
+
+
+@lru_cache(maxsize=8)
+def _text_digest(text: TextConfig, _stamp: tuple[int, int] | None) -> str:
+    return hashlib.sha256(used_text(text).encode()).hexdigest()[:16]

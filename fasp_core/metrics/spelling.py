@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasp_core.errors import InputError
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,29 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
-from torch import Tensor, nn
+from torch import nn
 
 from fasp_core.errors import InputError
 from fasp_core.model import hub
 from fasp_core.model.architectures import (
     ARCHITECTURES,
-    Architecture,
     architecture_of,
-    columns,
-    mlp_out_projection,
     out_proj_columns,
-    out_projection,
-    positions,
 )
 from fasp_core.model.devices import SPREAD, full_precision, pick_device
 from fasp_core.model.file_heads import settings
@@ -39,20 +33,22 @@ from fasp_core.model.gguf_files import check_name
 from fasp_core.model.gguf_files import convert as _convert
 from fasp_core.model.grouped import attend_fused
 from fasp_core.model.identity import ModelId
+from fasp_core.model.language_model import LanguageModel, input_device
+from fasp_core.model.memory import OutOfMemory, is_out_of_memory
 from fasp_core.model.model_files import check_config, check_folder, check_loaded, check_names, text_of
 from fasp_core.model.packages import package_folder
-from fasp_core.model.passes import OutOfMemory, is_out_of_memory
-from fasp_core.model.tokens import BEGINNINGS, Framing, framing, plain_ids, require_known, rules, stop_ids
+from fasp_core.model.spec import (
+    BUILT_IN,
+    BUILT_IN_BOS,
+    BUILT_IN_FILE,
+    BUILT_IN_POSITIONS,
+    BUILT_IN_SHA256,
+    DTYPES,
+    GGUF_FORM,
+    ModelSpec,
+)
 from fasp_core.storage.store import cache_root
 
-BUILT_IN = "built-in"
-BUILT_IN_TITLE = "SmolLM2-135M-Instruct"
-BUILT_IN_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-BUILT_IN_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-GGUF_FORM = 2  # raised where GGUF files are read in another way than before
-BUILT_IN_SHAPE = (30, 9)  # layers, heads: known before the model is loaded
-BUILT_IN_BOS, BUILT_IN_POSITIONS = "<|im_start|>", 8192  # its tokenizer adds none by itself
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CONFIG_FILES = (  # what shapes a model's numbers beside its weights
     "config.json",
     "tokenizer.json",
@@ -63,176 +59,6 @@ CONFIG_FILES = (  # what shapes a model's numbers beside its weights
     "vocab.json",
     "merges.txt",
 )
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """What to load and how.
-
-    Attributes
-    ----------
-    source : "built-in", a local folder, a path that ends in ".gguf", or a model of a hub as `hub.HubRef` writes it
-        ("openai-community/gpt2", "EleutherAI/pythia-70m@step1000").
-    dtype : "float32" (default: differences of perplexity between heads are smaller than bfloat16's rounding),
-        "bfloat16" or "float16".
-    device : "auto" (cuda, else mps, else cpu), a torch device string, or "spread": the blocks over all GPUs of this
-        machine and, where these are full, its main memory.
-    bos : the token that begins every prompt and window of text: "auto" (as the model's tokenizer does), "yes" or "no".
-    commit : of a model of a hub, which commit its name stands for; "" lets the hub say. A loaded model's spec has it.
-    """
-
-    source: str = BUILT_IN
-    dtype: str = "float32"
-    device: str = "auto"
-    bos: str = "auto"
-    commit: str = ""
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise InputError(f"Unknown dtype '{self.dtype}': choose one of {', '.join(DTYPES)}.")
-        if self.bos not in BEGINNINGS:
-            raise InputError(f"A beginning token cannot be '{self.bos}': choose one of {', '.join(BEGINNINGS)}.")
-        if not self.source.strip():
-            raise InputError("No model is named: give 'built-in', a hub id, a local folder or a .gguf file.")
-
-
-@dataclass(eq=False)
-class LanguageModel:
-    """A causal language model, its tokenizer and the shape of its heads.
-
-    `lock` is held by whoever runs the model: masks are hooks on modules that all users share.
-    """
-
-    spec: ModelSpec
-    model: Any  # transformers PreTrainedModel
-    tokenizer: Any
-    weights_id: str  # names the weights: a hash of the files, or a hub's repository and commit
-    architecture: Architecture
-    n_layers: int
-    n_heads: int
-    n_kv_heads: int
-    head_dim: int
-    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
-    notes: tuple[str, ...] = ()  # what whoever uses it has to know of where it came from
-
-    @property
-    def name(self) -> str:
-        return self.spec.source
-
-    @property
-    def id(self) -> ModelId:
-        """What results of this model are kept under."""
-        device = ModelId.kind(self.device.type, self.spec.dtype)
-        how = rules(self.tokenizer, self.model, self.framing)
-        return ModelId(self.weights_id, self.spec.dtype, self.framing.bos, how, device, longest=self.longest_window)
-
-    @cached_property
-    def framing(self) -> Framing:
-        """What stands around every text."""
-        return framing(self.tokenizer, self.spec.bos)
-
-    @property
-    def stops(self) -> frozenset[int]:
-        """Every token that ends a text or a turn."""
-        return stop_ids(self.tokenizer, self.model)[0]
-
-    @property
-    def max_positions(self) -> int | None:
-        """Most tokens that the model takes at a time; None: any number."""
-        return positions(self.model.config)
-
-    @property
-    def longest_window(self) -> int | None:
-        """Most tokens of text in a window: the beginning token has a place, too."""
-        return None if self.max_positions is None else self.max_positions - len(self.framing.begin)
-
-    @property
-    def size(self) -> int:
-        """N, the number of heads of the whole model."""
-        return self.n_layers * self.n_heads
-
-    @property
-    def device(self) -> torch.device:
-        """Where token ids go and final hidden states come from; a spread model's blocks may lie elsewhere."""
-        return input_device(self.model)
-
-    @cached_property
-    def blocks(self) -> list[nn.Module]:
-        return self.architecture.block_list(self.model)
-
-    def out_proj(self, layer: int) -> nn.Module:
-        return out_projection(self.blocks[layer], self.architecture)
-
-    def mlp_out(self, layer: int) -> nn.Module:
-        return mlp_out_projection(self.blocks[layer], self.architecture)
-
-    @cached_property
-    def n_neurons(self) -> int:
-        """Hidden units of each layer's MLP."""
-        return int(columns(self.mlp_out(0)).shape[1])
-
-    @cached_property
-    def n_parameters(self) -> int:
-        return sum(p.numel() for p in self.model.parameters())
-
-    def head_parameters(self) -> int:
-        """Parameters that belong to one head alone: its q rows and output columns, and k and v unless shared."""
-        own_kv = 2 if self.n_kv_heads == self.n_heads else 0
-        return self.head_dim * int(self.model.config.hidden_size) * (2 + own_kv)
-
-    def neuron_parameters(self) -> int:
-        """Weights that belong to one hidden unit of an MLP alone: one or (gated) two rows in, one column out."""
-        return int(self.model.config.hidden_size) * (3 if self.architecture.gated_mlp else 2)
-
-    def tokens(self, text: str) -> list[int]:
-        """Token ids of a text and nothing around it."""
-        return plain_ids(self.tokenizer, text)
-
-    def encode(self, text: str, what: str = "", more: int = 0) -> list[int]:
-        """Token ids of a prompt, begun as the model is begun; an end that the tokenizer would add is left out.
-
-        Parameters
-        ----------
-        what : names the prompt where it is refused.
-        more : tokens that are to follow it.
-
-        Raises
-        ------
-        InputError
-            A token has no embedding, or the prompt and what follows are longer than the model takes.
-        """
-        ids = [*self.framing.begin, *self.tokens(text)]
-        self.require(ids, what or f"The prompt {text[:40]!r}", more)
-        return ids
-
-    def require(self, ids: Sequence[int], what: str, more: int = 0) -> None:
-        """Refuse what the model cannot take before it reaches a device: see `encode`. Raises InputError."""
-        self.require_embeddings(ids, what)
-        most = self.max_positions
-        if most is not None and len(ids) + more > most:
-            room = f", {more:,} of them for the continuation" if more else ""
-            raise InputError(f"{what} has {len(ids):,} tokens and this model takes {most:,}{room}: shorten it.")
-
-    def require_embeddings(self, ids: Sequence[int], what: str) -> None:
-        """Refuse token ids beyond the embedding, which on a GPU would end the process. Raises InputError."""
-        require_known(self.tokenizer, ids, int(self.model.get_input_embeddings().weight.shape[0]), what)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[..., D] after the final norm -> [..., V] in float32, on the same device."""
-        return self.capped(self.model.get_output_embeddings()(hidden).to(hidden.device))
-
-    def capped(self, logits: Tensor) -> Tensor:
-        """What the unembedding gives -> logits in float32."""
-        logits = logits.float()
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return logits if cap is None else torch.tanh(logits / cap) * cap
-
-
-def input_device(model: Any) -> torch.device:
-    """Where a transformers model, which may be spread over several devices, takes its token ids."""
-    hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
-    place = getattr(hook, "execution_device", None)
-    return torch.device(model.device if place is None else place)
 
 
 def load(spec: ModelSpec, cache: Path | None = None) -> LanguageModel:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from fasp_core.errors import InputError
 from fasp_core.model.devices import CPU, sizes
-from fasp_core.model.loading import LanguageModel
-from fasp_core.model.passes import two
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.memory import two
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,6 @@ that a check costs nothing; what is not finite stays so on its way there.
 
 from __future__ import annotations
 
-import gc
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,21 +18,12 @@ from fasp_core.errors import InputError
 if TYPE_CHECKING:  # seconds to import
     from torch import Tensor
 
-    from fasp_core.model.loading import LanguageModel
+    from fasp_core.model.language_model import LanguageModel
     from fasp_core.model.packing import Pack
+from fasp_core.model.memory import OutOfMemory, free, is_out_of_memory
 
 B = TypeVar("B")
 R = TypeVar("R")
-_TEXTS = (  # of errors that say so in words alone, in lower case
-    "out of memory",  # CUDA, MPS
-    "not enough memory",  # CPU, on Windows
-    "can't allocate memory",  # CPU, elsewhere
-    "cublas_status_alloc_failed",
-)
-
-
-class OutOfMemory(InputError):
-    """Not even the smallest batch fits into the device's memory."""
 
 
 class NotFinite(InputError):
@@ -55,13 +44,6 @@ class NotFinite(InputError):
     def under(self, removed: str) -> NotFinite:
         """The same error, with the parts that were off."""
         return NotFinite(self._said, self._mend, self._removed or removed)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device, or the machine, has no memory left."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _TEXTS)
 
 
 def in_halves(
@@ -89,22 +71,6 @@ def in_halves(
     if len(parts) < 2:
         raise no_room(lm, what)
     return [result for part in parts for result in in_halves(lm, run, part, halves, what)]
-
-
-def two(items: Any) -> list[Any]:
-    """The halves of a sequence, an array or a tensor's rows; itself if it has a single item."""
-    middle = len(items) // 2
-    return [items[:middle], items[middle:]] if middle else [items]
-
-
-def free() -> None:
-    """Give back what a failed pass has left."""
-    gc.collect()
-    if (torch := sys.modules.get("torch")) is not None:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        elif torch.backends.mps.is_available():
-            torch.mps.empty_cache()
 
 
 def no_room(lm: LanguageModel, what: str) -> OutOfMemory:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fasp_core.model.devices import facts, passed_over
 
 if TYPE_CHECKING:  # seconds to import, and VERSION needs no model
-    from fasp_core.model.loading import LanguageModel
+    from fasp_core.model.language_model import LanguageModel
 
 VERSION = "0.1.0"
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fasp_core.released.files import MAX_BYTES, MAX_HEADS, SHAPES, Floats, Published, SeedRows, read, read_bytes
+from fasp_core.released.files import MAX_BYTES, SHAPES, Floats, Published, SeedRows, read, read_bytes
 from fasp_core.released.findings import Finding, around_median, findings
 from fasp_core.released.rules import RuleComparison, compare_rules
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_BYTES",
-    "MAX_HEADS",
     "SHAPES",
     "Agreement",
     "Estimate",

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasp_core.errors import InputError
+from fasp_core.heads.prune_set import MAX_HEADS
 from fasp_core.heads.selection import HeadScores
 from fasp_core.storage import tabular
 
@@ -26,7 +27,6 @@ Cells = dict[tuple[str, int], list[tuple[float, float]]]  # (seed, head) -> bias
 LONGEST_NUMBER = 1_000  # digits
 LONGEST_NAME = 200  # of a model, an axis, a score
 MAX_BYTES = 100_000_000  # the released files are below 1 MB
-MAX_HEADS = 100_000  # a head id sizes an array
 MAX_MODELS = 1_000
 MAX_CELLS = 20_000_000  # of all arrays: a short row of a seed of its own makes one of all heads
 

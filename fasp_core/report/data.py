@@ -8,14 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from fasp_core.cli import files
-from fasp_core.cli.show import to_json
+from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig
 from fasp_core.heads import prune_files
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import Selection
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.report.gather import asked_prompts
+from fasp_core.scoring import score_files
 from fasp_core.scoring.impact_table import ImpactTable
 
 
@@ -46,7 +46,7 @@ def scores_json(
 ) -> bytes:
     """Where the scores come from and how far they can be trusted (scores.json), the rows, and the set."""
     asked = replace(config, n_prompts=asked_prompts(table))
-    about = files.describe_scores(table, asked, text)
+    about = score_files.describe_scores(table, asked, text)
     return _bytes(about | {"scores": rows.to_dict("records"), "set": chosen})
 
 

@@ -16,7 +16,8 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import Selection, select
 from fasp_core.metrics.meters import BiasConfig, Report
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import LanguageModel, ModelSpec
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.choice import ByHand, around
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.search import Found

@@ -16,8 +16,8 @@ from fasp_core.data.text import TextConfig, said
 from fasp_core.figures import export
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig, left_out
-from fasp_core.model.loading import BUILT_IN, BUILT_IN_TITLE
 from fasp_core.model.provenance import VERSION
+from fasp_core.model.spec import BUILT_IN, BUILT_IN_TITLE
 from fasp_core.report import charts, repeat, tables
 from fasp_core.report.gather import Facts
 from fasp_core.report.tables import METHODS, READINGS, milli

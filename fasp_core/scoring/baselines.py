@@ -11,7 +11,8 @@ from fasp_core.forward.ablation import gated
 from fasp_core.forward.next_word import CHUNK
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.architectures import out_proj_columns
-from fasp_core.model.loading import LanguageModel, present
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import present
 from fasp_core.model.passes import in_halves, require_finite
 
 

@@ -7,18 +7,16 @@ the hash of what was run, so a run on more text or more prompts takes over what 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
-from functools import lru_cache
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from fasp_core.data.text import TextConfig, file_stamp, fitting, used_text
+from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.metrics.meters import BiasConfig, result_key
-from fasp_core.metrics.perplexity import Nll
+from fasp_core.metrics.perplexity import Nll, ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable, PplImpacts
 from fasp_core.storage.store import Entry, Store
@@ -30,14 +28,6 @@ EXACT_PROMPTS = 720  # of two-phase scores
 SURE = ("exact", "refined", "two-phase")  # no previews
 
 
-def ppl_key(text: TextConfig, model_id: ModelId, estimator: str = "exact") -> dict[str, Any]:
-    """Everything that shapes z_ppl, for the store: of the text, windows that fit the model."""
-    text = fitting(text, model_id.longest)
-    cut = {key: value for key, value in asdict(text).items() if key != "source"}
-    digest = _text_digest(text, file_stamp(os.path.expanduser(text.source)))
-    return {**model_id.key(), "score": "ppl", "estimator": estimator, "text": digest, **cut}
-
-
 def bias_key(config: BiasConfig, model_id: ModelId, estimator: str = "exact") -> dict[str, Any]:
     """Everything that shapes z_bias, for the store."""
     key = {"score": "bias", "estimator": estimator, **result_key(config, model_id)}
@@ -47,11 +37,6 @@ def bias_key(config: BiasConfig, model_id: ModelId, estimator: str = "exact") ->
 def few(config: BiasConfig) -> BiasConfig:
     """The prompts of two-phase scores on which heads are really removed."""
     return replace(config, n_prompts=min(config.n_prompts, EXACT_PROMPTS))
-
-
-@lru_cache(maxsize=8)
-def _text_digest(text: TextConfig, _stamp: tuple[int, int] | None) -> str:
-    return hashlib.sha256(used_text(text).encode()).hexdigest()[:16]
 
 
 def load(

@@ -15,17 +15,18 @@ from typing import Any
 import numpy as np
 
 from fasp_core import gap
-from fasp_core.compute.shards import FirstOrder, Prompts, Workers, results
+from fasp_core.compute.shards import Workers, results
 from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.errors import InputError
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, Report, meter
-from fasp_core.metrics.perplexity import measure_nll
+from fasp_core.metrics.perplexity import measure_nll, ppl_key
+from fasp_core.metrics.work import FirstOrder, Prompts
 from fasp_core.model.devices import sizes
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import pack_equal
 from fasp_core.model.provenance import provenance
 from fasp_core.scoring.baselines import gradient, magnitude
-from fasp_core.scoring.entries import KIND, bias_key, few, ppl_key, read_bias, read_ppl
+from fasp_core.scoring.entries import KIND, bias_key, few, read_bias, read_ppl
 from fasp_core.scoring.exact import bias_contents, bias_label, ppl_impacts, toxicity_rows
 from fasp_core.scoring.impact_table import BiasImpacts, PplImpacts
 from fasp_core.scoring.preview import gauss_newton

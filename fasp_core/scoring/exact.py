@@ -15,27 +15,18 @@ import numpy as np
 import torch
 
 from fasp_core import gap
-from fasp_core.compute.shards import Prompts, Tell, Windows, Workers, Written, results, swept
+from fasp_core.compute.shards import Tell, Workers, results
 from fasp_core.data.text import TextConfig, TokenWindows, token_windows
 from fasp_core.metrics.expected import scatter
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, Report, SampledMeter, meter
-from fasp_core.metrics.perplexity import BLOCK
+from fasp_core.metrics.perplexity import BLOCK, ppl_key
+from fasp_core.metrics.work import Prompts, Windows, Written, swept
 from fasp_core.model.devices import sizes
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import pack
 from fasp_core.model.provenance import provenance
 from fasp_core.scoring.baselines import gradient, magnitude
-from fasp_core.scoring.entries import (
-    KIND,
-    KnownRows,
-    bias_key,
-    known_nll,
-    known_toxicity,
-    ppl_key,
-    read_bias,
-    read_ppl,
-    row_ids,
-)
+from fasp_core.scoring.entries import KIND, KnownRows, bias_key, known_nll, known_toxicity, read_bias, read_ppl, row_ids
 from fasp_core.scoring.impact_table import BiasImpacts, PplImpacts
 from fasp_core.storage.store import Parts, Store, slug
 

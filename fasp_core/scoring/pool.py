@@ -18,9 +18,10 @@ from fasp_core.forward.gate_gradients import log_ratio_gradients
 from fasp_core.forward.sampling import sample_ids, stop_tokens
 from fasp_core.metrics.meters import BiasConfig, Report, SampledMeter, result_key
 from fasp_core.model.devices import sizes
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.memory import two
 from fasp_core.model.packing import encode
-from fasp_core.model.passes import in_halves, two
+from fasp_core.model.passes import in_halves
 from fasp_core.model.provenance import provenance
 from fasp_core.model.tokens import continuation
 from fasp_core.scoring.replay import ReplayGap, first_order_toxicity, replay_gap, set_log_ratio

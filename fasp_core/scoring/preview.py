@@ -19,8 +19,9 @@ from fasp_core.data.text import TokenWindows
 from fasp_core.errors import InputError
 from fasp_core.forward.gate_gradients import gated_hidden
 from fasp_core.forward.next_word import CHUNK
-from fasp_core.model.loading import LanguageModel
-from fasp_core.model.passes import in_halves, require_finite, two
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.memory import two
+from fasp_core.model.passes import in_halves, require_finite
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.heads.selection import critical_heads
 from fasp_core.metrics.meters import BiasConfig, Report, SampledMeter
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring import entries
 from fasp_core.scoring.entries import ESTIMATORS, KIND, PREVIEW_TEXT, bias_key, read_bias
 from fasp_core.scoring.estimate import first_order_impacts, ppl_preview, refined_impacts, two_phase_impacts

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from fasp_core import gap
-from fasp_core.cli.show import log
+from fasp_core.console import log
 from fasp_core.errors import InputError
 
 Floats = NDArray[np.float64]

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from fasp_core.figures.assumptions import Ends, growing_sets, interval_list, predicted_against_measured
-from fasp_core.model.loading import ModelSpec
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Entry
 from fasp_core.studies.additivity import additivity

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from fasp_core.figures import cell_matrix
-from fasp_core.model.loading import ModelSpec
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Entry
 from fasp_core.studies.common import Estimate

@@ -18,7 +18,7 @@ from fasp_core.evaluation import EvalConfig
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.loading import BUILT_IN, ModelSpec
+from fasp_core.model.spec import BUILT_IN, ModelSpec
 
 READ_ONLY = "This is a demo, which is read-only: install FASP Studio to start this on a machine of your own."
 T = TypeVar("T")

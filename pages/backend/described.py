@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from fasp_core.evaluation import EvalConfig
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.loading import BUILT_IN, BUILT_IN_TITLE, ModelSpec
+from fasp_core.model.spec import BUILT_IN, BUILT_IN_TITLE, ModelSpec
 from fasp_core.storage.catalog import short
 
 EXPERIMENTS = {

@@ -31,11 +31,13 @@ from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import Desk
 from fasp_core.metrics.meters import BiasConfig, scorer_of
+from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model import hub, loading
 from fasp_core.model.devices import one_name
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import LanguageModel, ModelSpec
-from fasp_core.model.passes import free
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.memory import free
+from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
 from fasp_core.scoring import entries, score
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.search import Found
@@ -117,7 +119,7 @@ def desk(spec: ModelSpec) -> Desk:
 def facts(spec: ModelSpec) -> Facts | None:
     """What is known without waiting; None while the model has yet to be loaded."""
     if (known := loading.known_id(spec)) is not None:
-        return Facts(known, *loading.BUILT_IN_SHAPE)
+        return Facts(known, *BUILT_IN_SHAPE)
     return _facts.get(_named(spec))
 
 
@@ -189,7 +191,7 @@ def score_job(spec: ModelSpec, config: BiasConfig) -> Job[ImpactTable]:
         progress(0, 1, "loading the model")
         lm = model(spec)
         with workers(lm) as there:
-            if store().load(entries.KIND, entries.ppl_key(SCORE_TEXT, lm.id)) is None:
+            if store().load(entries.KIND, ppl_key(SCORE_TEXT, lm.id)) is None:
                 score.preview(lm, config, store(), progress, there)
             return score.score(lm, SCORE_TEXT, config, store(), progress, "refined", there)
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from fasp_core.errors import InputError
-from fasp_core.model.loading import BUILT_IN, ModelSpec
+from fasp_core.model.spec import BUILT_IN, ModelSpec
 from fasp_core.storage.store import cache_root
 from pages.backend import demo
 

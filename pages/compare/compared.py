@@ -14,7 +14,7 @@ import streamlit as st
 from fasp_core.data.text import said
 from fasp_core.figures import Curve, method_curves, tradeoff
 from fasp_core.gap import GapStats
-from fasp_core.model.loading import ModelSpec
+from fasp_core.model.spec import ModelSpec
 from fasp_core.studies.compare.compare import SIDES, Candidate, Comparison, Side
 from fasp_core.studies.compare.curves import ORDER, both_sides, curves, values
 from pages.shell.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES

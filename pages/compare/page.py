@@ -8,7 +8,8 @@ import streamlit as st
 
 from fasp_core.compute.jobs import Progress
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.loading import BUILT_IN, LanguageModel
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.spec import BUILT_IN
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, searching
 from fasp_core.studies.compare.compare import SIDES, Candidate, Comparison, Plan

@@ -11,7 +11,8 @@ import streamlit as st
 from fasp_core.compute.jobs import Job
 from fasp_core.figures import BASE, PRUNED, Series, dots
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.loading import LanguageModel, ModelSpec
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from fasp_core.studies.contexts.audit import AuditConfig, Replies, audit, disparity
 from fasp_core.studies.contexts.measures import distance, inlier_ratio, parsed_difference

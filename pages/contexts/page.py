@@ -8,7 +8,7 @@ from dataclasses import replace
 import streamlit as st
 
 from fasp_core.errors import InputError
-from fasp_core.model.loading import ModelSpec
+from fasp_core.model.spec import ModelSpec
 from fasp_core.studies.contexts import matrix, scenarios
 from fasp_core.studies.contexts.audit import AuditConfig
 from fasp_core.studies.contexts.matrix import MatrixConfig

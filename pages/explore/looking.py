@@ -18,7 +18,8 @@ from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import continuations
 from fasp_core.metrics.continuations import Pair
-from fasp_core.model.loading import LanguageModel, ModelSpec
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.spec import ModelSpec
 from pages.backend import engine, readers
 from pages.widgets import scoring
 

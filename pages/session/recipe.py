@@ -16,7 +16,7 @@ from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS
 from fasp_core.metrics.expected import READINGS
-from fasp_core.model.loading import BUILT_IN, DTYPES
+from fasp_core.model.spec import BUILT_IN, DTYPES
 from fasp_core.model.tokens import BEGINNINGS
 from fasp_core.scoring.choice import HAND
 from fasp_core.studies.compare.compare import SEARCH

@@ -15,7 +15,7 @@ import streamlit as st
 
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.loading import ModelSpec
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.choice import ByHand
 from pages.backend import demo, engine
 from pages.session import recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fasp_core.compute.jobs import Progress
 from fasp_core.heads.selection import Selection
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.search import Found, SearchConfig
 from fasp_core.storage.store import Store

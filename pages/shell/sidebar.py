@@ -21,7 +21,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.expected import READINGS
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.devices import passed_over
-from fasp_core.model.loading import BUILT_IN, BUILT_IN_TITLE, DTYPES, ModelSpec
+from fasp_core.model.spec import BUILT_IN, BUILT_IN_TITLE, DTYPES, ModelSpec
 from fasp_core.scoring.choice import HAND
 from fasp_core.studies.compare.compare import SEARCH
 from pages.backend import demo, engine, folders

@@ -16,7 +16,8 @@ from fasp_core.export import card, checking, writing
 from fasp_core.export.planning import Plan, plan, weights_saved
 from fasp_core.export.writing import export, read_result
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.loading import DTYPES, LanguageModel, ModelSpec
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.spec import DTYPES, ModelSpec
 from fasp_core.storage.store import cache_root, digest, slug
 from pages.backend import demo, engine
 from pages.shell import start

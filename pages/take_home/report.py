@@ -13,7 +13,7 @@ from fasp_core.compute.jobs import Job, Progress
 from fasp_core.errors import InputError
 from fasp_core.evaluation import Evaluation
 from fasp_core.figures.export import file_name
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.report.page import summary
 from fasp_core.scoring.choice import HAND, ByHand
 from fasp_core.scoring.impact_table import ImpactTable

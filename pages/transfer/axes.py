@@ -14,7 +14,7 @@ import streamlit as st
 
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.loading import ModelSpec
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import digest
 from fasp_core.studies.common import Estimate

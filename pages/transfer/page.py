@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import streamlit as st
 
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.loading import ModelSpec
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.studies.transfer import correlation
 from fasp_core.studies.transfer.crossed import TransferConfig

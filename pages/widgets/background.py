@@ -8,7 +8,8 @@ from typing import Any
 import streamlit as st
 
 from fasp_core.compute.jobs import Job, Progress
-from fasp_core.model.loading import LanguageModel, ModelSpec
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from pages.backend import demo, engine
 from pages.widgets import scoring

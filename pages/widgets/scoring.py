@@ -10,7 +10,7 @@ import streamlit as st
 from fasp_core.compute.jobs import Job
 from fasp_core.errors import InputError
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.loading import ModelSpec
+from fasp_core.model.spec import ModelSpec
 from pages.backend import demo, engine
 from pages.widgets.said import plain
 

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from fasp_core.errors import InputError
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.loading import ModelSpec
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.studies.additivity import additivity
 from fasp_core.studies.robustness import robustness

@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.loading import BUILT_IN_SHAPE, ModelSpec
+from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.search import Found, SearchConfig
 from fasp_core.studies.compare import compare, outcome, versus

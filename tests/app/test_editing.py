@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.loading import BUILT_IN
+from fasp_core.model.spec import BUILT_IN
 from fasp_core.scoring.choice import ByHand
 from fasp_core.scoring.impact_table import ImpactTable
 from pages.explore.grids import acted_on

@@ -28,7 +28,7 @@ from fasp_core.gap import gap_stats, paired_gap_change, paired_mean_change
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, select
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.loading import BUILT_IN, BUILT_IN_SHAPE, ModelSpec
+from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE, ModelSpec
 from fasp_core.scoring.choice import ByHand
 from fasp_core.scoring.impact_table import ImpactTable
 from pages.backend import engine

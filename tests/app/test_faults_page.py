@@ -9,7 +9,8 @@ import pytest
 
 from fasp_core.errors import InputError
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.passes import NotFinite, OutOfMemory
+from fasp_core.model.memory import OutOfMemory
+from fasp_core.model.passes import NotFinite
 from fasp_core.scoring import entries
 from fasp_core.storage.store import Store
 from pages.backend import engine

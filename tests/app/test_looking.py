@@ -19,7 +19,8 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import continuations
 from fasp_core.metrics.continuations import Pair
 from fasp_core.model import loading
-from fasp_core.model.loading import LanguageModel, ModelSpec
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.choice import ByHand
 from fasp_core.scoring.impact_table import ImpactTable
 from pages.backend import engine

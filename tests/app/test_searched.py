@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.loading import BUILT_IN_SHAPE, ModelSpec
+from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
 from fasp_core.scoring.search import Found, SearchConfig, Tried
 from fasp_core.studies.compare import searching
 from pages.backend import engine

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fasp_core.compute.jobs import Lanes
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.loading import ModelSpec
+from fasp_core.model.spec import ModelSpec
 from pages.backend import engine
 from pages.session import recipe
 from pages.session.recipe import Recipe

@@ -17,7 +17,7 @@ from fasp_core.compute.jobs import Lane, Lanes
 from fasp_core.errors import InputError
 from fasp_core.export import checking
 from fasp_core.model import loading
-from fasp_core.model.loading import ModelSpec
+from fasp_core.model.spec import ModelSpec
 from pages.backend import engine
 from pages.take_home import checkpoint as take_checkpoint
 from tests.support.fakes import AtOnce, Studio
@@ -31,7 +31,7 @@ def page() -> None:
     import streamlit as st
 
     from fasp_core.heads.prune_set import PruneSet
-    from fasp_core.model.loading import ModelSpec
+    from fasp_core.model.spec import ModelSpec
     from pages.take_home import checkpoint as take_checkpoint
 
     take_checkpoint.draw(ModelSpec(st.session_state["model"]), PruneSet.parse(st.session_state["parts"]))

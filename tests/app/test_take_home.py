@@ -21,7 +21,7 @@ from fasp_core.heads.prune_files import read
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.loading import BUILT_IN, BUILT_IN_SHAPE
+from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE
 from fasp_core.report import data
 from fasp_core.scoring.choice import ByHand
 from fasp_core.scoring.impact_table import ImpactTable

@@ -19,7 +19,8 @@ from fasp_core import evaluation, gap
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.loading import ModelSpec
+from fasp_core.metrics.perplexity import ppl_key
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.score import prunable
@@ -55,7 +56,7 @@ def add_scores(studio: Studio, axis: str, seed: int) -> ImpactTable:
     shape = {"n_layers": 30, "n_heads": 9, "provenance": MADE}
     studio.store.save(
         entries.KIND,
-        entries.ppl_key(engine.SCORE_TEXT, lm.id),
+        ppl_key(engine.SCORE_TEXT, lm.id),
         arrays={
             "base_sums": p.base.sums,
             "counts": p.base.counts,

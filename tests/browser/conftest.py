@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from fasp_core.model.loading import ModelSpec, load
+from fasp_core.model.loading import load
+from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store, cache_root
 from pages.shell import tour
 from tests.support.fakes import add_examples

@@ -14,7 +14,9 @@ from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig, evaluate
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import load
+from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from fasp_core.studies.verdict import number
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fasp_core.model.loading import BUILT_IN, ModelSpec, known_id
+from fasp_core.model.loading import known_id
+from fasp_core.model.spec import BUILT_IN, ModelSpec
 from fasp_core.storage.store import Store
 from fasp_core.studies.additivity.additivity import Plan, scores_of
 from fasp_core.studies.robustness import robustness

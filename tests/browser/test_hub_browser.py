@@ -13,7 +13,8 @@ from playwright.sync_api import TimeoutError
 
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import ModelSpec, load
+from fasp_core.model.loading import load
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import entries, score
 from fasp_core.storage.store import Store
 from pages.backend.engine import SCORE_TEXT

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fasp_core.model.loading import ModelSpec, load
+from fasp_core.model.loading import load
+from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import cache_root
 from tests.browser.conftest import ROOT, Reader
 

@@ -21,7 +21,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.expected import Worth, read_expected
 from fasp_core.metrics.perplexity import measure_nll, nll_sums, window_packs
 from fasp_core.model import grouped
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import pack, pack_rows
 from fasp_core.model.passes import double, on_host
 from tests.device import pretend

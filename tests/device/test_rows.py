@@ -13,14 +13,16 @@ import pytest
 import torch
 import transformers
 
-from fasp_core.compute.shards import Windows
 from fasp_core.forward import sweep
 from fasp_core.forward.sweep import at_once, sweep_heads
 from fasp_core.metrics.expected import Worth, read_expected
+from fasp_core.metrics.work import Windows
 from fasp_core.model import grouped
-from fasp_core.model.loading import LanguageModel, ModelSpec, wrap
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import wrap
 from fasp_core.model.packing import Pack, pack, pack_equal
 from fasp_core.model.passes import NotFinite
+from fasp_core.model.spec import ModelSpec
 from tests.device import pretend
 from tests.support.tiny import HEADS, KINDS, VOCAB, tiny_lm, token_rows
 

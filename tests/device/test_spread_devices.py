@@ -14,7 +14,9 @@ from fasp_core.errors import InputError
 from fasp_core.export.writing import export
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model import loading
-from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import load
+from fasp_core.model.spec import ModelSpec
 from fasp_core.studies.contexts import weights
 from tests.device import pretend
 from tests.device.steps import STEPS, Bench, plain, small_worlds

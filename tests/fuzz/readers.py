@@ -23,7 +23,6 @@ import numpy as np
 import pandas as pd
 
 from fasp_core import released
-from fasp_core.cli import files
 from fasp_core.data import prompts, text
 from fasp_core.errors import InputError
 from fasp_core.export.writing import RESULT, read_result
@@ -33,7 +32,8 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics import continuations
 from fasp_core.model import hub, loading
-from fasp_core.model.loading import ModelSpec
+from fasp_core.model.spec import BUILT_IN, ModelSpec
+from fasp_core.scoring import score_files
 from fasp_core.storage import catalog, store
 from fasp_core.storage.store import HEADER, Store
 from fasp_core.studies.contexts import numbers, scenarios
@@ -253,7 +253,7 @@ def _parquet() -> bytes:
 
 
 def _read_scores(folder: Path) -> None:
-    opened = files.open_scores(folder, "fasp")
+    opened = score_files.open_scores(folder, "fasp")
     select(opened.scores, "fasp", 0.3, 0.1)
     json.dumps([opened.notes, opened.model, opened.axis, opened.reading])
 
@@ -396,9 +396,9 @@ def _source(rng: Random, folder: Path) -> str:
 
 def _read_source(given: str) -> None:
     spec = ModelSpec(given, device="cpu")
-    if given.lower().endswith(".gguf") or (given != loading.BUILT_IN and hub.ref_of(given) is None):
+    if given.lower().endswith(".gguf") or (given != BUILT_IN and hub.ref_of(given) is None):
         loading.load(spec)  # nothing of that name holds a model
-    elif given != loading.BUILT_IN:
+    elif given != BUILT_IN:
         ref = hub.HubRef.parse(given)
         assert hub.HubRef.parse(str(ref)) == ref
         hub._cached(ref, "no network")

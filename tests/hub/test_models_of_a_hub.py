@@ -16,8 +16,10 @@ from fasp_core.export import card
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import load
 from fasp_core.model.provenance import provenance
+from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from pages.backend import engine
 from tests.hub.conftest import ask

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fasp_core.errors import InputError
 from fasp_core.model import hub
 from fasp_core.model.hub import HubRef, ref_of
-from fasp_core.model.loading import ModelSpec
+from fasp_core.model.spec import ModelSpec
 from pages.backend import demo, folders
 from pages.session import recipe
 

@@ -14,7 +14,8 @@ import pytest
 from fasp_core.data import text
 from fasp_core.errors import InputError
 from fasp_core.model import hub as hubs
-from fasp_core.model.loading import ModelSpec, load
+from fasp_core.model.loading import load
+from fasp_core.model.spec import ModelSpec
 from tests.hub.conftest import ask
 from tests.hub.server import Hub
 

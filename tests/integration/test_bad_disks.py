@@ -28,6 +28,7 @@ from fasp_core.errors import InputError
 from fasp_core.export.writing import export
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
+from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.scoring import entries
 from fasp_core.storage.entry import DamagedEntry, Entry, NotWritable
 from fasp_core.storage.fallback import MAX_BYTES, Shelf
@@ -346,7 +347,7 @@ def test_scores_of_another_version(studio: Studio, caplog: pytest.LogCaptureFixt
     studio.add_scores(AXIS)
     lm, config = made_up_lm(), BiasConfig(AXIS)
     for key, optional in (
-        (entries.ppl_key(engine.SCORE_TEXT, lm.id), set[str]()),
+        (ppl_key(engine.SCORE_TEXT, lm.id), set[str]()),
         (entries.bias_key(config, lm.id), {"n_layers", "n_heads"}),
     ):
         entry = studio.store.load(entries.KIND, key)

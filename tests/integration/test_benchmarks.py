@@ -21,7 +21,7 @@ from fasp_core.evaluation import EvalConfig
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring.estimate import first_order_impacts
 from fasp_core.storage.store import Store
 from tests.support.tiny import STARTS, tiny_lm, tiny_text

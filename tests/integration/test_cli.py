@@ -21,11 +21,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fasp_core.cli.files import open_scores, read_prune_set
 from fasp_core.cli.main import main
-from fasp_core.cli.show import one_line, table, to_json
+from fasp_core.console import one_line, table, to_json
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.scoring.score_files import open_scores, read_prune_set
 from tests.support.tiny import HEADS, tiny_model, tiny_text, tiny_tokenizer
 
 LAYERS = 3
@@ -201,7 +201,7 @@ def test_a_second_score_run_reads_and_computes_nothing(
     def never(*_: object) -> None:
         raise AssertionError("swept again")
 
-    monkeypatch.setattr("fasp_core.compute.shards.sweep_heads", never)
+    monkeypatch.setattr("fasp_core.metrics.work.sweep_heads", never)
     status, _, _ = run("score", *common(place), "--out", tmp_path / "again", "--cache", cache)
     assert status == 0
     for name in ("scores.csv", "scores.parquet", "scores.json"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fasp_core.cli.main import main
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import audit, scenarios
 from fasp_core.studies.contexts.audit import AuditConfig

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from fasp_core.cli.main import main
-from fasp_core.cli.show import to_json
+from fasp_core.console import to_json
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model import loading
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import BUILT_IN_SHA256
+from fasp_core.model.spec import BUILT_IN_SHA256
 from fasp_core.scoring.search import Found, SearchConfig
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, outcome, searching

@@ -20,9 +20,10 @@ from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig
+from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.metrics.token_toxicity import word_values
 from fasp_core.scoring import entries, score
-from fasp_core.scoring.entries import bias_key, ppl_key
+from fasp_core.scoring.entries import bias_key
 from fasp_core.storage.store import Store
 from tests.support.tiny import STARTS, tiny_lm, tiny_text
 

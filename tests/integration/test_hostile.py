@@ -19,13 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fasp_core import released
-from fasp_core.cli import files
 from fasp_core.data import prompts, text
 from fasp_core.errors import LONGEST, InputError
 from fasp_core.heads import prune_files
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model import loading, model_files
-from fasp_core.model.loading import ModelSpec
+from fasp_core.model.spec import ModelSpec
+from fasp_core.scoring import score_files
 from fasp_core.storage import catalog, store, tabular
 from fasp_core.storage.store import HEADER, DamagedEntry, Store
 from fasp_core.studies.contexts import numbers, scenarios
@@ -255,7 +255,7 @@ def test_texts_of_no_name(name: str) -> None:
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "~/a\0b", "\ud800"])
 def test_score_folders_and_models_of_no_name(name: str) -> None:
     with pytest.raises(InputError):
-        files.open_scores(Path(name), "fasp")
+        score_files.open_scores(Path(name), "fasp")
     with pytest.raises(InputError):
         loading.load(ModelSpec(name, device="cpu"))
 
@@ -274,7 +274,7 @@ def test_figures_beyond_any_number_in_a_score_folder(about: int, tmp_path: Path)
         "reliability": {"neutral": {"prunable": {"halves": about}}},
     }
     (tmp_path / "scores.json").write_text(json.dumps(told))
-    opened = files.open_scores(tmp_path, "fasp", axis="age")
+    opened = score_files.open_scores(tmp_path, "fasp", axis="age")
     assert opened.axis == "age"
     assert opened.notes == ()
 
@@ -288,7 +288,7 @@ def test_a_small_parquet_file_of_many_numbers(tmp_path: Path) -> None:
     parquet.write_table(pa.table({"layer": column, "head": column}), tmp_path / "scores.parquet", compression="zstd")
     assert (tmp_path / "scores.parquet").stat().st_size < 200_000
     with pytest.raises(InputError, match="30,000,000 cells"):
-        files.open_scores(tmp_path, "fasp")
+        score_files.open_scores(tmp_path, "fasp")
 
 
 @pytest.mark.parametrize(

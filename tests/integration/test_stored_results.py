@@ -23,15 +23,14 @@ from unittest import mock
 
 import pytest
 
-from fasp_core.cli import files
 from fasp_core.cli.main import main
 from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model import loading
-from fasp_core.model.loading import ModelSpec
-from fasp_core.scoring import entries
+from fasp_core.model.spec import ModelSpec
+from fasp_core.scoring import entries, score_files
 from fasp_core.storage.store import Store
 from fasp_core.studies.additivity import additivity
 from fasp_core.studies.estimators import truth
@@ -63,7 +62,7 @@ def _select(axis: str, method: str, reading: str) -> Any:
     table = entries.best(TextConfig(tokens=8192), BiasConfig(axis), loading.known_id(ModelSpec()), "built-in", Store())
     assert table is not None
     with tempfile.TemporaryDirectory() as folder:
-        files.write_scores(table, {}, Path(folder) / "scores")
+        score_files.write_scores(table, {}, Path(folder) / "scores")
         command = ["select", "--scores", f"{folder}/scores", "--method", method, "--reading", reading, "--json"]
         found = _said(lambda: main([*command, "--gamma", ".3", "--alpha", ".05", "--force", "L0H0", "--lock", "L1H1"]))
     return json.loads(json.dumps(found).replace(folder, "FOLDER"))

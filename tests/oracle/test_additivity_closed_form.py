@@ -15,7 +15,8 @@ from scipy.special import expit
 from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig, meter
-from fasp_core.model.loading import ModelSpec, wrap
+from fasp_core.model.loading import wrap
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.exact import bias_impacts, ppl_impacts
 from fasp_core.storage.store import Store
 from fasp_core.studies.additivity import additivity

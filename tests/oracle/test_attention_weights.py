@@ -16,7 +16,7 @@ from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
 from fasp_core.forward.attention import TOKENS, Pattern, attentions, pattern, token_labels
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from tests.support.tiny import KINDS, tiny_config, tiny_lm, tiny_text
 
 LAYERS = 3

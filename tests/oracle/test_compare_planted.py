@@ -17,7 +17,7 @@ from fasp_core.metrics import meters
 from fasp_core.metrics.cached_runner import Desk
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.token_toxicity import word_values
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring import score
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.search import Heads, Problem, SearchConfig, search

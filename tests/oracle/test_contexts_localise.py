@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import gated
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.studies.contexts import localise, scenarios
 from fasp_core.studies.contexts.audit import Replies
 from fasp_core.studies.contexts.chats import ask, name_places

@@ -30,7 +30,9 @@ from numpy.typing import NDArray
 
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.loading import LanguageModel, ModelSpec, wrap
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import wrap
+from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import audit, localise, scenarios
 from fasp_core.studies.contexts.audit import AuditConfig, Replies

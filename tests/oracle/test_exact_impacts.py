@@ -17,16 +17,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fasp_core.compute import shards
 from fasp_core.data import prompts
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.forward.sampling import GenerationConfig, sample
-from fasp_core.metrics import meters
+from fasp_core.metrics import meters, work
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.token_toxicity import word_values
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import LanguageModel, wrap
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import wrap
 from fasp_core.scoring import entries, exact, score
 from fasp_core.scoring.estimate import undecided
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
@@ -400,7 +400,7 @@ class CountingPasses:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n = 0
-        for module, name in ((shards, "nll_sums"), (shards, "read_expected")):
+        for module, name in ((work, "nll_sums"), (work, "read_expected")):
             monkeypatch.setattr(module, name, self._counted(getattr(module, name)))
 
     def _counted(self, plain: Any) -> Any:
@@ -476,7 +476,7 @@ def test_a_sampled_run_goes_on_where_it_was(
         runs.append(1)
         return sample(*args)
 
-    monkeypatch.setattr(shards, "sample", counted)
+    monkeypatch.setattr(work, "sample", counted)
     store = Store(tmp_path / "killed")
     with pytest.raises(Killed):
         exact.bias_impacts(lm, config, store, kill_after(5, "bias"))

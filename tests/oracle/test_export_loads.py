@@ -19,7 +19,9 @@ from fasp_core.export.writing import Exported, export
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.architectures import ARCHITECTURES
-from fasp_core.model.loading import BUILT_IN, LanguageModel, ModelSpec, load
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import load
+from fasp_core.model.spec import BUILT_IN, ModelSpec
 from tests.support.tiny import HEAD_DIMS, HEADS, HIDDEN, KINDS, KV_HEADS, tiny_model, tiny_tokenizer, token_rows
 
 LAYERS = 2

@@ -13,7 +13,7 @@ from torch import Tensor
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import gated
 from fasp_core.forward.gate_gradients import functional_gradients, log_ratio_gradients
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from tests.support.tiny import HEADS, KINDS, VOCAB, tiny_lm, token_rows
 
 SIZE = 2 * HEADS

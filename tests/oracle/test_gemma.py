@@ -17,7 +17,9 @@ from fasp_core.evaluation import EvalConfig, evaluate
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics.meters import BiasConfig, scorer_for, stored_word_values
-from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import load
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.score import score
 from fasp_core.storage.store import Store
 

@@ -17,7 +17,7 @@ from fasp_core.forward.sweep import sweep_heads
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.perplexity import token_nll
 from fasp_core.model.architectures import ARCHITECTURES
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from tests.support.tiny import HEAD_DIMS, HEADS, KINDS, KV_HEADS, tiny_config, tiny_lm, token_rows
 
 LAYERS = 2

@@ -12,12 +12,15 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fasp_core.compute import plan, shards
-from fasp_core.compute.plan import Batch, busiest, shape_of, sweep_flops, text_batches
-from fasp_core.compute.shards import CUTS, Prompts, Sweep, Windows, cut
+from fasp_core.compute import shards
+from fasp_core.compute.shards import CUTS, cut
+from fasp_core.metrics import work
 from fasp_core.metrics.expected import Worth
-from fasp_core.model.loading import LanguageModel
+from fasp_core.metrics.work import Prompts, Sweep, Windows
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import pack
+from fasp_core.scoring import plan
+from fasp_core.scoring.plan import Batch, busiest, shape_of, sweep_flops, text_batches
 from tests.support.tiny import KINDS, tiny_config, tiny_lm, token_rows
 
 LAYERS = 2
@@ -104,8 +107,8 @@ def test_memory_and_gpus_by_hand() -> None:
 def test_a_rate_that_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny_config("llama")
     seen: list[Any] = []
-    real = shards.sweep_heads
-    monkeypatch.setattr(shards, "sweep_heads", lambda *args: seen.append(args) or real(*args))
+    real = work.sweep_heads
+    monkeypatch.setattr(work, "sweep_heads", lambda *args: seen.append(args) or real(*args))
     ticks = iter(range(100))
     monkeypatch.setattr(plan.time, "perf_counter", lambda: float(next(ticks)))  # each run takes one second
     rate = plan.measured_rate(config, "float32", torch.device("cpu"), window=16, repeats=2)

@@ -19,7 +19,9 @@ from fasp_core.metrics.cached_runner import Desk
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.token_toxicity import completions
 from fasp_core.model import loading
-from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import load
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import score
 from fasp_core.storage.store import Store
 from tests.support.tiny import STARTS, tiny_model, tiny_text, tiny_tokenizer

@@ -25,10 +25,10 @@ from fasp_core.compute.jobs import Job, Lane, Lanes
 from fasp_core.data.text import TextConfig
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig, Report
-from fasp_core.metrics.perplexity import Nll
+from fasp_core.metrics.perplexity import Nll, ppl_key
 from fasp_core.model import loading
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import BUILT_IN, BUILT_IN_SHA256, BUILT_IN_SHAPE, ModelSpec
+from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHA256, BUILT_IN_SHAPE, ModelSpec
 from fasp_core.scoring import entries, score
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable, PplImpacts
 from fasp_core.storage.store import Store
@@ -155,7 +155,7 @@ class Studio:
         p, b = table.ppl, table.bias
         self.store.keep(
             entries.KIND,
-            entries.ppl_key(engine.SCORE_TEXT, lm.id),
+            ppl_key(engine.SCORE_TEXT, lm.id),
             arrays={
                 "base_sums": p.base.sums,
                 "counts": p.base.counts,

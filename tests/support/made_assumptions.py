@@ -9,7 +9,7 @@ import pandas as pd
 
 from fasp_core import gap
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import BUILT_IN
+from fasp_core.model.spec import BUILT_IN
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
 from fasp_core.studies.additivity import additivity

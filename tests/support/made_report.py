@@ -15,10 +15,10 @@ from fasp_core import evaluation, report
 from fasp_core.evaluation import KIND
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig, result_key
+from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import ModelSpec
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import entries
-from fasp_core.scoring.entries import ppl_key
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare.searching import SCORE_TEXT

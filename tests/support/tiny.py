@@ -14,7 +14,9 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from fasp_core.model.loading import LanguageModel, ModelSpec, wrap
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import wrap
+from fasp_core.model.spec import ModelSpec
 
 STARTS = ("I", "We", "They", "The", "My", "You")
 _SPELLED = (

@@ -18,8 +18,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fasp_core.cli.show import to_json
 from fasp_core.compute.jobs import Cancelled
+from fasp_core.console import to_json
 from fasp_core.data.prompts import identity_words
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
@@ -31,7 +31,9 @@ from fasp_core.metrics import meters
 from fasp_core.metrics.cached_runner import Desk
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.token_toxicity import word_values
-from fasp_core.model.loading import LanguageModel, ModelSpec, wrap
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import wrap
+from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from tests.support.tiny import CONTEXT, HEAD_DIMS, HEADS, HIDDEN, STARTS, TOKENS, WORDS, tiny_lm, tiny_text
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fasp_core.cli.show import to_json, working
+from fasp_core.console import to_json, working
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import perplexity_of, toxicity_of
@@ -25,9 +25,12 @@ from fasp_core.gap import group_codes
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import Desk
 from fasp_core.metrics.meters import BiasConfig, Report
+from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import BUILT_IN, LanguageModel, ModelSpec, known_id, load
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import known_id, load
 from fasp_core.model.provenance import provenance
+from fasp_core.model.spec import BUILT_IN, ModelSpec
 from fasp_core.model.tokens import BEGINNINGS
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
@@ -102,8 +105,8 @@ class Plan:
             "experiment": "additivity",
             "bias": entries.bias_key(self.bias, model_id, impacts.bias.estimator),
             "scored_prompts": impacts.bias.base.shape[1],
-            "text": entries.ppl_key(self.text, model_id),
-            "scored_text": entries.ppl_key(self.scored_text, model_id),
+            "text": ppl_key(self.text, model_id),
+            "scored_text": ppl_key(self.scored_text, model_id),
             "sizes": list(self.sizes),
             **{name: getattr(self, name) for name in ("nested", "pairs", "strong", "gamma", "seed")},
         }

@@ -23,7 +23,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig, Report, left_out
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
 from fasp_core.storage.store import Entry, Store, slug
 from fasp_core.studies.compare.compare import HELD_OUT, KIND, Candidate, Comparison

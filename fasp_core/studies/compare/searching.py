@@ -22,7 +22,7 @@ from fasp_core.heads.selection import select
 from fasp_core.metrics.cached_runner import Desk
 from fasp_core.metrics.meters import BiasConfig, Report
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.search import Found, Heads, Problem, SearchConfig, Tried, search

@@ -18,7 +18,7 @@ from fasp_core.errors import InputError
 from fasp_core.forward import noise
 from fasp_core.forward.sampling import GenerationConfig, sample_ids, stop_tokens
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
 from fasp_core.storage.store import Entry, Store, slug
 from fasp_core.studies.contexts.chats import ask

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fasp_core.errors import InputError
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.studies.contexts.scenarios import Scenario
 
 

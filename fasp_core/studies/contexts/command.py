@@ -1,6 +1,6 @@
 """Does a pruning that was chosen in one context help in another? `python -m fasp_core study contexts` asks an
-instruct model about named people, chooses heads, neurons and weights on each scenario and context, removes them, and asks again (Ma et
-al. 2025). A run that was stopped goes on where it was.
+instruct model about named people, chooses heads, neurons and weights on each scenario and context, removes them, and
+asks again (Ma et al. 2025). A run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fasp_core.cli.show import to_json, working
+from fasp_core.console import to_json, working
 from fasp_core.errors import InputError
-from fasp_core.model.loading import BUILT_IN, ModelSpec, load
+from fasp_core.model.loading import load
+from fasp_core.model.spec import BUILT_IN, ModelSpec
 from fasp_core.model.tokens import BEGINNINGS
 from fasp_core.storage.store import Store
 from fasp_core.studies.common import exit_status, rows_as_markdown

@@ -29,7 +29,8 @@ from fasp_core.forward.ablation import gated
 from fasp_core.forward.attention import attentions
 from fasp_core.forward.next_word import CHUNK
 from fasp_core.model.architectures import columns
-from fasp_core.model.loading import LanguageModel, present
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import present
 from fasp_core.model.packing import Pack, halves, pack
 from fasp_core.model.passes import in_halves, on_host, require_finite
 from fasp_core.studies.contexts.audit import Replies

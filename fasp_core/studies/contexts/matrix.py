@@ -23,7 +23,7 @@ from fasp_core.evaluation import perplexity_of
 from fasp_core.forward import noise
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
 from fasp_core.storage.store import Entry, Store, slug
 from fasp_core.studies.contexts import choosing

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.studies.contexts import weights
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from fasp_core.errors import InputError
-from fasp_core.model.loading import LanguageModel, present
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import present
 from fasp_core.model.passes import double, on_host
 from fasp_core.studies.contexts.chats import ask
 from fasp_core.studies.contexts.scenarios import Scenario

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from fasp_core.cli.show import to_json, working
+from fasp_core.console import to_json, working
 from fasp_core.data.scorers import CachedScorer, join_for_scoring
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
@@ -31,7 +31,9 @@ from fasp_core.gap import (
 )
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig, Report, scorer_for
-from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import load
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store

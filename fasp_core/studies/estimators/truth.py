@@ -14,12 +14,14 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from fasp_core.cli.show import to_json, working
+from fasp_core.console import to_json, working
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.loading import BUILT_IN, ModelSpec, known_id, load
+from fasp_core.metrics.perplexity import ppl_key
+from fasp_core.model.loading import known_id, load
+from fasp_core.model.spec import BUILT_IN, ModelSpec
 from fasp_core.scoring import entries, score
 from fasp_core.scoring.estimate import first_order_impacts
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable, PplImpacts
@@ -332,7 +334,7 @@ def stored(axis: str, n_prompts: int, tokens: int, store: Store) -> AxisTruth:
     if first is None:
         with working() as progress:
             first = first_order_impacts(load(spec), config, store, progress)
-    keys = (entries.ppl_key(t, model_id, "preview") for t in (entries.PREVIEW_TEXT, text))
+    keys = (ppl_key(t, model_id, "preview") for t in (entries.PREVIEW_TEXT, text))
     preview = next((found for key in keys if (found := store.load(entries.KIND, key)) is not None), None)
     return of_axis(exact, first, None if preview is None else entries.read_ppl(preview))
 

@@ -23,7 +23,7 @@ from fasp_core.forward.gate_gradients import functional_gradients
 from fasp_core.forward.staged import final_hidden
 from fasp_core.metrics.perplexity import token_nll
 from fasp_core.model.devices import sizes
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, halves, pack_equal
 from fasp_core.model.passes import in_halves, require_finite
 from fasp_core.studies.robustness.stereotypes import CROWS, ItemSet

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from fasp_core import gap
-from fasp_core.cli.show import to_json, working
+from fasp_core.console import to_json, working
 from fasp_core.data.prompts import axis_names
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
@@ -28,10 +28,12 @@ from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import Desk
 from fasp_core.metrics.meters import BiasConfig, Report, result_key
-from fasp_core.metrics.perplexity import Nll
+from fasp_core.metrics.perplexity import Nll, ppl_key
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import BUILT_IN, LanguageModel, ModelSpec, known_id, load
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import known_id, load
 from fasp_core.model.provenance import provenance
+from fasp_core.model.spec import BUILT_IN, ModelSpec
 from fasp_core.model.tokens import BEGINNINGS
 from fasp_core.scoring import entries
 from fasp_core.scoring.estimate import first_order_impacts
@@ -104,7 +106,7 @@ class Plan:
             "scored_prompts": impacts.bias.base.shape[1],
             "sentiment": entries.bias_key(self.sentiment, model_id, "first-order"),
             "test": result_key(self.toxicity, model_id),
-            "text": entries.ppl_key(self.text, model_id),
+            "text": ppl_key(self.text, model_id),
             "items": [[half.source, half.bias_type, half.digest] for both in self.collections() for half in both],
             **{name: getattr(self, name) for name in ("gamma", "alpha", "random")},
         }

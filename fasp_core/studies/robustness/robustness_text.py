@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fasp_core.cli.show import percent
+from fasp_core.console import percent
 from fasp_core.studies.common import Estimate, rows_as_markdown
 from fasp_core.studies.robustness.rival_measures import Robustness
 

@@ -22,11 +22,10 @@ from fasp_core.gap import Change, GapStats, gap_stats, group_codes, paired_gap_c
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics.meters import BiasConfig, Report, result_key
-from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change
+from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change, ppl_key
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
-from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Entry, Store, slug
 from fasp_core.studies.common import Floats
@@ -214,7 +213,7 @@ def choose(tables: Mapping[str, ImpactTable], config: TransferConfig) -> dict[st
 @lru_cache(maxsize=32)
 def _measured_keys(axes: tuple[str, ...], config: TransferConfig, model_id: ModelId) -> dict[str, Any]:
     found: dict[str, Any] = {axis: result_key(config.bias(axis), model_id) for axis in axes}
-    return found | {"perplexity": entries.ppl_key(TextConfig(tokens=config.tokens), model_id)}
+    return found | {"perplexity": ppl_key(TextConfig(tokens=config.tokens), model_id)}
 
 
 def key(sets: Mapping[str, PruneSet], config: TransferConfig, model_id: ModelId) -> dict[str, Any]:

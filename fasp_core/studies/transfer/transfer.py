@@ -12,14 +12,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from fasp_core.cli.show import to_json, working
+from fasp_core.console import to_json, working
 from fasp_core.data.prompts import axis_names
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.metrics.expected import READINGS
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import BUILT_IN, ModelSpec, known_id, load
+from fasp_core.model.loading import known_id, load
+from fasp_core.model.spec import BUILT_IN, ModelSpec
 from fasp_core.model.tokens import BEGINNINGS
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable

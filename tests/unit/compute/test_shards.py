@@ -19,17 +19,19 @@ from hypothesis import strategies as st
 
 from fasp_core.compute import shards
 from fasp_core.compute.jobs import Cancelled
-from fasp_core.compute.shards import Sweep, Workers, cut
+from fasp_core.compute.shards import Workers, cut
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.forward.sampling import GenerationConfig
-from fasp_core.metrics import meters
+from fasp_core.metrics import meters, work
 from fasp_core.metrics.meters import BiasConfig
+from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.metrics.token_toxicity import word_values
+from fasp_core.metrics.work import Sweep
 from fasp_core.model import devices
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring import entries, exact, score
-from fasp_core.scoring.entries import bias_key, ppl_key
+from fasp_core.scoring.entries import bias_key
 from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.compare import compare
 from fasp_core.studies.compare.compare import Plan
@@ -80,7 +82,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meters, "scorer_for", lambda _source, _label=None: WordScorer())
     monkeypatch.setattr(meters, "word_values", partial(word_values, complete=False))
     monkeypatch.setattr(shards, "RUN", 2)
-    monkeypatch.setattr(shards, "CUTS", 4)
+    monkeypatch.setattr(work, "CUTS", 4)
     monkeypatch.setattr(shards, "TICK", 0.02)
     monkeypatch.setitem(devices._SIZES, "cpu", replace(devices.CPU, tree=40))
 
@@ -261,7 +263,7 @@ def test_a_worker_of_another_version_or_without_the_model(
     gone = replace(workers.order, spec=replace(lm.spec, source=str(tmp_path / "none")))
     with pytest.raises(InputError, match=r"The worker on .* has no such model\. .* is neither a folder nor a hub id"):
         list(replace(workers, order=gone).run([shard], lambda: None))
-    monkeypatch.setattr(shards.models, "load", lambda spec: lm)
+    monkeypatch.setattr(shards.loading, "load", lambda spec: lm)
     other = replace(workers.order, weights_id="sha256:other")
     with pytest.raises(InputError, match="has other weights than here"):
         list(replace(workers, order=other).run([shard], lambda: None))
@@ -269,7 +271,7 @@ def test_a_worker_of_another_version_or_without_the_model(
 
 def test_a_model_is_loaded_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     lm, loads = tiny_lm("gpt2"), []
-    monkeypatch.setattr(shards.models, "load", lambda spec: loads.append(spec) or lm)
+    monkeypatch.setattr(shards.loading, "load", lambda spec: loads.append(spec) or lm)
     shards.lend(tiny_lm("gpt2", seed=1))  # what was held gives way
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: shards.held(lm.spec, lm.weights_id), range(8)))

@@ -21,8 +21,9 @@ from fasp_core.export import card, checking, writing
 from fasp_core.export.planning import plan, weights_saved
 from fasp_core.export.writing import export, read_result
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.loading import BUILT_IN, LanguageModel, ModelSpec
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.passes import NotFinite
+from fasp_core.model.spec import BUILT_IN, ModelSpec
 from tests.support.tiny import tiny_lm
 
 REMOVED = PruneSet.parse("L0H0-1,L1H2-3,L1H0,L0N5")

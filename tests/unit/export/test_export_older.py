@@ -18,7 +18,8 @@ from fasp_core.export.checking import Speed
 from fasp_core.export.writing import Exported, export
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.loading import ModelSpec, load
+from fasp_core.model.loading import load
+from fasp_core.model.spec import ModelSpec
 from tests.support.ggufs import drawn
 from tests.support.tiny import HEADS, KINDS, tiny_config, tiny_model, tiny_tokenizer, token_rows
 

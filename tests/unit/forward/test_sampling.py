@@ -15,7 +15,7 @@ from fasp_core.forward.ablation import masked
 from fasp_core.forward.noise import gumbel, keys
 from fasp_core.forward.sampling import GenerationConfig, sample
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from tests.support.tiny import KINDS, TOKENS, VOCAB, tiny_lm
 
 PROMPTS = ("I met a red person", "They are", "We met a blue person", "My old friend and the", "I", "You are")

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasp_core.cli.files import read_prune_set
-from fasp_core.cli.show import to_json
+from fasp_core.console import to_json
 from fasp_core.errors import InputError
 from fasp_core.heads import prune_files
 from fasp_core.heads.prune_set import MAX_PARTS, PruneSet
 from fasp_core.heads.selection import HeadScores, Selection, select
 from fasp_core.report import by_hand_to
 from fasp_core.scoring.choice import ByHand, around
+from fasp_core.scoring.score_files import read_prune_set
 
 LAYERS, HEADS = 3, 4
 SHAPE = (LAYERS, HEADS)

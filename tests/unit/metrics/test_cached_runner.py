@@ -25,7 +25,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import Desk
 from fasp_core.metrics.expected import Worth, measure_expected
 from fasp_core.metrics.perplexity import measure_nll
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, pack, pack_equal, pack_trees
 from tests.support.tiny import HEADS, HIDDEN, KINDS, tiny_lm, tiny_text, token_rows
 

@@ -15,7 +15,7 @@ from fasp_core.forward.staged import final_hidden
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.expected import READINGS, Worth, measure_expected, next_word_toxicity, read_expected
 from fasp_core.metrics.token_toxicity import WordValues
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, encode, pack, pack_equal
 from tests.support.tiny import KINDS, TOKENS, VOCAB, tiny_lm
 

@@ -22,7 +22,7 @@ from fasp_core.metrics.completing import Completions, complete_all
 from fasp_core.metrics.need import Need
 from fasp_core.metrics.spelling import JOINTS
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import BUILT_IN_SHA256
+from fasp_core.model.spec import BUILT_IN_SHA256
 from fasp_core.storage.store import Store
 from tests.support.tiny import KINDS, VOCAB, tiny_lm
 from tests.unit.metrics.test_words import Hashing, table_lm

@@ -22,7 +22,7 @@ from fasp_core.forward import next_word
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.perplexity import BLOCK, Nll, block_sums, measure_nll, nats_standard_errors, perplexity_change
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.tokens import Framing
 from tests.support.tiny import CONTEXT, tiny_lm, tiny_text
 

@@ -22,7 +22,7 @@ from fasp_core.forward import next_word
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import completing, spelling, token_toxicity
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from tests.support.tiny import KINDS, STARTS, TOKENS, VOCAB, WORDS, tiny_lm
 
 

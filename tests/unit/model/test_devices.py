@@ -13,8 +13,8 @@ from fasp_core.cli.main import app
 from fasp_core.errors import InputError
 from fasp_core.model import devices, loading
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import ModelSpec
 from fasp_core.model.provenance import provenance
+from fasp_core.model.spec import BUILT_IN_SHA256, ModelSpec
 from tests.device import pretend
 from tests.support.tiny import tiny_lm
 
@@ -115,7 +115,7 @@ def test_16_bit_results_are_kept_by_kind_of_device() -> None:
 
 
 def _built_in(dtype: str) -> tuple[str, str]:
-    return f"sha256:{loading.BUILT_IN_SHA256}", dtype
+    return f"sha256:{BUILT_IN_SHA256}", dtype
 
 
 def test_provenance_names_the_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

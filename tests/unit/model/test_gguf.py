@@ -14,7 +14,9 @@ import transformers
 
 from fasp_core.errors import InputError
 from fasp_core.model.gguf_files import check_name
-from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import load
+from fasp_core.model.spec import ModelSpec
 from tests.support import ggufs
 from tests.support.ggufs import ARCH, TOKENS, drawn
 from tests.support.tiny import CONTEXT, tiny_config, token_rows

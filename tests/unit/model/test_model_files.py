@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from fasp_core.errors import InputError
 from fasp_core.model import file_heads, model_files
-from fasp_core.model.loading import LanguageModel, ModelSpec, load
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import load
+from fasp_core.model.spec import ModelSpec
 from tests.support.tiny import KINDS, tiny_config, tiny_model, tiny_tokenizer, token_rows
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 548105171\n"

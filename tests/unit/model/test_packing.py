@@ -12,8 +12,9 @@ from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
 from fasp_core.forward.staged import Staged, final_hidden
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.loading import ModelSpec, wrap
+from fasp_core.model.loading import wrap
 from fasp_core.model.packing import Pack, encode, pack, pack_equal, pack_trees, tree_mask, trees_fit
+from fasp_core.model.spec import ModelSpec
 from tests.support.ggufs import drawn
 from tests.support.tiny import KINDS, tiny_config, tiny_lm, tiny_text, tiny_tokenizer
 

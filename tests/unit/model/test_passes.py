@@ -28,9 +28,10 @@ from fasp_core.metrics.expected import measure_expected
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, meter
 from fasp_core.metrics.perplexity import measure_nll
 from fasp_core.metrics.token_toxicity import completions
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.memory import OutOfMemory, is_out_of_memory, two
 from fasp_core.model.packing import Pack, halves, pack_equal, pack_trees
-from fasp_core.model.passes import NotFinite, OutOfMemory, in_halves, is_out_of_memory, two
+from fasp_core.model.passes import NotFinite, in_halves
 from fasp_core.scoring.baselines import gradient, magnitude
 from fasp_core.scoring.estimate import first_order_rows
 from fasp_core.scoring.exact import bias_impacts, ppl_impacts

@@ -20,12 +20,13 @@ from fasp_core.evaluation import perplexity_of
 from fasp_core.forward.attention import pattern
 from fasp_core.forward.sampling import GenerationConfig, sample, sample_ids
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.perplexity import measure_nll
+from fasp_core.metrics.perplexity import measure_nll, ppl_key
 from fasp_core.model.architectures import positions
-from fasp_core.model.loading import LanguageModel, ModelSpec, known_id, wrap
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import known_id, wrap
 from fasp_core.model.packing import encode
+from fasp_core.model.spec import ModelSpec
 from fasp_core.model.tokens import continuation, framing, plain_ids, stop_ids
-from fasp_core.scoring.entries import ppl_key
 from fasp_core.storage.store import Store
 from fasp_core.studies.contexts.audit import AuditConfig
 from fasp_core.studies.contexts.audit import sample as answers

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fasp_core.errors import InputError
-from fasp_core.model.loading import ModelSpec
+from fasp_core.model.spec import ModelSpec
 from pages.backend import engine, folders
 from pages.released import shown
 

@@ -21,7 +21,7 @@ from fasp_core.gap import group_codes
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import ModelSpec
+from fasp_core.model.spec import ModelSpec
 from fasp_core.report import page, repeat
 from fasp_core.report.gather import asked_prompts
 from fasp_core.scoring import entries

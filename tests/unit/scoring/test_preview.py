@@ -14,7 +14,7 @@ from fasp_core.data.text import TextConfig, TokenWindows
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import gated
 from fasp_core.metrics.perplexity import measure_nll
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring.preview import gauss_newton
 from tests.support.tiny import HEADS, KINDS, tiny_lm, token_rows
 

@@ -14,10 +14,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fasp_core import released
-from fasp_core.cli import files
 from fasp_core.data.prompts import from_csv
 from fasp_core.data.text import load_text
 from fasp_core.errors import InputError
+from fasp_core.scoring import score_files
 from fasp_core.storage import tabular
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-32")
@@ -231,7 +231,7 @@ def test_released_scores_in_every_form(form: str, ending: str) -> None:
 def test_own_scores_in_every_form(form: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("scores") / "scores.csv"
     path.write_bytes(dialects(OURS)[form])
-    found = files.open_scores(path, "fasp").scores
+    found = score_files.open_scores(path, "fasp").scores
     assert found.z_ppl is not None
     assert found.z_bias is not None
     assert found.z_ppl.tolist() == [0.25, 1.25, 2.25, 3.25]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fasp_core import evaluation
-from fasp_core.cli.show import to_json
+from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
@@ -27,7 +27,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig, meter
 from fasp_core.metrics.perplexity import measure_nll
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring.exact import bias_impacts, ppl_impacts
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.score import prunable

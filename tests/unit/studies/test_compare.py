@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fasp_core.cli.show import to_json
+from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, evaluate, toxicity_of
@@ -33,7 +33,7 @@ from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import PerplexityChange
 from fasp_core.metrics.token_toxicity import word_values
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring import score
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store

@@ -13,7 +13,7 @@ from scipy import stats
 
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import audit, scenarios
 from fasp_core.studies.contexts.audit import AuditConfig, Replies

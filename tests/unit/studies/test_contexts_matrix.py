@@ -22,7 +22,7 @@ from fasp_core.forward import noise
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.perplexity import Nll
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import choosing, command, matrix, measures, scenarios
 from fasp_core.studies.contexts.audit import AuditConfig, audit

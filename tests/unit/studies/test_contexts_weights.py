@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fasp_core.errors import InputError
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.studies.contexts import scenarios, weights
 from fasp_core.studies.contexts.chats import ask
 from tests.support.tiny import tiny_lm

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fasp_core.cli.show import to_json
+from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import Toxicity
@@ -24,7 +24,7 @@ from fasp_core.gap import group_codes, split_half_reliability, z_bias
 from fasp_core.heads.selection import critical_heads, select
 from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring.estimate import first_order_impacts, refined_impacts
 from fasp_core.scoring.exact import bias_impacts, ppl_impacts
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable

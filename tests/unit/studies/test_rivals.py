@@ -19,7 +19,7 @@ from fasp_core.errors import InputError
 from fasp_core.forward.ablation import gated, masked
 from fasp_core.gap import gap_stats, split_half_reliability
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.studies.robustness import opinions, stereotypes
 from fasp_core.studies.robustness.likelihood import (
     comparisons,

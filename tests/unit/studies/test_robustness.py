@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 from scipy.special import expit
 
-from fasp_core.cli.show import to_json
+from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
@@ -30,7 +30,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig, meter
 from fasp_core.metrics.perplexity import Nll
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring.exact import bias_impacts, ppl_impacts
 from fasp_core.scoring.score import prunable
 from fasp_core.storage.store import Store

@@ -19,7 +19,7 @@ from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, evaluate
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.loading import LanguageModel
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.score import score

@@ -25,8 +25,10 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.metrics.perplexity import perplexity_change
-from fasp_core.model.loading import LanguageModel, ModelSpec, known_id
+from fasp_core.metrics.perplexity import perplexity_change, ppl_key
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import known_id
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
 from fasp_core.scoring.score import prunable
@@ -452,7 +454,7 @@ def put_scores(store: Store, axis: str, seed: int, estimator: str = "exact") -> 
     p, b = make_table(30, 9, n=90, seed=0).ppl, table.bias
     names = ("sums", "magnitude", "gradient")
     arrays: dict[str, Any] = {"base_sums": p.base.sums, "counts": p.base.counts, **{x: getattr(p, x) for x in names}}
-    store.save(entries.KIND, entries.ppl_key(TextConfig(tokens=8192), weights), arrays=arrays, meta=shape)
+    store.save(entries.KIND, ppl_key(TextConfig(tokens=8192), weights), arrays=arrays, meta=shape)
     store.save(
         entries.KIND,
         entries.bias_key(BiasConfig(axis), weights, estimator),

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fasp_core import released as published
-from fasp_core.cli.show import to_json
+from fasp_core.console import to_json
 from fasp_core.errors import InputError
 from fasp_core.heads import prune_files
-from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.prune_set import MAX_HEADS, PruneSet
 from fasp_core.heads.selection import HeadScores, select
 from fasp_core.storage import tabular
 from fasp_core.storage.atomic import write_whole
@@ -250,9 +250,7 @@ def _columns(file: Path) -> dict[str, np.ndarray]:
 def _table_columns(file: Path) -> dict[str, np.ndarray]:
     """Of scores.csv, also as a spreadsheet saves it: with semicolons or tabs, and decimal commas."""
     try:
-        table = tabular.table(
-            tabular.decode(file.read_bytes(), "The file"), ("layer", "head"), max_rows=published.MAX_HEADS
-        )
+        table = tabular.table(tabular.decode(file.read_bytes(), "The file"), ("layer", "head"), max_rows=MAX_HEADS)
         names = [name.lower() for name in table.header]
         rows = [row.cells + [""] * (len(names) - len(row.cells)) for row in table.rows()]
         mark = tabular.decimal_mark(cell for row in rows for cell in row)

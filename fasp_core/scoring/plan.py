@@ -19,13 +19,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from fasp_core.compute.shards import CUTS, Sweep, Windows, cut
+from fasp_core.compute.shards import CUTS, cut
 from fasp_core.errors import InputError
 from fasp_core.metrics.expected import READINGS
 from fasp_core.metrics.meters import BiasConfig, left_out
+from fasp_core.metrics.work import Sweep, Windows
 from fasp_core.model.devices import CPU, full_precision, sizes
-from fasp_core.model.loading import DTYPES, LanguageModel, ModelSpec, wrap
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import wrap
 from fasp_core.model.packing import pack_equal, pack_trees
+from fasp_core.model.spec import DTYPES, ModelSpec
 
 TOKENS_A_WORD = 1.15  # SmolLM2's tokenizer makes 1.06 to 1.20 of the packed words of HolisticBias' axes
 ROWS = CPU.swept  # windows of text in a pass
