@@ -19,9 +19,8 @@ from fasp_core.scoring import entries, score
 from fasp_core.storage.store import Store
 from pages.backend.engine import SCORE_TEXT
 from tests.browser.conftest import SCREENSHOTS, Reader, serving
-from tests.hub.conftest import folders  # noqa: F401
-from tests.hub.server import Hub, files_of
-from tests.hub.server import serving as hub_serving
+from tests.support.hub import Hub, files_of, model_folders
+from tests.support.hub import serving as hub_serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 CELLS = """() => { const drawn = [...document.querySelectorAll('.js-plotly-plot')].map(
@@ -30,7 +29,12 @@ CELLS = """() => { const drawn = [...document.querySelectorAll('.js-plotly-plot'
 
 
 @pytest.fixture
-def served(folders: dict[str, Path], tmp_path: Path) -> Generator[tuple[str, Hub]]:  # noqa: F811
+def folders(tmp_path: Path) -> dict[str, Path]:
+    return model_folders(tmp_path / "models")
+
+
+@pytest.fixture
+def served(folders: dict[str, Path], tmp_path: Path) -> Generator[tuple[str, Hub]]:
     """An app that may ask a hub on this machine, with nothing stored."""
     cache = tmp_path / "cache"
     cache.mkdir()
@@ -61,7 +65,7 @@ def scored(reader: Reader) -> Any:
 def test_two_models_and_a_scorer_of_a_hub_show_their_own(
     browser: object,
     served: tuple[str, Hub],
-    folders: dict[str, Path],  # noqa: F811
+    folders: dict[str, Path],
     tmp_path: Path,
 ) -> None:
     url, hub = served

@@ -23,7 +23,7 @@ from fasp_core.model.loading import wrap
 from fasp_core.model.packing import Pack, pack, pack_equal
 from fasp_core.model.passes import NotFinite
 from fasp_core.model.spec import ModelSpec
-from tests.device import pretend
+from tests.support import pretend
 from tests.support.tiny import HEADS, KINDS, VOCAB, tiny_lm, token_rows
 
 DEEP, WIDE = 30, 9  # layers and heads of the built-in model

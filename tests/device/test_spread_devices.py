@@ -18,9 +18,9 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import load
 from fasp_core.model.spec import ModelSpec
 from fasp_core.studies.contexts import weights
-from tests.device import pretend
-from tests.device.steps import STEPS, Bench, plain, small_worlds
 from tests.oracle.test_spread import BLOCKS, OUTSIDE
+from tests.support import pretend
+from tests.support.steps import STEPS, Bench, plain, small_worlds
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
 DEVICES = [f"{pretend.NAME}:0", f"{pretend.NAME}:1"]

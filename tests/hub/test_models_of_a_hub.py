@@ -22,8 +22,7 @@ from fasp_core.model.provenance import provenance
 from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from pages.backend import engine
-from tests.hub.conftest import ask
-from tests.hub.server import TOKEN, Hub
+from tests.support.hub import TOKEN, Hub, ask
 from tests.support.tiny import tiny_lm, token_rows
 
 Files = dict[str, dict[str, bytes]]

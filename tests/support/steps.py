@@ -34,7 +34,7 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import audit, choosing, localise, matrix, scenarios, weights
 from fasp_core.studies.robustness import likelihood
 from fasp_core.studies.robustness.stereotypes import CROWS, STEREOSET, Item, ItemSet
-from tests.device import pretend
+from tests.support import pretend
 from tests.support.tiny import STARTS, tiny_text
 
 PRUNED = PruneSet.parse("L0H1,L1H3,L1N5")
