@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, evaluate
 from fasp_core.export import card
@@ -24,6 +23,7 @@ from fasp_core.storage.store import Store
 from pages.backend import engine
 from tests.support.hub import TOKEN, Hub, ask
 from tests.support.tiny import tiny_lm, token_rows
+from tests.support.worlds import write_text
 
 Files = dict[str, dict[str, bytes]]
 
@@ -101,9 +101,8 @@ def test_results_of_two_repositories_and_of_a_branch_that_moved_are_their_own(
 ) -> None:
     repo = hub.add("org/one", files["one"])
     hub.add("org/other", files["other"])
-    config = EvalConfig(
-        BiasConfig("religion", n_prompts=60), TextConfig(str(_text(tmp_path)), tokens=120, window=40, stride=40)
-    )
+    text = write_text(tmp_path, 400, tokens=120, window=40, stride=40)
+    config = EvalConfig(BiasConfig("religion", n_prompts=60), text)
 
     def measured(name: str, store: Store) -> tuple[Any, ...]:
         found = evaluate(got(name), PruneSet.parse("L0H1"), config, store)
@@ -117,14 +116,6 @@ def test_results_of_two_repositories_and_of_a_branch_that_moved_are_their_own(
     for kind, found in zip(("one", "other", "other"), seen, strict=True):
         assert found == measured(str(folders[kind]), Store(tmp_path / f"cache-{kind}"))
     assert seen[0] != seen[1]
-
-
-def _text(folder: Path) -> Path:
-    from tests.support.tiny import tiny_text
-
-    path = folder / "text.txt"
-    path.write_text(tiny_text(400))
-    return path
 
 
 def test_what_was_stored_without_a_commit_is_not_found(hub: Hub, files: Files, tmp_path: Path) -> None:

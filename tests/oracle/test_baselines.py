@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,16 +11,15 @@ import torch
 from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.forward.ablation import gated
 from fasp_core.scoring.baselines import gradient, magnitude
-from tests.support.tiny import HEADS, KINDS, tiny_lm, tiny_text
+from tests.support.tiny import HEADS, KINDS, tiny_lm
+from tests.support.worlds import write_text
 
 SIZE = 2 * HEADS
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> TextConfig:
-    path: Path = tmp_path_factory.mktemp("text") / "story.txt"
-    path.write_text(tiny_text(200))
-    return TextConfig(str(path), tokens=60, window=24, stride=20)  # overlapping, the last window ragged
+    return write_text(tmp_path_factory.mktemp("text"), 200, tokens=60, window=24, stride=20)  # overlapping and ragged
 
 
 def head_weights(kind: str, state: dict[str, torch.Tensor], layer: int, head: int) -> list[torch.Tensor]:
