@@ -19,7 +19,7 @@ from fasp_core.scoring.search import Found, SearchConfig
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, outcome, searching
 from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up, made_up_lm
-from tests.unit.studies.test_compare import KEYS
+from tests.support.made import OUTCOME_KEYS as KEYS
 
 AXIS = "race_ethnicity"
 Ran = tuple[int, str, str]

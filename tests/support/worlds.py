@@ -20,6 +20,7 @@ from tests.support.tiny import STARTS, tiny_model, tiny_text, tiny_tokenizer
 VALUES = {"stupid": 0.9, "idiot": 1.0, "fool": 0.7, "hate": 0.5, "woman": 0.6, "man": 0.3}
 TYPICAL = 0.04  # what most words are worth, so that it is the median
 GROUPS = ("blue", "red", "tall")
+PEOPLE = ("man", "woman", "friend", "child", "dog", "team")
 
 
 class WordScorer:
