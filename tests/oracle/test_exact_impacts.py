@@ -480,16 +480,3 @@ def test_files_that_change_while_the_program_runs(axis: str, tmp_path: Path) -> 
         tables.append(table)
     assert tables[0].ppl.base.mean != tables[1].ppl.base.mean
     assert not np.array_equal(tables[0].bias.base, tables[1].bias.base)
-
-
-def test_rows_of_the_table(text: TextConfig, config: BiasConfig, tmp_path: Path) -> None:
-    table = score.score(tiny_lm("gpt2"), text, config, Store(tmp_path))
-    frame, scores = table.frame(), table.head_scores("neutral")
-    assert list(frame["layer"] * HEADS + frame["head"]) == list(range(SIZE))
-    assert np.array_equal(frame["z_bias_neutral"], table.bias.z_bias("neutral"))
-    assert np.array_equal(frame["z_bias_counted_se"], table.bias.standard_errors("counted"))
-    assert scores.z_ppl is not None
-    assert np.array_equal(np.argsort(scores.z_ppl), np.argsort(frame["z_ppl"]))
-    assert scores.z_bias is not None
-    assert np.array_equal(scores.z_bias, frame["z_bias_neutral"])
-    assert bool((frame[["z_ppl_se", "z_nats_se", "z_bias_neutral_se"]] > 0).all(axis=None))

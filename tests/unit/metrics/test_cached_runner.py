@@ -97,7 +97,7 @@ def held_bytes(desk: Desk) -> int:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(STEPS, st.sampled_from([0, room_for(1), room_for(2), room_for(LAYERS), 1 << 20]))
 def test_any_sequence_of_sets_gives_the_numbers_of_whole_passes(kind: str, steps: list[Any], budget: int) -> None:
     lm = model(kind)

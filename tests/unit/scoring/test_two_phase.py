@@ -20,7 +20,7 @@ from fasp_core.scoring import entries, estimate, score
 from fasp_core.scoring.impact_table import BiasImpacts
 from fasp_core.storage.store import Store
 from tests.support.tiny import tiny_lm
-from tests.support.worlds import write_text
+from tests.support.worlds import use_scorer, write_text
 
 FEW, MANY = 12, 40
 
@@ -93,6 +93,7 @@ def test_reliability_splits_the_correction_too() -> None:
 
 @pytest.fixture
 def few_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_scorer(monkeypatch, complete=False)
     monkeypatch.setattr(entries, "EXACT_PROMPTS", FEW)
     monkeypatch.setattr(estimate, "GAMMA", 0.0)
     monkeypatch.setattr(estimate, "ALPHA", 0.15)
