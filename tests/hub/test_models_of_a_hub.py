@@ -22,7 +22,7 @@ from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from pages.backend import engine
 from tests.support.hub import TOKEN, Hub, ask
-from tests.support.tiny import tiny_lm, token_rows
+from tests.support.tiny import token_rows
 from tests.support.worlds import write_text
 
 Files = dict[str, dict[str, bytes]]
@@ -276,7 +276,3 @@ def test_the_app_keeps_a_commit_for_its_reader_and_asks_again_for_the_next(
     hub.repos["org/name"].status = 503
     engine.renew("org/name")
     assert engine.pinned(asked) == yours  # no answer: it means what it meant
-
-
-def test_a_tiny_models_id_is_one() -> None:
-    assert tiny_lm("llama").id.weights == "tiny:llama:2:0"

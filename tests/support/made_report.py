@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -17,13 +16,12 @@ from fasp_core.evaluation import KIND
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import ppl_key
-from fasp_core.model.identity import ModelId
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare.searching import SCORE_TEXT
-from tests.support.fakes import MADE, MadeUp, made_up_lm, make_table
+from tests.support.fakes import MADE, MadeUp, made_up_lm, make_table, stand_in
 
 SHAPE = (3, 4)
 AXIS = "nationality"
@@ -32,21 +30,8 @@ BREAKS = "\"'></style></title>\n</script><img src=x onerror=alert(2)>&amp;"
 
 
 def small_lm(source: str = "small", n_layers: int = SHAPE[0], n_heads: int = SHAPE[1]) -> Any:
-    """As far as a measurement looks at a model."""
-    return SimpleNamespace(
-        spec=ModelSpec(source),
-        name=source,
-        weights_id=f"made-up:{source}",
-        notes=(),
-        id=ModelId(f"made-up:{source}"),
-        n_layers=n_layers,
-        n_heads=n_heads,
-        size=n_layers * n_heads,
-        n_parameters=1_000_000,
-        head_parameters=lambda: 1_000,
-        n_neurons=96,
-        neuron_parameters=lambda: 100,
-    )
+    """A model that nobody has stored anything about."""
+    return stand_in(ModelSpec(source), f"made-up:{source}", n_layers, n_heads)
 
 
 def small_table(groups: tuple[str, ...] | None = None) -> ImpactTable:
