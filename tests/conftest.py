@@ -41,6 +41,14 @@ def chromium() -> str:
     return find_browser() or pytest.skip(NO_BROWSER)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def quick_disk() -> Generator[None]:
+    """Stores do not wait for the platters, but for those of the processes that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
 @pytest.fixture
 def tmp_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder that the test has to itself."""

@@ -137,8 +137,8 @@ def test_a_comparison_of_workers_is_the_same_bytes(
     monkeypatch.setattr(
         Plan, "text", lambda self, side: replace(text, tokens=self.tokens, skip=100 if side == "test" else 0)
     )
-    plan = Plan(config.axis, gammas=(0.2,), alphas=(0.1, 0.25), seeds=2, prompts=18, tokens=130)
-    impacts = score.score(lm, text, config, Store(tmp_path / "scores"))
+    plan = Plan(config.axis, gammas=(0.2,), alphas=(0.1, 0.25), seeds=1, prompts=18, tokens=130)
+    impacts = score.score(lm, text, config, Store(tmp_path / "scores"), None, "first-order")
     chosen = compare.candidates(impacts, plan)
     here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
     seen: list[tuple[float, float]] = []
