@@ -201,6 +201,7 @@ def test_exponent_of_a_power() -> None:
     assert scaling._exponent(values, 3 * values**1.7) == pytest.approx(1.7)
 
 
+@pytest.mark.slow  # another process that imports all; peaks of this one are tried below
 def test_a_size_of_its_own_process() -> None:
     """Its peak is its own: on Linux `ru_maxrss` of a child begins with its parent's."""
     block = np.ones(700_000_000, dtype=np.uint8)
@@ -278,11 +279,11 @@ def test_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_all_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = []
-    for module in (bias_scores, cluster, exact_sweep, live, scaling, start, words):
+    ran, every = [], [bias_scores, cluster, exact_sweep, live, noise, scaling, start, words]
+    for module in every:
         monkeypatch.setattr(module, "run", lambda module=module: ran.append(module) or {"x": 1})
     assert command.main([]) == 0
-    assert ran == [bias_scores, cluster, exact_sweep, live, scaling, start, words]
+    assert ran == every
 
 
 def test_models_stay_as_they_were(lm: LanguageModel) -> None:

@@ -39,7 +39,7 @@ from fasp_core.figures import (
 from fasp_core.figures.theme import FONT, WASH
 from tests.support.colors import contrast, linear, luminance, rgb
 
-drawing = settings(deadline=None, max_examples=20)  # Plotly checks each setting of each trace: 25 ms a figure
+drawing = settings(deadline=None, max_examples=10)  # Plotly checks each setting of each trace: 25 ms a figure
 ROOT = Path(__file__).resolve().parents[3]
 THEMES = [pytest.param(LIGHT, id="light"), pytest.param(DARK, id="dark")]
 finite = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False, min_value=-1e300, max_value=1e300)
