@@ -16,7 +16,7 @@ from fasp_core.model.tokens import option_of
 
 if TYPE_CHECKING:
     from fasp_core.model.language_model import LanguageModel
-    from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE, ModelSpec
+    from fasp_core.model.spec import ModelSpec
     from fasp_core.storage.store import Store
     from fasp_core.studies.compare.compare import Candidate, Comparison
     from fasp_core.studies.compare.outcome import Claim
@@ -166,6 +166,7 @@ def _named(spec: ModelSpec, axis: str) -> str:
 
 
 def _size(spec: ModelSpec, model: Callable[[], LanguageModel]) -> int:
+    from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE
 
     layers, heads = BUILT_IN_SHAPE
     return layers * heads if spec.source == BUILT_IN else model().size

@@ -16,7 +16,7 @@ from pathlib import Path
 from fasp_core.storage.entry import Entry
 from fasp_core.storage.store import Store
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 COMMANDS = """
 import os

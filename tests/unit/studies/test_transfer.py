@@ -23,7 +23,7 @@ from fasp_core.evaluation import perplexity_of, toxicity_of
 from fasp_core.gap import Change
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
-from fasp_core.metrics import meters
+from fasp_core.metrics import meters, perplexity
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.perplexity import perplexity_change, ppl_key
 from fasp_core.model.language_model import LanguageModel
@@ -328,7 +328,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Generator[Ran]:
         patch.setattr(meters, "scorer_for", lambda source, label=None: WordScorer())
         patch.setattr(text, "load_text", lambda source: tiny_text(200))
         yield _run(folder)
-    entries._text_digest.cache_clear()  # of a text that is no longer there
+    perplexity._text_digest.cache_clear()  # of a text that is no longer there
 
 
 def _run(folder: Path) -> Ran:
