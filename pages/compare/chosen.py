@@ -83,7 +83,7 @@ def _choice(settings: Settings, comparison: Comparison, picked: Candidate) -> No
         )
         query = explore_query(settings, picked)
         if query is not None and right.button("Open this set on Explore heads", icon=":material/grid_on:"):
-            st.switch_page("pages/explore/page.py", query_params=query)
+            st.switch_page("pages/explore/explore.py", query_params=query)
 
 
 def explore_query(settings: Settings, picked: Candidate) -> dict[str, str] | None:

@@ -45,7 +45,7 @@ def demonstration(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Generator[
 def opened(page: str = "explore", query: dict[str, str] | None = None, **state: Any) -> AppTest:
     at = AppTest.from_file(APP, default_timeout=60)
     if page != "explore":
-        at.switch_page(f"pages/{page}/page.py")
+        at.switch_page(f"pages/{page}/{page}.py")
     for name, value in (query or {}).items():
         at.query_params[name] = value
     for name, value in state.items():

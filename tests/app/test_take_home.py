@@ -48,7 +48,7 @@ def opened(**state: Any) -> AppTest:
     at = AppTest.from_file(Path(__file__).resolve().parents[2] / "app.py", default_timeout=60)
     for name, value in {"alpha": 0.02, "gamma": 0.3, **state}.items():
         at.session_state[name] = value
-    at.switch_page("pages/take_home/page.py")
+    at.switch_page("pages/take_home/take_home.py")
     run(at)
     while "load job" in at.session_state and at.session_state["load job"].state in ("waiting", "running"):
         run(at)  # the checkpoint's part needs the model
