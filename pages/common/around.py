@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.navigation.page import Page
 
-from pages.common import demo, engine, glossary, runs, tour
+from pages.common import clicks, demo, engine, glossary, runs, tour
 
 # The dark theme has one blue for the main column, and buttons with white labels take it: as text it is too dark there.
 # In the sidebar, so is the label of a popover that is open.
@@ -40,6 +40,7 @@ def draw(page: Page, first: bool) -> None:
     finally:  # a page may stop early, as while it waits for a file
         with place:
             runs.draw()
+    clicks.drop()
 
 
 def _help(page: Page, first: bool) -> None:

@@ -10,7 +10,7 @@ import streamlit as st
 from fasp_core.jobs import Job, Progress
 from fasp_core.models import LanguageModel, ModelSpec
 from fasp_core.store import Store
-from pages.common import demo, engine, scoring
+from pages.common import clicks, demo, engine, scoring
 
 KEPT = "What was measured is kept: a later run goes on from there."
 
@@ -38,10 +38,11 @@ def offer(
     started: dict[Hashable, Job[Any]] = st.session_state.setdefault("experiments", {})
     job = engine.running_experiment(spec, key) or started.get((spec, key))
     name = f"{title} {hash((spec, key))}"
+    scoring.look_again(job)
     if job is not None and job.state in ("waiting", "running"):
         started[spec, key] = job
         scoring.watch(job, title)
-        if st.button("Cancel", key=f"cancel {name}", help=kept):
+        if clicks.button("Cancel", key=f"cancel {name}", help=kept):
             job.cancel()
             st.rerun()
         return
@@ -55,6 +56,6 @@ def offer(
     with st.container(border=True):
         st.subheader(title, anchor=False)
         st.markdown(about)
-        if st.button(button, type="primary", key=f"run {name}"):
+        if clicks.button(button, key=f"run {name}", type="primary"):
             started[spec, key] = engine.experiment_job(spec, key, work)
             st.rerun()

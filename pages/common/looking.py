@@ -19,7 +19,7 @@ from fasp_core.jobs import Job, Progress
 from fasp_core.masks import PruneSet
 from fasp_core.models import LanguageModel, ModelSpec
 from fasp_core.writing import Pair
-from pages.common import engine, readers, scoring
+from pages.common import clicks, engine, readers, scoring
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -95,7 +95,7 @@ def ready(job: Job[T], name: str, title: str) -> bool:
     """Whether the result is there; if not, how it goes, or what went wrong."""
     if job.state == "failed":
         scoring.show_error(job)
-        if st.button("Try again", key=f"again {name}"):
+        if clicks.button("Try again", key=f"again {name}"):
             del st.session_state[f"job {name}"]
             st.rerun()
     elif job.state != "done":

@@ -10,7 +10,7 @@ import streamlit as st
 
 from fasp_core.errors import InputError
 from fasp_core.jobs import Job, Past
-from pages.common import demo, engine, scoring, stored
+from pages.common import clicks, demo, engine, scoring, stored
 from pages.common.described import described
 from pages.common.said import plain
 
@@ -47,8 +47,8 @@ def _panel(was_busy: bool) -> None:
     if not opened.open:
         return
     with opened:
-        for i, job in enumerate(jobs):
-            _going(job, i)
+        for job in jobs:
+            _going(job)
         if not jobs:
             st.caption("Nothing runs at the moment.")
         past = [one for one in engine.past() if one.state != "done" or one.seconds >= SHORT]
@@ -66,7 +66,7 @@ def _store_wanted() -> None:
     st.session_state[STORED] = True
 
 
-def _going(job: Job[Any], place: int) -> None:
+def _going(job: Job[Any]) -> None:
     said = described(job.key)
     with st.container(border=True):
         st.markdown(f"**{said.what}**")
@@ -75,8 +75,8 @@ def _going(job: Job[Any], place: int) -> None:
         with st.expander("Settings and log"):
             _settings(said.settings)
             _log(job.log)
-        if demo.current() is None and st.button(
-            "Cancel", key=f"runs cancel {place}", help="For everybody who waits for it. What is finished is kept."
+        if demo.current() is None and clicks.button(
+            "Cancel", key=f"runs cancel {hash(job.key)}", help="For everybody who waits for it. What is finished is kept."
         ):
             job.cancel()
             st.rerun()
@@ -96,7 +96,7 @@ def _ended(one: Past) -> None:
         if demo.current() is not None:
             return
         with st.container(horizontal=True):
-            if one.work is not None and st.button(
+            if one.work is not None and clicks.button(
                 "Resume", key=f"runs resume {one.number}", help="What was finished is kept and is not computed again."
             ):
                 try:

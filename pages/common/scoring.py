@@ -11,7 +11,7 @@ from fasp_core.errors import InputError
 from fasp_core.jobs import Job
 from fasp_core.measures import BiasConfig
 from fasp_core.models import ModelSpec
-from pages.common import demo, engine
+from pages.common import clicks, demo, engine
 from pages.common.said import plain
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def load(spec: ModelSpec) -> bool:
         job = st.session_state["load job"] = engine.load_job(spec)
     if job.state == "failed":
         show_error(job)
-        if st.button("Try again", key="load again"):
+        if clicks.button("Try again", key="load again"):
             del st.session_state["load job"]
             st.rerun()
         return False
@@ -52,10 +52,11 @@ def offer(spec: ModelSpec, config: BiasConfig) -> None:
     """The empty state: no scores yet, and how to make them."""
     jobs: dict[object, Job[Any]] = st.session_state.setdefault("score jobs", {})
     job = engine.running((spec, config)) or jobs.get((spec, config))
+    look_again(job)
     if job is not None and job.state in ("waiting", "running"):
         jobs[(spec, config)] = job  # another reader's, or one that was resumed
         watch(job, "Scoring every head")
-        if st.button("Cancel", key="cancel scoring", help="Finished heads are kept; scoring goes on from there."):
+        if clicks.button("Cancel", key="cancel scoring", help="Finished heads are kept; scoring goes on from there."):
             job.cancel()
             st.rerun()
         return
@@ -75,9 +76,16 @@ def offer(spec: ModelSpec, config: BiasConfig) -> None:
             "the built-in model on two cores an axis takes about six minutes, and the perplexities, which all "
             "axes share, about forty; a GPU takes a fraction of that. A cancelled run goes on where it was."
         )
-        if st.button("Score all heads", type="primary", key="score"):
+        if clicks.button("Score all heads", key=f"score {hash((spec, config))}", type="primary"):
             jobs[(spec, config)] = engine.score_job(spec, config)
             st.rerun()
+
+
+def look_again(job: Job[Any] | None) -> None:
+    """Draw the page anew, once, where a job has ended since the page looked for its result in vain."""
+    if job is not None and job.state == "done" and st.session_state.get("looked again") is not job:
+        st.session_state["looked again"] = job
+        st.rerun()
 
 
 def watch(job: Job[Any], title: str) -> None:

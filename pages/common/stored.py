@@ -7,7 +7,7 @@ import streamlit as st
 
 from fasp_core.errors import InputError
 from fasp_core.kept import Kept
-from pages.common import demo, engine, scoring
+from pages.common import clicks, demo, engine, scoring
 from pages.common.said import plain
 
 
@@ -59,7 +59,7 @@ def _one(one: Kept) -> None:
         st.caption("Results of the built-in model come with the program and stay.")
         return
     sure = st.checkbox("Delete this result: whoever needs it has to compute it again", key=f"stored sure {one.name}")
-    if st.button("Delete", disabled=not sure, icon=":material/delete:", key=f"stored delete {one.name}"):
+    if clicks.button("Delete", f"stored delete {one.name}", disabled=not sure, icon=":material/delete:"):
         try:
             engine.remove(one)
         except InputError as error:

@@ -13,7 +13,7 @@ from fasp_core.figures import Row, Written, side_by_side
 from fasp_core.generation import GenerationConfig
 from fasp_core.masks import PruneSet
 from fasp_core.writing import Pair
-from pages.common import demo, engine, looking, prompt_choice
+from pages.common import clicks, demo, engine, looking, prompt_choice
 from pages.common.sidebar import READING_TITLES, Settings
 
 ALL = "all groups"
@@ -113,7 +113,7 @@ def _many_prompts(settings: Settings, heads: PruneSet, shown: bool, summary: Cal
         return
     job = looking.latest("sampled", wanted, lambda key, owner: engine.measure_job(*key, owner))
     if not looking.ready(job, "sampled", "Measuring"):
-        if job.state != "failed" and st.button("Cancel", key="cancel sampled"):
+        if job.state != "failed" and clicks.button("Cancel", key="cancel sampled"):
             del st.session_state["sampled for"]
             job.cancel()
             st.rerun()
