@@ -38,7 +38,6 @@ def offer(
     started: dict[Hashable, Job[Any]] = st.session_state.setdefault("experiments", {})
     job = engine.running_experiment(spec, key) or started.get((spec, key))
     name = f"{title} {hash((spec, key))}"
-    scoring.look_again(job)
     if job is not None and job.state in ("waiting", "running"):
         started[spec, key] = job
         scoring.watch(job, title)
@@ -46,6 +45,7 @@ def offer(
             job.cancel()
             st.rerun()
         return
+    scoring.look_again(job)
     if job is not None and job.state == "failed":
         scoring.show_error(job)
     if job is not None and job.state == "cancelled":

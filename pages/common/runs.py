@@ -76,7 +76,9 @@ def _going(job: Job[Any]) -> None:
             _settings(said.settings)
             _log(job.log)
         if demo.current() is None and clicks.button(
-            "Cancel", key=f"runs cancel {hash(job.key)}", help="For everybody who waits for it. What is finished is kept."
+            "Cancel",
+            key=f"runs cancel {hash(job.key)}",
+            help="For everybody who waits for it. What is finished is kept.",
         ):
             job.cancel()
             st.rerun()

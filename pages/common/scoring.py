@@ -52,7 +52,6 @@ def offer(spec: ModelSpec, config: BiasConfig) -> None:
     """The empty state: no scores yet, and how to make them."""
     jobs: dict[object, Job[Any]] = st.session_state.setdefault("score jobs", {})
     job = engine.running((spec, config)) or jobs.get((spec, config))
-    look_again(job)
     if job is not None and job.state in ("waiting", "running"):
         jobs[(spec, config)] = job  # another reader's, or one that was resumed
         watch(job, "Scoring every head")
@@ -60,6 +59,7 @@ def offer(spec: ModelSpec, config: BiasConfig) -> None:
             job.cancel()
             st.rerun()
         return
+    look_again(job)
     if job is not None and job.state == "failed":
         show_error(job)
     if job is not None and job.state == "cancelled":

@@ -1,7 +1,8 @@
-"""Clicks that meet a run of the page which ends before it has come to their button."""
+"""What meets a run of the page at a bad moment: a click whose button it never comes to, a job that ends meanwhile."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -10,8 +11,11 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from fasp_core.jobs import Job, Lane
-from pages.common import scoring
+from pages.common import measured, scoring
+from tests.app.fakes import Studio
 from tests.app.running import run
+
+APP = Path(__file__).resolve().parents[2] / "app.py"
 
 
 def page() -> None:
@@ -91,3 +95,45 @@ def test_a_job_that_ends_while_the_page_looks_for_its_result_draws_it_anew_once(
         with pytest.raises(Redrawn):
             scoring.look_again(job)
         scoring.look_again(job)  # its result is nowhere: the page offers to make it
+
+
+def test_a_measurement_that_ends_while_its_estimates_are_drawn_is_shown(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio.add_scores("race_ethnicity")
+    studio.open.clear()
+    draw = measured._removed
+
+    def late(*args: Any) -> None:
+        draw(*args)
+        studio.open.set()
+        studio.finish()
+
+    monkeypatch.setattr(measured, "_removed", late)
+    at = AppTest.from_file(APP, default_timeout=60)
+    at.session_state["alpha"] = 0.02
+    run(at)
+    assert [m.label for m in at.metric if "\u2192" in str(m.value)] != []
+    assert not [m.value for m in at.metric if "\u2248" in str(m.value)]
+
+
+def test_scores_that_are_ready_before_the_page_offers_to_make_them_are_shown(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio.open.clear()
+    at = AppTest.from_file(APP, default_timeout=60)
+    run(at)
+    next(button for button in at.button if button.label == "Score all heads").click()
+    run(at)
+    assert [button.label for button in at.main.button] == ["Cancel"]
+    offer = scoring.offer
+
+    def late(*args: Any) -> None:
+        studio.open.set()
+        studio.finish()
+        offer(*args)
+
+    monkeypatch.setattr(scoring, "offer", late)
+    run(at)
+    assert "Score all heads" not in [button.label for button in at.button]
+    assert at.metric

@@ -164,10 +164,10 @@ class Reader:
 
     def measured(self) -> tuple[str, str]:
         """Perplexity and gap once both are measured ("a → b")."""
-        self.page.wait_for_function(
+        self.until(
             """() => [...document.querySelectorAll('[data-testid="stMetricValue"]')]
                 .filter(e => e.innerText.includes('→')).length >= 2""",
-            timeout=240_000,
+            timeout=120,
         )
         return self.metric("Perplexity"), self.metric("Toxicity gap")
 
@@ -176,23 +176,30 @@ class Reader:
         assert match is not None
         return int(match[1])
 
-    def wait_said(self, text: str) -> None:
-        """Until the page that says so is whole: what stands on it in a running script may be from before."""
+    def until(self, holds: str, arg: Any = None, timeout: float = 60) -> None:
+        """Until a JavaScript function of `arg` is true, at most so many seconds; else what stands on the page."""
         from playwright.sync_api import TimeoutError as TimeLimit
 
         try:
-            self.page.wait_for_function(
-                """text => document.body.innerText.includes(text) && document.querySelector(
-                    '[data-testid="stApp"]').dataset.testScriptState === 'notRunning'""",
-                arg=text,
-                timeout=60_000,
-            )
+            self.page.wait_for_function(holds, arg=arg, timeout=1000 * timeout)
         except TimeLimit as error:
             state, focus, body = self.page.evaluate(
-                """() => [document.querySelector('[data-testid="stApp"]').dataset.testScriptState,
+                """() => [document.querySelector('[data-testid="stApp"]')?.dataset.testScriptState,
                     document.activeElement?.outerHTML.slice(0, 300), document.body.innerText]"""
             )
-            raise AssertionError(f"not said: {text!r}\nscript: {state}, focus: {focus}\n{body}") from error
+            raise AssertionError(f"never: {holds} {arg!r}\nscript: {state}, focus: {focus}\n{body}") from error
+
+    def settled(self) -> None:
+        """Until the script has ended: what stands on the page while it runs may be from before."""
+        self.wait_said("")
+
+    def wait_said(self, text: str) -> None:
+        """Until the page that says so is whole."""
+        self.until(
+            """text => document.body.innerText.includes(text) && document.querySelector(
+                '[data-testid="stApp"]')?.dataset.testScriptState === 'notRunning'""",
+            text,
+        )
 
     def wait_removed(self, count: int) -> None:
         """Until a whole page says so."""
@@ -200,11 +207,10 @@ class Reader:
 
     def wait_points(self, count: int, name: str = "heads") -> None:
         """Until a trace of the first chart has so many points; by name: the one that takes clicks."""
-        self.page.wait_for_function(
+        self.until(
             """([n, name]) => (document.querySelector('.js-plotly-plot')?.data ?? []).find(t => t.name === name)
                 ?.x.filter(x => x !== null).length === n""",
-            arg=[count, name],
-            timeout=60_000,
+            [count, name],
         )
 
     def click_head(self, layer: int, head: int, grid: int = 0) -> None:

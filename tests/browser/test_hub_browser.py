@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import TimeoutError
 
 from fasp_core.impacts import entries, score
 from fasp_core.measures import BiasConfig
@@ -43,20 +41,13 @@ def served(folders: dict[str, Path], tmp_path: Path) -> Generator[tuple[str, Hub
 
 def scored(reader: Reader) -> Any:
     """Score all heads of the model in view; what both grids show."""
-    button = reader.page.get_by_role("button", name="Score all heads")
-    button.wait_for(timeout=120_000)
-    for _ in range(4):  # Streamlit loses a click that meets the last tick of the progress bar that stood here before
-        if button.count():
-            button.click()
-        with suppress(TimeoutError):
-            reader.page.wait_for_function("() => /Scoring every head|→/.test(document.body.innerText)", timeout=5_000)
-            break
+    reader.wait_said("Score all heads")
+    reader.page.get_by_role("button", name="Score all heads").click()
     reader.measured()
     reader.wait_said("About these numbers")
     return reader.page.wait_for_function(CELLS, timeout=60_000).json_value()
 
 
-@pytest.mark.slow  # scores two models and measures with a classifier: minutes on a busy machine
 def test_two_models_and_a_scorer_of_a_hub_show_their_own(
     browser: object,
     served: tuple[str, Hub],
@@ -69,6 +60,7 @@ def test_two_models_and_a_scorer_of_a_hub_show_their_own(
         link = f"{url}/?model={name}&alpha=0.25&prompts=90&tokens=512"
         reader = Reader(browser, link, height=900, shown='button:has-text("Open this link")')
         reader.page.get_by_role("button", name="Open this link").click()
+        reader.page.wait_for_selector("text=Open this link", state="detached")  # so does what the page showed before
         grids = scored(reader)
         seen.append((grids, *reader.measured()))
         reader.page.get_by_role("tab", name="About these numbers").click()
