@@ -61,10 +61,9 @@ def test_the_app(app: str, browser: object) -> None:
     page.locator('[data-testid="stSelectbox"]', has_text="Heads in a layer").locator("input").click()
     page.get_by_role("option", name="2 (2 layers)").click()
     page.wait_for_selector(".js-plotly-plot .main-svg", state="attached")
-    page.wait_for_timeout(500)
-    plot = page.locator(".js-plotly-plot").first
-    plot.hover()
-    page.wait_for_timeout(300)
+    reader.settled()
+    page.locator(".js-plotly-plot").first.hover()
+    reader.until("() => document.querySelector('.hoverlayer')")
     tab.nothing_ran()
     raw = json.dumps({HOSTILE: {"x": HOSTILE}}).encode()
     page.get_by_role("button", name="Remove").first.click()
@@ -106,10 +105,15 @@ def test_what_is_taken_home(browser: Any, tmp_path: Path) -> None:
         tab.page.goto((tmp_path / f"{name}.html").as_uri())
         if name != "card":
             tab.page.wait_for_selector("html[data-drawn=yes]", state="attached", timeout=30_000)
-        tab.page.wait_for_timeout(300)
         tab.nothing_ran()
         said = tab.page.title() + tab.page.inner_text("body")
         assert "<script>window.ran=1</script>" in said, name
+    # the report itself would refuse what slipped through
+    worse = (tmp_path / "report.html").read_text().replace("<h2>Summary</h2>", "<script>window.ran=1</script>")
+    (tmp_path / "worse.html").write_text(worse)
+    with tab.page.expect_console_message(lambda message: "Content Security Policy" in message.text):
+        tab.page.goto((tmp_path / "worse.html").as_uri())
+    assert tab.page.evaluate("() => window.ran") is None
 
 
 def _card() -> str:

@@ -15,7 +15,7 @@ from fasp_core.model_id import ModelId
 from fasp_core.models import ModelSpec, load
 from fasp_core.store import Store
 from pages.common.engine import SCORE_TEXT
-from tests.browser.conftest import SCREENSHOTS, Reader, serving
+from tests.browser.conftest import Reader, serving
 from tests.hub.conftest import folders  # noqa: F401
 from tests.hub.server import Hub, files_of
 from tests.hub.server import serving as hub_serving
@@ -66,14 +66,11 @@ def test_two_models_and_a_scorer_of_a_hub_show_their_own(
         reader.page.get_by_role("tab", name="About these numbers").click()
         commit = hub.repos[name.split("@")[0]].refs["main"]
         reader.wait_said(f"{name} at commit {commit}")
-        reader.page.evaluate("() => document.querySelector('[data-testid=\"stMain\"]').scrollTo(0, 0)")
-        if SCREENSHOTS:
-            reader.page.wait_for_timeout(1500)
-            reader.page.screenshot(path=str(Path(SCREENSHOTS) / f"hub-{i}.png"))
+        reader.keep(f"hub-{i}.png")
         assert reader.errors == []
         if i == 2:
             _by_a_scorer_of_the_hub(reader, seen[1], hub)
-        reader.page.context.close()
+        reader.close()
     assert seen[0] != seen[1]
     assert seen[0][0] != seen[1][0]
     kept = Store(tmp_path / "cache")

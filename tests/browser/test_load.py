@@ -116,7 +116,7 @@ def test_a_closed_browser_frees_its_place(
     leaving = [Reader(browser, address(server, heads, (900, 4096))) for heads in large]
     leaving[0].page.wait_for_function("() => document.body.innerText.includes('Measuring')")
     for reader in leaving:
-        reader.page.context.close()
+        reader.close()
     began = time.monotonic()
     staying = Reader(browser, address(server, "L29H1", SMALL))
     assert staying.measured() == alone("L29H1", *SMALL, tmp_path / "alone")
@@ -159,7 +159,7 @@ def test_half_an_hour_of_use(server: str, browser: object, tmp_path: Path, capsy
                 reader.wait_points(270)
             else:
                 assert not reader.errors, reader.errors
-                reader.page.context.close()
+                reader.close()
                 readers[i] = come()
             acts += 1
             if acts % 25 == 0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
 import numpy as np
@@ -15,7 +14,6 @@ from tests.browser.conftest import Reader
 
 pytestmark = pytest.mark.browser
 EMPTY = "text=Open a file of released scores"
-REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "fasp_released"
 
 
 def made_up() -> bytes:
@@ -41,12 +39,11 @@ def upload(reader: Reader, name: str, content: bytes) -> None:
     )
     reader.page.wait_for_selector(".js-plotly-plot .main-svg", state="attached", timeout=60_000)
     reader.page.wait_for_selector("text=How far can these scores be trusted?", timeout=60_000)
-    reader.page.wait_for_timeout(1500)
+    reader.settled()
 
 
 def test_a_person_opens_a_released_file(app: str, browser: object) -> None:
     reader = Reader(browser, f"{app}/released", shown=EMPTY)
-    reader.keep("released-empty.png")
     upload(reader, "head_scores_gpt2.csv", made_up())
     page = reader.page
     reader.wait_points(144)
@@ -63,6 +60,7 @@ def test_a_person_opens_a_released_file(app: str, browser: object) -> None:
         page.keyboard.press("ArrowLeft")
     page.wait_for_function("() => document.body.innerText.includes('11 of 144')", timeout=30_000)
     reader.wait_points(11, "pruned")
+    reader.fits()
     assert parse_qs(urlparse(page.url).query)["released_alpha"] == ["0.08"]
 
     # the file stays open while another page is looked at
@@ -72,22 +70,4 @@ def test_a_person_opens_a_released_file(app: str, browser: object) -> None:
     page.wait_for_function("() => document.body.innerText.includes('11 of 144')", timeout=30_000)
     page.get_by_role("button", name="Close file").click()
     page.wait_for_selector(EMPTY)
-    assert not reader.errors, reader.errors
-
-
-@pytest.mark.parametrize(
-    ("width", "scheme", "name"),
-    [(1280, "light", "head_scores_gpt2.csv"), (1920, "dark", "head_contributions.json")],
-)
-def test_real_files_in_other_windows(app: str, browser: object, width: int, scheme: str, name: str) -> None:
-    """With the file that the authors released, where reference data is at hand; else with a made-up one."""
-    file = REAL / name
-    content = file.read_bytes() if file.is_file() else made_up()
-    reader = Reader(browser, f"{app}/released", width=width, scheme=scheme, shown=EMPTY)
-    upload(reader, name if file.is_file() else "head_scores_gpt2.csv", content)
-    overflow = reader.page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
-    assert overflow <= 0
-    reader.keep(f"released-{width}-{scheme}.png")
-    reader.page.evaluate("() => document.querySelector('[data-testid=\"stMain\"]').scrollTo(0, 900)")
-    reader.keep_here(f"released-{width}-{scheme}-below.png")
     assert not reader.errors, reader.errors
