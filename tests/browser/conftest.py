@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,6 +30,7 @@ from tests.app.fakes import add_examples
 from tests.app.made_report import add_report_example
 
 ROOT = Path(__file__).resolve().parents[2]
+SMALL = "prompts=90&tokens=512"  # in a link: sizes of quick measurements
 SCREENSHOTS = os.environ.get("FASP_SCREENSHOTS")  # a folder: keep pictures there
 
 
@@ -69,17 +70,30 @@ def prepared_cache(cache: Path) -> Path:
     return cache
 
 
+def cached(cache: Path, **more: str) -> dict[str, str]:
+    """The environment of a server with this cache."""
+    return {**os.environ, "FASP_CACHE": str(cache), **more}
+
+
+APP = (sys.executable, "-m", "streamlit", "run", "app.py", "--server.port")
+
+
 @contextmanager
-def serving(cache: Path, **environment: str) -> Generator[str]:
-    """A server with this cache, until the end of the block; its address."""
+def serving(
+    folder: Path, environment: Mapping[str, str] | None = None, command: Sequence[str | Path] = APP, cwd: Path = ROOT
+) -> Generator[str]:
+    """A server with its log in this folder, until the end of the block; its address.
+
+    By default the folder is its cache as well; another environment is taken as it is. A port is added to the command.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log = (cache / "app.log").open("wb")
+    log = (folder / "app.log").open("wb")
     process = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)],
-        cwd=ROOT,
-        env={**os.environ, "FASP_CACHE": str(cache), "PYTHONFAULTHANDLER": "1", **environment},
+        [*command, str(port)],
+        cwd=cwd,
+        env={**(environment or cached(folder)), "PYTHONFAULTHANDLER": "1"},
         stdout=log,
         stderr=subprocess.STDOUT,
     )
@@ -92,14 +106,14 @@ def serving(cache: Path, **environment: str) -> Generator[str]:
             except OSError:
                 time.sleep(0.25)
         else:
-            raise AssertionError((cache / "app.log").read_text())
+            raise AssertionError((folder / "app.log").read_text())
         yield url
         try:
             urllib.request.urlopen(f"{url}/_stcore/health", timeout=60)
         except OSError as error:
             process.send_signal(signal.SIGABRT)  # writes what every thread was doing to the log
             process.wait(20)
-            raise AssertionError((cache / "app.log").read_text()[-20_000:]) from error
+            raise AssertionError((folder / "app.log").read_text()[-20_000:]) from error
     finally:
         process.terminate()
         try:

@@ -1,23 +1,18 @@
-"""What stands around the pages, in a real Chromium: tour, keyboard, demo."""
+"""What stands around the pages, in a real Chromium: tour and keyboard."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Generator
-
 import pytest
 
-from fasp_core.store import cache_root
 from pages.common import tour
-from tests.browser.conftest import ROOT, Reader, serving
+from tests.browser.conftest import SMALL, Reader
 
 pytestmark = pytest.mark.browser
 STEP = "() => [...document.querySelectorAll('.st-key-tour')].map(e => e.innerText).join('')"
-PATHS = ("", "compare", "transfer", "assumptions", "contexts", "released")
 
 
 def test_the_tour_comes_once_covers_nothing_and_works_by_keyboard(app: str, browser: object) -> None:
-    reader = Reader(browser, app, first_visit=True)
+    reader = Reader(browser, f"{app}/?{SMALL}", first_visit=True)
     page = reader.page
     reader.wait_points(270)
     page.wait_for_selector(".st-key-tour")
@@ -47,7 +42,7 @@ def test_the_tour_comes_once_covers_nothing_and_works_by_keyboard(app: str, brow
 
 
 def test_keyboard_reaches_everything(app: str, browser: object) -> None:
-    reader = Reader(browser, app)
+    reader = Reader(browser, f"{app}/?{SMALL}")
     page = reader.page
     reader.measured()  # its end draws the page anew and drops the focus
     reader.settled()
@@ -76,29 +71,3 @@ def test_keyboard_reaches_everything(app: str, browser: object) -> None:
         if not wanted:
             break
     assert not wanted, f"{wanted} are not reached:\n" + "\n".join(reached)
-
-
-@pytest.fixture
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
-    """Address of a demo."""
-    cache = tmp_path_factory.mktemp("demo")
-    for kind in ("scores", "words"):
-        shutil.copytree(ROOT / "cache" / kind, cache / kind)
-    (cache / "models").symlink_to(cache_root() / "models")
-    with serving(cache, FASP_DEMO="1") as url:
-        yield url
-
-
-def test_a_demo_has_no_uploads_and_opens_no_paths(demo: str, browser: object) -> None:
-    for path in PATHS:
-        reader = Reader(browser, f"{demo}/{path}?model=/etc/passwd", shown="text=Demo: read-only")
-        page = reader.page
-        reader.wait_said("a model that this demo does not have")
-        assert "passwd" not in page.inner_text("body")
-        assert "passwd" not in page.url
-        assert page.locator('[data-testid="stFileUploader"], input[type="file"]').count() == 0
-        boxes = page.locator("input[type=text]:visible").evaluate_all(
-            "all => all.map(e => `${e.placeholder} ${e.getAttribute('aria-label')}`)"
-        )
-        assert not any("path" in box.lower() or "csv" in box.lower() for box in boxes), boxes
-        reader.close()

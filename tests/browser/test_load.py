@@ -125,9 +125,7 @@ def test_a_closed_browser_frees_its_place(
     measured = {entry.config.get("heads") for entry in Store(cache).entries("measured")}
     done = [heads for heads in large if heads in measured]
     with capsys.disabled():
-        print(
-            f"\nclosed browsers: {len(done)} of 3 large measurements done; the small one was there after {waited:.0f} s"
-        )
+        print(f"\nclosed browsers: {len(done)} of 3 large ones done; the small one was there after {waited:.0f} s")
     assert "L29H1" in measured
     assert not set(done) & set(large[1:]), "those that waited behind tabs that were closed were never begun"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.conftest import Reader
+from tests.browser.conftest import SMALL, Reader
 
 pytestmark = pytest.mark.browser
 MARKUP = "<script>document.title = 'gone'</script> My friend is"
@@ -13,7 +13,7 @@ BLUR = """wanted => { const texts = [...document.querySelectorAll('.fasp-texts .
 
 
 def test_a_person_looks_at_texts_and_at_a_head(app: str, browser: object) -> None:
-    reader = Reader(browser, app, width=900, scheme="dark")
+    reader = Reader(browser, f"{app}/?{SMALL}", width=900, scheme="dark")
     page = reader.page
     reader.wait_points(270)
     reader.measured()  # what arrives above would move what is clicked
