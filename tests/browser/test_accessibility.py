@@ -12,7 +12,7 @@ from tests.browser.conftest import SMALL, Reader
 pytestmark = pytest.mark.browser
 PAGES = {  # what is there once the page is, and the charts on it
     "Explore heads": ("Which heads carry bias?", 2),
-    "Compare methods": ("About these numbers", 3),
+    "Compare methods": ("Which method lowers the gap", 3),
     "Transfer between biases": ("Does a set chosen on one axis help the others?", 2),
     "Check the assumptions": ("Are the scores what we think they are", 0),
     "Contexts": ("Does it carry over to other contexts", 3),

@@ -14,9 +14,7 @@ pytestmark = pytest.mark.browser
 
 def address(reader: Reader, part: str, there: bool = True) -> str:
     """The address once a part is in it, or no more."""
-    reader.page.wait_for_function(
-        "([part, there]) => location.search.includes(part) === there", arg=[part, there], timeout=30_000
-    )
+    reader.until("([part, there]) => location.search.includes(part) === there", [part, there])
     return str(reader.page.url)
 
 
