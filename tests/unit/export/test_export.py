@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from safetensors import safe_open
 
 from fasp_core.cli.main import main
@@ -246,12 +248,16 @@ def test_the_built_in_model_is_named_with_its_licence(lm: LanguageModel, tmp_pat
 
 
 def test_names_stay_text_in_the_card(lm: LanguageModel, tmp_path: Path) -> None:
-    """A folder's name may hold anything: it must not end the code block, or begin a heading."""
-    lm.spec = ModelSpec(str(tmp_path / "a\n# heading ``` <b>"))
+    """A folder's name may hold anything: it must not end the code block, begin a heading, or come to life."""
+    lm.spec = ModelSpec(
+        str(tmp_path / "a\n# heading ``` <b><script>x()</script><img src=x onerror=x()>[x](javascript:x)")
+    )
     text_of = export(lm, REMOVED, tmp_path / "out ``` x").as_dict()
     text = card.text(text_of)
     assert text.count("```") == 4
     assert "\n# heading" not in text
+    rendered = MarkdownIt("commonmark", {"html": True}).render(text)
+    assert not re.search(r"<(script|img|b>)|href=.javascript", rendered)
 
 
 def test_the_command_repeats_the_export(lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
