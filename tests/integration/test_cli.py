@@ -30,6 +30,7 @@ from tests.support.tiny import HEADS, tiny_model, tiny_text, tiny_tokenizer
 
 LAYERS = 3
 N = LAYERS * HEADS
+EXACT = ("--estimator", "exact")
 ROOT = Path(__file__).resolve().parents[2]
 Ran = tuple[int, str, str]  # exit status, stdout, stderr
 Run = Callable[..., Ran]
@@ -101,7 +102,9 @@ def scored(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Scored:
     base = tmp_path_factory.mktemp("scored")
     out = io.StringIO()
     with redirect_stdout(out):
-        status = main(["score", *common(place), "--out", str(base / "s"), "--cache", str(base / "cache"), "--json"])
+        status = main(
+            ["score", *common(place), *EXACT, "--out", str(base / "s"), "--cache", str(base / "cache"), "--json"]
+        )
     assert status == 0
     return base / "s", base / "cache", json.loads(out.getvalue())
 
@@ -202,7 +205,7 @@ def test_a_second_score_run_reads_and_computes_nothing(
         raise AssertionError("swept again")
 
     monkeypatch.setattr("fasp_core.metrics.work.sweep_heads", never)
-    status, _, _ = run("score", *common(place), "--out", tmp_path / "again", "--cache", cache)
+    status, _, _ = run("score", *common(place), *EXACT, "--out", tmp_path / "again", "--cache", cache)
     assert status == 0
     for name in ("scores.csv", "scores.parquet", "scores.json"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
@@ -233,7 +236,7 @@ def test_evaluate_repeats_itself_in_other_processes_and_caches(place: Path, tmp_
 
 def test_a_killed_score_goes_on_to_the_same_result(place: Path, tmp_path: Path, run: Run) -> None:
     save_model(tmp_path / "deep", 8)
-    args = ["score", *common(place), "--model", tmp_path / "deep"]
+    args = ["score", *common(place), *EXACT, "--model", tmp_path / "deep"]
     killed = subprocess.Popen(command(*args, "--out", tmp_path / "killed"), env=env(tmp_path / "a"), cwd=ROOT)
     parts = tmp_path / "a" / "partial"
     while killed.poll() is None and len(list(parts.glob("*/head-*.safetensors"))) < 5:
@@ -279,12 +282,13 @@ def test_version(run: Run) -> None:
 
 
 def test_every_command_explains_every_option(run: Run) -> None:
+    commands = run("--help")[1]
     for name in ("models", "prompts", "score", "select", "evaluate"):
         status, out, err = run(name, "--help")
         assert (status, err) == (0, "")
         assert "Usage:" in out
         assert "--json" in out
-        assert name in run("--help")[1]
+        assert name in commands
 
 
 def test_models(run: Run, tmp_path: Path) -> None:
@@ -342,7 +346,7 @@ def test_sampled_measure_with_continuations(place: Path, tmp_path: Path, run: Ru
 
 def test_texts_for_people(scored: Scored, place: Path, tmp_path: Path, run: Run) -> None:
     folder, cache, document = scored
-    out = run("score", *common(place), "--out", tmp_path / "s", "--cache", cache)[1]
+    out = run("score", *common(place), *EXACT, "--out", tmp_path / "s", "--cache", cache)[1]
     assert f"{document['gap']['neutral']['gap']:.3g}" in out
     assert str(tmp_path / "s" / "scores.parquet") in out
     out = run("select", "--scores", folder, "--alpha", 0.25, "--out", tmp_path / "set.json")[1]
@@ -357,7 +361,7 @@ def test_texts_for_people(scored: Scored, place: Path, tmp_path: Path, run: Run)
 def test_progress_is_on_stderr_alone(place: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr("tqdm.tqdm.__init__", _at_once(__import__("tqdm").tqdm.__init__))
-    status, out, err = run("score", *common(place, 6), "--out", tmp_path / "s", "--json")
+    status, out, err = run("score", *common(place, 6), *EXACT, "--out", tmp_path / "s", "--json")
     assert (status, json.loads(out)["n_layers"]) == (0, LAYERS)
     assert f"perplexity: {N} of {N} heads" in err
     assert f"bias on {place / 'axis.csv'}: {N} of {N} heads" in err
@@ -617,7 +621,7 @@ def test_files_are_replaced_all_or_not_at_all(
         real(handle)
 
     monkeypatch.setattr("fasp_core.storage.atomic.os.fsync", full)
-    refused(run("score", *common(place), "--out", folder, "--cache", scored[1]), "No space left", "--out")
+    refused(run("score", *common(place), *EXACT, "--out", folder, "--cache", scored[1]), "No space left", "--out")
     assert [(p.name, p.read_text()) for p in folder.iterdir()] == [("scores.csv", "before")]
 
 

@@ -197,7 +197,8 @@ def _scores(lm: LanguageModel, axis: str, store: Store, prompts: int, tokens: in
     if found is None:
         raise InputError(
             f"There are no scores of {axis} with {prompts} prompts and {tokens} tokens: run "
-            f"'python -m fasp_core score --axis {axis} --prompts {prompts} --tokens {tokens}' first."
+            f"'python -m fasp_core score --axis {axis} --prompts {prompts} --tokens {tokens} "
+            "--out DIR' first."
         )
     return found
 

@@ -325,7 +325,8 @@ def stored(axis: str, n_prompts: int, tokens: int, store: Store) -> AxisTruth:
     if exact is None:
         raise InputError(
             f"There are no exact scores of {axis} with {n_prompts} prompts and {tokens} tokens: run "
-            f"'python -m fasp_core score --axis {axis} --prompts {n_prompts} --tokens {tokens}' first."
+            f"'python -m fasp_core score --axis {axis} --estimator exact --prompts {n_prompts} --tokens "
+            f"{tokens} --out DIR' first."
         )
     first = store.read(entries.KIND, entries.bias_key(config, model_id, "first-order"), entries.read_bias)
     if first is None:
