@@ -19,14 +19,16 @@ def prompts(
     list_them: Annotated[bool, typer.Option("--list", help="Print the prompts as well.")] = False,
 ) -> Said:
     """Count the prompts of an axis by group."""
-    from fasp_core.data import prompts as p
+    from fasp_core.data import prompt_sampling
+    from fasp_core.data.prompt_set import NO_GROUP
+    from fasp_core.data.prompts import fewest, resolve_axis
 
-    chosen = p.split(p.resolve_axis(axis), split)
+    chosen = prompt_sampling.split(resolve_axis(axis), split)
     if per_group is not None:
-        chosen = p.sample(chosen, per_group, seed, p.fewest(axis))
+        chosen = prompt_sampling.sample(chosen, per_group, seed, fewest(axis))
     groups, notes = chosen.counts(), list(chosen.notes)
-    if p.NO_GROUP in groups:
-        notes.append(f"{groups[p.NO_GROUP]} prompts are in no group ('{p.NO_GROUP}') and are never measured.")
+    if NO_GROUP in groups:
+        notes.append(f"{groups[NO_GROUP]} prompts are in no group ('{NO_GROUP}') and are never measured.")
     document: dict[str, Any] = {"axis": chosen.axis, "split": split, "total": len(chosen), "groups": groups}
     document["notes"] = notes
     pairs = list(zip(chosen.groups, chosen.texts, strict=True)) if list_them else []

@@ -61,7 +61,7 @@ def robustness(
     items: Annotated[int | None, typer.Option(help="Sentence pairs of each collection, at most.")] = None,
 ) -> Said:
     """Do other scorers and measures of bias choose the same heads, and agree on what a set does?"""
-    from fasp_core.data.prompts import axis_names
+    from fasp_core.data.holistic_bias import axis_names
     from fasp_core.studies.additivity.additivity import scores_of
     from fasp_core.studies.robustness import robustness as study
     from fasp_core.studies.robustness.robustness_text import markdown

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fasp_core import defaults
-from fasp_core.data.prompts import axis_names
+from fasp_core.data.holistic_bias import axis_names
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 
 from fasp_core.data.classifiers import READINGS as CLASSIFIER_READINGS
-from fasp_core.data.prompts import axis_names
+from fasp_core.data.holistic_bias import axis_names
 from fasp_core.defaults import ALPHA, GAMMA, MAX_PPL, TEST_TOKENS
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet

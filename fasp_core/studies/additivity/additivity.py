@@ -29,7 +29,8 @@ from fasp_core.model.provenance import provenance
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.score import GAMMA, prunable
-from fasp_core.storage.store import Contents, Entry, Store, slug
+from fasp_core.storage.keys import slug
+from fasp_core.storage.store import Contents, Entry, Store
 from fasp_core.studies.additivity.interactions import NATS, PAIR_KINDS, Additivity, MeasuredSets, analyse
 from fasp_core.studies.common import rows_as_markdown
 from fasp_core.studies.estimators.cure import SAME

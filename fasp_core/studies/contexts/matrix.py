@@ -25,7 +25,8 @@ from fasp_core.metrics.perplexity import Nll, PerplexityChange, measure_nll, per
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
-from fasp_core.storage.store import Entry, Store, slug
+from fasp_core.storage.keys import slug
+from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.contexts import choosing
 from fasp_core.studies.contexts.audit import AuditConfig, Replies, Report, audit, pair
 from fasp_core.studies.contexts.choosing import METHODS, Clues, Method, Sizes

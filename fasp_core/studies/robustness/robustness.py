@@ -31,7 +31,8 @@ from fasp_core.scoring import entries
 from fasp_core.scoring.estimate import first_order_impacts
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
 from fasp_core.scoring.score import GAMMA, prunable
-from fasp_core.storage.store import Contents, Entry, Store, slug
+from fasp_core.storage.keys import slug
+from fasp_core.storage.store import Contents, Entry, Store
 from fasp_core.studies.additivity.additivity import KIND, SCORED_TEXT, scores_of
 from fasp_core.studies.estimators.cure import chosen
 from fasp_core.studies.robustness.likelihood import comparisons, log_likelihood_effects, log_likelihoods

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fasp_core.data.prompts import axis_names
+from fasp_core.data.holistic_bias import axis_names
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.metrics.meters import BiasConfig
