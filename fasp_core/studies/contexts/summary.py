@@ -7,7 +7,8 @@ from typing import Any
 
 from fasp_core.studies.common import rows_as_markdown
 from fasp_core.studies.contexts.carried import Carried, Summary, cells_of, rows_of
-from fasp_core.studies.contexts.matrix import TITLES, Matrix, RunTime
+from fasp_core.studies.contexts.matrix import Matrix, RunTime
+from fasp_core.studies.contexts.settings import TITLES
 
 
 def document(matrix: Matrix, winsorise: float) -> dict[str, Any]:

@@ -29,7 +29,8 @@ from fasp_core.studies.contexts import choosing, matrix, measures, scenarios, su
 from fasp_core.studies.contexts.audit import AuditConfig, audit
 from fasp_core.studies.contexts.carried import Carried, cells_of, rows_of
 from fasp_core.studies.contexts.choosing import METHODS, Sizes, common_top
-from fasp_core.studies.contexts.matrix import Cell, Matrix, MatrixConfig, settings
+from fasp_core.studies.contexts.matrix import Cell, Matrix, MatrixConfig
+from fasp_core.studies.contexts.settings import settings
 from tests.support.tiny import tiny_lm
 from tests.unit.studies.test_contexts_audit import TEMPLATE
 
