@@ -459,10 +459,11 @@ def _model_folder(rng: Random, folder: Path) -> str:
 
 @cache
 def _gguf() -> bytes:
-    from tests.unit.model.test_models import llama_for_gguf, write_gguf
+    from tests.support import ggufs
+    from tests.support.tiny import tiny_config
 
     with tempfile.TemporaryDirectory() as name:
-        return write_gguf(Path(name) / "a.gguf", llama_for_gguf()).read_bytes()
+        return ggufs.write(Path(name) / "a.gguf", ggufs.drawn(tiny_config("llama"))).read_bytes()
 
 
 def _gguf_file(rng: Random, folder: Path) -> str:
