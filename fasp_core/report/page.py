@@ -11,7 +11,7 @@ import jinja2
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from fasp_core.data.prompts import axis_names
+from fasp_core.data.holistic_bias import axis_names
 from fasp_core.data.text import TextConfig, said
 from fasp_core.figures import export
 from fasp_core.heads.prune_set import PruneSet

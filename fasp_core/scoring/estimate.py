@@ -30,7 +30,8 @@ from fasp_core.scoring.entries import KIND, bias_key, few, read_bias, read_ppl
 from fasp_core.scoring.exact import bias_contents, bias_label, ppl_impacts, toxicity_rows
 from fasp_core.scoring.impact_table import BiasImpacts, PplImpacts
 from fasp_core.scoring.preview import gauss_newton
-from fasp_core.storage.store import Store, slug
+from fasp_core.storage.keys import slug
+from fasp_core.storage.store import Store
 
 GAMMA, ALPHA = 0.2, 0.1  # refined scores are made for choices with at least this gamma and at most this alpha
 ROUNDS = 8

@@ -5,8 +5,7 @@ Intervals come from resampling prompts in whole blocks, the same resamples for e
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +13,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from fasp_core import gap
-from fasp_core.console import log
-from fasp_core.errors import InputError
 
 Floats = NDArray[np.float64]
 
@@ -93,17 +90,3 @@ def rows_as_markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) ->
     """A Markdown table; the first column is left-aligned, numbers are right-aligned."""
     lines = [list(header), ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
-def exit_status(command: Callable[[], None]) -> int:
-    """0, or 2 with one line on stderr for what the reader can mend."""
-    try:
-        command()
-        sys.stdout.flush()
-    except InputError as error:
-        log(f"Error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        log("Stopped. What is finished is kept: the same command goes on from there.")
-        return 130
-    return 0

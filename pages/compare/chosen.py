@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from fasp_core.data.prompts import axis_names
+from fasp_core.data.holistic_bias import axis_names
 from fasp_core.gap import Change, GapStats
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, select

@@ -8,7 +8,8 @@ from typing import Any
 
 import streamlit as st
 
-from fasp_core.compute.jobs import Job, Past
+from fasp_core.compute.jobs import Job
+from fasp_core.compute.lanes import Past
 from fasp_core.errors import InputError
 from pages.backend import demo, engine
 from pages.backend.described import described

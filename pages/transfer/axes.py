@@ -16,7 +16,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
-from fasp_core.storage.store import digest
+from fasp_core.storage.keys import digest
 from fasp_core.studies.common import Estimate
 from fasp_core.studies.transfer import correlation, crossed
 from fasp_core.studies.transfer.correlation import AxisEffects, Correlations

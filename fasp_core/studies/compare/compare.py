@@ -34,7 +34,8 @@ from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
 from fasp_core.scoring.impact_table import ImpactTable
-from fasp_core.storage.store import Entry, Store, digest, slug
+from fasp_core.storage.keys import digest, slug
+from fasp_core.storage.store import Entry, Store
 
 KIND = "experiments"
 SEARCH = "search"  # sets that come from fasp_core.scoring.search, beside those of the methods that only rank heads

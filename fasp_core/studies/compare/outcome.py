@@ -25,7 +25,8 @@ from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_chang
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
-from fasp_core.storage.store import Entry, Store, slug
+from fasp_core.storage.keys import slug
+from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.compare.compare import HELD_OUT, KIND, Candidate, Comparison
 from fasp_core.studies.compare.findings import NOISE_P, cautions, finding, is_artefact
 

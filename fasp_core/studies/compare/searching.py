@@ -26,7 +26,8 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.search import Found, Heads, Problem, SearchConfig, Tried, search
-from fasp_core.storage.store import Entry, Store, digest, slug
+from fasp_core.storage.keys import digest, slug
+from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.compare.compare import KIND, SEARCH, Candidate
 
 GAMMAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # of the FASP sets that a search begins with

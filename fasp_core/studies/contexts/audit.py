@@ -20,7 +20,8 @@ from fasp_core.forward.sampling import GenerationConfig, sample_ids, stop_tokens
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
-from fasp_core.storage.store import Entry, Store, slug
+from fasp_core.storage.keys import slug
+from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.contexts.chats import ask
 from fasp_core.studies.contexts.measures import Answers, Disparity, winsorised
 from fasp_core.studies.contexts.numbers import parse

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasp_core.studies.contexts.choosing import Method, kind_of
-from fasp_core.studies.contexts.matrix import Cell, Kind, Matrix
+from fasp_core.studies.contexts.matrix import Cell, Matrix
 from fasp_core.studies.contexts.measures import (
     RESAMPLES,
     Answers,
@@ -24,6 +24,7 @@ from fasp_core.studies.contexts.measures import (
     inlier_ratio,
     interval,
 )
+from fasp_core.studies.contexts.settings import Kind
 
 Floats = NDArray[np.float64]
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from fasp_core.data.prompts import NO_GROUP, resolve_axis
+from fasp_core.data.prompt_set import NO_GROUP
+from fasp_core.data.prompts import resolve_axis
 from fasp_core.data.scorers import Scorer
 from fasp_core.errors import InputError
 

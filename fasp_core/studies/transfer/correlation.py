@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from fasp_core.data.prompts import axis_names
+from fasp_core.data.holistic_bias import axis_names
 from fasp_core.errors import InputError
 from fasp_core.gap import GapStats
 from fasp_core.gap.gaps import weighted_gaps

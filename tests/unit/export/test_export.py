@@ -261,7 +261,7 @@ def test_names_stay_text_in_the_card(lm: LanguageModel, tmp_path: Path) -> None:
 
 
 def test_the_command_repeats_the_export(lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fasp_core.cli.main.load_model", lambda *_: lm)
+    monkeypatch.setattr("fasp_core.cli.options.load_model", lambda *_: lm)
     monkeypatch.chdir(tmp_path)
     many = PruneSet.of([(0, 0), (1, 1)], [(layer, i) for layer in range(2) for i in range(0, 48, 2)])
     for removed, limit in ((REMOVED, 2000), (many, 100)):
@@ -310,7 +310,7 @@ def test_slow_passes_are_repeated_less(lm: LanguageModel, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def run(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    monkeypatch.setattr("fasp_core.cli.main.load_model", lambda *_: lm)
+    monkeypatch.setattr("fasp_core.cli.options.load_model", lambda *_: lm)
 
     def call(*args: str) -> Ran:
         return main(["export", *args]), *capsys.readouterr()
@@ -370,7 +370,7 @@ def test_what_the_command_refuses(run: Callable[..., Ran], tmp_path: Path, args:
 def test_the_command_refuses_a_folder_in_use_before_loading(
     run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fasp_core.cli.main.load_model", lambda *_: pytest.fail("a model is loaded"))
+    monkeypatch.setattr("fasp_core.cli.options.load_model", lambda *_: pytest.fail("a model is loaded"))
     (tmp_path / "mine").write_text("keep")
     status, _, error = run("--heads", "L0H1", "--out", str(tmp_path))
     assert status == 2

@@ -314,7 +314,7 @@ def test_the_commands_are_ones_that_the_program_knows(
     group: Any = typer.main.get_command(app)
     told = ByHand(frozenset({0}), frozenset({1, 2}))
     by_hand = replace(made.asked, method="random", seed=3, spec=ModelSpec("a b/c", "bfloat16", "cpu"), by_hand=told)
-    selection = report.origin(made.table, "neutral", "random", 0.3, 0.25, 3, PruneSet(), told)
+    selection = report.origin(replace(made.asked, method="random", alpha=0.25, seed=3, by_hand=told), made.table)
     other = replace(made, asked=by_hand, selection=around(selection, report.by_hand_to(selection, made.asked.parts)))
     for some in (made, other):
         lines = [line for _, line in repeat.commands(some)]
@@ -349,7 +349,7 @@ def test_the_command_asks_for_the_very_prompts_of_the_scores(axis: str) -> None:
 
 def test_hand_made_changes_are_named(store: Store) -> None:
     table = small_table()
-    chosen = report.origin(table, "neutral", "fasp", 0.3, 0.25, 0, PruneSet())
+    chosen = report.origin(asked(method="fasp"), table)
     parts = PruneSet.of(chosen.heads).toggled(chosen.heads[0]).toggled((0, 0) if (0, 0) not in chosen.heads else (2, 3))
     made = facts(store, asked(method="fasp", gamma=0.3, alpha=0.25, parts=parts), table)
     read = Read(report.html(made, WHEN))

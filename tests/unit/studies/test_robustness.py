@@ -14,6 +14,7 @@ import pytest
 from scipy import stats
 from scipy.special import expit
 
+from fasp_core.cli.main import main
 from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
@@ -395,7 +396,7 @@ def test_without_stored_scores_the_command_says_what_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FASP_CACHE", str(tmp_path))
-    assert robustness.main(["--axis", "race_ethnicity"]) == 2
+    assert main(["study", "robustness", "--axis", "race_ethnicity"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert "python -m fasp_core score" in said.err

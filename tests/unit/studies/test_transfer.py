@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fasp_core import gap
+from fasp_core.cli.main import main
 from fasp_core.data import text
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
@@ -465,16 +466,16 @@ def put_scores(store: Store, axis: str, seed: int, estimator: str = "exact") -> 
 
 
 def test_the_command_reads_the_scores_that_there_are(tmp_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    args = ["--only-correlations", "--json", "--gamma", "0.4"]
-    assert transfer.main(args) == 2
+    args = ["study", "transfer", "--only-correlations", "--json", "--gamma", "0.4"]
+    assert main(args) == 2
     assert "score another one" in capsys.readouterr().err
     store = Store()
     put_scores(store, "age", 1)
     put_scores(store, "religion", 2, "first-order")  # a preview does not count
-    assert transfer.main(args) == 2
+    assert main(args) == 2
     put_scores(store, "nationality", 3, "refined")
     capsys.readouterr()
-    assert transfer.main(args) == 0
+    assert main(args) == 0
     document = json.loads(capsys.readouterr().out)
     assert [a["axis"] for a in document["correlations"]["axes"]] == ["age", "nationality"]
     assert document["transfer"] is None
@@ -484,5 +485,5 @@ def test_the_command_reads_the_scores_that_there_are(tmp_cache: Path, capsys: py
     assert found["n"] == 270 - 108
     assert found["r"]["value"] == pytest.approx(stats.pearsonr(*z).statistic)
     capsys.readouterr()
-    assert transfer.main([*args, "--axis", "age", "--axis", "religion"]) == 2
+    assert main([*args, "--axis", "age", "--axis", "religion"]) == 2
     assert "no scores of religion" in capsys.readouterr().err
