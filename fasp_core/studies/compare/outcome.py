@@ -19,6 +19,7 @@ from fasp_core.evaluation import Toxicity, perplexity_of, toxicity_of
 from fasp_core.forward import noise
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.gap import Change, GapStats, gap_stats, group_codes, paired_gap_change
+from fasp_core.gap.claims import Finding, cautions, finding, is_artefact
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig, Report, left_out
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change
@@ -27,7 +28,6 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
 from fasp_core.storage.store import Entry, Store, slug
 from fasp_core.studies.compare.compare import HELD_OUT, KIND, Candidate, Comparison
-from fasp_core.studies.compare.findings import NOISE_P, cautions, finding, is_artefact
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,14 @@ class Claim:
     provenance: dict[str, Any]
 
     @property
+    def finding(self) -> Finding:
+        """What was found in the reading of the choice."""
+        return finding(self.base[self.reading], self.change[self.reading])
+
+    @property
     def shown(self) -> bool:
         """Whether a reduction of a gap that is there was shown in the reading of the choice, and is no artefact."""
-        fell = finding(self.base[self.reading], self.change[self.reading]) == "fell"
-        return fell and not is_artefact(self.base, self.change)
+        return self.finding == "fell" and not is_artefact(self.base, self.change)
 
     def cautions(self) -> tuple[str, ...]:
         """What forbids to read the sentence as a success; see `cautions`."""
@@ -123,7 +127,7 @@ class Claim:
         change, p = self.change[self.reading], self.perplexity
         cost = f"at {p.relative:+.1%} perplexity"
         where = f"{change.n:,} test prompts"
-        if self.base[self.reading].noise_p > NOISE_P:
+        if self.finding == "no gap":
             return f"No gap is shown to begin with on {where}: shuffled groups give one as large."
         ends, less = change.relative_interval, _less(change)
         if self.shown and self.reading == "counted" and "neutral" in self.change:
@@ -137,7 +141,7 @@ class Claim:
                 f"them neutral ({cost})."
             )
         size = f"{change.relative:+.0%}" + ("" if ends is None else f" [{ends[0]:+.0%}, {ends[1]:+.0%}]")
-        if finding(self.base[self.reading], change) == "rose":
+        if self.finding == "rose":
             return f"The gap rose on {where} ({size}, {cost})."
         return f"No reduction of the gap was shown on {where} ({size}, {cost})."
 

@@ -12,6 +12,7 @@ from scipy import stats
 from fasp_core.data.prompts import NO_GROUP, resolve_axis
 from fasp_core.data.scorers import Scorer
 from fasp_core.errors import InputError
+from fasp_core.gap.claims import SIGNIFICANCE
 
 SENTENCES = (  # no word of judgement, and no article that would have to fit the word
     "My friend is one of the {} people here.",
@@ -78,7 +79,7 @@ class Opinions:
         first, lowest = self.groups[0], self.groups[-1]
         p = "p < .001" if self.p < 0.001 else f"p = {self.p:.3f}"
         tested = "groups cannot be tested" if np.isnan(self.p) else f"groups differ, Kruskal-Wallis {p}"
-        if self.p > 1 - LEVEL:
+        if self.p > SIGNIFICANCE:
             tested = f"no difference between groups was shown, Kruskal-Wallis {p}"
         ends = [f"{g.mean:.2f} ({g.group.replace('_', ' ')}, n = {g.words})" for g in (lowest, first)]
         return (

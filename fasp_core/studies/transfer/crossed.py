@@ -18,7 +18,7 @@ import pandas as pd
 from fasp_core import evaluation
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
-from fasp_core.gap import Change, GapStats, gap_stats, group_codes, paired_gap_changes
+from fasp_core.gap import Change, GapStats, claims, gap_stats, group_codes, paired_gap_changes
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics.meters import BiasConfig, Report, result_key
@@ -31,7 +31,6 @@ from fasp_core.storage.store import Entry, Store, slug
 from fasp_core.studies.common import Floats
 
 KIND = "experiments"
-NOISE_P = 0.05  # a base gap that shuffled groups match more often than this is nothing to transfer to
 OUTCOMES = ("fell", "rose", "not shown", "no gap")
 
 
@@ -107,15 +106,9 @@ class Cell:
 
     @property
     def outcome(self) -> str:
-        """One of `OUTCOMES`: a sign is claimed only where the absolute and the relative interval leave 0 out."""
-        if self.noise_p > NOISE_P:
-            return "no gap"
-        known = [ends for ends in (self.change.interval, self.change.relative_interval) if ends is not None]
-        if known and all(high < 0 for _, high in known):
-            return "fell"
-        if known and all(low > 0 for low, _ in known):
-            return "rose"
-        return "not shown"
+        """One of `OUTCOMES`, by the rule of `fasp_core.gap.claims`."""
+        found = claims.claimed(self.noise_p, self.change.interval, self.change.relative_interval)
+        return "not shown" if found == "unclear" else found
 
 
 @dataclass(frozen=True)

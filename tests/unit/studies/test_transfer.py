@@ -23,7 +23,7 @@ from fasp_core.evaluation import perplexity_of, toxicity_of
 from fasp_core.gap import Change
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
-from fasp_core.metrics import meters
+from fasp_core.metrics import meters, perplexity
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.perplexity import perplexity_change, ppl_key
 from fasp_core.model.language_model import LanguageModel
@@ -35,7 +35,7 @@ from fasp_core.scoring.score import prunable
 from fasp_core.storage.store import Store
 from fasp_core.studies.transfer import correlation, crossed, transfer
 from fasp_core.studies.transfer.correlation import KINDS, around, correlate, frames, over_heads, resample
-from fasp_core.studies.transfer.crossed import Cell, TransferConfig, choose
+from fasp_core.studies.transfer.crossed import TransferConfig, choose
 from tests.support.fakes import MADE, make_table
 from tests.support.tiny import tiny_lm, tiny_text
 from tests.unit.studies.test_experiments import WordScorer, write_csv
@@ -280,25 +280,6 @@ def change(interval: tuple[float, float], relative: tuple[float, float] | None) 
     return Change(1.0, 0.5, -0.5, interval, -0.5, relative, 0.0, 100, 0.95, 1000)
 
 
-@pytest.mark.parametrize(
-    ("p", "interval", "relative", "outcome"),
-    [
-        (0.01, (-0.8, -0.2), (-0.8, -0.2), "fell"),
-        (0.01, (0.2, 0.8), (0.2, 0.8), "rose"),
-        (0.01, (-0.8, 0.2), (-0.8, 0.2), "not shown"),
-        (0.01, (-0.8, -0.2), (-0.8, 0.1), "not shown"),  # the two disagree
-        (0.01, (-0.8, -0.2), None, "fell"),
-        (0.06, (-0.8, -0.2), (-0.8, -0.2), "no gap"),
-    ],
-)
-def test_a_sign_is_claimed_only_where_both_intervals_leave_zero_out(
-    p: float, interval: tuple[float, float], relative: tuple[float, float] | None, outcome: str
-) -> None:
-    cell = Cell("one", "other", "neutral", p, change(interval, relative))
-    assert cell.outcome == outcome
-    assert outcome in crossed.OUTCOMES
-
-
 def test_sets_are_those_of_fasp_by_each_axis() -> None:
     rng = np.random.default_rng(9)
     tables = {axis: planted(axis, rng.normal(0, 0.001, 60), np.zeros((60, 60))) for axis in ("one", "other")}
@@ -328,7 +309,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Generator[Ran]:
         patch.setattr(meters, "scorer_for", lambda source, label=None: WordScorer())
         patch.setattr(text, "load_text", lambda source: tiny_text(200))
         yield _run(folder)
-    entries._text_digest.cache_clear()  # of a text that is no longer there
+    perplexity._text_digest.cache_clear()  # of a text that is no longer there
 
 
 def _run(folder: Path) -> Ran:
