@@ -44,7 +44,6 @@ from fasp_core.studies.estimators.cure import (
     check_sets,
     cure,
     drawn_effects,
-    effect_size,
     require_same,
 )
 
@@ -162,7 +161,7 @@ def compare(exact: BiasImpacts, first: BiasImpacts, reading: str, prunable: Sequ
             float((error[at] <= 2 * error_se[at]).mean()),
         )
 
-    size = effect_size(exact, reading)
+    size = exact.effect_size[:, exact.readings.index(reading)]
     parts = [np.sort(part) for part in np.array_split(np.argsort(size, kind="stable"), QUARTERS)]
     free = set(prunable)
     worst = np.argsort(-error, kind="stable")[:WORST]
