@@ -12,8 +12,9 @@ from scipy import stats
 
 from fasp_core.errors import InputError
 from fasp_core.gap import gaps
-from fasp_core.gap.gaps import Codes, Floats, checked, gap, group_codes, weighted_differences, weighted_gaps
+from fasp_core.gap.gaps import checked, gap, group_codes, weighted_differences, weighted_gaps
 from fasp_core.gap.resampling import block_index, bootstrap_counts, random_halves, shuffled
+from fasp_core.typing import Codes, Floats
 
 SPLITS = 50  # into halves, for the corrected gap
 

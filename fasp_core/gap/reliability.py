@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from fasp_core.errors import InputError
-from fasp_core.gap.gaps import Correction, Floats, checked, weighted_gaps
+from fasp_core.gap.gaps import Correction, checked, weighted_gaps
 from fasp_core.gap.resampling import block_index, bootstrap_counts, random_halves
+from fasp_core.typing import Floats
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from fasp_core.errors import InputError
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.typing import Floats
 
-Floats = NDArray[np.float64]
 Heads = tuple[int, ...]  # flat ids, ascending
 Measure = Callable[[Heads], tuple[float, Floats]]  # change of the mean NLL in nats, [n] toxicity of each prompt
 RIDGES = np.logspace(-4, 1, 16)  # relative to the mean of the kernel's diagonal

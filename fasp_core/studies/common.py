@@ -10,14 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from fasp_core import gap
 from fasp_core.console import log
 from fasp_core.errors import InputError
-
-Floats = NDArray[np.float64]
+from fasp_core.typing import Floats
 
 LEVEL = 0.95
 RESAMPLES = 1000

@@ -16,16 +16,8 @@ from scipy import stats
 
 from fasp_core import gap
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.studies.common import (
-    RESAMPLES,
-    Estimate,
-    Floats,
-    correlation_interval,
-    effects,
-    interval,
-    pearson,
-    slope,
-)
+from fasp_core.studies.common import RESAMPLES, Estimate, correlation_interval, effects, interval, pearson, slope
+from fasp_core.typing import Floats
 
 RATE = 0.05  # of false discoveries among the interactions that are called real
 NATS = "perplexity"

@@ -21,13 +21,14 @@ from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.gap import Change, GapStats, gap_stats, group_codes, paired_gap_change
 from fasp_core.gap.claims import Finding, cautions, finding, is_artefact
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.meters import BiasConfig, Report, left_out
+from fasp_core.metrics.meters import BiasConfig, left_out
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
 from fasp_core.storage.store import Entry, Store, slug
 from fasp_core.studies.compare.compare import HELD_OUT, KIND, Candidate, Comparison
+from fasp_core.typing import Report
 
 
 @dataclass(frozen=True)

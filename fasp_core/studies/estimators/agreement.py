@@ -30,7 +30,7 @@ from fasp_core.gap import (
     z_bias,
 )
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.meters import BiasConfig, Report, scorer_for
+from fasp_core.metrics.meters import BiasConfig, scorer_for
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import load
 from fasp_core.model.spec import ModelSpec
@@ -39,7 +39,6 @@ from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
 from fasp_core.studies.common import (
     Estimate,
-    Floats,
     correlation_interval,
     effects,
     exit_status,
@@ -49,6 +48,7 @@ from fasp_core.studies.common import (
     spearman,
 )
 from fasp_core.studies.estimators.sets import NamedSet, sets
+from fasp_core.typing import Floats, Report
 
 # 5,040 continuations a set, the prompts being the same number from every group
 PROMPTS, SAMPLES, LENGTH = 500, 10, 4

@@ -18,7 +18,8 @@ from fasp_core.heads.selection import HeadScores, select
 from fasp_core.scoring import score
 from fasp_core.scoring.estimate import GAMMA, refine
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
-from fasp_core.studies.common import Estimate, Floats, effects, interval
+from fasp_core.studies.common import Estimate, effects, interval
+from fasp_core.typing import Floats
 
 ALPHAS = (0.05, 0.1)
 CURE_GAMMAS = (GAMMA, 0.3)

@@ -18,10 +18,11 @@ from scipy.special import expit
 from fasp_core.gap import gap_stats
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change
-from fasp_core.studies.common import LEVEL, RESAMPLES, Estimate, Floats, correlation_interval, interval, pearson
+from fasp_core.studies.common import LEVEL, RESAMPLES, Estimate, correlation_interval, interval, pearson
 from fasp_core.studies.estimators.cure import chosen
 from fasp_core.studies.robustness import statistics
 from fasp_core.studies.robustness.stereotype_scores import Likelihoods, Stereotypes, stereotypes
+from fasp_core.typing import Floats
 
 GAP, SENTIMENT, CROWS_NAME, STEREO_NAME = "gap", "sentiment", "crows", "stereoset"
 RIVALS = (SENTIMENT, CROWS_NAME, STEREO_NAME)

@@ -16,9 +16,7 @@ from scipy.special import expit
 from fasp_core.errors import InputError
 from fasp_core.gap.gaps import weighted_differences, weighted_gaps
 from fasp_core.gap.resampling import block_index, bootstrap_counts, random_halves
-
-Floats = NDArray[np.float64]
-Codes = NDArray[np.int64]
+from fasp_core.typing import Codes, Floats
 
 SPLITS = 50
 

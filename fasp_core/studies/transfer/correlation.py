@@ -26,7 +26,8 @@ from fasp_core.gap.gaps import weighted_gaps
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
 from fasp_core.scoring.score import prunable
-from fasp_core.studies.common import RESAMPLES, Estimate, Floats, correlation_interval, pearson, spearman
+from fasp_core.studies.common import RESAMPLES, Estimate, correlation_interval, pearson, spearman
+from fasp_core.typing import Floats
 
 Kind = Literal["spearman", "pearson"]
 KINDS: tuple[Kind, ...] = ("spearman", "pearson")

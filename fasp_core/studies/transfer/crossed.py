@@ -21,14 +21,14 @@ from fasp_core.errors import InputError
 from fasp_core.gap import Change, GapStats, claims, gap_stats, group_codes, paired_gap_changes
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
-from fasp_core.metrics.meters import BiasConfig, Report, result_key
+from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change, ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Entry, Store, slug
-from fasp_core.studies.common import Floats
+from fasp_core.typing import Floats, Report
 
 KIND = "experiments"
 OUTCOMES = ("fell", "rose", "not shown", "no gap")
