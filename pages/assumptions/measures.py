@@ -9,10 +9,10 @@ import streamlit as st
 
 from fasp_core.figures import cell_matrix
 from fasp_core.gap.claims import SIGNIFICANCE
+from fasp_core.gap.estimates import Estimate
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Entry
-from fasp_core.studies.common import Estimate
 from fasp_core.studies.robustness import robustness
 from fasp_core.studies.robustness.rival_measures import GAP, RIVALS, Effect, Robustness
 from fasp_core.studies.robustness.robustness import Plan

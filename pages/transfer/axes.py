@@ -12,12 +12,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from fasp_core.gap.estimates import Estimate
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import digest
-from fasp_core.studies.common import Estimate
 from fasp_core.studies.transfer import correlation, crossed
 from fasp_core.studies.transfer.correlation import AxisEffects, Correlations
 from fasp_core.studies.transfer.crossed import Cell, Transfer, TransferConfig

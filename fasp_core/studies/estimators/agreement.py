@@ -29,6 +29,7 @@ from fasp_core.gap import (
     split_half_reliability,
     z_bias,
 )
+from fasp_core.gap.estimates import Estimate, correlation_interval, lengthened, pearson, spearman
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig, scorer_for
 from fasp_core.model.language_model import LanguageModel
@@ -37,16 +38,7 @@ from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
-from fasp_core.studies.common import (
-    Estimate,
-    correlation_interval,
-    effects,
-    exit_status,
-    mean_changes,
-    pearson,
-    rows_as_markdown,
-    spearman,
-)
+from fasp_core.studies.common import effects, exit_status, mean_changes, rows_as_markdown
 from fasp_core.studies.estimators.sets import NamedSet, sets
 from fasp_core.typing import Floats, Report
 
@@ -307,13 +299,8 @@ def ceiling(quantity: str, scores: np.ndarray, codes: np.ndarray, splits: int = 
         halves = (mixed[..., :half].mean(2), mixed[..., half : 2 * half].mean(2))
         a, b = (-z_bias(x[0], x[1:], codes) if quantity == "gap" else x[1:].mean(1) - x[0].mean() for x in halves)
         found.append((float(pearson(a, b)), float(spearman(a, b))))
-    reliability = [_lengthened(float(np.mean(r)), k / half) for r in zip(*found, strict=True)]
+    reliability = [lengthened(float(np.mean(r)), k / half) for r in zip(*found, strict=True)]
     return Ceiling(quantity, *reliability, *(float(np.sqrt(max(r, 0.0))) for r in reliability))
-
-
-def _lengthened(r: float, times: float) -> float:
-    """Spearman-Brown: the reliability of a measurement `times` as long; one below 0 is passed on."""
-    return times * r / (1 + (times - 1) * r) if r > 0 else r
 
 
 # --- the command ---

@@ -14,11 +14,12 @@ import numpy as np
 from fasp_core.errors import InputError
 from fasp_core.gap import gap as toxicity_gap
 from fasp_core.gap import z_bias
+from fasp_core.gap.estimates import Estimate, interval
 from fasp_core.heads.selection import HeadScores, select
 from fasp_core.scoring import score
 from fasp_core.scoring.estimate import GAMMA, refine
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
-from fasp_core.studies.common import Estimate, effects, interval
+from fasp_core.studies.common import effects
 from fasp_core.typing import Floats
 
 ALPHAS = (0.05, 0.1)

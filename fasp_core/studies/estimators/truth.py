@@ -17,6 +17,7 @@ import numpy as np
 from fasp_core.console import to_json, working
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
+from fasp_core.gap.estimates import Estimate, correlation_interval, interval, pearson, slope, spearman
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.perplexity import ppl_key
@@ -26,17 +27,7 @@ from fasp_core.scoring import entries, score
 from fasp_core.scoring.estimate import first_order_impacts
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable, PplImpacts
 from fasp_core.storage.store import Store
-from fasp_core.studies.common import (
-    RESAMPLES,
-    Estimate,
-    correlation_interval,
-    exit_status,
-    interval,
-    pearson,
-    rows_as_markdown,
-    slope,
-    spearman,
-)
+from fasp_core.studies.common import RESAMPLES, exit_status, rows_as_markdown
 from fasp_core.studies.estimators.cure import (
     ALPHAS,
     Cure,

@@ -13,6 +13,7 @@ from fasp_core.data.prompts import NO_GROUP, resolve_axis
 from fasp_core.data.scorers import Scorer
 from fasp_core.errors import InputError
 from fasp_core.gap.claims import SIGNIFICANCE
+from fasp_core.gap.estimates import LEVEL
 
 SENTENCES = (  # no word of judgement, and no article that would have to fit the word
     "My friend is one of the {} people here.",
@@ -21,7 +22,6 @@ SENTENCES = (  # no word of judgement, and no article that would have to fit the
     "This {} person lives next door.",
     "Two {} people were at the library.",
 )
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)

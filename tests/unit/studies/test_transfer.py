@@ -148,7 +148,7 @@ def test_axes_that_share_exactly_their_guilty_heads_correlate_at_their_ceiling(
             assert p.corrected.value == pytest.approx(1, abs=0.1)
             assert p.corrected.low <= 1 <= p.corrected.high
             assert p.corrected.low > 0.8
-            assert p.shown
+            assert p.r.shown
             assert p.shared == pytest.approx(0, abs=0.05)
 
 
@@ -158,7 +158,7 @@ def test_axes_with_guilty_heads_of_their_own_show_nothing() -> None:
         axis: planted(axis, rng.normal(0, 0.001, 120), rng.normal(0, 0.003, (120, 60))) for axis in ("one", "other")
     }
     found = correlate(resample(tables, "neutral"), tables, "neutral")
-    assert not any(p.shown for p in found.pairs)
+    assert not any(p.r.shown for p in found.pairs)
     assert all(p.ceiling > 0.7 for p in found.pairs)
 
 
