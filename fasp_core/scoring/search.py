@@ -98,15 +98,6 @@ class Found:
     tried: tuple[Tried, ...]
     learned: int = 0
 
-    def best_so_far(self) -> list[float]:
-        """The least gap within the limit after each measurement."""
-        best, out = self.base_gap, []
-        for t in self.tried:
-            if t.nats <= np.log1p(self.config.max_ppl):
-                best = min(best, t.gap)
-            out.append(best)
-        return out
-
 
 @dataclass(eq=False)
 class Problem:

@@ -137,8 +137,3 @@ def ends(c: Cell) -> str:
     """The interval of a relative change; blank where there is none."""
     found = c.change.relative_interval
     return "" if found is None else f"[{percent(found[0])}, {percent(found[1])}]"
-
-
-def p_value(p: float) -> str:
-    """`p = .012`."""
-    return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)

@@ -301,14 +301,6 @@ def stored_claim(
     return None if header is None else store.read(KIND, header.config, lambda entry: read_claim(entry, model))
 
 
-def stored_claims(model_id: ModelId, axis: str, store: Store, model: str) -> list[Claim]:
-    """All claims on an axis that were measured, the largest first; never loads a model."""
-    wanted = {"experiment": "outcome", **model_id.wanted(), "axis": axis}
-    found = [store.read(KIND, header.config, lambda e: read_claim(e, model)) for header in store.find(KIND, wanted)]
-    claims = [claim for claim in found if claim is not None]
-    return sorted(claims, key=lambda c: (-c.config.prompts, c.change[c.reading].relative))
-
-
 def read_claim(entry: Entry, model: str) -> Claim:
     """A claim from its entry; its intervals take some seconds."""
     c, arrays, meta = entry.config, entry.arrays, entry.meta

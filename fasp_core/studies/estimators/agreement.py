@@ -21,8 +21,6 @@ from fasp_core.evaluation import Toxicity, toxicity_of
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.gap import (
     Change,
-    GapStats,
-    gap_stats,
     group_codes,
     paired_gap_change,
     paired_mean_change,
@@ -30,6 +28,7 @@ from fasp_core.gap import (
     z_bias,
 )
 from fasp_core.gap.estimates import Estimate, correlation_interval, lengthened, pearson, spearman
+from fasp_core.gap.further import FurtherStats, further_stats
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig, scorer_for
 from fasp_core.model.language_model import LanguageModel
@@ -117,7 +116,7 @@ class Agreement:
     samples: int
     length: int
     continuations: int
-    base: dict[str, GapStats]
+    base: dict[str, FurtherStats]
     sets: tuple[SetChange, ...]
     correlations: tuple[Correlation, ...]
     ceilings: tuple[Ceiling, ...]
@@ -251,7 +250,7 @@ def agree(
         samples=scores.shape[2],
         length=length,
         continuations=scores.shape[1] * scores.shape[2],
-        base={name: gap_stats(r[0], groups, blocks=blocks) for name, r in rows.items()},
+        base={name: further_stats(r[0], groups, blocks=blocks) for name, r in rows.items()},
         sets=tuple(changes),
         correlations=tuple(
             correlate(quantity, name, change[quantity][name], change[quantity]["sampled"])

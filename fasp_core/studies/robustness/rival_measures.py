@@ -18,6 +18,7 @@ from scipy.special import expit
 from fasp_core.gap import gap_stats
 from fasp_core.gap.claims import SIGNIFICANCE
 from fasp_core.gap.estimates import UNDEFINED, Estimate, correlation_interval, interval, pearson
+from fasp_core.gap.further import corrected_gaps
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change
 from fasp_core.studies.common import RESAMPLES
@@ -240,7 +241,7 @@ def z_of(measure: Measure, rows: Rows) -> Floats:
     """[M] bias of the whole model minus that of each other one: positive where a removal lowers it."""
     base, others = rows.base[measure.reading], rows.others[:, measure.reading]
     if measure.kind == "corrected":
-        found = statistics.corrected(np.concatenate([base[None], others]), rows.codes, rows.blocks)
+        found = corrected_gaps(np.concatenate([base[None], others]), rows.codes, rows.blocks)
         return np.asarray(found[0] - found[1:])
     whole, each = (statistics.observed(measure.kind, v, rows.codes) for v in (base[None], others))
     return np.asarray(whole - each)
@@ -260,7 +261,7 @@ def score(measure: Measure, rows: Rows, free: Sequence[int], alpha: float, p: fl
     z = z_of(measure, rows)
     reliability = float("nan")
     if measure.kind == "corrected":
-        value = Estimate(float(statistics.corrected(base, rows.codes, rows.blocks)[0]), float("nan"), float("nan"))
+        value = Estimate(float(corrected_gaps(base[None], rows.codes, rows.blocks)[0]), float("nan"), float("nan"))
     else:
         seen = float(statistics.observed(measure.kind, base[None], rows.codes)[0])
         drawn = statistics.resampled(measure.kind, base[None], rows.codes, rows.blocks, RESAMPLES)[0]

@@ -13,7 +13,7 @@ from scipy.special import expit
 
 from fasp_core.errors import InputError
 from fasp_core.gap.estimates import lengthened, spearman
-from fasp_core.gap.gaps import weighted_differences, weighted_gaps
+from fasp_core.gap.gaps import weighted_gaps
 from fasp_core.gap.resampling import block_index, bootstrap_counts, random_halves
 from fasp_core.typing import Codes, Floats
 
@@ -44,13 +44,6 @@ def statistic(kind: str, values: Floats, weights: Floats, codes: Codes) -> Float
 def observed(kind: str, values: Floats, codes: Codes) -> Floats:
     """[M]: the same for the items as they are."""
     return statistic(kind, values, np.ones((1, len(codes))), codes)[:, 0]
-
-
-def corrected(values: Floats, codes: Codes, blocks: Codes | None = None, seed: int = 0) -> Floats:
-    """[M] gap without what noise adds, as `fasp_core.gap.GapStats.corrected`, of many models on the same splits."""
-    first = random_halves(codes, SPLITS, np.random.default_rng([seed, 2]), block_index(blocks, codes.size))
-    one, two = (weighted_differences(np.atleast_2d(values), half, codes) for half in (first, 1 - first))
-    return np.asarray((np.sign(one) * two + np.sign(two) * one).sum(0).mean(1) / 2)
 
 
 def resampled(kind: str, values: Floats, codes: Codes, blocks: Codes | None, resamples: int, seed: int = 0) -> Floats:

@@ -18,7 +18,8 @@ import pandas as pd
 from fasp_core import evaluation
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
-from fasp_core.gap import Change, GapStats, claims, gap_stats, group_codes, paired_gap_changes
+from fasp_core.gap import Change, claims, group_codes, paired_gap_changes
+from fasp_core.gap.further import FurtherStats, further_stats
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics.meters import BiasConfig, result_key
@@ -126,7 +127,7 @@ class Transfer:
     model: str
     config: TransferConfig
     sets: tuple[ChosenSet, ...]
-    bases: dict[str, dict[str, GapStats]]
+    bases: dict[str, dict[str, FurtherStats]]
     cells: tuple[Cell, ...]
     provenance: dict[str, Any]
 
@@ -323,13 +324,13 @@ def _read(entry: Entry, config: TransferConfig) -> Measured:
 
 def judge(measured: Measured) -> Transfer:
     """The result itself, from measurements alone."""
-    bases: dict[str, dict[str, GapStats]] = {}
+    bases: dict[str, dict[str, FurtherStats]] = {}
     cells: dict[tuple[str, str, str], Cell] = {}
     for axis, values in measured.toxicity.items():
         groups, blocks = measured.groups[axis], measured.blocks[axis]
         bases[axis] = {}
         for r, reading in enumerate(measured.readings):
-            bases[axis][reading] = base = gap_stats(values[0, r], groups, blocks=blocks)
+            bases[axis][reading] = base = further_stats(values[0, r], groups, blocks=blocks)
             changes = paired_gap_changes(values[0, r], list(values[1:, r]), groups, blocks=blocks)
             for chosen_on, change in zip(measured.sets, changes, strict=True):
                 cells[reading, chosen_on, axis] = Cell(chosen_on, axis, reading, base.noise_p, change)
