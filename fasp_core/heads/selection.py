@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from fasp_core import defaults
 from fasp_core.errors import InputError
+from fasp_core.typing import Floats
 
 METHODS = ("fasp", "magnitude", "gradient", "ppl-only", "bias-only", "random")
 RULES = ("stable", "released")
 
-Floats = NDArray[np.float64]
 
 # the scores that each method reads, and so the only ones that must be there and be finite
 _READS: dict[str, tuple[str, ...]] = {

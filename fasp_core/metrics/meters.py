@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from typing import Any
@@ -36,8 +35,8 @@ from fasp_core.model.packing import Pack, encode, pack
 from fasp_core.model.spec import BUILT_IN_SHA256
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
+from fasp_core.typing import Report
 
-Report = Callable[[float, float, str], None]  # (done, total, what is going on)
 logger = logging.getLogger(__name__)
 MEASURES = ("expected", "sampled")
 SPLITS = ("valid", "test", "all")

@@ -21,7 +21,7 @@ from fasp_core.evaluation import perplexity_of, toxicity_of
 from fasp_core.gap import group_codes
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import Desk
-from fasp_core.metrics.meters import BiasConfig, Report
+from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
@@ -35,6 +35,7 @@ from fasp_core.studies.additivity.interactions import NATS, PAIR_KINDS, Additivi
 from fasp_core.studies.common import rows_as_markdown
 from fasp_core.studies.estimators.cure import SAME
 from fasp_core.studies.estimators.sets import NamedSet
+from fasp_core.typing import Report
 
 KIND = "experiments"
 SCORED_TEXT = TextConfig(tokens=8192)

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fasp_core.studies.contexts.choosing import Method, kind_of
 from fasp_core.studies.contexts.matrix import Cell, Matrix
@@ -25,8 +24,7 @@ from fasp_core.studies.contexts.measures import (
     interval,
 )
 from fasp_core.studies.contexts.settings import Kind
-
-Floats = NDArray[np.float64]
+from fasp_core.typing import Floats
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,6 @@ from fasp_core.studies.contexts import localise, weights
 from fasp_core.studies.contexts.audit import AuditConfig, Replies, Report
 from fasp_core.studies.contexts.removal import Removal
 
-Floats = NDArray[np.float64]
 Method = Literal[
     "heads-effect",
     "heads-attention",

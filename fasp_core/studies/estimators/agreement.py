@@ -18,31 +18,23 @@ from fasp_core.evaluation import Toxicity, toxicity_of
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.gap import (
     Change,
-    GapStats,
-    gap_stats,
     group_codes,
     paired_gap_change,
     paired_mean_change,
     split_half_reliability,
     z_bias,
 )
+from fasp_core.gap.estimates import Estimate, correlation_interval, lengthened, pearson, spearman
+from fasp_core.gap.further import FurtherStats, further_stats
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.meters import BiasConfig, Report, scorer_for
+from fasp_core.metrics.meters import BiasConfig, scorer_for
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
-from fasp_core.studies.common import (
-    Estimate,
-    Floats,
-    correlation_interval,
-    effects,
-    mean_changes,
-    pearson,
-    rows_as_markdown,
-    spearman,
-)
+from fasp_core.studies.common import effects, mean_changes, rows_as_markdown
 from fasp_core.studies.estimators.sets import NamedSet, sets
+from fasp_core.typing import Floats, Report
 
 # 5,040 continuations a set, the prompts being the same number from every group
 PROMPTS, SAMPLES, LENGTH = 500, 10, 4
@@ -119,7 +111,7 @@ class Agreement:
     samples: int
     length: int
     continuations: int
-    base: dict[str, GapStats]
+    base: dict[str, FurtherStats]
     sets: tuple[SetChange, ...]
     correlations: tuple[Correlation, ...]
     ceilings: tuple[Ceiling, ...]
@@ -254,7 +246,7 @@ def agree(
         samples=scores.shape[2],
         length=length,
         continuations=scores.shape[1] * scores.shape[2],
-        base={name: gap_stats(r[0], groups, blocks=blocks) for name, r in rows.items()},
+        base={name: further_stats(r[0], groups, blocks=blocks) for name, r in rows.items()},
         sets=tuple(changes),
         correlations=tuple(
             correlate(quantity, name, change[quantity][name], change[quantity]["sampled"])
@@ -302,13 +294,8 @@ def ceiling(quantity: str, scores: np.ndarray, codes: np.ndarray, splits: int = 
         halves = (mixed[..., :half].mean(2), mixed[..., half : 2 * half].mean(2))
         a, b = (-z_bias(x[0], x[1:], codes) if quantity == "gap" else x[1:].mean(1) - x[0].mean() for x in halves)
         found.append((float(pearson(a, b)), float(spearman(a, b))))
-    reliability = [_lengthened(float(np.mean(r)), k / half) for r in zip(*found, strict=True)]
+    reliability = [lengthened(float(np.mean(r)), k / half) for r in zip(*found, strict=True)]
     return Ceiling(quantity, *reliability, *(float(np.sqrt(max(r, 0.0))) for r in reliability))
-
-
-def _lengthened(r: float, times: float) -> float:
-    """Spearman-Brown: the reliability of a measurement `times` as long; one below 0 is passed on."""
-    return times * r / (1 + (times - 1) * r) if r > 0 else r
 
 
 # --- the command ---

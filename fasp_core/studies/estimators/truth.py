@@ -15,6 +15,7 @@ import numpy as np
 from fasp_core.console import working
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
+from fasp_core.gap.estimates import Estimate, correlation_interval, interval, pearson, slope, spearman
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.perplexity import ppl_key
@@ -24,16 +25,7 @@ from fasp_core.scoring import entries, score
 from fasp_core.scoring.estimate import first_order_impacts
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable, PplImpacts
 from fasp_core.storage.store import Store
-from fasp_core.studies.common import (
-    RESAMPLES,
-    Estimate,
-    correlation_interval,
-    interval,
-    pearson,
-    rows_as_markdown,
-    slope,
-    spearman,
-)
+from fasp_core.studies.common import RESAMPLES, rows_as_markdown
 from fasp_core.studies.estimators.cure import (
     ALPHAS,
     Cure,
@@ -41,7 +33,6 @@ from fasp_core.studies.estimators.cure import (
     check_sets,
     cure,
     drawn_effects,
-    effect_size,
     require_same,
 )
 
@@ -159,7 +150,7 @@ def compare(exact: BiasImpacts, first: BiasImpacts, reading: str, prunable: Sequ
             float((error[at] <= 2 * error_se[at]).mean()),
         )
 
-    size = effect_size(exact, reading)
+    size = exact.effect_size[:, exact.readings.index(reading)]
     parts = [np.sort(part) for part in np.array_split(np.argsort(size, kind="stable"), QUARTERS)]
     free = set(prunable)
     worst = np.argsort(-error, kind="stable")[:WORST]

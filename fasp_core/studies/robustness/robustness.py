@@ -22,7 +22,7 @@ from fasp_core.evaluation import perplexity_of, toxicity_of
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import Desk
-from fasp_core.metrics.meters import BiasConfig, Report, result_key
+from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import Nll, ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
@@ -39,6 +39,7 @@ from fasp_core.studies.robustness.likelihood import comparisons, log_likelihood_
 from fasp_core.studies.robustness.rival_measures import MEASURES, Robustness, Rows, analyse, z_of
 from fasp_core.studies.robustness.stereotype_scores import Likelihoods
 from fasp_core.studies.robustness.stereotypes import CROWS, ItemSet, for_axis
+from fasp_core.typing import Report
 
 ALPHA = 0.05
 SOURCES = {CROWS: "crows", "StereoSet": "stereoset"}

@@ -21,12 +21,12 @@ from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
 from fasp_core.gap import gap as toxicity_gap
 from fasp_core.gap import (
-    gap_stats,
     group_codes,
     paired_gap_change,
     ranking_correlation_interval,
     split_half_reliability,
 )
+from fasp_core.gap.further import further_stats
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig, meter
@@ -156,7 +156,7 @@ def test_a_scored_measure_has_the_companions_of_its_gap() -> None:
     rows = prompt_rows(5)
     found = scored(GAP, rows)
     groups = [str(c) for c in rows.codes]
-    alone = gap_stats(rows.base[0], groups, blocks=rows.blocks)
+    alone = further_stats(rows.base[0], groups, blocks=rows.blocks)
     assert found.bias.value == pytest.approx(alone.gap)
     assert found.p == alone.noise_p
     whole = split_half_reliability(rows.base[0], rows.others[:, 0], rows.codes, FREE, blocks=rows.blocks).whole

@@ -36,7 +36,7 @@ from fasp_core.scoring.score import prunable
 from fasp_core.storage.store import Store
 from fasp_core.studies.transfer import correlation, crossed, transfer
 from fasp_core.studies.transfer.correlation import KINDS, around, correlate, frames, over_heads, resample
-from fasp_core.studies.transfer.crossed import Cell, TransferConfig, choose
+from fasp_core.studies.transfer.crossed import TransferConfig, choose
 from tests.support.fakes import MADE, make_table
 from tests.support.tiny import tiny_lm, tiny_text
 from tests.unit.studies.test_experiments import WordScorer, write_csv
@@ -149,7 +149,7 @@ def test_axes_that_share_exactly_their_guilty_heads_correlate_at_their_ceiling(
             assert p.corrected.value == pytest.approx(1, abs=0.1)
             assert p.corrected.low <= 1 <= p.corrected.high
             assert p.corrected.low > 0.8
-            assert p.shown
+            assert p.r.shown
             assert p.shared == pytest.approx(0, abs=0.05)
 
 
@@ -159,7 +159,7 @@ def test_axes_with_guilty_heads_of_their_own_show_nothing() -> None:
         axis: planted(axis, rng.normal(0, 0.001, 120), rng.normal(0, 0.003, (120, 60))) for axis in ("one", "other")
     }
     found = correlate(resample(tables, "neutral"), tables, "neutral")
-    assert not any(p.shown for p in found.pairs)
+    assert not any(p.r.shown for p in found.pairs)
     assert all(p.ceiling > 0.7 for p in found.pairs)
 
 
@@ -279,25 +279,6 @@ def test_frames_are_those_of_the_prompts_that_were_scored() -> None:
 
 def change(interval: tuple[float, float], relative: tuple[float, float] | None) -> Change:
     return Change(1.0, 0.5, -0.5, interval, -0.5, relative, 0.0, 100, 0.95, 1000)
-
-
-@pytest.mark.parametrize(
-    ("p", "interval", "relative", "outcome"),
-    [
-        (0.01, (-0.8, -0.2), (-0.8, -0.2), "fell"),
-        (0.01, (0.2, 0.8), (0.2, 0.8), "rose"),
-        (0.01, (-0.8, 0.2), (-0.8, 0.2), "not shown"),
-        (0.01, (-0.8, -0.2), (-0.8, 0.1), "not shown"),  # the two disagree
-        (0.01, (-0.8, -0.2), None, "fell"),
-        (0.06, (-0.8, -0.2), (-0.8, -0.2), "no gap"),
-    ],
-)
-def test_a_sign_is_claimed_only_where_both_intervals_leave_zero_out(
-    p: float, interval: tuple[float, float], relative: tuple[float, float] | None, outcome: str
-) -> None:
-    cell = Cell("one", "other", "neutral", p, change(interval, relative))
-    assert cell.outcome == outcome
-    assert outcome in crossed.OUTCOMES
 
 
 def test_sets_are_those_of_fasp_by_each_axis() -> None:
