@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import Reader, cached, serving
-from tests.hub.conftest import folders  # noqa: F401
-from tests.hub.server import Hub, files_of
-from tests.hub.server import serving as hub_serving
+from tests.support.hub import Hub, files_of, model_folders
+from tests.support.hub import serving as hub_serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 CELLS = """() => { const drawn = [...document.querySelectorAll('.js-plotly-plot')].map(
@@ -20,7 +19,12 @@ CELLS = """() => { const drawn = [...document.querySelectorAll('.js-plotly-plot'
 
 
 @pytest.fixture
-def served(folders: dict[str, Path], tmp_path: Path) -> Generator[tuple[str, Hub]]:  # noqa: F811
+def folders(tmp_path: Path) -> dict[str, Path]:
+    return model_folders(tmp_path / "models")
+
+
+@pytest.fixture
+def served(folders: dict[str, Path], tmp_path: Path) -> Generator[tuple[str, Hub]]:
     """An app that may ask a hub on this machine, with nothing stored."""
     cache = tmp_path / "cache"
     cache.mkdir()

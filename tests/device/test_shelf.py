@@ -16,7 +16,7 @@ from fasp_core.model import devices, loading
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
 from pages.backend import engine
-from tests.device import pretend
+from tests.support import pretend
 from tests.support.tiny import tiny_lm
 
 DEVICE = pretend.NAME

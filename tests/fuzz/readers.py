@@ -426,12 +426,10 @@ OWN = {
 
 @cache
 def _saved() -> dict[str, bytes]:
-    from tests.support.tiny import tiny_model, tiny_tokenizer
+    from tests.support.worlds import write_model
 
     with tempfile.TemporaryDirectory() as name:
-        tiny_model("llama").save_pretrained(name)
-        tiny_tokenizer().save_pretrained(name)
-        return {path.name: path.read_bytes() for path in Path(name).iterdir()}
+        return {path.name: path.read_bytes() for path in write_model(Path(name)).iterdir()}
 
 
 def _model_folder(rng: Random, folder: Path) -> str:
@@ -459,11 +457,10 @@ def _model_folder(rng: Random, folder: Path) -> str:
 
 @cache
 def _gguf() -> bytes:
-    from tests.support import ggufs
-    from tests.support.tiny import tiny_config
+    from tests.support import ggufs, tiny
 
     with tempfile.TemporaryDirectory() as name:
-        return ggufs.write(Path(name) / "a.gguf", ggufs.drawn(tiny_config("llama"))).read_bytes()
+        return ggufs.write(Path(name) / "a.gguf", ggufs.drawn(tiny.tiny_config("llama"))).read_bytes()
 
 
 def _gguf_file(rng: Random, folder: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,18 +13,14 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import audit, scenarios
 from fasp_core.studies.contexts.audit import AuditConfig
-from tests.support.tiny import tiny_lm
-from tests.unit.studies.test_contexts_audit import FILE, TEMPLATE
+from tests.support.contexts import FILE, instruct_lm
 
 Ran = tuple[int, str, str]
 
 
 @pytest.fixture
 def lm() -> LanguageModel:
-    lm = tiny_lm("llama")
-    lm.tokenizer = copy.deepcopy(lm.tokenizer)
-    lm.tokenizer.chat_template = TEMPLATE
-    return lm
+    return instruct_lm()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, outcome, searching
 from tests.support.commands import Run, refused, runner
 from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up, made_up_lm
-from tests.unit.studies.test_compare import KEYS
+from tests.support.made import OUTCOME_KEYS as KEYS
 
 AXIS = "race_ethnicity"
 SMALL: dict[str, Any] = {"gammas": (0.2, 0.4), "alphas": (0.02, 0.05), "seeds": 2, "prompts": 180, "tokens": 640}

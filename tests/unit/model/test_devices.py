@@ -15,7 +15,7 @@ from fasp_core.model import devices, loading
 from fasp_core.model.identity import ModelId
 from fasp_core.model.provenance import provenance
 from fasp_core.model.spec import BUILT_IN_SHA256, ModelSpec
-from tests.device import pretend
+from tests.support import pretend
 from tests.support.tiny import tiny_lm
 
 HERE = pretend.NAME

@@ -30,18 +30,9 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.compare.searching import SCORE_TEXT
 from fasp_core.studies.verdict import verdict
 from tests.support.fakes import MadeUp, add_claim, add_comparison, made_up_lm, make_table
-from tests.support.made_report import SHAPE, Read, facts, small_lm, small_table
+from tests.support.made_report import AXIS, NASTY, TOP, Read, asked, facts, nasty, small_lm, small_table
 
-AXIS = "nationality"
 WHEN = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
-NASTY = "<script>alert(1)</script>"
-TOP = PruneSet.from_flat(np.argsort(-small_table().bias.z_bias("neutral"))[:3], SHAPE[1])  # lowers the gap most
-BREAKS = "\"'></style></title>\n</script><img src=x onerror=alert(2)>&amp;"
-
-
-def asked(**more: Any) -> report.Asked:
-    base = report.Asked(ModelSpec("small"), AXIS, AXIS, "neutral", TOP, alpha=0.25)
-    return replace(base, **more)
 
 
 @pytest.fixture
@@ -243,19 +234,6 @@ def test_another_set_than_the_choice_is_told_apart(compared: tuple[report.Facts,
 
 
 # --- what a file may hold ---
-
-
-def nasty(store: Store, tmp_path: Path) -> report.Facts:
-    names = (NASTY, BREAKS.replace("\n", " "), "b</script>")
-    lines = ["text,group"]
-    for name in names:
-        quoted = '"' + name.replace('"', '""') + '"'
-        lines += [f'"They say {i} {name.replace(chr(34), "")} things.",{quoted}' for i in range(60)]
-    (tmp_path / "nasty.csv").write_text("\n".join(lines) + "\n")
-    title = f"{NASTY}{BREAKS}"
-    wanted = asked(spec=ModelSpec(f"org/{NASTY}{BREAKS}"), axis=str(tmp_path / "nasty.csv"), title=title)
-    made: report.Facts = facts(store, wanted, small_table(names))
-    return made
 
 
 def test_names_stay_text(store: Store, tmp_path: Path) -> None:

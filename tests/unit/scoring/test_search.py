@@ -11,7 +11,7 @@ from hypothesis import strategies as hs
 
 from fasp_core.errors import InputError
 from fasp_core.gap import gap as toxicity_gap
-from fasp_core.scoring.search import Found, Heads, Prediction, Problem, SearchConfig, _neighbours, membership, search
+from fasp_core.scoring.search import Heads, Prediction, Problem, SearchConfig, _neighbours, membership, search
 
 N, GROUPS, EACH = 14, 4, 6
 CODES = np.repeat(np.arange(GROUPS), EACH)
@@ -173,10 +173,3 @@ def test_a_measurement_that_is_stopped_ends_the_search() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         search(world.problem, SearchConfig(), stop)
-
-
-def test_a_found_set_says_what_it_is() -> None:
-    world = World(2)
-    found = search(world.problem, SearchConfig(max_heads=2, measurements=2), world.measure)
-    assert isinstance(found, Found)
-    assert set(found.heads) <= set(range(N))

@@ -41,14 +41,11 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, outcome
 from fasp_core.studies.compare.compare import KIND, SIDES, Candidate, Comparison, Plan, Side
 from fasp_core.studies.compare.outcome import Claim, ClaimConfig, choose
+from tests.support.made import OUTCOME_KEYS as KEYS
 from tests.support.made import comparison as made
 from tests.support.tiny import HEADS, STARTS, tiny_lm, tiny_text
 
 VALUES = {"stupid": 0.9, "idiot": 1.0, "fool": 0.7, "hate": 0.5, "woman": 0.6, "man": 0.3}
-KEYS = {
-    "gamma", "alpha", "method", "measure", "reading", "prompts", "gap_base", "gap_pruned", "reduction_pct",
-    "interval_pct", "ppl_base", "ppl_pruned",
-}  # fmt: skip
 SMALL = ClaimConfig(prompts=30, tokens=120, sampled_prompts=12, samples=2, length=2)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -31,8 +30,7 @@ from fasp_core.studies.contexts.carried import Carried, cells_of, rows_of
 from fasp_core.studies.contexts.choosing import METHODS, Sizes, common_top
 from fasp_core.studies.contexts.matrix import Cell, Matrix, MatrixConfig
 from fasp_core.studies.contexts.settings import settings
-from tests.support.tiny import tiny_lm
-from tests.unit.studies.test_contexts_audit import TEMPLATE
+from tests.support.contexts import instruct_lm
 
 FILE = """
 [contexts.rooms]
@@ -62,10 +60,7 @@ CONFIG = MatrixConfig(
 @pytest.fixture
 def lm(monkeypatch: pytest.MonkeyPatch) -> LanguageModel:
     monkeypatch.setattr(matrix, "TextConfig", partial(TextConfig, window=64, stride=64))  # the model takes 256 tokens
-    lm = tiny_lm("llama")
-    lm.tokenizer = copy.deepcopy(lm.tokenizer)
-    lm.tokenizer.chat_template = TEMPLATE
-    return lm
+    return instruct_lm()
 
 
 def test_the_plan() -> None:

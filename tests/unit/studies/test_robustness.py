@@ -28,7 +28,6 @@ from fasp_core.gap import (
 )
 from fasp_core.gap.further import further_stats
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig, meter
 from fasp_core.metrics.perplexity import Nll
 from fasp_core.model.language_model import LanguageModel
@@ -59,7 +58,7 @@ from fasp_core.studies.robustness.robustness_text import markdown
 from fasp_core.studies.robustness.stereotype_scores import Likelihoods, stereo_scores, stereotypes
 from fasp_core.studies.robustness.stereotypes import CROWS, STEREOSET, Item, ItemSet
 from tests.support.tiny import STARTS, tiny_lm, tiny_text
-from tests.unit.studies.test_additivity import WordScorer, write_csv
+from tests.support.worlds import PEOPLE, use_scorer, write_axis
 
 HEADS = 24
 FREE = list(range(4, HEADS))
@@ -315,11 +314,11 @@ def tiny_items() -> tuple[ItemSet, ItemSet]:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Generator[Tiny]:
     folder = tmp_path_factory.mktemp("tiny")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(meters, "scorer_for", lambda source, label=None: WordScorer())
+        use_scorer(patch)
         patch.setattr(robustness, "for_axis", lambda axis: tiny_items())
         (folder / "text.txt").write_text(tiny_text(200))
         text = TextConfig(str(folder / "text.txt"), tokens=128, window=64, stride=64)
-        axis = write_csv(folder / "own.csv")
+        axis = write_axis(folder / "own.csv", PEOPLE, ("met", "saw"))
         lm, store = tiny_lm("llama"), Store(folder / "store")
         ppl_impacts(lm, text, store)
         bias_impacts(lm, BiasConfig(axis), store)

@@ -24,7 +24,7 @@ from fasp_core.evaluation import perplexity_of, toxicity_of
 from fasp_core.gap import Change
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
-from fasp_core.metrics import meters, perplexity
+from fasp_core.metrics import perplexity
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.perplexity import perplexity_change, ppl_key
 from fasp_core.model.language_model import LanguageModel
@@ -39,7 +39,7 @@ from fasp_core.studies.transfer.correlation import KINDS, around, correlate, fra
 from fasp_core.studies.transfer.crossed import TransferConfig, choose
 from tests.support.fakes import MADE, make_table
 from tests.support.tiny import tiny_lm, tiny_text
-from tests.unit.studies.test_experiments import WordScorer, write_csv
+from tests.support.worlds import PEOPLE, use_scorer, write_axis
 
 seeds = st.integers(0, 10_000)
 N_HEADS = 6  # a layer
@@ -307,14 +307,14 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Generator[Ran]:
     """A run on a tiny model that was stopped half way, then finished: its result, and passes of three runs."""
     folder = tmp_path_factory.mktemp("transfer")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(meters, "scorer_for", lambda source, label=None: WordScorer())
+        use_scorer(patch)
         patch.setattr(text, "load_text", lambda source: tiny_text(200))
         yield _run(folder)
     perplexity._text_digest.cache_clear()  # of a text that is no longer there
 
 
 def _run(folder: Path) -> Ran:
-    axes = (write_csv(folder / "own.csv"), "nationality")  # one without blocks, one with
+    axes = (write_axis(folder / "own.csv", PEOPLE), "nationality")  # one without blocks, one with
     SETS_OF.update(zip(axes, SETS, strict=True))
     lm, store = tiny_lm("llama"), Store(folder / "cache")
     lm.model.config.max_position_embeddings = 512  # a window of the text; rotary positions have no end
