@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fasp_core.errors import InputError
-from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.prune_set import MAX_HEADS, PruneSet
 from fasp_core.heads.selection import Selection
-from fasp_core.heads.prune_set import MAX_HEADS
 from fasp_core.storage import tabular
 
 MAX_BYTES = 1_000_000

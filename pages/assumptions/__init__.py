@@ -1,1 +1,1 @@
-"""The page "Check the assumptions": `page.py`, and its parts."""
+"""The page "Check the assumptions": `assumptions.py`, and its parts."""

@@ -1,1 +1,1 @@
-"""The page "Compare methods": `page.py`, and its parts."""
+"""The page "Compare methods": `compare.py`, and its parts."""

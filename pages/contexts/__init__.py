@@ -1,1 +1,1 @@
-"""The page "Contexts": `page.py`, and its parts."""
+"""The page "Contexts": `contexts.py`, and its parts."""

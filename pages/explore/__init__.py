@@ -1,1 +1,1 @@
-"""The page "Explore heads": `page.py`, and its parts."""
+"""The page "Explore heads": `explore.py`, and its parts."""

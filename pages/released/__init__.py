@@ -1,1 +1,1 @@
-"""The page "Released scores": `page.py`, and its parts."""
+"""The page "Released scores": `released.py`, and its parts."""

@@ -1,1 +1,1 @@
-"""The page "Take home": `page.py`, and its parts."""
+"""The page "Take home": `take_home.py`, and its parts."""

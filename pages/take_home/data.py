@@ -88,7 +88,7 @@ def bring(settings: Settings, table: ImpactTable, now: Current) -> None:
         on_click=use,
         args=(found.parts,),
     ):
-        st.switch_page("pages/explore/page.py", query_params={})  # those of the sidebar go along
+        st.switch_page("pages/explore/explore.py", query_params={})  # those of the sidebar go along
 
 
 def use(parts: PruneSet) -> None:

@@ -1,1 +1,1 @@
-"""The page "Transfer between biases": `page.py`, and its parts."""
+"""The page "Transfer between biases": `transfer.py`, and its parts."""

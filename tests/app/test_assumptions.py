@@ -38,7 +38,7 @@ def table(studio: Studio) -> ImpactTable:
 
 def opened(tab: str = ADDING, **state: Any) -> AppTest:
     at = AppTest.from_file(APP, default_timeout=120)
-    at.switch_page("pages/assumptions/page.py")
+    at.switch_page("pages/assumptions/assumptions.py")
     for name, value in {"axis": AXIS, "assumption": tab, **state}.items():
         at.session_state[name] = value
     return run(at)

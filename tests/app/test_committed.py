@@ -14,7 +14,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from fasp_core.cli.main import main
-from fasp_core.compute.jobs import Lanes
+from fasp_core.compute.lanes import Lanes
 from fasp_core.model import loading
 from fasp_core.model.spec import ModelSpec
 from fasp_core.studies.compare import compare, versus
@@ -46,7 +46,7 @@ def committed(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Non
 
 def opened(page: str, **state: Any) -> str:
     at = AppTest.from_file(ROOT / "app.py", default_timeout=120)
-    at.switch_page(f"pages/{page}/page.py")
+    at.switch_page(f"pages/{page}/{page}.py")
     for name, value in state.items():
         at.session_state[name] = value
     at.run()

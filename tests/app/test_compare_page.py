@@ -42,7 +42,7 @@ def opened(**state: Any) -> AppTest:
     at = AppTest.from_file(APP, default_timeout=120)
     for name, value in state.items():
         at.session_state[name] = value
-    at.switch_page("pages/compare/page.py")
+    at.switch_page("pages/compare/compare.py")
     return run(at)
 
 

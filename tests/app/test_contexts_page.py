@@ -56,7 +56,7 @@ def answered(
 
 def opened(**state: Any) -> AppTest:
     at = AppTest.from_file(APP, default_timeout=120)
-    at.switch_page("pages/contexts/page.py")
+    at.switch_page("pages/contexts/contexts.py")
     for name, value in state.items():
         at.session_state[name] = value
     return run(at)

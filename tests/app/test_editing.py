@@ -178,11 +178,11 @@ def test_other_pages_keep_the_selection_and_its_link(studio: Studio, table: Impa
     press(at, "many prune")
     chosen, address = requested(at), query(at)
     for page in ("transfer", "compare", "assumptions", "contexts", "released"):
-        at.switch_page(f"pages/{page}/page.py")
+        at.switch_page(f"pages/{page}/{page}.py")
         run(at)
         if page != "released":  # which has no model
             assert query(at) == address, page
-    at.switch_page("pages/explore/page.py")
+    at.switch_page("pages/explore/explore.py")
     run(at)
     assert requested(at) == chosen
     assert query(at) == address

@@ -130,7 +130,7 @@ def _raw(spec: str, mark: str) -> bool:
 
 
 def opened(page: str, query: dict[str, str] | None = None, **state: Any) -> AppTest:
-    at = AppTest.from_file(ROOT / "pages" / page / "page.py", default_timeout=60)
+    at = AppTest.from_file(ROOT / "pages" / page / f"{page}.py", default_timeout=60)
     for name, value in (query or {}).items():
         at.query_params[name] = value
     for name, value in state.items():

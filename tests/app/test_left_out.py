@@ -15,7 +15,7 @@ ROWS = "".join(f"I am {g} number {i};{g}\n" for g in ("Women", "women") for i in
 
 
 def opened(page: str, **state: Any) -> AppTest:
-    at = AppTest.from_file(ROOT / "pages" / page / "page.py", default_timeout=60)
+    at = AppTest.from_file(ROOT / "pages" / page / f"{page}.py", default_timeout=60)
     for name, value in state.items():
         at.session_state[name] = value
     return run(at)

@@ -16,7 +16,7 @@ from fasp_core.heads.prune_set import PruneSet
 from pages.backend import folders
 from tests.support.running import run
 
-PAGE = Path(__file__).resolve().parents[2] / "pages" / "released" / "page.py"
+PAGE = Path(__file__).resolve().parents[2] / "pages" / "released" / "released.py"
 FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "fasp_released"
 Upload = tuple[str, bytes, str]
 

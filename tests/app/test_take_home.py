@@ -48,7 +48,7 @@ def opened(**state: Any) -> AppTest:
     at = AppTest.from_file(Path(__file__).resolve().parents[2] / "app.py", default_timeout=60)
     for name, value in {"alpha": 0.02, "gamma": 0.3, **state}.items():
         at.session_state[name] = value
-    at.switch_page("pages/take_home/page.py")
+    at.switch_page("pages/take_home/take_home.py")
     run(at)
     while "load job" in at.session_state and at.session_state["load job"].state in ("waiting", "running"):
         run(at)  # the checkpoint's part needs the model
@@ -141,7 +141,7 @@ def test_page_and_command_write_the_same_report(
     studio.at_once()
     at = start(opened(**state))
     of_the_page = written(at).content.decode()
-    monkeypatch.setattr("fasp_core.cli.main.load_model", lambda spec, _cache: studio.load(spec))
+    monkeypatch.setattr("fasp_core.cli.options.load_model", lambda spec, _cache: studio.load(spec))
     heads = [at.code[0].value] if options[-1] == "--heads" else []
     given = [*options, *heads, "--cache", str(studio.store.root), "--out", str(tmp_path / "r.html")]
     assert main(["report", "--axis", AXIS, *given]) == 0

@@ -78,7 +78,7 @@ def add_scores(studio: Studio, axis: str, seed: int) -> ImpactTable:
 
 def opened(**state: Any) -> AppTest:
     at = AppTest.from_file(APP, default_timeout=120)
-    at.switch_page("pages/transfer/page.py")
+    at.switch_page("pages/transfer/transfer.py")
     for name, value in state.items():
         at.session_state[name] = value
     return run(at)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fasp_core.compute.jobs import Lanes
+from fasp_core.compute.lanes import Lanes
 from fasp_core.errors import InputError
 from fasp_core.model import devices, loading
 from fasp_core.model.language_model import LanguageModel

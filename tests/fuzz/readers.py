@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from fasp_core import released
-from fasp_core.data import prompts, text
+from fasp_core.data import prompt_sampling, prompts, text
 from fasp_core.errors import InputError
 from fasp_core.export.writing import RESULT, read_result
 from fasp_core.figures.clicks import clicked_heads, clicked_lines
@@ -166,7 +166,7 @@ ROWS = [["text", "group"], *([f"I am a {word} person.", group] for word in ("red
 
 def _prompts(raw: bytes) -> None:
     found = prompts.from_csv(raw, "own")
-    prompts.sample(found, 3, 0, minimum=1)
+    prompt_sampling.sample(found, 3, 0, minimum=1)
 
 
 def _text_file(rng: Random, folder: Path) -> str:

@@ -32,7 +32,8 @@ from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.scoring import entries
 from fasp_core.storage.entry import DamagedEntry, Entry, NotWritable
 from fasp_core.storage.fallback import MAX_BYTES, Shelf
-from fasp_core.storage.store import Contents, Store, digest
+from fasp_core.storage.keys import digest
+from fasp_core.storage.store import Contents, Store
 from fasp_core.studies.compare import compare, outcome, searching
 from pages.backend import engine
 from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up_lm

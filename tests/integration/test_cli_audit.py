@@ -29,7 +29,7 @@ def run(
 ) -> Callable[..., Ran]:
     """The command on a tiny model that answers with numbers that hang on the name."""
     (tmp_path / "rooms.toml").write_text(FILE)
-    monkeypatch.setattr("fasp_core.cli.main.load_model", lambda *_: lm)
+    monkeypatch.setattr("fasp_core.cli.options.load_model", lambda *_: lm)
 
     def answer(
         _lm: object, chats: list[tuple[str, list[int]]], config: AuditConfig, *_: object

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from fasp_core.data import prompts
+from fasp_core.data import holistic_bias
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.forward.sampling import GenerationConfig, sample
@@ -131,7 +131,7 @@ def test_impacts_by_hand(kind: str, text: TextConfig, config: BiasConfig, tmp_pa
     assert sorted(chosen.groups) == sorted(COLORS * 5)
     assert table.bias.readings == ("neutral", "counted")
     assert [table.bias.groups[c] for c in table.bias.codes] == list(chosen.groups) == table.bias.labels
-    neutral = frozenset(VALUES) & prompts.identity_words()
+    neutral = frozenset(VALUES) & holistic_bias.identity_words()
     assert {"man", "woman"} <= neutral < frozenset(VALUES)
     for reading, silent in (("neutral", neutral), ("counted", frozenset[str]())):
         toxicity = [toxicity_by_hand(lm.model, lm.tokenizer, p, silent) for p in chosen.texts]

@@ -21,7 +21,8 @@ import pytest
 from transformers import LlamaConfig
 
 from fasp_core import evaluation, gap
-from fasp_core.compute.jobs import Job, Lane, Lanes
+from fasp_core.compute.jobs import Job, Lane
+from fasp_core.compute.lanes import Lanes
 from fasp_core.data.text import TextConfig
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig, Report

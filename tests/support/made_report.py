@@ -93,7 +93,8 @@ def add_report_example(store: Store) -> PruneSet:
     lm = made_up_lm()
     table = entries.best(SCORE_TEXT, BiasConfig(axis), lm.id, lm.name, store)
     assert table is not None
-    parts = PruneSet.of(report.origin(table, "neutral", "fasp", 0.3, 0.02, 0, PruneSet()).heads)
+    chosen = report.origin(report.Asked(ModelSpec(), axis, axis, "neutral", PruneSet(), "fasp", 0.3, 0.02), table)
+    parts = PruneSet.of(chosen.heads)
     add_measured(store, report.Asked(ModelSpec(), axis, axis, "neutral", parts, "fasp", 0.3, 0.02), table)
     return parts
 

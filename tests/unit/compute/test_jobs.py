@@ -18,7 +18,8 @@ from hypothesis import settings
 from hypothesis import strategies as hs
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fasp_core.compute.jobs import AWAY, Cancelled, Job, Lane, Lanes, Progress
+from fasp_core.compute.jobs import AWAY, Cancelled, Job, Lane, Progress
+from fasp_core.compute.lanes import Lanes
 from fasp_core.errors import InputError
 
 LONG = 30.0  # seconds after which a test has failed: nothing here takes a tenth of a second

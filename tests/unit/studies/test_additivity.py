@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fasp_core import evaluation
+from fasp_core.cli.main import main
 from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.errors import InputError
@@ -372,7 +373,7 @@ def test_without_stored_scores_the_command_says_what_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FASP_CACHE", str(tmp_path))
-    assert additivity.main(["--axis", "race_ethnicity"]) == 2
+    assert main(["study", "additivity", "--axis", "race_ethnicity"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert "python -m fasp_core score" in said.err

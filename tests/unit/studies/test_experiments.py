@@ -13,30 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from fasp_core.cli.main import main
 from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import Toxicity
 from fasp_core.gap import gap as toxicity_gap
 from fasp_core.gap import group_codes, split_half_reliability, z_bias
+from fasp_core.gap.estimates import correlation_interval, interval, pearson, slope, spearman
 from fasp_core.heads.selection import critical_heads, select
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.scoring.estimate import first_order_impacts, refined_impacts
+from fasp_core.scoring.estimate import first_order_impacts, refine, refined_impacts
 from fasp_core.scoring.exact import bias_impacts, ppl_impacts
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
 from fasp_core.scoring.score import prunable
 from fasp_core.storage.store import Store
-from fasp_core.studies.common import (
-    RESAMPLES,
-    correlation_interval,
-    effects,
-    interval,
-    mean_changes,
-    pearson,
-    slope,
-    spearman,
-)
+from fasp_core.studies.common import RESAMPLES, effects, mean_changes
 from fasp_core.studies.estimators import agreement, cure, truth
 from fasp_core.studies.estimators.sets import FEWEST, NamedSet, sets
 from tests.support.fakes import make_table
@@ -266,7 +259,7 @@ def test_where_first_order_is_right_one_turn_is_enough() -> None:
         turns.append(heads)
         return exact.base, exact.ablated[heads]
 
-    removed, _, _ = cure.refine(exact, table.ppl.z_nats, remove)
+    removed, _, _ = refine(exact, table.ppl.z_nats, remove)
     assert [sorted(turn) for turn in turns] == [np.flatnonzero(removed).tolist()]
     assert 0 < removed.sum() <= 2 * 2 * 2  # k of highest z and of largest effect, in both readings
 
@@ -369,7 +362,7 @@ def test_without_stored_scores_the_command_says_what_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FASP_CACHE", str(tmp_path))
-    assert truth.main(["--axis", write_axis(tmp_path / "own.csv", PEOPLE), "--prompts", "12"]) == 2
+    assert main(["study", "truth", "--axis", write_axis(tmp_path / "own.csv", PEOPLE), "--prompts", "12"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert "python -m fasp_core score" in said.err

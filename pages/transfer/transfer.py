@@ -93,7 +93,7 @@ def empty(found: Iterable[str]) -> None:
         )
         if st.button("Explore heads", icon=":material/grid_on:"):
             st.switch_page(
-                "pages/explore/page.py", query_params={}
+                "pages/explore/explore.py", query_params={}
             )  # the reading is in its address too, and goes along
 
 

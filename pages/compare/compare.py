@@ -114,7 +114,7 @@ def empty(settings: Settings) -> None:
             )
             if st.button("Explore heads", icon=":material/grid_on:"):
                 st.switch_page(
-                    "pages/explore/page.py", query_params={}
+                    "pages/explore/explore.py", query_params={}
                 )  # axis and reading are in its address too, and go along
         return
     plan = Plan(settings.axis, settings.reading)
