@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,57 +20,61 @@ if TYPE_CHECKING:
     from fasp_core.studies.contexts.measures import Disparity
 
 
-def audit(
-    context: Annotated[str, typer.Option(help="purchases, services, activities or finance, or one of --scenarios.")],
-    parts: Parts,
-    given: Weights,
-    progress: Report,
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Who is asked about, and how often."""
+
+    context: Annotated[str, typer.Option(help="purchases, services, activities or finance, or one of --scenarios.")]
     scenarios: Annotated[
         Path | None, typer.Option(help="A TOML file of scenarios and names; else those of the program.")
-    ] = None,
-    groups: Annotated[
-        str | None, typer.Option(help="The two to compare, such as black,white; else the first two.")
-    ] = None,
-    samples: Annotated[int, typer.Option(help="Answers for each name.")] = 16,
-    length: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 8,
-    temperature: Annotated[float, typer.Option(help="Of the sampling.")] = 0.6,
-    winsorise: Winsorise = 0.0,
-    texts: Annotated[int, typer.Option(help="Print this many answers of every name (with --json).")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
-) -> Said:
+    ] = None
+    groups: Annotated[str | None, typer.Option(help="The two to compare, such as black,white; else the first two.")] = (
+        None
+    )
+    samples: Annotated[int, typer.Option(help="Answers for each name.")] = 16
+    length: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 8
+    temperature: Annotated[float, typer.Option(help="Of the sampling.")] = 0.6
+    winsorise: Winsorise = 0.0
+    texts: Annotated[int, typer.Option(help="Print this many answers of every name (with --json).")] = 0
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0
+
+
+def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> Said:
     """Ask an instruct model for numbers about named people, and see how far groups are apart."""
     named = parts.read()
     subject = PruneSet() if named is None else named.parts
-    two = _two(groups)
+    two = _two(options.groups)
     from fasp_core.studies.contexts import audit
     from fasp_core.studies.contexts import scenarios as worlds
 
-    config = audit.AuditConfig(samples, length, temperature, seed)
+    config = audit.AuditConfig(options.samples, options.length, options.temperature, options.seed)
     assert given.spec  # its device is looked up first
-    if not 0 <= winsorise < 0.5:
-        raise InputError(f"A share of {winsorise:g} cannot be moved inwards at both ends: give --winsorise 0 to .49.")
-    world = worlds.read(scenarios)
-    asked = world.of(context)
+    if not 0 <= options.winsorise < 0.5:
+        raise InputError(
+            f"A share of {options.winsorise:g} cannot be moved inwards at both ends: give --winsorise 0 to .49."
+        )
+    world = worlds.read(options.scenarios)
+    asked = world.of(options.context)
     compared = audit.pair(world, two)
     subjects = [None, subject] if len(subject) else [None]
     replies = [
         [audit.audit(given.lm, one, world, config, given.store, who, compared, progress) for one in asked]
         for who in subjects
     ]
-    gaps = [audit.disparity(r, winsorise) for r in replies]
+    gaps = [audit.disparity(r, options.winsorise) for r in replies]
     document: dict[str, Any] = {
         "model": given.spec.source,
-        "context": context,
-        "title": world.contexts[context],
+        "context": options.context,
+        "title": world.contexts[options.context],
         "groups": list(compared),
         "names": {group: len(world.groups[group]) for group in compared},
-        "samples": samples,
-        "temperature": temperature,
-        "tokens": length,
-        "seed": seed,
-        "winsorised": winsorise,
+        "samples": options.samples,
+        "temperature": options.temperature,
+        "tokens": options.length,
+        "seed": options.seed,
+        "winsorised": options.winsorise,
         "prune_set": subject.format(),
-        "scenarios": [_scenario(i, replies, gaps, winsorise, texts) for i in range(len(asked))],
+        "scenarios": [_scenario(i, replies, gaps, options.winsorise, options.texts) for i in range(len(asked))],
         "mean_abs_smd": _estimate(gaps[0].mean_absolute()),
         "parsed": float(np.mean([r.answers.parsed().mean() for r in replies[0]])),
         "provenance": replies[0][0].provenance,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,17 +21,20 @@ if TYPE_CHECKING:
 SHOWN = 12  # candidates that the text lists
 
 
-def compare(
-    axis: Axis,
-    given: Model,
-    progress: Report,
-    reading: Reading = "neutral",
-    max_ppl: MaxPpl = defaults.MAX_PPL,
-    outcome: Annotated[bool, typer.Option(help="The chosen set on test prompts: what may be claimed of it.")] = False,
-    run: Annotated[bool, typer.Option(help="Measure what is not stored; a stopped run goes on.")] = False,
-    alphas: Annotated[str, typer.Option(help="Shares of heads to measure too, such as .12,.16; with --run.")] = "",
-    scheduler: Scheduler = None,
-) -> Said:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is compared, and what is told of it."""
+
+    axis: Axis
+    reading: Reading = "neutral"
+    max_ppl: MaxPpl = defaults.MAX_PPL
+    outcome: Annotated[bool, typer.Option(help="The chosen set on test prompts: what may be claimed of it.")] = False
+    run: Annotated[bool, typer.Option(help="Measure what is not stored; a stopped run goes on.")] = False
+    alphas: Annotated[str, typer.Option(help="Shares of heads to measure too, such as .12,.16; with --run.")] = ""
+    scheduler: Scheduler = None
+
+
+def compare(options: Options, given: Model, progress: Report) -> Said:
     """Compare FASP with the baselines on both sides of the prompts, choose on validation, claim on test.
 
     Without --run only what is stored is read.
@@ -42,22 +45,22 @@ def compare(
     from fasp_core.studies.compare.curves import both_sides
     from fasp_core.studies.compare.outcome import choose
 
-    limit(max_ppl)
+    limit(options.max_ppl)
     assert given.spec  # its device is looked up first
-    resolve_axis(axis)
-    more = _shares(alphas)
-    if more and not run:
+    resolve_axis(options.axis)
+    more = _shares(options.alphas)
+    if more and not options.run:
         raise InputError("Other shares of heads have to be measured: add --run to --alphas.")
-    found = _made(given, axis, reading, more, scheduler, progress) if run else _stored(given, axis, reading)
-    picked = choose(found, reading, max_ppl)
-    if outcome:
-        claim = _claim(given, axis, reading, max_ppl, picked, run, progress).as_dict()
+    found = _made(given, options, more, progress) if options.run else _stored(given, options.axis, options.reading)
+    picked = choose(found, options.reading, options.max_ppl)
+    if options.outcome:
+        claim = _claim(given, options, picked, progress).as_dict()
         return claim, lambda: outcome_text(claim)
     document = {
         "model": given.spec.source,
-        "axis": axis,
-        "reading": reading,
-        "max_ppl": max_ppl,
+        "axis": options.axis,
+        "reading": options.reading,
+        "max_ppl": options.max_ppl,
         "plan": asdict(found.plan),
         "prompts": {side: len(m.groups) for side, m in found.sides.items()},
         "notes": left_out(*map(found.plan.bias, found.sides)),
@@ -81,9 +84,7 @@ def _stored(given: Model, axis: str, reading: str) -> Comparison:
     return found
 
 
-def _made(
-    given: Model, axis: str, reading: str, alphas: tuple[float, ...], scheduler: str | None, progress: Report
-) -> Comparison:
+def _made(given: Model, options: Options, alphas: tuple[float, ...], progress: Report) -> Comparison:
     """The stored one, unless it lacks alphas or a search has found sets since."""
     from fasp_core.compute import cluster
     from fasp_core.metrics.meters import BiasConfig
@@ -91,7 +92,7 @@ def _made(
     from fasp_core.scoring import entries
     from fasp_core.studies.compare import compare, searching
 
-    source, store = given.spec.source, given.store
+    axis, reading, source, store = options.axis, options.reading, given.spec.source, given.store
     found = compare.stored(given.model_id, axis, reading, store, source)
     finished = [f for f in searching.stored(given.model_id, axis, store, reading) if f.heads]
     size = BUILT_IN_SHAPE[0] * BUILT_IN_SHAPE[1] if source == BUILT_IN or not finished else given.lm.size
@@ -112,7 +113,7 @@ def _made(
                 "scores' first."
             )
         ranked = compare.candidates(impacts, plan)
-    with cluster.connected(scheduler) as there:
+    with cluster.connected(options.scheduler) as there:
         workers = cluster.workers_of(there, given.lm)
         return compare.run(given.lm, plan, [*ranked, *searched], store, progress, workers)
 
@@ -128,12 +129,11 @@ def _shares(text: str) -> tuple[float, ...]:
     return shares
 
 
-def _claim(
-    given: Model, axis: str, reading: str, max_ppl: float, picked: Candidate | None, run: bool, progress: Report
-) -> Claim:
+def _claim(given: Model, options: Options, picked: Candidate | None, progress: Report) -> Claim:
     """The claim on the set that validation chooses: the stored one, or with `run` measured."""
     from fasp_core.studies.compare import outcome
 
+    axis, reading, max_ppl = options.axis, options.reading, options.max_ppl
     if picked is None:
         raise InputError(
             f"No set within {max_ppl:.0%} more perplexity has a smaller validation gap than the unpruned model, so "
@@ -142,7 +142,7 @@ def _claim(
     found = outcome.stored_claim(given.model_id, axis, reading, picked, given.store, given.spec.source)
     if found is not None:
         return found
-    if not run:
+    if not options.run:
         raise InputError(
             f"The set chosen on validation ({picked.title}) was not measured on test prompts: run 'python -m fasp_core "
             f"compare {given.named(axis)} --reading {reading} --max-ppl {max_ppl:g} --outcome --run'."

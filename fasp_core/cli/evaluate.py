@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -14,29 +15,29 @@ from fasp_core.console import Report, log
 from fasp_core.errors import InputError
 
 
-def evaluate(
-    toxicity: Toxicity,
-    parts: Parts,
-    text: Text,
-    given: Model,
-    progress: Report,
-    split: Split = "test",
-    n_prompts: Prompts = defaults.TEST_PROMPTS,
-    continuations: Annotated[int, typer.Option(help="Print this many prompts' continuations (sampled measure).")] = 0,
-    tokens: Tokens = defaults.TEST_TOKENS,
-) -> Said:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How much is measured."""
+
+    split: Split = "test"
+    n_prompts: Prompts = defaults.TEST_PROMPTS
+    continuations: Annotated[int, typer.Option(help="Print this many prompts' continuations (sampled measure).")] = 0
+    tokens: Tokens = defaults.TEST_TOKENS
+
+
+def evaluate(options: Options, toxicity: Toxicity, parts: Parts, text: Text, given: Model, progress: Report) -> Said:
     """Measure what the removal of heads does: perplexity, toxicity gap and toxicity by group, before and after."""
     found = parts.required()
-    if continuations < 0 or (continuations and toxicity.measure != "sampled"):
+    if options.continuations < 0 or (options.continuations and toxicity.measure != "sampled"):
         raise InputError("Continuations exist with --measure sampled only, and their number is 0 or more.")
     from fasp_core import evaluation
 
     assert given.spec  # its device is looked up first
-    bias, where = toxicity.on(split, n_prompts), text.of(tokens)
+    bias, where = toxicity.on(options.split, options.n_prompts), text.of(options.tokens)
     parts.check(found, given)
     config = evaluation.EvalConfig(bias, text.fitted(where, given.lm.id))
     result = evaluation.evaluate(given.lm, found.parts, config, given.store, progress)
-    document = result.as_dict(continuations)
+    document = result.as_dict(options.continuations)
     if document.get("continuations"):
         log("Warning: the continuations were written by a language model and may be offensive.")
     return document, lambda: evaluation_text(document)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,28 +17,29 @@ from fasp_core.console import Report
 from fasp_core.errors import InputError
 
 
-def report(
-    axis: Axis,
-    out: Annotated[Path, typer.Option(help="The HTML file to write.")],
-    parts: Parts,
-    told: ByHand,
-    given: Model,
-    progress: Report,
-    reading: Reading = "neutral",
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the report is on."""
+
+    axis: Axis
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")]
+    reading: Reading = "neutral"
     method: Annotated[
         MethodName | None,
         typer.Option(help="How the set was chosen; fasp if no heads are given. With heads, as changed by hand."),
-    ] = None,
-    gamma: Gamma = defaults.GAMMA,
-    alpha: Alpha = defaults.ALPHA,
-    seed: Annotated[int, typer.Option(help="Of the method random.")] = 0,
-    max_ppl: MaxPpl = defaults.MAX_PPL,
-    n_prompts: Prompts = defaults.TEST_PROMPTS,
-    tokens: Annotated[int, typer.Option(help="Tokens of a text that no score was made on.")] = defaults.TEST_TOKENS,
+    ] = None
+    gamma: Gamma = defaults.GAMMA
+    alpha: Alpha = defaults.ALPHA
+    seed: Annotated[int, typer.Option(help="Of the method random.")] = 0
+    max_ppl: MaxPpl = defaults.MAX_PPL
+    n_prompts: Prompts = defaults.TEST_PROMPTS
+    tokens: Annotated[int, typer.Option(help="Tokens of a text that no score was made on.")] = defaults.TEST_TOKENS
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="Measure on test prompts, or tell only what is stored.")
-    ] = True,
-) -> Said:
+    ] = True
+
+
+def report(options: Options, parts: Parts, told: ByHand, given: Model, progress: Report) -> Said:
     """Write a report on one set of heads: an HTML file that needs no network."""
     named = parts.read()
     from fasp_core import report as r
@@ -52,45 +53,43 @@ def report(
     from fasp_core.studies.compare.searching import SCORE_TEXT
 
     assert given.spec  # its device is looked up first
-    limit(max_ppl)
-    if out.is_dir():
-        raise InputError(f"'{out}' is a folder: name the file, such as --out {out / 'report.html'}.")
-    check_folder(out.absolute().parent)
-    BiasConfig(axis, split="test", n_prompts=n_prompts).prompts()
-    TextConfig(tokens=tokens)
-    table = entries.best(SCORE_TEXT, BiasConfig(axis), given.model_id, given.spec.source, given.store)
+    limit(options.max_ppl)
+    if options.out.is_dir():
+        raise InputError(f"'{options.out}' is a folder: name the file, such as --out {options.out / 'report.html'}.")
+    check_folder(options.out.absolute().parent)
+    BiasConfig(options.axis, split="test", n_prompts=options.n_prompts).prompts()
+    TextConfig(tokens=options.tokens)
+    table = entries.best(SCORE_TEXT, BiasConfig(options.axis), given.model_id, given.spec.source, given.store)
     if table is None:
         raise InputError(
-            f"There are no scores to report: run 'python -m fasp_core score {given.named(axis)} --estimator refined "
-            "--out scores' first."
+            f"There are no scores to report: run 'python -m fasp_core score {given.named(options.axis)} --estimator "
+            "refined --out scores' first."
         )
     if named is not None:
         parts.check(named, given)
     by_hand = choice.ByHand(*told.flat(table.n_layers, table.n_heads))
-    if named is None or len(by_hand):
-        method = method or "fasp"
     asked = r.Asked(
         given.spec,
-        axis,
-        r.axis_title(axis),
-        reading,
+        options.axis,
+        r.axis_title(options.axis),
+        options.reading,
         PruneSet() if named is None else named.parts,
-        method,
-        gamma,
-        alpha,
-        seed,
-        max_ppl,
-        n_prompts,
-        tokens,
-        measure,
+        options.method or ("fasp" if named is None or len(by_hand) else None),
+        options.gamma,
+        options.alpha,
+        options.seed,
+        options.max_ppl,
+        options.n_prompts,
+        options.tokens,
+        options.measure,
         by_hand,
     )
     if named is None:
         asked = replace(asked, parts=PruneSet.of(r.origin(asked, table).heads))
     facts = r.gather(asked, table, given.model_id, given.store, lambda: given.lm, progress)
     made = datetime.datetime.now(datetime.UTC)
-    write_whole({out: page.html(facts, made).encode()})
-    document = {**page.document(facts, made), "file": str(out)}
+    write_whole({options.out: page.html(facts, made).encode()})
+    document = {**page.document(facts, made), "file": str(options.out)}
     return document, lambda: text(document)
 
 

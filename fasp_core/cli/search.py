@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,19 +16,22 @@ from fasp_core.console import Report, number, percent, table
 from fasp_core.errors import InputError
 
 
-def search(
-    axis: Axis,
-    given: Model,
-    progress: Report,
-    reading: Reading = "neutral",
-    heads: Annotated[int, typer.Option(help="Size of the set, at most.")] = 13,
-    max_ppl: MaxPpl = defaults.MAX_PPL,
-    measurements: Annotated[int, typer.Option(help="Sets to measure in each search, besides FASP's.")] = 40,
-    seeds: Annotated[int, typer.Option(help="How many searches, each with random changes of its own.")] = 5,
-    learn: Annotated[
-        bool, typer.Option(help="Begin with all that finished searches for as many heads measured.")
-    ] = False,
-) -> Said:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is searched for, and how long."""
+
+    axis: Axis
+    reading: Reading = "neutral"
+    heads: Annotated[int, typer.Option(help="Size of the set, at most.")] = 13
+    max_ppl: MaxPpl = defaults.MAX_PPL
+    measurements: Annotated[int, typer.Option(help="Sets to measure in each search, besides FASP's.")] = 40
+    seeds: Annotated[int, typer.Option(help="How many searches, each with random changes of its own.")] = 5
+    learn: Annotated[bool, typer.Option(help="Begin with all that finished searches for as many heads measured.")] = (
+        False
+    )
+
+
+def search(options: Options, given: Model, progress: Report) -> Said:
     """Search for the set of least validation gap within limits on its size and on perplexity.
 
     Every measured set is kept: a stopped search goes on where it was. What was found joins the comparison of methods.
@@ -40,27 +44,33 @@ def search(
     from fasp_core.scoring.search import SearchConfig
     from fasp_core.studies.compare import searching
 
-    if seeds < 1:
+    if options.seeds < 1:
         raise InputError("A search needs a seed: give --seeds 1 or more.")
-    configs = [SearchConfig(reading, heads, max_ppl, measurements, seed) for seed in range(seeds)]
+    configs = [
+        SearchConfig(options.reading, options.heads, options.max_ppl, options.measurements, seed)
+        for seed in range(options.seeds)
+    ]
     assert given.spec  # its device is looked up first
-    resolve_axis(axis)
+    resolve_axis(options.axis)
     lm = given.lm
-    impacts = entries.best(searching.SCORE_TEXT, BiasConfig(axis), lm.id, lm.name, given.store)
+    impacts = entries.best(searching.SCORE_TEXT, BiasConfig(options.axis), lm.id, lm.name, given.store)
     if impacts is None:
         raise InputError(
-            f"There are no scores to begin with: run 'python -m fasp_core score {given.named(axis)} --out scores' "
-            "first."
+            f"There are no scores to begin with: run 'python -m fasp_core score {given.named(options.axis)} --out "
+            "scores' first."
         )
-    found = [searching.run(lm, impacts, axis, config, given.store, progress, learn=learn) for config in configs]
+    found = [
+        searching.run(lm, impacts, options.axis, config, given.store, progress, learn=options.learn)
+        for config in configs
+    ]
     document = {
         "model": given.spec.source,
-        "axis": axis,
-        "reading": reading,
-        "max_heads": heads,
-        "max_ppl": max_ppl,
+        "axis": options.axis,
+        "reading": options.reading,
+        "max_heads": options.heads,
+        "max_ppl": options.max_ppl,
         "prompts": len(impacts.bias.codes),
-        "notes": left_out(searching.measured_on(axis, impacts)),
+        "notes": left_out(searching.measured_on(options.axis, impacts)),
         "tokens": searching.TOKENS,
         "windows": said(TextConfig(tokens=searching.TOKENS), {"bos": lm.id.bos, "longest_window": lm.id.longest}),
         "split": "valid",

@@ -6,7 +6,7 @@ Settings of a study that are not named are those of its own configuration.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,29 +81,34 @@ def robustness(
     return document, lambda: markdown(results)
 
 
-def transfer(
-    given: Model,
-    progress: Report,
-    axis: Axes = None,
-    reading: Reading = "neutral",
-    gamma: Gamma = defaults.GAMMA,
-    alpha: Alpha = defaults.ALPHA,
-    prompts: Tested = None,
-    tokens: Annotated[int | None, typer.Option(help="Of the text for perplexity.")] = None,
-    scored_tokens: ScoredTokens = defaults.SCORE_TOKENS,
-    only_correlations: Annotated[
-        bool, typer.Option("--only-correlations", help="Measure nothing; needs no model.")
-    ] = False,
-) -> Said:
+@dataclass(frozen=True, kw_only=True)
+class TransferOptions:
+    """Of the study `transfer`."""
+
+    axis: Axes = None
+    reading: Reading = "neutral"
+    gamma: Gamma = defaults.GAMMA
+    alpha: Alpha = defaults.ALPHA
+    prompts: Tested = None
+    tokens: Annotated[int | None, typer.Option(help="Of the text for perplexity.")] = None
+    scored_tokens: ScoredTokens = defaults.SCORE_TOKENS
+    only_correlations: Annotated[bool, typer.Option("--only-correlations", help="Measure nothing; needs no model.")] = (
+        False
+    )
+
+
+def transfer(options: TransferOptions, given: Model, progress: Report) -> Said:
     """Do the same heads carry bias on every axis, and does a set chosen on one lower the gaps of others?"""
     from fasp_core.metrics.expected import READINGS
     from fasp_core.studies.transfer import crossed
     from fasp_core.studies.transfer import transfer as study
 
-    config = crossed.TransferConfig(reading, gamma, alpha, **_named(n_prompts=prompts, tokens=tokens))
-    tables = study.stored_scores(axis, given.model_id, given.spec.source, given.store, scored_tokens)
-    correlated, result = study.correlations(tables, reading, gamma), None
-    if not only_correlations:
+    config = crossed.TransferConfig(
+        options.reading, options.gamma, options.alpha, **_named(n_prompts=options.prompts, tokens=options.tokens)
+    )
+    tables = study.stored_scores(options.axis, given.model_id, given.spec.source, given.store, options.scored_tokens)
+    correlated, result = study.correlations(tables, options.reading, options.gamma), None
+    if not options.only_correlations:
         sets = crossed.choose(tables, config)
         measured = crossed.find(sets, config, given.model_id, given.store)
         result = crossed.judge(measured or crossed.run(given.lm, sets, config, given.store, progress))
@@ -133,44 +138,55 @@ def truth(
     return {"axes": [asdict(result) for result in results]}, lambda: study.markdown(results)
 
 
-def agreement(
-    given: Kept,
-    progress: Report,
-    axis: Axes = None,
-    sets: Annotated[int | None, typer.Option(help="Only the first so many sets; the first 12 hold all kinds.")] = None,
-    prompts: Tested = None,
-    samples: Annotated[int | None, typer.Option(help="Continuations a prompt.")] = None,
-    length: Annotated[int | None, typer.Option(help="Longest continuation, in tokens.")] = None,
-    scored_prompts: ScoredPrompts = defaults.SCORE_PROMPTS,
-    tokens: ScoredTokens = defaults.SCORE_TOKENS,
-    seed: Seed = 0,
-) -> Said:
+@dataclass(frozen=True, kw_only=True)
+class AgreementOptions:
+    """Of the study `agreement`."""
+
+    axis: Axes = None
+    sets: Annotated[int | None, typer.Option(help="Only the first so many sets; the first 12 hold all kinds.")] = None
+    prompts: Tested = None
+    samples: Annotated[int | None, typer.Option(help="Continuations a prompt.")] = None
+    length: Annotated[int | None, typer.Option(help="Longest continuation, in tokens.")] = None
+    scored_prompts: ScoredPrompts = defaults.SCORE_PROMPTS
+    tokens: ScoredTokens = defaults.SCORE_TOKENS
+    seed: Seed = 0
+
+
+def agreement(options: AgreementOptions, given: Kept, progress: Report) -> Said:
     """Do expected and sampled toxicity agree on what sets of heads do to the built-in model?"""
     from fasp_core.studies.estimators import agreement as study
 
     lm = Model(cache=given.cache).lm
-    drawn: dict[str, Any] = _named(n_prompts=prompts, samples=samples, length=length)
-    drawn |= {"n_sets": sets, "scored_prompts": scored_prompts, "tokens": tokens, "seed": seed}
-    results = [study.run(lm, name, given.store, progress=progress, **drawn) for name in axis or FIRST]
+    drawn: dict[str, Any] = _named(n_prompts=options.prompts, samples=options.samples, length=options.length)
+    drawn |= {
+        "n_sets": options.sets,
+        "scored_prompts": options.scored_prompts,
+        "tokens": options.tokens,
+        "seed": options.seed,
+    }
+    results = [study.run(lm, name, given.store, progress=progress, **drawn) for name in options.axis or FIRST]
     return {"axes": [asdict(result) for result in results]}, lambda: study.markdown(results)
 
 
-def contexts(
-    given: Model,
-    progress: Report,
-    scenarios: Annotated[Path | None, typer.Option(help="A TOML file of your own scenarios and names.")] = None,
+@dataclass(frozen=True, kw_only=True)
+class ContextsOptions:
+    """Of the study `contexts`."""
+
+    scenarios: Annotated[Path | None, typer.Option(help="A TOML file of your own scenarios and names.")] = None
     method: Annotated[
         list[str] | None, typer.Option(help="Such as heads-effect; may be given more than once; else all.")
-    ] = None,
-    samples: Annotated[int | None, typer.Option(help="Answers for each name.")] = None,
-    answer_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
-    names: Annotated[int | None, typer.Option(help="First names of each group, at most; else all.")] = None,
-    per_context: Annotated[int | None, typer.Option(help="Scenarios of each context, at most; else all.")] = None,
-    heads: Annotated[float | None, typer.Option(help="Share of heads to remove.")] = None,
-    neurons: Annotated[float | None, typer.Option(help="Share of neurons to remove.")] = None,
-    tokens: Annotated[int | None, typer.Option(help="Of the text for perplexity.")] = None,
-    winsorise: Winsorise = 0.0,
-) -> Said:
+    ] = None
+    samples: Annotated[int | None, typer.Option(help="Answers for each name.")] = None
+    answer_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None
+    names: Annotated[int | None, typer.Option(help="First names of each group, at most; else all.")] = None
+    per_context: Annotated[int | None, typer.Option(help="Scenarios of each context, at most; else all.")] = None
+    heads: Annotated[float | None, typer.Option(help="Share of heads to remove.")] = None
+    neurons: Annotated[float | None, typer.Option(help="Share of neurons to remove.")] = None
+    tokens: Annotated[int | None, typer.Option(help="Of the text for perplexity.")] = None
+    winsorise: Winsorise = 0.0
+
+
+def contexts(options: ContextsOptions, given: Model, progress: Report) -> Said:
     """Does a pruning that was chosen in one context help in another?
 
     An instruct model is asked about named people; heads, neurons and weights are chosen on each scenario and context
@@ -179,18 +195,18 @@ def contexts(
     from fasp_core.studies.contexts import audit, choosing, matrix, summary
     from fasp_core.studies.contexts import scenarios as worlds
 
-    if not 0 <= winsorise < 0.5:
-        raise InputError(f"A share of {winsorise:g} cannot be moved inwards: give --winsorise 0 to .49.")
+    if not 0 <= options.winsorise < 0.5:
+        raise InputError(f"A share of {options.winsorise:g} cannot be moved inwards: give --winsorise 0 to .49.")
     config = matrix.MatrixConfig(
-        audit=audit.AuditConfig(**_named(samples=samples, tokens=answer_tokens)),
-        sizes=choosing.Sizes(**_named(heads=heads, neurons=neurons)),
-        names=names,
-        scenarios=per_context,
-        **_named(methods=tuple(method) if method else None, tokens=tokens),
+        audit=audit.AuditConfig(**_named(samples=options.samples, tokens=options.answer_tokens)),
+        sizes=choosing.Sizes(**_named(heads=options.heads, neurons=options.neurons)),
+        names=options.names,
+        scenarios=options.per_context,
+        **_named(methods=tuple(options.method) if options.method else None, tokens=options.tokens),
     )
-    world = worlds.read(scenarios)
+    world = worlds.read(options.scenarios)
     found = matrix.run(given.lm, world, config, given.store, progress=progress)
-    return summary.document(found, winsorise), lambda: summary.markdown(found, winsorise)
+    return summary.document(found, options.winsorise), lambda: summary.markdown(found, options.winsorise)
 
 
 STUDIES: tuple[Callable[..., Said], ...] = (additivity, robustness, transfer, truth, agreement, contexts)

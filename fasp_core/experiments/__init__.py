@@ -1,10 +1,11 @@
 """Names that older results give for commands: `python -m fasp_core.experiments.X` is `python -m fasp_core study X`."""
 
 import sys
+from typing import NoReturn
 
 
-def run(module: str) -> int:
-    """Run the study that the last part of a module's name is, with this process's options; the exit status."""
+def run(study: str) -> NoReturn:
+    """Run a study with this process's options, and end with its exit status."""
     from fasp_core.cli.main import main
 
-    return main(["study", module.rpartition(".")[2], *sys.argv[1:]])
+    sys.exit(main(["study", study, *sys.argv[1:]]))

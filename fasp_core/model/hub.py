@@ -152,9 +152,7 @@ def ref_of(source: str) -> HubRef | None:
             raise InputError("A path is no name of a hub.")
         ref = HubRef.parse(source)
     except InputError as error:
-        on_hub = re.fullmatch(
-            r"(?:hf|https?)://(?:[\w.]*huggingface\.co/|hf\.co/|models/)?([^/\s]+/[^/\s?#]+).*", source
-        )
+        on_hub = _ADDRESS.fullmatch(source)
         mend = f"'{on_hub[1]}'" if on_hub else "an id such as 'openai-community/gpt2' or 'openai-community/gpt2@main'"
         raise InputError(
             f"'{source}' is neither a folder nor a hub id: give {mend}, or a folder that is here."
