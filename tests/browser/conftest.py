@@ -220,7 +220,8 @@ class Reader:
                 """() => [document.querySelector('[data-testid="stApp"]')?.dataset.testScriptState,
                     document.activeElement?.outerHTML.slice(0, 300), document.body.innerText]"""
             )
-            raise AssertionError(f"never: {holds} {arg!r}\nscript: {state}, focus: {focus}\n{body}") from error
+            said = f"never: {holds} {arg!r}\n{self.page.url}\nscript: {state}, focus: {focus}\n{body}"
+            raise AssertionError(said) from error
 
     def settled(self) -> None:
         """Until the script has ended: what stands on the page while it runs may be from before."""
@@ -250,14 +251,17 @@ class Reader:
         """A real click in the middle of a cell."""
         self.click_point(grid, "heads", head, layer)
 
-    def click_point(self, chart: int, name: str, x: float, y: float) -> None:
-        """A real click on a chart, given in the units of its axes; `name` is a trace that must be drawn by then.
+    def click_point(self, chart: int | str, name: str, x: float, y: float) -> None:
+        """A real click on a chart, the n-th or the one with a text on it, given in the units of its axes.
+
+        `name` is a trace that must be drawn by then.
 
         While the page still grows, a chart moves under the hand, and the click may be nobody's. A person clicks again,
         and so does this, as long as no mark has shown that a click was taken.
         """
         self.settled()
-        plot = self.page.locator(".js-plotly-plot").locator("visible=true").nth(chart)  # not those of closed tabs
+        plots = self.page.locator(".js-plotly-plot").locator("visible=true")  # not those of closed tabs
+        plot = plots.nth(chart) if isinstance(chart, int) else plots.filter(has_text=chart).last
         for _ in range(10):
             plot.wait_for()
             plot.evaluate("p => p.scrollIntoView({block: 'nearest'})")
