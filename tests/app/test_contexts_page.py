@@ -20,8 +20,8 @@ from pages.contexts import audit
 from pages.contexts import matrix as contexts_matrix
 from pages.widgets.said import plain
 from tests.support.fakes import MADE, Studio
+from tests.support.made_contexts import made_up
 from tests.support.running import run
-from tests.unit.studies.test_contexts_matrix import made_up
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
 SHARES = {
