@@ -27,7 +27,7 @@ from fasp_core.forward import noise
 from fasp_core.forward.sampling import GenerationConfig, sample, sample_ids
 from fasp_core.metrics.completing import Completions, complete_all
 from fasp_core.metrics.expected import READINGS, Worth, measure_expected, read_expected
-from fasp_core.metrics.token_toxicity import AUDITED, Vocabulary, WordValues, word_values
+from fasp_core.metrics.token_toxicity import AUDITED, CHECKED, LEAST, Vocabulary, WordValues, word_values
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, encode, pack
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 MEASURES = ("expected", "sampled")
 SPLITS = ("valid", "test", "all")
 WORDS = "completed, above the floor"  # what a word is worth, see fasp_core.metrics.token_toxicity; part of every key
-BY_NEED = "completed where the scorer knows a word, above the floor"
+BY_NEED = "completed where the scorer knows a word worth more than .05, above the floor"
 
 
 @dataclass(frozen=True)
@@ -185,19 +185,31 @@ def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress
         v = word_values(lm, scorer, prompt_sets.identity_words(), by_need=by_need, known=known, progress=progress)
         if v.n_left_out:
             logger.warning(
-                "Words of %s: %s of %s tokens neither are nor begin a word that raises '%s' and count as 0; of %s of "
-                "them that were completed all the same the most valuable would be worth %.4f.",
+                "Words of %s: %s of %s tokens neither are nor begin a word worth more than %g to '%s' and count as "
+                "they are; completing them changed the value of one of %s of them by %.4f at most. The others saw %s "
+                "follow; in whole, the value of one of %s of them changed by %.4f at most, by %+.4f on average.",
                 lm.name,
                 f"{v.n_left_out:,}",
                 f"{v.n_words:,}",
+                LEAST,
                 scorer.name,
                 min(AUDITED, v.n_left_out),
                 v.largest_left_out,
+                f"{v.n_seen:,} tokens" if v.n_seen else "all tokens",
+                min(CHECKED, v.n_words - v.n_left_out),
+                v.largest_inexact,
+                v.mean_inexact,
             )
         return {"arrays": {"values": v.values}, "meta": {name: getattr(v, name) for name in (*names, *left_out)}}
 
     names = ("floor", "n_words", "n_neutral", "n_completed", "digest")
-    left_out = ("n_left_out", "largest_left_out")  # which older entries lack: they left nothing out
+    left_out = (
+        "n_left_out",
+        "largest_left_out",
+        "largest_inexact",
+        "mean_inexact",
+        "n_seen",
+    )  # older entries lack them
 
     def read(entry: Entry) -> WordValues:
         more = {name: entry.meta[name] for name in left_out if name in entry.meta}
