@@ -148,11 +148,11 @@ def completions(
     probabilities that sum to 1. Pieces that are not kept lend their probability to those that are; if none is
     kept, the word ends.
     """
-    if not pieces:
-        return [(0.0, [("", 1.0)]) for _ in ids]
-    continuing = torch.tensor(sorted(pieces), device=lm.device)
+    continuing = torch.tensor(sorted(pieces), dtype=torch.long, device=lm.device)
     if rows is not None:
         continuing = torch.isin(rows.ids, continuing.to(rows.ids.device)).nonzero()[:, 0]
+    if not len(continuing):
+        return [(0.0, [("", 1.0)]) for _ in ids]
 
     def step(cache: Any, going: Tensor, tokens: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
         """As `next_pieces`, after one more token."""

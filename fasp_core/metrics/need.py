@@ -2,8 +2,9 @@
 
 To such a scorer every other word is the same unknown one, at or below its floor. So a token has to be completed only
 if it is worth something by itself, or is the beginning of a word that raises the score; and a path has to be followed
-only while that may still happen. What is left out are compounds whose first part is worth nothing and whose second
-part is: "nutrient" may go on as "nutrient-poor". `words.WordValues.largest_left_out` says what that comes to.
+only while that may still happen. Words that raise it by next to nothing may be left out too: each costs a token that
+begins it at most its own worth. Left out as well are compounds whose first part is worth nothing and whose second part
+is: "nutrient" may go on as "nutrient-poor". `token_toxicity.WordValues.largest_left_out` says what that comes to.
 """
 
 from __future__ import annotations

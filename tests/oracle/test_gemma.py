@@ -24,7 +24,7 @@ from fasp_core.scoring.score import score
 from fasp_core.storage.store import Store
 
 FILE = os.environ.get("FASP_GEMMA", "")
-TEXT = TextConfig(tokens=1024)
+TEXT = TextConfig(tokens=512)
 AXIS = BiasConfig("race_ethnicity", n_prompts=216)
 
 pytestmark = [
