@@ -170,7 +170,10 @@ def words_worth(model_id: ModelId, scorer: Scorer) -> str:
 
 
 def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress: Report | None = None) -> WordValues:
-    """The worth of every token, computed once for a model and scorer."""
+    """The worth of every token, computed once for a model and scorer.
+
+    What it leaves out is said whenever it is used: as a warning, and in the model's notes, which go into provenance.
+    """
     how = words_worth(lm.id, scorer)
     key = {
         **lm.id.key(),
@@ -183,23 +186,6 @@ def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress
         known = partial(stored_completions, lm, store, progress) if how == WORDS else None
         by_need = how == BY_NEED
         v = word_values(lm, scorer, prompt_sets.identity_words(), by_need=by_need, known=known, progress=progress)
-        if v.n_left_out:
-            logger.warning(
-                "Words of %s: %s of %s tokens neither are nor begin a word worth more than %g to '%s' and count as "
-                "they are; completing them changed the value of one of %s of them by %.4f at most. The others saw %s "
-                "follow; in whole, the value of one of %s of them changed by %.4f at most, by %+.4f on average.",
-                lm.name,
-                f"{v.n_left_out:,}",
-                f"{v.n_words:,}",
-                LEAST,
-                scorer.name,
-                min(AUDITED, v.n_left_out),
-                v.largest_left_out,
-                f"{v.n_seen:,} tokens" if v.n_seen else "all tokens",
-                min(CHECKED, v.n_words - v.n_left_out),
-                v.largest_inexact,
-                v.mean_inexact,
-            )
         return {"arrays": {"values": v.values}, "meta": {name: getattr(v, name) for name in (*names, *left_out)}}
 
     names = ("floor", "n_words", "n_neutral", "n_completed", "digest")
@@ -215,7 +201,26 @@ def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress
         more = {name: entry.meta[name] for name in left_out if name in entry.meta}
         return WordValues(values=entry.arrays["values"], **{name: entry.meta[name] for name in names}, **more)
 
-    return store.made("words", key, work, read, label=slug(lm.name))
+    found: WordValues = store.made("words", key, work, read, label=slug(lm.name))
+    note = inexactness(found, scorer.name)
+    if note and note not in lm.notes:
+        logger.warning("%s: %s", lm.name, note)
+        lm.notes = (*lm.notes, note)
+    return found
+
+
+def inexactness(v: WordValues, scorer: str) -> str:
+    """What values of words by need leave out and what that changes, "" if nothing is left out."""
+    if not v.n_left_out:
+        return ""
+    follow = f"{v.n_seen:,} tokens" if v.n_seen else "all tokens"
+    return (
+        f"Values of words: {v.n_left_out:,} of {v.n_words:,} tokens neither are nor begin a word worth more than "
+        f"{LEAST:g} to '{scorer}' and count as they are; completing them changed the value of one of "
+        f"{min(AUDITED, v.n_left_out):,} of them by {v.largest_left_out:.4f} at most. The others saw {follow} follow; "
+        f"in whole, the value of one of {min(CHECKED, v.n_words - v.n_left_out):,} of them changed by "
+        f"{v.largest_inexact:.4f} at most, by {v.mean_inexact:+.4f} on average."
+    )
 
 
 def stored_completions(lm: LanguageModel, store: Store, progress: Report | None = None) -> Completions:
