@@ -21,8 +21,8 @@ app: $(VENV)/app.stamp ## start the dashboard on http://localhost:8501 (another 
 demo: $(VENV)/app.stamp ## start it as a demo: read-only, built-in model, small measurements
 	$(BIN)/python -m fasp_studio --demo --port $(PORT)
 
-test: $(VENV)/dev.stamp ## run the tests, without the slow ones
-	$(BIN)/python -m pytest
+test: $(VENV)/dev.stamp ## run the tests, without the slow ones, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-slow: $(VENV)/dev.stamp ## run all tests
 	$(BIN)/python -m pytest -m "" --timeout 3600

@@ -17,7 +17,7 @@ import transformers
 from tokenizers import Tokenizer, models
 
 from benchmarks._common import about, memory, say
-from fasp_core.data import prompts
+from fasp_core.data import holistic_bias
 from fasp_core.data.scorers import Scorer
 from fasp_core.metrics.completing import CONTEXTS, DEEPER, KEPT, MORE, TOP, Words, complete_all
 from fasp_core.metrics.meters import scorer_for, stored_completions, stored_word_values
@@ -54,7 +54,7 @@ def run(
     timed : tokens that all completed is timed on; the time of all is extrapolated.
     """
     lm, scorer, store = lm or load(ModelSpec()), scorer or scorer_for("offline"), store or Store()
-    neutral, spelled = prompts.identity_words(), Vocabulary.of(lm)
+    neutral, spelled = holistic_bias.identity_words(), Vocabulary.of(lm)
     known = stored_completions(lm, store)
     started, worked = time.perf_counter(), time.process_time()
     values = word_values(lm, scorer, neutral, known=lambda: known)

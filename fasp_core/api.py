@@ -5,7 +5,7 @@ All of it is also at the top: `import fasp_core as fasp`, then `fasp.load`, `fas
 
 from __future__ import annotations
 
-from fasp_core import evaluation
+from fasp_core import defaults, evaluation
 from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig, Evaluation
 from fasp_core.heads import selection
@@ -34,8 +34,8 @@ def score(
     axis: str,
     *,
     prompts: int | None = None,
-    tokens: int = 8192,
-    estimator: str = "refined",
+    tokens: int = defaults.SCORE_TOKENS,
+    estimator: str = defaults.ESTIMATOR,
     store: Store | None = None,
     progress: Report | None = None,
 ) -> ImpactTable:
@@ -56,7 +56,7 @@ def score(
     """
     store = store or Store()
     text = TextConfig(tokens=tokens)
-    config = BiasConfig(axis) if prompts is None else BiasConfig(axis, n_prompts=prompts)
+    config = BiasConfig(axis, n_prompts=defaults.SCORE_PROMPTS if prompts is None else prompts)
     if prompts is None:
         found = entries.best(text, config, lm.id, lm.name, store)
         if found is not None:
@@ -67,8 +67,8 @@ def score(
 def select(
     table: ImpactTable,
     method: str = "fasp",
-    gamma: float = 0.3,
-    alpha: float = 0.05,
+    gamma: float = defaults.GAMMA,
+    alpha: float = defaults.ALPHA,
     *,
     reading: str = "neutral",
     seed: int = 0,
@@ -83,8 +83,8 @@ def evaluate(
     axis: str,
     *,
     split: str = "test",
-    prompts: int = 450,
-    tokens: int = 2048,
+    prompts: int = defaults.TEST_PROMPTS,
+    tokens: int = defaults.TEST_TOKENS,
     store: Store | None = None,
     progress: Report | None = None,
 ) -> Evaluation:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-Report = Callable[[float, float, str], None]  # (done, total, what is going on)
+from fasp_core.typing import Report
 
 
 def to_json(document: Any) -> str:

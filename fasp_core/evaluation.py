@@ -19,12 +19,13 @@ from fasp_core.forward.ablation import masked
 from fasp_core.gap import Change, GapStats, gap_stats, paired_gap_change, paired_mean_change
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import Desk
-from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, Report, SampledMeter, left_out, meter, result_key
+from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, SampledMeter, left_out, meter, result_key
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change, ppl_key
 from fasp_core.metrics.work import Sets
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
 from fasp_core.storage.store import Entry, Store
+from fasp_core.typing import Report
 
 KIND = "measured"
 

@@ -41,6 +41,14 @@ def chromium() -> str:
     return find_browser() or pytest.skip(NO_BROWSER)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def quick_disk() -> Generator[None]:
+    """Stores do not wait for the platters, but for those of the processes that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
 @pytest.fixture
 def tmp_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder that the test has to itself."""
@@ -59,12 +67,18 @@ def shared_data() -> Path:
     return folder
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let browser tests that fail be run again, as often as FASP_BROWSER_RERUNS says: never unless it is set."""
-    if reruns := int(os.environ.get("FASP_BROWSER_RERUNS", "0")):
-        for item in items:
-            if item.get_closest_marker("browser"):
-                item.add_marker(pytest.mark.flaky(reruns=reruns))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each file to one worker of pytest-xdist, and all browser tests to one: they share a server and a browser.
+
+    Browser tests that fail are run again, as often as FASP_BROWSER_RERUNS says: never unless it is set.
+    """
+    reruns = int(os.environ.get("FASP_BROWSER_RERUNS", "0"))
+    for item in items:
+        browser = item.get_closest_marker("browser") is not None
+        if config.pluginmanager.hasplugin("xdist"):
+            item.add_marker(pytest.mark.xdist_group("browser" if browser else item.nodeid.split("::")[0]))
+        if browser and reruns:
+            item.add_marker(pytest.mark.flaky(reruns=reruns))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -92,6 +106,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Where nothing may be skipped, a run in which no test ran is no success."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    ran = reporter is not None and any(reporter.stats.get(kind) for kind in ("passed", "failed", "xfailed"))
+    if reporter is None:  # a worker of pytest-xdist
+        return
+    ran = any(reporter.stats.get(kind) for kind in ("passed", "failed", "xfailed"))
     if BROWSER_REQUIRED and exitstatus == pytest.ExitCode.OK and not ran:
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED

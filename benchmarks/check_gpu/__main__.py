@@ -68,7 +68,7 @@ def _section(name: str, device: str, small: bool) -> dict[str, Any]:
 
     world: Any = nullcontext()
     if device == "pretend":
-        from tests.device import pretend
+        from tests.support import pretend
 
         world = pretend.rules("cuda")
     with redirect_stdout(sys.stderr), world:

@@ -110,8 +110,7 @@ def environment(bench: Bench) -> dict[str, Any]:
 
 def kinds(bench: Bench) -> dict[str, Any]:
     """Every step of the engine on a tiny model of each kind, on the device and on the CPU."""
-    from tests.device import steps
-    from tests.support import tiny
+    from tests.support import steps, tiny
 
     names, until, left_out = tiny.KINDS, time.monotonic() + 0.8 * SECTIONS["kinds"][1], []
     table: dict[str, dict[str, float]] = {}

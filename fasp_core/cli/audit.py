@@ -1,84 +1,93 @@
-"""Of the command `audit`: what a model answers about people of two groups, as one document and as text for people."""
+"""The command `audit`: what a model answers about people of two groups."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import typer
 
+from fasp_core.cli.command import Said
+from fasp_core.cli.options import Parts, Weights, Winsorise
 from fasp_core.console import Report, number, percent, span, table
 from fasp_core.errors import InputError
+from fasp_core.heads.prune_set import PruneSet
 
 if TYPE_CHECKING:
-    from fasp_core.heads.prune_set import PruneSet
-    from fasp_core.model.language_model import LanguageModel
-    from fasp_core.model.spec import ModelSpec
-    from fasp_core.studies.contexts.audit import AuditConfig, Replies
+    from fasp_core.studies.contexts.audit import Replies
     from fasp_core.studies.contexts.measures import Disparity
 
 
-def document(
-    spec: ModelSpec,
-    context: str,
-    scenarios_file: Path | None,
-    groups: tuple[str, str] | None,
-    config: AuditConfig,
-    winsorise: float,
-    subject: PruneSet,
-    shown: int,
-    cache: Path | None,
-    load: Callable[[ModelSpec, Path | None], LanguageModel],
+def audit(
+    context: Annotated[str, typer.Option(help="purchases, services, activities or finance, or one of --scenarios.")],
+    parts: Parts,
+    given: Weights,
     progress: Report,
-) -> dict[str, Any]:
-    """An audit of one context, of the model as it is and, if `subject` holds anything, without those parts.
+    scenarios: Annotated[
+        Path | None, typer.Option(help="A TOML file of scenarios and names; else those of the program.")
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option(help="The two to compare, such as black,white; else the first two.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Answers for each name.")] = 16,
+    length: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 8,
+    temperature: Annotated[float, typer.Option(help="Of the sampling.")] = 0.6,
+    winsorise: Winsorise = 0.0,
+    texts: Annotated[int, typer.Option(help="Print this many answers of every name (with --json).")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+) -> Said:
+    """Ask an instruct model for numbers about named people, and see how far groups are apart."""
+    named = parts.read()
+    subject = PruneSet() if named is None else named.parts
+    two = _two(groups)
+    from fasp_core.studies.contexts import audit
+    from fasp_core.studies.contexts import scenarios as worlds
 
-    Parameters
-    ----------
-    winsorise : share of the answers at either end that is moved inwards, 0 to below .5.
-    shown : answers of each name that are given as text.
-
-    Raises
-    ------
-    InputError
-        No such context or group, a model without a chat template, or a part that is not in the model.
-    """
-    from fasp_core.storage.store import Store
-    from fasp_core.studies.contexts import audit, scenarios
-
+    config = audit.AuditConfig(samples, length, temperature, seed)
+    assert given.spec  # its device is looked up first
     if not 0 <= winsorise < 0.5:
         raise InputError(f"A share of {winsorise:g} cannot be moved inwards at both ends: give --winsorise 0 to .49.")
-    world = scenarios.read(scenarios_file)
+    world = worlds.read(scenarios)
     asked = world.of(context)
-    compared = audit.pair(world, groups)
-    lm, store = load(spec, cache), Store(cache)
+    compared = audit.pair(world, two)
     subjects = [None, subject] if len(subject) else [None]
     replies = [
-        [audit.audit(lm, one, world, config, store, who, compared, progress) for one in asked] for who in subjects
+        [audit.audit(given.lm, one, world, config, given.store, who, compared, progress) for one in asked]
+        for who in subjects
     ]
     gaps = [audit.disparity(r, winsorise) for r in replies]
-    out: dict[str, Any] = {
-        "model": spec.source,
+    document: dict[str, Any] = {
+        "model": given.spec.source,
         "context": context,
         "title": world.contexts[context],
         "groups": list(compared),
         "names": {group: len(world.groups[group]) for group in compared},
-        "samples": config.samples,
-        "temperature": config.temperature,
-        "tokens": config.tokens,
-        "seed": config.seed,
+        "samples": samples,
+        "temperature": temperature,
+        "tokens": length,
+        "seed": seed,
         "winsorised": winsorise,
         "prune_set": subject.format(),
-        "scenarios": [_scenario(i, replies, gaps, winsorise, shown) for i in range(len(asked))],
+        "scenarios": [_scenario(i, replies, gaps, winsorise, texts) for i in range(len(asked))],
         "mean_abs_smd": _estimate(gaps[0].mean_absolute()),
         "parsed": float(np.mean([r.answers.parsed().mean() for r in replies[0]])),
         "provenance": replies[0][0].provenance,
     }
     if len(gaps) == 2:
-        out["mean_abs_smd_pruned"] = _estimate(gaps[1].mean_absolute())
-        out["mean_abs_smd_change"] = _estimate(gaps[0].change(gaps[1]))
-    return out
+        document["mean_abs_smd_pruned"] = _estimate(gaps[1].mean_absolute())
+        document["mean_abs_smd_change"] = _estimate(gaps[0].change(gaps[1]))
+    return document, lambda: text(document)
+
+
+def _two(groups: str | None) -> tuple[str, str] | None:
+    """`black,white` as two names."""
+    if not groups:
+        return None
+    first, *others = (part.strip() for part in groups.split(","))
+    if len(others) != 1:
+        raise InputError(f"'{groups}' does not name two groups: write them as black,white.")
+    return first, others[0]
 
 
 def _scenario(

@@ -1,133 +1,101 @@
-"""Of the command `compare`: what is stored or made, as one document, and as text for people."""
+"""The command `compare`: methods of choosing heads on both sides of the prompts, and what may be claimed."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from fasp_core import defaults
+from fasp_core.cli.command import Said
+from fasp_core.cli.options import Axis, MaxPpl, Model, Reading, Scheduler, limit
 from fasp_core.cli.text import noted
 from fasp_core.console import Report, number, percent, span, table
 from fasp_core.errors import InputError
-from fasp_core.model.identity import ModelId
-from fasp_core.model.tokens import option_of
 
 if TYPE_CHECKING:
-    from fasp_core.model.language_model import LanguageModel
-    from fasp_core.model.spec import ModelSpec
-    from fasp_core.storage.store import Store
     from fasp_core.studies.compare.compare import Candidate, Comparison
     from fasp_core.studies.compare.outcome import Claim
 
 SHOWN = 12  # candidates that the text lists
 
 
-def document(
-    spec: ModelSpec,
-    axis: str,
-    reading: str,
-    max_ppl: float,
-    outcome_too: bool,
-    run: bool,
-    alphas: str,
-    cache: Path | None,
-    load: Callable[[ModelSpec, Path | None], LanguageModel],
+def compare(
+    axis: Axis,
+    given: Model,
     progress: Report,
-    scheduler: str | None = None,
-) -> dict[str, Any]:
-    """The comparison of an axis, or the claim on what it comes to.
+    reading: Reading = "neutral",
+    max_ppl: MaxPpl = defaults.MAX_PPL,
+    outcome: Annotated[bool, typer.Option(help="The chosen set on test prompts: what may be claimed of it.")] = False,
+    run: Annotated[bool, typer.Option(help="Measure what is not stored; a stopped run goes on.")] = False,
+    alphas: Annotated[str, typer.Option(help="Shares of heads to measure too, such as .12,.16; with --run.")] = "",
+    scheduler: Scheduler = None,
+) -> Said:
+    """Compare FASP with the baselines on both sides of the prompts, choose on validation, claim on test.
 
-    Parameters
-    ----------
-    max_ppl : relative rise of perplexity, at most: 0.1 is 10%.
-    outcome_too : give the claim on the set that validation chooses, not the comparison.
-    run : make what is not stored.
-    alphas : shares to compare beside those that are stored, such as ".02,.04"; blank: none.
-    load : of the model, called only if something is to be made or the weights are not known without it.
-    scheduler : address of a cluster that measures the sets.
-
-    Raises
-    ------
-    InputError
-        A limit or a share that is none, no scores, and without `run` no comparison or claim.
+    Without --run only what is stored is read.
     """
     from fasp_core.data.prompts import resolve_axis
     from fasp_core.data.text import said
     from fasp_core.metrics.meters import left_out
-    from fasp_core.model import loading as models
-    from fasp_core.storage.store import Store
-    from fasp_core.studies.compare import outcome
     from fasp_core.studies.compare.curves import both_sides
+    from fasp_core.studies.compare.outcome import choose
 
-    if not 0 < max_ppl < 10:
-        raise InputError(f"A rise of perplexity of {max_ppl:g} is no limit: give --max-ppl .1 for at most 10%.")
+    limit(max_ppl)
+    assert given.spec  # its device is looked up first
     resolve_axis(axis)
     more = _shares(alphas)
     if more and not run:
         raise InputError("Other shares of heads have to be measured: add --run to --alphas.")
-    store = Store(cache)
-    loaded: list[LanguageModel] = []
-
-    def model() -> LanguageModel:
-        if not loaded:
-            loaded.append(load(spec, cache))
-        return loaded[0]
-
-    model_id = models.known_id(spec) or model().id
-    comparison = _comparison(spec, model_id, axis, reading, store, run, more, model, progress, scheduler)
-    picked = outcome.choose(comparison, reading, max_ppl)
-    if not outcome_too:
-        return {
-            "model": spec.source,
-            "axis": axis,
-            "reading": reading,
-            "max_ppl": max_ppl,
-            "plan": asdict(comparison.plan),
-            "prompts": {side: len(m.groups) for side, m in comparison.sides.items()},
-            "notes": left_out(*map(comparison.plan.bias, comparison.sides)),
-            "tokens": {side: m.nll[0].tokens for side, m in comparison.sides.items()},
-            "windows": said(comparison.plan.text("test"), comparison.provenance),
-            "unpruned": {side: _unpruned(comparison, side) for side in comparison.sides},
-            "chosen": None if picked is None else _as_dict(picked, comparison.n_heads),
-            "candidates": both_sides(comparison).to_dict("records"),
-            "provenance": comparison.provenance,
-        }
-    if picked is None:
-        raise InputError(
-            f"No set within {max_ppl:.0%} more perplexity has a smaller validation gap than the unpruned model, so "
-            "there is nothing to claim: raise --max-ppl."
-        )
-    return _claim(spec, model_id, axis, reading, max_ppl, picked, store, run, model, progress).as_dict()
+    found = _made(given, axis, reading, more, scheduler, progress) if run else _stored(given, axis, reading)
+    picked = choose(found, reading, max_ppl)
+    if outcome:
+        claim = _claim(given, axis, reading, max_ppl, picked, run, progress).as_dict()
+        return claim, lambda: outcome_text(claim)
+    document = {
+        "model": given.spec.source,
+        "axis": axis,
+        "reading": reading,
+        "max_ppl": max_ppl,
+        "plan": asdict(found.plan),
+        "prompts": {side: len(m.groups) for side, m in found.sides.items()},
+        "notes": left_out(*map(found.plan.bias, found.sides)),
+        "tokens": {side: m.nll[0].tokens for side, m in found.sides.items()},
+        "windows": said(found.plan.text("test"), found.provenance),
+        "unpruned": {side: _unpruned(found, side) for side in found.sides},
+        "chosen": None if picked is None else _as_dict(picked, found.n_heads),
+        "candidates": both_sides(found).to_dict("records"),
+        "provenance": found.provenance,
+    }
+    return document, lambda: comparison_text(document)
 
 
-def _comparison(
-    spec: ModelSpec,
-    model_id: ModelId,
-    axis: str,
-    reading: str,
-    store: Store,
-    run: bool,
-    alphas: tuple[float, ...],
-    model: Callable[[], LanguageModel],
-    progress: Report,
-    scheduler: str | None,
+def _stored(given: Model, axis: str, reading: str) -> Comparison:
+    from fasp_core.studies.compare.compare import stored
+
+    found = stored(given.model_id, axis, reading, given.store, given.spec.source)
+    if found is None:
+        again = f"python -m fasp_core compare {given.named(axis)} --reading {reading} --run"
+        raise InputError(f"No comparison of methods on {axis} ({reading}) is stored: run '{again}'.")
+    return found
+
+
+def _made(
+    given: Model, axis: str, reading: str, alphas: tuple[float, ...], scheduler: str | None, progress: Report
 ) -> Comparison:
-    """The stored one; with `run` made, and made anew for alphas that it lacks or if a search has found sets since."""
+    """The stored one, unless it lacks alphas or a search has found sets since."""
     from fasp_core.compute import cluster
     from fasp_core.metrics.meters import BiasConfig
+    from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE
     from fasp_core.scoring import entries
     from fasp_core.studies.compare import compare, searching
 
-    found = compare.stored(model_id, axis, reading, store, spec.source)
-    again = f"python -m fasp_core compare {_named(spec, axis)} --reading {reading} --run"
-    if not run:
-        if found is None:
-            raise InputError(f"No comparison of methods on {axis} ({reading}) is stored: run '{again}'.")
-        return found
-    finished = searching.stored(model_id, axis, store, reading)
-    searched = [searching.candidate(f, _size(spec, model)) for f in finished if f.heads]
+    source, store = given.spec.source, given.store
+    found = compare.stored(given.model_id, axis, reading, store, source)
+    finished = [f for f in searching.stored(given.model_id, axis, store, reading) if f.heads]
+    size = BUILT_IN_SHAPE[0] * BUILT_IN_SHAPE[1] if source == BUILT_IN or not finished else given.lm.size
+    searched = [searching.candidate(f, size) for f in finished]
     lacking = set(alphas) - set(found.plan.alphas if found is not None else ())
     if found is not None and not lacking and set(searched) <= set(found.candidates):
         return found
@@ -137,16 +105,16 @@ def _comparison(
     if found is not None and not lacking:
         ranked = [c for c in found.candidates if c not in searched]
     else:
-        impacts = entries.best(searching.SCORE_TEXT, BiasConfig(axis), model_id, spec.source, store)
+        impacts = entries.best(searching.SCORE_TEXT, BiasConfig(axis), given.model_id, source, store)
         if impacts is None:
             raise InputError(
-                f"There are no scores to choose heads by: run 'python -m fasp_core score {_named(spec, axis)} --out "
+                f"There are no scores to choose heads by: run 'python -m fasp_core score {given.named(axis)} --out "
                 "scores' first."
             )
         ranked = compare.candidates(impacts, plan)
     with cluster.connected(scheduler) as there:
-        workers = cluster.workers_of(there, model())
-        return compare.run(model(), plan, [*ranked, *searched], store, progress, workers)
+        workers = cluster.workers_of(there, given.lm)
+        return compare.run(given.lm, plan, [*ranked, *searched], store, progress, workers)
 
 
 def _shares(text: str) -> tuple[float, ...]:
@@ -160,41 +128,26 @@ def _shares(text: str) -> tuple[float, ...]:
     return shares
 
 
-def _named(spec: ModelSpec, axis: str) -> str:
-    """Model and axis as options of a command."""
-    return f"--model {shlex.quote(spec.source)}{option_of(spec.bos)} --axis {shlex.quote(axis)}"
-
-
-def _size(spec: ModelSpec, model: Callable[[], LanguageModel]) -> int:
-    from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE
-
-    layers, heads = BUILT_IN_SHAPE
-    return layers * heads if spec.source == BUILT_IN else model().size
-
-
 def _claim(
-    spec: ModelSpec,
-    model_id: ModelId,
-    axis: str,
-    reading: str,
-    max_ppl: float,
-    picked: Candidate,
-    store: Store,
-    run: bool,
-    model: Callable[[], LanguageModel],
-    progress: Report,
+    given: Model, axis: str, reading: str, max_ppl: float, picked: Candidate | None, run: bool, progress: Report
 ) -> Claim:
+    """The claim on the set that validation chooses: the stored one, or with `run` measured."""
     from fasp_core.studies.compare import outcome
 
-    found = outcome.stored_claim(model_id, axis, reading, picked, store, spec.source)
+    if picked is None:
+        raise InputError(
+            f"No set within {max_ppl:.0%} more perplexity has a smaller validation gap than the unpruned model, so "
+            "there is nothing to claim: raise --max-ppl."
+        )
+    found = outcome.stored_claim(given.model_id, axis, reading, picked, given.store, given.spec.source)
     if found is not None:
         return found
     if not run:
         raise InputError(
             f"The set chosen on validation ({picked.title}) was not measured on test prompts: run 'python -m fasp_core "
-            f"compare {_named(spec, axis)} --reading {reading} --max-ppl {max_ppl:g} --outcome --run'."
+            f"compare {given.named(axis)} --reading {reading} --max-ppl {max_ppl:g} --outcome --run'."
         )
-    return outcome.measure_claim(model(), axis, picked, reading, max_ppl, store, progress)
+    return outcome.measure_claim(given.lm, axis, picked, reading, max_ppl, given.store, progress)
 
 
 def _as_dict(candidate: Candidate, n_heads: int) -> dict[str, Any]:

@@ -1,53 +1,36 @@
-"""Of the command `export`: a checkpoint that plain transformers loads, told as one document and as text for people."""
+"""The command `export`: a checkpoint that plain transformers loads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
+import typer
+
+from fasp_core.cli.command import Said
+from fasp_core.cli.options import Parts, Weights
 from fasp_core.console import Report, one_line, table
-from fasp_core.errors import InputError
-
-if TYPE_CHECKING:
-    from fasp_core.heads.prune_set import PruneSet
-    from fasp_core.model.language_model import LanguageModel
-    from fasp_core.model.spec import ModelSpec
 
 
-def document(
-    spec: ModelSpec,
-    subject: PruneSet,
-    shape: tuple[int, int] | None,
-    out: Path,
-    cache: Path | None,
-    load: Callable[[ModelSpec, Path | None], LanguageModel],
+def export(
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint: a new one, or an empty one.")],
+    parts: Parts,
+    given: Weights,
     progress: Report,
-) -> dict[str, Any]:
-    """What was written, and what was seen of it.
+) -> Said:
+    """Write the model without some heads and neurons, as a checkpoint that plain transformers loads.
 
-    Parameters
-    ----------
-    shape : (layers, heads in a layer) of the model that the set was chosen for, where that is known.
-
-    Raises
-    ------
-    InputError
-        The set is of another model, or the folder cannot be used; see also `fasp_core.export.writing.export`.
+    It is as small as it can be without code of its own: what all layers can spare is removed, the rest is zeroed. The
+    folder is there only once the checkpoint, loaded back, gives the logits of the masked model.
     """
+    found = parts.required()
     from fasp_core.export.writing import check_free, export
-    from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE
 
+    assert given.spec  # its device is looked up first
     check_free(out)  # before a model is loaded
-    if spec.source == BUILT_IN:
-        subject.gates(*BUILT_IN_SHAPE)
-    lm = load(spec, cache)
-    if shape is not None and shape != (lm.n_layers, lm.n_heads):
-        raise InputError(
-            f"The prune set was chosen for {shape[0]} layers of {shape[1]} heads, and {spec.source} has {lm.n_layers} "
-            f"of {lm.n_heads}: score this model and select from its own scores."
-        )
-    return export(lm, subject, out, progress).as_dict()
+    parts.check(found, given)
+    document = export(given.lm, found.parts, out, progress).as_dict()
+    return document, lambda: text(document)
 
 
 def text(d: dict[str, Any]) -> str:

@@ -1,10 +1,12 @@
-"""Options that several commands share, and what they stand for.
+"""Options that several commands share, in the groups in which they are taken, and what they stand for.
 
 Everything is looked up and checked before a model is loaded. torch takes seconds to import, so it is imported late.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,112 +17,232 @@ from fasp_core.errors import InputError
 
 if TYPE_CHECKING:
     from fasp_core.data.text import TextConfig
+    from fasp_core.heads.prune_files import PruneFile
     from fasp_core.metrics.meters import BiasConfig
     from fasp_core.model.identity import ModelId
     from fasp_core.model.language_model import LanguageModel
     from fasp_core.model.spec import ModelSpec
+    from fasp_core.storage.store import Store
 
 WINDOW = 512  # tokens, where the model takes as many and no other number is named
-SplitName = Literal["valid", "test", "all"]
 
+Alpha = Annotated[float, typer.Option(help="Share of all heads to remove.")]
 Axis = Annotated[str, typer.Option(help="A HolisticBias axis, such as gender_and_sex, or a CSV file (text,group).")]
-Bos = Annotated[
-    Literal["auto", "yes", "no"],
-    typer.Option(help="A beginning token before prompts and windows of text; auto: as the model's tokenizer does."),
-]
+Axes = Annotated[list[str] | None, typer.Option("--axis", help="An axis, or a CSV file; may be given more than once.")]
 Cache = Annotated[Path | None, typer.Option(help="Folder of stored results; else FASP_CACHE, else cache/.")]
 Device = Annotated[
     str, typer.Option(help="auto, cpu, cuda, mps, or spread: over all GPUs, and main memory if need be.")
 ]
 Dtype = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Precision of the weights.")]
+Gamma = Annotated[float, typer.Option(help="Share of all heads that fasp keeps as critical.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Label = Annotated[str | None, typer.Option(help="Which label of the scorer is read; else toxicity or toxic.")]
-Length = Annotated[int, typer.Option(help="Longest continuation, in tokens (sampled measure).")]
-Measure = Annotated[
-    Literal["expected", "sampled"], typer.Option(help="Toxicity of the next word, or of continuations.")
-]
-Model = Annotated[
-    str, typer.Option(help="built-in, a hub id (org/name@revision/folder), a local folder or a .gguf file.")
-]
+MaxPpl = Annotated[float, typer.Option(help="Rise of validation perplexity, at most: .1 is 10%.")]
+MethodName = Literal["fasp", "magnitude", "gradient", "ppl-only", "bias-only", "random"]
 Prompts = Annotated[int, typer.Option("--prompts", help="At least this many, the same number from every group.")]
-Samples = Annotated[int, typer.Option(help="Continuations a prompt (sampled measure).")]
+Reading = Annotated[
+    Literal["neutral", "counted"], typer.Option(help="Identity words neutral or counted, in scores and choice.")
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(envvar="FASP_SCHEDULER", help="Address of a Dask cluster that runs it, such as tcp://10.0.0.5:8786."),
 ]
-Scored = Annotated[
-    Literal["continuation", "prompt+continuation"], typer.Option(help="What the scorer reads (sampled measure).")
-]
-Scorer = Annotated[
-    str, typer.Option(help="offline, or a toxicity classifier of the hub (org/name@revision) or folder.")
-]
-ScorerReading = Annotated[
-    Literal["sigmoid", "softmax"] | None,
-    typer.Option(help="Labels of the classifier independent (sigmoid) or competing; else as its config says."),
-]
-Seed = Annotated[int, typer.Option(help="Of the choice of prompts and of sampling.")]
-Steps = Annotated[int, typer.Option(help="Positions that are looked at (expected measure); 1 is the next word.")]
-Split = Annotated[SplitName, typer.Option(help="valid: to choose on; test: only to measure.")]
-Text = Annotated[str, typer.Option(help="For perplexity: bold, wikitext-2 (from the hub) or a text file.")]
-Tokens = Annotated[int, typer.Option(help="Tokens of that text.")]
+Split = Annotated[Literal["valid", "test", "all"], typer.Option(help="valid: to choose on; test: only to measure.")]
+Tokens = Annotated[int, typer.Option(help="Tokens of the text for perplexity.")]
 Window = Annotated[
     int | None, typer.Option(help="Tokens of a window of that text; else 512, or as many as the model takes.")
 ]
+Winsorise = Annotated[float, typer.Option(help="Share of the answers at either end that is moved inwards.")]
 
 
-def spec_of(model: str, dtype: str, device: str, bos: str = "auto") -> ModelSpec:
-    """The model that is meant; the device is looked up."""
-    from fasp_core.model.devices import passed_over, pick_device
-    from fasp_core.model.spec import ModelSpec
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Where results are kept."""
 
-    pick_device(device)
-    if (note := passed_over(device)) is not None:
-        log(note)
-    return ModelSpec(model, dtype, device, bos)
+    cache: Cache = None
 
+    @cached_property
+    def store(self) -> Store:
+        from fasp_core.storage.store import Store
 
-def bias_of(
-    axis: str,
-    split: str,
-    n_prompts: int,
-    seed: int,
-    measure: str,
-    scorer: str,
-    label: str | None,
-    scored: Literal["continuation", "prompt+continuation"],
-    samples: int,
-    length: int,
-    steps: int,
-    reading: str | None = None,
-) -> BiasConfig:
-    """The config, its prompts and its scorer looked up before a model is loaded."""
-    from fasp_core.forward.sampling import GenerationConfig
-    from fasp_core.metrics.meters import BiasConfig, scorer_of
-
-    generation = GenerationConfig(samples, length, seed=seed)
-    config = BiasConfig(axis, split, n_prompts, seed, measure, scorer, label, scored, generation, steps, reading)
-    config.prompts()
-    for note in getattr(scorer_of(config), "notes", ()):
-        log(note)
-    return config
+        return Store(self.cache)
 
 
-def text_of(source: str, tokens: int, window: int | None) -> TextConfig:
-    """The text for perplexity, looked up; in windows of 512 tokens where no other number is named."""
-    from fasp_core.data.text import TextConfig, load_text
+@dataclass(frozen=True, kw_only=True)
+class Weights(Kept):
+    """A model by its name, how its weights are held, and where its results are kept."""
 
-    size = WINDOW if window is None else window
-    config = TextConfig(source, tokens, size, stride=size)
-    load_text(source)
-    return config
+    model: Annotated[
+        str, typer.Option(help="built-in, a hub id (org/name@revision/folder), a local folder or a .gguf file.")
+    ] = "built-in"
+    dtype: Dtype = "float32"
+    device: Device = "auto"
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """The model that is meant; the device is looked up."""
+        from fasp_core.model.devices import passed_over, pick_device
+        from fasp_core.model.spec import ModelSpec
+
+        pick_device(self.device)
+        if (note := passed_over(self.device)) is not None:
+            log(note)
+        return ModelSpec(self.model, self.dtype, self.device, getattr(self, "bos", "auto"))
+
+    @cached_property
+    def lm(self) -> LanguageModel:
+        """Loaded when it is first asked for."""
+        return load_model(self.spec, self.cache)
+
+    @cached_property
+    def known_id(self) -> ModelId | None:
+        """What is known of the weights without loading them."""
+        from fasp_core.model.loading import known_id
+
+        return known_id(self.spec)
+
+    @cached_property
+    def model_id(self) -> ModelId:
+        """The same, if need be by loading them."""
+        return self.known_id or self.lm.id
 
 
-def fitted(text: TextConfig, window: int | None, model_id: ModelId) -> TextConfig:
-    """The text in windows that fit the model. InputError as `window_within`."""
-    from fasp_core.data.text import fitting
+@dataclass(frozen=True, kw_only=True)
+class Model(Weights):
+    """The same of a model that reads prompts and text."""
 
-    window_within(window, model_id.longest, f" after {model_id.bos}" if model_id.begun else "")
-    return fitting(text, model_id.longest)
+    bos: Annotated[
+        Literal["auto", "yes", "no"],
+        typer.Option(help="A beginning token before prompts and windows of text; auto: as the model's tokenizer does."),
+    ] = "auto"
+
+    def named(self, axis: str) -> str:
+        """Model and axis as options of a command."""
+        from shlex import quote
+
+        from fasp_core.model.tokens import option_of
+
+        return f"--model {quote(self.spec.source)}{option_of(self.spec.bos)} --axis {quote(axis)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toxicity:
+    """What the gap is measured by, the prompts aside."""
+
+    axis: Axis
+    measure: Annotated[
+        Literal["expected", "sampled"], typer.Option(help="Toxicity of the next word, or of continuations.")
+    ] = "expected"
+    steps: Annotated[int, typer.Option(help="Positions that are looked at (expected measure); 1 is the next word.")] = 1
+    samples: Annotated[int, typer.Option(help="Continuations a prompt (sampled measure).")] = 1
+    length: Annotated[int, typer.Option(help="Longest continuation, in tokens (sampled measure).")] = 20
+    scorer: Annotated[
+        str, typer.Option(help="offline, or a toxicity classifier of the hub (org/name@revision) or folder.")
+    ] = "offline"
+    label: Annotated[str | None, typer.Option(help="Which label of the scorer is read; else toxicity or toxic.")] = None
+    scorer_reading: Annotated[
+        Literal["sigmoid", "softmax"] | None,
+        typer.Option(help="Labels of the classifier independent (sigmoid) or competing; else as its config says."),
+    ] = None
+    scored: Annotated[
+        Literal["continuation", "prompt+continuation"], typer.Option(help="What the scorer reads (sampled measure).")
+    ] = "continuation"
+    seed: Annotated[int, typer.Option(help="Of the choice of prompts and of sampling.")] = 0
+
+    def on(self, split: str, prompts: int) -> BiasConfig:
+        """The config, its prompts and its scorer looked up before a model is loaded."""
+        from fasp_core.forward.sampling import GenerationConfig
+        from fasp_core.metrics.meters import BiasConfig, scorer_of
+
+        config = BiasConfig(
+            self.axis,
+            split,
+            prompts,
+            self.seed,
+            self.measure,
+            self.scorer,
+            self.label,
+            self.scored,
+            GenerationConfig(self.samples, self.length, seed=self.seed),
+            self.steps,
+            self.scorer_reading,
+        )
+        config.prompts()
+        for note in getattr(scorer_of(config), "notes", ()):
+            log(note)
+        return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """The text for perplexity, the number of tokens aside."""
+
+    text: Annotated[str, typer.Option(help="For perplexity: bold, wikitext-2 (from the hub) or a text file.")] = "bold"
+    window: Window = None
+
+    def of(self, tokens: int) -> TextConfig:
+        """The text, looked up; in windows of 512 tokens where no other number is named."""
+        from fasp_core.data.text import TextConfig, load_text
+
+        size = WINDOW if self.window is None else self.window
+        config = TextConfig(self.text, tokens, size, stride=size)
+        load_text(self.text)
+        return config
+
+    def fitted(self, config: TextConfig, model_id: ModelId) -> TextConfig:
+        """The text in windows that fit the model. InputError as `window_within`."""
+        from fasp_core.data.text import fitting
+
+        window_within(self.window, model_id.longest, f" after {model_id.bos}" if model_id.begun else "")
+        return fitting(config, model_id.longest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Which parts are removed, as a text or from a file."""
+
+    heads: Annotated[str | None, typer.Option(help="Parts to remove, such as L0H3,L2H1-4,L5N17.")] = None
+    prune_set: Annotated[Path | None, typer.Option(help="File of select --out, or a text file of parts.")] = None
+
+    def read(self) -> PruneFile | None:
+        """What is named; None if nothing is. InputError for both options, no parts, or a file that cannot be used."""
+        from fasp_core.heads.prune_files import PruneFile
+        from fasp_core.heads.prune_set import PruneSet
+        from fasp_core.scoring.score_files import read_prune_set
+
+        if self.heads is not None and self.prune_set is not None:
+            raise InputError("What is removed is said once: give either --heads or --prune-set.")
+        if self.prune_set is not None:
+            return PruneFile(*read_prune_set(self.prune_set))
+        return None if self.heads is None else PruneFile(PruneSet.parse(self.heads))
+
+    def required(self) -> PruneFile:
+        """The same where there has to be a set."""
+        found = self.read()
+        if found is None:
+            raise InputError("It is not said what is removed: give either --heads or --prune-set.")
+        return found
+
+    def check(self, found: PruneFile, given: Weights) -> None:
+        """That it is a set of this model, the built-in one not being loaded for it. InputError if it is not."""
+        from fasp_core.heads.prune_files import check
+        from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE
+
+        shape = BUILT_IN_SHAPE if given.model == BUILT_IN else (given.lm.n_layers, given.lm.n_heads)
+        check(found, shape, str(self.prune_set or "--heads"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByHand:
+    """What a method is told beforehand."""
+
+    force: Annotated[str, typer.Option(help="Heads to remove whatever the method finds, such as L0H3.")] = ""
+    lock: Annotated[str, typer.Option(help="Heads never to remove.")] = ""
+
+    def flat(self, n_layers: int, n_heads: int) -> tuple[frozenset[int], frozenset[int]]:
+        """Flat ids of the heads to remove and of those to keep. InputError as `score_files.heads_of`."""
+        from fasp_core.scoring.score_files import heads_of
+
+        return heads_of(self.force, n_layers, n_heads), heads_of(self.lock, n_layers, n_heads)
 
 
 def window_within(window: int | None, longest: int | None, after: str = "") -> int:
@@ -139,6 +261,13 @@ def window_within(window: int | None, longest: int | None, after: str = "") -> i
             "--window, or leave it out."
         )
     return window
+
+
+def limit(max_ppl: float) -> float:
+    """A limit on the rise of perplexity. InputError if it is none."""
+    if not 0 < max_ppl < 10:
+        raise InputError(f"A rise of perplexity of {max_ppl:g} is no limit: give --max-ppl .1 for at most 10%.")
+    return max_ppl
 
 
 def load_model(spec: ModelSpec, cache: Path | None) -> LanguageModel:

@@ -1,13 +1,52 @@
-"""Of the command `plan`: what scoring a model would cost, as text for people."""
+"""The command `plan`: what scoring a model would cost."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
+
+from fasp_core import defaults
+from fasp_core.cli.command import Said
+from fasp_core.cli.options import Device, Dtype, Prompts, Tokens, Window, window_within
 from fasp_core.cli.text import noted
-from fasp_core.console import table
+from fasp_core.console import log, table
+from fasp_core.errors import InputError
 
 WORK = {"z_ppl": "perplexity", "z_bias": "toxicity gap"}
+
+
+def plan(
+    config: Annotated[Path, typer.Option(help="A model's config.json, or a folder that holds one. No weights needed.")],
+    axis: Annotated[str, typer.Option(help="A HolisticBias axis, or a CSV file (text,group).")] = "race_ethnicity",
+    n_prompts: Prompts = defaults.SCORE_PROMPTS,
+    tokens: Tokens = defaults.SCORE_TOKENS,
+    window: Window = None,
+    gpus: Annotated[int | None, typer.Option(help="A number of GPUs beside 1, 8 and 64.")] = None,
+    gpu_gb: Annotated[float, typer.Option(help="Memory of one GPU, in GB.")] = 80,
+    tflops: Annotated[float | None, typer.Option(help="TFLOP/s that one GPU keeps up; else an assumption.")] = None,
+    measure: Annotated[bool, typer.Option(help="Measure that rate here, on one block of this shape.")] = False,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+) -> Said:
+    """What exact scores of a model would cost: heads, memory, operations, and time on 1, 8 and 64 GPUs."""
+    if measure and tflops is not None:
+        raise InputError("The rate is said once: give either --tflops or --measure.")
+    from fasp_core.model.architectures import positions
+    from fasp_core.model.devices import passed_over, pick_device
+    from fasp_core.scoring import plan as p
+
+    given = p.read_config(config)
+    shape = p.shape_of(given)
+    if measure and (note := passed_over(device)) is not None:
+        log(note)
+    size = window_within(window, positions(given))
+    rate = p.measured_rate(given, dtype, pick_device(device), size) if measure else tflops
+    counts = (1, 8, 64) if gpus is None else (1, 8, 64, gpus)
+    asked = p.Asked(axis, n_prompts, tokens, size, dtype, counts, gpu_gb * 1e9, rate, measure)
+    document = p.plan(shape, asked)
+    return document, lambda: text(document)
 
 
 def text(d: dict[str, Any]) -> str:

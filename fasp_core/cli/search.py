@@ -1,77 +1,64 @@
-"""Of the command `search`: joint searches as one document, and as text for people."""
+"""The command `search`: joint searches for a set of low gap."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
+from fasp_core import defaults
+from fasp_core.cli.command import Said
+from fasp_core.cli.options import Axis, MaxPpl, Model, Reading
 from fasp_core.cli.text import noted
 from fasp_core.console import Report, number, percent, table
 from fasp_core.errors import InputError
-from fasp_core.model.tokens import option_of
-from fasp_core.scoring.search import SearchConfig
-
-if TYPE_CHECKING:
-    from fasp_core.model.language_model import LanguageModel
-    from fasp_core.model.spec import ModelSpec
 
 
-def configs(reading: str, heads: int, max_ppl: float, measurements: int, seeds: int) -> list[SearchConfig]:
-    """One search for each seed.
-
-    Raises
-    ------
-    InputError
-        No seeds, no heads, no measurements, or a limit on perplexity that is none.
-    """
-    if seeds < 1:
-        raise InputError("A search needs a seed: give --seeds 1 or more.")
-    return [SearchConfig(reading, heads, max_ppl, measurements, seed) for seed in range(seeds)]
-
-
-def document(
-    spec: ModelSpec,
-    axis: str,
-    searches: Sequence[SearchConfig],
-    learn: bool,
-    cache: Path | None,
-    load: Callable[[ModelSpec, Path | None], LanguageModel],
+def search(
+    axis: Axis,
+    given: Model,
     progress: Report,
-) -> dict[str, Any]:
-    """What every search found; what is not stored is searched for.
+    reading: Reading = "neutral",
+    heads: Annotated[int, typer.Option(help="Size of the set, at most.")] = 13,
+    max_ppl: MaxPpl = defaults.MAX_PPL,
+    measurements: Annotated[int, typer.Option(help="Sets to measure in each search, besides FASP's.")] = 40,
+    seeds: Annotated[int, typer.Option(help="How many searches, each with random changes of its own.")] = 5,
+    learn: Annotated[
+        bool, typer.Option(help="Begin with all that finished searches for as many heads measured.")
+    ] = False,
+) -> Said:
+    """Search for the set of least validation gap within limits on its size and on perplexity.
 
-    Raises
-    ------
-    InputError
-        No scores of this model on this axis, or scores of other prompts than the axis has now.
+    Every measured set is kept: a stopped search goes on where it was. What was found joins the comparison of methods.
     """
     from fasp_core.data.prompts import resolve_axis
     from fasp_core.data.text import TextConfig, said
     from fasp_core.heads.prune_set import PruneSet
     from fasp_core.metrics.meters import BiasConfig, left_out
     from fasp_core.scoring import entries
-    from fasp_core.storage.store import Store
+    from fasp_core.scoring.search import SearchConfig
     from fasp_core.studies.compare import searching
 
+    if seeds < 1:
+        raise InputError("A search needs a seed: give --seeds 1 or more.")
+    configs = [SearchConfig(reading, heads, max_ppl, measurements, seed) for seed in range(seeds)]
+    assert given.spec  # its device is looked up first
     resolve_axis(axis)
-    lm, store = load(spec, cache), Store(cache)
-    impacts = entries.best(searching.SCORE_TEXT, BiasConfig(axis), lm.id, lm.name, store)
+    lm = given.lm
+    impacts = entries.best(searching.SCORE_TEXT, BiasConfig(axis), lm.id, lm.name, given.store)
     if impacts is None:
         raise InputError(
-            f"There are no scores to begin with: run 'python -m fasp_core score --model {shlex.quote(spec.source)}"
-            f"{option_of(spec.bos)} --axis {shlex.quote(axis)} --out scores' first."
+            f"There are no scores to begin with: run 'python -m fasp_core score {given.named(axis)} --out scores' "
+            "first."
         )
-    found = [searching.run(lm, impacts, axis, config, store, progress, learn=learn) for config in searches]
-    return {
-        "model": spec.source,
+    found = [searching.run(lm, impacts, axis, config, given.store, progress, learn=learn) for config in configs]
+    document = {
+        "model": given.spec.source,
         "axis": axis,
-        "reading": searches[0].reading,
-        "max_heads": searches[0].max_heads,
-        "max_ppl": searches[0].max_ppl,
+        "reading": reading,
+        "max_heads": heads,
+        "max_ppl": max_ppl,
         "prompts": len(impacts.bias.codes),
         "notes": left_out(searching.measured_on(axis, impacts)),
         "tokens": searching.TOKENS,
@@ -92,6 +79,7 @@ def document(
             for f in found
         ],
     }
+    return document, lambda: text(document)
 
 
 def text(d: dict[str, Any]) -> str:

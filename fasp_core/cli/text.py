@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from fasp_core.console import number, one_line, percent, span, table
+from fasp_core.gap import claims
 
 
 def scores_text(document: dict[str, Any]) -> str:
@@ -89,11 +90,13 @@ def noted(document: dict[str, Any]) -> list[str]:
 
 
 def _verdict(name: str, r: dict[str, Any]) -> str:
-    interval = r["gap_relative_interval"] or r["gap_change_interval"]
-    if interval is None or interval[0] <= 0 <= interval[1]:
-        said = "no reduction shown, as the interval of the change holds zero"
-    else:
-        said = "the gap fell" if interval[1] < 0 else "the gap grew"
+    found = claims.claimed(r["gap_base_noise_p"], r["gap_change_interval"], r["gap_relative_interval"])
+    said = {
+        "no gap": "no gap is shown to begin with, so none that pruning could be shown to reduce",
+        "fell": "the gap fell",
+        "rose": "the gap grew",
+        "unclear": "no reduction shown, as the interval of the change holds zero",
+    }[found]
     noise, p = number(r["gap_base_noise"]), number(r["gap_base_noise_p"])
     return f"{name}: {said}. Shuffled groups would show a gap of {noise} (p = {p} for the unpruned model's)."
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fasp_core.errors import InputError
-
-Floats = NDArray[np.float64]
+from fasp_core.typing import Floats
 
 # The pair that tells two models apart everywhere: gray is what was, blue what is after pruning. Each stands at 3:1
 # or more against a white and a dark page (WCAG 1.4.11), and they stay apart with every common color blindness.

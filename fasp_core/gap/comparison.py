@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +11,9 @@ from scipy import stats
 
 from fasp_core.errors import InputError
 from fasp_core.gap import gaps
-from fasp_core.gap.gaps import Codes, Floats, checked, gap, group_codes, weighted_differences, weighted_gaps
-from fasp_core.gap.resampling import block_index, bootstrap_counts, random_halves, shuffled
-
-SPLITS = 50  # into halves, for the corrected gap
+from fasp_core.gap.gaps import checked, gap, group_codes, weighted_gaps
+from fasp_core.gap.resampling import block_index, bootstrap_counts, shuffled
+from fasp_core.typing import Codes, Floats
 
 
 @dataclass(frozen=True)
@@ -34,13 +32,6 @@ class GapStats:
     noise_gap : mean gap when the group labels are shuffled (inside blocks), i.e. what noise alone would show.
     noise_p : permutation p-value, share of shuffles with a gap at least as large, the data itself counted.
         Both are nan without resamples.
-    corrected : the gap without what noise adds: the differences in one half of the prompts, with the signs that
-        they have in the other half, summed over groups; mean over both directions of 50 random splits. Its mean is
-        0 where there is no gap, and never above the true gap (signs that noise turns over count against it), so
-        it may be negative. nan if a group has fewer than two prompts (blocks). Prompts that share sentences need
-        their blocks here: halves that are split without them mirror each other, which pushes it below 0.
-    f_statistic, f_p : one-way analysis of variance, with blocks that of a randomised complete block design; nan if
-        no value varies but by its group (and block), or if some block does not hold one prompt of every group.
     level, resamples, n : level of the interval, bootstrap resamples (and shuffles), prompts.
     """
 
@@ -54,9 +45,6 @@ class GapStats:
     interval: tuple[float, float] | None
     noise_gap: float
     noise_p: float
-    corrected: float
-    f_statistic: float
-    f_p: float
     level: float
     resamples: int
     n: int
@@ -129,11 +117,6 @@ def gap_stats(
         noise_gap = float(noise.mean())
         tie = 1e-12 * np.ptp(values)  # a shuffle which changes nothing must not lose by rounding
         noise_p = float((1 + np.count_nonzero(noise >= observed - tie)) / (1 + resamples))
-    f_statistic, f_p = float("nan"), float("nan")
-    if index is not None:
-        f_statistic, f_p = _block_design_f(values, codes, index)
-    elif any(np.ptp(part) > 0 for part in parts):
-        f_statistic, f_p = (float(x) for x in stats.f_oneway(*parts))
     return GapStats(
         gap=observed,
         mean_gap=observed / len(names),
@@ -145,9 +128,6 @@ def gap_stats(
         interval=interval,
         noise_gap=noise_gap,
         noise_p=noise_p,
-        corrected=_corrected(values, codes, seed, index),
-        f_statistic=f_statistic,
-        f_p=f_p,
         level=level,
         resamples=resamples,
         n=codes.size,
@@ -232,31 +212,6 @@ def _shuffled_gaps(values: Floats, codes: Codes, shuffles: int, seed: int, index
     step = max(1, gaps.CELLS // codes.size)
     sizes = [min(step, shuffles - start) for start in range(0, shuffles, step)]
     return np.concatenate([gap(shuffled(values, rng, k, index), codes) for k in sizes])
-
-
-def _corrected(values: Floats, codes: Codes, seed: int, index: Codes | None) -> float:
-    with suppress(InputError):  # too few prompts to be split
-        first = random_halves(codes, SPLITS, np.random.default_rng([seed, 2]), index)
-        one, two = (weighted_differences(values[None], half, codes)[:, 0] for half in (first, 1 - first))
-        return float((np.sign(one) * two + np.sign(two) * one).sum(0).mean() / 2)
-    return float("nan")
-
-
-def _block_design_f(values: Floats, codes: Codes, index: Codes) -> tuple[float, float]:
-    """F of the group means and its p in a randomised complete block design (groups + blocks, no interaction)."""
-    n_groups, n_blocks = int(codes.max()) + 1, int(index.max()) + 1
-    order = np.lexsort((codes, index))
-    complete = codes.size == n_blocks * n_groups and (codes[order] == np.tile(np.arange(n_groups), n_blocks)).all()
-    if not complete or n_blocks < 2:
-        return float("nan"), float("nan")
-    table = values[order].reshape(n_blocks, n_groups)
-    table = table - table.mean(1, keepdims=True)  # without the blocks' effects
-    means = table.mean(0)
-    if np.ptp(table - means) <= 1e-12 * np.ptp(values):
-        return float("nan"), float("nan")
-    between, within = n_groups - 1, (n_groups - 1) * (n_blocks - 1)  # degrees of freedom
-    f = n_blocks * (means**2).sum() / between / (((table - means) ** 2).sum() / within)
-    return float(f), float(stats.f.sf(f, between, within))
 
 
 def _interval(estimate: float, resampled: Floats, level: float) -> tuple[float, float]:

@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fasp_core.errors import InputError
-
-Floats = NDArray[np.float64]
-Codes = NDArray[np.int64]
+from fasp_core.typing import Codes, Floats
 
 CELLS = 2**21  # cells of the largest temporary array, [groups, rows, resamples]: 16 MB
 

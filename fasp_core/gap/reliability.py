@@ -11,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from fasp_core.errors import InputError
-from fasp_core.gap.gaps import Correction, Floats, checked, weighted_gaps
+from fasp_core.gap.estimates import lengthened, pearson, spearman
+from fasp_core.gap.gaps import Correction, checked, weighted_gaps
 from fasp_core.gap.resampling import block_index, bootstrap_counts, random_halves
+from fasp_core.typing import Floats
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,8 @@ def split_half_reliability(
         weighted_gaps(whole[None], half, group) - weighted_gaps(heads, half, group, correction)  # [heads, splits]
         for half in (first, 1 - first)
     )
-    r = float((_spearman if kind == "spearman" else _pearson)(one, two, axis=0).mean())
-    return Reliability(halves=r, whole=2 * r / (1 + r) if r > 0 else r, heads=len(heads), splits=splits)
+    r = float((spearman if kind == "spearman" else pearson)(one, two).mean())
+    return Reliability(halves=r, whole=lengthened(r), heads=len(heads), splits=splits)
 
 
 def ranking_correlation_interval(
@@ -204,7 +206,7 @@ def ranking_correlation_interval(
         return float(pearson.statistic), float(low), float(high)
     drawn = stats.bootstrap(
         (one, two),
-        _spearman,
+        spearman,
         paired=True,
         n_resamples=resamples,
         confidence_level=level,
@@ -212,18 +214,4 @@ def ranking_correlation_interval(
         rng=np.random.default_rng(seed),
     )
     low, high = drawn.confidence_interval
-    return float(_spearman(one, two)), float(low), float(high)
-
-
-def _spearman(x: Floats, y: Floats, axis: int = -1) -> Floats:
-    """Spearman's correlation along an axis; nan where all are equal."""
-    return _pearson(stats.rankdata(x, axis=axis), stats.rankdata(y, axis=axis), axis)
-
-
-def _pearson(x: Floats, y: Floats, axis: int = -1) -> Floats:
-    """Pearson's correlation along an axis; nan where all are equal."""
-    one, two = (scores - scores.mean(axis, keepdims=True) for scores in (x, y))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r = (one * two).sum(axis) / np.sqrt((one**2).sum(axis) * (two**2).sum(axis))
-    constant = (np.ptp(x, axis) == 0) | (np.ptp(y, axis) == 0)  # rounding may leave a spread of its own
-    return np.asarray(np.where(constant, np.nan, r))
+    return float(spearman(one, two)), float(low), float(high)

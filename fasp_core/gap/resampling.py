@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fasp_core.errors import InputError
-from fasp_core.gap.gaps import Codes, Floats
+from fasp_core.typing import Codes, Floats
 
 ROUNDS = 1000  # draws without some group are made again so many times
 

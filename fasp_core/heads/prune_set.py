@@ -118,10 +118,6 @@ class PruneSet:
         """The set with one head's membership turned over."""
         return PruneSet(self.heads ^ {head}, self.neurons)
 
-    def first_layer(self) -> int | None:
-        """The lowest layer in which something is removed; None for the empty set."""
-        return min((layer for layer, _ in self.heads | self.neurons), default=None)
-
     def __len__(self) -> int:
         return len(self.heads) + len(self.neurons)
 

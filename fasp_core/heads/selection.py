@@ -22,12 +22,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fasp_core import defaults
 from fasp_core.errors import InputError
+from fasp_core.typing import Floats
 
 METHODS = ("fasp", "magnitude", "gradient", "ppl-only", "bias-only", "random")
 RULES = ("stable", "released")
 
-Floats = NDArray[np.float64]
 
 # the scores that each method reads, and so the only ones that must be there and be finite
 _READS: dict[str, tuple[str, ...]] = {
@@ -122,8 +123,8 @@ class Selection:
 def select(
     scores: HeadScores,
     method: str = "fasp",
-    gamma: float = 0.3,
-    alpha: float = 0.1,
+    gamma: float = defaults.GAMMA,
+    alpha: float = defaults.ALPHA,
     rule: str = "stable",
     seed: int = 0,
     locked: Iterable[int] = (),

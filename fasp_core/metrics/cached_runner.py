@@ -29,8 +29,8 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.memory import free, is_out_of_memory
 from fasp_core.model.packing import Pack, halves
 from fasp_core.model.passes import in_halves
+from fasp_core.typing import Report
 
-Report = Callable[[float, float, str], None]  # (done, total, what is going on)
 T = TypeVar("T")
 BUDGET = 512 * 2**20  # bytes
 

@@ -22,6 +22,7 @@ from fasp_core.forward.next_word import Rows, logit_pieces
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.memory import two
 from fasp_core.model.passes import in_halves, require_finite
+from fasp_core.typing import Report
 
 CONTEXTS = ("The next word is", 'The next word is "')  # any part of speech may follow; the quote starts afresh
 KEPT = 0.01  # least probability of a piece that is followed up
@@ -32,7 +33,6 @@ BATCH = 512  # tokens completed at once
 FLAT = ("tokens", "go_on", "ends", "rests", "chances")
 
 Words = list[tuple[str, float]]  # what is added to a token, with probabilities that sum to 1
-Report = Callable[[float, float, str], None]  # (done, total, what is going on)
 Follow = Callable[[int, str], bool]  # (token, what is added so far) -> whether it matters what follows
 
 

@@ -10,16 +10,17 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
-from fasp_core.data import prompts as prompt_sets
+from fasp_core.data import prompt_sampling
 from fasp_core.data.classifiers import ClassifierScorer
-from fasp_core.data.prompts import PromptSet
+from fasp_core.data.holistic_bias import axis_names, identity_words
+from fasp_core.data.prompt_set import PromptSet
+from fasp_core.data.prompts import fewest, is_file, resolve_axis
 from fasp_core.data.scorers import CachedScorer, Scorer, WhatIsScored, join_for_scoring, make_scorer
 from fasp_core.data.text import file_stamp
 from fasp_core.errors import InputError
@@ -32,9 +33,10 @@ from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, encode, pack
 from fasp_core.model.spec import BUILT_IN_SHA256
-from fasp_core.storage.store import Entry, Store, slug
+from fasp_core.storage.keys import slug
+from fasp_core.storage.store import Entry, Store
+from fasp_core.typing import Report
 
-Report = Callable[[float, float, str], None]  # (done, total, what is going on)
 logger = logging.getLogger(__name__)
 MEASURES = ("expected", "sampled")
 SPLITS = ("valid", "test", "all")
@@ -91,7 +93,7 @@ class BiasConfig:
 
     def prompts(self) -> PromptSet:
         """The prompts that are measured; the sample for n holds the sample for fewer."""
-        stamp = file_stamp(self.axis) if prompt_sets.is_file(self.axis) else None
+        stamp = file_stamp(self.axis) if is_file(self.axis) else None
         return _prompts(self.axis, self.split, self.n_prompts, self.seed, stamp)
 
 
@@ -102,10 +104,10 @@ def left_out(*configs: BiasConfig) -> list[str]:
 
 @lru_cache(maxsize=16)
 def _prompts(axis: str, split: str, n: int, seed: int, _stamp: tuple[int, int] | None) -> PromptSet:
-    pool = prompt_sets.split(prompt_sets.resolve_axis(axis), split)
-    minimum = prompt_sets.fewest(axis)
-    groups = len(prompt_sets.sample(pool, 1, seed, minimum).counts())
-    return prompt_sets.sample(pool, max(2, math.ceil(n / groups)), seed, minimum)
+    pool = prompt_sampling.split(resolve_axis(axis), split)
+    minimum = fewest(axis)
+    groups = len(prompt_sampling.sample(pool, 1, seed, minimum).counts())
+    return prompt_sampling.sample(pool, max(2, math.ceil(n / groups)), seed, minimum)
 
 
 _commits: dict[str, str] = {}  # of classifiers of a hub: a name means the same as long as the process lives
@@ -137,7 +139,7 @@ def result_key(config: BiasConfig, model_id: ModelId) -> dict[str, Any]:
     """Everything that shapes a toxicity measurement, for the store. Known before a model is loaded."""
     key: dict[str, Any] = {
         **model_id.key(),
-        "axis": config.axis if config.axis in prompt_sets.axis_names() else "csv",
+        "axis": config.axis if config.axis in axis_names() else "csv",
         "split": config.split,
         "seed": config.seed,
         "prompts": config.prompts().digest[:16],
@@ -155,7 +157,7 @@ def result_key(config: BiasConfig, model_id: ModelId) -> dict[str, Any]:
 
 
 def _identity_digest() -> str:
-    return hashlib.sha256("\n".join(sorted(prompt_sets.identity_words())).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(sorted(identity_words())).encode()).hexdigest()[:16]
 
 
 def words_worth(model_id: ModelId, scorer: Scorer) -> str:
@@ -185,7 +187,7 @@ def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress
     def work() -> Any:
         known = partial(stored_completions, lm, store, progress) if how == WORDS else None
         by_need = how == BY_NEED
-        v = word_values(lm, scorer, prompt_sets.identity_words(), by_need=by_need, known=known, progress=progress)
+        v = word_values(lm, scorer, identity_words(), by_need=by_need, known=known, progress=progress)
         return {"arrays": {"values": v.values}, "meta": {name: getattr(v, name) for name in (*names, *left_out)}}
 
     names = ("floor", "n_words", "n_neutral", "n_completed", "digest")

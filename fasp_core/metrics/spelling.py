@@ -59,11 +59,6 @@ def fresh_after(lm_or_tokenizer: LanguageModel | PreTrainedTokenizerBase) -> NDA
     return fresh
 
 
-def is_fresh(lm_or_tokenizer: LanguageModel | PreTrainedTokenizerBase, token_id: int) -> bool:
-    """Whether a word begins afresh after this token; for many tokens, `fresh_after` reads the vocabulary once."""
-    return bool(fresh_after(lm_or_tokenizer)[token_id])
-
-
 def vocab_size(lm_or_tokenizer: Any) -> int:
     tokenizer: Any = getattr(lm_or_tokenizer, "tokenizer", lm_or_tokenizer)
     model: Any = getattr(lm_or_tokenizer, "model", None)

@@ -35,10 +35,10 @@ from fasp_core.forward.next_word import Rows
 from fasp_core.metrics.completing import TOP, Completions, Report, Words, complete_all, completions
 from fasp_core.metrics.narrowing import narrowed
 from fasp_core.metrics.need import Need
-from fasp_core.metrics.spelling import JOINTS, PIECE, WORD, fresh_after, is_fresh, token_texts, vocab_size, whole_words
+from fasp_core.metrics.spelling import JOINTS, PIECE, WORD, fresh_after, token_texts, vocab_size, whole_words
 from fasp_core.model.language_model import LanguageModel
 
-__all__ = ["WordValues", "completions", "fresh_after", "is_fresh", "whole_words", "word_values"]
+__all__ = ["WordValues", "completions", "fresh_after", "whole_words", "word_values"]
 
 AUDITED = 256  # tokens left out that are completed all the same, to see what they would have been worth
 CHECKED = 128  # tokens completed by need that are completed in whole as well

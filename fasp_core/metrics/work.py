@@ -26,7 +26,7 @@ from fasp_core.metrics.perplexity import nll_sums
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, halves, pack_rows
 from fasp_core.model.passes import in_halves
-from fasp_core.storage.store import Parts
+from fasp_core.storage.parts import Parts
 
 SHARD = "shard-"  # names of what is kept of unfinished work
 

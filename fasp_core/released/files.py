@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import MAX_HEADS
 from fasp_core.heads.selection import HeadScores
 from fasp_core.storage import tabular
+from fasp_core.typing import Floats
 
-Floats = NDArray[np.float64]
 Tables = dict[str, dict[str, Floats]]  # model -> score -> [N]
 RowKey = tuple[str, str, str]  # model, axis, split
 Cells = dict[tuple[str, int], list[tuple[float, float]]]  # (seed, head) -> bias and perplexity of each row

@@ -20,26 +20,12 @@ from scipy import stats
 
 from fasp_core import gap
 from fasp_core.errors import InputError
+from fasp_core.gap.estimates import LEVEL, UNDEFINED, Estimate, lengthened
 from fasp_core.heads.selection import Selection
 from fasp_core.released.files import Floats, SeedRows
 
-LEVEL = 0.95
 SURE = 0.95  # share of resamples from which on a head is chosen beyond noise
 DRAWN = 4_000_000  # numbers resampled at a time
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its 95% interval; nan where it is undefined."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def holds_zero(self) -> bool:
-        """Whether it cannot be told from 0; so too where it is undefined."""
-        return not (self.low > 0 or self.high < 0)
 
 
 @dataclass(frozen=True)
@@ -306,15 +292,14 @@ def _mean_correlation(scores: Floats) -> Floats:
 def _with_percentiles(value: float, drawn: Floats) -> Estimate:
     known = drawn[np.isfinite(drawn)]
     if not np.isfinite(value) or not known.size:
-        return Estimate(float("nan"), float("nan"), float("nan"))
+        return UNDEFINED
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(value, float(low), float(high))
 
 
 def _lengthened(r: Estimate, seeds: int) -> Estimate:
     """Spearman-Brown for a mean of `seeds` scores; it rises with r, so ends of intervals go the same way."""
-    value, low, high = (seeds * x / (1 + (seeds - 1) * x) if x > 0 else x for x in (r.value, r.low, r.high))
-    return Estimate(value, low, high)
+    return Estimate(*(lengthened(x, seeds) for x in (r.value, r.low, r.high)))
 
 
 def _intraclass(scores: Floats) -> tuple[Estimate, Estimate]:
@@ -323,8 +308,7 @@ def _intraclass(scores: Floats) -> tuple[Estimate, Estimate]:
     between = seeds * scores.mean(0).var(ddof=1)
     _, noise = _residuals(scores)
     if not between and not noise:
-        undefined = Estimate(float("nan"), float("nan"), float("nan"))
-        return undefined, undefined
+        return UNDEFINED, UNDEFINED
     with np.errstate(divide="ignore"):
         f = np.float64(between) / np.float64(noise**2)
     tail = (1 + LEVEL) / 2

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fasp_core.data.prompts import axis_names
+from fasp_core import defaults
+from fasp_core.data.holistic_bias import axis_names
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
@@ -28,7 +29,7 @@ from fasp_core.studies.compare.outcome import Claim
 
 GIVEN = "the given list"  # stands for a method where heads were named
 NOTHING = ByHand()
-PROMPTS, TOKENS = 450, 1024  # as in a comparison of methods, whose measurements are taken over
+PROMPTS, TOKENS = defaults.TEST_PROMPTS, defaults.TEST_TOKENS  # as in a comparison of methods, which are taken over
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class Asked:
     reading: str
     parts: PruneSet
     method: str | None = None
-    gamma: float = 0.3
-    alpha: float = 0.05
+    gamma: float = defaults.GAMMA
+    alpha: float = defaults.ALPHA
     seed: int = 0
-    max_ppl: float = 0.1
+    max_ppl: float = defaults.MAX_PPL
     prompts: int = PROMPTS
     tokens: int = TOKENS
     measure: bool = True
@@ -117,16 +118,7 @@ def by_hand_to(selection: Selection, parts: PruneSet) -> ByHand:
     return ByHand(wanted - chosen, chosen - wanted)
 
 
-def origin(
-    table: ImpactTable,
-    reading: str,
-    method: str | None,
-    gamma: float,
-    alpha: float,
-    seed: int,
-    parts: PruneSet,
-    by_hand: ByHand = NOTHING,
-) -> Selection:
+def origin(asked: Asked, table: ImpactTable) -> Selection:
     """What the method chooses by these scores around what is set by hand; without a method, the given list.
 
     Raises
@@ -134,10 +126,17 @@ def origin(
     InputError
         There is no such method or reading, or it cannot choose from these scores.
     """
-    if method is not None:
-        scores = table.head_scores(reading)
-        return select(scores, method, gamma, alpha, seed=seed, locked=by_hand.keep, forced=by_hand.prune)
-    heads = tuple(parts.flat(table.n_heads))
+    if asked.method is not None:
+        return select(
+            table.head_scores(asked.reading),
+            asked.method,
+            asked.gamma,
+            asked.alpha,
+            seed=asked.seed,
+            locked=asked.by_hand.keep,
+            forced=asked.by_hand.prune,
+        )
+    heads = tuple(asked.parts.flat(table.n_heads))
     return Selection(heads, (), len(heads), len(heads), (), GIVEN, 0.0, 0.0, "stable", 0, table.n_layers, table.n_heads)
 
 
@@ -163,9 +162,7 @@ def gather(
     if asked.reading not in table.bias.readings:
         raise InputError(f"There is no reading '{asked.reading}': choose {' or '.join(table.bias.readings)}.")
     asked.parts.gates(table.n_layers, table.n_heads)
-    selection = origin(
-        table, asked.reading, asked.method, asked.gamma, asked.alpha, asked.seed, asked.parts, asked.by_hand
-    )
+    selection = origin(asked, table)
     flat = tuple(asked.parts.flat(table.n_heads))
     if flat != selection.pruned:
         selection = around(selection, by_hand_to(selection, asked.parts))

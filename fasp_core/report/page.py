@@ -11,9 +11,10 @@ import jinja2
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from fasp_core.data.prompts import axis_names
+from fasp_core.data.holistic_bias import axis_names
 from fasp_core.data.text import TextConfig, said
 from fasp_core.figures import export
+from fasp_core.gap import claims
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig, left_out
 from fasp_core.model.provenance import VERSION
@@ -22,7 +23,6 @@ from fasp_core.report import charts, repeat, tables
 from fasp_core.report.gather import Facts
 from fasp_core.report.tables import METHODS, READINGS, milli
 from fasp_core.scoring.choice import how, how_bias
-from fasp_core.studies.compare import findings
 from fasp_core.studies.compare.compare import Candidate
 from fasp_core.studies.compare.searching import measured_on
 from fasp_core.studies.verdict import noise, number
@@ -115,7 +115,7 @@ def summary(facts: Facts) -> dict[str, Any]:
     base = {name: r.base for name, r in e.readings.items()}
     change = {name: r.gap for name, r in e.readings.items()}
     n = e.readings[asked.reading].base.n
-    cautions = findings.cautions(base, change, asked.reading, f"{n:,} test prompts")
+    cautions = claims.cautions(base, change, asked.reading, f"{n:,} test prompts")
     verdicts = tables.verdicts(e, asked.reading)
     return {"verdicts": verdicts, "cautions": cautions, "missing": "", "good": verdicts[0][2] and not cautions}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from fasp_core.data.prompts import axis_names
+from fasp_core.data.holistic_bias import axis_names
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.hub import pinned
 from fasp_core.report.gather import Asked, Facts, asked_prompts

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from fasp_core.evaluation import Evaluation, Reading
 from fasp_core.gap import Change, GapStats
+from fasp_core.gap.claims import finding
 from fasp_core.metrics.perplexity import PerplexityChange
 from fasp_core.report.gather import Facts
 from fasp_core.scoring.choice import reasons
 from fasp_core.studies.compare import outcome
 from fasp_core.studies.compare.curves import ORDER
-from fasp_core.studies.compare.findings import finding
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.verdict import interval, number, p_value, percent, verdict
 

@@ -10,6 +10,7 @@ many prompts make the ranking repeat.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,12 @@ from fasp_core.scoring.entries import KIND, bias_key, few, read_bias, read_ppl
 from fasp_core.scoring.exact import bias_contents, bias_label, ppl_impacts, toxicity_rows
 from fasp_core.scoring.impact_table import BiasImpacts, PplImpacts
 from fasp_core.scoring.preview import gauss_newton
-from fasp_core.storage.store import Store, slug
+from fasp_core.storage.keys import slug
+from fasp_core.storage.store import Store
 
 GAMMA, ALPHA = 0.2, 0.1  # refined scores are made for choices with at least this gamma and at most this alpha
 ROUNDS = 8
+Remove = Callable[[list[int]], tuple[np.ndarray, np.ndarray]]  # heads -> base [R, n], rows [len(heads), R, n]
 QUANTILE = 0.95  # of the errors of first-order scores, relative to the size of a head's effect
 
 
@@ -124,8 +127,7 @@ def refined_impacts(
 ) -> BiasImpacts:
     """First-order z_bias, exact for every head whose place in a FASP set may hang on it.
 
-    Starts from the heads of highest z_bias and of largest effect, removes them, learns from them how wrong first order
-    is, and goes on with all heads whose upper bound reaches the last place, until there is none.
+    Which these are is found as they are removed, see `refine`.
     """
     key = bias_key(config, lm.id, "refined")
 
@@ -134,33 +136,55 @@ def refined_impacts(
         ppl = ppl_impacts(lm, text, store, progress, workers)
         first = first_order_impacts(lm, config, store, progress, workers)
         gauge = meter(lm, config, store, progress)
-        eligible = np.ones(lm.size, dtype=bool)
-        eligible[np.argsort(-ppl.z_nats, kind="stable")[: int(GAMMA * lm.size)]] = False
-        k = max(1, int(ALPHA * lm.size))
-        ablated, exact = first.ablated.copy(), np.zeros(lm.size, dtype=bool)
-        base = first.base
-        size = np.sqrt(((first.ablated - first.base) ** 2).mean(-1))  # [N, R]
-        for turn in range(ROUNDS):
-            chosen: set[int] = set()
-            for r in range(len(first.readings)):
-                z = gap.z_bias(base[r], ablated[:, r], first.codes)
-                if not turn:
-                    order = [z, size[:, r]]
-                    chosen |= {int(i) for s in order for i in np.argsort(-np.where(eligible, s, -np.inf))[:k]}
-                else:
-                    z_first = gap.z_bias(first.base[r], first.ablated[:, r], first.codes)
-                    chosen |= set(undecided(z, z_first, size[:, r], exact, eligible, k).tolist())
-            chosen -= set(np.flatnonzero(exact).tolist())
-            if not chosen:
-                break
-            wanted = sorted(chosen | set(np.flatnonzero(exact).tolist()))
-            rows = toxicity_rows(lm, gauge, wanted, store, key, progress, workers)
-            base = rows[-1]
-            for flat in wanted:
-                ablated[flat], exact[flat] = rows[flat], True
+
+        def remove(heads: list[int]) -> tuple[np.ndarray, np.ndarray]:
+            rows = toxicity_rows(lm, gauge, heads, store, key, progress, workers)
+            return rows[-1], np.stack([rows[flat] for flat in heads])
+
+        exact, base, ablated = refine(first, ppl.z_nats, remove)
         return bias_contents(lm, gauge, base, ablated, exact, started)
 
     return store.made(KIND, key, work, read_bias, label=bias_label(lm, key))
+
+
+def refine(first: BiasImpacts, z_nats: np.ndarray, remove: Remove) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Exact rows for every head whose place in a FASP set may hang on it, first-order ones for the others.
+
+    Starts from the heads of highest z_bias and of largest effect, removes them, learns from them how wrong first order
+    is, and goes on with all heads whose upper bound reaches the last place, until there is none.
+
+    Parameters
+    ----------
+    z_nats : [N] as in `PplImpacts`: the `GAMMA` heads of the highest are critical, and never removed.
+    remove : rows of these flat ids (ascending) when they are removed, and those of the whole model. In each turn it is
+        asked for all heads that were removed so far as well.
+
+    Returns
+    -------
+    removed : [N] bool. base : [R, n]. ablated : [N, R, n].
+    """
+    n = len(z_nats)
+    eligible = np.ones(n, dtype=bool)
+    eligible[np.argsort(-z_nats, kind="stable")[: int(GAMMA * n)]] = False
+    k = max(1, int(ALPHA * n))
+    base, ablated, removed = first.base, first.ablated.copy(), np.zeros(n, dtype=bool)
+    size = first.effect_size  # [N, R]
+    for turn in range(ROUNDS):
+        chosen: set[int] = set()
+        for r, reading in enumerate(first.readings):
+            z = gap.z_bias(base[r], ablated[:, r], first.codes)
+            if turn:
+                chosen |= set(undecided(z, first.z_bias(reading), size[:, r], removed, eligible, k).tolist())
+            else:
+                for by in (z, size[:, r]):
+                    chosen |= set(np.argsort(-np.where(eligible, by, -np.inf))[:k].tolist())
+        known = set(np.flatnonzero(removed).tolist())
+        if chosen <= known:
+            break
+        heads = sorted(chosen | known)
+        base, ablated[heads] = remove(heads)
+        removed[heads] = True
+    return removed, base, ablated
 
 
 def two_phase_impacts(

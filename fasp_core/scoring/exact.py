@@ -28,7 +28,9 @@ from fasp_core.model.provenance import provenance
 from fasp_core.scoring.baselines import gradient, magnitude
 from fasp_core.scoring.entries import KIND, KnownRows, bias_key, known_nll, known_toxicity, read_bias, read_ppl, row_ids
 from fasp_core.scoring.impact_table import BiasImpacts, PplImpacts
-from fasp_core.storage.store import Parts, Store, slug
+from fasp_core.storage.keys import slug
+from fasp_core.storage.parts import Parts
+from fasp_core.storage.store import Store
 
 Rows = list[np.ndarray | None]
 Compute = Callable[[list[int], list[int], Tell], Iterator[tuple[int, list[np.ndarray]]]]  # heads, rows -> (head, rows)

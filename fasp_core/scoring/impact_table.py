@@ -150,6 +150,11 @@ class BiasImpacts:
         r = self._row(reading)
         return np.asarray(z_bias(self.base[r], self.ablated[:, r], self.codes))
 
+    @property
+    def effect_size(self) -> np.ndarray:
+        """[N, R] root mean square, over prompts, of the change of toxicity."""
+        return np.asarray(np.sqrt(((self.ablated - self.base) ** 2).mean(-1)))
+
     def added_up(self, heads: Sequence[int], reading: str) -> float:
         """The gap if the heads' effects on every prompt's toxicity just added up (flat ids)."""
         r = self._row(reading)

@@ -25,7 +25,8 @@ from fasp_core.model.passes import in_halves
 from fasp_core.model.provenance import provenance
 from fasp_core.model.tokens import continuation
 from fasp_core.scoring.replay import ReplayGap, first_order_toxicity, replay_gap, set_log_ratio
-from fasp_core.storage.store import Entry, Store, slug
+from fasp_core.storage.keys import slug
+from fasp_core.storage.store import Entry, Store
 
 KIND = "pool"
 

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fasp_core.errors import InputError
-
-Floats = NDArray[np.float64]
+from fasp_core.typing import Floats
 
 MIN_ESS = 30.0  # continuations a group: below, the normal approximation of a mean is not to be trusted either
 MIN_ESS_SHARE = 0.1  # of a group's continuations: below, few of them carry the estimate

@@ -13,6 +13,7 @@ from fasp_core import gap
 from fasp_core.compute.shards import Workers
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
+from fasp_core.gap.claims import is_gap
 from fasp_core.heads.selection import critical_heads
 from fasp_core.metrics.meters import BiasConfig, Report, SampledMeter
 from fasp_core.model.language_model import LanguageModel
@@ -25,7 +26,6 @@ from fasp_core.scoring.pool import pool
 from fasp_core.storage.store import Store
 
 GAMMA = 0.3  # the share of critical heads, which are no part of a ranking that a choice is made by
-SURE = 0.05  # a gap that shuffled groups show more often than this is not ranked as if there were one
 
 
 def score(
@@ -189,7 +189,8 @@ def score_until(
         impacts = score(lm, text, config, store, progress, estimator, workers)
         rounds.append(_round(impacts, clock() - started))
         last = rounds[-1]
-        open_readings = [r for r in last.reliability if last.noise_p[r] > SURE or not last.reliability[r] >= target]
+        known = last.reliability.items()
+        open_readings = [r for r, halves in known if not (is_gap(last.noise_p[r]) and halves >= target)]
         more = replace(config, n_prompts=2 * last.prompts)
         left = 60 * max_minutes - (clock() - began)
         if not open_readings:
@@ -224,7 +225,7 @@ def prunable(impacts: ImpactTable, gamma: float = GAMMA) -> list[int]:
 
 def _why(last: Round, reading: str, target: float, end: str) -> str:
     r, p, n = last.reliability[reading], last.noise_p[reading], last.prompts
-    if p > SURE:
+    if not is_gap(p):
         return (
             f"The gap of {n} prompts is not above noise (shuffled groups show as large a one in {p:.0%} of cases): its "
             "heads are not to be ranked by what they do to it."

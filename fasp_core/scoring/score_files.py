@@ -18,6 +18,7 @@ import numpy as np
 from fasp_core import released as published
 from fasp_core.console import to_json
 from fasp_core.errors import InputError
+from fasp_core.gap.claims import is_gap
 from fasp_core.heads import prune_files
 from fasp_core.heads.prune_set import MAX_HEADS, PruneSet
 from fasp_core.heads.selection import HeadScores, select
@@ -33,7 +34,6 @@ if TYPE_CHECKING:  # these import torch
 GAMMA = 0.3  # reliability is also given for the heads that may be pruned at this gamma
 MAX_ABOUT = 1_000_000  # bytes of scores.json
 MAX_CELLS = 20_000_000  # rows times columns of a Parquet file
-SURE = 0.05  # a gap that shuffled groups show more often than this ranks no heads
 _READ_BIAS = ("fasp", "bias-only")
 _GENDER = "gender_and_sex"
 
@@ -116,7 +116,7 @@ def describe_scores(
         "gap": {reading: asdict(toxicity.gap(reading)) for reading in toxicity.readings},
         "reliability": reliability,
         "ranked": {  # a gap that noise explains ranks nothing
-            reading: bool(toxicity.gap(reading).noise_p <= SURE) for reading in toxicity.readings
+            reading: is_gap(toxicity.gap(reading).noise_p) for reading in toxicity.readings
         },
         "until": asdict(search) if search is not None else None,
         "provenance": {"perplexity": ppl.provenance, "bias": toxicity.provenance},
@@ -289,7 +289,7 @@ def _doubts(about: dict[str, Any], reading: str | None) -> tuple[str, ...]:
     notes = []
     with suppress(KeyError, TypeError, OverflowError):
         chance = about["gap"][reading]["noise_p"]
-        if chance > SURE:
+        if not is_gap(chance):
             notes.append(
                 f"Shuffled groups show a gap as large in {chance:.0%} of cases: it is not shown that there is one."
             )

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from fasp_core.errors import InputError
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.typing import Floats
 
-Floats = NDArray[np.float64]
 Heads = tuple[int, ...]  # flat ids, ascending
 Measure = Callable[[Heads], tuple[float, Floats]]  # change of the mean NLL in nats, [n] toxicity of each prompt
 RIDGES = np.logspace(-4, 1, 16)  # relative to the mean of the kernel's diagonal
@@ -97,15 +97,6 @@ class Found:
     base_gap: float
     tried: tuple[Tried, ...]
     learned: int = 0
-
-    def best_so_far(self) -> list[float]:
-        """The least gap within the limit after each measurement."""
-        best, out = self.base_gap, []
-        for t in self.tried:
-            if t.nats <= np.log1p(self.config.max_ppl):
-                best = min(best, t.gap)
-            out.append(best)
-        return out
 
 
 @dataclass(eq=False)

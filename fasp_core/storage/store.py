@@ -3,7 +3,7 @@
 Scores of all heads take minutes to hours, and several processes (the app, the command line, a benchmark)
 share them. So an entry is written whole or not at all, is checked on every load, and a damaged one is set
 aside and computed again. Tables are Parquet, arrays safetensors, the rest JSON: nothing read can run code. What
-cannot be written stays in memory, where all readers of this process find it (`unwritten.py`).
+cannot be written stays in memory, where all readers of this process find it (`fallback.py`).
 
     cache/scores/built-in--race_ethnicity--1a2b3c4d5e6f7a8b/   entry.json, heads.parquet, arrays.safetensors
     cache/partial/scores-1a2b3c4d5e6f7a8b/                      finished parts of unfinished work
@@ -12,7 +12,6 @@ cannot be written stays in memory, where all readers of this process find it (`u
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -26,21 +25,17 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import filelock
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
-import safetensors.numpy as st
-from safetensors import SafetensorError
 
-from fasp_core.storage import fallback
+from fasp_core.storage import fallback, keys
 from fasp_core.storage.entry import ARRAYS, DamagedEntry, Entry, LackingEntry, NotWritable, read_header, sha256
+from fasp_core.storage.keys import canonical, checked, digest, plain, slug
+from fasp_core.storage.parts import Arrays, Parts, safetensors_of, write_synced
 
-FORMAT_VERSION = 1  # part of every digest: entries of another format are simply not found
 HEADER = "entry.json"
 RESERVED = {"damaged", "locks", "partial"}
 STALE_SECONDS = 24 * 3600.0  # temporary folders this old are of a process that was killed
 
-Arrays = Mapping[str, npt.NDArray[Any]]
 T = TypeVar("T")
 _FILE = re.compile(r"[a-z0-9_-]{1,80}\.(parquet|safetensors)")  # what `save` writes beside the header
 logger = logging.getLogger(__name__)
@@ -64,32 +59,8 @@ def cache_root(path: str | Path | None = None) -> Path:
     return Path(named).absolute()
 
 
-def digest(config: Any) -> str:
-    """First 16 hex characters of the SHA-256 of a config and the format version.
-
-    Parameters
-    ----------
-    config : Mapping or dataclass
-        Strings, booleans, finite numbers, None, and lists, tuples, dataclasses and string-keyed mappings of
-        them. Order of keys, tuple or list, NumPy or Python scalar make no difference; `1` and `1.0` do.
-
-    Raises
-    ------
-    TypeError
-        A value of any other type, whose text might change between runs.
-    ValueError
-        A number that is not finite.
-    """
-    return sha256(_canonical({"format": FORMAT_VERSION, "config": _plain(config)}))[:16]
-
-
 def _holds(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return all(config.get(name) == value for name, value in wanted.items())
-
-
-def slug(text: str) -> str:
-    """`text` as a part of a file name: lower case, other characters than a-z, 0-9, _ and - made hyphens."""
-    return re.sub(r"[^a-z0-9_-]+", "-", text.lower())[:60].strip("-")
 
 
 class Store:
@@ -108,7 +79,7 @@ class Store:
         """Folder of an entry: where it lies, or would lie. The label is for people; the digest finds it."""
         if kind in RESERVED:
             raise ValueError(f"'{kind}' is a folder of the store itself: choose another kind.")
-        folder, name = self.root / _checked(kind), digest(config)
+        folder, name = self.root / checked(kind), digest(config)
         found = sorted(folder.glob(f"*{name}"))
         return found[0] if found else folder / f"{slug(label)}--{name}".removeprefix("--")
 
@@ -198,17 +169,17 @@ class Store:
         meta: Mapping[str, Any],
     ) -> tuple[Entry, dict[str, bytes]]:
         """An entry that is not on disk yet, and all files of it."""
-        files = {f"{_checked(name)}.parquet": _parquet(table) for name, table in tables.items()}
+        files = {f"{checked(name)}.parquet": _parquet(table) for name, table in tables.items()}
         if arrays:
-            files[ARRAYS] = _safetensors(arrays)
+            files[ARRAYS] = safetensors_of(arrays)
         header = {
-            "format": FORMAT_VERSION,
+            "format": keys.FORMAT_VERSION,
             "kind": kind,
-            "config": _plain(config),
-            "meta": _plain(meta),
+            "config": plain(config),
+            "meta": plain(meta),
             "files": {name: {"sha256": sha256(raw), "bytes": len(raw)} for name, raw in files.items()},
         }
-        header["sha256"] = sha256(_canonical(header))
+        header["sha256"] = sha256(canonical(header))
         entry = read_header(target, header, dict(files))
         files[HEADER] = json.dumps(header, indent=2, allow_nan=False).encode() + b"\n"
         return entry, files
@@ -221,7 +192,7 @@ class Store:
                 temporary.mkdir(parents=True)
                 _sweep(target.parent)
                 for name, raw in files.items():
-                    _write(temporary / name, raw)
+                    write_synced(temporary / name, raw)
                 _sync_folder(temporary)
                 return self._place(temporary, entry)
             finally:
@@ -230,7 +201,7 @@ class Store:
     def entries(self, kind: str) -> list[Entry]:
         """All readable entries of a kind, by name. Only headers are read; damaged ones are left out."""
         found = []
-        for path in sorted((self.root / _checked(kind)).glob("[!.]*/")):
+        for path in sorted((self.root / checked(kind)).glob("[!.]*/")):
             try:
                 found.append(_open(path))
             except (DamagedEntry, OSError) as error:
@@ -293,7 +264,7 @@ class Store:
 
     def parts(self, kind: str, config: Any) -> Parts:
         """Finished parts of unfinished work, so that an interrupted sweep goes on where it was."""
-        return Parts(self, self.root / "partial" / f"{_checked(kind)}-{digest(config)}")
+        return Parts(self.root / "partial" / f"{checked(kind)}-{digest(config)}", self._shelf, self.root)
 
     def _verified(self, path: Path) -> Entry | None:
         try:
@@ -333,7 +304,7 @@ class Store:
 
     @contextmanager
     def _locked(self, kind: str, config: Any, check: Callable[[], None] | None) -> Iterator[None]:
-        lock = filelock.FileLock(self.root / "locks" / f"{_checked(kind)}-{digest(config)}.lock")
+        lock = filelock.FileLock(self.root / "locks" / f"{checked(kind)}-{digest(config)}.lock")
         try:
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
             while not lock.is_locked:
@@ -356,66 +327,15 @@ class Store:
             raise NotWritable(self.root, error) from error
 
 
-class Parts:
-    """Named sets of arrays, one file each, every one whole: the process may be killed at any moment."""
-
-    def __init__(self, store: Store, folder: Path) -> None:
-        self._store = store
-        self.folder = folder
-
-    def save(self, name: str, arrays: Arrays) -> None:
-        """Write one part, in place of any of that name. Where that cannot be done, `Store.trouble` says so."""
-        target = self._file(name)
-        raw = _safetensors(arrays)
-        raw = _safetensors(arrays, {"sha256": _part_checksum(raw)[1]})
-        temporary = self.folder / f".tmp-{uuid.uuid4().hex}"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _write(temporary, raw)
-            os.replace(temporary, target)
-        except OSError as error:  # the work goes on, and would only have to begin anew if it were stopped
-            with suppress(OSError):
-                temporary.unlink()
-            self._store._shelf.note(NotWritable(self._store.root, error))
-
-    def load(self, name: str) -> dict[str, npt.NDArray[Any]] | None:
-        """One part, or None if it is not there. A damaged one is removed."""
-        path = self._file(name)
-        try:
-            raw = path.read_bytes()
-            given, computed = _part_checksum(raw)
-            if given == computed:
-                return st.load(raw)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (ValueError, AttributeError, TypeError, KeyError, RecursionError, SafetensorError):
-            pass
-        logger.warning("The part %s is damaged and will be computed again.", path)
-        with suppress(OSError):
-            path.unlink()
-        return None
-
-    def names(self) -> set[str]:
-        """Names of all parts that were saved."""
-        return {path.stem for path in self.folder.glob("[!.]*.safetensors")}
-
-    def clear(self) -> None:
-        """Remove all parts."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _file(self, name: str) -> Path:
-        return self.folder / f"{_checked(name)}.safetensors"
-
-
 def _open(path: Path) -> Entry | None:
     """Header of the entry at `path`; None if nothing is there or its format is another one."""
     try:
         header = json.loads((path / HEADER).read_bytes())
         seal = header.pop("sha256")
-        if sha256(_canonical(header)) != seal:  # of content, not bytes: git may change the line ends
+        if sha256(canonical(header)) != seal:  # of content, not bytes: git may change the line ends
             raise DamagedEntry(path, f"{HEADER} has changed")
-        if header["format"] != FORMAT_VERSION:
-            if header["format"] > FORMAT_VERSION:
+        if header["format"] != keys.FORMAT_VERSION:
+            if header["format"] > keys.FORMAT_VERSION:
                 logger.warning("The cache entry %s is of a newer version of this program: ignored.", path)
             return None
         entry = read_header(path, header)
@@ -436,57 +356,10 @@ def _open(path: Path) -> Entry | None:
     return entry
 
 
-def _plain(value: Any) -> Any:
-    """`value` in JSON's types, or TypeError."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, np.generic) and value.dtype.kind in "biuf":  # not dates, nor complex numbers
-        return {"b": bool, "f": float}.get(value.dtype.kind, int)(value)
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {str(key): _plain(item) for key, item in value.items()}
-    raise TypeError(f"{value!r} of type {type(value).__name__} cannot be part of a config or of meta.")
-
-
-def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _checked(name: str) -> str:
-    if not re.fullmatch(r"[a-z0-9_-]{1,80}", name):
-        raise ValueError(f"{name!r} cannot name a file: use up to 80 of a-z, 0-9, _ and -.")
-    return name
-
-
 def _parquet(table: pd.DataFrame) -> bytes:
     raw = table.to_parquet(None, engine="pyarrow")
     assert isinstance(raw, bytes)  # it is, without a path
     return raw
-
-
-def _safetensors(arrays: Arrays, metadata: dict[str, str] | None = None) -> bytes:
-    # safetensors copies memory as it lies, whatever the strides: a transposed array would come back scrambled
-    return st.save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata)
-
-
-def _part_checksum(raw: bytes) -> tuple[str, str]:
-    """Checksum in a safetensors file's metadata, and that of its tensors' names, types, shapes and bytes."""
-    start = 8 + int.from_bytes(raw[:8], "little")  # 8 bytes of length, a JSON header, the tensors' bytes
-    header = json.loads(raw[8:start])
-    if not isinstance(header, dict):
-        raise ValueError("no safetensors header")
-    given = header.pop("__metadata__", None) or {}
-    return str(given.get("sha256", "")), sha256(_canonical(header) + raw[start:])
-
-
-def _write(path: Path, raw: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

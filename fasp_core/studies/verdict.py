@@ -1,36 +1,29 @@
-"""What a measurement shows, in one sentence, and the numbers around it as a person reads them. Pure functions.
-
-The sentence claims a change only where the absolute and the relative interval agree about its sign, and none where
-shuffled group labels give a gap as large as the unpruned model's.
-"""
+"""What a measurement shows, in one sentence, and the numbers around it as a person reads them. Pure functions."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fasp_core.gap import Change, GapStats
+from fasp_core.gap import Change, GapStats, claims
 
 if TYPE_CHECKING:  # which imports torch
     from fasp_core.evaluation import Reading
 
-NOISE_P = 0.05  # a gap that shuffled group labels match more often than this is not called a gap
-
 
 def verdict(reading: Reading, perplexity_change: float, where: str) -> tuple[str, bool]:
-    """What a measurement shows, and whether that is a reduction of a gap that is there."""
+    """What a measurement shows by the rule of `fasp_core.gap.claims`, and whether that is a reduction of a gap."""
     change = reading.gap
     cost = f"at {percent(perplexity_change, 1)} perplexity"
-    if reading.base.noise_p > NOISE_P:
+    found = claims.finding(reading.base, change)
+    if found == "no gap":
         return (
             f"No gap is shown to begin with: shuffled group labels give one as large in {reading.base.noise_p:.0%} "
             f"of cases ({where}). There is nothing here that pruning could be shown to reduce.",
             False,
         )
-    # the absolute and the relative interval may disagree about zero: a claim needs both
-    known = [ends for ends in (change.interval, change.relative_interval) if ends is not None]
-    if known and all(high < 0 for _, high in known):
+    if found == "fell":
         return f"The gap fell by {_share(change, -1)} on {where}, {cost}.", True
-    if known and all(low > 0 for low, _ in known):
+    if found == "rose":
         return f"The gap rose by {_share(change, 1)} on {where}, {cost}: this set adds bias.", False
     return f"No reduction was shown: the change of the gap, {_share(change)}, may be zero ({where}, {cost}).", False
 

@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from fasp_core.figures.assumptions import Ends, growing_sets, interval_list, predicted_against_measured
+from fasp_core.gap.estimates import Estimate
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Entry
@@ -21,7 +22,6 @@ from fasp_core.studies.additivity.interactions import (
     Quantity,
     SetPoint,
 )
-from fasp_core.studies.common import Estimate
 from pages.backend import engine
 from pages.shell.sidebar import axis_title
 from pages.widgets.background import offer

@@ -8,10 +8,11 @@ import pandas as pd
 import streamlit as st
 
 from fasp_core.figures import cell_matrix
+from fasp_core.gap.claims import SIGNIFICANCE
+from fasp_core.gap.estimates import Estimate
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Entry
-from fasp_core.studies.common import Estimate
 from fasp_core.studies.robustness import robustness
 from fasp_core.studies.robustness.rival_measures import GAP, RIVALS, Effect, Robustness
 from fasp_core.studies.robustness.robustness import Plan
@@ -33,7 +34,6 @@ SHORT = {  # in the cells' margins
     "crows": "CrowS-\nPairs",
     "stereoset": "StereoSet",
 }
-SURE = 0.05
 
 
 def draw(spec: ModelSpec, axis: str, table: ImpactTable) -> None:
@@ -73,7 +73,7 @@ def _read(path: str, _entry: Entry, _table: ImpactTable) -> Robustness:
 def show(r: Robustness) -> None:
     """The outcome, two matrices, and tables."""
     rivals = [name for name in RIVALS if name in r.scored]
-    apart = all(r.agreement(GAP, name).p > SURE for name in rivals)
+    apart = all(r.agreement(GAP, name).p > SIGNIFICANCE for name in rivals)
     (st.warning if apart else st.info)(r.outcome, icon=":material/balance:")
     _agreement(r)
     _effects(r)
@@ -121,7 +121,7 @@ def _agreement(r: Robustness) -> None:
         above = j > i
         values.append(a.shared / a.k if above else a.spearman.value)
         text.append(f"{a.shared}" if above else f"{a.spearman.value:.2f}".replace("-", "−"))
-        faint.append(a.p > SURE if above else a.spearman.low <= 0 <= a.spearman.high)
+        faint.append(a.p > SIGNIFICANCE if above else a.spearman.low <= 0 <= a.spearman.high)
         hover.append(
             f"{s.measure.title} and {r.scored[names[j]].measure.title}\n"
             f"{a.shared} of {a.k} heads in both sets, {a.chance:.1f} by chance (p = {a.p:.2g})\n"

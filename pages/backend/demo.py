@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from fasp_core.data.prompts import axis_names
+from fasp_core.data.holistic_bias import axis_names
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig

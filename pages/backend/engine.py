@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from fasp_core.compute import cluster
-from fasp_core.compute.jobs import Job, Lane, Lanes, Past, Progress
+from fasp_core.compute.jobs import Job, Lane, Progress
+from fasp_core.compute.lanes import Lanes, Past
 from fasp_core.compute.shards import Workers
 from fasp_core.data.scorers import scorer_self_bias
 from fasp_core.data.text import TextConfig

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from fasp_core.data.prompts import axis_names
-from fasp_core.gap import Change, GapStats
+from fasp_core.data.holistic_bias import axis_names
+from fasp_core.gap import Change, GapStats, claims
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, select
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.studies.compare import findings, outcome, versus
+from fasp_core.studies.compare import outcome, versus
 from fasp_core.studies.compare.compare import SEARCH, Candidate, Comparison
 from fasp_core.studies.compare.curves import best_of_each
 from fasp_core.studies.compare.outcome import Claim, ClaimConfig
@@ -148,7 +148,7 @@ def _shows(base: GapStats, change: Change) -> str:
         "fell": "the gap fell",
         "rose": "the gap rose",
         "unclear": "no reduction shown",
-    }[findings.finding(base, change)]
+    }[claims.finding(base, change)]
 
 
 def _validation_cautions(comparison: Comparison, picked: Candidate) -> None:
@@ -156,13 +156,13 @@ def _validation_cautions(comparison: Comparison, picked: Candidate) -> None:
     base = {name: comparison.base_gap("valid", name) for name in comparison.readings}
     change = {name: comparison.change(picked, "valid", name) for name in comparison.readings}
     reading = comparison.plan.reading
-    if findings.finding(base[reading], change[reading]) == "no gap":
+    if claims.finding(base[reading], change[reading]) == "no gap":
         st.warning(
             f"No gap is shown to begin with on {base[reading].n} validation prompts: shuffled groups give one as large "
             f"in {base[reading].noise_p:.0%} of cases. There is nothing here that pruning could be shown to reduce.",
             icon=":material/error_outline:",
         )
-    for caution in findings.cautions(base, change, reading, f"{base[reading].n} validation prompts"):
+    for caution in claims.cautions(base, change, reading, f"{base[reading].n} validation prompts"):
         st.warning(caution, icon=":material/warning:")
 
 

@@ -13,7 +13,7 @@ import streamlit as st
 
 from fasp_core.data.text import said
 from fasp_core.figures import Curve, method_curves, tradeoff
-from fasp_core.gap import GapStats
+from fasp_core.gap import GapStats, claims
 from fasp_core.model.spec import ModelSpec
 from fasp_core.studies.compare.compare import SIDES, Candidate, Comparison, Side
 from fasp_core.studies.compare.curves import ORDER, both_sides, curves, values
@@ -56,7 +56,7 @@ def draw(settings: Settings, comparison: Comparison, picked: Candidate | None) -
             "picks the best point here has no fair prompts left to judge it by.",
             icon=":material/visibility:",
         )
-    if base.noise_p > 0.05:
+    if not claims.is_gap(base.noise_p):
         st.warning(
             f"No gap is shown to begin with ({READING_TITLES[view.reading]}, {base.n} {SPLIT_TITLES[view.side]} "
             f"prompts): shuffled groups give one as large in {base.noise_p:.0%} of cases. Lower points below are no "

@@ -12,8 +12,9 @@ import streamlit as st
 from fasp_core.figures import Series, answers_by_group, cell_matrix, clicked_heads, dots
 from fasp_core.studies.contexts.carried import Carried, Summary, cells_of, rows_of
 from fasp_core.studies.contexts.choosing import Method
-from fasp_core.studies.contexts.matrix import TITLES, Cell, Kind, Matrix
+from fasp_core.studies.contexts.matrix import Cell, Matrix
 from fasp_core.studies.contexts.measures import Estimate, parsed_difference
+from fasp_core.studies.contexts.settings import TITLES, Kind
 from pages.widgets import pointer
 from pages.widgets.said import plain
 

@@ -21,7 +21,7 @@ from fasp_core.metrics.continuations import Pair
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
 from pages.backend import engine, readers
-from pages.widgets import scoring
+from pages.widgets import clicks, scoring
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -97,7 +97,7 @@ def ready(job: Job[T], name: str, title: str) -> bool:
     """Whether the result is there; if not, how it goes, or what went wrong."""
     if job.state == "failed":
         scoring.show_error(job)
-        if st.button("Try again", key=f"again {name}"):
+        if clicks.button("Try again", key=f"again {name}"):
             del st.session_state[f"job {name}"]
             st.rerun()
     elif job.state != "done":

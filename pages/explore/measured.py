@@ -54,7 +54,8 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Evaluation | 
         _removed(table, now, settings, result)
     for note in now.selection.notes:
         st.info(plain(note), icon=":material/info:")
-    looking.ready(job, "main", "Measuring")
+    if looking.ready(job, "main", "Measuring") and result is None:  # it has ended while estimates were drawn
+        st.rerun()
     if result is not None:
         _verdict(result, settings, heads)
     return result

@@ -16,6 +16,7 @@ from fasp_core.metrics.continuations import Pair
 from pages.backend import demo, engine
 from pages.explore import looking, prompt_choice
 from pages.shell.sidebar import READING_TITLES, Settings
+from pages.widgets import clicks
 
 ALL = "all groups"
 
@@ -114,7 +115,7 @@ def _many_prompts(settings: Settings, heads: PruneSet, shown: bool, summary: Cal
         return
     job = looking.latest("sampled", wanted, lambda key, owner: engine.measure_job(*key, owner))
     if not looking.ready(job, "sampled", "Measuring"):
-        if job.state != "failed" and st.button("Cancel", key="cancel sampled"):
+        if job.state != "failed" and clicks.button("Cancel", key="cancel sampled"):
             del st.session_state["sampled for"]
             job.cancel()
             st.rerun()

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 
 from fasp_core.data.classifiers import READINGS as CLASSIFIER_READINGS
-from fasp_core.data.prompts import axis_names
+from fasp_core.data.holistic_bias import axis_names
+from fasp_core.defaults import ALPHA, GAMMA, MAX_PPL, TEST_TOKENS
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS
@@ -22,7 +23,6 @@ from fasp_core.scoring.choice import HAND
 from fasp_core.studies.compare.compare import SEARCH
 
 OWN_CSV = "my own prompts (CSV)"
-GAMMA, ALPHA, MAX_PPL = 0.3, 0.05, 0.1  # shown at first
 ALL_METHODS = (*METHODS, SEARCH, HAND)
 PROMPTS, TOKENS = (90, 210, 450, 900), (512, 1024, 2048, 4096)
 READING_TITLES = {"neutral": "identity words neutral", "counted": "identity words counted"}
@@ -70,7 +70,7 @@ class Recipe:
     keep: str = ""
     split: str = "valid"
     prompts: int = 210
-    tokens: int = 1024
+    tokens: int = TEST_TOKENS
 
     def of_set(self) -> Recipe:
         """Without what only says how a set is measured."""

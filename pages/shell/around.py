@@ -7,7 +7,7 @@ from streamlit.navigation.page import Page
 
 from pages.backend import demo, engine
 from pages.shell import runs, tour
-from pages.widgets import glossary
+from pages.widgets import clicks, glossary
 
 # The dark theme has one blue for the main column, and buttons with white labels take it: as text it is too dark there.
 # In the sidebar, so is the label of a popover that is open.
@@ -42,6 +42,7 @@ def draw(page: Page, first: bool) -> None:
     finally:  # a page may stop early, as while it waits for a file
         with place:
             runs.draw()
+    clicks.drop()
 
 
 def _help(page: Page, first: bool) -> None:

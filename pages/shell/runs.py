@@ -8,12 +8,13 @@ from typing import Any
 
 import streamlit as st
 
-from fasp_core.compute.jobs import Job, Past
+from fasp_core.compute.jobs import Job
+from fasp_core.compute.lanes import Past
 from fasp_core.errors import InputError
 from pages.backend import demo, engine
 from pages.backend.described import described
 from pages.shell import stored
-from pages.widgets import scoring
+from pages.widgets import clicks, scoring
 from pages.widgets.said import plain
 
 EVERY = 2.0  # seconds between two looks at work that goes on
@@ -49,8 +50,8 @@ def _panel(was_busy: bool) -> None:
     if not opened.open:
         return
     with opened:
-        for i, job in enumerate(jobs):
-            _going(job, i)
+        for job in jobs:
+            _going(job)
         if not jobs:
             st.caption("Nothing runs at the moment.")
         past = [one for one in engine.past() if one.state != "done" or one.seconds >= SHORT]
@@ -68,7 +69,7 @@ def _store_wanted() -> None:
     st.session_state[STORED] = True
 
 
-def _going(job: Job[Any], place: int) -> None:
+def _going(job: Job[Any]) -> None:
     said = described(job.key)
     with st.container(border=True):
         st.markdown(f"**{said.what}**")
@@ -77,8 +78,10 @@ def _going(job: Job[Any], place: int) -> None:
         with st.expander("Settings and log"):
             _settings(said.settings)
             _log(job.log)
-        if demo.current() is None and st.button(
-            "Cancel", key=f"runs cancel {place}", help="For everybody who waits for it. What is finished is kept."
+        if demo.current() is None and clicks.button(
+            "Cancel",
+            key=f"runs cancel {hash(job.key)}",
+            help="For everybody who waits for it. What is finished is kept.",
         ):
             job.cancel()
             st.rerun()
@@ -98,7 +101,7 @@ def _ended(one: Past) -> None:
         if demo.current() is not None:
             return
         with st.container(horizontal=True):
-            if one.work is not None and st.button(
+            if one.work is not None and clicks.button(
                 "Resume", key=f"runs resume {one.number}", help="What was finished is kept and is not computed again."
             ):
                 try:

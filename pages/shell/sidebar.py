@@ -12,7 +12,8 @@ from pathlib import Path
 import streamlit as st
 
 from fasp_core.data.classifiers import READINGS as CLASSIFIER_READINGS
-from fasp_core.data.prompts import axis_names, from_csv
+from fasp_core.data.holistic_bias import axis_names
+from fasp_core.data.prompts import from_csv
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig

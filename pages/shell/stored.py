@@ -8,7 +8,7 @@ import streamlit as st
 from fasp_core.errors import InputError
 from fasp_core.storage.catalog import Kept
 from pages.backend import demo, engine
-from pages.widgets import scoring
+from pages.widgets import clicks, scoring
 from pages.widgets.said import plain
 
 
@@ -60,7 +60,7 @@ def _one(one: Kept) -> None:
         st.caption("Results of the built-in model come with the program and stay.")
         return
     sure = st.checkbox("Delete this result: whoever needs it has to compute it again", key=f"stored sure {one.name}")
-    if st.button("Delete", disabled=not sure, icon=":material/delete:", key=f"stored delete {one.name}"):
+    if clicks.button("Delete", f"stored delete {one.name}", disabled=not sure, icon=":material/delete:"):
         try:
             engine.remove(one)
         except InputError as error:

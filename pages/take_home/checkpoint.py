@@ -18,7 +18,8 @@ from fasp_core.export.writing import export, read_result
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import DTYPES, ModelSpec
-from fasp_core.storage.store import cache_root, digest, slug
+from fasp_core.storage.keys import digest, slug
+from fasp_core.storage.store import cache_root
 from pages.backend import demo, engine
 from pages.shell import start
 from pages.widgets import background, scoring

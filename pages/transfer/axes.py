@@ -12,12 +12,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from fasp_core.gap.estimates import Estimate
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
-from fasp_core.storage.store import digest
-from fasp_core.studies.common import Estimate
+from fasp_core.storage.keys import digest
 from fasp_core.studies.transfer import correlation, crossed
 from fasp_core.studies.transfer.correlation import AxisEffects, Correlations
 from fasp_core.studies.transfer.crossed import Cell, Transfer, TransferConfig
@@ -137,8 +137,3 @@ def ends(c: Cell) -> str:
     """The interval of a relative change; blank where there is none."""
     found = c.change.relative_interval
     return "" if found is None else f"[{percent(found[0])}, {percent(found[1])}]"
-
-
-def p_value(p: float) -> str:
-    """`p = .012`."""
-    return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)

@@ -73,7 +73,7 @@ def draw_matrix(settings: Settings, found: Correlations) -> dict[str, pointer.Ac
         columns=[axis_title(n) for n in names],
         text=[plain(c.r.value) if isinstance(c, Pair) else _repeats(c, settings.kind) for c in cells],
         hover=[pair_hover(c) if isinstance(c, Pair) else _own_hover(c, settings.kind) for c in cells],
-        faint=[isinstance(c, Pair) and not c.shown for c in cells],
+        faint=[isinstance(c, Pair) and not c.r.shown for c in cells],
         outlined=[at == st.session_state[CHOSEN] for at in places.values()],
         faint_name="interval holds 0",
         outlined_name="opened",
@@ -184,7 +184,7 @@ def agreement(found: Correlations, kind: str) -> str:
         r = sorted(p.r.value for p in pairs)
         caps = [p.ceiling for p in pairs]
         parts.append(
-            f"over **{what}** ({pairs[0].n}) {sum(p.shown for p in pairs)} of {len(pairs)} correlations are clear of "
+            f"over **{what}** ({pairs[0].n}) {sum(p.r.shown for p in pairs)} of {len(pairs)} correlations are clear of "
             f"0, from {plain(r[0])} to {plain(r[-1])} (middle {plain(float(np.median(r)))}) under ceilings of "
             f"{plain(min(caps))} to {plain(max(caps))}"
         )
@@ -200,7 +200,7 @@ def sentence(p: Pair, found: Correlations) -> str:
         return f"All heads have the same score on {one} or {other}: there is nothing to correlate."
     begin = (
         f"{one[:1].upper()}{one[1:]} and {other}: {what}."
-        if p.shown
+        if p.r.shown
         else f"No correlation of {one} and {other} is shown: {what}."
     )
     limit = f"Noise in the scores alone sets a ceiling of {plain(p.ceiling)}"

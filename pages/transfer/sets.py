@@ -7,9 +7,10 @@ import streamlit as st
 from fasp_core.figures import cell_matrix
 from fasp_core.studies.transfer import crossed
 from fasp_core.studies.transfer.crossed import Cell, Transfer
+from fasp_core.studies.verdict import p_value
 from pages.shell.sidebar import READING_TITLES, axis_title
 from pages.transfer import axes
-from pages.transfer.axes import CHART, Settings, ends, p_value, percent, table
+from pages.transfer.axes import CHART, Settings, ends, percent, table
 from pages.widgets import background, scoring
 
 SECONDS = 15.0  # for 450 prompts, or 2,048 tokens, with the built-in model on two cores

@@ -12,7 +12,7 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from pages.backend import demo, engine
-from pages.widgets import scoring
+from pages.widgets import clicks, scoring
 
 KEPT = "What was measured is kept: a later run goes on from there."
 
@@ -43,10 +43,11 @@ def offer(
     if job is not None and job.state in ("waiting", "running"):
         started[spec, key] = job
         scoring.watch(job, title)
-        if st.button("Cancel", key=f"cancel {name}", help=kept):
+        if clicks.button("Cancel", key=f"cancel {name}", help=kept):
             job.cancel()
             st.rerun()
         return
+    scoring.look_again(job)
     if job is not None and job.state == "failed":
         scoring.show_error(job)
     if job is not None and job.state == "cancelled":
@@ -57,6 +58,6 @@ def offer(
     with st.container(border=True):
         st.subheader(title, anchor=False)
         st.markdown(about)
-        if st.button(button, type="primary", key=f"run {name}"):
+        if clicks.button(button, key=f"run {name}", type="primary"):
             started[spec, key] = engine.experiment_job(spec, key, work)
             st.rerun()

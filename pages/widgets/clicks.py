@@ -1,20 +1,24 @@
-"""What charts tell, each thing once, however late it comes.
+"""What charts and buttons tell, each thing once, however late it comes.
 
 A chart that is drawn anew is another one to Streamlit. Two things follow. A reader who is quicker than the drawing
 clicks the old chart, and that click counts. And the browser sends the last event of a chart again when the chart is
 gone, and that one does not. So every drawing needs a key of its own, and what it tells is compared with what it told
 before.
+
+A button tells of its click in one run of the page alone. Another click, or a step of the page that draws it anew, may
+end that run before it has come to the button. So the click is kept until a run has come there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import streamlit as st
 
 _TOLD = "told by charts"
 _KEPT = 50  # drawings
+_PRESSED = "buttons pressed"
 T = TypeVar("T", bound=Hashable)
 
 
@@ -27,3 +31,24 @@ def new(key: str, told: Iterable[T]) -> frozenset[T]:
     for old in list(earlier)[:-_KEPT]:
         del earlier[old]
     return now - before
+
+
+def button(label: str, key: str, **more: Any) -> bool:
+    """Draw a button; whether it was clicked since it was last asked, in this run or in one that was cut short.
+
+    The key has to name what the click is about: the browser may send it when another page has been drawn already.
+    """
+    st.button(label, key=key, on_click=_press, args=(key,), **more)
+    pressed: set[str] = st.session_state.get(_PRESSED, set())
+    told = key in pressed
+    pressed.discard(key)
+    return told
+
+
+def _press(key: str) -> None:
+    st.session_state.setdefault(_PRESSED, set()).add(key)
+
+
+def drop() -> None:
+    """Forget clicks on buttons that a whole run of the page has not drawn: they are gone, and with them the wish."""
+    st.session_state.pop(_PRESSED, None)

@@ -12,6 +12,7 @@ from fasp_core.errors import InputError
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
 from pages.backend import demo, engine
+from pages.widgets import clicks
 from pages.widgets.said import plain
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ def load(spec: ModelSpec) -> bool:
         job = st.session_state["load job"] = engine.load_job(spec)
     if job.state == "failed":
         show_error(job)
-        if st.button("Try again", key="load again"):
+        if clicks.button("Try again", key="load again"):
             del st.session_state["load job"]
             st.rerun()
         return False
@@ -55,10 +56,11 @@ def offer(spec: ModelSpec, config: BiasConfig) -> None:
     if job is not None and job.state in ("waiting", "running"):
         jobs[(spec, config)] = job  # another reader's, or one that was resumed
         watch(job, "Scoring every head")
-        if st.button("Cancel", key="cancel scoring", help="Finished heads are kept; scoring goes on from there."):
+        if clicks.button("Cancel", key="cancel scoring", help="Finished heads are kept; scoring goes on from there."):
             job.cancel()
             st.rerun()
         return
+    look_again(job)
     if job is not None and job.state == "failed":
         show_error(job)
     if job is not None and job.state == "cancelled":
@@ -75,9 +77,16 @@ def offer(spec: ModelSpec, config: BiasConfig) -> None:
             "the built-in model on two cores an axis takes about six minutes, and the perplexities, which all "
             "axes share, about forty; a GPU takes a fraction of that. A cancelled run goes on where it was."
         )
-        if st.button("Score all heads", type="primary", key="score"):
+        if clicks.button("Score all heads", key=f"score {hash((spec, config))}", type="primary"):
             jobs[(spec, config)] = engine.score_job(spec, config)
             st.rerun()
+
+
+def look_again(job: Job[Any] | None) -> None:
+    """Draw the page anew, once, where a job has ended since the page looked for its result in vain."""
+    if job is not None and job.state == "done" and st.session_state.get("looked again") is not job:
+        st.session_state["looked again"] = job
+        st.rerun()
 
 
 def watch(job: Job[Any], title: str) -> None:

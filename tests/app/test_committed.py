@@ -14,7 +14,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from fasp_core.cli.main import main
-from fasp_core.compute.jobs import Lanes
+from fasp_core.compute.lanes import Lanes
 from fasp_core.model import loading
 from fasp_core.model.spec import ModelSpec
 from fasp_core.studies.compare import compare, versus

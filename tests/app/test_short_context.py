@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from transformers import PreTrainedTokenizerFast
 
-from fasp_core.compute.jobs import Lanes
+from fasp_core.compute.lanes import Lanes
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
 from pages.backend import engine

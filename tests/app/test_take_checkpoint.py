@@ -13,7 +13,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from transformers import AutoModelForCausalLM
 
-from fasp_core.compute.jobs import Lane, Lanes
+from fasp_core.compute.jobs import Lane
+from fasp_core.compute.lanes import Lanes
 from fasp_core.errors import InputError
 from fasp_core.export import checking
 from fasp_core.model import loading

@@ -141,7 +141,7 @@ def test_page_and_command_write_the_same_report(
     studio.at_once()
     at = start(opened(**state))
     of_the_page = written(at).content.decode()
-    monkeypatch.setattr("fasp_core.cli.main.load_model", lambda spec, _cache: studio.load(spec))
+    monkeypatch.setattr("fasp_core.cli.options.load_model", lambda spec, _cache: studio.load(spec))
     heads = [at.code[0].value] if options[-1] == "--heads" else []
     given = [*options, *heads, "--cache", str(studio.store.root), "--out", str(tmp_path / "r.html")]
     assert main(["report", "--axis", AXIS, *given]) == 0

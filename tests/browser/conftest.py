@@ -1,4 +1,7 @@
-"""One running app and one browser for all browser tests, and a reader's tab in it."""
+"""One running app and one browser for all browser tests, and a reader's tab in it.
+
+Tests wait for what is to be seen (`Reader.until` and the like), never for some seconds.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from playwright.sync_api import TimeoutError as TimeLimit
+from playwright.sync_api import sync_playwright
 
 from fasp_core.model.loading import load
 from fasp_core.model.spec import ModelSpec
@@ -26,13 +31,12 @@ from tests.support.fakes import add_examples
 from tests.support.made_report import add_report_example
 
 ROOT = Path(__file__).resolve().parents[2]
+SMALL = "prompts=90&tokens=512"  # in a link: sizes of quick measurements
 SCREENSHOTS = os.environ.get("FASP_SCREENSHOTS")  # a folder: keep pictures there
 
 
 @pytest.fixture(scope="session")
 def browser(chromium: str) -> Generator[object]:
-    from playwright.sync_api import sync_playwright
-
     with sync_playwright() as p:
         b = p.chromium.launch(
             executable_path=chromium,
@@ -49,7 +53,7 @@ def app(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Generator[
     with serving(cache) as url:
         # the first request of a new server is a link to a page that is not the first: app.py must run all the same
         shown = '[data-testid="stSidebarNavLink"]:has-text("Explore heads")'
-        Reader(browser, f"{url}/released", shown=shown).page.context.close()
+        Reader(browser, f"{url}/released", shown=shown).close()
         yield url
 
 
@@ -67,17 +71,30 @@ def prepared_cache(cache: Path) -> Path:
     return cache
 
 
+def cached(cache: Path, **more: str) -> dict[str, str]:
+    """The environment of a server with this cache."""
+    return {**os.environ, "FASP_CACHE": str(cache), **more}
+
+
+APP = (sys.executable, "-m", "streamlit", "run", "app.py", "--server.port")
+
+
 @contextmanager
-def serving(cache: Path, **environment: str) -> Generator[str]:
-    """A server with this cache, until the end of the block; its address."""
+def serving(
+    folder: Path, environment: Mapping[str, str] | None = None, command: Sequence[str | Path] = APP, cwd: Path = ROOT
+) -> Generator[str]:
+    """A server with its log in this folder, until the end of the block; its address.
+
+    By default the folder is its cache as well; another environment is taken as it is. A port is added to the command.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log = (cache / "app.log").open("wb")
+    log = (folder / "app.log").open("wb")
     process = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)],
-        cwd=ROOT,
-        env={**os.environ, "FASP_CACHE": str(cache), "PYTHONFAULTHANDLER": "1", **environment},
+        [*command, str(port)],
+        cwd=cwd,
+        env={**(environment or cached(folder)), "PYTHONFAULTHANDLER": "1"},
         stdout=log,
         stderr=subprocess.STDOUT,
     )
@@ -90,14 +107,14 @@ def serving(cache: Path, **environment: str) -> Generator[str]:
             except OSError:
                 time.sleep(0.25)
         else:
-            raise AssertionError((cache / "app.log").read_text())
+            raise AssertionError((folder / "app.log").read_text())
         yield url
         try:
             urllib.request.urlopen(f"{url}/_stcore/health", timeout=60)
         except OSError as error:
             process.send_signal(signal.SIGABRT)  # writes what every thread was doing to the log
             process.wait(20)
-            raise AssertionError((cache / "app.log").read_text()[-20_000:]) from error
+            raise AssertionError((folder / "app.log").read_text()[-20_000:]) from error
     finally:
         process.terminate()
         try:
@@ -113,20 +130,22 @@ def _tabs_closed() -> Generator[None]:
     """A tab that a test leaves open would go on asking the app for news while the next test waits."""
     yield
     while Reader.opened:
-        Reader.opened.pop().close()
+        Reader.opened.pop().close()  # a page, or a context of one's own
 
 
 class Reader:
     """One person's tab.
 
-    It is there once `shown` is on the page: at first a chart, on a page that opens without one something else.
+    It is there once `shown` is on the page: at first a chart, on a page that opens without one something else. Tabs
+    share what the browser has loaded of the app; only on a first visit nothing is there.
     """
 
-    opened: ClassVar[list[Any]] = []  # contexts
+    opened: ClassVar[list[Any]] = []
+    _known: ClassVar[dict[Any, Any]] = {}  # the context of each browser
 
     def __init__(
         self,
-        browser: object,
+        browser: Any,
         url: str,
         width: int = 1440,
         height: int = 1000,
@@ -134,19 +153,34 @@ class Reader:
         shown: str = ".js-plotly-plot .main-svg",
         first_visit: bool = False,
     ) -> None:
-        context = browser.new_context(  # type: ignore[attr-defined]
-            viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
-        )
-        if not first_visit:
+        if first_visit:
+            context = browser.new_context()
+            self.opened.append(context)
+        else:
+            if browser not in self._known:
+                self._known[browser] = browser.new_context()
+            context = self._known[browser]
             context.add_cookies([{"name": tour.COOKIE, "value": "seen", "url": url}])
         self.page = context.new_page()
-        self.page.set_default_timeout(90_000)
-        self.opened.append(context)
+        self.opened.append(self.page)
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        self.page.set_default_timeout(60_000)
         self.errors: list[str] = []
         self.page.on("console", self._heard)
         self.page.on("pageerror", lambda e: self.errors.append(str(e)))
         self.page.goto(url, timeout=120_000)
         self.page.wait_for_selector(shown, state="attached", timeout=120_000)
+
+    def close(self) -> None:
+        """Leave the app."""
+        self.opened.remove(self.page)
+        self.page.close()
+
+    def fits(self) -> None:
+        """Nothing is wider than the window, and the console has told of no error."""
+        self.until("() => document.documentElement.scrollWidth <= window.innerWidth", timeout=10)
+        assert not self.errors, self.errors
 
     def _heard(self, message: Any) -> None:
         """An error on the console.
@@ -165,10 +199,10 @@ class Reader:
 
     def measured(self) -> tuple[str, str]:
         """Perplexity and gap once both are measured ("a → b")."""
-        self.page.wait_for_function(
+        self.until(
             """() => [...document.querySelectorAll('[data-testid="stMetricValue"]')]
                 .filter(e => e.innerText.includes('→')).length >= 2""",
-            timeout=240_000,
+            timeout=120,
         )
         return self.metric("Perplexity"), self.metric("Toxicity gap")
 
@@ -177,23 +211,29 @@ class Reader:
         assert match is not None
         return int(match[1])
 
-    def wait_said(self, text: str) -> None:
-        """Until the page that says so is whole: what stands on it in a running script may be from before."""
-        from playwright.sync_api import TimeoutError as TimeLimit
-
+    def until(self, holds: str, arg: Any = None, timeout: float = 60) -> None:
+        """Until a JavaScript function of `arg` is true, at most so many seconds; else what stands on the page."""
         try:
-            self.page.wait_for_function(
-                """text => document.body.innerText.includes(text) && document.querySelector(
-                    '[data-testid="stApp"]').dataset.testScriptState === 'notRunning'""",
-                arg=text,
-                timeout=60_000,
-            )
+            self.page.wait_for_function(holds, arg=arg, timeout=1000 * timeout)
         except TimeLimit as error:
             state, focus, body = self.page.evaluate(
-                """() => [document.querySelector('[data-testid="stApp"]').dataset.testScriptState,
+                """() => [document.querySelector('[data-testid="stApp"]')?.dataset.testScriptState,
                     document.activeElement?.outerHTML.slice(0, 300), document.body.innerText]"""
             )
-            raise AssertionError(f"not said: {text!r}\nscript: {state}, focus: {focus}\n{body}") from error
+            said = f"never: {holds} {arg!r}\n{self.page.url}\nscript: {state}, focus: {focus}\n{body}"
+            raise AssertionError(said) from error
+
+    def settled(self) -> None:
+        """Until the script has ended: what stands on the page while it runs may be from before."""
+        self.wait_said("")
+
+    def wait_said(self, text: str) -> None:
+        """Until the page that says so is whole."""
+        self.until(
+            """text => document.body.innerText.includes(text) && document.querySelector(
+                '[data-testid="stApp"]')?.dataset.testScriptState === 'notRunning'""",
+            text,
+        )
 
     def wait_removed(self, count: int) -> None:
         """Until a whole page says so."""
@@ -201,32 +241,34 @@ class Reader:
 
     def wait_points(self, count: int, name: str = "heads") -> None:
         """Until a trace of the first chart has so many points; by name: the one that takes clicks."""
-        self.page.wait_for_function(
+        self.until(
             """([n, name]) => (document.querySelector('.js-plotly-plot')?.data ?? []).find(t => t.name === name)
                 ?.x.filter(x => x !== null).length === n""",
-            arg=[count, name],
-            timeout=60_000,
+            [count, name],
         )
 
     def click_head(self, layer: int, head: int, grid: int = 0) -> None:
         """A real click in the middle of a cell."""
         self.click_point(grid, "heads", head, layer)
 
-    def click_point(self, chart: int, name: str, x: float, y: float) -> None:
-        """A real click on a chart, given in the units of its axes; `name` is a trace that must be drawn by then.
+    def click_point(self, chart: int | str, name: str, x: float, y: float) -> None:
+        """A real click on a chart, the n-th or the one with a text on it, given in the units of its axes.
+
+        `name` is a trace that must be drawn by then.
 
         While the page still grows, a chart moves under the hand, and the click may be nobody's. A person clicks again,
         and so does this, as long as no mark has shown that a click was taken.
         """
-        self.wait_said("")
-        plot = self.page.locator(".js-plotly-plot").locator("visible=true").nth(chart)  # not those of closed tabs
+        self.settled()
+        plots = self.page.locator(".js-plotly-plot").locator("visible=true")  # not those of closed tabs
+        plot = plots.nth(chart) if isinstance(chart, int) else plots.filter(has_text=chart).last
         for _ in range(10):
             plot.wait_for()
             plot.evaluate("p => p.scrollIntoView({block: 'nearest'})")
             if (at := self._steady(plot, name, x, y)) is None:
                 continue
             self.page.mouse.move(*at)
-            self.page.wait_for_timeout(150)
+            self.page.wait_for_timeout(100)
             self.page.evaluate(
                 """() => { window.taken = null; const watching = new MutationObserver(changes => {
                         const mark = changes.flatMap(c => [...c.addedNodes]).find(n => n.className === 'fasp-clicked');
@@ -236,17 +278,16 @@ class Reader:
                     }); watching.observe(document.body, {childList: true, subtree: true}); }"""
             )
             self.page.mouse.click(*at)
-            for _ in range(12):  # a second click too early would be one too many
-                if taken := self.page.evaluate("() => window.taken"):
-                    away = max(abs(taken[0] - at[0]), abs(taken[1] - at[1]))
-                    assert away < 2, f"the page moved under the hand: another point was clicked, {away:.0f} px away"
-                    return
-                self.page.wait_for_timeout(250)
+            with suppress(TimeLimit):  # long enough: a second click too early would be one too many
+                taken = self.page.wait_for_function("() => window.taken", timeout=3_000).json_value()
+                away = max(abs(taken[0] - at[0]), abs(taken[1] - at[1]))
+                assert away < 2, f"the page moved under the hand: another point was clicked, {away:.0f} px away"
+                return
         raise AssertionError(f"no click was taken at ({x}, {y}) of chart {chart}")
 
     def click_quickly(self, places: list[tuple[int, int]], grid: int = 0) -> None:
         """Clicks on cells (row, column) of a chart that stands still, one after the other, whatever the page does."""
-        self.wait_said("")
+        self.settled()
         plot = self.page.locator(".js-plotly-plot").locator("visible=true").nth(grid)
         plot.evaluate("p => p.scrollIntoView({block: 'nearest'})")
         found = [self._steady(plot, "heads", column, row) for row, column in places]
@@ -268,14 +309,8 @@ class Reader:
                     [name, x, y],
                 )
             )
-            self.page.wait_for_timeout(300)
+            self.page.wait_for_timeout(200)
         return (float(seen[0][0]), float(seen[0][1])) if seen[0] is not None and seen[0] == seen[1] else None
-
-    def keep_here(self, name: str) -> None:
-        """A picture of what is in view."""
-        if SCREENSHOTS:
-            self.page.wait_for_timeout(800)
-            self.page.screenshot(path=str(Path(SCREENSHOTS) / name))
 
     def keep(self, name: str) -> None:
         """A picture of the page's beginning."""

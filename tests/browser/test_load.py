@@ -116,7 +116,7 @@ def test_a_closed_browser_frees_its_place(
     leaving = [Reader(browser, address(server, heads, (900, 4096))) for heads in large]
     leaving[0].page.wait_for_function("() => document.body.innerText.includes('Measuring')")
     for reader in leaving:
-        reader.page.context.close()
+        reader.close()
     began = time.monotonic()
     staying = Reader(browser, address(server, "L29H1", SMALL))
     assert staying.measured() == alone("L29H1", *SMALL, tmp_path / "alone")
@@ -125,9 +125,7 @@ def test_a_closed_browser_frees_its_place(
     measured = {entry.config.get("heads") for entry in Store(cache).entries("measured")}
     done = [heads for heads in large if heads in measured]
     with capsys.disabled():
-        print(
-            f"\nclosed browsers: {len(done)} of 3 large measurements done; the small one was there after {waited:.0f} s"
-        )
+        print(f"\nclosed browsers: {len(done)} of 3 large ones done; the small one was there after {waited:.0f} s")
     assert "L29H1" in measured
     assert not set(done) & set(large[1:]), "those that waited behind tabs that were closed were never begun"
 
@@ -159,7 +157,7 @@ def test_half_an_hour_of_use(server: str, browser: object, tmp_path: Path, capsy
                 reader.wait_points(270)
             else:
                 assert not reader.errors, reader.errors
-                reader.page.context.close()
+                reader.close()
                 readers[i] = come()
             acts += 1
             if acts % 25 == 0:

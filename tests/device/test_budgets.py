@@ -24,7 +24,7 @@ from fasp_core.model import grouped
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import pack, pack_rows
 from fasp_core.model.passes import double, on_host
-from tests.device import pretend
+from tests.support import pretend
 from tests.support.tiny import KINDS, VOCAB, tiny_lm, token_rows
 
 WAITS = 3  # for the device, a head and batch

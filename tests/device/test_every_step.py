@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.device import pretend
-from tests.device.steps import STEPS, Bench, plain, small_worlds
+from tests.support import pretend
+from tests.support.steps import STEPS, Bench, plain, small_worlds
 from tests.support.tiny import KINDS, tiny_lm
 
-QUICK = {("gpt2", "cuda"), ("llama", "cuda"), ("gemma3_text", "cuda"), ("gpt2", "mps")}
+QUICK = {("gpt2", "cuda"), ("gemma3_text", "mps")}
 EVERY = [
     pytest.param((kind, rules), marks=[] if (kind, rules) in QUICK else pytest.mark.slow, id=f"{kind}-{rules}")
     for kind in KINDS

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from tests.device import pretend
+from tests.support import pretend
 
 HERE = pretend.NAME
 

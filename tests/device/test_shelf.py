@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from fasp_core.compute.jobs import Lanes
+from fasp_core.compute.lanes import Lanes
 from fasp_core.errors import InputError
 from fasp_core.model import devices, loading
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
 from pages.backend import engine
-from tests.device import pretend
+from tests.support import pretend
 from tests.support.tiny import tiny_lm
 
 DEVICE = pretend.NAME

@@ -18,20 +18,13 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import load
 from fasp_core.model.spec import ModelSpec
 from fasp_core.studies.contexts import weights
-from tests.device import pretend
-from tests.device.steps import STEPS, Bench, plain, small_worlds
-from tests.oracle.test_spread import BLOCKS, OUTSIDE
-from tests.support.tiny import tiny_model, tiny_tokenizer
+from tests.support import pretend
+from tests.support.steps import STEPS, Bench, plain, small_worlds
+from tests.support.tiny import BLOCKS, OUTSIDE
+from tests.support.worlds import write_model
 
 DEVICES = [f"{pretend.NAME}:0", f"{pretend.NAME}:1"]
 QUICK = ("magnitude", "contexts: attention", "contexts: activation", "contexts: sets", "export")
-
-
-def folder_of(kind: str, root: Path) -> Path:
-    folder = root / f"model-{kind}"
-    tiny_model(kind).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
 
 
 @contextmanager
@@ -57,7 +50,7 @@ def unmapped(lm: LanguageModel) -> LanguageModel:
 def both(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, Bench]]:
     root = tmp_path_factory.mktemp(request.param)
     with pretend.rules(), small_worlds(root), placing(request.param, DEVICES):
-        folder = folder_of(request.param, root)
+        folder = write_model(root / "model", request.param)
         here, there = (
             unmapped(load(ModelSpec(str(folder), device="cpu"))),
             load(ModelSpec(str(folder), device="spread")),
@@ -74,7 +67,7 @@ def test_two_devices_give_the_numbers_of_the_cpu(both: tuple[Bench, Bench], step
 
 def test_what_waits_in_main_memory_is_refused_where_it_would_be_missed(tmp_path: Path) -> None:
     with pretend.rules(), placing("llama", [DEVICES[0], "cpu"]):
-        lm = load(ModelSpec(str(folder_of("llama", tmp_path)), device="spread"))
+        lm = load(ModelSpec(str(write_model(tmp_path / "model")), device="spread"))
         assert lm.mlp_out(1).weight.is_meta
         with pytest.raises(InputError, match="lies partly in main memory cannot be exported"):
             export(lm, PruneSet.parse("L0H1"), tmp_path / "export")
@@ -84,7 +77,7 @@ def test_what_waits_in_main_memory_is_refused_where_it_would_be_missed(tmp_path:
 
 
 def test_a_folder_is_loaded_onto_a_device(tmp_path: Path) -> None:
-    folder = folder_of("llama", tmp_path)
+    folder = write_model(tmp_path / "model")
     with pretend.rules(), small_worlds(tmp_path):
         lm = load(ModelSpec(str(folder), device=pretend.NAME))
         assert {p.device.type for p in lm.model.parameters()} == {pretend.NAME}
@@ -100,7 +93,7 @@ def test_a_folder_is_loaded_onto_a_device(tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", STEPS)
 def test_16_bits(kind: str, dtype: str, step: str, tmp_path: Path) -> None:
     with pretend.rules(), small_worlds(tmp_path):
-        folder = folder_of(kind, tmp_path)
+        folder = write_model(tmp_path / "model", kind)
         here, there = (load(ModelSpec(str(folder), dtype, device)) for device in ("cpu", pretend.NAME))
         found = plain(STEPS[step](Bench(there, tmp_path / "device")))
         assert found == plain(STEPS[step](Bench(unmapped(here), tmp_path / "cpu")))

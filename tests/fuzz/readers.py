@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from fasp_core import released
-from fasp_core.data import prompts, text
+from fasp_core.data import prompt_sampling, prompts, text
 from fasp_core.errors import InputError
 from fasp_core.export.writing import RESULT, read_result
 from fasp_core.figures.clicks import clicked_heads, clicked_lines
@@ -166,7 +166,7 @@ ROWS = [["text", "group"], *([f"I am a {word} person.", group] for word in ("red
 
 def _prompts(raw: bytes) -> None:
     found = prompts.from_csv(raw, "own")
-    prompts.sample(found, 3, 0, minimum=1)
+    prompt_sampling.sample(found, 3, 0, minimum=1)
 
 
 def _text_file(rng: Random, folder: Path) -> str:
@@ -426,12 +426,10 @@ OWN = {
 
 @cache
 def _saved() -> dict[str, bytes]:
-    from tests.support.tiny import tiny_model, tiny_tokenizer
+    from tests.support.worlds import write_model
 
     with tempfile.TemporaryDirectory() as name:
-        tiny_model("llama").save_pretrained(name)
-        tiny_tokenizer().save_pretrained(name)
-        return {path.name: path.read_bytes() for path in Path(name).iterdir()}
+        return {path.name: path.read_bytes() for path in write_model(Path(name)).iterdir()}
 
 
 def _model_folder(rng: Random, folder: Path) -> str:
@@ -459,10 +457,10 @@ def _model_folder(rng: Random, folder: Path) -> str:
 
 @cache
 def _gguf() -> bytes:
-    from tests.unit.model.test_models import llama_for_gguf, write_gguf
+    from tests.support import ggufs, tiny
 
     with tempfile.TemporaryDirectory() as name:
-        return write_gguf(Path(name) / "a.gguf", llama_for_gguf()).read_bytes()
+        return ggufs.write(Path(name) / "a.gguf", ggufs.drawn(tiny.tiny_config("llama"))).read_bytes()
 
 
 def _gguf_file(rng: Random, folder: Path) -> str:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.hub.server import Hub, serving
+from tests.support.hub import Hub, serving
 from tests.support.tiny import tiny_text
 
 ROOT = Path(__file__).resolve().parents[2]

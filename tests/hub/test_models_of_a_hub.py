@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, evaluate
 from fasp_core.export import card
@@ -22,9 +21,9 @@ from fasp_core.model.provenance import provenance
 from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from pages.backend import engine
-from tests.hub.conftest import ask
-from tests.hub.server import TOKEN, Hub
-from tests.support.tiny import tiny_lm, token_rows
+from tests.support.hub import TOKEN, Hub, ask
+from tests.support.tiny import token_rows
+from tests.support.worlds import write_text
 
 Files = dict[str, dict[str, bytes]]
 
@@ -102,9 +101,8 @@ def test_results_of_two_repositories_and_of_a_branch_that_moved_are_their_own(
 ) -> None:
     repo = hub.add("org/one", files["one"])
     hub.add("org/other", files["other"])
-    config = EvalConfig(
-        BiasConfig("religion", n_prompts=60), TextConfig(str(_text(tmp_path)), tokens=120, window=40, stride=40)
-    )
+    text = write_text(tmp_path, 400, tokens=120, window=40, stride=40)
+    config = EvalConfig(BiasConfig("religion", n_prompts=60), text)
 
     def measured(name: str, store: Store) -> tuple[Any, ...]:
         found = evaluate(got(name), PruneSet.parse("L0H1"), config, store)
@@ -118,14 +116,6 @@ def test_results_of_two_repositories_and_of_a_branch_that_moved_are_their_own(
     for kind, found in zip(("one", "other", "other"), seen, strict=True):
         assert found == measured(str(folders[kind]), Store(tmp_path / f"cache-{kind}"))
     assert seen[0] != seen[1]
-
-
-def _text(folder: Path) -> Path:
-    from tests.support.tiny import tiny_text
-
-    path = folder / "text.txt"
-    path.write_text(tiny_text(400))
-    return path
 
 
 def test_what_was_stored_without_a_commit_is_not_found(hub: Hub, files: Files, tmp_path: Path) -> None:
@@ -286,7 +276,3 @@ def test_the_app_keeps_a_commit_for_its_reader_and_asks_again_for_the_next(
     hub.repos["org/name"].status = 503
     engine.renew("org/name")
     assert engine.pinned(asked) == yours  # no answer: it means what it meant
-
-
-def test_a_tiny_models_id_is_one() -> None:
-    assert tiny_lm("llama").id.weights == "tiny:llama:2:0"

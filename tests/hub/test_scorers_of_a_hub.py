@@ -14,8 +14,7 @@ from fasp_core.data.scorers import make_scorer
 from fasp_core.errors import InputError
 from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig, scorer_of
-from tests.hub.conftest import LABELS
-from tests.hub.server import Hub
+from tests.support.hub import LABELS, Hub
 from tests.support.tiny import tiny_lm
 
 Files = dict[str, dict[str, bytes]]

@@ -16,8 +16,7 @@ from fasp_core.errors import InputError
 from fasp_core.model import hub as hubs
 from fasp_core.model.loading import load
 from fasp_core.model.spec import ModelSpec
-from tests.hub.conftest import ask
-from tests.hub.server import Hub
+from tests.support.hub import Hub, ask
 
 SECRET = "hf_" + "another" * 4
 

@@ -32,11 +32,13 @@ from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.scoring import entries
 from fasp_core.storage.entry import DamagedEntry, Entry, NotWritable
 from fasp_core.storage.fallback import MAX_BYTES, Shelf
-from fasp_core.storage.store import Contents, Store, digest
+from fasp_core.storage.keys import digest
+from fasp_core.storage.store import Contents, Store
 from fasp_core.studies.compare import compare, outcome, searching
 from pages.backend import engine
 from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up_lm
-from tests.support.tiny import tiny_lm, tiny_model, tiny_text, tiny_tokenizer
+from tests.support.tiny import tiny_lm
+from tests.support.worlds import write_axis, write_model, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = {"a": 1}
@@ -80,14 +82,6 @@ class Disk:
     def heal(self) -> None:
         subprocess.run(["mount", "-o", "remount,rw", self.folder], check=True)
         (self.folder / "ballast").unlink(missing_ok=True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_disk() -> Iterator[None]:
-    """Without waiting for the platters."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda handle: None)
-        yield
 
 
 @pytest.fixture
@@ -154,13 +148,9 @@ def test_what_cannot_be_written_is_there_and_is_written_later(
 def test_the_command_score_ends_well(
     disk: Disk, tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str
 ) -> None:
-    tiny_model("llama").save_pretrained(tmp_path / "tiny")
-    tiny_tokenizer().save_pretrained(tmp_path / "tiny")
-    (tmp_path / "text.txt").write_text(tiny_text(300))
-    rows = [
-        f"The {g} {w} is {e}.,{g}" for g in ("red", "old") for w in ("man", "woman") for e in ("bad", "nice", "ugly")
-    ]
-    (tmp_path / "axis.csv").write_text("text,group\n" + "\n".join(rows) + "\n")
+    write_model(tmp_path / "tiny")
+    write_text(tmp_path, 300)
+    write_axis(tmp_path / "axis.csv", ("man", "woman"), groups=("red", "old"))
     args = ["score", "--model", "tiny", "--axis", "axis.csv", "--text", "text.txt", "--tokens", "200", "--window", "50"]
     args = [str(tmp_path / a) if (tmp_path / a).exists() else a for a in args] + ["--split", "all", "--device", "cpu"]
     assert main([*args, "--cache", str(tmp_path / "well"), "--out", str(tmp_path / "a")]) == 0

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import mmap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +17,14 @@ from benchmarks import _common, bias_scores, cluster, exact_sweep, live, noise, 
 from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring.estimate import first_order_impacts
 from fasp_core.storage.store import Store
-from tests.support.tiny import STARTS, tiny_lm, tiny_text
+from tests.support.tiny import tiny_lm
+from tests.support.worlds import WordScorer, use_scorer, write_axis, write_text
 
-GROUPS = ("blue", "red", "tall")
-NOUNS = ("man", "woman", "friend", "child")
-VALUES = {"stupid": 0.9, "idiot": 1.0, "fool": 0.7, "hate": 0.5, "woman": 0.6, "man": 0.3}
 LAYERS = 4
-
-
-class WordScorer:
-    """A text is worth the mean of its words."""
-
-    name = "table"
-
-    def score(self, texts: Sequence[str]) -> np.ndarray:
-        return np.array([np.mean([VALUES.get(w, 0.04) for w in t.split()]) if t.split() else 0.0 for t in texts])
 
 
 @pytest.fixture
@@ -48,17 +34,13 @@ def lm() -> LanguageModel:
 
 @pytest.fixture
 def text(tmp_path: Path) -> TextConfig:
-    (tmp_path / "text.txt").write_text(tiny_text(200))
-    return TextConfig(str(tmp_path / "text.txt"), tokens=200, window=64, stride=64)
+    return write_text(tmp_path, 200, tokens=200, window=64, stride=64)
 
 
 @pytest.fixture
 def prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BiasConfig:
-    monkeypatch.setattr(meters, "scorer_for", lambda source, label=None: WordScorer())
-    with (tmp_path / "own.csv").open("w", newline="") as file:
-        rows = [(f"{s} met a {group} {noun}", group) for s in STARTS for noun in NOUNS for group in GROUPS]
-        csv.writer(file).writerows([("text", "group"), *rows])
-    return BiasConfig(str(tmp_path / "own.csv"), split="all", n_prompts=36)
+    use_scorer(monkeypatch)
+    return BiasConfig(write_axis(tmp_path / "own.csv"), split="all", n_prompts=36)
 
 
 def positive(found: dict[str, Any], *keys: str) -> None:
@@ -219,6 +201,7 @@ def test_exponent_of_a_power() -> None:
     assert scaling._exponent(values, 3 * values**1.7) == pytest.approx(1.7)
 
 
+@pytest.mark.slow  # another process that imports all; peaks of this one are tried below
 def test_a_size_of_its_own_process() -> None:
     """Its peak is its own: on Linux `ru_maxrss` of a child begins with its parent's."""
     block = np.ones(700_000_000, dtype=np.uint8)
@@ -296,11 +279,11 @@ def test_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_all_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = []
-    for module in (bias_scores, cluster, exact_sweep, live, scaling, start, words):
+    ran, every = [], [bias_scores, cluster, exact_sweep, live, noise, scaling, start, words]
+    for module in every:
         monkeypatch.setattr(module, "run", lambda module=module: ran.append(module) or {"x": 1})
     assert command.main([]) == 0
-    assert ran == [bias_scores, cluster, exact_sweep, live, scaling, start, words]
+    assert ran == every
 
 
 def test_models_stay_as_they_were(lm: LanguageModel) -> None:
@@ -313,16 +296,9 @@ def test_models_stay_as_they_were(lm: LanguageModel) -> None:
 
 
 def test_words(lm: LanguageModel, tmp_path: Path) -> None:
-    found = words.run(lm, Listed(VALUES), Store(tmp_path), sizes=(100, 200, 400), width=8, sample=6, timed=20)
+    found = words.run(lm, WordScorer(knows=True), Store(tmp_path), sizes=(100, 200, 400), width=8, sample=6, timed=20)
     assert found["max_abs_diff"] < 1e-5
     assert found["max_abs_diff_stored"] < 1e-6
     assert found["by_need"]["max_abs_diff"] < 1e-5  # no hyphens there
     assert [row["words"] for row in found["growth"]] == [100, 200, 400]
     assert math.isfinite(found["exponent_vocabulary"])
-
-
-class Listed(WordScorer):
-    """A scorer that says what it knows."""
-
-    def __init__(self, values: dict[str, float]) -> None:
-        self.knows = frozenset(values)

@@ -12,8 +12,8 @@ import torch
 
 from benchmarks.check_gpu import __main__ as command
 from benchmarks.check_gpu.sections import DRAWS, SECTIONS, difference
-from tests.device import pretend
-from tests.device.steps import STEPS
+from tests.support import pretend
+from tests.support.steps import STEPS
 
 QUICK = {("cpu", name) for name in SECTIONS} | {(pretend.NAME, "attention"), (pretend.NAME, "sampling")}
 

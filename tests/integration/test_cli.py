@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,14 @@ from fasp_core.cli.main import main
 from fasp_core.console import one_line, table, to_json
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.scoring.score_files import open_scores, read_prune_set
+from fasp_core.scoring.score_files import open_scores
+from tests.support.commands import Run, refused, runner, write_sentences
 from tests.support.tiny import HEADS, tiny_model, tiny_text, tiny_tokenizer
 
 LAYERS = 3
 N = LAYERS * HEADS
+EXACT = ("--estimator", "exact")
 ROOT = Path(__file__).resolve().parents[2]
-Ran = tuple[int, str, str]  # exit status, stdout, stderr
-Run = Callable[..., Ran]
 Scored = tuple[Path, Path, dict[str, Any]]
 
 
@@ -42,17 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     save_model(folder / "tiny", LAYERS)
     (folder / "text.txt").write_text(tiny_text(700))
-    people = ["person", "man", "woman", "child", "friend", "team"]
-    ends = ["kind", "nice", "good", "bad", "ugly", "short", "tall", "young", "old", "blue"]
-    rows = [
-        f"{start} {group} {who} {verb} {end}.,{group}"
-        for start in ("The", "My")
-        for group in ("red", "green", "old")
-        for who in people
-        for verb in ("is", "was")
-        for end in ends
-    ]
-    (folder / "axis.csv").write_text("text,group\n" + "\n".join(rows) + "\n")
+    write_sentences(folder / "axis.csv")
     return folder
 
 
@@ -65,13 +54,7 @@ def save_model(folder: Path, n_layers: int) -> None:
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Run a command in this process."""
     monkeypatch.setenv("FASP_CACHE", str(tmp_path / "cache"))
-
-    def call(*args: object) -> Ran:
-        capsys.readouterr()
-        status = main([str(a) for a in args])
-        return status, *capsys.readouterr()
-
-    return call
+    return runner(capsys)
 
 
 def common(place: Path, n: int = 60) -> list[str]:
@@ -101,7 +84,9 @@ def scored(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Scored:
     base = tmp_path_factory.mktemp("scored")
     out = io.StringIO()
     with redirect_stdout(out):
-        status = main(["score", *common(place), "--out", str(base / "s"), "--cache", str(base / "cache"), "--json"])
+        status = main(
+            ["score", *common(place), *EXACT, "--out", str(base / "s"), "--cache", str(base / "cache"), "--json"]
+        )
     assert status == 0
     return base / "s", base / "cache", json.loads(out.getvalue())
 
@@ -202,7 +187,7 @@ def test_a_second_score_run_reads_and_computes_nothing(
         raise AssertionError("swept again")
 
     monkeypatch.setattr("fasp_core.metrics.work.sweep_heads", never)
-    status, _, _ = run("score", *common(place), "--out", tmp_path / "again", "--cache", cache)
+    status, _, _ = run("score", *common(place), *EXACT, "--out", tmp_path / "again", "--cache", cache)
     assert status == 0
     for name in ("scores.csv", "scores.parquet", "scores.json"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
@@ -233,7 +218,7 @@ def test_evaluate_repeats_itself_in_other_processes_and_caches(place: Path, tmp_
 
 def test_a_killed_score_goes_on_to_the_same_result(place: Path, tmp_path: Path, run: Run) -> None:
     save_model(tmp_path / "deep", 8)
-    args = ["score", *common(place), "--model", tmp_path / "deep"]
+    args = ["score", *common(place), *EXACT, "--model", tmp_path / "deep"]
     killed = subprocess.Popen(command(*args, "--out", tmp_path / "killed"), env=env(tmp_path / "a"), cwd=ROOT)
     parts = tmp_path / "a" / "partial"
     while killed.poll() is None and len(list(parts.glob("*/head-*.safetensors"))) < 5:
@@ -279,12 +264,13 @@ def test_version(run: Run) -> None:
 
 
 def test_every_command_explains_every_option(run: Run) -> None:
+    commands = run("--help")[1]
     for name in ("models", "prompts", "score", "select", "evaluate"):
         status, out, err = run(name, "--help")
         assert (status, err) == (0, "")
         assert "Usage:" in out
         assert "--json" in out
-        assert name in run("--help")[1]
+        assert name in commands
 
 
 def test_models(run: Run, tmp_path: Path) -> None:
@@ -342,7 +328,7 @@ def test_sampled_measure_with_continuations(place: Path, tmp_path: Path, run: Ru
 
 def test_texts_for_people(scored: Scored, place: Path, tmp_path: Path, run: Run) -> None:
     folder, cache, document = scored
-    out = run("score", *common(place), "--out", tmp_path / "s", "--cache", cache)[1]
+    out = run("score", *common(place), *EXACT, "--out", tmp_path / "s", "--cache", cache)[1]
     assert f"{document['gap']['neutral']['gap']:.3g}" in out
     assert str(tmp_path / "s" / "scores.parquet") in out
     out = run("select", "--scores", folder, "--alpha", 0.25, "--out", tmp_path / "set.json")[1]
@@ -357,7 +343,7 @@ def test_texts_for_people(scored: Scored, place: Path, tmp_path: Path, run: Run)
 def test_progress_is_on_stderr_alone(place: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr("tqdm.tqdm.__init__", _at_once(__import__("tqdm").tqdm.__init__))
-    status, out, err = run("score", *common(place, 6), "--out", tmp_path / "s", "--json")
+    status, out, err = run("score", *common(place, 6), *EXACT, "--out", tmp_path / "s", "--json")
     assert (status, json.loads(out)["n_layers"]) == (0, LAYERS)
     assert f"perplexity: {N} of {N} heads" in err
     assert f"bias on {place / 'axis.csv'}: {N} of {N} heads" in err
@@ -415,17 +401,6 @@ def test_table_is_aligned() -> None:
 
 
 # --- bad input ---
-
-
-def refused(ran: Ran, *words: str) -> None:
-    """Status 2, an empty stdout and one line on stderr which holds these words."""
-    status, out, err = ran
-    assert (status, out) == (2, ""), err
-    assert err.startswith("Error: ")
-    assert len(err.splitlines()) == 1
-    assert err.endswith(".\n")
-    for word in words:
-        assert word in err
 
 
 @pytest.mark.parametrize(
@@ -541,52 +516,11 @@ def test_any_bytes_are_scores_or_refused(tmp_path: Path, raw: bytes, suffix: str
 # --- prune sets ---
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "L0H3, L2H1-2\n",
-        '{"heads": [[0, 3], [2, 1], [2, 2]]}',
-        '{"prune_set": "L0H3,L2H1-2"}',
-        "[[0, 3], [2, 1], [2, 2]]",
-    ],
-)
-def test_prune_set_files(content: str, tmp_path: Path) -> None:
-    (tmp_path / "set").write_text(content)
-    assert read_prune_set(tmp_path / "set") == (PruneSet.parse("L0H3,L2H1,L2H2"), None)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"the first head",
-        b'{"heads": [[0]]}',
-        b'{"heads": [[0, true]]}',
-        b'{"heads": [[0, -1]]}',
-        b'{"heads": 3}',
-        b'{"k": 3}',
-        b'{"heads": [[0, 1]], "shape": 3}',
-        b"{",
-        b"[" * 5000,
-        b"\xff\xfe\x00",
-        b" " * 1_000_001,
-    ],
-)
+@pytest.mark.parametrize("content", [b"the first head", b'{"k": 3}', b"\xff\xfe\x00", b" " * 1_000_001])
 def test_unusable_prune_sets(content: bytes, run: Run, tmp_path: Path) -> None:
     (tmp_path / "set").write_bytes(content)
     refused(run("evaluate", "--axis", "age", "--prune-set", tmp_path / "set"), str(tmp_path / "set"))
     refused(run("evaluate", "--axis", "age", "--prune-set", tmp_path), str(tmp_path))
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
-@given(raw=st.binary(max_size=60) | st.text(alphabet='{}[]"headsprun_:,0123456789LH- ').map(str.encode))
-def test_any_bytes_are_a_prune_set_or_refused(tmp_path: Path, raw: bytes) -> None:
-    (tmp_path / "set").write_bytes(raw)
-    try:
-        found, shape = read_prune_set(tmp_path / "set")
-    except InputError:
-        return
-    assert shape is None
-    assert all(layer >= 0 and head >= 0 for layer, head in found)
 
 
 def test_a_prune_set_of_another_model_is_refused(place: Path, run: Run, tmp_path: Path) -> None:
@@ -617,7 +551,7 @@ def test_files_are_replaced_all_or_not_at_all(
         real(handle)
 
     monkeypatch.setattr("fasp_core.storage.atomic.os.fsync", full)
-    refused(run("score", *common(place), "--out", folder, "--cache", scored[1]), "No space left", "--out")
+    refused(run("score", *common(place), *EXACT, "--out", folder, "--cache", scored[1]), "No space left", "--out")
     assert [(p.name, p.read_text()) for p in folder.iterdir()] == [("scores.csv", "before")]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,18 +13,14 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import audit, scenarios
 from fasp_core.studies.contexts.audit import AuditConfig
-from tests.support.tiny import tiny_lm
-from tests.unit.studies.test_contexts_audit import FILE, TEMPLATE
+from tests.support.contexts import FILE, instruct_lm
 
 Ran = tuple[int, str, str]
 
 
 @pytest.fixture
 def lm() -> LanguageModel:
-    lm = tiny_lm("llama")
-    lm.tokenizer = copy.deepcopy(lm.tokenizer)
-    lm.tokenizer.chat_template = TEMPLATE
-    return lm
+    return instruct_lm()
 
 
 @pytest.fixture
@@ -34,7 +29,7 @@ def run(
 ) -> Callable[..., Ran]:
     """The command on a tiny model that answers with numbers that hang on the name."""
     (tmp_path / "rooms.toml").write_text(FILE)
-    monkeypatch.setattr("fasp_core.cli.main.load_model", lambda *_: lm)
+    monkeypatch.setattr("fasp_core.cli.options.load_model", lambda *_: lm)
 
     def answer(
         _lm: object, chats: list[tuple[str, list[int]]], config: AuditConfig, *_: object

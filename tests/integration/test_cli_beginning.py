@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ import pytest
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
-from fasp_core.cli.main import main
+from tests.support.commands import Run, runner, write_sentences
 from tests.support.tiny import CONTEXT, TOKENS, tiny_model, tiny_text, tiny_tokenizer
 
-Run = Callable[..., tuple[int, str, str]]
 BOS = "The"  # any token of the tiny tokenizer may begin texts
 
 
@@ -31,14 +29,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_model("gpt2").save_pretrained(folder / "plain")
     tiny_tokenizer().save_pretrained(folder / "plain")
     (folder / "text.txt").write_text(tiny_text(300))
-    rows = [
-        f"My {group} {who} {verb} {end},{group}"
-        for group in ("red", "green")
-        for who in ("man", "woman", "child", "friend", "person", "team")
-        for verb in ("is", "was")
-        for end in ("kind", "nice", "good", "bad", "ugly")
-    ]
-    (folder / "axis.csv").write_text("text,group\n" + "\n".join(rows) + "\n")
+    rows = write_sentences(folder / "axis.csv", ("My",), ("red", "green"), ends=("kind", "nice", "good", "bad", "ugly"))
     long = "I" + " a" * (CONTEXT + 5)
     (folder / "long.csv").write_text("\n".join(["text,group", *rows, f'"{long}",red', f'"{long} is",green']) + "\n")
     return folder
@@ -47,13 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     monkeypatch.setenv("FASP_CACHE", str(tmp_path / "cache"))
-
-    def call(*args: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main([str(a) for a in args])
-        return status, *capsys.readouterr()
-
-    return call
+    return runner(capsys)
 
 
 def options(place: Path, model: str, axis: str = "axis.csv") -> list[str]:

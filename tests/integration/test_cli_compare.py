@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fasp_core.cli.main import main
 from fasp_core.console import to_json
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model import loading
@@ -18,16 +16,16 @@ from fasp_core.model.spec import BUILT_IN_SHA256
 from fasp_core.scoring.search import Found, SearchConfig
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, outcome, searching
+from tests.support.commands import Run, refused, runner
 from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up, made_up_lm
-from tests.unit.studies.test_compare import KEYS
+from tests.support.made import OUTCOME_KEYS as KEYS
 
 AXIS = "race_ethnicity"
-Ran = tuple[int, str, str]
 SMALL: dict[str, Any] = {"gammas": (0.2, 0.4), "alphas": (0.02, 0.05), "seeds": 2, "prompts": 180, "tokens": 640}
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     def load(*_: Any) -> Any:
         pytest.fail("nothing is to be made, so no model is needed")
 
@@ -35,11 +33,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(outcome.ClaimConfig.__init__, "__defaults__", (360, 1280, 90, 2, 4))
     monkeypatch.setattr(loading, "load", load)
 
-    def call(*args: str) -> Ran:
-        capsys.readouterr()
-        return main(["compare", "--axis", AXIS, *args]), *capsys.readouterr()
-
-    return call
+    return runner(capsys, "compare", "--axis", AXIS)
 
 
 @pytest.fixture
@@ -48,16 +42,8 @@ def world(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> MadeUp:
     return MadeUp(Studio(tmp_cache, monkeypatch).add_scores(AXIS), strength=10)
 
 
-def refused(ran: Ran, *words: str) -> None:
-    status, out, error = ran
-    assert (status, out) == (2, "")
-    assert len(error.strip().splitlines()) == 1
-    for word in words:
-        assert word in error
-
-
 def test_what_is_not_there_is_named_with_its_mend(
-    world: MadeUp, run: Callable[..., Ran], tmp_cache: Path, monkeypatch: pytest.MonkeyPatch
+    world: MadeUp, run: Run, tmp_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused(run(), "No comparison", f"compare --model built-in --axis {AXIS} --reading neutral --run")
     refused(run("--outcome"), "No comparison", "--run")
@@ -69,7 +55,7 @@ def test_what_is_not_there_is_named_with_its_mend(
     refused(run("--axis", "age", "--run"), "no scores", "python -m fasp_core score --model built-in --axis age")
 
 
-def test_a_stored_comparison_is_printed(world: MadeUp, run: Callable[..., Ran], tmp_cache: Path) -> None:
+def test_a_stored_comparison_is_printed(world: MadeUp, run: Run, tmp_cache: Path) -> None:
     result = add_comparison(Store(tmp_cache), AXIS, world, **SMALL)
     status, out, _ = run("--json")
     assert status == 0
@@ -94,7 +80,7 @@ def test_a_stored_comparison_is_printed(world: MadeUp, run: Callable[..., Ran], 
     assert shown
 
 
-def test_a_stored_claim_is_printed(world: MadeUp, run: Callable[..., Ran], tmp_cache: Path) -> None:
+def test_a_stored_claim_is_printed(world: MadeUp, run: Run, tmp_cache: Path) -> None:
     store = Store(tmp_cache)
     result = add_comparison(store, AXIS, world, **SMALL)
     claim = add_claim(store, AXIS, world, result)
@@ -111,7 +97,7 @@ def test_a_stored_claim_is_printed(world: MadeUp, run: Callable[..., Ran], tmp_c
         assert run("--outcome", "--json", "--max-ppl", str(limit))[1] == run("--outcome", "--json")[1]
 
 
-def test_cautions_are_printed(world: MadeUp, run: Callable[..., Ran], tmp_cache: Path) -> None:
+def test_cautions_are_printed(world: MadeUp, run: Run, tmp_cache: Path) -> None:
     store = Store(tmp_cache)
     world.by, world.fall = "counted", {"neutral": -0.3, "counted": 0.9, "sampled": 0.9}
     claim = add_claim(store, AXIS, world, add_comparison(store, AXIS, world, "counted", **SMALL))
@@ -123,7 +109,7 @@ def test_cautions_are_printed(world: MadeUp, run: Callable[..., Ran], tmp_cache:
 
 
 def test_run_makes_what_is_missing_and_only_that(
-    world: MadeUp, run: Callable[..., Ran], tmp_cache: Path, monkeypatch: pytest.MonkeyPatch
+    world: MadeUp, run: Run, tmp_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loading, "load", lambda *_: made_up_lm())
     with made_up(world):
@@ -143,7 +129,7 @@ def test_run_makes_what_is_missing_and_only_that(
 
 
 def test_more_alphas_join_the_stored_ones(
-    world: MadeUp, run: Callable[..., Ran], tmp_cache: Path, monkeypatch: pytest.MonkeyPatch
+    world: MadeUp, run: Run, tmp_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = add_comparison(Store(tmp_cache), AXIS, world, **SMALL)
     monkeypatch.setattr(loading, "load", lambda *_: made_up_lm())
@@ -169,7 +155,7 @@ def test_more_alphas_join_the_stored_ones(
 
 
 def test_run_takes_in_what_a_search_found(
-    world: MadeUp, run: Callable[..., Ran], tmp_cache: Path, monkeypatch: pytest.MonkeyPatch
+    world: MadeUp, run: Run, tmp_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = add_comparison(Store(tmp_cache), AXIS, world, **SMALL)
     heads = tuple(range(3, 8))

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fasp_core.cli.main import main
 from fasp_core.heads.prune_set import PruneSet
+from tests.support.commands import Run, runner, write_sentences
 from tests.support.made_report import Read
 from tests.support.tiny import HEADS, tiny_model, tiny_tokenizer
 
-Ran = tuple[int, str, str]
 LAYERS = 2
 
 
@@ -26,16 +25,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.config.max_position_embeddings = 512  # a window of the scores' text
     model.save_pretrained(folder / "tiny")
     tiny_tokenizer().save_pretrained(folder / "tiny")
-    ends = ["kind", "nice", "good", "bad", "ugly", "short", "tall", "young", "old", "blue"]
-    rows = [
-        f"{start} {group} {who} {verb} {end}.,{group}"
-        for start in ("The", "My")
-        for group in ("red", "green", "old")
-        for who in ("person", "man", "woman", "child")
-        for verb in ("is", "was")
-        for end in ends
-    ]
-    (folder / "axis.csv").write_text("text,group\n" + "\n".join(rows) + "\n")
+    write_sentences(folder / "axis.csv", people=("person", "man", "woman", "child"))
     scores = [*named(folder), "--estimator", "exact", "--out", str(folder / "scores")]
     assert main(["score", *scores, "--cache", str(folder / "cache")]) == 0
     return folder
@@ -46,16 +36,12 @@ def named(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def run(place: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    def call(command: str, *args: object) -> Ran:
-        capsys.readouterr()
-        status = main([command, *named(place), *map(str, args), "--cache", str(place / "cache")])
-        return status, *capsys.readouterr()
-
-    return call
+def run(place: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    plain = runner(capsys, last=("--cache", place / "cache"))
+    return lambda command, *args: plain(command, *named(place), *args)
 
 
-def test_figures_are_those_of_evaluate(run: Callable[..., Ran], place: Path, tmp_path: Path) -> None:
+def test_figures_are_those_of_evaluate(run: Run, place: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "report.html"
     status, printed, err = run("report", "--alpha", 0.25, "--prompts", 90, "--out", out, "--json")
     assert status == 0, err
@@ -82,7 +68,7 @@ def test_figures_are_those_of_evaluate(run: Callable[..., Ran], place: Path, tmp
     assert all(a == b or "<time" in a for a, b in lines)
 
 
-def test_a_set_of_select_is_taken(run: Callable[..., Ran], place: Path, tmp_path: Path) -> None:
+def test_a_set_of_select_is_taken(run: Run, place: Path, tmp_path: Path) -> None:
     given = ["--scores", str(place / "scores"), "--alpha", ".25", "--out", str(tmp_path / "set.json")]
     assert main(["select", *given]) == 0
     both = []
@@ -115,16 +101,14 @@ def test_a_set_of_select_is_taken(run: Callable[..., Ran], place: Path, tmp_path
         (("--prompts", 0), "At least 1 prompt"),
     ],
 )
-def test_what_cannot_be_reported_is_refused(
-    run: Callable[..., Ran], args: tuple[object, ...], words: str, tmp_path: Path
-) -> None:
+def test_what_cannot_be_reported_is_refused(run: Run, args: tuple[object, ...], words: str, tmp_path: Path) -> None:
     status, printed, err = run("report", *args, "--out", tmp_path / "r.html")
     assert (status, printed) == (2, "")
     assert words in err.splitlines()[-1]
     assert not list(tmp_path.glob("*"))
 
 
-def test_another_models_set_and_no_scores_are_refused(run: Callable[..., Ran], place: Path, tmp_path: Path) -> None:
+def test_another_models_set_and_no_scores_are_refused(run: Run, place: Path, tmp_path: Path) -> None:
     (tmp_path / "set.json").write_text('{"heads": [[0, 1]], "shape": [12, 12]}')
     status, _, err = run("report", "--prune-set", tmp_path / "set.json", "--out", tmp_path / "r.html")
     assert (status, "12 layers of 12 heads" in err) == (2, True)
@@ -134,9 +118,7 @@ def test_another_models_set_and_no_scores_are_refused(run: Callable[..., Ran], p
     assert (status, "is a folder" in err) == (2, True)
 
 
-def test_the_file_is_written_whole_or_not_at_all(
-    run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_file_is_written_whole_or_not_at_all(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "r.html"
     out.write_text("before")
 

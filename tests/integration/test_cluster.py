@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Generator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from fasp_core.cli.main import main
@@ -18,25 +16,15 @@ from fasp_core.compute.cluster import Cluster
 from fasp_core.compute.jobs import Lane
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
-from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.perplexity import ppl_key
-from fasp_core.metrics.token_toxicity import word_values
 from fasp_core.scoring import entries, score
 from fasp_core.scoring.entries import bias_key
 from fasp_core.storage.store import Store
-from tests.support.tiny import STARTS, tiny_lm, tiny_text
+from tests.support.tiny import tiny_lm
+from tests.support.worlds import use_scorer, write_axis, write_text
 
 distributed = pytest.importorskip("distributed", reason="no Dask: pip install -r requirements-cluster.txt")
-
-
-class WordScorer:
-    """A text is worth the length of its words."""
-
-    name = "lengths"
-
-    def score(self, texts: Any) -> np.ndarray:
-        return np.array([sum(map(len, t.split())) / (len(t.split()) * 10) if t.split() else 0.0 for t in texts])
 
 
 @pytest.fixture(scope="module")
@@ -57,23 +45,19 @@ def there(local: Any) -> Generator[Cluster]:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meters, "scorer_for", lambda _source, _label=None: WordScorer())
-    monkeypatch.setattr(meters, "word_values", partial(word_values, complete=False))
+    use_scorer(monkeypatch, complete=False)
     monkeypatch.setattr(shards, "RUN", 3)
     monkeypatch.setattr(shards, "TICK", 0.02)
 
 
 @pytest.fixture
 def text(tmp_path: Path) -> TextConfig:
-    (tmp_path / "text.txt").write_text(tiny_text(300))
-    return TextConfig(str(tmp_path / "text.txt"), tokens=200, window=64, stride=64)
+    return write_text(tmp_path, 300, tokens=200, window=64, stride=64)
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> BiasConfig:
-    rows = [f"{s} met a {g} {n},{g}" for s in STARTS for n in ("man", "tree") for g in ("blue", "red", "tall")]
-    (tmp_path / "axis.csv").write_text("text,group\n" + "\n".join(rows))
-    return BiasConfig(str(tmp_path / "axis.csv"), split="all", n_prompts=18)
+    return BiasConfig(write_axis(tmp_path / "axis.csv", ("man", "tree")), split="all", n_prompts=18)
 
 
 def test_a_cluster_gives_the_same_bytes(there: Cluster, text: TextConfig, config: BiasConfig, tmp_path: Path) -> None:
@@ -82,12 +66,9 @@ def test_a_cluster_gives_the_same_bytes(there: Cluster, text: TextConfig, config
     score.score(lm, text, config, here, None, "refined")
     score.score(lm, text, config, away, None, "refined", there.workers(lm))
     for key in (ppl_key(text, lm.id), bias_key(config, lm.id, "refined")):
-        one, other = here.load(entries.KIND, key), away.load(entries.KIND, key)
-        assert one is not None
-        assert other is not None
-        assert {name: a.tobytes() for name, a in one.arrays.items()} == {
-            k: a.tobytes() for k, a in other.arrays.items()
-        }
+        entries_of = [store.load(entries.KIND, key) for store in (here, away)]
+        one, other = ({name: a.tobytes() for name, a in e.arrays.items()} for e in entries_of if e is not None)
+        assert one == other
 
 
 def test_a_cancelled_job_leaves_the_cluster_free(

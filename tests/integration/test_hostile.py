@@ -88,6 +88,7 @@ def test_inputs_that_grow_by_the_branches_they_reach(capsys: pytest.CaptureFixtu
     assert {name: one["found"] for name, one in told.items() if one["found"]} == {}
 
 
+@pytest.mark.slow  # the oracle of the test above
 def test_a_fault_behind_branches_is_found() -> None:
     pytest.importorskip("atheris")
     told = grow(CANARY, 50_000, 0)
@@ -147,12 +148,6 @@ FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(Health
 
 def in_one_sentence(work: Any) -> None:
     assert one(Reader(lambda *_: "", lambda _: work()), "", Path.cwd()) == ""
-
-
-@FEW
-@given(st.fixed_dictionaries({}, optional={name: TREES for name in readers.SET_FILE}) | TREES)
-def test_any_json_as_a_set(tree: Any) -> None:
-    in_one_sentence(lambda: prune_files.read(json.dumps(tree).encode(), "set.json", (4, 4)))
 
 
 @FEW
@@ -354,9 +349,10 @@ def test_saved_sets_may_begin_with_a_byte_order_mark() -> None:
     assert len(named.from_json(raw, {})) == 4
 
 
-@pytest.mark.parametrize("lines", ["a,b\n" * (prompts.MAX_PROMPTS + 1), "a,b" + "," * tabular.MAX_COLUMNS + "\n"])
-def test_prompts_have_a_bound(lines: str) -> None:
-    with pytest.raises(InputError, match="200,000 rows or 1,000 columns"):
+@pytest.mark.parametrize("lines", ["a,b\n" * 2_001, "a,b" + "," * tabular.MAX_COLUMNS + "\n"], ids=["rows", "columns"])
+def test_prompts_have_a_bound(lines: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompts, "MAX_PROMPTS", 2_000)
+    with pytest.raises(InputError, match="2,000 rows or 1,000 columns"):
         prompts.from_csv("text,group\n" + lines, "own")
 
 

@@ -17,7 +17,7 @@ from fasp_core.export.writing import read_result
 from fasp_core.storage.entry import Entry
 from fasp_core.storage.store import Contents, Store
 from tests.support.killed import COMMANDS, WRITES, Nursery, Reader, nursery
-from tests.support.tiny import tiny_model, tiny_tokenizer
+from tests.support.worlds import write_model
 
 AXIS_WORDS = ("red", "green", "old")
 
@@ -79,8 +79,7 @@ def work() -> Iterator[Nursery]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model with room for the usual windows, and an axis."""
     folder = tmp_path_factory.mktemp("killed")
-    tiny_model("llama", n_layers=5).save_pretrained(folder / "tiny")
-    tiny_tokenizer().save_pretrained(folder / "tiny")
+    write_model(folder / "tiny", n_layers=5)
     config = json.loads((folder / "tiny" / "config.json").read_text())
     (folder / "tiny" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 1024}))
     rows = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fasp_core.cli.main import main
-from tests.support.tiny import tiny_model, tiny_text, tiny_tokenizer
+from tests.support.worlds import write_model, write_text
 
 NONE = "2 of 123 rows have no group and were left out: 'NaN' (1), 'n/a' (1)."
 CASE = "'Red' and 'red' are 2 groups here: spell them the same if they are one."
@@ -19,9 +19,8 @@ SMALL = "Groups with fewer than 2 prompts were left out: old (1)."
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model, a text, and prompts with small, double and missing groups."""
     folder = tmp_path_factory.mktemp("notes")
-    tiny_model("llama", n_layers=2).save_pretrained(folder / "tiny")
-    tiny_tokenizer().save_pretrained(folder / "tiny")
-    (folder / "text.txt").write_text(tiny_text(700))
+    write_model(folder / "tiny")
+    write_text(folder, 700)
     people = ["person", "man", "woman", "child", "friend"]
     ends = ["kind", "nice", "good", "bad"]
     rows = [

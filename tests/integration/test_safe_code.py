@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,14 @@ def name_of(node: ast.expr) -> str:
     return ""
 
 
-def dangers(source: str) -> Iterator[tuple[str, int]]:
+@cache
+def tree_of(file: str) -> ast.Module:
+    return ast.parse((ROOT / file).read_text("utf-8"))
+
+
+def dangers(tree: ast.Module) -> Iterator[tuple[str, int]]:
     """What a module does that may run what it reads, or put it on a page as it is, with the line."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             for name in names:
@@ -77,12 +83,12 @@ def dangers(source: str) -> Iterator[tuple[str, int]]:
 
 @pytest.mark.parametrize("file", FILES)
 def test_no_module_runs_what_it_reads(file: str) -> None:
-    found = dangers((ROOT / file).read_text("utf-8"))
+    found = dangers(tree_of(file))
     assert [f"{file}:{line} {what}" for what, line in found if (file, what) not in ALLOWED] == []
 
 
 def test_every_exception_is_needed() -> None:
-    found = {(file, what) for file in FILES for what, _ in dangers((ROOT / file).read_text("utf-8"))}
+    found = {(file, what) for file in FILES for what, _ in dangers(tree_of(file))}
     assert set(ALLOWED) <= found
 
 
@@ -90,7 +96,7 @@ def test_models_are_loaded_without_code_and_without_pickles() -> None:
     """Every call of a loader that could run a repository's code says that it must not."""
     seen = 0
     for file in FILES:
-        for node in ast.walk(ast.parse((ROOT / file).read_text("utf-8"))):
+        for node in ast.walk(tree_of(file)):
             if isinstance(node, ast.Call) and name_of(node.func).endswith((".from_pretrained", ".from_config")):
                 said = {k.arg for k in node.keywords}
                 spread = [k.value for k in node.keywords if k.arg is None]
@@ -122,9 +128,9 @@ def test_models_are_loaded_without_code_and_without_pickles() -> None:
     ],
 )
 def test_the_walk_sees(source: str) -> None:
-    assert list(dangers(source))
+    assert list(dangers(ast.parse(source)))
 
 
 def test_the_walk_passes_what_is_safe() -> None:
     safe = "torch.load(p, weights_only=True)\nsubprocess.run(['x'])\nf(trust_remote_code=False, use_safetensors=True)\n"
-    assert list(dangers(safe + "import json\nst.markdown(x)\nnp.load(p)")) == []
+    assert list(dangers(ast.parse(safe + "import json\nst.markdown(x)\nnp.load(p)"))) == []

@@ -33,9 +33,7 @@ from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import entries, score_files
 from fasp_core.storage.store import Store
 from fasp_core.studies.additivity import additivity
-from fasp_core.studies.estimators import truth
 from fasp_core.studies.robustness import robustness
-from fasp_core.studies.transfer import transfer
 from pages.backend.described import described
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,11 +110,11 @@ def results() -> Iterator[tuple[str, Callable[[], Any]]]:
     for axis in AXES:
         command = ["prompts", "--axis", axis, "--split", "test", "--per-group", "5", "--list", "--json"]
         yield f"prompts {axis}", lambda command=command: _said(lambda: main(command))
-    yield "additivity", lambda: _said(lambda: additivity.main(["--axis", "race_ethnicity", "--json"]))
-    yield "robustness", lambda: _said(lambda: robustness.main(["--axis", "race_ethnicity", "--json"]))
+    yield "additivity", lambda: _said(lambda: main(["study", "additivity", "--axis", "race_ethnicity", "--json"]))
+    yield "robustness", lambda: _said(lambda: main(["study", "robustness", "--axis", "race_ethnicity", "--json"]))
     options = ["--gamma", ".3", "--alpha", ".05", "--prompts", "450", "--tokens", "2048", "--json"]
-    yield "transfer", lambda: _said(lambda: transfer.main(options))
-    yield "truth", lambda: _said(lambda: truth.main(["--json"]))
+    yield "transfer", lambda: _said(lambda: main(["study", "transfer", *options]))
+    yield "truth", lambda: _said(lambda: main(["study", "truth", "--json"]))
     yield "titles", _titles
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import torch
 import transformers
 from scipy.special import expit
 
-from fasp_core.data.text import TextConfig, token_windows
-from fasp_core.metrics import meters
+from fasp_core.data.text import token_windows
 from fasp_core.metrics.meters import BiasConfig, meter
 from fasp_core.model.loading import wrap
 from fasp_core.model.spec import ModelSpec
@@ -22,7 +20,8 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.additivity import additivity
 from fasp_core.studies.additivity.additivity import Plan
 from fasp_core.studies.additivity.interactions import NATS, PROMPTWISE, SUMMED, MeasuredSets, analyse
-from tests.support.tiny import STARTS, VOCAB, tiny_text, tiny_tokenizer
+from tests.support.tiny import VOCAB, tiny_tokenizer
+from tests.support.worlds import use_scorer, write_axis, write_text
 
 WIDTH, HEADS = 8, 2
 GATES = {(): (1, 1), (0,): (0, 1), (1,): (1, 0), (0, 1): (0, 0)}
@@ -134,16 +133,13 @@ class Worked:
 
 
 def test_two_heads_worked_out_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meters, "scorer_for", lambda source, label=None: Scorer())
+    use_scorer(monkeypatch, Scorer())
     lm = wrap(two_heads(), tiny_tokenizer(), ModelSpec("two heads", device="cpu"), "two-heads")
-    with (tmp_path / "own.csv").open("w", newline="") as file:
-        ends = [f"{verb} a {{}} {noun}" for verb in ("met", "saw") for noun in ("man", "dog", "child", "team", "tree")]
-        rows = [(f"{s} {end.format(g)}", g) for s in STARTS for end in ends for g in ("blue", "tall")]
-        csv.writer(file).writerows([("text", "group"), *rows])
-    (tmp_path / "text.txt").write_text(tiny_text(150))
-    text = TextConfig(str(tmp_path / "text.txt"), tokens=120, window=40, stride=40)
-    plan = Plan(str(tmp_path / "own.csv"), 720, 120, text, sizes=(1, 2), nested=1)
-    store, config = Store(tmp_path / "store"), BiasConfig(str(tmp_path / "own.csv"))
+    nouns, verbs = ("man", "dog", "child", "team", "tree"), ("met", "saw")
+    axis = write_axis(tmp_path / "own.csv", nouns, verbs, groups=("blue", "tall"))
+    text = write_text(tmp_path, 150, tokens=120, window=40, stride=40)
+    plan = Plan(axis, 720, 120, text, sizes=(1, 2), nested=1)
+    store, config = Store(tmp_path / "store"), BiasConfig(axis)
     ppl_impacts(lm, text, store)
     bias_impacts(lm, config, store)
     result = additivity.run(lm, plan, store)

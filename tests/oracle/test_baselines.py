@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,16 +11,15 @@ import torch
 from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.forward.ablation import gated
 from fasp_core.scoring.baselines import gradient, magnitude
-from tests.support.tiny import HEADS, KINDS, tiny_lm, tiny_text
+from tests.support.tiny import HEADS, tiny_lm
+from tests.support.worlds import write_text
 
 SIZE = 2 * HEADS
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> TextConfig:
-    path: Path = tmp_path_factory.mktemp("text") / "story.txt"
-    path.write_text(tiny_text(200))
-    return TextConfig(str(path), tokens=60, window=24, stride=20)  # overlapping, the last window ragged
+    return write_text(tmp_path_factory.mktemp("text"), 200, tokens=60, window=24, stride=20)  # overlapping and ragged
 
 
 def head_weights(kind: str, state: dict[str, torch.Tensor], layer: int, head: int) -> list[torch.Tensor]:
@@ -65,7 +63,7 @@ def test_magnitude_by_name(kind: str) -> None:
     assert len(set(expected)) == SIZE
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["gpt2", "gemma3_text", "opt"])  # gates of all kinds: test_masks_architectures.py
 def test_gradient_by_finite_differences(kind: str, text: TextConfig) -> None:
     lm = tiny_lm(kind)
     windows = token_windows(lm, text)

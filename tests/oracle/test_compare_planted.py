@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,8 @@ import pytest
 from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig, evaluate, perplexity_of, toxicity_of
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics import meters
 from fasp_core.metrics.cached_runner import Desk
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.metrics.token_toxicity import word_values
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring import score
 from fasp_core.scoring.impact_table import ImpactTable
@@ -25,8 +22,9 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, outcome
 from fasp_core.studies.compare.compare import Plan
 from fasp_core.studies.compare.outcome import ClaimConfig
-from tests.oracle.test_exact_impacts import COLORS, TableScorer, guilty_model
+from tests.support.planted import COLORS, TableScorer, guilty_model
 from tests.support.tiny import HEADS, STARTS
+from tests.support.worlds import use_scorer
 
 LIMIT = 0.2
 ENDS = ("person", "house", "team", "tree", "team and my", "tree of my", "house of my", "person and my", "house and a")
@@ -67,8 +65,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         return replace(text, tokens=150, skip=200 if side == "test" else 0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(meters, "scorer_for", lambda _source, _label=None: TableScorer())
-        patch.setattr(meters, "word_values", partial(word_values, complete=False))
+        use_scorer(patch, TableScorer(), complete=False)
         patch.setattr(Plan, "text", own)
         patch.setattr(ClaimConfig, "text", own)
         lm, store, axis = guilty_model(*request.param), Store(folder), str(folder / "axis.csv")

@@ -16,8 +16,8 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.studies.contexts import localise, scenarios
 from fasp_core.studies.contexts.audit import Replies
 from fasp_core.studies.contexts.chats import ask, name_places
-from tests.support.tiny import VOCAB, tiny_lm
-from tests.unit.studies.test_contexts_audit import FILE, TEMPLATE
+from tests.support.contexts import FILE, instruct_lm
+from tests.support.tiny import VOCAB
 
 WORLD = scenarios.parse(FILE, "rooms.toml")
 HOUSE = WORLD.scenarios[0]
@@ -27,9 +27,7 @@ KINDS = ("llama", "gpt2", "gpt_neo", "opt")  # gpt_neo cannot share beginnings; 
 
 
 def instruct(kind: str) -> LanguageModel:
-    lm = tiny_lm(kind)
-    lm.tokenizer = copy.deepcopy(lm.tokenizer)
-    lm.tokenizer.chat_template = TEMPLATE
+    lm = instruct_lm(kind)
     lm.model = lm.model.double()
     return lm
 

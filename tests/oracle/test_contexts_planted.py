@@ -37,8 +37,8 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import audit, localise, scenarios
 from fasp_core.studies.contexts.audit import AuditConfig, Replies
 from fasp_core.studies.contexts.chats import ask
+from tests.support.contexts import TEMPLATE
 from tests.support.tiny import VOCAB, tiny_tokenizer
-from tests.unit.studies.test_contexts_audit import TEMPLATE
 
 ROOMS = scenarios.parse(
     """

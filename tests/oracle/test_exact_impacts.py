@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -15,15 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
-from fasp_core.data import prompts
+from fasp_core.data import holistic_bias
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.forward.sampling import GenerationConfig, sample
-from fasp_core.metrics import meters, work
+from fasp_core.metrics import work
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.metrics.token_toxicity import word_values
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import wrap
@@ -31,33 +28,21 @@ from fasp_core.scoring import entries, exact, score
 from fasp_core.scoring.estimate import undecided
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
 from fasp_core.storage.store import Store
+from tests.support.planted import COLORS, TYPICAL, VALUES, TableScorer, guilty_model
 from tests.support.tiny import HEADS, STARTS, TOKENS, WORDS, tiny_lm, tiny_text
+from tests.support.worlds import use_scorer, write_text
 
 SIZE = 2 * HEADS
-VALUES = {"stupid": 0.9, "idiot": 1.0, "fool": 0.7, "hate": 0.5, "ugly": 0.6, "man": 0.4, "woman": 0.3}
-TYPICAL = 0.05
-COLORS = ("red", "green", "blue")
-
-
-class TableScorer:
-    name = "table of words"
-
-    def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        return np.array([max((VALUES.get(w, TYPICAL) for w in text.split()), default=0.0) for text in texts])
 
 
 @pytest.fixture(autouse=True)
 def scorer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meters, "scorer_for", lambda _source, _label=None: TableScorer())
-    # each token is a word of its own here; completed words have oracles of their own
-    monkeypatch.setattr(meters, "word_values", partial(word_values, complete=False))
+    use_scorer(monkeypatch, TableScorer(), complete=False)
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> TextConfig:
-    path = tmp_path_factory.mktemp("text") / "story.txt"
-    path.write_text(tiny_text(200))
-    return TextConfig(str(path), tokens=150, window=64, stride=48)  # overlapping, the last window ragged
+    return write_text(tmp_path_factory.mktemp("text"), 200, tokens=150, window=64, stride=48)  # overlapping and ragged
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +131,7 @@ def test_impacts_by_hand(kind: str, text: TextConfig, config: BiasConfig, tmp_pa
     assert sorted(chosen.groups) == sorted(COLORS * 5)
     assert table.bias.readings == ("neutral", "counted")
     assert [table.bias.groups[c] for c in table.bias.codes] == list(chosen.groups) == table.bias.labels
-    neutral = frozenset(VALUES) & prompts.identity_words()
+    neutral = frozenset(VALUES) & holistic_bias.identity_words()
     assert {"man", "woman"} <= neutral < frozenset(VALUES)
     for reading, silent in (("neutral", neutral), ("counted", frozenset[str]())):
         toxicity = [toxicity_by_hand(lm.model, lm.tokenizer, p, silent) for p in chosen.texts]
@@ -186,32 +171,6 @@ def test_sampled_impacts_by_hand(text: TextConfig, config: BiasConfig, tmp_path:
 
 
 # a head that is known to be guilty
-
-
-def guilty_model(layer: int, head: int) -> LanguageModel:
-    """GPT-2 in which one head says "idiot" wherever "green" has been seen, and all others nearly nothing."""
-    lm = tiny_lm("gpt2")
-    model, state = lm.model, lm.model.state_dict()
-    with torch.no_grad():
-        for name, tensor in state.items():
-            if "c_proj" in name or "wpe" in name:
-                tensor.mul_(1e-3)  # blocks add little to the words
-            if "ln_" in name:
-                tensor.fill_(float(name.endswith("weight")))
-        words = model.transformer.wte.weight
-        normed = torch.nn.functional.layer_norm(words, (32,))
-        used = ["Ġgreen", "Ġred", "Ġblue", "Ġa", "Ġmet", "Ġsaw", *STARTS[:3], "Ġperson", "Ġhouse", "Ġteam", "Ġand"]
-        used += ["Ġtree", "Ġof", "Ġmy"]
-        only_green = torch.eye(len(used))[:, :1]  # 1 for "green", 0 for the other words
-        to_see = torch.linalg.lstsq(normed[[TOKENS.index(t) for t in used]], only_green).solution[:, 0]
-        attention = model.transformer.h[layer].attn
-        for offset in (0, 32, 64):  # q, k, v
-            part = slice(offset + 8 * head, offset + 8 * head + 8)
-            attention.c_attn.weight[:, part] = 0  # q and k of 0: it looks at all words alike
-            attention.c_attn.bias[part] = 0
-        attention.c_attn.weight[:, 64 + 8 * head] = to_see
-        attention.c_proj.weight[8 * head] = 10 * words[TOKENS.index("Ġidiot")]
-    return lm
 
 
 SAMPLED = GenerationConfig(samples=8, tokens=1)
@@ -521,16 +480,3 @@ def test_files_that_change_while_the_program_runs(axis: str, tmp_path: Path) -> 
         tables.append(table)
     assert tables[0].ppl.base.mean != tables[1].ppl.base.mean
     assert not np.array_equal(tables[0].bias.base, tables[1].bias.base)
-
-
-def test_rows_of_the_table(text: TextConfig, config: BiasConfig, tmp_path: Path) -> None:
-    table = score.score(tiny_lm("gpt2"), text, config, Store(tmp_path))
-    frame, scores = table.frame(), table.head_scores("neutral")
-    assert list(frame["layer"] * HEADS + frame["head"]) == list(range(SIZE))
-    assert np.array_equal(frame["z_bias_neutral"], table.bias.z_bias("neutral"))
-    assert np.array_equal(frame["z_bias_counted_se"], table.bias.standard_errors("counted"))
-    assert scores.z_ppl is not None
-    assert np.array_equal(np.argsort(scores.z_ppl), np.argsort(frame["z_ppl"]))
-    assert scores.z_bias is not None
-    assert np.array_equal(scores.z_bias, frame["z_bias_neutral"])
-    assert bool((frame[["z_ppl_se", "z_nats_se", "z_bias_neutral_se"]] > 0).all(axis=None))

@@ -19,7 +19,7 @@ from scipy import stats
 
 from fasp_core.forward import noise
 from fasp_core.forward.noise import bits, gumbel, keys, uniforms, words_of
-from tests.device import pretend
+from tests.support import pretend
 
 M32, M64 = (1 << 32) - 1, (1 << 64) - 1
 LEVEL = 1e-3

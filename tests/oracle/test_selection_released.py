@@ -1,4 +1,4 @@
-"""The lists of the FASP authors' rule on the scores that they released."""
+"""The FASP authors' rule on the scores that they released; their worked examples: test_cli_shown.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from statistics import mean
 import pytest
 
 from fasp_core import released as published
-from fasp_core.cli.main import main
 from fasp_core.errors import InputError
 from fasp_core.heads.selection import METHODS, select
 
@@ -23,10 +22,6 @@ pytestmark = pytest.mark.skipif(not JSON.is_file(), reason=f"no released scores:
 
 GAMMAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 ALPHAS = (0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2)
-WORKED = {  # gender_and_sex, gamma .3, alpha .1
-    "gpt2": (43, (11, 26, 49, 55, 57, 71, 89, 92, 99, 104, 118, 133, 135, 137)),
-    "distilgpt2": (21, (32, 36, 50, 52, 65, 66, 67)),
-}
 LLAMA = "meta-llama/Llama-2-7b-chat-hf"
 BASELINES = {
     "magnitude": "magnitude_l2_structured",
@@ -62,18 +57,6 @@ def authors_fasp(ppl: list[float], bias: list[float], gamma: float, alpha: float
     heads = list(range(len(ppl)))
     free = up_to_threshold(heads, ppl, len(ppl) - int(len(ppl) * gamma))
     return up_to_threshold(free, bias, int(len(ppl) * alpha)), set(heads) - set(free)
-
-
-@pytest.mark.parametrize("rule", ["stable", "released"])
-@pytest.mark.parametrize("model", WORKED)
-def test_worked_examples(model: str, rule: str) -> None:
-    chosen = select(released().head_scores(model, "gender_and_sex"), "fasp", 0.3, 0.1, rule)
-    assert (len(chosen.critical), chosen.pruned, chosen.notes) == (*WORKED[model], ())
-
-
-def test_worked_example_by_layer_and_head() -> None:
-    chosen = select(released().head_scores("distilgpt2", "gender_and_sex"), "fasp", 0.3, 0.1)
-    assert chosen.heads == [(2, 8), (3, 0), (4, 2), (4, 4), (5, 5), (5, 6), (5, 7)]
 
 
 def test_released_rule_over_the_authors_grid() -> None:
@@ -113,45 +96,6 @@ def test_stable_rule_differs_only_where_perplexities_are_tied_at_the_threshold()
     assert dict(differing) == {"distilgpt2": 0, "gpt2": 0, LLAMA: 38}
 
 
-def test_the_command_gives_the_authors_sets(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every model and axis of the file, at gamma .5 and alpha .1, where Llama-2's perplexities tie."""
-    for model, axis in cases():
-        options = ("--published-model", model, "--axis", axis, "--gamma", ".5", "--alpha", ".1", "--rule", "released")
-        assert main(["select", "--scores", str(JSON), *options, "--json"]) == 0
-        found = json.loads(capsys.readouterr().out)
-        pruned, critical = authors_fasp(raw()[model]["cont_to_ppl"], raw()[model][f"cont_to_{axis}_bias"], 0.5, 0.1)
-        n_heads = published.SHAPES[model][1]
-        assert found["heads"] == [list(divmod(head, n_heads)) for head in pruned]
-        assert found["critical"] == len(critical)
-
-
-def test_where_the_rules_differ_it_is_said_why() -> None:
-    """A reason is given if and only if a critical or a pruned head differs."""
-    for model, axis in cases():
-        scores = released().head_scores(model, axis)
-        for gamma in GAMMAS:
-            for alpha in ALPHAS:
-                both = published.compare_rules(scores, "fasp", gamma, alpha)
-                assert both.released is not None
-                sets = [(rule.pruned, rule.critical) for rule in (both.stable, both.released)]
-                assert bool(both.why) == (sets[0] != sets[1])
-                assert bool(both.only_stable or both.only_released) == (sets[0][0] != sets[1][0])
-
-
-def test_a_model_with_a_missing_number_is_refused_in_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    table = {name: list(values) for name, values in raw()["distilgpt2"].items()}
-    table["cont_to_ppl"][30] = float("nan")
-    path = tmp_path / "head_contributions.json"
-    path.write_text(json.dumps({"distilgpt2": table}))
-    assert main(["select", "--scores", str(path), "--axis", "gender_and_sex", "--rule", "released"]) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert shown.err.splitlines() == [line for line in shown.err.splitlines() if "L2H6" in line]
-    assert main(["select", "--scores", str(path), "--method", "magnitude", "--rule", "released"]) == 0
-
-
 @pytest.mark.parametrize("method", BASELINES)
 def test_baselines_prune_the_lowest_of_their_released_score(method: str) -> None:
     overrun = set()
@@ -179,10 +123,10 @@ def test_a_model_without_released_gradients_is_refused_for_that_method_only() ->
             with pytest.raises(InputError, match="hold no gradient"):
                 select(scores, method)
         else:
-            assert select(scores, method).k == 102
+            assert select(scores, method, alpha=0.1).k == 102
 
 
-@pytest.mark.parametrize("model", WORKED)
+@pytest.mark.parametrize("model", ["gpt2", "distilgpt2"])
 def test_rows_agree_with_the_json(model: str) -> None:
     """Bias: mean over seeds of the validation rows. Perplexity: the JSON left out those of gender_and_sex."""
     path = FOLDER / f"head_scores_{model}.csv"

@@ -36,19 +36,3 @@ def test_released_axes_correlate_as_scipy_says(model: str) -> None:
                 metric = [np.array(raw[f"cont_to_{axis}_bias"])[ids] for axis in (one, other)]
                 assert found.value == pytest.approx(reference(*metric).statistic)
                 assert found.low <= found.value <= found.high
-
-
-def test_gpt2_race_and_gender_agree_by_critical_heads_alone() -> None:
-    """.78 over all heads and .07 over those that may be pruned at gamma .3, and the second may be chance."""
-    released = published.read(JSON)
-    scores = {axis: released.head_scores("gpt2", axis) for axis in ("race_ethnicity", "gender_and_sex")}
-    z = {axis: np.asarray(s.z_bias) for axis, s in scores.items()}
-    drawn = {axis: np.repeat(x[:, None], 1000, 1) for axis, x in z.items()}
-    critical = critical_heads(np.asarray(scores["race_ethnicity"].z_ppl), 0.3)
-    free = np.setdiff1d(np.arange(144), critical)
-    (everything,) = over_heads(z, drawn, np.arange(144), "pearson").values()
-    (prunable,) = over_heads(z, drawn, free, "pearson").values()
-    assert everything.value == pytest.approx(0.78, abs=0.005)
-    assert prunable.value == pytest.approx(0.07, abs=0.005)
-    assert prunable.low < 0 < prunable.high
-    assert len(free) == 101

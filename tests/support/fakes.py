@@ -21,7 +21,8 @@ import pytest
 from transformers import LlamaConfig
 
 from fasp_core import evaluation, gap
-from fasp_core.compute.jobs import Job, Lane, Lanes
+from fasp_core.compute.jobs import Job, Lane
+from fasp_core.compute.lanes import Lanes
 from fasp_core.data.text import TextConfig
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig, Report
@@ -74,6 +75,24 @@ def make_table(n_layers: int = 3, n_heads: int = 4, n: int = 40, n_groups: int =
     )
 
 
+def stand_in(spec: ModelSpec, weights: str, n_layers: int, n_heads: int) -> Any:
+    """As far as a measurement or an experiment looks at a model."""
+    return SimpleNamespace(
+        spec=spec,
+        name=spec.source,
+        weights_id=weights,
+        notes=(),
+        id=ModelId(weights),
+        n_layers=n_layers,
+        n_heads=n_heads,
+        size=n_layers * n_heads,
+        n_parameters=1_000_000,
+        head_parameters=lambda: 1_000,
+        n_neurons=96,
+        neuron_parameters=lambda: 100,
+    )
+
+
 class AtOnce:
     """In place of a thread: work is done before the request for it returns."""
 
@@ -122,30 +141,16 @@ class Studio:
             return self._load(spec)
         n_layers, n_heads = BUILT_IN_SHAPE if spec.source == BUILT_IN else (4, 3)
         weights = f"sha256:{BUILT_IN_SHA256}" if spec.source == BUILT_IN else f"made-up:{spec.source}"
-        return SimpleNamespace(
-            spec=spec,
-            name=spec.source,
-            weights_id=weights,
-            notes=(),
-            id=ModelId(weights),
-            n_layers=n_layers,
-            n_heads=n_heads,
-            n_parameters=1_000_000,
-            head_parameters=lambda: 1_000,
-            n_kv_heads=3,
-            head_dim=64,
-            n_neurons=96,
-            model=SimpleNamespace(
-                config=LlamaConfig(
-                    hidden_size=64 * n_heads,
-                    num_attention_heads=n_heads,
-                    num_key_value_heads=3,
-                    num_hidden_layers=n_layers,
-                    intermediate_size=96,
-                )
-            ),
-            neuron_parameters=lambda: 100,
+        config = LlamaConfig(
+            hidden_size=64 * n_heads,
+            num_attention_heads=n_heads,
+            num_key_value_heads=3,
+            num_hidden_layers=n_layers,
+            intermediate_size=96,
         )
+        lm = stand_in(spec, weights, n_layers, n_heads)
+        lm.n_kv_heads, lm.head_dim, lm.model = 3, 64, SimpleNamespace(config=config)
+        return lm
 
     def add_scores(self, axis: str, source: str = BUILT_IN) -> ImpactTable:
         """Put scores where the app looks for them."""
@@ -309,18 +314,8 @@ class MadeUp:
 
 
 def made_up_lm(source: str = BUILT_IN) -> Any:
-    """As far as an experiment looks at a model: the built-in one's name, shape and weights."""
-    n_layers, n_heads = BUILT_IN_SHAPE
-    return SimpleNamespace(
-        spec=ModelSpec(source),
-        name=source,
-        weights_id=f"sha256:{BUILT_IN_SHA256}",
-        notes=(),
-        id=ModelId(f"sha256:{BUILT_IN_SHA256}"),
-        n_layers=n_layers,
-        n_heads=n_heads,
-        size=n_layers * n_heads,
-    )
+    """The built-in model's name, shape and weights."""
+    return stand_in(ModelSpec(source), f"sha256:{BUILT_IN_SHA256}", *BUILT_IN_SHAPE)
 
 
 @contextmanager

@@ -24,13 +24,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import torch, transformers
 torch.set_num_threads(1)
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
-from fasp_core import __main__, cli_compare, cli_export, cli_files
-from fasp_core.studies import compare, searching
+from fasp_core.cli.main import main
+from fasp_core.studies.compare import compare, searching
 from fasp_core.export import writing
 from fasp_core.scoring import score
 compare.Plan.__init__.__defaults__ = ("neutral", (0.3,), (0.1, 0.2), 1, 60, 640)
 def work(args):
-    return __main__.main(args)
+    return main(args)
 """
 WRITES = """
 import numpy as np

@@ -11,6 +11,10 @@ from fasp_core.studies.compare.compare import SEARCH, SIDES, Candidate, Comparis
 
 N_LAYERS, N_HEADS = 3, 4
 READINGS = ("neutral", "counted")
+OUTCOME_KEYS = {
+    "gamma", "alpha", "method", "measure", "reading", "prompts", "gap_base", "gap_pruned", "reduction_pct",
+    "interval_pct", "ppl_base", "ppl_pruned",
+}  # fmt: skip
 
 
 def candidates(rng: np.random.Generator, alphas: tuple[float, ...] = (0.1, 0.2, 0.3)) -> list[Candidate]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 from html.parser import HTMLParser
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -16,39 +16,37 @@ from fasp_core.evaluation import KIND
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import ppl_key
-from fasp_core.model.identity import ModelId
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare.searching import SCORE_TEXT
-from tests.support.fakes import MADE, MadeUp, made_up_lm, make_table
+from tests.support.fakes import MADE, MadeUp, made_up_lm, make_table, stand_in
 
 SHAPE = (3, 4)
+AXIS = "nationality"
+NASTY = "<script>alert(1)</script>"
+BREAKS = "\"'></style></title>\n</script><img src=x onerror=alert(2)>&amp;"
 
 
 def small_lm(source: str = "small", n_layers: int = SHAPE[0], n_heads: int = SHAPE[1]) -> Any:
-    """As far as a measurement looks at a model."""
-    return SimpleNamespace(
-        spec=ModelSpec(source),
-        name=source,
-        weights_id=f"made-up:{source}",
-        notes=(),
-        id=ModelId(f"made-up:{source}"),
-        n_layers=n_layers,
-        n_heads=n_heads,
-        size=n_layers * n_heads,
-        n_parameters=1_000_000,
-        head_parameters=lambda: 1_000,
-        n_neurons=96,
-        neuron_parameters=lambda: 100,
-    )
+    """A model that nobody has stored anything about."""
+    return stand_in(ModelSpec(source), f"made-up:{source}", n_layers, n_heads)
 
 
 def small_table(groups: tuple[str, ...] | None = None) -> ImpactTable:
     """Scores of the small model; groups by other names if they are given."""
     table = make_table(*SHAPE)
     return table if groups is None else replace(table, bias=replace(table.bias, groups=groups))
+
+
+TOP = PruneSet.from_flat(np.argsort(-small_table().bias.z_bias("neutral"))[:3], SHAPE[1])  # lowers the gap most
+
+
+def asked(**more: Any) -> report.Asked:
+    """What a report on the small model is asked for: the set that lowers the gap most, unless told otherwise."""
+    base = report.Asked(ModelSpec("small"), AXIS, AXIS, "neutral", TOP, alpha=0.25)
+    return replace(base, **more)
 
 
 def facts(store: Store, asked: report.Asked, table: ImpactTable, world: MadeUp | None = None, lm: Any = None) -> Any:
@@ -59,6 +57,20 @@ def facts(store: Store, asked: report.Asked, table: ImpactTable, world: MadeUp |
         stack.enter_context(patch.object(evaluation, "perplexity_of", world.perplexity_of))
         stack.enter_context(patch.object(evaluation, "toxicity_of", world.toxicity_of))
         return report.gather(asked, table, lm.id, store, lambda: lm)
+
+
+def nasty(store: Store, tmp_path: Path) -> report.Facts:
+    """A report whose model, axis and groups have names that are markup."""
+    names = (NASTY, BREAKS.replace("\n", " "), "b</script>")
+    lines = ["text,group"]
+    for name in names:
+        quoted = '"' + name.replace('"', '""') + '"'
+        lines += [f'"They say {i} {name.replace(chr(34), "")} things.",{quoted}' for i in range(60)]
+    (tmp_path / "nasty.csv").write_text("\n".join(lines) + "\n")
+    title = f"{NASTY}{BREAKS}"
+    wanted = asked(spec=ModelSpec(f"org/{NASTY}{BREAKS}"), axis=str(tmp_path / "nasty.csv"), title=title)
+    made: report.Facts = facts(store, wanted, small_table(names))
+    return made
 
 
 def add_measured(store: Store, asked: report.Asked, table: ImpactTable) -> None:
@@ -81,7 +93,8 @@ def add_report_example(store: Store) -> PruneSet:
     lm = made_up_lm()
     table = entries.best(SCORE_TEXT, BiasConfig(axis), lm.id, lm.name, store)
     assert table is not None
-    parts = PruneSet.of(report.origin(table, "neutral", "fasp", 0.3, 0.02, 0, PruneSet()).heads)
+    chosen = report.origin(report.Asked(ModelSpec(), axis, axis, "neutral", PruneSet(), "fasp", 0.3, 0.02), table)
+    parts = PruneSet.of(chosen.heads)
     add_measured(store, report.Asked(ModelSpec(), axis, axis, "neutral", parts, "fasp", 0.3, 0.02), table)
     return parts
 

@@ -60,6 +60,20 @@ KINDS = (
 HEAD_DIMS = dict.fromkeys(KINDS, HIDDEN // HEADS) | {"qwen3": 16, "gemma3_text": 16}
 KV_HEADS = dict.fromkeys(KINDS, HEADS) | dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "phi3"), 2)
 
+# where parts lie in the models that are spread over devices
+OUTSIDE = {  # what is not a block, by kind
+    "llama": ("model.embed_tokens", "model.rotary_emb", "model.norm", "lm_head"),
+    "gpt2": ("transformer.wte", "transformer.wpe", "transformer.drop", "transformer.ln_f", "lm_head"),
+    "opt_post_norm": (
+        "model.decoder.embed_tokens",
+        "model.decoder.embed_positions",
+        "model.decoder.project_in",
+        "model.decoder.project_out",
+        "lm_head",
+    ),
+}
+BLOCKS = {"llama": "model.layers", "gpt2": "transformer.h", "opt_post_norm": "model.decoder.layers"}
+
 
 def tiny_config(kind: str, n_layers: int = 2) -> Any:
     """The transformers config of a tiny model; sliding and local windows are 4 tokens."""

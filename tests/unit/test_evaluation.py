@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fasp_core.compute.jobs import Cancelled
 from fasp_core.console import to_json
-from fasp_core.data.prompts import identity_words
+from fasp_core.data.holistic_bias import identity_words
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import KIND, EvalConfig, Evaluation, Reading, evaluate

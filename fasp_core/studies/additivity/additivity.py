@@ -6,40 +6,36 @@ whole sets on a part of the same validation prompts and text. What is measured i
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fasp_core.console import to_json, working
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import perplexity_of, toxicity_of
 from fasp_core.gap import group_codes
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import Desk
-from fasp_core.metrics.meters import BiasConfig, Report
+from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.loading import known_id, load
 from fasp_core.model.provenance import provenance
-from fasp_core.model.spec import BUILT_IN, ModelSpec
-from fasp_core.model.tokens import BEGINNINGS
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.score import GAMMA, prunable
-from fasp_core.storage.store import Contents, Entry, Store, slug
+from fasp_core.storage.keys import slug
+from fasp_core.storage.store import Contents, Entry, Store
 from fasp_core.studies.additivity.interactions import NATS, PAIR_KINDS, Additivity, MeasuredSets, analyse
-from fasp_core.studies.common import exit_status, rows_as_markdown
+from fasp_core.studies.common import rows_as_markdown
 from fasp_core.studies.estimators.cure import SAME
 from fasp_core.studies.estimators.sets import NamedSet
+from fasp_core.typing import Report
 
 KIND = "experiments"
 SCORED_TEXT = TextConfig(tokens=8192)
@@ -351,42 +347,3 @@ def markdown(results: Sequence[Additivity]) -> str:
                 rows_as_markdown(["head", "pairs", "beyond noise", f"mean size of interaction, {unit}", "with"], heads),
             ]
     return "\n\n".join(parts) + "\n"
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """The command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m fasp_core study additivity", description=__doc__)
-    parser.add_argument("--axis", action="append", help="may be given more than once")
-    parser.add_argument("--model", default=BUILT_IN, help="built-in, a hub id, a folder or a .gguf file")
-    parser.add_argument("--bos", choices=BEGINNINGS, default="auto", help="a beginning token before prompts and text")
-    parser.add_argument("--prompts", type=int, default=Plan.prompts, help="of the scores' prompts")
-    parser.add_argument("--tokens", type=int, default=Plan.tokens, help="of the scores' text")
-    parser.add_argument("--pairs", type=int, default=Plan.pairs, help="random pairs")
-    parser.add_argument("--strong", type=int, default=Plan.strong, help="heads of which all pairs are measured")
-    parser.add_argument("--seed", type=int, default=0, help="of random sets")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    given = parser.parse_args(args)
-
-    def command() -> None:
-        spec, store, lm = ModelSpec(given.model, bos=given.bos), Store(), None
-        results = []
-        for axis in given.axis or ("race_ethnicity",):
-            plan = Plan(axis, given.prompts, given.tokens, pairs=given.pairs, strong=given.strong, seed=given.seed)
-            known = known_id(spec)
-            if known is not None:
-                table = scores_of(axis, plan.scored_text, known, spec.source, store)
-                entry = find(plan, table, known, store)
-                if entry is not None:
-                    results.append(read(entry))
-                    continue
-            with working() as progress:
-                lm = lm or load(spec)
-                results.append(run(lm, plan, store, progress))
-        document = {"axes": [{**asdict(a), "outcome": [q.outcome for q in a.quantities.values()]} for a in results]}
-        print(to_json(document) if given.json else markdown(results))
-
-    return exit_status(command)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

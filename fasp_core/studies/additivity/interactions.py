@@ -15,17 +15,10 @@ import numpy as np
 from scipy import stats
 
 from fasp_core import gap
+from fasp_core.gap.estimates import UNDEFINED, Estimate, correlation_interval, interval, pearson, slope
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.studies.common import (
-    RESAMPLES,
-    Estimate,
-    Floats,
-    correlation_interval,
-    effects,
-    interval,
-    pearson,
-    slope,
-)
+from fasp_core.studies.common import RESAMPLES, effects
+from fasp_core.typing import Floats
 
 RATE = 0.05  # of false discoveries among the interactions that are called real
 NATS = "perplexity"
@@ -358,8 +351,7 @@ def _heads(pairs: Sequence[Interaction]) -> tuple[HeadInteractions, ...]:
 def _fit(over: str, prediction: str, predicted: _Changes, measured: _Changes) -> Fit:
     n = len(predicted.seen)
     if n < 3:
-        nothing = Estimate(*(float("nan"),) * 3)
-        return Fit(over, prediction, n, *(nothing,) * 4)
+        return Fit(over, prediction, n, *(UNDEFINED,) * 4)
     error, errors = measured.seen - predicted.seen, measured.drawn - predicted.drawn
     return Fit(
         over,

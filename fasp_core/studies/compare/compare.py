@@ -28,13 +28,15 @@ from fasp_core.gap import gap as toxicity_gap
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, select
 from fasp_core.metrics.cached_runner import Desk
-from fasp_core.metrics.meters import BiasConfig, Report, result_key
+from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change, ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
 from fasp_core.scoring.impact_table import ImpactTable
-from fasp_core.storage.store import Entry, Store, digest, slug
+from fasp_core.storage.keys import digest, slug
+from fasp_core.storage.store import Entry, Store
+from fasp_core.typing import Report
 
 KIND = "experiments"
 SEARCH = "search"  # sets that come from fasp_core.scoring.search, beside those of the methods that only rank heads

@@ -19,15 +19,17 @@ from fasp_core.evaluation import Toxicity, perplexity_of, toxicity_of
 from fasp_core.forward import noise
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.gap import Change, GapStats, gap_stats, group_codes, paired_gap_change
+from fasp_core.gap.claims import Finding, cautions, finding, is_artefact
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.meters import BiasConfig, Report, left_out
+from fasp_core.metrics.meters import BiasConfig, left_out
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
-from fasp_core.storage.store import Entry, Store, slug
+from fasp_core.storage.keys import slug
+from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.compare.compare import HELD_OUT, KIND, Candidate, Comparison
-from fasp_core.studies.compare.findings import NOISE_P, cautions, finding, is_artefact
+from fasp_core.typing import Report
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,14 @@ class Claim:
     provenance: dict[str, Any]
 
     @property
+    def finding(self) -> Finding:
+        """What was found in the reading of the choice."""
+        return finding(self.base[self.reading], self.change[self.reading])
+
+    @property
     def shown(self) -> bool:
         """Whether a reduction of a gap that is there was shown in the reading of the choice, and is no artefact."""
-        fell = finding(self.base[self.reading], self.change[self.reading]) == "fell"
-        return fell and not is_artefact(self.base, self.change)
+        return self.finding == "fell" and not is_artefact(self.base, self.change)
 
     def cautions(self) -> tuple[str, ...]:
         """What forbids to read the sentence as a success; see `cautions`."""
@@ -123,7 +129,7 @@ class Claim:
         change, p = self.change[self.reading], self.perplexity
         cost = f"at {p.relative:+.1%} perplexity"
         where = f"{change.n:,} test prompts"
-        if self.base[self.reading].noise_p > NOISE_P:
+        if self.finding == "no gap":
             return f"No gap is shown to begin with on {where}: shuffled groups give one as large."
         ends, less = change.relative_interval, _less(change)
         if self.shown and self.reading == "counted" and "neutral" in self.change:
@@ -137,7 +143,7 @@ class Claim:
                 f"them neutral ({cost})."
             )
         size = f"{change.relative:+.0%}" + ("" if ends is None else f" [{ends[0]:+.0%}, {ends[1]:+.0%}]")
-        if finding(self.base[self.reading], change) == "rose":
+        if self.finding == "rose":
             return f"The gap rose on {where} ({size}, {cost})."
         return f"No reduction of the gap was shown on {where} ({size}, {cost})."
 
@@ -294,14 +300,6 @@ def stored_claim(
     """The largest claim on a set of heads, or None; never loads a model."""
     header = find_claim(model_id, axis, reading, candidate, store)
     return None if header is None else store.read(KIND, header.config, lambda entry: read_claim(entry, model))
-
-
-def stored_claims(model_id: ModelId, axis: str, store: Store, model: str) -> list[Claim]:
-    """All claims on an axis that were measured, the largest first; never loads a model."""
-    wanted = {"experiment": "outcome", **model_id.wanted(), "axis": axis}
-    found = [store.read(KIND, header.config, lambda e: read_claim(e, model)) for header in store.find(KIND, wanted)]
-    claims = [claim for claim in found if claim is not None]
-    return sorted(claims, key=lambda c: (-c.config.prompts, c.change[c.reading].relative))
 
 
 def read_claim(entry: Entry, model: str) -> Claim:

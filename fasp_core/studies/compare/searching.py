@@ -20,14 +20,16 @@ from fasp_core.evaluation import perplexity_of, toxicity_of
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics.cached_runner import Desk
-from fasp_core.metrics.meters import BiasConfig, Report
+from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.search import Found, Heads, Problem, SearchConfig, Tried, search
-from fasp_core.storage.store import Entry, Store, digest, slug
+from fasp_core.storage.keys import digest, slug
+from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.compare.compare import KIND, SEARCH, Candidate
+from fasp_core.typing import Report
 
 GAMMAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # of the FASP sets that a search begins with
 TOKENS = 2048

@@ -9,9 +9,10 @@ import numpy as np
 
 from fasp_core.gap import bootstrap_counts, group_codes
 from fasp_core.gap import gap as toxicity_gap
+from fasp_core.gap.estimates import Estimate, interval
 from fasp_core.gap.gaps import weighted_gaps
 from fasp_core.scoring.search import Found
-from fasp_core.studies.common import RESAMPLES, Estimate, interval
+from fasp_core.studies.common import RESAMPLES
 from fasp_core.studies.compare.compare import Candidate, Comparison
 from fasp_core.studies.compare.outcome import choose
 from fasp_core.studies.compare.searching import candidate

@@ -7,7 +7,7 @@ and of a pruned model are drawn with the same noise. Texts are stored, so that t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -20,15 +20,16 @@ from fasp_core.forward.sampling import GenerationConfig, sample_ids, stop_tokens
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
-from fasp_core.storage.store import Entry, Store, slug
+from fasp_core.storage.keys import slug
+from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.contexts.chats import ask
 from fasp_core.studies.contexts.measures import Answers, Disparity, winsorised
 from fasp_core.studies.contexts.numbers import parse
 from fasp_core.studies.contexts.removal import Removal
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
+from fasp_core.typing import Report
 
 KIND = "audits"
-Report = Callable[[float, float, str], None]  # (done, total, what is going on)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fasp_core.studies.contexts.choosing import Method, kind_of
-from fasp_core.studies.contexts.matrix import Cell, Kind, Matrix
+from fasp_core.studies.contexts.matrix import Cell, Matrix
 from fasp_core.studies.contexts.measures import (
     RESAMPLES,
     Answers,
@@ -24,8 +23,8 @@ from fasp_core.studies.contexts.measures import (
     inlier_ratio,
     interval,
 )
-
-Floats = NDArray[np.float64]
+from fasp_core.studies.contexts.settings import Kind
+from fasp_core.typing import Floats
 
 
 @dataclass(frozen=True)

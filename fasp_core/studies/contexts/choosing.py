@@ -23,12 +23,12 @@ from fasp_core.errors import InputError
 from fasp_core.forward import noise
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.storage.store import Store, slug
+from fasp_core.storage.keys import slug
+from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import localise, weights
 from fasp_core.studies.contexts.audit import AuditConfig, Replies, Report
 from fasp_core.studies.contexts.removal import Removal
 
-Floats = NDArray[np.float64]
 Method = Literal[
     "heads-effect",
     "heads-attention",

@@ -14,7 +14,7 @@ By what is looked at (Ma et al. 2025): attention from the place where the answer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +36,8 @@ from fasp_core.model.passes import in_halves, on_host, require_finite
 from fasp_core.studies.contexts.audit import Replies
 from fasp_core.studies.contexts.chats import ask, name_places
 from fasp_core.studies.contexts.scenarios import Scenario
+from fasp_core.typing import Report
 
-Report = Callable[[float, float, str], None]  # (done, total, what is going on)
 Floats = NDArray[np.float32]
 
 

@@ -9,10 +9,9 @@ fasp_core.studies.contexts.matrix` runs it; what is finished is kept, so a stopp
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,23 +24,17 @@ from fasp_core.metrics.perplexity import Nll, PerplexityChange, measure_nll, per
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
-from fasp_core.storage.store import Entry, Store, slug
+from fasp_core.storage.keys import slug
+from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.contexts import choosing
 from fasp_core.studies.contexts.audit import AuditConfig, Replies, Report, audit, pair
 from fasp_core.studies.contexts.choosing import METHODS, Clues, Method, Sizes
 from fasp_core.studies.contexts.measures import Answers, winsorised
 from fasp_core.studies.contexts.removal import Removal
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
+from fasp_core.studies.contexts.settings import KINDS, Kind, Setting, settings
 
 KIND = "experiments"
-Kind = Literal["same", "context", "other", "others"]
-KINDS: tuple[Kind, ...] = get_args(Kind)  # the more general, the later
-TITLES: dict[Kind, str] = {
-    "same": "the same scenario, other samples",
-    "context": "the rest of its context",
-    "other": "another context",
-    "others": "all other contexts",
-}
 
 
 @dataclass(frozen=True)
@@ -70,34 +63,6 @@ class MatrixConfig:
             raise InputError(f"Choose one or more methods of {', '.join(METHODS)}.")
         if (self.names is not None and self.names < 2) or (self.scenarios is not None and self.scenarios < 1):
             raise InputError("A matrix needs at least 2 names of each group and 1 scenario of each context.")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Scenarios to choose on and one to test on, as indices; `chosen_on` is a context where there is one."""
-
-    kind: Kind
-    chosen_on: str
-    sources: tuple[int, ...]
-    tested: int
-
-
-def settings(scenarios: Sequence[Scenario]) -> list[Setting]:
-    """All that scenarios allow: `context` takes two of a context, `other` two contexts, `others` three."""
-    contexts = list(dict.fromkeys(s.context for s in scenarios))
-    of = {c: tuple(i for i, s in enumerate(scenarios) if s.context == c) for c in contexts}
-    out = [Setting("same", "", (i,), i) for i in range(len(scenarios))]
-    out += [
-        Setting("context", s.context, rest, i)
-        for i, s in enumerate(scenarios)
-        if (rest := tuple(j for j in of[s.context] if j != i))
-    ]
-    out += [Setting("other", a, of[a], i) for a in contexts for b in contexts if a != b for i in of[b]]
-    if len(contexts) > 2:
-        for b in contexts:
-            elsewhere = tuple(j for c in contexts if c != b for j in of[c])
-            out += [Setting("others", "", elsewhere, i) for i in of[b]]
-    return out
 
 
 @dataclass(frozen=True, eq=False)

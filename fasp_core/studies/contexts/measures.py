@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-Floats = NDArray[np.float64]
+from fasp_core.typing import Floats
+
 RESAMPLES = 2000
 INLIERS = (5.0, 95.0)  # percentiles of the unpruned model's answers
 

@@ -6,14 +6,11 @@ measures each in both ways on the same test prompts. What is measured is stored:
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fasp_core.console import to_json, working
 from fasp_core.data.scorers import CachedScorer, join_for_scoring
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
@@ -21,34 +18,23 @@ from fasp_core.evaluation import Toxicity, toxicity_of
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.gap import (
     Change,
-    GapStats,
-    gap_stats,
     group_codes,
     paired_gap_change,
     paired_mean_change,
     split_half_reliability,
     z_bias,
 )
+from fasp_core.gap.estimates import Estimate, correlation_interval, lengthened, pearson, spearman
+from fasp_core.gap.further import FurtherStats, further_stats
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.meters import BiasConfig, Report, scorer_for
+from fasp_core.metrics.meters import BiasConfig, scorer_for
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.loading import load
-from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
-from fasp_core.studies.common import (
-    Estimate,
-    Floats,
-    correlation_interval,
-    effects,
-    exit_status,
-    mean_changes,
-    pearson,
-    rows_as_markdown,
-    spearman,
-)
+from fasp_core.studies.common import effects, mean_changes, rows_as_markdown
 from fasp_core.studies.estimators.sets import NamedSet, sets
+from fasp_core.typing import Floats, Report
 
 # 5,040 continuations a set, the prompts being the same number from every group
 PROMPTS, SAMPLES, LENGTH = 500, 10, 4
@@ -125,7 +111,7 @@ class Agreement:
     samples: int
     length: int
     continuations: int
-    base: dict[str, GapStats]
+    base: dict[str, FurtherStats]
     sets: tuple[SetChange, ...]
     correlations: tuple[Correlation, ...]
     ceilings: tuple[Ceiling, ...]
@@ -203,7 +189,8 @@ def _scores(lm: LanguageModel, axis: str, store: Store, prompts: int, tokens: in
     if found is None:
         raise InputError(
             f"There are no scores of {axis} with {prompts} prompts and {tokens} tokens: run "
-            f"'python -m fasp_core score --axis {axis} --prompts {prompts} --tokens {tokens}' first."
+            f"'python -m fasp_core score --axis {axis} --prompts {prompts} --tokens {tokens} "
+            "--out DIR' first."
         )
     return found
 
@@ -259,7 +246,7 @@ def agree(
         samples=scores.shape[2],
         length=length,
         continuations=scores.shape[1] * scores.shape[2],
-        base={name: gap_stats(r[0], groups, blocks=blocks) for name, r in rows.items()},
+        base={name: further_stats(r[0], groups, blocks=blocks) for name, r in rows.items()},
         sets=tuple(changes),
         correlations=tuple(
             correlate(quantity, name, change[quantity][name], change[quantity]["sampled"])
@@ -307,13 +294,8 @@ def ceiling(quantity: str, scores: np.ndarray, codes: np.ndarray, splits: int = 
         halves = (mixed[..., :half].mean(2), mixed[..., half : 2 * half].mean(2))
         a, b = (-z_bias(x[0], x[1:], codes) if quantity == "gap" else x[1:].mean(1) - x[0].mean() for x in halves)
         found.append((float(pearson(a, b)), float(spearman(a, b))))
-    reliability = [_lengthened(float(np.mean(r)), k / half) for r in zip(*found, strict=True)]
+    reliability = [lengthened(float(np.mean(r)), k / half) for r in zip(*found, strict=True)]
     return Ceiling(quantity, *reliability, *(float(np.sqrt(max(r, 0.0))) for r in reliability))
-
-
-def _lengthened(r: float, times: float) -> float:
-    """Spearman-Brown: the reliability of a measurement `times` as long; one below 0 is passed on."""
-    return times * r / (1 + (times - 1) * r) if r > 0 else r
 
 
 # --- the command ---
@@ -388,45 +370,3 @@ def markdown(results: Sequence[Agreement]) -> str:
 
 def _span(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f"[{1e3 * interval[0]:.2f}, {1e3 * interval[1]:.2f}]"
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """The command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m fasp_core study agreement", description=__doc__)
-    parser.add_argument("--axis", action="append", help="may be given more than once")
-    parser.add_argument("--sets", type=int, help="only the first so many sets; the first 12 hold all kinds")
-    parser.add_argument("--prompts", type=int, default=PROMPTS, help="test prompts, at least")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="continuations a prompt")
-    parser.add_argument("--length", type=int, default=LENGTH, help="longest continuation, in tokens")
-    parser.add_argument("--scored-prompts", type=int, default=720, help="of the scores that sets are chosen by")
-    parser.add_argument("--tokens", type=int, default=8192, help="of the perplexity scores")
-    parser.add_argument("--seed", type=int, default=0, help="of random sets")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    given = parser.parse_args(args)
-
-    def command() -> None:
-        with working() as progress:
-            lm, store = load(ModelSpec()), Store()
-            results = [
-                run(
-                    lm,
-                    axis,
-                    store,
-                    given.prompts,
-                    given.samples,
-                    given.length,
-                    progress,
-                    n_sets=given.sets,
-                    scored_prompts=given.scored_prompts,
-                    tokens=given.tokens,
-                    seed=given.seed,
-                )
-                for axis in given.axis or ("race_ethnicity",)
-            ]
-        print(to_json({"axes": [asdict(result) for result in results]}) if given.json else markdown(results))
-
-    return exit_status(command)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

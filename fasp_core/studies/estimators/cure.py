@@ -6,7 +6,7 @@ scores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +14,13 @@ import numpy as np
 from fasp_core.errors import InputError
 from fasp_core.gap import gap as toxicity_gap
 from fasp_core.gap import z_bias
+from fasp_core.gap.estimates import Estimate, interval
 from fasp_core.heads.selection import HeadScores, select
 from fasp_core.scoring import score
-from fasp_core.scoring.estimate import ALPHA, GAMMA, ROUNDS, undecided
+from fasp_core.scoring.estimate import GAMMA, refine
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
-from fasp_core.studies.common import Estimate, Floats, effects, interval
+from fasp_core.studies.common import effects
+from fasp_core.typing import Floats
 
 ALPHAS = (0.05, 0.1)
 CURE_GAMMAS = (GAMMA, 0.3)
@@ -53,17 +55,11 @@ class SetCheck:
 
 @dataclass(frozen=True)
 class Cure:
-    """Refined scores against exact ones: what `impacts.estimate.refined_impacts` would have found and cost."""
+    """Refined scores against exact ones: what `scoring.estimate.refined_impacts` would have found and cost."""
 
     removed: int
     heads: int
     sets: dict[str, tuple[SetCheck, ...]]  # by reading
-
-
-def effect_size(impacts: BiasImpacts, reading: str) -> Floats:
-    """[N] root mean square, over prompts, of the change of toxicity."""
-    r = impacts.readings.index(reading)
-    return np.asarray(np.sqrt(((impacts.ablated[:, r] - impacts.base[r]) ** 2).mean(-1)))
 
 
 def chosen(z: Floats, prunable: Sequence[int], alpha: float) -> list[int]:
@@ -114,9 +110,6 @@ def check_sets(
     )
 
 
-Remove = Callable[[list[int]], tuple[np.ndarray, np.ndarray]]  # heads -> base [R, n], rows [len(heads), R, n]
-
-
 def refine_on(exact: BiasImpacts, first: BiasImpacts, z_nats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Refined scores as they would have come out, with stored exact rows in place of removals.
 
@@ -128,35 +121,6 @@ def refine_on(exact: BiasImpacts, first: BiasImpacts, z_nats: np.ndarray) -> tup
     require_same(exact, first)
     removed, base, ablated = refine(first, z_nats, lambda heads: (exact.base, exact.ablated[heads]))
     return removed, np.stack([z_bias(base[r], ablated[:, r], exact.codes) for r in range(len(exact.readings))])
-
-
-def refine(first: BiasImpacts, z_nats: np.ndarray, remove: Remove) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The loop of `impacts.estimate.refined_impacts`, whatever it is that removes heads.
-
-    Returns
-    -------
-    removed [N], base [R, n], ablated [N, R, n].
-    """
-    n = len(z_nats)
-    eligible = np.ones(n, dtype=bool)
-    eligible[np.argsort(-z_nats, kind="stable")[: int(GAMMA * n)]] = False
-    k = max(1, int(ALPHA * n))
-    base, ablated, removed = first.base, first.ablated.copy(), np.zeros(n, dtype=bool)
-    for turn in range(ROUNDS):
-        wanted: set[int] = set()
-        for r, reading in enumerate(first.readings):
-            z, size = z_bias(base[r], ablated[:, r], first.codes), effect_size(first, reading)
-            if turn:
-                wanted |= set(undecided(z, first.z_bias(reading), size, removed, eligible, k).tolist())
-            else:
-                for by in (z, size):
-                    wanted |= set(np.argsort(-np.where(eligible, by, -np.inf))[:k].tolist())
-        heads = sorted(wanted - set(np.flatnonzero(removed).tolist()))
-        if not heads:
-            break
-        base, ablated[heads] = remove(heads)
-        removed[heads] = True
-    return removed, base, ablated
 
 
 def cure(impacts: ImpactTable, first: BiasImpacts) -> Cure:

@@ -7,16 +7,15 @@ refined scores: how many heads it would have removed, and whether its FASP sets 
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
-from fasp_core.console import to_json, working
+from fasp_core.console import working
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
+from fasp_core.gap.estimates import Estimate, correlation_interval, interval, pearson, slope, spearman
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.perplexity import ppl_key
@@ -26,17 +25,7 @@ from fasp_core.scoring import entries, score
 from fasp_core.scoring.estimate import first_order_impacts
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable, PplImpacts
 from fasp_core.storage.store import Store
-from fasp_core.studies.common import (
-    RESAMPLES,
-    Estimate,
-    correlation_interval,
-    exit_status,
-    interval,
-    pearson,
-    rows_as_markdown,
-    slope,
-    spearman,
-)
+from fasp_core.studies.common import RESAMPLES, rows_as_markdown
 from fasp_core.studies.estimators.cure import (
     ALPHAS,
     Cure,
@@ -44,7 +33,6 @@ from fasp_core.studies.estimators.cure import (
     check_sets,
     cure,
     drawn_effects,
-    effect_size,
     require_same,
 )
 
@@ -162,7 +150,7 @@ def compare(exact: BiasImpacts, first: BiasImpacts, reading: str, prunable: Sequ
             float((error[at] <= 2 * error_se[at]).mean()),
         )
 
-    size = effect_size(exact, reading)
+    size = exact.effect_size[:, exact.readings.index(reading)]
     parts = [np.sort(part) for part in np.array_split(np.argsort(size, kind="stable"), QUARTERS)]
     free = set(prunable)
     worst = np.argsort(-error, kind="stable")[:WORST]
@@ -328,7 +316,8 @@ def stored(axis: str, n_prompts: int, tokens: int, store: Store) -> AxisTruth:
     if exact is None:
         raise InputError(
             f"There are no exact scores of {axis} with {n_prompts} prompts and {tokens} tokens: run "
-            f"'python -m fasp_core score --axis {axis} --prompts {n_prompts} --tokens {tokens}' first."
+            f"'python -m fasp_core score --axis {axis} --estimator exact --prompts {n_prompts} --tokens "
+            f"{tokens} --out DIR' first."
         )
     first = store.read(entries.KIND, entries.bias_key(config, model_id, "first-order"), entries.read_bias)
     if first is None:
@@ -337,23 +326,3 @@ def stored(axis: str, n_prompts: int, tokens: int, store: Store) -> AxisTruth:
     keys = (ppl_key(t, model_id, "preview") for t in (entries.PREVIEW_TEXT, text))
     preview = next((found for key in keys if (found := store.load(entries.KIND, key)) is not None), None)
     return of_axis(exact, first, None if preview is None else entries.read_ppl(preview))
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """The command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m fasp_core study truth", description=__doc__)
-    parser.add_argument("--axis", action="append", help="may be given more than once")
-    parser.add_argument("--prompts", type=int, default=720, help="of the stored exact scores")
-    parser.add_argument("--tokens", type=int, default=8192, help="of the stored perplexity scores")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    given = parser.parse_args(args)
-
-    def command() -> None:
-        results = [stored(axis, given.prompts, given.tokens, Store()) for axis in given.axis or AXES]
-        print(to_json({"axes": [asdict(result) for result in results]}) if given.json else markdown(results))
-
-    return exit_status(command)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

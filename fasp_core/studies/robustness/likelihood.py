@@ -27,8 +27,7 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, halves, pack_equal
 from fasp_core.model.passes import in_halves, require_finite
 from fasp_core.studies.robustness.stereotypes import CROWS, ItemSet
-
-Report = Callable[[float, float, str], None]  # (done, total, what is going on)
+from fasp_core.typing import Report
 
 
 @dataclass(frozen=True, eq=False)

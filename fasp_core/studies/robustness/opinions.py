@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from fasp_core.data.prompts import NO_GROUP, resolve_axis
+from fasp_core.data.prompt_set import NO_GROUP
+from fasp_core.data.prompts import resolve_axis
 from fasp_core.data.scorers import Scorer
 from fasp_core.errors import InputError
+from fasp_core.gap.claims import SIGNIFICANCE
+from fasp_core.gap.estimates import LEVEL
 
 SENTENCES = (  # no word of judgement, and no article that would have to fit the word
     "My friend is one of the {} people here.",
@@ -20,7 +23,6 @@ SENTENCES = (  # no word of judgement, and no article that would have to fit the
     "This {} person lives next door.",
     "Two {} people were at the library.",
 )
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Opinions:
         first, lowest = self.groups[0], self.groups[-1]
         p = "p < .001" if self.p < 0.001 else f"p = {self.p:.3f}"
         tested = "groups cannot be tested" if np.isnan(self.p) else f"groups differ, Kruskal-Wallis {p}"
-        if self.p > 1 - LEVEL:
+        if self.p > SIGNIFICANCE:
             tested = f"no difference between groups was shown, Kruskal-Wallis {p}"
         ends = [f"{g.mean:.2f} ({g.group.replace('_', ' ')}, n = {g.words})" for g in (lowest, first)]
         return (

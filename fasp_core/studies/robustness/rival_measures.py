@@ -16,12 +16,16 @@ from scipy import stats
 from scipy.special import expit
 
 from fasp_core.gap import gap_stats
+from fasp_core.gap.claims import SIGNIFICANCE
+from fasp_core.gap.estimates import UNDEFINED, Estimate, correlation_interval, interval, pearson
+from fasp_core.gap.further import corrected_gaps
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change
-from fasp_core.studies.common import LEVEL, RESAMPLES, Estimate, Floats, correlation_interval, interval, pearson
+from fasp_core.studies.common import RESAMPLES
 from fasp_core.studies.estimators.cure import chosen
 from fasp_core.studies.robustness import statistics
 from fasp_core.studies.robustness.stereotype_scores import Likelihoods, Stereotypes, stereotypes
+from fasp_core.typing import Floats
 
 GAP, SENTIMENT, CROWS_NAME, STEREO_NAME = "gap", "sentiment", "crows", "stereoset"
 RIVALS = (SENTIMENT, CROWS_NAME, STEREO_NAME)
@@ -151,10 +155,10 @@ class Effect:
         """What is shown, and its unit: percent of what was there; of a preference, percentage points of its distance
         from 50%; the plain change, ×10⁻³, of what may be 0."""
         if self.kind == "preference":
-            return _times(self.change, 100), " pp"
-        return (
-            (_times(self.change, 1e3), " ×10⁻³") if np.isnan(self.relative.value) else (_times(self.relative, 100), "%")
-        )
+            return self.change.times(100), " pp"
+        if np.isnan(self.relative.value):
+            return self.change.times(1e3), " ×10⁻³"
+        return self.relative.times(100), "%"
 
     @property
     def text(self) -> str:
@@ -209,7 +213,7 @@ class Robustness:
         if not rivals:
             return "No other measure of bias was made for this axis."
         found = [self.agreement(GAP, name) for name in rivals]
-        alike = [a for a in found if a.p <= 1 - LEVEL]
+        alike = [a for a in found if a.p <= SIGNIFICANCE]
         verdict = (
             "the choice hangs on the measure"
             if not alike
@@ -228,20 +232,16 @@ class Robustness:
         moved = [e for e in self.effects if e.chosen_by == GAP and e.measured_by in rivals]
         if moved:
             said = "; ".join(f"{self.scored[e.measured_by].measure.title} {e.text} ({e.items})" for e in moved)
-            shown = sum(e.change.low > 0 or e.change.high < 0 for e in moved)
+            shown = sum(e.change.shown for e in moved)
             text += f" Removing them changes, on held-out items: {said} ({shown} of {len(moved)} clear of 0)."
         return text
-
-
-def _times(e: Estimate, scale: float) -> Estimate:
-    return Estimate(scale * e.value, scale * e.low, scale * e.high)
 
 
 def z_of(measure: Measure, rows: Rows) -> Floats:
     """[M] bias of the whole model minus that of each other one: positive where a removal lowers it."""
     base, others = rows.base[measure.reading], rows.others[:, measure.reading]
     if measure.kind == "corrected":
-        found = statistics.corrected(np.concatenate([base[None], others]), rows.codes, rows.blocks)
+        found = corrected_gaps(np.concatenate([base[None], others]), rows.codes, rows.blocks)
         return np.asarray(found[0] - found[1:])
     whole, each = (statistics.observed(measure.kind, v, rows.codes) for v in (base[None], others))
     return np.asarray(whole - each)
@@ -261,7 +261,7 @@ def score(measure: Measure, rows: Rows, free: Sequence[int], alpha: float, p: fl
     z = z_of(measure, rows)
     reliability = float("nan")
     if measure.kind == "corrected":
-        value = Estimate(float(statistics.corrected(base, rows.codes, rows.blocks)[0]), float("nan"), float("nan"))
+        value = Estimate(float(corrected_gaps(base[None], rows.codes, rows.blocks)[0]), float("nan"), float("nan"))
     else:
         seen = float(statistics.observed(measure.kind, base[None], rows.codes)[0])
         drawn = statistics.resampled(measure.kind, base[None], rows.codes, rows.blocks, RESAMPLES)[0]
@@ -317,7 +317,7 @@ def effects_of(measure: Measure, rows: Rows) -> list[Effect]:
     before = interval(float(seen[0]), drawn[0], 0.0)
     found = []
     for after, again in zip(seen[1:], drawn[1:], strict=True):
-        relative = Estimate(*(float("nan"),) * 3)
+        relative = UNDEFINED
         if before.low > 0 and drawn[0].min() > 0:
             relative = interval(float(after / seen[0] - 1), again / drawn[0] - 1, -1.0)
         change = interval(float(after - seen[0]), again - drawn[0])

@@ -7,19 +7,14 @@ measure on items that no choice was made on. What is measured is stored, so a st
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fasp_core import gap
-from fasp_core.console import to_json, working
-from fasp_core.data.prompts import axis_names
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import KIND as MEASURED
@@ -27,27 +22,24 @@ from fasp_core.evaluation import perplexity_of, toxicity_of
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import Desk
-from fasp_core.metrics.meters import BiasConfig, Report, result_key
+from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import Nll, ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.loading import known_id, load
 from fasp_core.model.provenance import provenance
-from fasp_core.model.spec import BUILT_IN, ModelSpec
-from fasp_core.model.tokens import BEGINNINGS
 from fasp_core.scoring import entries
 from fasp_core.scoring.estimate import first_order_impacts
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
 from fasp_core.scoring.score import GAMMA, prunable
-from fasp_core.storage.store import Contents, Entry, Store, slug
+from fasp_core.storage.keys import slug
+from fasp_core.storage.store import Contents, Entry, Store
 from fasp_core.studies.additivity.additivity import KIND, SCORED_TEXT, scores_of
-from fasp_core.studies.common import exit_status
 from fasp_core.studies.estimators.cure import chosen
 from fasp_core.studies.robustness.likelihood import comparisons, log_likelihood_effects, log_likelihoods
 from fasp_core.studies.robustness.rival_measures import MEASURES, Robustness, Rows, analyse, z_of
-from fasp_core.studies.robustness.robustness_text import markdown
 from fasp_core.studies.robustness.stereotype_scores import Likelihoods
 from fasp_core.studies.robustness.stereotypes import CROWS, ItemSet, for_axis
+from fasp_core.typing import Report
 
 ALPHA = 0.05
 SOURCES = {CROWS: "crows", "StereoSet": "stereoset"}
@@ -341,40 +333,3 @@ def _notes(plan: Plan, impacts: ImpactTable) -> list[str]:
     if missing:
         notes.append(f"{' and '.join(missing)} {'has' if len(missing) == 1 else 'have'} no bias type for this axis.")
     return notes
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """The command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m fasp_core study robustness", description=__doc__)
-    parser.add_argument("--axis", action="append", choices=axis_names(), help="may be given more than once")
-    parser.add_argument("--model", default=BUILT_IN, help="built-in, a hub id, a folder or a .gguf file")
-    parser.add_argument("--bos", choices=BEGINNINGS, default="auto", help="a beginning token before prompts and text")
-    parser.add_argument("--gamma", type=float, default=GAMMA, help="share of critical heads")
-    parser.add_argument("--alpha", type=float, default=ALPHA, help="share of heads to prune")
-    parser.add_argument("--test", type=int, default=Plan.test, help="held-out prompts")
-    parser.add_argument("--items", type=int, default=Plan.items, help="sentence pairs of each collection, at most")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    given = parser.parse_args(args)
-
-    def command() -> None:
-        spec, store, lm = ModelSpec(given.model, bos=given.bos), Store(), None
-        known = known_id(spec)
-        results = []
-        for axis in given.axis or ("race_ethnicity",):
-            plan = Plan(axis, given.gamma, given.alpha, test=given.test, items=given.items)
-            if known is not None:  # whether it is there can be said without the model
-                table = scores_of(axis, plan.scored_text, known, spec.source, store)
-                if (entry := find(plan, table, known, store)) is not None:
-                    results.append(read(entry, table))
-                    continue
-            with working() as progress:
-                lm = lm or load(spec)
-                results.append(run(lm, plan, store, progress))
-        document = {"axes": [{**asdict(r), "outcome": r.outcome} for r in results]}
-        print(to_json(document) if given.json else markdown(results))
-
-    return exit_status(command)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from fasp_core.console import percent
-from fasp_core.studies.common import Estimate, rows_as_markdown
+from fasp_core.gap.estimates import Estimate
+from fasp_core.studies.common import rows_as_markdown
 from fasp_core.studies.robustness.rival_measures import Robustness
 
 DASH = "–"

@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
 from scipy.special import expit
 
 from fasp_core.errors import InputError
-from fasp_core.gap.gaps import weighted_differences, weighted_gaps
+from fasp_core.gap.estimates import lengthened, spearman
+from fasp_core.gap.gaps import weighted_gaps
 from fasp_core.gap.resampling import block_index, bootstrap_counts, random_halves
-
-Floats = NDArray[np.float64]
-Codes = NDArray[np.int64]
+from fasp_core.typing import Codes, Floats
 
 SPLITS = 50
 
@@ -49,23 +46,12 @@ def observed(kind: str, values: Floats, codes: Codes) -> Floats:
     return statistic(kind, values, np.ones((1, len(codes))), codes)[:, 0]
 
 
-def corrected(values: Floats, codes: Codes, blocks: NDArray[np.int64] | None = None, seed: int = 0) -> Floats:
-    """[M] gap without what noise adds, as `fasp_core.gap.GapStats.corrected`, of many models on the same splits."""
-    first = random_halves(codes, SPLITS, np.random.default_rng([seed, 2]), block_index(blocks, codes.size))
-    one, two = (weighted_differences(np.atleast_2d(values), half, codes) for half in (first, 1 - first))
-    return np.asarray((np.sign(one) * two + np.sign(two) * one).sum(0).mean(1) / 2)
-
-
-def resampled(
-    kind: str, values: Floats, codes: Codes, blocks: NDArray[np.int64] | None, resamples: int, seed: int = 0
-) -> Floats:
+def resampled(kind: str, values: Floats, codes: Codes, blocks: Codes | None, resamples: int, seed: int = 0) -> Floats:
     """[M, B]: in bootstrap resamples of the items, the same for all models."""
     return statistic(kind, values, bootstrap_counts(codes, resamples, seed, blocks), codes)
 
 
-def split_half(
-    kind: str, base: Floats, ablated: Floats, codes: Codes, blocks: NDArray[np.int64] | None, seed: int = 0
-) -> float:
+def split_half(kind: str, base: Floats, ablated: Floats, codes: Codes, blocks: Codes | None, seed: int = 0) -> float:
     """Spearman correlation of the heads' effects in two halves of the items, foreseen for two whole samples.
 
     Parameters
@@ -76,11 +62,7 @@ def split_half(
     one, two = (
         statistic(kind, base[None], half, codes) - statistic(kind, ablated, half, codes) for half in (first, 1 - first)
     )
-    ranks = [stats.rankdata(z, axis=0) - (len(z) + 1) / 2 for z in (one, two)]  # [N, splits]
-    with np.errstate(invalid="ignore"):
-        rs = (ranks[0] * ranks[1]).sum(0) / np.sqrt((ranks[0] ** 2).sum(0) * (ranks[1] ** 2).sum(0))
-    r = float(rs.mean())
-    return 2 * r / (1 + r) if r > 0 else r
+    return lengthened(float(spearman(one, two).mean()))
 
 
 # --- the kinds ---

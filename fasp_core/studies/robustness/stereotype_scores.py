@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from fasp_core.studies.common import LEVEL, RESAMPLES, Estimate, Floats, interval
+from fasp_core.gap.estimates import LEVEL, Estimate, interval
+from fasp_core.studies.common import RESAMPLES
+from fasp_core.typing import Floats
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,14 +19,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from fasp_core.data.prompts import axis_names
+from fasp_core.data.holistic_bias import axis_names
 from fasp_core.errors import InputError
 from fasp_core.gap import GapStats
+from fasp_core.gap.estimates import UNDEFINED, Estimate, correlation_interval, fisher, pearson, spearman
 from fasp_core.gap.gaps import weighted_gaps
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
 from fasp_core.scoring.score import prunable
-from fasp_core.studies.common import RESAMPLES, Estimate, Floats, correlation_interval, pearson, spearman
+from fasp_core.studies.common import RESAMPLES
+from fasp_core.typing import Floats
 
 Kind = Literal["spearman", "pearson"]
 KINDS: tuple[Kind, ...] = ("spearman", "pearson")
@@ -103,11 +105,6 @@ class Pair:
     ceiling: float
     corrected: Estimate
     shared: float
-
-    @property
-    def shown(self) -> bool:
-        """Whether the interval leaves 0 out."""
-        return not self.r.low <= 0 <= self.r.high and self.r.low == self.r.low
 
 
 @dataclass(frozen=True)
@@ -259,9 +256,7 @@ def correlate(
             for (one, other), r in over_heads(z, drawn, ids, kind, seed).items():
                 whole = [max(trusted[axis].reliability[name][kind], 0.0) for axis in (one, other)]
                 ceiling = float(np.sqrt(np.prod(whole)))
-                corrected = Estimate(*[float("nan")] * 3)
-                if ceiling >= LEAST_CEILING:
-                    corrected = Estimate(*(x / ceiling for x in (r.value, r.low, r.high)))
+                corrected = UNDEFINED if ceiling < LEAST_CEILING else r.times(1 / ceiling)
                 pairs.append(Pair(one, other, name, len(ids), kind, r, ceiling, corrected, shared[one, other]))
     resamples = next(iter(drawn.values())).shape[1]
     return Correlations(first.model, reading, gamma, resamples, tuple(trusted.values()), tuple(pairs))
@@ -305,8 +300,8 @@ def around(value: float, drawn: Floats) -> Estimate:
     kept = drawn[np.isfinite(drawn)]
     if not np.isfinite(value) or not kept.size:
         return Estimate(value, float("nan"), float("nan"))
-    scaled = np.arctanh(np.clip(kept, -1 + 1e-12, 1 - 1e-12))
-    moved = scaled - scaled.mean() + np.arctanh(np.clip(value, -1 + 1e-12, 1 - 1e-12))
+    scaled = fisher(kept)
+    moved = scaled - scaled.mean() + fisher(value)
     return correlation_interval(value, np.tanh(moved))
 
 

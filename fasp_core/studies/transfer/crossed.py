@@ -18,20 +18,21 @@ import pandas as pd
 from fasp_core import evaluation
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
-from fasp_core.gap import Change, GapStats, gap_stats, group_codes, paired_gap_changes
+from fasp_core.gap import Change, claims, group_codes, paired_gap_changes
+from fasp_core.gap.further import FurtherStats, further_stats
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
-from fasp_core.metrics.meters import BiasConfig, Report, result_key
+from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change, ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
 from fasp_core.scoring.impact_table import ImpactTable
-from fasp_core.storage.store import Entry, Store, slug
-from fasp_core.studies.common import Floats
+from fasp_core.storage.keys import slug
+from fasp_core.storage.store import Entry, Store
+from fasp_core.typing import Floats, Report
 
 KIND = "experiments"
-NOISE_P = 0.05  # a base gap that shuffled groups match more often than this is nothing to transfer to
 OUTCOMES = ("fell", "rose", "not shown", "no gap")
 
 
@@ -107,15 +108,9 @@ class Cell:
 
     @property
     def outcome(self) -> str:
-        """One of `OUTCOMES`: a sign is claimed only where the absolute and the relative interval leave 0 out."""
-        if self.noise_p > NOISE_P:
-            return "no gap"
-        known = [ends for ends in (self.change.interval, self.change.relative_interval) if ends is not None]
-        if known and all(high < 0 for _, high in known):
-            return "fell"
-        if known and all(low > 0 for low, _ in known):
-            return "rose"
-        return "not shown"
+        """One of `OUTCOMES`, by the rule of `fasp_core.gap.claims`."""
+        found = claims.claimed(self.noise_p, self.change.interval, self.change.relative_interval)
+        return "not shown" if found == "unclear" else found
 
 
 @dataclass(frozen=True)
@@ -133,7 +128,7 @@ class Transfer:
     model: str
     config: TransferConfig
     sets: tuple[ChosenSet, ...]
-    bases: dict[str, dict[str, GapStats]]
+    bases: dict[str, dict[str, FurtherStats]]
     cells: tuple[Cell, ...]
     provenance: dict[str, Any]
 
@@ -330,13 +325,13 @@ def _read(entry: Entry, config: TransferConfig) -> Measured:
 
 def judge(measured: Measured) -> Transfer:
     """The result itself, from measurements alone."""
-    bases: dict[str, dict[str, GapStats]] = {}
+    bases: dict[str, dict[str, FurtherStats]] = {}
     cells: dict[tuple[str, str, str], Cell] = {}
     for axis, values in measured.toxicity.items():
         groups, blocks = measured.groups[axis], measured.blocks[axis]
         bases[axis] = {}
         for r, reading in enumerate(measured.readings):
-            bases[axis][reading] = base = gap_stats(values[0, r], groups, blocks=blocks)
+            bases[axis][reading] = base = further_stats(values[0, r], groups, blocks=blocks)
             changes = paired_gap_changes(values[0, r], list(values[1:, r]), groups, blocks=blocks)
             for chosen_on, change in zip(measured.sets, changes, strict=True):
                 cells[reading, chosen_on, axis] = Cell(chosen_on, axis, reading, base.noise_p, change)

@@ -7,27 +7,19 @@ on the test prompts of every axis (experiment 3, see `crossed`). A run that was 
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
-from fasp_core.console import to_json, working
-from fasp_core.data.prompts import axis_names
+from fasp_core.data.holistic_bias import axis_names
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
-from fasp_core.metrics.expected import READINGS
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.identity import ModelId
-from fasp_core.model.loading import known_id, load
-from fasp_core.model.spec import BUILT_IN, ModelSpec
-from fasp_core.model.tokens import BEGINNINGS
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
-from fasp_core.studies.common import exit_status, rows_as_markdown
+from fasp_core.studies.common import rows_as_markdown
 from fasp_core.studies.transfer.correlation import KINDS, Correlations, correlate, frames, resample
-from fasp_core.studies.transfer.crossed import Cell, Transfer, TransferConfig, choose, find, judge, run, statement
+from fasp_core.studies.transfer.crossed import Cell, Transfer, TransferConfig, statement
 
 SCORED_TOKENS = 8192
 
@@ -163,49 +155,3 @@ def _cell(cell: Cell) -> str:
     ends = cell.change.relative_interval
     interval = "" if ends is None else f" [{ends[0]:+.0%}, {ends[1]:+.0%}]"
     return f"{cell.change.relative:+.0%}{interval}" + ("" if cell.outcome in ("fell", "rose") else f", {cell.outcome}")
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """The command line; the exit status."""
-    default = TransferConfig()
-    parser = argparse.ArgumentParser(prog="python -m fasp_core study transfer", description=__doc__)
-    parser.add_argument("--model", default=BUILT_IN, help="built-in, a hub id, a folder or a .gguf file")
-    parser.add_argument("--bos", choices=BEGINNINGS, default="auto", help="a beginning token before prompts and text")
-    parser.add_argument("--axis", action="append", help="may be given more than once; else all axes with scores")
-    parser.add_argument("--reading", choices=READINGS, default=default.reading, help="of the scores")
-    parser.add_argument("--gamma", type=float, default=default.gamma, help="share of critical heads")
-    parser.add_argument("--alpha", type=float, default=default.alpha, help="share of heads to prune")
-    parser.add_argument("--prompts", type=int, default=default.n_prompts, help="test prompts of each axis, at least")
-    parser.add_argument("--tokens", type=int, default=default.tokens, help="for perplexity")
-    parser.add_argument("--scored-tokens", type=int, default=SCORED_TOKENS, help="of the perplexity scores")
-    parser.add_argument("--only-correlations", action="store_true", help="measure nothing; needs no model")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    given = parser.parse_args(args)
-    config = TransferConfig(given.reading, given.gamma, given.alpha, given.prompts, given.tokens)
-
-    def command() -> None:
-        store, spec = Store(), ModelSpec(given.model, bos=given.bos)
-        with working() as progress:
-            known = known_id(spec)
-            lm = load(spec) if known is None else None
-            model_id = known or (lm or load(spec)).id
-            tables = stored_scores(given.axis, model_id, given.model, store, given.scored_tokens)
-            correlated = correlations(tables, config.reading, config.gamma)
-            result = None
-            if not given.only_correlations:
-                sets = choose(tables, config)
-                measured = find(sets, config, model_id, store)
-                result = judge(measured or run(lm or load(spec), sets, config, store, progress))
-        document = {
-            "correlations": asdict(correlated),
-            "transfer": None if result is None else asdict(result),
-            "statement": None if result is None else {r: statement(result, r) for r in READINGS},
-            "statement_own": None if result is None else {r: statement(result, r, own=True) for r in READINGS},
-        }
-        print(to_json(document) if given.json else markdown(correlated, result))
-
-    return exit_status(command)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,7 +18,8 @@ from hypothesis import settings
 from hypothesis import strategies as hs
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fasp_core.compute.jobs import AWAY, Cancelled, Job, Lane, Lanes, Progress
+from fasp_core.compute.jobs import AWAY, Cancelled, Job, Lane, Progress
+from fasp_core.compute.lanes import Lanes
 from fasp_core.errors import InputError
 
 LONG = 30.0  # seconds after which a test has failed: nothing here takes a tenth of a second
@@ -97,17 +98,6 @@ def test_a_job_from_submit_to_result(lane: Lane) -> None:
     assert job.state == "done"
 
 
-def test_one_at_a_time_in_order(lane: Lane, first: Work) -> None:
-    seen: list[int] = []
-    jobs = [lane.submit(i, partial(record, seen, i)) for i in range(5)]
-    assert [job.state for job in jobs] == ["waiting"] * 5
-    assert [job.place for job in jobs] == [1, 2, 3, 4, 5]
-    assert [job.key for job in lane.jobs()] == ["first", 0, 1, 2, 3, 4]
-    first.finish(*jobs)
-    assert seen == [0, 1, 2, 3, 4]
-    assert [job.place for job in jobs] == [0] * 5
-
-
 def test_priority_orders_those_that_wait(lane: Lane, first: Work) -> None:
     seen: list[str] = []
     priorities = {"e": -1, "a": 0, "b": 1, "c": 0, "d": 1}
@@ -150,17 +140,6 @@ def test_an_executor_that_was_shut_down_fails_the_job() -> None:
 # computed once
 
 
-def test_two_owners_share_one_job(lane: Lane) -> None:
-    work = Work()
-    job = lane.submit("key", work, owner="a")
-    assert lane.submit("key", never, owner="b") is job
-    work.until_started()
-    assert lane.submit("key", never, owner="c") is job
-    work.finish(job)
-    assert lane.submit("key", never, owner="d") is job  # done lately
-    assert work.runs == 1
-
-
 def test_results_are_bounded_and_the_least_recent_goes() -> None:
     lane = Lane(keep=2)
     runs: list[str] = []
@@ -191,18 +170,6 @@ def test_a_dropped_result_is_freed() -> None:
 # newer requests overtake older ones
 
 
-def test_overtaken_while_waiting_never_starts(lane: Lane, first: Work) -> None:
-    old = lane.submit("old", never, owner="a")
-    new = lane.submit("new", lambda progress: "new", owner="a")
-    assert old.state == "cancelled"
-    assert old.wait(0)
-    with pytest.raises(Cancelled):
-        _ = old.result
-    assert new.place == 1
-    first.finish(new)
-    assert new.result == "new"
-
-
 def test_overtaken_while_running_stops_at_its_next_check(lane: Lane) -> None:
     work = Work()
     old = lane.submit("old", work, owner="a")
@@ -211,57 +178,6 @@ def test_overtaken_while_running_stops_at_its_next_check(lane: Lane) -> None:
     assert old.state == "running"
     work.finish(old, new)
     assert (old.state, new.state) == ("cancelled", "done")
-
-
-def test_a_shared_job_survives_one_owner_leaving(lane: Lane, first: Work) -> None:
-    shared = lane.submit("shared", lambda progress: "shared", owner="a")
-    lane.submit("shared", never, owner="b")
-    lane.submit("new", lambda progress: "new", owner="a")
-    assert shared.state == "waiting"
-    lane.release("stranger")
-    lane.release("a")
-    assert [job.key for job in lane.jobs()] == ["first", "shared"]
-    first.finish(shared)
-    assert shared.result == "shared"
-
-
-def test_the_last_owner_leaving_cancels(lane: Lane, first: Work) -> None:
-    shared = lane.submit("shared", never, owner="a")
-    lane.submit("shared", never, owner="b")
-    lane.release("a")
-    lane.release("a")
-    assert shared.state == "waiting"
-    lane.release("b")
-    assert shared.state == "cancelled"
-
-
-def test_asking_again_is_not_overtaking(lane: Lane, first: Work) -> None:
-    job = lane.submit("key", lambda progress: 1, owner="a")
-    assert lane.submit("key", never, owner="a") is job
-    first.finish(job)
-    assert job.state == "done"
-
-
-def test_a_finished_result_overtakes_too(lane: Lane) -> None:
-    assert lane.submit("done", lambda progress: 1).wait(LONG)
-    first = Work()
-    lane.submit("first", first)
-    old = lane.submit("old", never, owner="a")
-    assert lane.submit("done", never, owner="a").state == "done"
-    assert old.state == "cancelled"
-    first.finish()
-
-
-def test_a_job_without_owner_is_never_overtaken(lane: Lane, first: Work) -> None:
-    background = lane.submit("background", lambda progress: 1)
-    lane.submit("background", never, owner="a")
-    lane.submit("other", lambda progress: 2, owner="a")
-    lane.release("a")
-    late = lane.submit("late", lambda progress: 3, owner="b")
-    lane.submit("late", never)  # nobody in particular wants it as well
-    lane.release("b")
-    first.finish(background, late)
-    assert (background.state, late.state) == ("done", "done")
 
 
 def test_back_to_an_overtaken_request_starts_it_afresh(lane: Lane) -> None:
@@ -276,16 +192,6 @@ def test_back_to_an_overtaken_request_starts_it_afresh(lane: Lane) -> None:
 
 
 # cancelling
-
-
-def test_cancel_while_waiting(lane: Lane, first: Work) -> None:
-    job = lane.submit("key", never, owner="a")
-    after = lane.submit("after", lambda progress: 1)
-    job.cancel()
-    job.cancel()
-    assert (job.state, job.place, after.place) == ("cancelled", 0, 1)
-    first.finish(after)
-    assert after.state == "done"
 
 
 def test_cancel_while_running(lane: Lane) -> None:

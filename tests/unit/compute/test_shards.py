@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import pickle
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,10 +20,9 @@ from fasp_core.compute.shards import Workers, cut
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.forward.sampling import GenerationConfig
-from fasp_core.metrics import meters, work
+from fasp_core.metrics import work
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.perplexity import ppl_key
-from fasp_core.metrics.token_toxicity import word_values
 from fasp_core.metrics.work import Sweep
 from fasp_core.model import devices
 from fasp_core.model.language_model import LanguageModel
@@ -35,18 +31,8 @@ from fasp_core.scoring.entries import bias_key
 from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.compare import compare
 from fasp_core.studies.compare.compare import Plan
-from tests.support.tiny import STARTS, tiny_lm, tiny_text
-
-VALUES = {"stupid": 0.9, "idiot": 1.0, "fool": 0.7, "hate": 0.5, "woman": 0.6, "man": 0.3}
-
-
-class WordScorer:
-    """A text is worth the mean of its words."""
-
-    name = "table"
-
-    def score(self, texts: Any) -> np.ndarray:
-        return np.array([np.mean([VALUES.get(w, 0.04) for w in t.split()]) if t.split() else 0.0 for t in texts])
+from tests.support.tiny import tiny_lm
+from tests.support.worlds import use_scorer, write_axis, write_text
 
 
 class Posted(Executor):
@@ -79,8 +65,7 @@ class Posted(Executor):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meters, "scorer_for", lambda _source, _label=None: WordScorer())
-    monkeypatch.setattr(meters, "word_values", partial(word_values, complete=False))
+    use_scorer(monkeypatch, complete=False)
     monkeypatch.setattr(shards, "RUN", 2)
     monkeypatch.setattr(work, "CUTS", 4)
     monkeypatch.setattr(shards, "TICK", 0.02)
@@ -89,17 +74,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def text(tmp_path: Path) -> TextConfig:
-    (tmp_path / "text.txt").write_text(tiny_text(300))
-    return TextConfig(str(tmp_path / "text.txt"), tokens=200, window=64, stride=48)
+    return write_text(tmp_path, 300, tokens=200, window=64, stride=48)
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> BiasConfig:
-    nouns = ("man", "woman", "friend", "child")
-    rows = [(f"{s} met a {group} {noun}", group) for s in STARTS for noun in nouns for group in ("blue", "red", "tall")]
-    with (tmp_path / "axis.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("text", "group"), *rows])
-    return BiasConfig(str(tmp_path / "axis.csv"), split="all", n_prompts=36)
+    return BiasConfig(write_axis(tmp_path / "axis.csv"), split="all", n_prompts=36)
 
 
 @pytest.fixture
@@ -157,8 +137,8 @@ def test_a_comparison_of_workers_is_the_same_bytes(
     monkeypatch.setattr(
         Plan, "text", lambda self, side: replace(text, tokens=self.tokens, skip=100 if side == "test" else 0)
     )
-    plan = Plan(config.axis, gammas=(0.2,), alphas=(0.1, 0.25), seeds=2, prompts=18, tokens=130)
-    impacts = score.score(lm, text, config, Store(tmp_path / "scores"))
+    plan = Plan(config.axis, gammas=(0.2,), alphas=(0.1, 0.25), seeds=1, prompts=18, tokens=130)
+    impacts = score.score(lm, text, config, Store(tmp_path / "scores"), None, "first-order")
     chosen = compare.candidates(impacts, plan)
     here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
     seen: list[tuple[float, float]] = []

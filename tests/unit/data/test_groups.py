@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pandas._libs.parsers import STR_NA_VALUES
 
 from fasp_core.data.groups import alike, clean, counted, is_missing, shown
-from fasp_core.data.prompts import from_csv, rows_needed, sample, split
+from fasp_core.data.prompt_sampling import rows_needed, sample, split
+from fasp_core.data.prompts import from_csv
 from fasp_core.errors import InputError
 
 

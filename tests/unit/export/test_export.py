@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from safetensors import safe_open
 
 from fasp_core.cli.main import main
@@ -246,16 +248,20 @@ def test_the_built_in_model_is_named_with_its_licence(lm: LanguageModel, tmp_pat
 
 
 def test_names_stay_text_in_the_card(lm: LanguageModel, tmp_path: Path) -> None:
-    """A folder's name may hold anything: it must not end the code block, or begin a heading."""
-    lm.spec = ModelSpec(str(tmp_path / "a\n# heading ``` <b>"))
+    """A folder's name may hold anything: it must not end the code block, begin a heading, or come to life."""
+    lm.spec = ModelSpec(
+        str(tmp_path / "a\n# heading ``` <b><script>x()</script><img src=x onerror=x()>[x](javascript:x)")
+    )
     text_of = export(lm, REMOVED, tmp_path / "out ``` x").as_dict()
     text = card.text(text_of)
     assert text.count("```") == 4
     assert "\n# heading" not in text
+    rendered = MarkdownIt("commonmark", {"html": True}).render(text)
+    assert not re.search(r"<(script|img|b>)|href=.javascript", rendered)
 
 
 def test_the_command_repeats_the_export(lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fasp_core.cli.main.load_model", lambda *_: lm)
+    monkeypatch.setattr("fasp_core.cli.options.load_model", lambda *_: lm)
     monkeypatch.chdir(tmp_path)
     many = PruneSet.of([(0, 0), (1, 1)], [(layer, i) for layer in range(2) for i in range(0, 48, 2)])
     for removed, limit in ((REMOVED, 2000), (many, 100)):
@@ -304,7 +310,7 @@ def test_slow_passes_are_repeated_less(lm: LanguageModel, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def run(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    monkeypatch.setattr("fasp_core.cli.main.load_model", lambda *_: lm)
+    monkeypatch.setattr("fasp_core.cli.options.load_model", lambda *_: lm)
 
     def call(*args: str) -> Ran:
         return main(["export", *args]), *capsys.readouterr()
@@ -364,7 +370,7 @@ def test_what_the_command_refuses(run: Callable[..., Ran], tmp_path: Path, args:
 def test_the_command_refuses_a_folder_in_use_before_loading(
     run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fasp_core.cli.main.load_model", lambda *_: pytest.fail("a model is loaded"))
+    monkeypatch.setattr("fasp_core.cli.options.load_model", lambda *_: pytest.fail("a model is loaded"))
     (tmp_path / "mine").write_text("keep")
     status, _, error = run("--heads", "L0H1", "--out", str(tmp_path))
     assert status == 2

@@ -37,8 +37,9 @@ from fasp_core.figures import (
     short,
 )
 from fasp_core.figures.theme import FONT, WASH
+from tests.support.colors import contrast, linear, luminance, rgb
 
-drawing = settings(deadline=None, max_examples=20)  # Plotly checks each setting of each trace: 25 ms a figure
+drawing = settings(deadline=None, max_examples=10)  # Plotly checks each setting of each trace: 25 ms a figure
 ROOT = Path(__file__).resolve().parents[3]
 THEMES = [pytest.param(LIGHT, id="light"), pytest.param(DARK, id="dark")]
 finite = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False, min_value=-1e300, max_value=1e300)
@@ -487,24 +488,6 @@ def test_malformed_events_name_no_head(event: Any) -> None:
 
 
 # --- colors
-
-
-def rgb(color: str) -> np.ndarray:
-    return np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-
-
-def linear(color: np.ndarray) -> np.ndarray:
-    return np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
-
-
-def luminance(color: np.ndarray) -> float:
-    return float(linear(color) @ [0.2126, 0.7152, 0.0722])
-
-
-def contrast(a: np.ndarray, b: np.ndarray) -> float:
-    """WCAG 2.2: from 1 (none) to 21 (black on white)."""
-    low, high = sorted((luminance(a), luminance(b)))
-    return (high + 0.05) / (low + 0.05)
 
 
 def on_scale(theme: Theme, place: float) -> np.ndarray:

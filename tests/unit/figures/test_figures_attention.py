@@ -24,7 +24,7 @@ def labels(n: int) -> list[str]:
     return [f"<b>{i}" for i in range(n)]
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=6)
 @given(st.integers(1, 70), st.booleans())
 def test_cells_stand_where_their_tokens_do(n: int, dark: bool) -> None:
     w = weights(n)[0]

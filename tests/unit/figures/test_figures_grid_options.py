@@ -31,7 +31,7 @@ def named(fig: Any, name: str) -> Any:
     return found
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(st.integers(1, 5), st.integers(1, 6), st.randoms(use_true_random=False), st.data())
 def test_a_click_on_a_sorted_grid_hits_the_head_that_stands_there(
     n_layers: int, n_heads: int, rng: Any, data: st.DataObject
@@ -90,7 +90,7 @@ def as_number(label: str) -> float:
     return sign * float(times.rstrip("×") or 1) * 10.0 ** int(power)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(st.lists(numbers, min_size=1, max_size=12))
 def test_a_logarithmic_scale_keeps_order_sign_and_true_ticks(values: list[float]) -> None:
     fig = grid(values, 1, len(values), scale="symlog")
@@ -153,7 +153,7 @@ def test_picked_heads_are_ringed_in_grid_and_scatter() -> None:
     assert (named(points, "picked").x, named(points, "picked").y) == ((4.0,), (-4.0,))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(
     st.integers(0, 10**6),
     st.floats(0, 1),

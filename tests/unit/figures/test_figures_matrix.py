@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fasp_core.errors import InputError
 from fasp_core.figures import CLICK_TRACE, DARK, LIGHT, cell_matrix, clicked_head, scatter_pair
 from fasp_core.figures.matrix import color_at, ink
+from tests.support.colors import contrast, rgb
 
 drawing = settings(deadline=None, max_examples=15)
 LABELS = {"rows": ["one", "two"], "columns": ["a", "b <b>c</b>", "d"]}
@@ -63,18 +64,11 @@ def test_flags_are_drawn_and_named_only_where_they_occur() -> None:
     assert not [t for t in drawn().data if t.showlegend]
 
 
-def luminance(color: str) -> float:
-    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
 @drawing
 @given(st.floats(-2, 2) | st.just(math.nan), st.booleans(), st.booleans())
 def test_every_number_can_be_read_on_its_color(place: float, faded: bool, dark: bool) -> None:
     color = color_at(DARK if dark else LIGHT, place, faded)
-    light, deep = sorted((luminance(color), luminance(ink(color))), reverse=True)
-    assert (light + 0.05) / (deep + 0.05) >= 4.5
+    assert contrast(rgb(color), rgb(ink(color))) >= 4.5
 
 
 def test_colors_of_the_text_are_those_of_the_scale() -> None:

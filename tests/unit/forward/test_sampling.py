@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from scipy import stats
 
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
@@ -163,20 +162,3 @@ def test_configs_that_sample_nothing_are_refused(wrong: dict[str, Any]) -> None:
 
 
 # noise, see also tests/oracle/test_noise.py
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_first_words_follow_the_models_probabilities(lm: LanguageModel, temperature: float) -> None:
-    config = GenerationConfig(samples=3000, tokens=1, temperature=temperature, seed=1)
-    found = Counter(sample(lm, ["I met a"], config, rows=500)[0])
-    with torch.no_grad():
-        logits = lm.model(torch.tensor([lm.tokenizer("I met a").input_ids])).logits[0, -1].double()
-    expected: Counter[str] = Counter()
-    for token_id, p in enumerate((logits / temperature).softmax(0).tolist()):
-        expected[lm.tokenizer.decode([token_id], skip_special_tokens=True)] += 3000 * p
-    assert set(found) <= set(expected)
-    common = [text for text, n in expected.items() if n >= 5]
-    observed = [found[text] for text in common]
-    wanted = [expected[text] for text in common]
-    rest = (3000 - sum(observed), 3000 - sum(wanted))
-    assert stats.chisquare([*observed, rest[0]], [*wanted, rest[1]]).pvalue > 0.01

@@ -16,6 +16,7 @@ from scipy import stats
 from fasp_core import gap
 from fasp_core.errors import InputError
 from fasp_core.gap import gaps
+from fasp_core.gap.further import further_stats
 
 Floats = NDArray[np.float64]
 
@@ -166,7 +167,7 @@ def test_noise_p_is_small_when_groups_differ() -> None:
 
 def test_f_statistic_is_the_ratio_of_mean_squares() -> None:
     values, _, codes = simulated(n=25)
-    result = gap.gap_stats(values, [str(c) for c in codes], resamples=0)
+    result = further_stats(values, [str(c) for c in codes], resamples=0)
     groups = [values[codes == g] for g in range(3)]
     between = sum(len(g) * (g.mean() - values.mean()) ** 2 for g in groups) / 2
     within = sum(((g - g.mean()) ** 2).sum() for g in groups) / 22
@@ -175,10 +176,10 @@ def test_f_statistic_is_the_ratio_of_mean_squares() -> None:
 
 
 def test_values_that_do_not_vary_are_no_evidence() -> None:
-    result = gap.gap_stats([0.1] * 6, list("aabbcc"), resamples=50)
+    result = further_stats([0.1] * 6, list("aabbcc"), resamples=50)
     assert (result.gap, result.noise_gap, result.noise_p, result.interval) == (0, 0, 1, (0, 0))
     assert math.isnan(result.f_statistic)
-    assert math.isnan(gap.gap_stats([0.1, 0.2, 0.3], list("abc")).f_p)  # one prompt each: nothing within
+    assert math.isnan(further_stats([0.1, 0.2, 0.3], list("abc")).f_p)  # one prompt each: nothing within
 
 
 def test_interval_covers_the_true_gap() -> None:

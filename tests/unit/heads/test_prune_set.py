@@ -25,7 +25,6 @@ def test_what_is_formatted_reads_back(heads: set[tuple[int, int]], neurons: set[
     prune_set = PruneSet.of(heads, neurons)
     assert PruneSet.parse(prune_set.format()) == prune_set
     assert len(prune_set) == len(heads) + len(neurons)
-    assert prune_set.first_layer() == min((layer for layer, _ in heads | neurons), default=None)
 
 
 def test_neurons_stand_beside_heads() -> None:
@@ -130,11 +129,6 @@ def test_toggling_changes_one_head(heads: set[tuple[int, int]], head: tuple[int,
     assert (head in after.heads) != (head in before.heads)
     assert after.heads - {head} == before.heads - {head}
     assert after.toggled(head) == before
-
-
-def test_first_layer() -> None:
-    assert PruneSet().first_layer() is None
-    assert PruneSet.of([(5, 0), (2, 7), (9, 1)]).first_layer() == 2
 
 
 # on a model

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fasp_core.compute.jobs import Cancelled
-from fasp_core.data.text import TextConfig, token_windows
+from fasp_core.data.text import token_windows
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
 from fasp_core.forward.staged import final_hidden
@@ -27,7 +27,8 @@ from fasp_core.metrics.expected import Worth, measure_expected
 from fasp_core.metrics.perplexity import measure_nll
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, pack, pack_equal, pack_trees
-from tests.support.tiny import HEADS, HIDDEN, KINDS, tiny_lm, tiny_text, token_rows
+from tests.support.tiny import HEADS, HIDDEN, KINDS, tiny_lm, token_rows
+from tests.support.worlds import write_text
 
 LAYERS = 4
 NONE = PruneSet()
@@ -96,7 +97,7 @@ def held_bytes(desk: Desk) -> int:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(STEPS, st.sampled_from([0, room_for(1), room_for(2), room_for(LAYERS), 1 << 20]))
 def test_any_sequence_of_sets_gives_the_numbers_of_whole_passes(kind: str, steps: list[Any], budget: int) -> None:
     lm = model(kind)
@@ -126,8 +127,7 @@ def test_removed_heads_matter() -> None:
 
 def test_perplexity(tmp_path: Path) -> None:
     lm = tiny_lm("llama", n_layers=LAYERS)
-    (tmp_path / "text.txt").write_text(tiny_text(300))
-    windows = token_windows(lm, TextConfig(str(tmp_path / "text.txt"), tokens=200, window=48, stride=32))
+    windows = token_windows(lm, write_text(tmp_path, 300, tokens=200, window=48, stride=32))
     desk = Desk(lm)
     for spec in ("", "L2H1", "L2H1,L3H0", "L0H2,L2H1,L3H0", "L3H0"):
         heads = PruneSet.parse(spec)

@@ -25,7 +25,7 @@ from fasp_core.model.identity import ModelId
 from fasp_core.model.spec import BUILT_IN_SHA256
 from fasp_core.storage.store import Store
 from tests.support.tiny import KINDS, VOCAB, tiny_lm
-from tests.unit.metrics.test_words import Hashing, table_lm
+from tests.support.words import Hashing, table_lm
 
 BUILT_IN = f"sha256:{BUILT_IN_SHA256}"
 FLOOR = 0.25

@@ -15,7 +15,7 @@ from fasp_core.model import devices, loading
 from fasp_core.model.identity import ModelId
 from fasp_core.model.provenance import provenance
 from fasp_core.model.spec import BUILT_IN_SHA256, ModelSpec
-from tests.device import pretend
+from tests.support import pretend
 from tests.support.tiny import tiny_lm
 
 HERE = pretend.NAME
@@ -56,7 +56,7 @@ def test_one_that_does_not_is_passed_over_and_said(broken: None) -> None:
 
 
 def test_a_command_says_so(broken: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("fasp_core.cli.main.load_model", lambda *_: tiny_lm("gpt2"))
+    monkeypatch.setattr("fasp_core.cli.options.load_model", lambda *_: tiny_lm("gpt2"))
     done = CliRunner().invoke(app, ["evaluate", "--axis", "age", "--heads", "L9H9", "--cache", str(tmp_path)])
     assert f"The device '{HERE}' is here but does not compute" in done.stderr
     lm = tiny_lm("gpt2")

@@ -6,9 +6,9 @@ import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 import torch
@@ -23,7 +23,9 @@ from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import known_id, load, supported, wrap
 from fasp_core.model.spec import BUILT_IN_SHA256, BUILT_IN_SHAPE, DTYPES, GGUF_FORM, ModelSpec
-from tests.support.tiny import KINDS, TOKENS, tiny_lm, tiny_model, tiny_tokenizer, token_rows
+from tests.support import ggufs
+from tests.support.ggufs import drawn
+from tests.support.tiny import KINDS, TOKENS, tiny_config, tiny_lm, tiny_model, tiny_tokenizer, token_rows
 
 CPU = {"device": "cpu"}
 
@@ -220,98 +222,21 @@ def test_parameters_of_a_head() -> None:
 
 # GGUF files
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-MERGES = ("Ġ r", "e d", "Ġr ed", "t h")
-GGUF_TOKENS = ("<unk>", "<eos>", *LETTERS, "Ġ", *(m.replace(" ", "") for m in MERGES))
 
-
-def llama_for_gguf() -> Any:
-    config = transformers.LlamaConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=len(GGUF_TOKENS),
-        max_position_embeddings=64,
-        tie_word_embeddings=False,
-        rope_theta=10000.0,
-        rms_norm_eps=1e-5,
-    )
-    model = transformers.LlamaForCausalLM(config).eval()
-    noise = torch.Generator().manual_seed(11)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(0.25 * torch.randn(p.shape, generator=noise) + (p.ndim == 1))
-    return model
-
-
-def rotary_pairs(weight: np.ndarray, heads: int) -> np.ndarray:
-    """llama.cpp turns neighbouring dimensions together, transformers those half a head apart."""
-    rows = [weight[h * 8 + half * 4 + i] for h in range(heads) for i in range(4) for half in range(2)]  # heads of 8
-    return np.stack(rows)
-
-
-def write_gguf(path: Path, model: Any, leave_out: str = "") -> Path:
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("tiny")
-    writer.add_context_length(64)
-    writer.add_embedding_length(32)
-    writer.add_block_count(2)
-    writer.add_feed_forward_length(64)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_rope_dimension_count(8)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(len(GGUF_TOKENS))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(list(GGUF_TOKENS))
-    writer.add_token_merges(list(MERGES))
-    writer.add_token_types([3, 3, *[1] * (len(GGUF_TOKENS) - 2)])
-    writer.add_unk_token_id(0)
-    writer.add_eos_token_id(1)
-    names = {
-        "model.embed_tokens.weight": "token_embd.weight",
-        "model.norm.weight": "output_norm.weight",
-        "lm_head.weight": "output.weight",
-    }
-    for block in range(2):
-        for theirs, ours in {
-            "self_attn.q_proj": "attn_q",
-            "self_attn.k_proj": "attn_k",
-            "self_attn.v_proj": "attn_v",
-            "self_attn.o_proj": "attn_output",
-            "mlp.gate_proj": "ffn_gate",
-            "mlp.up_proj": "ffn_up",
-            "mlp.down_proj": "ffn_down",
-            "input_layernorm": "attn_norm",
-            "post_attention_layernorm": "ffn_norm",
-        }.items():
-            names[f"model.layers.{block}.{theirs}.weight"] = f"blk.{block}.{ours}.weight"
-    for name, tensor in model.state_dict().items():
-        array = tensor.numpy()
-        if "q_proj" in name or "k_proj" in name:
-            array = rotary_pairs(array, 4 if "q_proj" in name else 2)
-        if name != leave_out:
-            writer.add_tensor(names[name], np.ascontiguousarray(array))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+def written(path: Path) -> Path:
+    """A tiny Llama as a GGUF file."""
+    return ggufs.write(path, drawn(tiny_config("llama")))
 
 
 @torch.no_grad()
 def test_a_gguf_file_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = llama_for_gguf()
-    path = write_gguf(tmp_path / "tiny.gguf", model)
+    model = drawn(tiny_config("llama"))
+    path = ggufs.write(tmp_path / "tiny.gguf", model)
     lm = load(ModelSpec(str(path), **CPU), tmp_path / "cache")
-    ids = torch.randint(len(GGUF_TOKENS), (2, 12), generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(lm.model(ids).logits, model(ids).logits, atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits(lm.model), logits(model), atol=1e-5, rtol=0)
     assert lm.weights_id == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}-{GGUF_FORM}"
     assert (lm.n_layers, lm.n_heads, lm.n_kv_heads, lm.head_dim) == (2, 4, 2, 8)
-    assert [GGUF_TOKENS[i] for i in lm.encode("the red bed")] == ["th", "e", "Ġred", "Ġ", "b", "ed"]
+    assert [ggufs.TOKENS[i] for i in lm.encode("the red bed")] == ["th", "e", "Ġred", "Ġ", "b", "ed"]
     assert lm.tokenizer.decode(lm.encode("the red bed")) == "the red bed"
     assert lm.tokenizer.eos_token_id == 1
 
@@ -320,12 +245,12 @@ def test_a_gguf_file_is_converted_once(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(loading, "_convert", fail)
     again = load(ModelSpec(str(path), **CPU), tmp_path / "cache")
-    assert torch.equal(again.model(ids).logits, lm.model(ids).logits)
+    assert torch.equal(logits(again.model), logits(lm.model))
     assert again.weights_id == lm.weights_id
 
 
 def test_a_conversion_that_was_cut_off_is_made_anew(tmp_path: Path) -> None:
-    path = write_gguf(tmp_path / "tiny.gguf", llama_for_gguf())
+    path = written(tmp_path / "tiny.gguf")
     spec, cache = ModelSpec(str(path), **CPU), tmp_path / "cache"
     load(spec, cache)
     (weights,) = cache.glob("models/*/model.safetensors")
@@ -340,7 +265,7 @@ def test_a_conversion_that_was_cut_off_is_made_anew(tmp_path: Path) -> None:
 
 
 def test_damaged_gguf_files(tmp_path: Path) -> None:
-    whole = write_gguf(tmp_path / "whole.gguf", llama_for_gguf()).read_bytes()
+    whole = written(tmp_path / "whole.gguf").read_bytes()
     rng = np.random.default_rng(0)
     header = 400  # bytes in which every change destroys a length or a type
     damaged = {
@@ -358,7 +283,9 @@ def test_damaged_gguf_files(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"{name}.gguf' (could not be read as a GGUF|is empty)") as error:
             load(ModelSpec(str(path), **CPU), tmp_path / "cache")
         one_sentence(error)
-    left = write_gguf(tmp_path / "left-out.gguf", llama_for_gguf(), "model.layers.0.mlp.up_proj.weight")
+    model = drawn(tiny_config("llama"))
+    held = {name: tensor for name, tensor in model.state_dict().items() if "layers.0.mlp.up_proj" not in name}
+    left = ggufs.write(tmp_path / "left-out.gguf", SimpleNamespace(config=model.config, state_dict=lambda: held))
     with pytest.raises(InputError, match=r"'left-out.gguf' could not be read .*up_proj"):
         load(ModelSpec(str(left), **CPU), tmp_path / "cache")
     assert not list((tmp_path / "cache" / "models").glob("*/"))  # nothing half made stays
@@ -370,7 +297,7 @@ def test_a_gguf_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
-    path = write_gguf(tmp_path / "tiny.gguf", llama_for_gguf())
+    path = written(tmp_path / "tiny.gguf")
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match=r"could not be converted .* set FASP_CACHE to a folder that can be written"):
         load(ModelSpec(str(path), **CPU), tmp_path / "file")
@@ -389,7 +316,7 @@ def test_the_built_in_model_is_known_before_it_is_loaded() -> None:
 
 
 def test_an_exchanged_built_in_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "built_in_path", lambda: write_gguf(tmp_path / "other.gguf", llama_for_gguf()))
+    monkeypatch.setattr(loading, "built_in_path", lambda: written(tmp_path / "other.gguf"))
     with pytest.raises(InputError, match=r"The built-in model's file has hash .* reinstall it"):
         load(ModelSpec(**CPU), tmp_path / "cache")
 

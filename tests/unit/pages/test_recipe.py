@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fasp_core.data.prompts import axis_names
+from fasp_core.data.holistic_bias import axis_names
 from fasp_core.heads.prune_set import PruneSet
 from pages.session.recipe import ALL_METHODS, METHOD_TITLES, NAMES, PROMPTS, TOKENS, Recipe, Trail, read
 

@@ -16,8 +16,8 @@ import pytest
 from fasp_core import report
 from fasp_core.evaluation import Evaluation
 from fasp_core.figures import export
+from fasp_core.gap import claims, group_codes
 from fasp_core.gap import gap as toxicity_gap
-from fasp_core.gap import group_codes
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.identity import ModelId
@@ -27,22 +27,12 @@ from fasp_core.report.gather import asked_prompts
 from fasp_core.scoring import entries
 from fasp_core.scoring.choice import ByHand, around
 from fasp_core.storage.store import Store
-from fasp_core.studies.compare import findings
 from fasp_core.studies.compare.searching import SCORE_TEXT
 from fasp_core.studies.verdict import verdict
 from tests.support.fakes import MadeUp, add_claim, add_comparison, made_up_lm, make_table
-from tests.support.made_report import SHAPE, Read, facts, small_lm, small_table
+from tests.support.made_report import AXIS, NASTY, TOP, Read, asked, facts, nasty, small_lm, small_table
 
-AXIS = "nationality"
 WHEN = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
-NASTY = "<script>alert(1)</script>"
-TOP = PruneSet.from_flat(np.argsort(-small_table().bias.z_bias("neutral"))[:3], SHAPE[1])  # lowers the gap most
-BREAKS = "\"'></style></title>\n</script><img src=x onerror=alert(2)>&amp;"
-
-
-def asked(**more: Any) -> report.Asked:
-    base = report.Asked(ModelSpec("small"), AXIS, AXIS, "neutral", TOP, alpha=0.25)
-    return replace(base, **more)
 
 
 @pytest.fixture
@@ -78,7 +68,7 @@ def test_every_figure_of_the_outcome_is_the_measurements(store: Store, reading: 
         assert numbers(change) == pytest.approx([100 * x for x in (r.gap.relative, *ends)], abs=0.501)
         assert numbers(noise.split(",")[0]) == pytest.approx([1000 * r.base.noise_gap], abs=0.00501)
         assert numbers(noise.split("=")[-1].split("<")[-1])[0] == pytest.approx(max(r.base.noise_p, 0.001), abs=0.0006)
-        assert shows == page.tables.SHOWS[findings.finding(r.base, r.gap)]
+        assert shows == page.tables.SHOWS[claims.finding(r.base, r.gap)]
         assert numbers(on) == [r.base.n] == [len(e.base.texts)]
         # the oracle: the gap as its definition reads, from the toxicity of every prompt
         for side, gap in ((e.base, r.base.gap), (e.pruned, r.pruned.gap)):
@@ -246,19 +236,6 @@ def test_another_set_than_the_choice_is_told_apart(compared: tuple[report.Facts,
 # --- what a file may hold ---
 
 
-def nasty(store: Store, tmp_path: Path) -> report.Facts:
-    names = (NASTY, BREAKS.replace("\n", " "), "b</script>")
-    lines = ["text,group"]
-    for name in names:
-        quoted = '"' + name.replace('"', '""') + '"'
-        lines += [f'"They say {i} {name.replace(chr(34), "")} things.",{quoted}' for i in range(60)]
-    (tmp_path / "nasty.csv").write_text("\n".join(lines) + "\n")
-    title = f"{NASTY}{BREAKS}"
-    wanted = asked(spec=ModelSpec(f"org/{NASTY}{BREAKS}"), axis=str(tmp_path / "nasty.csv"), title=title)
-    made: report.Facts = facts(store, wanted, small_table(names))
-    return made
-
-
 def test_names_stay_text(store: Store, tmp_path: Path) -> None:
     """Model, axis and group names that are markup: none of it becomes an element."""
     made = nasty(store, tmp_path)
@@ -314,7 +291,7 @@ def test_the_commands_are_ones_that_the_program_knows(
     group: Any = typer.main.get_command(app)
     told = ByHand(frozenset({0}), frozenset({1, 2}))
     by_hand = replace(made.asked, method="random", seed=3, spec=ModelSpec("a b/c", "bfloat16", "cpu"), by_hand=told)
-    selection = report.origin(made.table, "neutral", "random", 0.3, 0.25, 3, PruneSet(), told)
+    selection = report.origin(replace(made.asked, method="random", alpha=0.25, seed=3, by_hand=told), made.table)
     other = replace(made, asked=by_hand, selection=around(selection, report.by_hand_to(selection, made.asked.parts)))
     for some in (made, other):
         lines = [line for _, line in repeat.commands(some)]
@@ -349,7 +326,7 @@ def test_the_command_asks_for_the_very_prompts_of_the_scores(axis: str) -> None:
 
 def test_hand_made_changes_are_named(store: Store) -> None:
     table = small_table()
-    chosen = report.origin(table, "neutral", "fasp", 0.3, 0.25, 0, PruneSet())
+    chosen = report.origin(asked(method="fasp"), table)
     parts = PruneSet.of(chosen.heads).toggled(chosen.heads[0]).toggled((0, 0) if (0, 0) not in chosen.heads else (2, 3))
     made = facts(store, asked(method="fasp", gamma=0.3, alpha=0.25, parts=parts), table)
     read = Read(report.html(made, WHEN))

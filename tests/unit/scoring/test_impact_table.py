@@ -11,13 +11,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from fasp_core.errors import InputError
 from fasp_core.heads.selection import METHODS, select
-from fasp_core.metrics.perplexity import Nll
-from fasp_core.scoring.impact_table import ImpactTable, PplImpacts
-from tests.support.fakes import MADE, READINGS, make_table
+from fasp_core.scoring.impact_table import ImpactTable
+from tests.support.fakes import READINGS, make_table
 
 N = 12
 seeds = st.integers(0, 10_000)
@@ -47,28 +45,6 @@ def test_impacts_on_perplexity(seed: int) -> None:
         with_it, without = (mean_by_loop(s, ppl.base.counts) for s in (ppl.base.sums, ppl.sums[head]))
         assert ppl.z_nats[head] == pytest.approx(without - with_it, abs=1e-12)
         assert ppl.z_ppl[head] == pytest.approx(math.exp(without) - math.exp(with_it), abs=1e-9)
-
-
-def test_standard_errors_of_equal_blocks_are_those_of_a_mean() -> None:
-    rng = np.random.default_rng(0)
-    base, sums = rng.normal(200, 5, 30), rng.normal(201, 5, (N, 30))
-    ppl = PplImpacts(Nll(base, np.full(30, 64)), sums, np.zeros(N), np.zeros(N), MADE)
-    for head in range(N):
-        assert ppl.se_nats[head] == pytest.approx(stats.sem((sums[head] - base) / 64))
-
-
-def test_standard_errors_of_unequal_blocks_are_those_of_a_jackknife() -> None:
-    """Leaving out a block at a time is another way to the error of a ratio; the two agree to first order."""
-    rng = np.random.default_rng(1)
-    counts = np.append(np.full(60, 64), [17, 30])
-    base = rng.normal(3, 0.2, counts.size) * counts
-    sums = base + rng.normal(0.02, 0.05, (N, counts.size)) * counts
-    ppl = PplImpacts(Nll(base, counts), sums, np.zeros(N), np.zeros(N), MADE)
-    for head in range(N):
-        change = sums[head] - base
-        left = [np.delete(change, i).sum() / np.delete(counts, i).sum() for i in range(counts.size)]
-        jackknife = math.sqrt((counts.size - 1) * np.var(left))
-        assert ppl.se_nats[head] == pytest.approx(jackknife, rel=0.03)
 
 
 def test_standard_error_of_a_perplexity_is_that_of_the_nats_by_slope() -> None:
@@ -262,4 +238,4 @@ def test_scores_that_are_not_there_are_refused_when_chosen_from() -> None:
     part = replace(table, ppl=replace(table.ppl, sums=sums))
     with pytest.raises(InputError, match="z_ppl is not a finite number for L1H3"):
         select(part.head_scores("neutral"), "fasp")
-    assert select(part.head_scores("neutral"), "bias-only").k == 1
+    assert select(part.head_scores("neutral"), "bias-only", alpha=0.1).k == 1

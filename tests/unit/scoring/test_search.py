@@ -11,7 +11,7 @@ from hypothesis import strategies as hs
 
 from fasp_core.errors import InputError
 from fasp_core.gap import gap as toxicity_gap
-from fasp_core.scoring.search import Found, Heads, Prediction, Problem, SearchConfig, _neighbours, membership, search
+from fasp_core.scoring.search import Heads, Prediction, Problem, SearchConfig, _neighbours, membership, search
 
 N, GROUPS, EACH = 14, 4, 6
 CODES = np.repeat(np.arange(GROUPS), EACH)
@@ -103,9 +103,6 @@ def test_the_winner_keeps_to_the_limits(seed: int, k: int, limit: float, barred:
     inside = [t.gap for t in found.tried if t.nats <= np.log1p(limit)]
     assert found.gap == pytest.approx(min([found.base_gap, *inside]))
     assert found.gap == pytest.approx(world.gap(found.heads))
-    so_far = found.best_so_far()
-    assert so_far == sorted(so_far, reverse=True)
-    assert not so_far or so_far[-1] == pytest.approx(found.gap)
 
 
 def test_a_prediction_of_single_heads_is_what_is_known_of_them() -> None:
@@ -157,7 +154,6 @@ def test_nothing_within_the_limits() -> None:
     found = search(world.problem, SearchConfig(max_heads=3, max_ppl=0.1, measurements=3), world.measure)
     assert found.heads == ()
     assert found.gap == found.base_gap
-    assert found.best_so_far() == [found.base_gap] * len(found.tried)
 
 
 def test_what_cannot_be_searched_for_is_refused() -> None:
@@ -177,10 +173,3 @@ def test_a_measurement_that_is_stopped_ends_the_search() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         search(world.problem, SearchConfig(), stop)
-
-
-def test_a_found_set_says_what_it_is() -> None:
-    world = World(2)
-    found = search(world.problem, SearchConfig(max_heads=2, measurements=2), world.measure)
-    assert isinstance(found, Found)
-    assert set(found.heads) <= set(range(N))

@@ -19,7 +19,8 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.scoring import entries, estimate, score
 from fasp_core.scoring.impact_table import BiasImpacts
 from fasp_core.storage.store import Store
-from tests.support.tiny import tiny_lm, tiny_text
+from tests.support.tiny import tiny_lm
+from tests.support.worlds import use_scorer, write_text
 
 FEW, MANY = 12, 40
 
@@ -92,6 +93,7 @@ def test_reliability_splits_the_correction_too() -> None:
 
 @pytest.fixture
 def few_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_scorer(monkeypatch, complete=False)
     monkeypatch.setattr(entries, "EXACT_PROMPTS", FEW)
     monkeypatch.setattr(estimate, "GAMMA", 0.0)
     monkeypatch.setattr(estimate, "ALPHA", 0.15)
@@ -99,8 +101,7 @@ def few_exact(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def text(tmp_path: Path) -> TextConfig:
-    (tmp_path / "text.txt").write_text(tiny_text(200))
-    return TextConfig(str(tmp_path / "text.txt"), tokens=64, window=32, stride=32)
+    return write_text(tmp_path, 200, tokens=64, window=32, stride=32)
 
 
 CONFIG = BiasConfig("age", n_prompts=MANY)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from hypothesis import strategies as hs
 from hypothesis.extra import numpy as hnp
 
 from fasp_core.errors import InputError
-from fasp_core.storage import store as module
-from fasp_core.storage.store import Contents, DamagedEntry, Entry, Store, cache_root, digest, slug
+from fasp_core.storage import keys
+from fasp_core.storage.keys import digest, slug
+from fasp_core.storage.store import Contents, DamagedEntry, Entry, Store, cache_root
 
 CONFIG = {"model": "built-in", "gamma": 0.3, "heads": [[0, 3], [1, 2]]}
 ROOT = Path(__file__).resolve().parents[3]
@@ -61,14 +62,6 @@ def equal(entry: Entry) -> bool:
 
 def files_below(root: Path) -> set[str]:
     return {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_disk() -> Iterator[None]:
-    """Without waiting for the platters, but for the processes that tests start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda handle: None)
-        yield
 
 
 @pytest.fixture
@@ -360,7 +353,7 @@ def test_other_formats_are_absent_not_damaged(
     assert "newer version" in caplog.text
     assert path.exists()
     (path / "entry.json").write_text(json.dumps(header))
-    monkeypatch.setattr(module, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(keys, "FORMAT_VERSION", 2)
     assert store.load("scores", CONFIG) is None
     assert store.entries("scores") == []
     assert store.save("scores", CONFIG).path != path  # each format has its own
@@ -675,4 +668,4 @@ def test_damaged_parts_are_warned_of(store: Store, caplog: pytest.LogCaptureFixt
     for raw in garbage:
         (parts.folder / "a.safetensors").write_bytes(raw)
         assert parts.load("a") is None
-    assert [record.name for record in caplog.records] == ["fasp_core.storage.store"] * len(garbage)
+    assert [record.name for record in caplog.records] == ["fasp_core.storage.parts"] * len(garbage)

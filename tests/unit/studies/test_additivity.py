@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fasp_core import evaluation
+from fasp_core.cli.main import main
 from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.errors import InputError
@@ -24,7 +25,6 @@ from fasp_core.forward.ablation import masked
 from fasp_core.gap import gap as toxicity_gap
 from fasp_core.gap import group_codes
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig, meter
 from fasp_core.metrics.perplexity import measure_nll
 from fasp_core.model.language_model import LanguageModel
@@ -44,31 +44,12 @@ from fasp_core.studies.additivity.interactions import (
     analyse,
 )
 from tests.support.fakes import make_table
-from tests.support.tiny import STARTS, tiny_lm, tiny_text
+from tests.support.tiny import tiny_lm, tiny_text
+from tests.support.worlds import PEOPLE, use_scorer, write_axis
 
 HEADS = 4
 SIZES = (1, 2, 4)
 Tiny = tuple[LanguageModel, Plan, Store, Additivity]
-
-
-WORTH = {"stupid": 0.9, "idiot": 1.0, "fool": 0.7, "hate": 0.5, "ugly": 0.6, "bad": 0.3}
-
-
-class WordScorer:
-    """A text is worth the mean of its words."""
-
-    name = "table"
-
-    def score(self, texts: Any) -> np.ndarray:
-        return np.array([np.mean([WORTH.get(w, 0.04) for w in t.split()]) if t.split() else 0.0 for t in texts])
-
-
-def write_csv(path: Path) -> str:
-    nouns, groups = ("man", "woman", "friend", "child", "dog", "team"), ("blue", "red", "tall")
-    rows = [(f"{s} {v} a {g} {n}", g) for s in STARTS for v in ("met", "saw") for n in nouns for g in groups]
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([("text", "group"), *rows])
-    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +57,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Generator[Tiny]:
     """A model whose every head was removed on some prompts and 320 tokens, a plan on a part of them, and its result."""
     folder = tmp_path_factory.mktemp("tiny")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(meters, "scorer_for", lambda source, label=None: WordScorer())
+        use_scorer(patch)
         (folder / "text.txt").write_text(tiny_text(400))
         text = TextConfig(str(folder / "text.txt"), tokens=320, window=64, stride=64)
-        plan = Plan(write_csv(folder / "own.csv"), 24, 192, text, SIZES, nested=2, pairs=5, strong=3)
+        plan = Plan(
+            write_axis(folder / "own.csv", PEOPLE, ("met", "saw")), 24, 192, text, SIZES, nested=2, pairs=5, strong=3
+        )
         lm, store = tiny_lm("llama"), Store(folder / "store")
         ppl_impacts(lm, text, store)
         bias_impacts(lm, BiasConfig(plan.axis), store)
@@ -390,7 +373,7 @@ def test_without_stored_scores_the_command_says_what_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FASP_CACHE", str(tmp_path))
-    assert additivity.main(["--axis", "race_ethnicity"]) == 2
+    assert main(["study", "additivity", "--axis", "race_ethnicity"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert "python -m fasp_core score" in said.err

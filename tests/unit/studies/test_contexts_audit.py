@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,8 @@ from fasp_core.studies.contexts import audit, scenarios
 from fasp_core.studies.contexts.audit import AuditConfig, Replies
 from fasp_core.studies.contexts.chats import ask
 from fasp_core.studies.contexts.scenarios import Scenario
-from tests.support.tiny import tiny_lm
+from tests.support.contexts import FILE, instruct_lm
 
-FILE = """
-[contexts.rooms]
-unit = "dollars"
-opening = "$"
-question = "The {item} of {name} is"
-scenarios = ["house", "tree"]
-[groups]
-one = ["red", "blue", "green"]
-two = ["tall", "short", "young", "old"]
-three = ["kind"]
-"""
-TEMPLATE = "{% for m in messages %}We {{ m.content }} .{% endfor %}{% if add_generation_prompt %} My{% endif %}"
 CONFIG = AuditConfig(samples=3, tokens=4)
 WORLD = scenarios.parse(FILE, "rooms.toml")
 HOUSE, TREE = WORLD.scenarios
@@ -40,10 +27,7 @@ HOUSE, TREE = WORLD.scenarios
 
 @pytest.fixture
 def lm() -> LanguageModel:
-    lm = tiny_lm("llama")
-    lm.tokenizer = copy.deepcopy(lm.tokenizer)
-    lm.tokenizer.chat_template = TEMPLATE
-    return lm
+    return instruct_lm()
 
 
 def test_the_chat_ends_with_the_opening(lm: LanguageModel) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fasp_core.cli.main import main
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.forward import noise
@@ -24,13 +24,13 @@ from fasp_core.metrics.perplexity import Nll
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
-from fasp_core.studies.contexts import choosing, command, matrix, measures, scenarios
+from fasp_core.studies.contexts import choosing, matrix, measures, scenarios, summary
 from fasp_core.studies.contexts.audit import AuditConfig, audit
 from fasp_core.studies.contexts.carried import Carried, cells_of, rows_of
 from fasp_core.studies.contexts.choosing import METHODS, Sizes, common_top
-from fasp_core.studies.contexts.matrix import Cell, Matrix, MatrixConfig, settings
-from tests.support.tiny import tiny_lm
-from tests.unit.studies.test_contexts_audit import TEMPLATE
+from fasp_core.studies.contexts.matrix import Cell, Matrix, MatrixConfig
+from fasp_core.studies.contexts.settings import settings
+from tests.support.contexts import instruct_lm
 
 FILE = """
 [contexts.rooms]
@@ -60,10 +60,7 @@ CONFIG = MatrixConfig(
 @pytest.fixture
 def lm(monkeypatch: pytest.MonkeyPatch) -> LanguageModel:
     monkeypatch.setattr(matrix, "TextConfig", partial(TextConfig, window=64, stride=64))  # the model takes 256 tokens
-    lm = tiny_lm("llama")
-    lm.tokenizer = copy.deepcopy(lm.tokenizer)
-    lm.tokenizer.chat_template = TEMPLATE
-    return lm
+    return instruct_lm()
 
 
 def test_the_plan() -> None:
@@ -303,11 +300,11 @@ def ran(
 ) -> Callable[..., tuple[int, str, str]]:
     path = tmp_path / "rooms.toml"
     path.write_text(FILE)
-    monkeypatch.setattr(command, "load", lambda spec: lm)
+    monkeypatch.setattr("fasp_core.cli.options.load_model", lambda *_: lm)
 
     def run(*more: str) -> tuple[int, str, str]:
         options = ["--scenarios", str(path), "--samples", "2", "--answer-tokens", "2", "--tokens", "64"]
-        status = command.main([*options, "--method", "heads-random", "--method", "neurons-random", *more])
+        status = main(["study", "contexts", *options, "--method", "heads-random", "--method", "neurons-random", *more])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 
@@ -339,7 +336,7 @@ def test_a_set_that_silences_a_group_has_no_change() -> None:
     assert told is not None
     assert np.isnan(told.change.value)
     assert told.parsed_after == (0.0, 1.0)
-    text = command.markdown(found, 0.0)
+    text = summary.markdown(found, 0.0)
     assert "no numbers" in text
     assert "nan" not in text.split("##")[1]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import pytest
@@ -12,18 +11,14 @@ from fasp_core.errors import InputError
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.studies.contexts import scenarios, weights
 from fasp_core.studies.contexts.chats import ask
-from tests.support.tiny import tiny_lm
-from tests.unit.studies.test_contexts_audit import FILE, TEMPLATE
+from tests.support.contexts import FILE, instruct_lm
 
 HOUSE = scenarios.parse(FILE, "rooms.toml").scenarios[0]
 
 
 @pytest.fixture(params=["llama", "gpt2"])
 def lm(request: pytest.FixtureRequest) -> LanguageModel:
-    lm = tiny_lm(request.param)
-    lm.tokenizer = copy.deepcopy(lm.tokenizer)
-    lm.tokenizer.chat_template = TEMPLATE
-    return lm
+    return instruct_lm(request.param)
 
 
 def test_scores_and_choice_by_hand(lm: LanguageModel) -> None:

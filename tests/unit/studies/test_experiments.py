@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,35 +13,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from fasp_core.cli.main import main
 from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import Toxicity
 from fasp_core.gap import gap as toxicity_gap
 from fasp_core.gap import group_codes, split_half_reliability, z_bias
+from fasp_core.gap.estimates import correlation_interval, interval, pearson, slope, spearman
 from fasp_core.heads.selection import critical_heads, select
-from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.scoring.estimate import first_order_impacts, refined_impacts
+from fasp_core.scoring.estimate import first_order_impacts, refine, refined_impacts
 from fasp_core.scoring.exact import bias_impacts, ppl_impacts
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
 from fasp_core.scoring.score import prunable
 from fasp_core.storage.store import Store
-from fasp_core.studies.common import (
-    RESAMPLES,
-    correlation_interval,
-    effects,
-    interval,
-    mean_changes,
-    pearson,
-    slope,
-    spearman,
-)
+from fasp_core.studies.common import RESAMPLES, effects, mean_changes
 from fasp_core.studies.estimators import agreement, cure, truth
 from fasp_core.studies.estimators.sets import FEWEST, NamedSet, sets
 from tests.support.fakes import make_table
-from tests.support.tiny import STARTS, tiny_lm, tiny_text
+from tests.support.tiny import tiny_lm, tiny_text
+from tests.support.worlds import PEOPLE, use_scorer, write_axis
 
 seeds = st.integers(0, 10_000)
 HEADS = 4  # a layer, of tables and tiny models
@@ -268,7 +259,7 @@ def test_where_first_order_is_right_one_turn_is_enough() -> None:
         turns.append(heads)
         return exact.base, exact.ablated[heads]
 
-    removed, _, _ = cure.refine(exact, table.ppl.z_nats, remove)
+    removed, _, _ = refine(exact, table.ppl.z_nats, remove)
     assert [sorted(turn) for turn in turns] == [np.flatnonzero(removed).tolist()]
     assert 0 < removed.sum() <= 2 * 2 * 2  # k of highest z and of largest effect, in both readings
 
@@ -322,33 +313,12 @@ def test_the_sets_of_refined_scores_are_counted(scale: float) -> None:
         assert s.never_removed == sum(not removed[h] for h in cure.chosen(z[0], free, s.alpha))
 
 
-def write_csv(path: Path, starts: Sequence[str] = STARTS) -> str:
-    nouns, groups = ("man", "woman", "friend", "child", "dog", "team"), ("blue", "red", "tall")
-    rows = [(f"{start} met a {group} {noun}", group) for start in starts for noun in nouns for group in groups]
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([("text", "group"), *rows])
-    return str(path)
-
-
-WORTH = {"stupid": 0.9, "idiot": 1.0, "fool": 0.7, "hate": 0.5, "ugly": 0.6, "bad": 0.3}
-
-
-class WordScorer:
-    """A text is worth the mean of its words."""
-
-    name = "table"
-
-    def score(self, texts: Sequence[str]) -> np.ndarray:
-        return np.array([np.mean([WORTH.get(w, 0.04) for w in t.split()]) if t.split() else 0.0 for t in texts])
-
-
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[LanguageModel, str, TextConfig, Store]:
-    monkeypatch.setattr(meters, "scorer_for", lambda source, label=None: WordScorer())
-    monkeypatch.setattr(agreement, "scorer_for", lambda source, label=None: WordScorer())
+    use_scorer(monkeypatch, None, True, agreement)
     (tmp_path / "text.txt").write_text(tiny_text(200))
     text = TextConfig(str(tmp_path / "text.txt"), tokens=120, window=64, stride=64)
-    return tiny_lm("llama", n_layers=3), write_csv(tmp_path / "own.csv"), text, Store(tmp_path / "store")
+    return tiny_lm("llama", n_layers=3), write_axis(tmp_path / "own.csv", PEOPLE), text, Store(tmp_path / "store")
 
 
 def test_the_loop_replayed_is_the_one_that_is_run(tiny: tuple[LanguageModel, str, TextConfig, Store]) -> None:
@@ -392,7 +362,7 @@ def test_without_stored_scores_the_command_says_what_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FASP_CACHE", str(tmp_path))
-    assert truth.main(["--axis", write_csv(tmp_path / "own.csv"), "--prompts", "12"]) == 2
+    assert main(["study", "truth", "--axis", write_axis(tmp_path / "own.csv", PEOPLE), "--prompts", "12"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert "python -m fasp_core score" in said.err

@@ -17,7 +17,7 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 from fasp_core.data.scorers import make_scorer
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import gated, masked
-from fasp_core.gap import gap_stats, split_half_reliability
+from fasp_core.gap import split_half_reliability
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.studies.robustness import opinions, stereotypes
@@ -28,7 +28,7 @@ from fasp_core.studies.robustness.likelihood import (
     log_likelihoods,
     shared_tokens,
 )
-from fasp_core.studies.robustness.statistics import KINDS, corrected, observed, resampled, split_half, statistic
+from fasp_core.studies.robustness.statistics import KINDS, observed, resampled, split_half, statistic
 from fasp_core.studies.robustness.stereotypes import (
     BIAS_TYPES,
     CROWS,
@@ -82,17 +82,6 @@ def test_a_weighting_is_a_repetition_of_items(seed: int, kind: str) -> None:
 def test_an_unknown_measure_is_refused() -> None:
     with pytest.raises(InputError, match="max-min"):
         observed("mean", np.ones((1, 4)), np.array([0, 0, 1, 1]))
-
-
-@pytest.mark.parametrize("in_blocks", [False, True])
-def test_the_corrected_gap_is_that_of_gap_stats(in_blocks: bool) -> None:
-    rng = np.random.default_rng(0)
-    codes = np.tile(np.arange(3), 20)
-    blocks = np.repeat(np.arange(20), 3) if in_blocks else None
-    values = rng.uniform(0, 0.2, (4, 60)) + 0.05 * codes
-    groups = [f"g{c}" for c in codes]
-    wanted = [gap_stats(row, groups, resamples=0, blocks=blocks).corrected for row in values]
-    assert corrected(values, codes, blocks) == pytest.approx(wanted)
 
 
 def test_split_halves_of_the_gap_are_those_of_the_bias_package() -> None:

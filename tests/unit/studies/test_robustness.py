@@ -14,20 +14,20 @@ import pytest
 from scipy import stats
 from scipy.special import expit
 
+from fasp_core.cli.main import main
 from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
 from fasp_core.gap import gap as toxicity_gap
 from fasp_core.gap import (
-    gap_stats,
     group_codes,
     paired_gap_change,
     ranking_correlation_interval,
     split_half_reliability,
 )
+from fasp_core.gap.further import further_stats
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig, meter
 from fasp_core.metrics.perplexity import Nll
 from fasp_core.model.language_model import LanguageModel
@@ -58,7 +58,7 @@ from fasp_core.studies.robustness.robustness_text import markdown
 from fasp_core.studies.robustness.stereotype_scores import Likelihoods, stereo_scores, stereotypes
 from fasp_core.studies.robustness.stereotypes import CROWS, STEREOSET, Item, ItemSet
 from tests.support.tiny import STARTS, tiny_lm, tiny_text
-from tests.unit.studies.test_additivity import WordScorer, write_csv
+from tests.support.worlds import PEOPLE, use_scorer, write_axis
 
 HEADS = 24
 FREE = list(range(4, HEADS))
@@ -155,7 +155,7 @@ def test_a_scored_measure_has_the_companions_of_its_gap() -> None:
     rows = prompt_rows(5)
     found = scored(GAP, rows)
     groups = [str(c) for c in rows.codes]
-    alone = gap_stats(rows.base[0], groups, blocks=rows.blocks)
+    alone = further_stats(rows.base[0], groups, blocks=rows.blocks)
     assert found.bias.value == pytest.approx(alone.gap)
     assert found.p == alone.noise_p
     whole = split_half_reliability(rows.base[0], rows.others[:, 0], rows.codes, FREE, blocks=rows.blocks).whole
@@ -314,11 +314,11 @@ def tiny_items() -> tuple[ItemSet, ItemSet]:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Generator[Tiny]:
     folder = tmp_path_factory.mktemp("tiny")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(meters, "scorer_for", lambda source, label=None: WordScorer())
+        use_scorer(patch)
         patch.setattr(robustness, "for_axis", lambda axis: tiny_items())
         (folder / "text.txt").write_text(tiny_text(200))
         text = TextConfig(str(folder / "text.txt"), tokens=128, window=64, stride=64)
-        axis = write_csv(folder / "own.csv")
+        axis = write_axis(folder / "own.csv", PEOPLE, ("met", "saw"))
         lm, store = tiny_lm("llama"), Store(folder / "store")
         ppl_impacts(lm, text, store)
         bias_impacts(lm, BiasConfig(axis), store)
@@ -395,7 +395,7 @@ def test_without_stored_scores_the_command_says_what_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FASP_CACHE", str(tmp_path))
-    assert robustness.main(["--axis", "race_ethnicity"]) == 2
+    assert main(["study", "robustness", "--axis", "race_ethnicity"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert "python -m fasp_core score" in said.err

@@ -144,7 +144,7 @@ def test_a_set_of_every_head_is_refused(world: Any, axis: str, tmp_path: Path) -
 def command(
     world: Any, axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    monkeypatch.setattr("fasp_core.cli.main.load_model", lambda *_: world[0])
+    monkeypatch.setattr("fasp_core.cli.options.load_model", lambda *_: world[0])
     monkeypatch.setattr(entries, "best", lambda *_: world[1])
 
     def call(*args: str) -> tuple[int, str, str]:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fasp_core import gap
+from fasp_core.cli.main import main
 from fasp_core.data import text
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
@@ -23,7 +24,7 @@ from fasp_core.evaluation import perplexity_of, toxicity_of
 from fasp_core.gap import Change
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
-from fasp_core.metrics import meters, perplexity
+from fasp_core.metrics import perplexity
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.perplexity import perplexity_change, ppl_key
 from fasp_core.model.language_model import LanguageModel
@@ -35,10 +36,10 @@ from fasp_core.scoring.score import prunable
 from fasp_core.storage.store import Store
 from fasp_core.studies.transfer import correlation, crossed, transfer
 from fasp_core.studies.transfer.correlation import KINDS, around, correlate, frames, over_heads, resample
-from fasp_core.studies.transfer.crossed import Cell, TransferConfig, choose
+from fasp_core.studies.transfer.crossed import TransferConfig, choose
 from tests.support.fakes import MADE, make_table
 from tests.support.tiny import tiny_lm, tiny_text
-from tests.unit.studies.test_experiments import WordScorer, write_csv
+from tests.support.worlds import PEOPLE, use_scorer, write_axis
 
 seeds = st.integers(0, 10_000)
 N_HEADS = 6  # a layer
@@ -148,7 +149,7 @@ def test_axes_that_share_exactly_their_guilty_heads_correlate_at_their_ceiling(
             assert p.corrected.value == pytest.approx(1, abs=0.1)
             assert p.corrected.low <= 1 <= p.corrected.high
             assert p.corrected.low > 0.8
-            assert p.shown
+            assert p.r.shown
             assert p.shared == pytest.approx(0, abs=0.05)
 
 
@@ -158,7 +159,7 @@ def test_axes_with_guilty_heads_of_their_own_show_nothing() -> None:
         axis: planted(axis, rng.normal(0, 0.001, 120), rng.normal(0, 0.003, (120, 60))) for axis in ("one", "other")
     }
     found = correlate(resample(tables, "neutral"), tables, "neutral")
-    assert not any(p.shown for p in found.pairs)
+    assert not any(p.r.shown for p in found.pairs)
     assert all(p.ceiling > 0.7 for p in found.pairs)
 
 
@@ -280,25 +281,6 @@ def change(interval: tuple[float, float], relative: tuple[float, float] | None) 
     return Change(1.0, 0.5, -0.5, interval, -0.5, relative, 0.0, 100, 0.95, 1000)
 
 
-@pytest.mark.parametrize(
-    ("p", "interval", "relative", "outcome"),
-    [
-        (0.01, (-0.8, -0.2), (-0.8, -0.2), "fell"),
-        (0.01, (0.2, 0.8), (0.2, 0.8), "rose"),
-        (0.01, (-0.8, 0.2), (-0.8, 0.2), "not shown"),
-        (0.01, (-0.8, -0.2), (-0.8, 0.1), "not shown"),  # the two disagree
-        (0.01, (-0.8, -0.2), None, "fell"),
-        (0.06, (-0.8, -0.2), (-0.8, -0.2), "no gap"),
-    ],
-)
-def test_a_sign_is_claimed_only_where_both_intervals_leave_zero_out(
-    p: float, interval: tuple[float, float], relative: tuple[float, float] | None, outcome: str
-) -> None:
-    cell = Cell("one", "other", "neutral", p, change(interval, relative))
-    assert cell.outcome == outcome
-    assert outcome in crossed.OUTCOMES
-
-
 def test_sets_are_those_of_fasp_by_each_axis() -> None:
     rng = np.random.default_rng(9)
     tables = {axis: planted(axis, rng.normal(0, 0.001, 60), np.zeros((60, 60))) for axis in ("one", "other")}
@@ -325,14 +307,14 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Generator[Ran]:
     """A run on a tiny model that was stopped half way, then finished: its result, and passes of three runs."""
     folder = tmp_path_factory.mktemp("transfer")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(meters, "scorer_for", lambda source, label=None: WordScorer())
+        use_scorer(patch)
         patch.setattr(text, "load_text", lambda source: tiny_text(200))
         yield _run(folder)
     perplexity._text_digest.cache_clear()  # of a text that is no longer there
 
 
 def _run(folder: Path) -> Ran:
-    axes = (write_csv(folder / "own.csv"), "nationality")  # one without blocks, one with
+    axes = (write_axis(folder / "own.csv", PEOPLE), "nationality")  # one without blocks, one with
     SETS_OF.update(zip(axes, SETS, strict=True))
     lm, store = tiny_lm("llama"), Store(folder / "cache")
     lm.model.config.max_position_embeddings = 512  # a window of the text; rotary positions have no end
@@ -465,16 +447,16 @@ def put_scores(store: Store, axis: str, seed: int, estimator: str = "exact") -> 
 
 
 def test_the_command_reads_the_scores_that_there_are(tmp_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    args = ["--only-correlations", "--json", "--gamma", "0.4"]
-    assert transfer.main(args) == 2
+    args = ["study", "transfer", "--only-correlations", "--json", "--gamma", "0.4"]
+    assert main(args) == 2
     assert "score another one" in capsys.readouterr().err
     store = Store()
     put_scores(store, "age", 1)
     put_scores(store, "religion", 2, "first-order")  # a preview does not count
-    assert transfer.main(args) == 2
+    assert main(args) == 2
     put_scores(store, "nationality", 3, "refined")
     capsys.readouterr()
-    assert transfer.main(args) == 0
+    assert main(args) == 0
     document = json.loads(capsys.readouterr().out)
     assert [a["axis"] for a in document["correlations"]["axes"]] == ["age", "nationality"]
     assert document["transfer"] is None
@@ -484,5 +466,5 @@ def test_the_command_reads_the_scores_that_there_are(tmp_cache: Path, capsys: py
     assert found["n"] == 270 - 108
     assert found["r"]["value"] == pytest.approx(stats.pearsonr(*z).statistic)
     capsys.readouterr()
-    assert transfer.main([*args, "--axis", "age", "--axis", "religion"]) == 2
+    assert main([*args, "--axis", "age", "--axis", "religion"]) == 2
     assert "no scores of religion" in capsys.readouterr().err

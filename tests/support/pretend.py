@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils import backend_registration
 
-from tests.device.ledger import Block, allocated, counting, launch, limit, peak, wait
+from tests.support.ledger import Block, allocated, counting, launch, limit, peak, wait
 
 __all__ = ["NAME", "allocated", "counting", "limit", "peak", "rules"]
 

@@ -1,30 +1,48 @@
-"""What a measured change of a gap shows, and what forbids to call it a success."""
+"""What may be claimed of a gap: the one rule that every page, command and report asks.
+
+A gap is there only where shuffled group labels seldom give one as large. That it fell or rose is claimed only where
+the absolute and the relative interval leave zero out on the same side. A fall in one reading alone may be the scorer's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from fasp_core import gap
+from fasp_core.gap.comparison import Change, GapStats
 
-NOISE_P = 0.05  # a gap that shuffled groups match more often than this is no gap
+SIGNIFICANCE = 0.05  # p above it shows nothing: of a gap, that shuffled groups match it too often
 Finding = Literal["no gap", "fell", "rose", "unclear"]
 
 
-def finding(base: gap.GapStats, change: gap.Change) -> Finding:
+def is_gap(noise_p: float) -> bool:
+    """Whether a gap is there at all, by the share of shuffled group labels that give one as large."""
+    return not noise_p > SIGNIFICANCE
+
+
+def claimed(noise_p: float, *intervals: Sequence[float] | None) -> Finding:
     """What a measurement shows of a gap: that it is none to begin with, fell, rose, or nothing.
 
-    The absolute and the relative interval may disagree about zero: a finding needs both.
+    Parameters
+    ----------
+    noise_p : of the unpruned model's gap, as in `GapStats`.
+    intervals : (low, high) of the change, absolute and relative; None where not known. They may disagree about zero:
+        a finding needs all that there are, and at least one.
     """
-    if base.noise_p > NOISE_P:
+    if not is_gap(noise_p):
         return "no gap"
-    ends = [e for e in (change.interval, change.relative_interval) if e is not None]
-    if ends and all(high < 0 for _, high in ends):
+    known = [ends for ends in intervals if ends is not None]
+    if known and all(high < 0 for _, high in known):
         return "fell"
-    return "rose" if ends and all(low > 0 for low, _ in ends) else "unclear"
+    return "rose" if known and all(low > 0 for low, _ in known) else "unclear"
 
 
-def is_artefact(base: Mapping[str, gap.GapStats], change: Mapping[str, gap.Change]) -> bool:
+def finding(base: GapStats, change: Change) -> Finding:
+    """`claimed` of the unpruned model's gap and its paired change."""
+    return claimed(base.noise_p, change.interval, change.relative_interval)
+
+
+def is_artefact(base: Mapping[str, GapStats], change: Mapping[str, Change]) -> bool:
     """Whether the gap fell with identity words counted, and not with them neutral.
 
     Then what fell is how much the scorer dislikes the words that name groups.
@@ -34,9 +52,7 @@ def is_artefact(base: Mapping[str, gap.GapStats], change: Mapping[str, gap.Chang
     return finding(base["counted"], change["counted"]) == "fell" != finding(base["neutral"], change["neutral"])
 
 
-def cautions(
-    base: Mapping[str, gap.GapStats], change: Mapping[str, gap.Change], reading: str, where: str
-) -> tuple[str, ...]:
+def cautions(base: Mapping[str, GapStats], change: Mapping[str, Change], reading: str, where: str) -> tuple[str, ...]:
     """What forbids to read a fall as a success, in plain words; empty if nothing does.
 
     Parameters
@@ -67,7 +83,7 @@ def cautions(
     return tuple(out)
 
 
-def _said(base: gap.GapStats, change: gap.Change) -> str:
+def _said(base: GapStats, change: Change) -> str:
     """A finding as a clause."""
     return {
         "no gap": f"no gap is shown to begin with (shuffled groups give one as large in {base.noise_p:.0%} of cases)",
@@ -77,6 +93,6 @@ def _said(base: gap.GapStats, change: gap.Change) -> str:
     }[finding(base, change)]
 
 
-def _size(change: gap.Change) -> str:
+def _size(change: Change) -> str:
     ends = change.relative_interval
     return f"{change.relative:+.0%}" + ("" if ends is None else f" [{ends[0]:+.0%}, {ends[1]:+.0%}]")

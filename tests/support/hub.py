@@ -1,4 +1,7 @@
-"""A hub on this machine: what the hub's client asks of one, for repositories made by tests. It counts every request."""
+"""A hub on this machine: what the hub's client asks of one, for repositories made by tests; it counts every request.
+
+And what is put there: tiny models and classifiers as folders.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+import pytest
+import torch
+import transformers
+
+from tests.support.tiny import TOKENS, tiny_model, tiny_tokenizer
+
 TOKEN = "hf_" + "secret" * 5  # the one that opens what is gated or private
+LABELS = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
 
 
 class Asked(NamedTuple):
@@ -97,6 +107,57 @@ def serving() -> Iterator[Hub]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def ask(monkeypatch: pytest.MonkeyPatch, url: str, home: Path, offline: bool = False) -> None:
+    """Let the client of this process ask another hub, and keep what it gets in another place."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import close_session
+
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "ENDPOINT": url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HOME": str(home),
+        "HF_HUB_CACHE": str(home / "hub"),
+        "HF_TOKEN_PATH": str(home / "token"),
+        "HF_HUB_OFFLINE": offline,
+        "HF_HUB_DISABLE_XET": True,
+    }.items():
+        monkeypatch.setattr(constants, name, value)
+    close_session()
+
+
+def model_folders(root: Path) -> dict[str, Path]:
+    """Models and classifiers as local folders: two of the same shape, one in shards, and two classifiers."""
+    for name, seed, options in (("one", 0, {}), ("other", 7, {}), ("shards", 0, {"max_shard_size": "20KB"})):
+        model = tiny_model("llama", seed)
+        model.config.max_position_embeddings = 1024  # of rotary embeddings as many as one likes: for windows of the app
+        model.save_pretrained(root / name, **options)
+        tiny_tokenizer().save_pretrained(root / name)
+    for name, problem in (("scorer", "multi_label_classification"), ("unsaid", None)):
+        config = transformers.BertConfig(
+            vocab_size=len(TOKENS),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            max_position_embeddings=32,
+            id2label=dict(enumerate(LABELS)),
+            label2id={label: i for i, label in enumerate(LABELS)},
+            problem_type=problem,
+            pad_token_id=1,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            model = transformers.BertForSequenceClassification(config)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.copy_(0.5 * torch.randn(parameter.shape))
+        model.save_pretrained(root / name)
+        tiny_tokenizer().save_pretrained(root / name)
+    return {path.name: path for path in root.iterdir()}
 
 
 class _Handler(BaseHTTPRequestHandler):

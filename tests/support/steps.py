@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from fasp_core.export.writing import export
 from fasp_core.forward.attention import pattern
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics import continuations, meters
+from fasp_core.metrics import continuations
 from fasp_core.metrics.cached_runner import Desk
 from fasp_core.metrics.meters import BiasConfig, meter
 from fasp_core.metrics.perplexity import measure_nll
@@ -34,12 +33,13 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import audit, choosing, localise, matrix, scenarios, weights
 from fasp_core.studies.robustness import likelihood
 from fasp_core.studies.robustness.stereotypes import CROWS, STEREOSET, Item, ItemSet
-from tests.device import pretend
-from tests.support.tiny import STARTS, tiny_text
+from tests.support import pretend
+from tests.support.contexts import instructed
+from tests.support.tiny import tiny_text
+from tests.support.worlds import use_scorer, write_axis, write_text
 
 PRUNED = PruneSet.parse("L0H1,L1H3,L1N5")
 DRAWN = GenerationConfig(samples=2, tokens=3)
-CHAT = "{% for m in messages %}We {{ m.content }} .{% endfor %}{% if add_generation_prompt %} My{% endif %}"
 CONTEXTS = """
 [contexts.rooms]
 unit = "dollars"
@@ -75,20 +75,12 @@ class Bench:
     folder: Path
 
     def __post_init__(self) -> None:
-        self.lm.tokenizer = copy.deepcopy(self.lm.tokenizer)
-        self.lm.tokenizer.chat_template = CHAT
+        instructed(self.lm)
         self.folder.mkdir(exist_ok=True)
         self.store = Store(self.folder / "store")
-        self.text = self.config_of("text.txt", tiny_text(150))
-        prompts = [f"{s} met a {g} {n},{g}\n" for s in STARTS for n in ("man", "tree") for g in ("blue", "red", "tall")]
-        table = self.folder / "axis.csv"
-        table.write_text("text,group\n" + "".join(prompts))
-        self.expected = BiasConfig(str(table), split="all", n_prompts=9)
+        self.text = write_text(self.folder, 150, tokens=150, window=48, stride=48)
+        self.expected = BiasConfig(write_axis(self.folder / "axis.csv", ("man", "tree")), split="all", n_prompts=9)
         self.sampled = replace(self.expected, measure="sampled", generation=DRAWN)
-
-    def config_of(self, name: str, text: str) -> TextConfig:
-        (self.folder / name).write_text(text)
-        return TextConfig(str(self.folder / name), tokens=150, window=48, stride=48)
 
     def windows(self) -> Any:
         return token_windows(self.lm, self.text)
@@ -109,8 +101,7 @@ class Bench:
 def small_worlds(folder: Path) -> Any:
     """The scorer, texts that are as short as the models, and the CPU's batches: others add up in another order."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (meters, continuations):
-            patch.setattr(module, "scorer_for", lambda *_: Vowels())
+        use_scorer(patch, Vowels(), True, continuations)
         patch.setitem(devices._SIZES, pretend.NAME, devices.CPU)
         (folder / "default.txt").write_text(tiny_text(150, seed=3))
         short = partial(TextConfig, str(folder / "default.txt"), window=64, stride=64)

@@ -1,0 +1,75 @@
+"""The command `score`: the impact of every head on perplexity and on the toxicity gap."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fasp_core import defaults
+from fasp_core.cli.command import Said
+from fasp_core.cli.options import Model, Prompts, Scheduler, Split, Text, Tokens, Toxicity
+from fasp_core.cli.text import scores_text
+from fasp_core.console import Report
+
+
+def score(
+    toxicity: Toxicity,
+    out: Annotated[Path, typer.Option(help="Folder for scores.parquet, scores.csv and scores.json.")],
+    text: Text,
+    given: Model,
+    progress: Report,
+    estimator: Annotated[
+        Literal["exact", "refined", "two-phase", "first-order", "replay"] | None,
+        typer.Option(
+            help="exact: every head removed. refined: only those that a choice may depend on (expected measure). "
+            "two-phase: refined on 720 prompts, which correct first-order scores of all. "
+            "first-order: by gradients. replay: by importance weights (sampled measure). "
+            "If none is named: refined, or exact for the sampled measure."
+        ),
+    ] = None,
+    until_reliability: Annotated[
+        float | None,
+        typer.Option(help="Double the prompts until the ranking of prunable heads is this reliable, such as .95."),
+    ] = None,
+    max_minutes: Annotated[float, typer.Option(help="Begin no further round that would end later than this.")] = 30,
+    split: Split = "valid",
+    n_prompts: Prompts = defaults.SCORE_PROMPTS,
+    tokens: Tokens = defaults.SCORE_TOKENS,
+    scheduler: Scheduler = None,
+) -> Said:
+    """Score every head: what its removal does to perplexity and to the toxicity gap.
+
+    Finished heads are kept in the cache: a run that was stopped goes on where it was.
+    """
+    from fasp_core.scoring import score_files as files
+
+    files.check_folder(out)
+    from fasp_core.compute import cluster
+    from fasp_core.scoring import entries
+    from fasp_core.scoring import score as scoring
+
+    by = estimator or (defaults.ESTIMATOR if toxicity.measure == "expected" else "exact")
+    scoring.check(by, toxicity.measure)
+    if until_reliability is not None:
+        scoring.check_search(until_reliability, max_minutes)
+    spec, bias, where = given.spec, toxicity.on(split, n_prompts), text.of(tokens)
+    search = impacts = None
+    if until_reliability is None and given.known_id is not None:
+        impacts = entries.load(text.fitted(where, given.known_id), bias, given.known_id, spec.source, given.store, by)
+    if impacts is None:
+        with cluster.connected(scheduler) as there:
+            lm = given.lm
+            where, workers = text.fitted(where, lm.id), cluster.workers_of(there, lm)
+            if until_reliability is None:
+                impacts = scoring.score(lm, where, bias, given.store, progress, by, workers)
+            else:
+                impacts, search = scoring.score_until(
+                    lm, where, bias, given.store, until_reliability, max_minutes, progress, by, workers=workers
+                )
+                bias = replace(bias, n_prompts=search.rounds[-1].prompts)
+    about = files.describe_scores(impacts, bias, text.fitted(where, given.model_id), search)
+    document = {**about, "files": files.write_scores(impacts, about, out)}
+    return document, lambda: scores_text(document)

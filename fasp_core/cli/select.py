@@ -1,0 +1,50 @@
+"""The command `select`: the heads to remove, by their scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fasp_core import defaults
+from fasp_core.cli.command import Said
+from fasp_core.cli.options import Alpha, ByHand, Gamma, MethodName
+from fasp_core.cli.text import selection_text
+from fasp_core.console import to_json
+
+
+def select(
+    scores: Annotated[Path, typer.Option(help="Folder that score wrote, or a file that FASP's authors released.")],
+    told: ByHand,
+    method: Annotated[MethodName, typer.Option(help="How to choose.")] = "fasp",
+    gamma: Gamma = defaults.GAMMA,
+    alpha: Alpha = defaults.ALPHA,
+    reading: Annotated[
+        Literal["neutral", "counted", "sampled"] | None,
+        typer.Option(help="Identity words neutral or counted (expected measure), or sampled; else the first there is."),
+    ] = None,
+    published_model: Annotated[str | None, typer.Option(help="Which model of a released file.")] = None,
+    n_heads: Annotated[int | None, typer.Option(help="Its heads in a layer, if the program does not know it.")] = None,
+    axis: Annotated[str | None, typer.Option(help="Which axis of a released file.")] = None,
+    rule: Annotated[
+        Literal["stable", "released"], typer.Option(help="released: the authors' threshold, ties included.")
+    ] = "stable",
+    seed: Annotated[int, typer.Option(help="Of the method random.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write the prune set to this file.")] = None,
+) -> Said:
+    """Choose the heads to remove from their scores."""
+    from fasp_core.heads import prune_files
+    from fasp_core.heads.selection import select as choose
+    from fasp_core.scoring import score_files as files
+    from fasp_core.storage.atomic import write_whole
+
+    opened = files.open_scores(scores, method, published_model, axis, reading, n_heads)
+    forced, locked = told.flat(opened.scores.n_layers, opened.scores.n_heads)
+    chosen = choose(opened.scores, method, gamma, alpha, rule, seed, locked, forced)
+    document = prune_files.document(
+        chosen, model=opened.model, axis=opened.axis, reading=opened.reading, notes=opened.notes
+    )
+    if out is not None:
+        write_whole({out: to_json(document).encode() + b"\n"})
+    return document, lambda: selection_text(document)

@@ -1,0 +1,201 @@
+"""The commands `study ...`: how far the numbers can be trusted, as Markdown or one JSON document each.
+
+Settings of a study that are not named are those of its own configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fasp_core import defaults
+from fasp_core.cli.command import Said
+from fasp_core.cli.options import Alpha, Axes, Gamma, Kept, Model, Reading, Winsorise
+from fasp_core.console import Report
+from fasp_core.errors import InputError
+
+FIRST = ("race_ethnicity",)  # the axes of most studies where none is named
+
+ScoredPrompts = Annotated[int, typer.Option(help="Prompts of the stored scores.")]
+ScoredTokens = Annotated[int, typer.Option(help="Tokens of the stored perplexity scores.")]
+Seed = Annotated[int, typer.Option(help="Of random sets.")]
+Tested = Annotated[int | None, typer.Option("--prompts", help="Test prompts of each axis, at least.")]
+
+
+def additivity(
+    given: Model,
+    progress: Report,
+    axis: Axes = None,
+    prompts: Annotated[int | None, typer.Option(help="Of the scores' prompts.")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Of the scores' text.")] = None,
+    pairs: Annotated[int | None, typer.Option(help="Random pairs.")] = None,
+    strong: Annotated[int | None, typer.Option(help="Heads of which all pairs are measured.")] = None,
+    seed: Seed = 0,
+) -> Said:
+    """Does the effect of a set of heads equal the sum of its heads' effects?"""
+    from fasp_core.studies.additivity import additivity as study
+
+    results = []
+    for name in axis or FIRST:
+        plan = study.Plan(name, seed=seed, **_named(prompts=prompts, tokens=tokens, pairs=pairs, strong=strong))
+        entry = None
+        if given.known_id is not None:
+            table = study.scores_of(name, plan.scored_text, given.known_id, given.spec.source, given.store)
+            entry = study.find(plan, table, given.known_id, given.store)
+        results.append(study.run(given.lm, plan, given.store, progress) if entry is None else study.read(entry))
+    document = {"axes": [{**asdict(a), "outcome": [q.outcome for q in a.quantities.values()]} for a in results]}
+    return document, lambda: study.markdown(results)
+
+
+def robustness(
+    given: Model,
+    progress: Report,
+    axis: Axes = None,
+    gamma: Gamma = defaults.GAMMA,
+    alpha: Alpha = defaults.ALPHA,
+    test: Annotated[int | None, typer.Option(help="Held-out prompts.")] = None,
+    items: Annotated[int | None, typer.Option(help="Sentence pairs of each collection, at most.")] = None,
+) -> Said:
+    """Do other scorers and measures of bias choose the same heads, and agree on what a set does?"""
+    from fasp_core.data.holistic_bias import axis_names
+    from fasp_core.studies.additivity.additivity import scores_of
+    from fasp_core.studies.robustness import robustness as study
+    from fasp_core.studies.robustness.robustness_text import markdown
+
+    results = []
+    for name in axis or FIRST:
+        if name not in axis_names():
+            raise InputError(f"The study has no sentence pairs for '{name}': choose one of {', '.join(axis_names())}.")
+        plan = study.Plan(name, gamma, alpha, **_named(test=test, items=items))
+        if given.known_id is not None:  # whether it is there can be said without the model
+            table = scores_of(name, plan.scored_text, given.known_id, given.spec.source, given.store)
+            if (entry := study.find(plan, table, given.known_id, given.store)) is not None:
+                results.append(study.read(entry, table))
+                continue
+        results.append(study.run(given.lm, plan, given.store, progress))
+    document = {"axes": [{**asdict(r), "outcome": r.outcome} for r in results]}
+    return document, lambda: markdown(results)
+
+
+def transfer(
+    given: Model,
+    progress: Report,
+    axis: Axes = None,
+    reading: Reading = "neutral",
+    gamma: Gamma = defaults.GAMMA,
+    alpha: Alpha = defaults.ALPHA,
+    prompts: Tested = None,
+    tokens: Annotated[int | None, typer.Option(help="Of the text for perplexity.")] = None,
+    scored_tokens: ScoredTokens = defaults.SCORE_TOKENS,
+    only_correlations: Annotated[
+        bool, typer.Option("--only-correlations", help="Measure nothing; needs no model.")
+    ] = False,
+) -> Said:
+    """Do the same heads carry bias on every axis, and does a set chosen on one lower the gaps of others?"""
+    from fasp_core.metrics.expected import READINGS
+    from fasp_core.studies.transfer import crossed
+    from fasp_core.studies.transfer import transfer as study
+
+    config = crossed.TransferConfig(reading, gamma, alpha, **_named(n_prompts=prompts, tokens=tokens))
+    tables = study.stored_scores(axis, given.model_id, given.spec.source, given.store, scored_tokens)
+    correlated, result = study.correlations(tables, reading, gamma), None
+    if not only_correlations:
+        sets = crossed.choose(tables, config)
+        measured = crossed.find(sets, config, given.model_id, given.store)
+        result = crossed.judge(measured or crossed.run(given.lm, sets, config, given.store, progress))
+
+    def of(own: bool) -> dict[str, str] | None:
+        return None if result is None else {r: crossed.statement(result, r, own=own) for r in READINGS}
+
+    document = {
+        "correlations": asdict(correlated),
+        "transfer": None if result is None else asdict(result),
+        "statement": of(own=False),
+        "statement_own": of(own=True),
+    }
+    return document, lambda: study.markdown(correlated, result)
+
+
+def truth(
+    given: Kept,
+    axis: Axes = None,
+    prompts: ScoredPrompts = defaults.SCORE_PROMPTS,
+    tokens: ScoredTokens = defaults.SCORE_TOKENS,
+) -> Said:
+    """How far are first-order, preview and refined scores of the built-in model from exact ones?"""
+    from fasp_core.studies.estimators import truth as study
+
+    results = [study.stored(name, prompts, tokens, given.store) for name in axis or study.AXES]
+    return {"axes": [asdict(result) for result in results]}, lambda: study.markdown(results)
+
+
+def agreement(
+    given: Kept,
+    progress: Report,
+    axis: Axes = None,
+    sets: Annotated[int | None, typer.Option(help="Only the first so many sets; the first 12 hold all kinds.")] = None,
+    prompts: Tested = None,
+    samples: Annotated[int | None, typer.Option(help="Continuations a prompt.")] = None,
+    length: Annotated[int | None, typer.Option(help="Longest continuation, in tokens.")] = None,
+    scored_prompts: ScoredPrompts = defaults.SCORE_PROMPTS,
+    tokens: ScoredTokens = defaults.SCORE_TOKENS,
+    seed: Seed = 0,
+) -> Said:
+    """Do expected and sampled toxicity agree on what sets of heads do to the built-in model?"""
+    from fasp_core.studies.estimators import agreement as study
+
+    lm = Model(cache=given.cache).lm
+    drawn: dict[str, Any] = _named(n_prompts=prompts, samples=samples, length=length)
+    drawn |= {"n_sets": sets, "scored_prompts": scored_prompts, "tokens": tokens, "seed": seed}
+    results = [study.run(lm, name, given.store, progress=progress, **drawn) for name in axis or FIRST]
+    return {"axes": [asdict(result) for result in results]}, lambda: study.markdown(results)
+
+
+def contexts(
+    given: Model,
+    progress: Report,
+    scenarios: Annotated[Path | None, typer.Option(help="A TOML file of your own scenarios and names.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Such as heads-effect; may be given more than once; else all.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(help="Answers for each name.")] = None,
+    answer_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
+    names: Annotated[int | None, typer.Option(help="First names of each group, at most; else all.")] = None,
+    per_context: Annotated[int | None, typer.Option(help="Scenarios of each context, at most; else all.")] = None,
+    heads: Annotated[float | None, typer.Option(help="Share of heads to remove.")] = None,
+    neurons: Annotated[float | None, typer.Option(help="Share of neurons to remove.")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Of the text for perplexity.")] = None,
+    winsorise: Winsorise = 0.0,
+) -> Said:
+    """Does a pruning that was chosen in one context help in another?
+
+    An instruct model is asked about named people; heads, neurons and weights are chosen on each scenario and context
+    and removed, and it is asked again (Ma et al. 2025).
+    """
+    from fasp_core.studies.contexts import audit, choosing, matrix, summary
+    from fasp_core.studies.contexts import scenarios as worlds
+
+    if not 0 <= winsorise < 0.5:
+        raise InputError(f"A share of {winsorise:g} cannot be moved inwards: give --winsorise 0 to .49.")
+    config = matrix.MatrixConfig(
+        audit=audit.AuditConfig(**_named(samples=samples, tokens=answer_tokens)),
+        sizes=choosing.Sizes(**_named(heads=heads, neurons=neurons)),
+        names=names,
+        scenarios=per_context,
+        **_named(methods=tuple(method) if method else None, tokens=tokens),
+    )
+    world = worlds.read(scenarios)
+    found = matrix.run(given.lm, world, config, given.store, progress=progress)
+    return summary.document(found, winsorise), lambda: summary.markdown(found, winsorise)
+
+
+STUDIES: tuple[Callable[..., Said], ...] = (additivity, robustness, transfer, truth, agreement, contexts)
+
+
+def _named(**settings: Any) -> dict[str, Any]:
+    """What was named; the rest is as the study has it."""
+    return {name: value for name, value in settings.items() if value is not None}

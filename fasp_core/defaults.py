@@ -1,0 +1,7 @@
+"""What is chosen where nothing else is named: the same in Python, on the command line and in the app."""
+
+ESTIMATOR = "refined"  # of scores; of the sampled measure, which has no such scores, "exact"
+SCORE_PROMPTS, SCORE_TOKENS = 720, 8192  # validation prompts, at least, and tokens of the text for perplexity
+GAMMA, ALPHA = 0.3, 0.05  # shares of all heads: critical, and pruned
+MAX_PPL = 0.1  # rise of validation perplexity, at most, relative
+TEST_PROMPTS, TEST_TOKENS = 450, 1024  # of a measurement of one set

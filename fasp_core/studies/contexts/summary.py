@@ -1,0 +1,86 @@
+"""What a matrix of contexts says: as one document, and as Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from fasp_core.studies.common import rows_as_markdown
+from fasp_core.studies.contexts.carried import Carried, Summary, cells_of, rows_of
+from fasp_core.studies.contexts.matrix import Matrix, RunTime
+from fasp_core.studies.contexts.settings import TITLES
+
+
+def document(matrix: Matrix, winsorise: float) -> dict[str, Any]:
+    """Everything that a matrix says, for `--json`."""
+    carried = Carried(matrix, winsorise)
+    return {
+        "model": matrix.model,
+        "groups": list(matrix.groups),
+        "names": len(matrix.people),
+        "scenarios": [s.title for s in matrix.scenarios],
+        "config": asdict(matrix.config),
+        "winsorised": winsorise,
+        "cells": [
+            {"method": method, "chosen_on": _row_title(row), "tested_on": context} | asdict(found)
+            for method in matrix.config.methods
+            for row in rows_of(matrix)
+            for context in matrix.contexts
+            if (found := carried.summary(cells_of(matrix, method, row, context))) is not None
+        ],
+        "findings": [asdict(f) for f in carried.findings()],
+        "run_time": [asdict(t) for t in matrix.times()],
+        "provenance": matrix.provenance,
+    }
+
+
+def markdown(matrix: Matrix, winsorise: float) -> str:
+    """One table a method, and the two findings."""
+    carried = Carried(matrix, winsorise)
+    n = matrix.base.shape[2]
+    parts = [
+        f"{matrix.model}: {len(matrix.people)} names ({', '.join(matrix.groups)}), {n} answers each to "
+        f"{len(matrix.scenarios)} scenarios. Cells: change of mean |SMD| with its 95% interval; share of inliers, of "
+        f"which the whole model's other answers have {_usual(carried)}."
+    ]
+    for method in matrix.config.methods:
+        rows = []
+        for row in rows_of(matrix):
+            every = carried.summary(cells_of(matrix, method, row))
+            found = [carried.summary(cells_of(matrix, method, row, c)) for c in matrix.contexts]
+            rows.append((_row_title(row), _size(every), *map(_cell, found), "" if every is None else _cell(every)))
+        parts += [f"## {method}", rows_as_markdown(["chosen on", "parts", *matrix.contexts, "all"], rows)]
+    times = [(TITLES[t.kind], str(t.tests), str(t.timed), f"{t.seconds:.1f}", _minutes(t)) for t in matrix.times()]
+    header = ["chosen on", "tests", "timed", "seconds a test", "minutes in all, about"]
+    parts += ["## Run time", rows_as_markdown(header, times)]
+    return "\n\n".join([*parts, *(f.sentence for f in carried.findings())]) + "\n"
+
+
+def _minutes(time: RunTime) -> str:
+    return f"{time.tests * time.seconds / 60:.0f}"
+
+
+def _usual(carried: Carried) -> str:
+    cells = carried.matrix.of(carried.matrix.config.methods[0], "same")
+    found = carried.summary(cells)
+    return "none" if found is None else f"{found.usual_inliers:.0%}"
+
+
+def _row_title(row: tuple[Any, str]) -> str:
+    return row[1] or TITLES[row[0]]
+
+
+def _size(found: Summary | None) -> str:
+    if found is None:
+        return ""
+    low, high = found.parts
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _cell(found: Summary | None) -> str:
+    if found is None:
+        return "–"
+    if found.change.value != found.change.value:
+        return f"no numbers; {found.inliers:.0%}"
+    low, high = found.change.low, found.change.high
+    return f"{found.change.value:+.2f} [{low:+.2f}, {high:+.2f}]; {found.inliers:.0%}"

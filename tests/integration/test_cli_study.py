@@ -1,0 +1,112 @@
+"""The commands `study ...`, their older names, and what every way of asking takes where nothing is named."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import runpy
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from fasp_core import api, defaults
+from fasp_core.cli.main import app, main
+from fasp_core.cli.study import STUDIES
+from fasp_core.heads.selection import select
+from pages.session.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+GROUP: Any = typer.main.get_command(app)
+NAMES = [study.__name__ for study in STUDIES]
+OLDER = {
+    "fasp_core.contexts": "contexts",
+    **{f"fasp_core.experiments.{n}": n for n in NAMES if n != "contexts"},
+}
+
+
+def recorded() -> list[list[str]]:
+    """Command lines that committed results name, those of tests and helpers aside, which name no command."""
+    found = set()
+    for header in (ROOT / "cache").glob("*/built-in--*/entry.json"):
+        made = json.loads(header.read_text())["meta"].get("provenance", {}).get("command", "")
+        words = shlex.split(made)[2:]
+        if words and (words[0] in OLDER or (words[1:2] and words[1] in GROUP.commands)):
+            found.add(tuple(words))
+    return [list(words) for words in sorted(found)]
+
+
+@pytest.mark.parametrize("words", recorded(), ids=lambda words: " ".join(words)[:80])
+def test_commands_of_stored_results_are_still_understood(words: list[str]) -> None:
+    module, *rest = words
+    group, name = (GROUP.commands["study"], OLDER[module]) if module in OLDER else (GROUP, rest.pop(0))
+    group.commands[name].make_context(name, rest)
+
+
+@pytest.mark.parametrize("module", OLDER)
+def test_older_names_run_the_same_command(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+    for options, status in ((["--help"], 0), (["--nothing"], 2)):
+        assert main(["study", OLDER[module], *options]) == status
+        said.append(capsys.readouterr())
+        monkeypatch.setattr("sys.argv", [module, *options])
+        with pytest.raises(SystemExit, match=str(status)):
+            runpy.run_module(module, run_name="__main__")
+        assert capsys.readouterr() == said.pop()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["robustness", "--axis", "own.csv"], "choose one of"),
+        (["contexts", "--winsorise", ".5"], "--winsorise 0 to .49"),
+        (["contexts", "--method", "heads-luck"], "Choose one or more methods of"),
+        (["truth", "--axis", "age", "--prompts", "12"], "--estimator exact --prompts 12"),
+        (["additivity", "--tokens", "100000"], "use at most as many"),
+    ],
+)
+def test_what_is_refused(args: list[str], words: str, tmp_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["study", *args])
+    out, err = capsys.readouterr()
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert words in err
+
+
+def given(function: Any) -> dict[str, Any]:
+    """What a function or a command takes where an argument is not named."""
+    if isinstance(function, str):
+        return {option.name: option.default for option in GROUP.commands[function].params}
+    return {name: p.default for name, p in inspect.signature(function).parameters.items()}
+
+
+def test_command_line_python_and_app_take_the_same() -> None:
+    recipe = Recipe()
+    for found in (given("select"), given("report"), given(api.select), given(select), vars(recipe)):
+        assert (found["method"] or "fasp", found["gamma"], found["alpha"]) == ("fasp", defaults.GAMMA, defaults.ALPHA)
+    for found in (given("compare"), given("search"), given("report")):
+        assert found["max_ppl"] == recipe.limit / 100 == defaults.MAX_PPL
+    for found in (given("evaluate"), given("report")):
+        assert (found["n_prompts"], found["tokens"]) == (defaults.TEST_PROMPTS, defaults.TEST_TOKENS)
+    assert given(api.evaluate)["prompts"] == defaults.TEST_PROMPTS
+    assert given(api.evaluate)["tokens"] == recipe.tokens == defaults.TEST_TOKENS
+    assert given(api.score)["tokens"] == given("score")["tokens"] == given("plan")["tokens"] == defaults.SCORE_TOKENS
+    assert given(api.score)["estimator"] == defaults.ESTIMATOR
+
+
+@pytest.mark.parametrize(("more", "by"), [((), "refined"), (("--measure", "sampled"), "exact")])
+def test_scores_are_by_the_estimator_that_fits_the_measure(
+    more: tuple[str, ...], by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def check(estimator: str, measure: str) -> None:
+        asked.append((estimator, measure))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fasp_core.scoring.score.check", check)
+    assert main(["score", "--axis", "age", "--out", str(tmp_path), *more]) == 130
+    assert asked == [(by, more[-1] if more else "expected")]

@@ -1,0 +1,90 @@
+"""The rule of what may be claimed of a gap, and that every sentence follows it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fasp_core.cli.text import evaluation_text
+from fasp_core.evaluation import Reading
+from fasp_core.gap import Change, GapStats, claims, gap_stats
+from fasp_core.studies.transfer.crossed import Cell
+from fasp_core.studies.verdict import verdict
+
+Ends = tuple[float, float] | None
+FELL, ROSE, ZERO = (-0.8, -0.2), (0.2, 0.8), (-0.8, 0.2)
+
+
+def case(p: float, absolute: Ends, relative: Ends) -> tuple[GapStats, Change]:
+    base = replace(gap_stats([0.1, 0.2, 0.1, 0.3], list("abab"), resamples=0), noise_gap=0.01, noise_p=p)
+    return base, Change(1.0, 0.5, -0.5, absolute, -0.5, relative, 0.0, 4, 0.95, 200)
+
+
+def evaluated(p: float, absolute: Ends, relative: Ends) -> str:
+    """What `evaluate` prints of a reading."""
+    reading: dict[str, Any] = {
+        "gap_base": 1.0,
+        "gap_pruned": 0.5,
+        "gap_base_noise": 0.01,
+        "gap_base_noise_p": p,
+        "gap_change_interval": absolute,
+        "gap_relative_change": -0.5,
+        "gap_relative_interval": relative,
+        "toxicity": [0.1, 0.1],
+        "groups": {"a": {"n": 2, "base": 0.1, "pruned": 0.1}},
+    }
+    ppl = {"base": 9.0, "pruned": 9.5, "relative_change": 0.05, "interval_nats": [0, 0.1], "tokens": 9, "windows": "w"}
+    about = {"axis": "a", "measure": "expected", "prompts": 4, "split": "test", "scored": "next word", "notes": []}
+    removed = {"heads_removed": 1, "parameters_removed": 1, "parameters": 9, "prune_set": "L0H1"}
+    made = {"perplexity": ppl, "readings": {"neutral": reading}, "provenance": {"model": "small"}}
+    text = evaluation_text({**about, **removed, **made})
+    return next(line for line in text.splitlines() if line.startswith("neutral: "))
+
+
+CASES = [
+    (0.01, FELL, FELL, "fell"),
+    (0.01, ROSE, ROSE, "rose"),
+    (0.05, FELL, FELL, "fell"),
+    (0.01, FELL, None, "fell"),  # no relative one where the base may have no gap
+    (0.01, ROSE, None, "rose"),
+    (0.01, None, None, "unclear"),
+    (0.01, ZERO, FELL, "unclear"),
+    (0.01, FELL, ZERO, "unclear"),
+    (0.01, FELL, (-0.8, 0.0), "unclear"),
+    (0.01, (0.0, 0.8), ROSE, "unclear"),
+    (0.6, FELL, FELL, "no gap"),
+    (0.0501, ROSE, ROSE, "no gap"),
+]
+
+
+@pytest.mark.parametrize(("p", "absolute", "relative", "found"), CASES)
+def test_every_sentence_follows_the_one_rule(p: float, absolute: Ends, relative: Ends, found: str) -> None:
+    base, change = case(p, absolute, relative)
+    assert claims.finding(base, change) == found
+    assert Cell("a", "b", "neutral", p, change).outcome == {"unclear": "not shown"}.get(found, found)
+    said, good = verdict(Reading("neutral", base, base, change, change), 0.1, "4 prompts")
+    starts = {"fell": "The gap fell", "rose": "The gap rose", "unclear": "No reduction", "no gap": "No gap is shown"}
+    assert said.startswith(starts[found])
+    assert good is (found == "fell")
+    line = evaluated(p, absolute, relative)
+    assert ("the gap fell" in line) is (found == "fell")
+    assert ("the gap grew" in line) is (found == "rose")
+    assert ("no gap is shown to begin with" in line) is (found == "no gap")
+    assert ("no reduction shown" in line) is (found == "unclear")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(*[st.floats(-1.5, 1.5)] * 4), st.floats(0, 1))
+def test_a_finding_needs_both_intervals_and_a_gap(ends: tuple[float, ...], p: float) -> None:
+    a, b, c, d = ends
+    found = claims.claimed(p, (min(a, b), max(a, b)), (min(c, d), max(c, d)))
+    if p > 0.05:
+        assert found == "no gap"
+    elif max(ends) < 0:
+        assert found == "fell"
+    else:
+        assert found == ("rose" if min(ends) > 0 else "unclear")
