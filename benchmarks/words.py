@@ -94,6 +94,8 @@ def run(
             "differ": int((np.abs(some.values - values.values)[1, 1] > 1e-5).sum()),
             "max_abs_diff": float(np.abs(some.values - values.values).max()),
             "largest_left_out_in_sample": some.largest_left_out,
+            "largest_inexact_in_sample": some.largest_inexact,
+            "seen_of_vocabulary": some.n_seen,
         },
         "seconds_all": whole,
         "all_timed_on": sum(map(len, drawn)),

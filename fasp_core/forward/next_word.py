@@ -7,7 +7,8 @@ of the unembedding are read once (as in Milakov and Gimelshein, Online normalize
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -23,16 +24,45 @@ LEAST = 512  # words in a piece
 CHUNK = 128  # positions at once where a gradient needs all logits
 
 
-def logit_pieces(lm: LanguageModel, states: Tensor) -> Iterator[tuple[int, Tensor]]:
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some words of a vocabulary, as if there were no others.
+
+    Attributes
+    ----------
+    ids : [r] their token ids, ascending.
+    weight, bias : [r, D] and [r] or None, theirs in the unembedding.
+    """
+
+    ids: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+    @classmethod
+    def of(cls, lm: LanguageModel, ids: Sequence[int]) -> Rows | None:
+        """None if the unembedding is not for us to take apart."""
+        head = lm.model.get_output_embeddings()
+        if not _plain(head):
+            return None
+        index = torch.tensor(sorted(ids), device=head.weight.device)
+        return cls(index, head.weight.detach()[index], None if head.bias is None else head.bias.detach()[index])
+
+
+def _plain(head: object) -> bool:
+    return type(head) is nn.Linear and not hasattr(head, "_hf_hook")
+
+
+def logit_pieces(lm: LanguageModel, states: Tensor, rows: Rows | None = None) -> Iterator[tuple[int, Tensor]]:
     """(its first word, [m, words] float32 logits), piece by piece.
 
     Parameters
     ----------
     states : [m, D] final hidden states.
+    rows : the only words to look at; a first word is then a place among them.
     """
-    head = lm.model.get_output_embeddings()
+    head = rows or lm.model.get_output_embeddings()
     words = max(CELLS.get(states.device.type, MANY) // max(len(states), 1), LEAST)
-    if type(head) is not nn.Linear or hasattr(head, "_hf_hook") or words >= len(head.weight):
+    if rows is None and (not _plain(head) or words >= len(head.weight)):
         yield 0, lm.logits(states)  # in one piece: small, or not for us to take apart
         return
     for start in range(0, len(head.weight), words):

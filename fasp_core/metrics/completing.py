@@ -8,7 +8,6 @@ with it.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -19,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fasp_core.forward.next_word import logit_pieces
+from fasp_core.forward.next_word import Rows, logit_pieces
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.memory import two
 from fasp_core.model.passes import in_halves, require_finite
@@ -99,12 +98,14 @@ def complete_all(
     top: int = TOP,
     follow: Follow | None = None,
     progress: Report | None = None,
+    rows: Rows | None = None,
 ) -> dict[int, tuple[float, Words]]:
     """{token id: what `completions` says of it}.
 
     Parameters
     ----------
     groups : token ids, those that are completed after each of `CONTEXTS`.
+    rows : the only tokens that are taken to follow; by default all.
     """
     done, total = 0, sum(map(len, groups))
     found: dict[int, tuple[float, Words]] = {}
@@ -113,7 +114,7 @@ def complete_all(
             part = list(ids[start : start + BATCH])
 
             def run(ids: list[int], context: str = context) -> list[tuple[float, Words]]:
-                return completions(lm, context, ids, pieces, top, follow)
+                return completions(lm, context, ids, pieces, top, follow, rows)
 
             parts = in_halves(lm, run, part, two, "the completions of a single word")
             found |= zip(part, chain.from_iterable(parts), strict=True)
@@ -131,6 +132,7 @@ def completions(
     pieces: Mapping[int, str],
     top: int = TOP,
     follow: Follow | None = None,
+    rows: Rows | None = None,
 ) -> list[tuple[float, Words]]:
     """How the model goes on after `context` and each of the tokens `ids`.
 
@@ -138,6 +140,7 @@ def completions(
     ----------
     pieces : {token id: spelling} of the tokens that continue a word. Any other token ends it.
     follow : whether a path is worth going on; by default every one is.
+    rows : the only tokens that are taken to follow.
 
     Returns
     -------
@@ -145,30 +148,30 @@ def completions(
     probabilities that sum to 1. Pieces that are not kept lend their probability to those that are; if none is
     kept, the word ends.
     """
-    if not pieces:
+    continuing = torch.tensor(sorted(pieces), dtype=torch.long, device=lm.device)
+    if rows is not None:
+        continuing = torch.isin(rows.ids, continuing.to(rows.ids.device)).nonzero()[:, 0]
+    if not len(continuing):
         return [(0.0, [("", 1.0)]) for _ in ids]
-    continuing = torch.tensor(sorted(pieces), device=lm.device)
 
-    def step(cache: Any, rows: Tensor, tokens: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
+    def step(cache: Any, going: Tensor, tokens: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
         """As `next_pieces`, after one more token."""
-        cache.batch_select_indices(rows)  # on the CPU: a spread model's cache lies on several devices
-        out = lm.model.base_model(tokens[:, None].to(lm.device), past_key_values=cache, use_cache=True)
-        found = next_pieces(lm, out.last_hidden_state[:, -1], continuing, top)
+        found = next_pieces(lm, one_more(lm, cache, going, tokens), continuing, top, rows)
         require_finite(lm, found[0].numpy(), "the completions of words", torch.tensor([lm.encode(context)]))
         return found
 
     with lm.lock:
-        cache = copy.deepcopy(_context_cache(lm, context))
+        cache = context_cache(lm, context)
         mass, p, best = step(cache, torch.zeros(len(ids), dtype=torch.long), torch.tensor(ids), top)
         kept = p >= KEPT
         rests = [[pieces[u] for u in row] for row in best.tolist()]
         paths = torch.nonzero(kept & (p >= DEEPER)).tolist()
         going = [(i, j, int(best[i, j])) for i, j in paths if follow is None or follow(ids[i], rests[i][j])]
-        rows = torch.tensor([i for i, _, _ in going], dtype=torch.long)
+        at = torch.tensor([i for i, _, _ in going], dtype=torch.long)
         for _ in range(MORE):
             if not going:
                 break
-            go_on, _, likeliest = step(cache, rows, torch.tensor([token for *_, token in going]), 1)
+            go_on, _, likeliest = step(cache, at, torch.tensor([token for *_, token in going]), 1)
             still = []
             for row, (i, j, _) in enumerate(going):
                 if go_on[row] > 0.5:
@@ -176,7 +179,7 @@ def completions(
                     rests[i][j] += pieces[token]
                     if follow is None or follow(ids[i], rests[i][j]):
                         still.append((row, (i, j, token)))
-            rows, going = torch.tensor([row for row, _ in still], dtype=torch.long), [path for _, path in still]
+            at, going = torch.tensor([row for row, _ in still], dtype=torch.long), [path for _, path in still]
 
     shares = torch.where(kept, p, 0)
     found: list[tuple[float, Words]] = []
@@ -188,7 +191,9 @@ def completions(
     return found
 
 
-def next_pieces(lm: LanguageModel, states: Tensor, continuing: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
+def next_pieces(
+    lm: LanguageModel, states: Tensor, continuing: Tensor, top: int, rows: Rows | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Which pieces of a word follow.
 
     Sums are taken below each row's largest logit and brought together in float64: beside a log-sum-exp of 20 or so,
@@ -197,7 +202,8 @@ def next_pieces(lm: LanguageModel, states: Tensor, continuing: Tensor, top: int)
     Parameters
     ----------
     states : [m, D] final hidden states.
-    continuing : ids of the tokens that continue a word, ascending, on the same device.
+    continuing : ids of the tokens that continue a word, ascending, on the same device; with `rows`, their places there.
+    rows : the only tokens that are taken to follow.
 
     Returns
     -------
@@ -209,7 +215,7 @@ def next_pieces(lm: LanguageModel, states: Tensor, continuing: Tensor, top: int)
     best = torch.full((len(states), count), -torch.inf, device=states.device)
     which = torch.zeros((len(states), count), dtype=torch.long, device=states.device)
     tops, totals, parts = [], [], []
-    for start, logits in logit_pieces(lm, states):
+    for start, logits in logit_pieces(lm, states, rows):
         largest = logits.amax(-1, keepdim=True)
         weights = (logits - largest).exp_()
         tops.append(largest[:, 0])
@@ -221,19 +227,28 @@ def next_pieces(lm: LanguageModel, states: Tensor, continuing: Tensor, top: int)
         if first == end:
             continue
         own = logits.index_select(-1, continuing[first:end] - start)
-        rows = (own.amax(-1) > best[:, -1]).nonzero()[:, 0]  # few, as common words come first in most vocabularies
-        found, index = own[rows].topk(min(count, end - first))
-        both, ids = torch.cat([best[rows], found], -1), torch.cat([which[rows], continuing[first:end][index]], -1)
-        best[rows], order = both.topk(count)
-        which[rows] = ids.gather(-1, order)
+        better = (own.amax(-1) > best[:, -1]).nonzero()[:, 0]  # few, as common words come first in most vocabularies
+        found, index = own[better].topk(min(count, end - first))
+        both, ids = torch.cat([best[better], found], -1), torch.cat([which[better], continuing[first:end][index]], -1)
+        best[better], order = both.topk(count)
+        which[better] = ids.gather(-1, order)
     level = torch.stack(tops).cpu().double()  # [pieces, m]
     scale = (level - level.amax(0)).exp()
     total = (scale * torch.stack(totals).cpu().double()).sum(0)
     part = (scale * torch.stack(parts).cpu().double()).sum(0)
     chances = (best.cpu().double() - level.amax(0)[:, None]).exp() / total[:, None]
-    return part / total, chances, which.cpu()
+    return part / total, chances, (which if rows is None else rows.ids.to(which.device)[which]).cpu()
 
 
-def _context_cache(lm: LanguageModel, context: str) -> Any:
+def context_cache(lm: LanguageModel, context: str) -> Any:
+    """What the model keeps of a context: for `one_more`."""
     ids = torch.tensor([lm.encode(context)], device=lm.device)
     return lm.model.base_model(ids, use_cache=True).past_key_values
+
+
+def one_more(lm: LanguageModel, cache: Any, rows: Tensor, tokens: Tensor) -> Tensor:
+    """[m, D] final hidden states after one more token behind each of the cache's `rows`, which are kept in it."""
+    cache.batch_select_indices(rows)  # on the CPU: a spread model's cache lies on several devices
+    out = lm.model.base_model(tokens[:, None].to(lm.device), past_key_values=cache, use_cache=True)
+    states: Tensor = out.last_hidden_state[:, -1]
+    return states

@@ -28,7 +28,7 @@ from fasp_core.forward import noise
 from fasp_core.forward.sampling import GenerationConfig, sample, sample_ids
 from fasp_core.metrics.completing import Completions, complete_all
 from fasp_core.metrics.expected import READINGS, Worth, measure_expected, read_expected
-from fasp_core.metrics.token_toxicity import AUDITED, Vocabulary, WordValues, word_values
+from fasp_core.metrics.token_toxicity import AUDITED, CHECKED, LEAST, Vocabulary, WordValues, word_values
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, encode, pack
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 MEASURES = ("expected", "sampled")
 SPLITS = ("valid", "test", "all")
 WORDS = "completed, above the floor"  # what a word is worth, see fasp_core.metrics.token_toxicity; part of every key
-BY_NEED = "completed where the scorer knows a word, above the floor"
+BY_NEED = "completed where the scorer knows a word worth more than .05, above the floor"
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,10 @@ def words_worth(model_id: ModelId, scorer: Scorer) -> str:
 
 
 def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress: Report | None = None) -> WordValues:
-    """The worth of every token, computed once for a model and scorer."""
+    """The worth of every token, computed once for a model and scorer.
+
+    What it leaves out is said whenever it is used: as a warning, and in the model's notes, which go into provenance.
+    """
     how = words_worth(lm.id, scorer)
     key = {
         **lm.id.key(),
@@ -185,27 +188,41 @@ def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress
         known = partial(stored_completions, lm, store, progress) if how == WORDS else None
         by_need = how == BY_NEED
         v = word_values(lm, scorer, identity_words(), by_need=by_need, known=known, progress=progress)
-        if v.n_left_out:
-            logger.warning(
-                "Words of %s: %s of %s tokens neither are nor begin a word that raises '%s' and count as 0; of %s of "
-                "them that were completed all the same the most valuable would be worth %.4f.",
-                lm.name,
-                f"{v.n_left_out:,}",
-                f"{v.n_words:,}",
-                scorer.name,
-                min(AUDITED, v.n_left_out),
-                v.largest_left_out,
-            )
         return {"arrays": {"values": v.values}, "meta": {name: getattr(v, name) for name in (*names, *left_out)}}
 
     names = ("floor", "n_words", "n_neutral", "n_completed", "digest")
-    left_out = ("n_left_out", "largest_left_out")  # which older entries lack: they left nothing out
+    left_out = (
+        "n_left_out",
+        "largest_left_out",
+        "largest_inexact",
+        "mean_inexact",
+        "n_seen",
+    )  # older entries lack them
 
     def read(entry: Entry) -> WordValues:
         more = {name: entry.meta[name] for name in left_out if name in entry.meta}
         return WordValues(values=entry.arrays["values"], **{name: entry.meta[name] for name in names}, **more)
 
-    return store.made("words", key, work, read, label=slug(lm.name))
+    found: WordValues = store.made("words", key, work, read, label=slug(lm.name))
+    note = inexactness(found, scorer.name)
+    if note and note not in lm.notes:
+        logger.warning("%s: %s", lm.name, note)
+        lm.notes = (*lm.notes, note)
+    return found
+
+
+def inexactness(v: WordValues, scorer: str) -> str:
+    """What values of words by need leave out and what that changes, "" if nothing is left out."""
+    if not v.n_left_out:
+        return ""
+    follow = f"{v.n_seen:,} tokens" if v.n_seen else "all tokens"
+    return (
+        f"Values of words: {v.n_left_out:,} of {v.n_words:,} tokens neither are nor begin a word worth more than "
+        f"{LEAST:g} to '{scorer}' and count as they are; completing them changed the value of one of "
+        f"{min(AUDITED, v.n_left_out):,} of them by {v.largest_left_out:.4f} at most. The others saw {follow} follow; "
+        f"in whole, the value of one of {min(CHECKED, v.n_words - v.n_left_out):,} of them changed by "
+        f"{v.largest_inexact:.4f} at most, by {v.mean_inexact:+.4f} on average."
+    )
 
 
 def stored_completions(lm: LanguageModel, store: Store, progress: Report | None = None) -> Completions:

@@ -14,7 +14,9 @@ words), as clip((score - f) / (1 - f), 0, 1). Otherwise a sum over words would m
 a word follows at all.
 
 Completing every token takes a pass of the model for each. A scorer that tells which words it knows spares most of
-them (`need.py`): a token can be worth something only if it is, or begins, a word that raises the score.
+them (`need.py`): a token can be worth more than `LEAST` only if it is, or begins, a word that is. The others count as
+what they are by themselves. And of a large vocabulary only the part is looked at that follows (`narrowing.py`). Some
+tokens are completed in whole all the same, to say what that changes.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasp_core.data.scorers import Scorer
+from fasp_core.forward.next_word import Rows
 from fasp_core.metrics.completing import TOP, Completions, Report, Words, complete_all, completions
+from fasp_core.metrics.narrowing import narrowed
 from fasp_core.metrics.need import Need
 from fasp_core.metrics.spelling import JOINTS, PIECE, WORD, fresh_after, token_texts, vocab_size, whole_words
 from fasp_core.model.language_model import LanguageModel
@@ -37,6 +41,8 @@ from fasp_core.model.language_model import LanguageModel
 __all__ = ["WordValues", "completions", "fresh_after", "whole_words", "word_values"]
 
 AUDITED = 256  # tokens left out that are completed all the same, to see what they would have been worth
+CHECKED = 128  # tokens completed by need that are completed in whole as well
+LEAST = 0.05  # by need, words worth no more than this above the floor are not looked for
 
 Completed = Mapping[int, tuple[float, Words]]  # token id -> probability that its word goes on, and its endings
 
@@ -54,8 +60,11 @@ class WordValues:
     n_words, n_neutral : tokens that begin a word in a fresh place, and those that are neutral words by themselves.
     n_completed : those of them, among the completed ones, that may go on (with probability above .05).
     digest : 16 hex digits of the values and the scorer's name; names cache entries.
-    n_left_out : tokens that were not completed, as they neither are nor begin a word that the scorer knows.
-    largest_left_out : what the most valuable of a random `AUDITED` of them would have been worth.
+    n_left_out : tokens that were not completed, as they neither are nor begin a word worth more than `LEAST`.
+    largest_left_out : by how much completing them would change the value of one of a random `AUDITED` of them at most.
+    largest_inexact : the same of a random `CHECKED` of those that were completed by need.
+    mean_inexact : the mean over these, which may go up or down.
+    n_seen : tokens that were looked at as what follows; 0 for all of them.
     """
 
     values: NDArray[np.float32]
@@ -66,6 +75,9 @@ class WordValues:
     digest: str
     n_left_out: int = 0
     largest_left_out: float = 0.0
+    largest_inexact: float = 0.0
+    mean_inexact: float = 0.0
+    n_seen: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +153,8 @@ def word_values(
         hyphened words made of them alone.
     complete : False takes each token as a whole word: no model pass.
     top : completing pieces kept for a token, the likeliest.
-    by_need : complete only tokens that are, or begin, a word that raises the score (`need.py`); all of them if the
-        scorer does not say which words it knows.
+    by_need : complete only tokens that are, or begin, a word worth more than `LEAST` (`need.py`), and look only at what
+        is likely to follow (`narrowing.py`); all of them in whole if the scorer does not say which words it knows.
     known : gives the completions of this model, made with the same `top`: no model pass here.
 
     Returns
@@ -158,27 +170,31 @@ def word_values(
     spelled = Vocabulary.of(lm)
     worth = Worth(scorer, spelled.marked.values())
     need: Need | None = None
+    rows: Rows | None = None
     left: list[int] = []
     groups = spelled.groups if complete and known is None else ([], [])
     if by_need and complete and known is None:
         worth.ask(spelled.words.values())
-        need = Need.of(scorer, worth.floor)
+        need = Need.of(scorer, worth.floor, LEAST)
     if need is not None:
         alone = worth.values()
-        wanted = {i for i, word in spelled.words.items() if alone[word] or need.token(word)}
+        wanted = {i for i, word in spelled.words.items() if alone[word] > LEAST or need.token(word)}
         left = [i for group in groups for i in group if i not in wanted]
         groups = [i for i in groups[0] if i in wanted], [i for i in groups[1] if i in wanted]
+        rows = narrowed(lm, groups, need.pieces(spelled.pieces))
 
     def follow(token: int, rest: str) -> bool:
         return need is None or need.path(spelled.words[token] + rest)
 
-    found: Completed = complete_all(lm, groups, spelled.pieces, top, follow, progress)
+    found: Completed = complete_all(lm, groups, spelled.pieces, top, follow, progress, rows)
     if complete and known is not None:
         found = {token: (go_on, endings) for token, go_on, endings in known().items()}
-    missed = _audited(lm, spelled, left, top)
+    whole = _audited(lm, spelled, left, AUDITED, top)
+    if need is not None:
+        whole |= _audited(lm, spelled, list(found), CHECKED, top)
     becomes = {i: [(word, 1.0)] for i, word in spelled.words.items()} | _becomes(spelled, found)
-    lost = _becomes(spelled, missed)
-    worth.ask([*spelled.words.values(), *(word for words in (*becomes.values(), *lost.values()) for word, _ in words)])
+    exact = _becomes(spelled, whole)
+    worth.ask([*spelled.words.values(), *(word for words in (*becomes.values(), *exact.values()) for word, _ in words)])
     value, floor = worth.values(), worth.floor
     lowered = frozenset(word.lower() for word in neutral_words)
     hushed = {word for word, v in value.items() if v and _is_neutral(word, lowered)}
@@ -188,6 +204,8 @@ def word_values(
         means = [sum(p * value[w] for w, p in words if w not in hushed), sum(p * value[w] for w, p in words)]
         values[0 if i in spelled.marked else 1 :, :, i] = np.clip(means, 0, 1)
     values.setflags(write=False)  # the digest must stay true
+    changes = {i: sum(p * value[w] for w, p in words) - float(values[1, 1, i]) for i, words in exact.items()}
+    inexact = [change for i, change in changes.items() if i in found]
     return WordValues(
         values,
         floor,
@@ -196,7 +214,10 @@ def word_values(
         n_completed=sum(go_on > 0.05 for go_on, _ in found.values()),
         digest=hashlib.sha256(f"{scorer.name}\0".encode() + values.tobytes()).hexdigest()[:16],
         n_left_out=len(left),
-        largest_left_out=max((sum(p * value[w] for w, p in words) for words in lost.values()), default=0.0),
+        largest_left_out=max((abs(change) for i, change in changes.items() if i not in found), default=0.0),
+        largest_inexact=max(map(abs, inexact), default=0.0),
+        mean_inexact=float(np.mean(inexact)) if inexact else 0.0,
+        n_seen=0 if rows is None else len(rows.ids),
     )
 
 
@@ -207,9 +228,11 @@ def _becomes(spelled: Vocabulary, found: Completed) -> dict[int, Words]:
     }
 
 
-def _audited(lm: LanguageModel, spelled: Vocabulary, left: list[int], top: int) -> Completed:
-    """Completions of a random sample of what was left out."""
-    sample = frozenset(random.Random(0).sample(left, min(AUDITED, len(left))))
+def _audited(
+    lm: LanguageModel, spelled: Vocabulary, ids: list[int], count: int, top: int
+) -> dict[int, tuple[float, Words]]:
+    """Completions of a random sample of tokens, in whole."""
+    sample = frozenset(random.Random(0).sample(ids, min(count, len(ids))))
     groups = [[i for i in group if i in sample] for group in spelled.groups]
     return complete_all(lm, groups, spelled.pieces, top)
 

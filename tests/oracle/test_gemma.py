@@ -24,7 +24,7 @@ from fasp_core.scoring.score import score
 from fasp_core.storage.store import Store
 
 FILE = os.environ.get("FASP_GEMMA", "")
-TEXT = TextConfig(tokens=1024)
+TEXT = TextConfig(tokens=512)
 AXIS = BiasConfig("race_ethnicity", n_prompts=216)
 
 pytestmark = [
@@ -52,8 +52,12 @@ def test_values_of_262_144_tokens(lm: LanguageModel, store: Store) -> None:
     print(f"values of words: {time.process_time() - began:.0f} s of processor time")
     assert found.values.shape == (2, 2, 262_144)
     assert found.n_words > 200_000
-    assert found.n_left_out > found.n_words / 2
+    assert found.n_words - found.n_left_out < 25_000  # 20,921 are completed
+    assert 40_000 < found.n_seen < 90_000  # 60,176 are looked at
     assert found.largest_left_out < 0.05
+    assert found.largest_inexact < 0.05
+    assert abs(found.mean_inexact) < 0.002
+    assert any("192,212 of 213,133" in note for note in lm.notes)
     tokens = lm.tokenizer.convert_tokens_to_ids(["▁idiot", "▁table", "▁bitch", "▁the"])
     idiot, table, bitch, the = found.values[0, 1, tokens].tolist()
     assert idiot > 0.5
@@ -74,9 +78,9 @@ def test_scored_chosen_and_measured(lm: LanguageModel, store: Store) -> None:
     assert a.shape == b.shape == (72,)
     assert np.isfinite(a).all()
     assert np.isfinite(b).all()
-    assert np.corrcoef(a, b)[0, 1] > 0
+    assert np.corrcoef(a, b)[0, 1] > 0.6  # .91
     chosen = select(refined.head_scores("neutral"), "fasp", gamma=0.3, alpha=0.05)
     assert len(chosen.heads) == 3
     config = EvalConfig(BiasConfig("race_ethnicity", split="test", n_prompts=216), TEXT)
     found = evaluate(lm, PruneSet.of(chosen.heads), config, store)
-    assert found.perplexity.base < 80  # thousands without the token that begins every text
+    assert found.perplexity.base < 40  # thousands without the token that begins every text

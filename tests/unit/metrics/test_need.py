@@ -158,7 +158,11 @@ def test_completions_are_made_once_for_all_scorers(tmp_path: Path, monkeypatch: 
     by_need = meters.stored_word_values(lm, Listed({"stupid": 1.0}), store)
     assert len(passes) == 1
     assert by_need.n_left_out > 0
+    (note,) = lm.notes  # said whenever they are used, also where they are read
+    assert f"{by_need.n_left_out:,} of {by_need.n_words:,} tokens" in note
+    lm.notes = ()
     assert meters.stored_word_values(lm, Listed({"stupid": 1.0}), store).n_left_out == by_need.n_left_out
+    assert lm.notes == (note,)
 
 
 def _counted(passes: list[int], *args: Any, **options: Any) -> Any:
