@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from fasp_core.compute.shards import CUTS, Workers, results
+from fasp_core.data.prompts import PromptSet
 from fasp_core.data.text import TextConfig, fitting, said, token_windows
 from fasp_core.forward.ablation import masked
 from fasp_core.gap import Change, GapStats, gap_stats, paired_gap_change, paired_mean_change
@@ -24,7 +25,8 @@ from fasp_core.metrics.perplexity import Nll, PerplexityChange, measure_nll, per
 from fasp_core.metrics.work import Sets
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
-from fasp_core.storage.store import Entry, Store
+from fasp_core.storage.entry import DamagedEntry
+from fasp_core.storage.store import Entry, Store, digest
 from fasp_core.typing import Report
 
 KIND = "measured"
@@ -268,7 +270,7 @@ def toxicity_of(
         tables = {}
         if isinstance(gauge, SampledMeter):
             tables["continuations"] = pd.DataFrame(gauge.texts).rename(columns=str)
-        return _toxicity_contents(lm, values, time.monotonic() - started) | {"tables": tables}
+        return _toxicity_contents(lm, values, gauge.prompts, time.monotonic() - started) | {"tables": tables}
 
     return store.made(
         KIND,
@@ -310,7 +312,7 @@ def measure_there(
     shards = [Sets(cut, windows, tuple(gauge.packs), worth) for cut in cuts]
     for _, (heads, nll, values, seconds) in results(lm, shards, workers, tell):
         subject = PruneSet.from_flat(heads, lm.n_heads)
-        contents = _nll_contents(lm, nll, seconds[0]), _toxicity_contents(lm, values, seconds[1])
+        contents = _nll_contents(lm, nll, seconds[0]), _toxicity_contents(lm, values, gauge.prompts, seconds[1])
         for key, content, what in zip(keys[subject], contents, ("ppl", config.bias.axis), strict=True):
             store.save(KIND, key, label=_label(lm, what), **content)
         done += 1
@@ -330,12 +332,21 @@ def _nll_contents(lm: LanguageModel, nll: Nll, seconds: float) -> Any:
     return {"arrays": arrays, "meta": {"provenance": provenance(lm, seconds)}}
 
 
-def _toxicity_contents(lm: LanguageModel, values: np.ndarray, seconds: float) -> Any:
-    return {"arrays": {"values": values}, "meta": {"provenance": provenance(lm, seconds)}}
+def _toxicity_contents(lm: LanguageModel, values: np.ndarray, prompts: PromptSet, seconds: float) -> Any:
+    meta = {"rows": _rows(prompts), "provenance": provenance(lm, seconds)}
+    return {"arrays": {"values": values}, "meta": meta}
+
+
+def _rows(prompts: PromptSet) -> str:
+    """A hash of the prompts in their order: an entry holds values alone, and its prompts are drawn again on reading."""
+    return digest({"texts": prompts.texts, "groups": prompts.groups})
 
 
 def _read(entry: Entry, config: BiasConfig) -> Toxicity:
     prompts = config.prompts()
+    known = entry.meta.get("rows")  # older entries have none
+    if entry.arrays["values"].shape[-1] != len(prompts) or known not in (None, _rows(prompts)):
+        raise DamagedEntry(entry.path, "its values are of other prompts, or of these in another order")
     texts: tuple[tuple[str, ...], ...] = ()
     if config.measure == "sampled":
         texts = tuple(tuple(row) for row in entry.table("continuations").itertuples(index=False))

@@ -89,13 +89,13 @@ class Store:
         return self._verified(path) or self._shelf.get(path)
 
     def read(self, kind: str, config: Any, form: Callable[[Entry], T]) -> T | None:
-        """What `form` makes of the entry, or None; an entry of another version is set aside like a damaged one."""
+        """What `form` makes of the entry, or None; one that it refuses (`DamagedEntry`), or cannot read, is set aside."""
         if (entry := self.load(kind, config)) is None:
             return None
         try:
             return form(entry)
-        except (LackingEntry, KeyError) as error:  # KeyError: of a table's columns
-            self._set_aside(entry.path, error.why if isinstance(error, LackingEntry) else f"it lacks {error}")
+        except (DamagedEntry, KeyError) as error:  # KeyError: of a table's columns
+            self._set_aside(entry.path, error.why if isinstance(error, DamagedEntry) else f"it lacks {error}")
             self._shelf.drop(entry.path)
             return None
 

@@ -23,7 +23,7 @@ from fasp_core.console import to_json
 from fasp_core.data.holistic_bias import identity_words
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
-from fasp_core.evaluation import KIND, EvalConfig, Evaluation, Reading, evaluate
+from fasp_core.evaluation import KIND, EvalConfig, Evaluation, Reading, evaluate, toxicity_of
 from fasp_core.forward.sampling import GenerationConfig, sample
 from fasp_core.gap import gap_stats, paired_gap_change, paired_mean_change
 from fasp_core.heads.prune_set import PruneSet
@@ -348,6 +348,35 @@ def test_a_file_whose_rows_stand_in_another_order(work: Work, lm: LanguageModel)
         assert dict(zip(two.texts, two.row("neutral"), strict=True)) == pytest.approx(values, abs=1e-6)
     before, after = (found.readings["neutral"].base.group_means for found in (first, second))
     assert after == pytest.approx(before, abs=1e-6)
+
+
+@pytest.mark.parametrize("measure", ["expected", "sampled"])
+def test_values_of_rows_in_another_order_are_set_aside_and_measured_again(
+    work: Work, lm: LanguageModel, measure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry holds values alone: it is refused where its prompts stand otherwise now. Older entries do not say."""
+    store, older, config = work.store(), work.store("older"), getattr(work, measure).bias
+    first = toxicity_of(lm, PRUNED, config, store)
+    (entry,) = store.entries(KIND)
+    entry = store.load(KIND, entry.config) or entry
+    tables = {"continuations": entry.table("continuations")} if measure == "sampled" else {}
+    meta = {name: value for name, value in entry.meta.items() if name != "rows"}
+    assert len(meta) < len(entry.meta)
+    older.save(KIND, entry.config, arrays={"values": first.values}, tables=tables, meta=meta)
+
+    calls, drawn = calls_of(lm), BiasConfig.prompts
+    np.testing.assert_array_equal(toxicity_of(lm, PRUNED, config, older).values, first.values)
+    assert not calls
+    monkeypatch.setattr(BiasConfig, "prompts", lambda self: (p := drawn(self)).subset(range(len(p))[::-1]))
+    second = toxicity_of(lm, PRUNED, config, store)
+    assert calls
+    assert len(list((store.root / "damaged").iterdir())) == 1
+    assert second.texts == first.texts[::-1]
+    if measure == "expected":
+        np.testing.assert_allclose(second.values, first.values[:, ::-1], atol=1e-6)
+    made = len(calls)
+    toxicity_of(lm, PRUNED, config, store)
+    assert len(calls) == made
 
 
 # with a desk
