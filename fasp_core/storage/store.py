@@ -89,7 +89,7 @@ class Store:
         return self._verified(path) or self._shelf.get(path)
 
     def read(self, kind: str, config: Any, form: Callable[[Entry], T]) -> T | None:
-        """What `form` makes of the entry, or None; one that it refuses (`DamagedEntry`), or cannot read, is set aside."""
+        """What `form` makes of the entry, or None; one that it refuses or cannot read is set aside."""
         if (entry := self.load(kind, config)) is None:
             return None
         try:
