@@ -57,8 +57,8 @@ def draw(found: Matrix, winsorise: float) -> None:
         st.info(escape_markdown(finding.sentence), icon=icon[finding.holds])
     st.caption(
         f"{escape_markdown(found.model)}: {escape_markdown(title(found))}. |SMD| is the standardised mean difference "
-        "between the groups without its sign, averaged over scenarios; noise adds to it, so removing parts at random stands "
-        "beside. Sets are chosen on other answers than they are tested on. Intervals resample names (95%)."
+        "between the groups without its sign, averaged over scenarios; noise adds to it, so removing parts at random "
+        "stands beside. Sets are chosen on other answers than they are tested on. Intervals resample names (95%)."
     )
     st.plotly_chart(
         _generality(carried),

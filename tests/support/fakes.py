@@ -329,7 +329,7 @@ def made_up(world: MadeUp) -> Iterator[None]:
                 "provenance": lambda *_: MADE,
             }.items():
                 stack.enter_context(patch.object(module, name, fake))
-        stack.enter_context(patch.object(compare, "Desk", lambda lm: lm))
+        stack.enter_context(patch.object(compare, "CachedRunner", lambda lm: lm))
         yield
 
 
