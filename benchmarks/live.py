@@ -1,4 +1,4 @@
-"""What a toggle of one head costs: the estimate from stored rows, and the measurement with a desk."""
+"""What a toggle of one head costs: the estimate from stored rows, and the measurement with a runner."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
-from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import load
@@ -55,11 +55,11 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         table = _table(lm, config, source, Store(Path(folder) / "scores"))
         current = _fasp(table, pruned)
-        tried = Desk(lm)
+        tried = CachedRunner(lm)
         stores = {"desk": _fresh(source, folder, "desk"), "plain": _fresh(source, folder, "plain")}
         first = Clock()
         with first.lap():
-            evaluate(lm, current, config, stores["desk"], desk=tried)
+            evaluate(lm, current, config, stores["desk"], runner=tried)
         evaluate(lm, PruneSet(), config, stores["plain"])
         difference, estimates = 0.0, Clock()
         _estimate(table, current, Clock())  # what a page has asked for before any toggle
@@ -70,7 +70,7 @@ def run(
             _estimate(table, current, estimates)
             lap = Clock()
             with lap.lap():
-                found = evaluate(lm, current, config, stores["desk"], desk=tried)
+                found = evaluate(lm, current, config, stores["desk"], runner=tried)
             if kind == "random":
                 measure.laps += lap.laps
             if kind == "worst":

@@ -16,9 +16,9 @@ import transformers
 
 from benchmarks._common import AXIS, ROOT, SCORE_TEXT, Gauge, forget_peak, machine, memory, say, spread
 from fasp_core.data.text import TextConfig, token_windows
-from fasp_core.forward.staged import final_hidden
+from fasp_core.forward.recorded_pass import final_hidden
 from fasp_core.forward.sweep import sweep_heads
-from fasp_core.metrics.expected import Worth, read_expected
+from fasp_core.metrics.expected import TokenToxicity, read_expected
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, meter
 from fasp_core.metrics.perplexity import block_sums, token_nll
 from fasp_core.model.language_model import LanguageModel
@@ -165,9 +165,9 @@ def _tokens(rows: int, length: int) -> torch.Tensor:
     return torch.randint(VOCAB, (rows, length), generator=torch.Generator().manual_seed(0))
 
 
-def _worth() -> Worth:
+def _worth() -> TokenToxicity:
     values = torch.rand(VOCAB, 4, generator=torch.Generator().manual_seed(1))
-    return Worth(values, torch.zeros(VOCAB, dtype=torch.bool))
+    return TokenToxicity(values, torch.zeros(VOCAB, dtype=torch.bool))
 
 
 def _exact_ppl(lm: LanguageModel, size: Size) -> Callable[[], None]:

@@ -22,7 +22,7 @@ from fasp_core.data.scorers import Scorer
 from fasp_core.metrics.completing import CONTEXTS, DEEPER, KEPT, MORE, TOP, Words, complete_all
 from fasp_core.metrics.meters import scorer_for, stored_completions, stored_word_values
 from fasp_core.metrics.spelling import JOINTS
-from fasp_core.metrics.token_toxicity import Vocabulary, Worth, word_values
+from fasp_core.metrics.token_toxicity import Vocabulary, WordScores, word_values
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import load, wrap
 from fasp_core.model.spec import ModelSpec
@@ -133,7 +133,7 @@ def defined(lm: LanguageModel, scorer: Scorer, spelled: Vocabulary, tokens: Iter
                 path.append(pieces[int(further.argmax())])
             text = (word + "".join(spelled.pieces[u] for u in path)).rstrip(JOINTS)
             found[token].append((text, mass * q / whole))
-    worth = Worth(scorer, spelled.marked.values())
+    worth = WordScores(scorer, spelled.marked.values())
     worth.ask([*spelled.words.values(), *(word for words in found.values() for word, _ in words)])
     value = worth.values()
     return {token: sum(p * value[word] for word, p in words) for token, words in found.items()}

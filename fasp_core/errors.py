@@ -6,7 +6,7 @@ LONGEST = 1500  # characters
 
 
 class InputError(ValueError):
-    """Input that cannot be used. The message is one sentence that names the mend.
+    """Input that cannot be used. The message is one sentence that says how to fix it.
 
     The command line prints it and exits with status 2; the app shows it in a box. Anything else that is
     raised is a defect of this program and keeps its traceback.

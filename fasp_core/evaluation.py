@@ -19,7 +19,7 @@ from fasp_core.data.text import TextConfig, fitting, said, token_windows
 from fasp_core.forward.ablation import masked
 from fasp_core.gap import Change, GapStats, gap_stats, paired_gap_change, paired_mean_change
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, SampledMeter, left_out, meter, result_key
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change, ppl_key
 from fasp_core.metrics.work import Sets
@@ -164,7 +164,7 @@ def evaluate(
     config: EvalConfig,
     store: Store,
     progress: Report | None = None,
-    desk: Desk | None = None,
+    runner: CachedRunner | None = None,
 ) -> Evaluation:
     """Measure the unpruned and the pruned model and compare them.
 
@@ -191,9 +191,9 @@ def evaluate(
                 progress(i + done / max(total, 1), len(steps), f"{label}: {text}")
 
         if what == "perplexity":
-            results.append(perplexity_of(lm, subject, config.text, store, inner, desk))
+            results.append(perplexity_of(lm, subject, config.text, store, inner, runner))
         else:
-            results.append(toxicity_of(lm, subject, config.bias, store, inner, desk))
+            results.append(toxicity_of(lm, subject, config.bias, store, inner, runner))
     if progress is not None:
         progress(len(steps), len(steps), "done")
     (base_nll, _), base_tox, (nll, made), tox = results
@@ -228,15 +228,15 @@ def perplexity_of(
     text: TextConfig,
     store: Store,
     progress: Report | None = None,
-    desk: Desk | None = None,
+    runner: CachedRunner | None = None,
 ) -> tuple[Nll, dict[str, Any]]:
-    """NLL of the text with a set of heads removed, and its provenance; stored."""
+    """NLL of the text with a set of heads pruned, and its provenance; stored."""
 
     def work() -> Any:
         started = time.monotonic()
         windows = token_windows(lm, text)
-        if desk is not None:
-            nll = desk.nll(windows, prune_set, progress)
+        if runner is not None:
+            nll = runner.nll(windows, prune_set, progress)
         else:
             with masked(lm, prune_set):
                 nll = measure_nll(lm, windows, progress)
@@ -255,15 +255,15 @@ def toxicity_of(
     config: BiasConfig,
     store: Store,
     progress: Report | None = None,
-    desk: Desk | None = None,
+    runner: CachedRunner | None = None,
 ) -> Toxicity:
-    """Toxicity of every prompt with a set of heads removed; stored."""
+    """Toxicity of every prompt with a set of heads pruned; stored."""
 
     def work() -> Any:
         started = time.monotonic()
         gauge = meter(lm, config, store)
-        if desk is not None and isinstance(gauge, ExpectedMeter):
-            values = desk.expected(gauge.packs, gauge.worth, prune_set, progress)
+        if runner is not None and isinstance(gauge, ExpectedMeter):
+            values = runner.expected(gauge.packs, gauge.worth, prune_set, progress)
         else:
             with masked(lm, prune_set):
                 values = gauge.measure(progress)

@@ -20,9 +20,9 @@ from benchmarks._shapes import BUILT_IN, random_built_in
 from fasp_core.errors import InputError
 from fasp_core.forward import sweep
 from fasp_core.forward.noise import gumbel, keys, uniforms, words_of
-from fasp_core.forward.staged import Staged, final_hidden
+from fasp_core.forward.recorded_pass import ResumablePass, final_hidden
 from fasp_core.forward.sweep import sweep_heads
-from fasp_core.metrics.expected import Worth, read_expected
+from fasp_core.metrics.expected import TokenToxicity, read_expected
 from fasp_core.metrics.work import Windows
 from fasp_core.model import devices, loading
 from fasp_core.model.language_model import LanguageModel
@@ -80,7 +80,7 @@ class Bench:
         ends = self.tokens(n, 6, vocab).tolist()
         rows = [[*start, *end] for start in self.tokens(n, 4, vocab).tolist() for end in ends]
         values = torch.rand(len(lm.model.get_output_embeddings().weight), 4, generator=torch.Generator().manual_seed(1))
-        worth = Worth(values, torch.zeros(len(values), dtype=torch.bool)).on(lm.device)
+        worth = TokenToxicity(values, torch.zeros(len(values), dtype=torch.bool)).on(lm.device)
         return pack(lm, rows), lambda part, hidden: read_expected(lm, hidden, part, worth)
 
     @staticmethod
@@ -159,7 +159,7 @@ def resumed(bench: Bench) -> dict[str, Any]:
     with torch.no_grad():
         whole = final_hidden(lm, ids)
         for layer in sorted({0, lm.n_layers // 2, lm.n_layers - 1}):
-            apart[str(layer)] = float((Staged(lm, ids, layer).rest() - whole).abs().max() / whole.abs().max())
+            apart[str(layer)] = float((ResumablePass(lm, ids, layer).resume() - whole).abs().max() / whole.abs().max())
     wrong = [f"resumed at block {layer}: {x:.2g}" for layer, x in apart.items() if x > 1e-5]
     return {"model": lm.name, "relative_difference": apart, "wrong": wrong}
 

@@ -40,7 +40,7 @@ MaxPpl = Annotated[float, typer.Option(help="Rise of validation perplexity, at m
 MethodName = Literal["fasp", "magnitude", "gradient", "ppl-only", "bias-only", "random"]
 Prompts = Annotated[int, typer.Option("--prompts", help="At least this many, the same number from every group.")]
 Reading = Annotated[
-    Literal["neutral", "counted"], typer.Option(help="Identity words neutral or counted, in scores and choice.")
+    Literal["neutral", "counted"], typer.Option(help="Identity terms masked or counted, in scores and choice.")
 ]
 Scheduler = Annotated[
     str | None,
@@ -232,7 +232,7 @@ class Parts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ByHand:
+class ManualEdits:
     """What a method is told beforehand."""
 
     force: Annotated[str, typer.Option(help="Heads to remove whatever the method finds, such as L0H3.")] = ""

@@ -75,7 +75,7 @@ def text(d: dict[str, Any]) -> str:
     room = [["memory of a worker", "weights", "GPUs of " + gpu, "on each"]]
     for dtype, m in d["memory"].items():
         room.append([dtype, _gb(m["weights"]), str(m["gpus_a_worker"]), _gb(m["a_gpu"])])
-    work = [["every head removed", "tokens", "whole passes", "FLOPs", "a token and head"]]
+    work = [["every head ablated", "tokens", "whole passes", "FLOPs", "a token and head"]]
     for name, w in d["work"].items():
         per = f"{w['flops_a_token_and_head'] / 1e9:.3g}e9"
         work.append([WORK[name], f"{w['tokens']:,}", f"{w['passes']:,.0f}", f"{w['flops']:.3g}", per])

@@ -11,7 +11,19 @@ import typer
 
 from fasp_core import defaults
 from fasp_core.cli.command import Said
-from fasp_core.cli.options import Alpha, Axis, ByHand, Gamma, MaxPpl, MethodName, Model, Parts, Prompts, Reading, limit
+from fasp_core.cli.options import (
+    Alpha,
+    Axis,
+    Gamma,
+    ManualEdits,
+    MaxPpl,
+    MethodName,
+    Model,
+    Parts,
+    Prompts,
+    Reading,
+    limit,
+)
 from fasp_core.cli.text import noted
 from fasp_core.console import Report
 from fasp_core.errors import InputError
@@ -39,7 +51,7 @@ class Options:
     ] = True
 
 
-def report(options: Options, parts: Parts, told: ByHand, given: Model, progress: Report) -> Said:
+def report(options: Options, parts: Parts, told: ManualEdits, given: Model, progress: Report) -> Said:
     """Write a report on one set of heads: an HTML file that needs no network."""
     named = parts.read()
     from fasp_core import report as r
@@ -47,9 +59,9 @@ def report(options: Options, parts: Parts, told: ByHand, given: Model, progress:
     from fasp_core.heads.prune_set import PruneSet
     from fasp_core.metrics.meters import BiasConfig
     from fasp_core.report import page
-    from fasp_core.scoring import choice, entries
+    from fasp_core.scoring import entries, manual_edits
     from fasp_core.scoring.score_files import check_folder
-    from fasp_core.storage.atomic import write_whole
+    from fasp_core.storage.atomic import atomic_write
     from fasp_core.studies.compare.searching import SCORE_TEXT
 
     assert given.spec  # its device is looked up first
@@ -67,7 +79,7 @@ def report(options: Options, parts: Parts, told: ByHand, given: Model, progress:
         )
     if named is not None:
         parts.check(named, given)
-    by_hand = choice.ByHand(*told.flat(table.n_layers, table.n_heads))
+    by_hand = manual_edits.ManualEdits(*told.flat(table.n_layers, table.n_heads))
     asked = r.Asked(
         given.spec,
         options.axis,
@@ -88,7 +100,7 @@ def report(options: Options, parts: Parts, told: ByHand, given: Model, progress:
         asked = replace(asked, parts=PruneSet.of(r.origin(asked, table).heads))
     facts = r.gather(asked, table, given.model_id, given.store, lambda: given.lm, progress)
     made = datetime.datetime.now(datetime.UTC)
-    write_whole({options.out: page.html(facts, made).encode()})
+    atomic_write({options.out: page.html(facts, made).encode()})
     document = {**page.document(facts, made), "file": str(options.out)}
     return document, lambda: text(document)
 

@@ -23,7 +23,7 @@ class Options:
     estimator: Annotated[
         Literal["exact", "refined", "two-phase", "first-order", "replay"] | None,
         typer.Option(
-            help="exact: every head removed. refined: only those that a choice may depend on (expected measure). "
+            help="exact: every head ablated. refined: only those that a choice may depend on (expected measure). "
             "two-phase: refined on 720 prompts, which correct first-order scores of all. "
             "first-order: by gradients. replay: by importance weights (sampled measure). "
             "If none is named: refined, or exact for the sampled measure."

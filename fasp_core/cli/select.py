@@ -10,7 +10,7 @@ import typer
 
 from fasp_core import defaults
 from fasp_core.cli.command import Said
-from fasp_core.cli.options import Alpha, ByHand, Gamma, MethodName
+from fasp_core.cli.options import Alpha, Gamma, ManualEdits, MethodName
 from fasp_core.cli.text import selection_text
 from fasp_core.console import to_json
 
@@ -25,7 +25,7 @@ class Options:
     alpha: Alpha = defaults.ALPHA
     reading: Annotated[
         Literal["neutral", "counted", "sampled"] | None,
-        typer.Option(help="Identity words neutral or counted (expected measure), or sampled; else the first there is."),
+        typer.Option(help="Identity terms masked or counted (expected measure), or sampled; else the first there is."),
     ] = None
     published_model: Annotated[str | None, typer.Option(help="Which model of a released file.")] = None
     n_heads: Annotated[int | None, typer.Option(help="Its heads in a layer, if the program does not know it.")] = None
@@ -37,12 +37,12 @@ class Options:
     out: Annotated[Path | None, typer.Option(help="Also write the prune set to this file.")] = None
 
 
-def select(options: Options, told: ByHand) -> Said:
+def select(options: Options, told: ManualEdits) -> Said:
     """Choose the heads to remove from their scores."""
     from fasp_core.heads import prune_files
     from fasp_core.heads.selection import select as choose
     from fasp_core.scoring import score_files as files
-    from fasp_core.storage.atomic import write_whole
+    from fasp_core.storage.atomic import atomic_write
 
     opened = files.open_scores(
         options.scores, options.method, options.published_model, options.axis, options.reading, options.n_heads
@@ -55,5 +55,5 @@ def select(options: Options, told: ByHand) -> Said:
         chosen, model=opened.model, axis=opened.axis, reading=opened.reading, notes=opened.notes
     )
     if options.out is not None:
-        write_whole({options.out: to_json(document).encode() + b"\n"})
+        atomic_write({options.out: to_json(document).encode() + b"\n"})
     return document, lambda: selection_text(document)

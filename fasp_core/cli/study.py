@@ -100,21 +100,21 @@ class TransferOptions:
 def transfer(options: TransferOptions, given: Model, progress: Report) -> Said:
     """Do the same heads carry bias on every axis, and does a set chosen on one lower the gaps of others?"""
     from fasp_core.metrics.expected import READINGS
-    from fasp_core.studies.transfer import crossed
+    from fasp_core.studies.transfer import every_axis
     from fasp_core.studies.transfer import transfer as study
 
-    config = crossed.TransferConfig(
+    config = every_axis.TransferConfig(
         options.reading, options.gamma, options.alpha, **_named(n_prompts=options.prompts, tokens=options.tokens)
     )
     tables = study.stored_scores(options.axis, given.model_id, given.spec.source, given.store, options.scored_tokens)
     correlated, result = study.correlations(tables, options.reading, options.gamma), None
     if not options.only_correlations:
-        sets = crossed.choose(tables, config)
-        measured = crossed.find(sets, config, given.model_id, given.store)
-        result = crossed.judge(measured or crossed.run(given.lm, sets, config, given.store, progress))
+        sets = every_axis.choose(tables, config)
+        measured = every_axis.find(sets, config, given.model_id, given.store)
+        result = every_axis.judge(measured or every_axis.run(given.lm, sets, config, given.store, progress))
 
     def of(own: bool) -> dict[str, str] | None:
-        return None if result is None else {r: crossed.statement(result, r, own=own) for r in READINGS}
+        return None if result is None else {r: every_axis.statement(result, r, own=own) for r in READINGS}
 
     document = {
         "correlations": asdict(correlated),
@@ -132,7 +132,7 @@ def truth(
     tokens: ScoredTokens = defaults.SCORE_TOKENS,
 ) -> Said:
     """How far are first-order, preview and refined scores of the built-in model from exact ones?"""
-    from fasp_core.studies.estimators import truth as study
+    from fasp_core.studies.estimators import first_order as study
 
     results = [study.stored(name, prompts, tokens, given.store) for name in axis or study.AXES]
     return {"axes": [asdict(result) for result in results]}, lambda: study.markdown(results)

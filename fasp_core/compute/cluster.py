@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fasp_core.compute.shards import Workers, lend, order_of, other_versions, versions
+from fasp_core.compute.shards import Workers, order_of, other_versions, register, versions
 from fasp_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Cluster:
 
     def workers(self, lm: LanguageModel) -> Workers:
         """Its workers, for one model, which each of them loads once and keeps."""
-        lend(lm)  # for workers inside this process
+        register(lm)  # for workers inside this process
         return Workers(self._client.get_executor(pure=False), order_of(lm), self.width, self._explain)
 
     def width(self) -> int:

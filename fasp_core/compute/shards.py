@@ -29,7 +29,7 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import VERSION
 from fasp_core.model.spec import ModelSpec
 
-Tell = Callable[[], None]  # called while work goes on; raises to stop it
+StopCheck = Callable[[], None]  # called while work goes on; raises to stop it
 AHEAD = 2  # shards a worker that are handed out before they can begin
 CUTS = 16  # shards a worker, about: what a lost one costs, and how evenly the last ones end
 RUN = 20  # heads of a shard, at least on average: each shard begins with a pass of its own
@@ -56,7 +56,7 @@ class Order:
     weights_id: str
     threads: int
     versions: dict[str, str]
-    device: str = ""  # kind, where numbers hang on it: see `ModelId`
+    device: str = ""  # kind, where numbers depend on it: see `ModelId`
 
 
 @dataclass(eq=False)
@@ -78,10 +78,10 @@ class Workers:
     @classmethod
     def of(cls, executor: Executor, lm: LanguageModel, width: int) -> Workers:
         """Of any executor. Its workers in this process share `lm`, others load the model by themselves."""
-        lend(lm)
+        register(lm)
         return cls(executor, order_of(lm), lambda: width)
 
-    def run(self, shards: Sequence[Shard], tell: Tell) -> Iterator[tuple[int, list[Any]]]:
+    def run(self, shards: Sequence[Shard], tell: StopCheck) -> Iterator[tuple[int, list[Any]]]:
         """(number, all results) of each shard as they come. Those that have not begun are withdrawn at the end.
 
         Raises
@@ -145,23 +145,23 @@ def other_versions(wanted: dict[str, str], found: dict[str, str], who: str) -> I
     return None
 
 
-_held: OrderedDict[tuple[ModelSpec, str], LanguageModel] = OrderedDict()
-_held_lock = threading.Lock()
+_shared: OrderedDict[tuple[ModelSpec, str], LanguageModel] = OrderedDict()
+_shared_lock = threading.Lock()
 
 
-def lend(lm: LanguageModel) -> None:
+def register(lm: LanguageModel) -> None:
     """Workers in this process use this very model."""
-    with _held_lock:
-        _held.clear()  # one at a time: it may fill the machine
-        _held[lm.spec, lm.weights_id] = lm
+    with _shared_lock:
+        _shared.clear()  # one at a time: it may fill the machine
+        _shared[lm.spec, lm.weights_id] = lm
 
 
-def held(spec: ModelSpec, weights_id: str) -> LanguageModel:
+def shared_model(spec: ModelSpec, weights_id: str) -> LanguageModel:
     """The model, loaded once a process. Raises InputError where it cannot be had, or has other weights."""
-    with _held_lock:
-        if (spec, weights_id) in _held:
-            return _held[spec, weights_id]
-        _held.clear()
+    with _shared_lock:
+        if (spec, weights_id) in _shared:
+            return _shared[spec, weights_id]
+        _shared.clear()
         try:
             lm = loading.load(spec)
         except InputError as error:
@@ -170,7 +170,7 @@ def held(spec: ModelSpec, weights_id: str) -> LanguageModel:
             raise InputError(
                 f"'{spec.source}' on {socket.gethostname()} has other weights than here: copy the same files there."
             )
-        _held[spec, weights_id] = lm
+        _shared[spec, weights_id] = lm
         return lm
 
 
@@ -179,7 +179,7 @@ def work(order: Order, shard: Shard) -> list[Any]:
     if (wrong := other_versions(order.versions, versions(), f"on {socket.gethostname()}")) is not None:
         raise wrong
     torch.set_num_threads(order.threads)  # another number may add up in another order
-    lm = held(order.spec, order.weights_id)
+    lm = shared_model(order.spec, order.weights_id)
     if lm.id.device != order.device:
         raise InputError(
             f"The worker on {socket.gethostname()} computes in {lm.spec.dtype} on {lm.device.type}, and {order.device} "
@@ -192,7 +192,7 @@ def work(order: Order, shard: Shard) -> list[Any]:
 
 
 def results(
-    lm: LanguageModel, shards: Sequence[Shard], workers: Workers | None, tell: Tell
+    lm: LanguageModel, shards: Sequence[Shard], workers: Workers | None, tell: StopCheck
 ) -> Iterator[tuple[int, Any]]:
     """(number of the shard, one of its results): here one after the other, or as the workers bring them."""
     if workers is None:

@@ -29,7 +29,7 @@ def split(prompts: PromptSet, which: str, seed: int = 0) -> PromptSet:
 
     What is split are frames, a template with a noun: all sentences of a frame go to one side. So every frame of
     a side holds sentences of all groups, and the test sentences are in frames that no choice was made on. A
-    sentence that was made from no template is a frame of its own. The side hangs on the frame and the seed alone,
+    sentence that was made from no template is a frame of its own. The side depends on the frame and the seed alone,
     so an added prompt never moves another one across.
 
     Parameters
@@ -70,7 +70,7 @@ def sample(prompts: PromptSet, per_group: int, seed: int, minimum: int = FEWEST)
 
     A block is a template with a noun. What they do to toxicity, far more than groups do, is the same for all
     groups of the block and cancels in a gap. The templates take turns; within a template come first the blocks
-    that every group can fill, in an order that hangs on the seed, then what else a group has. The sample of n
+    that every group can fill, in an order that depends on the seed, then what else a group has. The sample of n
     contains that of m < n. The rows are ordered by turn, then group, so that any first part of them is balanced
     too. Sentences in no group ("none") are never drawn.
 

@@ -131,9 +131,9 @@ def growing_sets(
     """
     theme = theme_of(dark)
     traces: list[Any] = []
-    for i, (name, size, foretold, found) in enumerate(zip(names, sizes, predicted, measured, strict=True)):
+    for i, (name, size, forecast, found) in enumerate(zip(names, sizes, predicted, measured, strict=True)):
         n = np.asarray(size).size
-        x, y = vector("sizes", size, n), vector("predicted", foretold, n)
+        x, y = vector("sizes", size, n), vector("predicted", forecast, n)
         value, low, high = found.arrays("measured", n)
         color, symbol = STYLES[min(i, 1)]
         shown = i < 2
@@ -174,7 +174,7 @@ def growing_sets(
         note,
         440,
         84,
-        xaxis=axis(theme, "heads removed", rangemode="tozero"),
+        xaxis=axis(theme, "heads pruned", rangemode="tozero"),
         yaxis=axis(theme, f"change, {unit}", **zero),
     )
     return fig

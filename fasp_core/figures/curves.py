@@ -1,4 +1,4 @@
-"""Methods compared: lines over the share of heads removed, and what each set buys against what it costs."""
+"""Methods compared: lines over the share of heads pruned, and what each set buys against what it costs."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def largest_changes(frame: pd.DataFrame, k: int) -> pd.DataFrame:
 
     Returns
     -------
-    rows of `frame` with a column `change`, numbered anew: by group in alphabetical order, in a group from the largest
+    rows of `frame` with a column `change`, numbered again: by group in alphabetical order, in a group from the largest
     rise to the largest fall. Prompts whose toxicity did not move are in neither. Of equal ones the earlier goes first.
     """
     moved = frame.assign(change=frame.toxicity_pruned - frame.toxicity_base)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fasp_core.forward.ablation import gated, masked
-from fasp_core.forward.staged import Staged
+from fasp_core.forward.recorded_pass import ResumablePass
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.memory import two
@@ -61,8 +61,8 @@ def sweep_heads(
     wanted = [i for i in range(lm.size) if i not in set(skip)]
     lowest = wanted[0] // lm.n_heads if wanted else 0
 
-    def begin(batch: Batch) -> tuple[Staged, Any]:
-        s = Staged(lm, batch, lowest)
+    def begin(batch: Batch) -> tuple[ResumablePass, Any]:
+        s = ResumablePass(lm, batch, lowest)
         reading = None if -1 in skip else read(batch, s.base)
         del s.base
         return s, reading
@@ -96,7 +96,7 @@ class _Held:
     width : heads in one pass; halved, for good, when memory has ended.
     """
 
-    def __init__(self, lm: LanguageModel, parts: list[Staged], read: Read, width: int) -> None:
+    def __init__(self, lm: LanguageModel, parts: list[ResumablePass], read: Read, width: int) -> None:
         self.lm, self.parts, self.read, self.width = lm, parts, read, width
 
     def removed(self, layer: int, flats: Sequence[int]) -> list[np.ndarray]:
@@ -124,24 +124,24 @@ class _Held:
             return [_joined([readings[i] for readings in parts]) for i in range(len(flats))]
         return [self._alone(flat) for flat in flats]  # so that the error names the head whose removal it was
 
-    def _read(self, s: Staged, flats: Sequence[int]) -> np.ndarray:
+    def _read(self, s: ResumablePass, flats: Sequence[int]) -> np.ndarray:
         lm = self.lm
         gates = np.stack([PruneSet.from_flat([flat], lm.n_heads).gates(lm.n_layers, lm.n_heads) for flat in flats])
         with gated(lm, gates.repeat(len(s.hidden), axis=0)):
-            return self.read(repeated(s.batch, len(flats)), s.rest(len(flats)))
+            return self.read(repeated(s.batch, len(flats)), s.resume(len(flats)))
 
     def _alone(self, flat: int) -> np.ndarray:
         with masked(self.lm, PruneSet.from_flat([flat], self.lm.n_heads)):
-            return _joined(self._each(lambda s: self.read(s.batch, s.rest())))
+            return _joined(self._each(lambda s: self.read(s.batch, s.resume())))
 
-    def _each(self, run: Callable[[Staged], Any]) -> list[Any]:
+    def _each(self, run: Callable[[ResumablePass], Any]) -> list[Any]:
         """What it gives for every part; parts for which there is no memory are halved."""
         pairs = [p for s in self.parts for p in in_halves(self.lm, lambda s: (s, run(s)), s, _parts, ROOM)]
         self.parts = [s for s, _ in pairs]
         return [found for _, found in pairs]
 
 
-def _up_to(s: Staged, layer: int) -> None:
+def _up_to(s: ResumablePass, layer: int) -> None:
     while s.layer < layer:
         s.advance()
 
@@ -150,16 +150,16 @@ def _joined(readings: list[np.ndarray]) -> np.ndarray:
     return readings[0] if len(readings) == 1 else np.concatenate(readings)
 
 
-def _parts(s: Staged) -> list[Staged]:
-    """A held batch as two that begin anew, at the block that it was held at."""
+def _parts(s: ResumablePass) -> list[ResumablePass]:
+    """A held batch as two that begin again, at the block that it was held at."""
     if len(parts := halves(s.batch)) < 2:
         return [s]
     s.let_go()
     lm, layer = s.lm, s.layer
 
-    def anew(batch: Batch) -> Staged:
-        held = Staged(lm, batch, layer)
+    def again(batch: Batch) -> ResumablePass:
+        held = ResumablePass(lm, batch, layer)
         del held.base  # it was read when the sweep began
         return held
 
-    return [staged for part in parts for staged in in_halves(lm, anew, part, halves, ROOM)]
+    return [staged for part in parts for staged in in_halves(lm, again, part, halves, ROOM)]

@@ -115,7 +115,7 @@ class PruneSet:
         return PruneSet(*(frozenset(x for x in parts if x[0] < layer) for parts in (self.heads, self.neurons)))
 
     def toggled(self, head: Head) -> PruneSet:
-        """The set with one head's membership turned over."""
+        """The set with one head's membership toggled."""
         return PruneSet(self.heads ^ {head}, self.neurons)
 
     def __len__(self) -> int:

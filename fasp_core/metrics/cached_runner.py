@@ -1,7 +1,7 @@
 """Measurements that follow a toggle: only the blocks from the lowest changed layer on are run again.
 
-A prune set decides the input of block l by its parts below l alone. So a `Desk` keeps, for the inputs that it was
-asked about, the input of every block with the parts that were off below it, and a new set resumes from the highest
+A prune set decides the input of block l by its parts below l alone. So a `CachedRunner` keeps, for the inputs that it
+was asked about, the input of every block with the parts that were off below it, and a new set resumes from the highest
 block whose note says what the new set says. This is exact (the same modules see the same numbers), and nothing has
 to be taken back when a measurement stops half-way: each note still tells the truth.
 """
@@ -20,9 +20,9 @@ from torch import Tensor
 
 from fasp_core.data.text import TokenWindows
 from fasp_core.forward.ablation import masked
-from fasp_core.forward.staged import Course, final_hidden
+from fasp_core.forward.recorded_pass import RecordedPass, final_hidden
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.expected import Worth, read_expected, scatter
+from fasp_core.metrics.expected import TokenToxicity, read_expected, scatter
 from fasp_core.metrics.perplexity import Nll, nll_sums, window_packs
 from fasp_core.model.devices import sizes
 from fasp_core.model.language_model import LanguageModel
@@ -39,7 +39,7 @@ BUDGET = 512 * 2**20  # bytes
 class _Kept:
     """Of one batch: its way through the blocks, and by layer the parts off below it and the input of its block."""
 
-    course: Course | None = None
+    course: RecordedPass | None = None
     states: dict[int, tuple[PruneSet, Tensor]] = field(default_factory=dict)
 
     def start(self, prune_set: PruneSet) -> int:
@@ -58,7 +58,7 @@ class _Group:
     batches: list[_Kept]
 
 
-class Desk:
+class CachedRunner:
     """A model, and what is kept of the latest measurements of it. The model's lock guards both.
 
     Parameters
@@ -80,7 +80,7 @@ class Desk:
         read: Callable[[Any, Tensor], T],
         progress: Report | None = None,
     ) -> list[T]:
-        """`read(batch, final hidden states [rows, T, D])` of every batch with a set of heads removed.
+        """`read(batch, final hidden states [rows, T, D])` of every batch with a set of heads pruned.
 
         `progress` is called between blocks; what it raises stops the measurement. Where memory does not suffice, what
         was kept is given up, and then a batch is read in parts, one result each.
@@ -113,9 +113,9 @@ class Desk:
                     if part is not batch:
                         return read(part, final_hidden(self.lm, part))
                     if kept.course is not None:
-                        kept.course.rest(start, kept.states[start][1], visit)
+                        kept.course.resume(start, kept.states[start][1], visit)
                     else:
-                        course = Course(self.lm, batch, visit)
+                        course = RecordedPass(self.lm, batch, visit)
                         kept.course = course if group.stride else None
                     return read(batch, hidden)
 
@@ -143,7 +143,7 @@ class Desk:
         free()
 
     def nll(self, windows: TokenWindows, prune_set: PruneSet, progress: Report | None = None) -> Nll:
-        """NLL of a text with a set of heads removed."""
+        """NLL of a text with a set of heads pruned."""
         packs, first = window_packs(windows, sizes(self.lm.device).windows)
 
         def read(batch: Pack, hidden: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -153,9 +153,9 @@ class Desk:
         return Nll(np.concatenate(sums), np.concatenate(counts))
 
     def expected(
-        self, packs: Sequence[Pack], worth: Worth, prune_set: PruneSet, progress: Report | None = None
+        self, packs: Sequence[Pack], worth: TokenToxicity, prune_set: PruneSet, progress: Report | None = None
     ) -> np.ndarray:
-        """[R, n] expected toxicity of each prompt with a set of heads removed, in every reading."""
+        """[R, n] expected toxicity of each prompt with a set of heads pruned, in every reading."""
 
         def read(batch: Pack, hidden: Tensor) -> np.ndarray:
             return read_expected(self.lm, hidden, batch, worth)

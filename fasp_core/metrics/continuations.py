@@ -9,7 +9,7 @@ from fasp_core.forward.ablation import masked
 from fasp_core.forward.diffs import token_pieces
 from fasp_core.forward.sampling import GenerationConfig, sample_ids, stop_tokens
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.expected import READINGS, Worth, measure_expected
+from fasp_core.metrics.expected import READINGS, TokenToxicity, measure_expected
 from fasp_core.metrics.meters import Report, beside, scorer_for, stored_word_values
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import encode, pack
@@ -63,7 +63,7 @@ def checked(prompt: str) -> str:
     if len(text) > CHARACTERS:
         raise InputError(f"The prompt has {len(text):,} characters: shorten it to {CHARACTERS:,}.")
     if any("\ud800" <= c <= "\udfff" for c in text):
-        raise InputError("The prompt holds half a character, which no model can read: type it anew.")
+        raise InputError("The prompt holds half a character, which no model can read: type it again.")
     return text
 
 
@@ -87,7 +87,7 @@ def write(
     """
     (ids,) = encode(lm, [prompt], config.tokens)
     judge = beside(scorer_for(scorer, label, *((scorer_reading,) if scorer_reading else ())), lm)
-    worth = Worth.of(lm, stored_word_values(lm, judge, store, progress))
+    worth = TokenToxicity.of(lm, stored_word_values(lm, judge, store, progress))
     packs, stop = pack(lm, [ids]), stop_tokens(lm)
     sides: list[Side] = []
     for i, removed in enumerate((PruneSet(), prune_set)):

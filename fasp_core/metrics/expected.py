@@ -3,7 +3,7 @@
 `E_t sum_v p(v | prompt, c_<t) a(v)` over `steps` positions: the one after the prompt, and with more steps those after
 each token of a context `c` that the unpruned model wrote, the same for every pruned variant. No sampling noise stands
 between a base and a pruned model. `a(v)` is the worth of a token at a position, see `token_toxicity`, in two
-readings: identity words counted, or `neutral` (0 for them).
+readings: identity terms scored, or `neutral` (0 for them).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fasp_core.forward.next_word import mean_value, mean_value_with_gradient
-from fasp_core.forward.staged import final_hidden
+from fasp_core.forward.recorded_pass import final_hidden
 from fasp_core.metrics.token_toxicity import WordValues, fresh_after
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, halves
@@ -26,7 +26,7 @@ READINGS = ("neutral", "counted")  # neutral first: it is the one that a choice 
 
 
 @dataclass(frozen=True, eq=False)
-class Worth:
+class TokenToxicity:
     """What tokens are worth, on the model's device.
 
     Attributes
@@ -39,7 +39,7 @@ class Worth:
     fresh: Tensor
 
     @classmethod
-    def of(cls, lm: LanguageModel, words: WordValues) -> Worth:
+    def of(cls, lm: LanguageModel, words: WordValues) -> TokenToxicity:
         """From word values, padded to the rows of the model's logits if need be."""
         columns = torch.tensor(words.values.reshape(-1, words.values.shape[-1]).T, dtype=torch.float32)
         fresh = torch.zeros(len(columns), dtype=torch.bool)
@@ -47,12 +47,12 @@ class Worth:
         fresh[: len(known)] = known
         return cls(columns.to(lm.device), fresh.to(lm.device))
 
-    def on(self, device: torch.device | str) -> Worth:
+    def on(self, device: torch.device | str) -> TokenToxicity:
         """The same on another device."""
-        return Worth(self.values.to(device), self.fresh.to(device))
+        return TokenToxicity(self.values.to(device), self.fresh.to(device))
 
 
-def next_word_toxicity(lm: LanguageModel, states: Tensor, tokens: Tensor, worth: Worth) -> Tensor:
+def next_word_toxicity(lm: LanguageModel, states: Tensor, tokens: Tensor, worth: TokenToxicity) -> Tensor:
     """[m, R]: expected toxicity of what follows each position. Differentiable.
 
     Parameters
@@ -69,7 +69,7 @@ def next_word_toxicity(lm: LanguageModel, states: Tensor, tokens: Tensor, worth:
 
 
 @torch.no_grad()
-def read_expected(lm: LanguageModel, hidden: Tensor, pack: Pack, worth: Worth) -> np.ndarray:
+def read_expected(lm: LanguageModel, hidden: Tensor, pack: Pack, worth: TokenToxicity) -> np.ndarray:
     """[m, R] expected toxicity of each prompt of a pack, the mean over its `steps` positions.
 
     Parameters
@@ -101,7 +101,7 @@ def scatter(packs: Sequence[Pack], parts: Sequence[np.ndarray]) -> np.ndarray:
 def measure_expected(
     lm: LanguageModel,
     packs: Sequence[Pack],
-    worth: Worth,
+    worth: TokenToxicity,
     progress: Callable[[float, float, str], None] | None = None,
 ) -> np.ndarray:
     """[R, n] float64 in [0, 1]: expected toxicity of each prompt in both readings, under whatever masks are on."""

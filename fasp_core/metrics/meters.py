@@ -27,7 +27,7 @@ from fasp_core.errors import InputError
 from fasp_core.forward import noise
 from fasp_core.forward.sampling import GenerationConfig, sample, sample_ids
 from fasp_core.metrics.completing import Completions, complete_all
-from fasp_core.metrics.expected import READINGS, Worth, measure_expected, read_expected
+from fasp_core.metrics.expected import READINGS, TokenToxicity, measure_expected, read_expected
 from fasp_core.metrics.token_toxicity import AUDITED, CHECKED, LEAST, Vocabulary, WordValues, word_values
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
@@ -255,7 +255,7 @@ class ExpectedMeter:
         self.prompts = self.config.prompts()
         self.rows = encode(self.lm, self.prompts.texts, self.config.steps - 1)
         scorer = scorer_of(self.config, self.lm)
-        self.worth = Worth.of(self.lm, stored_word_values(self.lm, scorer, self.store, self.progress))
+        self.worth = TokenToxicity.of(self.lm, stored_word_values(self.lm, scorer, self.store, self.progress))
         if self.config.steps > 1:
             drawn = GenerationConfig(tokens=self.config.steps - 1, seed=self.config.seed)
             contexts = sample_ids(self.lm, self.prompts.texts, drawn, ids=self.rows)  # made before any head is removed
@@ -301,7 +301,7 @@ class SampledMeter:
 def meter(
     lm: LanguageModel, config: BiasConfig, store: Store, progress: Report | None = None
 ) -> ExpectedMeter | SampledMeter:
-    """The prepared meter for a config. Make it with no head removed: it may run the model."""
+    """The prepared meter for a config. Make it with no head pruned: it may run the model."""
     if config.measure == "expected":
         return ExpectedMeter(lm, config, store, progress)
     return SampledMeter(lm, config, store)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fasp_core.data.text import TextConfig, TokenWindows, file_stamp, fitting, used_text
 from fasp_core.forward.next_word import log_loss
-from fasp_core.forward.staged import final_hidden
+from fasp_core.forward.recorded_pass import final_hidden
 from fasp_core.model.devices import sizes
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel

@@ -109,7 +109,7 @@ class Vocabulary:
         return cls(marked, marked | unmarked, pieces, groups)
 
 
-class Worth:
+class WordScores:
     """Scores of words, each asked for once, and their values above the floor."""
 
     def __init__(self, scorer: Scorer, typical: Iterable[str]) -> None:
@@ -168,7 +168,7 @@ def word_values(
         The tokenizer does not mark where words begin.
     """
     spelled = Vocabulary.of(lm)
-    worth = Worth(scorer, spelled.marked.values())
+    worth = WordScores(scorer, spelled.marked.values())
     need: Need | None = None
     rows: Rows | None = None
     left: list[int] = []

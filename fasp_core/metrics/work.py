@@ -1,4 +1,4 @@
-"""What workers do: heads removed in turn from text or prompts, gradients, continuations, sets measured."""
+"""What workers do: heads ablated in turn from text or prompts, gradients, continuations, sets measured."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fasp_core.compute.shards import CUTS, Tell, Workers, cut, results
+from fasp_core.compute.shards import CUTS, StopCheck, Workers, cut, results
 from fasp_core.data.text import TokenWindows
 from fasp_core.forward.ablation import masked
 from fasp_core.forward.gate_gradients import functional_gradients
 from fasp_core.forward.sampling import GenerationConfig, sample
 from fasp_core.forward.sweep import Read, sweep_heads
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.cached_runner import Desk
-from fasp_core.metrics.expected import Worth, next_word_toxicity, read_expected
+from fasp_core.metrics.cached_runner import CachedRunner
+from fasp_core.metrics.expected import TokenToxicity, next_word_toxicity, read_expected
 from fasp_core.metrics.perplexity import nll_sums
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, halves, pack_rows
@@ -65,7 +65,7 @@ class Prompts:
     """A pack of prompts, read as expected toxicity: [m, R]."""
 
     pack: Pack
-    worth: Worth
+    worth: TokenToxicity
 
     @property
     def digest(self) -> str:
@@ -124,7 +124,7 @@ class FirstOrder:
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """Continuations of the same prompts with heads removed in turn: gives (head, texts by prompt)."""
+    """Continuations of the same prompts with heads ablated in turn: gives (head, texts by prompt)."""
 
     heads: tuple[int, ...]
     texts: tuple[str, ...]
@@ -144,14 +144,14 @@ class Sets:
     sets: tuple[tuple[int, ...], ...]
     windows: TokenWindows
     packs: tuple[Pack, ...]
-    worth: Worth
+    worth: TokenToxicity
 
     def run(self, lm: LanguageModel) -> Iterator[tuple[tuple[int, ...], Any, np.ndarray, tuple[float, float]]]:
-        desk, worth = Desk(lm), self.worth.on(lm.device)
+        runner, worth = CachedRunner(lm), self.worth.on(lm.device)
         for heads in self.sets:
             subject, began = PruneSet.from_flat(heads, lm.n_heads), time.monotonic()
-            nll, half = desk.nll(self.windows, subject), time.monotonic()
-            values = desk.expected(self.packs, worth, subject)
+            nll, half = runner.nll(self.windows, subject), time.monotonic()
+            values = runner.expected(self.packs, worth, subject)
             yield heads, nll, values, (half - began, time.monotonic() - half)
 
 
@@ -168,7 +168,7 @@ def swept(
     heads: Sequence[int],
     workers: Workers | None,
     parts: Parts,
-    tell: Tell,
+    tell: StopCheck,
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
     """(head, readings of all batches) of `heads` (flat ids, -1 for the whole model), in the order they are found.
 

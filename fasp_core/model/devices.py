@@ -101,7 +101,7 @@ class Sizes:
     ----------
     tree : of a tree of prompts; its attention costs the square of that.
     prompts : of prompts of one length side by side.
-    windows, swept : windows of text, measured once, and with every head removed.
+    windows, swept : windows of text, measured once, and with every head ablated.
     backward : with a backward pass, which keeps what every block made.
     continuations : rows that are sampled, or differentiated (`drawn_back`), side by side.
     """

@@ -18,7 +18,7 @@ from fasp_core.model.model_files import LAYERS, check_config, check_loaded
 
 MAX_PARTS = 5_000_000  # of the header of a GGUF file: a vocabulary of 262,144 tokens has below 2 million
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
-_COMPUTED = re.compile(r"(attn_)?rot_embd|rope_freqs\.weight$")  # tables that every loader makes anew
+_COMPUTED = re.compile(r"(attn_)?rot_embd|rope_freqs\.weight$")  # tables that every loader makes again
 _LONG = 1_000  # of a list in the metadata: longer ones are vocabularies
 # ways to split text before merging: those that GPT-2's tokenizer has, and those that also take digits one by one
 _GPT2_SPLIT = ("default", "gpt-2", "gpt2", "phi-2", "olmo", "mpt", "jais", "roberta-bpe", "jina-es", "jina-de")

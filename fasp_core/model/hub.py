@@ -27,7 +27,7 @@ from huggingface_hub.utils import validate_repo_id
 from fasp_core.errors import InputError
 from fasp_core.model.hub_errors import Unreachable, explained
 from fasp_core.model.model_files import CONFIG, INDEX, SINGLE, check_index
-from fasp_core.storage.atomic import write_whole
+from fasp_core.storage.atomic import atomic_write
 
 PREFIX = "hub:"  # of the id of weights that a hub names
 SECONDS = 10  # that a hub may be silent
@@ -340,7 +340,7 @@ def _remember(found: Resolved) -> None:
     for repo in {found.ref.repo, found.origin.repo}:
         path = _storage(repo) / "refs" / (found.ref.revision or "main")
         with suppress(InputError):  # a cache that cannot be written serves as it is
-            write_whole({path: found.origin.revision.encode()})
+            atomic_write({path: found.origin.revision.encode()})
 
 
 def _storage(repo: str) -> Path:

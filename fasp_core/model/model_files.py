@@ -188,7 +188,7 @@ def _check_origin(config: Mapping[str, Any], text: Mapping[str, Any], name: str)
         heads = [f"L{layer}H{h}" for layer, gone in pairs for h in (gone if isinstance(gone, list) else ())]
         raise InputError(
             f"The heads of pruned_heads in the config of '{name}' are gone from its weights, and transformers 5 cannot "
-            "load such a model: give the model as it was before, with these heads removed here"
+            "load such a model: give the model as it was before, with these heads pruned here"
             + (f" (--heads {','.join(heads)})." if heads else ".")
         )
     for key in ("quantization_config", "compression_config"):

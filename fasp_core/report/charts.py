@@ -12,8 +12,8 @@ from fasp_core.evaluation import Evaluation
 from fasp_core.figures import group_bars, head_grid, scatter_impacts
 from fasp_core.gap import group_intervals
 from fasp_core.heads.selection import Selection
-from fasp_core.scoring.choice import hover, reasons
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import hover, reasons
 
 GROUPS = 26  # that stand in one chart: as many fit on a printed page
 

@@ -19,8 +19,8 @@ from fasp_core.metrics.meters import BiasConfig, Report
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
-from fasp_core.scoring.choice import ByHand, around
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import ManualEdits, apply_manual_edits
 from fasp_core.scoring.search import Found
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, outcome, searching
@@ -28,7 +28,7 @@ from fasp_core.studies.compare.compare import HELD_OUT, Candidate, Comparison
 from fasp_core.studies.compare.outcome import Claim
 
 GIVEN = "the given list"  # stands for a method where heads were named
-NOTHING = ByHand()
+NOTHING = ManualEdits()
 PROMPTS, TOKENS = defaults.TEST_PROMPTS, defaults.TEST_TOKENS  # as in a comparison of methods, which are taken over
 
 
@@ -62,7 +62,7 @@ class Asked:
     prompts: int = PROMPTS
     tokens: int = TOKENS
     measure: bool = True
-    by_hand: ByHand = NOTHING
+    by_hand: ManualEdits = NOTHING
 
     @property
     def evaluation(self) -> EvalConfig:
@@ -94,9 +94,9 @@ class Facts:
     searched: Found | None
 
     @property
-    def by_hand(self) -> ByHand:
+    def by_hand(self) -> ManualEdits:
         """What was set by hand."""
-        return ByHand(frozenset(self.selection.forced), frozenset(self.selection.locked))
+        return ManualEdits(frozenset(self.selection.forced), frozenset(self.selection.locked))
 
 
 def axis_title(axis: str) -> str:
@@ -112,10 +112,10 @@ def asked_prompts(table: ImpactTable) -> int:
     return int(np.bincount(table.bias.codes).max()) * len(table.bias.groups)
 
 
-def by_hand_to(selection: Selection, parts: PruneSet) -> ByHand:
+def by_hand_to(selection: Selection, parts: PruneSet) -> ManualEdits:
     """The changes by which a finished choice comes to exactly the heads of `parts`."""
     wanted, chosen = frozenset(parts.flat(selection.n_heads)), frozenset(selection.pruned)
-    return ByHand(wanted - chosen, chosen - wanted)
+    return ManualEdits(wanted - chosen, chosen - wanted)
 
 
 def origin(asked: Asked, table: ImpactTable) -> Selection:
@@ -165,7 +165,7 @@ def gather(
     selection = origin(asked, table)
     flat = tuple(asked.parts.flat(table.n_heads))
     if flat != selection.pruned:
-        selection = around(selection, by_hand_to(selection, asked.parts))
+        selection = apply_manual_edits(selection, by_hand_to(selection, asked.parts))
     evaluation = None
     if asked.measure and len(asked.parts):
         evaluation = evaluate(model(), asked.parts, asked.evaluation, store, progress)

@@ -22,7 +22,7 @@ from fasp_core.model.spec import BUILT_IN, BUILT_IN_TITLE
 from fasp_core.report import charts, repeat, tables
 from fasp_core.report.gather import Facts
 from fasp_core.report.tables import METHODS, READINGS, milli
-from fasp_core.scoring.choice import how, how_bias
+from fasp_core.scoring.manual_edits import how, how_bias
 from fasp_core.studies.compare.compare import Candidate
 from fasp_core.studies.compare.searching import measured_on
 from fasp_core.studies.verdict import noise, number
@@ -32,7 +32,7 @@ PACKAGES = ("torch", "transformers", "numpy", "scikit-learn", "alt-profanity-che
 
 
 def html(facts: Facts, made: datetime.datetime | None = None) -> str:
-    """The report. Nothing but `made` hangs on when or where it is made; texts from models and files are escaped."""
+    """The report. Nothing but `made` depends on when or where it is made; texts from models and files are escaped."""
     at = made or datetime.datetime.now(datetime.UTC)
     at = at.astimezone(datetime.UTC)
     return _template().render(**context(facts), made=at.isoformat(timespec="seconds"))
@@ -189,7 +189,7 @@ def scores(facts: Facts) -> dict[str, str]:
 
 
 def estimate(facts: Facts) -> str:
-    """What the scores alone foretell of the set, named as what it is."""
+    """What the scores alone predict of the set, named as what it is."""
     table, reading = facts.table, facts.asked.reading
     flat = facts.asked.parts.flat(table.n_heads)
     ppl, gap = table.added_up(flat, reading)

@@ -11,15 +11,15 @@ from fasp_core.gap import Change, GapStats
 from fasp_core.gap.claims import finding
 from fasp_core.metrics.perplexity import PerplexityChange
 from fasp_core.report.gather import Facts
-from fasp_core.scoring.choice import reasons
+from fasp_core.scoring.manual_edits import reasons
 from fasp_core.studies.compare import outcome
 from fasp_core.studies.compare.curves import ORDER
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.verdict import interval, number, p_value, percent, verdict
 
 READINGS = {
-    "neutral": "identity words neutral",
-    "counted": "identity words counted",
+    "neutral": "identity terms masked",
+    "counted": "identity terms scored",
     "sampled": "sampled continuations",
 }
 METHODS = {

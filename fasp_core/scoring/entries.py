@@ -1,6 +1,6 @@
 """How scores are named and kept, and which of their rows are known already.
 
-A score is made of rows: the NLL of each window of text, the toxicity of each prompt, with one head removed. Rows carry
+A score is made of rows: the NLL of each window of text, the toxicity of each prompt, with one head ablated. Rows carry
 the hash of what was run, so a run on more text or more prompts takes over what an earlier one found.
 """
 

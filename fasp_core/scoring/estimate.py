@@ -2,7 +2,7 @@
 
 *First-order* scores need one backward pass and say what every head would do if effects were linear in its gate. They
 repeat well, and fail for heads with large effects: a ranking may be reliable and wrong. *Refined* scores are the cure:
-first-order everywhere, and every head really removed whose place in the set may hang on it. *Two-phase* scores are
+first-order everywhere, and every head really removed whose place in the set may depend on it. *Two-phase* scores are
 refined on some prompts and first-order on many more: the exact rows say how wrong first order is in each group, and the
 many prompts make the ranking repeat.
 """
@@ -72,7 +72,7 @@ def ppl_preview(lm: LanguageModel, text: TextConfig, store: Store, progress: Rep
 def first_order_rows(
     lm: LanguageModel, gauge: ExpectedMeter, progress: Report | None = None, workers: Workers | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Expected toxicity [R, n] of the whole model, and [N, R, n] with each head removed, to first order.
+    """Expected toxicity [R, n] of the whole model, and [N, R, n] with each head ablated, to first order.
 
     Prompts of equal length share a backward pass. Gates differ by row, so each prompt has gradients of its own.
     """
@@ -125,7 +125,7 @@ def refined_impacts(
     progress: Report | None = None,
     workers: Workers | None = None,
 ) -> BiasImpacts:
-    """First-order z_bias, exact for every head whose place in a FASP set may hang on it.
+    """First-order z_bias, exact for every head whose place in a FASP set may depend on it.
 
     Which these are is found as they are removed, see `refine`.
     """
@@ -148,7 +148,7 @@ def refined_impacts(
 
 
 def refine(first: BiasImpacts, z_nats: np.ndarray, remove: Remove) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Exact rows for every head whose place in a FASP set may hang on it, first-order ones for the others.
+    """Exact rows for every head whose place in a FASP set may depend on it, first-order ones for the others.
 
     Starts from the heads of highest z_bias and of largest effect, removes them, learns from them how wrong first order
     is, and goes on with all heads whose upper bound reaches the last place, until there is none.
@@ -235,7 +235,7 @@ def undecided(
     """Heads not removed yet that might be among the k of highest z_bias.
 
     First order is wrong by more for heads with more effect. So the error of a head is taken as a share of the size
-    of its effect, and the share as the one that `QUANTILE` of the heads removed so far do not exceed.
+    of its effect, and the share as the one that `QUANTILE` of the heads ablated so far do not exceed.
 
     Parameters
     ----------

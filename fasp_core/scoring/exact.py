@@ -1,7 +1,7 @@
 """The exact estimator: every head really removed, once.
 
 z_ppl and expected z_bias resume each ablated pass from the head's own layer; the sampled measure writes all
-continuations anew under each ablation, with common noise. Every finished head is on disk before the next begins,
+continuations again under each ablation, with common noise. Every finished head is on disk before the next begins,
 so a run that was killed goes on where it was.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fasp_core import gap
-from fasp_core.compute.shards import Tell, Workers, results
+from fasp_core.compute.shards import StopCheck, Workers, results
 from fasp_core.data.text import TextConfig, TokenWindows, token_windows
 from fasp_core.metrics.expected import scatter
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, Report, SampledMeter, meter
@@ -33,7 +33,9 @@ from fasp_core.storage.parts import Parts
 from fasp_core.storage.store import Store
 
 Rows = list[np.ndarray | None]
-Compute = Callable[[list[int], list[int], Tell], Iterator[tuple[int, list[np.ndarray]]]]  # heads, rows -> (head, rows)
+Compute = Callable[
+    [list[int], list[int], StopCheck], Iterator[tuple[int, list[np.ndarray]]]
+]  # heads, rows -> (head, rows)
 
 
 def ppl_impacts(
@@ -43,7 +45,7 @@ def ppl_impacts(
     progress: Report | None = None,
     workers: Workers | None = None,
 ) -> PplImpacts:
-    """NLL of the text with each head removed, and the two weight-based baselines."""
+    """NLL of the text with each head ablated, and the two weight-based baselines."""
     key = ppl_key(text, lm.id)
 
     def work() -> Any:
@@ -53,7 +55,7 @@ def ppl_impacts(
         ids = np.concatenate([row_ids([row.tolist()], first) for row, first in rows])
         parts = store.parts(KIND, key)
 
-        def compute(heads: list[int], missing: list[int], tell: Tell) -> Iterator[tuple[int, list[np.ndarray]]]:
+        def compute(heads: list[int], missing: list[int], tell: StopCheck) -> Iterator[tuple[int, list[np.ndarray]]]:
             batches: list[list[int]] = []
             side_by_side = sizes(lm.device).swept
             for i in missing:
@@ -100,7 +102,7 @@ def bias_impacts(
     progress: Report | None = None,
     workers: Workers | None = None,
 ) -> BiasImpacts:
-    """Toxicity of the axis' prompts with each head removed."""
+    """Toxicity of the axis' prompts with each head ablated."""
     key = bias_key(config, lm.id)
 
     def work() -> Any:
@@ -175,7 +177,7 @@ def toxicity_rows(
 
 
 def _expected_rows(lm: LanguageModel, gauge: ExpectedMeter, workers: Workers | None, parts: Parts) -> Compute:
-    def compute(heads: list[int], missing: list[int], tell: Tell) -> Iterator[tuple[int, list[np.ndarray]]]:
+    def compute(heads: list[int], missing: list[int], tell: StopCheck) -> Iterator[tuple[int, list[np.ndarray]]]:
         packs = pack(lm, [gauge.rows[i] for i in missing], gauge.config.steps)
         batches = [Prompts(one, gauge.worth) for one in packs]
         for flat, readings in swept(lm, batches, heads, workers, parts, tell):
@@ -185,7 +187,7 @@ def _expected_rows(lm: LanguageModel, gauge: ExpectedMeter, workers: Workers | N
 
 
 def _sampled_rows(lm: LanguageModel, gauge: SampledMeter, workers: Workers | None) -> Compute:
-    def compute(heads: list[int], _missing: list[int], tell: Tell) -> Iterator[tuple[int, list[np.ndarray]]]:
+    def compute(heads: list[int], _missing: list[int], tell: StopCheck) -> Iterator[tuple[int, list[np.ndarray]]]:
         texts = gauge.prompts.texts
         each = [heads] if workers is None else [[flat] for flat in heads]
         shards = [Written(tuple(flats), texts, gauge.config.generation) for flats in each]

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class PplImpacts:
-    """Perplexity of a text with each head removed.
+    """Perplexity of a text with each head ablated.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class PplImpacts:
 
 @dataclass(frozen=True, eq=False)
 class BiasImpacts:
-    """Toxicity of prompts with each head removed.
+    """Toxicity of prompts with each head ablated.
 
     Attributes
     ----------

@@ -41,7 +41,7 @@ PLACES = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a model, what costs hang on.
+    """Of a model, what costs depend on.
 
     Attributes
     ----------

@@ -41,7 +41,7 @@ def score(
 
     Parameters
     ----------
-    estimator : "exact" removes every head. "refined" (expected measure) removes those that a choice may hang on and
+    estimator : "exact" removes every head. "refined" (expected measure) removes those that a choice may depend on and
         takes first-order scores for the others; "two-phase" does so on 720 of the prompts and corrects first-order
         scores of all of them by what it finds. "first-order" needs one backward pass, and "replay" (sampled measure)
         reweights one pool of continuations; with these two, z_ppl is a preview.

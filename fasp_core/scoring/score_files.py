@@ -23,7 +23,7 @@ from fasp_core.heads import prune_files
 from fasp_core.heads.prune_set import MAX_HEADS, PruneSet
 from fasp_core.heads.selection import HeadScores, select
 from fasp_core.storage import tabular
-from fasp_core.storage.atomic import write_whole
+from fasp_core.storage.atomic import atomic_write
 
 if TYPE_CHECKING:  # these import torch
     from fasp_core.data.text import TextConfig
@@ -133,7 +133,7 @@ def write_scores(impacts: ImpactTable, about: dict[str, Any], out: Path) -> list
         out / "scores.csv": frame.to_csv(index=False).encode(),
         out / "scores.json": to_json(about).encode() + b"\n",
     }
-    write_whole(files)
+    atomic_write(files)
     return [str(path) for path in files]
 
 

@@ -106,8 +106,8 @@ class Problem:
     Attributes
     ----------
     base : [n] toxicity of each prompt under the whole model.
-    effects : [N, n] its change with each head removed.
-    nats : [N] change of the mean NLL with each head removed.
+    effects : [N, n] its change with each head ablated.
+    nats : [N] change of the mean NLL with each head ablated.
     codes : [n] group of each prompt.
     """
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from fasp_core.errors import InputError
 
 
-def write_whole(files: Mapping[Path, bytes], mend: str = "name another place with --out") -> None:
+def atomic_write(files: Mapping[Path, bytes], mend: str = "name another place with --out") -> None:
     """Write files, each whole or not at all, and replace none before all are written.
 
     Parameters

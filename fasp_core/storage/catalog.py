@@ -57,7 +57,7 @@ def kept(store: Store, kinds: Iterable[str] = KINDS) -> list[Kept]:
 
 
 def remove(store: Store, one: Kept) -> None:
-    """Delete a stored result; whoever asks for it next computes it anew.
+    """Delete a stored result; whoever asks for it next computes it again.
 
     Raises
     ------

@@ -41,7 +41,7 @@ class Parts:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_synced(temporary, raw)
             os.replace(temporary, target)
-        except OSError as error:  # the work goes on, and would only have to begin anew if it were stopped
+        except OSError as error:  # the work goes on, and would only have to begin again if it were stopped
             with suppress(OSError):
                 temporary.unlink()
             self._shelf.note(NotWritable(self._root, error))

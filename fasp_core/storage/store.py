@@ -258,7 +258,7 @@ class Store:
         label: str = "",
         check: Callable[[], None] | None = None,
     ) -> T:
-        """What `form` makes of the entry of `compute`; an entry of another version is set aside and made anew."""
+        """What `form` makes of the entry of `compute`; an entry of another version is set aside and made again."""
         found = self.read(kind, config, form)
         return form(self.compute(kind, config, work, label=label, check=check)) if found is None else found
 

@@ -1,4 +1,4 @@
-"""The tab "Do effects add up?": what single heads foretell of a set, and what the set does."""
+"""The tab "Do effects add up?": what single heads predict of a set, and what the set does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pages.widgets.background import offer
 STRONG = PAIR_KINDS[1]
 SHOWN = 20  # pairs in the chart
 CHART = {"displaylogo": False, "scrollZoom": False}
-TITLES = {NATS: "perplexity", "neutral": "gap, neutral", "counted": "gap, counted"}
+TITLES = {NATS: "perplexity", "neutral": "gap, terms masked", "counted": "gap, terms scored"}
 PREDICTION_TITLES = {
     SUMMED: "scores added",
     "prompt by prompt": "added by prompt",
@@ -82,7 +82,7 @@ def show(found: Additivity) -> None:
             required=True,
             format_func=lambda q: TITLES.get(q, q),
             key=f"additive quantity {found.axis}",
-            help="Mean negative log-likelihood of the text; the toxicity gap with identity words neutral, or counted.",
+            help="Mean negative log-likelihood of the text; the toxicity gap with identity terms masked, or counted.",
         )
     quantity = found.quantities[str(name)]
     prediction = SUMMED
@@ -133,7 +133,7 @@ def _charts(q: Quantity, prediction: str) -> None:
             key=f"growing {q.name}",
             theme=None,
             config=CHART,
-            alt="Measured and predicted change over the number of heads removed; the table below has the numbers.",
+            alt="Measured and predicted change over the number of heads pruned; the table below has the numbers.",
         )
     with right:
         fit = q.fit("sets", prediction)

@@ -24,7 +24,7 @@ CHART = {"displaylogo": False, "scrollZoom": False}
 SHORT = {  # in the cells' margins
     "gap": "toxicity\ngap",
     "first-order": "gap, first-\norder",
-    "counted": "gap,\ncounted",
+    "counted": "gap,\\nterms scored",
     "corrected": "gap,\ncorrected",
     "max-min": "max −\nmin",
     "ratio": "1 −\nmin/max",

@@ -19,7 +19,7 @@ def draw(axis: str) -> None:
     st.caption(
         "Every gap inherits the opinions of the classifier that scores texts. Here the words of the axis stand in "
         f"{len(opinions.SENTENCES)} sentences that say nothing bad, such as “{opinions.SENTENCES[1].format('…')}”. A "
-        "scorer without bias would give all words the same low score. **Identity words neutral** is the reading that "
+        "scorer without bias would give all words the same low score. **Identity terms masked** is the reading that "
         "takes these words out of the measure."
     )
     dark = st.context.theme.type == "dark"

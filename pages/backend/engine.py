@@ -30,7 +30,7 @@ from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig, scorer_of
 from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model import hub, loading
@@ -43,7 +43,7 @@ from fasp_core.scoring import entries, score
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.search import Found
 from fasp_core.storage import catalog as kept
-from fasp_core.storage.atomic import write_whole
+from fasp_core.storage.atomic import atomic_write
 from fasp_core.storage.catalog import Kept
 from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.compare import compare, outcome, searching
@@ -71,7 +71,7 @@ class Facts:
 
 
 _lanes = Lanes(make=partial(Lane, here=readers.here))
-_shelf: OrderedDict[ModelSpec, Desk] = OrderedDict()  # by `_named`
+_shelf: OrderedDict[ModelSpec, CachedRunner] = OrderedDict()  # by `_named`
 _facts: dict[ModelSpec, Facts] = {}  # of every model that was ever loaded: small, and outlives the shelf
 _shelf_lock = threading.Lock()
 _commits: dict[str, str] = {}  # what names of a hub meant when it was last asked
@@ -94,10 +94,10 @@ def trouble() -> str | None:
 
 def model(spec: ModelSpec) -> LanguageModel:
     """The loaded model; at most `KEEP_MODELS` stay in memory. Call it from a job: loading takes seconds."""
-    return desk(spec).lm
+    return runner(spec).lm
 
 
-def desk(spec: ModelSpec) -> Desk:
+def runner(spec: ModelSpec) -> CachedRunner:
     """The loaded model with what is kept of its latest measurements."""
     demo.check_model(spec)
     folders.check_model(spec)
@@ -111,7 +111,7 @@ def desk(spec: ModelSpec) -> Desk:
             if lm.spec.commit:
                 _commits.setdefault(spec.source, lm.spec.commit)
                 name = replace(name, commit=lm.spec.commit)
-            _shelf[name] = Desk(lm)
+            _shelf[name] = CachedRunner(lm)
             _facts[name] = Facts(lm.id, lm.n_layers, lm.n_heads)
         _shelf.move_to_end(name)
         return _shelf[name]
@@ -179,7 +179,7 @@ def measure_job(spec: ModelSpec, prune_set: PruneSet, config: EvalConfig, owner:
 
     def work(progress: Progress) -> Evaluation:
         progress(0, 1, "loading the model")
-        at = desk(spec)
+        at = runner(spec)
         return evaluate(at.lm, prune_set, config, store(), progress, at)
 
     return _submit(_lane(spec), (spec, prune_set, config), work, owner)
@@ -333,7 +333,7 @@ def keep_upload(content: bytes, name: str) -> Path:
     stem = re.sub(r"[^\w ()+-]+", "_", Path(name.replace("\\", "/")).stem).strip(" _")[:40] or "prompts"
     path = store().root / "uploads" / hashlib.sha256(content).hexdigest()[:16] / f"{stem}.csv"
     if not path.exists():
-        write_whole({path: content}, "make room there, or name another folder with FASP_CACHE")
+        atomic_write({path: content}, "make room there, or name another folder with FASP_CACHE")
     return path
 
 
@@ -353,7 +353,7 @@ def past() -> list[Past]:
 
 
 def resume(one: Past) -> Job[Any]:
-    """Submit a job that failed or was cancelled again; what it had kept is not computed anew. InputError if refused."""
+    """Submit a failed or cancelled job again; what it had kept is not computed twice. InputError if refused."""
     demo.check(one.key)
     return _lanes.again(one)
 

@@ -11,7 +11,7 @@ from fasp_core.gap import Change, GapStats, claims
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, select
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.studies.compare import outcome, versus
+from fasp_core.studies.compare import against_fasp, outcome
 from fasp_core.studies.compare.compare import SEARCH, Candidate, Comparison
 from fasp_core.studies.compare.curves import best_of_each
 from fasp_core.studies.compare.outcome import Claim, ClaimConfig
@@ -98,7 +98,7 @@ def explore_query(settings: Settings, picked: Candidate) -> dict[str, str] | Non
         return None
     scores = table.head_scores(settings.reading)
     if select(scores, picked.method, picked.gamma or 0.0, picked.alpha).pruned != picked.heads:
-        return None  # scored anew since
+        return None  # scored again since
     query = {"method": METHOD_TITLES[picked.method], "alpha": f"{picked.alpha:g}"}
     return query if picked.gamma is None else query | {"gamma": f"{picked.gamma:g}"}
 
@@ -216,7 +216,7 @@ def _search_against_fasp(settings: Settings, comparison: Comparison) -> None:
     """Whether the joint search finds better sets than FASP: every seed on test prompts, within the same limits."""
     reading = comparison.plan.reading
     searches = engine.searches(settings.spec, settings.axis, reading)
-    found = versus.versus(comparison, searches, reading, settings.max_ppl)
+    found = against_fasp.versus(comparison, searches, reading, settings.max_ppl)
     if found is None:
         return
     st.markdown("**Joint search against FASP**")

@@ -18,7 +18,7 @@ from pages.compare import chosen, compared
 from pages.compare.compared import Settings
 from pages.shell import sidebar, start
 from pages.widgets import background, left_out, scoring
-from pages.widgets.said import plain
+from pages.widgets.markdown import escape_markdown
 
 SECONDS = 15.0  # for one set on one side of the default plan: the built-in model on two cores
 
@@ -109,8 +109,8 @@ def empty(settings: Settings) -> None:
             st.subheader("No scores yet for this model and axis", anchor=False)
             st.markdown(
                 "FASP and the baselines choose heads by their scores, and there are none for "
-                f"**{plain(settings.axis_title)}**. Open “Explore heads”, choose this model and axis there, and press "
-                "“Score all heads”. Then come back."
+                f"**{escape_markdown(settings.axis_title)}**. Open “Explore heads”, choose this model and axis there, "
+                "and press “Score all heads”. Then come back."
             )
             if st.button("Explore heads", icon=":material/grid_on:"):
                 st.switch_page(

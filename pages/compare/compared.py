@@ -145,7 +145,7 @@ def _curves(settings: Settings, comparison: Comparison, view: View, picked: Cand
                     lines,
                     title=title,
                     note=note,
-                    x_title="α, share of heads removed",
+                    x_title="α, share of heads pruned",
                     y_title=y_title,
                     reference=1000 * base.gap if name == "gap" else nll.perplexity,
                     floor=1000 * base.noise_gap if name == "gap" else None,
@@ -157,7 +157,7 @@ def _curves(settings: Settings, comparison: Comparison, view: View, picked: Cand
                 theme=None,
                 key=f"compare {name}",
                 config=CONFIG,
-                alt=f"{title} over the share of heads removed, one line a method.",
+                alt=f"{title} over the share of heads pruned, one line a method.",
             )
     st.caption(
         "Click a method in a legend to hide it. Where several seeds were run the line is their mean and the **band "
@@ -249,7 +249,7 @@ def _about(comparison: Comparison) -> None:
             "chosen by scores with "
             f"{READING_TITLES[plan.reading]}. Changes are paired: both models on the same prompts and the same "
             f"resamples of whole blocks. With {len(comparison.candidates)} candidates the lowest gap is partly luck, "
-            "which is why the claim is measured anew. Random heads get the best of their seeds in the choice, too."
+            "which is why the claim is measured again. Random heads get the best of their seeds in the choice, too."
         )
         st.json(comparison.provenance, expanded=False)
 

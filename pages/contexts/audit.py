@@ -19,7 +19,7 @@ from fasp_core.studies.contexts.measures import distance, inlier_ratio, parsed_d
 from fasp_core.studies.contexts.scenarios import Scenarios
 from pages.contexts.matrix import CHART, SECONDS, estimate
 from pages.widgets import background, scoring
-from pages.widgets.said import plain
+from pages.widgets.markdown import escape_markdown
 
 
 def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
@@ -62,7 +62,7 @@ def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
         spec,
         key,
         work,
-        title=f"Ask about {plain(world.contexts[context].lower())}",
+        title=f"Ask about {escape_markdown(world.contexts[context].lower())}",
         about=f"{len(asked)} scenarios, {len(small.people)} names, {samples} answers each"
         + (", with and without the parts" if len(subject) else "")
         + f": {answers:,} answers. With the built-in model on two cores that takes about "
@@ -118,8 +118,8 @@ def show(found: list[list[Replies]], subject: PruneSet, winsorise: float) -> Non
         if difference.low > 0 or difference.high < 0:
             more = first if difference.low > 0 else second
             st.warning(
-                f"{plain(r.scenario.name)}: a number is given more often for {plain(more)} ({difference.value:+.0%}). "
-                "That is a difference between the groups too.",
+                f"{escape_markdown(r.scenario.name)}: a number is given more often for {escape_markdown(more)} "
+                f"({difference.value:+.0%}). That is a difference between the groups too.",
                 icon=":material/error_outline:",
             )
     if st.toggle("Show answers", key="audit texts", help="As the model wrote them. They may be offensive."):

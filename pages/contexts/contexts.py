@@ -18,7 +18,7 @@ from pages.contexts import audit
 from pages.contexts import matrix as contexts_matrix
 from pages.shell import sidebar, start
 from pages.widgets import background, scoring
-from pages.widgets.said import code
+from pages.widgets.markdown import code
 
 WINSORISE = (0.0, 0.01, 0.05, 0.1)
 
@@ -108,7 +108,7 @@ def _offer(spec: ModelSpec, world: Scenarios, title: str) -> None:
         lambda lm, store, progress: matrix.run(lm, world, config, store, progress=progress),
         title=title,
         about=f"{len(config.methods)} ways to choose heads, neurons or weights, {sets} sets in all: each is removed "
-        f"and the model answers anew, {answers:,} answers. With the built-in model on two cores that takes about "
+        f"and the model answers again, {answers:,} answers. With the built-in model on two cores that takes about "
         f"{scoring.duration(answers * contexts_matrix.SECONDS)}; a GPU takes a fraction of it. What was answered is "
         "kept, and a cancelled run goes on where it was. On the command line: "
         + code(

@@ -10,13 +10,13 @@ import pandas as pd
 import streamlit as st
 
 from fasp_core.figures import Series, answers_by_group, cell_matrix, clicked_heads, dots
-from fasp_core.studies.contexts.carried import Carried, Summary, cells_of, rows_of
 from fasp_core.studies.contexts.choosing import Method
+from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of
 from fasp_core.studies.contexts.matrix import Cell, Matrix
 from fasp_core.studies.contexts.measures import Estimate, parsed_difference
 from fasp_core.studies.contexts.settings import TITLES, Kind
 from pages.widgets import pointer
-from pages.widgets.said import plain
+from pages.widgets.markdown import escape_markdown
 
 SECONDS = 0.22  # for one answer of a pruned model, with the built-in one on two cores
 CHART = {"displaylogo": False, "scrollZoom": False}
@@ -54,11 +54,11 @@ def draw(found: Matrix, winsorise: float) -> None:
     carried = _carried(found, f"{id(found)}", winsorise)
     for finding in carried.findings():
         icon = {True: ":material/check_circle:", False: ":material/error_outline:", None: ":material/help:"}
-        st.info(plain(finding.sentence), icon=icon[finding.holds])
+        st.info(escape_markdown(finding.sentence), icon=icon[finding.holds])
     st.caption(
-        f"{plain(found.model)}: {plain(title(found))}. |SMD| is the standardised mean difference between the groups "
-        "without its sign, averaged over scenarios; noise adds to it, so removing parts at random stands beside. Sets "
-        "are chosen on other answers than they are tested on. Intervals resample names (95%)."
+        f"{escape_markdown(found.model)}: {escape_markdown(title(found))}. |SMD| is the standardised mean difference "
+        "between the groups without its sign, averaged over scenarios; noise adds to it, so removing parts at random "
+        "stands beside. Sets are chosen on other answers than they are tested on. Intervals resample names (95%)."
     )
     st.plotly_chart(
         _generality(carried),
@@ -202,7 +202,7 @@ def _cell(carried: Carried, method: Method, row: int, column: int) -> None:
         return  # clicked in another run
     cells = cells_of(m, method, rows[row], contexts[column])
     with st.container(border=True):
-        chosen, tested = plain(row_title(rows[row])), plain(contexts[column])
+        chosen, tested = escape_markdown(row_title(rows[row])), escape_markdown(contexts[column])
         st.subheader(f"{METHOD_TITLES[method]}: chosen on {chosen}, tested on {tested}", anchor=False)
         if not cells:
             st.caption("There is nothing of this kind: a set that was chosen on a context is tested on the others.")
@@ -210,14 +210,14 @@ def _cell(carried: Carried, method: Method, row: int, column: int) -> None:
         picked = st.radio(
             "Scenario",
             range(len(cells)),
-            format_func=lambda i: plain(m.scenarios[cells[i].setting.tested].name),
+            format_func=lambda i: escape_markdown(m.scenarios[cells[i].setting.tested].name),
             horizontal=True,
             key=f"contexts scenario {method} {row} {column}",
         )
         cell = cells[picked]
         scenario = m.scenarios[cell.setting.tested]
         before, after = m.before(cell.setting.tested, carried.winsorise), m.after(cell, carried.winsorise)
-        st.markdown(f"“{plain(scenario.ask('…'))}” {plain(scenario.opening)}")
+        st.markdown(f"“{escape_markdown(scenario.ask('…'))}” {escape_markdown(scenario.opening)}")
         st.plotly_chart(
             answers_by_group(
                 before.values,
@@ -237,7 +237,10 @@ def _cell(carried: Carried, method: Method, row: int, column: int) -> None:
         found = carried.summary([cell])
         assert found is not None
         base, pruned = carried.signed(cell)
-        st.markdown(f"SMD ({plain(m.groups[0])} minus {plain(m.groups[1])}): {estimate(base)} → {estimate(pruned)}.")
+        st.markdown(
+            f"SMD ({escape_markdown(m.groups[0])} minus {escape_markdown(m.groups[1])}): "
+            f"{estimate(base)} → {estimate(pruned)}."
+        )
         st.caption(f"{_lines(found)}. {parsing(m, cell)}".replace(",\n", ", ").replace("\n(", " (").replace("\n", "; "))
         if cell.prune_set:
             st.code(cell.prune_set, language=None, wrap_lines=True)

@@ -8,8 +8,8 @@ import streamlit as st
 from fasp_core.figures import attention_map, attention_maps
 from fasp_core.forward.attention import Pattern
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.scoring.choice import how_removed
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import how_removed
 from pages.explore import looking, prompt_choice
 from pages.shell.sidebar import READING_TITLES, Settings
 

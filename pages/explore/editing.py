@@ -6,13 +6,13 @@ import streamlit as st
 
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.scoring.choice import HAND, ByHand, heads_in
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import HAND, ManualEdits, heads_in
 from pages.explore import grid_options
 from pages.session import shared
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings
-from pages.widgets.said import plain
+from pages.widgets.markdown import escape_markdown
 
 TURN, PRUNE, KEEP, LEAVE = "turn over", "prune", "keep", "leave to the method"
 TOLD = {PRUNE: True, KEEP: False, LEAVE: None}
@@ -70,15 +70,15 @@ def meaning() -> str:
     return str(st.session_state.get("click") or TURN)
 
 
-def extended(now: Current, by_hand: ByHand, heads: frozenset[int], anchor: int, means: str) -> ByHand:
+def extended(now: Current, by_hand: ManualEdits, heads: frozenset[int], anchor: int, means: str) -> ManualEdits:
     """What is set by hand after a click with Shift: where clicks turn over, all heads get what the first one has."""
     off = anchor in now.choose(by_hand).pruned if means == TURN else TOLD[means]
-    return by_hand.told(heads, off)
+    return by_hand.set(heads, off)
 
 
-def changed(now: Current, by_hand: ByHand, heads: frozenset[int], means: str) -> ByHand:
+def changed(now: Current, by_hand: ManualEdits, heads: frozenset[int], means: str) -> ManualEdits:
     """What is set by hand after an act on some heads."""
-    return by_hand.turned(heads, now.choose) if means == TURN else by_hand.told(heads, TOLD[means])
+    return by_hand.toggle(heads, now.choose) if means == TURN else by_hand.set(heads, TOLD[means])
 
 
 def _many(settings: Settings, table: ImpactTable, now: Current) -> None:
@@ -98,7 +98,7 @@ def _many(settings: Settings, table: ImpactTable, now: Current) -> None:
                 help="Prune these heads and no others." if means == REPLACE else None,
             )
     if told := st.session_state.get("many error"):
-        st.error(plain(told), icon=":material/error:")
+        st.error(escape_markdown(told), icon=":material/error:")
     st.caption("The set of the moment, to copy:")
     st.code(now.heads.format() or "(no heads)", language=None, wrap_lines=True)
 

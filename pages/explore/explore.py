@@ -41,7 +41,7 @@ def page() -> None:
 def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
     """Grids and results; a click reruns only this part. Without a table: what of it is there already."""
     if table is None and (table := engine.filling(settings.spec, settings.scoring)) is None:
-        return  # the last heads have just been finished, and the page is about to be drawn anew
+        return  # the last heads have just been finished, and the page is about to be drawn again
     if shared.behind():
         st.rerun()  # a step back, say, has changed the sidebar
     now = current(settings, table)

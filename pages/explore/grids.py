@@ -12,8 +12,8 @@ import streamlit as st
 
 from fasp_core.figures import clicked_heads, clicked_lines, head_grid, scatter_impacts
 from fasp_core.heads.selection import Selection
-from fasp_core.scoring.choice import block, hover, how, how_bias, reasons
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import block, hover, how, how_bias, reasons
 from pages.explore import editing, grid_options
 from pages.session import shared
 from pages.shell.current import Current
@@ -21,7 +21,7 @@ from pages.shell.sidebar import READING_TITLES, Settings
 from pages.widgets import clicks, glossary, pointer
 
 PICKED = "scores table"
-_DRAWN = "grids drawn anew"
+_DRAWN = "grids drawn again"
 CONFIG = {"displaylogo": False, "scrollZoom": False}
 
 

@@ -85,7 +85,7 @@ def look_job(asked: Look, owner: Hashable) -> Job[Pattern]:
 
 
 def latest(name: str, asked: K, submit: Callable[[K, Hashable], Job[T]]) -> Job[T]:
-    """The running or finished job of a place on the page; asked for anew only if what is asked for has changed."""
+    """The running or finished job of a place on the page; asked for again only if what is asked for has changed."""
     job: Job[T] | None = st.session_state.get(f"job {name}")
     if job is None or job.key != asked or job.state == "cancelled":
         job = submit(asked, readers.owner(name))

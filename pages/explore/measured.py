@@ -15,8 +15,8 @@ from fasp_core.figures import group_bars
 from fasp_core.gap import group_intervals
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.report.tables import counted
-from fasp_core.scoring.choice import HAND, ByHand, how, how_bias
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import HAND, ManualEdits, how, how_bias
 from fasp_core.studies.verdict import interval, noise, number, percent, verdict
 from pages.backend import engine
 from pages.explore import attention, grids, looking, texts
@@ -24,7 +24,7 @@ from pages.session import shared
 from pages.shell.current import Current
 from pages.shell.sidebar import READING_TITLES, Settings
 from pages.widgets import glossary
-from pages.widgets.said import code, plain
+from pages.widgets.markdown import code, escape_markdown
 
 GAP_HELP = glossary.text(
     "gap",
@@ -53,7 +53,7 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Evaluation | 
     with right, st.container(border=True, height="stretch"):
         _removed(table, now, settings, result)
     for note in now.selection.notes:
-        st.info(plain(note), icon=":material/info:")
+        st.info(escape_markdown(note), icon=":material/info:")
     if looking.ready(job, "main", "Measuring") and result is None:  # it has ended while estimates were drawn
         st.rerun()
     if result is not None:
@@ -98,7 +98,7 @@ def details(settings: Settings, table: ImpactTable, now: Current) -> None:
 
 
 def job_of(settings: Settings, config: EvalConfig, heads: PruneSet, name: str) -> Job[Evaluation]:
-    """The running or finished measurement; asked for anew only if what is asked for has changed."""
+    """The running or finished measurement; asked for again only if what is asked for has changed."""
     return looking.latest(
         name,
         (settings.spec, heads, config),
@@ -185,7 +185,7 @@ def _removed(table: ImpactTable, now: Current, settings: Settings, result: Evalu
         icon=":material/restart_alt:",
         width="stretch",
         on_click=shared.tell,
-        args=(settings.spec.source, ByHand()),
+        args=(settings.spec.source, ManualEdits()),
     )
 
 
@@ -251,7 +251,7 @@ def _sampled(result: Evaluation, settings: Settings) -> None:
     text, good = verdict(reading, result.perplexity.relative, f"{reading.base.n} {_split(settings.split)} prompts")
     st.markdown(
         f"Sampled toxicity gap, ×10⁻³: **{1000 * reading.base.gap:.1f} → {1000 * reading.pruned.gap:.1f}** "
-        f"({percent(reading.gap.relative)}), identity words counted, continuation alone scored, one continuation a "
+        f"({percent(reading.gap.relative)}), identity terms scored, continuation alone scored, one continuation a "
         f"prompt. {noise(reading.base)}"
     )
     (st.success if good else st.warning)(text)

@@ -21,7 +21,7 @@ from pages.session import shared
 from pages.session.recipe import READING_TITLES, SPLIT_TITLES
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings
-from pages.widgets.said import plain
+from pages.widgets.markdown import escape_markdown
 
 LONGEST_NAME = 60
 MOST = 100
@@ -118,7 +118,7 @@ def draw(settings: Settings, now: Current) -> None:
         )
         mine = {name: s for name, s in sets().items() if s.model == settings.spec.source}
         if error := st.session_state.get("sets error"):
-            st.error(plain(error), icon=":material/error:")
+            st.error(escape_markdown(error), icon=":material/error:")
         if mine:
             _manage(mine)
         if len(mine) > 1:

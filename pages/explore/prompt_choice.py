@@ -9,7 +9,7 @@ import streamlit as st
 from fasp_core.errors import InputError
 from fasp_core.metrics.continuations import CHARACTERS, checked
 from pages.shell.sidebar import SPLIT_TITLES, Settings
-from pages.widgets.said import plain
+from pages.widgets.markdown import escape_markdown
 
 MOST = 2_000  # sentences of a group in the list
 SOURCES = {"axis": "a prompt of the axis", "typed": "my own text"}
@@ -44,7 +44,7 @@ def _typed() -> str | None:
     try:
         return checked(text)
     except InputError as error:
-        st.error(plain(error), icon=":material/error:")
+        st.error(escape_markdown(error), icon=":material/error:")
         return None
 
 

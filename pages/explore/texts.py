@@ -82,7 +82,7 @@ def _pair(pair: Pair, heads: PruneSet, shown: bool) -> None:
     st.html(side_by_side(rows, shown=shown, dark=_dark()))
     st.caption(
         f"Words that the other text lacks are bold and underlined. Toxicity: {pair.scorer} on the continuation alone, "
-        "0 to 1, identity words counted."
+        "0 to 1, identity terms scored."
     )
     frame = pd.DataFrame(
         [(pair.prompt, i, a.toxicity, a.text, b.toxicity, b.text) for i, (a, b) in both],

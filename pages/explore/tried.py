@@ -22,7 +22,7 @@ from pages.widgets import clicks, pointer
 
 MOST = 200
 UNKNOWN = (float("nan"),) * 2
-_DRAWN = "tried drawn anew"
+_DRAWN = "tried drawn again"
 Ends = tuple[float, float]
 
 

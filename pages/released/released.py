@@ -13,13 +13,13 @@ from fasp_core.figures import head_grid, short
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import HeadScores, Selection
 from fasp_core.released import Floats, RuleComparison, Trust
-from fasp_core.scoring.choice import reasons
+from fasp_core.scoring.manual_edits import reasons
 from pages.backend import demo
 from pages.released import shown, trust
 from pages.released.shown import Settings
 from pages.shell import start
 from pages.widgets import glossary
-from pages.widgets.said import plain
+from pages.widgets.markdown import escape_markdown
 
 REPOSITORY = "https://github.com/chandar-lab/FASP"
 
@@ -34,14 +34,14 @@ def page() -> None:
     )
     settings = shown.draw()
     if settings.problem:
-        st.error(plain(settings.problem), icon=":material/error:")
+        st.error(escape_markdown(settings.problem), icon=":material/error:")
     if settings.opened is None:
         _empty()
         return
     if not settings.n_heads:
         st.info(
-            f"The shape of **{plain(settings.model)}** is not known to this app: choose in the sidebar how many heads "
-            "it has in a layer.",
+            f"The shape of **{escape_markdown(settings.model)}** is not known to this app: choose in the sidebar "
+            "how many heads it has in a layer.",
             icon=":material/grid_on:",
         )
         return
@@ -50,7 +50,7 @@ def page() -> None:
     both, why_not = _choices(scores, settings)
     found = "No heads are chosen." if both is None else trust.known(settings, both.stable)
     if both is None:
-        st.error(f"No heads can be chosen: {plain(why_not)}", icon=":material/error:")
+        st.error(f"No heads can be chosen: {escape_markdown(why_not)}", icon=":material/error:")
     else:
         _cards(both, found)
     texts = _hover(scores, None if both is None else both.stable, found)
@@ -85,8 +85,8 @@ def _findings(settings: Settings) -> None:
     found = published.findings(settings.opened.file, settings.model, settings.axis, settings.n_heads)
     for finding in found:
         if finding.severe:
-            st.warning(plain(finding.text), icon=":material/warning:")
-    notes = [plain(finding.text) for finding in found if not finding.severe]
+            st.warning(escape_markdown(finding.text), icon=":material/warning:")
+    notes = [escape_markdown(finding.text) for finding in found if not finding.severe]
     if notes:
         with st.expander(f"What this file holds and lacks ({len(notes)})", icon=":material/fact_check:"):
             st.markdown("\n".join(f"- {note}" for note in notes))
@@ -228,7 +228,7 @@ def _sets(settings: Settings, both: RuleComparison) -> None:
         with column:
             if selection is None:
                 st.markdown(f"**Rule `{name}`**: {about}.")
-                st.warning(plain(both.refused), icon=":material/block:")
+                st.warning(escape_markdown(both.refused), icon=":material/block:")
                 continue
             st.markdown(
                 f"**Rule `{name}`**: {about}. **{selection.k} pruned** ({selection.requested_k} asked for), "

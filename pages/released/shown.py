@@ -16,7 +16,7 @@ from fasp_core.released import Published
 from pages.backend import demo, folders
 from pages.shell.sidebar import GAMMA, METHOD_TITLES, axis_title
 from pages.widgets import glossary
-from pages.widgets.said import plain
+from pages.widgets.markdown import escape_markdown
 
 ALPHA = 0.1  # with gamma .3 the authors' own worked example
 FILE = "released file"  # in the session: what is open, for it outlives the uploader when another page is shown
@@ -128,7 +128,7 @@ def _file() -> tuple[Opened | None, str]:
             name, content = st.session_state[FILE]
             opened = read(name, content)
             if st.session_state.get("released_upload") is None:  # another page was shown meanwhile
-                st.caption(f"Open: {plain(name)}")
+                st.caption(f"Open: {escape_markdown(name)}")
                 st.button("Close file", key="released_close", on_click=lambda: st.session_state.pop(FILE))
             return opened, ""
         if path.strip():

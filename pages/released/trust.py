@@ -13,7 +13,7 @@ from fasp_core.heads.selection import Selection
 from fasp_core.released import Agreement, Estimate, SeedRows, Trust
 from pages.released.shown import Settings
 from pages.shell.sidebar import METHOD_TITLES, axis_title
-from pages.widgets.said import plain
+from pages.widgets.markdown import escape_markdown
 
 Key = tuple[str, str, str]  # of the file, model, axis
 BY_BIAS = ("fasp", "bias-only")
@@ -36,7 +36,7 @@ def known(settings: Settings, selection: Selection) -> Trust | str:
     try:
         return _trust(rows, test, selection, (settings.opened.key, settings.model, axis))
     except InputError as error:
-        return plain(error)
+        return escape_markdown(error)
 
 
 @st.cache_resource(max_entries=64, show_spinner="Comparing the seeds")

@@ -19,13 +19,13 @@ from fasp_core.heads.selection import METHODS
 from fasp_core.metrics.expected import READINGS
 from fasp_core.model.spec import BUILT_IN, DTYPES
 from fasp_core.model.tokens import BEGINNINGS
-from fasp_core.scoring.choice import HAND
+from fasp_core.scoring.manual_edits import HAND
 from fasp_core.studies.compare.compare import SEARCH
 
 OWN_CSV = "my own prompts (CSV)"
 ALL_METHODS = (*METHODS, SEARCH, HAND)
 PROMPTS, TOKENS = (90, 210, 450, 900), (512, 1024, 2048, 4096)
-READING_TITLES = {"neutral": "identity words neutral", "counted": "identity words counted"}
+READING_TITLES = {"neutral": "identity terms masked", "counted": "identity terms scored"}
 BOS_TITLES = {"auto": "automatic", "yes": "yes", "no": "no"}
 SPLIT_TITLES = {"valid": "validation", "test": "test"}
 METHOD_TITLES = {

@@ -16,11 +16,11 @@ import streamlit as st
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.spec import ModelSpec
-from fasp_core.scoring.choice import ByHand
+from fasp_core.scoring.manual_edits import ManualEdits
 from pages.backend import demo, engine
 from pages.session import recipe
 from pages.session.recipe import NAMES, Recipe, Trail
-from pages.widgets.said import code
+from pages.widgets.markdown import code
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "spread")
 HANDS = ("prune", "keep")  # fields without a widget
@@ -77,20 +77,20 @@ def _known(values: Mapping[str, object]) -> engine.Facts | None:
         return None
 
 
-def by_hand(source: str) -> ByHand:
+def by_hand(source: str) -> ManualEdits:
     """What was set by hand for a model."""
-    found: ByHand = st.session_state.setdefault(f"by_hand {source}", ByHand())
+    found: ManualEdits = st.session_state.setdefault(f"by_hand {source}", ManualEdits())
     return found
 
 
-def tell(source: str, changed: ByHand) -> None:
+def tell(source: str, changed: ManualEdits) -> None:
     """Set heads by hand, as a step that can be undone: of several acts before the page is drawn, each is one."""
     step()
     _set(source, changed)
     step()
 
 
-def _set(source: str, changed: ByHand) -> None:
+def _set(source: str, changed: ManualEdits) -> None:
     st.session_state[f"by_hand {source}"] = changed
 
 
@@ -127,12 +127,12 @@ def settle(source: str, n_layers: int, n_heads: int) -> list[str]:
         kept.append(inside)
         if outside := named.heads - inside:
             left_out.append(f"{name}={PruneSet(outside).format()}")
-    _set(source, ByHand(*(frozenset(PruneSet.of(heads).flat(n_heads)) for heads in kept)))
+    _set(source, ManualEdits(*(frozenset(PruneSet.of(heads).flat(n_heads)) for heads in kept)))
     return left_out
 
 
 def behind() -> bool:
-    """Whether widgets outside a running fragment have been changed in its callback: all has to be drawn anew."""
+    """Whether widgets outside a running fragment have been changed in its callback: all has to be drawn again."""
     return bool(st.session_state.get("behind"))
 
 

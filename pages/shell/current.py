@@ -8,8 +8,8 @@ import streamlit as st
 
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import Selection, select
-from fasp_core.scoring.choice import HAND, ByHand, Choose, around, nothing, prune_set
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import HAND, Choose, ManualEdits, apply_manual_edits, nothing, prune_set
 from fasp_core.studies.compare.compare import SEARCH
 from pages.session import shared
 from pages.shell import searched
@@ -24,7 +24,7 @@ class Current:
     """
 
     selection: Selection
-    by_hand: ByHand
+    by_hand: ManualEdits
     heads: PruneSet
     choose: Choose
 
@@ -48,6 +48,6 @@ def _method(settings: Settings, table: ImpactTable) -> Choose:
     if s.method in (SEARCH, HAND):
         shape = table.n_layers, table.n_heads
         found = searched.select(s, table) if s.method == SEARCH else nothing(HAND, s.gamma, s.alpha, s.seed, *shape)
-        return lambda told: around(found, told)
+        return lambda told: apply_manual_edits(found, told)
     scores = table.head_scores(s.reading)
     return lambda told: select(scores, s.method, s.gamma, s.alpha, seed=s.seed, locked=told.keep, forced=told.prune)

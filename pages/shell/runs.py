@@ -15,7 +15,7 @@ from pages.backend import demo, engine
 from pages.backend.described import described
 from pages.shell import stored
 from pages.widgets import clicks, scoring
-from pages.widgets.said import plain
+from pages.widgets.markdown import escape_markdown
 
 EVERY = 2.0  # seconds between two looks at work that goes on
 SHORT = 1.0  # seconds: a measurement that took less was read from the results on disk
@@ -107,7 +107,7 @@ def _ended(one: Past) -> None:
                 try:
                     engine.resume(one)
                 except InputError as error:
-                    st.error(plain(error))
+                    st.error(escape_markdown(error))
                 else:
                     st.rerun()
             st.button(

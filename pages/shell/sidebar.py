@@ -23,7 +23,7 @@ from fasp_core.metrics.expected import READINGS
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.devices import passed_over
 from fasp_core.model.spec import BUILT_IN, BUILT_IN_TITLE, DTYPES, ModelSpec
-from fasp_core.scoring.choice import HAND
+from fasp_core.scoring.manual_edits import HAND
 from fasp_core.studies.compare.compare import SEARCH
 from pages.backend import demo, engine, folders
 from pages.session import shared
@@ -43,7 +43,7 @@ from pages.session.recipe import (
     Recipe,
 )
 from pages.widgets import glossary, left_out
-from pages.widgets.said import plain
+from pages.widgets.markdown import escape_markdown
 
 __all__ = ["ALPHA", "GAMMA", "MAX_PPL", "METHOD_TITLES", "OWN_CSV", "READING_TITLES", "SPLIT_TITLES", "Settings"]
 
@@ -192,7 +192,7 @@ def _neurons() -> PruneSet:
         try:
             found = PruneSet.parse(written or "")
         except InputError as error:
-            st.error(plain(error), icon=":material/error:")
+            st.error(escape_markdown(error), icon=":material/error:")
             return PruneSet()
         if found.heads:
             st.error("Only neurons stand here, such as L5N17: click heads in the grids.", icon=":material/error:")
@@ -221,7 +221,7 @@ def scorer() -> tuple[str, str | None, str | None]:
             key="scorer",
             persist_state="session",
             help="offline comes with the program. Or a classifier of texts: a hub id (unitary/unbiased-toxic-roberta, "
-            "or org/name@revision), or a folder. Scores are made anew for each. Compare methods, Transfer and reports "
+            "or org/name@revision), or a folder. Scores are made again for each. Compare methods, Transfer and reports "
             "use the offline one.",
         )
         source = (source or "").strip() or OFFLINE
@@ -293,7 +293,7 @@ def model() -> ModelSpec:
     with st.expander("Device, precision, beginnings"):
         device = st.selectbox("Device", shared.DEVICES, key="device", persist_state="session")
         if (note := passed_over(device)) is not None:
-            st.caption(plain(note))
+            st.caption(escape_markdown(note))
         dtype = st.selectbox(
             "Precision",
             tuple(DTYPES),
@@ -362,7 +362,7 @@ def choose_axis() -> tuple[str, str]:
         from_csv(content, upload.name)
         return str(engine.keep_upload(content, upload.name)), Path(upload.name).stem
     except InputError as error:
-        st.error(plain(error))
+        st.error(escape_markdown(error))
         st.stop()
 
 

@@ -16,7 +16,7 @@ import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
 from fasp_core.errors import InputError
-from pages.widgets.said import plain
+from pages.widgets.markdown import escape_markdown
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
 
@@ -41,6 +41,6 @@ def told(draw: Callable[P, None]) -> Callable[P, None]:
         try:
             draw(*args, **kwargs)
         except InputError as error:
-            st.error(plain(error), icon=":material/error:")
+            st.error(escape_markdown(error), icon=":material/error:")
 
     return drawn

@@ -9,7 +9,7 @@ from fasp_core.errors import InputError
 from fasp_core.storage.catalog import Kept
 from pages.backend import demo, engine
 from pages.widgets import clicks, scoring
-from pages.widgets.said import plain
+from pages.widgets.markdown import escape_markdown
 
 
 @st.dialog("Stored results", width="large")
@@ -64,6 +64,6 @@ def _one(one: Kept) -> None:
         try:
             engine.remove(one)
         except InputError as error:
-            st.error(plain(error))
+            st.error(escape_markdown(error))
         else:
             st.rerun()

@@ -10,13 +10,13 @@ from fasp_core.heads import prune_files
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.report import data
 from fasp_core.report.tables import counted
-from fasp_core.scoring.choice import HAND
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import HAND
 from pages.backend import demo, engine
 from pages.session import shared
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings
-from pages.widgets.said import plain
+from pages.widgets.markdown import escape_markdown
 
 
 def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
@@ -70,7 +70,7 @@ def bring(settings: Settings, table: ImpactTable, now: Current) -> None:
     try:
         found = prune_files.read(upload.getvalue(), upload.name, (table.n_layers, table.n_heads))
     except InputError as error:
-        st.error(plain(error), icon=":material/error:")
+        st.error(escape_markdown(error), icon=":material/error:")
         return
     size = table.n_layers * table.n_heads
     neurons = f" and {counted(len(found.parts.neurons))}" if found.parts.neurons else ""

@@ -15,8 +15,8 @@ from fasp_core.evaluation import Evaluation
 from fasp_core.figures.export import file_name
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.report.page import summary
-from fasp_core.scoring.choice import HAND, ByHand
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import HAND, ManualEdits
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare
 from fasp_core.studies.compare.compare import SEARCH
@@ -95,7 +95,7 @@ def what(settings: Settings, now: Current) -> report.Asked:
         settings.alpha,
         settings.seed if settings.method == "random" else 0,
         settings.max_ppl,
-        by_hand=ByHand() if settings.method in (SEARCH, HAND) else now.by_hand,
+        by_hand=ManualEdits() if settings.method in (SEARCH, HAND) else now.by_hand,
     )
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import streamlit as st
 
 from fasp_core.report.tables import counted
-from fasp_core.scoring.choice import ByHand
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import ManualEdits
 from pages.backend import engine
 from pages.session import shared
 from pages.shell import sidebar, start
 from pages.shell.current import Current, current
 from pages.take_home import checkpoint, data, figures, report
 from pages.widgets import scoring
-from pages.widgets.said import plain
+from pages.widgets.markdown import escape_markdown
 
 
 def page() -> None:
@@ -64,14 +64,14 @@ def about(settings: sidebar.Settings, table: ImpactTable, now: Current) -> None:
         else:
             st.info("Nothing is removed: raise α, click heads on “Explore heads”, or bring a set, below.")
         for note in now.selection.notes:
-            st.info(plain(note), icon=":material/info:")
+            st.info(escape_markdown(note), icon=":material/info:")
         if changed:
             st.button(
                 "Back to the method's choice",
                 key="reset",
                 icon=":material/undo:",
                 on_click=shared.tell,
-                args=(settings.spec.source, ByHand()),
+                args=(settings.spec.source, ManualEdits()),
             )
 
 

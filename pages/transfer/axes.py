@@ -18,9 +18,9 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.keys import digest
-from fasp_core.studies.transfer import correlation, crossed
+from fasp_core.studies.transfer import correlation, every_axis
 from fasp_core.studies.transfer.correlation import AxisEffects, Correlations
-from fasp_core.studies.transfer.crossed import Cell, Transfer, TransferConfig
+from fasp_core.studies.transfer.every_axis import Cell, Transfer, TransferConfig
 from fasp_core.studies.transfer.transfer import scored_axes
 from pages.backend import engine
 from pages.shell.sidebar import axis_title
@@ -80,7 +80,7 @@ def name(spec: ModelSpec, sets: dict[str, PruneSet], config: TransferConfig) -> 
     """What tells one experiment from another."""
     known = engine.facts(spec)
     assert known is not None  # scores were found
-    return digest(crossed.key(sets, config, known.id))
+    return digest(every_axis.key(sets, config, known.id))
 
 
 def transfer(spec: ModelSpec, sets: dict[str, PruneSet], config: TransferConfig) -> Transfer | None:
@@ -90,10 +90,10 @@ def transfer(spec: ModelSpec, sets: dict[str, PruneSet], config: TransferConfig)
     kept: dict[str, Transfer] = st.session_state.setdefault("transfers", {})
     wanted = name(spec, sets, config)
     if wanted not in kept:
-        measured = crossed.find(sets, config, known.id, engine.store())
+        measured = every_axis.find(sets, config, known.id, engine.store())
         if measured is None:
             return None
-        kept[wanted] = crossed.judge(measured)
+        kept[wanted] = every_axis.judge(measured)
     return kept[wanted]
 
 

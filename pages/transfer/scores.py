@@ -12,7 +12,7 @@ import streamlit as st
 
 from fasp_core.figures import cell_matrix, clicked_heads, scatter_pair
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.scoring.choice import how_removed
+from fasp_core.scoring.manual_edits import how_removed
 from fasp_core.scoring.score import prunable
 from fasp_core.studies.transfer.correlation import LEAST_CEILING, AxisScore, Correlations, Pair, strongest
 from pages.shell.sidebar import READING_TITLES, axis_title
@@ -116,7 +116,7 @@ def _own_hover(a: AxisScore, kind: str) -> str:
         f"{axis_title(a.axis)}: how well its own scores repeat\n"
         f"{' / '.join(_repeats(a, kind).splitlines())} (all heads / those that may be pruned)\n"
         f"split halves of {a.prompts} prompts, corrected to all of them\n"
-        f"{a.exact['all']} of {a.heads['all']} heads removed, on {a.checked} prompts"
+        f"{a.exact['all']} of {a.heads['all']} heads ablated, on {a.checked} prompts"
     )
 
 
@@ -234,7 +234,7 @@ def trust(found: Correlations) -> pd.DataFrame:
             "axis": axis_title(a.axis),
             "validation prompts": a.prompts,
             "groups": a.groups,
-            "heads removed": f"{a.exact['all']} of {a.heads['all']}",
+            "heads ablated": f"{a.exact['all']} of {a.heads['all']}",
             "removed, may be pruned": f"{a.exact['prunable']} of {a.heads['prunable']}",
             "on prompts": a.checked,
             "gap, ×10⁻³": round(1000 * a.gap, 3),
@@ -256,7 +256,7 @@ def how_to_read(found: Correlations) -> str:
     )
     return (
         f"**Intervals** are at level 95%, over heads and prompts: in each of {found.resamples:,} resamples the heads "
-        "are drawn anew, and so are the prompts of both axes. They take the heads of this model as a sample of heads "
+        "are drawn again, and so are the prompts of both axes. They take the heads of this model as a sample of heads "
         f"like them. Each pair stands by itself: of {len(found.pairs) // 4}, some leave 0 out by chance.\n\n"
         "**Is the noise of two axes independent?** Not by design: axes share sentence frames (a template with a noun). "
         "So a frame gets the same weight on every axis in a resample, and what noise in common adds to Pearson's r is "

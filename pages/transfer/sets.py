@@ -5,8 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from fasp_core.figures import cell_matrix
-from fasp_core.studies.transfer import crossed
-from fasp_core.studies.transfer.crossed import Cell, Transfer
+from fasp_core.studies.transfer import every_axis
+from fasp_core.studies.transfer.every_axis import Cell, Transfer
 from fasp_core.studies.verdict import p_value
 from pages.shell.sidebar import READING_TITLES, axis_title
 from pages.transfer import axes
@@ -20,7 +20,7 @@ def draw(settings: Settings) -> None:
     """Sets chosen on one axis, measured on all."""
     config = settings.config
     st.subheader("Does a set chosen on one axis help the others?", anchor=False)
-    sets = crossed.choose(dict(settings.tables), config)
+    sets = every_axis.choose(dict(settings.tables), config)
     with st.spinner("Looking for measurements"):
         result = axes.transfer(settings.spec, sets, config)
     size = len(next(iter(sets.values())))
@@ -35,7 +35,7 @@ def draw(settings: Settings) -> None:
         background.offer(
             settings.spec,
             ("transfer", axes.name(settings.spec, sets, config)),
-            lambda lm, store, progress: crossed.run(lm, sets, config, store, progress),
+            lambda lm, store, progress: every_axis.run(lm, sets, config, store, progress),
             title="Not measured yet with these settings",
             about=f"{n} sets and the whole model on {n} axes with {config.n_prompts} test prompts each, and the "
             f"perplexity of all: {(n + 1) * (n + 1)} measurements. With the built-in model on two cores that takes "
@@ -50,9 +50,9 @@ def draw(settings: Settings) -> None:
 def show(settings: Settings, result: Transfer) -> None:
     """The outcome in a sentence, a matrix and a table."""
     reading = settings.config.reading
-    st.markdown(f"**{crossed.statement(result, reading)}** {crossed.statement(result, reading, own=True)}")
+    st.markdown(f"**{every_axis.statement(result, reading)}** {every_axis.statement(result, reading, own=True)}")
     for other in (r for r in READING_TITLES if r != reading and r in next(iter(result.bases.values()))):
-        st.caption(f"The same sets, {READING_TITLES[other]}: {crossed.statement(result, other)}")
+        st.caption(f"The same sets, {READING_TITLES[other]}: {every_axis.statement(result, other)}")
     cells = result.of(reading)
     costs = {s.axis: s.perplexity.relative for s in result.sets}
     bases = {axis: found[reading] for axis, found in result.bases.items()}

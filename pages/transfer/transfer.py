@@ -10,7 +10,7 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.studies.transfer import correlation
-from fasp_core.studies.transfer.crossed import TransferConfig
+from fasp_core.studies.transfer.every_axis import TransferConfig
 from pages.backend import engine
 from pages.shell import sidebar, start
 from pages.shell.sidebar import axis_title

@@ -27,7 +27,7 @@ def offer(
     button: str = "Run",
     kept: str = KEPT,
 ) -> None:
-    """Offer an experiment, or show how the one that was started goes. The page is drawn anew once it has ended.
+    """Offer an experiment, or show how the one that was started goes. The page is drawn again once it has ended.
 
     The result is read from the store by the page, which comes here only while it is not there.
 

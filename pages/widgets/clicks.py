@@ -1,11 +1,11 @@
 """What charts and buttons tell, each thing once, however late it comes.
 
-A chart that is drawn anew is another one to Streamlit. Two things follow. A reader who is quicker than the drawing
+A chart that is drawn again is another one to Streamlit. Two things follow. A reader who is quicker than the drawing
 clicks the old chart, and that click counts. And the browser sends the last event of a chart again when the chart is
 gone, and that one does not. So every drawing needs a key of its own, and what it tells is compared with what it told
 before.
 
-A button tells of its click in one run of the page alone. Another click, or a step of the page that draws it anew, may
+A button tells of its click in one run of the page alone. Another click, or a step of the page that draws it again, may
 end that run before it has come to the button. So the click is kept until a run has come there.
 """
 

@@ -8,7 +8,7 @@ import streamlit as st
 
 from fasp_core.errors import InputError
 from fasp_core.metrics.meters import BiasConfig, left_out
-from pages.widgets.said import plain
+from pages.widgets.markdown import escape_markdown
 
 
 def tell(*configs: BiasConfig) -> None:
@@ -16,10 +16,10 @@ def tell(*configs: BiasConfig) -> None:
     try:
         notes = left_out(*configs)
     except InputError as error:
-        st.error(plain(error), icon=":material/error:")
+        st.error(escape_markdown(error), icon=":material/error:")
         st.stop()
     if notes:
-        st.caption("  \n".join(plain(note) for note in notes))
+        st.caption("  \n".join(escape_markdown(note) for note in notes))
 
 
 def tell_of_all(configs: Mapping[str, BiasConfig]) -> None:
@@ -27,4 +27,4 @@ def tell_of_all(configs: Mapping[str, BiasConfig]) -> None:
     told = {title: left_out(config) for title, config in configs.items()}
     with st.expander("What the prompts leave out"):
         for title, notes in told.items():
-            st.caption(f"**{plain(title)}:** " + (" ".join(map(plain, notes)) or "nothing."))
+            st.caption(f"**{escape_markdown(title)}:** " + (" ".join(map(escape_markdown, notes)) or "nothing."))

@@ -33,7 +33,7 @@ def ready(fig: go.Figure, of: str) -> go.Figure:
 
 
 def listen(acts: Mapping[str, Act]) -> None:
-    """Put the script on the page, once, where what is drawn anew after a click is drawn; it shows nothing itself.
+    """Put the script on the page, once, where what is drawn again after a click is drawn; it shows nothing itself.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
 from pages.backend import demo, engine
 from pages.widgets import clicks
-from pages.widgets.said import plain
+from pages.widgets.markdown import escape_markdown
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def load(spec: ModelSpec) -> bool:
         if engine.pinned(spec) != spec:  # what a name of a hub means is known now
             st.rerun()
         return True
-    watch(job, f"Loading {plain(spec.source)}")
+    watch(job, f"Loading {escape_markdown(spec.source)}")
     return False
 
 
@@ -45,7 +45,7 @@ def load_scorer(config: BiasConfig) -> bool:
     if job.state == "failed":
         show_error(job)
     elif job.state != "done":
-        watch(job, f"Loading {plain(config.scorer)}")
+        watch(job, f"Loading {escape_markdown(config.scorer)}")
     return job.state == "done"
 
 
@@ -72,7 +72,7 @@ def offer(spec: ModelSpec, config: BiasConfig) -> None:
         st.subheader("No scores yet for this model and axis", anchor=False)
         st.markdown(
             "First comes a preview from gradients. Then every head is removed for its effect on the perplexity of "
-            f"{engine.SCORE_TEXT.tokens:,} tokens, and every head that a choice may hang on for its effect on the "
+            f"{engine.SCORE_TEXT.tokens:,} tokens, and every head that a choice may depend on for its effect on the "
             f"expected toxicity of {config.n_prompts} validation prompts; the grids fill in meanwhile. With "
             "the built-in model on two cores an axis takes about six minutes, and the perplexities, which all "
             "axes share, about forty; a GPU takes a fraction of that. A cancelled run goes on where it was."
@@ -83,14 +83,14 @@ def offer(spec: ModelSpec, config: BiasConfig) -> None:
 
 
 def look_again(job: Job[Any] | None) -> None:
-    """Draw the page anew, once, where a job has ended since the page looked for its result in vain."""
+    """Draw the page again, once, where a job has ended since the page looked for its result in vain."""
     if job is not None and job.state == "done" and st.session_state.get("looked again") is not job:
         st.session_state["looked again"] = job
         st.rerun()
 
 
 def watch(job: Job[Any], title: str) -> None:
-    """Progress of a job, refreshed until it ends; then the page is drawn anew."""
+    """Progress of a job, refreshed until it ends; then the page is drawn again."""
 
     @st.fragment(run_every=0.7)
     def look() -> None:
@@ -108,7 +108,10 @@ def bar(job: Job[Any], title: str) -> None:
         return
     left = job.eta_seconds()
     tail = "" if left is None else f", about {duration(left)} left"
-    st.progress(min(job.done / job.total, 1.0) if job.total else 0.0, f"{title}: {plain(job.text or 'starting')}{tail}")
+    st.progress(
+        min(job.done / job.total, 1.0) if job.total else 0.0,
+        f"{title}: {escape_markdown(job.text or 'starting')}{tail}",
+    )
 
 
 def duration(seconds: float) -> str:
@@ -122,7 +125,7 @@ def show_error(job: Job[Any]) -> None:
     """What went wrong, in one sentence where the input was at fault."""
     error = job.error
     if isinstance(error, InputError):
-        st.error(plain(error), icon=":material/error:")
+        st.error(escape_markdown(error), icon=":material/error:")
     else:
         if st.session_state.get("logged") is not job:  # once, not at every rerun
             logger.error("A job failed.", exc_info=error)

@@ -20,7 +20,7 @@ APP = Path(__file__).resolve().parents[2] / "app.py"
 
 
 def page() -> None:
-    """A page whose first button draws it anew, and whose others are told of below it."""
+    """A page whose first button draws it again, and whose others are told of below it."""
     import streamlit as st
 
     from pages.widgets import clicks

@@ -17,7 +17,7 @@ from fasp_core.cli.main import main
 from fasp_core.compute.lanes import Lanes
 from fasp_core.model import loading
 from fasp_core.model.spec import ModelSpec
-from fasp_core.studies.compare import compare, versus
+from fasp_core.studies.compare import against_fasp, compare
 from fasp_core.studies.contexts.choosing import METHODS
 from pages.backend import engine
 
@@ -87,7 +87,7 @@ def test_the_claim(capsys: Any) -> None:
 def test_the_search_against_fasp() -> None:
     comparison = engine.comparison(ModelSpec(), "race_ethnicity", "neutral")
     assert comparison is not None
-    found = versus.versus(comparison, engine.searches(ModelSpec(), "race_ethnicity", "neutral"), "neutral", 0.1)
+    found = against_fasp.versus(comparison, engine.searches(ModelSpec(), "race_ethnicity", "neutral"), "neutral", 0.1)
     assert found is not None
     assert len(found.runs) >= 5
     mean = found.mean

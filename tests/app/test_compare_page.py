@@ -13,7 +13,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.search import Found, SearchConfig
-from fasp_core.studies.compare import compare, outcome, versus
+from fasp_core.studies.compare import against_fasp, compare, outcome
 from fasp_core.studies.compare.compare import SEARCH, Candidate, Comparison
 from pages.backend import engine
 from pages.compare import chosen
@@ -158,7 +158,7 @@ def test_a_claim_that_is_shown(studio: Studio, table: ImpactTable) -> None:
     assert not at.warning
     measures = at.dataframe[0].value
     assert list(measures.measure) == [
-        "identity words neutral (chosen by)", "identity words counted", "sampled continuations",
+        "identity terms masked (chosen by)", "identity terms scored", "sampled continuations",
     ]  # fmt: skip
     for row, name in zip(measures.itertuples(), ("neutral", "counted", "sampled"), strict=True):
         change, base = claim.change[name], claim.base[name]
@@ -171,7 +171,7 @@ def test_a_claim_that_is_shown(studio: Studio, table: ImpactTable) -> None:
 
 
 def test_an_artefact_is_never_shown_as_a_success(studio: Studio, table: ImpactTable) -> None:
-    """Chosen with identity words counted; with them neutral nothing falls, and sampled texts do not change."""
+    """Chosen with identity terms scored; with them neutral nothing falls, and sampled texts do not change."""
     world = MadeUp(table, by="counted", strength=10, fall={"neutral": 0.0, "counted": 0.9, "sampled": 0.0})
     result = add_comparison(studio.store, AXIS, world, "counted", **SMALL)
     at = opened(reading="counted")
@@ -256,7 +256,7 @@ def test_the_link_opens_the_same_set_or_is_not_there(studio: Studio, table: Impa
     }
     assert random.seed == 1
     assert chosen.explore_query(settings, random) is None  # that page starts with seed 0
-    assert chosen.explore_query(settings, Candidate("fasp", 0.2, 0.02, None, (0, 1))) is None  # scored anew since
+    assert chosen.explore_query(settings, Candidate("fasp", 0.2, 0.02, None, (0, 1))) is None  # scored again since
     assert chosen.explore_query(settings, Candidate(SEARCH, None, 0.02, 0, fasp.heads)) is None
 
 
@@ -280,7 +280,7 @@ def test_sets_that_a_search_found_are_offered(
     assert len(larger.candidates) == len(result.candidates) + 1
     assert larger.candidates[-1].heads == heads
     assert "not compared yet" not in " ".join(s.value for s in at.subheader)
-    against = versus.versus(larger, [found], "neutral", 0.1)
+    against = against_fasp.versus(larger, [found], "neutral", 0.1)
     assert against is not None
     assert against.sentence() in said(at)
     (frame,) = (f.value for f in at.dataframe if "less than FASP" in f.value)

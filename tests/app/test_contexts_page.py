@@ -13,12 +13,12 @@ from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.studies.contexts import matrix
 from fasp_core.studies.contexts.audit import AuditConfig, Replies
-from fasp_core.studies.contexts.carried import Carried
+from fasp_core.studies.contexts.generalisation import Carried
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
 from pages.backend import engine
 from pages.contexts import audit
 from pages.contexts import matrix as contexts_matrix
-from pages.widgets.said import plain
+from pages.widgets.markdown import escape_markdown
 from tests.support.fakes import MADE, Studio
 from tests.support.made_contexts import made_up
 from tests.support.running import run
@@ -90,7 +90,7 @@ def test_the_findings_and_the_matrices(studio: Studio, monkeypatch: pytest.Monke
     monkeypatch.setattr(engine, "matrices", lambda spec: [found])
     at = opened()
     findings = Carried(found).findings()
-    assert [i.value for i in at.main.info] == [plain(f.sentence) for f in findings]
+    assert [i.value for i in at.main.info] == [escape_markdown(f.sentence) for f in findings]
     assert [f.holds for f in findings] == [True, True]
     charts: Any = at.get("plotly_chart")
     assert len(charts) == 3  # by generality, heads, neurons

@@ -16,8 +16,8 @@ from streamlit.testing.v1 import AppTest
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.spec import BUILT_IN
-from fasp_core.scoring.choice import ByHand
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import ManualEdits
 from pages.explore.grids import acted_on
 from pages.explore.named import NamedSet, from_json, to_json
 from pages.explore.tried import frame
@@ -73,7 +73,7 @@ def test_heads_in_a_text(studio: Studio, table: ImpactTable) -> None:
     change(at, many="L0H0, L29H7-8")
     press(at, "many turn over")
     assert requested(at) == chosen
-    assert at.session_state[HAND] == ByHand()
+    assert at.session_state[HAND] == ManualEdits()
 
     change(at, many="H3")
     press(at, "many replace the set")

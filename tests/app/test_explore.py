@@ -1,6 +1,7 @@
 """The page "Explore heads" in every state that a reader can see, without a browser and without a model.
 
-Charts cannot be clicked here: what a click does is `ByHand.turned`, tested by itself, and one real click in a browser.
+Charts cannot be clicked here: what a click does is `ManualEdits.toggle`, tested by itself, and one real click in a
+browser.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, select
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE, ModelSpec
-from fasp_core.scoring.choice import ByHand
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import ManualEdits
 from pages.backend import engine
 from pages.explore.measured import verdict
 from pages.shell.sidebar import ALPHA, GAMMA
@@ -152,7 +153,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     ppl, gap = table.added_up(heads.flat(N_HEADS), "neutral")
     assert metric(at, "Perplexity").value == f"≈ {ppl:.2f}"
     assert metric(at, "Toxicity gap").value == f"≈ {1000 * gap:.2f}"
-    assert metric(at, "Toxicity gap").label.endswith("identity words neutral")
+    assert metric(at, "Toxicity gap").label.endswith("identity terms masked")
     assert said(at).count("**estimate**") == 2
     assert "**measured**" not in said(at)
     assert "→" not in "".join(m.value for m in at.metric)
@@ -179,7 +180,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     low, high = paired_gap_change(base.values[0], pruned.values[0], base.groups).relative_interval or (0, 0)
     assert f"**measured** on {len(base.texts)} validation prompts, change 95% [{low:+.0%}, {high:+.0%}]" in text
     assert f"Estimate was {1000 * gap:.2f}" in text
-    assert f"Identity words counted: {before:.2f} → {after:.2f}" in text  # the other reading is always there
+    assert f"Identity terms scored: {before:.2f} → {after:.2f}" in text  # the other reading is always there
     assert "0.5% of 1.0 M parameters" in text  # 5 heads of 1,000
     (good,) = at.success
     assert good.value.startswith(f"The gap fell by {1 - after / before:.0%} [{-high:.0%}, {-low:.0%}] on ")
@@ -189,7 +190,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     # the other reading is read from the same measurement
     asked = len(studio.asked)
     change(at, reading="counted")
-    assert "identity words counted" in metric(at, "Toxicity gap").label
+    assert "identity terms scored" in metric(at, "Toxicity gap").label
     chosen = select(table.head_scores("counted"), alpha=0.02)
     assert requested(at).heads == frozenset(chosen.heads)
     change(at, reading="neutral")
@@ -338,7 +339,9 @@ def test_changes_by_hand(studio: Studio, table: ImpactTable) -> None:
     critical = at.session_state["selection"].critical
     free = min(set(range(270)) - set(flat) - set(critical))
 
-    at.session_state[HAND] = ByHand(prune=frozenset({free, critical[0], flat[1]}), keep=frozenset({flat[0], free + 1}))
+    at.session_state[HAND] = ManualEdits(
+        prune=frozenset({free, critical[0], flat[1]}), keep=frozenset({flat[0], free + 1})
+    )
     run(at)
     told = {"forced": (free, critical[0], flat[1]), "locked": (flat[0], free + 1)}
     wanted = by_definition(table, "0.3", "0.02", **told)
@@ -361,11 +364,11 @@ def test_changes_by_hand(studio: Studio, table: ImpactTable) -> None:
 def test_back_to_the_methods_choice(studio: Studio, table: ImpactTable) -> None:
     """Here a press runs the whole page, as in a browser when a job ends at the same moment."""
     studio.open.clear()
-    at = opened(**{HAND: ByHand(prune=frozenset({0}))})
+    at = opened(**{HAND: ManualEdits(prune=frozenset({0}))})
     assert "**By hand: 1 pruned.**" in said(at)
     press(at, "reset")
     assert list(requested(at)) == by_definition(table, "0.3", "0.02")
-    assert at.session_state[HAND] == ByHand()
+    assert at.session_state[HAND] == ManualEdits()
     assert "No hand-made changes" in said(at)
     assert at.button(key="reset").disabled
 
@@ -373,10 +376,10 @@ def test_back_to_the_methods_choice(studio: Studio, table: ImpactTable) -> None:
 def test_settings_come_from_the_address(studio: Studio, table: ImpactTable) -> None:
     studio.open.clear()
     at = AppTest.from_file(APP, default_timeout=60)
-    at.query_params.update(method="bias only", alpha="0.1", reading="identity words counted", axis="race ethnicity")
+    at.query_params.update(method="bias only", alpha="0.1", reading="identity terms scored", axis="race ethnicity")
     run(at)
     assert list(requested(at)) == select(table.head_scores("counted"), "bias-only", 0.3, 0.1).heads
-    assert "identity words counted" in metric(at, "Toxicity gap").label
+    assert "identity terms scored" in metric(at, "Toxicity gap").label
 
     at = AppTest.from_file(APP, default_timeout=60)
     at.query_params.update(method="none", alpha="7", gamma="x", reading="", axis="<script>")

@@ -18,7 +18,7 @@ from fasp_core.figures.theme import escape
 from pages.backend import engine
 from pages.explore import named
 from pages.shell import runs
-from pages.widgets.said import code, plain
+from pages.widgets.markdown import code, escape_markdown
 from tests.support.fakes import Studio
 from tests.support.running import run
 
@@ -57,7 +57,7 @@ def read(markdown: str) -> str:
 def test_plain_is_what_was_written(text: str) -> None:
     """Against markdown-it: one paragraph of text and nothing else, with every letter in its place."""
     line = " ".join(text.split())
-    shown = plain(text)
+    shown = escape_markdown(text)
     assert kinds_of(shown) <= {"paragraph_open", "paragraph_close", "inline", "text", "text_special"}
     assert read(shown) == line
     assert "$" not in shown.replace("\\$", "")  # Streamlit's formulas, which markdown-it does not know

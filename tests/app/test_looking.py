@@ -21,8 +21,8 @@ from fasp_core.metrics.continuations import Pair
 from fasp_core.model import loading
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
-from fasp_core.scoring.choice import ByHand
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import ManualEdits
 from pages.backend import engine
 from pages.explore import prompt_choice
 from pages.explore.attention import strongest
@@ -123,11 +123,11 @@ def test_one_prompt_of_the_axis(studio: TinyStudio, table: ImpactTable) -> None:
     assert asked(at, "written").prompt == box.options[3]
 
     # a new set is followed
-    at.session_state[f"by_hand {SOURCE}"] = ByHand(prune=frozenset({0, 1, 2}))
+    at.session_state[f"by_hand {SOURCE}"] = ManualEdits(prune=frozenset({0, 1, 2}))
     run(at)
     assert asked(at, "written").heads == at.session_state["job main"].key[1] != request.heads
     change(at, alpha=0.0)
-    at.session_state[f"by_hand {SOURCE}"] = ByHand()
+    at.session_state[f"by_hand {SOURCE}"] = ManualEdits()
     run(at)
     assert "Nothing is removed" in said(at)
 
@@ -274,7 +274,7 @@ def test_the_head_that_adds_most_bias_is_looked_at_first(studio: TinyStudio, tab
 
     # it follows the set until another head is chosen
     others = frozenset({(flat + 1) % 8, (flat + 2) % 8})
-    keep = ByHand(prune=others, keep=frozenset(heads.flat(HEADS)) - others)
+    keep = ManualEdits(prune=others, keep=frozenset(heads.flat(HEADS)) - others)
     at.session_state[f"by_hand {SOURCE}"] = keep
     run(at)
     other = strongest(table, at.session_state["job main"].key[1], "neutral")
@@ -282,7 +282,7 @@ def test_the_head_that_adds_most_bias_is_looked_at_first(studio: TinyStudio, tab
     change(at, **{f"attention head {SOURCE}": flat})
     assert asked(at, "attention").layer == layer
     assert "removed at present" not in said(at)
-    at.session_state[f"by_hand {SOURCE}"] = ByHand()
+    at.session_state[f"by_hand {SOURCE}"] = ManualEdits()
     run(at)
     assert at.selectbox(key=f"attention head {SOURCE}").value == flat
     # a click on a grid chooses

@@ -1,4 +1,4 @@
-"""The checkpoint as a part of a page: what it foretells, does and shows, with tiny models that are really exported."""
+"""The checkpoint as a part of a page: what it predicts, does and shows, with tiny models that are really exported."""
 
 from __future__ import annotations
 

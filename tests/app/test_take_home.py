@@ -23,8 +23,8 @@ from fasp_core.heads.selection import select
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE
 from fasp_core.report import data
-from fasp_core.scoring.choice import ByHand
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import ManualEdits
 from fasp_core.studies.compare.compare import HELD_OUT
 from fasp_core.studies.verdict import verdict
 from pages.backend import engine
@@ -79,7 +79,7 @@ def test_without_scores_they_are_offered(studio: Studio) -> None:
 
 
 def test_what_is_about_to_be_taken(studio: Studio, table: ImpactTable) -> None:
-    at = opened(**{HAND: ByHand(frozenset({0}), frozenset()), "neurons": "L3N7"})
+    at = opened(**{HAND: ManualEdits(frozenset({0}), frozenset()), "neurons": "L3N7"})
     chosen = select(table.head_scores("neutral"), "fasp", 0.3, 0.02).pruned
     around = select(table.head_scores("neutral"), "fasp", 0.3, 0.02, forced=(0,)).pruned
     expected = PruneSet(PruneSet.from_flat(around, N_HEADS).heads, frozenset({(3, 7)}))
@@ -114,7 +114,7 @@ def test_the_report_is_measured_on_test_prompts_and_kept(studio: Studio, table: 
     assert downloads(at).count("Interactive") == 4  # the groups, too
     assert RUN not in [b.label for b in at.button]
     # another set has no report yet
-    at.session_state[HAND] = ByHand(frozenset({0}), frozenset())
+    at.session_state[HAND] = ManualEdits(frozenset({0}), frozenset())
     assert RUN in [b.label for b in run(at).button]
     assert downloads(at).count("Interactive") == 3
 
@@ -125,7 +125,7 @@ def test_the_report_is_measured_on_test_prompts_and_kept(studio: Studio, table: 
         ({}, ["--method", "fasp", "--gamma", "0.3", "--alpha", "0.02"]),
         ({"method": "magnitude"}, ["--method", "magnitude", "--alpha", "0.02"]),
         (
-            {HAND: ByHand(frozenset({0}), frozenset()), "reading": "counted", "neurons": "L3N7"},
+            {HAND: ManualEdits(frozenset({0}), frozenset()), "reading": "counted", "neurons": "L3N7"},
             ["--method", "fasp", "--alpha", "0.02", "--reading", "counted", "--force", "L0H0", "--heads"],
         ),
     ],
@@ -243,7 +243,7 @@ def test_a_set_that_is_used_is_exactly_what_is_off(studio: Studio, table: Impact
     for name, value in found.items():
         explore.session_state[name] = value
     assert removed(run(explore)) == 3
-    assert at.session_state[HAND] == ByHand(frozenset(wanted.flat(N_HEADS)))
+    assert at.session_state[HAND] == ManualEdits(frozenset(wanted.flat(N_HEADS)))
 
 
 def upload(at: AppTest, name: str, content: bytes) -> AppTest:

@@ -25,7 +25,7 @@ from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.score import prunable
 from fasp_core.storage.store import Store
-from fasp_core.studies.transfer import crossed
+from fasp_core.studies.transfer import every_axis
 from pages.backend import engine
 from pages.transfer.axes import percent, plain
 from pages.transfer.scores import pair_at
@@ -39,7 +39,7 @@ PAIR = "transfer pair"
 
 @pytest.fixture
 def studio(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Studio:
-    monkeypatch.setattr(crossed, "provenance", lambda lm, seconds, command: {**MADE, "command": command})
+    monkeypatch.setattr(every_axis, "provenance", lambda lm, seconds, command: {**MADE, "command": command})
     return studio
 
 
@@ -171,7 +171,7 @@ def test_correlations_and_the_heads_behind_one(studio: Studio, tables: dict[str,
     pairs = at.dataframe[0].value
     assert len(pairs) == 4
     assert pairs[pairs.correlation == "pearson"].r.iloc[0] == pytest.approx(stats.pearsonr(*z).statistic)
-    assert at.dataframe[1].value["heads removed"].tolist() == ["180 of 270"] * 2
+    assert at.dataframe[1].value["heads ablated"].tolist() == ["180 of 270"] * 2
 
 
 def test_one_axis_left_and_too_high_a_gamma(studio: Studio, tables: dict[str, ImpactTable]) -> None:
@@ -208,13 +208,13 @@ def test_sets_are_offered_measured_and_kept(studio: Studio, tables: dict[str, Im
     assert "Not measured yet" not in said(at)
     assert len(charts(at)) == 3
     spec = ModelSpec()
-    config = crossed.TransferConfig(alpha=0.02)
-    sets = crossed.choose(tables, config)
-    measured = crossed.find(sets, config, studio.load(spec).id, studio.store)
+    config = every_axis.TransferConfig(alpha=0.02)
+    sets = every_axis.choose(tables, config)
+    measured = every_axis.find(sets, config, studio.load(spec).id, studio.store)
     assert measured is not None
-    found = crossed.judge(measured)
-    assert f"**{crossed.statement(found, 'neutral')}**" in said(at)
-    assert f"identity words counted: {crossed.statement(found, 'counted')}" in said(at)
+    found = every_axis.judge(measured)
+    assert f"**{every_axis.statement(found, 'neutral')}**" in said(at)
+    assert f"identity terms scored: {every_axis.statement(found, 'counted')}" in said(at)
     shown = texts(charts(at)[2])
     for cell, c in zip(shown, found.of("neutral"), strict=True):
         assert cell.startswith(percent(c.change.relative))
@@ -269,4 +269,4 @@ def test_a_run_that_fails_or_is_cancelled_says_so(studio: Studio, tables: dict[s
     run(at)
     assert "Cancelled" in said(at)
     assert [b.label for b in at.main.button if b.label == "Measure"]
-    assert not Store(studio.store.root).entries(crossed.KIND)
+    assert not Store(studio.store.root).entries(every_axis.KIND)

@@ -44,7 +44,7 @@ def test_the_tour_comes_once_covers_nothing_and_works_by_keyboard(app: str, brow
 def test_keyboard_reaches_everything(app: str, browser: object) -> None:
     reader = Reader(browser, f"{app}/?{SMALL}")
     page = reader.page
-    reader.measured()  # its end draws the page anew and drops the focus
+    reader.measured()  # its end draws the page again and drops the focus
     reader.settled()
     page.evaluate("() => document.activeElement?.blur()")
     wanted = {

@@ -47,7 +47,7 @@ def test_a_person_explores_heads(app: str, browser: object) -> None:
     first = reader.measured()
     assert re.fullmatch(r"\d+\.\d\d → \d+\.\d\d", first[0])
 
-    # a click turns one head over, the method chooses around it, and the pruned model is measured anew
+    # a click turns one head over, the method chooses around it, and the pruned model is measured again
     reader.click_head(24, 6)
     reader.wait_said("By hand: 1 pruned.")
     assert reader.removed() == before

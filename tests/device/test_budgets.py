@@ -15,10 +15,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from fasp_core.data.text import TextConfig, TokenWindows
 from fasp_core.forward.ablation import gated, masked
-from fasp_core.forward.staged import Staged
+from fasp_core.forward.recorded_pass import ResumablePass
 from fasp_core.forward.sweep import sweep_heads
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.expected import Worth, read_expected
+from fasp_core.metrics.expected import TokenToxicity, read_expected
 from fasp_core.metrics.perplexity import measure_nll, nll_sums, window_packs
 from fasp_core.model import grouped
 from fasp_core.model.language_model import LanguageModel
@@ -46,7 +46,7 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def batches(lm: LanguageModel, what: str) -> tuple[list[Any], Any]:
     if what == "text":
         return [pack_rows(token_rows(2, 24), np.arange(2))], lambda p, h: nll_sums(lm, p, h, np.array([1, 1]))[0]
-    worth = Worth(torch.rand(VOCAB, 4), torch.rand(VOCAB) > 0.5).on(lm.device)
+    worth = TokenToxicity(torch.rand(VOCAB, 4), torch.rand(VOCAB) > 0.5).on(lm.device)
     return pack(lm, [[1, 2, 3, i] for i in range(9)]), lambda p, h: read_expected(lm, h, p, worth)
 
 
@@ -56,9 +56,9 @@ def one_head(lm: LanguageModel, what: str) -> pretend.Seen:
     heads = sweep_heads(lm, packs, read, set(range(-1, lm.size)) - {1})
     next(heads)  # what is made once: uploads of the batch
     (packed,) = packs
-    held = Staged(lm, packed)
+    held = ResumablePass(lm, packed)
     with pretend.counting() as seen, torch.no_grad(), masked(lm, PruneSet.of([(0, 1)])):
-        read(held.batch, held.rest())
+        read(held.batch, held.resume())
     return seen
 
 
@@ -104,7 +104,7 @@ def test_a_batch_that_was_halved_is_held_once() -> None:
             heads = sweep_heads(lm, [ids], read, skip=range(-1, 4))
             next(heads)
             gc.collect()
-            return pretend.allocated() - before, pretend.peak(anew=True) - before
+            return pretend.allocated() - before, pretend.peak(again=True) - before
 
     whole, most = held(float("inf"))
     halved, less = held(most * 0.75)

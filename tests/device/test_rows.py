@@ -15,7 +15,7 @@ import transformers
 
 from fasp_core.forward import sweep
 from fasp_core.forward.sweep import at_once, sweep_heads
-from fasp_core.metrics.expected import Worth, read_expected
+from fasp_core.metrics.expected import TokenToxicity, read_expected
 from fasp_core.metrics.work import Windows
 from fasp_core.model import grouped
 from fasp_core.model.language_model import LanguageModel
@@ -60,7 +60,7 @@ def prompts(lm: LanguageModel, trees: bool) -> tuple[list[Pack], Any]:
     rows = [[*start, *end] for start in token_rows(3, 4).tolist() for end in token_rows(4, 3, seed=2).tolist()]
     rows += token_rows(5, 5, seed=3).tolist()
     values = torch.rand(VOCAB, 4, generator=torch.Generator().manual_seed(1))
-    worth = Worth(values, torch.zeros(VOCAB, dtype=torch.bool)).on(lm.device)
+    worth = TokenToxicity(values, torch.zeros(VOCAB, dtype=torch.bool)).on(lm.device)
     packs = pack(lm, rows, 2) if trees else pack_equal(rows, 2, max_tokens=49)  # 7 rows of 7 tokens among them
     return packs, lambda part, hidden: read_expected(lm, hidden, part, worth)
 

@@ -27,7 +27,7 @@ def lm() -> LanguageModel:
 def run(
     lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Ran]:
-    """The command on a tiny model that answers with numbers that hang on the name."""
+    """The command on a tiny model that answers with numbers that depend on the name."""
     (tmp_path / "rooms.toml").write_text(FILE)
     monkeypatch.setattr("fasp_core.cli.options.load_model", lambda *_: lm)
 

@@ -12,7 +12,7 @@ import pytest
 from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig, evaluate, perplexity_of, toxicity_of
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring import score
@@ -100,13 +100,13 @@ def test_what_validation_chooses_holds_the_guilty_head(world: World) -> None:
 
 def test_the_search_finds_the_guilty_head(world: World) -> None:
     config = BiasConfig(world.axis, n_prompts=60)
-    desk = Desk(world.lm)
-    base, _ = perplexity_of(world.lm, PruneSet(), world.text, world.store, None, desk)
+    runner = CachedRunner(world.lm)
+    base, _ = perplexity_of(world.lm, PruneSet(), world.text, world.store, None, runner)
 
     def measure(heads: Heads) -> tuple[float, np.ndarray]:
         subject = PruneSet.from_flat(heads, HEADS)
-        nll, _ = perplexity_of(world.lm, subject, world.text, world.store, None, desk)
-        return nll.mean - base.mean, toxicity_of(world.lm, subject, config, world.store, None, desk).row("neutral")
+        nll, _ = perplexity_of(world.lm, subject, world.text, world.store, None, runner)
+        return nll.mean - base.mean, toxicity_of(world.lm, subject, config, world.store, None, runner).row("neutral")
 
     problem = Problem.of(world.impacts, "neutral")
     innocent = tuple(head for head in range(8) if head != world.guilty)[:2]

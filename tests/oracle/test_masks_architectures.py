@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fasp_core.forward.ablation import gated, masked
-from fasp_core.forward.staged import Staged, final_hidden
+from fasp_core.forward.recorded_pass import ResumablePass, final_hidden
 from fasp_core.forward.sweep import sweep_heads
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.perplexity import token_nll
@@ -266,10 +266,10 @@ def test_between_heads_the_model_is_whole(lm: LanguageModel, batches: list[Tenso
 @torch.no_grad()
 def test_a_pass_can_be_resumed_at_every_block(lm: LanguageModel) -> None:
     ids = token_rows(2, 10)
-    staged = Staged(lm, ids)
+    staged = ResumablePass(lm, ids)
     torch.testing.assert_close(staged.base, final_hidden(lm, ids), atol=0, rtol=0)
     for layer in range(LAYERS):
         assert staged.layer == layer
-        torch.testing.assert_close(staged.rest(), staged.base, atol=1e-6, rtol=0)
+        torch.testing.assert_close(staged.resume(), staged.base, atol=1e-6, rtol=0)
         staged.advance()
-    torch.testing.assert_close(lm.logits(staged.rest()), logits(lm.model, ids), atol=1e-5, rtol=0)
+    torch.testing.assert_close(lm.logits(staged.resume()), logits(lm.model, ids), atol=1e-5, rtol=0)

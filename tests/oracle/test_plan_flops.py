@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fasp_core.compute import shards
 from fasp_core.compute.shards import CUTS, cut
 from fasp_core.metrics import work
-from fasp_core.metrics.expected import Worth
+from fasp_core.metrics.expected import TokenToxicity
 from fasp_core.metrics.work import Prompts, Sweep, Windows
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import pack
@@ -34,8 +34,10 @@ def counted(lm: LanguageModel, sweep: Sweep) -> float:
     return float(counter.get_total_flops())
 
 
-def worth() -> Worth:
-    return Worth(torch.rand(80, 4, generator=torch.Generator().manual_seed(1)), torch.zeros(80, dtype=torch.bool))
+def worth() -> TokenToxicity:
+    return TokenToxicity(
+        torch.rand(80, 4, generator=torch.Generator().manual_seed(1)), torch.zeros(80, dtype=torch.bool)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,7 +11,7 @@ import torch
 from fasp_core.evaluation import EvalConfig, evaluate
 from fasp_core.forward.sampling import GenerationConfig, sample_ids
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.token_toxicity import completions
 from fasp_core.model import loading
@@ -58,7 +58,7 @@ def test_a_spread_model_gives_the_same_numbers(both: tuple[LanguageModel, Langua
             assert np.array_equal(one, other), name
     subject = PruneSet.of([(0, 1), (2, 3)], [(1, 5)])
     found = [
-        evaluate(lm, subject, EvalConfig(config, text), Store(tmp_path / f"desk-{i}"), None, Desk(lm))
+        evaluate(lm, subject, EvalConfig(config, text), Store(tmp_path / f"desk-{i}"), None, CachedRunner(lm))
         for i, lm in enumerate(both)
     ]
     assert found[0].perplexity == found[1].perplexity

@@ -196,9 +196,9 @@ class Studio:
         return found
 
     def perplexity_of(
-        self, lm: Any, heads: PruneSet, text: TextConfig, store: Store, progress: Report, _desk: Any = None
+        self, lm: Any, heads: PruneSet, text: TextConfig, store: Store, progress: Report, _runner: Any = None
     ) -> tuple[Nll, dict[str, Any]]:
-        """In place of `evaluation.perplexity_of`: 20 before, and 1% more for each head removed."""
+        """In place of `evaluation.perplexity_of`: 20 before, and 1% more for each head ablated."""
         self.asked.append((heads, text))
         self._run(progress)
         counts = np.full(text.tokens // BLOCK, BLOCK)
@@ -208,7 +208,7 @@ class Studio:
         return Nll(counts * nats, counts), MADE
 
     def toxicity_of(
-        self, lm: Any, heads: PruneSet, config: BiasConfig, store: Store, progress: Report, _desk: Any = None
+        self, lm: Any, heads: PruneSet, config: BiasConfig, store: Store, progress: Report, _runner: Any = None
     ) -> evaluation.Toxicity:
         """In place of `evaluation.toxicity_of`."""
         prompts = config.prompts()
@@ -274,7 +274,7 @@ class MadeUp:
     asked: list[tuple[str, str]] = field(default_factory=list)
 
     def perplexity_of(
-        self, lm: Any, heads: PruneSet, text: TextConfig, store: Store, progress: Any = None, _desk: Any = None
+        self, lm: Any, heads: PruneSet, text: TextConfig, store: Store, progress: Any = None, _runner: Any = None
     ) -> tuple[Nll, dict[str, Any]]:
         """In place of `evaluation.perplexity_of`."""
         side = "test" if text.skip else "valid"
@@ -290,7 +290,7 @@ class MadeUp:
         return Nll(counts * nats, counts), MADE
 
     def toxicity_of(
-        self, lm: Any, heads: PruneSet, config: BiasConfig, store: Store, progress: Any = None, _desk: Any = None
+        self, lm: Any, heads: PruneSet, config: BiasConfig, store: Store, progress: Any = None, _runner: Any = None
     ) -> evaluation.Toxicity:
         """In place of `evaluation.toxicity_of`."""
         if progress is not None:
@@ -329,7 +329,7 @@ def made_up(world: MadeUp) -> Iterator[None]:
                 "provenance": lambda *_: MADE,
             }.items():
                 stack.enter_context(patch.object(module, name, fake))
-        stack.enter_context(patch.object(compare, "Desk", lambda lm: lm))
+        stack.enter_context(patch.object(compare, "CachedRunner", lambda lm: lm))
         yield
 
 

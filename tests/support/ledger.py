@@ -77,10 +77,10 @@ def allocated() -> int:
     return _l.live
 
 
-def peak(anew: bool = False) -> int:
-    """The most bytes that lived at once; with `anew`, the next call tells those from now on."""
+def peak(again: bool = False) -> int:
+    """The most bytes that lived at once; with `again`, the next call tells those from now on."""
     found = _l.peak
-    if anew:
+    if again:
         _l.peak = _l.live
     return found
 

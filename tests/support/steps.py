@@ -23,7 +23,7 @@ from fasp_core.forward.attention import pattern
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import continuations
-from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig, meter
 from fasp_core.metrics.perplexity import measure_nll
 from fasp_core.model import devices
@@ -118,11 +118,11 @@ def _likelihoods(b: Bench) -> Any:
     return out
 
 
-def _desk(b: Bench) -> Any:
-    desk, gauge, out = Desk(b.lm), meter(b.lm, b.expected, b.store), []
+def _runner(b: Bench) -> Any:
+    runner, gauge, out = CachedRunner(b.lm), meter(b.lm, b.expected, b.store), []
     for heads in ("", "L0H1,L1H3,L1N5", "L1H0", "L0H0,L1H2,L0N3", ""):
         removed = PruneSet.parse(heads)
-        out += [desk.nll(b.windows(), removed).sums, desk.expected(gauge.packs, gauge.worth, removed)]
+        out += [runner.nll(b.windows(), removed).sums, runner.expected(gauge.packs, gauge.worth, removed)]
     return out
 
 
@@ -132,14 +132,14 @@ def _evaluate(b: Bench) -> Any:
 
 
 def _search(b: Bench) -> Any:
-    desk = Desk(b.lm)
+    runner = CachedRunner(b.lm)
     problem = search.Problem.of(score.score(b.lm, b.text, b.expected, b.store), "counted")
-    base, _ = evaluation.perplexity_of(b.lm, PruneSet(), b.text, b.store, None, desk)
+    base, _ = evaluation.perplexity_of(b.lm, PruneSet(), b.text, b.store, None, runner)
 
     def measure(heads: Any) -> Any:
         subject = PruneSet.from_flat(heads, b.lm.n_heads)
-        nll, _ = evaluation.perplexity_of(b.lm, subject, b.text, b.store, None, desk)
-        return nll.mean - base.mean, evaluation.toxicity_of(b.lm, subject, b.expected, b.store, None, desk).row(
+        nll, _ = evaluation.perplexity_of(b.lm, subject, b.text, b.store, None, runner)
+        return nll.mean - base.mean, evaluation.toxicity_of(b.lm, subject, b.expected, b.store, None, runner).row(
             "counted"
         )
 
@@ -225,7 +225,7 @@ STEPS: dict[str, Callable[[Bench], Any]] = {
     "two phases": lambda b: estimate.two_phase_impacts(b.lm, b.text, b.expected, b.store).ablated,
     "pool": _pool,
     "evaluate": _evaluate,
-    "desk": _desk,
+    "desk": _runner,
     "search": _search,
     "attention": lambda b: pattern(b.lm, "I met a tall friend", 1).weights,
     "likelihood": _likelihoods,

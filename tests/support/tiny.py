@@ -1,7 +1,7 @@
 """Models small enough for a test, one of each supported architecture, with weights that make every head matter.
 
 A freshly initialised model barely uses its attention: a wrong mask would hide below any tolerance. So all
-parameters, biases and norms included, are drawn anew with a spread at which removing one head moves the logits.
+parameters, biases and norms included, are drawn again with a spread at which removing one head moves the logits.
 """
 
 from __future__ import annotations

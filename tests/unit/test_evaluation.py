@@ -29,7 +29,7 @@ from fasp_core.forward.sampling import GenerationConfig, sample
 from fasp_core.gap import gap_stats, paired_gap_change, paired_mean_change
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import meters
-from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.token_toxicity import word_values
 from fasp_core.model.language_model import LanguageModel
@@ -386,13 +386,13 @@ def test_values_of_rows_in_another_order_are_set_aside_and_measured_again(
 
 @pytest.mark.parametrize("measure", ["expected", "sampled"])
 def test_a_desk_changes_no_number(work: Work, lm: LanguageModel, measure: str) -> None:
-    config, desk = getattr(work, measure), Desk(lm)
+    config, runner = getattr(work, measure), CachedRunner(lm)
     seen: list[tuple[float, float, str]] = []
     for spec in ("L0H1,L1H0,L1H3", "L0H1,L1H0", "L1H0", "", "L0H0-3"):
         heads = PruneSet.parse(spec)
         plain = evaluate(lm, heads, config, work.store("plain"))
         del seen[:]
-        found = evaluate(lm, heads, config, work.store("desk"), lambda *report: seen.append(report), desk)
+        found = evaluate(lm, heads, config, work.store("desk"), lambda *report: seen.append(report), runner)
         assert found.perplexity == plain.perplexity
         assert numbers(found) == numbers(plain)
         assert found.pruned.continuations == plain.pruned.continuations
@@ -405,11 +405,11 @@ def test_a_desk_goes_on_from_the_pruned_model(work: Work, lm: LanguageModel) -> 
     ran: list[int] = []
     for layer, block in enumerate(lm.blocks):
         block.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
-    desk = Desk(lm)
-    evaluate(lm, PRUNED, work.expected, work.store(), desk=desk)
+    runner = CachedRunner(lm)
+    evaluate(lm, PRUNED, work.expected, work.store(), runner=runner)
     whole = len(ran)
     del ran[:]
-    evaluate(lm, PRUNED.toggled((1, 1)), work.expected, work.store(), desk=desk)
+    evaluate(lm, PRUNED.toggled((1, 1)), work.expected, work.store(), runner=runner)
     assert set(ran) == {1}
     assert 4 * len(ran) == whole  # one of two layers, and one of two models
 

@@ -20,7 +20,7 @@ from fasp_core.errors import InputError
 from fasp_core.evaluation import perplexity_of, toxicity_of
 from fasp_core.gap import group_codes
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.identity import ModelId
@@ -33,7 +33,7 @@ from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Contents, Entry, Store
 from fasp_core.studies.additivity.interactions import NATS, PAIR_KINDS, Additivity, MeasuredSets, analyse
 from fasp_core.studies.common import rows_as_markdown
-from fasp_core.studies.estimators.cure import SAME
+from fasp_core.studies.estimators.refined import SAME
 from fasp_core.studies.estimators.sets import NamedSet
 from fasp_core.typing import Report
 
@@ -168,7 +168,7 @@ def run(
 
     def work() -> Contents:
         started = time.monotonic()
-        chosen, desk = choose(table, plan), Desk(lm)
+        chosen, runner = choose(table, plan), CachedRunner(lm)
         config, text = plan.bias, plan.text
         subjects = [(), *(s.heads for s in chosen)]
         toxicity, nats, counts = [], [], np.empty(0)
@@ -176,8 +176,8 @@ def run(
             if progress is not None:
                 progress(i, len(subjects), f"{i} of {len(subjects)} sets of heads")
             subject = PruneSet.from_flat(heads, lm.n_heads)
-            toxicity.append(toxicity_of(lm, subject, config, store, None, desk).values)
-            nll, _ = perplexity_of(lm, subject, text, store, None, desk)
+            toxicity.append(toxicity_of(lm, subject, config, store, None, runner).values)
+            nll, _ = perplexity_of(lm, subject, text, store, None, runner)
             nats.append(nll.sums)
             counts = nll.counts
         used = sorted({head for s in chosen for head in s.heads})

@@ -29,7 +29,7 @@ PAIR_KINDS = ("random pair", "strong pair")
 
 @dataclass(frozen=True, eq=False)
 class MeasuredSets:
-    """Rows of one model on one axis: as it is, with single heads removed, and with sets of them removed.
+    """Rows of one model on one axis: as it is, with single heads pruned, and with sets of them removed.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class MeasuredSets:
 
 @dataclass(frozen=True)
 class SetPoint:
-    """A set's measured change and what single heads foretell, by name of the prediction."""
+    """A set's measured change and what single heads predict, by name of the prediction."""
 
     kind: str
     size: int
@@ -113,7 +113,7 @@ class Fit:
     Attributes
     ----------
     over : "sets" or "pairs". n : how many of them.
-    slope : of measured on predicted; 1 where effects add up, below 1 where sets do less than foretold.
+    slope : of measured on predicted; 1 where effects add up, below 1 where sets do less than predicted.
     error : mean of measured - predicted. size_of_error : mean of its absolute value.
     """
 
@@ -162,9 +162,9 @@ class Quantity:
         sets, pairs = self.fit("sets"), self.fit("pairs")
         sizes = [point.size for point in self.sets]
         if sets.slope.low > 1:
-            what = "whole sets do more than their heads foretell"
+            what = "whole sets do more than their heads predict"
         elif sets.slope.high < 1:
-            what = "whole sets do less than their heads foretell"
+            what = "whole sets do less than their heads predict"
         elif np.isfinite(sets.slope.low):
             what = "no departure from adding up was shown for whole sets"
         else:
@@ -243,8 +243,8 @@ def _quantity(found: MeasuredSets, name: str, title: str, scale: float, unit: st
     is_pair = np.array([kind in PAIR_KINDS for kind in found.kinds])
     names = [PruneSet.from_flat(heads, found.n_heads).format() for heads in found.sets]
     at_sets = np.flatnonzero(~is_pair)
-    foretold = [p[at_sets].estimates() for p in predicted.values()]
-    points = zip(at_sets, measured[at_sets].estimates(), *foretold, strict=True)
+    forecast = [p[at_sets].estimates() for p in predicted.values()]
+    points = zip(at_sets, measured[at_sets].estimates(), *forecast, strict=True)
     pairs = _pairs(found, measured, single, place, np.flatnonzero(is_pair), units)
     return Quantity(
         name,
@@ -298,8 +298,8 @@ def _pairs(
     if not at.size:
         return ()
     a, b = (np.array([place[found.sets[i][side]] for i in at]) for side in (0, 1))
-    foretold = _Changes(single.seen[a] + single.seen[b], single.drawn[a] + single.drawn[b])
-    left = _Changes(measured.seen[at] - foretold.seen, measured.drawn[at] - foretold.drawn)
+    forecast = _Changes(single.seen[a] + single.seen[b], single.drawn[a] + single.drawn[b])
+    left = _Changes(measured.seen[at] - forecast.seen, measured.drawn[at] - forecast.drawn)
     se = left.drawn.std(1, ddof=1)
     t = np.divide(left.seen, se, out=np.zeros_like(se), where=se > 0)
     p = np.asarray(2 * stats.t.sf(np.abs(t), max(units - 1, 1)))
@@ -308,7 +308,7 @@ def _pairs(
     def name(head: int) -> str:
         return PruneSet.from_flat([found.heads[head]], found.n_heads).format()
 
-    rows = zip(at, a, b, foretold.estimates(), measured[at].estimates(), left.estimates(), p, q, strict=True)
+    rows = zip(at, a, b, forecast.estimates(), measured[at].estimates(), left.estimates(), p, q, strict=True)
     pairs = [
         Interaction(
             found.kinds[i],

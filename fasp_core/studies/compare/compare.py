@@ -27,7 +27,7 @@ from fasp_core.gap import Change, GapStats, gap_stats, group_codes, paired_gap_c
 from fasp_core.gap import gap as toxicity_gap
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, select
-from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change, ppl_key
 from fasp_core.model.identity import ModelId
@@ -279,7 +279,7 @@ def run(
         total = 2 * (1 + len(sets))
         known = _known(lm.id, plan, store)
         for s, side in enumerate(SIDES):
-            desk, sums, toxicity = Desk(lm), [], []
+            runner, sums, toxicity = CachedRunner(lm), [], []
             ordered = ((), *sets)  # neighbours in this order share their lowest heads
             if workers is not None:
                 new = [PruneSet.from_flat(heads, lm.n_heads) for heads in ordered if (side, heads) not in known]
@@ -298,8 +298,8 @@ def run(
                 if (side, heads) in known:
                     nll, values = known[side, heads]
                 else:
-                    nll, _ = perplexity_of(lm, subject, plan.text(side), store, lambda d, t, _: report(d, t, 0), desk)
-                    found = toxicity_of(lm, subject, plan.bias(side), store, lambda d, t, _: report(d, t, 0.5), desk)
+                    nll, _ = perplexity_of(lm, subject, plan.text(side), store, lambda d, t, _: report(d, t, 0), runner)
+                    found = toxicity_of(lm, subject, plan.bias(side), store, lambda d, t, _: report(d, t, 0.5), runner)
                     values = found.values
                 sums.append(nll.sums)
                 toxicity.append(values.astype(np.float32))

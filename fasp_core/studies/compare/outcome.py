@@ -134,12 +134,12 @@ class Claim:
         ends, less = change.relative_interval, _less(change)
         if self.shown and self.reading == "counted" and "neutral" in self.change:
             neutral = _less(self.change["neutral"])
-            return f"Gap with identity words counted reduced by {less}, neutral by {neutral}, on {where} {cost}."
+            return f"Gap with identity terms scored reduced by {less}, neutral by {neutral}, on {where} {cost}."
         if self.shown:
             return f"Gap reduced by {less} on {where} {cost}."
         if self.reading == "counted" and is_artefact(self.base, self.change):
             return (
-                f"No reduction was shown on {where}: the gap fell by {less} with identity words counted, but not with "
+                f"No reduction was shown on {where}: the gap fell by {less} with identity terms scored, but not with "
                 f"them neutral ({cost})."
             )
         size = f"{change.relative:+.0%}" + ("" if ends is None else f" [{ends[0]:+.0%}, {ends[1]:+.0%}]")

@@ -19,7 +19,7 @@ from fasp_core.errors import InputError
 from fasp_core.evaluation import perplexity_of, toxicity_of
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
-from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
@@ -80,13 +80,13 @@ def run(
 
     def work() -> Any:
         started = time.monotonic()
-        desk, text = Desk(lm), TextConfig(tokens=tokens)
-        base, _ = perplexity_of(lm, PruneSet(), text, store, None, desk)
+        runner, text = CachedRunner(lm), TextConfig(tokens=tokens)
+        base, _ = perplexity_of(lm, PruneSet(), text, store, None, runner)
 
         def measure(heads: Heads) -> tuple[float, np.ndarray]:
             subject = PruneSet.from_flat(heads, lm.n_heads)
-            nll, _ = perplexity_of(lm, subject, text, store, _quiet(progress), desk)
-            found = toxicity_of(lm, subject, prompts, store, _quiet(progress), desk)
+            nll, _ = perplexity_of(lm, subject, text, store, _quiet(progress), runner)
+            found = toxicity_of(lm, subject, prompts, store, _quiet(progress), runner)
             if len(found.groups) != len(problem.codes):
                 raise InputError(f"The scores of {axis} are of other prompts: score the axis again.")
             return nll.mean - base.mean, found.row(config.reading)

@@ -1,7 +1,7 @@
 """An audit: what an instruct model answers about people of each group, scenario by scenario.
 
 Every scenario is asked about every name, in the model's own chat template, several times; the answers of the unpruned
-and of a pruned model are drawn with the same noise. Texts are stored, so that they can be parsed and looked at anew.
+and of a pruned model are drawn with the same noise. Texts are stored, so that they can be parsed and looked at again.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 As in Ma et al. (2025, arXiv 2502.07771): parts are chosen on the same scenario that they are tested on (other samples),
 on the rest of its context, on another context, or on all other contexts together. Every set is really removed and the
-model asked anew; answers are drawn with the same noise as those of the whole model. `python -m
+model asked again; answers are drawn with the same noise as those of the whole model. `python -m
 fasp_core.studies.contexts.matrix` runs it; what is finished is kept, so a stopped run goes on.
 """
 

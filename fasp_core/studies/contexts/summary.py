@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fasp_core.studies.common import rows_as_markdown
-from fasp_core.studies.contexts.carried import Carried, Summary, cells_of, rows_of
+from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of
 from fasp_core.studies.contexts.matrix import Matrix, RunTime
 from fasp_core.studies.contexts.settings import TITLES
 

@@ -93,7 +93,7 @@ def without(lm: LanguageModel, chosen: Chosen) -> Iterator[None]:
     Raises
     ------
     InputError
-        A part of the model waits in main memory, from where each pass fetches it anew.
+        A part of the model waits in main memory, from where each pass fetches it again.
     """
     places = projections(lm)
     with lm.lock:

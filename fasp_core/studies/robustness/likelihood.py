@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from fasp_core.errors import InputError
 from fasp_core.forward.gate_gradients import functional_gradients
-from fasp_core.forward.staged import final_hidden
+from fasp_core.forward.recorded_pass import final_hidden
 from fasp_core.metrics.perplexity import token_nll
 from fasp_core.model.devices import sizes
 from fasp_core.model.language_model import LanguageModel

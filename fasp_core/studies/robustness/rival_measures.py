@@ -1,4 +1,4 @@
-"""Does the choice of heads hang on the measure of bias? Agreement of several measures, and their effect on one another.
+"""Does the choice of heads depend on the measure of bias? Agreement of several measures, and their effects.
 
 All from rows alone: what every head does by each measure (to choose by), and what each chosen set does by each measure
 on items that no choice was made on (other prompts, other sentences).
@@ -22,7 +22,7 @@ from fasp_core.gap.further import corrected_gaps
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change
 from fasp_core.studies.common import RESAMPLES
-from fasp_core.studies.estimators.cure import chosen
+from fasp_core.studies.estimators.refined import chosen
 from fasp_core.studies.robustness import statistics
 from fasp_core.studies.robustness.stereotype_scores import Likelihoods, Stereotypes, stereotypes
 from fasp_core.typing import Floats
@@ -51,7 +51,7 @@ class Measure:
 MEASURES = (
     Measure(GAP, "toxicity gap", "toxicity", 0, "gap"),
     Measure("first-order", "toxicity gap, first-order", "first-order", 0, "gap"),
-    Measure("counted", "gap, identity words counted", "toxicity", 1, "gap"),
+    Measure("counted", "gap, identity terms scored", "toxicity", 1, "gap"),
     Measure("corrected", "gap, corrected for noise", "toxicity", 0, "corrected"),
     Measure("max-min", "highest − lowest group", "toxicity", 0, "max-min"),
     Measure("ratio", "1 − lowest / highest group", "toxicity", 0, "ratio"),
@@ -65,7 +65,7 @@ MEASURES = (
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Items of one source under the whole model, and under M others: heads removed one by one, or sets.
+    """Items of one source under the whole model, and under M others: heads pruned one by one, or sets.
 
     Attributes
     ----------
@@ -215,7 +215,7 @@ class Robustness:
         found = [self.agreement(GAP, name) for name in rivals]
         alike = [a for a in found if a.p <= SIGNIFICANCE]
         verdict = (
-            "the choice hangs on the measure"
+            "the choice depends on the measure"
             if not alike
             else "other measures choose the same heads in part"
             if len(alike) < len(found)

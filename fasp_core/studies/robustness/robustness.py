@@ -1,4 +1,4 @@
-"""Does the choice of heads hang on the measure of bias? The same choice by other measures, each checked by the others.
+"""Does the choice of heads depend on the measure of bias? The same choice by other measures, each checked by all.
 
 `python -m fasp_core study robustness --axis race_ethnicity` takes the stored toxicity scores, makes first-order
 scores by sentiment (VADER), CrowS-Pairs and StereoSet, lets FASP choose a set by each, and measures every set by every
@@ -21,7 +21,7 @@ from fasp_core.evaluation import KIND as MEASURED
 from fasp_core.evaluation import perplexity_of, toxicity_of
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import Nll, ppl_key
 from fasp_core.model.identity import ModelId
@@ -34,7 +34,7 @@ from fasp_core.scoring.score import GAMMA, prunable
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Contents, Entry, Store
 from fasp_core.studies.additivity.additivity import KIND, SCORED_TEXT, scores_of
-from fasp_core.studies.estimators.cure import chosen
+from fasp_core.studies.estimators.refined import chosen
 from fasp_core.studies.robustness.likelihood import comparisons, log_likelihood_effects, log_likelihoods
 from fasp_core.studies.robustness.rival_measures import MEASURES, Robustness, Rows, analyse, z_of
 from fasp_core.studies.robustness.stereotype_scores import Likelihoods
@@ -237,18 +237,18 @@ def _measure(
 ) -> dict[str, np.ndarray]:
     """Of the whole model and every set: toxicity and negativity of held-out prompts, sentences, perplexity."""
     subjects = [PruneSet(), *(PruneSet.from_flat(heads, lm.n_heads) for heads in sets.values())]
-    desk, halves = Desk(lm), [half for _, half in plan.collections()]
+    runner, halves = CachedRunner(lm), [half for _, half in plan.collections()]
     negative = BiasConfig(plan.axis, split="test", n_prompts=plan.test, scorer="vader")
     found: dict[str, list[np.ndarray]] = {}
     for i, subject in enumerate(subjects):
         if progress is not None:
             progress(i, len(subjects), f"{i} of {len(subjects)} sets of heads by every measure")
         rows = {
-            "toxicity": toxicity_of(lm, subject, plan.toxicity, store, None, desk).values,
-            "sentiment": toxicity_of(lm, subject, negative, store, None, desk).values[:1],
+            "toxicity": toxicity_of(lm, subject, plan.toxicity, store, None, runner).values,
+            "sentiment": toxicity_of(lm, subject, negative, store, None, runner).values[:1],
             **{SOURCES[half.source]: _sentences(lm, half, subject, store) for half in halves},
         }
-        nll, _ = perplexity_of(lm, subject, plan.text, store, None, desk)
+        nll, _ = perplexity_of(lm, subject, plan.text, store, None, runner)
         for name, values in {**rows, "nats": nll.sums, "counts": nll.counts.astype(np.float64)}.items():
             found.setdefault(name, []).append(values)
     out = {name: np.stack(values) for name, values in found.items()}

@@ -51,7 +51,7 @@ class ItemSet:
     Attributes
     ----------
     source, bias_type : where they are from.
-    items : in an order that hangs on their text alone: any first part of them is a random sample.
+    items : in an order that depends on their text alone: any first part of them is a random sample.
     """
 
     source: str

@@ -90,7 +90,7 @@ class Pair:
     Attributes
     ----------
     heads, n : "all" or "prunable", and how many they are.
-    r : with its interval over heads and prompts: in every resample heads are drawn anew, and so are the prompts.
+    r : with its interval over heads and prompts: in every resample heads are drawn again, and so are the prompts.
     ceiling : root of the product of both reliabilities of the same kind over the same heads; 0 if one is negative.
     corrected : r / ceiling, the ceiling taken as known; it may exceed 1 by chance. nan below `LEAST_CEILING`.
     shared : what noise that both axes share adds to Pearson's r.

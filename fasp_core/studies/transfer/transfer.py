@@ -19,7 +19,7 @@ from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
 from fasp_core.studies.common import rows_as_markdown
 from fasp_core.studies.transfer.correlation import KINDS, Correlations, correlate, frames, resample
-from fasp_core.studies.transfer.crossed import Cell, Transfer, TransferConfig, statement
+from fasp_core.studies.transfer.every_axis import Cell, Transfer, TransferConfig, statement
 
 SCORED_TOKENS = 8192
 
@@ -77,7 +77,7 @@ def markdown(found: Correlations, result: Transfer | None) -> str:
                 "axis",
                 "prompts",
                 "groups",
-                "heads removed",
+                "heads pruned",
                 "on prompts",
                 "gap, ×10⁻³",
                 "p",

@@ -252,9 +252,9 @@ def test_a_worker_of_another_version_or_without_the_model(
 def test_a_model_is_loaded_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     lm, loads = tiny_lm("gpt2"), []
     monkeypatch.setattr(shards.loading, "load", lambda spec: loads.append(spec) or lm)
-    shards.lend(tiny_lm("gpt2", seed=1))  # what was held gives way
+    shards.register(tiny_lm("gpt2", seed=1))  # what was held gives way
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: shards.held(lm.spec, lm.weights_id), range(8)))
+        found = list(pool.map(lambda _: shards.shared_model(lm.spec, lm.weights_id), range(8)))
     assert found == [lm] * 8
     assert len(loads) == 1
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from fasp_core.forward import next_word
-from fasp_core.metrics.expected import Worth, next_word_toxicity
+from fasp_core.metrics.expected import TokenToxicity, next_word_toxicity
 from tests.support.tiny import KINDS, VOCAB, tiny_lm
 
 
@@ -53,7 +53,7 @@ def test_with_and_without_gradients_the_same() -> None:
     lm = tiny_lm("llama")
     states, words = states_of(lm)
     draw = torch.Generator().manual_seed(0)
-    worth = Worth(torch.rand(VOCAB, 4, generator=draw), torch.rand(VOCAB, generator=draw) < 0.5)
+    worth = TokenToxicity(torch.rand(VOCAB, 4, generator=draw), torch.rand(VOCAB, generator=draw) < 0.5)
     whole = next_word_toxicity(lm, states.detach().requires_grad_(), words, worth)
     assert whole.requires_grad
     np.testing.assert_allclose(next_word_toxicity(lm, states, words, worth), whole.detach(), rtol=2e-5)

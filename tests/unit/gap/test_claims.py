@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fasp_core.cli.text import evaluation_text
 from fasp_core.evaluation import Reading
 from fasp_core.gap import Change, GapStats, claims, gap_stats
-from fasp_core.studies.transfer.crossed import Cell
+from fasp_core.studies.transfer.every_axis import Cell
 from fasp_core.studies.verdict import verdict
 
 Ends = tuple[float, float] | None

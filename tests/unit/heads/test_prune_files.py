@@ -18,7 +18,7 @@ from fasp_core.heads import prune_files
 from fasp_core.heads.prune_set import MAX_PARTS, PruneSet
 from fasp_core.heads.selection import HeadScores, Selection, select
 from fasp_core.report import by_hand_to
-from fasp_core.scoring.choice import ByHand, around
+from fasp_core.scoring.manual_edits import ManualEdits, apply_manual_edits
 from fasp_core.scoring.score_files import read_prune_set
 
 LAYERS, HEADS = 3, 4
@@ -46,7 +46,7 @@ def test_what_is_written_is_read_back(parts: PruneSet, alpha: float, seed: int) 
     assert (found.model, found.axis, found.reading, found.method) == ("m", "age", "neutral", "fasp")
     assert prune_files.read((parts.format() + "\n").encode(), "set.txt", SHAPE).parts == parts
     by_hand = by_hand_to(selection, parts)
-    assert PruneSet.from_flat(around(selection, by_hand).pruned, HEADS).heads == parts.heads
+    assert PruneSet.from_flat(apply_manual_edits(selection, by_hand).pruned, HEADS).heads == parts.heads
     assert not by_hand.prune & set(selection.pruned)  # none of them is idle
     assert by_hand.keep <= set(selection.pruned)
     told = " ".join(document["notes"])
@@ -153,7 +153,7 @@ def test_half_characters_can_be_shown() -> None:
 
 
 def test_a_choice_by_hand_alone() -> None:
-    assert by_hand_to(chosen(0.0), PruneSet.parse("L1H1")) == ByHand(frozenset({5}), frozenset())
+    assert by_hand_to(chosen(0.0), PruneSet.parse("L1H1")) == ManualEdits(frozenset({5}), frozenset())
 
 
 def test_no_path_is_followed(tmp_path: Path) -> None:

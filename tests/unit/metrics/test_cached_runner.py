@@ -20,10 +20,10 @@ from fasp_core.compute.jobs import Cancelled
 from fasp_core.data.text import token_windows
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
-from fasp_core.forward.staged import final_hidden
+from fasp_core.forward.recorded_pass import final_hidden
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.cached_runner import Desk
-from fasp_core.metrics.expected import Worth, measure_expected
+from fasp_core.metrics.cached_runner import CachedRunner
+from fasp_core.metrics.expected import TokenToxicity, measure_expected
 from fasp_core.metrics.perplexity import measure_nll
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, pack, pack_equal, pack_trees
@@ -51,8 +51,10 @@ def room_for(layers: int, groups: int = 2) -> int:
     return groups * (MASK_BYTES + layers * LAYER_BYTES)
 
 
-def hidden_of(desk: Desk, inputs: Sequence[Tensor | Pack], heads: PruneSet, progress: Any = None) -> list[Tensor]:
-    return desk.measure(inputs, heads, lambda _i, hidden: hidden.clone(), progress)
+def hidden_of(
+    runner: CachedRunner, inputs: Sequence[Tensor | Pack], heads: PruneSet, progress: Any = None
+) -> list[Tensor]:
+    return runner.measure(inputs, heads, lambda _i, hidden: hidden.clone(), progress)
 
 
 def whole(lm: LanguageModel, inputs: Iterable[Tensor | Pack], heads: PruneSet) -> list[Tensor]:
@@ -88,8 +90,8 @@ def blocks_run(lm: LanguageModel) -> list[int]:
     return seen
 
 
-def held_bytes(desk: Desk) -> int:
-    states = [s for group in desk._groups.values() for kept in group.batches for _, s in kept.states.values()]
+def held_bytes(runner: CachedRunner) -> int:
+    states = [s for group in runner._groups.values() for kept in group.batches for _, s in kept.states.values()]
     return sum({s.data_ptr(): s.numel() * s.element_size() for s in states}.values())
 
 
@@ -102,17 +104,17 @@ def held_bytes(desk: Desk) -> int:
 def test_any_sequence_of_sets_gives_the_numbers_of_whole_passes(kind: str, steps: list[Any], budget: int) -> None:
     lm = model(kind)
     packs = pack(lm, ROWS)
-    desk = Desk(lm, budget)
+    runner = CachedRunner(lm, budget)
     for heads, prompts, stop in steps:
         inputs = packs if prompts else TEXT
         try:
-            found = hidden_of(desk, inputs, heads, stopper(stop))
+            found = hidden_of(runner, inputs, heads, stopper(stop))
         except Cancelled:
             continue
         assert_same(found, whole(lm, inputs, heads))
     for inputs in (packs, TEXT):  # whatever was stopped before
-        assert_same(hidden_of(desk, inputs, heads), whole(lm, inputs, heads))
-        assert held_bytes(desk) <= budget
+        assert_same(hidden_of(runner, inputs, heads), whole(lm, inputs, heads))
+        assert held_bytes(runner) <= budget
 
 
 def test_removed_heads_matter() -> None:
@@ -128,10 +130,10 @@ def test_removed_heads_matter() -> None:
 def test_perplexity(tmp_path: Path) -> None:
     lm = tiny_lm("llama", n_layers=LAYERS)
     windows = token_windows(lm, write_text(tmp_path, 300, tokens=200, window=48, stride=32))
-    desk = Desk(lm)
+    runner = CachedRunner(lm)
     for spec in ("", "L2H1", "L2H1,L3H0", "L0H2,L2H1,L3H0", "L3H0"):
         heads = PruneSet.parse(spec)
-        found = desk.nll(windows, heads)
+        found = runner.nll(windows, heads)
         with masked(lm, heads):
             wanted = measure_nll(lm, windows)
         np.testing.assert_array_equal(found.sums, wanted.sums)
@@ -140,12 +142,12 @@ def test_perplexity(tmp_path: Path) -> None:
 
 def test_expected_toxicity() -> None:
     lm = tiny_lm("llama", n_layers=LAYERS)
-    worth = Worth(torch.rand(80, 4, generator=torch.Generator().manual_seed(0)), torch.arange(80) % 2 == 0)
+    worth = TokenToxicity(torch.rand(80, 4, generator=torch.Generator().manual_seed(0)), torch.arange(80) % 2 == 0)
     packs = pack_trees(ROWS[::-1], 2, 12)
-    desk = Desk(lm)
+    runner = CachedRunner(lm)
     for spec in ("", "L2H1", "L2H1,L3H0", "L0H2,L2H1,L3H0", "L3H0"):
         heads = PruneSet.parse(spec)
-        found = desk.expected(packs, worth, heads)
+        found = runner.expected(packs, worth, heads)
         with masked(lm, heads):
             wanted = measure_expected(lm, packs, worth)
         assert found.shape == (2, len(ROWS))
@@ -156,12 +158,12 @@ def test_the_same_tokens_in_another_tree_are_another_input() -> None:
     lm = tiny_lm("llama", n_layers=LAYERS)
     row, star = Pack(torch.tensor([[1, 2, 3]]), np.array([0]), torch.tensor([[2]])), [-1, 0, 0]
     trees = [Pack(row.ids, row.prompts, row.reads, np.array(parents)) for parents in ([-1, 0, 1], star)]
-    desk = Desk(lm)
-    found = [hidden_of(desk, [batch], NONE)[0] for batch in (row, *trees)]
+    runner = CachedRunner(lm)
+    found = [hidden_of(runner, [batch], NONE)[0] for batch in (row, *trees)]
     for hidden, batch in zip(found, (row, *trees), strict=True):
         assert_same([hidden], whole(lm, [batch], NONE))
     assert not torch.allclose(found[1], found[2])
-    assert not desk.measure([], NONE, lambda i, hidden: hidden)
+    assert not runner.measure([], NONE, lambda i, hidden: hidden)
 
 
 # the work
@@ -171,33 +173,33 @@ def test_the_same_tokens_in_another_tree_are_another_input() -> None:
 @pytest.mark.parametrize("kept", [1, 2, LAYERS])
 def test_a_toggle_runs_the_blocks_from_the_nearest_kept_layer_on(layer: int, kept: int) -> None:
     lm = tiny_lm("llama", n_layers=LAYERS)
-    desk, ran = Desk(lm, room_for(kept)), blocks_run(lm)
+    runner, ran = CachedRunner(lm, room_for(kept)), blocks_run(lm)
     stride = LAYERS // kept
     heads = PruneSet.parse("L1H0,L3H1")
-    hidden_of(desk, TEXT, heads)
+    hidden_of(runner, TEXT, heads)
     assert ran == 2 * list(range(LAYERS))
     for subject in (heads.toggled((layer, 2)), heads, heads.toggled((layer, 3))):
         del ran[:]
-        hidden_of(desk, TEXT, subject)
+        hidden_of(runner, TEXT, subject)
         assert ran == 2 * list(range(layer // stride * stride, LAYERS))
 
 
 def test_nothing_is_kept_without_room() -> None:
     lm = tiny_lm("llama", n_layers=LAYERS)
-    desk, ran = Desk(lm, room_for(1) - 1), blocks_run(lm)
+    runner, ran = CachedRunner(lm, room_for(1) - 1), blocks_run(lm)
     for _ in range(2):
-        hidden_of(desk, TEXT, NONE)
+        hidden_of(runner, TEXT, NONE)
     assert len(ran) == 2 * 2 * LAYERS
-    assert held_bytes(desk) == 0
+    assert held_bytes(runner) == 0
 
 
 def test_trees_resume_as_well() -> None:
     lm = tiny_lm("gpt2", n_layers=LAYERS)
     packs = pack_trees(ROWS, 1, 12)
-    desk, ran = Desk(lm), blocks_run(lm)
-    hidden_of(desk, packs, NONE)
+    runner, ran = CachedRunner(lm), blocks_run(lm)
+    hidden_of(runner, packs, NONE)
     del ran[:]
-    hidden_of(desk, packs, PruneSet.of([(3, 0)]))
+    hidden_of(runner, packs, PruneSet.of([(3, 0)]))
     assert ran == len(packs) * [3]
 
 
@@ -207,12 +209,12 @@ def test_what_a_stopped_measurement_did_is_not_done_again(at: int) -> None:
     old, new = PruneSet.parse("L2H0"), PruneSet.parse("L0H1,L2H0")
     above = LAYERS - 1 if at < LAYERS - 1 else 0  # what lies above the stop is still that of the old set
     for subject, start in ((new, at), (old, above)):
-        desk, ran = Desk(lm), blocks_run(lm)
-        hidden_of(desk, TEXT[:1], old)
+        runner, ran = CachedRunner(lm), blocks_run(lm)
+        hidden_of(runner, TEXT[:1], old)
         with pytest.raises(Cancelled):
-            hidden_of(desk, TEXT[:1], new, stopper(at))  # before block `at` of the one batch
+            hidden_of(runner, TEXT[:1], new, stopper(at))  # before block `at` of the one batch
         del ran[:]
-        assert_same(hidden_of(desk, TEXT[:1], subject), whole(lm, TEXT[:1], subject))
+        assert_same(hidden_of(runner, TEXT[:1], subject), whole(lm, TEXT[:1], subject))
         first = ran[: LAYERS - start]
         assert first == list(range(start, LAYERS))
         assert ran[len(first) :] == list(range(LAYERS))  # the whole pass
@@ -221,16 +223,16 @@ def test_what_a_stopped_measurement_did_is_not_done_again(at: int) -> None:
 def test_the_input_used_longest_ago_gives_way() -> None:
     lm = tiny_lm("llama", n_layers=LAYERS)
     inputs = [[token_rows(2, 8, seed=seed)] for seed in range(3)]
-    desk, ran = Desk(lm, 2 * 4 * (16 * HIDDEN * LAYERS + 2 * 8**2)), blocks_run(lm)
+    runner, ran = CachedRunner(lm, 2 * 4 * (16 * HIDDEN * LAYERS + 2 * 8**2)), blocks_run(lm)
 
     def cost(i: int) -> int:
         del ran[:]
-        hidden_of(desk, inputs[i], NONE)
+        hidden_of(runner, inputs[i], NONE)
         return len(ran)
 
     assert [cost(i) for i in (0, 1, 0, 1)] == [LAYERS, LAYERS, 1, 1]
     assert [cost(i) for i in (0, 2, 0, 1)] == [1, LAYERS, 1, LAYERS]  # 2 took the place of 1, not of 0
-    assert held_bytes(desk) <= desk.budget
+    assert held_bytes(runner) <= runner.budget
 
 
 # manners
@@ -246,11 +248,11 @@ def test_stopping_leaves_the_model_as_it_was() -> None:
     heads = PruneSet.parse("L1H1")
     before = whole(lm, TEXT, NONE)
     for stop, resumed in product(range(2 * LAYERS + 1), (False, True)):
-        desk = Desk(lm)
+        runner = CachedRunner(lm)
         if resumed:
-            hidden_of(desk, TEXT, NONE)
+            hidden_of(runner, TEXT, NONE)
         with pytest.raises(Cancelled):
-            hidden_of(desk, TEXT, heads, stopper(stop))
+            hidden_of(runner, TEXT, heads, stopper(stop))
         assert hooks(lm) == 0
         free: list[bool] = []
         thread = threading.Thread(target=lambda free=free: free.append(lm.lock.acquire(timeout=5)))
@@ -263,10 +265,10 @@ def test_stopping_leaves_the_model_as_it_was() -> None:
 
 def test_progress_goes_block_by_block_to_the_end() -> None:
     lm = tiny_lm("llama", n_layers=LAYERS)
-    desk = Desk(lm)
+    runner = CachedRunner(lm)
     for heads, blocks in ((NONE, LAYERS), (PruneSet.parse("L2H0"), LAYERS - 2)):
         seen: list[tuple[float, float, str]] = []
-        hidden_of(desk, TEXT, heads, lambda *report, seen=seen: seen.append(report))
+        hidden_of(runner, TEXT, heads, lambda *report, seen=seen: seen.append(report))
         total = 2 * (blocks + 1)
         assert [done for done, _, _ in seen] == list(range(total + 1))
         assert {t for _, t, _ in seen} == {total}
@@ -275,15 +277,15 @@ def test_progress_goes_block_by_block_to_the_end() -> None:
 
 def test_a_head_outside_the_model_is_refused_before_anything_runs() -> None:
     lm = tiny_lm("llama", n_layers=LAYERS)
-    desk, ran = Desk(lm), blocks_run(lm)
+    runner, ran = CachedRunner(lm), blocks_run(lm)
     with pytest.raises(InputError, match="L9H0 does not exist"):
-        hidden_of(desk, TEXT, PruneSet.of([(9, 0)]))
+        hidden_of(runner, TEXT, PruneSet.of([(9, 0)]))
     assert not ran
 
 
 def test_readers_of_one_desk_take_turns() -> None:
     lm = tiny_lm("llama", n_layers=LAYERS)
-    desk = Desk(lm)
+    runner = CachedRunner(lm)
     packs = pack_equal(ROWS)
     sets = [PruneSet.of([(layer, head)]) for layer in range(LAYERS) for head in range(2)]
     wanted = {(heads, id(inputs)): whole(lm, inputs, heads) for heads in sets for inputs in (TEXT, packs)}
@@ -291,7 +293,7 @@ def test_readers_of_one_desk_take_turns() -> None:
 
     def read(order: Sequence[PruneSet], inputs: Any) -> None:
         for heads in order:
-            found = hidden_of(desk, inputs, heads)
+            found = hidden_of(runner, inputs, heads)
             if not all(map(torch.equal, found, wanted[heads, id(inputs)])):
                 wrong.append(heads.format())
 

@@ -11,9 +11,9 @@ import torch
 
 from fasp_core.forward.ablation import masked
 from fasp_core.forward.next_word import ROWS
-from fasp_core.forward.staged import final_hidden
+from fasp_core.forward.recorded_pass import final_hidden
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.expected import READINGS, Worth, measure_expected, next_word_toxicity, read_expected
+from fasp_core.metrics.expected import READINGS, TokenToxicity, measure_expected, next_word_toxicity, read_expected
 from fasp_core.metrics.token_toxicity import WordValues
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, encode, pack, pack_equal
@@ -38,8 +38,8 @@ def values() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def worth() -> Worth:
-    return Worth.of(tiny_lm("llama"), WordValues(values(), 0.0, 0, 0, 0, ""))
+def worth() -> TokenToxicity:
+    return TokenToxicity.of(tiny_lm("llama"), WordValues(values(), 0.0, 0, 0, 0, ""))
 
 
 @torch.no_grad()
@@ -57,7 +57,7 @@ def by_enumeration(lm: LanguageModel, ids: Sequence[int], steps: int, r: int) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("steps", [1, 3])
-def test_expected_toxicity_by_enumeration(kind: str, steps: int, worth: Worth) -> None:
+def test_expected_toxicity_by_enumeration(kind: str, steps: int, worth: TokenToxicity) -> None:
     lm = tiny_lm(kind)
     context = [7, 30, 12][: steps - 1]
     rows = [ids + context for ids in encode(lm, PROMPTS)]
@@ -81,7 +81,7 @@ def check(lm: LanguageModel, rows: list[list[int]], steps: int, found: np.ndarra
 def test_word_values_reach_the_logits_rows() -> None:
     lm = tiny_lm("llama")
     longer = np.concatenate([values(), np.ones((2, 2, 3), dtype=np.float32)], axis=2)
-    given = Worth.of(lm, WordValues(longer, 0.0, 0, 0, 0, ""))
+    given = TokenToxicity.of(lm, WordValues(longer, 0.0, 0, 0, 0, ""))
     states = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
     tokens = torch.tensor([2, TOKENS.index("."), 2, TOKENS.index("Ċ")])
     found = next_word_toxicity(lm, states, tokens, given)
@@ -90,7 +90,7 @@ def test_word_values_reach_the_logits_rows() -> None:
         np.testing.assert_allclose(found[i], chances[i].detach() @ torch.tensor(values()[place].T), atol=1e-6)
 
 
-def test_more_rows_than_are_taken_at_once(worth: Worth) -> None:
+def test_more_rows_than_are_taken_at_once(worth: TokenToxicity) -> None:
     lm = tiny_lm("llama")
     n = 2 * ROWS + 5
     hidden = torch.randn(n, 3, 32, generator=torch.Generator().manual_seed(0))
@@ -101,7 +101,7 @@ def test_more_rows_than_are_taken_at_once(worth: Worth) -> None:
     np.testing.assert_allclose(read_expected(lm, hidden, whole, worth), expected, atol=1e-7)
 
 
-def test_toxicity_has_a_gradient(worth: Worth) -> None:
+def test_toxicity_has_a_gradient(worth: TokenToxicity) -> None:
     lm = tiny_lm("gpt2")
     states = torch.randn(2, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
     (grad,) = torch.autograd.grad(next_word_toxicity(lm, states, torch.tensor([1, 2]), worth)[:, 0].sum(), states)
@@ -112,7 +112,7 @@ def test_toxicity_has_a_gradient(worth: Worth) -> None:
     assert float(grad[1, 5]) == pytest.approx(float(ends[0] - ends[1]) / 2e-2, rel=0.02, abs=1e-5)
 
 
-def test_reading_takes_the_last_position(worth: Worth) -> None:
+def test_reading_takes_the_last_position(worth: TokenToxicity) -> None:
     lm = tiny_lm("llama")
     (both,) = pack_equal([[1, 2, 3, 4], [5, 6, 7, 8]])
     hidden = final_hidden(lm, both)

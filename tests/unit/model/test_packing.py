@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
-from fasp_core.forward.staged import Staged, final_hidden
+from fasp_core.forward.recorded_pass import ResumablePass, final_hidden
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.loading import wrap
 from fasp_core.model.packing import Pack, encode, pack, pack_equal, pack_trees, tree_mask, trees_fit
@@ -87,11 +87,11 @@ def test_a_tree_resumes_from_any_layer(kind: str) -> None:
     rows = [[1, 2, i] for i in range(8)] + [[1, 3, i] for i in range(8)]
     (tree,) = pack_trees(rows)
     for layer in range(3):
-        staged = Staged(lm, tree)
+        staged = ResumablePass(lm, tree)
         while staged.layer < layer:
             staged.advance()
         with masked(lm, PruneSet.of([(layer, 1)])), torch.no_grad():
-            torch.testing.assert_close(staged.rest(), final_hidden(lm, tree), atol=1e-6, rtol=0)
+            torch.testing.assert_close(staged.resume(), final_hidden(lm, tree), atol=1e-6, rtol=0)
         torch.testing.assert_close(staged.base, final_hidden(lm, tree), atol=1e-6, rtol=0)
 
 

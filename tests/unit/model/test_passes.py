@@ -20,10 +20,10 @@ from fasp_core.data.text import TextConfig, TokenWindows, token_windows
 from fasp_core.export import checking
 from fasp_core.forward.ablation import masked
 from fasp_core.forward.attention import pattern
+from fasp_core.forward.recorded_pass import final_hidden
 from fasp_core.forward.sampling import GenerationConfig, sample_ids
-from fasp_core.forward.staged import final_hidden
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.expected import measure_expected
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, meter
 from fasp_core.metrics.perplexity import measure_nll
@@ -122,9 +122,9 @@ def sampled(lm: LanguageModel, place: Path) -> Any:
 
 
 def on_a_desk(lm: LanguageModel, place: Path) -> Any:
-    desk, g, text = Desk(lm), gauge(lm, place), windows(lm, place)
-    rows = [desk.expected(g.packs, g.worth, heads) for heads in (PruneSet(), REMOVED, PruneSet.of([(2, 0)]))]
-    sums = [desk.nll(text, heads).sums for heads in (PruneSet(), REMOVED)]
+    runner, g, text = CachedRunner(lm), gauge(lm, place), windows(lm, place)
+    rows = [runner.expected(g.packs, g.worth, heads) for heads in (PruneSet(), REMOVED, PruneSet.of([(2, 0)]))]
+    sums = [runner.nll(text, heads).sums for heads in (PruneSet(), REMOVED)]
     return np.concatenate([np.ravel(x) for x in (*rows, *sums)])
 
 
@@ -232,10 +232,10 @@ def test_other_errors_pass_through(place: Path, error: BaseException) -> None:
 
 def test_a_desk_gives_up_what_it_keeps_before_it_divides(place: Path) -> None:
     lm = tiny_lm("llama", n_layers=LAYERS)
-    g, desk = gauge(lm, place), Desk(lm)
-    before = desk.expected(g.packs, g.worth, PruneSet())
-    assert desk._groups
-    budget, room = desk.budget, Room(lm)
+    g, runner = gauge(lm, place), CachedRunner(lm)
+    before = runner.expected(g.packs, g.worth, PruneSet())
+    assert runner._groups
+    budget, room = runner.budget, Room(lm)
     largest = max(p.ids.numel() for p in g.packs)
     failed: list[int] = []
 
@@ -245,10 +245,10 @@ def test_a_desk_gives_up_what_it_keeps_before_it_divides(place: Path) -> None:
             raise ERRORS["mps"]
 
     handle = lm.blocks[-1].register_forward_pre_hook(once)
-    np.testing.assert_array_equal(desk.expected(g.packs, g.worth, PruneSet()), before)
+    np.testing.assert_array_equal(runner.expected(g.packs, g.worth, PruneSet()), before)
     handle.remove()
-    assert (failed, max(room.sizes), desk.budget) == ([1], largest, budget // 2)
-    np.testing.assert_array_equal(desk.expected(g.packs, g.worth, PruneSet()), before)
+    assert (failed, max(room.sizes), runner.budget) == ([1], largest, budget // 2)
+    np.testing.assert_array_equal(runner.expected(g.packs, g.worth, PruneSet()), before)
 
 
 def test_a_sweep_stays_divided(place: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from fasp_core.model.identity import ModelId
-from fasp_core.scoring.choice import ByHand
+from fasp_core.scoring.manual_edits import ManualEdits
 from pages.backend import engine
 from pages.session import shared
 from pages.widgets import clicks, pointer
@@ -70,7 +70,12 @@ def test_of_several_acts_before_the_page_is_drawn_each_is_a_step(monkeypatch: py
     state: dict[str, Any] = {"model": "m"}
     monkeypatch.setattr(st, "session_state", state)
     monkeypatch.setattr(shared, "_known", lambda told: engine.Facts(ModelId("w"), 2, 4))
-    acts = [ByHand(), ByHand().told([1], True), ByHand().told([1, 6], True), ByHand().told([1], True).told([6], False)]
+    acts = [
+        ManualEdits(),
+        ManualEdits().set([1], True),
+        ManualEdits().set([1, 6], True),
+        ManualEdits().set([1], True).set([6], False),
+    ]
     for act in acts[1:]:
         shared.tell("m", act)
     for act in [*acts[-2::-1], acts[0]]:

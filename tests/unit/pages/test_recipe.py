@@ -47,7 +47,7 @@ def test_what_is_as_at_first_is_not_in_the_link() -> None:
 
 
 def test_links_with_titles_are_still_read() -> None:
-    found, left_out = read({"method": "bias only", "reading": "identity words counted", "axis": "race ethnicity"})
+    found, left_out = read({"method": "bias only", "reading": "identity terms scored", "axis": "race ethnicity"})
     assert found == {"method": "bias-only", "reading": "counted", "axis": "race_ethnicity"}
     assert not left_out
     for method, title in METHOD_TITLES.items():

@@ -25,7 +25,7 @@ from fasp_core.model.spec import ModelSpec
 from fasp_core.report import page, repeat
 from fasp_core.report.gather import asked_prompts
 from fasp_core.scoring import entries
-from fasp_core.scoring.choice import ByHand, around
+from fasp_core.scoring.manual_edits import ManualEdits, apply_manual_edits
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare.searching import SCORE_TEXT
 from fasp_core.studies.verdict import verdict
@@ -289,10 +289,12 @@ def test_the_commands_are_ones_that_the_program_knows(
 
     made, _ = compared
     group: Any = typer.main.get_command(app)
-    told = ByHand(frozenset({0}), frozenset({1, 2}))
+    told = ManualEdits(frozenset({0}), frozenset({1, 2}))
     by_hand = replace(made.asked, method="random", seed=3, spec=ModelSpec("a b/c", "bfloat16", "cpu"), by_hand=told)
     selection = report.origin(replace(made.asked, method="random", alpha=0.25, seed=3, by_hand=told), made.table)
-    other = replace(made, asked=by_hand, selection=around(selection, report.by_hand_to(selection, made.asked.parts)))
+    other = replace(
+        made, asked=by_hand, selection=apply_manual_edits(selection, report.by_hand_to(selection, made.asked.parts))
+    )
     for some in (made, other):
         lines = [line for _, line in repeat.commands(some)]
         assert len(lines) == 5 - (some.asked.method is None)

@@ -14,8 +14,18 @@ from hypothesis import strategies as st
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, Selection, select
-from fasp_core.scoring.choice import HAND, ByHand, around, block, heads_in, hover, nothing, prune_set, reasons
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import (
+    HAND,
+    ManualEdits,
+    apply_manual_edits,
+    block,
+    heads_in,
+    hover,
+    nothing,
+    prune_set,
+    reasons,
+)
 from tests.support.fakes import make_table
 
 N = 12  # heads
@@ -23,16 +33,16 @@ heads_of = st.frozensets(st.integers(0, N - 1))
 instructions = st.dictionaries(st.integers(0, N - 1), st.booleans())  # head -> off
 
 
-def by_hand_of(told: dict[int, bool]) -> ByHand:
-    return ByHand(
+def by_hand_of(told: dict[int, bool]) -> ManualEdits:
+    return ManualEdits(
         prune=frozenset(h for h, off in told.items() if off), keep=frozenset(h for h, off in told.items() if not off)
     )
 
 
-def chooser(order: list[int], k: int) -> Callable[[ByHand], Selection]:
+def chooser(order: list[int], k: int) -> Callable[[ManualEdits], Selection]:
     """The method that prunes the first k of an order around what is told, as one would write it down."""
 
-    def choose(told: ByHand) -> Selection:
+    def choose(told: ManualEdits) -> Selection:
         free = [h for h in order if h not in told.prune | told.keep]
         pruned = {*told.prune, *free[: max(k - len(told.prune), 0)]}
         return replace(nothing("made up", 0.0, 0.0, 0, 3, 4), pruned=tuple(sorted(pruned)))
@@ -45,7 +55,7 @@ orders = st.permutations(range(N))
 
 @given(instructions, heads_of, st.sampled_from([True, False, None]))
 def test_telling(told: dict[int, bool], heads: frozenset[int], off: bool | None) -> None:
-    after = by_hand_of(told).told(heads, off)
+    after = by_hand_of(told).set(heads, off)
     wanted = {h: o for h, o in told.items() if h not in heads} | ({} if off is None else dict.fromkeys(heads, off))
     assert after == by_hand_of(wanted)
     assert len(after) == len(wanted)
@@ -54,7 +64,7 @@ def test_telling(told: dict[int, bool], heads: frozenset[int], off: bool | None)
 @given(orders, st.integers(0, N), instructions, heads_of)
 def test_turning_over(order: list[int], k: int, told: dict[int, bool], turned: frozenset[int]) -> None:
     choose, before = chooser(order, k), by_hand_of(told)
-    after = before.turned(turned, choose)
+    after = before.toggle(turned, choose)
     off, now = set(choose(before).pruned), set(choose(after).pruned)
     assert now & turned == turned - off  # those named stand the other way round, all of them
     assert not after.prune & after.keep
@@ -66,7 +76,7 @@ def test_turning_over(order: list[int], k: int, told: dict[int, bool], turned: f
 @given(orders, st.integers(0, N), instructions, st.integers(0, N - 1))
 def test_a_head_turned_twice_is_where_it_was(order: list[int], k: int, told: dict[int, bool], head: int) -> None:
     choose, before = chooser(order, k), by_hand_of({h: o for h, o in told.items() if h != head})
-    assert before.turned([head], choose).turned([head, head], choose) == before
+    assert before.toggle([head], choose).toggle([head, head], choose) == before
 
 
 @given(orders, st.integers(0, N), st.integers(0, N), instructions)
@@ -85,10 +95,10 @@ def test_what_is_told_holds_whatever_the_slider_says(
 def test_around_a_set_that_was_found(found: frozenset[int], told: dict[int, bool]) -> None:
     """The joint search: the same heads but those that are told, and a note where that differs."""
     set_of = replace(nothing("search", 0.0, 0.0, 0, 3, 4), pruned=tuple(sorted(found)))
-    changed = around(set_of, by_hand_of(told))
+    changed = apply_manual_edits(set_of, by_hand_of(told))
     assert set(changed.pruned) == {h for h in range(N) if told.get(h, h in found)}
     assert bool(changed.notes) == (set(changed.pruned) != found)
-    assert around(replace(set_of, method=HAND, pruned=()), by_hand_of(told)).notes == ()
+    assert apply_manual_edits(replace(set_of, method=HAND, pruned=()), by_hand_of(told)).notes == ()
 
 
 @given(st.sets(st.integers(0, N - 1), min_size=1), st.sets(st.integers(0, 2)), st.sets(st.integers(0, 3)))
@@ -129,14 +139,14 @@ def selection(table: ImpactTable) -> Selection:
     return select(table.head_scores("neutral"), "fasp", 0.25, 0.25)
 
 
-def told_to(table: ImpactTable, by_hand: ByHand, method: str = "fasp", gamma: float = 0.25) -> Selection:
+def told_to(table: ImpactTable, by_hand: ManualEdits, method: str = "fasp", gamma: float = 0.25) -> Selection:
     return select(table.head_scores("neutral"), method, gamma, 0.25, locked=by_hand.keep, forced=by_hand.prune)
 
 
 def test_the_set_that_is_measured(table: ImpactTable, selection: Selection) -> None:
     assert prune_set(selection) == PruneSet.of(selection.heads)
     free = min(set(range(N)) - set(selection.pruned))
-    heads = prune_set(told_to(table, ByHand(prune=frozenset({free}), keep=frozenset({selection.pruned[1]}))))
+    heads = prune_set(told_to(table, ManualEdits(prune=frozenset({free}), keep=frozenset({selection.pruned[1]}))))
     assert divmod(free, 4) in heads.heads
     assert divmod(selection.pruned[1], 4) not in heads.heads
     assert len(heads) == 3
@@ -158,7 +168,7 @@ def test_one_true_reason_a_head(table: ImpactTable, told: dict[int, bool], metho
 def test_reasons_in_words(table: ImpactTable, selection: Selection) -> None:
     pruned, critical = selection.pruned, selection.critical
     free = sorted(set(range(N)) - {*pruned, *critical})
-    chosen = told_to(table, ByHand(frozenset({critical[0], free[0]}), frozenset({pruned[0], critical[1]})))
+    chosen = told_to(table, ManualEdits(frozenset({critical[0], free[0]}), frozenset({pruned[0], critical[1]})))
     found = reasons(chosen)
     assert found[critical[0]] == "pruned by hand, although critical"
     assert found[free[0]] == "pruned by hand"
@@ -166,7 +176,7 @@ def test_reasons_in_words(table: ImpactTable, selection: Selection) -> None:
     assert found[critical[1]] == "kept by hand, and critical"
     assert found[critical[2]] == "kept: critical, among the 25% that matter most for perplexity"
     assert "kept: not among the 3 that fasp prunes" in found
-    assert "kept: not named by hand" in reasons(around(nothing(HAND, 0.3, 0.05, 0, 3, 4), ByHand()))
+    assert "kept: not named by hand" in reasons(apply_manual_edits(nothing(HAND, 0.3, 0.05, 0, 3, 4), ManualEdits()))
 
 
 @pytest.mark.parametrize("reading", ["neutral", "counted"])

@@ -122,16 +122,16 @@ def test_changes_and_interactions_are_those_of_a_loop(reading: str) -> None:
     assert result.base == pytest.approx(base)
     for heads, row in zip(found.sets, found.toxicity, strict=True):
         name = PruneSet.from_flat(heads, 3).format()
-        change, foretold = gap(row[r]) - base, sum(alone[h] - base for h in heads)
+        change, forecast = gap(row[r]) - base, sum(alone[h] - base for h in heads)
         if len(heads) == 2:
             (pair,) = [p for p in result.pairs if f"{p.first},{p.second}" == name]
             assert pair.measured.value == pytest.approx(change)
-            assert pair.interaction.value == pytest.approx(change - foretold)
-            assert sum(pair.alone) == pytest.approx(foretold)
+            assert pair.interaction.value == pytest.approx(change - forecast)
+            assert sum(pair.alone) == pytest.approx(forecast)
             continue
         (point,) = [p for p in result.sets if p.heads == name]
         assert point.measured.value == pytest.approx(change)
-        assert point.predicted[SUMMED].value == pytest.approx(foretold)
+        assert point.predicted[SUMMED].value == pytest.approx(forecast)
         added, multiplied = found.base[r].copy(), found.base[r].copy()
         for h in heads:
             added += found.single[h, r] - found.base[r]

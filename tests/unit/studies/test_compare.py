@@ -29,7 +29,7 @@ from fasp_core.gap.claims import cautions, finding, is_artefact
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, select
 from fasp_core.metrics import meters
-from fasp_core.metrics.cached_runner import Desk
+from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import PerplexityChange
 from fasp_core.metrics.token_toxicity import word_values
@@ -203,18 +203,18 @@ def test_another_scorer_is_another_comparison(
 def test_a_stopped_run_goes_on(world: World, result: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
     store, chosen = world.store("stopped"), result.candidates[::3]
     passes: list[str] = []
-    nll, expected = Desk.nll, Desk.expected
+    nll, expected = CachedRunner.nll, CachedRunner.expected
 
-    def counted_nll(self: Desk, *args: Any, **kw: Any) -> Any:
+    def counted_nll(self: CachedRunner, *args: Any, **kw: Any) -> Any:
         passes.append("text")
         return nll(self, *args, **kw)
 
-    def counted_expected(self: Desk, *args: Any, **kw: Any) -> Any:
+    def counted_expected(self: CachedRunner, *args: Any, **kw: Any) -> Any:
         passes.append("prompts")
         return expected(self, *args, **kw)
 
-    monkeypatch.setattr(Desk, "nll", counted_nll)
-    monkeypatch.setattr(Desk, "expected", counted_expected)
+    monkeypatch.setattr(CachedRunner, "nll", counted_nll)
+    monkeypatch.setattr(CachedRunner, "expected", counted_expected)
     reports: list[tuple[float, float, str]] = []
 
     def stop(done: float, total: float, text: str) -> None:
@@ -388,7 +388,7 @@ def test_a_claim_that_is_shown() -> None:
 def test_a_claim_by_counted_words_says_both_readings() -> None:
     claim = claimed("counted", neutral=FELL, counted=FELL)
     assert claim.shown
-    assert claim.sentence().startswith("Gap with identity words counted reduced by ")
+    assert claim.sentence().startswith("Gap with identity terms scored reduced by ")
     assert f", neutral by {-claim.change['neutral'].relative:.0%} [" in claim.sentence()
 
 
@@ -413,7 +413,7 @@ def test_an_artefact_of_the_scorer_is_no_success(neutral: tuple[float, float]) -
     assert claim.sentence().startswith("No reduction was shown on 180 test prompts: the gap fell by ")
     assert "but not with them neutral" in claim.sentence()
     (caution,) = claim.cautions()
-    assert caution.startswith("Not a success: on test prompts the gap fell only with identity words counted")
+    assert caution.startswith("Not a success: on test prompts the gap fell only with identity terms scored")
     assert "how much the scorer dislikes the words" in caution
     assert claimed("neutral", neutral=neutral, counted=FELL).cautions()[0] == caution
 

@@ -25,8 +25,8 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import choosing, matrix, measures, summary
 from fasp_core.studies.contexts.audit import AuditConfig, audit
-from fasp_core.studies.contexts.carried import Carried, cells_of, rows_of
 from fasp_core.studies.contexts.choosing import METHODS, Sizes, common_top
+from fasp_core.studies.contexts.generalisation import Carried, cells_of, rows_of
 from fasp_core.studies.contexts.matrix import MatrixConfig
 from fasp_core.studies.contexts.settings import settings
 from tests.support.contexts import instruct_lm

@@ -30,7 +30,8 @@ from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
 from fasp_core.scoring.score import prunable
 from fasp_core.storage.store import Store
 from fasp_core.studies.common import RESAMPLES, effects, mean_changes
-from fasp_core.studies.estimators import agreement, cure, truth
+from fasp_core.studies.estimators import agreement, first_order
+from fasp_core.studies.estimators import refined as cure
 from fasp_core.studies.estimators.sets import FEWEST, NamedSet, sets
 from tests.support.fakes import make_table
 from tests.support.tiny import tiny_lm, tiny_text
@@ -128,7 +129,7 @@ def test_shares_and_correlations_are_those_of_a_loop(reading: str) -> None:
     table = a_table()
     exact, first = table.bias, with_errors(table.bias, 0.3)
     free = prunable(table)
-    found = truth.compare(exact, first, reading, free, HEADS)
+    found = first_order.compare(exact, first, reading, free, HEADS)
     r = exact.readings.index(reading)
     z = [float(toxicity_gap(exact.base[r], exact.codes) - toxicity_gap(row[r], exact.codes)) for row in exact.ablated]
     z_first = [
@@ -156,7 +157,7 @@ def test_shares_and_correlations_are_those_of_a_loop(reading: str) -> None:
 
 def test_standard_errors_are_those_of_the_scores() -> None:
     table = a_table(1)
-    found = truth.compare(table.bias, with_errors(table.bias, 0.5), "neutral", prunable(table), HEADS)
+    found = first_order.compare(table.bias, with_errors(table.bias, 0.5), "neutral", prunable(table), HEADS)
     se = table.bias.standard_errors("neutral", RESAMPLES)
     for h in found.worst:
         layer, head = map(int, h.head.removeprefix("L").split("H"))
@@ -167,7 +168,7 @@ def test_quarters_and_the_worst_heads_are_those_of_a_loop() -> None:
     table = a_table(2)
     exact, first = table.bias, with_errors(table.bias, 0.5, seed=3)
     free = prunable(table)
-    found = truth.compare(exact, first, "counted", free, HEADS)
+    found = first_order.compare(exact, first, "counted", free, HEADS)
     size = [math.sqrt(np.mean((exact.ablated[h, 1] - exact.base[1]) ** 2)) for h in range(24)]
     error = np.abs(exact.z_bias("counted") - first.z_bias("counted"))
     ordered = sorted(range(24), key=lambda h: size[h])
@@ -186,7 +187,7 @@ def test_quarters_and_the_worst_heads_are_those_of_a_loop() -> None:
 
 def test_scores_agree_with_themselves() -> None:
     table = a_table(4)
-    found = truth.compare(table.bias, table.bias, "neutral", prunable(table), HEADS)
+    found = first_order.compare(table.bias, table.bias, "neutral", prunable(table), HEADS)
     for fit in (found.everything, found.prunable, *(q.fit for q in found.quarters)):
         assert (fit.spearman.value, fit.pearson.value, fit.slope.value) == pytest.approx((1, 1, 1))
         assert (fit.spearman.low, fit.slope.low, fit.within_exact, fit.within_paired) == pytest.approx((1, 1, 1, 1))
@@ -197,7 +198,7 @@ def test_scores_agree_with_themselves() -> None:
 def test_an_error_in_proportion_changes_the_slope_and_no_rank() -> None:
     table = a_table(5)
     wrong = replace(table.bias, ablated=table.bias.base + 0.5 * (table.bias.ablated - table.bias.base))
-    found = truth.compare(table.bias, wrong, "neutral", prunable(table), HEADS)
+    found = first_order.compare(table.bias, wrong, "neutral", prunable(table), HEADS)
     assert found.everything.slope.value == pytest.approx(2.0, abs=0.15)  # no sign of a group's difference changes
     assert found.everything.pearson.value > 0.99
 
@@ -215,7 +216,7 @@ def test_sets_are_judged_by_exact_effects_added_up() -> None:
     table = a_table(6)
     exact, first = table.bias, with_errors(table.bias, 2.0, seed=1)
     free = prunable(table)
-    for check in truth.compare(exact, first, "neutral", free, HEADS).sets:
+    for check in first_order.compare(exact, first, "neutral", free, HEADS).sets:
         ours, theirs = (
             set(select(replace(table, bias=b).head_scores("neutral"), "fasp", 0.3, check.alpha).pruned)
             for b in (exact, first)
@@ -241,10 +242,10 @@ def test_scores_of_other_prompts_are_refused() -> None:
         make_table(5, HEADS, n=60).bias,
     ):
         with pytest.raises(InputError, match="same settings"):
-            truth.compare(exact, other, "neutral", prunable(table), HEADS)
+            first_order.compare(exact, other, "neutral", prunable(table), HEADS)
     some = replace(exact, exact=np.arange(24) > 0)
     with pytest.raises(InputError, match="exact estimator"):
-        truth.compare(some, exact, "neutral", prunable(table), HEADS)
+        first_order.compare(some, exact, "neutral", prunable(table), HEADS)
 
 
 # the cure
@@ -287,7 +288,10 @@ def test_a_big_head_that_first_order_misjudges_is_found() -> None:
     assert z[0, hidden] == pytest.approx(exact.z_bias("neutral")[hidden])
     assert hidden in cure.chosen(z[0], free, 0.1)
     assert all(s.shared.value == s.k for s in cure.cure(table, first).sets["neutral"] if s.alpha == 0.1)
-    assert truth.compare(exact, first, "neutral", free, HEADS).worst[0].head == f"L{hidden // HEADS}H{hidden % HEADS}"
+    assert (
+        first_order.compare(exact, first, "neutral", free, HEADS).worst[0].head
+        == f"L{hidden // HEADS}H{hidden % HEADS}"
+    )
 
 
 @settings(deadline=None, max_examples=20)
@@ -338,7 +342,7 @@ def test_the_loop_replayed_is_the_one_that_is_run(tiny: tuple[LanguageModel, str
 def test_the_preview_is_compared_by_rank() -> None:
     table = make_table(6, HEADS, seed=9)
     near = table.ppl.z_nats + np.random.default_rng(0).normal(0, 0.01, 24)
-    found = truth.check_preview(table.ppl, replace(table.ppl, sums=np.full((24, 16), np.nan), preview=near))
+    found = first_order.check_preview(table.ppl, replace(table.ppl, sums=np.full((24, 16), np.nan), preview=near))
     assert found.spearman.value == pytest.approx(stats.spearmanr(near, table.ppl.z_nats).statistic)
     assert found.spearman.low < found.spearman.value < found.spearman.high
     assert found.exact_tokens == 15 * 64 + 17
@@ -346,10 +350,10 @@ def test_the_preview_is_compared_by_rank() -> None:
 
 def test_results_become_tables_and_json() -> None:
     table = a_table(10)
-    result = truth.of_axis(table, with_errors(table.bias, 0.5), table.ppl)
-    text = truth.markdown([result])
+    result = first_order.of_axis(table, with_errors(table.bias, 0.5), table.ppl)
+    text = first_order.markdown([result])
     assert "60 prompts, 3 groups" in text
-    assert f"{result.cure.removed} of 24 heads removed" in text
+    assert f"{result.cure.removed} of 24 heads ablated" in text
     assert result.readings["counted"].everything.spearman.text() in text
     for block in text.split("\n\n"):
         if block.startswith("|"):
@@ -438,7 +442,7 @@ def test_noise_that_both_measures_share_is_resampled_together() -> None:
 @pytest.mark.parametrize("quantity", agreement.QUANTITIES)
 @pytest.mark.parametrize("k", [2, 5])
 def test_the_ceiling_is_what_a_second_draw_of_all_samples_would_show(quantity: str, k: int) -> None:
-    """Reliability foretells the correlation of two draws, and its root that with the truth."""
+    """Reliability predicts the correlation of two draws, and its root that with the truth."""
     rng = np.random.default_rng(2)
     codes = np.arange(150) % 3
     n = 1000

@@ -34,7 +34,7 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring.exact import bias_impacts, ppl_impacts
 from fasp_core.scoring.score import prunable
 from fasp_core.storage.store import Store
-from fasp_core.studies.estimators.cure import chosen
+from fasp_core.studies.estimators.refined import chosen
 from fasp_core.studies.robustness import robustness, stereotype_scores
 from fasp_core.studies.robustness.likelihood import comparisons, log_likelihoods
 from fasp_core.studies.robustness.rival_measures import (
@@ -230,7 +230,7 @@ def test_the_outcome_follows_the_overlap() -> None:
     assert f"CrowS-Pairs preference {alike.effect(GAP, 'crows').text}" in alike.outcome
     assert "(1 of 1 clear of 0)" in alike.outcome
     assert apart.agreement("crows", GAP).p > 0.05
-    assert "The choice hangs on the measure" in apart.outcome
+    assert "The choice depends on the measure" in apart.outcome
     assert f"Of the {apart.k} heads" in apart.outcome
 
 

@@ -34,9 +34,9 @@ from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
 from fasp_core.scoring.score import prunable
 from fasp_core.storage.store import Store
-from fasp_core.studies.transfer import correlation, crossed, transfer
+from fasp_core.studies.transfer import correlation, every_axis, transfer
 from fasp_core.studies.transfer.correlation import KINDS, around, correlate, frames, over_heads, resample
-from fasp_core.studies.transfer.crossed import TransferConfig, choose
+from fasp_core.studies.transfer.every_axis import TransferConfig, choose
 from tests.support.fakes import MADE, make_table
 from tests.support.tiny import tiny_lm, tiny_text
 from tests.support.worlds import PEOPLE, use_scorer, write_axis
@@ -253,7 +253,7 @@ def test_the_strongest_heads_are_those_far_out_on_both_axes() -> None:
 
 
 def test_frames_are_those_of_the_prompts_that_were_scored() -> None:
-    """Drawn anew from the number of prompts alone; an axis that is drawn otherwise has none."""
+    """Drawn again from the number of prompts alone; an axis that is drawn otherwise has none."""
     prompts = BiasConfig("nationality", n_prompts=44).prompts()
     codes, names = gap.group_codes(prompts.groups)
     n = len(codes)
@@ -295,7 +295,7 @@ def test_sets_are_those_of_fasp_by_each_axis() -> None:
 CONFIG = TransferConfig(alpha=0.2, n_prompts=40, tokens=64)
 SETS_OF: dict[str, PruneSet] = {}  # by axis, one of which is a file
 SETS = (PruneSet.of([(0, 1), (1, 2)]), PruneSet.of([(0, 1), (1, 0), (1, 3)]))
-Ran = tuple[LanguageModel, Store, crossed.Measured, list[int]]
+Ran = tuple[LanguageModel, Store, every_axis.Measured, list[int]]
 
 
 class Stopped(Exception):
@@ -327,11 +327,11 @@ def _run(folder: Path) -> Ran:
             raise Stopped
 
     with pytest.raises(Stopped):
-        crossed.run(lm, SETS_OF, CONFIG, store, stop)
+        every_axis.run(lm, SETS_OF, CONFIG, store, stop)
     passes = [len(calls)]
-    result = crossed.run(lm, SETS_OF, CONFIG, store)
+    result = every_axis.run(lm, SETS_OF, CONFIG, store)
     passes.append(len(calls) - passes[0])
-    crossed.run(lm, SETS_OF, CONFIG, store)
+    every_axis.run(lm, SETS_OF, CONFIG, store)
     passes.append(len(calls) - sum(passes))
     return lm, store, result, passes
 
@@ -349,11 +349,11 @@ def test_a_run_that_was_stopped_goes_on_and_the_result_needs_no_model(measured: 
     assert not calls, "each measurement is stored by itself"
     assert min(passes[:2]) > 0
     assert passes[2] == 0
-    again = crossed.find(SETS_OF, CONFIG, lm.id, store)
+    again = every_axis.find(SETS_OF, CONFIG, lm.id, store)
     assert again is not None
-    assert asdict(crossed.judge(again)) == asdict(crossed.judge(result))
-    assert crossed.find(SETS_OF, replace(CONFIG, reading="counted"), lm.id, store) is None
-    (entry,) = store.entries(crossed.KIND)
+    assert asdict(every_axis.judge(again)) == asdict(every_axis.judge(result))
+    assert every_axis.find(SETS_OF, replace(CONFIG, reading="counted"), lm.id, store) is None
+    (entry,) = store.entries(every_axis.KIND)
     assert entry.path.name.startswith("tiny-llama--transfer-neutral-")
     assert "--alpha 0.2 --prompts 40 --tokens 64" in result.provenance["command"]
 
@@ -366,7 +366,7 @@ def gap_by_loops(values: Sequence[float], groups: Sequence[str]) -> float:
 
 def test_every_cell_is_the_change_of_that_axis_under_that_set(measured: Ran) -> None:
     lm, store, result, _ = measured
-    found = crossed.judge(result)
+    found = every_axis.judge(result)
     assert found.axes == tuple(SETS_OF)
     assert len(found.cells) == 2 * 2 * 2
     base_nll, _ = perplexity_of(lm, PruneSet(), TextConfig(tokens=64), store)
@@ -392,12 +392,12 @@ def test_every_cell_is_the_change_of_that_axis_under_that_set(measured: Ran) -> 
     assert found.in_common(*SETS_OF) == 1
     frame = found.frame()
     assert len(frame) == 8
-    assert set(frame.outcome) <= set(crossed.OUTCOMES)
+    assert set(frame.outcome) <= set(every_axis.OUTCOMES)
     assert frame["change"].tolist() == [c.change.change for c in found.cells]
 
 
 def test_the_sentence_counts_every_cell_once(measured: Ran) -> None:
-    found = crossed.judge(measured[2])
+    found = every_axis.judge(measured[2])
     outcomes = {"fell": (0.01, (-0.8, -0.2)), "rose": (0.01, (0.2, 0.8)), "no gap": (0.5, (0.2, 0.8))}
     wanted = iter(("fell", "rose", "no gap", "fell"))
     cells = [
@@ -405,11 +405,11 @@ def test_the_sentence_counts_every_cell_once(measured: Ran) -> None:
         for c, o in zip(found.of("neutral"), wanted, strict=True)
     ]
     told = replace(found, cells=tuple(cells))
-    assert crossed.statement(told, "neutral") == (
+    assert every_axis.statement(told, "neutral") == (
         "Of 2 measurements of a set on another axis: in 0 the gap fell, in 1 it rose, in 0 no change was shown, in 1 "
         "there is no gap above noise to begin with."
     )
-    assert crossed.statement(told, "neutral", own=True).endswith(
+    assert every_axis.statement(told, "neutral", own=True).endswith(
         "on the axis that it was chosen on: in 2 the gap fell, in 0 it rose, in 0 no change was shown."
     )
     shown = transfer.markdown(two_axes(), found)

@@ -22,7 +22,7 @@ from fasp_core.model.packing import Pack
 Visit = Callable[[int, Tensor], None]  # (layer, input of its block), at last (L, final hidden states): [rows, T, D]
 
 
-class Course:
+class RecordedPass:
     """The way of a pack of token rows through the blocks, recorded from a whole pass under whatever masks are on.
 
     `visit` is called in that pass with the input of each block before it runs, and with the final hidden states.
@@ -79,7 +79,7 @@ class Course:
             )
         return self._wider[id(given)]
 
-    def rest(self, layer: int, hidden: Tensor, visit: Visit = lambda layer, hidden: None) -> Tensor:
+    def resume(self, layer: int, hidden: Tensor, visit: Visit = lambda layer, hidden: None) -> Tensor:
         """[rows, T, D]: from the input of block `layer` to the end, under whatever masks are on."""
         with self.lm.lock:
             try:
@@ -95,7 +95,7 @@ class Course:
         return hidden
 
 
-class Staged:
+class ResumablePass:
     """A pack of token rows, held at the input of block `layer`.
 
     Attributes
@@ -115,7 +115,7 @@ class Staged:
             if at in (layer, lm.n_layers):
                 ends[at] = hidden
 
-        self._course = Course(lm, inputs, visit)
+        self._course = RecordedPass(lm, inputs, visit)
         self.hidden, self.base = ends[layer], ends[lm.n_layers]
 
     def let_go(self) -> None:
@@ -128,14 +128,14 @@ class Staged:
             self.hidden = self._course.block(self.layer, self.hidden)
         self.layer += 1
 
-    def rest(self, times: int = 1) -> Tensor:
+    def resume(self, times: int = 1) -> Tensor:
         """[times * rows, T, D]: run from the held block to the end, under whatever masks are on.
 
         Parameters
         ----------
         times : how often the rows run, side by side: under gates by row, each time with others.
         """
-        return self._course.rest(self.layer, self.hidden if times == 1 else self.hidden.repeat(times, 1, 1))
+        return self._course.resume(self.layer, self.hidden if times == 1 else self.hidden.repeat(times, 1, 1))
 
 
 def _run(lm: LanguageModel, inputs: Tensor | Pack) -> Tensor:

@@ -10,7 +10,7 @@ _BEGINS = re.compile(r"^(\d*)([#+=.)-])")  # a heading, a list, a rule
 _MEANT = re.compile(r"[\\`*\[\]<>$~&|]|:(?=/)|(?<=www)\.|(?<![^\W_])_|_(?![^\W_])")
 
 
-def plain(text: object) -> str:
+def escape_markdown(text: object) -> str:
     """Text of a file, a link, a model or an error as Markdown that shows it letter by letter, on one line."""
     line = _MEANT.sub(r"\\\g<0>", " ".join(str(text).split()))
     return _BEGINS.sub(r"\1\\\2", line)

@@ -173,7 +173,7 @@ class Transfer:
                     "perplexity before": s.perplexity.base,
                     "perplexity after": s.perplexity.pruned,
                     "perplexity change": s.perplexity.relative,
-                    "heads removed": s.size,
+                    "heads pruned": s.size,
                     "in common with the other axis' set": self.in_common(c.chosen_on, c.measured_on),
                     "heads": s.heads,
                 }

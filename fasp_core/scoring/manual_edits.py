@@ -1,7 +1,7 @@
 """Which heads are off, and why: the method's choice around what was set by hand. Pure functions.
 
 There is one idea for changes by hand: *prune these, keep those*. It is an instruction to whatever method chooses, so it
-survives every slider, and the method chooses around it: heads pruned by hand count toward the share that is to be
+survives every slider, and the method chooses around it: heads ablated by hand count toward the share that is to be
 pruned, and a place that opens is filled by the next best head. So the size of the set is what the slider says, and sets
 with and without a change can be compared. The method "by hand only" prunes what is told and nothing else.
 """
@@ -24,7 +24,7 @@ _LINE = re.compile(r"([LH])(\d{1,4})(?:-(\d{1,4}))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class ByHand:
+class ManualEdits:
     """What was set by hand, as flat ids: heads to prune and heads to keep whatever the method says; none is in both."""
 
     prune: frozenset[int] = frozenset()
@@ -33,33 +33,33 @@ class ByHand:
     def __len__(self) -> int:
         return len(self.prune | self.keep)
 
-    def told(self, heads: Iterable[int], off: bool | None) -> ByHand:
+    def set(self, heads: Iterable[int], off: bool | None) -> ManualEdits:
         """Heads to prune (True), to keep (False), or to leave to the method (None)."""
         named = frozenset(heads)
         prune, keep = self.prune - named, self.keep - named
-        return ByHand(prune | named if off else prune, keep | named if off is False else keep)
+        return ManualEdits(prune | named if off else prune, keep | named if off is False else keep)
 
-    def turned(self, heads: Iterable[int], choose: Choose) -> ByHand:
-        """Turn heads over: those that are off come on, those that are on go off.
+    def toggle(self, heads: Iterable[int], choose: Choose) -> ManualEdits:
+        """Toggle heads: those that are off come on, those that are on go off.
 
         Only what the method would not do of itself is told: a head turned twice is where it was. Since the method
         chooses around what is told, telling one head may move another; so it is looked at again until all stand.
         """
         named = set(heads)
         off = set(choose(self).pruned)
-        new = self.told(named, None)
+        new = self.set(named, None)
         while True:
             now = set(choose(new).pruned)
             wrong = {head for head in named if (head in now) == (head in off)}
             if not wrong:
                 return new
-            new = new.told(wrong - off, True).told(wrong & off, False)
+            new = new.set(wrong - off, True).set(wrong & off, False)
 
 
-Choose = Callable[[ByHand], Selection]
+Choose = Callable[[ManualEdits], Selection]
 
 
-def around(found: Selection, by_hand: ByHand) -> Selection:
+def apply_manual_edits(found: Selection, by_hand: ManualEdits) -> Selection:
     """A set that was chosen without knowing what is told, changed afterwards: nothing fills the places that open."""
     pruned = tuple(sorted((set(found.pruned) - by_hand.keep) | by_hand.prune))
     note = "The set was found without the heads that are set by hand: they were changed in it afterwards."
@@ -160,7 +160,7 @@ def how_bias(scores: BiasImpacts) -> str:
     """The same of bias scores; those of two phases are estimates, and name the prompts on which heads were removed."""
     if scores.checked is None or scores.exact is None:
         return how(scores.exact, "first-order estimate")
-    return f"two-phase estimate: {scores.exact.sum()} heads removed on {len(scores.checked)} of the prompts"
+    return f"two-phase estimate: {scores.exact.sum()} heads ablated on {len(scores.checked)} of the prompts"
 
 
 def how_removed(scores: BiasImpacts) -> str:

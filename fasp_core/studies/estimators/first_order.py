@@ -26,15 +26,7 @@ from fasp_core.scoring.estimate import first_order_impacts
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable, PplImpacts
 from fasp_core.storage.store import Store
 from fasp_core.studies.common import RESAMPLES, rows_as_markdown
-from fasp_core.studies.estimators.cure import (
-    ALPHAS,
-    Cure,
-    SetCheck,
-    check_sets,
-    cure,
-    drawn_effects,
-    require_same,
-)
+from fasp_core.studies.estimators.refined import ALPHAS, Cure, SetCheck, check_sets, cure, drawn_effects, require_same
 
 AXES = ("race_ethnicity", "gender_and_sex")
 QUARTERS = 4
@@ -230,7 +222,7 @@ def markdown(results: Iterable[AxisTruth]) -> str:
                 _sets(t.sets),
             ]
         c = a.cure
-        parts.append(f"### Refined scores: {c.removed} of {c.heads} heads removed")
+        parts.append(f"### Refined scores: {c.removed} of {c.heads} heads ablated")
         for reading, sets in c.sets.items():
             parts += [f"FASP's set by refined scores against that by exact ones, {reading}:", _sets(sets)]
     return "\n\n".join(parts) + "\n"
