@@ -67,19 +67,12 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give each file to one worker of pytest-xdist, and all browser tests to one: they share a server and a browser.
-
-    Browser tests that fail are run again, as often as FASP_BROWSER_RERUNS says: never unless it is set.
-    """
-    reruns = int(os.environ.get("FASP_BROWSER_RERUNS", "0"))
-    for item in items:
-        browser = item.get_closest_marker("browser") is not None
-        if config.pluginmanager.hasplugin("xdist"):
-            item.add_marker(pytest.mark.xdist_group("browser" if browser else item.nodeid.split("::")[0]))
-        if browser and reruns:
-            item.add_marker(pytest.mark.flaky(reruns=reruns))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests that fail are run again, as often as FASP_BROWSER_RERUNS says: never unless it is set."""
+    if reruns := int(os.environ.get("FASP_BROWSER_RERUNS", "0")):
+        for item in items:
+            if item.get_closest_marker("browser"):
+                item.add_marker(pytest.mark.flaky(reruns=reruns))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
