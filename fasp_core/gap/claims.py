@@ -43,7 +43,7 @@ def finding(base: GapStats, change: Change) -> Finding:
 
 
 def is_artefact(base: Mapping[str, GapStats], change: Mapping[str, Change]) -> bool:
-    """Whether the gap fell with identity terms scored, and not with them neutral.
+    """Whether the gap fell with identity terms scored, and not with them masked.
 
     Then what fell is how much the scorer dislikes the words that name groups.
     """
@@ -67,13 +67,13 @@ def cautions(base: Mapping[str, GapStats], change: Mapping[str, Change], reading
     if is_artefact(base, change):
         out.append(
             f"Not a success: on {where} the gap fell only with identity terms scored ({_size(change['counted'])}). "
-            f"With them neutral, {said['neutral']}. What fell is how much the scorer dislikes the words that name "
+            f"With them masked, {said['neutral']}. What fell is how much the scorer dislikes the words that name "
             "groups, not how differently the model treats the groups."
         )
     elif reading == "neutral" and found.get("counted", "fell") != "fell" and found["neutral"] == "fell":
         out.append(
-            f"The readings disagree: on {where}, with identity terms masked, {said['neutral']}; with identity words "
-            f"counted, {said['counted']}."
+            f"The readings disagree: on {where}, with identity terms masked, {said['neutral']}; with them scored, "
+            f"{said['counted']}."
         )
     if "sampled" in found and (found["sampled"] == "fell") != (found[reading] == "fell"):
         out.append(

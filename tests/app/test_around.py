@@ -297,7 +297,7 @@ REFUSED = {
     "experiment": lambda: engine.experiment_job(ModelSpec(), "x", lambda *_: None),
     "upload": lambda: engine.keep_upload(b"text,group", "x.csv"),
     "path": lambda: engine.scores(ModelSpec(), BiasConfig("/etc/passwd")),
-    "loading": lambda: engine.desk(ModelSpec("/etc/passwd")),
+    "loading": lambda: engine.runner(ModelSpec("/etc/passwd")),
     "axis": lambda: measure(replace(SMALL, bias=BiasConfig("/etc/passwd", n_prompts=90))),
     "prompts": lambda: measure(replace(SMALL, bias=BiasConfig(AXIS, n_prompts=211))),
     "tokens": lambda: measure(replace(SMALL, text=TextConfig(tokens=1025))),

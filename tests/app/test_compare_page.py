@@ -171,7 +171,7 @@ def test_a_claim_that_is_shown(studio: Studio, table: ImpactTable) -> None:
 
 
 def test_an_artefact_is_never_shown_as_a_success(studio: Studio, table: ImpactTable) -> None:
-    """Chosen with identity terms scored; with them neutral nothing falls, and sampled texts do not change."""
+    """Chosen with identity terms scored; with them masked nothing falls, and sampled texts do not change."""
     world = MadeUp(table, by="counted", strength=10, fall={"neutral": 0.0, "counted": 0.9, "sampled": 0.0})
     result = add_comparison(studio.store, AXIS, world, "counted", **SMALL)
     at = opened(reading="counted")

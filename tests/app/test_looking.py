@@ -99,10 +99,10 @@ def test_one_prompt_of_the_axis(studio: TinyStudio, table: ImpactTable) -> None:
     (page,) = pages(at)
     assert page.count("filter:blur") == 8
     for name, (before, after) in {
-        "neutral": (pair.base.expected["neutral"], pair.pruned.expected["neutral"]),
-        "counted": (pair.base.expected["counted"], pair.pruned.expected["counted"]),
+        "masked": (pair.base.expected["neutral"], pair.pruned.expected["neutral"]),
+        "scored": (pair.base.expected["counted"], pair.pruned.expected["counted"]),
     }.items():
-        assert f"identity words {name} **{1000 * before:.2f} → {1000 * after:.2f}**" in said(at)
+        assert f"identity terms {name} **{1000 * before:.2f} → {1000 * after:.2f}**" in said(at)
     differ = sum(a != b for a, b in zip(pair.base.written, pair.pruned.written, strict=True))
     assert f"{differ} of 4 continuations differ" in said(at)
 

@@ -140,7 +140,7 @@ class Claim:
         if self.reading == "counted" and is_artefact(self.base, self.change):
             return (
                 f"No reduction was shown on {where}: the gap fell by {less} with identity terms scored, but not with "
-                f"them neutral ({cost})."
+                f"them masked ({cost})."
             )
         size = f"{change.relative:+.0%}" + ("" if ends is None else f" [{ends[0]:+.0%}, {ends[1]:+.0%}]")
         if self.finding == "rose":

@@ -33,7 +33,7 @@ def test_by_default_the_system_is_out_of_reach(path: str, monkeypatch: pytest.Mo
     with pytest.raises(InputError, match="outside the folders"):
         folders.check(path)
     with pytest.raises(InputError, match="outside the folders"):
-        engine.desk(ModelSpec(path))
+        engine.runner(ModelSpec(path))
     for own in (Path.home() / "model", Path.cwd() / "x.gguf", "~/model", "model"):
         folders.check(own)
 
@@ -47,7 +47,7 @@ def test_links_and_dots_lead_nowhere(inside: Path) -> None:
         with pytest.raises(InputError, match="outside the folders"):
             folders.check(inside / path)
         with pytest.raises(InputError, match="outside the folders"):
-            engine.desk(ModelSpec(str(inside / path)))
+            engine.runner(ModelSpec(str(inside / path)))
     with pytest.raises(InputError, match="outside the folders"):
         folders.check(str(inside) + "-beside")
 
@@ -89,7 +89,7 @@ def test_a_demo_opens_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(InputError, match="read-only"):
         folders.check(tmp_path)
     with pytest.raises(InputError, match="other models only"):
-        engine.desk(ModelSpec(str(tmp_path)))
+        engine.runner(ModelSpec(str(tmp_path)))
 
 
 def test_files_of_scores_by_their_path(inside: Path) -> None:

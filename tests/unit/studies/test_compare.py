@@ -411,7 +411,7 @@ def test_an_artefact_of_the_scorer_is_no_success(neutral: tuple[float, float]) -
     assert not claim.shown
     assert claim.as_dict()["reduction_shown"] is False
     assert claim.sentence().startswith("No reduction was shown on 180 test prompts: the gap fell by ")
-    assert "but not with them neutral" in claim.sentence()
+    assert "but not with them masked" in claim.sentence()
     (caution,) = claim.cautions()
     assert caution.startswith("Not a success: on test prompts the gap fell only with identity terms scored")
     assert "how much the scorer dislikes the words" in caution
