@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from fasp_core.console import number, one_line, percent, span, table
-from fasp_core.gap import claims
 
 
 def scores_text(document: dict[str, Any]) -> str:
@@ -90,6 +89,8 @@ def noted(document: dict[str, Any]) -> list[str]:
 
 
 def _verdict(name: str, r: dict[str, Any]) -> str:
+    from fasp_core.gap import claims  # with SciPy, which help does without
+
     found = claims.claimed(r["gap_base_noise_p"], r["gap_change_interval"], r["gap_relative_interval"])
     said = {
         "no gap": "no gap is shown to begin with, so none that pruning could be shown to reduce",

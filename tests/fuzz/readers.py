@@ -34,7 +34,7 @@ from fasp_core.metrics import continuations
 from fasp_core.model import hub, loading
 from fasp_core.model.spec import BUILT_IN, ModelSpec
 from fasp_core.scoring import score_files
-from fasp_core.storage import catalog, store
+from fasp_core.storage import catalog, keys, store
 from fasp_core.storage.store import HEADER, Store
 from fasp_core.studies.contexts import numbers, scenarios
 from pages.backend import demo
@@ -330,7 +330,7 @@ def _entry(rng: Random, folder: Path) -> Path:
         header = mutate.of_tree(rng, header)
         if isinstance(header, dict):
             with suppress(ValueError, TypeError, KeyError, RecursionError):
-                header["sha256"] = store.sha256(store._canonical(header))
+                header["sha256"] = store.sha256(keys.canonical(header))
                 if rng.random() < 0.5:
                     path = path.parent.rename(path.parent.with_name("x--" + store.digest(header["config"]))) / HEADER
         path.write_bytes(mutate.written(header))

@@ -26,7 +26,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model import loading, model_files
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import score_files
-from fasp_core.storage import catalog, store, tabular
+from fasp_core.storage import catalog, keys, store, tabular
 from fasp_core.storage.store import HEADER, DamagedEntry, Store
 from fasp_core.studies.contexts import numbers, scenarios
 from pages.explore import named
@@ -384,7 +384,7 @@ def sealed(folder: Path, **changes: Any) -> Path:
     made = Store(folder).save("scores", {"a": 1}, tables={"t": pd.DataFrame({"x": [1]})}, meta={"provenance": {}})
     header = json.loads((made.path / HEADER).read_bytes()) | changes
     header.pop("sha256")
-    header["sha256"] = store.sha256(store._canonical(header))
+    header["sha256"] = store.sha256(keys.canonical(header))
     (made.path / HEADER).write_text(json.dumps(header))
     return made.path
 

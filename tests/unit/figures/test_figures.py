@@ -596,4 +596,8 @@ def test_figures_know_neither_the_screen_nor_the_model() -> None:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not [name for name in names if name.split(".")[0] in ("streamlit", "torch")]
-            assert all(n in ("fasp_core.errors",) or ".figures" in n for n in names if n.startswith("fasp_core"))
+            assert all(
+                n in ("fasp_core.errors", "fasp_core.typing") or ".figures" in n
+                for n in names
+                if n.startswith("fasp_core")
+            )
