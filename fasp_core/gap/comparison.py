@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from fasp_core.errors import InputError
 from fasp_core.gap import gaps
@@ -139,6 +138,8 @@ def group_intervals(values: ArrayLike, groups: Sequence[str], level: float = 0.9
 
     A group of a single prompt has no spread: its interval is (nan, nan). Raises as `gap`.
     """
+    from scipy import stats  # a second to import: help and choices do without
+
     codes, names = group_codes(groups)
     array, codes = checked(values, codes, ndim=1)
     out = {}

@@ -6,7 +6,6 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from fasp_core.gap.claims import SIGNIFICANCE
 from fasp_core.typing import Floats
@@ -63,6 +62,8 @@ def fisher(r: Floats | float) -> Floats:
 
 def pearson(x: Floats, y: Floats, axis: int = 0) -> Floats:
     """Correlation along an axis, by default the first one, [N, ...] -> [...]; nan where either side is constant."""
+    from scipy import stats  # a second to import: help and choices do without
+
     if x.shape[axis] < 2:
         return np.full(np.delete(x.shape, axis).tolist(), np.nan)
     with warnings.catch_warnings():
@@ -72,6 +73,8 @@ def pearson(x: Floats, y: Floats, axis: int = 0) -> Floats:
 
 def spearman(x: Floats, y: Floats, axis: int = 0) -> Floats:
     """Rank correlation along an axis, ties sharing their mean rank."""
+    from scipy import stats  # a second to import: help and choices do without
+
     return pearson(stats.rankdata(x, axis=axis), stats.rankdata(y, axis=axis), axis)
 
 

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from fasp_core.errors import InputError
 from fasp_core.gap.estimates import lengthened, pearson, spearman
@@ -191,6 +190,8 @@ def ranking_correlation_interval(
     InputError
         Scores that are not finite, of different length or fewer than three; a level outside (0, 1); an unknown kind.
     """
+    from scipy import stats  # a second to import: help and choices do without
+
     one, two = (np.asarray(scores, dtype=np.float64) for scores in (x, y))
     if one.ndim != 1 or one.shape != two.shape or one.size < 3 or not np.isfinite([one, two]).all():
         raise InputError("A correlation needs two finite scores of the same 3 or more items: give one pair an item.")
