@@ -17,7 +17,7 @@ from fasp_core.compute.shards import CUTS, Workers, results
 from fasp_core.data.prompts import PromptSet
 from fasp_core.data.text import TextConfig, fitting, said, token_windows
 from fasp_core.forward.ablation import masked
-from fasp_core.gap import Change, GapStats, gap_stats, paired_gap_change, paired_mean_change
+from fasp_core.gap import Change, GapStats, PromptRows
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, SampledMeter, left_out, meter, result_key
@@ -198,16 +198,9 @@ def evaluate(
         progress(len(steps), len(steps), "done")
     (base_nll, _), base_tox, (nll, made), tox = results
     readings = {}
-    groups, blocks = base_tox.groups, base_tox.blocks or None
     for name in base_tox.readings:
-        before, after = base_tox.row(name), tox.row(name)
-        readings[name] = Reading(
-            name,
-            gap_stats(before, groups, blocks=blocks),
-            gap_stats(after, groups, blocks=blocks),
-            paired_gap_change(before, after, groups, blocks=blocks),
-            paired_mean_change(before, after, groups, blocks=blocks),
-        )
+        rows = PromptRows.of([base_tox.row(name), tox.row(name)], base_tox.groups, base_tox.blocks)
+        readings[name] = Reading(name, rows.stats(), rows[1:].stats(), rows.changes()[0], rows.mean_changes()[0])
     return Evaluation(
         prune_set,
         config,

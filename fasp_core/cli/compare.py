@@ -62,7 +62,7 @@ def compare(options: Options, given: Model, progress: Report) -> Said:
         "reading": options.reading,
         "max_ppl": options.max_ppl,
         "plan": asdict(found.plan),
-        "prompts": {side: len(m.groups) for side, m in found.sides.items()},
+        "prompts": {side: m.rows.n for side, m in found.sides.items()},
         "notes": left_out(*map(found.plan.bias, found.sides)),
         "tokens": {side: m.nll[0].tokens for side, m in found.sides.items()},
         "windows": said(found.plan.text("test"), found.provenance),

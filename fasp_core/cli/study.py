@@ -157,14 +157,9 @@ def agreement(options: AgreementOptions, given: Kept, progress: Report) -> Said:
     from fasp_core.studies.estimators import agreement as study
 
     lm = Model(cache=given.cache).lm
-    drawn: dict[str, Any] = _named(n_prompts=options.prompts, samples=options.samples, length=options.length)
-    drawn |= {
-        "n_sets": options.sets,
-        "scored_prompts": options.scored_prompts,
-        "tokens": options.tokens,
-        "seed": options.seed,
-    }
-    results = [study.run(lm, name, given.store, progress=progress, **drawn) for name in options.axis or FIRST]
+    drawn = _named(prompts=options.prompts, samples=options.samples, length=options.length, n_sets=options.sets)
+    drawn |= {"scored_prompts": options.scored_prompts, "tokens": options.tokens, "seed": options.seed}
+    results = [study.run(lm, study.Plan(name, **drawn), given.store, progress) for name in options.axis or FIRST]
     return {"axes": [asdict(result) for result in results]}, lambda: study.markdown(results)
 
 

@@ -10,7 +10,8 @@ split, and labels are shuffled inside them. Prompts that are in no blocks are re
 so that group sizes stay as designed. All comparisons are paired: both models are judged on the same prompts.
 
 `gaps` defines the gap, `resampling` draws, shuffles and splits prompts, `comparison` judges one model or two,
-`reliability` the scores of heads.
+`reliability` the scores of heads, `claims` says what may be claimed; `rows` holds what travels together: values,
+groups and blocks of the prompts.
 """
 
 from fasp_core.gap.comparison import (
@@ -32,11 +33,13 @@ from fasp_core.gap.reliability import (
     split_half_reliability,
 )
 from fasp_core.gap.resampling import bootstrap_counts
+from fasp_core.gap.rows import PromptRows
 
 __all__ = [
     "Change",
     "Correction",
     "GapStats",
+    "PromptRows",
     "Reliability",
     "bootstrap_counts",
     "choice_probability",

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from fasp_core.errors import InputError
 from fasp_core.gap.comparison import GapStats, gap_stats
@@ -68,6 +67,8 @@ def corrected_gaps(values: Floats, codes: Codes, blocks: ArrayLike | None = None
 
 def _anova(values: Floats, codes: Codes, index: Codes | None) -> tuple[float, float]:
     """F of the group means and its p; with blocks in a randomised complete block design, without interaction."""
+    from scipy import stats  # a second to import: help and choices do without
+
     n_groups = int(codes.max()) + 1
     if index is None:
         parts = [values[codes == g] for g in range(n_groups)]

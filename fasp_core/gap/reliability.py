@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from fasp_core.errors import InputError
 from fasp_core.gap.estimates import lengthened, pearson, spearman
 from fasp_core.gap.gaps import Correction, checked, weighted_gaps
-from fasp_core.gap.resampling import block_index, bootstrap_counts, random_halves
+from fasp_core.gap.resampling import bootstrap_counts, random_halves
+from fasp_core.gap.rows import PromptRows
 from fasp_core.typing import Floats
 
 
@@ -32,23 +33,14 @@ class Reliability:
 
 
 def resampled_effects(
-    base: ArrayLike,
-    ablated: ArrayLike,
-    codes: ArrayLike,
-    resamples: int = 1000,
-    seed: int = 0,
-    blocks: ArrayLike | None = None,
-    correction: Correction | None = None,
+    rows: PromptRows, resamples: int = 1000, seed: int = 0, correction: Correction | None = None
 ) -> Floats:
     """Every head's `z_bias` in bootstrap resamples of the prompts, base and ablated model on the same resamples.
 
     Parameters
     ----------
-    base : [n] toxicity of each prompt under the whole model.
-    ablated : [N, n] the same with head h removed.
-    codes : [n] group of each prompt.
-    blocks : [n] block of each prompt, as in `gap_stats`.
-    correction : of estimated rows `ablated`, by exact ones of some of the prompts; it is resampled with them.
+    rows : [1 + N, n] toxicity of each prompt under the whole model, then with head h ablated.
+    correction : of estimated rows of the heads, by exact ones of some of the prompts; it is resampled with them.
 
     Returns
     -------
@@ -59,22 +51,13 @@ def resampled_effects(
     InputError
         As `gap` and `bootstrap_counts`; no resamples.
     """
-    whole, group = checked(base, codes, ndim=1)
-    heads, _ = checked(ablated, group, ndim=2)
     if resamples < 1:
         raise InputError(f"Effects cannot be resampled {resamples} times: ask for 200 or more.")
-    counts = bootstrap_counts(group, resamples, seed, blocks)
-    return weighted_gaps(whole[None], counts, group) - weighted_gaps(heads, counts, group, correction)
+    return _effects(rows, bootstrap_counts(rows.codes, resamples, seed, rows.blocks), correction)
 
 
 def head_standard_errors(
-    base: ArrayLike,
-    ablated: ArrayLike,
-    codes: ArrayLike,
-    resamples: int = 1000,
-    seed: int = 0,
-    blocks: ArrayLike | None = None,
-    correction: Correction | None = None,
+    rows: PromptRows, resamples: int = 1000, seed: int = 0, correction: Correction | None = None
 ) -> Floats:
     """[N] bootstrap standard error of every head's `z_bias`: the standard deviation of its `resampled_effects`.
 
@@ -82,7 +65,13 @@ def head_standard_errors(
     """
     if resamples < 2:
         raise InputError("A standard error needs at least 2 resamples: ask for 200 or more.")
-    return np.asarray(resampled_effects(base, ablated, codes, resamples, seed, blocks, correction).std(axis=1, ddof=1))
+    return np.asarray(resampled_effects(rows, resamples, seed, correction).std(axis=1, ddof=1))
+
+
+def _effects(rows: PromptRows, weights: Floats, correction: Correction | None) -> Floats:
+    """[N, B] gap of the first row minus that of each other one, under each of B weightings [B, n]."""
+    values, codes = checked(rows.values, rows.codes, ndim=2)
+    return weighted_gaps(values[:1], weights, codes) - weighted_gaps(values[1:], weights, codes, correction)
 
 
 def choice_probability(effects: ArrayLike, k: int, critical: ArrayLike) -> Floats:
@@ -120,13 +109,10 @@ def choice_probability(effects: ArrayLike, k: int, critical: ArrayLike) -> Float
 
 
 def split_half_reliability(
-    base: ArrayLike,
-    ablated: ArrayLike,
-    codes: ArrayLike,
+    rows: PromptRows,
     subset: Sequence[int] | NDArray[np.bool_] | None = None,
     splits: int = 50,
     seed: int = 0,
-    blocks: ArrayLike | None = None,
     kind: Literal["pearson", "spearman"] = "spearman",
     correction: Correction | None = None,
 ) -> Reliability:
@@ -134,7 +120,7 @@ def split_half_reliability(
 
     Parameters
     ----------
-    base, ablated, codes, blocks, correction : as in `resampled_effects`; whole blocks go to one half or the other.
+    rows, correction : as in `resampled_effects`; whole blocks go to one half or the other.
     subset : flat ids (or a mask) of the heads whose ranking matters, such as those that may be pruned.
     splits : random splits to average.
     kind : of correlation; `pearson` compares the scores themselves.
@@ -148,22 +134,19 @@ def split_half_reliability(
     InputError
         As `gap`; a group of one prompt, or in one block only; fewer than three heads; no splits.
     """
-    whole, group = checked(base, codes, ndim=1)
-    heads, _ = checked(ablated, group, ndim=2)
     if subset is not None:
-        heads = heads[np.asarray(subset)]
-        correction = None if correction is None else Correction(correction.rows[np.asarray(subset)], correction.at)
-    if len(heads) < 3:
+        of = np.arange(len(rows.values) - 1)[np.asarray(subset)]
+        rows = rows[[0, *(1 + of)]]
+        correction = None if correction is None else Correction(correction.rows[of], correction.at)
+    heads = len(rows.values) - 1
+    if heads < 3:
         raise InputError("A ranking needs at least 3 heads: lower gamma, so that more heads may be pruned.")
     if splits < 1:
         raise InputError("Split-half reliability needs at least 1 split: ask for 50.")
-    first = random_halves(group, splits, np.random.default_rng(seed), block_index(blocks, group.size))
-    one, two = (
-        weighted_gaps(whole[None], half, group) - weighted_gaps(heads, half, group, correction)  # [heads, splits]
-        for half in (first, 1 - first)
-    )
+    first = random_halves(rows.codes, splits, np.random.default_rng(seed), rows.blocks)
+    one, two = (_effects(rows, half, correction) for half in (first, 1 - first))  # [heads, splits]
     r = float((spearman if kind == "spearman" else pearson)(one, two).mean())
-    return Reliability(halves=r, whole=lengthened(r), heads=len(heads), splits=splits)
+    return Reliability(halves=r, whole=lengthened(r), heads=heads, splits=splits)
 
 
 def ranking_correlation_interval(

@@ -208,7 +208,7 @@ def compared(facts: Facts) -> dict[str, Any]:
     """The stored comparison of methods: its choice, its claim as the page says it, and the best of each method."""
     c, asked, claim = facts.comparison, facts.asked, facts.claim
     assert c is not None
-    sides = {side: f"{len(m.groups):,} prompts and {m.nll[0].tokens:,} tokens" for side, m in c.sides.items()}
+    sides = {side: f"{m.rows.n:,} prompts and {m.nll[0].tokens:,} tokens" for side, m in c.sides.items()}
     out: dict[str, Any] = {
         "candidates": len(c.candidates),
         "sets": len(c.sets),

@@ -18,6 +18,7 @@ from fasp_core.errors import InputError
 from fasp_core.gap import (
     Correction,
     GapStats,
+    PromptRows,
     Reliability,
     choice_probability,
     gap_stats,
@@ -116,13 +117,14 @@ class BiasImpacts:
     first: np.ndarray | None = None
     checked: np.ndarray | None = None
 
-    def resampled_from(self, reading: str) -> tuple[np.ndarray, Correction | None]:
-        """[N, n] rows that resampling begins with, and what corrects them in each resample."""
+    def resampled_from(self, reading: str) -> tuple[PromptRows, Correction | None]:
+        """[1 + N, n] rows that resampling begins with, the whole model's first, and what corrects them each time."""
         r = self._row(reading)
-        if self.first is None or self.checked is None:
-            return self.ablated[:, r], None
-        rows = self.first[:, r]
-        return rows, Correction((self.ablated[:, r] - rows)[:, self.checked], self.checked)
+        rows, correction = self.ablated[:, r], None
+        if self.first is not None and self.checked is not None:
+            rows = self.first[:, r]
+            correction = Correction((self.ablated[:, r] - rows)[:, self.checked], self.checked)
+        return PromptRows.paired(self.base[r], rows, self.codes, self.blocks), correction
 
     def _row(self, reading: str) -> int:
         if reading not in self.readings:
@@ -169,16 +171,12 @@ class BiasImpacts:
 
     def standard_errors(self, reading: str, resamples: int = 1000) -> np.ndarray:
         """[N] bootstrap standard errors of `z_bias`, prompts resampled within groups."""
-        r = self._row(reading)
-        rows, correction = self.resampled_from(reading)
-        return self._once(
-            ("se", reading, resamples),
-            lambda: np.asarray(
-                head_standard_errors(
-                    self.base[r], rows, self.codes, resamples, blocks=self.blocks, correction=correction
-                )
-            ),
-        )
+
+        def errors() -> np.ndarray:
+            rows, correction = self.resampled_from(reading)
+            return head_standard_errors(rows, resamples, correction=correction)
+
+        return self._once(("se", reading, resamples), errors)
 
     def gap(self, reading: str) -> GapStats:
         """The whole model's gap, with what noise alone would give."""
@@ -187,15 +185,12 @@ class BiasImpacts:
 
     def choice_probability(self, reading: str, k: int, critical: Sequence[int], resamples: int = 500) -> np.ndarray:
         """[N] share of resamples of the prompts in which a head is among the k that FASP prunes (flat ids)."""
-        r = self._row(reading)
         protected = np.zeros(len(self.ablated), dtype=bool)
         protected[list(critical)] = True
 
         def effects() -> np.ndarray:
             rows, correction = self.resampled_from(reading)
-            return np.asarray(
-                resampled_effects(self.base[r], rows, self.codes, resamples, blocks=self.blocks, correction=correction)
-            )
+            return resampled_effects(rows, resamples, correction=correction)
 
         return np.asarray(choice_probability(self._once(("effects", reading, resamples), effects), k, protected))
 
@@ -203,15 +198,13 @@ class BiasImpacts:
         self, reading: str, heads: Sequence[int] | None = None, kind: Literal["pearson", "spearman"] = "spearman"
     ) -> Reliability:
         """Split-half reliability of the ranking by z_bias, over all or some heads (flat ids)."""
-        r = self._row(reading)
-        subset = None if heads is None else np.asarray(heads)
-        rows, correction = self.resampled_from(reading)
-        return self._once(
-            ("reliability", reading, None if heads is None else tuple(heads), kind),
-            lambda: split_half_reliability(
-                self.base[r], rows, self.codes, subset, blocks=self.blocks, kind=kind, correction=correction
-            ),
-        )
+
+        def halves() -> Reliability:
+            rows, correction = self.resampled_from(reading)
+            subset = None if heads is None else np.asarray(heads)
+            return split_half_reliability(rows, subset, kind=kind, correction=correction)
+
+        return self._once(("reliability", reading, None if heads is None else tuple(heads), kind), halves)
 
 
 @dataclass(frozen=True, eq=False)

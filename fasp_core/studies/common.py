@@ -10,20 +10,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from fasp_core import gap
+from fasp_core.gap import PromptRows
 from fasp_core.typing import Floats
 
 RESAMPLES = 1000
 
 
-def effects(base: Floats, rows: Floats, codes: np.ndarray, blocks: np.ndarray | None) -> Floats:
-    """[N, B]: gap(base [n]) - gap(rows [N, n]) in each resample; the same prompts always give the same resamples."""
-    return np.asarray(gap.resampled_effects(base, rows, codes, RESAMPLES, blocks=blocks))
+def effects(rows: PromptRows) -> Floats:
+    """[N, B]: gap of the first row minus that of each other one in each resample; the same prompts are drawn alike."""
+    return np.asarray(gap.resampled_effects(rows, RESAMPLES))
 
 
-def mean_changes(base: Floats, rows: Floats, codes: np.ndarray, blocks: np.ndarray | None) -> Floats:
-    """[N, B]: mean(rows [N, n]) - mean(base [n]) in each resample."""
-    counts = gap.bootstrap_counts(codes, RESAMPLES, 0, blocks)
-    return np.asarray((rows - base) @ counts.T / counts.sum(1))
+def mean_changes(rows: PromptRows) -> Floats:
+    """[N, B]: mean of each other row minus that of the first one in each resample."""
+    counts = gap.bootstrap_counts(rows.codes, RESAMPLES, 0, rows.blocks)
+    return np.asarray((rows.values[1:] - rows.values[0]) @ counts.T / counts.sum(1))
 
 
 def rows_as_markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -243,7 +243,7 @@ def _about(comparison: Comparison) -> None:
     with st.expander("About these numbers", icon=":material/info:"):
         st.markdown(
             f"{len(comparison.sets)} different sets of heads, each really removed: expected toxicity of the next word "
-            f"on {len(sides['valid'].groups)} validation and {len(sides['test'].groups)} test prompts, perplexity on "
+            f"on {sides['valid'].rows.n} validation and {sides['test'].rows.n} test prompts, perplexity on "
             f"{sides['valid'].nll[0].tokens:,} and {sides['test'].nll[0].tokens:,} tokens of Wikipedia sentences "
             f"(BOLD) in {said(plan.text('test'), comparison.provenance)}; the two texts do not overlap. The sets were "
             "chosen by scores with "

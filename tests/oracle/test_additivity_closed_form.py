@@ -12,6 +12,7 @@ import transformers
 from scipy.special import expit
 
 from fasp_core.data.text import token_windows
+from fasp_core.gap import PromptRows
 from fasp_core.metrics.meters import BiasConfig, meter
 from fasp_core.model.loading import wrap
 from fasp_core.model.spec import ModelSpec
@@ -49,16 +50,13 @@ def test_a_model_of_one_formula(w1: float, w2: float) -> None:
         kinds=("strong pair", "FASP"),
         sets=((0, 1), (0, 1)),
         heads=(0, 1),
-        base=rows[()][None],
+        base=PromptRows(rows[()][None], codes, ("a", "b"), np.repeat(np.arange(n), 2)),
         single=np.stack([rows[0,], rows[1,]])[:, None],
         toxicity=np.stack([rows[0, 1]] * 2)[:, None],
         counts=counts,
         base_nats=nats[()],
         single_nats=np.stack([nats[0,], nats[1,]]),
         nats=np.stack([nats[0, 1]] * 2),
-        codes=codes,
-        groups=("a", "b"),
-        blocks=np.repeat(np.arange(n), 2),
         provenance={},
     )
     result = analyse(found)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fasp_core.gap import PromptRows
 from fasp_core.metrics.perplexity import Nll
 from fasp_core.studies.compare.compare import SEARCH, SIDES, Candidate, Comparison, Measured, Plan, Side
 
@@ -46,7 +47,7 @@ def comparison(seed: int = 0, reading: str = "neutral", blocks: int = 12, groups
         spread = 0.01 * np.append(1.0, rng.uniform(0.0, 2.0, len(sets)))
         own = 0.05 + 0.01 * rng.random(blocks)[block]
         toxicity = own + spread[:, None, None] * codes + rng.normal(0, 0.001, (1 + len(sets), 2, codes.size))
-        sides[side] = Measured(nll, toxicity, tuple(f"group {c}" for c in codes), block)
+        sides[side] = Measured(nll, PromptRows(toxicity, codes, tuple(f"group {g}" for g in range(groups)), block))
     plan = Plan("axis", reading, gammas=(0.2, 0.5), alphas=(0.1, 0.2, 0.3), seeds=3)
     made: dict[str, Any] = {"seconds": 1.0}
     return Comparison("made-up", N_LAYERS, N_HEADS, plan, READINGS, tuple(chosen), sets, sides, made)

@@ -18,7 +18,7 @@ import pandas as pd
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import perplexity_of, toxicity_of
-from fasp_core.gap import group_codes
+from fasp_core.gap import PromptRows
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig
@@ -186,6 +186,7 @@ def run(
         base, single = table.bias.base[:, columns], table.bias.ablated[used][:, :, columns]
         if not np.allclose(base, toxicity[0], rtol=0, atol=SAME):
             raise InputError("The scores are not of this model and these prompts: score the axis again.")
+        rows = PromptRows.of(toxicity[0], config.prompts().groups, config.prompts().blocks)
         arrays = {
             "heads": np.array(used, dtype=np.int32),
             "base": toxicity[0],
@@ -195,10 +196,8 @@ def run(
             "base_nats": nats[0],
             "single_nats": table.ppl.sums[used][:, :blocks],
             "nats": np.stack(nats[1:]),
-            "codes": group_codes(config.prompts().groups)[0].astype(np.int16),
+            **rows.stored(""),
         }
-        if config.prompts().blocks:
-            arrays["blocks"] = np.array(config.prompts().blocks, dtype=np.int32)
         sets = pd.DataFrame({"kind": [s.name for s in chosen], "heads": [" ".join(map(str, s.heads)) for s in chosen]})
         return {
             "arrays": arrays,
@@ -207,7 +206,7 @@ def run(
                 "axis": _name(plan.axis),
                 "model": lm.name,
                 "n_heads": lm.n_heads,
-                "groups": group_codes(config.prompts().groups)[1],
+                "groups": rows.groups,
                 "readings": config.readings,
                 "notes": _notes(table, plan),
                 "provenance": provenance(lm, time.monotonic() - started),
@@ -224,7 +223,7 @@ def read(entry: Entry) -> Additivity:
     sets = entry.table("sets")
     numbers = {
         name: np.asarray(a[name], dtype=np.float64)
-        for name in ("base", "single", "toxicity", "counts", "base_nats", "single_nats", "nats")
+        for name in ("single", "toxicity", "counts", "base_nats", "single_nats", "nats")
     }
     return analyse(
         MeasuredSets(
@@ -235,9 +234,7 @@ def read(entry: Entry) -> Additivity:
             kinds=tuple(sets["kind"]),
             sets=tuple(tuple(map(int, heads.split())) for heads in sets["heads"]),
             heads=tuple(a["heads"].tolist()),
-            codes=a["codes"].astype(np.int64),
-            groups=tuple(m["groups"]),
-            blocks=a["blocks"].astype(np.int64) if "blocks" in a else None,
+            base=PromptRows.read(a["base"], a, m["groups"], ""),
             provenance=m["provenance"],
             notes=tuple(m["notes"]),
             **numbers,

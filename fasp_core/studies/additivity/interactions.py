@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from fasp_core import gap
+from fasp_core.gap import PromptRows
 from fasp_core.gap.estimates import UNDEFINED, Estimate, correlation_interval, interval, pearson, slope
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.studies.common import RESAMPLES, effects
@@ -34,10 +34,10 @@ class MeasuredSets:
     Attributes
     ----------
     kinds, sets : [S] how each set was chosen ("FASP", "random 1", ..., or one of `PAIR_KINDS`), and its flat ids.
-    base, single, toxicity : [R, n], [H, R, n], [S, R, n] toxicity of each prompt in each reading.
+    base, single, toxicity : [R, n], [H, R, n], [S, R, n] toxicity of each prompt in each reading; groups and blocks
+        stand with `base`.
     heads : [H] flat ids of the heads in `single`.
     counts : [T] targets in each block of text; base_nats, single_nats, nats : [T], [H, T], [S, T] their summed nats.
-    codes, groups, blocks : as in `fasp_core.scoring.impact_table.BiasImpacts`.
     """
 
     axis: str
@@ -47,16 +47,13 @@ class MeasuredSets:
     kinds: tuple[str, ...]
     sets: tuple[tuple[int, ...], ...]
     heads: tuple[int, ...]
-    base: Floats
+    base: PromptRows
     single: Floats
     toxicity: Floats
     counts: Floats
     base_nats: Floats
     single_nats: Floats
     nats: Floats
-    codes: np.ndarray
-    groups: tuple[str, ...]
-    blocks: np.ndarray | None
     provenance: dict[str, Any]
     notes: tuple[str, ...] = ()
 
@@ -195,13 +192,13 @@ def analyse(found: MeasuredSets) -> Additivity:
     """Predictions, interactions and how far they agree, from rows alone."""
     quantities = {NATS: _quantity(found, NATS, f"Perplexity, {_sum(found.counts):,} tokens", 1.0, "nats a token")}
     for reading in found.readings:
-        title = f"Toxicity gap ({reading}), {found.base.shape[1]} prompts"
+        title = f"Toxicity gap ({reading}), {found.base.n} prompts"
         quantities[reading] = _quantity(found, reading, title, 1e3, "×10⁻³")
     return Additivity(
         found.axis,
         found.model,
-        found.base.shape[1],
-        len(found.groups),
+        found.base.n,
+        len(found.base.groups),
         _sum(found.counts),
         quantities,
         found.notes,
@@ -234,8 +231,7 @@ def _quantity(found: MeasuredSets, name: str, title: str, scale: float, unit: st
     else:
         r = found.readings.index(name)
         single, measured = (_gaps(found, r, rows[:, r]) for rows in (found.single, found.toxicity))
-        base = float(gap.gap(found.base[r], found.codes))
-        units = found.base.shape[1] if found.blocks is None else len(np.unique(found.blocks))
+        base, units = float(found.base[r].gaps()), found.base.units
     predicted = {SUMMED: _Changes(members @ single.seen, members @ single.drawn)}
     if name != NATS:
         for prediction in (PROMPTWISE, MULTIPLIED):
@@ -277,13 +273,14 @@ def _nats(found: MeasuredSets, rows: Floats) -> _Changes:
 
 def _gaps(found: MeasuredSets, r: int, rows: Floats) -> _Changes:
     """Change of the gap of `rows` [K, n]."""
-    seen = -np.asarray(gap.z_bias(found.base[r], rows, found.codes))
-    return _Changes(seen, -effects(found.base[r], rows, found.codes, found.blocks))
+    pairs = found.base[r].beside(rows)
+    seen = pairs.gaps()
+    return _Changes(seen[1:] - seen[0], -effects(pairs))
 
 
 def _rows(found: MeasuredSets, r: int, members: Floats, prediction: str) -> Floats:
     """[S, n] toxicity of each prompt if its changes by single heads add up, or multiply."""
-    base, single = found.base[r], found.single[:, r]
+    base, single = found.base.values[r], found.single[:, r]
     if prediction == PROMPTWISE:
         rows = base + members @ (single - base)
     else:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fasp_core.gap import bootstrap_counts, group_codes
-from fasp_core.gap import gap as toxicity_gap
+from fasp_core.gap import bootstrap_counts
 from fasp_core.gap.estimates import Estimate, interval
 from fasp_core.gap.gaps import weighted_gaps
 from fasp_core.scoring.search import Found
@@ -100,11 +99,10 @@ def versus(comparison: Comparison, searches: Sequence[Found], reading: str, max_
     fasp = choose(comparison, reading, max_ppl, ["fasp"], max_alpha)
     if fasp is None:
         return None
-    side, r = comparison.sides["test"], comparison.readings.index(reading)
-    rows = side.toxicity[[0, at[fasp], *(at[c] for c in found)], r]  # [2 + seeds, n]
-    codes, _ = group_codes(side.groups)
-    counts = bootstrap_counts(codes, RESAMPLES, 0, side.blocks)
-    observed, drawn = toxicity_gap(rows, codes), weighted_gaps(rows, counts, codes)  # [2 + seeds], [2 + seeds, B]
+    side = comparison.sides["test"]
+    rows = comparison.toxicity("test", reading)[[0, at[fasp], *(at[c] for c in found)]]  # [2 + seeds, n]
+    counts = bootstrap_counts(rows.codes, RESAMPLES, 0, rows.blocks)
+    observed, drawn = rows.gaps(), weighted_gaps(rows.values, counts, rows.codes)  # [2 + seeds], [2 + seeds, B]
     less, less_drawn = (observed[2:] - observed[1]) / observed[0], (drawn[2:] - drawn[1]) / drawn[0]
     again = np.random.default_rng(0).integers(len(found), size=less_drawn.shape)
     mean = interval(float(less.mean()), np.take_along_axis(less_drawn, again, 0).mean(0))
@@ -122,5 +120,5 @@ def versus(comparison: Comparison, searches: Sequence[Found], reading: str, max_
         side.perplexity(at[fasp]).relative,
         runs,
         mean,
-        len(codes),
+        rows.n,
     )

@@ -23,8 +23,7 @@ from fasp_core.compute.shards import Workers
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, measure_there, perplexity_of, toxicity_of
-from fasp_core.gap import Change, GapStats, gap_stats, group_codes, paired_gap_changes
-from fasp_core.gap import gap as toxicity_gap
+from fasp_core.gap import Change, GapStats, PromptRows
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, select
 from fasp_core.metrics.cached_runner import CachedRunner
@@ -127,14 +126,11 @@ class Measured:
     Attributes
     ----------
     nll : [1 + S] perplexities of the side's text.
-    toxicity : [1 + S, R, n] of the side's prompts.
-    groups, blocks : [n]; blocks is None if the prompts are in none.
+    rows : [1 + S, R, n] toxicity of the side's prompts.
     """
 
     nll: tuple[Nll, ...]
-    toxicity: np.ndarray
-    groups: tuple[str, ...]
-    blocks: np.ndarray | None
+    rows: PromptRows
 
     def perplexity(self, i: int) -> PerplexityChange:
         """Set i (1 and up) against the unpruned model."""
@@ -178,21 +174,20 @@ class Comparison:
     def _frames(self) -> dict[Side, pd.DataFrame]:
         return {}
 
+    def toxicity(self, side: Side, reading: str) -> PromptRows:
+        """[1 + S, n] of the side's prompts, in one reading."""
+        return self.sides[side].rows[:, self.readings.index(reading)]
+
     def changes(self, side: Side, reading: str) -> list[Change]:
         """Change of the gap by set, [S]; all on the same resamples of the prompts."""
         if (side, reading) not in self._changes:
-            m, r = self.sides[side], self.readings.index(reading)
-            self._changes[side, reading] = paired_gap_changes(
-                m.toxicity[0, r], list(m.toxicity[1:, r]), m.groups, blocks=m.blocks
-            )
+            self._changes[side, reading] = self.toxicity(side, reading).changes()
         return self._changes[side, reading]
 
     def base_gap(self, side: Side, reading: str) -> GapStats:
         """The unpruned model's gap, with what noise alone would give."""
         if (side, reading) not in self._base_gaps:
-            m = self.sides[side]
-            values = m.toxicity[0, self.readings.index(reading)]
-            self._base_gaps[side, reading] = gap_stats(values, m.groups, blocks=m.blocks)
+            self._base_gaps[side, reading] = self.toxicity(side, reading).stats()
         return self._base_gaps[side, reading]
 
     def change(self, candidate: Candidate, side: Side, reading: str) -> Change:
@@ -244,9 +239,7 @@ class Comparison:
 
     def base_gap_value(self, side: Side, reading: str) -> float:
         """The unpruned model's gap alone."""
-        m = self.sides[side]
-        codes, _ = group_codes(m.groups)
-        return float(toxicity_gap(m.toxicity[0, self.readings.index(reading)], codes))
+        return float(self.toxicity(side, reading)[0].gaps())
 
 
 def run(
@@ -304,15 +297,14 @@ def run(
                 sums.append(nll.sums)
                 toxicity.append(values.astype(np.float32))
             prompts = plan.bias(side).prompts()
-            codes, groups[side] = group_codes(prompts.groups)
+            rows = PromptRows.of(np.stack(toxicity), prompts.groups, prompts.blocks)
+            groups[side] = rows.groups
             arrays |= {
                 f"{side}_nll": np.stack(sums),
                 f"{side}_counts": nll.counts.astype(np.int32),
                 f"{side}_toxicity": np.stack(toxicity),
-                f"{side}_codes": codes.astype(np.int16),
+                **rows.stored(f"{side}_"),
             }
-            if prompts.blocks:
-                arrays[f"{side}_blocks"] = np.array(prompts.blocks, dtype=np.int32)
         table = pd.DataFrame([asdict(c) | {"heads": " ".join(map(str, c.heads))} for c in chosen])
         return {
             "arrays": arrays,
@@ -344,7 +336,7 @@ def _known(model_id: ModelId, plan: Plan, store: Store) -> dict[tuple[Side, tupl
     for header in store.find(KIND, wanted):
         if (found := store.read(KIND, header.config, lambda entry: read(entry, ""))) is not None:
             for side, measured in found.sides.items():
-                for heads, nll, values in zip(((), *found.sets), measured.nll, measured.toxicity, strict=True):
+                for heads, nll, values in zip(((), *found.sets), measured.nll, measured.rows.values, strict=True):
                     known[side, heads] = nll, values
     return known
 
@@ -384,12 +376,9 @@ def read(entry: Entry, model: str) -> Comparison:
     sides: dict[Side, Measured] = {}
     for side in SIDES:
         counts = arrays[f"{side}_counts"].astype(np.int64)
-        blocks = arrays.get(f"{side}_blocks")
         sides[side] = Measured(
             tuple(Nll(sums, counts) for sums in arrays[f"{side}_nll"]),
-            arrays[f"{side}_toxicity"].astype(np.float64),
-            tuple(meta["groups"][side][c] for c in arrays[f"{side}_codes"]),
-            blocks,
+            PromptRows.read(arrays[f"{side}_toxicity"], arrays, meta["groups"][side], f"{side}_"),
         )
     return Comparison(
         model,

@@ -18,7 +18,7 @@ from fasp_core.errors import InputError
 from fasp_core.evaluation import Toxicity, perplexity_of, toxicity_of
 from fasp_core.forward import noise
 from fasp_core.forward.sampling import GenerationConfig
-from fasp_core.gap import Change, GapStats, gap_stats, group_codes, paired_gap_change
+from fasp_core.gap import Change, GapStats, PromptRows
 from fasp_core.gap.claims import Finding, cautions, finding, is_artefact
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig, left_out
@@ -257,13 +257,9 @@ def measure_claim(
         arrays |= {"nll": np.stack([n.sums for n in nll]), "counts": nll[0].counts.astype(np.int32)}
         groups: tuple[str, ...] = ()
         for name, pair in found.items():
-            codes, groups = group_codes(pair[0].groups)
-            arrays |= {
-                f"{name}_toxicity": np.stack([t.values for t in pair]).astype(np.float32),
-                f"{name}_codes": codes.astype(np.int16),
-            }
-            if pair[0].blocks:
-                arrays[f"{name}_blocks"] = np.array(pair[0].blocks, dtype=np.int32)
+            rows = PromptRows.of([t.values for t in pair], pair[0].groups, pair[0].blocks)
+            groups = rows.groups
+            arrays |= {f"{name}_toxicity": rows.values.astype(np.float32), **rows.stored(f"{name}_")}
         return {
             "arrays": arrays,
             "meta": {
@@ -310,12 +306,9 @@ def read_claim(entry: Entry, model: str) -> Claim:
     base: dict[str, GapStats] = {}
     change: dict[str, Change] = {}
     for measure, readings in (("expected", meta["readings"]), ("sampled", ["sampled"])):
-        groups = [meta["groups"][code] for code in arrays[f"{measure}_codes"]]
-        blocks = arrays.get(f"{measure}_blocks")
+        rows = PromptRows.read(arrays[f"{measure}_toxicity"], arrays, meta["groups"], f"{measure}_")
         for r, name in enumerate(readings):
-            before, after = arrays[f"{measure}_toxicity"][:, r].astype(np.float64)
-            base[name] = gap_stats(before, groups, blocks=blocks)
-            change[name] = paired_gap_change(before, after, groups, blocks=blocks)
+            base[name], change[name] = rows[:, r].stats(), rows[:, r].changes()[0]
     candidate = Candidate(**{**c["candidate"], "heads": tuple(c["candidate"]["heads"])})
     return Claim(
         model,

@@ -6,7 +6,7 @@ measures each in both ways on the same test prompts. What is measured is stored:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,16 +16,9 @@ from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import Toxicity, toxicity_of
 from fasp_core.forward.sampling import GenerationConfig
-from fasp_core.gap import (
-    Change,
-    group_codes,
-    paired_gap_change,
-    paired_mean_change,
-    split_half_reliability,
-    z_bias,
-)
+from fasp_core.gap import Change, PromptRows, split_half_reliability, z_bias
 from fasp_core.gap.estimates import Estimate, correlation_interval, lengthened, pearson, spearman
-from fasp_core.gap.further import FurtherStats, further_stats
+from fasp_core.gap.further import FurtherStats
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig, scorer_for
 from fasp_core.model.language_model import LanguageModel
@@ -40,6 +33,38 @@ from fasp_core.typing import Floats, Report
 PROMPTS, SAMPLES, LENGTH = 500, 10, 4
 SPLITS = 100
 QUANTITIES = ("gap", "toxicity")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and by which scores sets are chosen.
+
+    Attributes
+    ----------
+    prompts, samples, length : test prompts (at least), continuations a prompt, and their longest length in tokens.
+    n_sets : only the first so many of the sets; None: all.
+    scored_prompts, tokens : of the stored validation scores that sets are chosen by. seed : of random sets.
+    """
+
+    axis: str
+    prompts: int = PROMPTS
+    samples: int = SAMPLES
+    length: int = LENGTH
+    n_sets: int | None = None
+    scored_prompts: int = 720
+    tokens: int = 8192
+    seed: int = 0
+
+    @property
+    def expected(self) -> BiasConfig:
+        """The next word after test prompts."""
+        return BiasConfig(self.axis, split="test", n_prompts=self.prompts)
+
+    @property
+    def sampled(self) -> BiasConfig:
+        """Continuations of the same prompts."""
+        drawn = GenerationConfig(samples=self.samples, tokens=self.length)
+        return replace(self.expected, measure="sampled", generation=drawn)
 
 
 @dataclass(frozen=True)
@@ -120,27 +145,18 @@ class Agreement:
 
 def run(
     lm: LanguageModel,
-    axis: str,
+    plan: Plan,
     store: Store,
-    n_prompts: int = PROMPTS,
-    samples: int = SAMPLES,
-    length: int = LENGTH,
     progress: Report | None = None,
-    *,
     impacts: ImpactTable | None = None,
     chosen: Sequence[NamedSet] | None = None,
-    n_sets: int | None = None,
-    scored_prompts: int = 720,
-    tokens: int = 8192,
-    seed: int = 0,
 ) -> Agreement:
     """Measure all sets in both ways on the test prompts; what is stored is not measured again.
 
     Parameters
     ----------
-    n_prompts, samples, length : test prompts (at least), continuations a prompt, and their longest length in tokens.
-    impacts : validation scores that sets are chosen by; None: those stored for `scored_prompts` and `tokens`.
-    chosen : sets to measure in place of `sets(impacts, seed)`, of which `n_sets` takes only the first so many.
+    impacts : validation scores that sets are chosen by; None: those stored of the plan.
+    chosen : sets to measure in place of `sets(impacts, plan.seed)`.
 
     Raises
     ------
@@ -148,16 +164,13 @@ def run(
         There are no stored scores, or fewer than three sets.
     """
     if chosen is None:
-        chosen = sets(impacts or _scores(lm, axis, store, scored_prompts, tokens), seed)[:n_sets]
+        chosen = sets(impacts or _scores(lm, plan, store), plan.seed)[: plan.n_sets]
     if len(chosen) < 3:
         raise InputError("A correlation over sets needs at least 3 of them: give more sets.")
-    drawn = GenerationConfig(samples=samples, tokens=length)
-    expected = BiasConfig(axis, split="test", n_prompts=n_prompts)
-    sampled = replace(expected, measure="sampled", generation=drawn)
     subjects = [PruneSet(), *(PruneSet.from_flat(s.heads, lm.n_heads) for s in chosen)]
     names = ["nothing removed", *(s.name for s in chosen)]
     measured: dict[str, list[Toxicity]] = {"expected": [], "sampled": []}
-    for m, config in enumerate((expected, sampled)):  # the quick one first
+    for m, config in enumerate((plan.expected, plan.sampled)):  # the quick one first
         for i, (subject, name) in enumerate(zip(subjects, names, strict=True)):
             label = f"{config.measure}, {name}"
 
@@ -166,24 +179,16 @@ def run(
                     progress(at + done / max(total, 1), 2 * len(names), label)
 
             measured[config.measure].append(toxicity_of(lm, subject, config, store, report))
-    scorer = CachedScorer(scorer_for(sampled.scorer, sampled.label), store.root / "toxicity")
-    texts = [[c for row in t.continuations for c in row] for t in measured["sampled"]]
-    asked = [p for p in measured["sampled"][0].texts for _ in range(samples)]
-    scores = [scorer.score(join_for_scoring(asked, found, sampled.scored)).reshape(-1, samples) for found in texts]
-    blocks = sampled.prompts().blocks
-    return agree(
-        axis,
-        chosen,
-        measured["expected"],
-        measured["sampled"],
-        np.stack(scores),
-        np.array(blocks) if blocks else None,
-        lm.n_heads,
-        length,
-    )
+    sampled = measured["sampled"]
+    scorer = CachedScorer(scorer_for(config.scorer, config.label), store.root / "toxicity")
+    texts = [[c for row in t.continuations for c in row] for t in sampled]
+    asked = [p for p in sampled[0].texts for _ in range(plan.samples)]
+    scores = [scorer.score(join_for_scoring(asked, found, config.scored)).reshape(-1, plan.samples) for found in texts]
+    return agree(plan, chosen, measured["expected"], sampled, np.stack(scores), lm.n_heads)
 
 
-def _scores(lm: LanguageModel, axis: str, store: Store, prompts: int, tokens: int) -> ImpactTable:
+def _scores(lm: LanguageModel, plan: Plan, store: Store) -> ImpactTable:
+    axis, prompts, tokens = plan.axis, plan.scored_prompts, plan.tokens
     config = BiasConfig(axis, n_prompts=prompts)
     found = entries.find(TextConfig(tokens=tokens), config, lm.id, lm.name, store)
     if found is None:
@@ -196,14 +201,12 @@ def _scores(lm: LanguageModel, axis: str, store: Store, prompts: int, tokens: in
 
 
 def agree(
-    axis: str,
+    plan: Plan,
     chosen: Sequence[NamedSet],
     expected: Sequence[Toxicity],
     sampled: Sequence[Toxicity],
     scores: np.ndarray,
-    blocks: np.ndarray | None,
     n_heads: int,
-    length: int,
 ) -> Agreement:
     """The comparison itself, from measurements alone.
 
@@ -211,50 +214,49 @@ def agree(
     ----------
     expected, sampled : of the whole model, then of each of the S sets, on the same n prompts.
     scores : [1 + S, n, K] toxicity of every continuation.
-    blocks : [n] block of each prompt, or None.
     """
-    groups = sampled[0].groups
-    codes, names = group_codes(groups)
-    rows: dict[str, Floats] = {  # [1 + S, n]
-        **{name: np.stack([t.row(name) for t in expected]) for name in expected[0].readings},
-        "sampled": np.stack([t.row("sampled") for t in sampled]),
+    measured = [(expected, name) for name in expected[0].readings] + [(sampled, "sampled")]
+    rows = {  # [1 + S, n]
+        name: PromptRows.of([t.row(name) for t in side], side[0].groups, side[0].blocks) for side, name in measured
     }
-    changes = []
-    for i, s in enumerate(chosen, start=1):
-        pairs = {name: (r[0], r[i], groups) for name, r in rows.items()}
-        changes.append(
-            SetChange(
-                s.name,
-                PruneSet.from_flat(s.heads, n_heads).format(),
-                len(s.heads),
-                {name: paired_gap_change(*pair, blocks=blocks) for name, pair in pairs.items()},
-                {name: paired_mean_change(*pair, blocks=blocks) for name, pair in pairs.items()},
-            )
+    one = rows["sampled"]
+    gaps, means = ({name: of(r) for name, r in rows.items()} for of in (PromptRows.changes, PromptRows.mean_changes))
+    changes = [
+        SetChange(
+            s.name,
+            PruneSet.from_flat(s.heads, n_heads).format(),
+            len(s.heads),
+            {name: found[i] for name, found in gaps.items()},
+            {name: found[i] for name, found in means.items()},
         )
-    change: dict[str, dict[str, tuple[Floats, Floats]]] = {  # quantity -> measure -> [S], [S, B]
-        "gap": {name: (-z_bias(r[0], r[1:], codes), -effects(r[0], r[1:], codes, blocks)) for name, r in rows.items()},
-        "toxicity": {
-            name: ((r[1:] - r[0]).mean(1), mean_changes(r[0], r[1:], codes, blocks)) for name, r in rows.items()
-        },
+        for i, s in enumerate(chosen)
+    ]
+    drawn: dict[str, Callable[[PromptRows], Floats]] = {"gap": lambda r: -effects(r), "toxicity": mean_changes}
+    seen: dict[str, dict[str, list[Change]]] = {"gap": gaps, "toxicity": means}
+    change = {  # quantity -> measure -> [S], [S, B]
+        quantity: {
+            name: (np.array([c.change for c in seen[quantity][name]]), drawn[quantity](r)) for name, r in rows.items()
+        }
+        for quantity in QUANTITIES
     }
     return Agreement(
-        axis=axis,
+        axis=plan.axis,
         split="test",
-        prompts=len(groups),
-        groups=len(names),
-        blocks=0 if blocks is None else len(np.unique(blocks)),
+        prompts=one.n,
+        groups=len(one.groups),
+        blocks=0 if one.blocks is None else one.units,
         samples=scores.shape[2],
-        length=length,
+        length=plan.length,
         continuations=scores.shape[1] * scores.shape[2],
-        base={name: further_stats(r[0], groups, blocks=blocks) for name, r in rows.items()},
+        base={name: r.further_stats() for name, r in rows.items()},
         sets=tuple(changes),
         correlations=tuple(
             correlate(quantity, name, change[quantity][name], change[quantity]["sampled"])
             for quantity in QUANTITIES
             for name in expected[0].readings
         ),
-        ceilings=tuple(ceiling(quantity, scores, codes) for quantity in QUANTITIES),
-        repeats={name: split_half_reliability(r[0], r[1:], codes, blocks=blocks).whole for name, r in rows.items()},
+        ceilings=tuple(ceiling(quantity, scores, one.codes) for quantity in QUANTITIES),
+        repeats={name: split_half_reliability(r).whole for name, r in rows.items()},
     )
 
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fasp_core.errors import InputError
-from fasp_core.gap import gap as toxicity_gap
-from fasp_core.gap import z_bias
+from fasp_core.gap import PromptRows, z_bias
 from fasp_core.gap.estimates import Estimate, interval
 from fasp_core.heads.selection import HeadScores, select
 from fasp_core.scoring import score
@@ -92,9 +91,10 @@ def check_sets(
     at = np.asarray(prunable)
     top = [np.argsort(-drawn[at], axis=0, kind="stable")[:k] for drawn in (drawn_effects(exact, reading), drawn_other)]
     shared = np.array([np.intersect1d(a, b).size for a, b in zip(top[0].T, top[1].T, strict=True)], dtype=float)
-    rows = np.stack([exact.base[r] + (exact.ablated[s, r] - exact.base[r]).sum(0) for s in sets]).clip(0, 1)
-    change = -z_bias(exact.base[r], rows, exact.codes)
-    changes = -effects(exact.base[r], rows, exact.codes, exact.blocks)
+    added = np.stack([exact.base[r] + (exact.ablated[s, r] - exact.base[r]).sum(0) for s in sets]).clip(0, 1)
+    rows = PromptRows.paired(exact.base[r], added, exact.codes, exact.blocks)
+    gaps, changes = rows.gaps(), -effects(rows)
+    change = gaps[1:] - gaps[0]
     return SetCheck(
         gamma=(len(z_other) - len(prunable)) / len(z_other),
         alpha=alpha,
@@ -102,7 +102,7 @@ def check_sets(
         eligible=len(prunable),
         shared=interval(float(len(set(sets[0]) & set(sets[1]))), shared, 0.0, float(k)),
         chance=k**2 / len(prunable),
-        gap=float(toxicity_gap(exact.base[r], exact.codes)),
+        gap=float(gaps[0]),
         change_exact=interval(float(change[0]), changes[0]),
         change_other=interval(float(change[1]), changes[1]),
         missed=interval(float(change[1] - change[0]), changes[1] - changes[0]),
@@ -140,7 +140,7 @@ def cure(impacts: ImpactTable, first: BiasImpacts) -> Cure:
 
 def drawn_effects(impacts: BiasImpacts, reading: str) -> Floats:
     r = impacts.readings.index(reading)
-    return effects(impacts.base[r], impacts.ablated[:, r], impacts.codes, impacts.blocks)
+    return effects(PromptRows.paired(impacts.base[r], impacts.ablated[:, r], impacts.codes, impacts.blocks))
 
 
 def require_same(exact: BiasImpacts, first: BiasImpacts) -> None:

@@ -12,10 +12,11 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 from scipy.special import expit
 
-from fasp_core.gap import gap_stats
+from fasp_core.gap import PromptRows
 from fasp_core.gap.claims import SIGNIFICANCE
 from fasp_core.gap.estimates import UNDEFINED, Estimate, correlation_interval, interval, pearson
 from fasp_core.gap.further import corrected_gaps
@@ -37,7 +38,7 @@ class Measure:
 
     Attributes
     ----------
-    source, reading : rows that it reads, see `Rows`.
+    source, reading : rows that it reads, see `Items`.
     kind : one of `fasp_core.studies.robustness.statistics.KINDS`, or "corrected".
     """
 
@@ -64,23 +65,29 @@ MEASURES = (
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class Items:
     """Items of one source under the whole model, and under M others: heads pruned one by one, or sets.
 
     Attributes
     ----------
-    base : [R, n] values of each item. others : [M, R, n].
-    codes : [n] group of each item (all 0 for preferences). blocks : [n] what is resampled together, or None.
+    rows : [1 + M, R, n] values of each item, all of one group for preferences.
     what : the items in words, such as "720 validation prompts".
-    estimator : how `others` were found.
+    estimator : how the other models' values were found.
     """
 
-    base: Floats
-    others: Floats
-    codes: np.ndarray
-    blocks: np.ndarray | None
+    rows: PromptRows
     what: str
     estimator: str = "measured"
+
+    @classmethod
+    def of_pairs(cls, values: ArrayLike, what: str, estimator: str = "measured") -> Items:
+        """Of sentence pairs, which are in no groups: preferences [1 + M, R, n]."""
+        array = np.asarray(values, dtype=np.float64)
+        return cls(PromptRows(array, np.zeros(array.shape[-1], dtype=np.int64), ("",)), what, estimator)
+
+    def by(self, measure: Measure) -> PromptRows:
+        """[1 + M, n] what a measure reads."""
+        return self.rows[:, measure.reading]
 
 
 @dataclass(frozen=True)
@@ -237,41 +244,39 @@ class Robustness:
         return text
 
 
-def z_of(measure: Measure, rows: Rows) -> Floats:
+def z_of(measure: Measure, items: Items) -> Floats:
     """[M] bias of the whole model minus that of each other one: positive where a removal lowers it."""
-    base, others = rows.base[measure.reading], rows.others[:, measure.reading]
+    rows = items.by(measure)
     if measure.kind == "corrected":
-        found = corrected_gaps(np.concatenate([base[None], others]), rows.codes, rows.blocks)
-        return np.asarray(found[0] - found[1:])
-    whole, each = (statistics.observed(measure.kind, v, rows.codes) for v in (base[None], others))
-    return np.asarray(whole - each)
+        found = corrected_gaps(rows.values, rows.codes, rows.blocks)
+    else:
+        found = statistics.observed(measure.kind, rows.values, rows.codes)
+    return np.asarray(found[0] - found[1:])
 
 
-def no_bias(measure: Measure, rows: Rows) -> float:
+def no_bias(measure: Measure, items: Items) -> float:
     """p that there is no bias; the same for all normalisations of a gap."""
-    base = rows.base[measure.reading]
+    rows = items.by(measure)
     if measure.kind == "preference":
-        return float(stats.ttest_1samp(expit(base), 0.5).pvalue)
-    return gap_stats(base, [str(c) for c in rows.codes], blocks=rows.blocks).noise_p
+        return float(stats.ttest_1samp(expit(rows.values[0]), 0.5).pvalue)
+    return rows.stats().noise_p
 
 
-def score(measure: Measure, rows: Rows, free: Sequence[int], alpha: float, p: float) -> Scored:
+def score(measure: Measure, items: Items, free: Sequence[int], alpha: float, p: float) -> Scored:
     """The z of every head by one measure, and FASP's set by it."""
-    base = rows.base[measure.reading]
-    z = z_of(measure, rows)
+    rows, z = items.by(measure), z_of(measure, items)
     reliability = float("nan")
     if measure.kind == "corrected":
-        value = Estimate(float(corrected_gaps(base[None], rows.codes, rows.blocks)[0]), float("nan"), float("nan"))
+        seen = float(corrected_gaps(rows.values[:1], rows.codes, rows.blocks)[0])
+        value = Estimate(seen, float("nan"), float("nan"))
     else:
-        seen = float(statistics.observed(measure.kind, base[None], rows.codes)[0])
-        drawn = statistics.resampled(measure.kind, base[None], rows.codes, rows.blocks, RESAMPLES)[0]
-        value = interval(seen, drawn, 0.0)
-        others = rows.others[list(free), measure.reading]
-        reliability = statistics.split_half(measure.kind, base, others, rows.codes, rows.blocks)
+        seen = float(statistics.observed(measure.kind, rows.values[:1], rows.codes)[0])
+        value = interval(seen, statistics.resampled(measure.kind, rows[:1], RESAMPLES)[0], 0.0)
+        reliability = statistics.split_half(measure.kind, rows[[0, *(1 + head for head in free)]])
     return Scored(
         measure,
-        rows.estimator,
-        rows.what,
+        items.estimator,
+        items.what,
         value,
         p,
         reliability,
@@ -309,11 +314,11 @@ def agree(one: Scored, other: Scored, free: Sequence[int], spearman: Estimate) -
     )
 
 
-def effects_of(measure: Measure, rows: Rows) -> list[Effect]:
-    """What each set of the rows does by one measure, paired over the same resamples of the items."""
-    values = np.concatenate([rows.base[None, measure.reading], rows.others[:, measure.reading]])
-    seen = statistics.observed(measure.kind, values, rows.codes)
-    drawn = statistics.resampled(measure.kind, values, rows.codes, rows.blocks, RESAMPLES)
+def effects_of(measure: Measure, items: Items) -> list[Effect]:
+    """What each set does by one measure, paired over the same resamples of the items."""
+    rows = items.by(measure)
+    seen = statistics.observed(measure.kind, rows.values, rows.codes)
+    drawn = statistics.resampled(measure.kind, rows, RESAMPLES)
     before = interval(float(seen[0]), drawn[0], 0.0)
     found = []
     for after, again in zip(seen[1:], drawn[1:], strict=True):
@@ -321,52 +326,58 @@ def effects_of(measure: Measure, rows: Rows) -> list[Effect]:
         if before.low > 0 and drawn[0].min() > 0:
             relative = interval(float(after / seen[0] - 1), again / drawn[0] - 1, -1.0)
         change = interval(float(after - seen[0]), again - drawn[0])
-        found.append(Effect("", measure.name, measure.kind, before, float(after), change, relative, rows.what))
+        found.append(Effect("", measure.name, measure.kind, before, float(after), change, relative, items.what))
     return found
 
 
-def analyse(
-    axis: str,
-    model: str,
-    n_heads: int,
-    gamma: float,
-    alpha: float,
-    free: Sequence[int],
-    choosing: dict[str, Rows],
-    sets: Sequence[tuple[str, Sequence[int]]],
-    measured: dict[str, Rows],
-    nll: Sequence[Nll],
-    likelihoods: Likelihoods,
-    bias_types: dict[str, str],
-    notes: Sequence[str],
-    provenance: dict[str, Any],
-) -> Robustness:
-    """The result from rows.
+@dataclass(frozen=True, eq=False)
+class MeasuredByAll:
+    """What heads are chosen by, and the chosen sets by every measure: the rows of one model on one axis.
 
-    Parameters
+    Attributes
     ----------
     free : flat ids of the heads that may be pruned.
     choosing, measured : by source, rows of single heads and of the S sets.
     sets : name and flat ids of each measured set; several names, joined by " = ", may be one set.
     nll : of the whole model, then of each set.
     """
+
+    axis: str
+    model: str
+    n_heads: int
+    gamma: float
+    alpha: float
+    free: Sequence[int]
+    choosing: dict[str, Items]
+    sets: Sequence[tuple[str, Sequence[int]]]
+    measured: dict[str, Items]
+    nll: Sequence[Nll]
+    likelihoods: Likelihoods
+    bias_types: dict[str, str]
+    notes: Sequence[str]
+    provenance: dict[str, Any]
+
+
+def analyse(found: MeasuredByAll) -> Robustness:
+    """The result from rows."""
+    free, choosing, measured = found.free, found.choosing, found.measured
     measures = [m for m in MEASURES if m.source in choosing]
     kinds = {(m.source, m.reading): m for m in measures}
     none = {key: no_bias(m, choosing[m.source]) for key, m in kinds.items()}
-    scored = {m.name: score(m, choosing[m.source], free, alpha, none[m.source, m.reading]) for m in measures}
+    scored = {m.name: score(m, choosing[m.source], free, found.alpha, none[m.source, m.reading]) for m in measures}
     ranks = rank_correlations(np.array([scored[m.name].z for m in measures])[:, list(free)])
     judged = [effects_of(m, measured[m.source]) for m in measures if m.source in measured and m.kind != "corrected"]
     effects, costs = [], []
-    for at, (name, heads) in enumerate(sets):
-        cost = perplexity_change(nll[0], nll[at + 1])
-        costs.append(SetOfHeads(name, PruneSet.from_flat(heads, n_heads).format(), len(heads), cost))
+    for at, (name, heads) in enumerate(found.sets):
+        cost = perplexity_change(found.nll[0], found.nll[at + 1])
+        costs.append(SetOfHeads(name, PruneSet.from_flat(heads, found.n_heads).format(), len(heads), cost))
         effects += [replace(by_set[at], chosen_by=by) for by in name.split(" = ") for by_set in judged]
     return Robustness(
-        axis,
-        model,
-        n_heads,
-        gamma,
-        alpha,
+        found.axis,
+        found.model,
+        found.n_heads,
+        found.gamma,
+        found.alpha,
         len(scored[GAP].heads),
         len(free),
         scored,
@@ -374,9 +385,10 @@ def analyse(
         tuple(costs),
         tuple(effects),
         tuple(
-            stereotypes(name, at, likelihoods) for at, name in enumerate(["whole model", *(name for name, _ in sets)])
+            stereotypes(name, at, found.likelihoods)
+            for at, name in enumerate(["whole model", *(name for name, _ in found.sets)])
         ),
-        dict(bias_types),
-        tuple(notes),
-        provenance,
+        dict(found.bias_types),
+        tuple(found.notes),
+        found.provenance,
     )

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fasp_core import gap
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import KIND as MEASURED
 from fasp_core.evaluation import perplexity_of, toxicity_of
 from fasp_core.forward.ablation import masked
+from fasp_core.gap import PromptRows
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig, result_key
@@ -36,13 +36,14 @@ from fasp_core.storage.store import Contents, Entry, Store
 from fasp_core.studies.additivity.additivity import KIND, SCORED_TEXT, scores_of
 from fasp_core.studies.estimators.refined import chosen
 from fasp_core.studies.robustness.likelihood import comparisons, log_likelihood_effects, log_likelihoods
-from fasp_core.studies.robustness.rival_measures import MEASURES, Robustness, Rows, analyse, z_of
+from fasp_core.studies.robustness.rival_measures import MEASURES, Items, MeasuredByAll, Robustness, analyse, z_of
 from fasp_core.studies.robustness.stereotype_scores import Likelihoods
 from fasp_core.studies.robustness.stereotypes import CROWS, ItemSet, for_axis
 from fasp_core.typing import Report
 
 ALPHA = 0.05
 SOURCES = {CROWS: "crows", "StereoSet": "stereoset"}
+SOURCES_ALL = ("toxicity", "first-order", "sentiment", *SOURCES.values())
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def run(
         started = time.monotonic()
         first = first_order_impacts(lm, BiasConfig(plan.axis, n_prompts=table.bias.base.shape[1]), store, progress)
         sentiment = first_order_impacts(lm, plan.sentiment, store, progress)
-        arrays: dict[str, np.ndarray] = {**_pack("first-order", first, 1), **_pack("sentiment", sentiment, 1)}
+        arrays: dict[str, np.ndarray] = {**_pack("first-order", first), **_pack("sentiment", sentiment)}
         for half, _ in plan.collections():
             name = SOURCES[half.source]
             arrays[f"choose_{name}_base"], arrays[f"choose_{name}_others"] = _effects(lm, half, store, progress)
@@ -134,9 +135,7 @@ def run(
         for name, values in _measure(lm, plan, sets, store, progress).items():
             arrays[f"measured_{name}"] = values
         prompts = plan.toxicity.prompts()
-        arrays["test_codes"] = gap.group_codes(prompts.groups)[0].astype(np.int16)
-        if prompts.blocks:
-            arrays["test_blocks"] = np.array(prompts.blocks, dtype=np.int32)
+        arrays |= PromptRows.of(arrays["measured_toxicity"], prompts.groups, prompts.blocks).stored("test_")
         frame = pd.DataFrame({"name": list(sets), "heads": [" ".join(map(str, heads)) for heads in sets.values()]})
         return {
             "arrays": arrays,
@@ -158,7 +157,7 @@ def run(
     return store.made(KIND, key, work, lambda entry: read(entry, table), label=label)
 
 
-def choose(plan: Plan, impacts: ImpactTable, choosing: dict[str, Rows]) -> dict[str, tuple[int, ...]]:
+def choose(plan: Plan, impacts: ImpactTable, choosing: dict[str, Items]) -> dict[str, tuple[int, ...]]:
     """FASP's set by every measure that is measured on held-out items, and random sets; equal ones are one set."""
     free = prunable(impacts, plan.gamma)
     names: dict[tuple[int, ...], list[str]] = {}
@@ -172,16 +171,11 @@ def choose(plan: Plan, impacts: ImpactTable, choosing: dict[str, Rows]) -> dict[
     return {" = ".join(name): heads for heads, name in names.items()}
 
 
-def _pack(source: str, impacts: BiasImpacts, readings: int) -> dict[str, np.ndarray]:
-    """The first readings of scores, as they are stored."""
-    arrays: dict[str, np.ndarray] = {
-        "base": impacts.base[:readings].astype(np.float32),
-        "others": impacts.ablated[:, :readings].astype(np.float32),
-        "codes": impacts.codes.astype(np.int16),
-    }
-    if impacts.blocks is not None:
-        arrays["blocks"] = impacts.blocks.astype(np.int32)
-    return {f"choose_{source}_{name}": array for name, array in arrays.items()}
+def _pack(source: str, impacts: BiasImpacts) -> dict[str, np.ndarray]:
+    """The first reading of scores, as it is stored."""
+    rows, name = _rows(impacts, 1), f"choose_{source}_"
+    values = rows.values.astype(np.float32)
+    return {f"{name}base": values[0], f"{name}others": values[1:], **rows.stored(name)}
 
 
 def _effects(lm: LanguageModel, half: ItemSet, store: Store, progress: Report | None) -> tuple[np.ndarray, np.ndarray]:
@@ -258,48 +252,44 @@ def _measure(
     return out
 
 
-def _choosing(impacts: ImpactTable, arrays: dict[str, np.ndarray]) -> dict[str, Rows]:
+def _choosing(impacts: ImpactTable, arrays: dict[str, np.ndarray]) -> dict[str, Items]:
     b = impacts.bias
-    found = {
-        "toxicity": Rows(b.base, b.ablated, b.codes, b.blocks, f"{b.base.shape[1]} validation prompts", b.estimator)
-    }
-    for source in ("first-order", "sentiment", "crows", "stereoset"):
+    found = {"toxicity": Items(_rows(b), f"{b.base.shape[1]} validation prompts", b.estimator)}
+    for source in SOURCES_ALL[1:]:
         if (base := arrays.get(f"choose_{source}_base")) is None:
             continue
-        n = base.shape[1]
-        codes = arrays.get(f"choose_{source}_codes", np.zeros(n)).astype(np.int64)
-        blocks = arrays.get(f"choose_{source}_blocks")
-        what = f"{n} validation prompts" if source in ("first-order", "sentiment") else f"{n} pairs of sentences"
-        found[source] = Rows(
-            base.astype(np.float64),
-            arrays[f"choose_{source}_others"].astype(np.float64),
-            codes,
-            None if blocks is None else blocks.astype(np.int64),
-            what,
-            "first-order",
-        )
+        values, n = np.concatenate([base[None], arrays[f"choose_{source}_others"]]), base.shape[1]
+        if source in SOURCES.values():
+            found[source] = Items.of_pairs(values, f"{n} pairs of sentences", "first-order")
+        else:
+            rows = PromptRows.read(values, arrays, b.groups, f"choose_{source}_")
+            found[source] = Items(rows, f"{n} validation prompts", "first-order")
     return found
+
+
+def _rows(b: BiasImpacts, readings: int | None = None) -> PromptRows:
+    """[1 + N, R, n] the first readings of scores, the whole model's row first."""
+    values = np.concatenate([b.base[None], b.ablated])[:, :readings]
+    return PromptRows(values.astype(np.float64), b.codes, b.groups, b.blocks)
 
 
 def read(entry: Entry, impacts: ImpactTable) -> Robustness:
     """The result, from its stored rows and the toxicity scores that it was made from."""
     a, m = entry.arrays, entry.meta
     sets = entry.table("sets")
-    codes = a["test_codes"].astype(np.int64)
-    blocks = a["test_blocks"].astype(np.int64) if "test_blocks" in a else None
     measured = {}
-    for source in ("toxicity", "sentiment", "crows", "stereoset"):
-        if (values := a.get(f"measured_{source}")) is None:
+    for source in SOURCES_ALL:
+        if source == "first-order" or (values := a.get(f"measured_{source}")) is None:
             continue
         n = values.shape[2]
-        prompts = source in ("toxicity", "sentiment")
-        rows = values if prompts else values[:, :1]
-        what = f"{n} {'test prompts' if prompts else 'other pairs of sentences'}"
-        own = (codes, blocks) if prompts else (np.zeros(n, dtype=np.int64), None)
-        measured[source] = Rows(rows[0], rows[1:], *own, what)
+        if source in SOURCES.values():
+            measured[source] = Items.of_pairs(values[:, :1], f"{n} other pairs of sentences")
+        else:
+            groups = tuple(map(str, range(int(a["test_codes"].max()) + 1)))
+            measured[source] = Items(PromptRows.read(values, a, groups, "test_"), f"{n} test prompts")
     crows, stereo = a.get("measured_crows"), a.get("measured_stereoset")
     counts = a["measured_counts"][0].astype(np.int64)
-    return analyse(
+    found = MeasuredByAll(
         axis=m["axis"],
         model=m["model"],
         n_heads=m["n_heads"],
@@ -320,6 +310,7 @@ def read(entry: Entry, impacts: ImpactTable) -> Robustness:
         notes=m["notes"],
         provenance=m["provenance"],
     )
+    return analyse(found)
 
 
 def _notes(plan: Plan, impacts: ImpactTable) -> list[str]:

@@ -12,9 +12,10 @@ import numpy as np
 from scipy.special import expit
 
 from fasp_core.errors import InputError
+from fasp_core.gap import PromptRows
 from fasp_core.gap.estimates import lengthened, spearman
 from fasp_core.gap.gaps import weighted_gaps
-from fasp_core.gap.resampling import block_index, bootstrap_counts, random_halves
+from fasp_core.gap.resampling import bootstrap_counts, random_halves
 from fasp_core.typing import Codes, Floats
 
 SPLITS = 50
@@ -46,21 +47,23 @@ def observed(kind: str, values: Floats, codes: Codes) -> Floats:
     return statistic(kind, values, np.ones((1, len(codes))), codes)[:, 0]
 
 
-def resampled(kind: str, values: Floats, codes: Codes, blocks: Codes | None, resamples: int, seed: int = 0) -> Floats:
-    """[M, B]: in bootstrap resamples of the items, the same for all models."""
-    return statistic(kind, values, bootstrap_counts(codes, resamples, seed, blocks), codes)
+def resampled(kind: str, rows: PromptRows, resamples: int, seed: int = 0) -> Floats:
+    """[M, B]: in bootstrap resamples of the items, the same for all models; rows [M, n]."""
+    return statistic(kind, rows.values, bootstrap_counts(rows.codes, resamples, seed, rows.blocks), rows.codes)
 
 
-def split_half(kind: str, base: Floats, ablated: Floats, codes: Codes, blocks: Codes | None, seed: int = 0) -> float:
-    """Spearman correlation of the heads' effects in two halves of the items, foreseen for two whole samples.
+def split_half(kind: str, rows: PromptRows, seed: int = 0) -> float:
+    """Spearman correlation of the heads' effects in two halves of the items, predicted for two whole samples.
 
     Parameters
     ----------
-    base, ablated : [n], [N, n]. The mean over `SPLITS` random splits, by Spearman-Brown; see `fasp_core.gap`.
+    rows : [1 + N, n]. The mean over `SPLITS` random splits, by Spearman-Brown; see `fasp_core.gap`.
     """
-    first = random_halves(codes, SPLITS, np.random.default_rng(seed), block_index(blocks, codes.size))
+    codes, values = rows.codes, rows.values
+    first = random_halves(codes, SPLITS, np.random.default_rng(seed), rows.blocks)
     one, two = (
-        statistic(kind, base[None], half, codes) - statistic(kind, ablated, half, codes) for half in (first, 1 - first)
+        statistic(kind, values[:1], half, codes) - statistic(kind, values[1:], half, codes)
+        for half in (first, 1 - first)
     )
     return lengthened(float(spearman(one, two).mean()))
 

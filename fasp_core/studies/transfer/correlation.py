@@ -211,7 +211,7 @@ def _effects(axis: str, b: BiasImpacts, reading: str, weights: Floats) -> AxisEf
     z, r = b.z_bias(reading), b.readings.index(reading)
     rows, correction = b.resampled_from(reading)
     base = weighted_gaps(b.base[[r]], weights, b.codes)
-    ablated = weighted_gaps(rows, weights, b.codes, correction)
+    ablated = weighted_gaps(rows.values[1:], weights, b.codes, correction)
     return AxisEffects(axis, b, z, base - ablated, np.ones(len(z), dtype=bool) if b.exact is None else b.exact)
 
 

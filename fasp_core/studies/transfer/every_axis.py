@@ -18,8 +18,8 @@ import pandas as pd
 from fasp_core import evaluation
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
-from fasp_core.gap import Change, claims, group_codes, paired_gap_changes
-from fasp_core.gap.further import FurtherStats, further_stats
+from fasp_core.gap import Change, PromptRows, claims
+from fasp_core.gap.further import FurtherStats
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics.meters import BiasConfig, result_key
@@ -30,7 +30,7 @@ from fasp_core.model.provenance import provenance
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
-from fasp_core.typing import Floats, Report
+from fasp_core.typing import Report
 
 KIND = "experiments"
 OUTCOMES = ("fell", "rose", "not shown", "no gap")
@@ -66,8 +66,8 @@ class Measured:
     Attributes
     ----------
     sets : by the axis that it was chosen on; A of them.
-    toxicity : by axis, [1 + A, R, n] of each prompt under the whole model and under each set, in the order of `sets`.
-    groups, blocks : by axis, [n].
+    rows : by axis, [1 + A, R, n] toxicity of each prompt under the whole model and under each set, in the order of
+        `sets`.
     nll : of the whole model, then of each set.
     """
 
@@ -76,9 +76,7 @@ class Measured:
     config: TransferConfig
     readings: tuple[str, ...]
     sets: dict[str, PruneSet]
-    toxicity: dict[str, Floats]
-    groups: dict[str, tuple[str, ...]]
-    blocks: dict[str, np.ndarray | None]
+    rows: dict[str, PromptRows]
     nll: tuple[Nll, ...]
     provenance: dict[str, Any]
 
@@ -263,24 +261,20 @@ def run(
         nll.append(found)
         seconds.append(made["seconds"])
         at += 1
-    toxicity, prompts = {}, {}
+    measured = {}
     for axis in sets:
-        rows = []
+        values = []
         for name, heads in subjects.items():
             report = reporting(f"{axis} under {name}")
             report(0, 1, "")
-            prompts[axis] = evaluation.toxicity_of(lm, heads, config.bias(axis), store, report)
-            rows.append(prompts[axis].values)
-            seconds.append(prompts[axis].provenance["seconds"])
+            one = evaluation.toxicity_of(lm, heads, config.bias(axis), store, report)
+            values.append(one.values)
+            seconds.append(one.provenance["seconds"])
             at += 1
-        toxicity[axis] = np.stack(rows)
+        measured[axis] = PromptRows.of(values, one.groups, one.blocks)
     arrays: dict[str, np.ndarray] = {"sums": np.stack([x.sums for x in nll]), "counts": nll[0].counts.astype(np.int32)}
-    names = {}
-    for axis, t in prompts.items():
-        codes, names[axis] = group_codes(t.groups)
-        arrays |= {f"{axis} toxicity": toxicity[axis].astype(np.float32), f"{axis} codes": codes.astype(np.int32)}
-        if t.blocks:
-            arrays[f"{axis} blocks"] = np.array(t.blocks, dtype=np.int32)
+    for axis, rows in measured.items():
+        arrays |= {f"{axis} toxicity": rows.values.astype(np.float32), **rows.stored(f"{axis} ")}
     entry = store.keep(
         KIND,
         key(sets, config, lm.id),
@@ -289,8 +283,8 @@ def run(
         meta={
             "model": lm.name,
             "n_heads": lm.n_heads,
-            "readings": next(iter(prompts.values())).readings,
-            "groups": names,
+            "readings": one.readings,
+            "groups": {axis: rows.groups for axis, rows in measured.items()},
             "provenance": provenance(lm, sum(seconds), _command(lm, sets, config)),
         },
     )
@@ -315,9 +309,7 @@ def _read(entry: Entry, config: TransferConfig) -> Measured:
         config,
         tuple(meta["readings"]),
         {axis: PruneSet.parse(entry.config["sets"][axis]) for axis in axes},
-        {axis: a[f"{axis} toxicity"].astype(np.float64) for axis in axes},
-        {axis: tuple(meta["groups"][axis][code] for code in a[f"{axis} codes"]) for axis in axes},
-        {axis: a[f"{axis} blocks"].astype(np.int64) if f"{axis} blocks" in a else None for axis in axes},
+        {axis: PromptRows.read(a[f"{axis} toxicity"], a, meta["groups"][axis], f"{axis} ") for axis in axes},
         tuple(Nll(sums, counts) for sums in a["sums"]),
         meta["provenance"],
     )
@@ -327,13 +319,11 @@ def judge(measured: Measured) -> Transfer:
     """The result itself, from measurements alone."""
     bases: dict[str, dict[str, FurtherStats]] = {}
     cells: dict[tuple[str, str, str], Cell] = {}
-    for axis, values in measured.toxicity.items():
-        groups, blocks = measured.groups[axis], measured.blocks[axis]
+    for axis, rows in measured.rows.items():
         bases[axis] = {}
         for r, reading in enumerate(measured.readings):
-            bases[axis][reading] = base = further_stats(values[0, r], groups, blocks=blocks)
-            changes = paired_gap_changes(values[0, r], list(values[1:, r]), groups, blocks=blocks)
-            for chosen_on, change in zip(measured.sets, changes, strict=True):
+            bases[axis][reading] = base = rows[:, r].further_stats()
+            for chosen_on, change in zip(measured.sets, rows[:, r].changes(), strict=True):
                 cells[reading, chosen_on, axis] = Cell(chosen_on, axis, reading, base.noise_p, change)
     return Transfer(
         measured.model,

@@ -15,8 +15,10 @@ from scipy import stats
 
 from fasp_core import gap
 from fasp_core.errors import InputError
-from fasp_core.gap import gaps
+from fasp_core.gap import PromptRows, gaps
 from fasp_core.gap.further import further_stats
+
+together = PromptRows.paired
 
 Floats = NDArray[np.float64]
 
@@ -227,7 +229,7 @@ def test_counts_are_multinomial() -> None:
 
 def test_standard_errors_are_the_loop_over_the_same_resamples() -> None:
     base, ablated, codes = simulated()
-    errors = gap.head_standard_errors(base, ablated, codes, resamples=60, seed=2)
+    errors = gap.head_standard_errors(together(base, ablated, codes), resamples=60, seed=2)
     counts = gap.bootstrap_counts(codes, 60, seed=2).tolist()
     for row, error in zip(ablated.tolist(), errors, strict=True):
         effects = [loop_gap(base.tolist(), codes.tolist(), w) - loop_gap(row, codes.tolist(), w) for w in counts]
@@ -236,16 +238,16 @@ def test_standard_errors_are_the_loop_over_the_same_resamples() -> None:
 
 def test_standard_errors_do_not_depend_on_the_size_of_the_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     base, ablated, codes = simulated(n_heads=7)
-    whole = gap.head_standard_errors(base, ablated, codes, resamples=20)
+    whole = gap.head_standard_errors(together(base, ablated, codes), resamples=20)
     monkeypatch.setattr(gaps, "CELLS", 2 * 3 * 20)  # two heads at a time
-    np.testing.assert_allclose(gap.head_standard_errors(base, ablated, codes, resamples=20), whole)
+    np.testing.assert_allclose(gap.head_standard_errors(together(base, ablated, codes), resamples=20), whole)
 
 
 def test_standard_error_of_a_clear_difference_is_the_textbook_one() -> None:
     rng = np.random.default_rng(0)
     base = np.concatenate([rng.normal(0, 1, 80), rng.normal(10, 2, 50)])
     codes = np.repeat([0, 1], [80, 50])
-    (error, none) = gap.head_standard_errors(base, [np.zeros(130), base], codes, resamples=4000)
+    (error, none) = gap.head_standard_errors(together(base, [np.zeros(130), base], codes), resamples=4000)
     assert error == pytest.approx(math.sqrt(base[:80].var() / 80 + base[80:].var() / 50), rel=0.05)
     assert none < 1e-12  # a head that does nothing, however noisy the prompts
 
@@ -323,9 +325,11 @@ def test_one_split_is_one_of_the_possible_halves() -> None:
         return float(stats.spearmanr(one, two).statistic)
 
     possible = sorted([agreement([0, 1], [3, 2]), agreement([0, 2], [3, 1])])
-    seen = {round(gap.split_half_reliability(base, ablated, codes, splits=1, seed=s).halves, 9) for s in range(20)}
+    seen = {
+        round(gap.split_half_reliability(together(base, ablated, codes), splits=1, seed=s).halves, 9) for s in range(20)
+    }
     assert sorted(seen) == pytest.approx(possible)
-    mean = gap.split_half_reliability(base, ablated, codes, splits=400).halves
+    mean = gap.split_half_reliability(together(base, ablated, codes), splits=400).halves
     assert mean == pytest.approx(np.mean(possible), abs=0.1 * (possible[1] - possible[0]))
 
 
@@ -340,7 +344,7 @@ def test_reliability_is_that_of_the_simulated_noise() -> None:
         variance = 2 * noise**2 / (prompts / 2)  # of a difference of two group means
         return 6 / math.pi * math.asin(0.01 / (0.01 + variance) / 2)  # of a bivariate normal
 
-    result = gap.split_half_reliability(base, ablated, codes)
+    result = gap.split_half_reliability(together(base, ablated, codes))
     assert result.halves == pytest.approx(spearman(n // 2), abs=0.06)
     assert result.whole == pytest.approx(spearman(n), abs=0.06)
     assert result.whole == pytest.approx(2 * result.halves / (1 + result.halves))
@@ -351,15 +355,17 @@ def test_subset_ranks_those_heads_alone() -> None:
     base, ablated, codes = simulated(n_heads=8)
     chosen = [6, 1, 4, 5]
     mask = np.isin(np.arange(8), chosen)
-    expected = gap.split_half_reliability(base, ablated[chosen], codes)
-    assert gap.split_half_reliability(base, ablated, codes, subset=chosen) == expected
-    assert gap.split_half_reliability(base, ablated, codes, subset=mask).halves == pytest.approx(expected.halves)
-    assert gap.split_half_reliability(base, ablated, codes) != expected
+    expected = gap.split_half_reliability(together(base, ablated[chosen], codes))
+    assert gap.split_half_reliability(together(base, ablated, codes), subset=chosen) == expected
+    assert gap.split_half_reliability(together(base, ablated, codes), subset=mask).halves == pytest.approx(
+        expected.halves
+    )
+    assert gap.split_half_reliability(together(base, ablated, codes)) != expected
 
 
 def test_heads_that_are_all_alike_have_no_ranking() -> None:
     base, _, codes = simulated()
-    assert math.isnan(gap.split_half_reliability(base, np.tile(base, (4, 1)), codes).halves)
+    assert math.isnan(gap.split_half_reliability(together(base, np.tile(base, (4, 1)), codes)).halves)
 
 
 # the door
@@ -405,13 +411,13 @@ def test_unusable_settings_are_named() -> None:
     with pytest.raises(InputError, match="resamples"):
         gap.paired_mean_change(base, base, groups, resamples=-1)
     with pytest.raises(InputError, match="2 resamples"):
-        gap.head_standard_errors(base, ablated, codes, resamples=1)
+        gap.head_standard_errors(together(base, ablated, codes), resamples=1)
     with pytest.raises(InputError, match="3 heads"):
-        gap.split_half_reliability(base, ablated[:2], codes)
+        gap.split_half_reliability(together(base, ablated[:2], codes))
     with pytest.raises(InputError, match="2 prompts"):
-        gap.split_half_reliability(base[:4], ablated[:, :4], codes[:4])
+        gap.split_half_reliability(together(base[:4], ablated[:, :4], codes[:4]))
     with pytest.raises(InputError, match="1 split"):
-        gap.split_half_reliability(base, ablated, codes, splits=0)
+        gap.split_half_reliability(together(base, ablated, codes), splits=0)
 
 
 def test_group_intervals_are_students_t() -> None:

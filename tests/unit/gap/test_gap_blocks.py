@@ -15,6 +15,7 @@ from scipy import stats
 
 from fasp_core.errors import InputError
 from fasp_core.gap import (
+    PromptRows,
     bootstrap_counts,
     choice_probability,
     gap_stats,
@@ -29,6 +30,8 @@ from fasp_core.gap import (
 from fasp_core.gap.further import further_stats
 from fasp_core.gap.resampling import random_halves, shuffled
 from fasp_core.heads.selection import HeadScores, select
+
+together = PromptRows.paired
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -189,11 +192,11 @@ def test_changes_are_the_loop() -> None:
 def test_effects_are_the_loop_and_standard_errors_their_spread(paired: bool) -> None:
     base, ablated, codes, numbers = simulated()
     blocks = numbers if paired else None
-    effects = resampled_effects(base, ablated, codes, 60, 2, blocks)
+    effects = resampled_effects(together(base, ablated, codes, blocks), 60, 2)
     counts = bootstrap_counts(codes, 60, 2, blocks)
     expected = [[loop_gap(base, codes, w) - loop_gap(row, codes, w) for w in counts] for row in ablated]
     np.testing.assert_allclose(effects, expected)
-    errors = head_standard_errors(base, ablated, codes, 60, 2, blocks)
+    errors = head_standard_errors(together(base, ablated, codes, blocks), 60, 2)
     np.testing.assert_allclose(errors, np.std(expected, axis=1, ddof=1))
 
 
@@ -204,7 +207,7 @@ def test_reliability_is_the_loop() -> None:
     for half in halves.astype(bool):
         one, two = (z_bias(base[at], ablated[:, at], codes[at]) for at in (half, ~half))
         r.append(stats.spearmanr(one, two).statistic)
-    result = split_half_reliability(base, ablated, codes, splits=7, seed=1, blocks=blocks)
+    result = split_half_reliability(together(base, ablated, codes, blocks), splits=7, seed=1)
     assert result.halves == pytest.approx(np.mean(r))
 
 
@@ -277,8 +280,8 @@ def test_blocks_of_one_prompt_split_as_no_blocks_do_and_shuffle_nothing(seed: in
     rng = np.random.default_rng(seed)
     codes = rng.permutation(np.arange(14) % 3)
     base, ablated, alone = rng.random(14), rng.random((6, 14)), np.arange(14)
-    paired = split_half_reliability(base, ablated, codes, seed=seed, blocks=alone)
-    assert paired == split_half_reliability(base, ablated, codes, seed=seed)
+    paired = split_half_reliability(together(base, ablated, codes, alone), seed=seed)
+    assert paired == split_half_reliability(together(base, ablated, codes), seed=seed)
     result = further_stats(base, names(codes), resamples=20, seed=seed, blocks=alone)
     assert result.corrected == further_stats(base, names(codes), resamples=0, seed=seed).corrected
     assert result.noise_gap == pytest.approx(result.gap)
@@ -317,9 +320,9 @@ def test_standard_errors_are_the_spread_over_samples() -> None:
         base = with_sentences(rng, blocks, codes, [0.2, 0.3, 0.4])
         ablated = base - 0.1 * (codes == 2) + rng.normal(0, 0.02, codes.size)
         z.append(float(z_bias(base, ablated, codes)))
-    errors = head_standard_errors(base, ablated[None], codes, 400, blocks=blocks)
+    errors = head_standard_errors(together(base, ablated[None], codes, blocks), 400)
     assert errors[0] == pytest.approx(np.std(z), rel=0.25)
-    assert errors[0] < head_standard_errors(base, ablated[None], codes, 400)[0] / 2
+    assert errors[0] < head_standard_errors(together(base, ablated[None], codes), 400)[0] / 2
 
 
 def test_noise_p_is_uniform_without_a_gap_and_sees_a_gap_behind_the_sentences() -> None:
@@ -447,8 +450,8 @@ def test_unusable_blocks_are_named(blocks: list[object]) -> None:
         lambda: gap_stats(values, groups, blocks=blocks),
         lambda: paired_gap_change(values, values, groups, blocks=blocks),
         lambda: paired_mean_change(values, values, groups, blocks=blocks),
-        lambda: head_standard_errors(values, rows, codes, blocks=blocks),
-        lambda: split_half_reliability(values, rows, codes, blocks=blocks),
+        lambda: head_standard_errors(together(values, rows, codes, blocks)),
+        lambda: split_half_reliability(together(values, rows, codes, blocks)),
         lambda: bootstrap_counts(codes, 5, 0, blocks),
     ):
         with pytest.raises(InputError, match="one whole number for each of the 4 prompts"):
@@ -457,4 +460,4 @@ def test_unusable_blocks_are_named(blocks: list[object]) -> None:
 
 def test_effects_need_a_resample() -> None:
     with pytest.raises(InputError, match="0 times"):
-        resampled_effects([0.1, 0.2], [[0.1, 0.2]], [0, 1], resamples=0)
+        resampled_effects(together([0.1, 0.2], [[0.1, 0.2]], [0, 1]), resamples=0)

@@ -223,7 +223,7 @@ def test_the_claim_is_the_pages_sentence_with_its_cautions(compared: tuple[repor
         ends = change.relative_interval
         assert ends is not None
         assert numbers(cell) == pytest.approx([100 * x for x in (change.relative, *ends)], abs=0.501)
-    assert f"{len(comparison.sides['test'].groups)} prompts" in read.text
+    assert f"{comparison.sides['test'].rows.n} prompts" in read.text
     assert any("--outcome" in line for line in read.commands)
 
 

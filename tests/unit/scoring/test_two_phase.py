@@ -13,6 +13,7 @@ from scipy import stats
 
 from fasp_core import gap
 from fasp_core.data.text import TextConfig
+from fasp_core.gap import PromptRows
 from fasp_core.gap.gaps import weighted_gaps
 from fasp_core.gap.resampling import random_halves
 from fasp_core.metrics.meters import BiasConfig
@@ -21,6 +22,8 @@ from fasp_core.scoring.impact_table import BiasImpacts
 from fasp_core.storage.store import Store
 from tests.support.tiny import tiny_lm
 from tests.support.worlds import use_scorer, write_text
+
+together = PromptRows.paired
 
 FEW, MANY = 12, 40
 
@@ -60,14 +63,15 @@ def test_checking_every_prompt_leaves_nothing_of_the_estimate() -> None:
     codes, blocks = np.arange(60) % 3, np.arange(60) // 3
     base, exact, first = rng.random(60), rng.random((5, 60)), rng.random((5, 60))
     correction = gap.Correction(exact - first, np.arange(60))
-    given = {"blocks": blocks, "seed": 3}
+    kept = together(base, exact, codes, blocks)
+    estimated = together(base, first, codes, blocks)
     np.testing.assert_allclose(
-        gap.resampled_effects(base, first, codes, 50, correction=correction, **given),
-        gap.resampled_effects(base, exact, codes, 50, **given),
+        gap.resampled_effects(estimated, 50, 3, correction),
+        gap.resampled_effects(kept, 50, 3),
         atol=1e-12,
     )
-    one = gap.split_half_reliability(base, first, codes, [0, 1, 3, 4], blocks=blocks, correction=correction)
-    other = gap.split_half_reliability(base, exact, codes, [0, 1, 3, 4], blocks=blocks)
+    one = gap.split_half_reliability(estimated, [0, 1, 3, 4], correction=correction)
+    other = gap.split_half_reliability(kept, [0, 1, 3, 4])
     assert one.whole == pytest.approx(other.whole)
 
 
@@ -78,7 +82,7 @@ def test_reliability_splits_the_correction_too() -> None:
     base, first = np.zeros(120), np.zeros((40, 120))  # first order knows nothing; errors are noise alone
     at = np.arange(24)
     correction = gap.Correction(rng.normal(size=(40, 24)), at)
-    found = gap.split_half_reliability(base, first, codes, blocks=blocks, correction=correction, splits=30)
+    found = gap.split_half_reliability(together(base, first, codes, blocks), correction=correction, splits=30)
     half = random_halves(codes, 30, np.random.default_rng(0), blocks)
     pairs = list(zip(first, correction.rows, strict=True))
     one, two = (np.array([[-gap_by_hand(f, e, at, w, codes) for w in h] for f, e in pairs]) for h in (half, 1 - half))
@@ -88,7 +92,7 @@ def test_reliability_splits_the_correction_too() -> None:
     spread = first.copy()
     spread[:, 0::2] += correction.rows[:, 0::2].mean(1, keepdims=True)
     spread[:, 1::2] += correction.rows[:, 1::2].mean(1, keepdims=True)
-    assert gap.split_half_reliability(base, spread, codes, blocks=blocks).halves > 0.99  # what is avoided
+    assert gap.split_half_reliability(together(base, spread, codes, blocks)).halves > 0.99  # what is avoided
 
 
 @pytest.fixture
@@ -129,7 +133,8 @@ def test_two_phase_scores_of_a_model(few_exact: None, text: TextConfig, tmp_path
             errors = errors if few.exact[flat] else 0 * errors
             by_hand = gap_by_hand(many.ablated[flat, r], errors, found.checked, ones, found.codes)
             assert found.gap(reading).gap - found.z_bias(reading)[flat] == pytest.approx(by_hand, abs=1e-7)
-        rows, correction = found.resampled_from(reading)
+        paired, correction = found.resampled_from(reading)
+        rows = paired.values[1:]
         np.testing.assert_allclose(rows, many.ablated[:, r], atol=1e-6)
         assert correction is not None
         assert not correction.rows[~found.exact].any()

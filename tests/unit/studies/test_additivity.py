@@ -22,8 +22,8 @@ from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
+from fasp_core.gap import PromptRows, group_codes
 from fasp_core.gap import gap as toxicity_gap
-from fasp_core.gap import group_codes
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig, meter
 from fasp_core.metrics.perplexity import measure_nll
@@ -91,16 +91,13 @@ def made_up(seed: int = 0, n: int = 60, blocks: bool = True, additive: bool = Fa
         tuple(kinds),
         tuple(sets),
         tuple(range(6)),
-        base,
+        PromptRows(base, codes, ("a", "b", "c"), np.repeat(np.arange(n // 3), 3) if blocks else None),
         single,
         np.stack(rows),
         counts,
         base_nats,
         single_nats,
         np.stack(nats),
-        codes,
-        ("a", "b", "c"),
-        np.repeat(np.arange(n // 3), 3) if blocks else None,
         {},
     )
 
@@ -115,10 +112,10 @@ def test_changes_and_interactions_are_those_of_a_loop(reading: str) -> None:
     result = analyse(found).quantities[reading]
 
     def gap(rows: np.ndarray) -> float:
-        means = [rows[found.codes == g].mean() for g in range(3)]
+        means = [rows[found.base.codes == g].mean() for g in range(3)]
         return sum(abs(rows.mean() - m) for m in means)
 
-    base, alone = gap(found.base[r]), [gap(row[r]) for row in found.single]
+    base, alone = gap(found.base.values[r]), [gap(row[r]) for row in found.single]
     assert result.base == pytest.approx(base)
     for heads, row in zip(found.sets, found.toxicity, strict=True):
         name = PruneSet.from_flat(heads, 3).format()
@@ -132,10 +129,10 @@ def test_changes_and_interactions_are_those_of_a_loop(reading: str) -> None:
         (point,) = [p for p in result.sets if p.heads == name]
         assert point.measured.value == pytest.approx(change)
         assert point.predicted[SUMMED].value == pytest.approx(forecast)
-        added, multiplied = found.base[r].copy(), found.base[r].copy()
+        added, multiplied = found.base.values[r].copy(), found.base.values[r].copy()
         for h in heads:
-            added += found.single[h, r] - found.base[r]
-            multiplied *= found.single[h, r] / found.base[r]
+            added += found.single[h, r] - found.base.values[r]
+            multiplied *= found.single[h, r] / found.base.values[r]
         assert point.predicted[PROMPTWISE].value == pytest.approx(gap(added.clip(0, 1)) - base)
         assert point.predicted[MULTIPLIED].value == pytest.approx(gap(multiplied.clip(0, 1)) - base)
 

@@ -173,9 +173,9 @@ def test_what_run_wrote_is_what_stored_reads(world: World, result: Comparison) -
     assert (found.readings, found.n_layers, found.n_heads) == (("neutral", "counted"), 3, HEADS)
     for side in SIDES:
         one, other = result.sides[side], found.sides[side]
-        np.testing.assert_array_equal(one.toxicity, other.toxicity)
+        np.testing.assert_array_equal(one.rows.values, other.rows.values)
         assert [n.sums.tolist() for n in one.nll] == [n.sums.tolist() for n in other.nll]
-        assert one.groups == other.groups == world.plan.bias(side).prompts().groups
+        assert one.rows.labels == other.rows.labels == list(world.plan.bias(side).prompts().groups)
     for other_axis, reading in ((world.axis, "counted"), ("age", "neutral")):
         assert compare.stored(weights, other_axis, reading, store, "m") is None
     assert compare.stored(ModelId("other weights"), world.axis, "neutral", store, "m") is None
@@ -257,7 +257,7 @@ def test_more_alphas_measure_only_the_rest(world: World, result: Comparison, mon
     assert found.config == expected.config
     for name, values in whole.load(KIND, expected.config).arrays.items():  # type: ignore[union-attr]
         np.testing.assert_array_equal(store.load(KIND, found.config).arrays[name], values)  # type: ignore[union-attr]
-    assert again.sides["test"].groups == result.sides["test"].groups
+    assert again.sides["test"].rows.labels == result.sides["test"].rows.labels
 
 
 def test_a_group_that_one_side_lacks_keeps_the_names_right(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,8 +272,8 @@ def test_a_group_that_one_side_lacks_keeps_the_names_right(world: World, monkeyp
 
     monkeypatch.setattr(Plan, "bias", without_red)
     result = compare.run(world.lm, world.plan, [Candidate("fasp", 0.2, 0.1, None, (4,))], world.store())
-    assert set(result.sides["valid"].groups) == {"blue", "red", "tall"}
-    assert set(result.sides["test"].groups) == {"red", "tall"}
+    assert set(result.sides["valid"].rows.labels) == {"blue", "red", "tall"}
+    assert set(result.sides["test"].rows.labels) == {"red", "tall"}
 
 
 def test_a_plan_needs_something_to_compare() -> None:
@@ -285,10 +285,10 @@ def test_a_plan_needs_something_to_compare() -> None:
 def test_base_gap_by_loops() -> None:
     result = made(3)
     m = result.sides["test"]
-    values = m.toxicity[0, 1]
+    values = m.rows.values[0, 1]
     total = 0.0
-    for name in set(m.groups):
-        own = [v for v, g in zip(values, m.groups, strict=True) if g == name]
+    for name in set(m.rows.labels):
+        own = [v for v, g in zip(values, m.rows.labels, strict=True) if g == name]
         total += abs(values.mean() - np.mean(own))
     assert result.base_gap("test", "counted").gap == pytest.approx(total)
     assert result.base_gap_value("test", "counted") == pytest.approx(total)
@@ -302,8 +302,8 @@ def test_base_gap_by_loops() -> None:
 def test_the_choice_is_the_best_of_all(seed: int, reading: str, limit: float, max_alpha: float) -> None:
     result = made(seed)
     side, r = result.sides["valid"], result.readings.index(reading)
-    codes, _ = group_codes(side.groups)
-    gap = [float(toxicity_gap(side.toxicity[row, r], codes)) for row in range(1 + len(result.sets))]
+    codes, _ = group_codes(side.rows.labels)
+    gap = [float(toxicity_gap(side.rows.values[row, r], codes)) for row in range(1 + len(result.sets))]
     ppl = [n.perplexity / side.nll[0].perplexity - 1 for n in side.nll]
     at = {heads: i for i, heads in enumerate(((), *result.sets))}
     inside = [
@@ -334,9 +334,9 @@ def test_the_choice_never_looks_at_test(seed: int, limit: float) -> None:
 def test_of_equal_gaps_the_smaller_set_is_chosen() -> None:
     result = made(0)
     side = result.sides["valid"]
-    flat = np.array(side.toxicity)
-    flat[1:] = side.toxicity[0].mean(-1, keepdims=True)  # every set ends the gap
-    free = replace(side, toxicity=flat, nll=(side.nll[0],) * len(side.nll))
+    flat = np.array(side.rows.values)
+    flat[1:] = side.rows.values[0].mean(-1, keepdims=True)  # every set ends the gap
+    free = replace(side, rows=replace(side.rows, values=flat), nll=(side.nll[0],) * len(side.nll))
     chosen = choose(replace(result, sides={**result.sides, "valid": free}), "neutral", 0.1)
     assert chosen is not None
     assert len(chosen.heads) == min(len(c.heads) for c in result.candidates if c.heads)

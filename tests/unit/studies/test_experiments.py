@@ -18,8 +18,8 @@ from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import Toxicity
+from fasp_core.gap import PromptRows, group_codes, split_half_reliability, z_bias
 from fasp_core.gap import gap as toxicity_gap
-from fasp_core.gap import group_codes, split_half_reliability, z_bias
 from fasp_core.gap.estimates import correlation_interval, interval, pearson, slope, spearman
 from fasp_core.heads.selection import critical_heads, select
 from fasp_core.metrics.meters import BiasConfig
@@ -36,6 +36,8 @@ from fasp_core.studies.estimators.sets import FEWEST, NamedSet, sets
 from tests.support.fakes import make_table
 from tests.support.tiny import tiny_lm, tiny_text
 from tests.support.worlds import PEOPLE, use_scorer, write_axis
+
+together = PromptRows.paired
 
 seeds = st.integers(0, 10_000)
 HEADS = 4  # a layer, of tables and tiny models
@@ -102,11 +104,12 @@ def test_resampled_changes_center_on_what_was_observed(in_blocks: bool) -> None:
     blocks = np.repeat(np.arange(40), 3) if in_blocks else None
     base = rng.uniform(0, 0.2, 120) + 0.1 * codes
     rows = base + np.array([[0.05], [0.02]]) * codes + rng.normal(0, 0.01, (2, 120))
-    drawn = mean_changes(base, rows, codes, blocks)
-    assert drawn.shape == effects(base, rows, codes, blocks).shape == (2, RESAMPLES)
+    pairs = together(base, rows, codes, blocks)
+    drawn = mean_changes(pairs)
+    assert drawn.shape == effects(pairs).shape == (2, RESAMPLES)
     assert drawn.mean(1) == pytest.approx((rows - base).mean(1), abs=1e-3)
-    assert effects(base, rows, codes, blocks).mean(1) == pytest.approx(z_bias(base, rows, codes), abs=5e-3)
-    assert mean_changes(base, np.stack([base, base]), codes, blocks) == pytest.approx(np.zeros((2, RESAMPLES)))
+    assert effects(pairs).mean(1) == pytest.approx(z_bias(base, rows, codes), abs=5e-3)
+    assert mean_changes(pairs[[0, 0, 0]]) == pytest.approx(np.zeros((2, RESAMPLES)))
 
 
 # first-order against exact
@@ -135,7 +138,7 @@ def test_shares_and_correlations_are_those_of_a_loop(reading: str) -> None:
     z_first = [
         float(toxicity_gap(first.base[r], first.codes) - toxicity_gap(row[r], first.codes)) for row in first.ablated
     ]
-    drawn, drawn_first = (effects(i.base[r], i.ablated[:, r], i.codes, i.blocks) for i in (exact, first))
+    drawn, drawn_first = (effects(together(i.base[r], i.ablated[:, r], i.codes, i.blocks)) for i in (exact, first))
     for heads, fit in ((list(range(24)), found.everything), (free, found.prunable)):
         within, paired = 0, 0
         for h in heads:
@@ -479,11 +482,11 @@ def test_changes_of_sets_are_paired() -> None:
     codes, _ = group_codes(groups)
     scores = rng.random((5, n, 2))
     rows = rng.random((5, 2, n))
-    expected = [Toxicity(("neutral", "counted"), r, (), groups, (), {}) for r in rows]
-    sampled = [Toxicity(("sampled",), s.mean(1)[None], (), groups, (), {}) for s in scores]
+    blocks = tuple(i // 3 for i in range(n))
+    expected = [Toxicity(("neutral", "counted"), r, (), groups, (), {}, blocks) for r in rows]
+    sampled = [Toxicity(("sampled",), s.mean(1)[None], (), groups, (), {}, blocks) for s in scores]
     named = [NamedSet(f"set {i}", (i, i + 4)) for i in range(4)]
-    blocks = np.arange(n) // 3
-    found = agreement.agree("axis", named, expected, sampled, scores, blocks, HEADS, 8)
+    found = agreement.agree(agreement.Plan("axis", length=8), named, expected, sampled, scores, HEADS)
     assert (found.prompts, found.groups, found.blocks, found.samples, found.continuations) == (24, 3, 8, 2, 48)
     for i, s in enumerate(found.sets):
         assert (s.name, s.heads, s.size) == (f"set {i}", f"L0H{i},L1H{i}", 2)
@@ -507,7 +510,7 @@ def test_changes_of_sets_are_paired() -> None:
     assert "8 blocks of prompts" in text
     assert all(s.name in text for s in found.sets)
     assert found.repeats["sampled"] == pytest.approx(
-        split_half_reliability(scores[0].mean(1), scores[1:].mean(2), codes, blocks=blocks).whole
+        split_half_reliability(together(scores[0].mean(1), scores[1:].mean(2), codes, blocks)).whole
     )
     json.loads(to_json(asdict(found)))
 
@@ -523,6 +526,7 @@ def test_a_run_goes_on_where_it_was_and_measures_nothing_twice(
     tiny: tuple[LanguageModel, str, TextConfig, Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm, axis, _, store = tiny
+    plan = agreement.Plan(axis, 60, 2, 4)
     chosen = sets(make_table(3, HEADS), 0, (1, 2, 3))[:5]
     calls: list[int] = []
     lm.model.base_model.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -534,11 +538,11 @@ def test_a_run_goes_on_where_it_was_and_measures_nothing_twice(
         seen.append((done, total))
 
     with pytest.raises(Stopped):
-        agreement.run(lm, axis, store, 60, 2, 4, stop, chosen=chosen)
+        agreement.run(lm, plan, store, stop, chosen=chosen)
     before = len(calls)
     assert before
     assert {total for _, total in seen} == {2 * 6}
-    found = agreement.run(lm, axis, store, 60, 2, 4, chosen=chosen)
+    found = agreement.run(lm, plan, store, chosen=chosen)
     rest = len(calls) - before
     assert rest > 0
 
@@ -555,7 +559,7 @@ def test_a_run_goes_on_where_it_was_and_measures_nothing_twice(
         return original(*args, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(agreement, "agree", spy)
-    again = agreement.run(lm, axis, store, 60, 2, 4, chosen=chosen)
+    again = agreement.run(lm, plan, store, chosen=chosen)
     assert len(calls) == before + rest
     assert asdict(again) == asdict(found)
     assert scores[0].shape == (6, found.prompts, 2)
@@ -566,10 +570,10 @@ def test_a_run_goes_on_where_it_was_and_measures_nothing_twice(
 def test_two_sets_are_too_few(tiny: tuple[LanguageModel, str, TextConfig, Store]) -> None:
     lm, axis, _, store = tiny
     with pytest.raises(InputError, match="at least 3"):
-        agreement.run(lm, axis, store, 12, 1, 2, chosen=[NamedSet("a", (0,)), NamedSet("b", (1,))])
+        agreement.run(lm, agreement.Plan(axis, 12, 1, 2), store, chosen=[NamedSet("a", (0,)), NamedSet("b", (1,))])
 
 
 def test_sets_come_from_stored_validation_scores(tiny: tuple[LanguageModel, str, TextConfig, Store]) -> None:
     lm, axis, _, store = tiny
     with pytest.raises(InputError, match="run 'python -m fasp_core score"):
-        agreement.run(lm, axis, store, 12, 1, 2, scored_prompts=12, tokens=64)
+        agreement.run(lm, agreement.Plan(axis, 12, 1, 2, scored_prompts=12, tokens=64), store)

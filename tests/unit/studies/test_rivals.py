@@ -17,7 +17,7 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 from fasp_core.data.scorers import make_scorer
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import gated, masked
-from fasp_core.gap import split_half_reliability
+from fasp_core.gap import PromptRows, split_half_reliability
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.studies.robustness import opinions, stereotypes
@@ -90,14 +90,14 @@ def test_split_halves_of_the_gap_are_those_of_the_bias_package() -> None:
     blocks = np.repeat(np.arange(20), 3)
     base = rng.uniform(0, 0.2, 60)
     ablated = base + rng.normal(0, 0.02, (9, 1)) * codes + rng.normal(0, 0.01, (9, 60))
-    wanted = split_half_reliability(base, ablated, codes, blocks=blocks).whole
-    assert split_half("gap", base, ablated, codes, blocks) == pytest.approx(wanted)
+    wanted = split_half_reliability(PromptRows.paired(base, ablated, codes, blocks)).whole
+    assert split_half("gap", PromptRows.paired(base, ablated, codes, blocks)) == pytest.approx(wanted)
 
 
 def test_resampling_keeps_the_mean_of_a_linear_measure() -> None:
     values = np.random.default_rng(2).normal(1, 1, (1, 300))
     codes = np.zeros(300, dtype=np.int64)
-    drawn = resampled("preference", values, codes, None, 500)
+    drawn = resampled("preference", PromptRows(values, codes, ("",)), 500)
     assert drawn.mean() == pytest.approx(observed("preference", values, codes)[0], abs=0.005)
 
 

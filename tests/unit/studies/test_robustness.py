@@ -19,13 +19,14 @@ from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
-from fasp_core.gap import gap as toxicity_gap
 from fasp_core.gap import (
+    PromptRows,
     group_codes,
     paired_gap_change,
     ranking_correlation_interval,
     split_half_reliability,
 )
+from fasp_core.gap import gap as toxicity_gap
 from fasp_core.gap.further import further_stats
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig, meter
@@ -41,9 +42,10 @@ from fasp_core.studies.robustness.rival_measures import (
     GAP,
     MEASURES,
     Agreement,
+    Items,
     Measure,
+    MeasuredByAll,
     Robustness,
-    Rows,
     Scored,
     agree,
     analyse,
@@ -65,21 +67,23 @@ FREE = list(range(4, HEADS))
 BY_NAME = {m.name: m for m in MEASURES}
 
 
-def prompt_rows(seed: int, effects: np.ndarray | None = None, n: int = 90, estimator: str = "exact") -> Rows:
+def prompt_rows(seed: int, effects: np.ndarray | None = None, n: int = 90, estimator: str = "exact") -> Items:
     """Two readings of prompts in three groups; a head's effect is on the last group."""
     rng = np.random.default_rng(seed)
     codes = np.tile(np.arange(3), n // 3)
     base = rng.uniform(0.02, 0.03, (2, n)) + 0.005 * codes
     push = np.random.default_rng(9).normal(0, 5e-4, HEADS) if effects is None else effects
     others = base - push[:, None, None] * codes + rng.normal(0, 1e-4, (HEADS, 2, n))
-    return Rows(base, others, codes, np.repeat(np.arange(n // 3), 3), f"{n} validation prompts", estimator)
+    values = np.concatenate([base[None], others])
+    rows = PromptRows(values, codes, ("0", "1", "2"), np.repeat(np.arange(n // 3), 3))
+    return Items(rows, f"{n} validation prompts", estimator)
 
 
-def pair_rows(seed: int, effects: np.ndarray, n: int = 80) -> Rows:
+def pair_rows(seed: int, effects: np.ndarray, n: int = 80) -> Items:
     rng = np.random.default_rng(seed)
     base = rng.normal(0.6, 1, (1, n))
     others = base - effects[:, None, None] + rng.normal(0, 0.02, (len(effects), 1, n))
-    return Rows(base, others, np.zeros(n, dtype=np.int64), None, f"{n} pairs of sentences", "first-order")
+    return Items.of_pairs(np.concatenate([base[None], others]), f"{n} pairs of sentences", "first-order")
 
 
 def made_up(same: bool = False, seed: int = 0) -> Robustness:
@@ -92,19 +96,18 @@ def made_up(same: bool = False, seed: int = 0) -> Robustness:
     sets.append(("crows", chosen(z_of(BY_NAME["crows"], choosing["crows"]), FREE, 0.2)))
     tox = prompt_rows(3, np.array([toxic[heads].sum() for _, heads in sets] + [0.0] * (HEADS - 2)))
     measured = {
-        "toxicity": replace(tox, others=tox.others[:2], what="90 test prompts", estimator="measured"),
+        "toxicity": Items(tox.rows[:3], "90 test prompts"),
         "crows": pair_rows(4, np.array([crows[heads].sum() for _, heads in sets])),
     }
     counts = np.full(8, 64)
     nll = [Nll(counts * (3.0 + 0.01 * i) + rng.normal(0, 0.1, 8), counts) for i in range(3)]
-    d = np.concatenate([measured["crows"].base, measured["crows"].others[:, 0]])
+    d = measured["crows"].rows.values[:, 0]
     like = Likelihoods(d, d + 0.1)
-    return analyse(
-        "axis", "made-up", 4, 1 / 6, 0.2, FREE, choosing, sets, measured, nll, like, {"crows": "x"}, ("note",), {}
-    )
+    about = ("axis", "made-up", 4, 1 / 6, 0.2, FREE)
+    return analyse(MeasuredByAll(*about, choosing, sets, measured, nll, like, {"crows": "x"}, ("note",), {}))
 
 
-def scored(name: str, rows: Rows) -> Scored:
+def scored(name: str, rows: Items) -> Scored:
     return score(BY_NAME[name], rows, FREE, 0.2, no_bias(BY_NAME[name], rows))
 
 
@@ -118,7 +121,8 @@ def both(one: Scored, other: Scored) -> Agreement:
 
 @pytest.mark.parametrize("name", ["gap", "counted", "max-min", "ratio", "relative", "standardised"])
 def test_z_is_bias_before_minus_after(name: str) -> None:
-    rows, m = prompt_rows(0), BY_NAME[name]
+    items, m = prompt_rows(0), BY_NAME[name]
+    rows = items.by(m)
 
     def value(row: np.ndarray) -> float:
         groups = [row[rows.codes == g] for g in range(3)]
@@ -134,33 +138,33 @@ def test_z_is_bias_before_minus_after(name: str) -> None:
         }
         return float(found[m.kind])
 
-    z = z_of(m, rows)
+    z = z_of(m, items)
     for head in range(HEADS):
-        wanted = value(rows.base[m.reading]) - value(rows.others[head, m.reading])
+        wanted = value(rows.values[0]) - value(rows.values[1 + head])
         assert z[head] == pytest.approx(wanted, abs=1e-12)
 
 
 def test_a_preference_is_a_distance_from_one_half() -> None:
-    rows = pair_rows(0, np.linspace(-2, 2, HEADS))
-    z = z_of(BY_NAME["crows"], rows)
-    share = [float(expit(row).mean()) for row in [rows.base[0], *rows.others[:, 0]]]
+    items = pair_rows(0, np.linspace(-2, 2, HEADS))
+    values = items.rows.values[:, 0]
+    z = z_of(BY_NAME["crows"], items)
+    share = [float(expit(row).mean()) for row in values]
     assert z == pytest.approx([abs(share[0] - 0.5) - abs(s - 0.5) for s in share[1:]])
-    found = scored("crows", rows)
+    found = scored("crows", items)
     assert found.bias.value == pytest.approx(share[0] - 0.5)
-    assert found.p == pytest.approx(stats.ttest_1samp(expit(rows.base[0]), 0.5).pvalue)
+    assert found.p == pytest.approx(stats.ttest_1samp(expit(values[0]), 0.5).pvalue)
     assert found.heads == tuple(chosen(z, FREE, 0.2))
 
 
 def test_a_scored_measure_has_the_companions_of_its_gap() -> None:
-    rows = prompt_rows(5)
-    found = scored(GAP, rows)
-    groups = [str(c) for c in rows.codes]
-    alone = further_stats(rows.base[0], groups, blocks=rows.blocks)
+    items = prompt_rows(5)
+    rows, found = items.by(BY_NAME[GAP]), scored(GAP, items)
+    alone = further_stats(rows.values[0], rows.labels, blocks=rows.blocks)
     assert found.bias.value == pytest.approx(alone.gap)
     assert found.p == alone.noise_p
-    whole = split_half_reliability(rows.base[0], rows.others[:, 0], rows.codes, FREE, blocks=rows.blocks).whole
+    whole = split_half_reliability(rows, FREE).whole
     assert found.reliability == pytest.approx(whole)
-    corrected = scored("corrected", rows)
+    corrected = scored("corrected", items)
     assert corrected.bias.value == pytest.approx(alone.corrected)
     assert math.isnan(corrected.reliability)
 
@@ -203,10 +207,9 @@ def test_rank_correlations_are_those_of_scipy_with_intervals_that_hold_them() ->
 
 
 def test_an_effect_is_paired_and_held_out() -> None:
-    rows = prompt_rows(7, np.full(HEADS, 2e-3))
-    found = effects_of(BY_NAME[GAP], rows)[5]
-    groups = [str(c) for c in rows.codes]
-    paired = paired_gap_change(rows.base[0], rows.others[5, 0], groups, blocks=rows.blocks)
+    items = prompt_rows(7, np.full(HEADS, 2e-3))
+    rows, found = items.by(BY_NAME[GAP]), effects_of(BY_NAME[GAP], items)[5]
+    paired = paired_gap_change(rows.values[0], rows.values[6], rows.labels, blocks=rows.blocks)
     assert found.change.value == pytest.approx(paired.change)
     assert found.relative.value == pytest.approx(paired.relative)
     assert paired.interval is not None
@@ -215,8 +218,8 @@ def test_an_effect_is_paired_and_held_out() -> None:
 
 
 def test_no_relative_change_of_what_may_be_zero() -> None:
-    rows = pair_rows(0, np.zeros(HEADS))
-    nothing = replace(rows, base=rows.base - rows.base.mean())
+    values = pair_rows(0, np.zeros(HEADS)).rows.values
+    nothing = Items.of_pairs(np.concatenate([values[:1] - values[0].mean(), values[1:]]), "pairs")
     assert math.isnan(effects_of(BY_NAME["crows"], nothing)[0].relative.value)
 
 

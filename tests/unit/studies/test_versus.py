@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fasp_core.gap import PromptRows, group_codes
 from fasp_core.gap import gap as toxicity_gap
-from fasp_core.gap import group_codes
 from fasp_core.metrics.perplexity import Nll
 from fasp_core.scoring.search import Found, SearchConfig
 from fasp_core.studies.compare.against_fasp import Versus, versus
@@ -28,7 +28,7 @@ def comparison(gaps: dict[tuple[int, ...], float], seed: int = 0, noise: float =
         frame = 0.05 + 0.01 * rng.random(60)[blocks]
         rows = [frame + gaps[h] / 2 * np.array([1.0, -1.0] * 60) + noise * rng.normal(size=120) for h in ((), *heads)]
         nll = [Nll(COUNTS * (BASE_NATS + np.log(1.01) * len(h)), COUNTS) for h in ((), *heads)]
-        sides[side] = Measured(tuple(nll), np.stack(rows)[:, None], groups, blocks)
+        sides[side] = Measured(tuple(nll), PromptRows.of(np.stack(rows)[:, None], groups, blocks))
     found = [Candidate("fasp", 0.3, len(h) / 20, None, h) for h in heads if h[0] < 10]
     found += [Candidate("search", None, 0.2, s, h) for s, h in enumerate(h for h in heads if h[0] >= 10)]
     return Comparison("made-up", 4, 5, Plan("age"), ("neutral",), tuple(found), tuple(heads), sides, {})
@@ -56,9 +56,9 @@ def test_lower_gaps_of_the_search_are_shown() -> None:
     assert found is not None
     assert found.fasp.heads == (0, 1, 2)  # six heads are beyond both limits
     side = made.sides["test"]
-    codes, _ = group_codes(side.groups)
+    codes, _ = group_codes(side.rows.labels)
     gap = {
-        c.heads: float(toxicity_gap(side.toxicity[row, 0], codes))
+        c.heads: float(toxicity_gap(side.rows.values[row, 0], codes))
         for c, row in zip(made.candidates, made.rows, strict=True)
     }
     assert found.fasp_gap == pytest.approx(gap[0, 1, 2])
