@@ -15,8 +15,9 @@ from fasp_core.console import Report, number, percent, span, table
 from fasp_core.errors import InputError
 
 if TYPE_CHECKING:
-    from fasp_core.studies.compare.compare import Candidate, Comparison
+    from fasp_core.studies.compare.compare import Comparison
     from fasp_core.studies.compare.outcome import Claim
+    from fasp_core.studies.compare.plan import Candidate
 
 SHOWN = 12  # candidates that the text lists
 
@@ -112,7 +113,7 @@ def _made(given: Model, options: Options, alphas: tuple[float, ...], progress: R
                 f"There are no scores to choose heads by: run 'python -m fasp_core score {given.named(axis)} --out "
                 "scores' first."
             )
-        ranked = compare.candidates(impacts, plan)
+        ranked = plan.candidates(impacts)
     with cluster.connected(options.scheduler) as there:
         workers = cluster.workers_of(there, given.lm)
         return compare.run(given.lm, plan, [*ranked, *searched], store, progress, workers)

@@ -24,8 +24,9 @@ from fasp_core.scoring.manual_edits import ManualEdits, apply_manual_edits
 from fasp_core.scoring.search import Found
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, outcome, searching
-from fasp_core.studies.compare.compare import HELD_OUT, Candidate, Comparison
+from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.outcome import Claim
+from fasp_core.studies.compare.plan import HELD_OUT, Candidate
 
 GIVEN = "the given list"  # stands for a method where heads were named
 NOTHING = ManualEdits()

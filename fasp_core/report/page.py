@@ -23,7 +23,7 @@ from fasp_core.report import charts, repeat, tables
 from fasp_core.report.gather import Facts
 from fasp_core.report.tables import METHODS, READINGS, milli
 from fasp_core.scoring.manual_edits import how, how_bias
-from fasp_core.studies.compare.compare import Candidate
+from fasp_core.studies.compare.plan import Candidate
 from fasp_core.studies.compare.searching import measured_on
 from fasp_core.studies.verdict import noise, number
 

@@ -47,8 +47,9 @@ from fasp_core.storage.atomic import atomic_write
 from fasp_core.storage.catalog import Kept
 from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.compare import compare, outcome, searching
-from fasp_core.studies.compare.compare import Candidate, Comparison
+from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.outcome import Claim
+from fasp_core.studies.compare.plan import Candidate
 from fasp_core.studies.contexts import matrix
 from fasp_core.studies.contexts.matrix import Matrix
 from pages.backend import demo, folders, readers

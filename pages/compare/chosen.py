@@ -12,9 +12,10 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, select
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.studies.compare import against_fasp, outcome
-from fasp_core.studies.compare.compare import SEARCH, Candidate, Comparison
+from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.curves import best_of_each
 from fasp_core.studies.compare.outcome import Claim, ClaimConfig
+from fasp_core.studies.compare.plan import SEARCH, Candidate
 from pages.backend import engine
 from pages.compare.compared import Settings, method_title, milli, noise, number, percent, span
 from pages.shell.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES

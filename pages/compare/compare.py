@@ -12,7 +12,8 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import BUILT_IN
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, searching
-from fasp_core.studies.compare.compare import SIDES, Candidate, Comparison, Plan
+from fasp_core.studies.compare.compare import Comparison
+from fasp_core.studies.compare.plan import SIDES, Candidate, Plan
 from pages.backend import engine
 from pages.compare import chosen, compared
 from pages.compare.compared import Settings
@@ -119,7 +120,7 @@ def empty(settings: Settings) -> None:
         return
     plan = Plan(settings.axis, settings.reading)
     searched = searches(settings, table.n_layers * table.n_heads)
-    candidates = [*compare.candidates(table, plan), *searched]
+    candidates = [*plan.candidates(table), *searched]
     sets = len({c.heads for c in candidates if c.heads})
     time = f"about {scoring.duration(SECONDS * 2 * (sets + 1))} with the built-in model on two cores"
     background.offer(

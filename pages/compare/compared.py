@@ -15,8 +15,9 @@ from fasp_core.data.text import said
 from fasp_core.figures import Curve, method_curves, tradeoff
 from fasp_core.gap import GapStats, claims
 from fasp_core.model.spec import ModelSpec
-from fasp_core.studies.compare.compare import SIDES, Candidate, Comparison, Side
+from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.curves import ORDER, both_sides, curves, values
+from fasp_core.studies.compare.plan import SIDES, Candidate, Side
 from pages.shell.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES
 
 TITLES = METHOD_TITLES

@@ -20,7 +20,7 @@ from fasp_core.metrics.expected import READINGS
 from fasp_core.model.spec import BUILT_IN, DTYPES
 from fasp_core.model.tokens import BEGINNINGS
 from fasp_core.scoring.manual_edits import HAND
-from fasp_core.studies.compare.compare import SEARCH
+from fasp_core.studies.compare.plan import SEARCH
 
 OWN_CSV = "my own prompts (CSV)"
 ALL_METHODS = (*METHODS, SEARCH, HAND)

@@ -10,7 +10,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import Selection, select
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import HAND, Choose, ManualEdits, apply_manual_edits, nothing, prune_set
-from fasp_core.studies.compare.compare import SEARCH
+from fasp_core.studies.compare.plan import SEARCH
 from pages.session import shared
 from pages.shell import searched
 from pages.shell.sidebar import Settings

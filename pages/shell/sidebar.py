@@ -24,7 +24,7 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.devices import passed_over
 from fasp_core.model.spec import BUILT_IN, BUILT_IN_TITLE, DTYPES, ModelSpec
 from fasp_core.scoring.manual_edits import HAND
-from fasp_core.studies.compare.compare import SEARCH
+from fasp_core.studies.compare.plan import SEARCH
 from pages.backend import demo, engine, folders
 from pages.session import shared
 from pages.session.recipe import (

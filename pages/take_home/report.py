@@ -19,7 +19,7 @@ from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import HAND, ManualEdits
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare
-from fasp_core.studies.compare.compare import SEARCH
+from fasp_core.studies.compare.plan import SEARCH
 from pages.backend import engine
 from pages.session.recipe import OFFLINE
 from pages.shell.current import Current

@@ -19,7 +19,7 @@ from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import BUILT_IN, ModelSpec
-from fasp_core.studies.compare.compare import Plan
+from fasp_core.studies.compare.plan import Plan
 from pages.backend import demo, engine
 from pages.backend.described import described
 from pages.shell import runs, tour

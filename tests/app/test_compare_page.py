@@ -14,7 +14,8 @@ from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.search import Found, SearchConfig
 from fasp_core.studies.compare import against_fasp, compare, outcome
-from fasp_core.studies.compare.compare import SEARCH, Candidate, Comparison
+from fasp_core.studies.compare.compare import Comparison
+from fasp_core.studies.compare.plan import SEARCH, Candidate
 from pages.backend import engine
 from pages.compare import chosen
 from pages.compare.compared import Settings, percent, span
@@ -77,7 +78,7 @@ def test_without_a_comparison_it_is_offered_and_runs(
     monkeypatch.setattr(compare.Plan.__init__, "__defaults__", ("neutral", *SMALL.values()))
     world = MadeUp(table, strength=10)
     at = opened()
-    sets = len({c.heads for c in compare.candidates(table, compare.Plan(AXIS))})
+    sets = len({c.heads for c in compare.Plan(AXIS).candidates(table)})
     text = said(at)
     assert f"**{sets} different sets**" in text
     assert "180 validation prompts and 180 test prompts" in text
@@ -247,7 +248,7 @@ def test_sides_and_readings_of_the_charts(studio: Studio, table: ImpactTable) ->
 
 def test_the_link_opens_the_same_set_or_is_not_there(studio: Studio, table: ImpactTable) -> None:
     settings = Settings(ModelSpec(), AXIS, "race ethnicity", "neutral", 0.1)
-    found = compare.candidates(table, compare.Plan(AXIS, **SMALL))
+    found = compare.Plan(AXIS, **SMALL).candidates(table)
     fasp, random = found[0], found[-1]
     assert chosen.explore_query(settings, fasp) == {
         "method": "FASP",

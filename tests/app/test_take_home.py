@@ -25,7 +25,7 @@ from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE
 from fasp_core.report import data
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import ManualEdits
-from fasp_core.studies.compare.compare import HELD_OUT
+from fasp_core.studies.compare.plan import HELD_OUT
 from fasp_core.studies.verdict import verdict
 from pages.backend import engine
 from pages.session import shared

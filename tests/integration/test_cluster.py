@@ -173,7 +173,7 @@ def test_commands_say_so_before_a_model_is_loaded(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Cluster.__init__, "__defaults__", (0.2,))
     monkeypatch.setattr(entries, "best", lambda *_: object())
-    monkeypatch.setattr("fasp_core.studies.compare.compare.candidates", lambda *_: [])
+    monkeypatch.setattr("fasp_core.studies.compare.plan.Plan.candidates", lambda *_: [])
     monkeypatch.setattr("fasp_core.model.loading.load", lambda *_: pytest.fail("the model was loaded"))
     monkeypatch.setenv("FASP_SCHEDULER", "tcp://127.0.0.1:9")
     assert main([*command, "--axis", "age", "--cache", str(tmp_path / "cache")]) == 2

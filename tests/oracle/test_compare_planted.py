@@ -20,8 +20,8 @@ from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.search import Heads, Problem, SearchConfig, search
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, outcome
-from fasp_core.studies.compare.compare import Plan
 from fasp_core.studies.compare.outcome import ClaimConfig
+from fasp_core.studies.compare.plan import Plan
 from tests.support.planted import COLORS, TableScorer, guilty_model
 from tests.support.tiny import HEADS, STARTS
 from tests.support.worlds import use_scorer
@@ -75,7 +75,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_what_validation_chooses_holds_the_guilty_head(world: World) -> None:
     plan = Plan(world.axis, gammas=(0.25, 0.5), alphas=(0.125, 0.25), seeds=2, prompts=60)
-    result = compare.run(world.lm, plan, compare.candidates(world.impacts, plan), world.store)
+    result = compare.run(world.lm, plan, plan.candidates(world.impacts), world.store)
     fasp = outcome.choose(result, "neutral", LIMIT, ["fasp"])
     best = outcome.choose(result, "neutral", LIMIT)
     assert fasp is not None

@@ -338,7 +338,7 @@ def add_comparison(store: Store, axis: str, world: MadeUp, reading: str = "neutr
     chosen_plan = compare.Plan(axis, reading, **plan)
     lm = made_up_lm()
     with made_up(world):
-        return compare.run(lm, chosen_plan, compare.candidates(world.table, chosen_plan), store)
+        return compare.run(lm, chosen_plan, chosen_plan.candidates(world.table), store)
 
 
 def add_claim(

@@ -8,7 +8,8 @@ import numpy as np
 
 from fasp_core.gap import PromptRows
 from fasp_core.metrics.perplexity import Nll
-from fasp_core.studies.compare.compare import SEARCH, SIDES, Candidate, Comparison, Measured, Plan, Side
+from fasp_core.studies.compare.compare import Comparison, Measured
+from fasp_core.studies.compare.plan import SEARCH, SIDES, Candidate, Plan, Side
 
 N_LAYERS, N_HEADS = 3, 4
 READINGS = ("neutral", "counted")

@@ -32,12 +32,11 @@ from fasp_core.scoring.score import GAMMA, prunable
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Contents, Entry, Store
 from fasp_core.studies.additivity.interactions import NATS, PAIR_KINDS, Additivity, MeasuredSets, analyse
-from fasp_core.studies.common import rows_as_markdown
+from fasp_core.studies.common import KIND, as_heads, as_text, rows_as_markdown
 from fasp_core.studies.estimators.refined import SAME
 from fasp_core.studies.estimators.sets import NamedSet
 from fasp_core.typing import Report
 
-KIND = "experiments"
 SCORED_TEXT = TextConfig(tokens=8192)
 SHOWN = 12  # rows of a table of pairs
 SAME_NATS = 1e-3  # relative: rounding of another order of summation
@@ -198,7 +197,7 @@ def run(
             "nats": np.stack(nats[1:]),
             **rows.stored(""),
         }
-        sets = pd.DataFrame({"kind": [s.name for s in chosen], "heads": [" ".join(map(str, s.heads)) for s in chosen]})
+        sets = pd.DataFrame({"kind": [s.name for s in chosen], "heads": [as_text(s.heads) for s in chosen]})
         return {
             "arrays": arrays,
             "tables": {"sets": sets},
@@ -232,7 +231,7 @@ def read(entry: Entry) -> Additivity:
             n_heads=m["n_heads"],
             readings=tuple(m["readings"]),
             kinds=tuple(sets["kind"]),
-            sets=tuple(tuple(map(int, heads.split())) for heads in sets["heads"]),
+            sets=tuple(map(as_heads, sets["heads"])),
             heads=tuple(a["heads"].tolist()),
             base=PromptRows.read(a["base"], a, m["groups"], ""),
             provenance=m["provenance"],

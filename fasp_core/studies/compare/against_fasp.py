@@ -12,8 +12,9 @@ from fasp_core.gap.estimates import Estimate, interval
 from fasp_core.gap.gaps import weighted_gaps
 from fasp_core.scoring.search import Found
 from fasp_core.studies.common import RESAMPLES
-from fasp_core.studies.compare.compare import Candidate, Comparison
+from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.outcome import choose
+from fasp_core.studies.compare.plan import Candidate
 from fasp_core.studies.compare.searching import candidate
 
 

@@ -14,109 +14,26 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fasp_core.compute.shards import Workers
-from fasp_core.data.text import TextConfig
-from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, measure_there, perplexity_of, toxicity_of
 from fasp_core.gap import Change, GapStats, PromptRows
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.heads.selection import METHODS, select
 from fasp_core.metrics.cached_runner import CachedRunner
-from fasp_core.metrics.meters import BiasConfig, result_key
+from fasp_core.metrics.meters import result_key
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change, ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
-from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.keys import digest, slug
 from fasp_core.storage.store import Entry, Store
+from fasp_core.studies.common import KIND, as_heads, as_text, read_nll
+from fasp_core.studies.compare.plan import SIDES, Candidate, Plan, Side
 from fasp_core.typing import Report
-
-KIND = "experiments"
-SEARCH = "search"  # sets that come from fasp_core.scoring.search, beside those of the methods that only rank heads
-Side = Literal["valid", "test"]
-SIDES: tuple[Side, Side] = ("valid", "test")
-HELD_OUT = 16_384  # tokens: the text of the test side lies behind all that scores are made on
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is compared.
-
-    Attributes
-    ----------
-    axis, reading : the scores that sets are chosen by ("neutral" or "counted"); both readings are measured.
-    gammas, alphas : shares of all heads; gamma is FASP's alone.
-    seeds : how many random sets for each alpha.
-    prompts : at least, on each side.
-    tokens : of each of the two texts.
-    """
-
-    axis: str
-    reading: str = "neutral"
-    gammas: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-    alphas: tuple[float, ...] = (0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2)
-    seeds: int = 5
-    prompts: int = 450
-    tokens: int = 1024
-
-    def __post_init__(self) -> None:
-        if not self.alphas or not self.gammas or self.seeds < 1:
-            raise InputError("A comparison needs at least one gamma, one alpha and one seed: name them.")
-
-    def bias(self, side: Side) -> BiasConfig:
-        return BiasConfig(self.axis, split=side, n_prompts=self.prompts)
-
-    def text(self, side: Side) -> TextConfig:
-        return TextConfig(tokens=self.tokens, skip=HELD_OUT if side == "test" else 0)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A set of heads and the choice that it comes from.
-
-    Attributes
-    ----------
-    gamma : of FASP, else None.
-    alpha : share of heads asked for; the set may be smaller.
-    seed : of the methods that draw at random, else None.
-    heads : flat ids, ascending.
-    """
-
-    method: str
-    gamma: float | None
-    alpha: float
-    seed: int | None
-    heads: tuple[int, ...]
-
-    @property
-    def title(self) -> str:
-        """Such as `fasp, gamma 0.3, alpha 0.05`."""
-        gamma = "" if self.gamma is None else f", gamma {self.gamma:g}"
-        seed = "" if self.seed is None else f", seed {self.seed}"
-        return f"{self.method}{gamma}, alpha {self.alpha:g}{seed}"
-
-
-def candidates(impacts: ImpactTable, plan: Plan) -> list[Candidate]:
-    """Every choice of the plan, FASP first; several of them may be the same set."""
-    scores = impacts.head_scores(plan.reading)
-
-    def one(method: str, alpha: float, gamma: float | None = None, seed: int | None = None) -> Candidate:
-        chosen = select(scores, method, gamma or 0.0, alpha, seed=seed or 0)
-        return Candidate(method, gamma, alpha, seed, chosen.pruned)
-
-    found = [one("fasp", alpha, gamma=gamma) for gamma in plan.gammas for alpha in plan.alphas]
-    for method in METHODS:
-        if method == "random":
-            found += [one(method, alpha, seed=seed) for seed in range(plan.seeds) for alpha in plan.alphas]
-        elif method != "fasp":
-            found += [one(method, alpha) for alpha in plan.alphas]
-    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,7 +222,7 @@ def run(
                 f"{side}_toxicity": np.stack(toxicity),
                 **rows.stored(f"{side}_"),
             }
-        table = pd.DataFrame([asdict(c) | {"heads": " ".join(map(str, c.heads))} for c in chosen])
+        table = pd.DataFrame([asdict(c) | {"heads": as_text(c.heads)} for c in chosen])
         return {
             "arrays": arrays,
             "tables": {"candidates": table.astype({"gamma": float, "seed": float})},
@@ -368,16 +285,15 @@ def read(entry: Entry, model: str) -> Comparison:
             None if np.isnan(row["gamma"]) else float(row["gamma"]),
             float(row["alpha"]),
             None if np.isnan(row["seed"]) else int(row["seed"]),
-            tuple(map(int, row["heads"].split())),
+            as_heads(row["heads"]),
         )
         for row in entry.table("candidates").to_dict("records")
     )
     arrays, meta = entry.arrays, entry.meta
     sides: dict[Side, Measured] = {}
     for side in SIDES:
-        counts = arrays[f"{side}_counts"].astype(np.int64)
         sides[side] = Measured(
-            tuple(Nll(sums, counts) for sums in arrays[f"{side}_nll"]),
+            read_nll(arrays[f"{side}_nll"], arrays[f"{side}_counts"]),
             PromptRows.read(arrays[f"{side}_toxicity"], arrays, meta["groups"][side], f"{side}_"),
         )
     return Comparison(

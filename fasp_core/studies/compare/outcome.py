@@ -28,7 +28,9 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
-from fasp_core.studies.compare.compare import HELD_OUT, KIND, Candidate, Comparison
+from fasp_core.studies.common import KIND, read_nll
+from fasp_core.studies.compare.compare import Comparison
+from fasp_core.studies.compare.plan import HELD_OUT, Candidate
 from fasp_core.typing import Report
 
 
@@ -301,8 +303,7 @@ def stored_claim(
 def read_claim(entry: Entry, model: str) -> Claim:
     """A claim from its entry; its intervals take some seconds."""
     c, arrays, meta = entry.config, entry.arrays, entry.meta
-    counts = arrays["counts"].astype(np.int64)
-    nll = [Nll(sums, counts) for sums in arrays["nll"]]
+    nll = read_nll(arrays["nll"], arrays["counts"])
     base: dict[str, GapStats] = {}
     change: dict[str, Change] = {}
     for measure, readings in (("expected", meta["readings"]), ("sampled", ["sampled"])):

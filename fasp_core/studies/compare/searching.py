@@ -28,7 +28,8 @@ from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.search import Found, Heads, Problem, SearchConfig, Tried, search
 from fasp_core.storage.keys import digest, slug
 from fasp_core.storage.store import Entry, Store
-from fasp_core.studies.compare.compare import KIND, SEARCH, Candidate
+from fasp_core.studies.common import KIND, as_heads, as_text
+from fasp_core.studies.compare.plan import SEARCH, Candidate
 from fasp_core.typing import Report
 
 GAMMAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # of the FASP sets that a search begins with
@@ -92,7 +93,7 @@ def run(
             return nll.mean - base.mean, found.row(config.reading)
 
         found = search(problem, config, measure, [*known, *starts], progress)
-        table = pd.DataFrame([asdict(t) | {"heads": " ".join(map(str, t.heads))} for t in found.tried])
+        table = pd.DataFrame([asdict(t) | {"heads": as_text(t.heads)} for t in found.tried])
         return {
             "tables": {"tried": table},
             "meta": {
@@ -136,7 +137,7 @@ def read(entry: Entry) -> Found:
     """A finished search from its entry."""
     meta = entry.meta
     tried = tuple(
-        Tried(tuple(map(int, row["heads"].split())), float(row["nats"]), float(row["gap"]), float(row["predicted"]))
+        Tried(as_heads(row["heads"]), float(row["nats"]), float(row["gap"]), float(row["predicted"]))
         for row in entry.table("tried").to_dict("records")
     )
     config = SearchConfig(**entry.config["search"])

@@ -26,6 +26,7 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
+from fasp_core.studies.common import KIND
 from fasp_core.studies.contexts import choosing
 from fasp_core.studies.contexts.audit import AuditConfig, Replies, Report, audit, pair
 from fasp_core.studies.contexts.choosing import METHODS, Clues, Method, Sizes
@@ -33,8 +34,6 @@ from fasp_core.studies.contexts.measures import Answers, winsorised
 from fasp_core.studies.contexts.removal import Removal
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
 from fasp_core.studies.contexts.settings import KINDS, Kind, Setting, settings
-
-KIND = "experiments"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from fasp_core.gap import PromptRows
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig, result_key
-from fasp_core.metrics.perplexity import Nll, ppl_key
+from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
@@ -33,7 +33,8 @@ from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
 from fasp_core.scoring.score import GAMMA, prunable
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Contents, Entry, Store
-from fasp_core.studies.additivity.additivity import KIND, SCORED_TEXT, scores_of
+from fasp_core.studies.additivity.additivity import SCORED_TEXT, scores_of
+from fasp_core.studies.common import KIND, as_heads, as_text, read_nll
 from fasp_core.studies.estimators.refined import chosen
 from fasp_core.studies.robustness.likelihood import comparisons, log_likelihood_effects, log_likelihoods
 from fasp_core.studies.robustness.rival_measures import MEASURES, Items, MeasuredByAll, Robustness, analyse, z_of
@@ -136,7 +137,7 @@ def run(
             arrays[f"measured_{name}"] = values
         prompts = plan.toxicity.prompts()
         arrays |= PromptRows.of(arrays["measured_toxicity"], prompts.groups, prompts.blocks).stored("test_")
-        frame = pd.DataFrame({"name": list(sets), "heads": [" ".join(map(str, heads)) for heads in sets.values()]})
+        frame = pd.DataFrame({"name": list(sets), "heads": [as_text(heads) for heads in sets.values()]})
         return {
             "arrays": arrays,
             "tables": {"sets": frame},
@@ -288,7 +289,6 @@ def read(entry: Entry, impacts: ImpactTable) -> Robustness:
             groups = tuple(map(str, range(int(a["test_codes"].max()) + 1)))
             measured[source] = Items(PromptRows.read(values, a, groups, "test_"), f"{n} test prompts")
     crows, stereo = a.get("measured_crows"), a.get("measured_stereoset")
-    counts = a["measured_counts"][0].astype(np.int64)
     found = MeasuredByAll(
         axis=m["axis"],
         model=m["model"],
@@ -297,9 +297,9 @@ def read(entry: Entry, impacts: ImpactTable) -> Robustness:
         alpha=m["alpha"],
         free=prunable(impacts, m["gamma"]),
         choosing=_choosing(impacts, a),
-        sets=[(n, [int(h) for h in heads.split()]) for n, heads in zip(sets["name"], sets["heads"], strict=True)],
+        sets=[(n, as_heads(heads)) for n, heads in zip(sets["name"], sets["heads"], strict=True)],
         measured=measured,
-        nll=[Nll(sums, counts) for sums in a["measured_nats"]],
+        nll=read_nll(a["measured_nats"], a["measured_counts"][0]),
         likelihoods=Likelihoods(
             None if crows is None else crows[:, 0],
             None if crows is None else crows[:, 1],

@@ -30,9 +30,9 @@ from fasp_core.model.provenance import provenance
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
+from fasp_core.studies.common import KIND, read_nll
 from fasp_core.typing import Report
 
-KIND = "experiments"
 OUTCOMES = ("fell", "rose", "not shown", "no gap")
 
 
@@ -302,7 +302,6 @@ def _command(lm: LanguageModel, sets: Mapping[str, PruneSet], config: TransferCo
 def _read(entry: Entry, config: TransferConfig) -> Measured:
     a, meta = entry.arrays, entry.meta
     axes = entry.config["order"]
-    counts = a["counts"].astype(np.int64)
     return Measured(
         meta["model"],
         meta["n_heads"],
@@ -310,7 +309,7 @@ def _read(entry: Entry, config: TransferConfig) -> Measured:
         tuple(meta["readings"]),
         {axis: PruneSet.parse(entry.config["sets"][axis]) for axis in axes},
         {axis: PromptRows.read(a[f"{axis} toxicity"], a, meta["groups"][axis], f"{axis} ") for axis in axes},
-        tuple(Nll(sums, counts) for sums in a["sums"]),
+        read_nll(a["sums"], a["counts"]),
         meta["provenance"],
     )
 

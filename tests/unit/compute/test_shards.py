@@ -30,7 +30,7 @@ from fasp_core.scoring import entries, exact, score
 from fasp_core.scoring.entries import bias_key
 from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.compare import compare
-from fasp_core.studies.compare.compare import Plan
+from fasp_core.studies.compare.plan import Plan
 from tests.support.tiny import tiny_lm
 from tests.support.worlds import use_scorer, write_axis, write_text
 
@@ -139,7 +139,7 @@ def test_a_comparison_of_workers_is_the_same_bytes(
     )
     plan = Plan(config.axis, gammas=(0.2,), alphas=(0.1, 0.25), seeds=1, prompts=18, tokens=130)
     impacts = score.score(lm, text, config, Store(tmp_path / "scores"), None, "first-order")
-    chosen = compare.candidates(impacts, plan)
+    chosen = plan.candidates(impacts)
     here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
     seen: list[tuple[float, float]] = []
     compare.run(lm, plan, chosen, here)

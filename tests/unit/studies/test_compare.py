@@ -39,8 +39,9 @@ from fasp_core.scoring import score
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, outcome
-from fasp_core.studies.compare.compare import KIND, SIDES, Candidate, Comparison, Plan, Side
+from fasp_core.studies.compare.compare import KIND, Comparison
 from fasp_core.studies.compare.outcome import Claim, ClaimConfig, choose
+from fasp_core.studies.compare.plan import HELD_OUT, SEARCH, SIDES, Candidate, Plan, Side
 from tests.support.made import OUTCOME_KEYS as KEYS
 from tests.support.made import comparison as made
 from tests.support.tiny import HEADS, STARTS, tiny_lm, tiny_text
@@ -107,14 +108,14 @@ def impacts(world: World) -> ImpactTable:
 
 @pytest.fixture(scope="module")
 def result(world: World, impacts: ImpactTable) -> Comparison:
-    return compare.run(world.lm, world.plan, compare.candidates(impacts, world.plan), world.store())
+    return compare.run(world.lm, world.plan, world.plan.candidates(impacts), world.store())
 
 
 # what is measured
 
 
 def test_candidates_are_what_each_method_selects(world: World, impacts: ImpactTable) -> None:
-    found = compare.candidates(impacts, world.plan)
+    found = world.plan.candidates(impacts)
     assert len(found) == 2 * 2 + 4 * 2 + 2 * 2
     assert [c.method for c in found[:4]] == ["fasp"] * 4
     assert {c.method for c in found} == set(METHODS)
@@ -160,7 +161,7 @@ def test_sides_share_neither_prompts_nor_text(world: World) -> None:
     sides = [world.plan.bias(side).prompts().texts for side in SIDES]
     assert not set(sides[0]) & set(sides[1])
     real = Plan("race_ethnicity")
-    valid, test = (TextConfig(tokens=real.tokens, skip=skip) for skip in (0, compare.HELD_OUT))
+    valid, test = (TextConfig(tokens=real.tokens, skip=skip) for skip in (0, HELD_OUT))
     assert valid.skip + valid.tokens <= test.skip
 
 
@@ -183,7 +184,7 @@ def test_what_run_wrote_is_what_stored_reads(world: World, result: Comparison) -
 
 def test_the_comparison_with_more_candidates_is_read(world: World, result: Comparison) -> None:
     store = world.store()
-    searched = Candidate(compare.SEARCH, None, 0.25, 0, (0, 5, 7))
+    searched = Candidate(SEARCH, None, 0.25, 0, (0, 5, 7))
     larger = compare.run(world.lm, world.plan, [*result.candidates, searched], store)
     assert larger.candidates[-1] == searched
     found = compare.stored(world.lm.id, world.axis, "neutral", store, world.lm.name)

@@ -16,9 +16,9 @@ from fasp_core.errors import InputError
 from fasp_core.figures import DARK, LIGHT, Curve, method_curves, pareto_front, tradeoff
 from fasp_core.figures.curves import DASHES, SYMBOLS
 from fasp_core.figures.theme import Theme, channels
-from fasp_core.studies.compare.compare import SIDES
 from fasp_core.studies.compare.curves import ORDER, best_gammas, best_of_each, both_sides, curves, values
 from fasp_core.studies.compare.outcome import choose
+from fasp_core.studies.compare.plan import SIDES
 from tests.support.made import comparison
 
 THEMES = [pytest.param(LIGHT, id="light"), pytest.param(DARK, id="dark")]

@@ -12,7 +12,8 @@ from fasp_core.gap import gap as toxicity_gap
 from fasp_core.metrics.perplexity import Nll
 from fasp_core.scoring.search import Found, SearchConfig
 from fasp_core.studies.compare.against_fasp import Versus, versus
-from fasp_core.studies.compare.compare import Candidate, Comparison, Measured, Plan, Side
+from fasp_core.studies.compare.compare import Comparison, Measured
+from fasp_core.studies.compare.plan import Candidate, Plan, Side
 
 BASE_NATS, COUNTS = 3.0, np.full(16, 64)
 
