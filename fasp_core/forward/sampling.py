@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +24,8 @@ from fasp_core.model.passes import in_halves, require_finite
 from fasp_core.model.tokens import continuation
 
 _Batch = tuple[Sequence[int], Sequence[int]]  # (places of prompts of one length, numbers of their draws)
-_Written = list[tuple[int, list[list[int]]]]  # (place of a prompt, ids of its draws)
+_Written = list[tuple[int, list[list[int]], np.ndarray]]  # (place of a prompt, ids of its draws, what was read)
+AtStep = Callable[[Tensor, Tensor], Tensor]  # (logits over temperature [rows, V], last tokens [rows]) -> [rows, R]
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,6 @@ def sample(
     return out
 
 
-@torch.no_grad()
 def sample_ids(
     lm: LanguageModel,
     prompts: Sequence[str],
@@ -81,22 +82,57 @@ def sample_ids(
     rows: int | None = None,
     ids: Sequence[Sequence[int]] | None = None,
 ) -> list[list[list[int]]]:
-    """Token ids of `config.samples` continuations of each prompt, under whatever masks are on.
+    """Token ids of `config.samples` continuations of each prompt, under whatever masks are on; see `draw`."""
+    return draw(lm, prompts, config, stop, progress, rows=rows, ids=ids).tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Continuations of n prompts, and what was read on the way.
+
+    Attributes
+    ----------
+    tokens : [n][samples] token ids of each continuation.
+    values : [n, samples, tokens, R] float64: what was read before each token was drawn, 0 after a continuation's end; R
+        is 0 where nothing was.
+    """
+
+    tokens: list[list[list[int]]]
+    values: np.ndarray
+
+
+@torch.no_grad()
+def draw(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    config: GenerationConfig,
+    stop: frozenset[int] = frozenset(),
+    progress: Callable[[float, float, str], None] | None = None,
+    *,
+    rows: int | None = None,
+    ids: Sequence[Sequence[int]] | None = None,
+    read: AtStep | None = None,
+    first: int = 0,
+) -> Drawn:
+    """Continue each prompt `config.samples` times, under whatever masks are on.
 
     A batch ends when each of its rows has a token of `stop`; what follows such a token is to be ignored.
 
     Parameters
     ----------
     prompts : name the noise, and are tokenised unless `ids` are given.
-    ids : token ids of each prompt.
     rows : continuations side by side; None: as many as suit the device.
+    ids : token ids of each prompt.
+    read : asked at every step, with the distribution that the step's token is drawn from.
+    first : number of the first draw; the noise of a draw depends on its number, so draws can be made in parts.
 
     Raises
     ------
     NotFinite
         A logit is infinite or not a number.
     """
-    out: list[list[list[int]]] = [[] for _ in prompts]
+    found: list[list[list[int]]] = [[] for _ in prompts]
+    values: list[list[np.ndarray]] = [[] for _ in prompts]
     done, total = 0, len(prompts) * config.samples
     suits = sizes(lm.device)
     size = max(1, (rows or suits.continuations) // config.samples)
@@ -106,20 +142,23 @@ def sample_ids(
     def run(batch: _Batch) -> _Written:
         members, draws = batch
         ids = torch.tensor([list(encoded[i]) for i in members])
-        tokens = _continue(lm, ids, [prompts[i] for i in members], draws, config, stop, shared)
-        return list(zip(members, tokens.view(len(members), len(draws), -1).tolist(), strict=True))
+        tokens, seen = _continue(lm, ids, [prompts[i] for i in members], draws, config, stop, shared, read)
+        shape = len(members), len(draws), -1
+        parts = seen.reshape(*shape[:2], *seen.shape[1:])
+        return list(zip(members, tokens.view(shape).tolist(), parts, strict=True))
 
     for group in pack_equal(encoded, max_tokens=suits.prompts):  # equal lengths side by side
         for start in range(0, len(group.ids), size):
             members = [int(i) for i in group.prompts[start : start + size]]
-            batch: _Batch = members, range(config.samples)
+            batch: _Batch = members, range(first, first + config.samples)
             for written in in_halves(lm, run, batch, _halves, "a single continuation"):
-                for i, rows_of in written:
-                    out[i] += rows_of
+                for i, rows_of, seen in written:
+                    found[i] += rows_of
+                    values[i].append(seen)
             done += len(members) * config.samples
             if progress is not None:
                 progress(done, total, "sampling continuations")
-    return out
+    return Drawn(found, np.stack([np.concatenate(parts) for parts in values]) if found else np.zeros((0, 0, 0, 0)))
 
 
 def _halves(batch: _Batch) -> list[_Batch]:
@@ -148,10 +187,11 @@ def _continue(
     config: GenerationConfig,
     stop: frozenset[int],
     shared: int,
-) -> Tensor:
-    """[prompts * draws, steps] sampled token ids; rows that have ended go on, and are cut by the caller.
+    read: AtStep | None,
+) -> tuple[Tensor, np.ndarray]:
+    """[prompts * draws, steps] sampled token ids, and [prompts * draws, config.tokens, R] what was read.
 
-    The first `shared` tokens, the same in every row, are run once.
+    Rows that have ended go on, and are cut by the caller. The first `shared` tokens, the same in all rows, are run once.
     """
     cache = None
     step_ids = ids.to(lm.device)
@@ -160,6 +200,8 @@ def _continue(
     ended = torch.zeros(len(key), dtype=torch.bool, device=lm.device)
     chosen: list[Tensor] = []
     best: list[Tensor] = []
+    seen: list[Tensor] = []
+    last = step_ids[:, -1].repeat_interleave(len(draws))
     with lm.lock:
         if shared:
             cache = lm.model.base_model(step_ids[:1, :shared], use_cache=True).past_key_values
@@ -172,6 +214,8 @@ def _continue(
                 cache.batch_repeat_interleave(len(draws))
                 hidden = hidden.repeat_interleave(len(draws), 0)
             noisy = lm.logits(hidden) / config.temperature
+            if read is not None:
+                seen.append(read(noisy, last).masked_fill(ended[:, None], 0.0))
             noisy += gumbel(key[:, step], noisy.shape[-1], noisy.device)
             token = noisy.argmax(-1, keepdim=True)
             best.append(noisy.gather(-1, token))  # not a number if any logit of the row is none
@@ -180,9 +224,12 @@ def _continue(
                 ended |= (token == stops).any(-1)
                 if bool(ended.all()):
                     break
-            step_ids = token
+            step_ids, last = token, token[:, 0]
     require_finite(lm, torch.cat(best, 1).cpu().numpy(), "the logits of a continuation", ids)
-    return torch.cat(chosen, 1).cpu()
+    values = np.zeros((len(key), config.tokens, seen[0].shape[1] if seen else 0))
+    if seen:
+        values[:, : len(seen)] = torch.stack(seen, 1).cpu().double().numpy()  # MPS has no float64
+    return torch.cat(chosen, 1).cpu(), values
 
 
 def stop_tokens(lm: LanguageModel) -> frozenset[int]:

@@ -110,7 +110,7 @@ def gap_stats(
     interval, noise_gap, noise_p = None, float("nan"), float("nan")
     if resamples:
         counts = bootstrap_counts(codes, resamples, seed, index)
-        low, high = _interval(observed, weighted_gaps(values[None], counts, codes)[0], level)
+        low, high = interval_of(observed, weighted_gaps(values[None], counts, codes)[0], level)
         interval = (max(low, 0.0), high)
         noise = _shuffled_gaps(values, codes, resamples, seed, index)
         noise_gap = float(noise.mean())
@@ -187,7 +187,7 @@ def paired_gap_changes(
     rows = np.stack([checked(values, codes, ndim=1)[0] for values in (base, *pruned)])  # [1 + S, n]
     counts = bootstrap_counts(codes, resamples, seed, blocks)
     observed, resampled = gap(rows, codes), weighted_gaps(rows, counts, codes)
-    return [_change(observed[[0, i]], resampled[[0, i]], level, codes.size) for i in range(1, len(rows))]
+    return [change_of(observed[[0, i]], resampled[[0, i]], level, codes.size) for i in range(1, len(rows))]
 
 
 def paired_mean_change(
@@ -204,7 +204,7 @@ def paired_mean_change(
     codes, _ = group_codes(groups)
     pair = _paired(base, pruned, codes, resamples, level)
     counts = bootstrap_counts(codes, resamples, seed, blocks)
-    return _change(pair.mean(1), pair @ counts.T / counts.sum(1), level, codes.size)
+    return change_of(pair.mean(1), pair @ counts.T / counts.sum(1), level, codes.size)
 
 
 def _shuffled_gaps(values: Floats, codes: Codes, shuffles: int, seed: int, index: Codes | None) -> Floats:
@@ -215,12 +215,12 @@ def _shuffled_gaps(values: Floats, codes: Codes, shuffles: int, seed: int, index
     return np.concatenate([gap(shuffled(values, rng, k, index), codes) for k in sizes])
 
 
-def _interval(estimate: float, resampled: Floats, level: float) -> tuple[float, float]:
+def interval_of(estimate: float, resampled: Floats, level: float) -> tuple[float, float]:
     half = float(np.quantile(np.abs(resampled - estimate), level))
     return estimate - half, estimate + half
 
 
-def _change(observed: Floats, resampled: Floats, level: float, n: int) -> Change:
+def change_of(observed: Floats, resampled: Floats, level: float, n: int) -> Change:
     """Change from `observed` [2] (base, pruned) and `resampled` [2, B]."""
     base, pruned = (float(x) for x in observed)
     change, changes = pruned - base, resampled[1] - resampled[0]
@@ -228,10 +228,10 @@ def _change(observed: Floats, resampled: Floats, level: float, n: int) -> Change
     if base > 0:
         relative = change / base
     if changes.size:
-        interval = _interval(change, changes, level)
+        interval = interval_of(change, changes, level)
         p_sign = float((changes * np.sign(change) <= 0).mean())
         if base > 0 and resampled[0].min() > 0:
-            low, high = _interval(relative, changes / resampled[0], level)
+            low, high = interval_of(relative, changes / resampled[0], level)
             relative_interval = (max(low, -1.0), high)
     return Change(
         base=base,

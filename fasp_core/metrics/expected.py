@@ -47,6 +47,11 @@ class TokenToxicity:
         fresh[: len(known)] = known
         return cls(columns.to(lm.device), fresh.to(lm.device))
 
+    def after(self, means: Tensor, tokens: Tensor) -> Tensor:
+        """[m, R] of the means [m, 2 R] of `values` over the next word: those of the place after each token [m]."""
+        inside, begins = means.chunk(2, -1)
+        return torch.where(self.fresh[tokens.to(self.fresh.device)][:, None], begins, inside)
+
     def on(self, device: torch.device | str) -> TokenToxicity:
         """The same on another device."""
         return TokenToxicity(self.values.to(device), self.fresh.to(device))
@@ -64,8 +69,7 @@ def next_word_toxicity(lm: LanguageModel, states: Tensor, tokens: Tensor, worth:
         both = mean_value_with_gradient(lm, states, worth.values)  # [m, 2 R]
     else:
         both = mean_value(lm, states, worth.values)
-    inside, begins = both.chunk(2, -1)
-    return torch.where(worth.fresh[tokens.to(worth.fresh.device)][:, None], begins, inside)
+    return worth.after(both, tokens)
 
 
 @torch.no_grad()

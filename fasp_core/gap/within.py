@@ -1,0 +1,101 @@
+"""The gap inside single templates: signs cancel between templates, so a pooled gap can be small where none of them is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fasp_core.errors import InputError
+from fasp_core.gap.comparison import Change, change_of, interval_of
+from fasp_core.gap.gaps import gap
+from fasp_core.gap.resampling import shuffled
+from fasp_core.gap.rows import PromptRows
+from fasp_core.typing import Floats
+
+FEWEST = 2  # templates that hold every group, for a spread between them
+
+
+@dataclass(frozen=True, eq=False)
+class Within:
+    """The mean over templates of the gap inside each of them, for M models, the unpruned one first.
+
+    Attributes
+    ----------
+    gaps : [M, T] inside each template that holds every group. Noise of few prompts is part of it.
+    intervals : [M] of the mean, by resampling templates: what other sentences of this kind would show.
+    noise_gap : [M] the mean gap when the values of each block are shuffled, i.e. what noise alone would show.
+    noise_p : [M] share of shuffles with a gap at least as large, the data itself counted.
+    changes : [M - 1] the paired change of the mean, on the same resamples of templates.
+    templates : names of the T templates.
+    n : prompts in them.
+    """
+
+    gaps: Floats
+    intervals: tuple[tuple[float, float], ...]
+    noise_gap: Floats
+    noise_p: Floats
+    changes: tuple[Change, ...]
+    templates: tuple[str, ...]
+    n: int
+
+    @property
+    def means(self) -> Floats:
+        """[M] mean gap over templates."""
+        return np.asarray(self.gaps.mean(1))
+
+
+def within_templates(
+    rows: PromptRows, templates: Sequence[str], resamples: int = 2000, level: float = 0.95, seed: int = 0
+) -> Within:
+    """The gap of values [M, n] inside each template.
+
+    Parameters
+    ----------
+    templates : [n] template of each prompt. Those that lack a group are left out.
+
+    Raises
+    ------
+    InputError
+        Fewer than two templates hold every group.
+    """
+    everything, rng = set(range(len(rows.groups))), np.random.default_rng([seed, 2])
+    of = np.array(templates)
+    names = [t for t in dict.fromkeys(templates) if t and set(rows.codes[of == t].tolist()) == everything]
+    if len(names) < FEWEST:
+        raise InputError(
+            f"{len(names)} templates hold a prompt of every group: a gap within templates needs {FEWEST}, so measure "
+            "more prompts or an axis of HolisticBias."
+        )
+    members = [np.flatnonzero(of == t) for t in names]
+    gaps = np.stack([gap(rows.values[:, at], rows.codes[at]) for at in members], -1)  # [M, T]
+    noise = np.zeros((len(gaps), resamples))
+    for at in members:
+        blocks = None if rows.blocks is None else rows.blocks[at]
+        for m, values in enumerate(rows.values[:, at]):
+            noise[m] += gap(shuffled(values, rng, resamples, blocks), rows.codes[at]) / len(members)
+    means = gaps.mean(1)
+    drawn = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
+    resampled = gaps[:, drawn].mean(-1)  # [M, B]
+    resampled = means[:, None] + _wider(len(names), level) * (resampled - means[:, None])
+    ends = [interval_of(float(m), r, level) for m, r in zip(means, resampled, strict=True)]
+    tie = 1e-12 * np.ptp(rows.values)
+    n = sum(map(len, members))
+    return Within(
+        gaps=gaps,
+        intervals=tuple((max(low, 0.0), high) for low, high in ends),
+        noise_gap=noise.mean(1),
+        noise_p=(1 + np.count_nonzero(noise >= means[:, None] - tie, axis=1)) / (1 + resamples),
+        changes=tuple(change_of(means[[0, m]], resampled[[0, m]], level, n) for m in range(1, len(gaps))),
+        templates=tuple(names),
+        n=n,
+    )
+
+
+def _wider(units: int, level: float) -> float:
+    """How much too narrow a bootstrap of the mean of a few units is: Student's t against the normal distribution."""
+    from scipy import stats  # a second to import: help and choices do without
+
+    ends = stats.t.ppf(0.5 + level / 2, units - 1) / stats.norm.ppf(0.5 + level / 2)
+    return float(ends * np.sqrt(units / (units - 1)))
