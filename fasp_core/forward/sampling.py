@@ -191,7 +191,7 @@ def _continue(
 ) -> tuple[Tensor, np.ndarray]:
     """[prompts * draws, steps] sampled token ids, and [prompts * draws, config.tokens, R] what was read.
 
-    Rows that have ended go on, and are cut by the caller. The first `shared` tokens, the same in all rows, are run once.
+    Rows that have ended go on, and are cut by the caller. The first `shared` tokens of all rows are run once.
     """
     cache = None
     step_ids = ids.to(lm.device)

@@ -1,4 +1,4 @@
-"""The gap inside single templates: signs cancel between templates, so a pooled gap can be small where none of them is."""
+"""The gap inside single templates: signs cancel between them, so a pooled gap can be small where none of them is."""
 
 from __future__ import annotations
 
