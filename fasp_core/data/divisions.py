@@ -58,8 +58,8 @@ def divide(prompts: PromptSet, cell: str, division: int) -> PromptSet:
     divided = {group: found for group, found in by_group.items() if group not in few}
     if len(divided) < 2:
         raise InputError(
-            f"Of '{prompts.axis}' only {len(divided)} groups have {FEWEST} descriptors or more: choose an axis where two "
-            "have."
+            f"Of '{prompts.axis}' only {len(divided)} groups have {FEWEST} descriptors or more: choose an axis where "
+            "two have."
         )
     seen_templates = _half(templates, f"templates|{division}")
     seen = {group: _half(found, f"descriptors|{division}|{group}") for group, found in divided.items()}
