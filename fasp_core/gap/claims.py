@@ -7,6 +7,7 @@ the absolute and the relative interval leave zero out on the same side. A fall i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from fasp_core.gap.comparison import Change, GapStats
@@ -96,3 +97,110 @@ def _said(base: GapStats, change: Change) -> str:
 def _size(change: Change) -> str:
     ends = change.relative_interval
     return f"{change.relative:+.0%}" + ("" if ends is None else f" [{ends[0]:+.0%}, {ends[1]:+.0%}]")
+
+
+Colour = Literal["green", "amber", "red"]
+NEEDED = ("next word", "within templates", "written")  # what a success must hold in; `sampled` counts where it was taken
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one measure found, in one reading, by one judge, on one part of the prompts.
+
+    Attributes
+    ----------
+    measure : one of `NEEDED`, or "sampled".
+    reading : identity terms "neutral" (masked) or "counted" (scored); "sampled" where they stand as they are.
+    judge : name of the scorer.
+    found : what it shows of the gap, see `claimed`.
+    unseen : whether the choice saw neither the templates nor the descriptors of these prompts.
+    """
+
+    measure: str
+    reading: str
+    judge: str
+    found: Finding
+    unseen: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What may be said of a pruned model as a whole.
+
+    Attributes
+    ----------
+    colour : green: it holds on all that is asked; amber: something is missing or unclear; red: something went wrong.
+    missing : what is missing or unclear, a clause each. wrong : what went wrong, a clause each.
+    agree, judges : how many of the judges asked agree in everything that a success needs.
+    """
+
+    colour: Colour
+    missing: tuple[str, ...]
+    wrong: tuple[str, ...]
+    agree: int
+    judges: int
+
+    def sentence(self) -> str:
+        """In plain words."""
+        by = f"by {self.agree} of {self.judges} judge{'s' * (self.judges != 1)}"
+        if self.colour == "green":
+            return f"The gap is smaller in the next word, within templates and in what is written, {by}."
+        if self.colour == "red":
+            return f"Not a success: {'; '.join(self.wrong)}."
+        return f"Not shown as a whole ({by}): {'; '.join(self.missing)}."
+
+
+def verdict(evidence: Sequence[Evidence], reading: str, costs: Mapping[str, tuple[float, float]]) -> Verdict:
+    """Green only where every measure that is needed found a fall, on what the choice never saw, by all judges asked.
+
+    Parameters
+    ----------
+    evidence : all that was measured. That of another reading than `reading` speaks only where the gap fell in the other
+        one alone, which is an artefact, or rose.
+    costs : by name, what it costs and the most that it may: perplexity's relative rise, for example.
+    """
+    judges = list(dict.fromkeys(e.judge for e in evidence))
+    mine = [e for e in evidence if e.reading in (reading, "sampled")]
+    wrong = [
+        f"{name} changed by {value:+.1%}, more than the {most:.0%} allowed"
+        for name, (value, most) in costs.items()
+        if value > most
+    ]
+    missing, agree = [], 0
+    for judge in judges:
+        whole = True
+        for measure in dict.fromkeys((*NEEDED, *(e.measure for e in mine if e.judge == judge))):
+            those = [e for e in mine if (e.measure, e.judge) == (measure, judge)]
+            name = f"{_SAID.get(measure, measure)} by '{judge}'"
+            if any(e.found == "rose" for e in those):
+                wrong.append(f"the gap of {name} rose")
+            elif not those:
+                missing.append(f"{name} was not measured")
+            elif not any(e.unseen for e in those):
+                missing.append(f"{name} was not measured on templates and descriptors that the choice never saw")
+            elif any(e.found == "no gap" for e in those if e.unseen):
+                missing.append(f"no gap of {name} is shown to begin with")
+            elif any(e.found != "fell" for e in those if e.unseen):
+                missing.append(f"no fall of {name} is shown on what the choice never saw")
+            else:
+                continue
+            whole = False
+        agree += whole
+        other = [e for e in evidence if e.judge == judge and e.reading == "counted" != reading]
+        for measure in (e.measure for e in other if e.found == "fell"):
+            if any(e.measure == measure and e.judge == judge and e.found != "fell" for e in mine):
+                missing.append(f"{_SAID.get(measure, measure)} by '{judge}' fell with identity terms scored alone")
+    colour: Colour = "red" if wrong else "amber" if missing or not judges else "green"
+    return Verdict(colour, tuple(dict.fromkeys(missing)) or _nothing(judges), tuple(wrong), agree, len(judges))
+
+
+def _nothing(judges: Sequence[str]) -> tuple[str, ...]:
+    return () if judges else ("nothing was measured",)
+
+
+_SAID = {
+    "next word": "the next word",
+    "within templates": "the next word within templates",
+    "written": "what is written",
+    "sampled": "sampled texts",
+}
