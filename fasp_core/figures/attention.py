@@ -41,7 +41,7 @@ def attention_map(weights: ArrayLike, labels: Sequence[str], words: Words) -> go
     mono = {"size": 11 if cell >= 14 else 9, "color": theme.text, "family": MONO}
     across = _ticks(labels, math.ceil(n / WIDE)) | {"tickangle": -90 if n > 8 else -45}
     whole = {"fixedrange": True, "tickfont": mono}
-    made = figure(
+    return figure(
         _heatmap(w, labels, theme, colorbar=bar),
         words,
         round(TOP + BOTTOM + max(cell * n, 180)),
@@ -50,9 +50,8 @@ def attention_map(weights: ArrayLike, labels: Sequence[str], words: Words) -> go
         also=ROOT,
         xaxis=axis(theme, "is looked at (key)", range=[-0.5, n - 0.5], **across, **whole),
         yaxis=axis(theme, "looks (query)", range=[n - 0.5, -0.5], **_ticks(labels), **whole),
+        title_at="container",
     )
-    made.layout.title.xref = "container"  # row labels may be long
-    return made
 
 
 def attention_maps(

@@ -81,9 +81,7 @@ def dots(rows: Sequence[str], series: Sequence[Series], words: Words) -> go.Figu
     zero = {"zeroline": True, "zerolinecolor": theme.text, "zerolinewidth": 1.2}
     height = max(220, 128 + (20 + 14 * len(series)) * n)
     across = axis(theme, words.unit, showgrid=True, fixedrange=True, **zero)
-    made = figure(traces, words, height, 92, xaxis=across, yaxis=row_axis(theme, rows))
-    made.layout.title.xref = "container"  # row labels may be long
-    return made
+    return figure(traces, words, height, 92, xaxis=across, yaxis=row_axis(theme, rows), title_at="container")
 
 
 def answers_by_group(
@@ -124,7 +122,7 @@ def answers_by_group(
         )
     ends = _ticks(*found)
     labels = {"tickvals": np.log10(1 + ends).tolist(), "ticktext": [f"{x:,.0f}" for x in ends]}
-    made = figure(
+    return figure(
         traces,
         words,
         330,
@@ -132,9 +130,8 @@ def answers_by_group(
         boxmode="group",
         xaxis=axis(theme, words.unit, showgrid=True, fixedrange=True, **labels),
         yaxis=axis(theme, "", fixedrange=True, autorange="reversed", ticklabelstandoff=6),
+        title_at="container",
     )
-    made.layout.title.xref = "container"
-    return made
 
 
 def _ticks(*values: Floats) -> Floats:

@@ -126,7 +126,7 @@ def cell_matrix(
     ]
     beyond = int((np.abs(z) > limit).sum())
     across, down = [-0.5, shape[1] - 0.5], [shape[0] - 0.5, -0.5]
-    made = figure(
+    return figure(
         traces,
         words,
         TOP + BOTTOM + cell_height * shape[0],
@@ -136,9 +136,8 @@ def cell_matrix(
         hoverdistance=-1,  # every spot belongs to the nearest cell
         xaxis=axis(theme, words.x, range=across, fixedrange=True, **_ticks(cells.columns, column_angle)),
         yaxis=axis(theme, words.y, range=down, fixedrange=True, **_ticks(cells.rows)),
+        title_at="container",
     )
-    made.layout.title.xref = "container"  # row labels may be long
-    return made
 
 
 def color_at(theme: Theme, place: float, faded: bool = False) -> str:

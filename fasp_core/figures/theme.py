@@ -209,14 +209,23 @@ def colorbar(unit: str, at: Sequence[float], labels: Sequence[str] | None = None
 
 
 def figure(
-    traces: Any, words: Words, height: int, bottom: int, right: int = 12, *, entry: int = 0, also: str = "", **more: Any
+    traces: Any,
+    words: Words,
+    height: int,
+    bottom: int,
+    right: int = 12,
+    *,
+    entry: int = 0,
+    also: str = "",
+    title_at: str = "paper",
+    **more: Any,
 ) -> go.Figure:
     """Transparent, in the page's font; title and note at the top left, the legend at the foot.
 
     Parameters
     ----------
     height, bottom, right, entry : px: of the whole, of margins, and of an entry of the legend (0: as needed).
-    also : what the note says too.
+    also : what the note says too. title_at : `container` where labels of rows may be long.
     more : of the layout, such as `xaxis` and `yaxis`.
     """
     theme = words.theme
@@ -231,7 +240,7 @@ def figure(
             "text": f'{escape(words.title)}<br><span style="font-size:12px;color:{theme.faint}">{note}</span>',
             "font": {"size": 15},
             "x": 0,
-            "xref": "paper",
+            "xref": title_at,
             "xanchor": "left",
             "y": 1,
             "yref": "container",

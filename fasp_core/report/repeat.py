@@ -58,23 +58,17 @@ def report_command(asked: Asked, facts: Facts) -> str:
         chosen += _told(asked, facts)
         if facts.by_hand != asked.by_hand or asked.parts.neurons:
             chosen += ("--heads", asked.parts.format())
-    return _line(
-        "report",
-        *_model(facts),
-        *_axis(asked),
-        "--reading",
-        asked.reading,
-        *chosen,
+    measured: tuple[object, ...] = (
         "--max-ppl",
         f"{asked.max_ppl:g}",
         "--prompts",
         asked.prompts,
         "--tokens",
         asked.tokens,
-        *(() if asked.measure else ("--no-measure",)),
-        "--out",
-        "report.html",
     )
+    measured += () if asked.measure else ("--no-measure",)
+    where = (*_model(facts), *_axis(asked), "--reading", asked.reading)
+    return _line("report", *where, *chosen, *measured, "--out", "report.html")
 
 
 def _told(asked: Asked, facts: Facts) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -28,10 +27,9 @@ from fasp_core.metrics.meters import result_key
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change, ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.provenance import provenance
 from fasp_core.storage.keys import digest, slug
 from fasp_core.storage.store import Entry, Store
-from fasp_core.studies.common import KIND, as_heads, as_text, read_nll
+from fasp_core.studies.common import KIND, Steps, as_heads, as_text, kept, read_nll
 from fasp_core.studies.compare.plan import SIDES, Candidate, Plan, Side
 from fasp_core.typing import Report
 
@@ -183,10 +181,9 @@ def run(
     key = _key(lm.id, plan, chosen)
 
     def work() -> Any:
-        started = time.monotonic()
         arrays: dict[str, np.ndarray] = {}
         groups: dict[str, tuple[str, ...]] = {}  # a small group may be on one side only
-        total = 2 * (1 + len(sets))
+        steps = Steps(progress, 4 * (1 + len(sets)))
         known = _known(lm.id, plan, store)
         for s, side in enumerate(SIDES):
             runner, sums, toxicity = CachedRunner(lm), [], []
@@ -197,20 +194,13 @@ def run(
                 measure_there(lm, new, config, store, workers, _staged(progress, s, len(SIDES)))
             for i, heads in enumerate(ordered):
                 subject = PruneSet.from_flat(heads, lm.n_heads)
-                at = s * (1 + len(sets)) + i
                 what = f"{'validation' if side == 'valid' else 'test'} side, set {i} of {len(sets)}"
-
-                def report(done: float, whole: float, half: float, at: int = at, what: str = what) -> None:
-                    if progress is not None:
-                        progress(at + half + done / max(whole, 1) / 2, total, what)
-
-                report(0, 1, 0)  # what is stored reports nothing
+                first, second = steps.next(what), steps.next(what)
                 if (side, heads) in known:
                     nll, values = known[side, heads]
                 else:
-                    nll, _ = perplexity_of(lm, subject, plan.text(side), store, lambda d, t, _: report(d, t, 0), runner)
-                    found = toxicity_of(lm, subject, plan.bias(side), store, lambda d, t, _: report(d, t, 0.5), runner)
-                    values = found.values
+                    nll, _ = perplexity_of(lm, subject, plan.text(side), store, first, runner)
+                    values = toxicity_of(lm, subject, plan.bias(side), store, second, runner).values
                 sums.append(nll.sums)
                 toxicity.append(values.astype(np.float32))
             prompts = plan.bias(side).prompts()
@@ -231,12 +221,11 @@ def run(
                 "n_heads": lm.n_heads,
                 "groups": groups,
                 "readings": plan.bias("valid").readings,
-                "provenance": provenance(lm, time.monotonic() - started),
             },
         }
 
-    label = f"{slug(lm.name)}--compare-{slug(plan.axis.rsplit('/', 1)[-1])}-{plan.reading}"
-    return store.made(KIND, key, work, lambda entry: read(entry, lm.name), label=label)
+    name = f"compare-{slug(plan.axis.rsplit('/', 1)[-1])}-{plan.reading}"
+    return kept(store, lm, name, key, work, lambda entry: read(entry, lm.name))
 
 
 def _staged(progress: Report | None, stage: int, stages: int) -> Report | None:

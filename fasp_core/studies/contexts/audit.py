@@ -6,7 +6,6 @@ and of a pruned model are drawn with the same noise. Texts are stored, so that t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,9 +18,9 @@ from fasp_core.forward import noise
 from fasp_core.forward.sampling import GenerationConfig, sample_ids, stop_tokens
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.provenance import provenance
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
+from fasp_core.studies.common import kept
 from fasp_core.studies.contexts.chats import ask
 from fasp_core.studies.contexts.measures import Answers, Disparity, winsorised
 from fasp_core.studies.contexts.numbers import parse
@@ -127,14 +126,12 @@ def audit(
     }
 
     def work() -> Any:
-        started = time.monotonic()
         with removal.off(lm):
             drawn = sample(lm, chats, config, _named(progress, scenario))
         return {
             "meta": {
                 "ids": drawn,
                 "texts": [[scenario.opening + text for text in decoded(lm, row)] for row in drawn],
-                "provenance": provenance(lm, time.monotonic() - started),
             }
         }
 
@@ -143,7 +140,7 @@ def audit(
         ids = tuple(tuple(map(tuple, row)) for row in entry.meta["ids"])
         return Replies(scenario, people, compared, texts, ids, entry.meta["provenance"])
 
-    return store.made(KIND, key, work, read, label=f"{slug(lm.name)}--{slug(scenario.context)}-{slug(scenario.name)}")
+    return kept(store, lm, f"{slug(scenario.context)}-{slug(scenario.name)}", key, work, read, KIND)
 
 
 def sample(

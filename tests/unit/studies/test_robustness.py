@@ -103,8 +103,23 @@ def made_up(same: bool = False, seed: int = 0) -> Robustness:
     nll = [Nll(counts * (3.0 + 0.01 * i) + rng.normal(0, 0.1, 8), counts) for i in range(3)]
     d = measured["crows"].rows.values[:, 0]
     like = Likelihoods(d, d + 0.1)
-    about = ("axis", "made-up", 4, 1 / 6, 0.2, FREE)
-    return analyse(MeasuredByAll(*about, choosing, sets, measured, nll, like, {"crows": "x"}, ("note",), {}))
+    found = MeasuredByAll(
+        axis="axis",
+        model="made-up",
+        n_heads=4,
+        gamma=1 / 6,
+        alpha=0.2,
+        free=FREE,
+        choosing=choosing,
+        sets=sets,
+        measured=measured,
+        nll=nll,
+        likelihoods=like,
+        bias_types={"crows": "x"},
+        notes=("note",),
+        provenance={},
+    )
+    return analyse(found)
 
 
 def scored(name: str, rows: Items) -> Scored:
