@@ -20,7 +20,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
-from fasp_core.studies.common import kept
+from fasp_core.studies.common import Steps, kept
 from fasp_core.studies.contexts.chats import ask
 from fasp_core.studies.contexts.measures import Answers, Disparity, winsorised
 from fasp_core.studies.contexts.numbers import parse
@@ -127,7 +127,7 @@ def audit(
 
     def work() -> Any:
         with removal.off(lm):
-            drawn = sample(lm, chats, config, _named(progress, scenario))
+            drawn = sample(lm, chats, config, Steps(progress, 1).next(f"asking about {scenario.title}"))
         return {
             "meta": {
                 "ids": drawn,
@@ -180,9 +180,3 @@ def pair(scenarios: Scenarios, groups: tuple[str, str] | None) -> tuple[str, str
 def disparity(replies: Sequence[Replies], winsorise: float = 0.0) -> Disparity:
     """Differences between the groups, of scenarios that were asked about the same people."""
     return Disparity.of([r.numbers(winsorise) for r in replies])
-
-
-def _named(progress: Report | None, scenario: Scenario) -> Report | None:
-    if progress is None:
-        return None
-    return lambda done, total, _text: progress(done, total, f"asking about {scenario.title}")

@@ -216,19 +216,9 @@ def run(
                 )
             nll.append(cell.nll)
             values.append(cell.values)
-            rows.append(
-                {
-                    "row": i,
-                    "method": method,
-                    "kind": setting.kind,
-                    "chosen_on": setting.chosen_on,
-                    "tested": setting.tested,
-                    "parts": cell.parts,
-                    "parameters": cell.parameters,
-                    "prune_set": cell.prune_set,
-                    "seconds": cell.seconds,
-                }
-            )
+            where = {name: getattr(setting, name) for name in ("kind", "chosen_on", "tested")}
+            what = {name: getattr(cell, name) for name in ("parts", "parameters", "prune_set", "seconds")}
+            rows.append({"row": i, "method": method, **where, **what})
         return {
             "tables": {"cells": pd.DataFrame(rows)},
             "arrays": {
