@@ -83,7 +83,7 @@ def table(header: str, rows: Iterable[str]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def document(parts: Iterable[str]) -> str:
+def paragraphs(parts: Iterable[str]) -> str:
     """Paragraphs of Markdown, those that are empty left out."""
     return "\n\n".join(filter(None, parts)) + "\n"
 

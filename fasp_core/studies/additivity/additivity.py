@@ -31,7 +31,7 @@ from fasp_core.scoring.score import GAMMA, prunable
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Contents, Entry, Store
 from fasp_core.studies.additivity.interactions import NATS, PAIR_KINDS, Additivity, MeasuredSets, Quantity, analyse
-from fasp_core.studies.common import KIND, as_heads, as_text, document, kept, table
+from fasp_core.studies.common import KIND, as_heads, as_text, kept, paragraphs, table
 from fasp_core.studies.estimators.refined import SAME
 from fasp_core.studies.estimators.sets import NamedSet
 from fasp_core.typing import Report
@@ -297,7 +297,7 @@ def markdown(results: Sequence[Additivity]) -> str:
         parts += [f"## {a.axis}: {a.prompts} prompts, {a.groups} groups, {a.tokens:,} tokens", " ".join(a.notes)]
         for q in a.quantities.values():
             parts += [f"### {q.title}", q.outcome, *_tables(q)]
-    return document(parts)
+    return paragraphs(parts)
 
 
 def _tables(q: Quantity) -> Iterator[str]:

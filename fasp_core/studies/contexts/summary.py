@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from fasp_core.studies.common import document as markdown_of
-from fasp_core.studies.common import table
+from fasp_core.studies.common import paragraphs, table
 from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of
 from fasp_core.studies.contexts.matrix import Matrix
 from fasp_core.studies.contexts.settings import TITLES
@@ -57,7 +56,7 @@ def markdown(matrix: Matrix, winsorise: float) -> str:
         for t in matrix.times()
     )
     parts += ["## Run time", table("chosen on | tests | timed | seconds a test | minutes in all, about", times)]
-    return markdown_of([*parts, *(f.sentence for f in carried.findings())])
+    return paragraphs([*parts, *(f.sentence for f in carried.findings())])
 
 
 def _usual(carried: Carried) -> str:

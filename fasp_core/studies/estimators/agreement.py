@@ -25,7 +25,7 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
-from fasp_core.studies.common import Steps, document, effects, mean_changes, table
+from fasp_core.studies.common import Steps, effects, mean_changes, paragraphs, table
 from fasp_core.studies.estimators.sets import NamedSet, sets
 from fasp_core.typing import Floats, Report
 
@@ -343,7 +343,7 @@ def markdown(results: Sequence[Agreement]) -> str:
             ),
             f"Spearman correlation of the gap's changes with those on as many other prompts: {repeats}.",
         ]
-    return document(parts)
+    return paragraphs(parts)
 
 
 def _span(interval: tuple[float, float] | None) -> str:

@@ -25,7 +25,7 @@ from fasp_core.scoring import entries, score
 from fasp_core.scoring.estimate import first_order_impacts
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable, PplImpacts
 from fasp_core.storage.store import Store
-from fasp_core.studies.common import RESAMPLES, document, table
+from fasp_core.studies.common import RESAMPLES, paragraphs, table
 from fasp_core.studies.estimators.refined import ALPHAS, Cure, SetCheck, check_sets, cure, drawn_effects, require_same
 
 AXES = ("race_ethnicity", "gender_and_sex")
@@ -223,7 +223,7 @@ def markdown(results: Iterable[AxisTruth]) -> str:
         parts.append(f"### Refined scores: {a.cure.removed} of {a.cure.heads} heads ablated")
         for reading, sets in a.cure.sets.items():
             parts += [f"FASP's set by refined scores against that by exact ones, {reading}:", _sets(sets)]
-    return document(parts)
+    return paragraphs(parts)
 
 
 def _fits(t: Truth) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from fasp_core.console import percent
 from fasp_core.gap.estimates import Estimate
-from fasp_core.studies.common import document, table
+from fasp_core.studies.common import paragraphs, table
 from fasp_core.studies.robustness.rival_measures import Robustness
 
 DASH = "–"
@@ -40,7 +40,7 @@ def markdown(results: Iterable[Robustness]) -> str:
                 for s in r.stereotypes
             )
             parts.append(table(header, rows))
-    return document(parts)
+    return paragraphs(parts)
 
 
 def _matrix(r: Robustness) -> Iterator[str]:

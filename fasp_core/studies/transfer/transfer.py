@@ -17,7 +17,7 @@ from fasp_core.model.identity import ModelId
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
-from fasp_core.studies.common import document, table
+from fasp_core.studies.common import paragraphs, table
 from fasp_core.studies.transfer.correlation import KINDS, Correlations, correlate, frames, resample
 from fasp_core.studies.transfer.every_axis import Cell, Transfer, TransferConfig, statement
 
@@ -92,7 +92,7 @@ def markdown(found: Correlations, result: Transfer | None) -> str:
             if p.kind == kind
         )
         parts.append(table(f"{kind.title()} | heads | n | r | ceiling | r / ceiling | shared noise", rows))
-    return document(parts if result is None else [*parts, *_measured(result)])
+    return paragraphs(parts if result is None else [*parts, *_measured(result)])
 
 
 def _measured(result: Transfer) -> Iterator[str]:

@@ -7,7 +7,6 @@ import json
 import math
 import time
 import tomllib
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,7 @@ from fasp_core.figures import (
     DARK,
     LIGHT,
     PRUNED,
-    GridLook,
     GroupMeans,
-    Marks,
     Theme,
     Words,
     clicked_head,
@@ -43,6 +40,7 @@ from fasp_core.figures import (
 )
 from fasp_core.figures.theme import FONT, WASH
 from tests.support.colors import contrast, linear, luminance, rgb
+from tests.support.figures import parted
 
 drawing = settings(deadline=None, max_examples=10)  # Plotly checks each setting of each trace: 25 ms a figure
 ROOT = Path(__file__).resolve().parents[3]
@@ -54,17 +52,6 @@ def grid(values: Any, n_layers: int, n_heads: int, **more: Any) -> go.Figure:
     texts = [f"L{i // n_heads}H{i % n_heads}\nimpact {value!r}" for i, value in enumerate(values)]
     given: dict[str, Any] = {"title": "Impact on bias", "unit": "gap", "hover": texts} | more
     return head_grid(values, n_layers, n_heads, **parted(given))
-
-
-def parted(given: dict[str, Any]) -> dict[str, Any]:
-    """Options of a test as a figure takes them: words, marks and looks together."""
-    kinds = {"words": (Words, {"title": ""}), "marked": (Marks, {}), "look": (GridLook, {})}
-    out: dict[str, Any] = {"words": Words("")}
-    for name, (kind, plain) in kinds.items():
-        own = {f.name: given[f.name] for f in fields(kind) if f.name in given}
-        out |= {name: kind(**plain | own)} if own else {}
-    known = {f.name for kind, _ in kinds.values() for f in fields(kind)}
-    return out | {key: value for key, value in given.items() if key not in known}
 
 
 def sent(figure: go.Figure) -> dict[str, Any]:
