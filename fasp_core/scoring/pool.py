@@ -15,7 +15,7 @@ import torch
 
 from fasp_core.data.scorers import join_for_scoring
 from fasp_core.forward.gate_gradients import log_ratio_gradients
-from fasp_core.forward.sampling import sample_ids, stop_tokens
+from fasp_core.forward.sampling import sample_ids
 from fasp_core.metrics.meters import BiasConfig, Report, SampledMeter, result_key
 from fasp_core.model.devices import sizes
 from fasp_core.model.language_model import LanguageModel
@@ -62,7 +62,7 @@ def pool(lm: LanguageModel, config: BiasConfig, store: Store, progress: Report |
         started = time.monotonic()
         gauge = SampledMeter(lm, config, store)
         drawn = config.generation
-        stop = stop_tokens(lm)
+        stop = lm.stops
         prompts = encode(lm, gauge.prompts.texts, drawn.tokens)
         sampled = sample_ids(lm, gauge.prompts.texts, drawn, stop, progress, ids=prompts)
         # a stop token was drawn like any other, so it belongs to the continuation

@@ -18,8 +18,8 @@ from fasp_core.typing import Codes, Floats
 def reweighted(scores: ArrayLike, log_w: ArrayLike, codes: Codes) -> Floats:
     """[n] what each prompt adds to its group's mean under the pruned model: the mean over a group is its toxicity.
 
-    Weights are normalised over the group's continuations. A prompt's weights have mean 1 in expectation, so prompts keep
-    an equal share, up to noise. With few continuations a group the mean is biased towards the base model's.
+    Weights are normalised over the group's continuations. A prompt's weights have mean 1 in expectation, so prompts
+    keep an equal share, up to noise. With few continuations a group the mean is biased towards the base model's.
 
     Parameters
     ----------
