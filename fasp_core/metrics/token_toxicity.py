@@ -138,6 +138,7 @@ def word_values(
     neutral_words: frozenset[str] = frozenset(),
     *,
     complete: bool = True,
+    top: int = TOP,
     by_need: bool = False,
     known: Callable[[], Completions] | None = None,
     progress: Report | None = None,
@@ -153,9 +154,10 @@ def word_values(
     neutral_words : words, in any letter case, whose value is 0 in the neutral reading; so are their possessives and
         hyphened words made of them alone.
     complete : False takes each token as a whole word: no model pass.
+    top : completing pieces kept for a token, the likeliest.
     by_need : complete only tokens that are, or begin, a word worth more than `LEAST` (`need.py`), and look only at what
         is likely to follow (`narrowing.py`); all of them in whole if the scorer does not say which words it knows.
-    known : gives the completions of this model: no model pass here.
+    known : gives the completions of this model, made with the same `top`: no model pass here.
 
     Returns
     -------
@@ -181,12 +183,12 @@ def word_values(
     def follow(token: int, rest: str) -> bool:
         return need is None or need.path(spelled.words[token] + rest)
 
-    found: Completed = complete_all(lm, groups, spelled.pieces, TOP, follow, progress, rows)
+    found: Completed = complete_all(lm, groups, spelled.pieces, top, follow, progress, rows)
     if complete and known is not None:
         found = {token: (go_on, endings) for token, go_on, endings in known().items()}
-    whole = _audited(lm, spelled, left, AUDITED)
+    whole = _audited(lm, spelled, left, AUDITED, top)
     if need is not None:
-        whole |= _audited(lm, spelled, list(found), CHECKED)
+        whole |= _audited(lm, spelled, list(found), CHECKED, top)
     becomes = {i: [(word, 1.0)] for i, word in spelled.words.items()} | _becomes(spelled, found)
     exact = _becomes(spelled, whole)
     worth.ask([*spelled.words.values(), *(word for words in (*becomes.values(), *exact.values()) for word, _ in words)])
@@ -223,11 +225,13 @@ def _becomes(spelled: Vocabulary, found: Completed) -> dict[int, Words]:
     }
 
 
-def _audited(lm: LanguageModel, spelled: Vocabulary, ids: list[int], count: int) -> dict[int, tuple[float, Words]]:
+def _audited(
+    lm: LanguageModel, spelled: Vocabulary, ids: list[int], count: int, top: int
+) -> dict[int, tuple[float, Words]]:
     """Completions of a random sample of tokens, in whole."""
     sample = frozenset(random.Random(0).sample(ids, min(count, len(ids))))
     groups = [[i for i in group if i in sample] for group in spelled.groups]
-    return complete_all(lm, groups, spelled.pieces)
+    return complete_all(lm, groups, spelled.pieces, top)
 
 
 def _is_neutral(word: str, neutral: frozenset[str]) -> bool:
