@@ -174,12 +174,13 @@ def scores(facts: Facts) -> dict[str, str]:
     table, reading = facts.table, facts.asked.reading
     base, whole = table.bias.gap(reading), table.bias.reliability(reading)
     free = sorted(set(range(table.n_layers * table.n_heads)) - set(facts.selection.critical))
-    part = ""
+    part, window = "", table.ppl.text[2] or TextConfig.window
     if facts.selection.critical and len(free) > 2:
         found = table.bias.reliability(reading, free)
         part = f", {found.whole:.2f} over the {found.heads} that may be chosen"
     return {
-        "ppl": f"{table.ppl.base.tokens:,} tokens in {said(TextConfig(), table.ppl.provenance)}, "
+        "ppl": f"{table.ppl.base.tokens:,} tokens in "
+        f"{said(TextConfig(window=window, stride=window), table.ppl.provenance)}, "
         f"{how(table.ppl.exact, 'preview from gradients')}",
         "bias": f"{base.n:,} validation prompts in {len(table.bias.groups)} groups, {how_bias(table.bias)}",
         "gap": f"The unpruned model's gap on them is {milli(base.gap)} thousandths. {noise(base)}",

@@ -15,7 +15,7 @@ import numpy as np
 
 from fasp_core.errors import InputError
 from fasp_core.forward import noise
-from fasp_core.forward.sampling import GenerationConfig, sample_ids, stop_tokens
+from fasp_core.forward.sampling import GenerationConfig, sample_ids
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.keys import slug
@@ -147,7 +147,7 @@ def sample(
     lm: LanguageModel, chats: Sequence[tuple[str, list[int]]], config: AuditConfig, progress: Report | None = None
 ) -> list[list[list[int]]]:
     """[names][samples] token ids of answers, each up to the token that ends it."""
-    stop = stop_tokens(lm)
+    stop = lm.stops
     texts, ids = [text for text, _ in chats], [ids for _, ids in chats]
     for i, row in enumerate(ids):
         lm.require(row, f"The question {i + 1} of {len(ids)}", config.generation.tokens)
