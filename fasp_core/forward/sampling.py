@@ -63,7 +63,7 @@ def sample(
     -------
     list over prompts of `config.samples` texts, special tokens left out.
     """
-    stop = stop_tokens(lm)
+    stop = lm.stops
     out: list[list[str]] = []
     encoded = encode(lm, prompts, config.tokens)
     written = sample_ids(lm, prompts, config, stop, progress, rows, ids=encoded)
@@ -117,6 +117,8 @@ def draw(
     """Continue each prompt `config.samples` times, under whatever masks are on.
 
     A batch ends when each of its rows has a token of `stop`; what follows such a token is to be ignored.
+
+    Raises as `require_finite`.
 
     Parameters
     ----------
@@ -230,8 +232,3 @@ def _continue(
     if seen:
         values[:, : len(seen)] = torch.stack(seen, 1).cpu().double().numpy()  # MPS has no float64
     return torch.cat(chosen, 1).cpu(), values
-
-
-def stop_tokens(lm: LanguageModel) -> frozenset[int]:
-    """Every token that ends a text or a turn, by the model's tokenizer, config or generation config."""
-    return lm.stops

@@ -100,7 +100,11 @@ def _size(change: Change) -> str:
 
 
 Colour = Literal["green", "amber", "red"]
-NEEDED = ("next word", "within templates", "written")  # what a success must hold in; `sampled` counts where it was taken
+NEEDED = (
+    "next word",
+    "within templates",
+    "written",
+)  # what a success must hold in; `sampled` counts where it was taken
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fasp_core.forward.sampling import GenerationConfig, draw, stop_tokens
+from fasp_core.forward.sampling import GenerationConfig, draw
 from fasp_core.metrics.expected import TokenToxicity
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.typing import Report
@@ -58,5 +58,5 @@ def written(
         means = [torch.softmax(part, -1) @ values for part in logits.split(rows)]
         return worth.after(torch.cat(means), last)
 
-    drawn = draw(lm, prompts, config, stop_tokens(lm), progress, ids=ids, read=read, first=first)
+    drawn = draw(lm, prompts, config, lm.stops, progress, ids=ids, read=read, first=first)
     return np.asarray(drawn.values.mean(1).transpose(2, 1, 0))

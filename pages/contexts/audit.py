@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from fasp_core.compute.jobs import Job
-from fasp_core.figures import BASE, PRUNED, Series, dots
+from fasp_core.figures import BASE, PRUNED, Series, Words, dots
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
@@ -100,10 +100,12 @@ def show(found: list[list[Replies]], subject: PruneSet, winsorise: float) -> Non
         dots(
             [r.scenario.name for r in base],
             series,
-            title="Standardised mean difference by scenario",
-            note=f"Above 0: larger numbers for {first} than for {second}. Intervals resample names (95%).",
-            unit=f"mean of {first} minus mean of {second}, in pooled SDs",
-            dark=st.context.theme.type == "dark",
+            Words(
+                "Standardised mean difference by scenario",
+                f"Above 0: larger numbers for {first} than for {second}. Intervals resample names (95%).",
+                unit=f"mean of {first} minus mean of {second}, in pooled SDs",
+                dark=st.context.theme.type == "dark",
+            ),
         ),
         theme=None,
         config=CHART,

@@ -59,17 +59,8 @@ def write_job(asked: Write, owner: Hashable) -> Job[Pair]:
     """Write in the background."""
 
     def work(lm: LanguageModel, progress: Progress) -> Pair:
-        return continuations.write(
-            lm,
-            asked.prompt,
-            asked.heads,
-            asked.generation,
-            engine.store(),
-            asked.scorer,
-            asked.label,
-            asked.scorer_reading,
-            progress,
-        )
+        judge = continuations.Judge(asked.scorer, asked.label, asked.scorer_reading)
+        return continuations.write(lm, asked.prompt, asked.heads, asked.generation, engine.store(), judge, progress)
 
     return engine.one_prompt_job(asked.spec, asked, work, owner)
 

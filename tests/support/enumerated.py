@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fasp_core.forward.sampling import stop_tokens
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.expected import TokenToxicity
 from fasp_core.metrics.token_toxicity import WordValues
@@ -39,6 +38,6 @@ def enumerated(lm: LanguageModel, ids: list[int], steps: int, worth: TokenToxici
         found.append(weights @ toxicity)
         weights = (weights[:, None] * chances).reshape(-1)
         rows = torch.cat([rows.repeat_interleave(VOCAB, 0), torch.arange(VOCAB).repeat(len(rows))[:, None]], 1)
-        going = ~np.isin(rows[:, -1].numpy(), list(stop_tokens(lm)))
+        going = ~np.isin(rows[:, -1].numpy(), list(lm.stops))
         rows, weights = rows[torch.from_numpy(going)], weights[going]
     return np.array(found).T

@@ -10,7 +10,7 @@ import torch
 
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
-from fasp_core.forward.sampling import GenerationConfig, draw, sample_ids, stop_tokens
+from fasp_core.forward.sampling import GenerationConfig, draw, sample_ids
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.expected import READINGS, measure_expected
 from fasp_core.metrics.written import written
@@ -40,7 +40,7 @@ def test_unbiased_for_all_that_can_be_written(kind: str, removed: PruneSet) -> N
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_step_is_that_of_a_whole_pass(kind: str) -> None:
     lm, config = tiny_lm(kind), GenerationConfig(samples=3, tokens=5, seed=7)
-    worth, stops = worth_of(lm), stop_tokens(lm)
+    worth, stops = worth_of(lm), lm.stops
     with masked(lm, SET):
         found = written(lm, PROMPTS, worth, config)
         tokens = sample_ids(lm, PROMPTS, config, stops)
@@ -64,7 +64,7 @@ def test_one_step_is_the_expected_measure() -> None:
 def test_nothing_is_written_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that ends nearly always: what follows counts nothing, and the batch stops."""
     lm = tiny_lm("gpt2")
-    worth, (stop,) = worth_of(lm), stop_tokens(lm)
+    worth, (stop,) = worth_of(lm), lm.stops
     whole = lm.logits
 
     def ending(states: torch.Tensor) -> torch.Tensor:
