@@ -16,7 +16,7 @@ from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.studies.additivity import additivity
 from fasp_core.studies.robustness import robustness
 from pages.assumptions import additive, measures
-from pages.backend import engine
+from pages.backend.engine import engine
 from tests.support.fakes import Studio
 from tests.support.made_assumptions import add_additivity, add_robustness
 from tests.support.running import run
@@ -24,14 +24,14 @@ from tests.support.running import run
 APP = Path(__file__).resolve().parents[2] / "app.py"
 AXIS = "religion"
 ADDING, MEASURES, OPINIONS = "Do effects add up?", "Does the measure matter?", "What the scorer thinks"
-WEIGHTS = engine.facts(ModelSpec()).id  # type: ignore[union-attr]
+WEIGHTS = engine().models.facts(ModelSpec()).id  # type: ignore[union-attr]
 
 
 @pytest.fixture
 def table(studio: Studio) -> ImpactTable:
     """Scores of the built-in model, as the page finds them."""
     studio.add_scores(AXIS)
-    found = engine.scores(ModelSpec(), BiasConfig(AXIS))
+    found = engine().results.scores(ModelSpec(), BiasConfig(AXIS))
     assert found is not None
     return found
 
@@ -193,7 +193,7 @@ def test_agreement_and_effects_are_matrices(studio: Studio, table: ImpactTable) 
 def test_an_axis_without_sentence_pairs_says_so(studio: Studio) -> None:
     axis = "political_ideologies"
     studio.add_scores(axis)
-    found = engine.scores(ModelSpec(), BiasConfig(axis))
+    found = engine().results.scores(ModelSpec(), BiasConfig(axis))
     assert found is not None
     add_robustness(studio.store, robustness.Plan(axis), found, WEIGHTS)
     at = opened(MEASURES, axis=axis)

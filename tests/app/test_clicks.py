@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from fasp_core.compute.jobs import Job, Lane
 from pages.explore import measured
-from pages.widgets import scoring
+from pages.widgets import background, scoring
 from tests.support.fakes import Studio
 from tests.support.running import run
 
@@ -88,14 +88,14 @@ def test_a_job_that_ends_while_the_page_looks_for_its_result_draws_it_anew_once(
     monkeypatch.setattr(st, "rerun", rerun)
     go = Event()
     jobs: list[Job[bool]] = [Lane().submit(name, lambda progress: go.wait(20)) for name in ("one", "two")]
-    scoring.look_again(None)
-    scoring.look_again(jobs[0])  # it still runs: its progress is shown
+    background.look_again(None)
+    background.look_again(jobs[0])  # it still runs: its progress is shown
     go.set()
     for job in jobs:
         assert job.wait(20)
         with pytest.raises(Redrawn):
-            scoring.look_again(job)
-        scoring.look_again(job)  # its result is nowhere: the page offers to make it
+            background.look_again(job)
+        background.look_again(job)  # its result is nowhere: the page offers to make it
 
 
 def test_a_measurement_that_ends_while_its_estimates_are_drawn_is_shown(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections import OrderedDict
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,12 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from fasp_core.cli.main import main
-from fasp_core.compute.lanes import Lanes
-from fasp_core.model import loading
 from fasp_core.model.spec import ModelSpec
+from fasp_core.storage.store import Store
 from fasp_core.studies.compare import against_fasp, compare
 from fasp_core.studies.contexts.choosing import METHODS
-from pages.backend import engine
+from pages.backend.engine import Engine, engine
+from tests.support.fakes import use_engine
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = {
@@ -34,12 +33,9 @@ def committed(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Non
     for kind in ("scores", "experiments", "words"):
         for entry in (ROOT / "cache" / kind).glob("built-in--*"):
             shutil.copytree(entry, tmp_cache / kind / entry.name)
-    monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("a model is loaded"))
-    monkeypatch.setattr(engine, "_lanes", Lanes())
-    for name, empty in (("_facts", {}), ("_tables", OrderedDict()), ("_results", OrderedDict())):
-        monkeypatch.setattr(engine, name, empty)
+    use_engine(monkeypatch, Engine(load=lambda _: pytest.fail("a model is loaded")))
     yield
-    for _, job in engine._lanes.jobs():
+    for job in engine().jobs():
         job.cancel()
         job.wait(20)
 
@@ -85,9 +81,11 @@ def test_the_claim(capsys: Any) -> None:
 
 
 def test_the_search_against_fasp() -> None:
-    comparison = engine.comparison(ModelSpec(), "race_ethnicity", "neutral")
+    comparison = engine().results.comparison(ModelSpec(), "race_ethnicity", "neutral")
     assert comparison is not None
-    found = against_fasp.versus(comparison, engine.searches(ModelSpec(), "race_ethnicity", "neutral"), "neutral", 0.1)
+    found = against_fasp.versus(
+        comparison, engine().results.searches(ModelSpec(), "race_ethnicity", "neutral"), "neutral", 0.1
+    )
     assert found is not None
     assert len(found.runs) >= 5
     mean = found.mean
@@ -100,7 +98,7 @@ def test_the_search_against_fasp() -> None:
 
 @pytest.mark.parametrize("axis", ["race_ethnicity", "gender_and_sex"])
 def test_comparisons_fill_the_page(axis: str) -> None:
-    found = compare.stored(engine.facts(ModelSpec()).id, axis, "neutral", engine.store(), "built-in")  # type: ignore[union-attr]
+    found = compare.stored(engine().models.facts(ModelSpec()).id, axis, "neutral", Store(), "built-in")  # type: ignore[union-attr]
     assert found is not None
     assert {c.gamma for c in found.candidates if c.method == "fasp"} == {0.2, 0.3, 0.4, 0.5, 0.6, 0.7}
     assert {c.seed for c in found.candidates if c.method == "random"} >= set(range(5))
@@ -133,7 +131,7 @@ def test_robustness_fills_the_page() -> None:
 
 
 def test_contexts_fill_the_page() -> None:
-    (found, *_) = engine.matrices(ModelSpec())
+    (found, *_) = engine().results.matrices(ModelSpec())
     assert set(found.config.methods) == set(METHODS)
     assert set(found.contexts) == {"purchases", "services", "activities", "finance"}
     text = opened("contexts")

@@ -16,7 +16,7 @@ from fasp_core.scoring.search import Found, SearchConfig
 from fasp_core.studies.compare import against_fasp, compare, outcome
 from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.plan import SEARCH, Candidate
-from pages.backend import engine
+from pages.backend.engine import engine
 from pages.compare import chosen
 from pages.compare.compared import Settings, percent, span
 from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up
@@ -91,7 +91,9 @@ def test_without_a_comparison_it_is_offered_and_runs(
         run(at)
     assert len(world.asked) == 2 * (1 + sets)
     assert "The choice, on validation" in [s.value for s in at.subheader]
-    assert engine.comparison(ModelSpec(), AXIS, "neutral") is engine.comparison(ModelSpec(), AXIS, "neutral")
+    assert engine().results.comparison(ModelSpec(), AXIS, "neutral") is engine().results.comparison(
+        ModelSpec(), AXIS, "neutral"
+    )
 
 
 def test_a_cancelled_run_can_be_taken_up(studio: Studio, table: ImpactTable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +270,7 @@ def test_sets_that_a_search_found_are_offered(
     result = add_comparison(studio.store, AXIS, world, **SMALL)
     heads = tuple(sorted(int(h) for h in np.argsort(-table.bias.z_bias("neutral"))[:9]))
     found = Found(SearchConfig(max_heads=13, seed=0), heads, gap=0.001, nats=0.05, base_gap=0.002, tried=())
-    monkeypatch.setattr(engine, "searches", lambda *_: [found])
+    monkeypatch.setattr(engine().results, "searches", lambda *_: [found])
     at = opened()
     assert "1 set found by joint search not compared yet" in [s.value for s in at.subheader]
     studio.at_once()
@@ -276,7 +278,7 @@ def test_sets_that_a_search_found_are_offered(
     with made_up(world):
         button.click()
         run(at)
-    larger = engine.comparison(ModelSpec(), AXIS, "neutral")
+    larger = engine().results.comparison(ModelSpec(), AXIS, "neutral")
     assert larger is not None
     assert len(larger.candidates) == len(result.candidates) + 1
     assert larger.candidates[-1].heads == heads

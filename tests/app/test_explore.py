@@ -32,7 +32,9 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE, ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import ManualEdits
-from pages.backend import engine
+from pages.backend import folders
+from pages.backend.engine import engine
+from pages.backend.requests import Measure
 from pages.explore.measured import verdict
 from pages.shell.sidebar import ALPHA, GAMMA
 from tests.support.fakes import Studio
@@ -111,7 +113,7 @@ def bars(at: AppTest) -> list[str]:
 
 def requested(at: AppTest) -> PruneSet:
     """The set that the page has asked to measure."""
-    heads = at.session_state["job main"].key[1]
+    heads = at.session_state["job main"].key.heads
     assert isinstance(heads, PruneSet)
     return heads
 
@@ -146,7 +148,7 @@ def gap_by_loops(values: np.ndarray, groups: tuple[str, ...]) -> float:
 def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     studio.open.clear()
     other = EvalConfig(BiasConfig(AXIS, n_prompts=90))
-    engine.measure_job(ModelSpec(), PruneSet.of([(0, 0)]), other, "another reader")
+    engine().measure(Measure(ModelSpec(), PruneSet.of([(0, 0)]), other), "another reader")
     at = opened()
     heads = requested(at)
     assert len(heads) == removed(at) == 5  # floor(.02 * 270)
@@ -166,7 +168,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     run(at)
     assert metric(at, "Perplexity").value == f"20.00 → {20 * 1.01**5:.2f}"
     assert metric(at, "Perplexity").delta == "+5.1%"
-    config = at.session_state["job main"].key[2]
+    config = at.session_state["job main"].key.config
     base, pruned = (
         studio.toxicity_of(None, h, config.bias, studio.store, lambda *_: None) for h in (PruneSet(), heads)
     )
@@ -199,7 +201,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     assert requested(at) == heads
 
     change(at, split="test")
-    assert at.session_state["job main"].key[2].bias.split == "test"
+    assert at.session_state["job main"].key.config.bias.split == "test"
     assert "**estimate**" in said(at) or "test prompts" in said(at)
     studio.finish()
     run(at)
@@ -212,7 +214,7 @@ def test_tabs_show_all_numbers(studio: Studio, table: ImpactTable) -> None:
     studio.at_once()
     at = opened()
     groups, _, _, _, scores, about = at.tabs
-    config = at.session_state["job main"].key[2]
+    config = at.session_state["job main"].key.config
     base = studio.toxicity_of(None, PruneSet(), config.bias, studio.store, lambda *_: None)
     shown = groups.dataframe[0].value
     assert float(shown.iloc[0]["unpruned"]) == pytest.approx(1000 * gap_by_loops(base.values[0], base.groups), abs=1e-3)
@@ -290,7 +292,7 @@ def test_sliders_choose_what_the_definition_says(studio: Studio, table: ImpactTa
         assert list(requested(at)) == wanted
         assert f"{math.floor(Fraction(gamma) * 270)} critical heads are protected" in said(at)
         assert not at.main.info
-    assert len(engine._lanes.jobs()) <= 2  # an overtaken measurement ends at its next report; none queue up
+    assert len(engine().jobs()) <= 2  # an overtaken measurement ends at its next report; none queue up
 
     change(at, gamma=0.8, alpha=0.4)
     assert removed(at) == 270 - 216
@@ -434,13 +436,13 @@ def test_scores_that_are_not_there_yet(studio: Studio) -> None:
     assert "720 validation prompts" in said(at)
     assert not at.metric
 
-    press(at, "score")
-    assert keys(at) == {"cancel scoring"}
+    press(at, "run No scores")
+    assert [button.label for button in at.main.button] == ["Cancel"]
     (bar,) = bars(at)
     assert bar.startswith("Scoring every head")
 
     job = studio.running()
-    press(at, "cancel scoring")
+    press(at, "cancel No scores")
     assert job.wait(20)
     run(at)
     assert job.state == "cancelled"
@@ -449,11 +451,11 @@ def test_scores_that_are_not_there_yet(studio: Studio) -> None:
     studio.open.set()
     studio.at_once()
     studio.error = InputError("The cache folder cannot be written: make room there.")
-    press(at, "score")
+    press(at, "run No scores")
     assert [e.value for e in at.error] == [str(studio.error)]
 
     studio.error = None
-    press(at, "score")
+    press(at, "run No scores")
     assert removed(at) == 5
     assert len(at.get("plotly_chart")) >= 3
 
@@ -489,7 +491,7 @@ def test_a_model_that_others_pushed_out_of_memory(studio: Studio) -> None:
     at = opened(alpha=0.25, model="tiny one")
     assert metric(at, "Removed").value == "3 of 12 heads"
     for source in ("tiny two", "tiny three"):
-        engine.model(ModelSpec(source))
+        engine().models.get(ModelSpec(source))
     run(at)
     assert not at.subheader, at.subheader[0].value  # its scores are there still
     assert metric(at, "Removed").value == "3 of 12 heads"
@@ -514,7 +516,7 @@ def test_prompts_of_ones_own(studio: Studio, table: ImpactTable) -> None:
     enough = "text,group\n" + "".join(f"I am {g} number {i},{g}\n" for g in ("a", "b") for i in range(200))
     upload(enough)
     assert at.subheader[0].value == "No scores yet for this model and axis"
-    studio.add_scores(str(engine.keep_upload(enough.encode(), "mine.csv")))
+    studio.add_scores(str(folders.keep_upload(enough.encode(), "mine.csv")))
     run(at)
     assert removed(at) == 5
     assert {"a", "b"} == set(at.session_state["job main"].result.base.groups)

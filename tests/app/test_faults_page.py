@@ -13,7 +13,8 @@ from fasp_core.model.memory import OutOfMemory
 from fasp_core.model.passes import NotFinite
 from fasp_core.scoring import entries
 from fasp_core.storage.store import Store
-from pages.backend import engine
+from pages.backend import folders
+from pages.backend.engine import engine
 from tests.app.test_around import opened, run, texts
 from tests.support.fakes import Studio, made_up_lm
 
@@ -57,7 +58,7 @@ def test_a_cache_that_is_deleted_under_the_app(studio: Studio, tmp_cache: Path) 
     shutil.rmtree(tmp_cache)
     run(at)  # what was read is in memory
     assert EMPTY not in texts(at)
-    engine._tables.clear()
+    engine().results.tables.clear()
     run(at)
     assert EMPTY in texts(at)
     next(button for button in at.button if button.label == "Score all heads").click()
@@ -82,4 +83,4 @@ def test_what_a_model_cannot_do_is_one_sentence(studio: Studio, error: InputErro
 def test_an_upload_that_cannot_be_kept(studio: Studio, tmp_cache: Path) -> None:
     (tmp_cache / "uploads").write_text("a file where a folder should be")
     with pytest.raises(InputError, match=r"cannot be written .*: make room there, or name another folder"):
-        engine.keep_upload(b"text,group\n", "mine.csv")
+        folders.keep_upload(b"text,group\n", "mine.csv")

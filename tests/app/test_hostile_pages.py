@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from fasp_core.errors import InputError
 from fasp_core.figures.theme import escape
-from pages.backend import engine
+from pages.backend import folders
 from pages.explore import named
 from pages.shell import runs
 from pages.widgets.markdown import code, escape_markdown
@@ -192,7 +192,7 @@ def test_prompts_of_groups_with_such_names(studio: Studio) -> None:
     at = opened("explore", axis="my own prompts (CSV)")
     at.file_uploader(key="csv").set_value((f"{HOSTILE[:40]}.csv", content, "text/csv"))
     run(at)
-    studio.add_scores(str(engine.keep_upload(content, "mine.csv")))
+    studio.add_scores(str(folders.keep_upload(content, "mine.csv")))
     run(at)
     assert live(at) == []
     assert any("ran=1" in group for group in at.session_state["job main"].result.base.groups)

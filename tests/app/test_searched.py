@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
 from fasp_core.scoring.search import Found, SearchConfig, Tried
 from fasp_core.studies.compare import searching
-from pages.backend import engine
+from pages.backend.engine import engine
+from pages.backend.requests import Experiment
 from tests.app.test_explore import AXIS, N_HEADS, change, metric, opened, press, removed, said
 from tests.support.fakes import Studio
 
@@ -29,7 +31,7 @@ def studio(studio: Studio) -> Studio:
 def keep(studio: Studio, heads: tuple[int, ...], gap: float, config: SearchConfig = CONFIG) -> None:
     """A finished search in the store."""
     weights = studio.load(ModelSpec()).id
-    prompts = engine.BiasConfig(AXIS)
+    prompts = BiasConfig(AXIS)
     tried = [Tried(heads or (1,), 0.01, gap, 0.004), Tried((0, 1), 0.5, 0.001, 0.002)]
     table = pd.DataFrame(
         {
@@ -95,7 +97,7 @@ def test_a_search_runs_in_the_background(studio: Studio, monkeypatch: pytest.Mon
     at = press(
         opened(method="search", alpha=0.02), next(b.key for b in opened(method="search").button if b.label == "Search")
     )
-    (job,) = [job for name, job in engine._lanes.jobs() if "experiments" in name]
+    (job,) = [job for job in engine().jobs() if isinstance(job.key, Experiment)]
     assert any(b.label == "Cancel" for b in at.button)
     press(at, next(b.key for b in at.button if b.label == "Cancel"))
     job.wait(20)

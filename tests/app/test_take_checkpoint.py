@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import threading
 import zipfile
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,15 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from transformers import AutoModelForCausalLM
 
-from fasp_core.compute.jobs import Lane
 from fasp_core.compute.lanes import Lanes
 from fasp_core.errors import InputError
 from fasp_core.export import checking
-from fasp_core.model import loading
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
-from pages.backend import engine
+from pages.backend.engine import Engine, engine
 from pages.take_home import checkpoint as take_checkpoint
-from tests.support.fakes import AtOnce, Studio
+from tests.support import fakes
+from tests.support.fakes import Studio, use_engine
 from tests.support.running import run
 from tests.support.tiny import tiny_lm
 
@@ -41,15 +40,12 @@ def page() -> None:
 @pytest.fixture
 def at_once(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An engine of its own in which a job is done as soon as it is asked for; the folder of exports."""
-    surroundings(monkeypatch, Lanes(make=lambda: Lane(AtOnce())))  # type: ignore[arg-type]
+    use_engine(monkeypatch, Engine(fakes.at_once(), load))
     return tmp_cache / "exports"
 
 
-def surroundings(monkeypatch: pytest.MonkeyPatch, lanes: Lanes) -> None:
-    monkeypatch.setattr(engine, "_lanes", lanes)
-    monkeypatch.setattr(engine, "_shelf", OrderedDict())
-    monkeypatch.setattr(engine, "_facts", {})
-    monkeypatch.setattr(loading, "load", lambda spec: tiny_lm(spec.source.removeprefix("tiny-")))
+def load(spec: ModelSpec) -> LanguageModel:
+    return tiny_lm(spec.source.removeprefix("tiny-"))
 
 
 def opened(parts: str, model: str = "tiny-llama") -> AppTest:
@@ -183,8 +179,8 @@ def test_a_failed_check_is_told(at_once: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_running_export_is_watched_and_cancelled(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    surroundings(monkeypatch, Lanes())
-    engine.load_job(ModelSpec("tiny-llama")).wait(30)
+    use_engine(monkeypatch, Engine(Lanes(), load))
+    engine().load(ModelSpec("tiny-llama")).wait(30)
     begun, go_on = threading.Event(), threading.Event()
     check = checking.check
 
@@ -206,7 +202,7 @@ def test_a_running_export_is_watched_and_cancelled(tmp_cache: Path, monkeypatch:
         press(at, "Cancel")
     finally:
         go_on.set()
-    for _, job in engine._lanes.jobs():
+    for job in engine().jobs():
         job.wait(30)
     assert "Cancelled. Nothing is left of it." in said(run(at))
     assert [path for path in tmp_cache.rglob("*") if "export" in path.name] == []

@@ -27,7 +27,7 @@ from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import ManualEdits
 from fasp_core.studies.compare.plan import HELD_OUT
 from fasp_core.studies.verdict import verdict
-from pages.backend import engine
+from pages.backend.results import SCORE_TEXT
 from pages.session import shared
 from pages.take_home import data as take_data
 from pages.take_home.report import Written
@@ -62,7 +62,7 @@ def start(at: AppTest) -> AppTest:
 
 
 def written(at: AppTest) -> Written:
-    (job,) = at.session_state["experiments"].values()
+    (job,) = at.session_state["jobs seen"].values()
     result: Written = job.result
     return result
 
@@ -212,7 +212,7 @@ def test_scores_are_the_same_in_every_form_and_select_reads_them(
     parts = PruneSet.from_flat(off, N_HEADS)
     document, raw = data.set_json(selection, parts, model=BUILT_IN, axis=AXIS, reading="neutral")
     assert read(raw, "set", BUILT_IN_SHAPE).parts == parts
-    about = json.loads(data.scores_json(table, BiasConfig(AXIS), engine.SCORE_TEXT, rows, document))
+    about = json.loads(data.scores_json(table, BiasConfig(AXIS), SCORE_TEXT, rows, document))
     assert about["set"] == document
     assert about["prompts"] == len(table.bias.codes)
     for found in (

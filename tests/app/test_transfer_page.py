@@ -26,7 +26,8 @@ from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.score import prunable
 from fasp_core.storage.store import Store
 from fasp_core.studies.transfer import every_axis
-from pages.backend import engine
+from pages.backend.engine import engine
+from pages.backend.results import SCORE_TEXT
 from pages.transfer.axes import percent, plain
 from pages.transfer.scores import pair_at
 from tests.support.fakes import MADE, Studio, make_table
@@ -56,7 +57,7 @@ def add_scores(studio: Studio, axis: str, seed: int) -> ImpactTable:
     shape = {"n_layers": 30, "n_heads": 9, "provenance": MADE}
     studio.store.save(
         entries.KIND,
-        ppl_key(engine.SCORE_TEXT, lm.id),
+        ppl_key(SCORE_TEXT, lm.id),
         arrays={
             "base_sums": p.base.sums,
             "counts": p.base.counts,
@@ -71,7 +72,7 @@ def add_scores(studio: Studio, axis: str, seed: int) -> ImpactTable:
         arrays={"base": b.base, "ablated": b.ablated, "codes": b.codes, "exact": exact},
         meta={**shape, "groups": b.groups, "readings": b.readings},
     )
-    found = engine.scores(ModelSpec(), BiasConfig(axis))
+    found = engine().results.scores(ModelSpec(), BiasConfig(axis))
     assert found is not None
     return found
 

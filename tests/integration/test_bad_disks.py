@@ -35,7 +35,7 @@ from fasp_core.storage.fallback import MAX_BYTES, Shelf
 from fasp_core.storage.keys import digest
 from fasp_core.storage.store import Contents, Store
 from fasp_core.studies.compare import compare, outcome, searching
-from pages.backend import engine
+from pages.backend.results import SCORE_TEXT
 from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up_lm
 from tests.support.tiny import tiny_lm
 from tests.support.worlds import write_axis, write_model, write_text
@@ -337,14 +337,14 @@ def test_scores_of_another_version(studio: Studio, caplog: pytest.LogCaptureFixt
     studio.add_scores(AXIS)
     lm, config = made_up_lm(), BiasConfig(AXIS)
     for key, optional in (
-        (ppl_key(engine.SCORE_TEXT, lm.id), set[str]()),
+        (ppl_key(SCORE_TEXT, lm.id), set[str]()),
         (entries.bias_key(config, lm.id), {"n_layers", "n_heads"}),
     ):
         entry = studio.store.load(entries.KIND, key)
         assert entry is not None
 
         def find(store: Store) -> Any:
-            return read(engine.SCORE_TEXT, config, lm.id, lm.name, store)
+            return read(SCORE_TEXT, config, lm.id, lm.name, store)
 
         check_fields(studio.store, entry, find, optional)
     assert "it lacks 'exact', so another version of this program wrote it" in caplog.text

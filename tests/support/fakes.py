@@ -7,7 +7,6 @@ under their real keys, and every interval is computed from the made-up values as
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -34,7 +33,8 @@ from fasp_core.scoring import entries, score
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable, PplImpacts
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, outcome
-from pages.backend import engine
+from pages.backend.engine import Engine, engine
+from pages.backend.results import SCORE_TEXT
 
 BLOCK = 64  # tokens
 MADE = {"created": "2026-01-01T00:00:00+00:00", "seconds": 1.0}
@@ -100,6 +100,17 @@ class AtOnce:
         work()
 
 
+def at_once() -> Lanes:
+    """Lanes in which a job is done as soon as it is asked for."""
+    return Lanes(make=lambda: Lane(AtOnce()))  # type: ignore[arg-type]
+
+
+def use_engine(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> Engine:
+    """Let the app have this engine."""
+    monkeypatch.setattr("pages.backend.engine._of_the_app", engine)
+    return engine
+
+
 class Studio:
     """The app's surroundings, to be set by a test before each run of the page.
 
@@ -118,14 +129,8 @@ class Studio:
         self.open = threading.Event()
         self.open.set()
         self.asked: list[tuple[PruneSet, TextConfig]] = []
-        self._load = loading.load
         self._patch = monkeypatch
-        monkeypatch.setattr(engine, "_lanes", Lanes())
-        monkeypatch.setattr(engine, "_shelf", OrderedDict())
-        monkeypatch.setattr(engine, "_facts", {})
-        monkeypatch.setattr(engine, "_tables", OrderedDict())
-        monkeypatch.setattr(engine, "_results", OrderedDict())
-        monkeypatch.setattr(loading, "load", self.load)
+        use_engine(monkeypatch, Engine(Lanes(), self.load))
         monkeypatch.setattr(score, "score", self.score)
         monkeypatch.setattr(score, "preview", lambda *_: None)
         monkeypatch.setattr(evaluation, "perplexity_of", self.perplexity_of)
@@ -133,12 +138,12 @@ class Studio:
 
     def at_once(self) -> None:
         """From here on a job is done as soon as it is asked for, so that one run of the page shows its result."""
-        self._patch.setattr(engine, "_lanes", Lanes(make=lambda: Lane(AtOnce())))  # type: ignore[arg-type]
+        self._patch.setattr(engine(), "lanes", at_once())
 
     def load(self, spec: ModelSpec) -> Any:
         """The built-in model's shape, and small models called "tiny ..."; nothing else can be loaded."""
         if spec.source != BUILT_IN and not spec.source.startswith("tiny"):
-            return self._load(spec)
+            return loading.load(spec)
         n_layers, n_heads = BUILT_IN_SHAPE if spec.source == BUILT_IN else (4, 3)
         weights = f"sha256:{BUILT_IN_SHA256}" if spec.source == BUILT_IN else f"made-up:{spec.source}"
         config = LlamaConfig(
@@ -160,7 +165,7 @@ class Studio:
         p, b = table.ppl, table.bias
         self.store.keep(
             entries.KIND,
-            ppl_key(engine.SCORE_TEXT, lm.id),
+            ppl_key(SCORE_TEXT, lm.id),
             arrays={
                 "base_sums": p.base.sums,
                 "counts": p.base.counts,
@@ -229,12 +234,12 @@ class Studio:
 
     def finish(self) -> None:
         """Wait until all work that was asked for has ended."""
-        for _, job in engine._lanes.jobs():
+        for job in engine().jobs():
             assert job.wait(20)
 
     def running(self) -> Job[Any]:
         """The one job at work."""
-        ((_, job),) = engine._lanes.jobs()
+        (job,) = engine().jobs()
         return job
 
     def _run(self, progress: Report) -> None:
@@ -360,7 +365,7 @@ def add_examples(store: Store) -> None:
     """On stored scores of nationality: neutral, a gap that falls; counted, an artefact of the scorer."""
     lm, config = made_up_lm(), outcome.ClaimConfig(prompts=900, tokens=2048, sampled_prompts=270, samples=4)
     axis = "nationality"
-    table = entries.best(engine.SCORE_TEXT, BiasConfig(axis), lm.id, lm.name, store)
+    table = entries.best(SCORE_TEXT, BiasConfig(axis), lm.id, lm.name, store)
     assert table is not None
     artefact = {"neutral": -0.3, "counted": 0.9, "sampled": 0.0}
     for world in (MadeUp(table), MadeUp(table, by="counted", fall=artefact)):
