@@ -40,15 +40,13 @@ PREDICTION_TITLES = {
 
 def draw(spec: ModelSpec, axis: str, table: ImpactTable) -> None:
     """The result, or the offer to make it."""
-    known = engine().models.facts(spec)
-    assert known is not None  # there are scores
     plan = Plan(axis)
     st.caption(
         "FASP adds up the scores of single heads: it assumes that heads do not interact. Here whole sets are really "
         "removed, on a part of the validation prompts and text that the scores were made on, so that the **measured** "
         "change stands beside the one that single heads **predict** on the very same prompts."
     )
-    entry = additivity.find(plan, table, known.id, Store())
+    entry = additivity.find(plan, table, engine().models.identity(spec), Store())
     if entry is None:
         chosen = additivity.choose(table, plan)
         pairs = sum("pair" in s.name for s in chosen)

@@ -39,15 +39,13 @@ SHORT = {  # in the cells' margins
 
 def draw(spec: ModelSpec, axis: str, table: ImpactTable) -> None:
     """The result, or the offer to make it."""
-    known = engine().models.facts(spec)
-    assert known is not None  # there are scores
     plan = Plan(axis)
     st.caption(
         "The toxicity gap is one idea of bias. Others are: the same gap **normalised** otherwise, a gap of negative "
         "**sentiment**, and which of two sentences the model finds **likelier**, the stereotyped one or the other "
         "(CrowS-Pairs, StereoSet). Do they choose the same heads, and does a set chosen by one lower the others?"
     )
-    entry = robustness.find(plan, table, known.id, Store())
+    entry = robustness.find(plan, table, engine().models.identity(spec), Store())
     if entry is None:
         kinds = ", ".join(f"{half.source} ({half.bias_type})" for half, _ in plan.collections())
         offer(

@@ -83,6 +83,12 @@ class Models:
             return Facts(known, *BUILT_IN_SHAPE)
         return self._facts.get(self.named(spec))
 
+    def identity(self, spec: ModelSpec) -> ModelId:
+        """Which model it is, where that is known, as where there are scores."""
+        known = self.facts(spec)
+        assert known is not None
+        return known.id
+
     def pinned(self, spec: ModelSpec) -> ModelSpec:
         """The same with the commit that a name of a hub stands for, where it was loaded once."""
         return spec if spec.commit else replace(spec, commit=self._commits.get(spec.source, ""))

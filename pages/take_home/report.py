@@ -108,15 +108,14 @@ def write(asked: report.Asked, table: ImpactTable, lm: LanguageModel, store: Sto
 
 def without(asked: report.Asked, table: ImpactTable, name: str) -> None:
     """The report of what is known without running the model."""
-    known = engine().models.facts(asked.spec)
-    assert known is not None  # the page has its scores
+    model_id = engine().models.identity(asked.spec)
 
     def make() -> bytes:
         def no_model() -> LanguageModel:
             raise InputError("This report measures nothing.")
 
         told = replace(asked, measure=False)
-        return report.html(report.gather(told, table, known.id, Store(), no_model)).encode()
+        return report.html(report.gather(told, table, model_id, Store(), no_model)).encode()
 
     told = "It says that nothing was measured on test prompts."
     download("Write it without measuring", make, name, "text/html", key="report without", type="tertiary", help=told)
@@ -135,9 +134,7 @@ def _done(written: Written, name: str) -> None:
 
 def _stored(asked: report.Asked) -> tuple[str, ...]:
     """The stored results that a report tells of: with others it is another report."""
-    known = engine().models.facts(asked.spec)
-    assert known is not None
     store = Store()
-    header = compare.find(known.id, asked.axis, asked.reading, store)
+    header = compare.find(engine().models.identity(asked.spec), asked.axis, asked.reading, store)
     claims = [e.path.name for e in store.entries(compare.KIND) if e.config.get("experiment") == "outcome"]
     return (header.path.name if header is not None else "", *sorted(claims))

@@ -79,19 +79,15 @@ def correlations(tables: Scores, reading: str, gamma: float) -> Correlations:
 
 def name(spec: ModelSpec, sets: dict[str, PruneSet], config: TransferConfig) -> str:
     """What tells one experiment from another."""
-    known = engine().models.facts(spec)
-    assert known is not None  # scores were found
-    return digest(every_axis.key(sets, config, known.id))
+    return digest(every_axis.key(sets, config, engine().models.identity(spec)))
 
 
 def transfer(spec: ModelSpec, sets: dict[str, PruneSet], config: TransferConfig) -> Transfer | None:
     """The experiment if it is stored. Never loads a model."""
-    known = engine().models.facts(spec)
-    assert known is not None
     kept: dict[str, Transfer] = st.session_state.setdefault("transfers", {})
     wanted = name(spec, sets, config)
     if wanted not in kept:
-        measured = every_axis.find(sets, config, known.id, Store())
+        measured = every_axis.find(sets, config, engine().models.identity(spec), Store())
         if measured is None:
             return None
         kept[wanted] = every_axis.judge(measured)
