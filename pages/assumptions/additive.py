@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from fasp_core.figures import Words
 from fasp_core.figures.assumptions import Ends, growing_sets, interval_list, predicted_against_measured
 from fasp_core.gap.estimates import Estimate
 from fasp_core.model.spec import ModelSpec
@@ -120,11 +121,8 @@ def _charts(q: Quantity, prediction: str) -> None:
                 [[p.size for p in points] for points in kinds.values()],
                 [[q.scale * p.predicted[prediction].value for p in points] for points in kinds.values()],
                 [ends([p.measured for p in points], q.scale) for points in kinds.values()],
+                Words("Growing sets", "Bars: 95% intervals of the measurement.", unit=q.unit, dark=dark),
                 names=list(kinds),
-                title="Growing sets",
-                unit=q.unit,
-                note="Bars: 95% intervals of the measurement.",
-                dark=dark,
             ),
             key=f"growing {q.name}",
             alt="Measured and predicted change over the number of heads pruned; the table below has the numbers.",
@@ -135,16 +133,18 @@ def _charts(q: Quantity, prediction: str) -> None:
             predicted_against_measured(
                 ends([p.predicted[prediction] for p in q.sets], q.scale),
                 ends([p.measured for p in q.sets], q.scale),
+                Words(
+                    "Sets: predicted against measured",
+                    f"Slope {fit.slope.text()}, correlation {fit.pearson.text()}, {fit.n} sets.",
+                    unit=q.unit,
+                    dark=dark,
+                ),
                 kinds=["FASP" if p.kind == "FASP" else "random" for p in q.sets],
                 hover=[
                     f"{p.kind}, {p.size} heads\nmeasured {text(p.measured, q)}\n"
                     f"predicted {text(p.predicted[prediction], q)}\n{p.heads if p.size < 9 else ''}".strip()
                     for p in q.sets
                 ],
-                title="Sets: predicted against measured",
-                unit=q.unit,
-                note=f"Slope {fit.slope.text()}, correlation {fit.pearson.text()}, {fit.n} sets.",
-                dark=dark,
             ),
             key=f"sets {q.name}",
             alt="Every set of heads: predicted change against measured change.",
@@ -159,6 +159,12 @@ def _interactions(q: Quantity) -> None:
         chart(
             interval_list(
                 ends([p.interaction for p in shown], q.scale),
+                Words(
+                    f"Strongest {len(shown)} of {len(q.pairs)} interactions",
+                    "Right of 0: more than the sum. Bars: 95% intervals.",
+                    unit=f"interaction, {q.unit}",
+                    dark=dark,
+                ),
                 labels=[f"{p.first} + {p.second}" for p in shown],
                 hover=[
                     f"{p.first} + {p.second} ({p.kind})\ninteraction {text(p.interaction, q)}\n"
@@ -166,11 +172,7 @@ def _interactions(q: Quantity) -> None:
                     f"p = {p.p:.2g}, corrected for {len(q.pairs)} pairs q = {p.q:.2g}"
                     for p in shown
                 ],
-                title=f"Strongest {len(shown)} of {len(q.pairs)} interactions",
-                unit=f"interaction, {q.unit}",
-                note="Right of 0: more than the sum. Bars: 95% intervals.",
                 strong=[p.q <= RATE for p in shown],
-                dark=dark,
             ),
             key=f"interactions {q.name}",
             alt="The strongest interactions between two heads, with intervals.",
@@ -182,18 +184,20 @@ def _interactions(q: Quantity) -> None:
             predicted_against_measured(
                 ends([p.predicted for p in pairs], q.scale),
                 ends([p.measured for p in pairs], q.scale),
+                Words(
+                    "Pairs: predicted against measured",
+                    f"Slope {fit.slope.text()}, correlation {fit.pearson.text()}, {fit.n} pairs.",
+                    unit=q.unit,
+                    dark=dark,
+                ),
                 kinds=[p.kind for p in pairs],
                 hover=[
                     f"{p.first} + {p.second} ({p.kind})\ntogether {text(p.measured, q)}\n"
                     f"predicted {text(p.predicted, q)}"
                     for p in pairs
                 ],
-                title="Pairs: predicted against measured",
-                unit=q.unit,
-                note=f"Slope {fit.slope.text()}, correlation {fit.pearson.text()}, {fit.n} pairs.",
                 solid=[p.q <= RATE for p in pairs],
                 solid_name="interact",
-                dark=dark,
             ),
             key=f"pairs {q.name}",
             alt="Every pair of heads: predicted change against measured change.",

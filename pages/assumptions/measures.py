@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import streamlit as st
 
-from fasp_core.figures import cell_matrix
+from fasp_core.figures import Cells, Words, cell_matrix
 from fasp_core.gap.claims import SIGNIFICANCE
 from fasp_core.gap.estimates import Estimate
 from fasp_core.model.spec import ModelSpec
@@ -120,19 +120,23 @@ def _agreement(r: Robustness) -> None:
         )
     chart(
         cell_matrix(
-            values,
-            rows=[_row_label(name)[0] for name in names],
-            columns=[SHORT[name] for name in names],
-            text=text,
-            hover=hover,
-            faint=faint,
-            faint_name="may be chance",
-            title=f"Do measures choose the same {r.k} heads?",
-            note="Above the diagonal: heads in both sets. Below: rank correlation.",
-            unit="share / r",
+            Cells(
+                [_row_label(name)[0] for name in names],
+                [SHORT[name] for name in names],
+                values,
+                text,
+                hover,
+                faint,
+                names=("may be chance", "", ""),
+            ),
+            Words(
+                f"Do measures choose the same {r.k} heads?",
+                "Above the diagonal: heads in both sets. Below: rank correlation.",
+                unit="share / r",
+                dark=st.context.theme.type == "dark",
+            ),
             limit=1.0,
             cell_height=36,
-            dark=st.context.theme.type == "dark",
         ),
         key="agreement of measures",
         alt="Shared heads and rank correlation of every two measures; the table below has the numbers.",
@@ -149,22 +153,26 @@ def _effects(r: Robustness) -> None:
     cells = [(name, r.effect(name.split(" = ")[0], column)) for name in names for column in columns]
     chart(
         cell_matrix(
-            [_color(e) for _, e in cells],
-            rows=["\n".join(_row_label(name)) for name in names],
-            columns=[SHORT[name] for name in columns],
-            text=[_cell(e) for _, e in cells],
-            hover=[
-                f"set chosen by {', '.join(_row_label(name))}\nmeasured by {r.scored[e.measured_by].measure.title}, "
-                f"{e.items}\n{e.text}"
-                for name, e in cells
-            ],
-            faint=[e.change.low <= 0 <= e.change.high for _, e in cells],
-            title="What does a set chosen by one do to the others?",
-            note="Change of each measure on held-out items; blue: less bias.",
-            unit="change",
+            Cells(
+                ["\n".join(_row_label(name)) for name in names],
+                [SHORT[name] for name in columns],
+                [_color(e) for _, e in cells],
+                [_cell(e) for _, e in cells],
+                [
+                    f"set chosen by {', '.join(_row_label(name))}\n"
+                    f"measured by {r.scored[e.measured_by].measure.title}, {e.items}\n{e.text}"
+                    for name, e in cells
+                ],
+                [e.change.low <= 0 <= e.change.high for _, e in cells],
+            ),
+            Words(
+                "What does a set chosen by one do to the others?",
+                "Change of each measure on held-out items; blue: less bias.",
+                unit="change",
+                dark=st.context.theme.type == "dark",
+            ),
             limit=1.0,
             cell_height=36,
-            dark=st.context.theme.type == "dark",
         ),
         key="effects of sets",
         alt="Change of every measure by every set; the table below has the numbers.",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from fasp_core.figures.assumptions import word_strips
+from fasp_core.figures import Words
+from fasp_core.figures.assumptions import Ends, word_strips
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.studies.robustness import opinions
 from fasp_core.studies.robustness.opinions import Opinions
@@ -34,9 +35,13 @@ def draw(axis: str) -> None:
             chart(
                 word_strips(
                     [axis_title(w.group) for w in o.words],
-                    [w.mean for w in o.words],
-                    [w.low for w in o.words],
-                    [w.high for w in o.words],
+                    Ends([w.mean for w in o.words], [w.low for w in o.words], [w.high for w in o.words]),
+                    Words(
+                        SCORERS[name],
+                        f"{len(o.words)} words, {len(o.sentences)} sentences each; lines: lowest to highest sentence.",
+                        unit="score of a neutral sentence",
+                        dark=dark,
+                    ),
                     groups=[axis_title(g.group) for g in o.groups],
                     group_means=[g.mean for g in o.groups],
                     hover=[
@@ -44,10 +49,6 @@ def draw(axis: str) -> None:
                         f"from {w.low:.3f} to {w.high:.3f}"
                         for w in o.words
                     ],
-                    title=SCORERS[name],
-                    unit="score of a neutral sentence",
-                    note=f"{len(o.words)} words, {len(o.sentences)} sentences each; lines: lowest to highest sentence.",
-                    dark=dark,
                 ),
                 key=f"opinions {name}",
                 alt="Scores of identity words in neutral sentences, by group; the table below has the numbers.",

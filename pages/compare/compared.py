@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from fasp_core.data.text import said
-from fasp_core.figures import Curve, method_curves, tradeoff
+from fasp_core.figures import Curve, Points, Words, method_curves, tradeoff
 from fasp_core.gap import GapStats, claims
 from fasp_core.model.spec import ModelSpec
 from fasp_core.studies.compare.compare import Comparison
@@ -143,16 +143,12 @@ def _curves(settings: Settings, comparison: Comparison, view: View, picked: Cand
             chart(
                 method_curves(
                     lines,
-                    title=title,
-                    note=note,
-                    x_title="α, share of heads pruned",
-                    y_title=y_title,
+                    Words(title, note, "α, share of heads pruned", y_title, dark=st.context.theme.type == "dark"),
                     reference=1000 * base.gap if name == "gap" else nll.perplexity,
                     floor=1000 * base.noise_gap if name == "gap" else None,
                     cap=HIGHEST * 1000 * base.gap if name == "gap" else None,
                     chosen=None if picked is None or ringed is None else (picked.alpha, ringed[name]),
                     log_y=name == "ppl",
-                    dark=st.context.theme.type == "dark",
                 ),
                 key=f"compare {name}",
                 alt=f"{title} over the share of heads pruned, one line a method.",
@@ -169,22 +165,25 @@ def _tradeoff(settings: Settings, comparison: Comparison, view: View, picked: Ca
     at = comparison.candidates.index(picked) if picked is not None else None
     chart(
         tradeoff(
-            100 * frame.ppl_change,
-            1000 * frame.gap,
-            styles=[ORDER.index(m) for m in frame.method],
-            names=[METHOD_TITLES[m] for m in ORDER],
-            hover=[_hover(row, comparison.readings) for row in frame.to_dict("records")],
-            title=f"What it buys against what it costs, {SPLIT_TITLES[view.side]}, {READING_TITLES[view.reading]}",
-            note="One point a candidate; down and left is better.",
-            x_title="perplexity above the unpruned model, %",
-            y_title="gap, ×10⁻³",
+            Points(
+                100 * frame.ppl_change,
+                1000 * frame.gap,
+                [_hover(row, comparison.readings) for row in frame.to_dict("records")],
+                [ORDER.index(m) for m in frame.method],
+                [METHOD_TITLES[m] for m in ORDER],
+            ),
+            Words(
+                f"What it buys against what it costs, {SPLIT_TITLES[view.side]}, {READING_TITLES[view.reading]}",
+                "One point a candidate; down and left is better.",
+                x="perplexity above the unpruned model, %",
+                y="gap, ×10⁻³",
+                dark=st.context.theme.type == "dark",
+            ),
             reference=(0.0, 1000 * base.gap),
             limit=100 * settings.max_ppl,
             floor=1000 * base.noise_gap,
             chosen=at,
-            x_cap=max(WIDEST * 100 * settings.max_ppl, 20.0),
-            y_cap=HIGHEST * 1000 * base.gap,
-            dark=st.context.theme.type == "dark",
+            caps=(max(WIDEST * 100 * settings.max_ppl, 20.0), HIGHEST * 1000 * base.gap),
         ),
         key="compare tradeoff",
         alt="Toxicity gap against perplexity of all candidates, with the Pareto front and the limit on perplexity.",

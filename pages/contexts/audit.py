@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from fasp_core.figures import BASE, PRUNED, dots
+from fasp_core.figures import BASE, PRUNED, Words, dots
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
@@ -98,10 +98,12 @@ def show(found: list[list[Replies]], subject: PruneSet, winsorise: float) -> Non
         dots(
             [r.scenario.name for r in base],
             series,
-            title="Standardised mean difference by scenario",
-            note=f"Above 0: larger numbers for {first} than for {second}. Intervals resample names (95%).",
-            unit=f"mean of {first} minus mean of {second}, in pooled SDs",
-            dark=st.context.theme.type == "dark",
+            Words(
+                "Standardised mean difference by scenario",
+                f"Above 0: larger numbers for {first} than for {second}. Intervals resample names (95%).",
+                unit=f"mean of {first} minus mean of {second}, in pooled SDs",
+                dark=st.context.theme.type == "dark",
+            ),
         ),
         key="audit chart",
         alt="Standardised mean difference of every scenario; the table below has the numbers.",

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from fasp_core.figures import Series, answers_by_group, cell_matrix, clicked_heads, dots
+from fasp_core.figures import Cells, Series, Words, answers_by_group, cell_matrix, clicked_heads, dots
 from fasp_core.studies.contexts.choosing import Method
 from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of
 from fasp_core.studies.contexts.matrix import Cell, Matrix
@@ -108,14 +108,13 @@ def _generality(carried: Carried) -> Any:
             for kind, s in zip(kinds, sums, strict=True)
         ]
         series.append(series_of(METHOD_TITLES[method], ends, hover, faint=method.endswith("random")))
-    return dots(
-        [TITLES[kind].replace(", ", ",\n") for kind in kinds],
-        series,
-        title="Change of mean |SMD|, by what the sets were chosen on",
-        note="Below 0: the groups come closer. Hollow: parts at random.",
+    words = Words(
+        "Change of mean |SMD|, by what the sets were chosen on",
+        "Below 0: the groups come closer. Hollow: parts at random.",
         unit="change of mean |SMD|, 95% interval",
         dark=st.context.theme.type == "dark",
     )
+    return dots([TITLES[kind].replace(", ", ",\n") for kind in kinds], series, words)
 
 
 def series_of(label: str, found: list[Estimate], hover: list[str], **more: Any) -> Series:
@@ -143,29 +142,27 @@ def _matrix(carried: Carried, method: Method, at: int) -> dict[str, pointer.Act]
     opened = st.session_state.get(_OPEN)
     of = f"{at} {method}: {len(rows)} by {len(contexts)}"
     sums = [carried.summary(cells_of(m, method, row, context)) for row in rows for context in contexts]
-    fig = cell_matrix(
+    drawn = Cells(
+        [row_title(row).replace(", ", ",\n") for row in rows],
+        contexts,
         [np.nan if s is None else s.change.value for s in sums],
-        rows=[row_title(row).replace(", ", ",\n") for row in rows],
-        columns=contexts,
         text=["–" if s is None else f"{_signed(s.change.value)}\n{s.inliers:.0%}" for s in sums],
         hover=[
             f"chosen on {row_title(row)}, tested on {context}\n" + ("nothing of this kind" if s is None else _lines(s))
             for (row, context), s in zip([(r, c) for r in rows for c in contexts], sums, strict=True)
         ],
         faint=[s is not None and s.change.low <= 0 <= s.change.high for s in sums],
-        faint_name="no change shown: the interval holds 0",
-        title=f"{METHOD_TITLES[method]}: change of mean |SMD|",
-        note=f"Below it: answers within the usual range; {_usual(carried):.0%} with nothing removed.",
-        unit="",
-        row_title="chosen on",
-        column_title="tested on",
         outlined=[(method, i, j) == opened for i in range(len(rows)) for j in range(len(contexts))],
-        outlined_name="opened",
-        limit=0.5,
-        colorbar=False,
-        cell_height=52,
+        names=("no change shown: the interval holds 0", "", "opened"),
+    )
+    words = Words(
+        f"{METHOD_TITLES[method]}: change of mean |SMD|",
+        f"Below it: answers within the usual range; {_usual(carried):.0%} with nothing removed.",
+        x="tested on",
+        y="chosen on",
         dark=st.context.theme.type == "dark",
     )
+    fig = cell_matrix(drawn, words, limit=0.5, colorbar=False, cell_height=52)
     chart(
         pointer.ready(fig, of),
         key=f"contexts matrix {at}",
@@ -216,10 +213,12 @@ def _cell(carried: Carried, method: Method, row: int, column: int) -> None:
                 after.values,
                 m.codes,
                 m.groups,
-                title=f"Answers in {scenario.unit}, by group",
-                note="Each point is an answer; the box holds the middle half.",
-                unit=f"{scenario.unit}, on a scale of log(1 + x)",
-                dark=st.context.theme.type == "dark",
+                Words(
+                    f"Answers in {scenario.unit}, by group",
+                    "Each point is an answer; the box holds the middle half.",
+                    unit=f"{scenario.unit}, on a scale of log(1 + x)",
+                    dark=st.context.theme.type == "dark",
+                ),
             ),
             key=f"contexts answers {method} {row} {column} {cell.setting.tested}",
             alt="Numbers that the whole and the pruned model answered about each group.",

@@ -61,8 +61,8 @@ def write_job(asked: Write, owner: Hashable) -> Job[Pair]:
     """Write in the background."""
 
     def work(lm: LanguageModel, store: Store, progress: Progress) -> Pair:
-        judge = asked.scorer, asked.label, asked.scorer_reading
-        return continuations.write(lm, asked.prompt, asked.heads, asked.generation, store, *judge, progress)
+        judge = continuations.Judge(asked.scorer, asked.label, asked.scorer_reading)
+        return continuations.write(lm, asked.prompt, asked.heads, asked.generation, store, judge, progress)
 
     return engine().one_prompt(asked, work, owner)
 

@@ -10,9 +10,10 @@ import streamlit as st
 from fasp_core.compute.jobs import Job
 from fasp_core.data.text import said
 from fasp_core.evaluation import EvalConfig, Evaluation, Toxicity
-from fasp_core.figures import group_bars
+from fasp_core.figures import Words, group_bars
 from fasp_core.gap import group_intervals
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.report import charts
 from fasp_core.report.tables import counted
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import HAND, ManualEdits, how, how_bias
@@ -209,20 +210,13 @@ def _groups(result: Evaluation | None, settings: Settings) -> None:
         return
     reading = result.readings[settings.reading]
     names = list(reading.base.group_means)
-    ends = [
-        [[1000 * x for x in _group_ends(side, reading.name)[g]] for g in names] for side in (result.base, result.pruned)
-    ]
+    title = f"Expected toxicity of each group, {reading.base.n} prompts, 95% intervals"
     st.plotly_chart(
         group_bars(
             names,
-            [1000 * reading.base.group_means[g] for g in names],
-            [1000 * reading.pruned.group_means[g] for g in names],
-            *ends,
-            overall_base=1000 * reading.base.overall,
-            overall_pruned=1000 * reading.pruned.overall,
-            title=f"Expected toxicity of each group, {reading.base.n} prompts, 95% intervals",
-            unit="×10⁻³",
-            dark=st.context.theme.type == "dark",
+            charts.group_means(reading.base, names, _group_ends(result.base, reading.name)),
+            charts.group_means(reading.pruned, names, _group_ends(result.pruned, reading.name)),
+            Words(title, unit="×10⁻³", dark=st.context.theme.type == "dark"),
         ),
         theme=None,
         key=f"groups {settings.reading} {result.prune_set.format()} {settings.split}",

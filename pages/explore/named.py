@@ -235,9 +235,8 @@ def _results(settings: Settings, a: Evaluation, b: Evaluation) -> None:
 
 def against(a: Evaluation, b: Evaluation, reading: str) -> str:
     """B's gap against A's, on the same prompts."""
-    change = gap.paired_gap_change(
-        a.pruned.row(reading), b.pruned.row(reading), a.base.groups, blocks=a.base.blocks or None
-    )
+    rows = gap.PromptRows.of([a.pruned.row(reading), b.pruned.row(reading)], a.base.groups, a.base.blocks)
+    change = rows.changes()[0]
     if change.interval is None:
         return "B against A: not known."
     low, high = (1000 * x for x in change.interval)

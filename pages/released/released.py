@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import streamlit as st
 
 from fasp_core import released as published
 from fasp_core.errors import InputError
-from fasp_core.figures import head_grid, short
+from fasp_core.figures import Marks, Words, head_grid, short
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import HeadScores, Selection
 from fasp_core.released import Floats, RuleComparison, Trust
@@ -134,9 +132,7 @@ def _grids(
     dark: bool,
 ) -> None:
     """Perplexity and bias after removal; of a model without them, magnitude and gradient."""
-    marks: dict[str, Any] = {"n_layers": scores.n_layers, "n_heads": scores.n_heads, "hover": texts, "dark": dark}
-    if both is not None:
-        marks |= {"pruned": set(both.stable.pruned), "critical": set(both.stable.critical)}
+    marked = Marks() if both is None else Marks(set(both.stable.pruned), critical=set(both.stable.critical))
     errors = None if isinstance(found, str) else found.places.grid_se(both.stable.critical if both else ())
     removed = scores.z_ppl is not None or scores.z_bias is not None
     if removed:
@@ -165,10 +161,12 @@ def _grids(
             chart(
                 head_grid(
                     sign * apart,
-                    title=title,
-                    unit="above median" if sign > 0 else "below median",
+                    scores.n_layers,
+                    scores.n_heads,
+                    Words(title, unit="above median" if sign > 0 else "below median", dark=dark),
+                    hover=texts,
                     se=se,
-                    **marks,
+                    marked=marked,
                 ),
                 key=f"{title} {settings} {dark}",
                 alt=f"{title} of every head, {scores.n_layers} layers by {scores.n_heads} heads.",

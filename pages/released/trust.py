@@ -8,6 +8,7 @@ import streamlit as st
 
 from fasp_core import released
 from fasp_core.errors import InputError
+from fasp_core.figures import Words
 from fasp_core.figures.ranking import ranked_heads
 from fasp_core.heads.selection import Selection
 from fasp_core.released import Agreement, Estimate, SeedRows, Trust
@@ -142,14 +143,16 @@ def _ranking(selection: Selection, found: Trust, hover: list[str], dark: bool) -
     fig = ranked_heads(
         places.mean,
         Z * places.pooled_se,
+        Words(
+            "Bias after removal, heads in order",
+            f"Mean of {found.free.seeds} seeds ± {Z} s.e.; dashed: end of the choice.",
+            unit="bias without the head",
+            dark=dark,
+        ),
         shown=sorted(set(range(n)) - set(selection.critical)),
         chosen=places.chosen,
         hover=hover,
-        title="Bias after removal, heads in order",
-        note=f"Mean of {found.free.seeds} seeds ± {Z} s.e.; dashed: end of the choice.",
-        unit="bias without the head",
         cut=places.cut,
-        dark=dark,
     )
     chart(
         fig,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from fasp_core.figures import cell_matrix, clicked_heads, scatter_pair
+from fasp_core.figures import Cells, Words, cell_matrix, clicked_heads, scatter_pair
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.scoring.manual_edits import how_removed
 from fasp_core.scoring.score import prunable
@@ -68,24 +68,22 @@ def draw_matrix(settings: Settings, found: Correlations) -> dict[str, pointer.Ac
     places = {cell: pair_at(cell, names) for cell in np.ndindex(len(names), len(names))}
     cells = [found.axes[i] if at is None else found.pair(*at, settings.kind) for (i, _), at in places.items()]
     of = f"pairs of {', '.join(names)}"
-    fig = cell_matrix(
+    drawn = Cells(
+        [axis_title(n) for n in names],
+        [axis_title(n) for n in names],
         [c.r.value if isinstance(c, Pair) else float("nan") for c in cells],
-        rows=[axis_title(n) for n in names],
-        columns=[axis_title(n) for n in names],
         text=[plain(c.r.value) if isinstance(c, Pair) else _repeats(c, settings.kind) for c in cells],
         hover=[pair_hover(c) if isinstance(c, Pair) else _own_hover(c, settings.kind) for c in cells],
         faint=[isinstance(c, Pair) and not c.r.shown for c in cells],
         outlined=[at == st.session_state[CHOSEN] for at in places.values()],
-        faint_name="interval holds 0",
-        outlined_name="opened",
-        title="Correlation of z_bias over heads",
-        note=f"Upper right: all {n_all} heads. Lower left: {n_free}.",
-        unit="r",
-        limit=1.0,
-        colorbar=False,
-        column_angle=-35,
+        names=("interval holds 0", "", "opened"),
+    )
+    words = Words(
+        "Correlation of z_bias over heads",
+        f"Upper right: all {n_all} heads. Lower left: {n_free}.",
         dark=st.context.theme.type == "dark",
     )
+    fig = cell_matrix(drawn, words, limit=1.0, colorbar=False, column_angle=-35)
     chart(
         pointer.ready(fig, of),
         key="correlations",
@@ -158,16 +156,18 @@ def draw_heads(settings: Settings, found: Correlations, chosen: tuple[str, str, 
         scatter_pair(
             np.where(hidden, np.nan, 1000 * a.z),
             np.where(hidden, np.nan, 1000 * b.z),
+            Words(
+                f"{axis_title(one)} against {axis_title(other)}",
+                "Right, up: the gap falls without it.",
+                x=f"z_bias on {axis_title(one)}, ×10⁻³",
+                y=f"z_bias on {axis_title(other)}, ×10⁻³",
+                dark=st.context.theme.type == "dark",
+            ),
             names=labels,
             hover=hover,
-            title=f"{axis_title(one)} against {axis_title(other)}",
-            note="Right, up: the gap falls without it.",
-            x_title=f"z_bias on {axis_title(one)}, ×10⁻³",
-            y_title=f"z_bias on {axis_title(other)}, ×10⁻³",
             critical=set(range(n)) - free,
             estimated=set(np.flatnonzero(~(a.exact & b.exact)).tolist()),
             labelled=strongest(a, b, shown),
-            dark=st.context.theme.type == "dark",
         ),
         key=f"heads {chosen} {settings.config.reading} {settings.config.gamma}",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from fasp_core.figures import cell_matrix
+from fasp_core.figures import Cells, Words, cell_matrix
 from fasp_core.studies.transfer import every_axis
 from fasp_core.studies.transfer.every_axis import Cell, Transfer
 from fasp_core.studies.verdict import p_value
@@ -59,26 +59,27 @@ def show(settings: Settings, result: Transfer) -> None:
     bases = {axis: found[reading] for axis, found in result.bases.items()}
     chart(
         cell_matrix(
-            [100 * c.change.relative for c in cells],
-            rows=[f"{axis_title(axis)}\nperplexity {costs[axis]:+.1%}" for axis in result.axes],
-            columns=[f"{axis_title(a).replace(' ', chr(10))}\n{1000 * bases[a].gap:.2f}" for a in result.axes],
-            text=[f"{percent(c.change.relative)}\n{ends(c).replace('%', '')}" for c in cells],
-            hover=[cell_hover(c, result) for c in cells],
-            faint=[c.outcome in ("not shown", "no gap") for c in cells],
-            hatched=[c.outcome == "no gap" for c in cells],
-            outlined=[c.chosen_on == c.measured_on for c in cells],
-            faint_name="no change shown",
-            hatched_name="no gap above noise to begin with",
-            outlined_name="its own axis",
-            title="Change of the gap on test prompts, with 95% interval",
-            note="Rows: chosen on, with the set's cost. Columns: measured on, with the gap before, ×10⁻³.",
-            unit="%",
-            row_title="chosen on",
-            column_title="measured on",
+            Cells(
+                [f"{axis_title(axis)}\nperplexity {costs[axis]:+.1%}" for axis in result.axes],
+                [f"{axis_title(a).replace(' ', chr(10))}\n{1000 * bases[a].gap:.2f}" for a in result.axes],
+                [100 * c.change.relative for c in cells],
+                text=[f"{percent(c.change.relative)}\n{ends(c).replace('%', '')}" for c in cells],
+                hover=[cell_hover(c, result) for c in cells],
+                faint=[c.outcome in ("not shown", "no gap") for c in cells],
+                hatched=[c.outcome == "no gap" for c in cells],
+                outlined=[c.chosen_on == c.measured_on for c in cells],
+                names=("no change shown", "no gap above noise to begin with", "its own axis"),
+            ),
+            Words(
+                "Change of the gap on test prompts, with 95% interval",
+                "Rows: chosen on, with the set's cost. Columns: measured on, with the gap before, ×10⁻³.",
+                x="measured on",
+                y="chosen on",
+                dark=st.context.theme.type == "dark",
+            ),
             limit=100.0,
             colorbar=False,
             cell_height=54,
-            dark=st.context.theme.type == "dark",
         ),
         key=f"transfer {hash((settings.config, result.axes))}",
         alt="Relative change of every axis' gap under the set chosen on every axis; the table below has the numbers.",

@@ -25,7 +25,7 @@ from streamlit.testing.v1 import AppTest
 
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, Reading
-from fasp_core.gap import gap_stats, paired_gap_change, paired_mean_change
+from fasp_core.gap import gap_stats, paired_gap_changes, paired_mean_change
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, select
 from fasp_core.metrics.meters import BiasConfig
@@ -179,7 +179,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     assert text.count("**measured**") == 2
     assert "**estimate**" not in text
     assert "**measured** on 1,024 tokens; pruned 95% [" in text
-    low, high = paired_gap_change(base.values[0], pruned.values[0], base.groups).relative_interval or (0, 0)
+    low, high = paired_gap_changes(base.values[0], [pruned.values[0]], base.groups)[0].relative_interval or (0, 0)
     assert f"**measured** on {len(base.texts)} validation prompts, change 95% [{low:+.0%}, {high:+.0%}]" in text
     assert f"Estimate was {1000 * gap:.2f}" in text
     assert f"Identity terms scored: {before:.2f} → {after:.2f}" in text  # the other reading is always there
@@ -530,7 +530,7 @@ def reading_of(base: np.ndarray, pruned: np.ndarray, groups: list[str]) -> Readi
         "neutral",
         gap_stats(base, groups),
         gap_stats(pruned, groups),
-        paired_gap_change(base, pruned, groups),
+        paired_gap_changes(base, [pruned], groups)[0],
         paired_mean_change(base, pruned, groups),
     )
 

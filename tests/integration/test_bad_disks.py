@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -203,7 +204,8 @@ def test_memory_for_what_cannot_be_written_has_an_end(monkeypatch: pytest.Monkey
     assert MAX_BYTES > 1e8
     shelf, store = Shelf(), Store(tmp_path)
     made = [
-        store._made(store.path("scores", {"a": i}), "scores", {"a": i}, {}, contents()["arrays"], {}) for i in range(4)
+        store._made(store.path("scores", {"a": i}), "scores", {"a": i}, {"arrays": contents()["arrays"]})
+        for i in range(4)
     ]
     for entry, files in made:
         shelf.put(entry, files)
@@ -250,15 +252,13 @@ def test_the_lock_of_a_killed_holder_is_free(tmp_path: Path) -> None:
     holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "working\n"
-    asked: list[int] = []
-
-    def check() -> None:  # the other one works: wait, and be asked whether to go on waiting
-        asked.append(1)
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(Store(tmp_path).compute, "scores", CONFIG, contents)
+        with pytest.raises(TimeoutError):  # the other one works
+            found.result(0.5)
         holder.kill()
         holder.wait()
-
-    assert right(Store(tmp_path).compute("scores", CONFIG, contents, check=check))
-    assert asked
+        assert right(found.result(60))
 
 
 # damage

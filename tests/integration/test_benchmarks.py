@@ -113,7 +113,7 @@ def test_exact_sweep_bound_by_counting_blocks(lm: LanguageModel, text: TextConfi
 
 def test_bias_scores(lm: LanguageModel, text: TextConfig, prompts: BiasConfig, tmp_path: Path) -> None:
     found = bias_scores.run(
-        lm, prompts, text, Store(tmp_path / "store"), sizes=(18, 36), target=0.999, heads=3, continuations=4, tokens=3
+        lm, prompts, text, Store(tmp_path / "store"), sizes=(18, 36), target=0.999, heads=3, recipe=(4, 3)
     )
     positive(found, "ratio_plain", "ratio_released", "seconds", "plain_seconds", "released_seconds")
     assert set(found["by_reading"]) == {"neutral", "counted"}

@@ -32,6 +32,7 @@ from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHA256, BUILT_IN_SHAPE, Mode
 from fasp_core.scoring import entries, score
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable, PplImpacts
 from fasp_core.storage.store import Store
+from fasp_core.studies import common
 from fasp_core.studies.compare import compare, outcome
 from pages.backend.engine import Engine, engine
 from pages.backend.results import SCORE_TEXT
@@ -328,12 +329,9 @@ def made_up(world: MadeUp) -> Iterator[None]:
     """Experiments measure `world` here."""
     with ExitStack() as stack:
         for module in (compare, outcome):
-            for name, fake in {
-                "perplexity_of": world.perplexity_of,
-                "toxicity_of": world.toxicity_of,
-                "provenance": lambda *_: MADE,
-            }.items():
-                stack.enter_context(patch.object(module, name, fake))
+            stack.enter_context(patch.object(module, "perplexity_of", world.perplexity_of))
+            stack.enter_context(patch.object(module, "toxicity_of", world.toxicity_of))
+        stack.enter_context(patch.object(common, "provenance", lambda *_: MADE))
         stack.enter_context(patch.object(compare, "CachedRunner", lambda lm: lm))
         yield
 

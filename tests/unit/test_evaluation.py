@@ -26,7 +26,7 @@ from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import KIND, EvalConfig, Evaluation, Reading, evaluate, toxicity_of
 from fasp_core.forward.sampling import GenerationConfig, sample
-from fasp_core.gap import gap_stats, paired_gap_change, paired_mean_change
+from fasp_core.gap import gap_stats, paired_gap_changes, paired_mean_change
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import meters
 from fasp_core.metrics.cached_runner import CachedRunner
@@ -429,7 +429,7 @@ def test_prompts_are_compared_in_their_blocks(work: Work, lm: LanguageModel) -> 
             wanted = (
                 gap_stats(before, found.base.groups, blocks=within),
                 gap_stats(after, found.base.groups, blocks=within),
-                paired_gap_change(before, after, found.base.groups, blocks=within),
+                paired_gap_changes(before, [after], found.base.groups, blocks=within)[0],
                 paired_mean_change(before, after, found.base.groups, blocks=within),
             )
             same = [one == other for one, other in zip((r.base, r.pruned, r.gap, r.toxicity), wanted, strict=True)]

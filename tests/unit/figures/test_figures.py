@@ -26,7 +26,9 @@ from fasp_core.figures import (
     DARK,
     LIGHT,
     PRUNED,
+    GroupMeans,
     Theme,
+    Words,
     clicked_head,
     clicked_heads,
     clip_limit,
@@ -38,6 +40,7 @@ from fasp_core.figures import (
 )
 from fasp_core.figures.theme import FONT, WASH
 from tests.support.colors import contrast, linear, luminance, rgb
+from tests.support.figures import parted
 
 drawing = settings(deadline=None, max_examples=10)  # Plotly checks each setting of each trace: 25 ms a figure
 ROOT = Path(__file__).resolve().parents[3]
@@ -48,7 +51,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False,
 def grid(values: Any, n_layers: int, n_heads: int, **more: Any) -> go.Figure:
     texts = [f"L{i // n_heads}H{i % n_heads}\nimpact {value!r}" for i, value in enumerate(values)]
     given: dict[str, Any] = {"title": "Impact on bias", "unit": "gap", "hover": texts} | more
-    return head_grid(values, n_layers=n_layers, n_heads=n_heads, **given)
+    return head_grid(values, n_layers, n_heads, **parted(given))
 
 
 def sent(figure: go.Figure) -> dict[str, Any]:
@@ -132,7 +135,7 @@ def test_markup_in_names_is_shown_not_followed() -> None:
     assert figure.data[CLICK_CURVE].text == ("<b>&lt;b&gt;L0H0&lt;/b&gt;</b><br>1 &lt; 2",)
     assert figure.layout.title.text.startswith("&lt;i&gt;x&lt;/i&gt;<br>")
     assert trace(figure, "impact").colorbar.title.text.startswith("&lt;u&gt;")
-    bars = group_bars(["<s>"], [0.1], [0.2], overall_base=0.1, overall_pruned=0.2, title="", unit="")
+    bars = group_bars(["<s>"], GroupMeans([0.1], 0.1), GroupMeans([0.2], 0.2), Words(""))
     assert bars.layout.yaxis.ticktext == ("&lt;s&gt;",)
     assert all("<s>" not in text for bar in bars.data[:2] for text in bar.hovertext)
 
@@ -207,12 +210,6 @@ def test_colors_are_clipped_and_the_label_tells_the_truth() -> None:
     assert trace(unclipped, "impact").colorbar.ticktext[-1] == "0.5"
 
 
-def test_a_given_limit_holds() -> None:
-    figure = grid([3.0, -1.0], 1, 2, limit=2.0)
-    assert (trace(figure, "impact").zmin, trace(figure, "impact").zmax) == (-2, 2)
-    assert "1 head lies beyond" in figure.layout.title.text
-
-
 def test_heads_without_a_score_are_gray_and_say_so() -> None:
     figure = grid([1.0, math.nan, -1.0], 1, 3, pruned={1})
     assert filled(figure, "not scored") == {1}
@@ -274,7 +271,7 @@ def test_the_largest_model_is_drawn_at_once() -> None:
     [
         {"values": [1.0] * 5}, {"values": [[1.0] * 6]}, {"values": ["a"] * 6}, {"se": [1.0]}, {"se": [-1.0] * 6},
         {"hover": ["one"]}, {"hover": "sixsix"}, {"pruned": {6}}, {"critical": {-1}}, {"by_hand": {99}},
-        {"limit": 0.0}, {"limit": math.nan}, {"limit": math.inf}, {"n_layers": 0},
+        {"n_layers": 0},
     ],
 )  # fmt: skip
 def test_a_grid_of_bad_input_is_refused(wrong: dict[str, Any]) -> None:
@@ -286,17 +283,17 @@ def test_a_grid_of_bad_input_is_refused(wrong: dict[str, Any]) -> None:
         "hover": ["x"] * 6,
         "values": [1.0] * 6,
     }
-    head_grid(**good)
+    head_grid(**parted(good))
     with pytest.raises(InputError):
-        head_grid(**(good | wrong))
+        head_grid(**parted(good | wrong))
 
 
 # --- cost against benefit
 
 
 def scatter(z_ppl: Any, z_bias: Any, **more: Any) -> go.Figure:
-    given: dict[str, Any] = {"hover": ["x"] * len(z_ppl), "title": ""} | more
-    return scatter_impacts(z_ppl, z_bias, **given)
+    given: dict[str, Any] = {"hover": ["x"] * len(z_ppl)} | more
+    return scatter_impacts(z_ppl, z_bias, **parted(given))
 
 
 def test_scatter_keeps_the_place_of_every_head() -> None:
@@ -320,35 +317,10 @@ def test_scatter_puts_wrecking_heads_at_the_edge_and_says_so() -> None:
     assert figure.data[CLICK_CURVE].y == tuple(range(100))
 
 
-@drawing
-@given(st.lists(st.floats(-1e12, 1e12, allow_subnormal=False), min_size=1, max_size=40))
-def test_a_logarithmic_scatter_keeps_order_and_labels_true_values(z_ppl: list[float]) -> None:
-    figure = scatter(z_ppl, np.zeros(len(z_ppl)), log_x=True)
-    drawn = np.array(figure.data[CLICK_CURVE].x)
-    assert np.isfinite(drawn).all()
-    order = np.argsort(z_ppl, kind="stable")
-    assert (np.diff(drawn[order]) >= 0).all()
-    np.testing.assert_array_equal(np.sign(drawn) * np.array(z_ppl) >= 0, True)
-    ticks = figure.layout.xaxis
-    assert list(ticks.tickvals) == sorted(ticks.tickvals)
-    assert len(ticks.tickvals) == len(ticks.ticktext) <= 9
-    assert ticks.ticktext[ticks.tickvals.index(0)] == "0"
-
-
-def test_logarithmic_ticks_stand_where_their_values_do() -> None:
-    z_ppl = [1.0, -1.0, 1.0, 10.0, 1000.0]  # the median magnitude is 1, so 10 stands at log10(11)
-    figure = scatter(z_ppl, [0.0] * 5, log_x=True)
-    places = dict(zip(figure.layout.xaxis.ticktext, figure.layout.xaxis.tickvals, strict=True))
-    assert places["10"] == pytest.approx(math.log10(11)) == pytest.approx(figure.data[CLICK_CURVE].x[3])
-    assert places["1000"] == pytest.approx(math.log10(1001))
-    assert places["−1"] == pytest.approx(-math.log10(2))
-
-
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("log_x", [False, True])
 @pytest.mark.parametrize("value", [math.nan, 0.0])
-def test_a_scatter_of_nothing_is_empty(value: float, log_x: bool) -> None:
-    sent(scatter([value] * 3, [value] * 3, log_x=log_x))
+def test_a_scatter_of_nothing_is_empty(value: float) -> None:
+    sent(scatter([value] * 3, [value] * 3))
 
 
 @pytest.mark.parametrize("wrong", [{"z_ppl": [1.0]}, {"z_bias": [1.0] * 3}, {"pruned": {2}}, {"critical": {-1}}])
@@ -368,7 +340,12 @@ def bars(n: int = 3, **more: Any) -> go.Figure:
         "groups": [f"group {i}" for i in range(n)], "base_means": base, "pruned_means": [v / 2 for v in base],
         "overall_base": 0.2, "overall_pruned": 0.1, "title": "Toxicity", "unit": "toxicity",
     }  # fmt: skip
-    return group_bars(**(given | more))
+    given |= more
+    base, pruned = [
+        GroupMeans(given[f"{side}_means"], given[f"overall_{side}"], given.get(f"{side}_intervals"))
+        for side in ("base", "pruned")
+    ]
+    return group_bars(given["groups"], base, pruned, Words(given["title"], unit=given["unit"]))
 
 
 def test_groups_are_sorted_by_the_unpruned_mean_from_the_top() -> None:

@@ -257,7 +257,7 @@ def test_standard_error_of_a_clear_difference_is_the_textbook_one() -> None:
 
 def test_gap_change_is_the_loop_over_the_same_resamples() -> None:
     base, (pruned, *_), codes = simulated()
-    change = gap.paired_gap_change(base, pruned, [str(c) for c in codes], resamples=101, level=0.8, seed=9)
+    change = gap.paired_gap_changes(base, [pruned], [str(c) for c in codes], resamples=101, level=0.8, seed=9)[0]
     counts = gap.bootstrap_counts(codes, 101, seed=9).tolist()
     before, after = (np.array([loop_gap(v.tolist(), codes.tolist(), w) for w in counts]) for v in (base, pruned))
     delta = loop_gap(pruned.tolist(), codes.tolist()) - loop_gap(base.tolist(), codes.tolist())
@@ -275,22 +275,22 @@ def test_gap_change_is_the_loop_over_the_same_resamples() -> None:
 
 def test_halving_every_value_halves_the_gap_without_doubt() -> None:
     base = np.random.default_rng(0).random(30)
-    change = gap.paired_gap_change(base, base / 2, list("abc") * 10, resamples=200)
+    change = gap.paired_gap_changes(base, [base / 2], list("abc") * 10, resamples=200)[0]
     assert change.relative_interval == pytest.approx((-0.5, -0.5))
     assert change.p_sign == 0
 
 
 def test_a_gap_falls_by_no_more_than_all_of_it() -> None:
     base, noise = np.random.default_rng(2).random((2, 30))
-    change = gap.paired_gap_change(base, 0.2 * noise, list("abc") * 10, resamples=200)
+    change = gap.paired_gap_changes(base, [0.2 * noise], list("abc") * 10, resamples=200)[0]
     assert change.relative_interval is not None
     assert change.relative_interval[0] == -1 < change.relative
 
 
 def test_no_change_is_no_change() -> None:
-    base = np.random.default_rng(0).random(30)
-    for measure in (gap.paired_gap_change, gap.paired_mean_change):
-        change = measure(base, base, list("abc") * 10, resamples=50)
+    base, groups = np.random.default_rng(0).random(30), list("abc") * 10
+    (of_gap,) = gap.paired_gap_changes(base, [base], groups, resamples=50)
+    for change in (of_gap, gap.paired_mean_change(base, base, groups, resamples=50)):
         assert (change.change, change.interval, change.relative, change.p_sign) == (0, (0, 0), 0, 1)
 
 
@@ -307,7 +307,7 @@ def test_mean_change_has_the_textbook_interval() -> None:
 
 
 def test_relative_change_of_nothing_is_unknown() -> None:
-    change = gap.paired_gap_change([0.0] * 4, [0.0, 0, 1, 1], list("aabb"), resamples=20)
+    change = gap.paired_gap_changes([0.0] * 4, [[0.0, 0, 1, 1]], list("aabb"), resamples=20)[0]
     assert change.change == 1
     assert math.isnan(change.relative)
     assert change.relative_interval is None
@@ -386,7 +386,7 @@ def test_unusable_input_is_named(values: list[float], groups: list[str], message
     with pytest.raises(InputError, match=message):
         gap.gap_stats(values, groups)
     with pytest.raises(InputError, match=message):
-        gap.paired_gap_change(values, values, groups)
+        gap.paired_gap_changes(values, [values], groups)
 
 
 @pytest.mark.parametrize(

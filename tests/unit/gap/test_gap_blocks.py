@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from itertools import permutations, product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from fasp_core.gap import (
     choice_probability,
     gap_stats,
     head_standard_errors,
-    paired_gap_change,
+    paired_gap_changes,
     paired_mean_change,
     ranking_correlation_interval,
     resampled_effects,
@@ -178,8 +179,12 @@ def test_changes_are_the_loop() -> None:
     def mean(values: Floats, codes: Codes, weights: Floats | None = None) -> float:
         return float(np.average(values, weights=weights))
 
-    for measure, loop in ((paired_gap_change, loop_gap), (paired_mean_change, mean)):
-        change = measure(base, pruned, names(codes), resamples=101, level=0.8, seed=9, blocks=blocks)
+    drawn: dict[str, Any] = {"resamples": 101, "level": 0.8, "seed": 9, "blocks": blocks}
+    changes = (
+        paired_gap_changes(base, [pruned], names(codes), **drawn)[0],
+        paired_mean_change(base, pruned, names(codes), **drawn),
+    )
+    for change, loop in zip(changes, (loop_gap, mean), strict=True):
         before, after = (np.array([loop(v, codes, w) for w in counts]) for v in (base, pruned))
         delta = loop(pruned, codes) - loop(base, codes)
         half = sorted(abs(after - before - delta))[80]
@@ -448,7 +453,7 @@ def test_unusable_blocks_are_named(blocks: list[object]) -> None:
     rows = np.tile(values, (3, 1))
     for call in (
         lambda: gap_stats(values, groups, blocks=blocks),
-        lambda: paired_gap_change(values, values, groups, blocks=blocks),
+        lambda: paired_gap_changes(values, [values], groups, blocks=blocks),
         lambda: paired_mean_change(values, values, groups, blocks=blocks),
         lambda: head_standard_errors(together(values, rows, codes, blocks)),
         lambda: split_half_reliability(together(values, rows, codes, blocks)),

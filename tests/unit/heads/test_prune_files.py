@@ -59,7 +59,8 @@ def test_what_is_written_is_read_back(parts: PruneSet, alpha: float, seed: int) 
 def test_the_command_line_reads_the_same(parts: PruneSet, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "set.json"
     path.write_text(to_json(prune_files.document(chosen(), parts)))
-    assert read_prune_set(path) == (parts, SHAPE)
+    found = read_prune_set(path)
+    assert (found.parts, found.shape) == (parts, SHAPE)
 
 
 def test_the_form_is_that_of_select() -> None:

@@ -434,7 +434,7 @@ def test_weights_attention_and_embeddings_that_are_no_numbers(place: Path) -> No
     lm.model.get_input_embeddings().weight.data[:, 0] = float("inf")
     with pytest.raises(NotFinite, match="the attention of layer 0, before the first block: "):
         pattern(lm, "The red man", 0)
-    with pytest.raises(NotFinite, match="the gradients of the text's loss, before the first block"):
+    with pytest.raises(NotFinite, match="the log-probability of a text, before the first block"):
         gradient(lm, windows(lm, place))
     lm = tiny_lm("llama", n_layers=LAYERS)
     lm.model.lm_head.weight.data[3] = float("nan")

@@ -22,7 +22,7 @@ from fasp_core.forward.ablation import masked
 from fasp_core.gap import (
     PromptRows,
     group_codes,
-    paired_gap_change,
+    paired_gap_changes,
     ranking_correlation_interval,
     split_half_reliability,
 )
@@ -103,8 +103,23 @@ def made_up(same: bool = False, seed: int = 0) -> Robustness:
     nll = [Nll(counts * (3.0 + 0.01 * i) + rng.normal(0, 0.1, 8), counts) for i in range(3)]
     d = measured["crows"].rows.values[:, 0]
     like = Likelihoods(d, d + 0.1)
-    about = ("axis", "made-up", 4, 1 / 6, 0.2, FREE)
-    return analyse(MeasuredByAll(*about, choosing, sets, measured, nll, like, {"crows": "x"}, ("note",), {}))
+    found = MeasuredByAll(
+        axis="axis",
+        model="made-up",
+        n_heads=4,
+        gamma=1 / 6,
+        alpha=0.2,
+        free=FREE,
+        choosing=choosing,
+        sets=sets,
+        measured=measured,
+        nll=nll,
+        likelihoods=like,
+        bias_types={"crows": "x"},
+        notes=("note",),
+        provenance={},
+    )
+    return analyse(found)
 
 
 def scored(name: str, rows: Items) -> Scored:
@@ -209,7 +224,7 @@ def test_rank_correlations_are_those_of_scipy_with_intervals_that_hold_them() ->
 def test_an_effect_is_paired_and_held_out() -> None:
     items = prompt_rows(7, np.full(HEADS, 2e-3))
     rows, found = items.by(BY_NAME[GAP]), effects_of(BY_NAME[GAP], items)[5]
-    paired = paired_gap_change(rows.values[0], rows.values[6], rows.labels, blocks=rows.blocks)
+    paired = paired_gap_changes(rows.values[0], [rows.values[6]], rows.labels, blocks=rows.blocks)[0]
     assert found.change.value == pytest.approx(paired.change)
     assert found.relative.value == pytest.approx(paired.relative)
     assert paired.interval is not None
