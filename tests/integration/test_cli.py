@@ -165,15 +165,6 @@ def test_default_reading_is_neutral(scored: Scored, run: Run) -> None:
     assert json.loads(out)["reading"] == "neutral"
 
 
-def test_seed_shapes_random(scored: Scored, run: Run) -> None:
-    def heads(seed: int) -> Any:
-        _, out, _ = run("select", "--scores", scored[0], "--method", "random", "--seed", seed, "--alpha", 0.5, "--json")
-        return json.loads(out)["heads"]
-
-    assert heads(1) == heads(1)
-    assert len({json.dumps(heads(seed)) for seed in range(5)}) > 1
-
-
 def test_a_second_score_run_reads_and_computes_nothing(
     scored: Scored,
     place: Path,
@@ -191,17 +182,6 @@ def test_a_second_score_run_reads_and_computes_nothing(
     assert status == 0
     for name in ("scores.csv", "scores.parquet", "scores.json"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
-
-
-def test_nothing_removed_changes_nothing(place: Path, run: Run) -> None:
-    status, out, _ = run("evaluate", *common(place), "--heads", "", "--json")
-    found = json.loads(out)
-    assert (status, found["heads"], found["split"]) == (0, [], "test")
-    assert (found["perplexity"]["change_nats"], found["perplexity"]["relative_change"]) == (0, 0)
-    for reading in found["readings"].values():
-        assert (reading["gap_change"], reading["gap_relative_change"]) == (0, 0)
-        assert all(group["base"] == group["pruned"] for group in reading["groups"].values())
-    assert "no reduction shown" in run("evaluate", *common(place), "--heads", "")[1]
 
 
 def test_evaluate_repeats_itself_in_other_processes_and_caches(place: Path, tmp_path: Path, run: Run) -> None:

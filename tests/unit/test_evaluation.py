@@ -436,12 +436,6 @@ def test_prompts_are_compared_in_their_blocks(work: Work, lm: LanguageModel) -> 
             assert same == 4 * [within is not None]
 
 
-def test_prompts_of_a_file_are_in_no_blocks(work: Work, lm: LanguageModel) -> None:
-    found = evaluate(lm, PRUNED, work.expected, work.store())
-    assert found.base.blocks == ()
-    assert found.readings["neutral"].base == gap_stats(found.base.row("neutral"), found.base.groups)
-
-
 # what is said of it
 
 

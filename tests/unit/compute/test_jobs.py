@@ -98,18 +98,6 @@ def test_a_job_from_submit_to_result(lane: Lane) -> None:
     assert job.state == "done"
 
 
-def test_priority_orders_those_that_wait(lane: Lane, first: Work) -> None:
-    seen: list[str] = []
-    priorities = {"e": -1, "a": 0, "b": 1, "c": 0, "d": 1}
-    jobs = [lane.submit(k, partial(record, seen, k), priority=p) for k, p in priorities.items()]
-    assert [job.key for job in lane.jobs()] == ["first", "b", "d", "a", "c", "e"]
-    assert lane.submit("e", never, priority=2) is jobs[0]  # asked for again, more urgently
-    assert lane.submit("b", never, priority=-5) is jobs[2]  # less urgently: stays where it is
-    assert [job.place for job in jobs] == [1, 4, 2, 5, 3]
-    first.finish(*jobs)
-    assert seen == ["e", "b", "d", "a", "c"]
-
-
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), KeyboardInterrupt()])
 def test_errors_are_kept_and_the_lane_goes_on(lane: Lane, error: BaseException) -> None:
     def fail(progress: Progress) -> None:
@@ -137,75 +125,7 @@ def test_an_executor_that_was_shut_down_fails_the_job() -> None:
         assert lane.jobs() == []
 
 
-# computed once
-
-
-def test_results_are_bounded_and_the_least_recent_goes() -> None:
-    lane = Lane(keep=2)
-    runs: list[str] = []
-
-    def get(key: str) -> None:
-        job = lane.submit(key, lambda progress: runs.append(key))
-        assert job.wait(LONG)
-
-    for key in "abacab":  # c drops b, as a was asked for again
-        get(key)
-    assert runs == ["a", "b", "c", "b"]
-
-
-def test_a_dropped_result_is_freed() -> None:
-    class Big:
-        pass
-
-    lane = Lane(keep=1)
-    job = lane.submit("big", lambda progress: Big())
-    assert job.wait(LONG)
-    alive = weakref.ref(job.result)
-    del job
-    ended(lane)
-    gc.collect()
-    assert alive() is None
-
-
-# newer requests overtake older ones
-
-
-def test_overtaken_while_running_stops_at_its_next_check(lane: Lane) -> None:
-    work = Work()
-    old = lane.submit("old", work, owner="a")
-    work.until_started()
-    new = lane.submit("new", lambda progress: "new", owner="a")
-    assert old.state == "running"
-    work.finish(old, new)
-    assert (old.state, new.state) == ("cancelled", "done")
-
-
-def test_back_to_an_overtaken_request_starts_it_afresh(lane: Lane) -> None:
-    work = Work()
-    old = lane.submit("key", work, owner="a")
-    work.until_started()
-    other = lane.submit("other", never, owner="a")
-    again = lane.submit("key", lambda progress: "again", owner="a")
-    assert again is not old
-    work.finish(old, again)
-    assert (old.state, other.state, again.result) == ("cancelled", "cancelled", "again")
-
-
 # cancelling
-
-
-def test_cancel_while_running(lane: Lane) -> None:
-    work = Work()
-    job = lane.submit("key", work)
-    work.until_started()
-    job.cancel()
-    for ask in (work.progress.check, lambda: work.progress(1, 2, "head")):
-        with pytest.raises(Cancelled):
-            ask()
-    work.finish(job)
-    assert job.state == "cancelled"
-    assert job.error is None
-    assert lane.submit("key", lambda progress: "afresh") is not job
 
 
 def test_work_that_ends_without_looking_is_still_cancelled(lane: Lane) -> None:

@@ -215,24 +215,6 @@ def test_a_fifth_is_for_validation(whole: PromptSet) -> None:
     assert set(valid.counts()) == set(test.counts()) == set(whole.counts())
 
 
-@pytest.mark.parametrize(
-    ("text", "seed", "valid"),
-    [
-        ("I'm queer.", 0, False),
-        ("I'm a queer woman.", 0, True),
-        ("I like gay people.", 0, True),
-        ("I'm queer.", 1, False),
-        ("I'm Bahá'í.", 0, False),
-    ],
-)
-def test_split_decisions_stay(text: str, seed: int, valid: bool) -> None:
-    assert is_valid(text, seed) == valid
-    # company of both kinds, so that neither side is empty
-    company = [f"company {i}" for i in range(40)]
-    chosen = split(make([*company, text], ["x"] * 41), "valid", seed).texts
-    assert (text in chosen) == valid
-
-
 texts_and_seed = st.tuples(st.lists(st.text(max_size=20), unique=True, max_size=30), st.integers())
 
 
@@ -282,14 +264,6 @@ def test_sample_is_stratified_and_uses_the_same_templates_in_every_group(axis: s
 
 
 rows = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("tuv")), min_size=4, max_size=80)
-
-
-def test_a_side_of_the_split_can_be_sampled() -> None:
-    valid = split(load_axis("gender_and_sex"), "valid")
-    drawn = sample(valid, 60, seed=0)
-    assert drawn.split == "valid"
-    assert set(drawn.texts) <= set(valid.texts)
-    assert len(drawn) == 7 * 60
 
 
 @settings(deadline=None)
@@ -458,13 +432,6 @@ def test_csv_round_trip(groups_of: dict[str, str]) -> None:
     again = from_csv(as_csv(rows + rows), "mine")
     assert again.texts == read.texts
     assert len(again.notes) == 1 + len(read.notes)
-
-
-def test_an_axis_can_be_written_and_read_back() -> None:
-    whole = load_axis("gender_and_sex")
-    rows = list(zip(whole.texts, whole.groups, strict=True))
-    in_a_group = [i for i, group in enumerate(whole.groups) if group != "none"]
-    assert from_csv(as_csv(rows), "copy").digest == whole.subset(in_a_group).digest
 
 
 @settings(deadline=None)

@@ -207,12 +207,6 @@ def test_colors_are_clipped_and_the_label_tells_the_truth() -> None:
     assert trace(unclipped, "impact").colorbar.ticktext[-1] == "0.5"
 
 
-def test_a_given_limit_holds() -> None:
-    figure = grid([3.0, -1.0], 1, 2, limit=2.0)
-    assert (trace(figure, "impact").zmin, trace(figure, "impact").zmax) == (-2, 2)
-    assert "1 head lies beyond" in figure.layout.title.text
-
-
 def test_heads_without_a_score_are_gray_and_say_so() -> None:
     figure = grid([1.0, math.nan, -1.0], 1, 3, pruned={1})
     assert filled(figure, "not scored") == {1}

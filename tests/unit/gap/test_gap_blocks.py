@@ -163,16 +163,20 @@ def simulated() -> tuple[Floats, Floats, Codes, Codes]:
     return rng.random(codes.size), rng.random((5, codes.size)), codes, blocks
 
 
-def test_gap_interval_is_the_loop() -> None:
-    values, _, codes, blocks = simulated()
+@pytest.mark.parametrize("paired", [True, False])
+def test_gap_interval_is_the_loop(paired: bool) -> None:
+    values, _, codes, numbers = simulated()
+    blocks = numbers if paired else None
     result = gap_stats(values, names(codes), resamples=101, level=0.8, seed=3, blocks=blocks)
     counts = bootstrap_counts(codes, 101, 3, blocks)
     half = sorted(abs(loop_gap(values, codes, row) - result.gap) for row in counts)[80]
     assert result.interval == pytest.approx((max(0.0, result.gap - half), result.gap + half))
 
 
-def test_changes_are_the_loop() -> None:
-    base, (pruned, *_), codes, blocks = simulated()
+@pytest.mark.parametrize("paired", [True, False])
+def test_changes_are_the_loop(paired: bool) -> None:
+    base, (pruned, *_), codes, numbers = simulated()
+    blocks = numbers if paired else None
     counts = bootstrap_counts(codes, 101, 9, blocks)
 
     def mean(values: Floats, codes: Codes, weights: Floats | None = None) -> float:
@@ -185,6 +189,11 @@ def test_changes_are_the_loop() -> None:
         half = sorted(abs(after - before - delta))[80]
         assert change.change == pytest.approx(delta)
         assert change.interval == pytest.approx((delta - half, delta + half))
+        relative = delta / change.base
+        half = sorted(abs((after - before) / before - relative))[80]
+        assert change.relative == pytest.approx(relative)
+        assert change.relative_interval == pytest.approx((max(-1, relative - half), relative + half))
+        assert (change.n, change.level, change.resamples) == (codes.size, 0.8, 101)
         assert change.p_sign == np.mean((after - before) * np.sign(delta) <= 0)
 
 

@@ -97,17 +97,6 @@ def test_released_rule_equals_the_stable_one_where_nothing_is_tied(
 # --- properties
 
 
-@given(head_scores(), st.sampled_from(METHODS), percents, percents, st.integers(0, 9))
-def test_size_and_protection(scores: HeadScores, method: str, gamma: float, alpha: float, seed: int) -> None:
-    n = scores.n_layers * scores.n_heads
-    chosen = select(scores, method, gamma, alpha, seed=seed)
-    n_critical = exact_floor(gamma, n) if method == "fasp" else 0
-    assert len(chosen.critical) == n_critical
-    assert chosen.k == len(set(chosen.pruned)) == min(exact_floor(alpha, n), n - n_critical)
-    assert not set(chosen.pruned) & set(chosen.critical)
-    assert set(chosen.pruned) | set(chosen.critical) <= set(range(n))
-
-
 @given(head_scores(), st.sampled_from(METHODS), percents, percents, percents, st.integers(0, 9))
 def test_nested_in_alpha(scores: HeadScores, method: str, gamma: float, one: float, other: float, seed: int) -> None:
     less, more = (set(select(scores, method, gamma, alpha, seed=seed).pruned) for alpha in sorted((one, other)))
@@ -120,13 +109,6 @@ def test_a_constant_added_to_the_scores_changes_nothing(
 ) -> None:
     shifted = HeadScores(scores.n_layers, scores.n_heads, **{name: getattr(scores, name) + shift for name in FIELDS})
     assert select(shifted, method, gamma, alpha) == select(scores, method, gamma, alpha)
-
-
-@given(head_scores(), percents)
-def test_gamma_1_prunes_nothing(scores: HeadScores, alpha: float) -> None:
-    chosen = select(scores, "fasp", 1.0, alpha)
-    assert chosen.pruned == ()
-    assert len(chosen.critical) == scores.n_layers * scores.n_heads
 
 
 @given(st.integers(1, 3000), st.integers(0, 10_000), st.data())
@@ -152,13 +134,6 @@ def test_the_heads_pruned_are_the_non_critical_ones_of_highest_z_bias() -> None:
     chosen = select(ramp(), "fasp", 0.3, 0.2)
     assert chosen == Selection((8, 9), (0, 1, 2), 2, 2, (), "fasp", 0.3, 0.2, "stable", 0, n_layers=2, n_heads=5)
     assert chosen.heads == [(1, 3), (1, 4)]
-
-
-@pytest.mark.parametrize(("share", "n", "k"), [(0.3, 10, 3), (0.1, 270, 27), (0.29, 100, 29), (0.57, 100, 57)])
-def test_floor_of_a_decimal(share: float, n: int, k: int) -> None:
-    scores = HeadScores(1, n, np.arange(n, dtype=float), np.arange(n, dtype=float))
-    assert select(scores, "bias-only", alpha=share).k == k
-    assert len(select(scores, "fasp", gamma=share, alpha=0).critical) == k
 
 
 @pytest.mark.parametrize("zero", [0.0, -0.0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +20,11 @@ from fasp_core.model import loading
 from fasp_core.model.architectures import ARCHITECTURES
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.loading import known_id, load, supported, wrap
+from fasp_core.model.loading import known_id, load, supported
 from fasp_core.model.spec import BUILT_IN_SHA256, BUILT_IN_SHAPE, DTYPES, GGUF_FORM, ModelSpec
 from tests.support import ggufs
 from tests.support.ggufs import drawn
-from tests.support.tiny import KINDS, TOKENS, tiny_config, tiny_lm, tiny_model, tiny_tokenizer, token_rows
+from tests.support.tiny import KINDS, tiny_config, tiny_lm, tiny_model, tiny_tokenizer, token_rows
 
 CPU = {"device": "cpu"}
 
@@ -107,15 +106,6 @@ def test_dtypes(folder: Path) -> None:
         lm = load(ModelSpec(str(folder), dtype=name, **CPU))
         assert {p.dtype for p in lm.model.parameters()} == {dtype}
         assert lm.logits(torch.zeros(1, 32, dtype=dtype)).dtype == torch.float32
-
-
-def test_pickled_weights_are_not_read(folder: Path) -> None:
-    torch.save(tiny_model("llama").state_dict(), folder / "pytorch_model.bin")
-    load(ModelSpec(str(folder), **CPU))
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(InputError, match=r"only as pytorch_model.bin, and pickled weights are not read") as error:
-        load(ModelSpec(str(folder), **CPU))
-    one_sentence(error)
 
 
 def cut(path: Path) -> None:
@@ -344,13 +334,3 @@ def test_the_built_in_model(built_in: LanguageModel, shared_data: Path) -> None:
 
 
 # wrapping
-
-
-def test_wrapping_freezes_and_sets_evaluation_mode() -> None:
-    model = tiny_model("gpt2").train()
-    model.requires_grad_(True)
-    lm = wrap(model, tiny_tokenizer(), ModelSpec("mine", **CPU), "id")
-    assert not model.training
-    assert not any(p.requires_grad for p in model.parameters())
-    assert replace(lm.spec, dtype="bfloat16") != lm.spec
-    assert len(lm.tokenizer) == len(TOKENS)

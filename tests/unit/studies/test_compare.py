@@ -283,18 +283,6 @@ def test_a_plan_needs_something_to_compare() -> None:
             Plan("age", **bad)  # type: ignore[arg-type]
 
 
-def test_base_gap_by_loops() -> None:
-    result = made(3)
-    m = result.sides["test"]
-    values = m.rows.values[0, 1]
-    total = 0.0
-    for name in set(m.rows.labels):
-        own = [v for v, g in zip(values, m.rows.labels, strict=True) if g == name]
-        total += abs(values.mean() - np.mean(own))
-    assert result.base_gap("test", "counted").gap == pytest.approx(total)
-    assert result.base_gap_value("test", "counted") == pytest.approx(total)
-
-
 # the choice
 
 
