@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,10 +28,8 @@ from pages.explore.looking import Look, Write
 from pages.shell import runs, tour
 from pages.widgets import glossary
 from tests.support.fakes import MADE, Studio
-from tests.support.running import run
+from tests.support.running import AXIS, labels, opened, press, run, texts
 
-APP = Path(__file__).resolve().parents[2] / "app.py"
-AXIS = "race_ethnicity"
 PAGES = ("explore", "compare", "transfer", "assumptions", "contexts", "released")
 
 
@@ -44,26 +41,6 @@ def demonstration(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Generator[
     studio.add_scores(AXIS)
     yield studio
     config.set_option("client.showErrorDetails", details)
-
-
-def opened(page: str = "explore", query: dict[str, str] | None = None, **state: Any) -> AppTest:
-    at = AppTest.from_file(APP, default_timeout=60)
-    if page != "explore":
-        at.switch_page(f"pages/{page}/{page}.py")
-    for name, value in (query or {}).items():
-        at.query_params[name] = value
-    for name, value in state.items():
-        at.session_state[name] = value
-    return run(at)
-
-
-def labels(at: AppTest) -> list[str]:
-    return [button.label for button in at.button]
-
-
-def texts(at: AppTest) -> str:
-    kinds = (at.markdown, at.caption, at.text, at.info, at.error, at.warning, at.code)
-    return "\n".join(str(node.value) for nodes in kinds for node in nodes)
 
 
 def popovers(at: AppTest) -> list[str]:
@@ -243,8 +220,7 @@ def test_the_tour_has_four_steps_and_does_not_come_back(studio: Studio) -> None:
         run(at)
     assert "of 4)" not in texts(at)
     assert "of 4)" not in texts(run(at))
-    next(button for button in at.button if button.label == "Show the tour").click()
-    run(at)
+    press(at, "Show the tour")
     assert "(1 of 4)" in texts(at)
     at.button("tour skip").click()
     run(at)

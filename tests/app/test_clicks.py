@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -14,9 +13,7 @@ from fasp_core.compute.jobs import Job, Lane
 from pages.explore import measured
 from pages.widgets import background, scoring
 from tests.support.fakes import Studio
-from tests.support.running import run
-
-APP = Path(__file__).resolve().parents[2] / "app.py"
+from tests.support.running import APP, press, run
 
 
 def page() -> None:
@@ -124,8 +121,7 @@ def test_scores_that_are_ready_before_the_page_offers_to_make_them_are_shown(
     studio.open.clear()
     at = AppTest.from_file(APP, default_timeout=60)
     run(at)
-    next(button for button in at.button if button.label == "Score all heads").click()
-    run(at)
+    press(at, "Score all heads")
     assert [button.label for button in at.main.button] == ["Cancel"]
     offer = scoring.offer
 

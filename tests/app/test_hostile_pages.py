@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +19,8 @@ from pages.explore import named
 from pages.shell import runs
 from pages.widgets.markdown import code, escape_markdown
 from tests.support.fakes import Studio
-from tests.support.running import run
+from tests.support.running import ROOT, run
 
-ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = (
     '<script>window.ran=1</script><img src=x onerror="window.ran=1">[x](javascript:window.ran=1)'
     "![p](http://a.example/p.png)$$x^2$$ *b* `c` :red[d]"

@@ -23,8 +23,8 @@ from fasp_core.scoring.manual_edits import ManualEdits
 from pages.backend.engine import engine
 from pages.explore import prompt_choice
 from pages.explore.attention import strongest
-from tests.app.test_explore import AXIS, change, opened, press, run, said
 from tests.support.fakes import Studio, make_table
+from tests.support.running import AXIS, change, exploring, press, run, said
 from tests.support.tiny import HEADS, tiny_lm
 
 SOURCE = "tiny llama"
@@ -54,7 +54,7 @@ def table(studio: TinyStudio) -> ImpactTable:
 
 
 def at_tab(name: str, **state: Any) -> AppTest:
-    return opened(model=SOURCE, details=name, alpha=0.25, **state)
+    return exploring(model=SOURCE, details=name, alpha=0.25, **state)
 
 
 def pages(at: AppTest) -> list[str]:

@@ -6,7 +6,6 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 from transformers import PreTrainedTokenizerFast
 
 from fasp_core.metrics.meters import BiasConfig
@@ -15,11 +14,9 @@ from pages.backend.engine import Engine, engine
 from pages.backend.requests import Score
 from pages.session import recipe
 from pages.session.recipe import Recipe
-from tests.support.fakes import use_engine
-from tests.support.running import run
+from tests.support.running import opened
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
-ROOT = Path(__file__).resolve().parents[2]
 POSITIONS = 40
 
 
@@ -53,12 +50,9 @@ def test_scores_and_measurements_come_without_a_setting(folder: Path, bos: str) 
     table = engine().results.scores(spec, BiasConfig("gender_and_sex", n_prompts=60))
     assert table is not None
     assert table.ppl.provenance["longest_window"] == longest
-    assert engine().results.scores(ModelSpec(str(folder), device="cpu", bos="no"), BiasConfig("gender_and_sex")) is None
-    at = AppTest.from_file(ROOT / "app.py", default_timeout=120)
-    for name, value in {"model": str(folder), "device": "cpu", "axis": "gender_and_sex", "bos": bos}.items():
-        at.session_state[name] = value
-    at.session_state["details"] = "About these numbers"
-    run(at)
+    assert engine.scores(ModelSpec(str(folder), device="cpu", bos="no"), BiasConfig("gender_and_sex")) is None
+    asked = {"model": str(folder), "device": "cpu", "axis": "gender_and_sex", "bos": bos}
+    at = opened(**asked, details="About these numbers")
     assert at.selectbox(key="bos").value == bos
     after = "after I" if bos == "yes" else "without a beginning token"
     told = f"windows of {longest} tokens (as many as this model takes) {after}"

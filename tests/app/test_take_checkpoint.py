@@ -19,9 +19,8 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
 from pages.backend.engine import Engine, engine
 from pages.take_home import checkpoint as take_checkpoint
-from tests.support import fakes
-from tests.support.fakes import Studio, use_engine
-from tests.support.running import run
+from tests.support.fakes import AtOnce
+from tests.support.running import labels, press, run, said
 from tests.support.tiny import tiny_lm
 
 SHRINKS = "L0H0-1,L1H2-3,L1H0,L0N5"
@@ -54,21 +53,6 @@ def opened(parts: str, model: str = "tiny-llama") -> AppTest:
     return run(at)
 
 
-def press(at: AppTest, label: str) -> AppTest:
-    (button,) = (b for b in at.button if b.label == label)
-    button.click()
-    return run(at)
-
-
-def said(at: AppTest) -> str:
-    kinds = (at.subheader, at.caption, at.markdown, at.info, at.error, at.warning, at.success)
-    return "\n".join(str(node.value) for nodes in kinds for node in nodes)
-
-
-def labels(at: AppTest) -> list[str]:
-    return [b.label for b in at.button]
-
-
 def test_nothing_removed_is_nothing_to_take(at_once: Path) -> None:
     assert "choose heads or neurons first" in said(opened(""))
 
@@ -88,16 +72,6 @@ def test_where_nothing_can_go_it_says_so(at_once: Path) -> None:
     at = opened("L0H0-1,L1H0-1", "tiny-gpt2")
     assert "**Really goes:** nothing." in said(at)
     assert "divides its hidden size among its heads" in said(at)
-
-
-def test_the_made_up_models_of_other_pages_have_what_it_reads(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    studio = Studio(tmp_cache, monkeypatch)
-    studio.at_once()
-    assert "**Really goes:** nothing." in said(opened("L0H1", "built-in"))
-    assert "9 → 6 heads, 3 → 2 key and value heads" in said(
-        opened(",".join(f"L{i}H3-5" for i in range(30)), "built-in")
-    )
-    studio.finish()
 
 
 def test_an_export_and_what_came_of_it(at_once: Path) -> None:

@@ -238,29 +238,6 @@ def test_a_cache_that_is_deleted_or_moved_meanwhile(tmp_path: Path) -> None:
     assert store.trouble is None
 
 
-HOLD = """
-import sys, time
-from fasp_core.storage.store import Store
-def work():
-    print("working", flush=True)
-    time.sleep(600)
-Store(sys.argv[1]).compute("scores", {"a": 1}, work)
-"""
-
-
-def test_the_lock_of_a_killed_holder_is_free(tmp_path: Path) -> None:
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "working\n"
-    with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(Store(tmp_path).compute, "scores", CONFIG, contents)
-        with pytest.raises(TimeoutError):  # the other one works
-            found.result(0.5)
-        holder.kill()
-        holder.wait()
-        assert right(found.result(60))
-
-
 # damage
 
 

@@ -34,8 +34,8 @@ from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable, PplImpacts
 from fasp_core.storage.store import Store
 from fasp_core.studies import common
 from fasp_core.studies.compare import compare, outcome
-from pages.backend.engine import Engine, engine
-from pages.backend.results import SCORE_TEXT
+from fasp_core.studies.compare.searching import SCORE_TEXT
+from pages.backend import engine
 
 BLOCK = 64  # tokens
 MADE = {"created": "2026-01-01T00:00:00+00:00", "seconds": 1.0}
@@ -92,6 +92,27 @@ def stand_in(spec: ModelSpec, weights: str, n_layers: int, n_heads: int) -> Any:
         n_neurons=96,
         neuron_parameters=lambda: 100,
     )
+
+
+def keep_scores(
+    store: Store,
+    axis: str,
+    table: ImpactTable,
+    weights: ModelId | None = None,
+    estimator: Any = "exact",
+    exact: np.ndarray | None = None,
+) -> None:
+    """Put scores where they are looked for: of the built-in model and all exact, unless told otherwise."""
+    weights = weights or ModelId(f"sha256:{BUILT_IN_SHA256}")
+    shape = {"n_layers": table.n_layers, "n_heads": table.n_heads, "provenance": MADE}
+    p, b = table.ppl, table.bias
+    names = ("sums", "magnitude", "gradient")
+    arrays = {"base_sums": p.base.sums, "counts": p.base.counts, **{name: getattr(p, name) for name in names}}
+    store.keep(entries.KIND, ppl_key(SCORE_TEXT, weights), arrays=arrays, meta=shape)
+    flags = np.ones(len(b.ablated), np.uint8) if exact is None else exact
+    arrays = {"base": b.base, "ablated": b.ablated, "codes": b.codes, "exact": flags}
+    key = entries.bias_key(BiasConfig(axis), weights, estimator)
+    store.keep(entries.KIND, key, arrays=arrays, meta={**shape, "groups": b.groups, "readings": b.readings})
 
 
 class AtOnce:
@@ -160,28 +181,9 @@ class Studio:
 
     def add_scores(self, axis: str, source: str = BUILT_IN) -> ImpactTable:
         """Put scores where the app looks for them."""
-        lm, config = self.load(ModelSpec(source)), BiasConfig(axis)
+        lm = self.load(ModelSpec(source))
         table = make_table(lm.n_layers, lm.n_heads, n=90)
-        shape = {"n_layers": lm.n_layers, "n_heads": lm.n_heads, "provenance": MADE}
-        p, b = table.ppl, table.bias
-        self.store.keep(
-            entries.KIND,
-            ppl_key(SCORE_TEXT, lm.id),
-            arrays={
-                "base_sums": p.base.sums,
-                "counts": p.base.counts,
-                "sums": p.sums,
-                "magnitude": p.magnitude,
-                "gradient": p.gradient,
-            },
-            meta=shape,
-        )
-        self.store.keep(
-            entries.KIND,
-            entries.bias_key(config, lm.id),
-            arrays={"base": b.base, "ablated": b.ablated, "codes": b.codes, "exact": np.ones(len(b.ablated), np.uint8)},
-            meta={**shape, "groups": b.groups, "readings": b.readings},
-        )
+        keep_scores(self.store, axis, table, lm.id)
         return table
 
     def score(
