@@ -16,7 +16,8 @@ from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import against_fasp, compare
 from fasp_core.studies.contexts.choosing import METHODS
-from pages.backend import engine
+from pages.backend.engine import Engine, engine
+from tests.support.fakes import use_engine
 from tests.support.made import OUTCOME_KEYS
 from tests.support.running import ROOT, opened, said
 

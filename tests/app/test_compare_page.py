@@ -241,13 +241,13 @@ def test_sets_that_a_search_found_are_offered(
     result = add_comparison(studio.store, AXIS, world, **SMALL)
     heads = tuple(sorted(int(h) for h in np.argsort(-table.bias.z_bias("neutral"))[:9]))
     found = Found(SearchConfig(max_heads=13, seed=0), heads, gap=0.001, nats=0.05, base_gap=0.002, tried=())
-    monkeypatch.setattr(engine, "searches", lambda *_: [found])
+    monkeypatch.setattr(engine().results, "searches", lambda *_: [found])
     at = opened("compare")
     assert "1 set found by joint search not compared yet" in [s.value for s in at.subheader]
     studio.at_once()
     with made_up(world):
         press(at, "Compare them too")
-    larger = engine.comparison(ModelSpec(), AXIS, "neutral")
+    larger = engine().results.comparison(ModelSpec(), AXIS, "neutral")
     assert larger is not None
     assert len(larger.candidates) == len(result.candidates) + 1
     assert larger.candidates[-1].heads == heads

@@ -69,7 +69,7 @@ def test_nothing_was_run_yet(studio: Studio, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_findings_and_the_matrices(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     found = made_up(SHARES)
-    monkeypatch.setattr(engine, "matrices", lambda spec: [found])
+    monkeypatch.setattr(engine().results, "matrices", lambda spec: [found])
     at = opened("contexts")
     findings = Carried(found).findings()
     assert [i.value for i in at.main.info] == [escape_markdown(f.sentence) for f in findings]
@@ -93,7 +93,7 @@ def test_the_findings_and_the_matrices(studio: Studio, monkeypatch: pytest.Monke
 
 def test_a_cell_of_another_run_is_forgotten(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     found = made_up({("heads-effect", "same"): 0.5})
-    monkeypatch.setattr(engine, "matrices", lambda spec: [found])
+    monkeypatch.setattr(engine().results, "matrices", lambda spec: [found])
     at = opened("contexts", **{"contexts open": ("neurons-effect", 0, 0)})
     assert "neurons, by effect: chosen" not in said(at)
 

@@ -17,14 +17,15 @@ from streamlit.testing.v1 import AppTest
 
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig
-from fasp_core.gap import paired_gap_change
+from fasp_core.gap import paired_gap_changes
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, select
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import BUILT_IN, ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import ManualEdits
-from pages.backend import engine
+from pages.backend.engine import engine
+from pages.backend.requests import Measure
 from tests.support.fakes import Studio
 from tests.support.oracles import gap_by_hand
 from tests.support.running import (
@@ -65,7 +66,7 @@ def bars(at: AppTest) -> list[str]:
 def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     studio.open.clear()
     other = EvalConfig(BiasConfig(AXIS, n_prompts=90))
-    engine.measure_job(ModelSpec(), PruneSet.of([(0, 0)]), other, "another reader")
+    engine().measure(Measure(ModelSpec(), PruneSet.of([(0, 0)]), other), "another reader")
     at = exploring()
     heads = requested(at)
     assert len(heads) == removed(at) == 5  # floor(.02 * 270)

@@ -14,7 +14,8 @@ from fasp_core.model.memory import OutOfMemory
 from fasp_core.model.passes import NotFinite
 from fasp_core.scoring import entries
 from fasp_core.storage.store import Store
-from pages.backend import engine
+from pages.backend import folders
+from pages.backend.engine import engine
 from tests.support.fakes import Studio, made_up_lm
 from tests.support.running import AXIS, exploring, metric, opened, press, run, said, texts
 
@@ -80,7 +81,7 @@ def test_what_a_model_cannot_do_is_one_sentence(studio: Studio, error: InputErro
 def test_an_upload_that_cannot_be_kept(studio: Studio, tmp_cache: Path) -> None:
     (tmp_cache / "uploads").write_text("a file where a folder should be")
     with pytest.raises(InputError, match=r"cannot be written .*: make room there, or name another folder"):
-        engine.keep_upload(b"text,group\n", "mine.csv")
+        folders.keep_upload(b"text,group\n", "mine.csv")
 
 
 def test_a_measurement_that_fails(studio: Studio) -> None:

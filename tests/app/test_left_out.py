@@ -6,7 +6,7 @@ from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
-from pages.backend import engine
+from pages.backend import folders
 from tests.support.fakes import Studio
 from tests.support.running import AXIS, ROOT, exploring, removed, run
 
@@ -69,7 +69,7 @@ def test_prompts_of_ones_own(studio: Studio) -> None:
     enough = "text,group\n" + "".join(f"I am {g} number {i},{g}\n" for g in ("a", "b") for i in range(200))
     upload(enough)
     assert at.subheader[0].value == "No scores yet for this model and axis"
-    studio.add_scores(str(engine.keep_upload(enough.encode(), "mine.csv")))
+    studio.add_scores(str(folders.keep_upload(enough.encode(), "mine.csv")))
     run(at)
     assert removed(at) == 5
     assert {"a", "b"} == set(at.session_state["job main"].result.base.groups)

@@ -18,7 +18,7 @@ def studio(studio: Studio) -> Studio:
 
 def test_neurons_are_measured_with_the_heads(studio: Studio) -> None:
     at = exploring()
-    heads: PruneSet = at.session_state["job main"].key[1]
+    heads: PruneSet = at.session_state["job main"].key.heads
     assert not heads.neurons
     change(at, neurons="L5N17,L6N0-2")
     both: PruneSet = at.session_state["job main"].key.heads

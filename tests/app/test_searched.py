@@ -12,7 +12,8 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
 from fasp_core.scoring.search import Found, SearchConfig, Tried
 from fasp_core.studies.compare import searching
-from pages.backend import engine
+from pages.backend.engine import engine
+from pages.backend.requests import Experiment
 from tests.support.fakes import Studio
 from tests.support.running import AXIS, N_HEADS, change, exploring, metric, press, removed, said
 

@@ -14,6 +14,7 @@ from pages.backend.engine import Engine, engine
 from pages.backend.requests import Score
 from pages.session import recipe
 from pages.session.recipe import Recipe
+from tests.support.fakes import use_engine
 from tests.support.running import opened
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
@@ -50,7 +51,7 @@ def test_scores_and_measurements_come_without_a_setting(folder: Path, bos: str) 
     table = engine().results.scores(spec, BiasConfig("gender_and_sex", n_prompts=60))
     assert table is not None
     assert table.ppl.provenance["longest_window"] == longest
-    assert engine.scores(ModelSpec(str(folder), device="cpu", bos="no"), BiasConfig("gender_and_sex")) is None
+    assert engine().results.scores(ModelSpec(str(folder), device="cpu", bos="no"), BiasConfig("gender_and_sex")) is None
     asked = {"model": str(folder), "device": "cpu", "axis": "gender_and_sex", "bos": bos}
     at = opened(**asked, details="About these numbers")
     assert at.selectbox(key="bos").value == bos

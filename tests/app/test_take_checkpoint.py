@@ -19,7 +19,8 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
 from pages.backend.engine import Engine, engine
 from pages.take_home import checkpoint as take_checkpoint
-from tests.support.fakes import AtOnce
+from tests.support import fakes
+from tests.support.fakes import use_engine
 from tests.support.running import labels, press, run, said
 from tests.support.tiny import tiny_lm
 

@@ -23,7 +23,6 @@ from fasp_core.scoring.score import prunable
 from fasp_core.storage.store import Store
 from fasp_core.studies.transfer import every_axis
 from pages.backend.engine import engine
-from pages.backend.results import SCORE_TEXT
 from pages.transfer.axes import percent, plain
 from pages.transfer.scores import pair_at
 from tests.support.fakes import MADE, Studio, keep_scores, make_table
@@ -49,7 +48,7 @@ def add_scores(studio: Studio, axis: str, seed: int) -> ImpactTable:
     """Scores that differ by axis; those of perplexity are the same, as they are for a real model."""
     made = replace(make_table(30, 9, n=90, seed=seed), ppl=make_table(30, 9, n=90).ppl)
     keep_scores(studio.store, axis, made, estimator="refined", exact=(np.arange(270) % 3 > 0).astype(np.uint8))
-    found = engine.scores(ModelSpec(), BiasConfig(axis))
+    found = engine().results.scores(ModelSpec(), BiasConfig(axis))
     assert found is not None
     return found
 

@@ -34,8 +34,8 @@ from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable, PplImpacts
 from fasp_core.storage.store import Store
 from fasp_core.studies import common
 from fasp_core.studies.compare import compare, outcome
-from fasp_core.studies.compare.searching import SCORE_TEXT
-from pages.backend import engine
+from pages.backend.engine import Engine, engine
+from pages.backend.results import SCORE_TEXT
 
 BLOCK = 64  # tokens
 MADE = {"created": "2026-01-01T00:00:00+00:00", "seconds": 1.0}

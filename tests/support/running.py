@@ -105,7 +105,7 @@ def removed(at: AppTest) -> int:
 
 def requested(at: AppTest) -> PruneSet:
     """The set that the page has asked to measure."""
-    heads = at.session_state["job main"].key[1]
+    heads = at.session_state["job main"].key.heads
     assert isinstance(heads, PruneSet)
     return heads
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fasp_core.cli.text import evaluation_text
 from fasp_core.evaluation import Reading
-from fasp_core.gap import Change, GapStats, claims, gap_stats, paired_gap_change, paired_mean_change
+from fasp_core.gap import Change, GapStats, claims, gap_stats, paired_gap_changes, paired_mean_change
 from fasp_core.studies.transfer.every_axis import Cell
 from fasp_core.studies.verdict import verdict
 
@@ -100,7 +100,7 @@ def reading_of(base: np.ndarray, pruned: np.ndarray, groups: list[str]) -> Readi
         "neutral",
         gap_stats(base, groups),
         gap_stats(pruned, groups),
-        paired_gap_change(base, pruned, groups),
+        paired_gap_changes(base, [pruned], groups)[0],
         paired_mean_change(base, pruned, groups),
     )
 

@@ -174,8 +174,12 @@ def test_changes_are_the_loop(paired: bool) -> None:
     def mean(values: Floats, codes: Codes, weights: Floats | None = None) -> float:
         return float(np.average(values, weights=weights))
 
-    for measure, loop in ((paired_gap_change, gap_by_hand), (paired_mean_change, mean)):
-        change = measure(base, pruned, names(codes), resamples=101, level=0.8, seed=9, blocks=blocks)
+    drawn: dict[str, Any] = {"resamples": 101, "level": 0.8, "seed": 9, "blocks": blocks}
+    changes = (
+        paired_gap_changes(base, [pruned], names(codes), **drawn)[0],
+        paired_mean_change(base, pruned, names(codes), **drawn),
+    )
+    for change, loop in zip(changes, (gap_by_hand, mean), strict=True):
         before, after = (np.array([loop(v, codes, w) for w in counts]) for v in (base, pruned))
         delta = loop(pruned, codes) - loop(base, codes)
         half = sorted(abs(after - before - delta))[80]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fasp_core.console import to_json
-from fasp_core.gap import gap_stats, paired_gap_change
+from fasp_core.gap import gap_stats, paired_gap_changes
 from fasp_core.gap.claims import cautions, finding, is_artefact
 from fasp_core.metrics.perplexity import PerplexityChange
 from fasp_core.studies.compare.outcome import Claim, ClaimConfig
@@ -31,7 +31,7 @@ def claimed(reading: str = "neutral", **after: tuple[float, float]) -> Claim:
         noise = rng.normal(0, 0.004, (2, codes.size))
         before, pruned = 0.05 + first * codes + noise[0], 0.05 + second * codes + 0.2 * noise[1] + 0.8 * noise[0]
         base[name] = gap_stats(before, groups, blocks=blocks)
-        change[name] = paired_gap_change(before, pruned, groups, blocks=blocks)
+        change[name] = paired_gap_changes(before, [pruned], groups, blocks=blocks)[0]
     ppl = PerplexityChange(24.0, 25.2, float(np.log(1.05)), (0.04, 0.06), (25.0, 25.5), 8192, 128)
     candidate = Candidate("fasp", 0.3, 0.05, None, (1, 5))
     return Claim("m", "axis", candidate, reading, 0.1, SMALL, ppl, base, change, HEADS, {"seconds": 1.0})
