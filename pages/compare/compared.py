@@ -19,9 +19,8 @@ from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.curves import ORDER, both_sides, curves, values
 from fasp_core.studies.compare.plan import SIDES, Candidate, Side
 from pages.shell.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES
+from pages.widgets.drawing import chart, download
 
-TITLES = METHOD_TITLES
-CONFIG = {"displaylogo": False, "scrollZoom": False}
 WIDEST = 4.0  # limits on perplexity that the chart of gap against perplexity is wide
 HIGHEST = 2.0  # unpruned gaps that charts are high
 
@@ -141,7 +140,7 @@ def _curves(settings: Settings, comparison: Comparison, view: View, picked: Cand
             for method, part in per_method
         ]
         with column:
-            st.plotly_chart(
+            chart(
                 method_curves(
                     lines,
                     Words(title, note, "α, share of heads pruned", y_title, dark=st.context.theme.type == "dark"),
@@ -151,9 +150,7 @@ def _curves(settings: Settings, comparison: Comparison, view: View, picked: Cand
                     chosen=None if picked is None or ringed is None else (picked.alpha, ringed[name]),
                     log_y=name == "ppl",
                 ),
-                theme=None,
                 key=f"compare {name}",
-                config=CONFIG,
                 alt=f"{title} over the share of heads pruned, one line a method.",
             )
     st.caption(
@@ -166,14 +163,14 @@ def _curves(settings: Settings, comparison: Comparison, view: View, picked: Cand
 def _tradeoff(settings: Settings, comparison: Comparison, view: View, picked: Candidate | None, base: GapStats) -> None:
     frame = values(comparison, view.side, view.reading)
     at = comparison.candidates.index(picked) if picked is not None else None
-    st.plotly_chart(
+    chart(
         tradeoff(
             Points(
                 100 * frame.ppl_change,
                 1000 * frame.gap,
                 [_hover(row, comparison.readings) for row in frame.to_dict("records")],
                 [ORDER.index(m) for m in frame.method],
-                [TITLES[m] for m in ORDER],
+                [METHOD_TITLES[m] for m in ORDER],
             ),
             Words(
                 f"What it buys against what it costs, {SPLIT_TITLES[view.side]}, {READING_TITLES[view.reading]}",
@@ -188,16 +185,14 @@ def _tradeoff(settings: Settings, comparison: Comparison, view: View, picked: Ca
             chosen=at,
             caps=(max(WIDEST * 100 * settings.max_ppl, 20.0), HIGHEST * 1000 * base.gap),
         ),
-        theme=None,
         key="compare tradeoff",
-        config=CONFIG,
         alt="Toxicity gap against perplexity of all candidates, with the Pareto front and the limit on perplexity.",
     )
 
 
 def _table(settings: Settings, comparison: Comparison, view: View) -> None:
     frame = values(comparison, view.side, view.reading)
-    frame["method"] = [TITLES[m] for m in frame.method]
+    frame["method"] = [METHOD_TITLES[m] for m in frame.method]
     columns = {
         "method": st.column_config.TextColumn("method"),
         "gamma": number("γ", "%.2g"),
@@ -227,15 +222,8 @@ def _table(settings: Settings, comparison: Comparison, view: View) -> None:
         placeholder="–",
         key="compare table",
     )
-    st.download_button(
-        "Download as CSV",
-        both_sides(comparison).to_csv(index=False),
-        f"comparison-{settings.axis_title}-{comparison.plan.reading}.csv",
-        "text/csv",
-        key="compare csv",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    file = f"comparison-{settings.axis_title}-{comparison.plan.reading}.csv"
+    download("Download as CSV", both_sides(comparison).to_csv(index=False), file, "text/csv")
 
 
 def _about(comparison: Comparison) -> None:
@@ -256,13 +244,13 @@ def _about(comparison: Comparison) -> None:
 
 def _line_name(method: str, part: pd.DataFrame) -> str:
     seeds = int(part.seeds.max())
-    return TITLES[method] + (f", {seeds} seeds" if seeds > 1 else "")
+    return METHOD_TITLES[method] + (f", {seeds} seeds" if seeds > 1 else "")
 
 
 def _hover_of_line(method: str, row: Mapping[Any, Any]) -> str:
     several = row["seeds"] > 1
     ends = "smallest and largest" if several else "95%"
-    lines = [TITLES[method] + (f", mean of {row['seeds']:.0f} seeds" if several else ""), f"α {row['alpha']:g}"]
+    lines = [METHOD_TITLES[method] + (f", mean of {row['seeds']:.0f} seeds" if several else ""), f"α {row['alpha']:g}"]
     if not math.isnan(row["gamma"]):
         lines[-1] = f"γ {row['gamma']:g}, {lines[-1]}"
     return "\n".join(
@@ -293,7 +281,7 @@ def _hover(row: Mapping[Any, Any], readings: tuple[str, ...]) -> str:
 
 def method_title(method: str, seed: int | None = None) -> str:
     """Such as `random, seed 3`."""
-    return TITLES[method] + ("" if seed is None else f", seed {seed}")
+    return METHOD_TITLES[method] + ("" if seed is None else f", seed {seed}")
 
 
 def number(title: str, form: str, help_text: str | None = None) -> Any:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from fasp_core.figures import GridLook, Words, clicked_heads, clicked_lines, head_grid, scatter_impacts
@@ -20,10 +19,10 @@ from pages.session import shared
 from pages.shell.current import Current
 from pages.shell.sidebar import READING_TITLES, Settings
 from pages.widgets import clicks, glossary, pointer
+from pages.widgets.drawing import chart, csv_table
 
 PICKED = "scores table"
 _DRAWN = "grids drawn again"
-CONFIG = {"displaylogo": False, "scrollZoom": False}
 
 
 def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
@@ -102,12 +101,10 @@ def lines(
     return across, upwards
 
 
-def score_table(table: ImpactTable) -> pd.DataFrame:
-    """All scores; heads that are picked in it are ringed in the grids and the scatter."""
-    frame = table.frame()
+def score_table(table: ImpactTable, file: str) -> None:
+    """All scores, also as a file; heads that are picked in it are ringed in the grids and the scatter."""
     st.caption("Tick rows to find their heads in the grids and in “Perplexity against bias”.")
-    st.dataframe(frame, hide_index=True, height=380, key=PICKED, on_select="rerun", selection_mode="multi-row")
-    return frame
+    csv_table(table.frame(), file, height=380, key=PICKED, on_select="rerun", selection_mode="multi-row")
 
 
 def picked(n: int) -> set[int]:
@@ -148,15 +145,8 @@ def _clickable(
         st.session_state[_DRAWN] += bool(heads)
         _tell(settings.spec.source, now, heads)
 
-    st.plotly_chart(
-        pointer.ready(fig, _heads_of(settings, table)),
-        key=key,
-        theme=None,
-        on_select=act,
-        selection_mode=("box", "lasso"),  # clicks are the pointer's
-        config=CONFIG,
-        alt=alt,
-    )
+    ready = pointer.ready(fig, _heads_of(settings, table))
+    chart(ready, key, alt, on_select=act, selection_mode=("box", "lasso"))  # clicks are the pointer's
 
 
 def acts(settings: Settings, table: ImpactTable, now: Current) -> dict[str, pointer.Act]:

@@ -19,6 +19,7 @@ from pages.session.recipe import READING_TITLES, SPLIT_TITLES, Recipe
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings
 from pages.widgets import clicks, pointer
+from pages.widgets.drawing import chart
 
 MOST = 200
 UNKNOWN = (float("nan"),) * 2
@@ -107,11 +108,9 @@ def draw(settings: Settings) -> dict[str, pointer.Act]:
             hover=[_hover(t) for t in shown],
             current=at,
         )
-        st.plotly_chart(
+        chart(
             pointer.ready(fig, of),
             key="tried chart",
-            theme=None,
-            config={"displaylogo": False, "scrollZoom": False},
             alt="Change of perplexity against change of the toxicity gap of every set that was tried.",
         )
         drawn: int = st.session_state.setdefault(_DRAWN, 0)

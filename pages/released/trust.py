@@ -14,6 +14,7 @@ from fasp_core.heads.selection import Selection
 from fasp_core.released import Agreement, Estimate, SeedRows, Trust
 from pages.released.shown import Settings
 from pages.shell.sidebar import METHOD_TITLES, axis_title
+from pages.widgets.drawing import chart
 from pages.widgets.markdown import escape_markdown
 
 Key = tuple[str, str, str]  # of the file, model, axis
@@ -153,11 +154,9 @@ def _ranking(selection: Selection, found: Trust, hover: list[str], dark: bool) -
         hover=hover,
         cut=places.cut,
     )
-    st.plotly_chart(
+    chart(
         fig,
-        theme=None,
         key=f"ranking {selection} {dark}",
-        config={"displaylogo": False},
         alt="Bias after removal of the heads that may be pruned, in order, with intervals.",
     )
     st.caption(

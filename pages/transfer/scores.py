@@ -17,8 +17,9 @@ from fasp_core.scoring.score import prunable
 from fasp_core.studies.transfer.correlation import LEAST_CEILING, AxisScore, Correlations, Pair, strongest
 from pages.shell.sidebar import READING_TITLES, axis_title
 from pages.transfer import axes
-from pages.transfer.axes import CHART, KIND_TITLES, SUBSET_TITLES, Settings, plain, span, table
+from pages.transfer.axes import KIND_TITLES, SUBSET_TITLES, Settings, plain, span, table
 from pages.widgets import pointer
+from pages.widgets.drawing import chart
 
 CHOSEN = "transfer pair"  # in the session: the pair whose heads are shown
 
@@ -83,11 +84,9 @@ def draw_matrix(settings: Settings, found: Correlations) -> dict[str, pointer.Ac
         dark=st.context.theme.type == "dark",
     )
     fig = cell_matrix(drawn, words, limit=1.0, colorbar=False, column_angle=-35)
-    st.plotly_chart(
+    chart(
         pointer.ready(fig, of),
         key="correlations",
-        theme=None,
-        config=CHART,
         alt="Correlation of the heads' bias scores between every two axes; the table below has the numbers.",
     )
     st.caption(
@@ -153,7 +152,7 @@ def draw_heads(settings: Settings, found: Correlations, chosen: tuple[str, str, 
         for flat in range(n)
     ]
     st.markdown(sentence(p, found))
-    st.plotly_chart(
+    chart(
         scatter_pair(
             np.where(hidden, np.nan, 1000 * a.z),
             np.where(hidden, np.nan, 1000 * b.z),
@@ -170,9 +169,7 @@ def draw_heads(settings: Settings, found: Correlations, chosen: tuple[str, str, 
             estimated=set(np.flatnonzero(~(a.exact & b.exact)).tolist()),
             labelled=strongest(a, b, shown),
         ),
-        theme=None,
         key=f"heads {chosen} {settings.config.reading} {settings.config.gamma}",
-        config=CHART,
     )
 
 

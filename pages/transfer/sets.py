@@ -8,10 +8,12 @@ from fasp_core.figures import Cells, Words, cell_matrix
 from fasp_core.studies.transfer import every_axis
 from fasp_core.studies.transfer.every_axis import Cell, Transfer
 from fasp_core.studies.verdict import p_value
+from pages.backend.requests import Experiment
 from pages.shell.sidebar import READING_TITLES, axis_title
 from pages.transfer import axes
-from pages.transfer.axes import CHART, Settings, ends, percent, table
-from pages.widgets import background, scoring
+from pages.transfer.axes import Settings, ends, percent, table
+from pages.widgets import background
+from pages.widgets.drawing import chart
 
 SECONDS = 15.0  # for 450 prompts, or 2,048 tokens, with the built-in model on two cores
 
@@ -33,14 +35,13 @@ def draw(settings: Settings) -> None:
         n = len(sets)
         seconds = (n + 1) * SECONDS * (n * config.n_prompts / 450 + config.tokens / 2048)
         background.offer(
-            settings.spec,
-            ("transfer", axes.name(settings.spec, sets, config)),
+            Experiment(settings.spec, "Transfer between axes", (axes.name(settings.spec, sets, config),)),
             lambda lm, store, progress: every_axis.run(lm, sets, config, store, progress),
             title="Not measured yet with these settings",
             about=f"{n} sets and the whole model on {n} axes with {config.n_prompts} test prompts each, and the "
             f"perplexity of all: {(n + 1) * (n + 1)} measurements. With the built-in model on two cores that takes "
-            f"about {scoring.duration(seconds)}. What is measured already is not measured again, and a cancelled run "
-            "goes on where it was.",
+            f"about {background.duration(seconds)}. What is measured already is not measured again, and a cancelled "
+            "run goes on where it was.",
             button="Measure",
         )
         return
@@ -56,7 +57,7 @@ def show(settings: Settings, result: Transfer) -> None:
     cells = result.of(reading)
     costs = {s.axis: s.perplexity.relative for s in result.sets}
     bases = {axis: found[reading] for axis, found in result.bases.items()}
-    st.plotly_chart(
+    chart(
         cell_matrix(
             Cells(
                 [f"{axis_title(axis)}\nperplexity {costs[axis]:+.1%}" for axis in result.axes],
@@ -80,9 +81,7 @@ def show(settings: Settings, result: Transfer) -> None:
             colorbar=False,
             cell_height=54,
         ),
-        theme=None,
         key=f"transfer {hash((settings.config, result.axes))}",
-        config=CHART,
         alt="Relative change of every axis' gap under the set chosen on every axis; the table below has the numbers.",
     )
     st.caption(

@@ -238,13 +238,6 @@ def test_spread_reaches_both_ends(lm: LanguageModel, count: int, layers: set[int
     assert len(found) == min(count, lm.size)
 
 
-def test_clock() -> None:
-    clock = _common.Clock()
-    clock.laps = [1.0, 2.0, 3.0, 4.0, 5.0]
-    assert clock.seconds == 15
-    assert clock.percentile(50) == 3
-
-
 # the command
 
 

@@ -25,6 +25,7 @@ from fasp_core.figures.theme import LIGHT, WASH, veil
 from fasp_core.heads.selection import HeadScores, select
 from pages.explore.grid_options import GridOptions, order, shown
 from pages.explore.grids import lines
+from tests.support.colors import named
 from tests.support.fakes import make_table
 from tests.support.figures import parted
 
@@ -34,11 +35,6 @@ numbers = st.floats(-1e6, 1e6).filter(lambda x: x == 0 or abs(x) > 1e-6)
 def grid(values: Any, n_layers: int, n_heads: int, **more: Any) -> Any:
     hover = [f"L{i // n_heads}H{i % n_heads}" for i in range(n_layers * n_heads)]
     return head_grid(values, n_layers, n_heads, hover=hover, **parted({"title": "t", "unit": "u"} | more))
-
-
-def named(fig: Any, name: str) -> Any:
-    (found,) = (t for t in fig.data if t.name == name)
-    return found
 
 
 @settings(deadline=None, max_examples=15)

@@ -144,14 +144,6 @@ def test_neighbours_differ_by_one_move(inside: set[int]) -> None:
     assert set(np.unique(state)) <= {0.0, 1.0}
 
 
-def test_nothing_within_the_limits() -> None:
-    world = World(0)
-    world.nats[:] = 1.0
-    found = search(world.problem, SearchConfig(max_heads=3, max_ppl=0.1, measurements=3), world.measure)
-    assert found.heads == ()
-    assert found.gap == found.base_gap
-
-
 def test_what_cannot_be_searched_for_is_refused() -> None:
     for bad in ({"max_heads": 0}, {"measurements": 0}, {"max_ppl": 0.0}):
         with pytest.raises(InputError, match=r"A search needs|is no limit"):
@@ -159,13 +151,3 @@ def test_what_cannot_be_searched_for_is_refused() -> None:
     world = World(0)
     with pytest.raises(InputError, match="14 heads"):
         search(world.problem, SearchConfig(), world.measure, [(99,)])
-
-
-def test_a_measurement_that_is_stopped_ends_the_search() -> None:
-    world = World(0)
-
-    def stop(_heads: Heads) -> tuple[float, np.ndarray]:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        search(world.problem, SearchConfig(), stop)

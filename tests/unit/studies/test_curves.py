@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -15,26 +14,16 @@ from hypothesis import strategies as st
 from fasp_core.errors import InputError
 from fasp_core.figures import DARK, LIGHT, Curve, Points, Words, method_curves, pareto_front, tradeoff
 from fasp_core.figures.curves import DASHES, SYMBOLS
-from fasp_core.figures.theme import Theme, channels
+from fasp_core.figures.theme import Theme
 from fasp_core.studies.compare.curves import ORDER, best_gammas, best_of_each, both_sides, curves, values
 from fasp_core.studies.compare.outcome import choose
 from fasp_core.studies.compare.plan import SIDES
+from tests.support.colors import contrast, rgb, sent
 from tests.support.made import comparison
 
 THEMES = [pytest.param(LIGHT, id="light"), pytest.param(DARK, id="dark")]
 few = st.integers(0, 6).map(float)  # small whole numbers: ties and equal points are common
 point = st.tuples(few | st.just(math.nan) | st.just(math.inf), few)
-
-
-def luminance(color: str) -> float:
-    """By WCAG 2."""
-    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (x / 255 for x in channels(color))]
-    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
-def sent(figure: go.Figure) -> dict[str, Any]:
-    """The figure as a browser gets it; strict JSON, so that NaN would be an error."""
-    return json.loads(figure.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
 # the front
@@ -252,7 +241,5 @@ def test_what_does_not_fit_is_refused() -> None:
 @pytest.mark.parametrize("theme", THEMES)
 def test_methods_are_told_apart_without_color(theme: Theme) -> None:
     assert len(theme.series) == len(SYMBOLS) == len(DASHES) == len(ORDER) == len(set(SYMBOLS)) == len(set(theme.series))
-    page = luminance(theme.page)
     for color in theme.series:  # WCAG 1.4.11
-        light, dark = sorted((luminance(color), page), reverse=True)
-        assert (light + 0.05) / (dark + 0.05) >= 3
+        assert contrast(rgb(color), rgb(theme.page)) >= 3

@@ -6,15 +6,12 @@ import json
 import math
 from collections.abc import Generator
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 from scipy.special import expit
 
-from fasp_core.cli.main import main
 from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
@@ -43,7 +40,6 @@ from fasp_core.studies.robustness.rival_measures import (
     MEASURES,
     Agreement,
     Items,
-    Measure,
     MeasuredByAll,
     Robustness,
     Scored,
@@ -407,20 +403,3 @@ def test_an_axis_without_sentence_pairs_still_has_sentiment(tiny: Tiny, monkeypa
     assert "CrowS-Pairs and StereoSet have no bias type" in " ".join(found.notes)
     assert all(s.crows is None and s.ss is None for s in found.stereotypes)
     assert "sentiment gap" in found.outcome
-
-
-def test_without_stored_scores_the_command_says_what_to_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("FASP_CACHE", str(tmp_path))
-    assert main(["study", "robustness", "--axis", "race_ethnicity"]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "python -m fasp_core score" in said.err
-
-
-def test_measures_have_names_of_their_own() -> None:
-    assert len(BY_NAME) == len(MEASURES)
-    unknown: Any = Measure("x", "x", "toxicity", 0, "nothing")
-    with pytest.raises(InputError, match="no measure"):
-        z_of(unknown, prompt_rows(0))
