@@ -18,7 +18,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.report import charts
 from fasp_core.storage.store import Store
-from tests.browser.conftest import Reader
+from tests.browser.conftest import SMALL, Reader
 from tests.support.made_report import Read, asked, facts, small_table
 
 pytestmark = pytest.mark.browser
@@ -115,7 +115,7 @@ def test_an_interactive_figure_stands_alone(browser: object, tmp_path: Path) -> 
 
 def opened(app: str, browser: object, query: str) -> Reader:
     """The page once its figures are there."""
-    reader = Reader(browser, f"{app}/take_home?{query}", shown="text=Both impacts of every head")
+    reader = Reader(browser, f"{app}/take_home?{query}&{SMALL}", shown="text=Both impacts of every head")
     reader.until("() => document.querySelectorAll('.js-plotly-plot .main-svg').length >= 6")
     reader.settled()
     return reader
@@ -157,9 +157,9 @@ def test_a_person_takes_report_data_and_figures_home(app: str, browser: object, 
     for kind, good in (("PNG", is_png), ("SVG", is_svg)):
         page.locator('[data-testid="stButtonGroup"]').get_by_text(kind, exact=True).click()
         plot = page.locator(".js-plotly-plot").first
-        page.wait_for_function(
+        reader.until(
             "kind => document.querySelector('.js-plotly-plot')._context.toImageButtonOptions.format === kind",
-            arg=kind.lower(),
+            kind.lower(),
         )
         reader.settled()
         plot.hover()
