@@ -9,7 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 from tests.browser.conftest import SMALL, Reader
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 PAGES = {  # what is there once the page is, and the charts on it
     "Explore heads": ("Which heads carry bias?", 2),
     "Compare methods": ("Which method lowers the gap", 3),
