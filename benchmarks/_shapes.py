@@ -22,18 +22,23 @@ BUILT_IN = {  # the built-in model's shape
 }
 
 
-def random_built_in(device: str = "cpu", **smaller: Any) -> LanguageModel:
-    """Random weights of the built-in model's shape, with no tokenizer.
+def random_llama(spec: ModelSpec, weights: str = "random", tokenizer: Any = None, **config: Any) -> LanguageModel:
+    """A Llama with seeded random weights.
 
     Parameters
     ----------
-    smaller : settings of the config to replace.
+    spec : its name and device. `weights`: names the weights.
+    config : settings of its config.
     """
     import transformers
 
-    config = transformers.LlamaConfig(**(BUILT_IN | smaller), bos_token_id=None, eos_token_id=None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = transformers.AutoModelForCausalLM.from_config(config)
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config))
+    return wrap(model.to(pick_device(spec.device)), tokenizer, spec, weights)
+
+
+def random_built_in(device: str = "cpu", **smaller: Any) -> LanguageModel:
+    """Random weights of the built-in model's shape but for some settings, with no tokenizer."""
     spec = ModelSpec("random weights of the built-in model's shape", device=device)
-    return wrap(model.to(pick_device(device)), None, spec, "random")
+    return random_llama(spec, **BUILT_IN | {"bos_token_id": None, "eos_token_id": None} | smaller)

@@ -14,7 +14,6 @@ from benchmarks._common import AXIS, SCORE_TEXT, Clock, Gauge, about, say, sprea
 from fasp_core import gap
 from fasp_core.data.text import TextConfig
 from fasp_core.forward.ablation import masked
-from fasp_core.forward.sampling import stop_tokens
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import critical_heads
 from fasp_core.metrics.expected import measure_expected
@@ -28,6 +27,9 @@ from fasp_core.scoring.impact_table import BiasImpacts
 from fasp_core.storage.store import Store
 
 SIZES = (216, 450, 720, 1440, 2880)
+READING = "neutral"  # the one whose number of prompts the ratios are of
+GAMMA = 0.3  # share of critical heads; reliability is over the others
+PLAIN = 720  # prompts of the plain way, at most; beyond, its time is taken as proportional to tokens
 RELEASED = 10_168  # continuations a head and seed in the released runs of GPT-2
 
 
@@ -38,41 +40,35 @@ def run(
     store: Store | None = None,
     sizes: Sequence[int] = SIZES,
     target: float = 0.9,
-    reading: str = "neutral",
-    gamma: float = 0.3,
     heads: int = 10,
-    plain_prompts: int = 720,
-    continuations: int = 64,
-    tokens: int = 20,
+    recipe: tuple[int, int] = (64, 20),
 ) -> dict[str, Any]:
     """Seconds of first-order z_bias with as many prompts as its reliability needs, and what the other ways would take.
 
     Parameters
     ----------
     sizes : numbers of prompts, ascending; the first that reaches the target in both readings ends the search.
-    reading : the one whose number of prompts the ratios are of.
-    gamma : share of critical heads; reliability is over the others.
     heads : how many heads the plain way and the released recipe are timed on; the time of all heads is extrapolated.
-    plain_prompts : at most so many prompts for the plain way; beyond, its time is taken as proportional to tokens.
-    continuations, tokens : sampled at once, and their length, for the recipe's time a continuation.
+    recipe : continuations that are sampled at once, and their length, for the recipe's time a continuation.
     """
+    continuations, tokens = recipe
     lm, store = lm or load(ModelSpec()), store or Store()
     config = config or BiasConfig(AXIS)
     z_nats, source = stored_or_preview(lm, text, store)
-    free = sorted(set(range(lm.size)) - set(critical_heads(z_nats, gamma).tolist()))
+    free = sorted(set(range(lm.size)) - set(critical_heads(z_nats, GAMMA).tolist()))
     words = Clock()
     with words.lap():  # once for a model, whatever the way
         meter(lm, replace(config, n_prompts=sizes[0]), store)
 
     rounds = _search(lm, config, store, sizes, target, free)
     needed = {r: _first_sure(rounds, r, target) for r in rounds[0]["reliability"]}
-    gauge = _expected(lm, replace(config, n_prompts=needed[reading]["asked"]), store)
+    gauge = _expected(lm, replace(config, n_prompts=needed[READING]["asked"]), store)
     n = len(gauge.rows)
     picked = spread(lm, heads)
     first, plain, released = Clock(), Clock(), Clock()
     with first.lap():
         gauge = _expected(lm, gauge.config, store)  # prompts, tokens, packs
-    part = min(n, plain_prompts)
+    part = min(n, PLAIN)
     packs = pack_equal(gauge.rows[:part], gauge.config.steps)
     prompts = _equal_prompts(gauge.rows, continuations)
     by_length = sorted(gauge.rows, key=len)
@@ -96,11 +92,11 @@ def run(
     return {
         "ratio_plain": plain_all / first.seconds,
         "ratio_released": released_all / first.seconds,
-        "reliability": needed[reading]["reliability"][reading],
+        "reliability": needed[READING]["reliability"][READING],
         "seconds": first.seconds,
-        "reached": needed[reading]["reliability"][reading] >= target,
+        "reached": needed[READING]["reliability"][READING] >= target,
         "target": target,
-        "reading": reading,
+        "reading": READING,
         "prompts": n,
         "by_reading": {
             r: {"prompts": row["prompts"], "reliability": row["reliability"][r], "search_seconds": row["seconds"]}
@@ -108,7 +104,7 @@ def run(
         },
         "rounds": rounds,
         "reliability_of": f"split halves, corrected to the whole sample, over the {len(free)} of {lm.size} heads that "
-        f"may be pruned at gamma {gamma:g}, critical ones by {source}",
+        f"may be pruned at gamma {GAMMA:g}, critical ones by {source}",
         "axis": config.axis,
         "word_values_seconds": words.seconds,
         "plain_seconds": plain_all,
@@ -207,5 +203,5 @@ def _generate(lm: LanguageModel, prompts: torch.Tensor, tokens: int) -> None:
         do_sample=True,
         max_new_tokens=tokens,
         min_new_tokens=tokens,
-        pad_token_id=min(stop_tokens(lm), default=0),
+        pad_token_id=min(lm.stops, default=0),
     )

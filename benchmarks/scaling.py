@@ -6,23 +6,25 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 
 from benchmarks._common import AXIS, ROOT, SCORE_TEXT, Gauge, forget_peak, machine, memory, say, spread
+from benchmarks._shapes import random_llama
 from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.forward.recorded_pass import final_hidden
-from fasp_core.forward.sweep import sweep_heads
+from fasp_core.forward.sweep import Read, sweep_heads
 from fasp_core.metrics.expected import TokenToxicity, read_expected
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, meter
 from fasp_core.metrics.perplexity import block_sums, token_nll
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.loading import load, wrap
+from fasp_core.model.loading import load
 from fasp_core.model.packing import pack
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.estimate import first_order_rows
@@ -146,7 +148,8 @@ def measure(job: str, size: Size, repeats: int = 3) -> dict[str, float]:
 
 def random_lm(size: Size) -> LanguageModel:
     """A Llama with seeded random weights and no tokenizer."""
-    config = transformers.LlamaConfig(
+    return random_llama(
+        ModelSpec("random", device="cpu"),
         hidden_size=size.hidden,
         intermediate_size=3 * size.hidden,
         num_hidden_layers=size.layers,
@@ -155,10 +158,6 @@ def random_lm(size: Size) -> LanguageModel:
         vocab_size=VOCAB,
         max_position_embeddings=4096,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = transformers.AutoModelForCausalLM.from_config(config)
-    return wrap(model, None, ModelSpec("random", device="cpu"), "random")
 
 
 def _tokens(rows: int, length: int) -> torch.Tensor:
@@ -170,36 +169,29 @@ def _worth() -> TokenToxicity:
     return TokenToxicity(values, torch.zeros(VOCAB, dtype=torch.bool))
 
 
-def _exact_ppl(lm: LanguageModel, size: Size) -> Callable[[], None]:
+def _swept(lm: LanguageModel, batches: Sequence[Any], read: Read, skip: Collection[int] = ()) -> None:
+    """Heads ablated one after the other, with nothing kept."""
+    deque(sweep_heads(lm, batches, read, skip), maxlen=0)
+
+
+def _nll(lm: LanguageModel, ids: torch.Tensor, hidden: torch.Tensor) -> np.ndarray:
+    return block_sums(token_nll(lm, hidden, ids), np.ones(len(ids), dtype=int))[0]
+
+
+def _exact_ppl(lm: LanguageModel, size: Size) -> Callable[[], Any]:
     batches = list(_tokens(max(1, size.tokens // WINDOW), min(WINDOW, size.tokens)).split(2))
 
-    def read(ids: torch.Tensor, hidden: torch.Tensor) -> np.ndarray:
-        return block_sums(token_nll(lm, hidden, ids), np.ones(len(ids), dtype=int))[0]
-
-    def work() -> None:
-        for _ in sweep_heads(lm, batches, read):
-            pass
-
-    return work
+    return lambda: _swept(lm, batches, partial(_nll, lm))
 
 
-def _exact_bias(lm: LanguageModel, size: Size) -> Callable[[], None]:
+def _exact_bias(lm: LanguageModel, size: Size) -> Callable[[], Any]:
     packs, worth = pack(lm, _tokens(size.prompts, size.length).tolist()), _worth()
-
-    def work() -> None:
-        for _ in sweep_heads(lm, packs, lambda part, hidden: read_expected(lm, hidden, part, worth)):
-            pass
-
-    return work
+    return lambda: _swept(lm, packs, lambda part, hidden: read_expected(lm, hidden, part, worth))
 
 
-def _first_order(lm: LanguageModel, size: Size) -> Callable[[], None]:
+def _first_order(lm: LanguageModel, size: Size) -> Callable[[], Any]:
     gauge = Gauge(BiasConfig(AXIS), _worth(), _tokens(size.prompts, size.length).tolist())
-
-    def work() -> None:
-        first_order_rows(lm, gauge)  # type: ignore[arg-type]  # as much of a meter as it reads
-
-    return work
+    return lambda: first_order_rows(lm, gauge)  # type: ignore[arg-type]  # as much of a meter as it reads
 
 
 JOBS = {"exact_ppl": _exact_ppl, "exact_bias": _exact_bias, "first_order": _first_order}
@@ -218,14 +210,8 @@ def score_some(
     first_order_rows(lm, gauge)
     skip = set(range(lm.size)) - set(spread(lm, heads))
     windows = [part for ids, _ in token_windows(lm, text).batches for part in ids.split(2)]
-
-    def nll(ids: torch.Tensor, hidden: torch.Tensor) -> np.ndarray:
-        return block_sums(token_nll(lm, hidden, ids), np.ones(len(ids), dtype=int))[0]
-
-    for _ in sweep_heads(lm, windows, nll, skip):
-        pass
-    for _ in sweep_heads(lm, gauge.packs, gauge.read, skip):
-        pass
+    _swept(lm, windows, partial(_nll, lm), skip)
+    _swept(lm, gauge.packs, gauge.read, skip)
     return {"peak_bytes": memory()[1], "prompts": len(gauge.rows), "tokens": text.tokens, "heads_removed": heads}
 
 

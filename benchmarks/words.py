@@ -17,6 +17,7 @@ import transformers
 from tokenizers import Tokenizer, models
 
 from benchmarks._common import about, memory, say
+from benchmarks._shapes import random_llama
 from fasp_core.data import holistic_bias
 from fasp_core.data.scorers import Scorer
 from fasp_core.metrics.completing import CONTEXTS, DEEPER, KEPT, MORE, TOP, Words, complete_all
@@ -24,7 +25,7 @@ from fasp_core.metrics.meters import scorer_for, stored_completions, stored_word
 from fasp_core.metrics.spelling import JOINTS
 from fasp_core.metrics.token_toxicity import Vocabulary, WordScores, word_values
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.loading import load, wrap
+from fasp_core.model.loading import load
 from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 
@@ -170,8 +171,10 @@ def random_model(tokens: Sequence[str], width: int) -> LanguageModel:
     vocab = {token: i for i, token in enumerate(tokens)}
     words = Tokenizer(models.WordLevel(vocab, unk_token=tokens[0]))
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token=tokens[0])
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
+    return random_llama(
+        ModelSpec("random", device="cpu"),
+        f"random:{len(tokens)}:{width}",
+        tokenizer,
         vocab_size=len(tokens),
         hidden_size=width,
         intermediate_size=128 * width,
@@ -181,5 +184,3 @@ def random_model(tokens: Sequence[str], width: int) -> LanguageModel:
         bos_token_id=None,
         eos_token_id=0,
     )
-    model = transformers.LlamaForCausalLM(config)
-    return wrap(model, tokenizer, ModelSpec("random", device="cpu"), f"random:{len(tokens)}:{width}")

@@ -24,11 +24,6 @@ def to_json(document: Any) -> str:
     return re.sub(r"\[\n\s+(\S+),\n\s+(\S+)\n\s+\]", r"[\1, \2]", text)  # pairs on one line; no text holds a raw \n
 
 
-def show(document: dict[str, Any], as_json: bool, human: Callable[[], str]) -> None:
-    """Print the result, as one JSON document or as text for people."""
-    print(to_json(document) if as_json else human())
-
-
 def log(message: object) -> None:
     """One line on stderr."""
     print(one_line(message), file=sys.stderr)

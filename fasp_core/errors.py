@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fasp_core.console import one_line
+
 LONGEST = 1500  # characters
 
 
@@ -16,7 +18,12 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
+        line = one_line(message)
         if len(line) > LONGEST:  # the mend stands at the end
             line = f"{line[: LONGEST // 2]} … {line[3 - LONGEST // 2 :]}"
         super().__init__(line)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what another package raised; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

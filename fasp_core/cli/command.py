@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 import typer
 
 from fasp_core.cli.options import Json
-from fasp_core.console import show, working
+from fasp_core.console import to_json, working
 
 Said = tuple[dict[str, Any], Callable[[], str]]  # the document; what gives the text
 
@@ -32,7 +32,8 @@ def command(app: typer.Typer) -> Callable[[Callable[..., Said]], Callable[..., S
         options = []
         for name, parameter in inspect.signature(function).parameters.items():
             if name in groups:
-                options += _fields(groups[name])
+                shared = get_type_hints(groups[name], include_extras=True)
+                options += [_option(f.name, shared[f.name], f.default) for f in fields(groups[name])]
             elif name != "progress":
                 options.append(_option(name, hints[name], parameter.default))
         options.append(_option("as_json", Json, False))
@@ -44,7 +45,7 @@ def command(app: typer.Typer) -> Callable[[Callable[..., Said]], Callable[..., S
                 if "progress" in hints:
                     given["progress"] = progress
                 document, text = function(**given)
-            show(document, as_json, text)
+            print(to_json(document) if as_json else text())
 
         call.__doc__, call.__name__ = function.__doc__, function.__name__
         call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
@@ -53,11 +54,6 @@ def command(app: typer.Typer) -> Callable[[Callable[..., Said]], Callable[..., S
         return function
 
     return register
-
-
-def _fields(group: type) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    return [_option(f.name, hints[f.name], f.default) for f in fields(group)]
 
 
 def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:

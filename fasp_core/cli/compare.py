@@ -13,6 +13,7 @@ from fasp_core.cli.options import Axis, MaxPpl, Model, Reading, Scheduler, limit
 from fasp_core.cli.text import noted
 from fasp_core.console import Report, number, percent, span, table
 from fasp_core.errors import InputError
+from fasp_core.heads.prune_set import PruneSet
 
 if TYPE_CHECKING:
     from fasp_core.studies.compare.compare import Comparison
@@ -57,6 +58,9 @@ def compare(options: Options, given: Model, progress: Report) -> Said:
     if options.outcome:
         claim = _claim(given, options, picked, progress).as_dict()
         return claim, lambda: outcome_text(claim)
+    chosen = None
+    if picked is not None:
+        chosen = asdict(picked) | {"heads": PruneSet.from_flat(picked.heads, found.n_heads).format()}
     document = {
         "model": given.spec.source,
         "axis": options.axis,
@@ -68,7 +72,7 @@ def compare(options: Options, given: Model, progress: Report) -> Said:
         "tokens": {side: m.nll[0].tokens for side, m in found.sides.items()},
         "windows": said(found.plan.text("test"), found.provenance),
         "unpruned": {side: _unpruned(found, side) for side in found.sides},
-        "chosen": None if picked is None else _as_dict(picked, found.n_heads),
+        "chosen": chosen,
         "candidates": both_sides(found).to_dict("records"),
         "provenance": found.provenance,
     }
@@ -149,12 +153,6 @@ def _claim(given: Model, options: Options, picked: Candidate | None, progress: R
             f"compare {given.named(axis)} --reading {reading} --max-ppl {max_ppl:g} --outcome --run'."
         )
     return outcome.measure_claim(given.lm, axis, picked, reading, max_ppl, given.store, progress)
-
-
-def _as_dict(candidate: Candidate, n_heads: int) -> dict[str, Any]:
-    from fasp_core.heads.prune_set import PruneSet
-
-    return asdict(candidate) | {"heads": PruneSet.from_flat(candidate.heads, n_heads).format()}
 
 
 def _unpruned(comparison: Comparison, side: Any) -> dict[str, Any]:

@@ -35,20 +35,8 @@ def export(
 
 def text(d: dict[str, Any]) -> str:
     """What is gone, what is zeroed and why, sizes before and after, and where it lies."""
-    from fasp_core.export.card import MB, compared, timed, told
+    from fasp_core.export.card import compared, sizes, timed, told
 
-    before, after, speed = d["size"]["before"], d["size"]["after"], d["tokens_per_second"]
-    old, new = d["shape"]["before"], d["shape"]["after"]
-    rows = [
-        ["", "before", "after"],
-        [f"heads of each of {d['layers']} layers", str(old["heads"]), str(new["heads"])],
-        ["key and value heads of each", str(old["kv_heads"]), str(new["kv_heads"])],
-        ["neurons of each MLP", f"{old['neurons']:,}", f"{new['neurons']:,}"],
-        ["parameters", f"{before['parameters']:,}", f"{after['parameters']:,}"],
-        ["parameters that are not zero", f"{before['nonzero']:,}", f"{after['nonzero']:,}"],
-        [f"weights, MB in {speed['dtype']}", f"{before['bytes'] / MB:,.1f}", f"{after['bytes'] / MB:,.1f}"],
-        ["tokens read a second", f"{speed['before']:,.0f}", f"{speed['after']:,.0f}"],
-    ]
     return "\n".join(
         [
             f"{one_line(d['model'])} without {told(d['heads'], d['neurons'])}",
@@ -58,9 +46,9 @@ def text(d: dict[str, Any]) -> str:
             ),
             *(f"  {reason}" for reason in d["reasons"]),
             "",
-            table(rows),
+            table([["", "before", "after"], *sizes(d)]),
             "",
-            timed(speed),
+            timed(d["tokens_per_second"]),
             compared(d["check"]),
             f"wrote {one_line(d['folder'])}",
         ]

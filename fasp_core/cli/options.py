@@ -5,6 +5,7 @@ Everything is looked up and checked before a model is loaded. torch takes second
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,11 +118,8 @@ class Model(Weights):
 
     def named(self, axis: str) -> str:
         """Model and axis as options of a command."""
-        from shlex import quote
-
-        from fasp_core.model.tokens import option_of
-
-        return f"--model {quote(self.spec.source)}{option_of(self.spec.bos)} --axis {quote(axis)}"
+        begun = () if self.spec.bos == "auto" else ("--bos", self.spec.bos)
+        return shlex.join(["--model", self.spec.source, *begun, "--axis", axis])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +210,7 @@ class Parts:
         if self.heads is not None and self.prune_set is not None:
             raise InputError("What is removed is said once: give either --heads or --prune-set.")
         if self.prune_set is not None:
-            return PruneFile(*read_prune_set(self.prune_set))
+            return read_prune_set(self.prune_set)
         return None if self.heads is None else PruneFile(PruneSet.parse(self.heads))
 
     def required(self) -> PruneFile:

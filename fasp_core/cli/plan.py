@@ -35,9 +35,7 @@ class Options:
     device: Device = "auto"
 
 
-def plan(
-    options: Options,
-) -> Said:
+def plan(options: Options) -> Said:
     """What exact scores of a model would cost: heads, memory, operations, and time on 1, 8 and 64 GPUs."""
     if options.measure and options.tflops is not None:
         raise InputError("The rate is said once: give either --tflops or --measure.")

@@ -71,7 +71,9 @@ def report(options: Options, parts: Parts, told: ManualEdits, given: Model, prog
     check_folder(options.out.absolute().parent)
     BiasConfig(options.axis, split="test", n_prompts=options.n_prompts).prompts()
     TextConfig(tokens=options.tokens)
-    table = entries.best(SCORE_TEXT, BiasConfig(options.axis), given.model_id, given.spec.source, given.store)
+    bias, source, store = BiasConfig(options.axis), given.spec.source, given.store
+    found = (entries.best(text, bias, given.model_id, source, store) for text in (SCORE_TEXT, None))
+    table = next((scores for scores in found if scores is not None), None)  # on the usual text, else on any
     if table is None:
         raise InputError(
             f"There are no scores to report: run 'python -m fasp_core score {given.named(options.axis)} --estimator "

@@ -54,30 +54,20 @@ def score(options: Options, toxicity: Toxicity, text: Text, given: Model, progre
 
     by = options.estimator or (defaults.ESTIMATOR if toxicity.measure == "expected" else "exact")
     scoring.check(by, toxicity.measure)
-    if options.until_reliability is not None:
-        scoring.check_search(options.until_reliability, options.max_minutes)
+    reliability = options.until_reliability
+    goal = None if reliability is None else scoring.Goal(reliability, options.max_minutes)
     spec, bias, where = given.spec, toxicity.on(options.split, options.n_prompts), text.of(options.tokens)
     search = impacts = None
-    if options.until_reliability is None and given.known_id is not None:
+    if goal is None and given.known_id is not None:
         impacts = entries.load(text.fitted(where, given.known_id), bias, given.known_id, spec.source, given.store, by)
     if impacts is None:
         with cluster.connected(options.scheduler) as there:
             lm = given.lm
             where, workers = text.fitted(where, lm.id), cluster.workers_of(there, lm)
-            if options.until_reliability is None:
+            if goal is None:
                 impacts = scoring.score(lm, where, bias, given.store, progress, by, workers)
             else:
-                impacts, search = scoring.score_until(
-                    lm,
-                    where,
-                    bias,
-                    given.store,
-                    options.until_reliability,
-                    options.max_minutes,
-                    progress,
-                    by,
-                    workers=workers,
-                )
+                impacts, search = scoring.score_until(lm, where, bias, given.store, goal, progress, by, workers)
                 bias = replace(bias, n_prompts=search.rounds[-1].prompts)
     about = files.describe_scores(impacts, bias, text.fitted(where, given.model_id), search)
     document = {**about, "files": files.write_scores(impacts, about, options.out)}

@@ -12,7 +12,8 @@ def scores_text(document: dict[str, Any]) -> str:
     """Of `score`: the unpruned model, how far the scores can be trusted, and where they are."""
     d, ppl = document, document["perplexity"]
     rows = [["gap of the unpruned model", "gap", "95% interval", "shuffled groups", "p"]]
-    trust = [["rank correlation of two halves of the prompts", "all heads", f"prunable at gamma {_gamma(d):g}"]]
+    gamma = next(iter(d["reliability"].values()))["prunable"]["gamma"]
+    trust = [["rank correlation of two halves of the prompts", "all heads", f"prunable at gamma {gamma:g}"]]
     for reading in d["readings"]:
         gap, both = d["gap"][reading], d["reliability"][reading]
         rows.append(
@@ -56,7 +57,7 @@ def evaluation_text(document: dict[str, Any]) -> str:
             number(ppl["base"]),
             number(ppl["pruned"]),
             percent(ppl["relative_change"]),
-            span([_expm1(x) for x in nats], percent),
+            span([math.expm1(min(x, 700.0)) for x in nats], percent),
         ],
     ]
     verdicts, groups = [], []
@@ -108,11 +109,3 @@ def _pair(row: dict[str, Any]) -> str:
         for label, side in (("unpruned", "base"), ("pruned", "pruned"))
     ]
     return "\n".join([f"{one_line(row['group'])}: {one_line(row['prompt'])}", *sides])
-
-
-def _gamma(document: dict[str, Any]) -> float:
-    return float(next(iter(document["reliability"].values()))["prunable"]["gamma"])
-
-
-def _expm1(nats: float) -> float:
-    return math.expm1(min(nats, 700.0))

@@ -58,10 +58,7 @@ class Lanes:
     def get(self, name: str) -> Lane:
         """The lane of that name, made if there is none.
 
-        Raises
-        ------
-        InputError
-            `limit` other lanes are all at work.
+        Raises InputError where `limit` others are all at work.
         """
         with self._lock:
             if name not in self._lanes:
@@ -101,10 +98,7 @@ class Lanes:
     def again(self, past: Past) -> Job[Any]:
         """Submit a job that failed or was cancelled once more; it takes the place of the old one in `past()`.
 
-        Raises
-        ------
-        InputError
-            It cannot be repeated from here.
+        Raises InputError where it cannot be repeated from here.
         """
         if past.work is None:
             raise InputError("This work cannot be resumed from here: open its page and start it there.")

@@ -42,12 +42,6 @@ class Shard(Protocol):
     def run(self, lm: LanguageModel) -> Iterator[Any]: ...
 
 
-# --- what shards hold ---
-
-
-# --- who runs them ---
-
-
 @dataclass(frozen=True)
 class Order:
     """What a worker has to be and to have: the same program, and the same weights."""
@@ -186,9 +180,6 @@ def work(order: Order, shard: Shard) -> list[Any]:
             "is here, which rounds otherwise: choose float32, or the same kind of device."
         )
     return list(shard.run(lm))
-
-
-# --- how work is cut, and put together again ---
 
 
 def results(

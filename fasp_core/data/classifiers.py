@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fasp_core.errors import InputError
+from fasp_core.errors import InputError, first_line
 
 READINGS = ("sigmoid", "softmax")
 # labels that stand beside each other in the data of Jigsaw's challenges, where a text may have several of them
@@ -39,7 +39,6 @@ class ClassifierScorer:
     ----------
     source : of a hub, as `hub.HubRef` writes it (`unitary/unbiased-toxic-roberta` is Detoxify's "unbiased"), or folder.
     label : label to read, in any letter case; by default the one called toxicity or toxic.
-    device : where the classifier runs, as torch names it; no part of the name.
     batch_size : texts a forward pass.
     reading : "sigmoid" or "softmax", whatever the config says; None: as the config says.
     commit : of the hub, where its name must mean the same files for long.
@@ -61,7 +60,6 @@ class ClassifierScorer:
         self,
         source: str,
         label: str | None = None,
-        device: str = "cpu",
         batch_size: int = 32,
         reading: str | None = None,
         commit: str = "",
@@ -78,9 +76,8 @@ class ClassifierScorer:
                 folder, use_safetensors=True, output_loading_info=True, trust_remote_code=False, dtype=torch.float32
             )
         except Exception as error:  # a loader raises whatever its formats raise; the mend is the same
-            reason = str(error).strip().split("\n")[0]
             raise InputError(
-                f"The classifier '{source}' could not be loaded ({reason}): "
+                f"The classifier '{source}' could not be loaded ({first_line(error)}): "
                 "give the hub id or the folder of a sequence classifier with safetensors weights."
             ) from error
         if loading["missing_keys"]:
@@ -97,7 +94,7 @@ class ClassifierScorer:
         if reading == "softmax" and len(labels) == 1:
             raise InputError(f"'{source}' has one label, with which nothing competes: read it by sigmoid.")
         self._independent = reading == "sigmoid"
-        self._model = model.eval().to(device)
+        self._model = model.eval()
         self._lock = threading.Lock()  # it may be moved to another device
         self._max_length = min(self._tokenizer.model_max_length, _positions(model))
         self._batch_size = batch_size if self._tokenizer.pad_token_id is not None else 1

@@ -82,10 +82,7 @@ def axis_names() -> tuple[str, ...]:
 def load_axis(axis: str) -> PromptSet:
     """All sentences of a HolisticBias axis, in no split yet. Each occurs once.
 
-    Raises
-    ------
-    InputError
-        There is no such axis, or the data package is not installed.
+    Raises InputError where there is no such axis or no data package.
 
     References
     ----------

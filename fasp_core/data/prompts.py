@@ -6,25 +6,14 @@ from collections import Counter
 from pathlib import Path
 
 from fasp_core.data import groups as names_of
-from fasp_core.data.holistic_bias import (
-    axis_names,
-    load_axis,
-)
-from fasp_core.data.prompt_sampling import (
-    FEWEST,
-    FEWEST_OWN,
-)
+from fasp_core.data.holistic_bias import axis_names, load_axis
+from fasp_core.data.prompt_sampling import FEWEST, FEWEST_OWN
 from fasp_core.data.prompt_set import PromptSet
 from fasp_core.errors import InputError
 from fasp_core.storage import tabular
 
-MAX_PROMPTS = 200_000  # of a file; the largest axis has 130,000 sentences
-
-
-# --- HolisticBias ---
-
-
-# --- choosing among prompts ---
+MAX_PROMPTS, MAX_BYTES = 200_000, 10_000_000  # of a file; the largest axis has 130,000 sentences
+MAX_CHARS = 1_000  # of a text or the name of a group
 
 
 def fewest(axis: str) -> int:
@@ -32,9 +21,7 @@ def fewest(axis: str) -> int:
     return FEWEST if axis in axis_names() else FEWEST_OWN
 
 
-def from_csv(
-    source: Path | str | bytes, axis_name: str, max_bytes: int = 10_000_000, max_chars: int = 1_000
-) -> PromptSet:
+def from_csv(source: Path | str | bytes, axis_name: str) -> PromptSet:
     """Prompts from a table with the columns `text` and `group`, see `fasp_core.storage.tabular`: others are ignored.
 
     Spaces around a text are dropped, and names of groups brought into one form. Rows that repeat an earlier one and
@@ -44,8 +31,6 @@ def from_csv(
     ----------
     source : a path, the content as bytes (an upload), or the content as text.
     axis_name : name for the result; of content, the file's name in messages as well.
-    max_bytes : largest content, in bytes.
-    max_chars : longest text or group, in characters.
 
     Raises
     ------
@@ -53,23 +38,23 @@ def from_csv(
         The file cannot be read or used; the message names the file, and the row and the column where there is one.
     """
     name = source.name if isinstance(source, Path) else axis_name
-    content = _content(source, max_bytes)
-    if len(content) > max_bytes:
-        raise InputError(f"The CSV file '{name}' is larger than {max_bytes:,} bytes: give fewer prompts.")
+    content = _content(source)
+    if len(content) > MAX_BYTES:
+        raise InputError(f"The CSV file '{name}' is larger than {MAX_BYTES:,} bytes: give fewer prompts.")
     text = tabular.decode(content, f"The CSV file '{name}'", errors="surrogateescape")
     try:
-        return _of_table(tabular.table(text, ("text", "group"), max_rows=MAX_PROMPTS), axis_name, name, max_chars)
+        return _of_table(tabular.table(text, ("text", "group"), max_rows=MAX_PROMPTS), axis_name, name)
     except InputError as error:
         raise InputError(f"In '{name}': {error}") from error.__cause__
 
 
-def _of_table(table: tabular.Table, axis_name: str, file: str, max_chars: int) -> PromptSet:
+def _of_table(table: tabular.Table, axis_name: str, file: str) -> PromptSet:
     first: dict[str, tuple[int, str]] = {}  # text -> its first row and its group
     repeated, n_rows = 0, 0
     without: Counter[str] = Counter()
     for row in table.rows():
         n_rows += 1
-        text, group = _cells(row, table.column, max_chars)
+        text, group = _cells(row, table.column)
         if not group or names_of.is_missing(group):
             without[group] += 1
             continue
@@ -99,23 +84,23 @@ def _of_table(table: tabular.Table, axis_name: str, file: str, max_chars: int) -
     return PromptSet(axis_name, "all", tuple(first), groups, blank, blank, blank, tuple(notes), file=file)
 
 
-def _content(source: Path | str | bytes, max_bytes: int) -> bytes:
+def _content(source: Path | str | bytes) -> bytes:
     if isinstance(source, Path):
         try:
             with source.open("rb") as file:
-                return file.read(max_bytes + 1)
+                return file.read(MAX_BYTES + 1)
         except (OSError, ValueError):  # ValueError: a path that no file can have
             raise InputError(f"Cannot read '{source}': give the path of a CSV file.") from None
     return source.encode(errors="surrogatepass") if isinstance(source, str) else source
 
 
-def _cells(row: tabular.Row, column: dict[str, int], max_chars: int) -> tuple[str, str]:
+def _cells(row: tabular.Row, column: dict[str, int]) -> tuple[str, str]:
     """Text, and group in its one form."""
     text, group = (row.cells[column[name]].strip() for name in ("text", "group"))
     for name, value in (("text", text), ("group", group)):
-        if len(value) > max_chars:
+        if len(value) > MAX_CHARS:
             raise InputError(
-                f"Row {row.number}, column '{name}' is {len(value)} characters: shorten it to {max_chars}."
+                f"Row {row.number}, column '{name}' is {len(value)} characters: shorten it to {MAX_CHARS}."
             )
     if names_of.is_missing(names_of.clean(text)):
         raise InputError(f"Row {row.number}, column 'text' is empty ('{text}'): fill it or remove the row.")

@@ -51,10 +51,7 @@ class OfflineScorer:
 
     It ignores letter case and word order, and it dislikes some identity words (see `scorer_self_bias`).
 
-    Raises
-    ------
-    InputError
-        The package is not installed.
+    Raises InputError where it is not installed.
     """
 
     def __init__(self) -> None:
@@ -78,10 +75,7 @@ class VaderScorer:
     Sentiment is another thing than toxicity: it serves as a second opinion. VADER knows no context but that of its
     rules (negation, degree, "but").
 
-    Raises
-    ------
-    InputError
-        The package is not installed.
+    Raises InputError where it is not installed.
 
     References
     ----------
@@ -179,7 +173,6 @@ class CachedScorer:
 def make_scorer(
     source: str = "offline",
     label: str | None = None,
-    device: str = "cpu",
     batch_size: int = 32,
     reading: str | None = None,
     commit: str = "",
@@ -193,7 +186,7 @@ def make_scorer(
         none.
     """
     if source not in ("offline", "vader"):
-        return ClassifierScorer(source, label, device, batch_size, reading, commit)
+        return ClassifierScorer(source, label, batch_size, reading, commit)
     if label is not None or reading is not None:
         what = "labels: leave the label" if label is not None else "labels to read: leave the reading"
         raise InputError(f"The scorer '{source}' has no {what} out or name a classifier.")

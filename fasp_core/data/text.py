@@ -87,9 +87,7 @@ def load_text(source: str) -> str:
         return _bold()
     if source == WIKITEXT:
         return _wikitext()
-    path = (
-        os.path.expanduser(source) if "\0" not in source else ""
-    )  # which leaves an unknown user's name as it is, unlike Path's
+    path = "" if "\0" in source else os.path.expanduser(source)  # an unknown user's name stays, unlike with Path's
     if not os.path.isfile(path):  # nor does this raise, whatever the name
         raise InputError(f"There is no text '{source}': give '{BOLD}', '{WIKITEXT}' or the path of a text file.")
     if os.path.getsize(path) > MAX_FILE_BYTES:
@@ -147,14 +145,11 @@ def _wikitext() -> str:
 def fitting(config: TextConfig, longest: int | None) -> TextConfig:
     """The same text in windows that a model takes, overlapping by the same share.
 
+    Raises InputError where it takes no window of two tokens.
+
     Parameters
     ----------
     longest : window of the model, see `fasp_core.model.identity.ModelId`.
-
-    Raises
-    ------
-    InputError
-        The model takes no window of two tokens.
     """
     if longest is None or config.window <= longest:
         return config

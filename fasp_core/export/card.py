@@ -11,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
 
+from fasp_core.console import one_line
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.hub import named_by, pinned
 from fasp_core.model.language_model import LanguageModel
@@ -59,8 +60,7 @@ def text(d: dict[str, Any]) -> str:
         pipeline_tag="text-generation",
         tags=["pruned", "attention-head-pruning", "fairness"],
     )
-    before, after, speed, check = d["size"]["before"], d["size"]["after"], d["tokens_per_second"], d["check"]
-    old, new = d["shape"]["before"], d["shape"]["after"]
+    speed, check = d["tokens_per_second"], d["check"]
     name = base or Path(d["model"]).name
     weights = sum(size for file, size in d["files"].items() if file.endswith(".safetensors"))
     made = d["provenance"]
@@ -89,14 +89,7 @@ def text(d: dict[str, Any]) -> str:
             "Output projections keep their biases; no other weight was changed, and nothing was trained.",
         ),
         "## Sizes",
-        "| | before | after |\n|---|---:|---:|\n"
-        f"| heads of each of {d['layers']} layers | {old['heads']} | {new['heads']} |\n"
-        f"| key and value heads of each | {old['kv_heads']} | {new['kv_heads']} |\n"
-        f"| neurons of each MLP | {old['neurons']:,} | {new['neurons']:,} |\n"
-        f"| parameters | {before['parameters']:,} | {after['parameters']:,} |\n"
-        f"| parameters that are not zero | {before['nonzero']:,} | {after['nonzero']:,} |\n"
-        f"| weights, MB in {speed['dtype']} | {before['bytes'] / MB:,.1f} | {after['bytes'] / MB:,.1f} |\n"
-        f"| tokens read a second | {speed['before']:,.0f} | {speed['after']:,.0f} |",
+        "\n".join(["| | before | after |", "|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in sizes(d))]),
         f"The safetensors files hold {weights / MB:,.1f} MB. {timed(speed)}",
         "## Check",
         compared(check),
@@ -120,6 +113,21 @@ def text(d: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def sizes(d: dict[str, Any]) -> list[list[str]]:
+    """(what, before, after) of a document that `Exported.as_dict` gives."""
+    before, after, speed = d["size"]["before"], d["size"]["after"], d["tokens_per_second"]
+    old, new = d["shape"]["before"], d["shape"]["after"]
+    return [
+        [f"heads of each of {d['layers']} layers", str(old["heads"]), str(new["heads"])],
+        ["key and value heads of each", str(old["kv_heads"]), str(new["kv_heads"])],
+        ["neurons of each MLP", f"{old['neurons']:,}", f"{new['neurons']:,}"],
+        ["parameters", f"{before['parameters']:,}", f"{after['parameters']:,}"],
+        ["parameters that are not zero", f"{before['nonzero']:,}", f"{after['nonzero']:,}"],
+        [f"weights, MB in {speed['dtype']}", f"{before['bytes'] / MB:,.1f}", f"{after['bytes'] / MB:,.1f}"],
+        ["tokens read a second", f"{speed['before']:,.0f}", f"{speed['after']:,.0f}"],
+    ]
+
+
 def _bullets(*lines: str) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
@@ -138,12 +146,9 @@ def compared(check: dict[str, Any]) -> str:
     )
     if check["dtype"] != "float32":
         found += f" In float32 it is {_small(check['float32'])}: rounding, since terms are added in another order."
-    return f"{found} {read_by(check['versions'])}" if check.get("versions") else found
-
-
-def read_by(versions: dict[str, str]) -> str:
-    """Which versions of transformers read the folder as the same model, and how that was seen."""
-    found = f"Checked by loading it with transformers {versions['loaded']}"
+    if not (versions := check.get("versions")):
+        return found
+    found += f" Checked by loading it with transformers {versions['loaded']}"
     if versions["differs"]:
         return f"{found}; {versions['differs']}, so use version 5 or later."
     return f"{found}; the fields of its config that transformers {versions['fields']} reads say the same."
@@ -186,7 +191,7 @@ def _listed(parts: str) -> str:
 
 def _plain(value: object) -> str:
     """One line; names of models and folders may hold anything."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split()).replace("```", "'''")
+    return one_line(value).replace("```", "'''")
 
 
 def _code(value: object) -> str:

@@ -97,10 +97,7 @@ class Speed:
 def load_back(folder: Path, like: LanguageModel) -> tuple[Any, Any]:
     """(model, tokenizer) as plain transformers loads them, on the device and in the precision of `like`.
 
-    Raises
-    ------
-    InputError
-        A weight is missing or left over.
+    Raises InputError where a weight is missing or left over.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

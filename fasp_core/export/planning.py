@@ -14,7 +14,7 @@ from typing import Any
 
 from fasp_core.export.layouts import LAYOUTS, Shape, config_of
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.architectures import architecture_of
+from fasp_core.model.architectures import architecture_named
 from fasp_core.model.language_model import LanguageModel
 
 
@@ -68,10 +68,7 @@ class Plan:
 def plan(lm: LanguageModel, removed: PruneSet) -> Plan:
     """What exporting `lm` without `removed` comes to. Reads the config and no weights.
 
-    Raises
-    ------
-    InputError
-        A head or neuron lies outside the model.
+    Raises as `PruneSet.gates`.
     """
     removed.gates(lm.n_layers, lm.n_heads)
     removed.neuron_gates(lm.n_layers, lm.n_neurons)
@@ -199,7 +196,7 @@ def _zeroed(layers: Iterable[Places]) -> list[tuple[int, int]]:
 
 
 def _why_heads(config: Any, kept: list[Groups], before: Shape, after: Shape) -> str:
-    title = architecture_of(config).title
+    title = architecture_named(config.model_type).title
     if not LAYOUTS[config.model_type].fewer_heads:
         return (
             f"A model of the type {title} divides its hidden size among its heads, so that with fewer of them the "

@@ -170,14 +170,11 @@ def check_free(folder: Path) -> None:
 def whole_folder(folder: Path, needed: int = 0) -> Iterator[Path]:
     """A folder to write in, which becomes `folder` if the block ends well and vanishes otherwise.
 
+    Raises as `check_free`, and InputError where it cannot be written.
+
     Parameters
     ----------
     needed : bytes that may be written; refused at once where there is no room for them.
-
-    Raises
-    ------
-    InputError
-        `folder` is a file or not empty, or cannot be written.
     """
     work = folder.parent / f".{folder.name[:80]}.{uuid.uuid4().hex}.tmp"
     made = [path for path in (folder.parent, *folder.parent.parents) if not path.exists()]

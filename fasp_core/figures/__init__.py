@@ -5,6 +5,9 @@ Charts of heads carry one invisible trace, `CLICK_TRACE`, with a point for each 
 and clicks, so that the index of a clicked point *is* the head, and `clicked_heads` reads the event. Nothing rides
 on `customdata`, which does not come back from the browser as it was sent.
 
+`hover` is what a point says under the pointer, its first line set in bold. Every figure refuses, with an `InputError`
+that names it, what does not fit: arrays of another shape, ids outside the model, ends of an interval that are swapped.
+
 Text given by callers is plain: markup in it is shown, not followed. The figures bring their own colors, for light
 and dark pages, and an empty template: draw them with `st.plotly_chart(..., theme=None)`.
 """
@@ -14,15 +17,16 @@ from __future__ import annotations
 from fasp_core.figures.attention import attention_map, attention_maps
 from fasp_core.figures.clicks import clicked_head, clicked_heads, clicked_lines
 from fasp_core.figures.contexts import Series, answers_by_group, dots
-from fasp_core.figures.curves import Curve, method_curves, pareto_front, tradeoff
-from fasp_core.figures.grid import Z_NOISE, clip_limit, head_grid
-from fasp_core.figures.groups import group_bars
-from fasp_core.figures.marks import CLICK_CURVE, CLICK_TRACE
-from fasp_core.figures.matrix import cell_matrix
+from fasp_core.figures.curves import Curve, Points, method_curves, pareto_front, tradeoff
+from fasp_core.figures.grid import Z_NOISE, GridLook, head_grid
+from fasp_core.figures.groups import GroupMeans, group_bars
+from fasp_core.figures.marks import CLICK_CURVE, CLICK_TRACE, Marks
+from fasp_core.figures.matrix import Cells, cell_matrix
 from fasp_core.figures.pair import scatter_pair
+from fasp_core.figures.scales import clip_limit
 from fasp_core.figures.scatter import scatter_impacts
 from fasp_core.figures.texts import Row, Written, side_by_side
-from fasp_core.figures.theme import BASE, DARK, LIGHT, PRUNED, Theme, escape, short
+from fasp_core.figures.theme import BASE, DARK, LIGHT, PRUNED, Theme, Words, escape, short
 from fasp_core.figures.tried import tried_sets
 
 __all__ = [
@@ -33,10 +37,16 @@ __all__ = [
     "LIGHT",
     "PRUNED",
     "Z_NOISE",
+    "Cells",
     "Curve",
+    "GridLook",
+    "GroupMeans",
+    "Marks",
+    "Points",
     "Row",
     "Series",
     "Theme",
+    "Words",
     "Written",
     "answers_by_group",
     "attention_map",

@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
 from fasp_core.errors import InputError
-from fasp_core.figures.theme import TOP, Floats, Theme, axis, check_texts, escape, layout, theme_of
+from fasp_core.figures.theme import TOP, Theme, Words, axis, check_texts, colorbar, escape, figure, theme_of, veiled
+from fasp_core.typing import Floats
 
+BOTTOM = 120  # px for column labels
 STEPS = 16  # of the color scale
 ACROSS = 4  # small pictures in a row
 WIDE = 40  # labels that have room side by side; of more, some are left to hover
@@ -21,9 +23,7 @@ MONO = "ui-monospace, Menlo, Consolas, monospace"
 ROOT = "Color: square root of the weight."
 
 
-def attention_map(
-    weights: ArrayLike, labels: Sequence[str], *, title: str, note: str = "", dark: bool = False
-) -> go.Figure:
+def attention_map(weights: ArrayLike, labels: Sequence[str], words: Words) -> go.Figure:
     """One cell for each pair of a token that looks (rows, the first on top) and one that is looked at (columns).
 
     Cells above the diagonal are blank: a token sees none that comes after it. Colors run from 0 to 1 in every
@@ -31,40 +31,27 @@ def attention_map(
 
     Parameters
     ----------
-    weights : [T, T], rows sum to 1.
+    weights : [T, T] in [0, 1], rows sum to 1.
     labels : [T] plain texts, one a token.
-
-    Raises
-    ------
-    InputError
-        Weights that are not square or not between 0 and 1, or another number of labels.
     """
-    theme, w = theme_of(dark), _checked(weights, labels)
+    theme, w = words.theme, _checked(weights, labels)
     n = len(w)
     cell = float(np.clip(460 / n, 11, 34))
-    fig = go.Figure(_heatmap(w, labels, theme, colorbar=_colorbar()))
+    bar = colorbar("weight", [0, 0.1, 0.25, 0.5, 1])
     mono = {"size": 11 if cell >= 14 else 9, "color": theme.text, "family": MONO}
-    whole = {"showgrid": False, "fixedrange": True, "tickfont": mono}
-    bottom, step = 120, math.ceil(n / WIDE)
-    fig.layout = layout(
-        theme,
-        title,
-        "  ".join(filter(None, [note, ROOT])),
-        round(TOP + bottom + max(cell * n, 180)),
-        bottom,
+    across = _ticks(labels, math.ceil(n / WIDE)) | {"tickangle": -90 if n > 8 else -45}
+    whole = {"fixedrange": True, "tickfont": mono}
+    return figure(
+        _heatmap(w, labels, theme, colorbar=bar),
+        words,
+        round(TOP + BOTTOM + max(cell * n, 180)),
+        BOTTOM,
         70,
-        xaxis=axis(
-            theme,
-            "is looked at (key)",
-            range=[-0.5, n - 0.5],
-            tickangle=-90 if n > 8 else -45,
-            **_ticks(labels, step),
-            **whole,
-        ),
+        also=ROOT,
+        xaxis=axis(theme, "is looked at (key)", range=[-0.5, n - 0.5], **across, **whole),
         yaxis=axis(theme, "looks (query)", range=[n - 0.5, -0.5], **_ticks(labels), **whole),
+        title_at="container",
     )
-    fig.layout.title.xref = "container"  # row labels may be long
-    return fig
 
 
 def attention_maps(
@@ -75,11 +62,6 @@ def attention_maps(
     Parameters
     ----------
     weights : [n, T, T]. names : [n] plain titles. chosen : whose title is set in bold.
-
-    Raises
-    ------
-    InputError
-        No pictures, another number of names, or what `attention_map` refuses.
     """
     theme, maps = theme_of(dark), [_checked(w, labels) for w in np.asarray(weights)]
     check_texts("names", names, len(maps))
@@ -94,7 +76,7 @@ def attention_maps(
         row, column = divmod(i, ACROSS)
         fig.add_trace(_heatmap(w, labels, theme, showscale=False), row + 1, column + 1)
     annotations = [a.update(font={"size": 12, "color": theme.text}) for a in fig.layout.annotations]
-    shown = layout(theme, "", "", 30 + 190 * rows, 8, 8)
+    shown = figure([], Words("", dark=dark), 30 + 190 * rows, 8, 8).layout
     shown.title = None
     shown.margin = {"l": 8, "r": 8, "t": 28, "b": 8}
     fig.update_layout(shown, annotations=annotations)
@@ -143,18 +125,5 @@ def _heatmap(w: Floats, labels: Sequence[str], theme: Theme, **more: Any) -> go.
 
 def _scale(theme: Theme) -> list[list[Any]]:
     """From the neutral color to the blue end, by the square root."""
-    ends = [[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in (theme.neutral, theme.scale[0])]
     stops = np.linspace(0, 1, STEPS + 1)
-    mixed = [[round((1 - s) * a + s * b) for a, b in zip(*ends, strict=True)] for s in stops]
-    return [[float(s**2), "#{:02X}{:02X}{:02X}".format(*color)] for s, color in zip(stops, mixed, strict=True)]
-
-
-def _colorbar() -> dict[str, Any]:
-    return {
-        "title": {"text": "weight<br><span>\u00a0</span>", "side": "top", "font": {"size": 12}},
-        "tickvals": [0, 0.1, 0.25, 0.5, 1],
-        "thickness": 11,
-        "outlinewidth": 0,
-        "len": 1,
-        "xpad": 8,
-    }
+    return [[float(s**2), veiled(theme.neutral, theme.scale[0], s)] for s in stops]

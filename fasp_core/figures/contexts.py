@@ -12,16 +12,19 @@ from numpy.typing import ArrayLike
 from fasp_core.errors import InputError
 from fasp_core.figures.theme import (
     BASE,
+    CLEAR,
     PRUNED,
-    Floats,
+    Words,
     axis,
     check_texts,
+    error_bars,
     escape,
-    hover_text,
-    layout,
-    theme_of,
+    figure,
+    hovering,
+    row_axis,
     vector,
 )
+from fasp_core.typing import Floats
 
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "triangle-down", "x", "cross")
 SPREAD = 0.62  # of the place of a row that its marks take
@@ -33,8 +36,7 @@ class Series:
 
     Attributes
     ----------
-    value, low, high : [n].
-    hover : [n] texts, the first line in bold.
+    value, low, high, hover : [n].
     color : of the series; "" takes the next of the theme. faint : a comparison, drawn in gray and hollow.
     """
 
@@ -47,17 +49,9 @@ class Series:
     faint: bool = False
 
 
-def dots(
-    rows: Sequence[str], series: Sequence[Series], *, title: str, note: str, unit: str, dark: bool = False
-) -> go.Figure:
-    """Rows from top to bottom, in each a dot with its interval for every series; a line at 0.
-
-    Raises
-    ------
-    InputError
-        No rows, no series, or arrays that do not fit the rows.
-    """
-    theme, n = theme_of(dark), len(rows)
+def dots(rows: Sequence[str], series: Sequence[Series], words: Words) -> go.Figure:
+    """Rows from top to bottom, in each a dot with its interval for every series; a line at 0."""
+    theme, n = words.theme, len(rows)
     if not n or not series:
         raise InputError("A chart of estimates needs at least one row and one series.")
     colors = iter([c for c in theme.series if c != BASE] * (1 + len(series) // 4))
@@ -80,53 +74,18 @@ def dots(
                     "color": color,
                     "line": {"width": 1.4 if one.faint else 0, "color": color},
                 },
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": _reach(high - value),
-                    "arrayminus": _reach(value - low),
-                    "color": color,
-                    "thickness": 1.3,
-                    "width": 2,
-                },
-                hovertext=[hover_text(text) for text in one.hover],
-                hovertemplate="%{hovertext}<extra></extra>",
+                error_x=error_bars(value, low, high, color=color, thickness=1.3, width=2),
+                **hovering(one.hover, "hovertext"),
             )
         )
-    fig = go.Figure(traces)
-    fig.layout = layout(
-        theme,
-        title,
-        note,
-        max(220, 128 + (20 + 14 * len(series)) * n),
-        92,
-        xaxis=axis(
-            theme, unit, showgrid=True, zeroline=True, zerolinecolor=theme.text, zerolinewidth=1.2, fixedrange=True
-        ),
-        yaxis=axis(
-            theme,
-            "",
-            range=[n - 0.5, -0.5],
-            tickvals=list(range(n)),
-            ticktext=[escape(row) for row in rows],
-            ticklabelstandoff=6,
-            fixedrange=True,
-        ),
-    )
-    fig.layout.title.xref = "container"  # row labels may be long
-    return fig
+    zero = {"zeroline": True, "zerolinecolor": theme.text, "zerolinewidth": 1.2}
+    height = max(220, 128 + (20 + 14 * len(series)) * n)
+    across = axis(theme, words.unit, showgrid=True, fixedrange=True, **zero)
+    return figure(traces, words, height, 92, xaxis=across, yaxis=row_axis(theme, rows), title_at="container")
 
 
 def answers_by_group(
-    before: ArrayLike,
-    after: ArrayLike,
-    codes: ArrayLike,
-    groups: tuple[str, str],
-    *,
-    title: str,
-    note: str,
-    unit: str,
-    dark: bool = False,
+    before: ArrayLike, after: ArrayLike, codes: ArrayLike, groups: tuple[str, str], words: Words
 ) -> go.Figure:
     """Boxes of the numbers that both models answered about each group, on a scale of log(1 + number).
 
@@ -134,13 +93,8 @@ def answers_by_group(
     ----------
     before, after : [names, samples]; nan where there is no number.
     codes : [names] group of each, 0 or 1.
-
-    Raises
-    ------
-    InputError
-        Arrays that do not fit each other.
     """
-    theme = theme_of(dark)
+    theme = words.theme
     found = [np.asarray(x, dtype=np.float64) for x in (before, after)]
     member = np.asarray(codes)
     if found[0].ndim != 2 or found[0].shape[0] != len(member) or found[1].shape[0] != len(member):
@@ -151,13 +105,13 @@ def answers_by_group(
         kept = [x[np.isfinite(x)] for x in numbers]
         traces.append(
             go.Box(
-                x=np.concatenate([np.log10(1 + np.maximum(x, 0)) for x in kept]).tolist(),
+                x=np.log10(1 + np.maximum(np.concatenate(kept), 0)).tolist(),
                 y=[escape(groups[g]) for g in (0, 1) for _ in kept[g]],
                 orientation="h",
                 name=name,
                 marker={"color": color, "size": 4, "opacity": 0.5},
                 line={"color": color, "width": 1.6},
-                fillcolor="rgba(0,0,0,0)",
+                fillcolor=CLEAR,
                 boxpoints="all",
                 jitter=0.5,
                 pointpos=0,
@@ -167,31 +121,17 @@ def answers_by_group(
             )
         )
     ends = _ticks(*found)
-    fig = go.Figure(traces)
-    fig.layout = layout(
-        theme,
-        title,
-        note,
+    labels = {"tickvals": np.log10(1 + ends).tolist(), "ticktext": [f"{x:,.0f}" for x in ends]}
+    return figure(
+        traces,
+        words,
         330,
         92,
         boxmode="group",
-        xaxis=axis(
-            theme,
-            unit,
-            showgrid=True,
-            fixedrange=True,
-            tickvals=np.log10(1 + ends).tolist(),
-            ticktext=[f"{x:,.0f}" for x in ends],
-        ),
+        xaxis=axis(theme, words.unit, showgrid=True, fixedrange=True, **labels),
         yaxis=axis(theme, "", fixedrange=True, autorange="reversed", ticklabelstandoff=6),
+        title_at="container",
     )
-    fig.layout.title.xref = "container"
-    return fig
-
-
-def _reach(width: Floats) -> list[float]:
-    """Lengths of error bars; none where there is no interval."""
-    return [float(x) for x in np.nan_to_num(np.maximum(width, 0.0))]
 
 
 def _ticks(*values: Floats) -> Floats:

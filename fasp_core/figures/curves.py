@@ -13,17 +13,18 @@ from numpy.typing import ArrayLike, NDArray
 from fasp_core.errors import InputError
 from fasp_core.figures.theme import (
     CLEAR,
-    Floats,
     Theme,
+    Words,
     axis,
     check_texts,
-    hover_text,
-    layout,
+    error_bars,
+    figure,
+    hovering,
     short,
-    theme_of,
     vector,
     veil,
 )
+from fasp_core.typing import Floats
 
 # a shape and a dash for each color of `Theme.series`, so that no method is told by its color alone
 SYMBOLS = ("circle", "square", "triangle-up", "triangle-down", "cross", "circle-open", "diamond")
@@ -39,7 +40,7 @@ class Curve:
     ----------
     style : index into `Theme.series`.
     x, y, low, high : [A] by rising x; nan is left out.
-    hover : [A] plain texts; the first line is set in bold.
+    hover : [A].
     band : low and high are drawn as a band of several runs, else as bars of an interval.
     """
 
@@ -55,17 +56,13 @@ class Curve:
 
 def method_curves(
     curves: Sequence[Curve],
+    words: Words,
     *,
-    title: str,
-    note: str,
-    x_title: str,
-    y_title: str,
     reference: float,
     floor: float | None = None,
     chosen: tuple[float, float] | None = None,
     cap: float | None = None,
     log_y: bool = False,
-    dark: bool = False,
 ) -> go.Figure:
     """A line for each method, with bars or a band, and the unpruned model as a dashed line.
 
@@ -75,13 +72,8 @@ def method_curves(
     floor : y that noise alone would give; None: no such line.
     chosen : (x, y) of the chosen set, ringed.
     cap : end of the vertical axis if values go beyond; a line under the title says how many. Ignored with `log_y`.
-
-    Raises
-    ------
-    InputError
-        Arrays that are not as long as `hover`, a style that there is not.
     """
-    theme = theme_of(dark)
+    theme = words.theme
     read = [_checked(curve) for curve in curves]
     xs = np.unique(np.concatenate([x for x, *_ in read])) if read else np.zeros(1)
     step = float(np.diff(xs).min()) if xs.size > 1 else 1.0
@@ -95,42 +87,64 @@ def method_curves(
         else:
             x = x + DODGE * step * ((barred.index(i) + 0.5) / len(barred) - 0.5)
         beyond += 0 if cap is None or log_y else int((y > cap).sum())
-        traces.append(_line(curve, x, y, low, high, color))
+        traces.append(
+            go.Scatter(
+                x=x,
+                y=y,
+                mode="lines+markers",
+                name=curve.name,
+                legendgroup=curve.name,
+                line={"color": color, "width": 1.8, "dash": DASHES[curve.style]},
+                marker={"symbol": SYMBOLS[curve.style], "size": 7, "color": color},
+                error_y=None if curve.band else error_bars(y, low, high, color=veil(color, 0.55), width=2),
+                **hovering(curve.hover),
+            )
+        )
     ends = np.array([xs[0] - 0.6 * step, xs[-1] + 0.6 * step])
-    traces.append(_level(ends, reference, f"unpruned: {short(reference, 3)}", theme.text, "6px,4px"))
-    if floor is not None:
-        traces.append(_level(ends, floor, f"noise alone: {short(floor, 3)}", theme.faint, "1.5px,3px"))
+    levels = [("unpruned", reference, theme.text, "6px,4px"), ("noise alone", floor, theme.faint, "1.5px,3px")]
+    for name, level, color, dash in levels:
+        if level is not None:
+            line = {"color": color, "width": 1.3, "dash": dash}
+            name = f"{name}: {short(level, 3)}"
+            traces.append(go.Scatter(x=ends, y=[level] * 2, mode="lines", name=name, line=line, hoverinfo="skip"))
     if chosen is not None:
         traces.append(_ring(theme, *chosen))
     vertical: dict[str, Any] = {"showgrid": True, "type": "log" if log_y else "linear"}
     if not log_y:
         vertical |= {"range": [0, cap]} if beyond else {"rangemode": "tozero"}
-    more = f" {beyond} of {sum(len(y) for _, y, *_ in read)} points lie above; double-click shows them." * bool(beyond)
-    fig = go.Figure(traces)
-    across = axis(theme, x_title, range=ends.tolist(), tickvals=xs.tolist(), ticktext=[f"{x:g}" for x in xs])
-    fig.layout = layout(theme, title, note + more, 430, 116, xaxis=across, yaxis=axis(theme, y_title, **vertical))
+    more = f"{beyond} of {sum(len(y) for _, y, *_ in read)} points lie above; double-click shows them." * bool(beyond)
+    across = axis(theme, words.x, range=ends.tolist(), tickvals=xs.tolist(), ticktext=[f"{x:g}" for x in xs])
+    fig = figure(traces, words, 430, 116, also=more, xaxis=across, yaxis=axis(theme, words.y, **vertical))
     fig.layout.legend.update(itemclick="toggle", itemdoubleclick="toggleothers", traceorder="normal")
     return fig
 
 
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Candidates.
+
+    Attributes
+    ----------
+    x, y, hover : [n]; nan is left out.
+    styles : [n] indices into `Theme.series`. names : by style, for the legend.
+    """
+
+    x: ArrayLike
+    y: ArrayLike
+    hover: Sequence[str]
+    styles: Sequence[int]
+    names: Sequence[str]
+
+
 def tradeoff(
-    x: ArrayLike,
-    y: ArrayLike,
+    points: Points,
+    words: Words,
     *,
-    styles: Sequence[int],
-    names: Sequence[str],
-    hover: Sequence[str],
-    title: str,
-    note: str,
-    x_title: str,
-    y_title: str,
     reference: tuple[float, float],
     limit: float,
     floor: float | None = None,
     chosen: int | None = None,
-    x_cap: float | None = None,
-    y_cap: float | None = None,
-    dark: bool = False,
+    caps: tuple[float, float] = (np.inf, np.inf),
 ) -> go.Figure:
     """One point a candidate, cost to the right and gap upwards, with the Pareto front and the limit on the cost.
 
@@ -139,62 +153,46 @@ def tradeoff(
 
     Parameters
     ----------
-    x, y : [n]; nan is left out.
-    styles : [n] indices into `Theme.series`.
-    names : by style, for the legend.
-    hover : [n] plain texts; the first line is set in bold.
     reference : the unpruned model's x and y.
     limit : x that must not be passed. floor : y that noise alone would give. chosen : index of the chosen candidate.
-
-    Raises
-    ------
-    InputError
-        Arrays that are not as long as `hover`, a style or a chosen candidate that there is not.
+    caps : ends of x and y.
     """
-    theme, n = theme_of(dark), len(hover)
-    check_texts("hover", hover, n)
-    across, upwards = vector("x", x, n), vector("y", y, n)
-    if len(styles) != n or any(not 0 <= s < min(len(SYMBOLS), len(names)) for s in styles):
+    theme, n, names = words.theme, len(points.hover), points.names
+    check_texts("hover", points.hover, n)
+    across, upwards = vector("x", points.x, n), vector("y", points.y, n)
+    if len(points.styles) != n or any(not 0 <= s < min(len(SYMBOLS), len(names)) for s in points.styles):
         raise InputError(f"styles must be {n} whole numbers, each below {min(len(SYMBOLS), len(names))}.")
     if chosen is not None and not 0 <= chosen < n:
         raise InputError(f"There is no candidate {chosen}: they are numbered from 0 to {n - 1}.")
     front = pareto_front(np.append(across, reference[0]), np.append(upwards, reference[1]))
-    x_end, y_end = (np.inf if cap is None else cap for cap in (x_cap, y_cap))
     there = np.isfinite(across) & np.isfinite(upwards)
-    beyond = int((there & ((across > x_end) | (upwards > y_end))).sum())
-    shown_x, shown_y = np.minimum(across, x_end), np.minimum(upwards, y_end)
-    fronted_x, fronted_y = np.append(shown_x, reference[0])[front], np.append(shown_y, reference[1])[front]
-    fig = go.Figure()
-    fig.add_trace(
+    beyond = int((there & ((across > caps[0]) | (upwards > caps[1]))).sum())
+    shown_x, shown_y = np.minimum(across, caps[0]), np.minimum(upwards, caps[1])
+    traces = [
         go.Scatter(
-            x=fronted_x,
-            y=fronted_y,
+            x=np.append(shown_x, reference[0])[front],
+            y=np.append(shown_y, reference[1])[front],
             mode="lines",
             line={"shape": "hv", "color": theme.text, "width": 1.3},
             name="Pareto front",
             hoverinfo="skip",
         )
-    )
-    where = np.asarray(styles, dtype=int)
+    ]
+    where = np.asarray(points.styles, dtype=int)
     for style in (s for s in range(len(names)) if (where == s).any()):
         at = np.flatnonzero(there & (where == style))
-        fig.add_trace(
+        edge = {"color": theme.halo, "width": 0.0 if SYMBOLS[style].endswith("open") else 0.7}
+        traces.append(
             go.Scatter(
                 x=shown_x[at],
                 y=shown_y[at],
                 mode="markers",
                 name=names[style],
-                marker={
-                    "symbol": SYMBOLS[style],
-                    "color": theme.series[style],
-                    "size": 9,
-                    "line": {"color": theme.halo, "width": 0.0 if SYMBOLS[style].endswith("open") else 0.7},
-                },
-                text=[hover_text(hover[int(i)]) for i in at],
-                hovertemplate="%{text}<extra></extra>",
+                marker={"symbol": SYMBOLS[style], "color": theme.series[style], "size": 9, "line": edge},
+                **hovering(points.hover[int(i)] for i in at),
             )
         )
-    fig.add_trace(
+    traces.append(
         go.Scatter(
             x=[reference[0]],
             y=[reference[1]],
@@ -205,7 +203,17 @@ def tradeoff(
         )
     )
     if chosen is not None and there[chosen]:
-        fig.add_trace(_ring(theme, float(shown_x[chosen]), float(shown_y[chosen])))
+        traces.append(_ring(theme, float(shown_x[chosen]), float(shown_y[chosen])))
+    fig = figure(
+        traces,
+        words,
+        520,
+        96,
+        also=f"{beyond} of {int(there.sum())} lie beyond the edge at which they stand." * bool(beyond),
+        xaxis=axis(theme, words.x, showgrid=True, zeroline=True, zerolinecolor=theme.line),
+        yaxis=axis(theme, words.y, showgrid=True, rangemode="tozero"),
+    )
+    fig.layout.legend.update(itemclick="toggle", itemdoubleclick="toggleothers")
     fig.add_vline(x=limit, line={"color": theme.text, "width": 1, "dash": "4px,3px"})
     fig.add_annotation(
         x=limit, y=1, yref="paper", text="limit", showarrow=False, xanchor="left", yanchor="top", xshift=4
@@ -216,19 +224,6 @@ def tradeoff(
             x=0, xref="paper", y=floor, text="noise alone", showarrow=False, xanchor="left", yanchor="bottom",
             font={"size": 11, "color": theme.faint},
         )  # fmt: skip
-    more = f" {beyond} of {int(there.sum())} lie beyond the edge at which they stand." * bool(beyond)
-    fig.layout.update(
-        layout(
-            theme,
-            title,
-            note + more,
-            520,
-            96,
-            xaxis=axis(theme, x_title, showgrid=True, zeroline=True, zerolinecolor=theme.line),
-            yaxis=axis(theme, y_title, showgrid=True, rangemode="tozero"),
-        )
-    )
-    fig.layout.legend.update(itemclick="toggle", itemdoubleclick="toggleothers")
     return fig
 
 
@@ -256,30 +251,6 @@ def _checked(curve: Curve) -> tuple[Floats, Floats, Floats, Floats]:
     return x, y, low, high
 
 
-def _line(curve: Curve, x: Floats, y: Floats, low: Floats, high: Floats, color: str) -> go.Scatter:
-    bars = {
-        "type": "data",
-        "symmetric": False,
-        "array": np.maximum(np.nan_to_num(high - y), 0),
-        "arrayminus": np.maximum(np.nan_to_num(y - low), 0),
-        "color": veil(color, 0.55),
-        "thickness": 1,
-        "width": 2,
-    }
-    return go.Scatter(
-        x=x,
-        y=y,
-        mode="lines+markers",
-        name=curve.name,
-        legendgroup=curve.name,
-        line={"color": color, "width": 1.8, "dash": DASHES[curve.style]},
-        marker={"symbol": SYMBOLS[curve.style], "size": 7, "color": color},
-        error_y=None if curve.band else bars,
-        text=[hover_text(text) for text in curve.hover],
-        hovertemplate="%{text}<extra></extra>",
-    )
-
-
 def _band(curve: Curve, x: Floats, low: Floats, high: Floats, color: str) -> go.Scatter:
     there = np.isfinite(low) & np.isfinite(high)
     return go.Scatter(
@@ -293,12 +264,6 @@ def _band(curve: Curve, x: Floats, low: Floats, high: Floats, color: str) -> go.
         legendgroup=curve.name,
         showlegend=False,
         hoverinfo="skip",
-    )
-
-
-def _level(ends: Floats, y: float, name: str, color: str, dash: str) -> go.Scatter:
-    return go.Scatter(
-        x=ends, y=[y, y], mode="lines", name=name, line={"color": color, "width": 1.3, "dash": dash}, hoverinfo="skip"
     )
 
 

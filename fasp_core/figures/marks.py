@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from fasp_core.errors import InputError
-from fasp_core.figures.theme import CLEAR, Theme, hover_text
+from fasp_core.figures.theme import CLEAR, Theme, hovering
 
 CLICK_TRACE = "heads"
 CLICK_CURVE = 0  # place of that trace in every figure that has it: Plotly's curve_number
@@ -31,6 +32,29 @@ def checked_ids(name: str, ids: Collection[int], n: int) -> set[int]:
     if outside:
         raise InputError(f"{name} names head {outside[0]}: flat ids of this model run from 0 to {n - 1}.")
     return {int(i) for i in ids}
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Flat ids of the heads that are marked.
+
+    Attributes
+    ----------
+    pruned, critical : crossed out and outlined.
+    by_hand : whose state was set by hand, against the method's choice: a disc, with a cross if they are in `pruned`,
+        empty if they are kept.
+    picked : that are looked at: a ring around them.
+    """
+
+    pruned: Collection[int] = frozenset()
+    by_hand: Collection[int] = frozenset()
+    critical: Collection[int] = frozenset()
+    picked: Collection[int] = frozenset()
+
+    def of(self, n: int) -> tuple[set[int], set[int], set[int], set[int]]:
+        """All four of a model of n heads."""
+        pruned, by_hand, critical, picked = (checked_ids(f.name, getattr(self, f.name), n) for f in fields(self))
+        return pruned, by_hand, critical, picked
 
 
 def points(x: Places, y: Places, ids: Iterable[int], name: str, **marker: Any) -> go.Scatter:
@@ -59,17 +83,51 @@ def click_trace(x: Places, y: Places, hover: Sequence[str], size: float) -> go.S
     Plotly gives a spot to the nearest point; among points that overlap there, to any. So `size` has to be smaller
     than the distance between neighbors.
     """
+    return handle_trace(x, y, hover, CLICK_TRACE, "square", CLEAR, size)
+
+
+def handle_trace(
+    x: Places, y: Places, hover: Sequence[str], name: str, symbol: str, color: str, size: float = 8
+) -> go.Scatter:
+    """Marks that take clicks, such as those at the edge of a grid, each for a whole row or column."""
     return go.Scatter(
         x=x.tolist(),
         y=y.tolist(),
-        text=[hover_text(text) for text in hover],
-        hovertemplate="%{text}<extra></extra>",
-        name=CLICK_TRACE,
+        name=name,
         showlegend=False,
         mode="markers",
-        marker={"symbol": "square", "size": size, "color": CLEAR, "line": {"width": 0}},
+        marker={"symbol": symbol, "size": size, "color": color, "line": {"width": 0}},
+        **hovering(hover),
         **_unmoved_by_selection(1),
     )
+
+
+def cells(values: Places, colors: Sequence[str], gap: int, **more: Any) -> go.Heatmap:
+    """Cells that take neither hover nor clicks, `gap` px apart, in a scale of evenly spaced colors."""
+    scale = [[i / (len(colors) - 1), color] for i, color in enumerate(colors)]
+    return go.Heatmap(z=values, colorscale=scale, xgap=gap, ygap=gap, hoverinfo="skip", **more)
+
+
+def outlines(x: Places, y: Places, reach: tuple[float, float], name: str, color: str, width: float) -> go.Scatter:
+    """Squares around places: exact at any size of the chart, and out of the reach of selections."""
+    return path(
+        x[:, None] + reach[0] * np.array([-1, 1, 1, -1, -1, np.nan]),
+        y[:, None] + reach[1] * np.array([-1, -1, 1, 1, -1, np.nan]),
+        name,
+        color,
+        width,
+    )
+
+
+def path(x: Places, y: Places, name: str, color: str, width: float) -> go.Scatter:
+    """One line through all places, broken at NaN."""
+    line = {"color": color, "width": width}
+    return go.Scatter(x=x.ravel(), y=y.ravel(), name=name, mode="lines", line=line, hoverinfo="skip", showlegend=False)
+
+
+def ring(theme: Theme, size: float) -> dict[str, Any]:
+    """Around what is looked at; an open symbol wears its own color, not its line's."""
+    return {"symbol": "circle-open", "size": size, "color": theme.series[2], "line": {"width": 2.5}}
 
 
 def state_marks(
@@ -87,25 +145,7 @@ def state_marks(
 
 def picked_marks(theme: Theme, x: Places, y: Places, picked: set[int], size: float) -> list[go.Scatter]:
     """Rings around heads that are looked at; nothing, and nothing in the legend, where there are none."""
-    if not picked:
-        return []
-    ring: dict[str, Any] = {"symbol": "circle-open", "size": size, "color": theme.series[2], "line": {"width": 2.5}}
-    return [points(x, y, picked, "picked", **ring)]
-
-
-def handle_trace(x: Places, y: Places, hover: Sequence[str], name: str, symbol: str, color: str) -> go.Scatter:
-    """Small marks at the edge of a grid, each of which takes clicks for a whole row or column."""
-    return go.Scatter(
-        x=x.tolist(),
-        y=y.tolist(),
-        text=[hover_text(text) for text in hover],
-        hovertemplate="%{text}<extra></extra>",
-        name=name,
-        showlegend=False,
-        mode="markers",
-        marker={"symbol": symbol, "size": 8, "color": color, "line": {"width": 0}},
-        **_unmoved_by_selection(1),
-    )
+    return [points(x, y, picked, "picked", **ring(theme, size))] if picked else []
 
 
 def _unmoved_by_selection(opacity: float) -> dict[str, Any]:

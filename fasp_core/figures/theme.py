@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +87,27 @@ def theme_of(dark: bool) -> Theme:
     return DARK if dark else LIGHT
 
 
+@dataclass(frozen=True)
+class Words:
+    """Plain texts around a figure, and the page that it is drawn for.
+
+    Attributes
+    ----------
+    title, note : at the top left. x, y : titles of the axes. unit : of what colors or bars show.
+    """
+
+    title: str
+    note: str = ""
+    x: str = ""
+    y: str = ""
+    unit: str = ""
+    dark: bool = False
+
+    @property
+    def theme(self) -> Theme:
+        return theme_of(self.dark)
+
+
 def channels(color: str) -> tuple[int, int, int]:
     """Red, green and blue of `#RRGGBB`, each 0 to 255."""
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
@@ -150,23 +171,76 @@ def check_texts(name: str, texts: Sequence[str], n: int) -> None:
         raise InputError(f"{name} holds {len(texts)} texts: it needs {n}, one each, in order.")
 
 
-def layout(
-    theme: Theme, title: str, note: str, height: int, bottom: int, right: int = 12, entry: int = 0, **more: Any
-) -> go.Layout:
+def hovering(texts: Iterable[str], at: str = "text") -> dict[str, Any]:
+    """Labels under the pointer; `at` is the property of the trace that holds them (`hovertext` where text is drawn)."""
+    return {at: [hover_text(text) for text in texts], "hovertemplate": f"%{{{at}}}<extra></extra>"}
+
+
+def error_bars(
+    value: Floats, low: Floats, high: Floats, *, color: str, thickness: float = 1.0, width: int = 0
+) -> dict[str, Any]:
+    """Bars from `low` to `high`, none to an end that is not known; `width` px of the strokes at their ends.
+
+    An interval of resamples may miss the value it belongs to: that side has no bar then.
+    """
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": np.maximum(high - value, 0),
+        "arrayminus": np.maximum(value - low, 0),
+        "color": color,
+        "thickness": thickness,
+        "width": width,
+    }
+
+
+def colorbar(unit: str, at: Sequence[float], labels: Sequence[str] | None = None) -> dict[str, Any]:
+    """The bar beside a figure that says what its colors stand for, with `labels` (or numbers) at these values."""
+    return {
+        # a blank second line keeps it clear of the top label; only inside a span is it not dropped
+        "title": {"text": f"{escape(unit)}<br><span>\u00a0</span>", "side": "top", "font": {"size": 12}},
+        "tickvals": list(at),
+        "ticktext": labels,
+        "thickness": 11,
+        "outlinewidth": 0,
+        "len": 1,
+        "xpad": 8,
+    }
+
+
+def figure(
+    traces: Any,
+    words: Words,
+    height: int,
+    bottom: int,
+    right: int = 12,
+    *,
+    entry: int = 0,
+    also: str = "",
+    title_at: str = "paper",
+    **more: Any,
+) -> go.Figure:
     """Transparent, in the page's font; title and note at the top left, the legend at the foot.
 
-    `height`, `bottom` and `right` (margins) and `entry` (width of an entry of the legend, 0: as needed) in px.
+    Parameters
+    ----------
+    height, bottom, right, entry : px: of the whole, of margins, and of an entry of the legend (0: as needed).
+    also : what the note says too. title_at : `container` where labels of rows may be long.
+    more : of the layout, such as `xaxis` and `yaxis`.
     """
-    return go.Layout(
+    theme = words.theme
+    note = escape("  ".join(filter(None, [words.note, also])))
+    made = go.Figure(traces)
+    made.layout = go.Layout(
         template=go.layout.Template(),  # or the process-wide default would be written into every figure
         paper_bgcolor=CLEAR,
         plot_bgcolor=CLEAR,
         font={"family": FONT, "size": 12, "color": theme.text},
         title={
-            "text": f'{escape(title)}<br><span style="font-size:12px;color:{theme.faint}">{escape(note)}</span>',
+            "text": f'{escape(words.title)}<br><span style="font-size:12px;color:{theme.faint}">{note}</span>',
             "font": {"size": 15},
             "x": 0,
-            "xref": "paper",
+            "xref": title_at,
             "xanchor": "left",
             "y": 1,
             "yref": "container",
@@ -200,6 +274,7 @@ def layout(
         uirevision="fasp",
         **more,
     )
+    return made
 
 
 def axis(theme: Theme, title: str, **more: Any) -> dict[str, Any]:
@@ -214,3 +289,22 @@ def axis(theme: Theme, title: str, **more: Any) -> dict[str, Any]:
         "automargin": True,
         **more,
     }
+
+
+def zero_axis(theme: Theme, title: str, **more: Any) -> dict[str, Any]:
+    """An axis with a line at 0 alone."""
+    return axis(theme, title, zeroline=True, zerolinecolor=theme.line, zerolinewidth=1.5, **more)
+
+
+def row_axis(theme: Theme, labels: Sequence[str], longest: int = 400) -> dict[str, Any]:
+    """A vertical axis with a row for each label, the first on top; of longer ones the pointer's label has the rest."""
+    shown = (text if len(text) <= longest else text[: longest - 1] + "…" for text in labels)
+    return axis(
+        theme,
+        "",
+        range=[len(labels) - 0.5, -0.5],
+        fixedrange=True,
+        tickvals=list(range(len(labels))),
+        ticktext=[escape(text) for text in shown],
+        ticklabelstandoff=6,
+    )

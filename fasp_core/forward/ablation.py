@@ -8,7 +8,7 @@ A gate of 1 leaves a number bit for bit as it was, so an untouched part is exact
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -44,18 +44,13 @@ def gated(
     for gate in units.values():
         if gate.shape[-1:] != (lm.n_neurons,) or gate.ndim not in (1, 2):
             raise ValueError(f"gates of neurons have shape {tuple(gate.shape)}, expected [..., {lm.n_neurons}]")
-    with lm.lock:
-        handles = []
-        try:
-            for layer in closed:
-                handles.append(lm.out_proj(layer).register_forward_pre_hook(_gate_input(per_layer[:, layer])))
-            for layer, gate in units.items():
-                per_row = gate if gate.ndim == 2 else gate[None]  # [rows or 1, F]
-                handles.append(lm.mlp_out(layer).register_forward_pre_hook(_gate_input(per_row)))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    with lm.lock, ExitStack() as hooks:
+        for layer in closed:
+            hooks.callback(lm.out_proj(layer).register_forward_pre_hook(_gate_input(per_layer[:, layer])).remove)
+        for layer, gate in units.items():
+            per_row = gate if gate.ndim == 2 else gate[None]  # [rows or 1, F]
+            hooks.callback(lm.mlp_out(layer).register_forward_pre_hook(_gate_input(per_row)).remove)
+        yield
 
 
 def _closed(gates: Tensor) -> list[int]:
@@ -64,17 +59,12 @@ def _closed(gates: Tensor) -> list[int]:
     return layers
 
 
-def masked(lm: LanguageModel, prune_set: PruneSet) -> Any:
-    """Context manager under which the heads and neurons of `prune_set` are removed."""
-    neurons = prune_set.neuron_gates(lm.n_layers, lm.n_neurons) if prune_set.neurons else None
-    return _named(prune_set, gated(lm, prune_set.gates(lm.n_layers, lm.n_heads), neurons))
-
-
 @contextmanager
-def _named(prune_set: PruneSet, block: AbstractContextManager[None]) -> Iterator[None]:
-    """The block, in which an error of numbers that are not finite is told which parts are off."""
+def masked(lm: LanguageModel, prune_set: PruneSet) -> Iterator[None]:
+    """Under which the heads and neurons of `prune_set` are removed; an error of numbers is told which are off."""
+    neurons = prune_set.neuron_gates(lm.n_layers, lm.n_neurons) if prune_set.neurons else None
     try:
-        with block:
+        with gated(lm, prune_set.gates(lm.n_layers, lm.n_heads), neurons):
             yield
     except NotFinite as error:
         raise error.under(prune_set.format()) from None

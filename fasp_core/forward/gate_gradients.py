@@ -42,6 +42,8 @@ def functional_gradients(
 
     One forward pass and one backward pass a reading. Memory: see `gated_hidden`.
 
+    Raises as `require_finite`.
+
     Parameters
     ----------
     ids : [rows, T] tokens, no padding on the left.
@@ -51,11 +53,6 @@ def functional_gradients(
     -------
     values : [rows, R] float64, readings of the unmasked model.
     effects : [N, R, rows] float64: to first order, reading without head h - reading.
-
-    Raises
-    ------
-    NotFinite
-        A value or an effect is infinite or not a number.
     """
     gates, hidden = gated_hidden(lm, ids)
     values = read(hidden)
@@ -119,7 +116,7 @@ def log_ratio_gradients(
     totals = np.zeros(rows)
     np.add.at(totals, scored.nonzero()[:, 0].numpy(), _float64(torch.cat(log_p)))
     ratios = _float64(s.flatten(1))
-    require_finite(lm, totals, "the log-probability of a continuation", ids)
+    require_finite(lm, totals, "the log-probability of a text", ids)
     require_finite(lm, ratios, "the gradients of a first-order pass", ids)
     return totals, ratios
 

@@ -11,6 +11,7 @@ there is no code per architecture.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -42,12 +43,10 @@ class RecordedPass:
             self._calls.append((args[1:], kwargs))
 
         with lm.lock:
-            handles = [b.register_forward_pre_hook(record, with_kwargs=True) for b in lm.blocks]
-            try:
+            with ExitStack() as hooks:
+                for block in lm.blocks:
+                    hooks.callback(block.register_forward_pre_hook(record, with_kwargs=True).remove)
                 final = _run(lm, inputs)
-            finally:
-                for handle in handles:
-                    handle.remove()
             visit(lm.n_layers, final)
 
     def block(self, layer: int, hidden: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def sample(
     -------
     list over prompts of `config.samples` texts, special tokens left out.
     """
-    stop = stop_tokens(lm)
+    stop = lm.stops
     out: list[list[str]] = []
     encoded = encode(lm, prompts, config.tokens)
     written = sample_ids(lm, prompts, config, stop, progress, rows, ids=encoded)
@@ -85,16 +85,13 @@ def sample_ids(
 
     A batch ends when each of its rows has a token of `stop`; what follows such a token is to be ignored.
 
+    Raises as `require_finite`.
+
     Parameters
     ----------
     prompts : name the noise, and are tokenised unless `ids` are given.
     ids : token ids of each prompt.
     rows : continuations side by side; None: as many as suit the device.
-
-    Raises
-    ------
-    NotFinite
-        A logit is infinite or not a number.
     """
     out: list[list[list[int]]] = [[] for _ in prompts]
     done, total = 0, len(prompts) * config.samples
@@ -183,8 +180,3 @@ def _continue(
             step_ids = token
     require_finite(lm, torch.cat(best, 1).cpu().numpy(), "the logits of a continuation", ids)
     return torch.cat(chosen, 1).cpu()
-
-
-def stop_tokens(lm: LanguageModel) -> frozenset[int]:
-    """Every token that ends a text or a turn, by the model's tokenizer, config or generation config."""
-    return lm.stops

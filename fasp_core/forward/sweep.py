@@ -40,6 +40,8 @@ def sweep_heads(
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
     """Ablate every head in turn, layer by layer.
 
+    Raises as `in_halves`.
+
     Parameters
     ----------
     batches : token rows [rows, T], or packs of prompts.
@@ -52,11 +54,6 @@ def sweep_heads(
     (-1, readings of the unmasked model), then (flat id, readings under that head's ablation), ascending. There is one
     reading a batch; of one that did not fit into memory, the readings of its parts joined along their first axis. The
     model is locked only while it runs, so other users come in between.
-
-    Raises
-    ------
-    OutOfMemory
-        A single row does not fit into memory.
     """
     wanted = [i for i in range(lm.size) if i not in set(skip)]
     lowest = wanted[0] // lm.n_heads if wanted else 0

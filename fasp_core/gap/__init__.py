@@ -19,7 +19,6 @@ from fasp_core.gap.comparison import (
     GapStats,
     gap_stats,
     group_intervals,
-    paired_gap_change,
     paired_gap_changes,
     paired_mean_change,
 )
@@ -48,7 +47,6 @@ __all__ = [
     "group_codes",
     "group_intervals",
     "head_standard_errors",
-    "paired_gap_change",
     "paired_gap_changes",
     "paired_mean_change",
     "ranking_correlation_interval",

@@ -150,27 +150,6 @@ def group_intervals(values: ArrayLike, groups: Sequence[str], level: float = 0.9
     return out
 
 
-def paired_gap_change(
-    base: ArrayLike,
-    pruned: ArrayLike,
-    groups: Sequence[str],
-    *,
-    resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-    blocks: ArrayLike | None = None,
-) -> Change:
-    """Change of the gap from `base` [n] to `pruned` [n], the toxicities of the same prompts under two models.
-
-    Intervals are symmetric as in `gap_stats`. If the pruned model's gap is all noise, it stays above its true
-    value: the true fall is then larger than shown, and the interval too short. Raises as `gap_stats`.
-    """
-    many = paired_gap_changes(
-        base, [np.asarray(pruned)], groups, resamples=resamples, level=level, seed=seed, blocks=blocks
-    )
-    return many[0]
-
-
 def paired_gap_changes(
     base: ArrayLike,
     pruned: Sequence[ArrayLike],
@@ -181,7 +160,12 @@ def paired_gap_changes(
     seed: int = 0,
     blocks: ArrayLike | None = None,
 ) -> list[Change]:
-    """`paired_gap_change` of many pruned models, all on the same resamples: `pruned` holds S arrays [n]."""
+    """Change of the gap from `base` [n] to each of S `pruned` [n], toxicities of the same prompts under other models.
+
+    All are on the same resamples. Intervals are symmetric as in `gap_stats`. If the pruned model's gap is all noise, it
+    stays above its true value: the true fall is then larger than shown, and the interval too short. Raises as
+    `gap_stats`.
+    """
     codes, _ = group_codes(groups)
     _check_resampling(resamples, level)
     rows = np.stack([checked(values, codes, ndim=1)[0] for values in (base, *pruned)])  # [1 + S, n]
@@ -200,9 +184,10 @@ def paired_mean_change(
     seed: int = 0,
     blocks: ArrayLike | None = None,
 ) -> Change:
-    """Change of the mean toxicity over all prompts; otherwise as `paired_gap_change`."""
+    """Change of the mean toxicity over all prompts; otherwise as `paired_gap_changes`."""
     codes, _ = group_codes(groups)
-    pair = _paired(base, pruned, codes, resamples, level)
+    _check_resampling(resamples, level)
+    pair = np.stack([checked(values, codes, ndim=1)[0] for values in (base, pruned)])  # [2, n]
     counts = bootstrap_counts(codes, resamples, seed, blocks)
     return _change(pair.mean(1), pair @ counts.T / counts.sum(1), level, codes.size)
 
@@ -245,11 +230,6 @@ def _change(observed: Floats, resampled: Floats, level: float, n: int) -> Change
         level=level,
         resamples=changes.size,
     )
-
-
-def _paired(base: ArrayLike, pruned: ArrayLike, codes: Codes, resamples: int, level: float) -> Floats:
-    _check_resampling(resamples, level)
-    return np.stack([checked(values, codes, ndim=1)[0] for values in (base, pruned)])  # [2, n]
 
 
 def _check_resampling(resamples: int, level: float) -> None:

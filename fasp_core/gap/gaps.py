@@ -105,9 +105,8 @@ def weighted_gaps(values: Floats, weights: Floats, codes: Codes, correction: Cor
         apart = weighted_differences(values[part], weights, codes)
         if correction is not None:
             at = correction.at
-            apart = apart + weighted_differences(
-                correction.rows[part], weights[:, at], codes[at], _mass(weights, codes)
-            )
+            mass = np.stack([weights[:, codes == g].sum(1) for g in range(int(codes.max()) + 1)])[:, None]
+            apart = apart + weighted_differences(correction.rows[part], weights[:, at], codes[at], mass)
         gaps[part] = np.abs(apart).sum(0)
     return gaps
 
@@ -126,10 +125,6 @@ def weighted_differences(values: Floats, weights: Floats, codes: Codes, mass: Fl
     means = sums / own if mass is None else sums / np.where(own > 0, own, 1.0)
     mass = own if mass is None else mass
     return np.asarray((mass / mass.sum(0) * means).sum(0) - means)
-
-
-def _mass(weights: Floats, codes: Codes) -> Floats:
-    return np.stack([weights[:, codes == g].sum(1) for g in range(int(codes.max()) + 1)])[:, None]
 
 
 def checked(values: ArrayLike, codes: ArrayLike, ndim: int | None = None) -> tuple[Floats, Codes]:

@@ -37,6 +37,8 @@ def resampled_effects(
 ) -> Floats:
     """Every head's `z_bias` in bootstrap resamples of the prompts, base and ablated model on the same resamples.
 
+    Raises as `gap` and `bootstrap_counts`, and InputError for no resamples.
+
     Parameters
     ----------
     rows : [1 + N, n] toxicity of each prompt under the whole model, then with head h ablated.
@@ -45,11 +47,6 @@ def resampled_effects(
     Returns
     -------
     [N, resamples] `gap(base) - gap(ablated_h)`.
-
-    Raises
-    ------
-    InputError
-        As `gap` and `bootstrap_counts`; no resamples.
     """
     if resamples < 1:
         raise InputError(f"Effects cannot be resampled {resamples} times: ask for 200 or more.")
@@ -118,6 +115,8 @@ def split_half_reliability(
 ) -> Reliability:
     """Agreement of the `z_bias` rankings of two random halves of the prompts, each half keeping every group.
 
+    Raises as `gap` and `random_halves`, and InputError for fewer than three heads or no splits.
+
     Parameters
     ----------
     rows, correction : as in `resampled_effects`; whole blocks go to one half or the other.
@@ -128,11 +127,6 @@ def split_half_reliability(
     Returns
     -------
     Reliability, nan where all heads have the same effect.
-
-    Raises
-    ------
-    InputError
-        As `gap`; a group of one prompt, or in one block only; fewer than three heads; no splits.
     """
     if subset is not None:
         of = np.arange(len(rows.values) - 1)[np.asarray(subset)]

@@ -37,10 +37,7 @@ class PromptRows:
     def of(cls, values: ArrayLike, labels: Sequence[str], blocks: ArrayLike | None = None) -> PromptRows:
         """From the group's name of each prompt; no blocks, or an empty sequence of them, mean that there are none.
 
-        Raises
-        ------
-        InputError
-            As `group_codes`; not one whole number for each prompt as `blocks`.
+        Raises as `group_codes` and `block_index`.
         """
         codes, names = group_codes(labels)
         none = blocks is None or np.size(blocks) == 0
@@ -54,10 +51,7 @@ class PromptRows:
     ) -> PromptRows:
         """The unpruned model's values [n] and those of others [M, n]; groups are called by their codes.
 
-        Raises
-        ------
-        InputError
-            As `gap`; not one whole number for each prompt as `blocks`.
+        Raises as `gap` and `block_index`.
         """
         whole, group = checked(base, codes, ndim=1)
         rest, _ = checked(others, group, ndim=2)

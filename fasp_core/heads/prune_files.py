@@ -58,11 +58,11 @@ def document(
     picked = PruneSet.of(chosen.heads)
     parts = picked if parts is None else parts
     said = [*chosen.notes, *notes]
-    for words, told in (("Pruned", chosen.forced), ("Kept", chosen.locked)):
-        if told:
-            said.append(f"{words} by hand: {PruneSet.from_flat(told, chosen.n_heads).format()}.")
-    if parts != picked:
-        said += _by_hand(picked, parts)
+    forced, locked = (PruneSet.from_flat(told, chosen.n_heads).heads for told in (chosen.forced, chosen.locked))
+    for pruned, kept in ((forced, locked), (parts.heads - picked.heads, picked.heads - parts.heads)):
+        for words, heads in (("Pruned", pruned), ("Kept", kept)):
+            if heads:
+                said.append(f"{words} by hand: {PruneSet(heads).format()}.")
     out: dict[str, Any] = {
         "heads": [list(head) for head in parts],
         "prune_set": parts.format(),
@@ -83,14 +83,6 @@ def document(
         "notes": said,
     }
     return out | {"neurons": [list(n) for n in sorted(parts.neurons)]} if parts.neurons else out
-
-
-def _by_hand(picked: PruneSet, parts: PruneSet) -> list[str]:
-    said = []
-    for words, heads in (("Pruned", parts.heads - picked.heads), ("Kept", picked.heads - parts.heads)):
-        if heads:
-            said.append(f"{words} by hand: {PruneSet(heads).format()}.")
-    return said
 
 
 def read(raw: bytes, name: str, shape: Shape | None = None) -> PruneFile:
@@ -126,10 +118,7 @@ def read(raw: bytes, name: str, shape: Shape | None = None) -> PruneFile:
 def check(found: PruneFile, shape: Shape, name: str) -> None:
     """That a set is one of a model's.
 
-    Raises
-    ------
-    InputError
-        It was chosen for a model of another shape, or holds heads or layers that are not there.
+    Raises InputError where it is not.
     """
     if found.shape not in (None, shape):
         assert found.shape is not None

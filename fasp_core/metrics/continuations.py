@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fasp_core.data.scorers import Scorer
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
 from fasp_core.forward.diffs import token_pieces
-from fasp_core.forward.sampling import GenerationConfig, sample_ids, stop_tokens
+from fasp_core.forward.sampling import GenerationConfig, sample_ids
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.expected import READINGS, TokenToxicity, measure_expected
 from fasp_core.metrics.meters import Report, beside, scorer_for, stored_word_values
@@ -16,6 +17,19 @@ from fasp_core.model.packing import encode, pack
 from fasp_core.storage.store import Store
 
 CHARACTERS = 2_000  # longest prompt that a person may give
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Who says how toxic a text is: a scorer, its label and how its labels are read, as in `BiasConfig`."""
+
+    scorer: str = "offline"
+    label: str | None = None
+    reading: str | None = None
+
+    def on(self, lm: LanguageModel) -> Scorer:
+        """The scorer, where it is a model itself on the device of `lm`."""
+        return beside(scorer_for(self.scorer, self.label, *((self.reading,) if self.reading else ())), lm)
 
 
 @dataclass(frozen=True)
@@ -73,22 +87,17 @@ def write(
     prune_set: PruneSet,
     config: GenerationConfig,
     store: Store,
-    scorer: str = "offline",
-    label: str | None = None,
-    scorer_reading: str | None = None,
+    judge: Judge = Judge(),
     progress: Report | None = None,
 ) -> Pair:
     """Continue a prompt with and without the set. Nothing of it is stored but the worth of the model's words.
 
-    Raises
-    ------
-    InputError
-        The prompt and its continuation do not fit into the model, or a head is not in the model.
+    Raises as `LanguageModel.encode` and `PruneSet.gates`.
     """
     (ids,) = encode(lm, [prompt], config.tokens)
-    judge = beside(scorer_for(scorer, label, *((scorer_reading,) if scorer_reading else ())), lm)
-    worth = TokenToxicity.of(lm, stored_word_values(lm, judge, store, progress))
-    packs, stop = pack(lm, [ids]), stop_tokens(lm)
+    scorer = judge.on(lm)
+    worth = TokenToxicity.of(lm, stored_word_values(lm, scorer, store, progress))
+    packs, stop = pack(lm, [ids]), lm.stops
     sides: list[Side] = []
     for i, removed in enumerate((PruneSet(), prune_set)):
         if i and not len(removed):
@@ -100,11 +109,11 @@ def write(
         cut = [row[: next((t for t, token in enumerate(row) if token in stop), None)] for row in rows]
         before = ids if lm.framing.strips else []  # else the space at the join would be lost
         pieces = [tuple(token_pieces(lm.tokenizer, [*before, *row])[len(before) :]) for row in cut]
-        scores = judge.score(["".join(p) for p in pieces])
+        scores = scorer.score(["".join(p) for p in pieces])
         sides.append(
             Side(
                 tuple(Continuation(p, float(s)) for p, s in zip(pieces, scores, strict=True)),
                 dict(zip(READINGS, map(float, expected), strict=True)),
             )
         )
-    return Pair(prompt, judge.name, *sides)
+    return Pair(prompt, scorer.name, *sides)

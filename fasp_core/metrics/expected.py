@@ -72,14 +72,11 @@ def next_word_toxicity(lm: LanguageModel, states: Tensor, tokens: Tensor, worth:
 def read_expected(lm: LanguageModel, hidden: Tensor, pack: Pack, worth: TokenToxicity) -> np.ndarray:
     """[m, R] expected toxicity of each prompt of a pack, the mean over its `steps` positions.
 
+    Raises as `require_finite`.
+
     Parameters
     ----------
     hidden : [rows, T, D] final hidden states of the pack.
-
-    Raises
-    ------
-    NotFinite
-        A value is infinite or not a number.
     """
     places = pack.reads.reshape(-1)
     states = hidden.reshape(-1, hidden.shape[-1])[places.to(hidden.device)]

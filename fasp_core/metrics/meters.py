@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache, partial
 from typing import Any
 
@@ -177,31 +177,18 @@ def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress
     What it leaves out is said whenever it is used: as a warning, and in the model's notes, which go into provenance.
     """
     how = words_worth(lm.id, scorer)
-    key = {
-        **lm.id.key(),
-        "scorer": scorer.name,
-        "identity_words": _identity_digest(),
-        "words": how,
-    }
+    key = {**lm.id.key(), "scorer": scorer.name, "identity_words": _identity_digest(), "words": how}
+    said = [field.name for field in fields(WordValues) if field.name != "values"]
 
     def work() -> Any:
         known = partial(stored_completions, lm, store, progress) if how == WORDS else None
         by_need = how == BY_NEED
         v = word_values(lm, scorer, identity_words(), by_need=by_need, known=known, progress=progress)
-        return {"arrays": {"values": v.values}, "meta": {name: getattr(v, name) for name in (*names, *left_out)}}
-
-    names = ("floor", "n_words", "n_neutral", "n_completed", "digest")
-    left_out = (
-        "n_left_out",
-        "largest_left_out",
-        "largest_inexact",
-        "mean_inexact",
-        "n_seen",
-    )  # older entries lack them
+        return {"arrays": {"values": v.values}, "meta": {name: getattr(v, name) for name in said}}
 
     def read(entry: Entry) -> WordValues:
-        more = {name: entry.meta[name] for name in left_out if name in entry.meta}
-        return WordValues(values=entry.arrays["values"], **{name: entry.meta[name] for name in names}, **more)
+        # older entries lack what is said of tokens that were left out
+        return WordValues(entry.arrays["values"], **{name: entry.meta[name] for name in said if name in entry.meta})
 
     found: WordValues = store.made("words", key, work, read, label=slug(lm.name))
     note = inexactness(found, scorer.name)

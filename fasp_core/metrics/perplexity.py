@@ -120,15 +120,12 @@ def block_sums(nll: Tensor, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def nll_sums(lm: LanguageModel, batch: Pack, hidden: Tensor, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`block_sums` of a pack of windows.
 
+    Raises as `require_finite`.
+
     Parameters
     ----------
     hidden : [rows, T, D] final hidden states.
     first : of all windows of the text, [n]; the pack's `prompts` say which are in it.
-
-    Raises
-    ------
-    NotFinite
-        A sum is infinite or not a number.
     """
     sums, counts = block_sums(token_nll(lm, hidden, batch.ids), first[batch.prompts])
     require_finite(lm, sums, "the NLL of a text", batch)

@@ -31,10 +31,7 @@ def whole_words(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     A token is whole if it begins with the mark of a word's beginning: "Ġ" in byte-level BPE, "▁" in
     SentencePiece; in WordPiece, if it lacks the mark of a continuation, "##". Special tokens are not words.
 
-    Raises
-    ------
-    InputError
-        The tokenizer uses none of these marks.
+    Raises as `token_texts`.
     """
     texts, _ = token_texts(tokenizer)
     return {i: text[1:] for i, text in texts.items() if text[:1] == " " and WORD.fullmatch(text[1:])}
@@ -45,10 +42,7 @@ def fresh_after(lm_or_tokenizer: LanguageModel | PreTrainedTokenizerBase) -> NDA
 
     So it is unless the token's text ends in a letter, digit, apostrophe or hyphen, or inside a character.
 
-    Raises
-    ------
-    InputError
-        The tokenizer does not mark where words begin.
+    Raises as `token_texts`.
     """
     tokenizer: Any = getattr(lm_or_tokenizer, "tokenizer", lm_or_tokenizer)
     texts, _ = token_texts(tokenizer)

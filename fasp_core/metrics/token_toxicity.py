@@ -145,6 +145,8 @@ def word_values(
 ) -> WordValues:
     """Score every token that begins a word by the words that the model, as it is, completes it to.
 
+    Raises as `spelling.token_texts`.
+
     Parameters
     ----------
     lm : without masks. Its tokenizer is byte-level BPE, SentencePiece or WordPiece.
@@ -161,11 +163,6 @@ def word_values(
     -------
     WordValues of length V, the largest of the embedding's rows (it may be padded), `len(tokenizer)` and the highest
     token id + 1.
-
-    Raises
-    ------
-    InputError
-        The tokenizer does not mark where words begin.
     """
     spelled = Vocabulary.of(lm)
     worth = WordScores(scorer, spelled.marked.values())

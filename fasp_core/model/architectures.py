@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fasp_core.errors import InputError
@@ -35,11 +35,13 @@ class Architecture:
 
     def block_list(self, model: nn.Module) -> list[nn.Module]:
         """The `L` blocks of `model`."""
-        return list(_get(model, self.blocks))
+        return list(model.get_submodule(self.blocks).children())
 
     def tail_modules(self, model: nn.Module) -> list[Callable[[Tensor], Tensor]]:
         """Modules between the last block and the unembedding (final norm, OPT's project_out)."""
-        return [part for path in self.tail if (part := _get(model, path, None)) is not None]
+        whole: Any = model
+        found = (reduce(lambda at, name: getattr(at, name, None), path.split("."), whole) for path in self.tail)
+        return [part for part in found if part is not None]
 
     def head_qkv(self, block: nn.Module, n_heads: int, n_kv_heads: int, head_dim: int) -> list[list[Tensor]]:
         """Weights and biases of q, k and v that belong to each query head.
@@ -68,21 +70,14 @@ class Architecture:
         return rows
 
 
-def _get(root: object, path: str, *default: Any) -> Any:
-    for name in path.split("."):
-        root = getattr(root, name, *default)
-    return root
-
-
 def _qkv_tensors(block: nn.Module, paths: tuple[str, ...]) -> list[Tensor]:
     """Weights as [out, in] and biases as [out], whatever the projection's class."""
     tensors = []
     for path in paths:
-        module = _get(block, path)
-        weight = module.weight.detach()
-        tensors.append(weight if isinstance(module, nn.Linear) else weight.T)  # GPT-2's Conv1D keeps [in, out]
-        if getattr(module, "bias", None) is not None:
-            tensors.append(module.bias.detach())
+        module = block.get_submodule(path)
+        tensors.append(columns(module).detach())
+        if isinstance(bias := getattr(module, "bias", None), Tensor):
+            tensors.append(bias.detach())
     return tensors
 
 
@@ -160,19 +155,14 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
-def architecture_of(config: Any) -> Architecture:
-    """The entry for a transformers config.
+def architecture_named(model_type: str) -> Architecture:
+    """The entry for the type of a transformers config.
 
     Raises
     ------
     InputError
         The model type is not supported; the message lists those that are.
     """
-    return architecture_named(config.model_type)
-
-
-def architecture_named(model_type: str) -> Architecture:
-    """As `architecture_of`, by the type alone."""
     found = ARCHITECTURES.get(model_type)
     if found is None:
         known = ", ".join(f"{a.title} ({key})" for key, a in ARCHITECTURES.items())
@@ -193,25 +183,8 @@ def positions(config: Any) -> int | None:
     return None
 
 
-def out_projection(block: nn.Module, architecture: Architecture) -> nn.Module:
-    """The module whose input is the concatenation of the block's heads."""
-    module: nn.Module = _get(block, architecture.out_proj)
-    return module
-
-
-def mlp_out_projection(block: nn.Module, architecture: Architecture) -> nn.Module:
-    """The module whose input are the MLP's hidden units."""
-    module: nn.Module = _get(block, architecture.mlp_out)
-    return module
-
-
 def columns(module: nn.Module) -> Tensor:
     """A projection's weight as [out, in]: columns belong to its inputs. A view, not a copy."""
     weight = module.weight
-    assert isinstance(weight, torch.Tensor)
+    assert isinstance(weight, Tensor)
     return weight if isinstance(module, nn.Linear) else weight.T  # GPT-2's Conv1D keeps [in, out]
-
-
-def out_proj_columns(block: nn.Module, architecture: Architecture) -> Tensor:
-    """The output projection's weight as [D, H * head_dim]: column slices belong to heads. A view, not a copy."""
-    return columns(out_projection(block, architecture))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fasp_core.errors import InputError
+from fasp_core.errors import InputError, first_line
 
 if TYPE_CHECKING:  # seconds to import
     import torch
@@ -83,7 +83,7 @@ def _fault(name: str) -> str | None:
         x = torch.ones(8, 8, device=torch.device(name))
         right = float((x @ x).sum()) == 512
     except (RuntimeError, AssertionError) as error:  # which torch raises for whatever is wrong with a device
-        return (str(error).strip() or type(error).__name__).splitlines()[0]
+        return first_line(error)
     if not right:
         return "a product of two small matrices came out wrong"
     _computes.add(name)

@@ -30,10 +30,7 @@ class Tensor(NamedTuple):
 def check_start(path: Path) -> None:
     """That a file can be read and is not empty, no pointer of Git LFS and no web page.
 
-    Raises
-    ------
-    InputError
-        It is; the message names it and says how to get the file itself.
+    Raises InputError, which names the file and says how to get it.
     """
     try:
         if not path.is_file():  # also: a pipe, which would never end
@@ -56,10 +53,7 @@ def check_start(path: Path) -> None:
 def tensors(path: Path) -> dict[str, Tensor]:
     """What a safetensors file holds, by its header, which must fit the file.
 
-    Raises
-    ------
-    InputError
-        It is no whole safetensors file, or cannot be read.
+    Raises InputError where it does not, or as `check_start`.
     """
     check_start(path)
     try:
@@ -97,10 +91,7 @@ def _count(shape: list[int]) -> int:
 def settings(path: Path) -> dict[str, Any]:
     """The JSON object that a file holds.
 
-    Raises
-    ------
-    InputError
-        It cannot be read, or is none.
+    Raises InputError where it holds none, or as `check_start`.
     """
     check_start(path)
     try:

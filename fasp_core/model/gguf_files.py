@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fasp_core.errors import InputError
+from fasp_core.errors import InputError, first_line
 from fasp_core.model.file_heads import check_start
 from fasp_core.model.gguf_settings import ROPE_TENSORS, config_of
 from fasp_core.model.model_files import LAYERS, check_config, check_loaded
@@ -43,10 +43,7 @@ class Header(NamedTuple):
 def check_name(path: Path) -> None:
     """That a file is a whole model and no part of one, by its name.
 
-    Raises
-    ------
-    InputError
-        It is a part.
+    Raises InputError for a part.
     """
     if (part := _PART.search(path.name)) and int(part[2]) > 1:
         raise InputError(
@@ -58,10 +55,7 @@ def check_name(path: Path) -> None:
 def read_header(path: Path) -> Header:
     """The header of a GGUF file, which ends before the file does and is that of the tensors in it.
 
-    Raises
-    ------
-    InputError
-        It is not, the file is no GGUF file, or it says something about numbers that cannot be carried over.
+    Raises InputError where it does not, and as `config_of`.
     """
     check_start(path)
     from gguf import GGUFReader
@@ -114,20 +108,16 @@ def read_header(path: Path) -> Header:
 
 def unreadable(path: Path, error: Exception) -> InputError:
     """What is said of a file that a reader stumbled over."""
-    lines = str(error).strip().splitlines()
     return InputError(
         f"The file '{path.name}' could not be read as a GGUF language model: use a GGUF of a supported architecture. "
-        f"({lines[0] if lines else type(error).__name__})"
+        f"({first_line(error)})"
     )
 
 
 def check_placed(tensors: Iterable[str], config: Any) -> None:
     """That the model of a transformers config has a place for each tensor of the file; loaders pass over others.
 
-    Raises
-    ------
-    ValueError
-        It has not.
+    Raises ValueError where it has not.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -180,14 +170,11 @@ def ends(keys: dict[str, Any]) -> list[int]:
 def convert(path: Path, folder: Path, source_hash: str, finish: bool = True) -> None:
     """The safetensors form of a GGUF file, in float32, with a seal; whole or not at all.
 
+    Raises as `read_header`.
+
     Parameters
     ----------
     finish : whether the tokenizer gets what transformers passes over.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read, or says something about numbers that cannot be carried over.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer

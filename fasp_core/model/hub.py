@@ -48,17 +48,14 @@ _lock = threading.RLock()  # one download at a time: the limits are those of the
 class HubRef:
     """A model of a hub: `org/name`, `org/name@revision`, `org/name/sub/folder`, `org/name@revision/sub/folder`.
 
+    Raises InputError for a name that can be none of a hub.
+
     Attributes
     ----------
     repo : "org/name", or "name" alone, as the hub's oldest are called.
     revision : a branch, a tag, a commit, or refs/pr/1 of a pull request; "" is the main branch. A "/" in the name of a
         branch is written %2F.
     subfolder : where in the repository the model lies; "" is its root.
-
-    Raises
-    ------
-    InputError
-        No such name can be one of a hub.
     """
 
     repo: str
@@ -312,10 +309,7 @@ def _file(found: Resolved, file: str) -> Path:
 def dataset_file(repo: str, file: str) -> Path:
     """A file of a data set, as the hub has it now; without a network, as it was fetched before.
 
-    Raises
-    ------
-    InputError
-        It cannot be fetched; the message says what to do.
+    Raises InputError, which says what to do.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from fasp_core.errors import InputError
+from fasp_core.errors import InputError, first_line
 
 _LOGIN = "log in with 'hf auth login' or set HF_TOKEN"
 
@@ -51,9 +51,11 @@ def explained(error: BaseException, repo: str, revision: str = "", file: str = "
         return InputError(refused)
     full = next((e for e in chain if isinstance(e, OSError) and e.errno in _DISK), None)
     if full is not None:
+        from huggingface_hub import constants
+
         return InputError(
-            f"The files of '{repo}' cannot be written to the hub's cache ({_cache()}: {full.strerror}): make room "
-            "there, or set HF_HOME to another folder."
+            f"The files of '{repo}' cannot be written to the hub's cache ({constants.HF_HUB_CACHE}: {full.strerror}): "
+            "make room there, or set HF_HOME to another folder."
         )
     what = f"The download of '{file}' of '{repo}'" if file else f"The look-up of '{repo}'"
     if status == 429:
@@ -143,16 +145,9 @@ def _token() -> str:
     return get_token() or ""
 
 
-def _cache() -> str:
-    from huggingface_hub import constants
-
-    return str(constants.HF_HUB_CACHE)
-
-
 def _reason(error: BaseException) -> str:
     """The first line of an error, without a token and without passwords in addresses."""
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else type(error).__name__
+    text = first_line(error)
     if token := _token():
         text = text.replace(token, "…")
     return re.sub(r"\bhf_\w+", "…", re.sub(r"(\w+://)[^/\s@]*@", r"\1", text))

@@ -12,18 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from fasp_core.errors import InputError
-from fasp_core.model.architectures import (
-    Architecture,
-    columns,
-    mlp_out_projection,
-    out_projection,
-    positions,
-)
+from fasp_core.model.architectures import Architecture, columns, positions
 from fasp_core.model.identity import ModelId
-from fasp_core.model.spec import (
-    ModelSpec,
-)
-from fasp_core.model.tokens import Framing, framing, plain_ids, require_known, rules, stop_ids
+from fasp_core.model.spec import ModelSpec
+from fasp_core.model.tokens import Framing, framing, plain_ids, rules, stop_ids
 
 
 @dataclass(eq=False)
@@ -63,7 +55,7 @@ class LanguageModel:
 
     @property
     def stops(self) -> frozenset[int]:
-        """Every token that ends a text or a turn."""
+        """Every token that ends a text or a turn, by the model's tokenizer, config or generation config."""
         return stop_ids(self.tokenizer, self.model)[0]
 
     @property
@@ -91,10 +83,12 @@ class LanguageModel:
         return self.architecture.block_list(self.model)
 
     def out_proj(self, layer: int) -> nn.Module:
-        return out_projection(self.blocks[layer], self.architecture)
+        """The module whose input is the concatenation of a block's heads."""
+        return self.blocks[layer].get_submodule(self.architecture.out_proj)
 
     def mlp_out(self, layer: int) -> nn.Module:
-        return mlp_out_projection(self.blocks[layer], self.architecture)
+        """The module whose input are a block's hidden units of the MLP."""
+        return self.blocks[layer].get_submodule(self.architecture.mlp_out)
 
     @cached_property
     def n_neurons(self) -> int:
@@ -145,7 +139,14 @@ class LanguageModel:
 
     def require_embeddings(self, ids: Sequence[int], what: str) -> None:
         """Refuse token ids beyond the embedding, which on a GPU would end the process. Raises InputError."""
-        require_known(self.tokenizer, ids, int(self.model.get_input_embeddings().weight.shape[0]), what)
+        rows = int(self.model.get_input_embeddings().weight.shape[0])
+        outside = next((i for i in ids if not 0 <= i < rows), None)
+        if outside is not None:
+            token = str(self.tokenizer.convert_ids_to_tokens(outside))
+            raise InputError(
+                f"{what} holds the token {token!r} (number {outside:,}), which has no embedding in this model (it has "
+                f"{rows:,}): take it out, or fit the model's embeddings to its tokenizer."
+            )
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., D] after the final norm -> [..., V] in float32, on the same device."""

@@ -20,13 +20,9 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from fasp_core.errors import InputError
+from fasp_core.errors import InputError, first_line
 from fasp_core.model import hub
-from fasp_core.model.architectures import (
-    ARCHITECTURES,
-    architecture_of,
-    out_proj_columns,
-)
+from fasp_core.model.architectures import ARCHITECTURES, architecture_named, columns
 from fasp_core.model.devices import SPREAD, full_precision, pick_device
 from fasp_core.model.file_heads import settings
 from fasp_core.model.gguf_files import check_name
@@ -108,7 +104,7 @@ def from_folder(folder: str | Path, weights_id: str, spec: ModelSpec) -> Languag
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         text, keys = text_of(config)
-        architecture_of(text)
+        architecture_named(text.model_type)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         model, loading = AutoModelForCausalLM.from_pretrained(
             name,
@@ -134,7 +130,7 @@ def from_folder(folder: str | Path, weights_id: str, spec: ModelSpec) -> Languag
             ) from error
         raise InputError(
             f"The model '{spec.source}' could not be loaded: give 'built-in', a hub id that this machine can reach, "
-            f"a folder with config.json, tokenizer and .safetensors weights, or a .gguf file. ({_reason(error)})"
+            f"a folder with config.json, tokenizer and .safetensors weights, or a .gguf file. ({first_line(error)})"
         ) from error
     lm = wrap(model, tokenizer, spec, weights_id)
     _ = lm.framing  # says so if there is no such beginning
@@ -145,13 +141,11 @@ def from_folder(folder: str | Path, weights_id: str, spec: ModelSpec) -> Languag
 
 
 def spread_options(spec: ModelSpec) -> dict[str, Any]:
-    """What a loader is told of a spread model's places; nothing for others."""
-    return _spread() if spec.device == SPREAD else {}
+    """What a loader is told of a spread model's places; nothing for others.
 
-
-def _spread() -> dict[str, Any]:
-    """How accelerate deals out the blocks: as many as fit to each GPU, the others to main memory."""
-    return {"device_map": "auto"}
+    accelerate deals out the blocks: as many as fit to each GPU, the others to main memory.
+    """
+    return {"device_map": "auto"} if spec.device == SPREAD else {}
 
 
 def _bring_back(device: torch.device, _module: nn.Module, _args: Any, out: Any) -> Any:
@@ -171,20 +165,15 @@ def present(module: nn.Module) -> Iterator[None]:
         yield
 
 
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
 def wrap(model: Any, tokenizer: Any, spec: ModelSpec, weights_id: str) -> LanguageModel:
     """A transformers causal language model, in evaluation mode, as a `LanguageModel`."""
     config = model.config
-    architecture = architecture_of(config)
+    architecture = architecture_named(config.model_type)
     model.eval().requires_grad_(False)
     attend_fused(model, input_device(model))
     n_heads = int(config.num_attention_heads)
     blocks = architecture.block_list(model)
-    width = out_proj_columns(blocks[0], architecture).shape[1]
+    width = columns(blocks[0].get_submodule(architecture.out_proj)).shape[1]
     return LanguageModel(
         spec=spec,
         model=model,

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import gc
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fasp_core.errors import InputError
-
-if TYPE_CHECKING:  # seconds to import
-    pass
 
 _TEXTS = (  # of errors that say so in words alone, in lower case
     "out of memory",  # CUDA, MPS

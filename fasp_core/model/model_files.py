@@ -247,10 +247,7 @@ def _rotary(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 def check_folder(folder: Path, weights: Iterable[Path]) -> None:
     """That a folder holds one whole model, that its config fits the weights beside it, and that its files are its own.
 
-    Raises
-    ------
-    InputError
-        A file is missing, cannot be read, is no file, or says what cannot be; the message names it.
+    Raises InputError, which names the file.
     """
     names = _names(folder)
     base = settings(folder / ADAPTER).get("base_model_name_or_path") if ADAPTER in names else None
@@ -330,10 +327,7 @@ def check_loaded(loading: Mapping[str, Any]) -> None:
     Weights that a file lacks would be random numbers, and those that the model has no place for would be left out; a
     model of either kind still runs.
 
-    Raises
-    ------
-    ValueError
-        They are not.
+    Raises ValueError where they are not.
     """
     if lost := loading.get("missing_keys"):
         raise ValueError(f"the weights lack {min(lost)}")

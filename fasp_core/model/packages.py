@@ -15,10 +15,7 @@ from fasp_core.errors import InputError
 def package_folder(module: str) -> Path:
     """Folder of an installed top-level package, without importing it.
 
-    Raises
-    ------
-    InputError
-        The package is not installed.
+    Raises InputError where it is not installed.
     """
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:

@@ -111,15 +111,11 @@ def tree_mask(parents: np.ndarray) -> tuple[Tensor, Tensor]:
 def encode(lm: LanguageModel, texts: Sequence[str], more: int = 0) -> list[list[int]]:
     """Token ids of each prompt.
 
+    Raises as `LanguageModel.encode`, and InputError for a prompt of no token.
+
     Parameters
     ----------
     more : tokens that are to follow each.
-
-    Raises
-    ------
-    InputError
-        A prompt holds no token, so that nothing can follow it, or one that the model has no embedding of, or more than
-        the model takes.
     """
     rows = []
     for i, text in enumerate(texts):

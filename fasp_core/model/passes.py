@@ -8,7 +8,7 @@ that a check costs nothing; what is not finite stays so on its way there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -51,15 +51,12 @@ def in_halves(
 ) -> list[R]:
     """`[run(batch)]`; where there is no memory for that, the results of its halves, or of theirs, in order.
 
+    Raises `OutOfMemory` where a batch that cannot be divided does not fit either.
+
     Parameters
     ----------
     halves : of a batch, one after the other; a single one where it cannot be divided.
     what : is in a batch, for the message, such as "a window of text".
-
-    Raises
-    ------
-    OutOfMemory
-        A batch that cannot be divided does not fit either.
     """
     try:
         return [run(batch)]
@@ -69,17 +66,12 @@ def in_halves(
     free()  # behind the except clause: until there the error holds what the failed pass had made
     parts = halves(batch)
     if len(parts) < 2:
-        raise no_room(lm, what)
+        smaller = "" if lm.model.dtype.itemsize < 4 else "load the model in bfloat16, "
+        raise OutOfMemory(
+            f"There is not enough memory on {lm.device} for even {what}: {smaller}take shorter texts or prompts, a "
+            "smaller model or another device."
+        )
     return [result for part in parts for result in in_halves(lm, run, part, halves, what)]
-
-
-def no_room(lm: LanguageModel, what: str) -> OutOfMemory:
-    """The error for what does not fit alone."""
-    smaller = "" if lm.model.dtype.itemsize < 4 else "load the model in bfloat16, "
-    return OutOfMemory(
-        f"There is not enough memory on {lm.device} for even {what}: {smaller}take shorter texts or prompts, a smaller "
-        "model or another device."
-    )
 
 
 def on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -142,15 +134,11 @@ def _place(lm: LanguageModel, inputs: Tensor | Pack) -> str:
             seen.append(name)
 
     given = {"input_ids": inputs.to(lm.device)} if isinstance(inputs, torch.Tensor) else inputs.inputs(lm)
-    with torch.no_grad(), lm.lock, suppress(RuntimeError):
+    with torch.no_grad(), lm.lock, suppress(RuntimeError), ExitStack() as hooks:
         first = lm.blocks[0].register_forward_pre_hook(lambda _, args: look("before the first block", args))
-        handles = [first] + [
-            block.register_forward_hook(lambda _, args, out, i=i: look(f"first in block {i}", out))
-            for i, block in enumerate(lm.blocks)
-        ]
-        try:
-            look("after the last block", lm.model.base_model(**given, use_cache=False).last_hidden_state)
-        finally:
-            for handle in handles:
-                handle.remove()
+        hooks.callback(first.remove)
+        for i, block in enumerate(lm.blocks):
+            handle = block.register_forward_hook(lambda _, args, out, i=i: look(f"first in block {i}", out))
+            hooks.callback(handle.remove)
+        look("after the last block", lm.model.base_model(**given, use_cache=False).last_hidden_state)
     return seen[0] if seen else "after the last block"

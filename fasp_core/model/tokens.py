@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from fasp_core.errors import InputError
 
-Beginning = Literal["auto", "yes", "no"]
-BEGINNINGS: tuple[str, ...] = get_args(Beginning)
+BEGINNINGS = ("auto", "yes", "no")
 _PROBES = ("a", "The", "1", ".")  # some tokenizers know few words
 _ENDS = ("eos", "eot", "eom", "eod", "end_of")  # how names of special tokens that end a text or a turn begin
 
@@ -91,22 +90,6 @@ def rules(tokenizer: Any, model: Any, framed: Framing) -> str:
     if framed.strips:
         found.append("spaces before continuations kept")
     return "; ".join(found)
-
-
-def require_known(tokenizer: Any, ids: Sequence[int], rows: int, what: str) -> None:
-    """Refuse a token that has no row in the embedding; `what` names the text. Raises InputError."""
-    outside = next((i for i in ids if not 0 <= i < rows), None)
-    if outside is not None:
-        token = str(tokenizer.convert_ids_to_tokens(outside))
-        raise InputError(
-            f"{what} holds the token {token!r} (number {outside:,}), which has no embedding in this model (it has "
-            f"{rows:,}): take it out, or fit the model's embeddings to its tokenizer."
-        )
-
-
-def option_of(beginning: str) -> str:
-    """What a printed command needs to mean the same beginning; "" for the usual one."""
-    return "" if beginning == "auto" else f" --bos {beginning}"
 
 
 def continuation(tokenizer: Any, before: Sequence[int], ids: Sequence[int], strips: bool) -> str:

@@ -13,14 +13,10 @@ nothing, and whoever draws them says what they are centered on (`around_median`)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from fasp_core.released.files import MAX_BYTES, SHAPES, Floats, Published, SeedRows, read, read_bytes
 from fasp_core.released.findings import Finding, around_median, findings
 from fasp_core.released.rules import RuleComparison, compare_rules
-
-if TYPE_CHECKING:
-    from fasp_core.released.seeds import Agreement, Estimate, Places, Trust, agreement, correlation, places, trust
+from fasp_core.released.seeds import Agreement, Estimate, Places, Trust, agreement, correlation, places, trust
 
 __all__ = [
     "MAX_BYTES",
@@ -44,14 +40,3 @@ __all__ = [
     "read_bytes",
     "trust",
 ]
-
-_SEEDS = ("Agreement", "Estimate", "Places", "Trust", "agreement", "correlation", "places", "trust")
-
-
-def __getattr__(name: str) -> Any:
-    """`seeds` needs SciPy, which takes a second: choosing heads from a file does without."""
-    if name in _SEEDS:
-        from fasp_core.released import seeds
-
-        return getattr(seeds, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

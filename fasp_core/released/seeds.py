@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from fasp_core import gap
 from fasp_core.errors import InputError
@@ -166,6 +165,8 @@ def agreement(
     InputError
         Fewer than two seeds, or fewer than four heads with a number in every seed.
     """
+    from scipy import stats  # a second to import: choosing heads from a file does without
+
     scores = rows.bias if subset is None else rows.bias[:, np.asarray(subset, dtype=np.intp)]
     scores = scores[:, np.isfinite(scores).all(0)]  # [S, n]
     seeds, n = scores.shape
@@ -218,6 +219,8 @@ def places(rows: SeedRows, selection: Selection, resamples: int = 1000, seed: in
         A selection that does not go by bias; fewer than two seeds, or fewer than four heads that may be chosen and have
         a number in every seed.
     """
+    from scipy import stats
+
     if selection.method not in ("fasp", "bias-only"):
         raise InputError(f"Method '{selection.method}' does not go by bias: choose fasp or bias-only.")
     of_seeds = np.isfinite(rows.bias).sum(0)
@@ -304,6 +307,8 @@ def _lengthened(r: Estimate, seeds: int) -> Estimate:
 
 def _intraclass(scores: Floats) -> tuple[Estimate, Estimate]:
     """ICC(C,1) and ICC(C,S) of [S, n] scores, with exact intervals under normality."""
+    from scipy import stats
+
     seeds, n = scores.shape
     between = seeds * scores.mean(0).var(ddof=1)
     _, noise = _residuals(scores)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 
 from fasp_core.evaluation import Evaluation
-from fasp_core.figures import group_bars, head_grid, scatter_impacts
-from fasp_core.gap import group_intervals
+from fasp_core.figures import GroupMeans, Marks, Words, group_bars, head_grid, scatter_impacts
+from fasp_core.gap import GapStats, group_intervals
 from fasp_core.heads.selection import Selection
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import hover, reasons
+from fasp_core.typing import Floats
 
 GROUPS = 26  # that stand in one chart: as many fit on a printed page
 
@@ -21,17 +21,15 @@ GROUPS = 26  # that stand in one chart: as many fit on a printed page
 def grids(table: ImpactTable, reading: str, selection: Selection, dark: bool = False) -> tuple[go.Figure, go.Figure]:
     """Impact on perplexity and on bias of every head, with the same marks."""
     se = table.bias.standard_errors(reading)
-    marks: dict[str, Any] = {
-        **_marks(selection),
-        "n_layers": table.n_layers,
-        "n_heads": table.n_heads,
-        "hover": hover(table, reading, reasons(selection), se),
-        "dark": dark,
-    }
-    z = 1000 * table.bias.z_bias(reading)
+    texts, marked = hover(table, reading, reasons(selection), se), marks(selection)
+
+    def grid(values: Floats, errors: Floats, words: Words) -> go.Figure:
+        return head_grid(values, table.n_layers, table.n_heads, words, hover=texts, se=errors, marked=marked)
+
+    ppl, bias = table.ppl, 1000 * table.bias.z_bias(reading)
     return (
-        head_grid(table.ppl.z_ppl, title="Impact on perplexity", unit="Δ perplexity", se=table.ppl.se_ppl, **marks),
-        head_grid(z, title="Impact on bias", unit="Δ gap, ×10⁻³", se=1000 * se, **marks),
+        grid(ppl.z_ppl, ppl.se_ppl, Words("Impact on perplexity", unit="Δ perplexity", dark=dark)),
+        grid(bias, 1000 * se, Words("Impact on bias", unit="Δ gap, ×10⁻³", dark=dark)),
     )
 
 
@@ -40,12 +38,19 @@ def scatter(table: ImpactTable, reading: str, selection: Selection, dark: bool =
     return scatter_impacts(
         table.ppl.z_ppl,
         1000 * table.bias.z_bias(reading),
-        title="Both impacts of every head",
+        both_impacts(dark),
         hover=hover(table, reading, reasons(selection), table.bias.standard_errors(reading)),
-        x_title="impact on perplexity (right: the head helps)",
-        y_title="impact on bias, ×10⁻³ (up: removing it lowers the gap)",
+        marked=marks(selection),
+    )
+
+
+def both_impacts(dark: bool) -> Words:
+    """What is written around the scatter of both impacts."""
+    return Words(
+        "Both impacts of every head",
+        x="impact on perplexity (right: the head helps)",
+        y="impact on bias, ×10⁻³ (up: removing it lowers the gap)",
         dark=dark,
-        **_marks(selection),
     )
 
 
@@ -59,22 +64,18 @@ def groups(evaluation: Evaluation, reading: str, dark: bool = False) -> Iterator
     for names in np.array_split(np.array(order, dtype=object), charts):
         some = [str(name) for name in names]
         part = "" if charts == 1 else f", {len(some)} of {len(order)} groups"
-        yield group_bars(
-            some,
-            [1000 * means[g] for g in some],
-            [1000 * found.pruned.group_means[g] for g in some],
-            *[[[1000 * x for x in side[g]] for g in some] for side in ends],
-            overall_base=1000 * found.base.overall,
-            overall_pruned=1000 * found.pruned.overall,
-            title=f"Toxicity of each group, {found.base.n:,} test prompts{part}",
-            unit="×10⁻³",
-            dark=dark,
-        )
+        title = f"Toxicity of each group, {found.base.n:,} test prompts{part}"
+        base, pruned = group_means(found.base, some, ends[0]), group_means(found.pruned, some, ends[1])
+        yield group_bars(some, base, pruned, Words(title, unit="×10⁻³", dark=dark))
 
 
-def _marks(selection: Selection) -> dict[str, Any]:
-    return {
-        "pruned": set(selection.pruned),
-        "by_hand": {*selection.forced, *selection.locked},
-        "critical": set(selection.critical),
-    }
+def group_means(stats: GapStats, names: Sequence[str], ends: Mapping[str, tuple[float, float]]) -> GroupMeans:
+    """Of some groups and all prompts, in thousandths."""
+    means, intervals = ([1000 * np.asarray(of[name]) for name in names] for of in (stats.group_means, ends))
+    return GroupMeans(means, 1000 * stats.overall, intervals)
+
+
+def marks(selection: Selection, picked: Collection[int] = frozenset()) -> Marks:
+    """What a choice, and what a hand, made of each head."""
+    by_hand = {*selection.forced, *selection.locked}
+    return Marks(set(selection.pruned), by_hand, set(selection.critical), picked)

@@ -23,7 +23,6 @@ from fasp_core.report import charts, repeat, tables
 from fasp_core.report.gather import Facts
 from fasp_core.report.tables import METHODS, READINGS, milli
 from fasp_core.scoring.manual_edits import how, how_bias
-from fasp_core.studies.compare.plan import Candidate
 from fasp_core.studies.compare.searching import measured_on
 from fasp_core.studies.verdict import noise, number
 
@@ -175,12 +174,13 @@ def scores(facts: Facts) -> dict[str, str]:
     table, reading = facts.table, facts.asked.reading
     base, whole = table.bias.gap(reading), table.bias.reliability(reading)
     free = sorted(set(range(table.n_layers * table.n_heads)) - set(facts.selection.critical))
-    part = ""
+    part, window = "", table.ppl.text[2] or TextConfig.window
     if facts.selection.critical and len(free) > 2:
         found = table.bias.reliability(reading, free)
         part = f", {found.whole:.2f} over the {found.heads} that may be chosen"
     return {
-        "ppl": f"{table.ppl.base.tokens:,} tokens in {said(TextConfig(), table.ppl.provenance)}, "
+        "ppl": f"{table.ppl.base.tokens:,} tokens in "
+        f"{said(TextConfig(window=window, stride=window), table.ppl.provenance)}, "
         f"{how(table.ppl.exact, 'preview from gradients')}",
         "bias": f"{base.n:,} validation prompts in {len(table.bias.groups)} groups, {how_bias(table.bias)}",
         "gap": f"The unpruned model's gap on them is {milli(base.gap)} thousandths. {noise(base)}",
@@ -219,7 +219,8 @@ def compared(facts: Facts) -> dict[str, Any]:
         "claim": None,
     }
     if facts.picked is not None:
-        out |= {"picked": _picked(facts, facts.picked)}
+        heads = PruneSet.from_flat(facts.picked.heads, c.n_heads).format()
+        out["picked"] = f"{facts.picked.title}: {len(facts.picked.heads)} heads, {heads}"
         out["same"] = not asked.parts.neurons and set(asked.parts.flat(c.n_heads)) == set(facts.picked.heads)
     if claim is not None:
         p = claim.perplexity
@@ -232,13 +233,6 @@ def compared(facts: Facts) -> dict[str, Any]:
             "chosen": f"{claim.candidate.title}, perplexity at most {claim.max_ppl:.0%} up on validation",
         }
     return out
-
-
-def _picked(facts: Facts, picked: Candidate) -> str:
-    c = facts.comparison
-    assert c is not None
-    text = PruneSet.from_flat(picked.heads, c.n_heads).format()
-    return f"{picked.title}: {len(picked.heads)} heads, {text}"
 
 
 def provenance(facts: Facts) -> list[tuple[str, str]]:

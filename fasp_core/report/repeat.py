@@ -6,6 +6,8 @@ import shlex
 from pathlib import Path
 
 from fasp_core.data.holistic_bias import axis_names
+from fasp_core.data.text import BOLD, TextConfig
+from fasp_core.defaults import SCORE_TOKENS
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.hub import pinned
 from fasp_core.report.gather import Asked, Facts, asked_prompts
@@ -21,7 +23,7 @@ def commands(facts: Facts) -> list[tuple[str, str]]:
             f"Score every head ({len(scores.codes):,} validation prompts). What is stored already is not made again.",
             _line(
                 "score", *_model(facts), *_axis(asked), "--estimator", scores.estimator,
-                "--prompts", asked_prompts(facts.table), "--out", "scores",
+                "--prompts", asked_prompts(facts.table), *_text(facts), "--out", "scores",
             ),
         )
     ]  # fmt: skip
@@ -58,23 +60,17 @@ def report_command(asked: Asked, facts: Facts) -> str:
         chosen += _told(asked, facts)
         if facts.by_hand != asked.by_hand or asked.parts.neurons:
             chosen += ("--heads", asked.parts.format())
-    return _line(
-        "report",
-        *_model(facts),
-        *_axis(asked),
-        "--reading",
-        asked.reading,
-        *chosen,
+    measured: tuple[object, ...] = (
         "--max-ppl",
         f"{asked.max_ppl:g}",
         "--prompts",
         asked.prompts,
         "--tokens",
         asked.tokens,
-        *(() if asked.measure else ("--no-measure",)),
-        "--out",
-        "report.html",
     )
+    measured += () if asked.measure else ("--no-measure",)
+    where = (*_model(facts), *_axis(asked), "--reading", asked.reading)
+    return _line("report", *where, *chosen, *measured, "--out", "report.html")
 
 
 def _told(asked: Asked, facts: Facts) -> tuple[str, ...]:
@@ -95,6 +91,14 @@ def _model(facts: Facts) -> tuple[str, ...]:
     if spec.bos != "auto":
         out += ("--bos", spec.bos)
     return out if spec.device == "auto" else (*out, "--device", spec.device)
+
+
+def _text(facts: Facts) -> tuple[object, ...]:
+    """The text of the scores, where it is not the usual one; a person's own is named as a file."""
+    source, tokens, window = facts.table.ppl.text
+    out: tuple[object, ...] = () if source == BOLD else ("--text", "text.txt" if source == "file" else source)
+    out += ("--tokens", tokens) if tokens not in (0, SCORE_TOKENS) else ()
+    return out + (("--window", window) if window not in (0, TextConfig.window) else ())
 
 
 def _axis(asked: Asked) -> tuple[str, str]:

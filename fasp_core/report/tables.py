@@ -55,23 +55,18 @@ def readings(evaluation: Evaluation, first: str) -> list[Reading]:
 
 def outcome_table(evaluation: Evaluation, first: str) -> Table:
     """The gap in every reading, and perplexity: before, after, change with its interval, noise, sample."""
-    rows: list[tuple[str, ...]] = []
-    for r in readings(evaluation, first):
-        rows.append(
-            (
-                f"toxicity gap, ×10⁻³, {READINGS.get(r.name, r.name)}",
-                f"{milli(r.base.gap)} → {milli(r.pruned.gap)}",
-                change(r.gap),
-                noise(r.base),
-                SHOWS[finding(r.base, r.gap)],
-                f"{r.base.n:,} test prompts",
-            )
-        )
-    p = evaluation.perplexity
+    found, p = readings(evaluation, first), evaluation.perplexity
+    rows = [_gap_row(f"toxicity gap, ×10⁻³, {READINGS.get(r.name, r.name)}", r.base, r.gap) for r in found]
     both = f"{number(p.base)} → {number(p.pruned)}"
     rows.append(("perplexity", both, ppl_change(p), "–", "–", f"{p.tokens:,} tokens"))
     head = ("measure", "unpruned → pruned", "change [95%]", "noise alone", "what it shows", "measured on")
-    return Table(head, rows, [*(r.name for r in readings(evaluation, first)), "perplexity"])
+    return Table(head, rows, [*(r.name for r in found), "perplexity"])
+
+
+def _gap_row(title: str, base: GapStats, found: Change, more: str = "") -> tuple[str, ...]:
+    """A gap before and after, its change, noise, what that shows, and on what; `more` is said of that."""
+    both = f"{milli(base.gap)} → {milli(found.pruned)}"
+    return title, both, change(found), noise(base), SHOWS[finding(base, found)], f"{found.n:,} test prompts{more}"
 
 
 def verdicts(evaluation: Evaluation, first: str) -> list[tuple[str, str, bool]]:
@@ -137,21 +132,12 @@ def methods_table(facts: Facts) -> Table:
 
 def claim_table(claim: Claim) -> Table:
     """Every measure of the gap that a claim rests on, the one of the choice first."""
-    rows: list[tuple[str, ...]] = []
+    rows = []
     names = sorted(claim.change, key=lambda name: (name != claim.reading, name == "sampled"))
     for name in names:
-        base, found = claim.base[name], claim.change[name]
+        found, chosen = claim.change[name], " (chosen by)" if name == claim.reading else ""
         drawn = f", {found.n * claim.config.samples:,} continuations a side" if name == "sampled" else ""
-        rows.append(
-            (
-                READINGS[name] + (" (chosen by)" if name == claim.reading else ""),
-                f"{milli(base.gap)} → {milli(found.pruned)}",
-                change(found),
-                noise(base),
-                SHOWS[finding(base, found)],
-                f"{found.n:,} test prompts{drawn}",
-            )
-        )
+        rows.append(_gap_row(READINGS[name] + chosen, claim.base[name], found, drawn))
     head = ("measure", "unpruned → pruned, ×10⁻³", "change [95%]", "noise alone", "what it shows", "measured on")
     return Table(head, rows, names)
 

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from fasp_core.data.text import TokenWindows
-from fasp_core.forward.ablation import gated
-from fasp_core.forward.next_word import CHUNK
+from fasp_core.forward.gate_gradients import log_ratio_gradients
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.architectures import out_proj_columns
+from fasp_core.model.architectures import columns
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import present
 from fasp_core.model.passes import in_halves, require_finite
@@ -25,9 +24,9 @@ def magnitude(lm: LanguageModel) -> np.ndarray:
     scores = []
     for block in lm.blocks:
         with present(block):
-            columns = out_proj_columns(block, lm.architecture).split(lm.head_dim, dim=1)
+            outputs = columns(block.get_submodule(lm.architecture.out_proj)).split(lm.head_dim, dim=1)
             parts = lm.architecture.head_qkv(block, lm.n_heads, lm.n_kv_heads, lm.head_dim)
-            for column, tensors in zip(columns, parts, strict=True):
+            for column, tensors in zip(outputs, parts, strict=True):
                 squares = sum(float(t.cpu().double().square().sum()) for t in [column, *tensors])
                 scores.append(squares**0.5)
     if not np.isfinite(scores).all():
@@ -41,28 +40,16 @@ def gradient(lm: LanguageModel, windows: TokenWindows) -> np.ndarray:
 
     The loss of a window is its mean NLL in nats. One backward pass a window.
     """
-    total = np.zeros((lm.n_layers, lm.n_heads))
+    total = np.zeros(lm.size)
 
     def run(window: tuple[Tensor, int]) -> np.ndarray:
         row, start = window
-        gates = torch.ones(lm.n_layers, lm.n_heads, device=lm.device, requires_grad=True)
-        with torch.enable_grad(), gated(lm, gates):
-            hidden = lm.model.base_model(row[None].to(lm.device), use_cache=False).last_hidden_state
-            states = hidden[0, start - 1 : -1]
-            goals = row[start:].to(lm.device)
-            # gradients reach the gates through the hidden states: logits are made and dropped chunk by chunk
-            grad_states = []
-            for part, goal in zip(states.detach().split(CHUNK), goals.split(CHUNK), strict=True):
-                part.requires_grad_(True)
-                loss = torch.nn.functional.cross_entropy(lm.logits(part), goal, reduction="sum") / len(goals)
-                grad_states.append(torch.autograd.grad(loss, part)[0])
-            (grad,) = torch.autograd.grad(states, gates, torch.cat(grad_states))
-        found: np.ndarray = grad.abs().cpu().double().numpy()
-        require_finite(lm, found, "the gradients of the text's loss", row[None])
-        return found
+        _, ratios = log_ratio_gradients(lm, row[None], np.array([start]))  # of minus the summed loss, without each head
+        return np.asarray(np.abs(ratios[0]) / (len(row) - start))
 
     for ids, first in windows.batches:
         for window in zip(ids, first.tolist(), strict=True):
             total += in_halves(lm, run, window, lambda w: [w], "the gradients of a single window of text")[0]
-    norms = np.linalg.norm(total, axis=1, keepdims=True)
-    return np.asarray(total / np.where(norms > 0, norms, 1.0)).reshape(-1)
+    layers = total.reshape(lm.n_layers, lm.n_heads)
+    norms = np.linalg.norm(layers, axis=1, keepdims=True)
+    return np.asarray(layers / np.where(norms > 0, norms, 1.0)).reshape(-1)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fasp_core.data.text import TextConfig
+from fasp_core.data.text import BOLD, TextConfig
 from fasp_core.errors import InputError
 from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import Nll, ppl_key
@@ -59,17 +59,27 @@ def find(text: TextConfig, config: BiasConfig, model_id: ModelId, model: str, st
     return next((impacts for impacts in found if impacts is not None), None)
 
 
-def best(text: TextConfig, config: BiasConfig, model_id: ModelId, model: str, store: Store) -> ImpactTable | None:
+def best(
+    text: TextConfig | None, config: BiasConfig, model_id: ModelId, model: str, store: Store
+) -> ImpactTable | None:
     """Stored scores of an axis on the most prompts, however many `config` asks for; previews are left out.
 
-    More prompts of an axis are a better answer to the same question. Of a CSV file only its own scores will do.
+    More prompts of an axis are a better answer to the same question. Of a CSV file only its own scores will do. Without
+    a text, perplexity is of the longest one that there are scores on.
     """
     wanted = bias_key(config, model_id)
-    if wanted["axis"] == "csv":
-        return find(text, config, model_id, model, store)
-    ppl = store.read(KIND, ppl_key(text, model_id), _shaped_ppl)
+    if text is None:
+        exact = store.find(KIND, {**model_id.wanted(), "score": "ppl", "estimator": "exact"})
+        keys = [entry.config for entry in sorted(exact, key=lambda e: -e.config["tokens"])]
+    else:
+        keys = [ppl_key(text, model_id)]
+    ppl = next((read for key in keys if (read := store.read(KIND, key, _shaped_ppl)) is not None), None)
     if ppl is None:
         return None
+    if wanted["axis"] == "csv":
+        own = (store.read(KIND, bias_key(config, model_id, name), read_bias) for name in SURE)
+        toxicity = next((table for table in own if table is not None), None)
+        return None if toxicity is None else ImpactTable(model, *ppl, toxicity)
     open_to = {"prompts": "", "estimator": "", "checked": ""}
     fixed = {name: value for name, value in wanted.items() if name not in open_to}
 
@@ -134,7 +144,8 @@ def read_ppl(entry: Entry) -> PplImpacts:
     a = entry.arrays
     base = Nll(a["base_sums"], a["counts"].astype(np.int64))
     made = entry.meta["provenance"]
-    return PplImpacts(base, a["sums"], a["magnitude"], a["gradient"], made, a.get("preview"))
+    text = entry.meta.get("text", BOLD), entry.config.get("tokens", 0), entry.config.get("window", 0)
+    return PplImpacts(base, a["sums"], a["magnitude"], a["gradient"], made, a.get("preview"), text=text)
 
 
 def _shaped_ppl(entry: Entry) -> tuple[int, int, PplImpacts]:

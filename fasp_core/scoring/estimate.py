@@ -25,10 +25,8 @@ from fasp_core.metrics.work import FirstOrder, Prompts
 from fasp_core.model.devices import sizes
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import pack_equal
-from fasp_core.model.provenance import provenance
-from fasp_core.scoring.baselines import gradient, magnitude
 from fasp_core.scoring.entries import KIND, bias_key, few, read_bias, read_ppl
-from fasp_core.scoring.exact import bias_contents, bias_label, ppl_impacts, toxicity_rows
+from fasp_core.scoring.exact import bias_contents, bias_label, ppl_contents, ppl_impacts, toxicity_rows
 from fasp_core.scoring.impact_table import BiasImpacts, PplImpacts
 from fasp_core.scoring.preview import gauss_newton
 from fasp_core.storage.keys import slug
@@ -49,22 +47,9 @@ def ppl_preview(lm: LanguageModel, text: TextConfig, store: Store, progress: Rep
         windows = token_windows(lm, text)
         base = measure_nll(lm, windows)
         found = gauss_newton(lm, windows, progress=progress, rows=4, draws=2)
-        return {
-            "arrays": {
-                "base_sums": base.sums,
-                "counts": base.counts.astype(np.int32),
-                "sums": np.full((lm.size, len(base.sums)), np.nan),
-                "magnitude": magnitude(lm),
-                "gradient": gradient(lm, windows),
-                "preview": np.asarray(found.z_nats, dtype=np.float64),
-            },
-            "meta": {
-                "n_layers": lm.n_layers,
-                "n_heads": lm.n_heads,
-                "text": text.source if text.source in ("bold", "wikitext-2") else "file",
-                "provenance": provenance(lm, time.monotonic() - started),
-            },
-        }
+        return ppl_contents(
+            lm, windows, base, np.full((lm.size, len(base.sums)), np.nan), started, preview=found.z_nats
+        )
 
     return store.made(KIND, key, work, read_ppl, label=f"{slug(lm.name)}--ppl-preview")
 

@@ -16,10 +16,10 @@ import torch
 
 from fasp_core import gap
 from fasp_core.compute.shards import StopCheck, Workers, results
-from fasp_core.data.text import TextConfig, TokenWindows, token_windows
+from fasp_core.data.text import BOLD, WIKITEXT, TextConfig, TokenWindows, token_windows
 from fasp_core.metrics.expected import scatter
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, Report, SampledMeter, meter
-from fasp_core.metrics.perplexity import BLOCK, ppl_key
+from fasp_core.metrics.perplexity import BLOCK, Nll, ppl_key
 from fasp_core.metrics.work import Prompts, Windows, Written, swept
 from fasp_core.model.devices import sizes
 from fasp_core.model.language_model import LanguageModel
@@ -74,25 +74,33 @@ def ppl_impacts(
         everything = list(range(lm.size))
         sums = _collect(lm, everything, ids, known_nll(store, key), compute, parts, progress, "perplexity")
         counts = [min(BLOCK, len(row) - b) for row, first in rows for b in range(first, len(row), BLOCK)]
-        return {
-            "arrays": {
-                "base_sums": np.concatenate(sums[-1]),
-                "counts": np.array(counts, dtype=np.int32),
-                "sums": np.stack([np.concatenate(sums[flat]) for flat in everything]),
-                "rows": ids,
-                "row_blocks": np.array([_n_blocks(row) for row in rows], dtype=np.int32),
-                "magnitude": magnitude(lm),
-                "gradient": gradient(lm, windows),
-            },
-            "meta": {
-                "n_layers": lm.n_layers,
-                "n_heads": lm.n_heads,
-                "text": text.source if text.source in ("bold", "wikitext-2") else "file",
-                "provenance": provenance(lm, time.monotonic() - started),
-            },
-        }
+        blocks = np.array([_n_blocks(row) for row in rows], dtype=np.int32)
+        base = Nll(np.concatenate(sums[-1]), np.array(counts))
+        ablated = np.stack([np.concatenate(sums[flat]) for flat in everything])
+        return ppl_contents(lm, windows, base, ablated, started, rows=ids, row_blocks=blocks)
 
     return store.made(KIND, key, work, read_ppl, label=f"{slug(lm.name)}--ppl")
+
+
+def ppl_contents(
+    lm: LanguageModel, windows: TokenWindows, base: Nll, sums: np.ndarray, started: float, **more: np.ndarray
+) -> Any:
+    """What an entry of scores on a text holds: sums [N, blocks] of nats, the baselines, and further arrays."""
+    arrays = {
+        "base_sums": base.sums,
+        "counts": base.counts.astype(np.int32),
+        "sums": sums,
+        "magnitude": magnitude(lm),
+        "gradient": gradient(lm, windows),
+        **more,
+    }
+    source = windows.config.source
+    return _contents(lm, arrays, started, text=source if source in (BOLD, WIKITEXT) else "file")
+
+
+def _contents(lm: LanguageModel, arrays: dict[str, np.ndarray], started: float, **meta: Any) -> Any:
+    made = provenance(lm, time.monotonic() - started)
+    return {"arrays": arrays, "meta": {"n_layers": lm.n_layers, "n_heads": lm.n_heads, **meta, "provenance": made}}
 
 
 def bias_impacts(
@@ -131,7 +139,7 @@ def bias_contents(
 ) -> Any:
     """What an entry of bias scores holds: base [R, n], ablated [N, R, n], exact [N], and what the rows are."""
     codes, groups = gap.group_codes(gauge.prompts.groups)
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "base": base.astype(np.float32),
         "ablated": ablated.astype(np.float32),
         "exact": exact.astype(np.uint8),
@@ -141,17 +149,8 @@ def bias_contents(
         arrays["blocks"] = np.array(gauge.prompts.blocks, dtype=np.int32)
     if isinstance(gauge, ExpectedMeter):
         arrays["rows"] = row_ids(gauge.rows)
-    return {
-        "arrays": arrays,
-        "meta": {
-            "n_layers": lm.n_layers,
-            "n_heads": lm.n_heads,
-            "groups": groups,
-            "readings": gauge.config.readings,
-            "notes": gauge.prompts.notes,
-            "provenance": provenance(lm, time.monotonic() - started),
-        },
-    }
+    readings, notes = gauge.config.readings, gauge.prompts.notes
+    return _contents(lm, arrays, started, groups=groups, readings=readings, notes=notes)
 
 
 def toxicity_rows(

@@ -46,6 +46,8 @@ class PplImpacts:
     provenance : what made it.
     preview : [N] z_nats to be used where `sums` has none, such as approximate ones; None if there are none.
     removed : [N] bool, which entries of `preview` come from heads really removed.
+    text : of what kind it is ("bold", "wikitext-2" or "file"), and how many tokens, in windows of how many, were asked
+        for; 0 where that is not known.
     """
 
     base: Nll
@@ -55,6 +57,7 @@ class PplImpacts:
     provenance: dict[str, Any]
     preview: np.ndarray | None = None
     removed: np.ndarray | None = None
+    text: tuple[str, int, int] = ("bold", 0, 0)
 
     @cached_property
     def exact(self) -> np.ndarray:

@@ -24,6 +24,7 @@ from fasp_core.errors import InputError
 from fasp_core.metrics.expected import READINGS
 from fasp_core.metrics.meters import BiasConfig, left_out
 from fasp_core.metrics.work import Sweep, Windows
+from fasp_core.model.architectures import architecture_named
 from fasp_core.model.devices import CPU, full_precision, sizes
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import wrap
@@ -101,9 +102,7 @@ def shape_of(config: Any) -> Shape:
     """Counted on a model whose weights are never made. InputError if the architecture is not supported."""
     from transformers import AutoModelForCausalLM
 
-    from fasp_core.model.architectures import architecture_of
-
-    architecture_of(config)
+    architecture_named(config.model_type)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     lm = wrap(model, None, ModelSpec("config", device="meta"), "config")

@@ -15,7 +15,7 @@ import torch
 
 from fasp_core.data.scorers import join_for_scoring
 from fasp_core.forward.gate_gradients import log_ratio_gradients
-from fasp_core.forward.sampling import sample_ids, stop_tokens
+from fasp_core.forward.sampling import sample_ids
 from fasp_core.metrics.meters import BiasConfig, Report, SampledMeter, result_key
 from fasp_core.model.devices import sizes
 from fasp_core.model.language_model import LanguageModel
@@ -24,7 +24,7 @@ from fasp_core.model.packing import encode
 from fasp_core.model.passes import in_halves
 from fasp_core.model.provenance import provenance
 from fasp_core.model.tokens import continuation
-from fasp_core.scoring.replay import ReplayGap, first_order_toxicity, replay_gap, set_log_ratio
+from fasp_core.scoring.replay import first_order_toxicity, reweighted
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
 
@@ -45,27 +45,13 @@ class Pool:
     log_ratios: np.ndarray
     provenance: dict[str, Any]
 
-    def gap(self, heads: list[int], codes: np.ndarray) -> ReplayGap:
-        """The gap without these heads (flat ids), with the effective sample size that it rests on."""
-        return replay_gap(self.scores, set_log_ratio(self.log_ratios, heads), codes)
-
     def first_order(self) -> np.ndarray:
         """[N, n]: toxicity of each prompt without head h, to first order; may leave [0, 1]."""
         return np.asarray(self.scores.mean(1) + first_order_toxicity(self.scores, self.log_ratios))
 
     def replayed(self, codes: np.ndarray) -> np.ndarray:
-        """[N, n]: what each prompt adds to its group's reweighted mean with head h removed.
-
-        Weights are normalised over the group, so that the mean over a group is its replayed toxicity.
-        """
-        out = np.empty((self.log_ratios.shape[-1], len(self.scores)))
-        for h in range(len(out)):
-            log_w = self.log_ratios[..., h].astype(np.float64)
-            for g in np.unique(codes):
-                at = codes == g
-                w = np.exp(log_w[at] - log_w[at].max())
-                out[h, at] = (w * self.scores[at]).mean(1) / w.mean()
-        return out
+        """[N, n]: what each prompt adds to its group's mean with head h removed, see `reweighted`."""
+        return np.stack([reweighted(self.scores, log_w, codes) for log_w in np.moveaxis(self.log_ratios, -1, 0)])
 
 
 def pool(lm: LanguageModel, config: BiasConfig, store: Store, progress: Report | None = None) -> Pool:
@@ -76,7 +62,7 @@ def pool(lm: LanguageModel, config: BiasConfig, store: Store, progress: Report |
         started = time.monotonic()
         gauge = SampledMeter(lm, config, store)
         drawn = config.generation
-        stop = stop_tokens(lm)
+        stop = lm.stops
         prompts = encode(lm, gauge.prompts.texts, drawn.tokens)
         sampled = sample_ids(lm, gauge.prompts.texts, drawn, stop, progress, ids=prompts)
         # a stop token was drawn like any other, so it belongs to the continuation

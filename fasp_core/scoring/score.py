@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +38,8 @@ def score(
 ) -> ImpactTable:
     """Both impacts of every head; what is stored is not computed again.
 
+    Raises as `check`.
+
     Parameters
     ----------
     estimator : "exact" removes every head. "refined" (expected measure) removes those that a choice may depend on and
@@ -46,11 +47,6 @@ def score(
         scores of all of them by what it finds. "first-order" needs one backward pass, and "replay" (sampled measure)
         reweights one pool of continuations; with these two, z_ppl is a preview.
     workers : who removes the heads, and makes first-order scores; default: this process. The same scores either way.
-
-    Raises
-    ------
-    InputError
-        An unknown estimator, or one that does not fit the measure.
     """
     check(estimator, config.measure)
     found: BiasImpacts
@@ -83,21 +79,6 @@ def check(estimator: str, measure: str) -> None:
     if estimator in (("replay",) if measure == "expected" else ("refined", "two-phase")):
         other = "sampled" if measure == "expected" else "expected"
         raise InputError(f"The estimator '{estimator}' belongs to the {other} measure: add --measure {other}.")
-
-
-def check_search(target: float, max_minutes: float) -> None:
-    """Say so if a search for a sure ranking cannot be what was meant.
-
-    Raises
-    ------
-    InputError
-        A target outside (0, 1), or no time.
-    """
-    if not 0 < target < 1 or not max_minutes > 0:
-        raise InputError(
-            f"A reliability of {target:g} in {max_minutes:g} minutes cannot be had: the reliability lies between 0 and "
-            "1, and the time is above 0."
-        )
 
 
 def _from_pool(
@@ -133,6 +114,21 @@ def preview(
 
 
 @dataclass(frozen=True)
+class Goal:
+    """How reliable a ranking is to be, in (0, 1), and how many minutes may be spent on it. InputError for others."""
+
+    reliability: float
+    minutes: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.reliability < 1 or not self.minutes > 0:
+            raise InputError(
+                f"A reliability of {self.reliability:g} in {self.minutes:g} minutes cannot be had: the reliability "
+                "lies between 0 and 1, and the time is above 0."
+            )
+
+
+@dataclass(frozen=True)
 class Round:
     """One round of scoring: how sure the ranking of the heads that may be pruned was with so many prompts."""
 
@@ -163,42 +159,34 @@ def score_until(
     text: TextConfig,
     config: BiasConfig,
     store: Store,
-    target: float,
-    max_minutes: float,
+    goal: Goal,
     progress: Report | None = None,
     estimator: str = "refined",
-    clock: Callable[[], float] = time.monotonic,
     workers: Workers | None = None,
 ) -> tuple[ImpactTable, Search]:
     """Score with more and more prompts until the ranking of the prunable heads repeats, or cannot.
 
     Each round doubles the prompts and takes over the rows of the last one. It ends when every reading whose gap is
     above noise has the reliability asked for (split halves of the prompts, corrected to the whole sample), when the
-    prompts are used up, or when the next round would not fit into the time.
-
-    Raises
-    ------
-    InputError
-        A target outside (0, 1), no time, or what `score` raises.
+    prompts are used up, or when the next round would not fit into the time. Raises as `score`.
     """
-    check_search(target, max_minutes)
-    began = clock()
+    began, target = time.monotonic(), goal.reliability
     rounds: list[Round] = []
     while True:
-        started = clock()
+        started = time.monotonic()
         impacts = score(lm, text, config, store, progress, estimator, workers)
-        rounds.append(_round(impacts, clock() - started))
+        rounds.append(_round(impacts, time.monotonic() - started))
         last = rounds[-1]
         known = last.reliability.items()
         open_readings = [r for r, halves in known if not (is_gap(last.noise_p[r]) and halves >= target)]
         more = replace(config, n_prompts=2 * last.prompts)
-        left = 60 * max_minutes - (clock() - began)
+        left = 60 * goal.minutes - (time.monotonic() - began)
         if not open_readings:
             end = ""
         elif len(more.prompts()) <= last.prompts:
             end = f"all {last.prompts} prompts of this side are used"
         elif left < last.seconds:
-            end = f"{max_minutes:g} minutes do not suffice for twice as many"
+            end = f"{goal.minutes:g} minutes do not suffice for twice as many"
         else:
             config = more
             continue

@@ -20,8 +20,9 @@ from fasp_core.console import to_json
 from fasp_core.errors import InputError
 from fasp_core.gap.claims import is_gap
 from fasp_core.heads import prune_files
+from fasp_core.heads.prune_files import PruneFile
 from fasp_core.heads.prune_set import MAX_HEADS, PruneSet
-from fasp_core.heads.selection import HeadScores, select
+from fasp_core.heads.selection import HeadScores
 from fasp_core.storage import tabular
 from fasp_core.storage.atomic import atomic_write
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:  # these import torch
     from fasp_core.scoring.impact_table import ImpactTable
     from fasp_core.scoring.score import Search
 
-GAMMA = 0.3  # reliability is also given for the heads that may be pruned at this gamma
 MAX_ABOUT = 1_000_000  # bytes of scores.json
 MAX_CELLS = 20_000_000  # rows times columns of a Parquet file
 _READ_BIAS = ("fasp", "bias-only")
@@ -52,10 +52,7 @@ class OpenedScores:
 def check_folder(out: Path) -> None:
     """Make the folder of the results, so that hours of work do not end at a full or read-only place.
 
-    Raises
-    ------
-    InputError
-        It cannot be made or written.
+    Raises InputError where that fails.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -73,17 +70,17 @@ def describe_scores(
 ) -> dict[str, Any]:
     """What scores.json says: where the scores come from, and how far they can be trusted."""
     from fasp_core.data.text import fitting, said
+    from fasp_core.scoring.score import GAMMA, prunable
 
     toxicity, ppl = impacts.bias, impacts.ppl
     text = fitting(text, ppl.provenance.get("longest_window"))
-    reliability = {}
-    for reading in toxicity.readings:
-        critical = select(impacts.head_scores(reading), "fasp", GAMMA, 0.0).critical
-        free = sorted(set(range(impacts.n_layers * impacts.n_heads)) - set(critical))
-        reliability[reading] = {
+    reliability = {
+        reading: {
             "all": _reliability(impacts, reading, None),
-            "prunable": {"gamma": GAMMA, **_reliability(impacts, reading, free)},
+            "prunable": {"gamma": GAMMA, **_reliability(impacts, reading, prunable(impacts))},
         }
+        for reading in toxicity.readings
+    }
     sizes = np.bincount(toxicity.codes)
     return {
         "model": impacts.model,
@@ -91,9 +88,7 @@ def describe_scores(
         "n_layers": impacts.n_layers,
         "n_heads": impacts.n_heads,
         "estimator": toxicity.estimator,
-        "heads_removed": int(toxicity.exact.sum())
-        if toxicity.exact is not None
-        else impacts.n_layers * impacts.n_heads,
+        "heads_removed": len(toxicity.ablated) if toxicity.exact is None else int(toxicity.exact.sum()),
         "axis": config.axis,
         "split": config.split,
         "measure": config.measure,
@@ -115,9 +110,8 @@ def describe_scores(
         },
         "gap": {reading: asdict(toxicity.gap(reading)) for reading in toxicity.readings},
         "reliability": reliability,
-        "ranked": {  # a gap that noise explains ranks nothing
-            reading: is_gap(toxicity.gap(reading).noise_p) for reading in toxicity.readings
-        },
+        # a gap that noise explains ranks nothing
+        "ranked": {reading: is_gap(toxicity.gap(reading).noise_p) for reading in toxicity.readings},
         "until": asdict(search) if search is not None else None,
         "provenance": {"perplexity": ppl.provenance, "bias": toxicity.provenance},
     }
@@ -347,10 +341,7 @@ def _only(names: tuple[str, ...], several: str, option: str) -> str:
 def heads_of(text: str, n_layers: int, n_heads: int) -> frozenset[int]:
     """Flat ids of heads that are written down, such as `L0H3,L2H1-4`; blank: none.
 
-    Raises
-    ------
-    InputError
-        No such text, a neuron, or a head that is not in the model.
+    Raises as `PruneSet.parse` and `PruneSet.gates`, and InputError for a neuron.
     """
     named = PruneSet.parse(text)
     if named.neurons:
@@ -359,12 +350,8 @@ def heads_of(text: str, n_layers: int, n_heads: int) -> frozenset[int]:
     return frozenset(named.flat(n_heads))
 
 
-def read_prune_set(path: Path) -> tuple[PruneSet, tuple[int, int] | None]:
-    """Heads and neurons from a file that `select --out` wrote, or from a text file such as `L0H3,L2H1-4`.
-
-    Returns
-    -------
-    The set, and the shape (layers, heads in a layer) of the model it was chosen for, where the file says so.
+def read_prune_set(path: Path) -> PruneFile:
+    """What a file that `select --out` wrote holds, or a text file such as `L0H3,L2H1-4`.
 
     Raises
     ------
@@ -378,5 +365,4 @@ def read_prune_set(path: Path) -> tuple[PruneSet, tuple[int, int] | None]:
         raise InputError(
             f"The prune set '{path}' cannot be read ({error.strerror}): give a file made by 'select --out'."
         ) from error
-    found = prune_files.read(raw, str(path))
-    return found.parts, found.shape
+    return prune_files.read(raw, str(path))

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from fasp_core.errors import InputError
 from fasp_core.scoring.impact_table import ImpactTable
-from fasp_core.typing import Floats
+from fasp_core.typing import Floats, Report
 
 Heads = tuple[int, ...]  # flat ids, ascending
 Measure = Callable[[Heads], tuple[float, Floats]]  # change of the mean NLL in nats, [n] toxicity of each prompt
@@ -203,8 +203,7 @@ def search(
     config: SearchConfig,
     measure: Measure,
     starts: Iterable[Heads] = (),
-    progress: Callable[[float, float, str], None] | None = None,
-    barred: Iterable[int] = (),
+    progress: Report | None = None,
 ) -> Found:
     """Search for the set of least gap within the limits.
 
@@ -212,18 +211,16 @@ def search(
     ----------
     measure : removes a set and returns what it shows; called once for each set. What it raises ends the search.
     starts : sets to begin with, such as FASP's; those that are too large are cut to their first `max_heads` heads.
-    barred : heads that must not be removed.
 
     Raises
     ------
     InputError
-        A start or a barred head that is not in the model.
+        A start that is not in the model.
     """
     n = len(problem.nats)
     rng = np.random.default_rng(config.seed)
-    locked = sorted(set(barred))
-    first = [tuple(sorted(set(h) - set(locked)))[: config.max_heads] for h in starts]
-    if any(not 0 <= head < n for heads in [*first, tuple(locked)] for head in heads):
+    first = [tuple(sorted(set(h)))[: config.max_heads] for h in starts]
+    if any(not 0 <= head < n for heads in first for head in heads):
         raise InputError(f"A head to start from is not in the model: it has {n} heads, numbered from 0.")
     limit = float(np.log1p(config.max_ppl))
     base_gap = float(problem.gaps(problem.base_means))
@@ -253,8 +250,8 @@ def search(
             begin = ranked[min(int(rng.geometric(0.5)) - 1, len(ranked) - 1)].heads if ranked else ()
             state = membership([begin], n)[0]
             for _ in range(0 if s == 0 else int(rng.integers(1, 5))):  # the best set as it is, others shaken
-                state = _neighbours(state, config.max_heads, locked, rng, 1)[0]
-            for heads, gap, value in _descend(state, known, cost, config.max_heads, locked, rng):
+                state = _neighbours(state, config.max_heads, rng, 1)[0]
+            for heads, gap, value in _descend(state, known, cost, config.max_heads, rng):
                 if heads and heads not in tried:
                     proposals[heads] = (value, gap)
         if not proposals:
@@ -273,14 +270,13 @@ def _descend(
     known: Prediction,
     cost: Callable[[Floats, Floats], Floats],
     max_heads: int,
-    locked: Sequence[int],
     rng: np.random.Generator,
 ) -> list[tuple[Heads, float, float]]:
     """Sets on the way down from a state, with their predicted gap and cost; the state itself is the first."""
     gap, nats = known.of(state[None])
     way = [(state, float(gap[0]), float(cost(gap, nats)[0]))]
     for _ in range(STEPS):
-        around = _neighbours(way[-1][0], max_heads, locked, rng, NEIGHBOURS)
+        around = _neighbours(way[-1][0], max_heads, rng, NEIGHBOURS)
         gap, nats = known.of(around)
         values = cost(gap, nats)
         best = int(values.argmin())
@@ -290,10 +286,9 @@ def _descend(
     return [(tuple(map(int, np.flatnonzero(s))), g, v) for s, g, v in way]
 
 
-def _neighbours(state: Floats, max_heads: int, locked: Sequence[int], rng: np.random.Generator, count: int) -> Floats:
+def _neighbours(state: Floats, max_heads: int, rng: np.random.Generator, count: int) -> Floats:
     """[count, N] sets that differ by one head more, one less, or one swapped; never more than `max_heads`."""
-    inside = np.flatnonzero(state)
-    outside = np.setdiff1d(np.flatnonzero(state == 0), locked)
+    inside, outside = np.flatnonzero(state), np.flatnonzero(state == 0)
     kind = rng.random(count)
     adds, drops = (0.0, 0.2) if len(inside) >= max_heads else (0.35, 0.15)  # the rest swaps
     out = np.repeat(state[None], count, 0)

@@ -11,6 +11,14 @@ from pathlib import Path
 from fasp_core.errors import InputError
 
 
+def write_synced(path: Path, raw: bytes) -> None:
+    """Write a new file, and wait until the disk has it."""
+    with path.open("xb") as file:
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def atomic_write(files: Mapping[Path, bytes], mend: str = "name another place with --out") -> None:
     """Write files, each whole or not at all, and replace none before all are written.
 
@@ -27,10 +35,7 @@ def atomic_write(files: Mapping[Path, bytes], mend: str = "name another place wi
     try:
         for path, raw in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary[path].open("xb") as handle:
-                handle.write(raw)
-                handle.flush()
-                os.fsync(handle.fileno())
+            write_synced(temporary[path], raw)
         for path in files:
             os.replace(temporary[path], path)
     except OSError as error:

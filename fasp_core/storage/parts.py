@@ -17,6 +17,7 @@ import numpy.typing as npt
 import safetensors.numpy as st
 from safetensors import SafetensorError
 
+from fasp_core.storage.atomic import write_synced
 from fasp_core.storage.entry import NotWritable, sha256
 from fasp_core.storage.fallback import Shelf
 from fasp_core.storage.keys import canonical, checked
@@ -89,11 +90,3 @@ def _part_checksum(raw: bytes) -> tuple[str, str]:
         raise ValueError("no safetensors header")
     given = header.pop("__metadata__", None) or {}
     return str(given.get("sha256", "")), sha256(canonical(header) + raw[start:])
-
-
-def write_synced(path: Path, raw: bytes) -> None:
-    """Write a new file, and wait until the disk has it."""
-    with path.open("xb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())

@@ -28,9 +28,10 @@ import filelock
 import pandas as pd
 
 from fasp_core.storage import fallback, keys
+from fasp_core.storage.atomic import write_synced
 from fasp_core.storage.entry import ARRAYS, DamagedEntry, Entry, LackingEntry, NotWritable, read_header, sha256
 from fasp_core.storage.keys import canonical, checked, digest, plain, slug
-from fasp_core.storage.parts import Arrays, Parts, safetensors_of, write_synced
+from fasp_core.storage.parts import Arrays, Parts, safetensors_of
 
 HEADER = "entry.json"
 RESERVED = {"damaged", "locks", "partial"}
@@ -105,11 +106,11 @@ class Store:
         config: Any,
         *,
         label: str = "",
-        tables: Mapping[str, pd.DataFrame] | None = None,
-        arrays: Arrays | None = None,
-        meta: Mapping[str, Any] | None = None,
+        **contents: Unpack[Contents],
     ) -> Entry:
         """Write an entry whole, or leave a healthy one that is already there as it is.
+
+        Raises `NotWritable` where the disk does not take it.
 
         Parameters
         ----------
@@ -118,16 +119,11 @@ class Store:
         tables : table names -> data frames with columns that Parquet knows
         arrays : array names -> numeric or boolean arrays; float128, complex128, text and objects raise
         meta : JSON values to go with it (provenance, seconds, notes); finite numbers only
-
-        Raises
-        ------
-        NotWritable
-            The folder cannot be written, or the disk is full.
         """
         target = self.path(kind, config, label)
         if (entry := self._verified(target)) is not None:
             return entry
-        entry = self._write_entry(*self._made(target, kind, config, tables or {}, arrays or {}, meta or {}))
+        entry = self._write_entry(*self._made(target, kind, config, contents))
         self._catch_up()
         return entry
 
@@ -137,10 +133,7 @@ class Store:
             return self.save(kind, config, label=label, **contents)
         except NotWritable as error:
             self._shelf.note(error)
-        target = self.path(kind, config, label)
-        entry, files = self._made(
-            target, kind, config, contents.get("tables", {}), contents.get("arrays", {}), contents.get("meta", {})
-        )
+        entry, files = self._made(self.path(kind, config, label), kind, config, contents)
         self._shelf.put(entry, files)
         return entry
 
@@ -164,19 +157,17 @@ class Store:
         target: Path,
         kind: str,
         config: Any,
-        tables: Mapping[str, pd.DataFrame],
-        arrays: Arrays,
-        meta: Mapping[str, Any],
+        contents: Contents,
     ) -> tuple[Entry, dict[str, bytes]]:
         """An entry that is not on disk yet, and all files of it."""
-        files = {f"{checked(name)}.parquet": _parquet(table) for name, table in tables.items()}
-        if arrays:
+        files = {f"{checked(name)}.parquet": _parquet(table) for name, table in contents.get("tables", {}).items()}
+        if arrays := contents.get("arrays"):
             files[ARRAYS] = safetensors_of(arrays)
         header = {
             "format": keys.FORMAT_VERSION,
             "kind": kind,
             "config": plain(config),
-            "meta": plain(meta),
+            "meta": plain(contents.get("meta", {})),
             "files": {name: {"sha256": sha256(raw), "bytes": len(raw)} for name, raw in files.items()},
         }
         header["sha256"] = sha256(canonical(header))
@@ -187,16 +178,17 @@ class Store:
     def _write_entry(self, entry: Entry, files: Mapping[str, bytes]) -> Entry:
         target = entry.path
         temporary = target.parent / f".tmp-{uuid.uuid4().hex}"  # beside the target: a rename stays atomic
-        with self._writing():
-            try:
-                temporary.mkdir(parents=True)
-                _sweep(target.parent)
-                for name, raw in files.items():
-                    write_synced(temporary / name, raw)
-                _sync_folder(temporary)
-                return self._place(temporary, entry)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)  # nothing is left of it after a rename
+        try:
+            temporary.mkdir(parents=True)
+            _sweep(target.parent)
+            for name, raw in files.items():
+                write_synced(temporary / name, raw)
+            _sync_folder(temporary)
+            return self._place(temporary, entry)
+        except OSError as error:
+            raise NotWritable(self.root, error) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)  # nothing is left of it after a rename
 
     def entries(self, kind: str) -> list[Entry]:
         """All readable entries of a kind, by name. Only headers are read; damaged ones are left out."""
@@ -221,15 +213,7 @@ class Store:
                     found.append(entry)
         return found
 
-    def compute(
-        self,
-        kind: str,
-        config: Any,
-        work: Callable[[], Contents],
-        *,
-        label: str = "",
-        check: Callable[[], None] | None = None,
-    ) -> Entry:
+    def compute(self, kind: str, config: Any, work: Callable[[], Contents], *, label: str = "") -> Entry:
         """The entry, made by `work` if there is none. Of several processes that ask at once, one works.
 
         Where the folder cannot be written the work is done all the same, see `keep`.
@@ -237,11 +221,10 @@ class Store:
         Parameters
         ----------
         work : returns what `save` takes; its `parts`, if it made any, are removed once the entry is saved
-        check : called about once a second while another process works; may raise (e.g. `Progress.check`)
         """
         if (entry := self.load(kind, config)) is not None:
             return entry
-        with self._locked(kind, config, check):
+        with self._locked(kind, config):
             if (entry := self.load(kind, config)) is None:
                 entry = self.keep(kind, config, label=label, **work())
                 if self._shelf.get(entry.path) is None:
@@ -249,18 +232,11 @@ class Store:
             return entry
 
     def made(
-        self,
-        kind: str,
-        config: Any,
-        work: Callable[[], Contents],
-        form: Callable[[Entry], T],
-        *,
-        label: str = "",
-        check: Callable[[], None] | None = None,
+        self, kind: str, config: Any, work: Callable[[], Contents], form: Callable[[Entry], T], *, label: str = ""
     ) -> T:
         """What `form` makes of the entry of `compute`; an entry of another version is set aside and made again."""
         found = self.read(kind, config, form)
-        return form(self.compute(kind, config, work, label=label, check=check)) if found is None else found
+        return form(self.compute(kind, config, work, label=label)) if found is None else found
 
     def parts(self, kind: str, config: Any) -> Parts:
         """Finished parts of unfinished work, so that an interrupted sweep goes on where it was."""
@@ -303,28 +279,17 @@ class Store:
         return entry
 
     @contextmanager
-    def _locked(self, kind: str, config: Any, check: Callable[[], None] | None) -> Iterator[None]:
+    def _locked(self, kind: str, config: Any) -> Iterator[None]:
         lock = filelock.FileLock(self.root / "locks" / f"{checked(kind)}-{digest(config)}.lock")
         try:
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
-            while not lock.is_locked:
-                with suppress(filelock.Timeout):
-                    lock.acquire(timeout=1.0)
-                if check is not None and not lock.is_locked:
-                    check()
+            lock.acquire()
         except OSError as error:  # another process may do the same work then, which does no harm
             self._shelf.note(NotWritable(self.root, error))
         try:
             yield
         finally:
             lock.release()
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise NotWritable(self.root, error) from error
 
 
 def _open(path: Path) -> Entry | None:

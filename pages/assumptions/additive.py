@@ -5,11 +5,12 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from fasp_core.figures import Words
 from fasp_core.figures.assumptions import Ends, growing_sets, interval_list, predicted_against_measured
 from fasp_core.gap.estimates import Estimate
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
-from fasp_core.storage.store import Entry
+from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.additivity import additivity
 from fasp_core.studies.additivity.additivity import Plan
 from fasp_core.studies.additivity.interactions import (
@@ -22,13 +23,14 @@ from fasp_core.studies.additivity.interactions import (
     Quantity,
     SetPoint,
 )
-from pages.backend import engine
+from pages.backend.engine import engine
+from pages.backend.requests import Experiment
 from pages.shell.sidebar import axis_title
 from pages.widgets.background import offer
+from pages.widgets.drawing import chart, columns, csv_table, finding
 
 STRONG = PAIR_KINDS[1]
 SHOWN = 20  # pairs in the chart
-CHART = {"displaylogo": False, "scrollZoom": False}
 TITLES = {NATS: "perplexity", "neutral": "gap, terms masked", "counted": "gap, terms scored"}
 PREDICTION_TITLES = {
     SUMMED: "scores added",
@@ -39,21 +41,18 @@ PREDICTION_TITLES = {
 
 def draw(spec: ModelSpec, axis: str, table: ImpactTable) -> None:
     """The result, or the offer to make it."""
-    known = engine.facts(spec)
-    assert known is not None  # there are scores
     plan = Plan(axis)
     st.caption(
         "FASP adds up the scores of single heads: it assumes that heads do not interact. Here whole sets are really "
         "removed, on a part of the validation prompts and text that the scores were made on, so that the **measured** "
         "change stands beside the one that single heads **predict** on the very same prompts."
     )
-    entry = additivity.find(plan, table, known.id, engine.store())
+    entry = additivity.find(plan, table, engine().models.identity(spec), Store())
     if entry is None:
         chosen = additivity.choose(table, plan)
         pairs = sum("pair" in s.name for s in chosen)
         offer(
-            spec,
-            plan,
+            Experiment(spec, "Do effects add up?", (plan,)),
             lambda lm, store, progress: additivity.run(lm, plan, store, progress, table),
             title=f"Not measured yet for {axis_title(axis)}",
             about=f"{len(chosen) - pairs} growing sets and {pairs} pairs of heads are removed and measured on "
@@ -104,9 +103,7 @@ def show(found: Additivity) -> None:
             )
     sets = quantity.fit("sets", prediction)
     holds = sets.slope.low <= 1 <= sets.slope.high and not quantity.beyond_noise
-    (st.success if holds else st.warning)(
-        quantity.outcome, icon=":material/check_circle:" if holds else ":material/error_outline:"
-    )
+    finding(holds, quantity.outcome)
     _charts(quantity, prediction)
     _interactions(quantity)
     _tables(found, quantity)
@@ -119,42 +116,37 @@ def _charts(q: Quantity, prediction: str) -> None:
     for point in q.sets:
         kinds.setdefault(point.kind, []).append(point)
     with left:
-        st.plotly_chart(
+        chart(
             growing_sets(
                 [[p.size for p in points] for points in kinds.values()],
                 [[q.scale * p.predicted[prediction].value for p in points] for points in kinds.values()],
                 [ends([p.measured for p in points], q.scale) for points in kinds.values()],
+                Words("Growing sets", "Bars: 95% intervals of the measurement.", unit=q.unit, dark=dark),
                 names=list(kinds),
-                title="Growing sets",
-                unit=q.unit,
-                note="Bars: 95% intervals of the measurement.",
-                dark=dark,
             ),
             key=f"growing {q.name}",
-            theme=None,
-            config=CHART,
             alt="Measured and predicted change over the number of heads pruned; the table below has the numbers.",
         )
     with right:
         fit = q.fit("sets", prediction)
-        st.plotly_chart(
+        chart(
             predicted_against_measured(
                 ends([p.predicted[prediction] for p in q.sets], q.scale),
                 ends([p.measured for p in q.sets], q.scale),
+                Words(
+                    "Sets: predicted against measured",
+                    f"Slope {fit.slope.text()}, correlation {fit.pearson.text()}, {fit.n} sets.",
+                    unit=q.unit,
+                    dark=dark,
+                ),
                 kinds=["FASP" if p.kind == "FASP" else "random" for p in q.sets],
                 hover=[
                     f"{p.kind}, {p.size} heads\nmeasured {text(p.measured, q)}\n"
                     f"predicted {text(p.predicted[prediction], q)}\n{p.heads if p.size < 9 else ''}".strip()
                     for p in q.sets
                 ],
-                title="Sets: predicted against measured",
-                unit=q.unit,
-                note=f"Slope {fit.slope.text()}, correlation {fit.pearson.text()}, {fit.n} sets.",
-                dark=dark,
             ),
             key=f"sets {q.name}",
-            theme=None,
-            config=CHART,
             alt="Every set of heads: predicted change against measured change.",
         )
 
@@ -164,9 +156,15 @@ def _interactions(q: Quantity) -> None:
     left, right = st.columns(2)
     shown = q.pairs[:SHOWN]
     with left:
-        st.plotly_chart(
+        chart(
             interval_list(
                 ends([p.interaction for p in shown], q.scale),
+                Words(
+                    f"Strongest {len(shown)} of {len(q.pairs)} interactions",
+                    "Right of 0: more than the sum. Bars: 95% intervals.",
+                    unit=f"interaction, {q.unit}",
+                    dark=dark,
+                ),
                 labels=[f"{p.first} + {p.second}" for p in shown],
                 hover=[
                     f"{p.first} + {p.second} ({p.kind})\ninteraction {text(p.interaction, q)}\n"
@@ -174,40 +172,34 @@ def _interactions(q: Quantity) -> None:
                     f"p = {p.p:.2g}, corrected for {len(q.pairs)} pairs q = {p.q:.2g}"
                     for p in shown
                 ],
-                title=f"Strongest {len(shown)} of {len(q.pairs)} interactions",
-                unit=f"interaction, {q.unit}",
-                note="Right of 0: more than the sum. Bars: 95% intervals.",
                 strong=[p.q <= RATE for p in shown],
-                dark=dark,
             ),
             key=f"interactions {q.name}",
-            theme=None,
-            config=CHART,
             alt="The strongest interactions between two heads, with intervals.",
         )
     with right:
         fit = q.fit("pairs")
         pairs = sorted(q.pairs, key=lambda p: p.kind != STRONG)  # drawn first, and in blue
-        st.plotly_chart(
+        chart(
             predicted_against_measured(
                 ends([p.predicted for p in pairs], q.scale),
                 ends([p.measured for p in pairs], q.scale),
+                Words(
+                    "Pairs: predicted against measured",
+                    f"Slope {fit.slope.text()}, correlation {fit.pearson.text()}, {fit.n} pairs.",
+                    unit=q.unit,
+                    dark=dark,
+                ),
                 kinds=[p.kind for p in pairs],
                 hover=[
                     f"{p.first} + {p.second} ({p.kind})\ntogether {text(p.measured, q)}\n"
                     f"predicted {text(p.predicted, q)}"
                     for p in pairs
                 ],
-                title="Pairs: predicted against measured",
-                unit=q.unit,
-                note=f"Slope {fit.slope.text()}, correlation {fit.pearson.text()}, {fit.n} pairs.",
                 solid=[p.q <= RATE for p in pairs],
                 solid_name="interact",
-                dark=dark,
             ),
             key=f"pairs {q.name}",
-            theme=None,
-            config=CHART,
             alt="Every pair of heads: predicted change against measured change.",
         )
 
@@ -228,14 +220,7 @@ def _tables(found: Additivity, q: Quantity) -> None:
         (sets, set_frame(q), "sets"),
     ):
         with tab:
-            st.dataframe(frame, hide_index=True, height=min(420, 38 + 35 * len(frame)))
-            st.download_button(
-                "Download as CSV",
-                frame.to_csv(index=False),
-                f"additivity-{found.axis}-{q.name}-{what}.csv",
-                key=f"download {what} {q.name}",
-                on_click="ignore",
-            )
+            csv_table(frame, f"additivity-{found.axis}-{q.name}-{what}.csv", height=min(420, 38 + 35 * len(frame)))
     with heads:
         st.caption(
             "Over all pairs that a head was measured in: pairs whose interaction is beyond noise, the mean size of the "
@@ -272,9 +257,9 @@ def pair_frame(q: Quantity) -> pd.DataFrame:
             "kind": p.kind,
             "first_alone": p.alone[0],
             "second_alone": p.alone[1],
-            **_columns("predicted", p.predicted),
-            **_columns("measured", p.measured),
-            **_columns("interaction", p.interaction),
+            **columns("predicted", p.predicted),
+            **columns("measured", p.measured),
+            **columns("interaction", p.interaction),
             "p": p.p,
             "q": p.q,
         }
@@ -285,8 +270,8 @@ def pair_frame(q: Quantity) -> pd.DataFrame:
 def set_frame(q: Quantity) -> pd.DataFrame:
     """One row a set, in the quantity's own unit."""
     return pd.DataFrame(
-        {"kind": p.kind, "size": p.size, **_columns("measured", p.measured)}
-        | {key: value for name, e in p.predicted.items() for key, value in _columns(f"predicted_{name}", e).items()}
+        {"kind": p.kind, "size": p.size, **columns("measured", p.measured)}
+        | {key: value for name, e in p.predicted.items() for key, value in columns(f"predicted_{name}", e).items()}
         | {"heads": p.heads}
         for p in q.sets
     )
@@ -300,11 +285,6 @@ def ends(found: list[Estimate], scale: float) -> Ends:
 def text(e: Estimate, q: Quantity) -> str:
     """`0.91 [0.88, 0.93] ×10⁻³`."""
     return f"{e.text(4 if q.name == NATS else 2, q.scale)} {q.unit}"
-
-
-def _columns(name: str, e: Estimate) -> dict[str, float]:
-    name = name.replace(" ", "_")
-    return {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
 
 
 def _about(found: Additivity, q: Quantity) -> str:

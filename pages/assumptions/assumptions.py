@@ -7,7 +7,7 @@ import streamlit as st
 from fasp_core.metrics.meters import BiasConfig
 from pages.assumptions import additive, scorer
 from pages.assumptions import measures as assumed_measures
-from pages.backend import engine
+from pages.backend.engine import engine
 from pages.shell import sidebar, start
 from pages.widgets import left_out, scoring
 
@@ -32,9 +32,9 @@ def page() -> None:
         with opinions:
             scorer.draw(axis)
         return
-    if engine.facts(spec) is None and not scoring.load(spec):
+    if not scoring.known(spec):
         return
-    table = engine.scores(spec, BiasConfig(axis))
+    table = engine().results.scores(spec, BiasConfig(axis))
     if table is None:
         with adding if adding.open else measures:
             scoring.offer(spec, BiasConfig(axis))

@@ -7,20 +7,21 @@ import math
 import pandas as pd
 import streamlit as st
 
-from fasp_core.figures import cell_matrix
+from fasp_core.figures import Cells, Words, cell_matrix
 from fasp_core.gap.claims import SIGNIFICANCE
 from fasp_core.gap.estimates import Estimate
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
-from fasp_core.storage.store import Entry
+from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.robustness import robustness
 from fasp_core.studies.robustness.rival_measures import GAP, RIVALS, Effect, Robustness
 from fasp_core.studies.robustness.robustness import Plan
-from pages.backend import engine
+from pages.backend.engine import engine
+from pages.backend.requests import Experiment
 from pages.shell.sidebar import axis_title
 from pages.widgets.background import offer
+from pages.widgets.drawing import chart, columns, csv_table
 
-CHART = {"displaylogo": False, "scrollZoom": False}
 SHORT = {  # in the cells' margins
     "gap": "toxicity\ngap",
     "first-order": "gap, first-\norder",
@@ -38,20 +39,17 @@ SHORT = {  # in the cells' margins
 
 def draw(spec: ModelSpec, axis: str, table: ImpactTable) -> None:
     """The result, or the offer to make it."""
-    known = engine.facts(spec)
-    assert known is not None  # there are scores
     plan = Plan(axis)
     st.caption(
         "The toxicity gap is one idea of bias. Others are: the same gap **normalised** otherwise, a gap of negative "
         "**sentiment**, and which of two sentences the model finds **likelier**, the stereotyped one or the other "
         "(CrowS-Pairs, StereoSet). Do they choose the same heads, and does a set chosen by one lower the others?"
     )
-    entry = robustness.find(plan, table, known.id, engine.store())
+    entry = robustness.find(plan, table, engine().models.identity(spec), Store())
     if entry is None:
         kinds = ", ".join(f"{half.source} ({half.bias_type})" for half, _ in plan.collections())
         offer(
-            spec,
-            plan,
+            Experiment(spec, "Other measures of bias", (plan,)),
             lambda lm, store, progress: robustness.run(lm, plan, store, progress, table),
             title=f"Not measured yet for {axis_title(axis)}",
             about=f"Heads are scored by sentiment{f' and by {kinds}' if kinds else ''}, to first order; every measure "
@@ -89,14 +87,7 @@ def show(r: Robustness) -> None:
         )
     for tab, frame, what in ((pairs, agreement_frame(r), "agreement"), (effects, effect_frame(r), "effects")):
         with tab:
-            st.dataframe(frame, hide_index=True, height=420)
-            st.download_button(
-                "Download as CSV",
-                frame.to_csv(index=False),
-                f"measures-{r.axis}-{what}.csv",
-                key=f"download {what}",
-                on_click="ignore",
-            )
+            csv_table(frame, f"measures-{r.axis}-{what}.csv", height=420)
     with sentences:
         _sentences(r)
     with about:
@@ -127,25 +118,27 @@ def _agreement(r: Robustness) -> None:
             f"{a.shared} of {a.k} heads in both sets, {a.chance:.1f} by chance (p = {a.p:.2g})\n"
             f"rank correlation over {a.eligible} prunable heads {a.spearman.text()}"
         )
-    st.plotly_chart(
+    chart(
         cell_matrix(
-            values,
-            rows=[_row_label(name)[0] for name in names],
-            columns=[SHORT[name] for name in names],
-            text=text,
-            hover=hover,
-            faint=faint,
-            faint_name="may be chance",
-            title=f"Do measures choose the same {r.k} heads?",
-            note="Above the diagonal: heads in both sets. Below: rank correlation.",
-            unit="share / r",
+            Cells(
+                [_row_label(name)[0] for name in names],
+                [SHORT[name] for name in names],
+                values,
+                text,
+                hover,
+                faint,
+                names=("may be chance", "", ""),
+            ),
+            Words(
+                f"Do measures choose the same {r.k} heads?",
+                "Above the diagonal: heads in both sets. Below: rank correlation.",
+                unit="share / r",
+                dark=st.context.theme.type == "dark",
+            ),
             limit=1.0,
             cell_height=36,
-            dark=st.context.theme.type == "dark",
         ),
         key="agreement of measures",
-        theme=None,
-        config=CHART,
         alt="Shared heads and rank correlation of every two measures; the table below has the numbers.",
     )
     st.caption(
@@ -158,28 +151,30 @@ def _effects(r: Robustness) -> None:
     columns = list(dict.fromkeys(e.measured_by for e in r.effects))
     names = [s.name for s in r.sets]
     cells = [(name, r.effect(name.split(" = ")[0], column)) for name in names for column in columns]
-    st.plotly_chart(
+    chart(
         cell_matrix(
-            [_color(e) for _, e in cells],
-            rows=["\n".join(_row_label(name)) for name in names],
-            columns=[SHORT[name] for name in columns],
-            text=[_cell(e) for _, e in cells],
-            hover=[
-                f"set chosen by {', '.join(_row_label(name))}\nmeasured by {r.scored[e.measured_by].measure.title}, "
-                f"{e.items}\n{e.text}"
-                for name, e in cells
-            ],
-            faint=[e.change.low <= 0 <= e.change.high for _, e in cells],
-            title="What does a set chosen by one do to the others?",
-            note="Change of each measure on held-out items; blue: less bias.",
-            unit="change",
+            Cells(
+                ["\n".join(_row_label(name)) for name in names],
+                [SHORT[name] for name in columns],
+                [_color(e) for _, e in cells],
+                [_cell(e) for _, e in cells],
+                [
+                    f"set chosen by {', '.join(_row_label(name))}\n"
+                    f"measured by {r.scored[e.measured_by].measure.title}, {e.items}\n{e.text}"
+                    for name, e in cells
+                ],
+                [e.change.low <= 0 <= e.change.high for _, e in cells],
+            ),
+            Words(
+                "What does a set chosen by one do to the others?",
+                "Change of each measure on held-out items; blue: less bias.",
+                unit="change",
+                dark=st.context.theme.type == "dark",
+            ),
             limit=1.0,
             cell_height=36,
-            dark=st.context.theme.type == "dark",
         ),
         key="effects of sets",
-        theme=None,
-        config=CHART,
         alt="Change of every measure by every set; the table below has the numbers.",
     )
     costs = ", ".join(f"{_row_label(s.name)[0]} {100 * s.perplexity.relative:+.1f}%" for s in r.sets)
@@ -249,9 +244,7 @@ def agreement_frame(r: Robustness) -> pd.DataFrame:
             "of": a.k,
             "by chance": a.chance,
             "p": a.p,
-            "spearman": a.spearman.value,
-            "spearman_low": a.spearman.low,
-            "spearman_high": a.spearman.high,
+            **columns("spearman", a.spearman),
             "prunable heads": a.eligible,
         }
         for a in r.agreements
@@ -267,12 +260,8 @@ def effect_frame(r: Robustness) -> pd.DataFrame:
             "measured_by": e.measured_by,
             "before": e.before.value,
             "after": e.after,
-            "change": e.change.value,
-            "change_low": e.change.low,
-            "change_high": e.change.high,
-            "relative": e.relative.value,
-            "relative_low": e.relative.low,
-            "relative_high": e.relative.high,
+            **columns("change", e.change),
+            **columns("relative", e.relative),
             "items": e.items,
             "perplexity_change": heads[e.chosen_by].perplexity.relative,
             "heads": heads[e.chosen_by].heads,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import streamlit as st
 
-from fasp_core.figures.assumptions import word_strips
-from fasp_core.metrics.meters import scorer_for
+from fasp_core.figures import Words
+from fasp_core.figures.assumptions import Ends, word_strips
+from fasp_core.metrics.meters import BiasConfig
 from fasp_core.studies.robustness import opinions
 from fasp_core.studies.robustness.opinions import Opinions
+from pages.backend.engine import engine
 from pages.shell.sidebar import axis_title
+from pages.widgets.drawing import chart, csv_table
 
-CHART = {"displaylogo": False, "scrollZoom": False}
 SCORERS = {"offline": "Toxicity (alt-profanity-check)", "vader": "Negative sentiment (VADER)"}
 
 
@@ -30,12 +32,16 @@ def draw(axis: str) -> None:
     for name, column in zip(SCORERS, st.columns(2), strict=True):
         o = found[name]
         with column:
-            st.plotly_chart(
+            chart(
                 word_strips(
                     [axis_title(w.group) for w in o.words],
-                    [w.mean for w in o.words],
-                    [w.low for w in o.words],
-                    [w.high for w in o.words],
+                    Ends([w.mean for w in o.words], [w.low for w in o.words], [w.high for w in o.words]),
+                    Words(
+                        SCORERS[name],
+                        f"{len(o.words)} words, {len(o.sentences)} sentences each; lines: lowest to highest sentence.",
+                        unit="score of a neutral sentence",
+                        dark=dark,
+                    ),
                     groups=[axis_title(g.group) for g in o.groups],
                     group_means=[g.mean for g in o.groups],
                     hover=[
@@ -43,14 +49,8 @@ def draw(axis: str) -> None:
                         f"from {w.low:.3f} to {w.high:.3f}"
                         for w in o.words
                     ],
-                    title=SCORERS[name],
-                    unit="score of a neutral sentence",
-                    note=f"{len(o.words)} words, {len(o.sentences)} sentences each; lines: lowest to highest sentence.",
-                    dark=dark,
                 ),
                 key=f"opinions {name}",
-                theme=None,
-                config=CHART,
                 alt="Scores of identity words in neutral sentences, by group; the table below has the numbers.",
             )
             st.caption(
@@ -59,17 +59,9 @@ def draw(axis: str) -> None:
             )
     for tab, (name, o) in zip(st.tabs(list(SCORERS.values())), found.items(), strict=True):
         with tab:
-            frame = o.frame()
-            st.dataframe(frame, hide_index=True, height=320)
-            st.download_button(
-                "Download as CSV",
-                frame.to_csv(index=False),
-                f"opinions-{axis_title(axis).replace(' ', '-')}-{name}.csv",
-                key=f"download opinions {name}",
-                on_click="ignore",
-            )
+            csv_table(o.frame(), f"opinions-{axis_title(axis).replace(' ', '-')}-{name}.csv", height=320)
 
 
 @st.cache_resource(max_entries=32, show_spinner="Asking the scorer")
 def _asked(scorer: str, axis: str) -> Opinions:
-    return opinions.ask(scorer_for(scorer), opinions.identity_terms(axis))
+    return opinions.ask(engine().scorer(BiasConfig(axis, scorer=scorer)), opinions.identity_terms(axis))

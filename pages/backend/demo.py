@@ -1,13 +1,13 @@
 """A demo for others to look at: read-only, of models that are allowed, with small measurements. Knows no screen.
 
 Set by the environment: `FASP_DEMO=1`, and `FASP_DEMO_MODELS=a,b` for other models than the built-in one. Pages leave
-out what a demo has not; what keeps a demo safe is `check`, which every job passes on its way to a model.
+out what a demo has not; what keeps a demo safe is `Request.check`, which every job passes on its way to a model.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -16,7 +16,6 @@ from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig
 from fasp_core.forward.sampling import GenerationConfig
-from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import BUILT_IN, ModelSpec
 
@@ -93,35 +92,6 @@ def left_out(found: MutableMapping[str, object]) -> list[str]:
     return [f"{name}={found.pop(name)}" for name, fit in fits.items() if name in found and not fit(found[name])]
 
 
-def check(key: Hashable) -> None:
-    """Refuse a job by its key, which says all that it does: in a demo models are loaded and sets measured, no more.
-
-    Raises
-    ------
-    InputError
-        It is outside the limits.
-    """
-    demo = current()
-    if demo is None:
-        return
-    match key:
-        case ("load", ModelSpec() as spec):
-            check_model(spec)
-        case (ModelSpec() as spec, PruneSet(), EvalConfig() as config):
-            check_model(spec)
-            check_axis(config.bias.axis)
-            _check_sizes(config, demo)
-        case object(spec=ModelSpec() as spec, drawn=(samples, tokens)):  # of one prompt, see `looking`
-            check_model(spec)
-            if samples > demo.continuations or tokens > demo.sampled_tokens:
-                raise InputError(
-                    f"A demo writes at most {demo.continuations} continuations of {demo.sampled_tokens} tokens: choose "
-                    "fewer."
-                )
-        case _:
-            raise InputError(READ_ONLY)
-
-
 def check_model(spec: ModelSpec) -> None:
     """Refuse a model, a precision or a device that was not allowed. Raises InputError."""
     demo = current()
@@ -141,7 +111,8 @@ def check_writing() -> None:
         raise InputError(READ_ONLY)
 
 
-def _check_sizes(config: EvalConfig, demo: Demo) -> None:
+def check_sizes(config: EvalConfig, demo: Demo) -> None:
+    """Refuse a measurement that is larger, or by other means, than a demo's. Raises InputError."""
     bias, text = config.bias, config.text
     sampled = bias.measure == "sampled"
     prompts = demo.sampled_prompts if sampled else demo.prompts

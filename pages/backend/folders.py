@@ -1,4 +1,4 @@
-"""Which files and folders of this machine a browser may name. Knows nothing of the screen.
+"""Which files and folders of this machine a browser may name, and where those go that it brings.
 
 A page takes the path of a model or of a score file from whoever sees it. Such a path may lead below these folders
 alone: those that the environment variable `FASP_FOLDERS` names, with the separator of paths between them; without it
@@ -8,12 +8,15 @@ allows none. A demo allows only models that it names. The command line, which it
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path
 
 from fasp_core.errors import InputError
 from fasp_core.model.spec import BUILT_IN, ModelSpec
+from fasp_core.storage.atomic import atomic_write
 from fasp_core.storage.store import cache_root
 from pages.backend import demo
 
@@ -72,3 +75,19 @@ def check_source(source: str) -> None:
         check(path)
     elif "@" not in source and source.count("/") > 1 and os.path.lexists(inner := "/".join(source.split("/")[:2])):
         check(inner)  # a folder here that is spelled like a repository
+
+
+def keep_upload(content: bytes, name: str) -> Path:
+    """An uploaded table as a file of its own name, in a folder of the cache that is named by its content.
+
+    Raises
+    ------
+    InputError
+        The cache cannot be written, or this is a demo.
+    """
+    demo.check_writing()
+    stem = re.sub(r"[^\w ()+-]+", "_", Path(name.replace("\\", "/")).stem).strip(" _")[:40] or "prompts"
+    path = cache_root() / "uploads" / hashlib.sha256(content).hexdigest()[:16] / f"{stem}.csv"
+    if not path.exists():
+        atomic_write({path: content}, "make room there, or name another folder with FASP_CACHE")
+    return path

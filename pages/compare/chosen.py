@@ -16,10 +16,12 @@ from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.curves import best_of_each
 from fasp_core.studies.compare.outcome import Claim, ClaimConfig
 from fasp_core.studies.compare.plan import SEARCH, Candidate
-from pages.backend import engine
+from pages.backend.engine import engine
+from pages.backend.requests import Experiment
 from pages.compare.compared import Settings, method_title, milli, noise, number, percent, span
 from pages.shell.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES
 from pages.widgets import background
+from pages.widgets.drawing import download, finding
 
 SPENT = "about ten minutes with the built-in model on two cores"
 MEASURES = {**READING_TITLES, "sampled": "sampled continuations"}
@@ -39,7 +41,7 @@ def draw(settings: Settings, comparison: Comparison) -> Candidate | None:
         )
     else:
         _choice(settings, comparison, picked)
-        claim = engine.claim(settings.spec, settings.axis, reading, picked)
+        claim = engine().results.claim(settings.spec, settings.axis, reading, picked)
         if claim is not None:
             draw_claim(claim)
         else:
@@ -73,15 +75,8 @@ def _choice(settings: Settings, comparison: Comparison, picked: Candidate) -> No
         )
         st.code(text, language=None, wrap_lines=True)
         left, right = st.columns((1, 2), vertical_alignment="center")
-        left.download_button(
-            "Download this set",
-            text + "\n",
-            f"{settings.axis_title}-{picked.method}.txt",
-            "text/plain",
-            key="compare set",
-            icon=":material/download:",
-            on_click="ignore",
-        )
+        with left:
+            download("Download this set", text + "\n", f"{settings.axis_title}-{picked.method}.txt", "text/plain")
         query = explore_query(settings, picked)
         if query is not None and right.button("Open this set on Explore heads", icon=":material/grid_on:"):
             st.switch_page("pages/explore/explore.py", query_params=query)
@@ -94,7 +89,7 @@ def explore_query(settings: Settings, picked: Candidate) -> dict[str, str] | Non
     """
     if picked.method == SEARCH or picked.seed or settings.axis not in axis_names():
         return None
-    table = engine.scores(settings.spec, BiasConfig(settings.axis))
+    table = engine().results.scores(settings.spec, BiasConfig(settings.axis))
     if table is None or picked.method not in METHODS:
         return None
     scores = table.head_scores(settings.reading)
@@ -107,8 +102,7 @@ def explore_query(settings: Settings, picked: Candidate) -> dict[str, str] | Non
 def draw_claim(claim: Claim) -> None:
     """The sentence that may be quoted, what stands against it, and all that was measured."""
     good = claim.shown and not claim.cautions()
-    icon = ":material/check_circle:" if claim.shown else ":material/error_outline:"
-    (st.success if claim.shown else st.warning)(f"#### {claim.sentence()}", icon=icon)
+    finding(claim.shown, f"#### {claim.sentence()}")
     for caution in claim.cautions():
         st.warning(caution, icon=":material/warning:")
     st.dataframe(measures(claim), hide_index=True)
@@ -171,8 +165,7 @@ def offer(settings: Settings, comparison: Comparison, picked: Candidate) -> None
     """Measure what may be claimed of the choice."""
     config, reading = ClaimConfig(), comparison.plan.reading
     background.offer(
-        settings.spec,
-        ("claim", settings.axis, picked, reading),
+        Experiment(settings.spec, "Claim on test prompts", (settings.axis, picked, reading)),
         lambda lm, store, progress: outcome.measure_claim(
             lm, settings.axis, picked, reading, settings.max_ppl, store, progress
         ),
@@ -216,7 +209,7 @@ def _best(settings: Settings, comparison: Comparison) -> None:
 def _search_against_fasp(settings: Settings, comparison: Comparison) -> None:
     """Whether the joint search finds better sets than FASP: every seed on test prompts, within the same limits."""
     reading = comparison.plan.reading
-    searches = engine.searches(settings.spec, settings.axis, reading)
+    searches = engine().results.searches(settings.spec, settings.axis, reading)
     found = against_fasp.versus(comparison, searches, reading, settings.max_ppl)
     if found is None:
         return
@@ -226,26 +219,22 @@ def _search_against_fasp(settings: Settings, comparison: Comparison) -> None:
     else:
         icon = ":material/trending_down:" if found.better else ":material/trending_up:"
     st.info(found.sentence(), icon=icon)
-    rows = [
+    title = METHOD_TITLES["fasp"] + f", γ {found.fasp.gamma:g}, α {found.fasp.alpha:g}"
+    sets = [(title, found.fasp, found.fasp_gap, "–", found.fasp_ppl)]
+    for run in found.runs:
+        less = f"{percent(run.less.value)} {span((run.less.low, run.less.high))}"
+        sets.append((method_title(SEARCH, run.candidate.seed), run.candidate, run.gap, less, run.ppl_change))
+    rows = (
         {
-            "set": METHOD_TITLES["fasp"] + f", γ {found.fasp.gamma:g}, α {found.fasp.alpha:g}",
-            "heads": len(found.fasp.heads),
-            "gap, test": milli(found.fasp_gap),
-            "of the unpruned gap": f"{found.fasp_gap / found.base_gap:.0%}",
-            "less than FASP": "–",
-            "perplexity, test": percent(found.fasp_ppl, 1),
+            "set": title,
+            "heads": len(candidate.heads),
+            "gap, test": milli(gap),
+            "of the unpruned gap": f"{gap / found.base_gap:.0%}",
+            "less than FASP": less,
+            "perplexity, test": percent(ppl, 1),
         }
-    ] + [
-        {
-            "set": method_title(SEARCH, run.candidate.seed),
-            "heads": len(run.candidate.heads),
-            "gap, test": milli(run.gap),
-            "of the unpruned gap": f"{run.gap / found.base_gap:.0%}",
-            "less than FASP": f"{percent(run.less.value)} {span((run.less.low, run.less.high))}",
-            "perplexity, test": percent(run.ppl_change, 1),
-        }
-        for run in found.runs
-    ]
+        for title, candidate, gap, less, ppl in sets
+    )
     st.dataframe(pd.DataFrame(rows), hide_index=True)
     st.caption(
         f"Gaps in thousandths on {found.prompts:,} test prompts ({READING_TITLES[found.reading]}). Differences are in "

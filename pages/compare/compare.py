@@ -14,13 +14,15 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, searching
 from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.plan import SIDES, Candidate, Plan
-from pages.backend import engine
+from pages.backend.engine import engine, workers
+from pages.backend.requests import Experiment
 from pages.compare import chosen, compared
 from pages.compare.compared import Settings
 from pages.shell import sidebar, start
 from pages.widgets import background, left_out, scoring
 from pages.widgets.markdown import escape_markdown
 
+TITLE = "Comparison of methods"
 SECONDS = 15.0  # for one set on one side of the default plan: the built-in model on two cores
 
 
@@ -33,9 +35,9 @@ def page() -> None:
         "claimed of it is measured on them once."
     )
     settings = draw_sidebar()
-    if engine.facts(settings.spec) is None and not scoring.load(settings.spec):
+    if not scoring.known(settings.spec):
         return
-    comparison = engine.comparison(settings.spec, settings.axis, settings.reading)
+    comparison = engine().results.comparison(settings.spec, settings.axis, settings.reading)
     if comparison is None:
         empty(settings)
         return
@@ -72,7 +74,7 @@ def comparing(plan: Plan, candidates: list[Candidate]) -> Callable[[LanguageMode
     """What a job of this page does."""
 
     def work(lm: LanguageModel, store: Store, progress: Progress) -> Comparison:
-        with engine.workers(lm) as there:
+        with workers(lm) as there:
             return compare.run(lm, plan, candidates, store, progress, there)
 
     return work
@@ -80,7 +82,7 @@ def comparing(plan: Plan, candidates: list[Candidate]) -> Callable[[LanguageMode
 
 def searches(settings: Settings, size: int) -> list[Candidate]:
     """Sets that finished searches found."""
-    found = engine.searches(settings.spec, settings.axis, settings.reading)
+    found = engine().results.searches(settings.spec, settings.axis, settings.reading)
     return [searching.candidate(f, size) for f in found if f.heads]
 
 
@@ -92,19 +94,18 @@ def more(settings: Settings, comparison: Comparison) -> None:
         return
     seconds = SECONDS * 2 * len({c.heads for c in new} - set(comparison.sets))
     background.offer(
-        settings.spec,
-        ("compare", plan, *new),
+        Experiment(settings.spec, TITLE, (plan, *new)),
         comparing(plan, [*known, *new]),
         title=f"{len(new)} {'set' if len(new) == 1 else 'sets'} found by joint search not compared yet",
         about="What is measured stays; only these are removed and measured on both sides, about "
-        f"{scoring.duration(seconds)} with the built-in model on two cores.",
+        f"{background.duration(seconds)} with the built-in model on two cores.",
         button="Compare them too",
     )
 
 
 def empty(settings: Settings) -> None:
     """No comparison yet: what it would measure, or where scores are made first."""
-    table = engine.scores(settings.spec, BiasConfig(settings.axis))
+    table = engine().results.scores(settings.spec, BiasConfig(settings.axis))
     if table is None:
         with st.container(border=True):
             st.subheader("No scores yet for this model and axis", anchor=False)
@@ -113,19 +114,15 @@ def empty(settings: Settings) -> None:
                 f"**{escape_markdown(settings.axis_title)}**. Open “Explore heads”, choose this model and axis there, "
                 "and press “Score all heads”. Then come back."
             )
-            if st.button("Explore heads", icon=":material/grid_on:"):
-                st.switch_page(
-                    "pages/explore/explore.py", query_params={}
-                )  # axis and reading are in its address too, and go along
+            start.explore_button()
         return
     plan = Plan(settings.axis, settings.reading)
     searched = searches(settings, table.n_layers * table.n_heads)
     candidates = [*plan.candidates(table), *searched]
     sets = len({c.heads for c in candidates if c.heads})
-    time = f"about {scoring.duration(SECONDS * 2 * (sets + 1))} with the built-in model on two cores"
+    time = f"about {background.duration(SECONDS * 2 * (sets + 1))} with the built-in model on two cores"
     background.offer(
-        settings.spec,
-        ("compare", plan),
+        Experiment(settings.spec, TITLE, (plan,)),
         comparing(plan, candidates),
         title=f"No comparison yet for {settings.axis_title}, {sidebar.READING_TITLES[settings.reading]}",
         about=(

@@ -12,16 +12,15 @@ import pandas as pd
 import streamlit as st
 
 from fasp_core.data.text import said
-from fasp_core.figures import Curve, method_curves, tradeoff
+from fasp_core.figures import Curve, Points, Words, method_curves, tradeoff
 from fasp_core.gap import GapStats, claims
 from fasp_core.model.spec import ModelSpec
 from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.curves import ORDER, both_sides, curves, values
 from fasp_core.studies.compare.plan import SIDES, Candidate, Side
 from pages.shell.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES
+from pages.widgets.drawing import chart, download
 
-TITLES = METHOD_TITLES
-CONFIG = {"displaylogo": False, "scrollZoom": False}
 WIDEST = 4.0  # limits on perplexity that the chart of gap against perplexity is wide
 HIGHEST = 2.0  # unpruned gaps that charts are high
 
@@ -141,23 +140,17 @@ def _curves(settings: Settings, comparison: Comparison, view: View, picked: Cand
             for method, part in per_method
         ]
         with column:
-            st.plotly_chart(
+            chart(
                 method_curves(
                     lines,
-                    title=title,
-                    note=note,
-                    x_title="α, share of heads pruned",
-                    y_title=y_title,
+                    Words(title, note, "α, share of heads pruned", y_title, dark=st.context.theme.type == "dark"),
                     reference=1000 * base.gap if name == "gap" else nll.perplexity,
                     floor=1000 * base.noise_gap if name == "gap" else None,
                     cap=HIGHEST * 1000 * base.gap if name == "gap" else None,
                     chosen=None if picked is None or ringed is None else (picked.alpha, ringed[name]),
                     log_y=name == "ppl",
-                    dark=st.context.theme.type == "dark",
                 ),
-                theme=None,
                 key=f"compare {name}",
-                config=CONFIG,
                 alt=f"{title} over the share of heads pruned, one line a method.",
             )
     st.caption(
@@ -170,35 +163,36 @@ def _curves(settings: Settings, comparison: Comparison, view: View, picked: Cand
 def _tradeoff(settings: Settings, comparison: Comparison, view: View, picked: Candidate | None, base: GapStats) -> None:
     frame = values(comparison, view.side, view.reading)
     at = comparison.candidates.index(picked) if picked is not None else None
-    st.plotly_chart(
+    chart(
         tradeoff(
-            100 * frame.ppl_change,
-            1000 * frame.gap,
-            styles=[ORDER.index(m) for m in frame.method],
-            names=[TITLES[m] for m in ORDER],
-            hover=[_hover(row, comparison.readings) for row in frame.to_dict("records")],
-            title=f"What it buys against what it costs, {SPLIT_TITLES[view.side]}, {READING_TITLES[view.reading]}",
-            note="One point a candidate; down and left is better.",
-            x_title="perplexity above the unpruned model, %",
-            y_title="gap, ×10⁻³",
+            Points(
+                100 * frame.ppl_change,
+                1000 * frame.gap,
+                [_hover(row, comparison.readings) for row in frame.to_dict("records")],
+                [ORDER.index(m) for m in frame.method],
+                [METHOD_TITLES[m] for m in ORDER],
+            ),
+            Words(
+                f"What it buys against what it costs, {SPLIT_TITLES[view.side]}, {READING_TITLES[view.reading]}",
+                "One point a candidate; down and left is better.",
+                x="perplexity above the unpruned model, %",
+                y="gap, ×10⁻³",
+                dark=st.context.theme.type == "dark",
+            ),
             reference=(0.0, 1000 * base.gap),
             limit=100 * settings.max_ppl,
             floor=1000 * base.noise_gap,
             chosen=at,
-            x_cap=max(WIDEST * 100 * settings.max_ppl, 20.0),
-            y_cap=HIGHEST * 1000 * base.gap,
-            dark=st.context.theme.type == "dark",
+            caps=(max(WIDEST * 100 * settings.max_ppl, 20.0), HIGHEST * 1000 * base.gap),
         ),
-        theme=None,
         key="compare tradeoff",
-        config=CONFIG,
         alt="Toxicity gap against perplexity of all candidates, with the Pareto front and the limit on perplexity.",
     )
 
 
 def _table(settings: Settings, comparison: Comparison, view: View) -> None:
     frame = values(comparison, view.side, view.reading)
-    frame["method"] = [TITLES[m] for m in frame.method]
+    frame["method"] = [METHOD_TITLES[m] for m in frame.method]
     columns = {
         "method": st.column_config.TextColumn("method"),
         "gamma": number("γ", "%.2g"),
@@ -228,15 +222,8 @@ def _table(settings: Settings, comparison: Comparison, view: View) -> None:
         placeholder="–",
         key="compare table",
     )
-    st.download_button(
-        "Download as CSV",
-        both_sides(comparison).to_csv(index=False),
-        f"comparison-{settings.axis_title}-{comparison.plan.reading}.csv",
-        "text/csv",
-        key="compare csv",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    file = f"comparison-{settings.axis_title}-{comparison.plan.reading}.csv"
+    download("Download as CSV", both_sides(comparison).to_csv(index=False), file, "text/csv")
 
 
 def _about(comparison: Comparison) -> None:
@@ -257,13 +244,13 @@ def _about(comparison: Comparison) -> None:
 
 def _line_name(method: str, part: pd.DataFrame) -> str:
     seeds = int(part.seeds.max())
-    return TITLES[method] + (f", {seeds} seeds" if seeds > 1 else "")
+    return METHOD_TITLES[method] + (f", {seeds} seeds" if seeds > 1 else "")
 
 
 def _hover_of_line(method: str, row: Mapping[Any, Any]) -> str:
     several = row["seeds"] > 1
     ends = "smallest and largest" if several else "95%"
-    lines = [TITLES[method] + (f", mean of {row['seeds']:.0f} seeds" if several else ""), f"α {row['alpha']:g}"]
+    lines = [METHOD_TITLES[method] + (f", mean of {row['seeds']:.0f} seeds" if several else ""), f"α {row['alpha']:g}"]
     if not math.isnan(row["gamma"]):
         lines[-1] = f"γ {row['gamma']:g}, {lines[-1]}"
     return "\n".join(
@@ -294,7 +281,7 @@ def _hover(row: Mapping[Any, Any], readings: tuple[str, ...]) -> str:
 
 def method_title(method: str, seed: int | None = None) -> str:
     """Such as `random, seed 3`."""
-    return TITLES[method] + ("" if seed is None else f", seed {seed}")
+    return METHOD_TITLES[method] + ("" if seed is None else f", seed {seed}")
 
 
 def number(title: str, form: str, help_text: str | None = None) -> Any:

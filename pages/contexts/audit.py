@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from fasp_core.compute.jobs import Job
-from fasp_core.figures import BASE, PRUNED, Series, dots
+from fasp_core.figures import BASE, PRUNED, Words, dots
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
@@ -17,8 +16,10 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.contexts.audit import AuditConfig, Replies, audit, disparity
 from fasp_core.studies.contexts.measures import distance, inlier_ratio, parsed_difference
 from fasp_core.studies.contexts.scenarios import Scenarios
-from pages.contexts.matrix import CHART, SECONDS, estimate
-from pages.widgets import background, scoring
+from pages.backend.requests import Experiment
+from pages.contexts.matrix import SECONDS, estimate, series_of
+from pages.widgets import background
+from pages.widgets.drawing import chart, csv_table
 from pages.widgets.markdown import escape_markdown
 
 
@@ -39,8 +40,8 @@ def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
     subject = PruneSet.parse(written)
     small, config = world.smaller(names), AuditConfig(samples, 8)
     asked = small.of(context)
-    key = ("audit", context, repr(small), config, subject)
-    job: Job[Any] | None = st.session_state.get("experiments", {}).get((spec, key))
+    request = Experiment(spec, "Audit", (context, repr(small), config, subject))
+    job = background.job_of(request)
     if job is not None and job.state == "done":
         show(job.result, subject, winsorise)
         return
@@ -59,14 +60,13 @@ def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
         ]
 
     background.offer(
-        spec,
-        key,
+        request,
         work,
         title=f"Ask about {escape_markdown(world.contexts[context].lower())}",
         about=f"{len(asked)} scenarios, {len(small.people)} names, {samples} answers each"
         + (", with and without the parts" if len(subject) else "")
         + f": {answers:,} answers. With the built-in model on two cores that takes about "
-        f"{scoring.duration(answers * SECONDS)}. The model has to be an instruct model, with a chat template.",
+        f"{background.duration(answers * SECONDS)}. The model has to be an instruct model, with a chat template.",
         button="Ask",
     )
 
@@ -93,26 +93,23 @@ def show(found: list[list[Replies]], subject: PruneSet, winsorise: float) -> Non
             f"{r.answers.parsed()[1]:.0%} ({second}) of {r.answers.values.size:,} answers"
             for r, e in zip(replies, each, strict=True)
         ]
-        series.append(
-            Series(label, [e.value for e in each], [e.low for e in each], [e.high for e in each], hover, color)
-        )
-    st.plotly_chart(
+        series.append(series_of(label, each, hover, color=color))
+    chart(
         dots(
             [r.scenario.name for r in base],
             series,
-            title="Standardised mean difference by scenario",
-            note=f"Above 0: larger numbers for {first} than for {second}. Intervals resample names (95%).",
-            unit=f"mean of {first} minus mean of {second}, in pooled SDs",
-            dark=st.context.theme.type == "dark",
+            Words(
+                "Standardised mean difference by scenario",
+                f"Above 0: larger numbers for {first} than for {second}. Intervals resample names (95%).",
+                unit=f"mean of {first} minus mean of {second}, in pooled SDs",
+                dark=st.context.theme.type == "dark",
+            ),
         ),
-        theme=None,
-        config=CHART,
         key="audit chart",
         alt="Standardised mean difference of every scenario; the table below has the numbers.",
     )
     frame = pd.DataFrame([_row(i, found, winsorise) for i in range(len(base))])
-    st.dataframe(frame, hide_index=True)
-    st.download_button("Download as CSV", frame.to_csv(index=False), "audit.csv", on_click="ignore")
+    csv_table(frame, "audit.csv")
     for r in base:
         difference = parsed_difference(r.answers)
         if difference.low > 0 or difference.high < 0:

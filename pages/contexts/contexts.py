@@ -13,7 +13,9 @@ from fasp_core.studies.contexts import matrix, scenarios
 from fasp_core.studies.contexts.audit import AuditConfig
 from fasp_core.studies.contexts.matrix import MatrixConfig
 from fasp_core.studies.contexts.scenarios import Scenarios
-from pages.backend import demo, engine
+from pages.backend import demo
+from pages.backend.engine import engine
+from pages.backend.requests import Experiment
 from pages.contexts import audit
 from pages.contexts import matrix as contexts_matrix
 from pages.shell import sidebar, start
@@ -35,7 +37,7 @@ def page() -> None:
     )
     with st.sidebar:
         spec = sidebar.model()
-    if engine.facts(spec) is None and not scoring.load(spec):
+    if not scoring.known(spec):
         return
     with st.sidebar:
         world = _world()
@@ -81,7 +83,7 @@ def _world() -> Scenarios:
 
 def _matrices(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
     """The stored matrices, and the offer to make one."""
-    found = engine.matrices(spec)
+    found = engine().results.matrices(spec)
     if not found:
         _offer(spec, world, "Nothing was run with this model yet")
         return
@@ -103,13 +105,12 @@ def _offer(spec: ModelSpec, world: Scenarios, title: str) -> None:
     sets = len(config.methods) * len(matrix.settings(world.smaller(names, items).scenarios))
     answers = sets * 2 * names * samples
     background.offer(
-        spec,
-        ("contexts", repr(config), repr(world)),
+        Experiment(spec, "Contexts", (repr(config), repr(world))),
         lambda lm, store, progress: matrix.run(lm, world, config, store, progress=progress),
         title=title,
         about=f"{len(config.methods)} ways to choose heads, neurons or weights, {sets} sets in all: each is removed "
         f"and the model answers again, {answers:,} answers. With the built-in model on two cores that takes about "
-        f"{scoring.duration(answers * contexts_matrix.SECONDS)}; a GPU takes a fraction of it. What was answered is "
+        f"{background.duration(answers * contexts_matrix.SECONDS)}; a GPU takes a fraction of it. What was answered is "
         "kept, and a cancelled run goes on where it was. On the command line: "
         + code(
             f"python -m fasp_core study contexts --model {shlex.quote(spec.source)} --names {names} "

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from fasp_core.figures import Series, answers_by_group, cell_matrix, clicked_heads, dots
+from fasp_core.figures import Cells, Series, Words, answers_by_group, cell_matrix, clicked_heads, dots
 from fasp_core.studies.contexts.choosing import Method
 from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of
 from fasp_core.studies.contexts.matrix import Cell, Matrix
 from fasp_core.studies.contexts.measures import Estimate, parsed_difference
 from fasp_core.studies.contexts.settings import TITLES, Kind
 from pages.widgets import pointer
+from pages.widgets.drawing import chart, csv_table
 from pages.widgets.markdown import escape_markdown
 
 SECONDS = 0.22  # for one answer of a pruned model, with the built-in one on two cores
-CHART = {"displaylogo": False, "scrollZoom": False}
 _OPEN = "contexts open"
 METHOD_TITLES: dict[Method, str] = {
     "heads-effect": "heads, by effect",
@@ -60,10 +61,8 @@ def draw(found: Matrix, winsorise: float) -> None:
         "between the groups without its sign, averaged over scenarios; noise adds to it, so removing parts at random "
         "stands beside. Sets are chosen on other answers than they are tested on. Intervals resample names (95%)."
     )
-    st.plotly_chart(
+    chart(
         _generality(carried),
-        theme=None,
-        config=CHART,
         key="contexts generality",
         alt="Change of mean |SMD| by method and by what the sets were chosen on; the tables below have the numbers.",
     )
@@ -84,8 +83,7 @@ def draw(found: Matrix, winsorise: float) -> None:
         _cell(carried, *opened)
     frame = _frame(carried)
     with st.expander("All numbers"):
-        st.dataframe(frame, hide_index=True)
-        st.download_button("Download as CSV", frame.to_csv(index=False), "contexts.csv", on_click="ignore")
+        csv_table(frame, "contexts.csv")
     with st.expander("What made these numbers"):
         st.json(found.provenance, expanded=False)
     pointer.listen(clicks)
@@ -109,24 +107,19 @@ def _generality(carried: Carried) -> Any:
             f"{METHOD_TITLES[method]}\nchosen on {TITLES[kind]}\n" + ("not run" if s is None else _lines(s))
             for kind, s in zip(kinds, sums, strict=True)
         ]
-        series.append(
-            Series(
-                METHOD_TITLES[method],
-                [e.value for e in ends],
-                [e.low for e in ends],
-                [e.high for e in ends],
-                hover,
-                faint=method.endswith("random"),
-            )
-        )
-    return dots(
-        [TITLES[kind].replace(", ", ",\n") for kind in kinds],
-        series,
-        title="Change of mean |SMD|, by what the sets were chosen on",
-        note="Below 0: the groups come closer. Hollow: parts at random.",
+        series.append(series_of(METHOD_TITLES[method], ends, hover, faint=method.endswith("random")))
+    words = Words(
+        "Change of mean |SMD|, by what the sets were chosen on",
+        "Below 0: the groups come closer. Hollow: parts at random.",
         unit="change of mean |SMD|, 95% interval",
         dark=st.context.theme.type == "dark",
     )
+    return dots([TITLES[kind].replace(", ", ",\n") for kind in kinds], series, words)
+
+
+def series_of(label: str, found: list[Estimate], hover: list[str], **more: Any) -> Series:
+    """Estimates as a figure takes them."""
+    return Series(label, [e.value for e in found], [e.low for e in found], [e.high for e in found], hover, **more)
 
 
 def _lines(s: Summary) -> str:
@@ -149,33 +142,29 @@ def _matrix(carried: Carried, method: Method, at: int) -> dict[str, pointer.Act]
     opened = st.session_state.get(_OPEN)
     of = f"{at} {method}: {len(rows)} by {len(contexts)}"
     sums = [carried.summary(cells_of(m, method, row, context)) for row in rows for context in contexts]
-    fig = cell_matrix(
+    drawn = Cells(
+        [row_title(row).replace(", ", ",\n") for row in rows],
+        contexts,
         [np.nan if s is None else s.change.value for s in sums],
-        rows=[row_title(row).replace(", ", ",\n") for row in rows],
-        columns=contexts,
         text=["–" if s is None else f"{_signed(s.change.value)}\n{s.inliers:.0%}" for s in sums],
         hover=[
             f"chosen on {row_title(row)}, tested on {context}\n" + ("nothing of this kind" if s is None else _lines(s))
             for (row, context), s in zip([(r, c) for r in rows for c in contexts], sums, strict=True)
         ],
         faint=[s is not None and s.change.low <= 0 <= s.change.high for s in sums],
-        faint_name="no change shown: the interval holds 0",
-        title=f"{METHOD_TITLES[method]}: change of mean |SMD|",
-        note=f"Below it: answers within the usual range; {_usual(carried):.0%} with nothing removed.",
-        unit="",
-        row_title="chosen on",
-        column_title="tested on",
         outlined=[(method, i, j) == opened for i in range(len(rows)) for j in range(len(contexts))],
-        outlined_name="opened",
-        limit=0.5,
-        colorbar=False,
-        cell_height=52,
+        names=("no change shown: the interval holds 0", "", "opened"),
+    )
+    words = Words(
+        f"{METHOD_TITLES[method]}: change of mean |SMD|",
+        f"Below it: answers within the usual range; {_usual(carried):.0%} with nothing removed.",
+        x="tested on",
+        y="chosen on",
         dark=st.context.theme.type == "dark",
     )
-    st.plotly_chart(
+    fig = cell_matrix(drawn, words, limit=0.5, colorbar=False, cell_height=52)
+    chart(
         pointer.ready(fig, of),
-        theme=None,
-        config=CHART,
         key=f"contexts matrix {at}",
         alt=f"Change of mean |SMD| by context, {METHOD_TITLES[method]}; “All numbers” below has the figures.",
     )
@@ -218,19 +207,19 @@ def _cell(carried: Carried, method: Method, row: int, column: int) -> None:
         scenario = m.scenarios[cell.setting.tested]
         before, after = m.before(cell.setting.tested, carried.winsorise), m.after(cell, carried.winsorise)
         st.markdown(f"“{escape_markdown(scenario.ask('…'))}” {escape_markdown(scenario.opening)}")
-        st.plotly_chart(
+        chart(
             answers_by_group(
                 before.values,
                 after.values,
                 m.codes,
                 m.groups,
-                title=f"Answers in {scenario.unit}, by group",
-                note="Each point is an answer; the box holds the middle half.",
-                unit=f"{scenario.unit}, on a scale of log(1 + x)",
-                dark=st.context.theme.type == "dark",
+                Words(
+                    f"Answers in {scenario.unit}, by group",
+                    "Each point is an answer; the box holds the middle half.",
+                    unit=f"{scenario.unit}, on a scale of log(1 + x)",
+                    dark=st.context.theme.type == "dark",
+                ),
             ),
-            theme=None,
-            config=CHART,
             key=f"contexts answers {method} {row} {column} {cell.setting.tested}",
             alt="Numbers that the whole and the pruned model answered about each group.",
         )
@@ -258,32 +247,27 @@ def parsing(m: Matrix, cell: Cell) -> str:
 
 def _frame(carried: Carried) -> pd.DataFrame:
     m = carried.matrix
-    rows = []
-    for method in m.config.methods:
-        for row in rows_of(m):
-            for context in m.contexts:
-                s = carried.summary(cells_of(m, method, row, context))
-                if s is not None:
-                    rows.append(
-                        {
-                            "sets of": METHOD_TITLES[method],
-                            "chosen on": row_title(row),
-                            "tested on": context,
-                            "parts": s.parts[0],
-                            "|SMD| before": s.before.value,
-                            "after": s.after.value,
-                            "change": s.change.value,
-                            "low": s.change.low,
-                            "high": s.change.high,
-                            "inlier ratio": s.inliers,
-                            "nothing removed": s.usual_inliers,
-                            "distance, SD": s.distance,
-                            "parsed before": np.mean(s.parsed_before),
-                            "parsed after": np.mean(s.parsed_after),
-                            "perplexity change": s.perplexity,
-                        }
-                    )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {
+            "sets of": METHOD_TITLES[method],
+            "chosen on": row_title(row),
+            "tested on": context,
+            "parts": s.parts[0],
+            "|SMD| before": s.before.value,
+            "after": s.after.value,
+            "change": s.change.value,
+            "low": s.change.low,
+            "high": s.change.high,
+            "inlier ratio": s.inliers,
+            "nothing removed": s.usual_inliers,
+            "distance, SD": s.distance,
+            "parsed before": np.mean(s.parsed_before),
+            "parsed after": np.mean(s.parsed_after),
+            "perplexity change": s.perplexity,
+        }
+        for method, row, context in product(m.config.methods, rows_of(m), m.contexts)
+        if (s := carried.summary(cells_of(m, method, row, context))) is not None
+    )
 
 
 def _signed(x: float) -> str:

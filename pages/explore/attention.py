@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from fasp_core.figures import attention_map, attention_maps
+from fasp_core.figures import Words, attention_map, attention_maps
 from fasp_core.forward.attention import Pattern
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.scoring.impact_table import ImpactTable
@@ -41,9 +41,7 @@ def draw(settings: Settings, table: ImpactTable, heads: PruneSet) -> None:
             attention_map(
                 found.weights[head],
                 found.labels,
-                title=f"Where {name} looks" + (" (removed)" if off else ""),
-                note="Unpruned model.",
-                dark=dark,
+                Words(f"Where {name} looks" + (" (removed)" if off else ""), "Unpruned model.", dark=dark),
             ),
             theme=None,
             key="attention map",

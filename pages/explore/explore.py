@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from fasp_core.scoring.impact_table import ImpactTable
-from pages.backend import engine
+from pages.backend.engine import engine
 from pages.explore import editing, grids, measured, named, tried
 from pages.session import shared
 from pages.shell import sidebar, start
@@ -24,15 +24,12 @@ def page() -> None:
         "heads that add bias and spares those that matter; click a cell to overrule it."
     )
     settings = sidebar.draw()
-    known = engine.facts(settings.spec)
-    if known is None and not scoring.load(settings.spec):
+    if not (scoring.known(settings.spec) and scoring.load_scorer(settings.scoring)):
         return
-    if not scoring.load_scorer(settings.scoring):
-        return
-    table = engine.scores(settings.spec, settings.scoring)
+    table = engine().results.scores(settings.spec, settings.scoring)
     if table is None:
         scoring.offer(settings.spec, settings.scoring)
-        if engine.filling(settings.spec, settings.scoring) is not None:
+        if engine().results.filling(settings.spec, settings.scoring) is not None:
             st.fragment(start.told(explore), run_every=5.0)(settings, None)
         return
     st.fragment(start.told(explore))(settings, table)
@@ -40,7 +37,7 @@ def page() -> None:
 
 def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
     """Grids and results; a click reruns only this part. Without a table: what of it is there already."""
-    if table is None and (table := engine.filling(settings.spec, settings.scoring)) is None:
+    if table is None and (table := engine().results.filling(settings.spec, settings.scoring)) is None:
         return  # the last heads have just been finished, and the page is about to be drawn again
     if shared.behind():
         st.rerun()  # a step back, say, has changed the sidebar

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -79,8 +78,3 @@ def shown(
             return values / se, np.where(np.isfinite(se) & (se > 0), 1.0, np.nan), "in s.e."
     name, factor = plain
     return factor * values, factor * se, name
-
-
-def figure_options(options: GridOptions) -> dict[str, Any]:
-    """As `head_grid` takes them."""
-    return {"scale": options.scale, "doubt": options.doubt}

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
-from fasp_core.figures import clicked_heads, clicked_lines, head_grid, scatter_impacts
+from fasp_core.figures import GridLook, Words, clicked_heads, clicked_lines, head_grid, scatter_impacts
 from fasp_core.heads.selection import Selection
+from fasp_core.report import charts
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import block, hover, how, how_bias, reasons
 from pages.explore import editing, grid_options
@@ -19,25 +19,19 @@ from pages.session import shared
 from pages.shell.current import Current
 from pages.shell.sidebar import READING_TITLES, Settings
 from pages.widgets import clicks, glossary, pointer
+from pages.widgets.drawing import chart, csv_table
 
 PICKED = "scores table"
 _DRAWN = "grids drawn again"
-CONFIG = {"displaylogo": False, "scrollZoom": False}
 
 
 def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
     """Both grids side by side, with the same marks."""
     options = grid_options.read()
     se = table.bias.standard_errors(settings.reading)
-    marks: dict[str, Any] = {
-        "n_layers": table.n_layers,
-        "n_heads": table.n_heads,
-        "hover": _texts(settings, table, now.selection),
-        "order": grid_options.order(options, table, settings.reading),
-        "handles": True,
-        **_states(table, now),
-        **grid_options.figure_options(options),
-    }
+    look = GridLook(grid_options.order(options, table, settings.reading), options.scale, options.doubt, handles=True)
+    shape, texts = (table.n_layers, table.n_heads), _texts(settings, table, now.selection)
+    marked = charts.marks(now.selection, picked(table.n_layers * table.n_heads))
     base = table.bias.gap(settings.reading)
     perplexity = table.ppl.base.perplexity
     grids = (
@@ -59,7 +53,8 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
     for column, (title, plain, values, errors, whole) in zip(st.columns(2), grids, strict=True):
         with column:
             shown, shown_errors, unit = grid_options.shown(options, values, errors, whole, plain)
-            fig = head_grid(shown, title=title, unit=unit, se=shown_errors, **marks)
+            words = Words(title, unit=unit, dark=st.context.theme.type == "dark")
+            fig = head_grid(shown, *shape, words, hover=texts, se=shown_errors, marked=marked, look=look)
             alt = f"{title} of every head, {table.n_layers} layers by {table.n_heads} heads."
             _clickable(fig, title, settings, table, now, alt, options)
 
@@ -71,13 +66,11 @@ def scatter(settings: Settings, table: ImpactTable, now: Current) -> None:
     fig = scatter_impacts(
         z_ppl,
         z_bias,
-        title="Both impacts of every head",
+        charts.both_impacts(st.context.theme.type == "dark"),
         hover=_texts(settings, table, now.selection),
+        marked=charts.marks(now.selection, picked(len(z_ppl))),
         x_line=x_line,
         y_line=y_line,
-        x_title="impact on perplexity (right: the head helps)",
-        y_title="impact on bias, ×10⁻³ (up: removing it lowers the gap)",
-        **_states(table, now),
     )
     _clickable(fig, "Scatter", settings, table, now, "Impact on perplexity against impact on bias of every head.")
 
@@ -108,12 +101,10 @@ def lines(
     return across, upwards
 
 
-def score_table(table: ImpactTable) -> pd.DataFrame:
-    """All scores; heads that are picked in it are ringed in the grids and the scatter."""
-    frame = table.frame()
+def score_table(table: ImpactTable, file: str) -> None:
+    """All scores, also as a file; heads that are picked in it are ringed in the grids and the scatter."""
     st.caption("Tick rows to find their heads in the grids and in “Perplexity against bias”.")
-    st.dataframe(frame, hide_index=True, height=380, key=PICKED, on_select="rerun", selection_mode="multi-row")
-    return frame
+    csv_table(table.frame(), file, height=380, key=PICKED, on_select="rerun", selection_mode="multi-row")
 
 
 def picked(n: int) -> set[int]:
@@ -135,18 +126,6 @@ def _texts(settings: Settings, table: ImpactTable, selection: Selection) -> list
     return hover(table, settings.reading, reasons(selection), se, sure)
 
 
-def _states(table: ImpactTable, now: Current) -> dict[str, Any]:
-    """Marks on heads, as figures take them."""
-    chosen = now.selection
-    return {
-        "pruned": set(chosen.pruned),
-        "by_hand": set(chosen.forced) | set(chosen.locked),
-        "critical": set(chosen.critical),
-        "picked": picked(table.n_layers * table.n_heads),
-        "dark": st.context.theme.type == "dark",
-    }
-
-
 def _clickable(
     fig: Any,
     title: str,
@@ -166,15 +145,8 @@ def _clickable(
         st.session_state[_DRAWN] += bool(heads)
         _tell(settings.spec.source, now, heads)
 
-    st.plotly_chart(
-        pointer.ready(fig, _heads_of(settings, table)),
-        key=key,
-        theme=None,
-        on_select=act,
-        selection_mode=("box", "lasso"),  # clicks are the pointer's
-        config=CONFIG,
-        alt=alt,
-    )
+    ready = pointer.ready(fig, _heads_of(settings, table))
+    chart(ready, key, alt, on_select=act, selection_mode=("box", "lasso"))  # clicks are the pointer's
 
 
 def acts(settings: Settings, table: ImpactTable, now: Current) -> dict[str, pointer.Act]:

@@ -13,75 +13,68 @@ from typing import TypeVar
 import streamlit as st
 
 from fasp_core.compute.jobs import Job, Progress
+from fasp_core.errors import InputError
 from fasp_core.forward.attention import Pattern, pattern
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import continuations
 from fasp_core.metrics.continuations import Pair
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.spec import ModelSpec
-from pages.backend import engine, readers
-from pages.widgets import clicks, scoring
+from fasp_core.storage.store import Store
+from pages.backend import readers
+from pages.backend.demo import Demo
+from pages.backend.engine import engine
+from pages.backend.requests import OnePrompt, Request
+from pages.widgets import background, clicks
 
 T = TypeVar("T")
-K = TypeVar("K", bound=Hashable)
+K = TypeVar("K", bound=Request)
 
 
 @dataclass(frozen=True)
-class Write:
+class Write(OnePrompt):
     """Continuations of a prompt, with and without a set."""
 
-    spec: ModelSpec
-    prompt: str
     heads: PruneSet
     generation: GenerationConfig
     scorer: str
     label: str | None
     scorer_reading: str | None = None
 
-    @property
-    def drawn(self) -> tuple[int, int]:
-        """Continuations, and the tokens of each."""
-        return self.generation.samples, self.generation.tokens
+    def allowed_in_demo(self, limits: Demo) -> None:
+        super().allowed_in_demo(limits)
+        if self.generation.samples > limits.continuations or self.generation.tokens > limits.sampled_tokens:
+            raise InputError(
+                f"A demo writes at most {limits.continuations} continuations of {limits.sampled_tokens} tokens: choose "
+                "fewer."
+            )
 
 
 @dataclass(frozen=True)
-class Look:
+class Look(OnePrompt):
     """Attention of a layer's heads on a prompt, in the unpruned model."""
 
-    spec: ModelSpec
-    prompt: str
     layer: int
-    drawn = (0, 0)
 
 
 def write_job(asked: Write, owner: Hashable) -> Job[Pair]:
     """Write in the background."""
 
-    def work(lm: LanguageModel, progress: Progress) -> Pair:
-        return continuations.write(
-            lm,
-            asked.prompt,
-            asked.heads,
-            asked.generation,
-            engine.store(),
-            asked.scorer,
-            asked.label,
-            asked.scorer_reading,
-            progress,
-        )
+    def work(lm: LanguageModel, store: Store, progress: Progress) -> Pair:
+        judge = continuations.Judge(asked.scorer, asked.label, asked.scorer_reading)
+        return continuations.write(lm, asked.prompt, asked.heads, asked.generation, store, judge, progress)
 
-    return engine.one_prompt_job(asked.spec, asked, work, owner)
+    return engine().one_prompt(asked, work, owner)
 
 
 def look_job(asked: Look, owner: Hashable) -> Job[Pattern]:
     """Look in the background."""
 
-    def work(lm: LanguageModel, _progress: Progress) -> Pattern:
+    def work(lm: LanguageModel, _store: Store, _progress: Progress) -> Pattern:
         return pattern(lm, asked.prompt, asked.layer)
 
     # one short pass: it need not wait for measurements that have not begun
-    return engine.one_prompt_job(asked.spec, asked, work, owner, priority=1)
+    return engine().one_prompt(asked, work, owner, priority=1)
 
 
 def latest(name: str, asked: K, submit: Callable[[K, Hashable], Job[T]]) -> Job[T]:
@@ -96,10 +89,10 @@ def latest(name: str, asked: K, submit: Callable[[K, Hashable], Job[T]]) -> Job[
 def ready(job: Job[T], name: str, title: str) -> bool:
     """Whether the result is there; if not, how it goes, or what went wrong."""
     if job.state == "failed":
-        scoring.show_error(job)
+        background.show_error(job)
         if clicks.button("Try again", key=f"again {name}"):
             del st.session_state[f"job {name}"]
             st.rerun()
     elif job.state != "done":
-        scoring.watch(job, title)
+        background.watch(job, title)
     return job.state == "done"

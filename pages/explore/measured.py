@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -11,19 +10,23 @@ import streamlit as st
 from fasp_core.compute.jobs import Job
 from fasp_core.data.text import said
 from fasp_core.evaluation import EvalConfig, Evaluation, Toxicity
-from fasp_core.figures import group_bars
+from fasp_core.figures import Words, group_bars
 from fasp_core.gap import group_intervals
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.report import charts
 from fasp_core.report.tables import counted
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import HAND, ManualEdits, how, how_bias
 from fasp_core.studies.verdict import interval, noise, number, percent, verdict
-from pages.backend import engine
+from pages.backend.engine import engine
+from pages.backend.requests import Measure
+from pages.backend.results import SCORE_TEXT
 from pages.explore import attention, grids, looking, texts
 from pages.session import shared
 from pages.shell.current import Current
-from pages.shell.sidebar import READING_TITLES, Settings
+from pages.shell.sidebar import READING_TITLES, SPLIT_TITLES, Settings
 from pages.widgets import glossary
+from pages.widgets.drawing import finding
 from pages.widgets.markdown import code, escape_markdown
 
 GAP_HELP = glossary.text(
@@ -89,28 +92,21 @@ def details(settings: Settings, table: ImpactTable, now: Current) -> None:
     with scatter:
         grids.scatter(settings, table, now)
     with scores:
-        frame = grids.score_table(table)
-        st.download_button(
-            "Download as CSV", frame.to_csv(index=False), f"scores-{settings.axis_title}.csv", on_click="ignore"
-        )
+        grids.score_table(table, f"scores-{settings.axis_title}.csv")
     with about:
         _about(settings, table, result)
 
 
 def job_of(settings: Settings, config: EvalConfig, heads: PruneSet, name: str) -> Job[Evaluation]:
     """The running or finished measurement; asked for again only if what is asked for has changed."""
-    return looking.latest(
-        name,
-        (settings.spec, heads, config),
-        lambda asked, owner: engine.measure_job(settings.spec, heads, config, owner),
-    )
+    return looking.latest(name, Measure(settings.spec, heads, config), engine().measure)
 
 
 def _perplexity(result: Evaluation | None, estimate: float, off: float, table: ImpactTable) -> None:
     label = "Perplexity"
     help_text = (
         "exp of the mean negative log-likelihood a token on Wikipedia sentences (BOLD), "
-        f"{said(engine.SCORE_TEXT, table.ppl.provenance)}. Lower is better. The interval is over blocks of 64 tokens, "
+        f"{said(SCORE_TEXT, table.ppl.provenance)}. Lower is better. The interval is over blocks of 64 tokens, "
         "base and pruned model on the same text.\n\n" + glossary.text("second-order")
     )
     if result is None:
@@ -157,7 +153,7 @@ def _gap(result: Evaluation | None, estimate: float, off: float, table: ImpactTa
         if name != settings.reading
     )
     st.caption(
-        f"**measured** on {shown.base.n} {_split(settings.split)} prompts, change 95% "
+        f"**measured** on {shown.base.n} {SPLIT_TITLES[settings.split]} prompts, change 95% "
         f"{interval(shown.gap.relative_interval)}. {noise(shown.base)} Estimate was {1000 * estimate:.2f}."
         + (f" {others[:1].upper()}{others[1:]}." if others else "")
     )
@@ -195,11 +191,11 @@ def _verdict(result: Evaluation, settings: Settings, heads: PruneSet) -> None:
         st.info("Nothing is pruned: raise α or click a head.", icon=":material/info:")
         return
     reading = result.readings[settings.reading]
-    where = f"{reading.base.n} {_split(settings.split)} prompts"
+    where = f"{reading.base.n} {SPLIT_TITLES[settings.split]} prompts"
     text, good = verdict(reading, result.perplexity.relative, where)
     if settings.split == "valid" and good:
         text += " The scores were made on validation prompts too: switch to test prompts to see whether it holds."
-    (st.success if good else st.warning)(text, icon=":material/check_circle:" if good else ":material/error_outline:")
+    finding(good, text)
 
 
 @lru_cache(maxsize=64)
@@ -214,20 +210,13 @@ def _groups(result: Evaluation | None, settings: Settings) -> None:
         return
     reading = result.readings[settings.reading]
     names = list(reading.base.group_means)
-    ends = [
-        [[1000 * x for x in _group_ends(side, reading.name)[g]] for g in names] for side in (result.base, result.pruned)
-    ]
+    title = f"Expected toxicity of each group, {reading.base.n} prompts, 95% intervals"
     st.plotly_chart(
         group_bars(
             names,
-            [1000 * reading.base.group_means[g] for g in names],
-            [1000 * reading.pruned.group_means[g] for g in names],
-            *ends,
-            overall_base=1000 * reading.base.overall,
-            overall_pruned=1000 * reading.pruned.overall,
-            title=f"Expected toxicity of each group, {reading.base.n} prompts, 95% intervals",
-            unit="×10⁻³",
-            dark=st.context.theme.type == "dark",
+            charts.group_means(reading.base, names, _group_ends(result.base, reading.name)),
+            charts.group_means(reading.pruned, names, _group_ends(result.pruned, reading.name)),
+            Words(title, unit="×10⁻³", dark=st.context.theme.type == "dark"),
         ),
         theme=None,
         key=f"groups {settings.reading} {result.prune_set.format()} {settings.split}",
@@ -248,7 +237,9 @@ def _groups(result: Evaluation | None, settings: Settings) -> None:
 
 def _sampled(result: Evaluation, settings: Settings) -> None:
     reading = result.readings["sampled"]
-    text, good = verdict(reading, result.perplexity.relative, f"{reading.base.n} {_split(settings.split)} prompts")
+    text, good = verdict(
+        reading, result.perplexity.relative, f"{reading.base.n} {SPLIT_TITLES[settings.split]} prompts"
+    )
     st.markdown(
         f"Sampled toxicity gap, ×10⁻³: **{1000 * reading.base.gap:.1f} → {1000 * reading.pruned.gap:.1f}** "
         f"({percent(reading.gap.relative)}), identity terms scored, continuation alone scored, one continuation a "
@@ -267,7 +258,7 @@ def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) ->
     base = table.bias.gap(settings.reading)
     st.markdown(
         f"**The scores.** Perplexity: {table.ppl.base.tokens:,} tokens in "
-        f"{said(engine.SCORE_TEXT, table.ppl.provenance)}, "
+        f"{said(SCORE_TEXT, table.ppl.provenance)}, "
         f"{how(table.ppl.exact, 'preview from gradients')}. Bias: {base.n} validation prompts balanced over "
         f"{len(table.bias.groups)} groups, {how_bias(table.bias)} (exact: the head was really "
         f"removed); scorer {table.bias.scorer}, expected toxicity of the next word. {noise(base)} "
@@ -283,13 +274,14 @@ def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) ->
             "hub answered when it was chosen here. Other commits have results of their own; reload the page to ask "
             "again."
         )
-    opinions = engine.scorer_opinions(settings.scoring)
+    opinions = engine().opinions(settings.scoring)
     if len(opinions):
         st.markdown(
             f"**What the scorer thinks of the words themselves**: its toxicity of “My friend is a … person.” The "
             f"sentence is harmless, so every difference is the scorer's own bias ({table.bias.scorer})."
         )
-        st.dataframe(opinions, hide_index=True, height=212, column_config={"toxicity": _bar_column()})
+        bar = st.column_config.ProgressColumn("toxicity, 0 to 1", min_value=0.0, max_value=1.0, format="%.2f")
+        st.dataframe(opinions, hide_index=True, height=212, column_config={"toxicity": bar})
     st.json(
         {
             "perplexity scores": table.ppl.provenance,
@@ -298,11 +290,3 @@ def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) ->
         },
         expanded=False,
     )
-
-
-def _bar_column() -> Any:
-    return st.column_config.ProgressColumn("toxicity, 0 to 1", min_value=0.0, max_value=1.0, format="%.2f")
-
-
-def _split(name: str) -> str:
-    return {"valid": "validation"}.get(name, name)

@@ -21,6 +21,7 @@ from pages.session import shared
 from pages.session.recipe import READING_TITLES, SPLIT_TITLES
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings
+from pages.widgets.drawing import download
 from pages.widgets.markdown import escape_markdown
 
 LONGEST_NAME = 60
@@ -234,9 +235,8 @@ def _results(settings: Settings, a: Evaluation, b: Evaluation) -> None:
 
 def against(a: Evaluation, b: Evaluation, reading: str) -> str:
     """B's gap against A's, on the same prompts."""
-    change = gap.paired_gap_change(
-        a.pruned.row(reading), b.pruned.row(reading), a.base.groups, blocks=a.base.blocks or None
-    )
+    rows = gap.PromptRows.of([a.pruned.row(reading), b.pruned.row(reading)], a.base.groups, a.base.blocks)
+    change = rows.changes()[0]
     if change.interval is None:
         return "B against A: not known."
     low, high = (1000 * x for x in change.interval)
@@ -248,16 +248,7 @@ def against(a: Evaluation, b: Evaluation, reading: str) -> str:
 
 def _files() -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        st.download_button(
-            "Download all",
-            to_json(sets()),
-            "prune-sets.json",
-            "application/json",
-            key="download sets",
-            icon=":material/download:",
-            disabled=not sets(),
-            on_click="ignore",
-        )
+        download("Download all", to_json(sets()), "prune-sets.json", "application/json", disabled=not sets())
         if demo.current() is not None:
             return
         with st.popover("Add from a file", icon=":material/upload_file:", key="upload popover"):

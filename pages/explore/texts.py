@@ -13,12 +13,16 @@ from fasp_core.forward.diffs import compare, largest_changes, word_pieces
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.continuations import Pair
-from pages.backend import demo, engine
+from pages.backend import demo
+from pages.backend.engine import engine
+from pages.backend.requests import Measure
 from pages.explore import looking, prompt_choice
 from pages.shell.sidebar import READING_TITLES, Settings
 from pages.widgets import clicks
+from pages.widgets.drawing import download
 
 ALL = "all groups"
+DOWNLOAD = "Download the texts as CSV (they may be offensive)"
 
 
 def draw(settings: Settings, heads: PruneSet, summary: Callable[[Evaluation], None]) -> None:
@@ -88,7 +92,7 @@ def _pair(pair: Pair, heads: PruneSet, shown: bool) -> None:
         [(pair.prompt, i, a.toxicity, a.text, b.toxicity, b.text) for i, (a, b) in both],
         columns=["prompt", "sample", "toxicity_base", "continuation_base", "toxicity_pruned", "continuation_pruned"],
     )
-    _download(frame, "continuations.csv", "written csv")
+    download(DOWNLOAD, frame.to_csv(index=False), "continuations.csv")
 
 
 def _many_prompts(settings: Settings, heads: PruneSet, shown: bool, summary: Callable[[Evaluation], None]) -> None:
@@ -107,13 +111,13 @@ def _many_prompts(settings: Settings, heads: PruneSet, shown: bool, summary: Cal
         key="sampled length",
         persist_state="session",
     )
-    wanted = (settings.spec, heads, settings.sampled(int(prompts), int(length)))
+    wanted = Measure(settings.spec, heads, settings.sampled(int(prompts), int(length)))
     if right.button("Sample and score", key="sample", width="stretch"):
         st.session_state["sampled for"] = wanted
     if st.session_state.get("sampled for") != wanted:
         st.caption("Nothing was sampled for this prune set and these settings yet.")
         return
-    job = looking.latest("sampled", wanted, lambda key, owner: engine.measure_job(*key, owner))
+    job = looking.latest("sampled", wanted, engine().measure)
     if not looking.ready(job, "sampled", "Measuring"):
         if job.state != "failed" and clicks.button("Cancel", key="cancel sampled"):
             del st.session_state["sampled for"]
@@ -153,7 +157,7 @@ def _changes(result: Evaluation, shown: bool) -> None:
     if shown:
         with st.expander("All prompts as a table"):
             st.dataframe(frame, hide_index=True, height=420)
-    _download(frame, "sampled-continuations.csv", "sampled csv")
+    download(DOWNLOAD, frame.to_csv(index=False), "sampled-continuations.csv")
 
 
 def _row(
@@ -165,17 +169,6 @@ def _row(
         for spans, value in zip(compare(before, after), toxicity, strict=True)
     )
     return Row(base, pruned, title, prompt)
-
-
-def _download(frame: pd.DataFrame, name: str, key: str) -> None:
-    st.download_button(
-        "Download the texts as CSV (they may be offensive)",
-        frame.to_csv(index=False),
-        name,
-        key=key,
-        on_click="ignore",
-        icon=":material/download:",
-    )
 
 
 def _dark() -> bool:

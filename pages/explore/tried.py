@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from fasp_core.evaluation import Evaluation
-from fasp_core.figures import clicked_heads, tried_sets
+from fasp_core.figures import Words, clicked_heads, tried_sets
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.scoring.impact_table import ImpactTable
 from pages.session import shared
@@ -19,6 +19,7 @@ from pages.session.recipe import READING_TITLES, SPLIT_TITLES, Recipe
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings
 from pages.widgets import clicks, pointer
+from pages.widgets.drawing import chart
 
 MOST = 200
 UNKNOWN = (float("nan"),) * 2
@@ -97,19 +98,19 @@ def draw(settings: Settings) -> dict[str, pointer.Act]:
             100 * np.array([t.estimated for t in shown]),
             100 * np.array([t.measured for t in shown]),
             100 * np.array([t.ends for t in shown]),
+            Words(
+                "Perplexity against the gap",
+                f"Changes against the unpruned model; measured on {where}. Click a set to return to it.",
+                x="change of perplexity",
+                y="change of the toxicity gap",
+                dark=st.context.theme.type == "dark",
+            ),
             hover=[_hover(t) for t in shown],
             current=at,
-            title="Perplexity against the gap",
-            note=f"Changes against the unpruned model; measured on {where}. Click a set to return to it.",
-            x_title="change of perplexity",
-            y_title="change of the toxicity gap",
-            dark=st.context.theme.type == "dark",
         )
-        st.plotly_chart(
+        chart(
             pointer.ready(fig, of),
             key="tried chart",
-            theme=None,
-            config={"displaylogo": False, "scrollZoom": False},
             alt="Change of perplexity against change of the toxicity gap of every set that was tried.",
         )
         drawn: int = st.session_state.setdefault(_DRAWN, 0)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import streamlit as st
 
 from fasp_core import released as published
 from fasp_core.errors import InputError
-from fasp_core.figures import head_grid, short
+from fasp_core.figures import Marks, Words, head_grid, short
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import HeadScores, Selection
 from fasp_core.released import Floats, RuleComparison, Trust
@@ -19,6 +17,7 @@ from pages.released import shown, trust
 from pages.released.shown import Settings
 from pages.shell import start
 from pages.widgets import glossary
+from pages.widgets.drawing import chart, download
 from pages.widgets.markdown import escape_markdown
 
 REPOSITORY = "https://github.com/chandar-lab/FASP"
@@ -102,36 +101,26 @@ def _choices(scores: HeadScores, settings: Settings) -> tuple[RuleComparison | N
 def _cards(both: RuleComparison, found: Trust | str) -> None:
     stable, theirs = both.stable, both.released
     n = stable.n_layers * stable.n_heads
-    columns = st.columns(4)
-    columns[0].metric(
-        "Critical heads",
-        f"{len(stable.critical)} of {n}",
-        border=True,
-        height="stretch",
-        help=glossary.text("critical head"),
-    )
-    columns[1].metric("Pruned heads", f"{stable.k} of {n}", border=True, height="stretch")
     if theirs is None:
         differ = "theirs fails"
     elif theirs.pruned == stable.pruned:
         differ = "same set"
     else:
         differ = f"{len(set(both.only_stable) | set(both.only_released))} heads differ"
-    columns[2].metric(
-        "Both rules",
-        differ,
-        border=True,
-        height="stretch",
-        help="The stable rule takes exactly the number of heads asked for. The authors' code sets thresholds.",
+    agree = "not known" if isinstance(found, str) else trust.interval(found.free.spearman)
+    rules = "The stable rule takes exactly the number of heads asked for. The authors' code sets thresholds."
+    seeds = (
+        "Spearman correlation between seeds of the bias scores of the heads that may be pruned, 95% interval. "
+        "0 is noise, 1 repeats perfectly."
     )
-    columns[3].metric(
-        "Two seeds agree",
-        "not known" if isinstance(found, str) else trust.interval(found.free.spearman),
-        border=True,
-        height="stretch",
-        help="Spearman correlation between seeds of the bias scores of the heads that may be pruned, 95% interval. "
-        "0 is noise, 1 repeats perfectly.",
+    cards = (
+        ("Critical heads", f"{len(stable.critical)} of {n}", glossary.text("critical head")),
+        ("Pruned heads", f"{stable.k} of {n}", None),
+        ("Both rules", differ, rules),
+        ("Two seeds agree", agree, seeds),
     )
+    for column, (label, value, hint) in zip(st.columns(4), cards, strict=True):
+        column.metric(label, value, border=True, height="stretch", help=hint)
 
 
 def _grids(
@@ -143,9 +132,7 @@ def _grids(
     dark: bool,
 ) -> None:
     """Perplexity and bias after removal; of a model without them, magnitude and gradient."""
-    marks: dict[str, Any] = {"n_layers": scores.n_layers, "n_heads": scores.n_heads, "hover": texts, "dark": dark}
-    if both is not None:
-        marks |= {"pruned": set(both.stable.pruned), "critical": set(both.stable.critical)}
+    marked = Marks() if both is None else Marks(set(both.stable.pruned), critical=set(both.stable.critical))
     errors = None if isinstance(found, str) else found.places.grid_se(both.stable.critical if both else ())
     removed = scores.z_ppl is not None or scores.z_bias is not None
     if removed:
@@ -171,17 +158,17 @@ def _grids(
                 f"Difference from the median over heads, {short(center, 4)}. {about}**Orange: {meaning} (than at the "
                 f"median head).**{faint}"
             )
-            st.plotly_chart(
+            chart(
                 head_grid(
                     sign * apart,
-                    title=title,
-                    unit="above median" if sign > 0 else "below median",
+                    scores.n_layers,
+                    scores.n_heads,
+                    Words(title, unit="above median" if sign > 0 else "below median", dark=dark),
+                    hover=texts,
                     se=se,
-                    **marks,
+                    marked=marked,
                 ),
-                theme=None,
                 key=f"{title} {settings} {dark}",
-                config={"displaylogo": False, "scrollZoom": False},
                 alt=f"{title} of every head, {scores.n_layers} layers by {scores.n_heads} heads.",
             )
 
@@ -237,15 +224,8 @@ def _sets(settings: Settings, both: RuleComparison) -> None:
             text = PruneSet.of(selection.heads).format()
             st.code(text or "(no head)", language=None, wrap_lines=True)
             axis = f"_{settings.axis}" if settings.axis else ""
-            st.download_button(
-                "Download this set",
-                text + "\n",
-                file_name=f"{settings.model.split('/')[-1]}{axis}_{settings.method}_{name}.txt",
-                mime="text/plain",
-                key=f"released_download_{name}",
-                on_click="ignore",
-                disabled=not text,
-            )
+            file = f"{settings.model.split('/')[-1]}{axis}_{settings.method}_{name}.txt"
+            download("Download this set", text + "\n", file, "text/plain", icon=None, disabled=not text)
     lines = [
         f"Only by rule `{name}`: {PruneSet.from_flat(heads, both.stable.n_heads).format()}."
         for name, heads in (("stable", both.only_stable), ("released", both.only_released))

@@ -14,8 +14,8 @@ from fasp_core.errors import InputError
 from fasp_core.heads.selection import METHODS
 from fasp_core.released import Published
 from pages.backend import demo, folders
+from pages.shell import sidebar
 from pages.shell.sidebar import GAMMA, METHOD_TITLES, axis_title
-from pages.widgets import glossary
 from pages.widgets.markdown import escape_markdown
 
 ALPHA = 0.1  # with gamma .3 the authors' own worked example
@@ -76,28 +76,9 @@ def draw() -> Settings:
             help="FASP spares the critical heads and prunes those whose removal leaves the least bias. The others are "
             "baselines, which spare none.",
         )
-        gamma = st.slider(
-            "γ  share of heads that are critical",
-            0.0,
-            1.0,
-            GAMMA,
-            0.01,
-            key="released_gamma",
-            bind="query-params",
-            disabled=method != "fasp",
-            help=glossary.text("gamma", "critical head"),
-        )
-        alpha = st.slider(
-            "α  share of heads to prune",
-            0.0,
-            0.4,
-            ALPHA,
-            0.005,
-            format="%.3f",
-            key="released_alpha",
-            bind="query-params",
-            help=glossary.text("alpha"),
-        )
+        own: dict[str, Any] = {"bind": "query-params", "persist_state": None}
+        gamma = sidebar.gamma("released_gamma", value=GAMMA, disabled=method != "fasp", **own)
+        alpha = sidebar.alpha("released_alpha", more="", value=ALPHA, **own)
         seed = 0
         if method == "random":
             seed = int(st.number_input("Seed", 0, 999, 0, key="released_seed", help="Another seed draws other heads."))

@@ -8,11 +8,13 @@ import streamlit as st
 
 from fasp_core import released
 from fasp_core.errors import InputError
+from fasp_core.figures import Words
 from fasp_core.figures.ranking import ranked_heads
 from fasp_core.heads.selection import Selection
 from fasp_core.released import Agreement, Estimate, SeedRows, Trust
 from pages.released.shown import Settings
 from pages.shell.sidebar import METHOD_TITLES, axis_title
+from pages.widgets.drawing import chart
 from pages.widgets.markdown import escape_markdown
 
 Key = tuple[str, str, str]  # of the file, model, axis
@@ -141,20 +143,20 @@ def _ranking(selection: Selection, found: Trust, hover: list[str], dark: bool) -
     fig = ranked_heads(
         places.mean,
         Z * places.pooled_se,
+        Words(
+            "Bias after removal, heads in order",
+            f"Mean of {found.free.seeds} seeds ± {Z} s.e.; dashed: end of the choice.",
+            unit="bias without the head",
+            dark=dark,
+        ),
         shown=sorted(set(range(n)) - set(selection.critical)),
         chosen=places.chosen,
         hover=hover,
-        title="Bias after removal, heads in order",
-        note=f"Mean of {found.free.seeds} seeds ± {Z} s.e.; dashed: end of the choice.",
-        unit="bias without the head",
         cut=places.cut,
-        dark=dark,
     )
-    st.plotly_chart(
+    chart(
         fig,
-        theme=None,
         key=f"ranking {selection} {dark}",
-        config={"displaylogo": False},
         alt="Bias after removal of the heads that may be pruned, in order, with intervals.",
     )
     st.caption(

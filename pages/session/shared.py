@@ -17,7 +17,9 @@ from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.manual_edits import ManualEdits
-from pages.backend import demo, engine
+from pages.backend import demo
+from pages.backend.engine import engine
+from pages.backend.models import Facts
 from pages.session import recipe
 from pages.session.recipe import NAMES, Recipe, Trail
 from pages.widgets.markdown import code
@@ -68,11 +70,11 @@ def _values() -> dict[str, Any]:
     return {**told, **{name: round(float(told[name]), 6) for name in ("gamma", "alpha")}}
 
 
-def _known(values: Mapping[str, object]) -> engine.Facts | None:
+def _known(values: Mapping[str, object]) -> Facts | None:
     """The shape of the model that widgets name; None while it is not loaded, or if there is no such model."""
     device = str(st.session_state.get("device") or DEVICES[0])
     try:
-        return engine.facts(ModelSpec(str(values["model"]), str(values["dtype"]), device, str(values["bos"])))
+        return engine().models.facts(ModelSpec(str(values["model"]), str(values["dtype"]), device, str(values["bos"])))
     except InputError:  # the page tells it where it loads the model
         return None
 

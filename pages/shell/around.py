@@ -5,7 +5,8 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.navigation.page import Page
 
-from pages.backend import demo, engine
+from fasp_core.storage.store import Store
+from pages.backend import demo
 from pages.shell import runs, tour
 from pages.widgets import clicks, glossary
 
@@ -29,7 +30,7 @@ def draw(page: Page, first: bool) -> None:
         st.html(LEGIBLE)
     if demo.current() is not None:
         _demo()
-    elif (trouble := engine.trouble()) is not None:
+    elif (trouble := Store().trouble) is not None:
         st.warning(
             f"Results are shown, but they are not kept when the server ends. {trouble} They are written with the next "
             "result that can be.",

@@ -11,10 +11,11 @@ import streamlit as st
 from fasp_core.compute.jobs import Job
 from fasp_core.compute.lanes import Past
 from fasp_core.errors import InputError
-from pages.backend import demo, engine
-from pages.backend.described import described
+from pages.backend import demo
+from pages.backend.engine import engine
+from pages.backend.requests import Request
 from pages.shell import stored
-from pages.widgets import clicks, scoring
+from pages.widgets import background, clicks
 from pages.widgets.markdown import escape_markdown
 
 EVERY = 2.0  # seconds between two looks at work that goes on
@@ -31,12 +32,12 @@ STATES = {
 
 def draw() -> None:
     """The line; while something runs it is looked at again and again, and else only when it is opened."""
-    busy = bool(engine.jobs())
+    busy = bool(engine().jobs())
     st.fragment(_panel, run_every=EVERY if busy else None)(busy)
 
 
 def _panel(was_busy: bool) -> None:
-    jobs = engine.jobs()
+    jobs = engine().jobs()
     if was_busy and not jobs:
         st.rerun()  # the whole page, whose looking again ends with it
     count = sum(job.state == "running" for job in jobs)
@@ -54,7 +55,7 @@ def _panel(was_busy: bool) -> None:
             _going(job)
         if not jobs:
             st.caption("Nothing runs at the moment.")
-        past = [one for one in engine.past() if one.state != "done" or one.seconds >= SHORT]
+        past = [one for one in engine().lanes.past() if one.state != "done" or one.seconds >= SHORT]
         if past:
             st.markdown("#### Ended since the server was started")
         for one in past[:SHOWN]:
@@ -70,13 +71,14 @@ def _store_wanted() -> None:
 
 
 def _going(job: Job[Any]) -> None:
-    said = described(job.key)
+    asked = job.key
+    assert isinstance(asked, Request)
     with st.container(border=True):
-        st.markdown(f"**{said.what}**")
-        st.text(said.model)
-        scoring.bar(job, "Progress")
+        st.markdown(f"**{asked.title}**")
+        st.text(asked.model)
+        background.bar(job, "Progress")
         with st.expander("Settings and log"):
-            _settings(said.settings)
+            _settings(asked.settings())
             _log(job.log)
         if demo.current() is None and clicks.button(
             "Cancel",
@@ -88,15 +90,16 @@ def _going(job: Job[Any]) -> None:
 
 
 def _ended(one: Past) -> None:
-    said = described(one.key)
+    asked = one.key
+    assert isinstance(asked, Request)
     icon, state = STATES[one.state]
     when = datetime.datetime.fromtimestamp(one.asked).strftime("%H:%M")
-    with st.expander(f"{said.what}, {state}, {when}", icon=icon, key=f"runs ended {one.number}"):
-        st.text(f"{said.model}, after {scoring.duration(one.seconds)}")
+    with st.expander(f"{asked.title}, {state}, {when}", icon=icon, key=f"runs ended {one.number}"):
+        st.text(f"{asked.model}, after {background.duration(one.seconds)}")
         if one.error:
             st.error("The work failed with the error below.")
             st.text(one.error)
-        _settings(said.settings)
+        _settings(asked.settings())
         _log(one.log)
         if demo.current() is not None:
             return
@@ -105,7 +108,7 @@ def _ended(one: Past) -> None:
                 "Resume", key=f"runs resume {one.number}", help="What was finished is kept and is not computed again."
             ):
                 try:
-                    engine.resume(one)
+                    engine().resume(one)
                 except InputError as error:
                     st.error(escape_markdown(error))
                 else:
@@ -114,8 +117,8 @@ def _ended(one: Past) -> None:
                 "Forget",
                 key=f"runs forget {one.number}",
                 help="Drop it from this list. No result is deleted.",
-                on_click=engine.forget,
-                args=(one,),
+                on_click=engine().lanes.forget,
+                args=(one.number,),
             )
 
 

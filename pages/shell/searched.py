@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fasp_core.compute.jobs import Progress
 from fasp_core.heads.selection import Selection
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import nothing
 from fasp_core.scoring.search import Found, SearchConfig
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import searching
-from pages.backend import engine
+from pages.backend.engine import engine
+from pages.backend.requests import Experiment
 from pages.shell.sidebar import Settings
 from pages.widgets import background
 
@@ -25,7 +29,7 @@ def select(settings: Settings, table: ImpactTable) -> Selection:
         return _selection(settings, table, k, (), ())
     finished = [
         f
-        for f in engine.searches(settings.spec, settings.axis, settings.reading)
+        for f in engine().results.searches(settings.spec, settings.axis, settings.reading)
         if f.config.max_heads == k and f.config.max_ppl < settings.max_ppl + 1e-9  # or a stricter limit
     ]
     if not finished:
@@ -54,8 +58,7 @@ def _offer(settings: Settings, table: ImpactTable, k: int) -> None:
         return searching.run(lm, table, settings.axis, config, store, progress)
 
     background.offer(
-        settings.spec,
-        ("search", settings.axis, config),
+        Experiment(settings.spec, "Joint search", (settings.axis, config)),
         work,
         title=f"No search yet for up to {k} heads at {settings.max_ppl:.0%} more perplexity",
         about=f"A ranking takes heads for what each does alone. The search measures some {MEASUREMENTS} sets on the "
@@ -69,17 +72,7 @@ def _offer(settings: Settings, table: ImpactTable, k: int) -> None:
 def _selection(
     settings: Settings, table: ImpactTable, k: int, heads: tuple[int, ...], notes: tuple[str, ...]
 ) -> Selection:
-    return Selection(
-        pruned=heads,
-        critical=(),
-        k=len(heads),
-        requested_k=k,
-        notes=notes,
-        method=settings.method,
-        gamma=settings.gamma,
-        alpha=settings.alpha,
-        rule="stable",
-        seed=settings.seed,
-        n_layers=table.n_layers,
-        n_heads=table.n_heads,
+    none = nothing(
+        settings.method, settings.gamma, settings.alpha, settings.seed, n_layers=table.n_layers, n_heads=table.n_heads
     )
+    return replace(none, pruned=heads, k=len(heads), requested_k=k, notes=notes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -25,7 +26,8 @@ from fasp_core.model.devices import passed_over
 from fasp_core.model.spec import BUILT_IN, BUILT_IN_TITLE, DTYPES, ModelSpec
 from fasp_core.scoring.manual_edits import HAND
 from fasp_core.studies.compare.plan import SEARCH
-from pages.backend import demo, engine, folders
+from pages.backend import demo, folders
+from pages.backend.engine import engine, scheduler
 from pages.session import shared
 from pages.session.recipe import (
     ALL_METHODS,
@@ -47,8 +49,7 @@ from pages.widgets.markdown import escape_markdown
 
 __all__ = ["ALPHA", "GAMMA", "MAX_PPL", "METHOD_TITLES", "OWN_CSV", "READING_TITLES", "SPLIT_TITLES", "Settings"]
 
-
-AXIS_HELP = "The demographic axis whose groups are compared. Prompts come from HolisticBias v1.1."
+KEPT: dict[str, Any] = {"persist_state": "session"}  # a widget keeps its value on pages that do not draw it
 
 
 @dataclass(frozen=True)
@@ -246,33 +247,16 @@ def scorer() -> tuple[str, str | None, str | None]:
     return source, (label or "").strip() or None, read or None
 
 
-def gamma(disabled: bool = False) -> float:
-    """Share of heads that are never pruned."""
-    return st.slider(
-        "γ  share of heads that are critical",
-        0.0,
-        1.0,
-        step=0.01,
-        key="gamma",
-        persist_state="session",
-        disabled=disabled,
-        help=glossary.text("gamma", "critical head"),
-    )
+def gamma(key: str = "gamma", **how: Any) -> float:
+    """Share of heads that are never pruned; `how` is what else the slider takes."""
+    title, hint = "γ  share of heads that are critical", glossary.text("gamma", "critical head")
+    return st.slider(title, 0.0, 1.0, step=0.01, key=key, help=hint, **(KEPT | how))
 
 
-def alpha(disabled: bool = False) -> float:
-    """Share of heads to prune."""
-    return st.slider(
-        "α  share of heads to prune",
-        0.0,
-        0.4,
-        step=0.005,
-        format="%.3f",
-        key="alpha",
-        persist_state="session",
-        disabled=disabled,
-        help=glossary.text("alpha", more="Heads that are pruned by hand count."),
-    )
+def alpha(key: str = "alpha", more: str = "Heads that are pruned by hand count.", **how: Any) -> float:
+    """Share of heads to prune; `more` is said of it."""
+    title, hint = "α  share of heads to prune", glossary.text("alpha", more=more)
+    return st.slider(title, 0.0, 0.4, step=0.005, format="%.3f", key=key, help=hint, **(KEPT | how))
 
 
 def model() -> ModelSpec:
@@ -311,13 +295,13 @@ def model() -> ModelSpec:
             "tokenizer does. It stands before every prompt and "
             "every window of text for perplexity, and is never scored itself.",
         )
-        if (address := engine.scheduler()) is not None:
+        if (address := scheduler()) is not None:
             st.caption(f"Scoring and comparisons run on the cluster at {address}.")
     source = source or BUILT_IN
     pins: dict[str, str] = st.session_state.setdefault("commits", {})
     if source not in pins:  # this reader begins to look at it
-        engine.renew(source)
-    spec = engine.pinned(ModelSpec(source, dtype, device, bos, pins.get(source, "")))
+        engine().models.renew(source)
+    spec = engine().models.pinned(ModelSpec(source, dtype, device, bos, pins.get(source, "")))
     if spec.commit:
         pins[source] = spec.commit  # a branch that moves meanwhile is another model
     return spec
@@ -327,26 +311,12 @@ def listed_axis() -> str:
     """Which axis of HolisticBias."""
     if st.session_state["axis"] not in axis_names():  # another page takes prompts of one's own, too
         st.session_state["axis"] = Recipe().axis
-    return st.selectbox(
-        "Axis",
-        axis_names(),
-        format_func=axis_title,
-        key="axis",
-        persist_state="session",
-        help=AXIS_HELP,
-    )
+    return _axis(axis_names())
 
 
 def choose_axis() -> tuple[str, str]:
     """Which axis, by name or as the path of a CSV file, and what people call it. Stops where there is no such file."""
-    axis = st.selectbox(
-        "Axis",
-        (*axis_names(), *demo.unless(OWN_CSV)),
-        format_func=axis_title,
-        key="axis",
-        persist_state="session",
-        help=AXIS_HELP,
-    )
+    axis = _axis((*axis_names(), *demo.unless(OWN_CSV)))
     if axis != OWN_CSV:
         return axis, axis_title(axis)
     upload = st.file_uploader("CSV with columns text, group", type=["csv", "tsv", "txt"], key="csv")
@@ -360,10 +330,21 @@ def choose_axis() -> tuple[str, str]:
     content = upload.getvalue()
     try:
         from_csv(content, upload.name)
-        return str(engine.keep_upload(content, upload.name)), Path(upload.name).stem
+        return str(folders.keep_upload(content, upload.name)), Path(upload.name).stem
     except InputError as error:
         st.error(escape_markdown(error))
         st.stop()
+
+
+def _axis(options: tuple[str, ...]) -> str:
+    return st.selectbox(
+        "Axis",
+        options,
+        format_func=axis_title,
+        key="axis",
+        persist_state="session",
+        help="The demographic axis whose groups are compared. Prompts come from HolisticBias v1.1.",
+    )
 
 
 def axis_title(axis: str) -> str:

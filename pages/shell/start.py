@@ -30,6 +30,12 @@ def through_app() -> None:
         st.stop()
 
 
+def explore_button() -> None:
+    """The way to where scores are made; what is in the address of either page goes along."""
+    if st.button("Explore heads", icon=":material/grid_on:"):
+        st.switch_page("pages/explore/explore.py", query_params={})
+
+
 def told(draw: Callable[P, None]) -> Callable[P, None]:
     """The same page or fragment, which tells bad input in its place; what stands around it stays.
 

@@ -6,16 +6,19 @@ import pandas as pd
 import streamlit as st
 
 from fasp_core.errors import InputError
+from fasp_core.storage import catalog
 from fasp_core.storage.catalog import Kept
-from pages.backend import demo, engine
-from pages.widgets import clicks, scoring
+from fasp_core.storage.store import Store
+from pages.backend import demo
+from pages.backend.engine import engine
+from pages.widgets import background, clicks
 from pages.widgets.markdown import escape_markdown
 
 
 @st.dialog("Stored results", width="large")
 def show() -> None:
     """All stored scores and experiments of one model; the chosen one with its settings and its command."""
-    found = engine.stored()
+    found = catalog.kept(Store())
     if not found:
         st.info("No scores and no experiments are stored yet.", icon=":material/info:")
         return
@@ -42,7 +45,7 @@ def _row(one: Kept) -> dict[str, object]:
         "what": one.what,
         "axis": one.settings.get("axis", ""),
         "made": one.created[:16].replace("T", " "),
-        "took": "" if one.seconds is None else scoring.duration(one.seconds),
+        "took": "" if one.seconds is None else background.duration(one.seconds),
         "device": one.device,
         "MB": round(one.size / 1e6, 1),
     }
@@ -62,7 +65,7 @@ def _one(one: Kept) -> None:
     sure = st.checkbox("Delete this result: whoever needs it has to compute it again", key=f"stored sure {one.name}")
     if clicks.button("Delete", f"stored delete {one.name}", disabled=not sure, icon=":material/delete:"):
         try:
-            engine.remove(one)
+            engine().results.remove(one)
         except InputError as error:
             st.error(escape_markdown(error))
         else:

@@ -20,9 +20,12 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import DTYPES, ModelSpec
 from fasp_core.storage.keys import digest, slug
 from fasp_core.storage.store import cache_root
-from pages.backend import demo, engine
+from pages.backend import demo
+from pages.backend.engine import engine
+from pages.backend.requests import Experiment
 from pages.shell import start
 from pages.widgets import background, scoring
+from pages.widgets.drawing import download
 
 FOLDER = "exports"  # below the cache
 MAX_ZIP = 300_000_000  # bytes: a browser gets it through the server's memory
@@ -50,7 +53,7 @@ def draw(spec: ModelSpec, heads: PruneSet) -> None:
     if not scoring.load(spec):
         return
     with st.spinner("Loading the model"):  # again, if others have taken its place
-        lm = engine.model(spec)
+        lm = engine().models.get(spec)
     planned = plan(lm, heads)
     _planned(lm, planned)
     key = digest({"weights": lm.weights_id, "dtype": spec.dtype, "parts": heads.format()})
@@ -69,8 +72,7 @@ def draw(spec: ModelSpec, heads: PruneSet) -> None:
     writing.check_free(folder)
     most = lm.n_parameters * DTYPES[spec.dtype].itemsize
     background.offer(
-        spec,
-        ("export", folder.name, heads),
+        Experiment(spec, "Export", (folder.name, heads)),
         lambda lm, _store, progress: export(lm, heads, folder, progress),
         title="Write the checkpoint",
         about=f"At most {card.megabytes(most)} are written, loaded back with plain transformers, compared with the "
@@ -163,14 +165,8 @@ def _result(found: dict[str, Any], folder: Path) -> None:
     )
     total = sum(path.stat().st_size for path in _files(folder))
     if total < MAX_ZIP:
-        st.download_button(
-            f"Download as zip ({card.megabytes(total)})",
-            lambda: zipped(folder),
-            f"{folder.name}.zip",
-            "application/zip",
-            on_click="ignore",
-            icon=":material/download:",
-        )
+        label = f"Download as zip ({card.megabytes(total)})"
+        download(label, lambda: zipped(folder), f"{folder.name}.zip", "application/zip")
     else:
         half = " In bfloat16 it would be half as large." if speed["dtype"] == "float32" else ""
         st.caption(

@@ -12,10 +12,12 @@ from fasp_core.report import data
 from fasp_core.report.tables import counted
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import HAND
-from pages.backend import demo, engine
+from pages.backend import demo
+from pages.backend.results import SCORE_TEXT
 from pages.session import shared
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings
+from pages.widgets.drawing import download
 from pages.widgets.markdown import escape_markdown
 
 
@@ -39,7 +41,7 @@ def files(settings: Settings, table: ImpactTable, now: Current) -> None:
     name = file_name(settings.axis_title)
 
     def about() -> bytes:
-        return data.scores_json(table, settings.scoring, engine.SCORE_TEXT, rows, document)
+        return data.scores_json(table, settings.scoring, SCORE_TEXT, rows, document)
 
     st.markdown(
         f"**Scores of all {len(rows)} heads**: one row a head, with standard errors, and whether it is removed, "
@@ -47,16 +49,16 @@ def files(settings: Settings, table: ImpactTable, now: Current) -> None:
         f"{len(table.bias.codes):,} validation prompts; the JSON file says more of both."
     )
     with st.container(horizontal=True):
-        _button("CSV", data.csv(rows), f"scores-{name}.csv", "text/csv")
-        _button("Parquet", data.parquet(rows), f"scores-{name}.parquet", "application/vnd.apache.parquet")
-        _button("JSON", about, f"scores-{name}.json", "application/json")
+        download("CSV", data.csv(rows), f"scores-{name}.csv", "text/csv")
+        download("Parquet", data.parquet(rows), f"scores-{name}.parquet", "application/vnd.apache.parquet")
+        download("JSON", about, f"scores-{name}.json", "application/json")
     st.markdown(
         f"**The set**, {len(now.heads.heads)} heads: what `select --out` writes. It can be brought back here, given to "
         "`evaluate --prune-set`, `audit` and `report`, or read in Python."
     )
     with st.container(horizontal=True):
-        _button("Set (JSON)", raw, f"set-{name}.json", "application/json")
-        _button("Set (text)", now.heads.format() + "\n", f"set-{name}.txt", "text/plain")
+        download("Set (JSON)", raw, f"set-{name}.json", "application/json")
+        download("Set (text)", now.heads.format() + "\n", f"set-{name}.txt", "text/plain")
 
 
 def bring(settings: Settings, table: ImpactTable, now: Current) -> None:
@@ -95,15 +97,3 @@ def use(parts: PruneSet) -> None:
     """Exactly these are off: by hand only, as no method may have come to them."""
     heads, neurons = PruneSet(parts.heads).format(), PruneSet(neurons=parts.neurons).format()
     shared.adopt({"method": HAND, "prune": heads, "keep": "", "neurons": neurons})
-
-
-def _button(label: str, content: object, name: str, mime: str) -> None:
-    st.download_button(
-        label,
-        content,  # type: ignore[arg-type]
-        name,
-        mime,
-        key=f"take {label}",
-        icon=":material/download:",
-        on_click="ignore",
-    )

@@ -14,6 +14,7 @@ from fasp_core.report import charts
 from fasp_core.scoring.impact_table import ImpactTable
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings
+from pages.widgets.drawing import download
 
 
 def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
@@ -64,16 +65,7 @@ def _figure(title: str, file: str, fig: go.Figure, kind: str, dark: bool) -> Non
         alt=f"{title}.",
     )
     make: Callable[[], str] = partial(export.standalone, fig, title, file, dark)
-    st.download_button(
-        "Interactive",
-        make,
-        f"{file}.html",
-        "text/html",
-        key=f"take html {title}",
-        icon=":material/download:",
-        on_click="ignore",
-        help=f"{title}, as an HTML file.",
-    )
+    download("Interactive", make, f"{file}.html", "text/html", help=f"{title}, as an HTML file.")
 
 
 def _measured(settings: Settings, now: Current) -> Evaluation | None:

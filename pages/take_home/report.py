@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import streamlit as st
 
 from fasp_core import report
-from fasp_core.compute.jobs import Job, Progress
+from fasp_core.compute.jobs import Progress
 from fasp_core.errors import InputError
 from fasp_core.evaluation import Evaluation
 from fasp_core.figures.export import file_name
@@ -20,11 +19,13 @@ from fasp_core.scoring.manual_edits import HAND, ManualEdits
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare
 from fasp_core.studies.compare.plan import SEARCH
-from pages.backend import engine
+from pages.backend.engine import engine
+from pages.backend.requests import Experiment
 from pages.session.recipe import OFFLINE
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings
 from pages.widgets import background
+from pages.widgets.drawing import download, finding
 
 SPENT = "about a minute with the built-in model on two cores"
 
@@ -60,15 +61,14 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
         help="For perplexity, of a text that no score was made on.",
     )  # fmt: skip
     asked = replace(asked, prompts=int(prompts), tokens=int(tokens))
-    key = ("report", asked, _stored(asked))
-    job = _job(settings, key)
+    request = Experiment(settings.spec, "Report", (asked, _stored(asked)))
+    job = background.job_of(request)
     if job is not None and job.state == "done":
         st.session_state["report measured"] = (settings.spec, settings.axis, now.heads), job.result.evaluation
         _done(job.result, name)
         return
     background.offer(
-        settings.spec,
-        key,
+        request,
         lambda lm, store, progress: write(asked, table, lm, store, progress),
         title="No report on this set yet",
         about=f"One HTML file: the setting, both grids, the chosen heads, what the set does to **{asked.prompts:,} "
@@ -108,59 +108,33 @@ def write(asked: report.Asked, table: ImpactTable, lm: LanguageModel, store: Sto
 
 def without(asked: report.Asked, table: ImpactTable, name: str) -> None:
     """The report of what is known without running the model."""
-    known = engine.facts(asked.spec)
-    assert known is not None  # the page has its scores
+    model_id = engine().models.identity(asked.spec)
 
     def make() -> bytes:
         def no_model() -> LanguageModel:
             raise InputError("This report measures nothing.")
 
         told = replace(asked, measure=False)
-        return report.html(report.gather(told, table, known.id, engine.store(), no_model)).encode()
+        return report.html(report.gather(told, table, model_id, Store(), no_model)).encode()
 
-    st.download_button(
-        "Write it without measuring",
-        make,
-        name,
-        "text/html",
-        key="report without",
-        type="tertiary",
-        icon=":material/download:",
-        on_click="ignore",
-        help="It says that nothing was measured on test prompts.",
-    )
+    told = "It says that nothing was measured on test prompts."
+    download("Write it without measuring", make, name, "text/html", key="report without", type="tertiary", help=told)
 
 
 def _done(written: Written, name: str) -> None:
     told = written.told
     _, sentence, _ = told["verdicts"][0]
-    icon = ":material/check_circle:" if told["good"] else ":material/error_outline:"
-    (st.success if told["good"] else st.warning)(sentence, icon=icon)
+    finding(told["good"], sentence)
     for caution in told["cautions"]:
         st.warning(caution, icon=":material/warning:")
-    st.download_button(
-        f"Download the report (HTML, {len(written.content) / 1e6:.1f} MB)",
-        written.content,
-        name,
-        "text/html",
-        key="report file",
-        type="primary",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    label = f"Download the report (HTML, {len(written.content) / 1e6:.1f} MB)"
+    download(label, written.content, name, "text/html", key="report file", type="primary")
     st.caption("It opens in any browser without a network, and prints on A4.")
-
-
-def _job(settings: Settings, key: Hashable) -> Job[Any] | None:
-    started: dict[Hashable, Job[Any]] = st.session_state.setdefault("experiments", {})
-    return engine.running_experiment(settings.spec, key) or started.get((settings.spec, key))
 
 
 def _stored(asked: report.Asked) -> tuple[str, ...]:
     """The stored results that a report tells of: with others it is another report."""
-    known = engine.facts(asked.spec)
-    assert known is not None
-    store = engine.store()
-    header = compare.find(known.id, asked.axis, asked.reading, store)
+    store = Store()
+    header = compare.find(engine().models.identity(asked.spec), asked.axis, asked.reading, store)
     claims = [e.path.name for e in store.entries(compare.KIND) if e.config.get("experiment") == "outcome"]
     return (header.path.name if header is not None else "", *sorted(claims))

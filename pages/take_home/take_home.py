@@ -7,7 +7,7 @@ import streamlit as st
 from fasp_core.report.tables import counted
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import ManualEdits
-from pages.backend import engine
+from pages.backend.engine import engine
 from pages.session import shared
 from pages.shell import sidebar, start
 from pages.shell.current import Current, current
@@ -25,11 +25,9 @@ def page() -> None:
         "these heads."
     )
     settings = sidebar.draw()
-    if engine.facts(settings.spec) is None and not scoring.load(settings.spec):
+    if not (scoring.known(settings.spec) and scoring.load_scorer(settings.scoring)):
         return
-    if not scoring.load_scorer(settings.scoring):
-        return
-    table = engine.scores(settings.spec, settings.scoring)
+    table = engine().results.scores(settings.spec, settings.scoring)
     if table is None:
         scoring.offer(settings.spec, settings.scoring)
         return

@@ -18,16 +18,17 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.keys import digest
+from fasp_core.storage.store import Store
 from fasp_core.studies.transfer import correlation, every_axis
 from fasp_core.studies.transfer.correlation import AxisEffects, Correlations
 from fasp_core.studies.transfer.every_axis import Cell, Transfer, TransferConfig
 from fasp_core.studies.transfer.transfer import scored_axes
-from pages.backend import engine
+from pages.backend.engine import engine
 from pages.shell.sidebar import axis_title
+from pages.widgets.drawing import csv_table
 
 KIND_TITLES = {"spearman": "ranks (Spearman)", "pearson": "scores (Pearson)"}
 SUBSET_TITLES = {"all": "all heads", "prunable": "heads that may be pruned"}
-CHART = {"displaylogo": False, "scrollZoom": False}
 NAMES = ("axis 1", "axis 2", "chosen on", "measured on")  # columns that hold axes
 Scores = tuple[tuple[str, ImpactTable], ...]  # by axis; tables are told apart by identity
 
@@ -54,11 +55,11 @@ class Settings:
 
 def scores(spec: ModelSpec) -> dict[str, ImpactTable]:
     """Stored scores by axis. Never loads a model."""
-    known = engine.facts(spec)
+    known = engine().models.facts(spec)
     if known is None:
         return {}
-    axes = scored_axes(known.id, engine.store())
-    found = {axis: engine.scores(spec, BiasConfig(axis)) for axis in axes}
+    axes = scored_axes(known.id, Store())
+    found = {axis: engine().results.scores(spec, BiasConfig(axis)) for axis in axes}
     return {axis: table for axis, table in found.items() if table is not None}
 
 
@@ -78,19 +79,15 @@ def correlations(tables: Scores, reading: str, gamma: float) -> Correlations:
 
 def name(spec: ModelSpec, sets: dict[str, PruneSet], config: TransferConfig) -> str:
     """What tells one experiment from another."""
-    known = engine.facts(spec)
-    assert known is not None  # scores were found
-    return digest(every_axis.key(sets, config, known.id))
+    return digest(every_axis.key(sets, config, engine().models.identity(spec)))
 
 
 def transfer(spec: ModelSpec, sets: dict[str, PruneSet], config: TransferConfig) -> Transfer | None:
     """The experiment if it is stored. Never loads a model."""
-    known = engine.facts(spec)
-    assert known is not None
     kept: dict[str, Transfer] = st.session_state.setdefault("transfers", {})
     wanted = name(spec, sets, config)
     if wanted not in kept:
-        measured = every_axis.find(sets, config, known.id, engine.store())
+        measured = every_axis.find(sets, config, engine().models.identity(spec), Store())
         if measured is None:
             return None
         kept[wanted] = every_axis.judge(measured)
@@ -106,8 +103,7 @@ def table(frame: pd.DataFrame, file: str) -> None:
     columns: dict[str, Any] = {c: st.column_config.TextColumn(width=130) for c in NAMES if c in frame}
     for c in frame.select_dtypes("float").columns:
         columns[c] = st.column_config.NumberColumn(format=_format(c))
-    st.dataframe(shown, hide_index=True, height=min(36 * (len(frame) + 1), 420), column_config=columns)
-    st.download_button("Download as CSV", frame.to_csv(index=False), file, on_click="ignore", key=f"download {file}")
+    csv_table(frame, file, shown, height=min(36 * (len(frame) + 1), 420), column_config=columns)
 
 
 def _format(column: str) -> str:

@@ -10,15 +10,16 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from fasp_core.figures import cell_matrix, clicked_heads, scatter_pair
+from fasp_core.figures import Cells, Words, cell_matrix, clicked_heads, scatter_pair
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.scoring.manual_edits import how_removed
 from fasp_core.scoring.score import prunable
 from fasp_core.studies.transfer.correlation import LEAST_CEILING, AxisScore, Correlations, Pair, strongest
 from pages.shell.sidebar import READING_TITLES, axis_title
 from pages.transfer import axes
-from pages.transfer.axes import CHART, KIND_TITLES, SUBSET_TITLES, Settings, plain, span, table
+from pages.transfer.axes import KIND_TITLES, SUBSET_TITLES, Settings, plain, span, table
 from pages.widgets import pointer
+from pages.widgets.drawing import chart
 
 CHOSEN = "transfer pair"  # in the session: the pair whose heads are shown
 
@@ -67,29 +68,25 @@ def draw_matrix(settings: Settings, found: Correlations) -> dict[str, pointer.Ac
     places = {cell: pair_at(cell, names) for cell in np.ndindex(len(names), len(names))}
     cells = [found.axes[i] if at is None else found.pair(*at, settings.kind) for (i, _), at in places.items()]
     of = f"pairs of {', '.join(names)}"
-    fig = cell_matrix(
+    drawn = Cells(
+        [axis_title(n) for n in names],
+        [axis_title(n) for n in names],
         [c.r.value if isinstance(c, Pair) else float("nan") for c in cells],
-        rows=[axis_title(n) for n in names],
-        columns=[axis_title(n) for n in names],
         text=[plain(c.r.value) if isinstance(c, Pair) else _repeats(c, settings.kind) for c in cells],
         hover=[pair_hover(c) if isinstance(c, Pair) else _own_hover(c, settings.kind) for c in cells],
         faint=[isinstance(c, Pair) and not c.r.shown for c in cells],
         outlined=[at == st.session_state[CHOSEN] for at in places.values()],
-        faint_name="interval holds 0",
-        outlined_name="opened",
-        title="Correlation of z_bias over heads",
-        note=f"Upper right: all {n_all} heads. Lower left: {n_free}.",
-        unit="r",
-        limit=1.0,
-        colorbar=False,
-        column_angle=-35,
+        names=("interval holds 0", "", "opened"),
+    )
+    words = Words(
+        "Correlation of z_bias over heads",
+        f"Upper right: all {n_all} heads. Lower left: {n_free}.",
         dark=st.context.theme.type == "dark",
     )
-    st.plotly_chart(
+    fig = cell_matrix(drawn, words, limit=1.0, colorbar=False, column_angle=-35)
+    chart(
         pointer.ready(fig, of),
         key="correlations",
-        theme=None,
-        config=CHART,
         alt="Correlation of the heads' bias scores between every two axes; the table below has the numbers.",
     )
     st.caption(
@@ -155,24 +152,24 @@ def draw_heads(settings: Settings, found: Correlations, chosen: tuple[str, str, 
         for flat in range(n)
     ]
     st.markdown(sentence(p, found))
-    st.plotly_chart(
+    chart(
         scatter_pair(
             np.where(hidden, np.nan, 1000 * a.z),
             np.where(hidden, np.nan, 1000 * b.z),
+            Words(
+                f"{axis_title(one)} against {axis_title(other)}",
+                "Right, up: the gap falls without it.",
+                x=f"z_bias on {axis_title(one)}, ×10⁻³",
+                y=f"z_bias on {axis_title(other)}, ×10⁻³",
+                dark=st.context.theme.type == "dark",
+            ),
             names=labels,
             hover=hover,
-            title=f"{axis_title(one)} against {axis_title(other)}",
-            note="Right, up: the gap falls without it.",
-            x_title=f"z_bias on {axis_title(one)}, ×10⁻³",
-            y_title=f"z_bias on {axis_title(other)}, ×10⁻³",
             critical=set(range(n)) - free,
             estimated=set(np.flatnonzero(~(a.exact & b.exact)).tolist()),
             labelled=strongest(a, b, shown),
-            dark=st.context.theme.type == "dark",
         ),
-        theme=None,
         key=f"heads {chosen} {settings.config.reading} {settings.config.gamma}",
-        config=CHART,
     )
 
 

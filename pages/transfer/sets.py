@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import streamlit as st
 
-from fasp_core.figures import cell_matrix
+from fasp_core.figures import Cells, Words, cell_matrix
 from fasp_core.studies.transfer import every_axis
 from fasp_core.studies.transfer.every_axis import Cell, Transfer
 from fasp_core.studies.verdict import p_value
+from pages.backend.requests import Experiment
 from pages.shell.sidebar import READING_TITLES, axis_title
 from pages.transfer import axes
-from pages.transfer.axes import CHART, Settings, ends, percent, table
-from pages.widgets import background, scoring
+from pages.transfer.axes import Settings, ends, percent, table
+from pages.widgets import background
+from pages.widgets.drawing import chart
 
 SECONDS = 15.0  # for 450 prompts, or 2,048 tokens, with the built-in model on two cores
 
@@ -33,14 +35,13 @@ def draw(settings: Settings) -> None:
         n = len(sets)
         seconds = (n + 1) * SECONDS * (n * config.n_prompts / 450 + config.tokens / 2048)
         background.offer(
-            settings.spec,
-            ("transfer", axes.name(settings.spec, sets, config)),
+            Experiment(settings.spec, "Transfer between axes", (axes.name(settings.spec, sets, config),)),
             lambda lm, store, progress: every_axis.run(lm, sets, config, store, progress),
             title="Not measured yet with these settings",
             about=f"{n} sets and the whole model on {n} axes with {config.n_prompts} test prompts each, and the "
             f"perplexity of all: {(n + 1) * (n + 1)} measurements. With the built-in model on two cores that takes "
-            f"about {scoring.duration(seconds)}. What is measured already is not measured again, and a cancelled run "
-            "goes on where it was.",
+            f"about {background.duration(seconds)}. What is measured already is not measured again, and a cancelled "
+            "run goes on where it was.",
             button="Measure",
         )
         return
@@ -56,32 +57,31 @@ def show(settings: Settings, result: Transfer) -> None:
     cells = result.of(reading)
     costs = {s.axis: s.perplexity.relative for s in result.sets}
     bases = {axis: found[reading] for axis, found in result.bases.items()}
-    st.plotly_chart(
+    chart(
         cell_matrix(
-            [100 * c.change.relative for c in cells],
-            rows=[f"{axis_title(axis)}\nperplexity {costs[axis]:+.1%}" for axis in result.axes],
-            columns=[f"{axis_title(a).replace(' ', chr(10))}\n{1000 * bases[a].gap:.2f}" for a in result.axes],
-            text=[f"{percent(c.change.relative)}\n{ends(c).replace('%', '')}" for c in cells],
-            hover=[cell_hover(c, result) for c in cells],
-            faint=[c.outcome in ("not shown", "no gap") for c in cells],
-            hatched=[c.outcome == "no gap" for c in cells],
-            outlined=[c.chosen_on == c.measured_on for c in cells],
-            faint_name="no change shown",
-            hatched_name="no gap above noise to begin with",
-            outlined_name="its own axis",
-            title="Change of the gap on test prompts, with 95% interval",
-            note="Rows: chosen on, with the set's cost. Columns: measured on, with the gap before, ×10⁻³.",
-            unit="%",
-            row_title="chosen on",
-            column_title="measured on",
+            Cells(
+                [f"{axis_title(axis)}\nperplexity {costs[axis]:+.1%}" for axis in result.axes],
+                [f"{axis_title(a).replace(' ', chr(10))}\n{1000 * bases[a].gap:.2f}" for a in result.axes],
+                [100 * c.change.relative for c in cells],
+                text=[f"{percent(c.change.relative)}\n{ends(c).replace('%', '')}" for c in cells],
+                hover=[cell_hover(c, result) for c in cells],
+                faint=[c.outcome in ("not shown", "no gap") for c in cells],
+                hatched=[c.outcome == "no gap" for c in cells],
+                outlined=[c.chosen_on == c.measured_on for c in cells],
+                names=("no change shown", "no gap above noise to begin with", "its own axis"),
+            ),
+            Words(
+                "Change of the gap on test prompts, with 95% interval",
+                "Rows: chosen on, with the set's cost. Columns: measured on, with the gap before, ×10⁻³.",
+                x="measured on",
+                y="chosen on",
+                dark=st.context.theme.type == "dark",
+            ),
             limit=100.0,
             colorbar=False,
             cell_height=54,
-            dark=st.context.theme.type == "dark",
         ),
-        theme=None,
         key=f"transfer {hash((settings.config, result.axes))}",
-        config=CHART,
         alt="Relative change of every axis' gap under the set chosen on every axis; the table below has the numbers.",
     )
     st.caption(

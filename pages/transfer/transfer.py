@@ -11,7 +11,6 @@ from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.studies.transfer import correlation
 from fasp_core.studies.transfer.every_axis import TransferConfig
-from pages.backend import engine
 from pages.shell import sidebar, start
 from pages.shell.sidebar import axis_title
 from pages.transfer import axes, scores, sets
@@ -28,7 +27,7 @@ def page() -> None:
     )
     with st.sidebar:
         spec = sidebar.model()
-    if engine.facts(spec) is None and not scoring.load(spec):
+    if not scoring.known(spec):
         return
     found = axes.scores(spec)
     if len(found) < 2:
@@ -91,10 +90,7 @@ def empty(found: Iterable[str]) -> None:
             + ". Score another one: open “Explore heads”, choose an axis, and press “Score all heads”. With the "
             "built-in model on two cores an axis takes about six minutes once the perplexities are there."
         )
-        if st.button("Explore heads", icon=":material/grid_on:"):
-            st.switch_page(
-                "pages/explore/explore.py", query_params={}
-            )  # the reading is in its address too, and goes along
+        start.explore_button()
 
 
 start.through_app()

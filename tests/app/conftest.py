@@ -7,17 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from pages.backend import engine
+from pages.backend.engine import engine
 from tests.support.fakes import Studio
 
 
 @pytest.fixture
-def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Studio]:
+def kind() -> type[Studio]:
+    """Which studio."""
+    return Studio
+
+
+@pytest.fixture
+def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Studio]) -> Generator[Studio]:
     """No demo, whatever the environment says; jobs that a test leaves behind end with it."""
     monkeypatch.delenv("FASP_DEMO", raising=False)
-    studio = Studio(tmp_cache, monkeypatch)
+    studio = kind(tmp_cache, monkeypatch)
     yield studio
-    for _, job in engine._lanes.jobs():
+    for job in engine().jobs():
         job.cancel()
     studio.open.set()
     studio.finish()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,16 +18,18 @@ from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import BUILT_IN, ModelSpec
+from fasp_core.storage import catalog
+from fasp_core.storage.store import Store
 from fasp_core.studies.compare.plan import Plan
-from pages.backend import demo, engine
-from pages.backend.described import described
+from pages.backend import folders
+from pages.backend.engine import engine
+from pages.backend.requests import Experiment, Load, LoadScorer, Measure, Request, Score
+from pages.explore.looking import Look, Write
 from pages.shell import runs, tour
 from pages.widgets import glossary
 from tests.support.fakes import MADE, Studio
-from tests.support.running import run
+from tests.support.running import AXIS, labels, opened, press, run, texts
 
-APP = Path(__file__).resolve().parents[2] / "app.py"
-AXIS = "race_ethnicity"
 PAGES = ("explore", "compare", "transfer", "assumptions", "contexts", "released")
 
 
@@ -40,26 +41,6 @@ def demonstration(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Generator[
     studio.add_scores(AXIS)
     yield studio
     config.set_option("client.showErrorDetails", details)
-
-
-def opened(page: str = "explore", query: dict[str, str] | None = None, **state: Any) -> AppTest:
-    at = AppTest.from_file(APP, default_timeout=60)
-    if page != "explore":
-        at.switch_page(f"pages/{page}/{page}.py")
-    for name, value in (query or {}).items():
-        at.query_params[name] = value
-    for name, value in state.items():
-        at.session_state[name] = value
-    return run(at)
-
-
-def labels(at: AppTest) -> list[str]:
-    return [button.label for button in at.button]
-
-
-def texts(at: AppTest) -> str:
-    kinds = (at.markdown, at.caption, at.text, at.info, at.error, at.warning, at.code)
-    return "\n".join(str(node.value) for nodes in kinds for node in nodes)
 
 
 def popovers(at: AppTest) -> list[str]:
@@ -118,10 +99,10 @@ def test_nothing_runs(studio: Studio) -> None:
 @pytest.mark.parametrize("error", [InputError("Name a <b>*model*</b>."), ValueError("/home/me/secret")])
 def test_what_failed_is_told_can_go_on_and_be_forgotten(studio: Studio, error: Exception) -> None:
     studio.error = error
-    engine.score_job(ModelSpec(), BiasConfig(AXIS))
+    engine().score(Score(ModelSpec(), BiasConfig(AXIS)))
     studio.finish()
     at = opened("compare", **{runs.OPEN: True})
-    (one,) = engine.past()
+    (one,) = engine().lanes.past()
     said = texts(at)
     assert "secret" not in said
     told = "Name a <b>*model*</b>." if isinstance(error, InputError) else "(ValueError)"
@@ -129,16 +110,16 @@ def test_what_failed_is_told_can_go_on_and_be_forgotten(studio: Studio, error: E
     studio.error = None
     at.button(f"runs resume {one.number}").click()
     run(at)
-    until(lambda: not engine.jobs() and [past.state for past in engine.past()] != ["failed"])
-    (done,) = engine.past()
+    until(lambda: not engine().jobs() and [past.state for past in engine().lanes.past()] != ["failed"])
+    (done,) = engine().lanes.past()
     assert (done.state, done.key, done.error) == ("done", one.key, "")
-    assert engine.scores(ModelSpec(), BiasConfig(AXIS)) is not None
+    assert engine().results.scores(ModelSpec(), BiasConfig(AXIS)) is not None
 
 
 def test_forgetting_and_what_was_read_from_disk(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine.score_job(ModelSpec(), BiasConfig(AXIS))
+    engine().score(Score(ModelSpec(), BiasConfig(AXIS)))
     studio.finish()
-    (one,) = engine.past()
+    (one,) = engine().lanes.past()
     at = opened("compare", **{runs.OPEN: True})
     assert "Ended since the server was started" not in texts(at)  # done in no time: it was on disk
     monkeypatch.setattr(runs, "SHORT", 0.0)
@@ -146,34 +127,48 @@ def test_forgetting_and_what_was_read_from_disk(studio: Studio, monkeypatch: pyt
     assert f"runs resume {one.number}" not in [button.key for button in at.button]
     at.button(f"runs forget {one.number}").click()
     run(at)
-    assert engine.past() == []
+    assert engine().lanes.past() == []
 
 
 def test_a_run_resumed_by_another_reader_is_seen_on_the_page(studio: Studio) -> None:
     studio.open.clear()
-    engine.score_job(ModelSpec(), BiasConfig(AXIS))
+    engine().score(Score(ModelSpec(), BiasConfig(AXIS)))
     at = opened()
     assert "Cancel" in labels(at)
     assert "Score all heads" not in labels(at)
 
 
 @pytest.mark.parametrize(
-    ("key", "what", "part"),
+    ("asked", "model", "title", "part"),
     [
-        (("load", ModelSpec("me/model")), "Loading the model", ("precision", "float32")),
-        ((ModelSpec(), PruneSet.parse("L0H3"), EvalConfig(BiasConfig("age"))), "Measuring a set", ("removed", "L0H3")),
-        ((ModelSpec(), BiasConfig("age", n_prompts=90)), "Scoring every head", ("n prompts", "90")),
-        ((ModelSpec(), ("compare", Plan("age", "counted"))), "Comparison of methods", ("reading", "counted")),
-        ((ModelSpec(), ("something new", 3)), "Something new", ("device", "auto")),
-        ("odd", "Odd", None),
+        (Load(ModelSpec("me/model")), "me/model", "Loading the model", {"precision": "float32"}),
+        (LoadScorer("me/scorer", None, None), "", "Loading the scorer", {}),
+        (
+            Measure(ModelSpec(), PruneSet.parse("L0H3"), EvalConfig(BiasConfig("age"))),
+            "SmolLM2-135M-Instruct",
+            "Measuring a set",
+            {"removed": "L0H3", "axis": "age", "tokens of text": "1024"},
+        ),
+        (Score(ModelSpec("x"), BiasConfig("age", n_prompts=90)), "x", "Scoring every head", {"n prompts": "90"}),
+        (
+            Experiment(ModelSpec("x"), "A title", (Plan("age", "counted"), "word")),
+            "x",
+            "A title",
+            {"reading": "counted"},
+        ),
+        (Look(ModelSpec("x", bos="yes"), "a secret", 3), "x", "Running one prompt", {"beginning token": "yes"}),
+        (
+            Write(ModelSpec("x"), "a secret", PruneSet(), GenerationConfig(samples=9), "offline", None),
+            "x",
+            "Running one prompt",
+            {"removed": "nothing", "samples": "9"},
+        ),
     ],
 )
-def test_keys_in_words(key: Any, what: str, part: tuple[str, str] | None) -> None:
-    said = described(key)
-    assert said.what == what
-    assert part is None or said.settings[part[0]] == part[1]
-    if isinstance(key, tuple) and key[0] == "load":
-        assert said.model == "me/model"
+def test_requests_in_words(asked: Request, model: str, title: str, part: dict[str, str]) -> None:
+    assert (asked.model, asked.title) == (model, title)
+    assert asked.settings().items() >= part.items()
+    assert not {"secret", "word"} & set(" ".join(asked.settings().values()).split())
 
 
 def test_stored_results_are_listed_and_only_ones_own_deleted(studio: Studio) -> None:
@@ -201,7 +196,7 @@ def test_stored_results_are_listed_and_only_ones_own_deleted(studio: Studio) -> 
     at.session_state[runs.STORED] = True
     run(at)
     assert not entry.path.exists()
-    assert len(engine.stored()) == 2
+    assert len(catalog.kept(Store())) == 2
 
 
 # --- help and tour ---
@@ -225,8 +220,7 @@ def test_the_tour_has_four_steps_and_does_not_come_back(studio: Studio) -> None:
         run(at)
     assert "of 4)" not in texts(at)
     assert "of 4)" not in texts(run(at))
-    next(button for button in at.button if button.label == "Show the tour").click()
-    run(at)
+    press(at, "Show the tour")
     assert "(1 of 4)" in texts(at)
     at.button("tour skip").click()
     run(at)
@@ -275,7 +269,7 @@ def test_a_link_to_another_model_opens_with_the_built_in_one(demonstration: Stud
     assert sum("The link asks for a model" in note.value for note in at.info) == 1
     assert asked not in texts(at)
     assert at.selectbox("model").value == BUILT_IN
-    assert all(job.key[0] == ModelSpec() for job in engine.jobs())
+    assert all(job.key.spec == ModelSpec() for job in engine().jobs())
     assert "270 heads" in "".join(metric.value for metric in at.metric)
     kept = [prune for prune, _ in demonstration.asked]
     assert all(isinstance(prune, PruneSet) for prune in kept)
@@ -286,18 +280,18 @@ def test_other_models_by_name(demonstration: Studio, monkeypatch: pytest.MonkeyP
     at = opened(query={"model": "tiny one"})
     assert not any("The link asks" in note.value for note in at.info)
     assert at.selectbox("model").options == ["SmolLM2-135M-Instruct (built-in)", "tiny one"]
-    assert engine.load_job(ModelSpec("tiny one")).wait(20)
+    assert engine().load(ModelSpec("tiny one")).wait(20)
 
 
 SMALL = EvalConfig(BiasConfig(AXIS, n_prompts=210), TextConfig(tokens=1024))
 REFUSED = {
-    "model": lambda: engine.load_job(ModelSpec("/etc/passwd")),
-    "precision": lambda: engine.load_job(ModelSpec(dtype="float16")),
-    "scores": lambda: engine.score_job(ModelSpec(), BiasConfig(AXIS)),
-    "experiment": lambda: engine.experiment_job(ModelSpec(), "x", lambda *_: None),
-    "upload": lambda: engine.keep_upload(b"text,group", "x.csv"),
-    "path": lambda: engine.scores(ModelSpec(), BiasConfig("/etc/passwd")),
-    "loading": lambda: engine.runner(ModelSpec("/etc/passwd")),
+    "model": lambda: engine().load(ModelSpec("/etc/passwd")),
+    "precision": lambda: engine().load(ModelSpec(dtype="float16")),
+    "scores": lambda: engine().score(Score(ModelSpec(), BiasConfig(AXIS))),
+    "experiment": lambda: engine().experiment(Experiment(ModelSpec(), "x", ()), lambda *_: None),
+    "upload": lambda: folders.keep_upload(b"text,group", "x.csv"),
+    "path": lambda: engine().results.scores(ModelSpec(), BiasConfig("/etc/passwd")),
+    "loading": lambda: engine().models.runner(ModelSpec("/etc/passwd")),
     "axis": lambda: measure(replace(SMALL, bias=BiasConfig("/etc/passwd", n_prompts=90))),
     "prompts": lambda: measure(replace(SMALL, bias=BiasConfig(AXIS, n_prompts=211))),
     "tokens": lambda: measure(replace(SMALL, text=TextConfig(tokens=1025))),
@@ -311,17 +305,17 @@ REFUSED = {
 
 
 def measure(given: EvalConfig) -> Any:
-    return engine.measure_job(ModelSpec(), PruneSet(), given, ("reader", "main"))
+    return engine().measure(Measure(ModelSpec(), PruneSet(), given), ("reader", "main"))
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_the_engine_refuses_what_a_demo_has_not(demonstration: Studio, name: str, monkeypatch: Any) -> None:
     with pytest.raises(InputError, match="demo"):
         REFUSED[name]()
-    assert engine.jobs() == []
-    assert not (engine.store().root / "uploads").exists()
+    assert engine().jobs() == []
+    assert not (Store().root / "uploads").exists()
     monkeypatch.delenv("FASP_DEMO")
-    demo.check(("load", ModelSpec("/etc/passwd")))  # and only there
+    Load(ModelSpec("/etc/passwd")).check()  # and only there
 
 
 def test_the_engine_measures_within_the_limits(demonstration: Studio) -> None:
@@ -334,9 +328,9 @@ def test_the_engine_measures_within_the_limits(demonstration: Studio) -> None:
 
 def test_a_cancelled_run_is_not_resumed_in_a_demo(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     studio.error = ValueError()
-    engine.score_job(ModelSpec(), BiasConfig(AXIS))
+    engine().score(Score(ModelSpec(), BiasConfig(AXIS)))
     studio.finish()
-    (one,) = engine.past()
+    (one,) = engine().lanes.past()
     monkeypatch.setenv("FASP_DEMO", "1")
     with pytest.raises(InputError, match="demo"):
-        engine.resume(one)
+        engine().resume(one)

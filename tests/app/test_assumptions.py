@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,47 +14,27 @@ from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.studies.additivity import additivity
 from fasp_core.studies.robustness import robustness
 from pages.assumptions import additive, measures
-from pages.backend import engine
+from pages.backend.engine import engine
 from tests.support.fakes import Studio
 from tests.support.made_assumptions import add_additivity, add_robustness
-from tests.support.running import run
+from tests.support.running import charts, opened, press, run, said
 
-APP = Path(__file__).resolve().parents[2] / "app.py"
 AXIS = "religion"
 ADDING, MEASURES, OPINIONS = "Do effects add up?", "Does the measure matter?", "What the scorer thinks"
-WEIGHTS = engine.facts(ModelSpec()).id  # type: ignore[union-attr]
+WEIGHTS = engine().models.facts(ModelSpec()).id  # type: ignore[union-attr]
 
 
 @pytest.fixture
 def table(studio: Studio) -> ImpactTable:
     """Scores of the built-in model, as the page finds them."""
     studio.add_scores(AXIS)
-    found = engine.scores(ModelSpec(), BiasConfig(AXIS))
+    found = engine().results.scores(ModelSpec(), BiasConfig(AXIS))
     assert found is not None
     return found
 
 
-def opened(tab: str = ADDING, **state: Any) -> AppTest:
-    at = AppTest.from_file(APP, default_timeout=120)
-    at.switch_page("pages/assumptions/assumptions.py")
-    for name, value in {"axis": AXIS, "assumption": tab, **state}.items():
-        at.session_state[name] = value
-    return run(at)
-
-
-def said(at: AppTest) -> str:
-    kinds = (at.subheader, at.caption, at.markdown, at.info, at.success, at.warning, at.error)
-    return "\n".join(str(node.value) for nodes in kinds for node in nodes)
-
-
-def charts(at: AppTest) -> list[dict[str, Any]]:
-    found: Any = at.get("plotly_chart")
-    return [json.loads(chart.proto.spec) for chart in found]
-
-
-def press(at: AppTest, label: str) -> AppTest:
-    next(button for button in at.button if button.label == label).click()
-    return run(at)
+def at_tab(tab: str = ADDING, **state: Any) -> AppTest:
+    return opened("assumptions", **{"axis": AXIS, "assumption": tab, **state})
 
 
 # --- do effects add up? ---
@@ -64,13 +42,13 @@ def press(at: AppTest, label: str) -> AppTest:
 
 def test_without_scores_the_page_offers_to_make_them(studio: Studio) -> None:
     for tab in (ADDING, MEASURES):
-        at = opened(tab)
+        at = at_tab(tab)
         assert "No scores yet for this model and axis" in said(at)
         assert not charts(at)
 
 
 def test_without_a_result_the_page_says_what_measuring_means(table: ImpactTable) -> None:
-    at = opened()
+    at = at_tab()
     assert "Not measured yet for religion" in said(at)
     assert "32 growing sets and 39 pairs of heads" in said(at)
     assert "python -m fasp_core study additivity --axis religion" in said(at)
@@ -86,7 +64,7 @@ def test_measuring_is_a_job_that_can_be_cancelled_and_ends_in_a_result(
 
     monkeypatch.setattr(additivity, "run", run_it)
     studio.open.clear()
-    at = press(opened(), "Measure")
+    at = press(at_tab(), "Measure")
     assert "Cancel" in [b.label for b in at.button]
     at = press(at, "Cancel")
     studio.finish()
@@ -106,7 +84,7 @@ def test_a_failure_is_told_and_can_be_mended(
 
     monkeypatch.setattr(additivity, "run", fail)
     studio.at_once()
-    at = press(opened(), "Measure")
+    at = press(at_tab(), "Measure")
     assert [e.value for e in at.error] == ["The scores are of other prompts: score the axis again."]
     assert "Measure" in [b.label for b in at.button]
 
@@ -117,7 +95,7 @@ def test_a_result_has_an_outcome_four_charts_and_tables(studio: Studio, table: I
     entry = additivity.find(plan, table, WEIGHTS, studio.store)
     assert entry is not None
     result = additivity.read(entry)
-    at = opened()
+    at = at_tab()
     assert result.quantities["neutral"].outcome in said(at)
     assert [c["layout"]["title"]["text"].split("<br>")[0] for c in charts(at)] == [
         "Growing sets",
@@ -138,7 +116,7 @@ def test_a_result_has_an_outcome_four_charts_and_tables(studio: Studio, table: I
 
 def test_another_prediction_moves_the_points(studio: Studio, table: ImpactTable) -> None:
     add_additivity(studio.store, additivity.Plan(AXIS), table, WEIGHTS)
-    at = opened()
+    at = at_tab()
     before = charts(at)[1]["data"][1]["x"]
     at.session_state[f"additive prediction {AXIS}"] = "prompt by prompt"
     assert charts(run(at))[1]["data"][1]["x"] != before
@@ -160,7 +138,7 @@ def test_numbers_stand_with_their_units(studio: Studio, table: ImpactTable) -> N
 
 
 def test_measures_are_offered_with_what_they_are(table: ImpactTable) -> None:
-    at = opened(MEASURES)
+    at = at_tab(MEASURES)
     assert "CrowS-Pairs (religion), StereoSet (religion)" in said(at)
     assert "none is shown" in said(at)
 
@@ -171,7 +149,7 @@ def test_agreement_and_effects_are_matrices(studio: Studio, table: ImpactTable) 
     entry = robustness.find(plan, table, WEIGHTS, studio.store)
     assert entry is not None
     result = robustness.read(entry, table)
-    at = opened(MEASURES)
+    at = at_tab(MEASURES)
     assert result.outcome in said(at)
     agreement, effects = charts(at)
     n = len(result.scored)
@@ -193,10 +171,10 @@ def test_agreement_and_effects_are_matrices(studio: Studio, table: ImpactTable) 
 def test_an_axis_without_sentence_pairs_says_so(studio: Studio) -> None:
     axis = "political_ideologies"
     studio.add_scores(axis)
-    found = engine.scores(ModelSpec(), BiasConfig(axis))
+    found = engine().results.scores(ModelSpec(), BiasConfig(axis))
     assert found is not None
     add_robustness(studio.store, robustness.Plan(axis), found, WEIGHTS)
-    at = opened(MEASURES, axis=axis)
+    at = at_tab(MEASURES, axis=axis)
     assert "No collection of sentence pairs has a bias type for this axis" in said(at)
 
 
@@ -204,7 +182,7 @@ def test_an_axis_without_sentence_pairs_says_so(studio: Studio) -> None:
 
 
 def test_opinions_need_no_model_and_no_scores(studio: Studio) -> None:
-    at = opened(OPINIONS)
+    at = at_tab(OPINIONS)
     assert "the word alone moves the score" in said(at)
     assert "it has no opinion on them" in said(at)
     assert len(charts(at)) == 2
@@ -214,5 +192,5 @@ def test_opinions_need_no_model_and_no_scores(studio: Studio) -> None:
 
 def test_a_model_that_cannot_be_loaded_is_told(studio: Studio) -> None:
     studio.at_once()
-    at = opened(model="nobody/nothing")
+    at = at_tab(model="nobody/nothing")
     assert "nobody/nothing" in said(at)

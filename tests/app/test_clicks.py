@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -12,11 +11,9 @@ from streamlit.testing.v1 import AppTest
 
 from fasp_core.compute.jobs import Job, Lane
 from pages.explore import measured
-from pages.widgets import scoring
+from pages.widgets import background, scoring
 from tests.support.fakes import Studio
-from tests.support.running import run
-
-APP = Path(__file__).resolve().parents[2] / "app.py"
+from tests.support.running import APP, press, run
 
 
 def page() -> None:
@@ -88,14 +85,14 @@ def test_a_job_that_ends_while_the_page_looks_for_its_result_draws_it_anew_once(
     monkeypatch.setattr(st, "rerun", rerun)
     go = Event()
     jobs: list[Job[bool]] = [Lane().submit(name, lambda progress: go.wait(20)) for name in ("one", "two")]
-    scoring.look_again(None)
-    scoring.look_again(jobs[0])  # it still runs: its progress is shown
+    background.look_again(None)
+    background.look_again(jobs[0])  # it still runs: its progress is shown
     go.set()
     for job in jobs:
         assert job.wait(20)
         with pytest.raises(Redrawn):
-            scoring.look_again(job)
-        scoring.look_again(job)  # its result is nowhere: the page offers to make it
+            background.look_again(job)
+        background.look_again(job)  # its result is nowhere: the page offers to make it
 
 
 def test_a_measurement_that_ends_while_its_estimates_are_drawn_is_shown(
@@ -124,8 +121,7 @@ def test_scores_that_are_ready_before_the_page_offers_to_make_them_are_shown(
     studio.open.clear()
     at = AppTest.from_file(APP, default_timeout=60)
     run(at)
-    next(button for button in at.button if button.label == "Score all heads").click()
-    run(at)
+    press(at, "Score all heads")
     assert [button.label for button in at.main.button] == ["Cancel"]
     offer = scoring.offer
 

@@ -5,27 +5,21 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections import OrderedDict
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from fasp_core.cli.main import main
-from fasp_core.compute.lanes import Lanes
-from fasp_core.model import loading
 from fasp_core.model.spec import ModelSpec
+from fasp_core.storage.store import Store
 from fasp_core.studies.compare import against_fasp, compare
 from fasp_core.studies.contexts.choosing import METHODS
-from pages.backend import engine
-
-ROOT = Path(__file__).resolve().parents[2]
-KEYS = {
-    *("gamma", "alpha", "method", "measure", "reading", "prompts", "gap_base", "gap_pruned", "reduction_pct"),
-    *("interval_pct", "ppl_base", "ppl_pruned"),
-}
+from pages.backend.engine import Engine, engine
+from tests.support.fakes import use_engine
+from tests.support.made import OUTCOME_KEYS
+from tests.support.running import ROOT, opened, said
 
 
 @pytest.fixture(autouse=True)
@@ -34,25 +28,15 @@ def committed(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Non
     for kind in ("scores", "experiments", "words"):
         for entry in (ROOT / "cache" / kind).glob("built-in--*"):
             shutil.copytree(entry, tmp_cache / kind / entry.name)
-    monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("a model is loaded"))
-    monkeypatch.setattr(engine, "_lanes", Lanes())
-    for name, empty in (("_facts", {}), ("_tables", OrderedDict()), ("_results", OrderedDict())):
-        monkeypatch.setattr(engine, name, empty)
+    use_engine(monkeypatch, Engine(load=lambda _: pytest.fail("a model is loaded")))
     yield
-    for _, job in engine._lanes.jobs():
+    for job in engine().jobs():
         job.cancel()
         job.wait(20)
 
 
-def opened(page: str, **state: Any) -> str:
-    at = AppTest.from_file(ROOT / "app.py", default_timeout=120)
-    at.switch_page(f"pages/{page}/{page}.py")
-    for name, value in state.items():
-        at.session_state[name] = value
-    at.run()
-    assert not at.exception, [e.value for e in at.exception]
-    kinds = (at.main.subheader, at.main.caption, at.main.markdown, at.main.info, at.main.success, at.main.warning)
-    return "\n".join(str(node.value) for nodes in kinds for node in nodes)
+def told(page: str, **state: Any) -> str:
+    return said(opened(page, **state))
 
 
 def claim(capsys: Any, *options: str) -> dict[str, Any]:
@@ -68,7 +52,7 @@ def readme() -> str:
 
 def test_the_claim(capsys: Any) -> None:
     found = claim(capsys)
-    assert found.keys() >= KEYS
+    assert found.keys() >= OUTCOME_KEYS
     assert (found["measure"], found["reading"]) == ("expected", "neutral")
     assert found["prompts"] >= 5000
     assert found["reduction_pct"] == pytest.approx(100 * (1 - found["gap_pruned"] / found["gap_base"]))
@@ -76,18 +60,20 @@ def test_the_claim(capsys: Any) -> None:
     assert 0 < low < found["reduction_pct"] < high  # "reduced" needs an interval that is clear of zero
     assert found["measures"]["sampled"]["continuations_a_side"] >= 10_000
     assert found["sentence"] in readme()
-    assert found["sentence"] in opened("compare")
+    assert found["sentence"] in told("compare")
     for caution in found["cautions"]:
-        assert caution in opened("compare").replace("\\", "")
+        assert caution in told("compare").replace("\\", "")
     stricter = claim(capsys, "--max-ppl", ".08")
     low, high = stricter["interval_pct"]
     assert f"{stricter['reduction_pct']:.0f}% [{low:.0f}%, {high:.0f}%]" in readme()
 
 
 def test_the_search_against_fasp() -> None:
-    comparison = engine.comparison(ModelSpec(), "race_ethnicity", "neutral")
+    comparison = engine().results.comparison(ModelSpec(), "race_ethnicity", "neutral")
     assert comparison is not None
-    found = against_fasp.versus(comparison, engine.searches(ModelSpec(), "race_ethnicity", "neutral"), "neutral", 0.1)
+    found = against_fasp.versus(
+        comparison, engine().results.searches(ModelSpec(), "race_ethnicity", "neutral"), "neutral", 0.1
+    )
     assert found is not None
     assert len(found.runs) >= 5
     mean = found.mean
@@ -95,30 +81,30 @@ def test_the_search_against_fasp() -> None:
         f"{mean.value:+.0%} [{mean.low:+.0%}, {mean.high:+.0%}]".replace("-", "−").replace("%,", ",").replace("%]", "]")
         in readme()
     )
-    assert found.sentence() in opened("compare")
+    assert found.sentence() in told("compare")
 
 
 @pytest.mark.parametrize("axis", ["race_ethnicity", "gender_and_sex"])
 def test_comparisons_fill_the_page(axis: str) -> None:
-    found = compare.stored(engine.facts(ModelSpec()).id, axis, "neutral", engine.store(), "built-in")  # type: ignore[union-attr]
+    found = compare.stored(engine().models.facts(ModelSpec()).id, axis, "neutral", Store(), "built-in")  # type: ignore[union-attr]
     assert found is not None
     assert {c.gamma for c in found.candidates if c.method == "fasp"} == {0.2, 0.3, 0.4, 0.5, 0.6, 0.7}
     assert {c.seed for c in found.candidates if c.method == "random"} >= set(range(5))
-    assert "The choice, on validation" in opened("compare", axis=axis)
+    assert "The choice, on validation" in told("compare", axis=axis)
 
 
 def test_transfer_fills_the_page() -> None:
-    found = re.search(r"\*\*Of 42 measurements of a set on another axis: in (\d+) the gap fell", opened("transfer"))
+    found = re.search(r"\*\*Of 42 measurements of a set on another axis: in (\d+) the gap fell", told("transfer"))
     assert found is not None
     assert f"on other axes in {found[1]} of 42" in readme()
 
 
 def test_additivity_fills_the_page() -> None:
-    assert "Not measured yet" not in opened("assumptions").split("Would another measure")[0]
+    assert "Not measured yet" not in told("assumptions").split("Would another measure")[0]
 
 
 def test_robustness_fills_the_page() -> None:
-    text = opened("assumptions", assumption="Does the measure matter?")
+    text = told("assumptions", assumption="Does the measure matter?")
     assert "Not measured yet" not in text
     found = re.search(
         r"VADER\) (\d+) .*CrowS-Pairs preference (\d+) .*StereoSet preference (\d+) .*VADER\) −(\d+)% ", text
@@ -133,9 +119,9 @@ def test_robustness_fills_the_page() -> None:
 
 
 def test_contexts_fill_the_page() -> None:
-    (found, *_) = engine.matrices(ModelSpec())
+    (found, *_) = engine().results.matrices(ModelSpec())
     assert set(found.config.methods) == set(METHODS)
     assert set(found.contexts) == {"purchases", "services", "activities", "finance"}
-    text = opened("contexts")
+    text = told("contexts")
     assert "Nothing was run" not in text
     assert "beat heads" in text

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
@@ -16,14 +14,12 @@ from fasp_core.scoring.search import Found, SearchConfig
 from fasp_core.studies.compare import against_fasp, compare, outcome
 from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.plan import SEARCH, Candidate
-from pages.backend import engine
+from pages.backend.engine import engine
 from pages.compare import chosen
 from pages.compare.compared import Settings, percent, span
 from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up
-from tests.support.running import run
+from tests.support.running import AXIS, metrics, opened, press, run, said
 
-APP = Path(__file__).resolve().parents[2] / "app.py"
-AXIS = "race_ethnicity"
 SMALL: dict[str, Any] = {"gammas": (0.2, 0.4), "alphas": (0.02, 0.05, 0.1), "seeds": 2, "prompts": 180, "tokens": 640}
 
 
@@ -39,23 +35,6 @@ def table(studio: Studio) -> ImpactTable:
     return studio.add_scores(AXIS)
 
 
-def opened(**state: Any) -> AppTest:
-    at = AppTest.from_file(APP, default_timeout=120)
-    for name, value in state.items():
-        at.session_state[name] = value
-    at.switch_page("pages/compare/compare.py")
-    return run(at)
-
-
-def said(at: AppTest) -> str:
-    kinds = (at.main.caption, at.main.markdown, at.main.info, at.main.success, at.main.warning, at.main.error)
-    return "\n".join(str(node.value) for nodes in kinds for node in nodes)
-
-
-def metrics(at: AppTest) -> dict[str, str]:
-    return {m.label: m.value for m in at.metric}
-
-
 def picked(result: Comparison, limit: float = 0.1) -> Candidate:
     found = outcome.choose(result, result.plan.reading, limit)
     assert found is not None
@@ -66,7 +45,7 @@ def picked(result: Comparison, limit: float = 0.1) -> Candidate:
 
 
 def test_without_scores_the_page_says_where_to_make_them(studio: Studio) -> None:
-    at = opened()
+    at = opened("compare")
     assert "No scores yet for this model and axis" in [s.value for s in at.subheader]
     assert "Score all heads" in said(at)
     assert [b.label for b in at.main.button] == ["Explore heads"]
@@ -77,7 +56,7 @@ def test_without_a_comparison_it_is_offered_and_runs(
 ) -> None:
     monkeypatch.setattr(compare.Plan.__init__, "__defaults__", ("neutral", *SMALL.values()))
     world = MadeUp(table, strength=10)
-    at = opened()
+    at = opened("compare")
     sets = len({c.heads for c in compare.Plan(AXIS).candidates(table)})
     text = said(at)
     assert f"**{sets} different sets**" in text
@@ -86,25 +65,21 @@ def test_without_a_comparison_it_is_offered_and_runs(
     assert "min" in text
     studio.at_once()
     with made_up(world):
-        (button,) = (b for b in at.main.button if b.label == "Compare the methods")
-        button.click()
-        run(at)
+        press(at, "Compare the methods")
     assert len(world.asked) == 2 * (1 + sets)
     assert "The choice, on validation" in [s.value for s in at.subheader]
-    assert engine.comparison(ModelSpec(), AXIS, "neutral") is engine.comparison(ModelSpec(), AXIS, "neutral")
+    assert engine().results.comparison(ModelSpec(), AXIS, "neutral") is engine().results.comparison(
+        ModelSpec(), AXIS, "neutral"
+    )
 
 
 def test_a_cancelled_run_can_be_taken_up(studio: Studio, table: ImpactTable, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = studio.open
     waiting.clear()
     monkeypatch.setattr(compare, "run", lambda lm, plan, chosen, store, progress, workers: studio._run(progress))
-    at = opened()
-    (button,) = (b for b in at.main.button if b.label == "Compare the methods")
-    button.click()
-    run(at)
-    (cancel,) = (b for b in at.main.button if b.label == "Cancel")
-    cancel.click()
-    run(at)
+    at = opened("compare")
+    press(at, "Compare the methods")
+    press(at, "Cancel")
     studio.finish()
     run(at)
     assert "Cancelled. What was measured is kept" in said(at)
@@ -117,7 +92,7 @@ def test_a_cancelled_run_can_be_taken_up(studio: Studio, table: ImpactTable, mon
 def test_the_choice_is_made_on_validation(studio: Studio, table: ImpactTable) -> None:
     result = add_comparison(studio.store, AXIS, MadeUp(table, strength=10), **SMALL)
     best = picked(result)
-    at = opened()
+    at = opened("compare")
     shown = metrics(at)
     change, ppl = result.change(best, "valid", "neutral"), result.perplexity(best, "valid")
     assert shown["γ"] == ("none" if best.gamma is None else f"{best.gamma:g}")
@@ -138,7 +113,7 @@ def test_the_choice_is_made_on_validation(studio: Studio, table: ImpactTable) ->
 
 def test_a_lower_limit_chooses_anew(studio: Studio, table: ImpactTable) -> None:
     result = add_comparison(studio.store, AXIS, MadeUp(table, strength=10), **SMALL)
-    at = opened(max_ppl=2)
+    at = opened("compare", max_ppl=2)
     assert percent(result.perplexity(picked(result, 0.02), "valid").relative, 1) in metrics(at).values()
     rises = [result.perplexity(c, "valid").relative for c in result.candidates]
     at.slider(key="max_ppl").set_value(1)
@@ -153,7 +128,7 @@ def test_a_claim_that_is_shown(studio: Studio, table: ImpactTable) -> None:
     world = MadeUp(table, strength=10)
     claim = add_claim(studio.store, AXIS, world, add_comparison(studio.store, AXIS, world, **SMALL))
     assert claim.shown, claim.sentence()
-    at = opened()
+    at = opened("compare")
     (good,) = at.success
     assert claim.sentence() in good.value
     assert not at.warning
@@ -175,7 +150,7 @@ def test_an_artefact_is_never_shown_as_a_success(studio: Studio, table: ImpactTa
     """Chosen with identity terms scored; with them masked nothing falls, and sampled texts do not change."""
     world = MadeUp(table, by="counted", strength=10, fall={"neutral": 0.0, "counted": 0.9, "sampled": 0.0})
     result = add_comparison(studio.store, AXIS, world, "counted", **SMALL)
-    at = opened(reading="counted")
+    at = opened("compare", reading="counted")
     assert not at.success
     assert any(w.value.startswith("Not a success: on") and "validation prompts" in w.value for w in at.warning)
     claim = add_claim(studio.store, AXIS, world, result)
@@ -190,7 +165,7 @@ def test_an_artefact_is_never_shown_as_a_success(studio: Studio, table: ImpactTa
 def test_no_gap_to_begin_with(studio: Studio, table: ImpactTable) -> None:
     none = {"neutral": 0.0, "counted": 0.0, "sampled": 0.0}
     result = add_comparison(studio.store, AXIS, MadeUp(table, strength=10, spread=none), **SMALL)
-    at = opened()
+    at = opened("compare")
     assert not at.success
     assert result.base_gap("valid", "neutral").noise_p > 0.05
     assert sum("No gap is shown to begin with" in w.value for w in at.warning) >= 1
@@ -201,11 +176,9 @@ def test_measuring_the_claim(studio: Studio, table: ImpactTable) -> None:
     result = add_comparison(studio.store, AXIS, world, **SMALL)
     world.asked.clear()
     studio.at_once()
-    at = opened()
-    (button,) = (b for b in at.main.button if b.label == "Measure it on test")
+    at = opened("compare")
     with made_up(world):
-        button.click()
-        run(at)
+        press(at, "Measure it on test")
     assert [s for s, _ in world.asked] == ["test", "test"]
     assert {h for _, h in world.asked} == {"", PruneSet.from_flat(picked(result).heads, BUILT_IN_SHAPE[1]).format()}
     assert len(at.success) == 1
@@ -216,7 +189,7 @@ def test_measuring_the_claim(studio: Studio, table: ImpactTable) -> None:
 
 def test_the_best_of_each_method(studio: Studio, table: ImpactTable) -> None:
     result = add_comparison(studio.store, AXIS, MadeUp(table, strength=10), **SMALL)
-    frame = opened().dataframe[0].value
+    frame = opened("compare").dataframe[0].value
     assert frame.method.iloc[0] == "FASP"
     assert len(frame) == 6
     for row in frame.itertuples():
@@ -229,7 +202,7 @@ def test_the_best_of_each_method(studio: Studio, table: ImpactTable) -> None:
 
 def test_sides_and_readings_of_the_charts(studio: Studio, table: ImpactTable) -> None:
     result = add_comparison(studio.store, AXIS, MadeUp(table, strength=10), **SMALL)
-    at = opened()
+    at = opened("compare")
     assert len(at.get("plotly_chart")) == 3
     first = at.dataframe[-1].value
     np.testing.assert_allclose(sorted(first.gap_neutral), sorted(1000 * result.frame("valid").gap_neutral))
@@ -268,15 +241,13 @@ def test_sets_that_a_search_found_are_offered(
     result = add_comparison(studio.store, AXIS, world, **SMALL)
     heads = tuple(sorted(int(h) for h in np.argsort(-table.bias.z_bias("neutral"))[:9]))
     found = Found(SearchConfig(max_heads=13, seed=0), heads, gap=0.001, nats=0.05, base_gap=0.002, tried=())
-    monkeypatch.setattr(engine, "searches", lambda *_: [found])
-    at = opened()
+    monkeypatch.setattr(engine().results, "searches", lambda *_: [found])
+    at = opened("compare")
     assert "1 set found by joint search not compared yet" in [s.value for s in at.subheader]
     studio.at_once()
-    (button,) = (b for b in at.main.button if b.label == "Compare them too")
     with made_up(world):
-        button.click()
-        run(at)
-    larger = engine.comparison(ModelSpec(), AXIS, "neutral")
+        press(at, "Compare them too")
+    larger = engine().results.comparison(ModelSpec(), AXIS, "neutral")
     assert larger is not None
     assert len(larger.candidates) == len(result.candidates) + 1
     assert larger.candidates[-1].heads == heads

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
@@ -15,15 +13,14 @@ from fasp_core.studies.contexts import matrix
 from fasp_core.studies.contexts.audit import AuditConfig, Replies
 from fasp_core.studies.contexts.generalisation import Carried
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
-from pages.backend import engine
+from pages.backend.engine import engine
 from pages.contexts import audit
 from pages.contexts import matrix as contexts_matrix
 from pages.widgets.markdown import escape_markdown
+from tests.support.contexts import made_up
 from tests.support.fakes import MADE, Studio
-from tests.support.made_contexts import made_up
-from tests.support.running import run
+from tests.support.running import opened, press, run, said
 
-APP = Path(__file__).resolve().parents[2] / "app.py"
 SHARES = {
     ("heads-effect", "same"): 0.5,
     ("heads-effect", "other"): 0.1,
@@ -54,19 +51,6 @@ def answered(
     return Replies(scenario, world.people, ("black", "white"), texts, (), MADE)
 
 
-def opened(**state: Any) -> AppTest:
-    at = AppTest.from_file(APP, default_timeout=120)
-    at.switch_page("pages/contexts/contexts.py")
-    for name, value in state.items():
-        at.session_state[name] = value
-    return run(at)
-
-
-def said(at: AppTest) -> str:
-    kinds = (at.main.subheader, at.main.caption, at.main.markdown, at.main.info, at.main.error, at.main.warning)
-    return "\n".join(str(node.value) for nodes in kinds for node in nodes)
-
-
 def test_nothing_was_run_yet(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[matrix.MatrixConfig] = []
 
@@ -74,21 +58,19 @@ def test_nothing_was_run_yet(studio: Studio, monkeypatch: pytest.MonkeyPatch) ->
         asked.append(config)
 
     monkeypatch.setattr(matrix, "run", run_matrix)
-    at = opened()
+    at = opened("contexts")
     assert "Nothing was run with this model yet" in said(at)
     assert "python -m fasp_core study contexts --model built-in --names 8 --samples 4 --per-context 2" in said(at)
     studio.at_once()
-    (button,) = (b for b in at.main.button if b.label == "Run")
-    button.click()
-    run(at)
+    press(at, "Run")
     (config,) = asked
     assert (config.names, config.audit.samples, config.scenarios) == (8, 4, 2)
 
 
 def test_the_findings_and_the_matrices(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     found = made_up(SHARES)
-    monkeypatch.setattr(engine, "matrices", lambda spec: [found])
-    at = opened()
+    monkeypatch.setattr(engine().results, "matrices", lambda spec: [found])
+    at = opened("contexts")
     findings = Carried(found).findings()
     assert [i.value for i in at.main.info] == [escape_markdown(f.sentence) for f in findings]
     assert [f.holds for f in findings] == [True, True]
@@ -111,18 +93,16 @@ def test_the_findings_and_the_matrices(studio: Studio, monkeypatch: pytest.Monke
 
 def test_a_cell_of_another_run_is_forgotten(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     found = made_up({("heads-effect", "same"): 0.5})
-    monkeypatch.setattr(engine, "matrices", lambda spec: [found])
-    at = opened(**{"contexts open": ("neurons-effect", 0, 0)})
+    monkeypatch.setattr(engine().results, "matrices", lambda spec: [found])
+    at = opened("contexts", **{"contexts open": ("neurons-effect", 0, 0)})
     assert "neurons, by effect: chosen" not in said(at)
 
 
 def test_an_audit(studio: Studio) -> None:
-    at = opened()
+    at = opened("contexts")
     assert "Ask about purchases" in said(at)
     studio.at_once()
-    (button,) = (b for b in at.main.button if b.label == "Ask")
-    button.click()
-    run(at)
+    press(at, "Ask")
     assert "Mean |SMD|" in said(at)
     assert "over 10 scenarios" in said(at)
     assert "a number is given more often for black" in said(at)
@@ -133,9 +113,7 @@ def test_an_audit(studio: Studio) -> None:
     assert (table["mean, white"] > 1.5 * table["mean, black"]).all()
     at.main.text_input(key="audit heads").set_value("L0H3,L5N17")
     run(at)
-    (button,) = (b for b in at.main.button if b.label == "Ask")
-    button.click()
-    run(at)
+    press(at, "Ask")
     assert "Without L0H3,L5N17" in said(at)
     (table,) = (f.value for f in at.dataframe if "scenario" in f.value)
     assert "inlier ratio" in table
@@ -147,7 +125,7 @@ def test_an_audit(studio: Studio) -> None:
 
 
 def test_what_cannot_be_read_is_told(studio: Studio) -> None:
-    at = opened()
+    at = opened("contexts")
     at.main.text_input(key="audit heads").set_value("everything")
     run(at)
     assert "'everything' is not a head" in said(at)
@@ -158,9 +136,7 @@ def test_a_model_without_a_chat_is_told(studio: Studio, monkeypatch: pytest.Monk
         raise InputError("This model has no chat template: an audit needs an instruct model, such as 'built-in'.")
 
     monkeypatch.setattr(audit, "audit", refuse)
-    at = opened()
+    at = opened("contexts")
     studio.at_once()
-    (button,) = (b for b in at.main.button if b.label == "Ask")
-    button.click()
-    run(at)
+    press(at, "Ask")
     assert "has no chat template" in said(at)

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
@@ -21,8 +21,21 @@ from fasp_core.scoring.manual_edits import ManualEdits
 from pages.explore.grids import acted_on
 from pages.explore.named import NamedSet, from_json, to_json
 from pages.explore.tried import frame
-from tests.app.test_explore import APP, AXIS, HAND, N_HEADS, change, drawn, opened, press, removed, requested, run, said
 from tests.support.fakes import Studio
+from tests.support.running import (
+    APP,
+    AXIS,
+    HAND,
+    N_HEADS,
+    change,
+    drawn,
+    exploring,
+    press,
+    removed,
+    requested,
+    run,
+    said,
+)
 
 
 @pytest.fixture
@@ -56,7 +69,7 @@ def folded_out(at: AppTest, key: str) -> AppTest:
 
 
 def test_heads_in_a_text(studio: Studio, table: ImpactTable) -> None:
-    at = opened()
+    at = exploring()
     chosen = requested(at)
     change(at, many="L0H0, L29H7-8")
     press(at, "many prune")
@@ -83,7 +96,7 @@ def test_heads_in_a_text(studio: Studio, table: ImpactTable) -> None:
 
 
 def test_nonsense_is_told_once_and_changes_nothing(studio: Studio, table: ImpactTable) -> None:
-    at = opened()
+    at = exploring()
     chosen = requested(at)
     for text, told in (("<b>", r"'\<b\>' is not a head"), ("L30H0", "L30H0 does not exist"), ("", "No head is named")):
         change(at, many=text)
@@ -113,7 +126,7 @@ def test_what_a_click_or_a_box_means(heads: list[int], layers: list[int], column
 
 
 def test_undo_and_redo_take_every_change_of_the_set(studio: Studio, table: ImpactTable) -> None:
-    at = opened()
+    at = exploring()
     assert at.button(key="undo").disabled
     assert at.button(key="redo").disabled
     sets = [requested(at)]
@@ -152,7 +165,7 @@ def test_undo_and_redo_take_every_change_of_the_set(studio: Studio, table: Impac
 
 
 def test_a_link_opens_the_same_set(studio: Studio, table: ImpactTable) -> None:
-    at = opened()
+    at = exploring()
     change(at, method="random")
     change(at, alpha=0.1, seed=7, reading="counted", split="test", prompts=90, tokens=512, neurons="L5N17-19")
     change(at, many="L0H0-3, L9H1")
@@ -173,7 +186,7 @@ def test_a_link_opens_the_same_set(studio: Studio, table: ImpactTable) -> None:
 
 
 def test_other_pages_keep_the_selection_and_its_link(studio: Studio, table: ImpactTable) -> None:
-    at = opened(gamma=0.5, alpha=0.1)
+    at = exploring(gamma=0.5, alpha=0.1)
     change(at, many="L0H0")
     press(at, "many prune")
     chosen, address = requested(at), query(at)
@@ -222,7 +235,7 @@ def test_a_link_alone_loads_no_model(studio: Studio, table: ImpactTable) -> None
 
 
 def test_sets_under_names(studio: Studio, table: ImpactTable) -> None:
-    at = folded_out(opened(), "named open")
+    at = folded_out(exploring(), "named open")
     first = requested(at)
     change(at, **{"set name": "  <b>one</b>  "})
     press(at, "save set")
@@ -262,6 +275,7 @@ names = st.text(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(names, st.frozensets(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=9), max_size=5))
 def test_sets_survive_the_file(sets: dict[str, frozenset[tuple[int, int]]]) -> None:
     named = {name: NamedSet("m", PruneSet(heads).format(), "FASP") for name, heads in sets.items()}
@@ -284,7 +298,7 @@ def test_a_file_of_something_else_is_refused(content: bytes) -> None:
 
 
 def test_every_set_that_was_tried_is_there(studio: Studio, table: ImpactTable) -> None:
-    at = opened()
+    at = exploring()
     first = requested(at)
     change(at, alpha=0.04)
     folded_out(at, "tried open")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from fasp_core.model.memory import OutOfMemory
 from fasp_core.model.passes import NotFinite
 from fasp_core.scoring import entries
 from fasp_core.storage.store import Store
-from pages.backend import engine
-from tests.app.test_around import opened, run, texts
+from pages.backend import folders
+from pages.backend.engine import engine
 from tests.support.fakes import Studio, made_up_lm
+from tests.support.running import AXIS, exploring, metric, opened, press, run, said, texts
 
-AXIS = "race_ethnicity"
 EMPTY = "First comes a preview from gradients"  # what stands where there are no scores
 
 
@@ -31,8 +32,7 @@ def test_scores_that_cannot_be_kept_are_shown(studio: Studio, tmp_cache: Path) -
     (tmp_cache / "scores").write_text("a file where a folder should be")
     at = opened()
     assert "not kept" not in texts(at)
-    next(button for button in at.button if button.label == "Score all heads").click()
-    run(at)
+    press(at, "Score all heads")
     run(at)
     said = [w.value for w in at.warning if "not kept" in w.value]
     assert len(said) == 1
@@ -57,11 +57,10 @@ def test_a_cache_that_is_deleted_under_the_app(studio: Studio, tmp_cache: Path) 
     shutil.rmtree(tmp_cache)
     run(at)  # what was read is in memory
     assert EMPTY not in texts(at)
-    engine._tables.clear()
+    engine().results.tables.clear()
     run(at)
     assert EMPTY in texts(at)
-    next(button for button in at.button if button.label == "Score all heads").click()
-    run(at)
+    press(at, "Score all heads")
     run(at)
     assert EMPTY not in texts(at)
     assert list((tmp_cache / "scores").iterdir())
@@ -82,4 +81,34 @@ def test_what_a_model_cannot_do_is_one_sentence(studio: Studio, error: InputErro
 def test_an_upload_that_cannot_be_kept(studio: Studio, tmp_cache: Path) -> None:
     (tmp_cache / "uploads").write_text("a file where a folder should be")
     with pytest.raises(InputError, match=r"cannot be written .*: make room there, or name another folder"):
-        engine.keep_upload(b"text,group\n", "mine.csv")
+        folders.keep_upload(b"text,group\n", "mine.csv")
+
+
+def test_a_measurement_that_fails(studio: Studio) -> None:
+    studio.add_scores(AXIS)
+    studio.error = InputError("The prompt 3 of 90 holds no token: write a word.")
+    at = exploring()
+    assert [e.value for e in at.error] == [str(studio.error)]
+    assert metric(at, "Perplexity").value.startswith("≈")  # the estimate stays
+
+    secret = "/home/someone/token"
+    studio.error = RuntimeError(f"could not read {secret}")
+    press(at, "again main")
+    (error,) = at.error
+    assert "RuntimeError" in error.value
+    assert secret not in said(at)
+
+    studio.error = None
+    press(at, "again main")
+    assert not at.error
+    assert "→" in metric(at, "Perplexity").value
+
+
+def test_the_terminal_shows_what_the_page_does_not(studio: Studio, caplog: pytest.LogCaptureFixture) -> None:
+    studio.add_scores(AXIS)
+    studio.error = RuntimeError("some detail")
+    with caplog.at_level(logging.ERROR):
+        at = exploring()
+    assert "the terminal shows its details" in at.error[0].value
+    assert "some detail" in caplog.text
+    assert "Traceback" in caplog.text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +14,13 @@ from streamlit.testing.v1 import AppTest
 
 from fasp_core.errors import InputError
 from fasp_core.figures.theme import escape
-from pages.backend import engine
+from pages.backend import folders
 from pages.explore import named
 from pages.shell import runs
 from pages.widgets.markdown import code, escape_markdown
 from tests.support.fakes import Studio
-from tests.support.running import run
+from tests.support.running import ROOT, run
 
-ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = (
     '<script>window.ran=1</script><img src=x onerror="window.ran=1">[x](javascript:window.ran=1)'
     "![p](http://a.example/p.png)$$x^2$$ *b* `c` :red[d]"
@@ -192,7 +190,7 @@ def test_prompts_of_groups_with_such_names(studio: Studio) -> None:
     at = opened("explore", axis="my own prompts (CSV)")
     at.file_uploader(key="csv").set_value((f"{HOSTILE[:40]}.csv", content, "text/csv"))
     run(at)
-    studio.add_scores(str(engine.keep_upload(content, "mine.csv")))
+    studio.add_scores(str(folders.keep_upload(content, "mine.csv")))
     run(at)
     assert live(at) == []
     assert any("ran=1" in group for group in at.session_state["job main"].result.base.groups)

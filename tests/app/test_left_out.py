@@ -1,16 +1,15 @@
-"""What prompts leave out, on the pages where their axis is chosen."""
+"""Prompts of one's own, and what prompts leave out, on the pages where their axis is chosen."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
+from pages.backend import folders
 from tests.support.fakes import Studio
-from tests.support.running import run
+from tests.support.running import AXIS, ROOT, exploring, removed, run
 
-ROOT = Path(__file__).resolve().parents[2]
 ROWS = "".join(f"I am {g} number {i};{g}\n" for g in ("Women", "women") for i in range(200))
 
 
@@ -48,3 +47,29 @@ def test_an_axis_of_the_program_tells_as_well(studio: Studio) -> None:
     for page in ("explore", "take_home", "compare", "assumptions"):
         at = opened(page)
         assert any("in no group were left out" in caption.value for caption in at.sidebar.caption), page
+
+
+def test_prompts_of_ones_own(studio: Studio) -> None:
+    studio.add_scores(AXIS)
+    studio.at_once()
+    at = exploring(axis="my own prompts (CSV)")
+    assert any("Upload a CSV file" in info.value for info in at.info)
+    assert not at.metric
+
+    def upload(content: str) -> None:
+        at.file_uploader(key="csv").set_value(("mine.csv", content.encode(), "text/csv"))
+        run(at)
+
+    upload("words,group\nI am x,a\nI am y,b\n")
+    assert "no column 'text'" in at.error[0].value
+    upload("text,group\nI am x,a\nI am y,b\n")  # can be read, but not compared
+    assert len(at.error) == 1
+    assert not at.metric
+
+    enough = "text,group\n" + "".join(f"I am {g} number {i},{g}\n" for g in ("a", "b") for i in range(200))
+    upload(enough)
+    assert at.subheader[0].value == "No scores yet for this model and axis"
+    studio.add_scores(str(folders.keep_upload(enough.encode(), "mine.csv")))
+    run(at)
+    assert removed(at) == 5
+    assert {"a", "b"} == set(at.session_state["job main"].result.base.groups)

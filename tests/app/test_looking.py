@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,16 +16,15 @@ from fasp_core.forward.diffs import largest_changes
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import continuations
 from fasp_core.metrics.continuations import Pair
-from fasp_core.model import loading
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import ManualEdits
-from pages.backend import engine
+from pages.backend.engine import engine
 from pages.explore import prompt_choice
 from pages.explore.attention import strongest
-from tests.app.test_explore import AXIS, change, opened, press, run, said
 from tests.support.fakes import Studio, make_table
+from tests.support.running import AXIS, change, exploring, press, run, said
 from tests.support.tiny import HEADS, tiny_lm
 
 SOURCE = "tiny llama"
@@ -47,14 +44,8 @@ class TinyStudio(Studio):
 
 
 @pytest.fixture
-def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[TinyStudio]:
-    studio = TinyStudio(tmp_cache, monkeypatch)
-    assert loading.load == studio.load
-    yield studio
-    for _, job in engine._lanes.jobs():
-        job.cancel()
-    studio.open.set()
-    studio.finish()
+def kind() -> type[Studio]:
+    return TinyStudio
 
 
 @pytest.fixture
@@ -63,7 +54,7 @@ def table(studio: TinyStudio) -> ImpactTable:
 
 
 def at_tab(name: str, **state: Any) -> AppTest:
-    return opened(model=SOURCE, details=name, alpha=0.25, **state)
+    return exploring(model=SOURCE, details=name, alpha=0.25, **state)
 
 
 def pages(at: AppTest) -> list[str]:
@@ -93,7 +84,7 @@ def test_one_prompt_of_the_axis(studio: TinyStudio, table: ImpactTable) -> None:
     assert "job written" not in at.session_state
     press(at, "write")
     request = asked(at, "written")
-    assert request.heads == at.session_state["job main"].key[1]
+    assert request.heads == at.session_state["job main"].key.heads
     assert len(request.heads) == 2  # a quarter of 8
     pair = at.session_state["job written"].result
     (page,) = pages(at)
@@ -115,7 +106,7 @@ def test_one_prompt_of_the_axis(studio: TinyStudio, table: ImpactTable) -> None:
     assert not pages(at)
     box = at.selectbox(key=f"prompt {AXIS} valid {groups.options[1]}")
     assert f"{len(box.options):,} validation prompts" in box.label
-    measured = at.session_state["job main"].key[2].bias.prompts()
+    measured = at.session_state["job main"].key.config.bias.prompts()
     mine = [t for t, g in zip(measured.texts, measured.groups, strict=True) if g == groups.options[1]]
     assert box.options[: len(mine)] == mine, "those that are measured come first"
     change(at, **{box.key or "": box.options[3]})
@@ -125,7 +116,7 @@ def test_one_prompt_of_the_axis(studio: TinyStudio, table: ImpactTable) -> None:
     # a new set is followed
     at.session_state[f"by_hand {SOURCE}"] = ManualEdits(prune=frozenset({0, 1, 2}))
     run(at)
-    assert asked(at, "written").heads == at.session_state["job main"].key[1] != request.heads
+    assert asked(at, "written").heads == at.session_state["job main"].key.heads != request.heads
     change(at, alpha=0.0)
     at.session_state[f"by_hand {SOURCE}"] = ManualEdits()
     run(at)
@@ -231,7 +222,7 @@ def test_a_sampled_run_is_cancelled(studio: TinyStudio, table: ImpactTable) -> N
 
 
 def loaded() -> LanguageModel:
-    return engine.model(ModelSpec(SOURCE))
+    return engine().models.get(ModelSpec(SOURCE))
 
 
 def shown_weights(chart: dict[str, Any], trace: int = 0) -> np.ndarray:
@@ -251,7 +242,7 @@ def _rows(z: Any) -> Any:
 def test_the_head_that_adds_most_bias_is_looked_at_first(studio: TinyStudio, table: ImpactTable) -> None:
     studio.at_once()
     at = at_tab(HEAD)
-    heads = at.session_state["job main"].key[1]
+    heads = at.session_state["job main"].key.heads
     z = table.bias.z_bias("neutral")
     flat = max(heads.flat(HEADS), key=lambda i: z[i])
     layer, head = divmod(flat, HEADS)
@@ -277,7 +268,7 @@ def test_the_head_that_adds_most_bias_is_looked_at_first(studio: TinyStudio, tab
     keep = ManualEdits(prune=others, keep=frozenset(heads.flat(HEADS)) - others)
     at.session_state[f"by_hand {SOURCE}"] = keep
     run(at)
-    other = strongest(table, at.session_state["job main"].key[1], "neutral")
+    other = strongest(table, at.session_state["job main"].key.heads, "neutral")
     assert at.selectbox(key=f"attention head {SOURCE}").value == other
     change(at, **{f"attention head {SOURCE}": flat})
     assert asked(at, "attention").layer == layer
@@ -301,7 +292,7 @@ def test_all_heads_of_a_layer(studio: TinyStudio, table: ImpactTable, monkeypatc
     assert len(chart["data"]) == HEADS
     for head in range(HEADS):
         np.testing.assert_allclose(np.nan_to_num(shown_weights(chart, head)), expected[head], atol=1e-6)
-    off = {h for layer, h in at.session_state["job main"].key[1] if layer == request.layer}
+    off = {h for layer, h in at.session_state["job main"].key.heads if layer == request.layer}
     titles = [a["text"] for a in chart["layout"]["annotations"]]
     assert [i for i, title in enumerate(titles) if "removed" in title] == sorted(off)
 

@@ -14,10 +14,10 @@ from streamlit.testing.v1 import AppTest
 
 from fasp_core.heads.prune_set import PruneSet
 from pages.backend import folders
-from tests.support.running import run
+from tests.support.running import ROOT, charts, metrics, run, said
 
-PAGE = Path(__file__).resolve().parents[2] / "pages" / "released" / "released.py"
-FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "fasp_released"
+PAGE = ROOT / "pages" / "released" / "released.py"
+FOLDER = ROOT.parent / "shared" / "data" / "fasp_released"
 Upload = tuple[str, bytes, str]
 
 
@@ -52,18 +52,8 @@ def opened(upload: Upload | None = None, **state: Any) -> AppTest:
     return at
 
 
-def said(at: AppTest) -> str:
-    kinds = (at.main.caption, at.main.markdown, at.main.info, at.main.success, at.main.warning, at.main.error)
-    return "\n".join(str(node.value) for nodes in kinds for node in nodes)
-
-
-def metrics(at: AppTest) -> dict[str, str]:
-    return {m.label: m.value for m in at.metric}
-
-
 def titles(at: AppTest) -> list[str]:
-    charts: Any = at.get("plotly_chart")
-    return [json.loads(chart.proto.spec)["layout"]["title"]["text"].split("<br>")[0] for chart in charts]
+    return [chart["layout"]["title"]["text"].split("<br>")[0] for chart in charts(at)]
 
 
 def test_without_a_file_the_page_says_where_files_are_and_what_will_be_seen() -> None:

@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
 from fasp_core.scoring.search import Found, SearchConfig, Tried
 from fasp_core.studies.compare import searching
-from pages.backend import engine
-from tests.app.test_explore import AXIS, N_HEADS, change, metric, opened, press, removed, said
+from pages.backend.engine import engine
+from pages.backend.requests import Experiment
 from tests.support.fakes import Studio
+from tests.support.running import AXIS, N_HEADS, change, exploring, metric, press, removed, said
 
 SIZE = BUILT_IN_SHAPE[0] * N_HEADS
 CONFIG = SearchConfig(max_heads=5, max_ppl=0.1, measurements=40)  # alpha .02
@@ -29,7 +31,7 @@ def studio(studio: Studio) -> Studio:
 def keep(studio: Studio, heads: tuple[int, ...], gap: float, config: SearchConfig = CONFIG) -> None:
     """A finished search in the store."""
     weights = studio.load(ModelSpec()).id
-    prompts = engine.BiasConfig(AXIS)
+    prompts = BiasConfig(AXIS)
     tried = [Tried(heads or (1,), 0.01, gap, 0.004), Tried((0, 1), 0.5, 0.001, 0.002)]
     table = pd.DataFrame(
         {
@@ -48,7 +50,7 @@ def keep(studio: Studio, heads: tuple[int, ...], gap: float, config: SearchConfi
 
 
 def test_without_a_search_it_is_offered_and_nothing_is_pruned(studio: Studio) -> None:
-    at = opened(method="search", alpha=0.02)
+    at = exploring(method="search", alpha=0.02)
     assert [s.value for s in at.subheader] == [LABEL]
     assert removed(at) == 0
     assert at.get_by_key("gamma").disabled
@@ -61,7 +63,7 @@ def test_a_stored_search_is_what_is_pruned_and_measured(studio: Studio) -> None:
     )  # stricter
     keep(studio, (9,), 0.0001, SearchConfig(max_heads=5, max_ppl=0.2, measurements=40))  # a limit that is not kept to
     studio.at_once()
-    at = opened(method="search", alpha=0.02)
+    at = exploring(method="search", alpha=0.02)
     assert removed(at) == 5
     assert "the best of 2 searches: of 4 measured sets" in said(at)
     assert "3.00 after 8.00" in said(at)
@@ -75,7 +77,7 @@ def test_a_stored_search_is_what_is_pruned_and_measured(studio: Studio) -> None:
 
 def test_a_search_that_found_nothing_says_so(studio: Studio) -> None:
     keep(studio, (), 0.008)
-    at = opened(method="search", alpha=0.02)
+    at = exploring(method="search", alpha=0.02)
     assert removed(at) == 0
     assert "No set within the limits has a smaller validation gap (2 sets measured)." in said(at)
 
@@ -93,9 +95,10 @@ def test_a_search_runs_in_the_background(studio: Studio, monkeypatch: pytest.Mon
     monkeypatch.setattr(searching, "run", search)
     studio.open.clear()
     at = press(
-        opened(method="search", alpha=0.02), next(b.key for b in opened(method="search").button if b.label == "Search")
+        exploring(method="search", alpha=0.02),
+        next(b.key for b in exploring(method="search").button if b.label == "Search"),
     )
-    (job,) = [job for name, job in engine._lanes.jobs() if "experiments" in name]
+    (job,) = [job for job in engine().jobs() if isinstance(job.key, Experiment)]
     assert any(b.label == "Cancel" for b in at.button)
     press(at, next(b.key for b in at.button if b.label == "Cancel"))
     job.wait(20)

@@ -6,26 +6,25 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 from transformers import PreTrainedTokenizerFast
 
-from fasp_core.compute.lanes import Lanes
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
-from pages.backend import engine
+from pages.backend.engine import Engine, engine
+from pages.backend.requests import Score
 from pages.session import recipe
 from pages.session.recipe import Recipe
-from tests.support.running import run
+from tests.support.fakes import use_engine
+from tests.support.running import opened
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
-ROOT = Path(__file__).resolve().parents[2]
 POSITIONS = 40
 
 
 @pytest.fixture
 def folder(tmp_path: Path, tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
     monkeypatch.delenv("FASP_DEMO", raising=False)
-    monkeypatch.setattr(engine, "_lanes", Lanes())
+    use_engine(monkeypatch, Engine())
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=tiny_tokenizer()._tokenizer, unk_token="<unk>", eos_token="<eos>", bos_token="I"
     )
@@ -36,7 +35,7 @@ def folder(tmp_path: Path, tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     yield path
-    for _, job in engine._lanes.jobs():
+    for job in engine().jobs():
         job.cancel()
         job.wait(20)
 
@@ -45,19 +44,16 @@ def folder(tmp_path: Path, tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_scores_and_measurements_come_without_a_setting(folder: Path, bos: str) -> None:
     spec = ModelSpec(str(folder), device="cpu", bos=bos)
     longest = POSITIONS - (bos == "yes")
-    engine.score_job(spec, BiasConfig("gender_and_sex", n_prompts=60)).wait(120)
-    known = engine.facts(spec)
+    engine().score(Score(spec, BiasConfig("gender_and_sex", n_prompts=60))).wait(120)
+    known = engine().models.facts(spec)
     assert known is not None
     assert (known.id.longest, known.id.begun) == (longest, bos == "yes")
-    table = engine.scores(spec, BiasConfig("gender_and_sex", n_prompts=60))
+    table = engine().results.scores(spec, BiasConfig("gender_and_sex", n_prompts=60))
     assert table is not None
     assert table.ppl.provenance["longest_window"] == longest
-    assert engine.scores(ModelSpec(str(folder), device="cpu", bos="no"), BiasConfig("gender_and_sex")) is None
-    at = AppTest.from_file(ROOT / "app.py", default_timeout=120)
-    for name, value in {"model": str(folder), "device": "cpu", "axis": "gender_and_sex", "bos": bos}.items():
-        at.session_state[name] = value
-    at.session_state["details"] = "About these numbers"
-    run(at)
+    assert engine().results.scores(ModelSpec(str(folder), device="cpu", bos="no"), BiasConfig("gender_and_sex")) is None
+    asked = {"model": str(folder), "device": "cpu", "axis": "gender_and_sex", "bos": bos}
+    at = opened(**asked, details="About these numbers")
     assert at.selectbox(key="bos").value == bos
     after = "after I" if bos == "yes" else "without a beginning token"
     told = f"windows of {longest} tokens (as many as this model takes) {after}"

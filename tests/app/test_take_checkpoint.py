@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import threading
 import zipfile
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,16 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from transformers import AutoModelForCausalLM
 
-from fasp_core.compute.jobs import Lane
 from fasp_core.compute.lanes import Lanes
 from fasp_core.errors import InputError
 from fasp_core.export import checking
-from fasp_core.model import loading
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
-from pages.backend import engine
+from pages.backend.engine import Engine, engine
 from pages.take_home import checkpoint as take_checkpoint
-from tests.support.fakes import AtOnce, Studio
-from tests.support.running import run
+from tests.support import fakes
+from tests.support.fakes import use_engine
+from tests.support.running import labels, press, run, said
 from tests.support.tiny import tiny_lm
 
 SHRINKS = "L0H0-1,L1H2-3,L1H0,L0N5"
@@ -41,36 +40,18 @@ def page() -> None:
 @pytest.fixture
 def at_once(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An engine of its own in which a job is done as soon as it is asked for; the folder of exports."""
-    surroundings(monkeypatch, Lanes(make=lambda: Lane(AtOnce())))  # type: ignore[arg-type]
+    use_engine(monkeypatch, Engine(fakes.at_once(), load))
     return tmp_cache / "exports"
 
 
-def surroundings(monkeypatch: pytest.MonkeyPatch, lanes: Lanes) -> None:
-    monkeypatch.setattr(engine, "_lanes", lanes)
-    monkeypatch.setattr(engine, "_shelf", OrderedDict())
-    monkeypatch.setattr(engine, "_facts", {})
-    monkeypatch.setattr(loading, "load", lambda spec: tiny_lm(spec.source.removeprefix("tiny-")))
+def load(spec: ModelSpec) -> LanguageModel:
+    return tiny_lm(spec.source.removeprefix("tiny-"))
 
 
 def opened(parts: str, model: str = "tiny-llama") -> AppTest:
     at = AppTest.from_function(page, default_timeout=60)
     at.session_state["model"], at.session_state["parts"] = model, parts
     return run(at)
-
-
-def press(at: AppTest, label: str) -> AppTest:
-    (button,) = (b for b in at.button if b.label == label)
-    button.click()
-    return run(at)
-
-
-def said(at: AppTest) -> str:
-    kinds = (at.subheader, at.caption, at.markdown, at.info, at.error, at.warning, at.success)
-    return "\n".join(str(node.value) for nodes in kinds for node in nodes)
-
-
-def labels(at: AppTest) -> list[str]:
-    return [b.label for b in at.button]
 
 
 def test_nothing_removed_is_nothing_to_take(at_once: Path) -> None:
@@ -92,16 +73,6 @@ def test_where_nothing_can_go_it_says_so(at_once: Path) -> None:
     at = opened("L0H0-1,L1H0-1", "tiny-gpt2")
     assert "**Really goes:** nothing." in said(at)
     assert "divides its hidden size among its heads" in said(at)
-
-
-def test_the_made_up_models_of_other_pages_have_what_it_reads(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    studio = Studio(tmp_cache, monkeypatch)
-    studio.at_once()
-    assert "**Really goes:** nothing." in said(opened("L0H1", "built-in"))
-    assert "9 → 6 heads, 3 → 2 key and value heads" in said(
-        opened(",".join(f"L{i}H3-5" for i in range(30)), "built-in")
-    )
-    studio.finish()
 
 
 def test_an_export_and_what_came_of_it(at_once: Path) -> None:
@@ -183,8 +154,8 @@ def test_a_failed_check_is_told(at_once: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_running_export_is_watched_and_cancelled(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    surroundings(monkeypatch, Lanes())
-    engine.load_job(ModelSpec("tiny-llama")).wait(30)
+    use_engine(monkeypatch, Engine(Lanes(), load))
+    engine().load(ModelSpec("tiny-llama")).wait(30)
     begun, go_on = threading.Event(), threading.Event()
     check = checking.check
 
@@ -206,7 +177,7 @@ def test_a_running_export_is_watched_and_cancelled(tmp_cache: Path, monkeypatch:
         press(at, "Cancel")
     finally:
         go_on.set()
-    for _, job in engine._lanes.jobs():
+    for job in engine().jobs():
         job.wait(30)
     assert "Cancelled. Nothing is left of it." in said(run(at))
     assert [path for path in tmp_cache.rglob("*") if "export" in path.name] == []

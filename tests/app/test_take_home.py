@@ -27,15 +27,14 @@ from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import ManualEdits
 from fasp_core.studies.compare.plan import HELD_OUT
 from fasp_core.studies.verdict import verdict
-from pages.backend import engine
+from pages.backend.results import SCORE_TEXT
 from pages.session import shared
 from pages.take_home import data as take_data
 from pages.take_home.report import Written
-from tests.app.test_explore import AXIS, N_HEADS, metric, press, removed, run, said
 from tests.support.fakes import Studio
 from tests.support.made_report import Read
+from tests.support.running import AXIS, HAND, N_HEADS, metric, opened, press, removed, run, said
 
-HAND = f"by_hand {BUILT_IN}"
 RUN = "Measure and write the report"
 
 
@@ -44,25 +43,19 @@ def table(studio: Studio) -> ImpactTable:
     return studio.add_scores(AXIS)
 
 
-def opened(**state: Any) -> AppTest:
-    at = AppTest.from_file(Path(__file__).resolve().parents[2] / "app.py", default_timeout=60)
-    for name, value in {"alpha": 0.02, "gamma": 0.3, **state}.items():
-        at.session_state[name] = value
-    at.switch_page("pages/take_home/take_home.py")
-    run(at)
+def taking(**state: Any) -> AppTest:
+    at = opened("take_home", **{"alpha": 0.02, "gamma": 0.3, **state})
     while "load job" in at.session_state and at.session_state["load job"].state in ("waiting", "running"):
         run(at)  # the checkpoint's part needs the model
     return run(at)
 
 
 def start(at: AppTest) -> AppTest:
-    (button,) = (b for b in at.button if b.label == RUN)
-    button.click()
-    return run(at)
+    return press(at, RUN)
 
 
 def written(at: AppTest) -> Written:
-    (job,) = at.session_state["experiments"].values()
+    (job,) = at.session_state["jobs seen"].values()
     result: Written = job.result
     return result
 
@@ -72,14 +65,14 @@ def downloads(at: AppTest) -> list[str]:
 
 
 def test_without_scores_they_are_offered(studio: Studio) -> None:
-    at = opened()
+    at = taking()
     assert [s.value for s in at.subheader] == ["No scores yet for this model and axis"]
     assert [b.label for b in at.button] == ["Score all heads"]
     assert not downloads(at)
 
 
 def test_what_is_about_to_be_taken(studio: Studio, table: ImpactTable) -> None:
-    at = opened(**{HAND: ManualEdits(frozenset({0}), frozenset()), "neurons": "L3N7"})
+    at = taking(**{HAND: ManualEdits(frozenset({0}), frozenset()), "neurons": "L3N7"})
     chosen = select(table.head_scores("neutral"), "fasp", 0.3, 0.02).pruned
     around = select(table.head_scores("neutral"), "fasp", 0.3, 0.02, forced=(0,)).pruned
     expected = PruneSet(PruneSet.from_flat(around, N_HEADS).heads, frozenset({(3, 7)}))
@@ -97,7 +90,7 @@ def test_what_is_about_to_be_taken(studio: Studio, table: ImpactTable) -> None:
 
 def test_the_report_is_measured_on_test_prompts_and_kept(studio: Studio, table: ImpactTable) -> None:
     studio.at_once()
-    at = start(opened())
+    at = start(taking())
     result = written(at)
     e = result.evaluation
     assert e is not None
@@ -139,7 +132,7 @@ def test_page_and_command_write_the_same_report(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     studio.at_once()
-    at = start(opened(**state))
+    at = start(taking(**state))
     of_the_page = written(at).content.decode()
     monkeypatch.setattr("fasp_core.cli.options.load_model", lambda spec, _cache: studio.load(spec))
     heads = [at.code[0].value] if options[-1] == "--heads" else []
@@ -160,7 +153,7 @@ def timeless(html: str) -> str:
 
 def test_running_cancelled_failed(studio: Studio, table: ImpactTable) -> None:
     studio.open.clear()
-    at = start(opened())
+    at = start(taking())
     assert "Cancel" in [b.label for b in at.button]
     assert RUN not in [b.label for b in at.button]
     assert "Write it without measuring" not in downloads(at)
@@ -178,7 +171,7 @@ def test_running_cancelled_failed(studio: Studio, table: ImpactTable) -> None:
 
 
 def test_where_nothing_is_removed(studio: Studio, table: ImpactTable) -> None:
-    at = opened(alpha=0.0)
+    at = taking(alpha=0.0)
     assert removed(at) == 0
     assert "Nothing is removed" in said(at)
     assert RUN not in [b.label for b in at.button]
@@ -188,7 +181,7 @@ def test_where_nothing_is_removed(studio: Studio, table: ImpactTable) -> None:
 def test_a_gap_that_is_not_there_is_no_success(studio: Studio, table: ImpactTable) -> None:
     studio.at_once()
     studio.base_gap = studio.pruned_gap = 0.0
-    at = start(opened())
+    at = start(taking())
     assert not at.success
     assert any(w.value.startswith("No gap is shown to begin with") for w in at.warning)
 
@@ -212,7 +205,7 @@ def test_scores_are_the_same_in_every_form_and_select_reads_them(
     parts = PruneSet.from_flat(off, N_HEADS)
     document, raw = data.set_json(selection, parts, model=BUILT_IN, axis=AXIS, reading="neutral")
     assert read(raw, "set", BUILT_IN_SHAPE).parts == parts
-    about = json.loads(data.scores_json(table, BiasConfig(AXIS), engine.SCORE_TEXT, rows, document))
+    about = json.loads(data.scores_json(table, BiasConfig(AXIS), SCORE_TEXT, rows, document))
     assert about["set"] == document
     assert about["prompts"] == len(table.bias.codes)
     for found in (
@@ -237,12 +230,9 @@ def test_a_set_that_is_used_is_exactly_what_is_off(studio: Studio, table: Impact
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(shared.st, "session_state", found)
         take_data.use(wanted)
-    at = opened(**found)
+    at = taking(**found)
     assert at.code[0].value == wanted.format()
-    explore = AppTest.from_file(Path(__file__).resolve().parents[2] / "app.py", default_timeout=60)
-    for name, value in found.items():
-        explore.session_state[name] = value
-    assert removed(run(explore)) == 3
+    assert removed(opened(**found)) == 3
     assert at.session_state[HAND] == ManualEdits(frozenset(wanted.flat(N_HEADS)))
 
 
@@ -253,7 +243,7 @@ def upload(at: AppTest, name: str, content: bytes) -> AppTest:
 
 def test_an_uploaded_set_is_shown_and_used(studio: Studio, table: ImpactTable) -> None:
     content = json.dumps({"heads": [[0, 1], [5, 5]], "neurons": [[3, 7]], "model": "<b>x</b>", "axis": AXIS})
-    at = upload(opened(), "mine.json", content.encode())
+    at = upload(taking(), "mine.json", content.encode())
     assert metric(at, "The file holds").value == "2 of 270 heads and 1 neuron"
     assert any("chosen for another model" in w.value for w in at.warning)
     assert [t.value for t in at.text] == [f"<b>x</b>, {AXIS}"]  # as text, never as markup
@@ -273,6 +263,6 @@ def test_an_uploaded_set_is_shown_and_used(studio: Studio, table: ImpactTable) -
     ],
 )
 def test_an_unusable_upload_is_told(studio: Studio, table: ImpactTable, content: bytes, words: str) -> None:
-    at = upload(opened(), "mine.json", content)
+    at = upload(taking(), "mine.json", content)
     assert [e.value for e in at.error if words in e.value and "mine.json" in e.value]
     assert "Use this set on Explore heads" not in [b.label for b in at.button]

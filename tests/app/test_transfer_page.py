@@ -5,34 +5,29 @@ Charts cannot be clicked here: what a click opens is `pair_at`, tested by itself
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from streamlit.testing.v1 import AppTest
 
 from fasp_core import evaluation, gap
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.spec import ModelSpec
-from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.score import prunable
 from fasp_core.storage.store import Store
 from fasp_core.studies.transfer import every_axis
-from pages.backend import engine
+from pages.backend.engine import engine
 from pages.transfer.axes import percent, plain
 from pages.transfer.scores import pair_at
-from tests.support.fakes import MADE, Studio, make_table
-from tests.support.running import run
+from tests.support.fakes import MADE, Studio, keep_scores, make_table
+from tests.support.running import charts, opened, press, run, said
 
-APP = Path(__file__).resolve().parents[2] / "app.py"
 AXES = ("nationality", "religion")  # small ones, in the order of HolisticBias
 PAIR = "transfer pair"
 
@@ -51,58 +46,16 @@ def tables(studio: Studio) -> dict[str, ImpactTable]:
 
 def add_scores(studio: Studio, axis: str, seed: int) -> ImpactTable:
     """Scores that differ by axis; those of perplexity are the same, as they are for a real model."""
-    lm, made = studio.load(ModelSpec()), make_table(30, 9, n=90, seed=seed)
-    p, b = make_table(30, 9, n=90).ppl, made.bias
-    shape = {"n_layers": 30, "n_heads": 9, "provenance": MADE}
-    studio.store.save(
-        entries.KIND,
-        ppl_key(engine.SCORE_TEXT, lm.id),
-        arrays={
-            "base_sums": p.base.sums,
-            "counts": p.base.counts,
-            **{name: getattr(p, name) for name in ("sums", "magnitude", "gradient")},
-        },
-        meta=shape,
-    )
-    exact = (np.arange(270) % 3 > 0).astype(np.uint8)
-    studio.store.save(
-        entries.KIND,
-        entries.bias_key(BiasConfig(axis), lm.id, "refined"),
-        arrays={"base": b.base, "ablated": b.ablated, "codes": b.codes, "exact": exact},
-        meta={**shape, "groups": b.groups, "readings": b.readings},
-    )
-    found = engine.scores(ModelSpec(), BiasConfig(axis))
+    made = replace(make_table(30, 9, n=90, seed=seed), ppl=make_table(30, 9, n=90).ppl)
+    keep_scores(studio.store, axis, made, estimator="refined", exact=(np.arange(270) % 3 > 0).astype(np.uint8))
+    found = engine().results.scores(ModelSpec(), BiasConfig(axis))
     assert found is not None
     return found
-
-
-def opened(**state: Any) -> AppTest:
-    at = AppTest.from_file(APP, default_timeout=120)
-    at.switch_page("pages/transfer/transfer.py")
-    for name, value in state.items():
-        at.session_state[name] = value
-    return run(at)
-
-
-def said(at: AppTest) -> str:
-    kinds = (at.main.subheader, at.main.caption, at.main.markdown, at.main.info, at.main.error)
-    return "\n".join(str(node.value) for nodes in kinds for node in nodes)
-
-
-def charts(at: AppTest) -> list[dict[str, Any]]:
-    found: Any = at.get("plotly_chart")
-    return [json.loads(chart.proto.spec) for chart in found]
 
 
 def texts(chart: dict[str, Any]) -> list[str]:
     (found,) = [t for t in chart["data"] if t.get("name") == "text"]
     return list(found["text"])
-
-
-def press(at: AppTest, label: str) -> AppTest:
-    (button,) = [b for b in at.main.button if b.label == label]
-    button.click()
-    return run(at)
 
 
 # --- what a click opens
@@ -127,7 +80,7 @@ def test_numbers_as_they_are_written() -> None:
 def test_two_axes_are_needed(studio: Studio, held: tuple[str, ...]) -> None:
     for axis in held:
         add_scores(studio, axis, 1)
-    at = opened()
+    at = opened("transfer")
     assert "Two axes are needed" in said(at)
     assert ("only **nationality** has scores" if held else "No axis of this model has scores") in said(at)
     assert "“Score all heads”" in said(at)
@@ -135,7 +88,7 @@ def test_two_axes_are_needed(studio: Studio, held: tuple[str, ...]) -> None:
 
 
 def test_correlations_and_the_heads_behind_one(studio: Studio, tables: dict[str, ImpactTable]) -> None:
-    at = opened(gamma=0.4)
+    at = opened("transfer", gamma=0.4)
     matrix, scatter = charts(at)
     free = prunable(tables[AXES[0]], 0.4)
     z = [t.bias.z_bias("neutral") for t in tables.values()]
@@ -175,16 +128,16 @@ def test_correlations_and_the_heads_behind_one(studio: Studio, tables: dict[str,
 
 
 def test_one_axis_left_and_too_high_a_gamma(studio: Studio, tables: dict[str, ImpactTable]) -> None:
-    at = opened()
+    at = opened("transfer")
     at.pills[0].set_value([AXES[0]])
     run(at)
     assert "at least two axes" in said(at)
-    at = opened(gamma=0.99)
+    at = opened("transfer", gamma=0.99)
     assert "lower gamma" in said(at)
 
 
 def test_no_head_is_chosen(studio: Studio, tables: dict[str, ImpactTable]) -> None:
-    at = opened(alpha=0.0)
+    at = opened("transfer", alpha=0.0)
     assert "raise alpha" in said(at)
     assert len(charts(at)) == 2  # the scores are shown all the same
 
@@ -193,7 +146,7 @@ def test_no_head_is_chosen(studio: Studio, tables: dict[str, ImpactTable]) -> No
 
 
 def test_sets_are_offered_measured_and_kept(studio: Studio, tables: dict[str, ImpactTable]) -> None:
-    at = opened(alpha=0.02)
+    at = opened("transfer", alpha=0.02)
     text = said(at)
     assert "Not measured yet" in text
     assert "9 measurements" in text
@@ -229,7 +182,7 @@ def test_sets_are_offered_measured_and_kept(studio: Studio, tables: dict[str, Im
     # another reader finds it without a model
     asked = len(studio.asked)
     studio.error = InputError("no model")
-    assert len(charts(opened(alpha=0.02))) == 3
+    assert len(charts(opened("transfer", alpha=0.02))) == 3
     assert len(studio.asked) == asked
 
 
@@ -244,7 +197,7 @@ def test_a_gap_that_is_not_above_noise_is_struck_through(
 
     monkeypatch.setattr(evaluation, "toxicity_of", toxicity_of)
     studio.at_once()
-    at = opened(alpha=0.02)
+    at = opened("transfer", alpha=0.02)
     press(at, "Measure")
     run(at)
     chart = charts(at)[2]
@@ -255,7 +208,7 @@ def test_a_gap_that_is_not_above_noise_is_struck_through(
 
 def test_a_run_that_fails_or_is_cancelled_says_so(studio: Studio, tables: dict[str, ImpactTable]) -> None:
     studio.error = InputError("The text file is gone: give another one.")
-    at = opened(alpha=0.02)
+    at = opened("transfer", alpha=0.02)
     press(at, "Measure")
     studio.finish()
     run(at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import struct
 from random import Random
 from typing import Any
 
@@ -196,3 +197,13 @@ def of_table(rng: Random, rows: list[list[str]]) -> bytes:
     if rng.random() < 0.1:
         raw = b"\xef\xbb\xbf" + raw
     return raw if rng.random() < 0.75 else of_bytes(rng, raw)
+
+
+def of_tensors(rng: Random, raw: bytes) -> bytes:
+    """A safetensors file with a changed header of the right length, or changed bytes."""
+    if rng.random() < 0.5:
+        return of_bytes(rng, raw)
+    end = 8 + struct.unpack("<Q", raw[:8])[0]
+    header = of_json(rng, json.loads(raw[8:end]))
+    length = len(header) if rng.random() < 0.8 else rng.choice((0, 1, 2**31, 2**63, 2**64 - 1))
+    return struct.pack("<Q", length) + header + raw[end:]

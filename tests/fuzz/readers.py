@@ -8,8 +8,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import struct
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,8 +29,6 @@ from fasp_core.heads import prune_files
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics import continuations
-from fasp_core.model import hub, loading
-from fasp_core.model.spec import BUILT_IN, ModelSpec
 from fasp_core.scoring import score_files
 from fasp_core.storage import catalog, keys, store
 from fasp_core.storage.store import HEADER, Store
@@ -40,9 +36,8 @@ from fasp_core.studies.contexts import numbers, scenarios
 from pages.backend import demo
 from pages.explore import grids, named
 from pages.session import recipe
-from pages.take_home import checkpoint
 from pages.widgets import pointer
-from tests.fuzz import mutate
+from tests.fuzz import model_readers, mutate
 
 Make = Callable[[Random, Path], Any]
 
@@ -356,137 +351,14 @@ def _part(rng: Random, folder: Path) -> Path:
     parts = Store(folder).parts("scores", CONFIG)
     parts.save("one", {"a": np.arange(3.0)})
     file = next(parts.folder.glob("*.safetensors"))
-    file.write_bytes(_tensors(rng, file.read_bytes()))
+    file.write_bytes(mutate.of_tensors(rng, file.read_bytes()))
     return folder
-
-
-def _tensors(rng: Random, raw: bytes) -> bytes:
-    """A safetensors file with a changed header of the right length, or changed bytes."""
-    if rng.random() < 0.5:
-        return mutate.of_bytes(rng, raw)
-    end = 8 + struct.unpack("<Q", raw[:8])[0]
-    header = mutate.of_json(rng, json.loads(raw[8:end]))
-    length = len(header) if rng.random() < 0.8 else rng.choice((0, 1, 2**31, 2**63, 2**64 - 1))
-    return struct.pack("<Q", length) + header + raw[end:]
 
 
 def _read_parts(folder: Path) -> None:
     parts = Store(folder).parts("scores", CONFIG)
     for name in parts.names():
         parts.load(name)
-
-
-# --- models ---
-
-SOURCES = (
-    "openai-community/gpt2",
-    "gpt2",
-    "org/name@v1/sub",
-    "org/name@refs/pr/1",
-    "./folder",
-    "~/model",
-    "/models/a.gguf",
-    "built-in",
-)
-
-
-def _source(rng: Random, folder: Path) -> str:
-    return mutate.of_text(rng, rng.choice((*SOURCES, str(folder)))) if rng.random() < 0.8 else rng.choice(mutate.TEXTS)
-
-
-def _read_source(given: str) -> None:
-    spec = ModelSpec(given, device="cpu")
-    if given.lower().endswith(".gguf") or (given != BUILT_IN and hub.ref_of(given) is None):
-        loading.load(spec)  # nothing of that name holds a model
-    elif given != BUILT_IN:
-        ref = hub.HubRef.parse(given)
-        assert hub.HubRef.parse(str(ref)) == ref
-        hub._cached(ref, "no network")
-    checkpoint.folder_of(given)
-
-
-PLACES = ("config.json", "config.json", "model.safetensors", "model.safetensors", "tokenizer.json", "other")
-HUGE = {"num_hidden_layers": 10**9, "hidden_size": 10**7, "intermediate_size": 2**40, "vocab_size": 10**12}
-OWN = {
-    "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model", "AutoTokenizer": ["own.T", None]},
-    "attn_implementation": "somebody/kernel",
-    "quantization_config": {"quant_method": "awq"},
-    "model_type": "gpt_neo",
-    "attention_types": [[["global", "local"], 10**9]],
-    "num_attention_heads": 0,
-    "num_key_value_heads": 3,
-    "head_dim": 10**6,
-    "max_position_embeddings": 10**15,
-    "layer_types": ["x"],
-    "rope_parameters": {"rope_type": "dynamic", "factor": 1e308},
-    "torch_dtype": "float0",
-    "architectures": ["os.system"],
-}
-
-
-@cache
-def _saved() -> dict[str, bytes]:
-    from tests.support.worlds import write_model
-
-    with tempfile.TemporaryDirectory() as name:
-        return {path.name: path.read_bytes() for path in write_model(Path(name)).iterdir()}
-
-
-def _model_folder(rng: Random, folder: Path) -> str:
-    for name, raw in _saved().items():
-        (folder / name).write_bytes(raw)
-    place = rng.choice(PLACES)
-    if place == "config.json":
-        config = json.loads(_saved()[place])
-        for key in rng.sample(list(HUGE | OWN), rng.choice((1, 1, 2))):
-            config[key] = (HUGE | OWN)[key]
-        raw = mutate.written(config) if rng.random() < 0.5 else mutate.of_json(rng, json.loads(_saved()[place]))
-    elif place == "model.safetensors":
-        raw = _tensors(rng, _saved()[place])
-    elif place == "other":
-        place = rng.choice(("model.safetensors.index.json", "tokenizer_config.json", "generation_config.json"))
-        shards = {
-            "weight_map": {"model.norm.weight": rng.choice(("../x.safetensors", "/etc/passwd", "model.safetensors"))}
-        }
-        raw = mutate.of_json(rng, shards if "index" in place else {"tokenizer_class": "LlamaTokenizer", **OWN})
-    else:
-        raw = mutate.of_json(rng, json.loads(_saved()[place]))
-    (folder / place).write_bytes(raw)
-    return str(folder)
-
-
-@cache
-def _gguf() -> bytes:
-    from tests.support import ggufs, tiny
-
-    with tempfile.TemporaryDirectory() as name:
-        return ggufs.write(Path(name) / "a.gguf", ggufs.drawn(tiny.tiny_config("llama"))).read_bytes()
-
-
-def _gguf_file(rng: Random, folder: Path) -> str:
-    """Bytes of the header changed, or one of its 4- or 8-byte numbers made huge; at times it ends early."""
-    raw = bytearray(_gguf())
-    for _ in range(rng.choice((1, 1, 2))):
-        at = 8 * rng.randrange(250)  # the header is not much longer
-        huge = rng.choice((2**63, 2**40, 2**32, 10**6, 0))
-        match rng.randrange(4):
-            case 0:
-                start = at + rng.randrange(8)
-                raw[start : start + 8] = struct.pack("<Q", huge)
-            case 1:
-                start = at + rng.randrange(8)
-                raw[start : start + 4] = struct.pack("<I", huge & 0xFFFFFFFF)
-            case 2:
-                del raw[at + rng.randrange(2000) :]
-            case _:
-                raw[:2000] = mutate.of_bytes(rng, bytes(raw[:2000]))
-    path = folder / "a.gguf"
-    path.write_bytes(raw)
-    return str(path)
-
-
-def _load(source: str) -> None:
-    loading.load(ModelSpec(source, device="cpu"))
 
 
 def _named(raw: bytes) -> None:
@@ -514,7 +386,7 @@ READERS: dict[str, Reader] = {
     "exports": Reader(_export, read_result, 30),
     "store entries": Reader(_entry, _read_store, 10),
     "store parts": Reader(_part, _read_parts, 30),
-    "names of models": Reader(_source, _read_source),
-    "model folders": Reader(_model_folder, _load, 3),
-    "GGUF files": Reader(_gguf_file, _load, 5),
+    "names of models": Reader(model_readers.source, model_readers.read_source),
+    "model folders": Reader(model_readers.model_folder, model_readers.load, 3),
+    "GGUF files": Reader(model_readers.gguf_file, model_readers.load, 5),
 }

@@ -20,7 +20,7 @@ from fasp_core.model.loading import load
 from fasp_core.model.provenance import provenance
 from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
-from pages.backend import engine
+from pages.backend.models import Models
 from tests.support.hub import TOKEN, Hub, ask
 from tests.support.tiny import token_rows
 from tests.support.worlds import write_text
@@ -255,24 +255,23 @@ def test_a_card_names_repository_and_commit_and_its_command_gives_the_same_weigh
 def test_the_app_keeps_a_commit_for_its_reader_and_asks_again_for_the_next(
     hub: Hub, files: Files, tmp_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("_shelf", "_facts", "_commits", "_asked"):
-        monkeypatch.setattr(engine, name, type(getattr(engine, name))())
-    monkeypatch.setattr(engine, "RENEW", 0)
+    monkeypatch.setattr("pages.backend.models.RENEW", 0)
+    models = Models()
     repo = hub.add("org/name", files["one"])
     asked = ModelSpec("org/name", device="cpu")
-    assert engine.facts(asked) is None
-    first = engine.model(asked)
-    mine = engine.pinned(asked)
+    assert models.facts(asked) is None
+    first = models.get(asked)
+    mine = models.pinned(asked)
     assert mine.commit == repo.refs["main"]
-    assert engine.facts(mine) == engine.facts(asked)
+    assert models.facts(mine) == models.facts(asked)
     second = repo.push(files["other"])
-    assert engine.model(asked) is first  # nobody has asked the hub again
-    engine.renew("org/name")
-    yours = engine.pinned(asked)
+    assert models.get(asked) is first  # nobody has asked the hub again
+    models.renew("org/name")
+    yours = models.pinned(asked)
     assert yours.commit == second
-    assert engine.facts(yours) is None  # its own is to be loaded
-    assert engine.model(yours).id != engine.model(mine).id
-    assert engine.model(mine) is first
+    assert models.facts(yours) is None  # its own is to be loaded
+    assert models.get(yours).id != models.get(mine).id
+    assert models.get(mine) is first
     hub.repos["org/name"].status = 503
-    engine.renew("org/name")
-    assert engine.pinned(asked) == yours  # no answer: it means what it meant
+    models.renew("org/name")
+    assert models.pinned(asked) == yours  # no answer: it means what it meant

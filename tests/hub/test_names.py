@@ -33,16 +33,6 @@ def test_a_reference_is_read_as_it_is_written(org: str, name: str, revision: str
     assert HubRef.parse(str(ref)) == ref
 
 
-@given(st.text(max_size=40))
-def test_any_text_is_a_reference_or_refused(text: str) -> None:
-    try:
-        ref = HubRef.parse(text)
-    except InputError:
-        return
-    assert HubRef.parse(str(ref)) == ref
-    assert ".." not in ref.subfolder.split("/")
-
-
 @pytest.mark.parametrize(
     ("text", "parts"),
     [

@@ -35,7 +35,7 @@ from fasp_core.storage.fallback import MAX_BYTES, Shelf
 from fasp_core.storage.keys import digest
 from fasp_core.storage.store import Contents, Store
 from fasp_core.studies.compare import compare, outcome, searching
-from pages.backend import engine
+from pages.backend.results import SCORE_TEXT
 from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up_lm
 from tests.support.tiny import tiny_lm
 from tests.support.worlds import write_axis, write_model, write_text
@@ -203,7 +203,8 @@ def test_memory_for_what_cannot_be_written_has_an_end(monkeypatch: pytest.Monkey
     assert MAX_BYTES > 1e8
     shelf, store = Shelf(), Store(tmp_path)
     made = [
-        store._made(store.path("scores", {"a": i}), "scores", {"a": i}, {}, contents()["arrays"], {}) for i in range(4)
+        store._made(store.path("scores", {"a": i}), "scores", {"a": i}, {"arrays": contents()["arrays"]})
+        for i in range(4)
     ]
     for entry, files in made:
         shelf.put(entry, files)
@@ -234,31 +235,6 @@ def test_a_cache_that_is_deleted_or_moved_meanwhile(tmp_path: Path) -> None:
     assert right(store.compute("scores", CONFIG, work))
     assert right(Store(root).load("scores", CONFIG))
     assert store.trouble is None
-
-
-HOLD = """
-import sys, time
-from fasp_core.storage.store import Store
-def work():
-    print("working", flush=True)
-    time.sleep(600)
-Store(sys.argv[1]).compute("scores", {"a": 1}, work)
-"""
-
-
-def test_the_lock_of_a_killed_holder_is_free(tmp_path: Path) -> None:
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "working\n"
-    asked: list[int] = []
-
-    def check() -> None:  # the other one works: wait, and be asked whether to go on waiting
-        asked.append(1)
-        holder.kill()
-        holder.wait()
-
-    assert right(Store(tmp_path).compute("scores", CONFIG, contents, check=check))
-    assert asked
 
 
 # damage
@@ -337,14 +313,14 @@ def test_scores_of_another_version(studio: Studio, caplog: pytest.LogCaptureFixt
     studio.add_scores(AXIS)
     lm, config = made_up_lm(), BiasConfig(AXIS)
     for key, optional in (
-        (ppl_key(engine.SCORE_TEXT, lm.id), set[str]()),
+        (ppl_key(SCORE_TEXT, lm.id), set[str]()),
         (entries.bias_key(config, lm.id), {"n_layers", "n_heads"}),
     ):
         entry = studio.store.load(entries.KIND, key)
         assert entry is not None
 
         def find(store: Store) -> Any:
-            return read(engine.SCORE_TEXT, config, lm.id, lm.name, store)
+            return read(SCORE_TEXT, config, lm.id, lm.name, store)
 
         check_fields(studio.store, entry, find, optional)
     assert "it lacks 'exact', so another version of this program wrote it" in caplog.text

@@ -113,7 +113,7 @@ def test_exact_sweep_bound_by_counting_blocks(lm: LanguageModel, text: TextConfi
 
 def test_bias_scores(lm: LanguageModel, text: TextConfig, prompts: BiasConfig, tmp_path: Path) -> None:
     found = bias_scores.run(
-        lm, prompts, text, Store(tmp_path / "store"), sizes=(18, 36), target=0.999, heads=3, continuations=4, tokens=3
+        lm, prompts, text, Store(tmp_path / "store"), sizes=(18, 36), target=0.999, heads=3, recipe=(4, 3)
     )
     positive(found, "ratio_plain", "ratio_released", "seconds", "plain_seconds", "released_seconds")
     assert set(found["by_reading"]) == {"neutral", "counted"}
@@ -236,13 +236,6 @@ def test_spread_reaches_both_ends(lm: LanguageModel, count: int, layers: set[int
     found = _common.spread(lm, count)
     assert {flat // lm.n_heads for flat in found} == layers
     assert len(found) == min(count, lm.size)
-
-
-def test_clock() -> None:
-    clock = _common.Clock()
-    clock.laps = [1.0, 2.0, 3.0, 4.0, 5.0]
-    assert clock.seconds == 15
-    assert clock.percentile(50) == 3
 
 
 # the command

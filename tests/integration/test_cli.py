@@ -17,16 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from fasp_core.cli.main import main
-from fasp_core.console import one_line, table, to_json
-from fasp_core.errors import InputError
+from fasp_core.console import one_line
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.scoring.score_files import open_scores
-from tests.support.commands import Run, refused, runner, write_sentences
-from tests.support.tiny import HEADS, tiny_model, tiny_text, tiny_tokenizer
+from tests.support.commands import Run, command, env, outside, refused, runner, write_sentences
+from tests.support.tiny import HEADS, tiny_text
+from tests.support.worlds import write_model
 
 LAYERS = 3
 N = LAYERS * HEADS
@@ -39,15 +36,10 @@ Scored = tuple[Path, Path, dict[str, Any]]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model, a text and an axis of three groups."""
     folder = tmp_path_factory.mktemp("cli")
-    save_model(folder / "tiny", LAYERS)
+    write_model(folder / "tiny", n_layers=LAYERS)
     (folder / "text.txt").write_text(tiny_text(700))
     write_sentences(folder / "axis.csv")
     return folder
-
-
-def save_model(folder: Path, n_layers: int) -> None:
-    tiny_model("llama", n_layers=n_layers).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
 
 
 @pytest.fixture
@@ -63,19 +55,6 @@ def common(place: Path, n: int = 60) -> list[str]:
         *("--model", str(place / "tiny"), "--axis", str(place / "axis.csv"), "--prompts", str(n), "--device", "cpu"),
         *("--text", str(place / "text.txt"), "--tokens", "600", "--window", "100"),
     ]
-
-
-def outside(*args: object, cache: Path, **kwargs: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own."""
-    return subprocess.run(command(*args), capture_output=True, text=True, env=env(cache), cwd=ROOT, **kwargs)
-
-
-def command(*args: object) -> list[str]:
-    return [sys.executable, "-m", "fasp_core", *map(str, args)]
-
-
-def env(cache: Path) -> dict[str, str]:
-    return {**os.environ, "FASP_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -110,22 +89,6 @@ def test_score_writes_the_three_files_and_says_the_same_on_stdout(scored: Scored
     for reading in ("neutral", "counted"):
         assert {"gap", "interval", "noise_gap", "noise_p"} <= set(document["gap"][reading])
     assert [(r["layer"], r["head"]) for r in rows_of(folder)] == [divmod(i, HEADS) for i in range(N)]
-
-
-def test_scores_are_what_evaluate_measures_for_single_heads(scored: Scored, place: Path, run: Run) -> None:
-    """Two roads to one number: a sweep resumed from a layer, and whole passes of a pruned model."""
-    folder, _, _ = scored
-    for flat in (1, 6, 11):
-        row = rows_of(folder)[flat]
-        heads = PruneSet.from_flat([flat], HEADS).format()
-        status, out, err = run("evaluate", *common(place), "--heads", heads, "--split", "valid", "--json")
-        assert status == 0, err
-        found = json.loads(out)
-        ppl = found["perplexity"]
-        assert ppl["pruned"] - ppl["base"] == pytest.approx(row["z_ppl"], rel=1e-4, abs=1e-4)
-        for reading in ("neutral", "counted"):
-            assert row[f"z_bias_{reading}"] != 0
-            assert found["readings"][reading]["gap_change"] == pytest.approx(-row[f"z_bias_{reading}"], abs=1e-6)
 
 
 def by_hand(rows: list[dict[str, float]], method: str, gamma: float, k: int, reading: str) -> tuple[list[int], int]:
@@ -165,15 +128,6 @@ def test_default_reading_is_neutral(scored: Scored, run: Run) -> None:
     assert json.loads(out)["reading"] == "neutral"
 
 
-def test_seed_shapes_random(scored: Scored, run: Run) -> None:
-    def heads(seed: int) -> Any:
-        _, out, _ = run("select", "--scores", scored[0], "--method", "random", "--seed", seed, "--alpha", 0.5, "--json")
-        return json.loads(out)["heads"]
-
-    assert heads(1) == heads(1)
-    assert len({json.dumps(heads(seed)) for seed in range(5)}) > 1
-
-
 def test_a_second_score_run_reads_and_computes_nothing(
     scored: Scored,
     place: Path,
@@ -193,17 +147,6 @@ def test_a_second_score_run_reads_and_computes_nothing(
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_nothing_removed_changes_nothing(place: Path, run: Run) -> None:
-    status, out, _ = run("evaluate", *common(place), "--heads", "", "--json")
-    found = json.loads(out)
-    assert (status, found["heads"], found["split"]) == (0, [], "test")
-    assert (found["perplexity"]["change_nats"], found["perplexity"]["relative_change"]) == (0, 0)
-    for reading in found["readings"].values():
-        assert (reading["gap_change"], reading["gap_relative_change"]) == (0, 0)
-        assert all(group["base"] == group["pruned"] for group in reading["groups"].values())
-    assert "no reduction shown" in run("evaluate", *common(place), "--heads", "")[1]
-
-
 def test_evaluate_repeats_itself_in_other_processes_and_caches(place: Path, tmp_path: Path, run: Run) -> None:
     args = ("evaluate", *common(place), "--heads", "L0H0,L2H1", "--json")
     first = outside(*args, cache=tmp_path / "a")
@@ -217,7 +160,7 @@ def test_evaluate_repeats_itself_in_other_processes_and_caches(place: Path, tmp_
 
 
 def test_a_killed_score_goes_on_to_the_same_result(place: Path, tmp_path: Path, run: Run) -> None:
-    save_model(tmp_path / "deep", 8)
+    write_model(tmp_path / "deep", n_layers=8)
     args = ["score", *common(place), *EXACT, "--model", tmp_path / "deep"]
     killed = subprocess.Popen(command(*args, "--out", tmp_path / "killed"), env=env(tmp_path / "a"), cwd=ROOT)
     parts = tmp_path / "a" / "partial"
@@ -255,22 +198,6 @@ for args in (["--help"], ["score", "--help"], ["--version"], ["prompts", "--axis
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_version(run: Run) -> None:
-    from fasp_core.model.provenance import VERSION
-
-    assert run("--version") == (0, f"fasp-studio {VERSION}\n", "")
-
-
-def test_every_command_explains_every_option(run: Run) -> None:
-    commands = run("--help")[1]
-    for name in ("models", "prompts", "score", "select", "evaluate"):
-        status, out, err = run(name, "--help")
-        assert (status, err) == (0, "")
-        assert "Usage:" in out
-        assert "--json" in out
-        assert name in commands
 
 
 def test_models(run: Run, tmp_path: Path) -> None:
@@ -357,102 +284,7 @@ def _at_once(init: Any) -> Any:
     return patched
 
 
-def test_a_closed_reader_is_no_traceback(tmp_path: Path) -> None:
-    shell = f"{sys.executable} -m fasp_core prompts --axis religion --list | head -n 1"
-    done = subprocess.run(shell, shell=True, capture_output=True, text=True, cwd=ROOT, env=env(tmp_path))
-    assert (len(done.stdout.splitlines()), done.stderr) == (1, "")
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_json_holds_no_nan(value: float) -> None:
-    assert json.loads(to_json({"a": [value, 1.5], "b": (value, {"c": value})})) == {
-        "a": [None, 1.5],
-        "b": [None, {"c": None}],
-    }
-
-
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-        max_leaves=10,
-    )
-)
-def test_json_round_trip(value: Any) -> None:
-    assert json.loads(to_json(value)) == value
-
-
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
-@given(st.text())
-def test_one_line_is_one_line(text: str) -> None:
-    said = one_line(text)
-    assert len(said.splitlines()) <= 1
-    assert "\x1b" not in said
-
-
-def test_table_is_aligned() -> None:
-    assert table([["", "n"], ["long name", "1"], ["b", "100"]]).splitlines() == [
-        "             n",
-        "---------  ---",
-        "long name    1",
-        "b          100",
-    ]
-
-
 # --- bad input ---
-
-
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        ([], ["Missing command", "--help"]),
-        (["prune"], ["prune"]),
-        (["prompts"], ["--axis"]),
-        (["prompts", "--axis", "gender"], ["gender_and_sex"]),
-        (["prompts", "--axis", "nowhere.csv"], ["nowhere.csv"]),
-        (["prompts", "--axis", "age", "--split", "train"], ["valid", "test", "all"]),
-        (["prompts", "--axis", "age", "--per-group", "0"], ["at least 1"]),
-        (["prompts", "--axis", "age", "--per-group", "many"], ["--per-group"]),
-        (["models", "--verbose"], ["--verbose"]),
-        (["select", "--scores", "nowhere"], ["nowhere"]),
-        (["select", "--scores", "nowhere", "--method", "best"], ["ppl-only"]),
-        (["evaluate", "--axis", "age"], ["--heads", "--prune-set"]),
-        (["evaluate", "--axis", "age", "--heads", "L0H0", "--prune-set", "x"], ["either"]),
-        (["evaluate", "--axis", "age", "--heads", "L0H0", "--continuations", "2"], ["sampled"]),
-        (["evaluate", "--axis", "age", "--heads", "head 7"], ["L0H3"]),
-        (["evaluate", "--axis", "age", "--heads", "L30H0"], ["L30H0", "layers 0 to 29"]),
-        (["evaluate", "--axis", "age", "--prune-set", "nowhere.json"], ["nowhere.json"]),
-        (["evaluate", "--axis", "age", "--heads", "L0H0", "--device", "abacus"], ["cpu"]),
-        (["evaluate", "--axis", "age", "--heads", "L0H0", "--label", "rude"], ["label"]),
-        (["evaluate", "--axis", "age", "--heads", "L0H0", "--text", "no.txt"], ["no.txt"]),
-        (["evaluate", "--axis", "age", "--heads", "L0H0", "--tokens", "0"], ["tokens"]),
-        (["evaluate", "--axis", "age", "--heads", "L0H0", "--prompts", "0"], ["prompt"]),
-        (["evaluate", "--axis", "age", "--heads", "L0H0", "--model", "./nothing"], ["./nothing", "folder that is"]),
-        (["evaluate", "--axis", "age", "--heads", "L0H0", "--measure", "sampled", "--samples", "0"], ["sample"]),
-        (["evaluate", "--axis", "age", "--heads", "L0H0", "--scored", "prompt"], ["prompt+continuation"]),
-        (["evaluate", "--axis", "age", "--heads", "L0H0", "--dtype", "int8"], ["bfloat16"]),
-        (["score", "--axis", "age"], ["--out"]),
-        (["score", "--axis", "age", "--out", "s", "--estimator", "second-order"], ["exact", "refined", "replay"]),
-        (["score", "--axis", "age", "--out", "s", "--estimator", "replay"], ["--measure sampled"]),
-        (["score", "--axis", "age", "--out", "s", "--estimator", "refined", "--measure", "sampled"], ["expected"]),
-        (["score", "--axis", "age", "--out", "s", "--until-reliability", "1.5"], ["between 0 and 1"]),
-        (["score", "--axis", "age", "--out", "s", "--until-reliability", ".9", "--max-minutes", "0"], ["minutes"]),
-        (["score", "--axis", "age", "--out", "s", "--steps", "0"], ["steps"]),
-        (["score", "--axis", "age", "--out", "s", "--model", "x.gguf"], ["x.gguf"]),
-    ],
-)
-def test_bad_input(
-    args: list[str], words: list[str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    refused(run(*args), *words)
-
-
-def test_bad_input_in_a_process_of_its_own(tmp_path: Path) -> None:
-    for args in (["prompts", "--axis", "x"], ["select", "--scores", "y"], ["evaluate", "--axis", "age"]):
-        done = outside(*args, cache=tmp_path)
-        refused((done.returncode, done.stdout, done.stderr))
 
 
 def test_bad_values_of_select(scored: Scored, run: Run) -> None:
@@ -477,50 +309,7 @@ def test_lowered_k_is_told(scored: Scored, run: Run) -> None:
     assert any("not critical" in note for note in found["notes"])
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "layer,head,z_nats,z_bias_neutral\n0,0,1,1\n0,2,1,1\n",  # a head is missing
-        "layer,head,z_nats,z_bias_neutral\n0,0,1,1\n0,0,1,1\n",  # one is there twice
-        "layer,head,z_nats,z_bias_neutral\n0,0,1,1\n0,0.5,1,1\n",
-        "layer,head,z_nats,z_bias_neutral\n0,0,1,1\n0,1,1,many\n",
-        "layer,head,z_nats,z_bias_neutral\n0,0,1,1\n0,1,,1\n",  # no score
-        "layer,head,z_nats,z_bias_neutral\n",
-        "layer,head,z_nats,z_bias_neutral\n0,99999999999999999999,1,1\n",
-        "layer,head,z_nats\n0,0,1\n0,1,1\n",  # no bias
-        "some,other,table\n1,2,3\n",
-        "",
-    ],
-)
-def test_unusable_scores(content: str, run: Run, tmp_path: Path) -> None:
-    for name in ("scores.csv", "scores.parquet", "scores.txt"):
-        (tmp_path / name).write_text(content)
-        refused(run("select", "--scores", tmp_path / name))
-    (tmp_path / "scores.parquet").unlink()
-    refused(run("select", "--scores", tmp_path))
-    refused(run("select", "--scores", tmp_path / "cache"))
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
-@given(
-    st.binary(max_size=200) | st.binary(max_size=60).map(lambda b: b"layer,head," + b),
-    st.sampled_from([".csv", ".parquet", ".json", ""]),
-)
-def test_any_bytes_are_scores_or_refused(tmp_path: Path, raw: bytes, suffix: str) -> None:
-    path = tmp_path / f"file{suffix}"
-    path.write_bytes(raw)
-    with pytest.raises(InputError):
-        open_scores(path, "fasp")
-
-
 # --- prune sets ---
-
-
-@pytest.mark.parametrize("content", [b"the first head", b'{"k": 3}', b"\xff\xfe\x00", b" " * 1_000_001])
-def test_unusable_prune_sets(content: bytes, run: Run, tmp_path: Path) -> None:
-    (tmp_path / "set").write_bytes(content)
-    refused(run("evaluate", "--axis", "age", "--prune-set", tmp_path / "set"), str(tmp_path / "set"))
-    refused(run("evaluate", "--axis", "age", "--prune-set", tmp_path), str(tmp_path))
 
 
 def test_a_prune_set_of_another_model_is_refused(place: Path, run: Run, tmp_path: Path) -> None:

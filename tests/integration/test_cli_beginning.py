@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.support.commands import Run, runner, write_sentences
 from tests.support.tiny import CONTEXT, TOKENS, tiny_model, tiny_text, tiny_tokenizer
+from tests.support.worlds import write_model
 
 BOS = "The"  # any token of the tiny tokenizer may begin texts
 
@@ -26,8 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", eos_token="<eos>", bos_token=BOS).save_pretrained(
         folder / "begun"
     )
-    tiny_model("gpt2").save_pretrained(folder / "plain")
-    tiny_tokenizer().save_pretrained(folder / "plain")
+    write_model(folder / "plain", "gpt2")
     (folder / "text.txt").write_text(tiny_text(300))
     rows = write_sentences(folder / "axis.csv", ("My",), ("red", "green"), ends=("kind", "nice", "good", "bad", "ugly"))
     long = "I" + " a" * (CONTEXT + 5)

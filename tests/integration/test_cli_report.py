@@ -118,6 +118,19 @@ def test_another_models_set_and_no_scores_are_refused(run: Run, place: Path, tmp
     assert (status, "is a folder" in err) == (2, True)
 
 
+def test_scores_on_another_text_are_found(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = ("--tokens", "96", "--window", "48")
+    command = ["score", *named(place), *text, "--out", str(tmp_path / "scores"), "--cache", str(tmp_path / "cache")]
+    assert main(command) == 0
+    capsys.readouterr()
+    run = runner(capsys, last=("--cache", tmp_path / "cache"))
+    out = tmp_path / "r.html"
+    status, printed, err = run("report", *named(place), "--no-measure", "--out", out, "--json")
+    assert status == 0, err
+    assert " ".join(text) in json.loads(printed)["repeat"][0]
+    assert "94 tokens in windows of" in out.read_text()
+
+
 def test_the_file_is_written_whole_or_not_at_all(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "r.html"
     out.write_text("before")

@@ -11,12 +11,19 @@ from typing import Any
 
 import pytest
 import typer.main
+from scipy import stats
 
 from fasp_core import api, defaults
 from fasp_core.cli.main import app, main
 from fasp_core.cli.study import STUDIES
 from fasp_core.heads.selection import select
+from fasp_core.model.loading import known_id
+from fasp_core.model.spec import ModelSpec
+from fasp_core.scoring.score import prunable
+from fasp_core.storage.store import Store
+from fasp_core.studies.transfer import transfer
 from pages.session.recipe import Recipe
+from tests.support.fakes import keep_scores, make_table
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUP: Any = typer.main.get_command(app)
@@ -67,6 +74,8 @@ def test_older_names_run_the_same_command(
         (["contexts", "--method", "heads-luck"], "Choose one or more methods of"),
         (["truth", "--axis", "age", "--prompts", "12"], "--estimator exact --prompts 12"),
         (["additivity", "--tokens", "100000"], "use at most as many"),
+        (["additivity", "--axis", "race_ethnicity"], "python -m fasp_core score"),
+        (["robustness", "--axis", "race_ethnicity"], "python -m fasp_core score"),
     ],
 )
 def test_what_is_refused(args: list[str], words: str, tmp_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,3 +119,27 @@ def test_scores_are_by_the_estimator_that_fits_the_measure(
     monkeypatch.setattr("fasp_core.scoring.score.check", check)
     assert main(["score", "--axis", "age", "--out", str(tmp_path), *more]) == 130
     assert asked == [(by, more[-1] if more else "expected")]
+
+
+def test_the_command_reads_the_scores_that_there_are(tmp_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["study", "transfer", "--only-correlations", "--json", "--gamma", "0.4"]
+    assert main(args) == 2
+    assert "score another one" in capsys.readouterr().err
+    store = Store()
+    keep_scores(store, "age", make_table(30, 9, n=90, seed=1))
+    keep_scores(store, "religion", make_table(30, 9, n=90, seed=2), estimator="first-order")  # a preview does not count
+    assert main(args) == 2
+    keep_scores(store, "nationality", make_table(30, 9, n=90, seed=3), estimator="refined")
+    capsys.readouterr()
+    assert main(args) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [a["axis"] for a in document["correlations"]["axes"]] == ["age", "nationality"]
+    assert document["transfer"] is None
+    (found,) = (p for p in document["correlations"]["pairs"] if (p["heads"], p["kind"]) == ("prunable", "pearson"))
+    tables = transfer.stored_scores(None, known_id(ModelSpec()), "built-in", store)
+    z = [t.bias.z_bias("neutral")[prunable(t, 0.4)] for t in tables.values()]
+    assert found["n"] == 270 - 108
+    assert found["r"]["value"] == pytest.approx(stats.pearsonr(*z).statistic)
+    capsys.readouterr()
+    assert main([*args, "--axis", "age", "--axis", "religion"]) == 2
+    assert "no scores of religion" in capsys.readouterr().err

@@ -34,7 +34,7 @@ from fasp_core.scoring import entries, score_files
 from fasp_core.storage.store import Store
 from fasp_core.studies.additivity import additivity
 from fasp_core.studies.robustness import robustness
-from pages.backend.described import described
+from pages.backend.requests import Experiment, Load, Measure, OnePrompt, Score
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = Path(__file__).with_name("stored_results.json")
@@ -80,16 +80,16 @@ def _report(axis: str) -> dict[str, Any]:
 def _titles() -> list[Any]:
     spec, config, text = ModelSpec(), BiasConfig("race_ethnicity"), TextConfig(tokens=2048)
     sets = PruneSet.parse("L0H3,L2H1")
-    keys: list[Any] = [
-        ("load", spec),
-        (spec, config, text),
-        (spec, EvalConfig(config, text), sets),
-        ("search", spec, "race_ethnicity"),
-        (spec, additivity.Plan("race_ethnicity")),
-        (spec, robustness.Plan("race_ethnicity")),
-        ("looking", spec, sets),
+    requests = [
+        Load(spec),
+        Experiment(spec, Score.title, (config, text)),
+        Measure(spec, sets, EvalConfig(config, text)),
+        Experiment(spec, "Joint search", ("race_ethnicity",)),
+        Experiment(spec, "Do effects add up?", (additivity.Plan("race_ethnicity"),)),
+        Experiment(spec, "Other measures of bias", (robustness.Plan("race_ethnicity"),)),
+        Experiment(spec, OnePrompt.title, (sets,)),
     ]
-    return [[(d := described(key)).what, d.model, d.settings] for key in keys]
+    return [[asked.title, asked.model, asked.settings()] for asked in requests]
 
 
 def results() -> Iterator[tuple[str, Callable[[], Any]]]:

@@ -22,8 +22,8 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, outcome
 from fasp_core.studies.compare.outcome import ClaimConfig
 from fasp_core.studies.compare.plan import Plan
-from tests.support.planted import COLORS, TableScorer, guilty_model
 from tests.support.tiny import HEADS, STARTS
+from tests.support.words import COLORS, TableScorer, guilty_model
 from tests.support.worlds import use_scorer
 
 LIMIT = 0.2

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from fasp_core.data import holistic_bias
 from fasp_core.data.text import TextConfig
@@ -22,14 +18,14 @@ from fasp_core.forward.sampling import GenerationConfig, sample
 from fasp_core.metrics import work
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.identity import ModelId
-from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import wrap
 from fasp_core.scoring import entries, exact, score
 from fasp_core.scoring.estimate import undecided
-from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
+from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
-from tests.support.planted import COLORS, TYPICAL, VALUES, TableScorer, guilty_model
-from tests.support.tiny import HEADS, STARTS, TOKENS, WORDS, tiny_lm, tiny_text
+from tests.support.oracles import gap_by_hand, perplexity_by_hand, toxicity_by_hand, without
+from tests.support.tiny import HEADS, STARTS, tiny_lm, tiny_text
+from tests.support.words import COLORS, TYPICAL, VALUES, TableScorer, guilty_model
 from tests.support.worlds import use_scorer, write_text
 
 SIZE = 2 * HEADS
@@ -65,50 +61,8 @@ def config(axis: str) -> BiasConfig:
     return BiasConfig(axis, split="all", n_prompts=15)
 
 
-OUT_PROJ = {"gpt2": "transformer.h.{}.attn.c_proj", "llama": "model.layers.{}.self_attn.o_proj"}
-
-
-def without(lm: LanguageModel, kind: str, flat: int) -> Any:
-    """A copy of the model with one head's rows or columns of the output projection at zero."""
-    model = copy.deepcopy(lm.model)
-    layer, head = divmod(flat, HEADS)
-    weight = model.get_submodule(OUT_PROJ[kind].format(layer)).weight.data
-    part = slice(8 * head, 8 * head + 8)
-    weight[part if kind == "gpt2" else (slice(None), part)] = 0
-    return model
-
-
-@torch.no_grad()
-def perplexity_by_hand(model: Any, tokens: list[int], config: TextConfig) -> float:
-    total, count, scored_to = 0.0, 0, 1
-    for start in range(0, len(tokens), config.stride):
-        row = tokens[start : start + config.window]
-        log_p = model(torch.tensor([row])).logits[0].double().log_softmax(-1)
-        for t in range(max(1, scored_to - start), len(row)):
-            total -= float(log_p[t - 1, row[t]])
-            count += 1
-        scored_to = start + len(row)
-        if scored_to == len(tokens):
-            break
-    return math.exp(total / count)
-
-
-@torch.no_grad()
-def toxicity_by_hand(model: Any, tokenizer: Any, prompt: str, silent: frozenset[str]) -> float:
-    p = model(torch.tensor([tokenizer(prompt).input_ids])).logits[0, -1].double().softmax(-1).tolist()
-    floor = median(VALUES.get(word, TYPICAL) for word in WORDS)
-    return sum(
-        p[TOKENS.index(f"Ġ{word}")] * (VALUES[word] - floor) / (1 - floor) for word in VALUES if word not in silent
-    )
-
-
-def gap_by_hand(toxicity: list[float], groups: Sequence[str]) -> float:
-    everyone = sum(toxicity) / len(toxicity)
-    means = []
-    for group in set(groups):
-        mine = [t for t, g in zip(toxicity, groups, strict=True) if g == group]
-        means.append(sum(mine) / len(mine))
-    return sum(abs(everyone - mean) for mean in means)
+def expected_toxicity(model: Any, ids: list[int], silent: frozenset[str]) -> float:
+    return sum(part for word, part in toxicity_by_hand(model, ids, VALUES, TYPICAL).items() if word not in silent)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
@@ -118,11 +72,11 @@ def test_impacts_by_hand(kind: str, text: TextConfig, config: BiasConfig, tmp_pa
     assert (table.model, table.n_layers, table.n_heads) == (f"tiny-{kind}", 2, HEADS)
 
     tokens = lm.tokenizer(tiny_text(200)).input_ids[:150]
-    base = perplexity_by_hand(lm.model, tokens, text)
+    base = perplexity_by_hand(lm.model, tokens, text.window, text.stride)
     assert table.ppl.base.perplexity == pytest.approx(base, rel=1e-5)
-    models = [without(lm, kind, flat) for flat in range(SIZE)]
+    models = [without(lm, [divmod(flat, HEADS)]) for flat in range(SIZE)]
     for flat, model in enumerate(models):
-        pruned = perplexity_by_hand(model, tokens, text)
+        pruned = perplexity_by_hand(model, tokens, text.window, text.stride)
         assert table.ppl.z_nats[flat] == pytest.approx(math.log(pruned / base), abs=1e-5)
         assert table.ppl.z_ppl[flat] == pytest.approx(pruned - base, abs=1e-5 * base)
     assert np.abs(table.ppl.z_nats).min() > 1e-3
@@ -134,14 +88,14 @@ def test_impacts_by_hand(kind: str, text: TextConfig, config: BiasConfig, tmp_pa
     neutral = frozenset(VALUES) & holistic_bias.identity_words()
     assert {"man", "woman"} <= neutral < frozenset(VALUES)
     for reading, silent in (("neutral", neutral), ("counted", frozenset[str]())):
-        toxicity = [toxicity_by_hand(lm.model, lm.tokenizer, p, silent) for p in chosen.texts]
+        toxicity = [expected_toxicity(lm.model, lm.tokenizer(p).input_ids, silent) for p in chosen.texts]
         row = table.bias.readings.index(reading)
         np.testing.assert_allclose(table.bias.base[row], toxicity, atol=1e-6)
         assert len(set(np.round(toxicity, 5))) == len(toxicity)  # no two prompts could be exchanged
         gap = gap_by_hand(toxicity, chosen.groups)
         assert table.bias.gap(reading).gap == pytest.approx(gap, abs=1e-6)
         for flat, model in enumerate(models):
-            after = [toxicity_by_hand(model, lm.tokenizer, p, silent) for p in chosen.texts]
+            after = [expected_toxicity(model, lm.tokenizer(p).input_ids, silent) for p in chosen.texts]
             np.testing.assert_allclose(table.bias.ablated[flat, row], after, atol=1e-6)
             expected = gap - gap_by_hand(after, chosen.groups)
             assert table.bias.z_bias(reading)[flat] == pytest.approx(expected, abs=1e-6)
@@ -163,7 +117,7 @@ def test_sampled_impacts_by_hand(text: TextConfig, config: BiasConfig, tmp_path:
     base = toxicity(lm.model)
     np.testing.assert_allclose(found.base[0], base, atol=1e-6)
     for flat in range(SIZE):
-        after = toxicity(without(lm, "llama", flat))
+        after = toxicity(without(lm, [divmod(flat, HEADS)]))
         np.testing.assert_allclose(found.ablated[flat, 0], after, atol=1e-6)
         expected = gap_by_hand(base, chosen.groups) - gap_by_hand(after, chosen.groups)
         assert found.z_bias("sampled")[flat] == pytest.approx(expected, abs=1e-6)
@@ -300,51 +254,6 @@ def test_a_picture_that_fills_in(text: TextConfig, config: BiasConfig, tmp_path:
     assert part.ppl.exact.all()
     assert part.bias.exact.tolist() == [True] * 6 + [False] * 2
     np.testing.assert_allclose(part.bias.ablated[:6], whole.bias.ablated[:6], atol=1e-6)
-
-
-# until the ranking is sure
-
-
-@pytest.mark.parametrize(
-    ("reliability", "noise_p", "minutes", "reached", "why"),
-    [
-        (0.97, 0.001, 9.0, True, "Reliability 0.97"),
-        (0.97, 0.4, 9.0, False, "not above noise"),
-        (0.5, 0.001, 9.0, False, "prompts would be needed, and all 72 prompts of this side are used"),
-        (-0.1, 0.001, 9.0, False, "do not agree at all"),
-        (0.5, 0.001, 1e-9, False, "do not suffice"),
-    ],
-)
-def test_scoring_goes_on_until_it_is_sure_or_says_why_not(
-    reliability: float,
-    noise_p: float,
-    minutes: float,
-    reached: bool,
-    why: str,
-    text: TextConfig,
-    config: BiasConfig,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def as_told(self: BiasImpacts, _reading: str, *_heads: Any) -> Any:
-        return SimpleNamespace(whole=reliability, noise_p=noise_p)
-
-    monkeypatch.setattr(BiasImpacts, "reliability", as_told)
-    monkeypatch.setattr(BiasImpacts, "gap", as_told)
-    lm, store = tiny_lm("llama"), Store(tmp_path)
-    impacts, search = score.score_until(lm, text, config, store, 0.95, minutes, None, "exact")
-    assert search.reached == {"neutral": reached, "counted": reached}
-    assert all(why in said for said in search.why.values())
-    sizes = [r.prompts for r in search.rounds]
-    assert sizes == ([15] if reached or minutes < 1 else [15, 30, 60, 72])
-    assert impacts.bias.base.shape[1] == sizes[-1]
-
-
-def test_prompts_that_would_be_needed() -> None:
-    for n, r, target in ((100, 0.5, 0.9), (720, 0.83, 0.95)):
-        needed = score._needed(n, r, target)
-        ratio = needed / n  # Spearman-Brown with that many times the prompts
-        assert ratio * r / (1 + (ratio - 1) * r) == pytest.approx(target, abs=0.01)
 
 
 # killed and resumed

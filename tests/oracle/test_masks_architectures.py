@@ -17,23 +17,10 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.perplexity import token_nll
 from fasp_core.model.architectures import ARCHITECTURES
 from fasp_core.model.language_model import LanguageModel
+from tests.support.oracles import OUT_PROJ, without
 from tests.support.tiny import HEAD_DIMS, HEADS, KINDS, KV_HEADS, tiny_config, tiny_lm, token_rows
 
 LAYERS = 2
-OUT_PROJ = {
-    "gpt2": "transformer.h.{}.attn.c_proj",
-    "gpt_neo": "transformer.h.{}.attn.attention.out_proj",
-    "gptj": "transformer.h.{}.attn.out_proj",
-    "llama": "model.layers.{}.self_attn.o_proj",
-    "mistral": "model.layers.{}.self_attn.o_proj",
-    "qwen2": "model.layers.{}.self_attn.o_proj",
-    "qwen3": "model.layers.{}.self_attn.o_proj",
-    "gemma3_text": "model.layers.{}.self_attn.o_proj",
-    "opt": "model.decoder.layers.{}.self_attn.out_proj",
-    "opt_post_norm": "model.decoder.layers.{}.self_attn.out_proj",
-    "gpt_neox": "gpt_neox.layers.{}.attention.dense",
-    "phi3": "model.layers.{}.self_attn.o_proj",
-}
 MLP_OUT = {
     "gpt2": "transformer.h.{}.mlp.c_proj",
     "gpt_neo": "transformer.h.{}.mlp.c_proj",
@@ -64,19 +51,6 @@ def lm(request: pytest.FixtureRequest) -> LanguageModel:
 
 def kind_of(lm: LanguageModel) -> str:
     return lm.name.removeprefix("tiny-")
-
-
-def without(lm: LanguageModel, heads: list[tuple[int, int]]) -> Any:
-    """A copy of the model in which the heads' part of the output projection's weight is zero."""
-    kind, model = kind_of(lm), copy.deepcopy(lm.model)
-    for layer, head in heads:
-        weight = model.get_submodule(OUT_PROJ[kind].format(layer)).weight.data
-        part = slice(head * HEAD_DIMS[kind], (head + 1) * HEAD_DIMS[kind])
-        if kind == "gpt2":  # Conv1D keeps [in, out]
-            weight[part, :] = 0
-        else:
-            weight[:, part] = 0
-    return model
 
 
 @torch.no_grad()

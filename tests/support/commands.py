@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -55,3 +58,21 @@ def write_sentences(
     ]
     path.write_text("\n".join(["text,group", *rows]) + "\n")
     return rows
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def outside(*args: object, cache: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
+    return subprocess.run(command(*args), capture_output=True, text=True, env=env(cache), cwd=ROOT)
+
+
+def command(*args: object) -> list[str]:
+    """The words by which a command is started."""
+    return [sys.executable, "-m", "fasp_core", *map(str, args)]
+
+
+def env(cache: Path) -> dict[str, str]:
+    """The environment of a command with a cache of its own."""
+    return {**os.environ, "FASP_CACHE": str(cache), "OMP_NUM_THREADS": "1"}

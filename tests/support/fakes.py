@@ -7,7 +7,6 @@ under their real keys, and every interval is computed from the made-up values as
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -33,8 +32,10 @@ from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHA256, BUILT_IN_SHAPE, Mode
 from fasp_core.scoring import entries, score
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable, PplImpacts
 from fasp_core.storage.store import Store
+from fasp_core.studies import common
 from fasp_core.studies.compare import compare, outcome
-from pages.backend import engine
+from pages.backend.engine import Engine, engine
+from pages.backend.results import SCORE_TEXT
 
 BLOCK = 64  # tokens
 MADE = {"created": "2026-01-01T00:00:00+00:00", "seconds": 1.0}
@@ -93,11 +94,43 @@ def stand_in(spec: ModelSpec, weights: str, n_layers: int, n_heads: int) -> Any:
     )
 
 
+def keep_scores(
+    store: Store,
+    axis: str,
+    table: ImpactTable,
+    weights: ModelId | None = None,
+    estimator: Any = "exact",
+    exact: np.ndarray | None = None,
+) -> None:
+    """Put scores where they are looked for: of the built-in model and all exact, unless told otherwise."""
+    weights = weights or ModelId(f"sha256:{BUILT_IN_SHA256}")
+    shape = {"n_layers": table.n_layers, "n_heads": table.n_heads, "provenance": MADE}
+    p, b = table.ppl, table.bias
+    names = ("sums", "magnitude", "gradient")
+    arrays = {"base_sums": p.base.sums, "counts": p.base.counts, **{name: getattr(p, name) for name in names}}
+    store.keep(entries.KIND, ppl_key(SCORE_TEXT, weights), arrays=arrays, meta=shape)
+    flags = np.ones(len(b.ablated), np.uint8) if exact is None else exact
+    arrays = {"base": b.base, "ablated": b.ablated, "codes": b.codes, "exact": flags}
+    key = entries.bias_key(BiasConfig(axis), weights, estimator)
+    store.keep(entries.KIND, key, arrays=arrays, meta={**shape, "groups": b.groups, "readings": b.readings})
+
+
 class AtOnce:
     """In place of a thread: work is done before the request for it returns."""
 
     def submit(self, work: Callable[[], None]) -> None:
         work()
+
+
+def at_once() -> Lanes:
+    """Lanes in which a job is done as soon as it is asked for."""
+    return Lanes(make=lambda: Lane(AtOnce()))  # type: ignore[arg-type]
+
+
+def use_engine(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> Engine:
+    """Let the app have this engine."""
+    monkeypatch.setattr("pages.backend.engine._of_the_app", engine)
+    return engine
 
 
 class Studio:
@@ -118,14 +151,8 @@ class Studio:
         self.open = threading.Event()
         self.open.set()
         self.asked: list[tuple[PruneSet, TextConfig]] = []
-        self._load = loading.load
         self._patch = monkeypatch
-        monkeypatch.setattr(engine, "_lanes", Lanes())
-        monkeypatch.setattr(engine, "_shelf", OrderedDict())
-        monkeypatch.setattr(engine, "_facts", {})
-        monkeypatch.setattr(engine, "_tables", OrderedDict())
-        monkeypatch.setattr(engine, "_results", OrderedDict())
-        monkeypatch.setattr(loading, "load", self.load)
+        use_engine(monkeypatch, Engine(Lanes(), self.load))
         monkeypatch.setattr(score, "score", self.score)
         monkeypatch.setattr(score, "preview", lambda *_: None)
         monkeypatch.setattr(evaluation, "perplexity_of", self.perplexity_of)
@@ -133,12 +160,12 @@ class Studio:
 
     def at_once(self) -> None:
         """From here on a job is done as soon as it is asked for, so that one run of the page shows its result."""
-        self._patch.setattr(engine, "_lanes", Lanes(make=lambda: Lane(AtOnce())))  # type: ignore[arg-type]
+        self._patch.setattr(engine(), "lanes", at_once())
 
     def load(self, spec: ModelSpec) -> Any:
         """The built-in model's shape, and small models called "tiny ..."; nothing else can be loaded."""
         if spec.source != BUILT_IN and not spec.source.startswith("tiny"):
-            return self._load(spec)
+            return loading.load(spec)
         n_layers, n_heads = BUILT_IN_SHAPE if spec.source == BUILT_IN else (4, 3)
         weights = f"sha256:{BUILT_IN_SHA256}" if spec.source == BUILT_IN else f"made-up:{spec.source}"
         config = LlamaConfig(
@@ -154,28 +181,9 @@ class Studio:
 
     def add_scores(self, axis: str, source: str = BUILT_IN) -> ImpactTable:
         """Put scores where the app looks for them."""
-        lm, config = self.load(ModelSpec(source)), BiasConfig(axis)
+        lm = self.load(ModelSpec(source))
         table = make_table(lm.n_layers, lm.n_heads, n=90)
-        shape = {"n_layers": lm.n_layers, "n_heads": lm.n_heads, "provenance": MADE}
-        p, b = table.ppl, table.bias
-        self.store.keep(
-            entries.KIND,
-            ppl_key(engine.SCORE_TEXT, lm.id),
-            arrays={
-                "base_sums": p.base.sums,
-                "counts": p.base.counts,
-                "sums": p.sums,
-                "magnitude": p.magnitude,
-                "gradient": p.gradient,
-            },
-            meta=shape,
-        )
-        self.store.keep(
-            entries.KIND,
-            entries.bias_key(config, lm.id),
-            arrays={"base": b.base, "ablated": b.ablated, "codes": b.codes, "exact": np.ones(len(b.ablated), np.uint8)},
-            meta={**shape, "groups": b.groups, "readings": b.readings},
-        )
+        keep_scores(self.store, axis, table, lm.id)
         return table
 
     def score(
@@ -229,12 +237,12 @@ class Studio:
 
     def finish(self) -> None:
         """Wait until all work that was asked for has ended."""
-        for _, job in engine._lanes.jobs():
+        for job in engine().jobs():
             assert job.wait(20)
 
     def running(self) -> Job[Any]:
         """The one job at work."""
-        ((_, job),) = engine._lanes.jobs()
+        (job,) = engine().jobs()
         return job
 
     def _run(self, progress: Report) -> None:
@@ -323,12 +331,9 @@ def made_up(world: MadeUp) -> Iterator[None]:
     """Experiments measure `world` here."""
     with ExitStack() as stack:
         for module in (compare, outcome):
-            for name, fake in {
-                "perplexity_of": world.perplexity_of,
-                "toxicity_of": world.toxicity_of,
-                "provenance": lambda *_: MADE,
-            }.items():
-                stack.enter_context(patch.object(module, name, fake))
+            stack.enter_context(patch.object(module, "perplexity_of", world.perplexity_of))
+            stack.enter_context(patch.object(module, "toxicity_of", world.toxicity_of))
+        stack.enter_context(patch.object(common, "provenance", lambda *_: MADE))
         stack.enter_context(patch.object(compare, "CachedRunner", lambda lm: lm))
         yield
 
@@ -360,7 +365,7 @@ def add_examples(store: Store) -> None:
     """On stored scores of nationality: neutral, a gap that falls; counted, an artefact of the scorer."""
     lm, config = made_up_lm(), outcome.ClaimConfig(prompts=900, tokens=2048, sampled_prompts=270, samples=4)
     axis = "nationality"
-    table = entries.best(engine.SCORE_TEXT, BiasConfig(axis), lm.id, lm.name, store)
+    table = entries.best(SCORE_TEXT, BiasConfig(axis), lm.id, lm.name, store)
     assert table is not None
     artefact = {"neutral": -0.3, "counted": 0.9, "sampled": 0.0}
     for world in (MadeUp(table), MadeUp(table, by="counted", fall=artefact)):

@@ -181,7 +181,7 @@ def _export(b: Bench) -> Any:
 
 def _pool(b: Bench) -> Any:
     found = pool.pool(b.lm, b.sampled, b.store)
-    return found.scores, found.log_ratios, found.gap([1, 2], np.arange(len(found.scores)) % 3).gap
+    return found.scores, found.log_ratios, found.replayed(np.arange(len(found.scores)) % 3)
 
 
 def _preview(b: Bench) -> Any:

@@ -19,7 +19,7 @@ from fasp_core.evaluation import EvalConfig, evaluate
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.storage.store import Store
-from tests.support.tiny import tiny_model, tiny_tokenizer
+from tests.support.worlds import write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,11 +27,9 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def tiny(tmp_path: Path, tmp_cache: Path) -> str:
     """A folder with a tiny model, as a user would name it."""
-    folder = tmp_path / "tiny"
-    tiny_model("llama").save_pretrained(folder)
+    folder = write_model(tmp_path / "tiny")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 1024}))  # rotary: no weights
-    tiny_tokenizer().save_pretrained(folder)
     return str(folder)
 
 

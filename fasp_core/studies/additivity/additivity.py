@@ -6,8 +6,7 @@ whole sets on a part of the same validation prompts and text. What is measured i
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -19,20 +18,20 @@ from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import perplexity_of, toxicity_of
 from fasp_core.gap import PromptRows
+from fasp_core.gap.estimates import Estimate
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.provenance import provenance
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.score import GAMMA, prunable
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Contents, Entry, Store
-from fasp_core.studies.additivity.interactions import NATS, PAIR_KINDS, Additivity, MeasuredSets, analyse
-from fasp_core.studies.common import KIND, as_heads, as_text, rows_as_markdown
+from fasp_core.studies.additivity.interactions import NATS, PAIR_KINDS, Additivity, MeasuredSets, Quantity, analyse
+from fasp_core.studies.common import KIND, as_heads, as_text, kept, paragraphs, table
 from fasp_core.studies.estimators.refined import SAME
 from fasp_core.studies.estimators.sets import NamedSet
 from fasp_core.typing import Report
@@ -166,7 +165,6 @@ def run(
     table = impacts or scores_of(plan.axis, plan.scored_text, lm.id, lm.name, store)
 
     def work() -> Contents:
-        started = time.monotonic()
         chosen, runner = choose(table, plan), CachedRunner(lm)
         config, text = plan.bias, plan.text
         subjects = [(), *(s.heads for s in chosen)]
@@ -208,12 +206,10 @@ def run(
                 "groups": rows.groups,
                 "readings": config.readings,
                 "notes": _notes(table, plan),
-                "provenance": provenance(lm, time.monotonic() - started),
             },
         }
 
-    label = f"{slug(lm.name)}--additivity-{slug(_name(plan.axis))}"
-    return store.made(KIND, plan.key(table, lm.id), work, read, label=label)
+    return kept(store, lm, f"additivity-{slug(_name(plan.axis))}", plan.key(table, lm.id), work, read)
 
 
 def read(entry: Entry) -> Additivity:
@@ -298,48 +294,42 @@ def markdown(results: Sequence[Additivity]) -> str:
     """Tables for a document. Numbers in brackets are 95% intervals over blocks of prompts or text."""
     parts = []
     for a in results:
-        parts.append(f"## {a.axis}: {a.prompts} prompts, {a.groups} groups, {a.tokens:,} tokens")
-        parts += [" ".join(a.notes)] if a.notes else []
+        parts += [f"## {a.axis}: {a.prompts} prompts, {a.groups} groups, {a.tokens:,} tokens", " ".join(a.notes)]
         for q in a.quantities.values():
-            digits = 4 if q.name == NATS else 2
-            fits = [
-                (
-                    f"{f.over}, {f.prediction}",
-                    f.n,
-                    *(e.text() for e in (f.slope, f.pearson)),
-                    *(e.text(digits, q.scale) for e in (f.error, f.size_of_error)),
-                )
-                for f in q.fits
-            ]
-            sets = [
-                (p.kind, p.size, *(e.text(digits, q.scale) for e in (p.measured, *p.predicted.values())))
-                for p in q.sets
-            ]
-            pairs = [
-                (
-                    f"{p.first} + {p.second}",
-                    p.kind,
-                    *(f"{q.scale * x:.{digits}f}" for x in p.alone),
-                    *(e.text(digits, q.scale) for e in (p.measured, p.interaction)),
-                    *(f"{x:.2g}" for x in (p.p, p.q)),
-                )
-                for p in q.pairs[:SHOWN]
-            ]
-            heads = [
-                (h.head, h.pairs, h.beyond_noise, f"{q.scale * h.mean_size:.{digits}f}", h.partner)
-                for h in q.heads[:SHOWN]
-            ]
-            unit = q.unit
-            parts += [
-                f"### {q.title}",
-                q.outcome,
-                rows_as_markdown(
-                    ["over", "n", "slope", "correlation", f"mean error, {unit}", f"size of error, {unit}"], fits
-                ),
-                rows_as_markdown(["set", "heads", f"measured, {unit}", *q.sets[0].predicted], sets),
-                rows_as_markdown(
-                    [f"pair, {unit}", "kind", "first alone", "second alone", "both", "interaction", "p", "q"], pairs
-                ),
-                rows_as_markdown(["head", "pairs", "beyond noise", f"mean size of interaction, {unit}", "with"], heads),
-            ]
-    return "\n\n".join(parts) + "\n"
+            parts += [f"### {q.title}", q.outcome, *_tables(q)]
+    return paragraphs(parts)
+
+
+def _tables(q: Quantity) -> Iterator[str]:
+    digits, unit = 4 if q.name == NATS else 2, q.unit
+
+    def text(e: Estimate) -> str:
+        return e.text(digits, q.scale)
+
+    def plain(x: float) -> str:
+        return f"{q.scale * x:.{digits}f}"
+
+    yield table(
+        f"over | n | slope | correlation | mean error, {unit} | size of error, {unit}",
+        (
+            f"{f.over}, {f.prediction} | {f.n} | {f.slope.text()} | {f.pearson.text()} | {text(f.error)} | "
+            f"{text(f.size_of_error)}"
+            for f in q.fits
+        ),
+    )
+    yield table(
+        " | ".join(["set", "heads", f"measured, {unit}", *q.sets[0].predicted]),
+        (" | ".join([s.kind, str(s.size), *map(text, (s.measured, *s.predicted.values()))]) for s in q.sets),
+    )
+    yield table(
+        f"pair, {unit} | kind | first alone | second alone | both | interaction | p | q",
+        (
+            f"{p.first} + {p.second} | {p.kind} | {plain(p.alone[0])} | {plain(p.alone[1])} | {text(p.measured)} | "
+            f"{text(p.interaction)} | {p.p:.2g} | {p.q:.2g}"
+            for p in q.pairs[:SHOWN]
+        ),
+    )
+    yield table(
+        f"head | pairs | beyond noise | mean size of interaction, {unit} | with",
+        (f"{h.head} | {h.pairs} | {h.beyond_noise} | {plain(h.mean_size)} | {h.partner}" for h in q.heads[:SHOWN]),
+    )

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -28,12 +27,13 @@ from fasp_core.metrics.meters import result_key
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change, ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.provenance import provenance
 from fasp_core.storage.keys import digest, slug
 from fasp_core.storage.store import Entry, Store
-from fasp_core.studies.common import KIND, as_heads, as_text, read_nll
+from fasp_core.studies.common import KIND, Steps, as_heads, as_text, kept, read_nll
 from fasp_core.studies.compare.plan import SIDES, Candidate, Plan, Side
 from fasp_core.typing import Report
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,16 +80,14 @@ class Comparison:
         return tuple(at[c.heads] for c in self.candidates)
 
     @cached_property
-    def _changes(self) -> dict[tuple[Side, str], list[Change]]:
+    def _found(self) -> dict[Any, Any]:
         return {}
 
-    @cached_property
-    def _base_gaps(self) -> dict[tuple[Side, str], GapStats]:
-        return {}
-
-    @cached_property
-    def _frames(self) -> dict[Side, pd.DataFrame]:
-        return {}
+    def _once(self, key: Any, find: Callable[[], T]) -> T:
+        if key not in self._found:
+            self._found[key] = find()
+        found: T = self._found[key]
+        return found
 
     def toxicity(self, side: Side, reading: str) -> PromptRows:
         """[1 + S, n] of the side's prompts, in one reading."""
@@ -97,15 +95,11 @@ class Comparison:
 
     def changes(self, side: Side, reading: str) -> list[Change]:
         """Change of the gap by set, [S]; all on the same resamples of the prompts."""
-        if (side, reading) not in self._changes:
-            self._changes[side, reading] = self.toxicity(side, reading).changes()
-        return self._changes[side, reading]
+        return self._once(("changes", side, reading), self.toxicity(side, reading).changes)
 
     def base_gap(self, side: Side, reading: str) -> GapStats:
         """The unpruned model's gap, with what noise alone would give."""
-        if (side, reading) not in self._base_gaps:
-            self._base_gaps[side, reading] = self.toxicity(side, reading).stats()
-        return self._base_gaps[side, reading]
+        return self._once(("gap", side, reading), self.toxicity(side, reading).stats)
 
     def change(self, candidate: Candidate, side: Side, reading: str) -> Change:
         """Change of the gap by one candidate that removes something."""
@@ -121,9 +115,7 @@ class Comparison:
 
         Changes are relative to the unpruned model (0.1: 10% more). A candidate that removes nothing has changes of 0.
         """
-        if side not in self._frames:
-            self._frames[side] = self._frame(side)
-        return self._frames[side].copy()
+        return self._once(side, lambda: self._frame(side)).copy()
 
     def _frame(self, side: Side) -> pd.DataFrame:
         m, out = self.sides[side], []
@@ -183,34 +175,27 @@ def run(
     key = _key(lm.id, plan, chosen)
 
     def work() -> Any:
-        started = time.monotonic()
         arrays: dict[str, np.ndarray] = {}
         groups: dict[str, tuple[str, ...]] = {}  # a small group may be on one side only
-        total = 2 * (1 + len(sets))
+        steps = Steps(progress, 2 * (1 + len(sets)))
         known = _known(lm.id, plan, store)
-        for s, side in enumerate(SIDES):
+        sides = Steps(progress, len(SIDES))
+        for side in SIDES:
             runner, sums, toxicity = CachedRunner(lm), [], []
             ordered = ((), *sets)  # neighbours in this order share their lowest heads
             if workers is not None:
                 new = [PruneSet.from_flat(heads, lm.n_heads) for heads in ordered if (side, heads) not in known]
                 config = EvalConfig(plan.bias(side), plan.text(side))
-                measure_there(lm, new, config, store, workers, _staged(progress, s, len(SIDES)))
+                measure_there(lm, new, config, store, workers, sides.next(f"{side} side: {{}}"))
             for i, heads in enumerate(ordered):
                 subject = PruneSet.from_flat(heads, lm.n_heads)
-                at = s * (1 + len(sets)) + i
                 what = f"{'validation' if side == 'valid' else 'test'} side, set {i} of {len(sets)}"
-
-                def report(done: float, whole: float, half: float, at: int = at, what: str = what) -> None:
-                    if progress is not None:
-                        progress(at + half + done / max(whole, 1) / 2, total, what)
-
-                report(0, 1, 0)  # what is stored reports nothing
+                halves = Steps(steps.next(what), 2)
                 if (side, heads) in known:
                     nll, values = known[side, heads]
                 else:
-                    nll, _ = perplexity_of(lm, subject, plan.text(side), store, lambda d, t, _: report(d, t, 0), runner)
-                    found = toxicity_of(lm, subject, plan.bias(side), store, lambda d, t, _: report(d, t, 0.5), runner)
-                    values = found.values
+                    nll, _ = perplexity_of(lm, subject, plan.text(side), store, halves.next(), runner)
+                    values = toxicity_of(lm, subject, plan.bias(side), store, halves.next(), runner).values
                 sums.append(nll.sums)
                 toxicity.append(values.astype(np.float32))
             prompts = plan.bias(side).prompts()
@@ -231,19 +216,11 @@ def run(
                 "n_heads": lm.n_heads,
                 "groups": groups,
                 "readings": plan.bias("valid").readings,
-                "provenance": provenance(lm, time.monotonic() - started),
             },
         }
 
-    label = f"{slug(lm.name)}--compare-{slug(plan.axis.rsplit('/', 1)[-1])}-{plan.reading}"
-    return store.made(KIND, key, work, lambda entry: read(entry, lm.name), label=label)
-
-
-def _staged(progress: Report | None, stage: int, stages: int) -> Report | None:
-    """Progress of one stage as that of the whole."""
-    if progress is None:
-        return None
-    return lambda done, total, text: progress(stage + done / max(total, 1), stages, f"{SIDES[stage]} side: {text}")
+    name = f"compare-{slug(plan.axis.rsplit('/', 1)[-1])}-{plan.reading}"
+    return kept(store, lm, name, key, work, lambda entry: read(entry, lm.name))
 
 
 def _known(model_id: ModelId, plan: Plan, store: Store) -> dict[tuple[Side, tuple[int, ...]], tuple[Nll, np.ndarray]]:

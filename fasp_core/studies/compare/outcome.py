@@ -6,7 +6,6 @@ prompts than the curves of a comparison have, with the other reading and the sam
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,13 +24,14 @@ from fasp_core.metrics.meters import BiasConfig, left_out
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.provenance import provenance
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
-from fasp_core.studies.common import KIND, read_nll
+from fasp_core.studies.common import KIND, Steps, kept, read_nll
 from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.plan import HELD_OUT, Candidate
 from fasp_core.typing import Report
+
+OF_THE_CHOICE = ("prompts", "gap_base", "gap_pruned", "reduction_pct", "interval_pct")  # what a claim tells twice
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,7 @@ class Claim:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; percentages are positive where the gap fell."""
-        change = self.change[self.reading]
-        measured = {
+        measured: dict[str, dict[str, Any]] = {
             name: {
                 "prompts": c.n,
                 "gap_base": c.base,
@@ -170,19 +169,12 @@ class Claim:
         return {
             "model": self.model,
             "axis": self.axis,
-            "gamma": self.candidate.gamma,
-            "alpha": self.candidate.alpha,
-            "method": self.candidate.method,
-            "seed": self.candidate.seed,
+            **asdict(self.candidate),
             "heads": PruneSet.from_flat(self.candidate.heads, self.n_heads).format(),
             "heads_removed": len(self.candidate.heads),
             "measure": "expected",
             "reading": self.reading,
-            "prompts": change.n,
-            "gap_base": change.base,
-            "gap_pruned": change.pruned,
-            "reduction_pct": -100 * change.relative,
-            "interval_pct": _percent(change),
+            **{name: measured[self.reading][name] for name in OF_THE_CHOICE},
             "ppl_base": self.perplexity.base,
             "ppl_pruned": self.perplexity.pruned,
             "ppl_change_pct": 100 * self.perplexity.relative,
@@ -240,19 +232,14 @@ def measure_claim(
         return earlier
 
     def work() -> Any:
-        started = time.monotonic()
         arrays: dict[str, np.ndarray] = {}
         subjects = (PruneSet(), PruneSet.from_flat(candidate.heads, lm.n_heads))
         configs = {"expected": config.expected(axis), "sampled": config.sampled(axis)}
         nll: list[Nll] = []
         found: dict[str, list[Toxicity]] = {name: [] for name in configs}
-        for i, subject in enumerate(subjects):
-
-            def report(done: float, total: float, text: str, i: int = i) -> None:
-                if progress is not None:
-                    side = "pruned" if i else "unpruned"
-                    progress(i + done / max(total, 1), 2, f"test prompts, {side} model: {text}")
-
+        steps = Steps(progress, 2)
+        for side, subject in zip(("unpruned", "pruned"), subjects, strict=True):
+            report = steps.next(f"test prompts, {side} model: {{}}")
             nll.append(perplexity_of(lm, subject, config.text(), store, report)[0])
             for name, asked in configs.items():
                 found[name].append(toxicity_of(lm, subject, asked, store, report))
@@ -268,12 +255,11 @@ def measure_claim(
                 "n_heads": lm.n_heads,
                 "groups": groups,
                 "readings": found["expected"][0].readings,
-                "provenance": provenance(lm, time.monotonic() - started),
             },
         }
 
-    label = f"{slug(lm.name)}--outcome-{slug(axis.rsplit('/', 1)[-1])}-{reading}"
-    return store.made(KIND, key, work, lambda entry: read_claim(entry, lm.name), label=label)
+    name = f"outcome-{slug(axis.rsplit('/', 1)[-1])}-{reading}"
+    return kept(store, lm, name, key, work, lambda entry: read_claim(entry, lm.name))
 
 
 def find_claim(model_id: ModelId, axis: str, reading: str, candidate: Candidate, store: Store) -> Entry | None:

@@ -6,7 +6,6 @@ the scores were made on. Each measured set is stored as it is made: a stopped se
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -23,12 +22,11 @@ from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.provenance import provenance
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.search import Found, Heads, Problem, SearchConfig, Tried, search
 from fasp_core.storage.keys import digest, slug
 from fasp_core.storage.store import Entry, Store
-from fasp_core.studies.common import KIND, as_heads, as_text
+from fasp_core.studies.common import KIND, as_heads, as_text, kept
 from fasp_core.studies.compare.plan import SEARCH, Candidate
 from fasp_core.typing import Report
 
@@ -80,7 +78,6 @@ def run(
     starts = [select(scores, "fasp", gamma, config.max_heads / lm.size).pruned for gamma in GAMMAS]
 
     def work() -> Any:
-        started = time.monotonic()
         runner, text = CachedRunner(lm), TextConfig(tokens=tokens)
         base, _ = perplexity_of(lm, PruneSet(), text, store, None, runner)
 
@@ -102,13 +99,11 @@ def run(
                 "nats": found.nats,
                 "base_gap": found.base_gap,
                 "learned": len(known),
-                "provenance": provenance(lm, time.monotonic() - started),
             },
         }
 
     which = "learned" if known else str(config.seed)
-    label = f"{slug(lm.name)}--search-{slug(axis.rsplit('/', 1)[-1])}-{config.reading}-{which}"
-    return store.made(KIND, key, work, read, label=label)
+    return kept(store, lm, f"search-{slug(axis.rsplit('/', 1)[-1])}-{config.reading}-{which}", key, work, read)
 
 
 def stored(model_id: ModelId, axis: str, store: Store, reading: str, max_heads: int | None = None) -> list[Found]:

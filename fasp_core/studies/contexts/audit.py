@@ -6,7 +6,6 @@ and of a pruned model are drawn with the same noise. Texts are stored, so that t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -16,12 +15,12 @@ import numpy as np
 
 from fasp_core.errors import InputError
 from fasp_core.forward import noise
-from fasp_core.forward.sampling import GenerationConfig, sample_ids, stop_tokens
+from fasp_core.forward.sampling import GenerationConfig, sample_ids
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.provenance import provenance
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
+from fasp_core.studies.common import Steps, kept
 from fasp_core.studies.contexts.chats import ask
 from fasp_core.studies.contexts.measures import Answers, Disparity, winsorised
 from fasp_core.studies.contexts.numbers import parse
@@ -127,14 +126,12 @@ def audit(
     }
 
     def work() -> Any:
-        started = time.monotonic()
         with removal.off(lm):
-            drawn = sample(lm, chats, config, _named(progress, scenario))
+            drawn = sample(lm, chats, config, Steps(progress, 1).next(f"asking about {scenario.title}"))
         return {
             "meta": {
                 "ids": drawn,
                 "texts": [[scenario.opening + text for text in decoded(lm, row)] for row in drawn],
-                "provenance": provenance(lm, time.monotonic() - started),
             }
         }
 
@@ -143,14 +140,14 @@ def audit(
         ids = tuple(tuple(map(tuple, row)) for row in entry.meta["ids"])
         return Replies(scenario, people, compared, texts, ids, entry.meta["provenance"])
 
-    return store.made(KIND, key, work, read, label=f"{slug(lm.name)}--{slug(scenario.context)}-{slug(scenario.name)}")
+    return kept(store, lm, f"{slug(scenario.context)}-{slug(scenario.name)}", key, work, read, KIND)
 
 
 def sample(
     lm: LanguageModel, chats: Sequence[tuple[str, list[int]]], config: AuditConfig, progress: Report | None = None
 ) -> list[list[list[int]]]:
     """[names][samples] token ids of answers, each up to the token that ends it."""
-    stop = stop_tokens(lm)
+    stop = lm.stops
     texts, ids = [text for text, _ in chats], [ids for _, ids in chats]
     for i, row in enumerate(ids):
         lm.require(row, f"The question {i + 1} of {len(ids)}", config.generation.tokens)
@@ -183,9 +180,3 @@ def pair(scenarios: Scenarios, groups: tuple[str, str] | None) -> tuple[str, str
 def disparity(replies: Sequence[Replies], winsorise: float = 0.0) -> Disparity:
     """Differences between the groups, of scenarios that were asked about the same people."""
     return Disparity.of([r.numbers(winsorise) for r in replies])
-
-
-def _named(progress: Report | None, scenario: Scenario) -> Report | None:
-    if progress is None:
-        return None
-    return lambda done, total, _text: progress(done, total, f"asking about {scenario.title}")

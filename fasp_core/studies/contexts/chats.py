@@ -1,10 +1,19 @@
-"""How a model is asked: the chat, as text and as tokens, and where the person's name stands in it."""
+"""How a model is asked: the chat, as text and tokens, where the person's name stands, and what modules see of it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
 
 from fasp_core.errors import InputError
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.studies.contexts.scenarios import Scenario
+
+K = TypeVar("K")
 
 
 def ask(lm: LanguageModel, scenario: Scenario, person: str) -> tuple[str, list[int]]:
@@ -20,6 +29,24 @@ def ask(lm: LanguageModel, scenario: Scenario, person: str) -> tuple[str, list[i
     chat = [{"role": "user", "content": scenario.ask(person)}]
     text = lm.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) + scenario.opening
     return text, lm.tokens(text)  # the template has written what stands around them
+
+
+@contextmanager
+def inputs_of(lm: LanguageModel, modules: Mapping[K, nn.Module]) -> Iterator[Callable[[list[int]], dict[K, Tensor]]]:
+    """A pass over token ids that gives the first input of each of some modules, [1, T, in]; nobody else runs then."""
+    seen: dict[K, Tensor] = {}
+
+    def watch(place: K) -> Any:
+        return lambda _module, args: seen.update({place: args[0]})
+
+    def read(ids: list[int]) -> dict[K, Tensor]:
+        lm.model.base_model(torch.tensor([ids], device=lm.device), use_cache=False)
+        return {place: seen.pop(place) for place in list(seen)}
+
+    with lm.lock, ExitStack() as hooks:
+        for place, module in modules.items():
+            hooks.callback(module.register_forward_pre_hook(watch(place)).remove)
+        yield read
 
 
 def name_places(lm: LanguageModel, text: str, name: str) -> list[int]:

@@ -22,6 +22,7 @@ from fasp_core.studies.contexts.measures import (
     distance,
     inlier_ratio,
     interval,
+    mean_known,
 )
 from fasp_core.studies.contexts.settings import Kind
 from fasp_core.typing import Floats
@@ -162,12 +163,12 @@ class Carried:
         return interval(value, drawn, self._signed.names)
 
     def _mean(self, rows: Sequence[int]) -> tuple[float, Floats]:
-        return float(_nanmean(self._values[rows, None])[0]), _nanmean(self._drawn[rows])
+        return float(mean_known(self._values[rows, None])[0]), mean_known(self._drawn[rows])
 
     def _change(self, cells: Sequence[Cell]) -> tuple[float, Floats]:
         after, before = [self._at[c.method, c.setting] for c in cells], [c.setting.tested for c in cells]
-        value = _nanmean((self._values[after] - self._values[before])[:, None])[0]
-        return float(value), _nanmean(self._drawn[after] - self._drawn[before])
+        value = mean_known((self._values[after] - self._values[before])[:, None])[0]
+        return float(value), mean_known(self._drawn[after] - self._drawn[before])
 
 
 def rows_of(matrix: Matrix) -> list[tuple[Kind, str]]:
@@ -179,13 +180,6 @@ def rows_of(matrix: Matrix) -> list[tuple[Kind, str]]:
 def cells_of(matrix: Matrix, method: Method, row: tuple[Kind, str], tested_on: str | None = None) -> list[Cell]:
     """Cells of a row of `rows_of`, tested on one context or on all."""
     return matrix.of(method, row[0], row[1] or None, tested_on)
-
-
-def _nanmean(values: Floats) -> Floats:
-    """[B] from [rows, B]; nan where all rows are."""
-    seen = np.isfinite(values)
-    total = np.where(seen, values, 0.0).sum(0)
-    return np.asarray(np.where(seen.any(0), total / np.maximum(seen.sum(0), 1), np.nan))
 
 
 def _mean(values: Iterable[float]) -> float:

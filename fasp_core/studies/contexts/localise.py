@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fasp_core.errors import InputError
@@ -34,7 +34,7 @@ from fasp_core.model.loading import present
 from fasp_core.model.packing import Pack, halves, pack
 from fasp_core.model.passes import in_halves, on_host, require_finite
 from fasp_core.studies.contexts.audit import Replies
-from fasp_core.studies.contexts.chats import ask, name_places
+from fasp_core.studies.contexts.chats import ask, inputs_of, name_places
 from fasp_core.studies.contexts.scenarios import Scenario
 from fasp_core.typing import Report
 
@@ -179,26 +179,13 @@ def activation(lm: LanguageModel, scenario: Scenario, names: Sequence[str]) -> F
     for layer in range(lm.n_layers):
         with present(lm.mlp_out(layer)):
             norms.append(columns(lm.mlp_out(layer)).float().norm(dim=0))
-    seen: dict[int, Tensor] = {}
-
-    def watch(layer: int) -> Any:
-        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            seen[layer] = args[0].reshape(-1, args[0].shape[-1]).float()  # [T, F]
-
-        return hook
-
-    with lm.lock:
-        handles = [lm.mlp_out(layer).register_forward_pre_hook(watch(layer)) for layer in range(lm.n_layers)]
-        try:
-            for name in names:
-                text, ids = ask(lm, scenario, name)
-                lm.model.base_model(torch.tensor([ids], device=lm.device), use_cache=False)
-                first = name_places(lm, text, name)[0]
-                means = [seen[layer][first:].abs().mean(0) * norms[layer] for layer in range(lm.n_layers)]
-                rows.append(torch.stack(on_host(means)).numpy())
-        finally:
-            for handle in handles:
-                handle.remove()
+    with inputs_of(lm, {layer: lm.mlp_out(layer) for layer in range(lm.n_layers)}) as read:
+        for name in names:
+            text, ids = ask(lm, scenario, name)
+            seen, first = read(ids), name_places(lm, text, name)[0]
+            units = [seen[layer].flatten(0, -2).float() for layer in range(lm.n_layers)]  # [T, F] each
+            means = [x[first:].abs().mean(0) * norm for x, norm in zip(units, norms, strict=True)]
+            rows.append(torch.stack(on_host(means)).numpy())
     return np.stack(rows)
 
 

@@ -8,7 +8,6 @@ fasp_core.studies.contexts.matrix` runs it; what is finished is kept, so a stopp
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -23,10 +22,9 @@ from fasp_core.forward import noise
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.provenance import provenance
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
-from fasp_core.studies.common import KIND
+from fasp_core.studies.common import KIND, Steps, kept
 from fasp_core.studies.contexts import choosing
 from fasp_core.studies.contexts.audit import AuditConfig, Replies, Report, audit, pair
 from fasp_core.studies.contexts.choosing import METHODS, Clues, Method, Sizes
@@ -186,11 +184,10 @@ def run(
     text = TextConfig(tokens=config.tokens)
 
     def work() -> Any:
-        started = time.monotonic()
         plan = [(m, s) for m in config.methods for s in settings(small.scenarios)]
         known = _known(lm.id, key, store)
         missing = tuple(m for m in config.methods if any(x not in known for x in plan if x[0] == m))
-        steps = _Steps(progress, 3 * len(small.scenarios) + len(plan))
+        steps = Steps(progress, 3 * len(small.scenarios) + len(plan))
         said: list[Clues] = []
         base: list[Replies] = []
         other: list[Replies] = []
@@ -219,19 +216,9 @@ def run(
                 )
             nll.append(cell.nll)
             values.append(cell.values)
-            rows.append(
-                {
-                    "row": i,
-                    "method": method,
-                    "kind": setting.kind,
-                    "chosen_on": setting.chosen_on,
-                    "tested": setting.tested,
-                    "parts": cell.parts,
-                    "parameters": cell.parameters,
-                    "prune_set": cell.prune_set,
-                    "seconds": cell.seconds,
-                }
-            )
+            where = {name: getattr(setting, name) for name in ("kind", "chosen_on", "tested")}
+            what = {name: getattr(cell, name) for name in ("parts", "parameters", "prune_set", "seconds")}
+            rows.append({"row": i, "method": method, **where, **what})
         return {
             "tables": {"cells": pd.DataFrame(rows)},
             "arrays": {
@@ -241,13 +228,13 @@ def run(
                 "sums": np.stack([n.sums for n in nll]),
                 "counts": nll[0].counts.astype(np.int32),
             },
-            "meta": {"contexts": small.contexts, "provenance": provenance(lm, time.monotonic() - started)},
+            "meta": {"contexts": small.contexts},
         }
 
     key = _key(lm, small, config, compared)
     if (earlier := store.read(KIND, noise.before(key), read)) is not None:
         return earlier
-    return store.made(KIND, key, work, read, label=f"{slug(lm.name)}--contexts")
+    return kept(store, lm, "contexts", key, work, read)
 
 
 def _known(model_id: ModelId, key: dict[str, Any], store: Store) -> dict[tuple[Method, Setting], Cell]:
@@ -279,16 +266,9 @@ def read(entry: Entry) -> Matrix:
     c, arrays = entry.config, entry.arrays
     counts = arrays["counts"].astype(np.int64)
     scenarios = tuple(Scenario(**s) for s in c["scenarios"])
-    given = c["matrix"]
-    config = MatrixConfig(
-        tuple(given["methods"]),
-        AuditConfig(**given["audit"]),
-        Sizes(**given["sizes"]),
-        given["names"],
-        given["scenarios"],
-        given["tokens"],
-        given["seed"],
-    )
+    given = dict(c["matrix"])
+    given |= {"methods": tuple(given["methods"]), "audit": AuditConfig(**given["audit"])}
+    config = MatrixConfig(**given | {"sizes": Sizes(**given["sizes"])})
     plan = {(s.kind, s.chosen_on, s.tested): s for s in settings(scenarios)}
     cells = tuple(
         Cell(
@@ -352,15 +332,3 @@ def _nll(lm: LanguageModel, removal: Removal, text: TextConfig, store: Store) ->
         return Nll(entry.arrays["sums"], entry.arrays["counts"])
 
     return store.made("measured", key, work, read_nll, label=f"{slug(lm.name)}--ppl")
-
-
-class _Steps:
-    """Progress of equal steps, each of which reports its own."""
-
-    def __init__(self, report: Report | None, total: int) -> None:
-        self._report, self._total, self._done = report, total, -1
-
-    def next(self) -> Report | None:
-        self._done += 1
-        done, total, report = self._done, self._total, self._report
-        return None if report is None else lambda d, t, text: report(done + d / max(t, 1e-9), total, text)

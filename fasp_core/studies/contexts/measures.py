@@ -170,11 +170,15 @@ class Disparity:
         return interval(value, _mean_abs(pruned.drawn) - _mean_abs(self.drawn), self.names)
 
 
-def _mean_abs(values: Floats) -> Floats:
-    """[B] from [S, B], scenarios without a value left out."""
+def mean_known(values: Floats) -> Floats:
+    """[B] from [S, B], rows without a value left out; nan where all are."""
     seen = np.isfinite(values)
-    total = np.where(seen, np.abs(values), 0.0).sum(0)
-    return np.where(seen.any(0), total / np.maximum(seen.sum(0), 1), np.nan)
+    total = np.where(seen, values, 0.0).sum(0)
+    return np.asarray(np.where(seen.any(0), total / np.maximum(seen.sum(0), 1), np.nan))
+
+
+def _mean_abs(values: Floats) -> Floats:
+    return mean_known(np.abs(values))
 
 
 def inlier_ratio(base: Answers, pruned: Answers) -> float:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from fasp_core.studies.common import rows_as_markdown
+from fasp_core.studies.common import paragraphs, table
 from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of
-from fasp_core.studies.contexts.matrix import Matrix, RunTime
+from fasp_core.studies.contexts.matrix import Matrix
 from fasp_core.studies.contexts.settings import TITLES
 
 
@@ -48,16 +48,15 @@ def markdown(matrix: Matrix, winsorise: float) -> str:
         for row in rows_of(matrix):
             every = carried.summary(cells_of(matrix, method, row))
             found = [carried.summary(cells_of(matrix, method, row, c)) for c in matrix.contexts]
-            rows.append((_row_title(row), _size(every), *map(_cell, found), "" if every is None else _cell(every)))
-        parts += [f"## {method}", rows_as_markdown(["chosen on", "parts", *matrix.contexts, "all"], rows)]
-    times = [(TITLES[t.kind], str(t.tests), str(t.timed), f"{t.seconds:.1f}", _minutes(t)) for t in matrix.times()]
-    header = ["chosen on", "tests", "timed", "seconds a test", "minutes in all, about"]
-    parts += ["## Run time", rows_as_markdown(header, times)]
-    return "\n\n".join([*parts, *(f.sentence for f in carried.findings())]) + "\n"
-
-
-def _minutes(time: RunTime) -> str:
-    return f"{time.tests * time.seconds / 60:.0f}"
+            total = "" if every is None else _cell(every)
+            rows.append(" | ".join([_row_title(row), _size(every), *map(_cell, found), total]))
+        parts += [f"## {method}", table(" | ".join(["chosen on", "parts", *matrix.contexts, "all"]), rows)]
+    times = (
+        f"{TITLES[t.kind]} | {t.tests} | {t.timed} | {t.seconds:.1f} | {t.tests * t.seconds / 60:.0f}"
+        for t in matrix.times()
+    )
+    parts += ["## Run time", table("chosen on | tests | timed | seconds a test | minutes in all, about", times)]
+    return paragraphs([*parts, *(f.sentence for f in carried.findings())])
 
 
 def _usual(carried: Carried) -> str:

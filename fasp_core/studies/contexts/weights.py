@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from fasp_core.errors import InputError
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import present
 from fasp_core.model.passes import double, on_host
-from fasp_core.studies.contexts.chats import ask
+from fasp_core.studies.contexts.chats import ask, inputs_of
 from fasp_core.studies.contexts.scenarios import Scenario
 
 Place = tuple[int, str]  # layer, dotted name of the projection in its block
@@ -42,26 +41,11 @@ def input_norms(lm: LanguageModel, scenario: Scenario, names: Sequence[str]) -> 
     """
     places = projections(lm)
     squares = {place: torch.zeros(_inputs(module), dtype=torch.float64) for place, module in places.items()}
-    seen: dict[Place, Tensor] = {}
-
-    def watch(place: Place) -> Any:
-        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            seen[place] = args[0]
-
-        return hook
-
-    with lm.lock:
-        handles = [module.register_forward_pre_hook(watch(place)) for place, module in places.items()]
-        try:
-            for name in names:
-                _, ids = ask(lm, scenario, name)
-                lm.model.base_model(torch.tensor([ids], device=lm.device), use_cache=False)
-                for place, x in zip(seen, on_host(list(seen.values())), strict=True):
-                    squares[place] += x.reshape(-1, x.shape[-1]).double().square().sum(0)
-                seen.clear()
-        finally:
-            for handle in handles:
-                handle.remove()
+    with inputs_of(lm, places) as read:
+        for name in names:
+            seen = read(ask(lm, scenario, name)[1])
+            for place, x in zip(seen, on_host(list(seen.values())), strict=True):
+                squares[place] += x.reshape(-1, x.shape[-1]).double().square().sum(0)
     return {place: total.sqrt() for place, total in squares.items()}
 
 

@@ -25,7 +25,7 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
-from fasp_core.studies.common import effects, mean_changes, rows_as_markdown
+from fasp_core.studies.common import Steps, effects, mean_changes, paragraphs, table
 from fasp_core.studies.estimators.sets import NamedSet, sets
 from fasp_core.typing import Floats, Report
 
@@ -170,20 +170,16 @@ def run(
     subjects = [PruneSet(), *(PruneSet.from_flat(s.heads, lm.n_heads) for s in chosen)]
     names = ["nothing removed", *(s.name for s in chosen)]
     measured: dict[str, list[Toxicity]] = {"expected": [], "sampled": []}
-    for m, config in enumerate((plan.expected, plan.sampled)):  # the quick one first
-        for i, (subject, name) in enumerate(zip(subjects, names, strict=True)):
-            label = f"{config.measure}, {name}"
-
-            def report(done: float, total: float, _text: str, at: int = m * len(names) + i, label: str = label) -> None:
-                if progress is not None:
-                    progress(at + done / max(total, 1), 2 * len(names), label)
-
-            measured[config.measure].append(toxicity_of(lm, subject, config, store, report))
+    steps = Steps(progress, 2 * len(names))
+    for config in (plan.expected, plan.sampled):  # the quick one first
+        for subject, name in zip(subjects, names, strict=True):
+            found = toxicity_of(lm, subject, config, store, steps.next(f"{config.measure}, {name}"))
+            measured[config.measure].append(found)
     sampled = measured["sampled"]
     scorer = CachedScorer(scorer_for(config.scorer, config.label), store.root / "toxicity")
     texts = [[c for row in t.continuations for c in row] for t in sampled]
     asked = [p for p in sampled[0].texts for _ in range(plan.samples)]
-    scores = [scorer.score(join_for_scoring(asked, found, config.scored)).reshape(-1, plan.samples) for found in texts]
+    scores = [scorer.score(join_for_scoring(asked, said, config.scored)).reshape(-1, plan.samples) for said in texts]
     return agree(plan, chosen, measured["expected"], sampled, np.stack(scores), lm.n_heads)
 
 
@@ -312,62 +308,42 @@ def markdown(results: Sequence[Agreement]) -> str:
             f"## {a.axis}: {a.prompts} test prompts, {a.groups} groups, {len(a.sets)} sets",
             f"Sampled: {a.samples} continuations of up to {a.length} tokens a prompt, {a.continuations:,} for each "
             f"model, with common noise. Intervals are at level .95, over {over}.",
-            rows_as_markdown(
-                ["unpruned model, ×10⁻³", "gap", "gap of shuffled groups", "p", "mean toxicity"],
-                [
-                    (
-                        name,
-                        f"{1e3 * g.gap:.2f} {_span(g.interval)}",
-                        f"{1e3 * g.noise_gap:.2f}",
-                        f"{g.noise_p:.3f}",
-                        f"{1e3 * g.overall:.2f}",
-                    )
+            table(
+                "unpruned model, ×10⁻³ | gap | gap of shuffled groups | p | mean toxicity",
+                (
+                    f"{name} | {1e3 * g.gap:.2f} {_span(g.interval)} | {1e3 * g.noise_gap:.2f} | {g.noise_p:.3f} | "
+                    f"{1e3 * g.overall:.2f}"
                     for name, g in a.base.items()
-                ],
+                ),
             ),
         ]
         for quantity, title in zip(QUANTITIES, ("change of the gap", "change of mean toxicity"), strict=True):
-            kinds = list(a.base)
-            rows = [
-                (
-                    s.name,
-                    s.size,
-                    *(
-                        f"{1e3 * c.change:.2f} {_span(c.interval)}"
-                        for c in (getattr(s, quantity)[kind] for kind in kinds)
-                    ),
-                )
-                for s in a.sets
-            ]
-            parts.append(rows_as_markdown([f"{title}, ×10⁻³", "heads", *kinds], rows))
-        header = ["expected with sampled, over sets", "Pearson", "Spearman", "Pearson, sets too", "Spearman, sets too"]
-        parts.append(
-            rows_as_markdown(
-                header,
-                [
-                    (
-                        f"{c.quantity}, {c.reading}",
-                        *(e.text() for e in (c.pearson, c.spearman, c.pearson_sets, c.spearman_sets)),
-                    )
-                    for c in a.correlations
-                ],
+            rows = (
+                [s.name, str(s.size), *(f"{1e3 * c.change:.2f} {_span(c.interval)}" for c in changes)]
+                for s, changes in ((s, map(getattr(s, quantity).get, a.base)) for s in a.sets)
             )
-        )
-        parts.append(
-            rows_as_markdown(
-                ["noise ceiling", "Pearson", "Spearman", "reliability, Pearson", "reliability, Spearman"],
-                [
-                    (
-                        c.quantity,
-                        *(f"{x:.2f}" for x in (c.pearson_ceiling, c.spearman_ceiling, c.pearson, c.spearman)),
-                    )
-                    for c in a.ceilings
-                ],
-            )
-        )
+            parts.append(table(" | ".join([f"{title}, ×10⁻³", "heads", *a.base]), map(" | ".join, rows)))
         repeats = ", ".join(f"{name} {r:.2f}" for name, r in a.repeats.items())
-        parts.append(f"Spearman correlation of the gap's changes with those on as many other prompts: {repeats}.")
-    return "\n\n".join(parts) + "\n"
+        parts += [
+            table(
+                "expected with sampled, over sets | Pearson | Spearman | Pearson, sets too | Spearman, sets too",
+                (
+                    f"{c.quantity}, {c.reading} | {c.pearson.text()} | {c.spearman.text()} | {c.pearson_sets.text()} | "
+                    f"{c.spearman_sets.text()}"
+                    for c in a.correlations
+                ),
+            ),
+            table(
+                "noise ceiling | Pearson | Spearman | reliability, Pearson | reliability, Spearman",
+                (
+                    f"{c.quantity} | {c.pearson_ceiling:.2f} | {c.spearman_ceiling:.2f} | {c.pearson:.2f} | "
+                    f"{c.spearman:.2f}"
+                    for c in a.ceilings
+                ),
+            ),
+            f"Spearman correlation of the gap's changes with those on as many other prompts: {repeats}.",
+        ]
+    return paragraphs(parts)
 
 
 def _span(interval: tuple[float, float] | None) -> str:

@@ -25,7 +25,7 @@ from fasp_core.scoring import entries, score
 from fasp_core.scoring.estimate import first_order_impacts
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable, PplImpacts
 from fasp_core.storage.store import Store
-from fasp_core.studies.common import RESAMPLES, rows_as_markdown
+from fasp_core.studies.common import RESAMPLES, paragraphs, table
 from fasp_core.studies.estimators.refined import ALPHAS, Cure, SetCheck, check_sets, cure, drawn_effects, require_same
 
 AXES = ("race_ethnicity", "gender_and_sex")
@@ -207,8 +207,7 @@ def markdown(results: Iterable[AxisTruth]) -> str:
     parts = []
     for a in results:
         parts.append(f"## {a.axis}: {a.prompts} prompts, {a.groups} groups")
-        if a.preview is not None:
-            p = a.preview
+        if (p := a.preview) is not None:
             parts.append(
                 f"z_ppl, preview ({p.preview_tokens} tokens) against exact ({p.exact_tokens} tokens), all heads: "
                 f"Spearman {p.spearman.text()}."
@@ -221,11 +220,10 @@ def markdown(results: Iterable[AxisTruth]) -> str:
                 "FASP's set by first-order scores against that by exact ones:",
                 _sets(t.sets),
             ]
-        c = a.cure
-        parts.append(f"### Refined scores: {c.removed} of {c.heads} heads ablated")
-        for reading, sets in c.sets.items():
+        parts.append(f"### Refined scores: {a.cure.removed} of {a.cure.heads} heads ablated")
+        for reading, sets in a.cure.sets.items():
             parts += [f"FASP's set by refined scores against that by exact ones, {reading}:", _sets(sets)]
-    return "\n\n".join(parts) + "\n"
+    return paragraphs(parts)
 
 
 def _fits(t: Truth) -> str:
@@ -234,62 +232,40 @@ def _fits(t: Truth) -> str:
         (f"quarter {i} by effect ({1e3 * q.effects[0]:.2g} to {1e3 * q.effects[1]:.2g} ×10⁻³)", q.fit)
         for i, q in enumerate(t.quarters, start=1)
     ]
-    header = ["heads", "n", "Spearman", "Pearson", "slope", "error ≤ 2 SE of exact", "error ≤ 2 SE of error"]
-    return rows_as_markdown(
-        header,
-        [
-            (
-                name,
-                f.heads,
-                f.spearman.text(),
-                f.pearson.text(),
-                f.slope.text(),
-                f"{f.within_exact:.0%}",
-                f"{f.within_paired:.0%}",
-            )
+    return table(
+        "heads | n | Spearman | Pearson | slope | error ≤ 2 SE of exact | error ≤ 2 SE of error",
+        (
+            f"{name} | {f.heads} | {f.spearman.text()} | {f.pearson.text()} | {f.slope.text()} | "
+            f"{f.within_exact:.0%} | {f.within_paired:.0%}"
             for name, f in named
-        ],
+        ),
     )
 
 
 def _worst(t: Truth) -> str:
-    header = ["largest errors, ×10⁻³", "effect", "first-order", "exact", "SE of exact", "SE of error"]
-    return rows_as_markdown(
-        header,
+    rows = (
         [
-            (
-                h.head + ("" if h.prunable else " (critical)"),
-                *(f"{1e3 * v:.3g}" for v in (h.effect, h.first, h.exact, h.exact_se, h.error_se)),
-            )
-            for h in t.worst
-        ],
+            h.head + ("" if h.prunable else " (critical)"),
+            *(f"{1e3 * v:.3g}" for v in (h.effect, h.first, h.exact, h.exact_se, h.error_se)),
+        ]
+        for h in t.worst
     )
+    header = "largest errors, ×10⁻³ | effect | first-order | exact | SE of exact | SE of error"
+    return table(header, map(" | ".join, rows))
 
 
 def _sets(sets: Sequence[SetCheck]) -> str:
-    header = [
-        "gamma, alpha",
-        "heads of",
-        "in both",
-        "by chance",
-        "change of the gap, exact set",
-        "this set",
-        "missed",
+    def change(e: Estimate, s: SetCheck) -> str:
+        return f"{e.text(1, 100 / s.gap)}%"
+
+    return table(
+        "gamma, alpha | heads of | in both | by chance | change of the gap, exact set | this set | missed | "
         "never removed",
-    ]
-    return rows_as_markdown(
-        header,
-        [
-            (
-                f"{s.gamma:.2g}, {s.alpha:g}",
-                f"{s.k} of {s.eligible}",
-                s.shared.text(0),
-                f"{s.chance:.1f}",
-                *(f"{e.text(1, 100 / s.gap)}%" for e in (s.change_exact, s.change_other, s.missed)),
-                s.never_removed,
-            )
+        (
+            f"{s.gamma:.2g}, {s.alpha:g} | {s.k} of {s.eligible} | {s.shared.text(0)} | {s.chance:.1f} | "
+            f"{change(s.change_exact, s)} | {change(s.change_other, s)} | {change(s.missed, s)} | {s.never_removed}"
             for s in sets
-        ],
+        ),
     )
 
 

@@ -14,7 +14,7 @@ from fasp_core.data.prompts import resolve_axis
 from fasp_core.data.scorers import Scorer
 from fasp_core.errors import InputError
 from fasp_core.gap.claims import SIGNIFICANCE
-from fasp_core.gap.estimates import LEVEL
+from fasp_core.studies.common import mean_interval
 
 SENTENCES = (  # no word of judgement, and no article that would have to fit the word
     "My friend is one of the {} people here.",
@@ -121,7 +121,8 @@ def ask(scorer: Scorer, terms: Sequence[tuple[str, str]], sentences: Sequence[st
     by: dict[str, list[float]] = {}
     for opinion in words:
         by.setdefault(opinion.group, []).append(opinion.mean)
-    groups = [GroupOpinion(group, len(means), float(np.mean(means)), *_interval(means)) for group, means in by.items()]
+    means_of = {group: mean_interval(np.array(means)) for group, means in by.items()}
+    groups = [GroupOpinion(group, len(by[group]), e.value, e.low, e.high) for group, e in means_of.items()]
     tested = [means for means in by.values() if len(means) > 1]
     varies = len(tested) > 1 and len({mean for means in tested for mean in means}) > 1
     return Opinions(
@@ -133,10 +134,3 @@ def ask(scorer: Scorer, terms: Sequence[tuple[str, str]], sentences: Sequence[st
         float(spread.mean()),
         float(stats.kruskal(*tested).pvalue) if varies else float("nan"),
     )
-
-
-def _interval(means: Sequence[float]) -> tuple[float, float]:
-    if len(means) < 2:
-        return float("nan"), float("nan")
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, len(means) - 1) * stats.sem(means))
-    return float(np.mean(means)) - half, float(np.mean(means)) + half

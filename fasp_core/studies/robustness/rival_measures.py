@@ -7,7 +7,7 @@ on items that no choice was made on (other prompts, other sentences).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from typing import Any
 
@@ -186,15 +186,24 @@ class SetOfHeads:
     perplexity: PerplexityChange
 
 
-@dataclass(frozen=True)
-class Robustness:
-    """All of it for one axis; `bias_types` names what of each collection of sentence pairs was used."""
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a study was made of; `bias_types` names what of each collection of sentence pairs was used."""
 
     axis: str
     model: str
     n_heads: int
     gamma: float
     alpha: float
+    bias_types: dict[str, str]
+    notes: Sequence[str]
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Robustness(About):
+    """All of it for one axis."""
+
     k: int
     eligible: int
     scored: dict[str, Scored]
@@ -202,9 +211,6 @@ class Robustness:
     sets: tuple[SetOfHeads, ...]
     effects: tuple[Effect, ...]
     stereotypes: tuple[Stereotypes, ...]
-    bias_types: dict[str, str]
-    notes: tuple[str, ...]
-    provenance: dict[str, Any]
 
     def agreement(self, one: str, other: str) -> Agreement:
         """Of two measures, in either order."""
@@ -330,8 +336,8 @@ def effects_of(measure: Measure, items: Items) -> list[Effect]:
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class MeasuredByAll:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MeasuredByAll(About):
     """What heads are chosen by, and the chosen sets by every measure: the rows of one model on one axis.
 
     Attributes
@@ -342,20 +348,12 @@ class MeasuredByAll:
     nll : of the whole model, then of each set.
     """
 
-    axis: str
-    model: str
-    n_heads: int
-    gamma: float
-    alpha: float
     free: Sequence[int]
     choosing: dict[str, Items]
     sets: Sequence[tuple[str, Sequence[int]]]
     measured: dict[str, Items]
     nll: Sequence[Nll]
     likelihoods: Likelihoods
-    bias_types: dict[str, str]
-    notes: Sequence[str]
-    provenance: dict[str, Any]
 
 
 def analyse(found: MeasuredByAll) -> Robustness:
@@ -372,23 +370,16 @@ def analyse(found: MeasuredByAll) -> Robustness:
         cost = perplexity_change(found.nll[0], found.nll[at + 1])
         costs.append(SetOfHeads(name, PruneSet.from_flat(heads, found.n_heads).format(), len(heads), cost))
         effects += [replace(by_set[at], chosen_by=by) for by in name.split(" = ") for by_set in judged]
+    names = ["whole model", *(name for name, _ in found.sets)]
     return Robustness(
-        found.axis,
-        found.model,
-        found.n_heads,
-        found.gamma,
-        found.alpha,
-        len(scored[GAP].heads),
-        len(free),
-        scored,
-        tuple(agree(scored[measures[a].name], scored[measures[b].name], free, r) for (a, b), r in ranks.items()),
-        tuple(costs),
-        tuple(effects),
-        tuple(
-            stereotypes(name, at, found.likelihoods)
-            for at, name in enumerate(["whole model", *(name for name, _ in found.sets)])
+        **{field.name: getattr(found, field.name) for field in fields(About)},
+        k=len(scored[GAP].heads),
+        eligible=len(free),
+        scored=scored,
+        agreements=tuple(
+            agree(scored[measures[a].name], scored[measures[b].name], free, r) for (a, b), r in ranks.items()
         ),
-        dict(found.bias_types),
-        tuple(found.notes),
-        found.provenance,
+        sets=tuple(costs),
+        effects=tuple(effects),
+        stereotypes=tuple(stereotypes(name, at, found.likelihoods) for at, name in enumerate(names)),
     )

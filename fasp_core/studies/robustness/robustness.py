@@ -7,7 +7,6 @@ measure on items that no choice was made on. What is measured is stored, so a st
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +25,6 @@ from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.provenance import provenance
 from fasp_core.scoring import entries
 from fasp_core.scoring.estimate import first_order_impacts
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
@@ -34,7 +32,7 @@ from fasp_core.scoring.score import GAMMA, prunable
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Contents, Entry, Store
 from fasp_core.studies.additivity.additivity import SCORED_TEXT, scores_of
-from fasp_core.studies.common import KIND, as_heads, as_text, read_nll
+from fasp_core.studies.common import KIND, as_heads, as_text, kept, read_nll
 from fasp_core.studies.estimators.refined import chosen
 from fasp_core.studies.robustness.likelihood import comparisons, log_likelihood_effects, log_likelihoods
 from fasp_core.studies.robustness.rival_measures import MEASURES, Items, MeasuredByAll, Robustness, analyse, z_of
@@ -124,7 +122,6 @@ def run(
     table = impacts or scores_of(plan.axis, plan.scored_text, lm.id, lm.name, store)
 
     def work() -> Contents:
-        started = time.monotonic()
         first = first_order_impacts(lm, BiasConfig(plan.axis, n_prompts=table.bias.base.shape[1]), store, progress)
         sentiment = first_order_impacts(lm, plan.sentiment, store, progress)
         arrays: dict[str, np.ndarray] = {**_pack("first-order", first), **_pack("sentiment", sentiment)}
@@ -149,13 +146,11 @@ def run(
                 "alpha": plan.alpha,
                 "bias_types": {SOURCES[half.source]: half.bias_type for half, _ in plan.collections()},
                 "notes": _notes(plan, table),
-                "provenance": provenance(lm, time.monotonic() - started),
             },
         }
 
-    label = f"{slug(lm.name)}--robustness-{slug(plan.axis)}"
-    key = plan.key(table, lm.id)
-    return store.made(KIND, key, work, lambda entry: read(entry, table), label=label)
+    name, key = f"robustness-{slug(plan.axis)}", plan.key(table, lm.id)
+    return kept(store, lm, name, key, work, lambda entry: read(entry, table))
 
 
 def choose(plan: Plan, impacts: ImpactTable, choosing: dict[str, Items]) -> dict[str, tuple[int, ...]]:
@@ -188,11 +183,9 @@ def _effects(lm: LanguageModel, half: ItemSet, store: Store, progress: Report | 
         others = asked.preferences(values + effects)
         return {"arrays": {"base": asked.preferences(values)[None], "others": others[:, None].astype(np.float32)}}
 
-    def read_rows(entry: Entry) -> tuple[np.ndarray, np.ndarray]:
-        return entry.arrays["base"], entry.arrays["others"]
-
     key = {**_items_key(lm, half), "estimator": "first-order"}
-    return store.made(MEASURED, key, work, read_rows, label=_label(lm, half))
+    rows = store.compute(MEASURED, key, work, label=_label(lm, half)).arrays
+    return rows["base"], rows["others"]
 
 
 def _items_key(lm: LanguageModel, half: ItemSet) -> dict[str, Any]:

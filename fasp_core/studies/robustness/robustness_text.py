@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 
 from fasp_core.console import percent
 from fasp_core.gap.estimates import Estimate
-from fasp_core.studies.common import rows_as_markdown
+from fasp_core.studies.common import paragraphs, table
 from fasp_core.studies.robustness.rival_measures import Robustness
 
 DASH = "–"
@@ -21,53 +21,52 @@ def markdown(results: Iterable[Robustness]) -> str:
             r.outcome,
             " ".join(r.notes),
             "Measures, on what heads are chosen by:",
-            rows_as_markdown(
-                ["measure", "scores", "on", "bias of the whole model", "p of no bias", "reliability, prunable heads"],
-                [
-                    (s.measure.title, s.estimator, s.items, s.text, f"{s.p:.3f}", f"{s.reliability:.2f}")
+            table(
+                "measure | scores | on | bias of the whole model | p of no bias | reliability, prunable heads",
+                (
+                    f"{s.measure.title} | {s.estimator} | {s.items} | {s.text} | {s.p:.3f} | {s.reliability:.2f}"
                     for s in r.scored.values()
-                ],
+                ),
             ),
             "Heads shared by two measures’ sets above the diagonal, rank correlation below it:",
-            rows_as_markdown(["", *(s.measure.title for s in r.scored.values())], list(_matrix(r))),
+            table(_joined("", [s.measure.title for s in r.scored.values()]), _matrix(r)),
             "What each set does by each measure, on held-out items (relative, or percentage points of preference):",
-            rows_as_markdown(*_effects(r)),
+            _effects(r),
         ]
         if any(s.crows or s.ss for s in r.stereotypes):
-            header = ["percent", "CrowS-Pairs", "whole sentences", "nats", "StereoSet ss", "lms", "icat"]
-            rows = [
-                (s.name, *(_text(e) for e in (s.crows, s.crows_whole, s.crows_nats, s.ss, s.lms, s.icat)))
+            header = "percent | CrowS-Pairs | whole sentences | nats | StereoSet ss | lms | icat"
+            rows = (
+                _joined(s.name, map(_text, (s.crows, s.crows_whole, s.crows_nats, s.ss, s.lms, s.icat)))
                 for s in r.stereotypes
-            ]
-            parts.append(rows_as_markdown(header, rows))
-    return "\n\n".join(parts) + "\n"
+            )
+            parts.append(table(header, rows))
+    return paragraphs(parts)
 
 
-def _matrix(r: Robustness) -> Iterable[Sequence[str]]:
+def _matrix(r: Robustness) -> Iterator[str]:
     names = list(r.scored)
+
+    def cell(i: int, j: int) -> str:
+        if i == j:
+            return DASH
+        a = r.agreement(names[i], names[j])
+        return f"{a.shared} (p {a.p:.2g})" if j > i else a.spearman.text()
+
     for i, one in enumerate(names):
-        cells = []
-        for j, other in enumerate(names):
-            if i == j:
-                cells.append(DASH)
-                continue
-            a = r.agreement(one, other)
-            cells.append(f"{a.shared} (p {a.p:.2g})" if j > i else a.spearman.text())
-        yield [r.scored[one].measure.title, *cells]
+        yield _joined(r.scored[one].measure.title, (cell(i, j) for j in range(len(names))))
 
 
-def _effects(r: Robustness) -> tuple[list[str], list[list[str]]]:
+def _effects(r: Robustness) -> str:
     columns = list(dict.fromkeys(e.measured_by for e in r.effects))
-    kinds = {name: r.scored[name].measure for name in columns}
-    rows = [
-        [
-            s.name,
-            f"{percent(s.perplexity.relative)}",
-            *(r.effect(s.name.split(" = ")[0], name).text for name in columns),
-        ]
+    rows = (
+        _joined(s.name, [percent(s.perplexity.relative), *(r.effect(s.name.split(" = ")[0], c).text for c in columns)])
         for s in r.sets
-    ]
-    return ["set chosen by", "perplexity", *(kinds[name].title for name in columns)], rows
+    )
+    return table(_joined("set chosen by | perplexity", (r.scored[name].measure.title for name in columns)), rows)
+
+
+def _joined(first: str, cells: Iterable[str]) -> str:
+    return " | ".join([first, *cells])
 
 
 def _text(e: Estimate | None) -> str:

@@ -39,7 +39,8 @@ def statistic(kind: str, values: Floats, weights: Floats, codes: Codes) -> Float
     """
     if kind not in KINDS:
         raise InputError(f"There is no measure '{kind}': choose one of {', '.join(KINDS)}.")
-    return KINDS[kind](np.atleast_2d(values), np.atleast_2d(weights), codes)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return KINDS[kind](np.atleast_2d(values), np.atleast_2d(weights), codes)
 
 
 def observed(kind: str, values: Floats, codes: Codes) -> Floats:
@@ -89,14 +90,11 @@ def _max_min(values: Floats, weights: Floats, codes: Codes) -> Floats:
 
 def _ratio(values: Floats, weights: Floats, codes: Codes) -> Floats:
     groups, _ = _means(values, weights, codes)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(1 - groups.min(0) / groups.max(0))
+    return np.asarray(1 - groups.min(0) / groups.max(0))
 
 
 def _relative(values: Floats, weights: Floats, codes: Codes) -> Floats:
-    _, overall = _means(values, weights, codes)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(weighted_gaps(values, weights, codes) / overall)
+    return weighted_gaps(values, weights, codes) / _means(values, weights, codes)[1]
 
 
 def _standardised(values: Floats, weights: Floats, codes: Codes) -> Floats:
@@ -105,8 +103,7 @@ def _standardised(values: Floats, weights: Floats, codes: Codes) -> Floats:
     squares, _ = _means(values**2, weights, codes)
     mass = np.stack([weights[:, codes == g].sum(1) for g in range(len(groups))])[:, None]  # [G, 1, B]
     spread = np.sqrt(np.maximum((mass * (squares - groups**2)).sum(0) / mass.sum(0), 0))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(weighted_gaps(values, weights, codes) / spread)
+    return np.asarray(weighted_gaps(values, weights, codes) / spread)
 
 
 def _preference(values: Floats, weights: Floats, codes: Codes) -> Floats:

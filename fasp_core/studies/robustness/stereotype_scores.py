@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from fasp_core.gap.estimates import LEVEL, Estimate, interval
-from fasp_core.studies.common import RESAMPLES
+from fasp_core.studies.common import RESAMPLES, mean_interval
 from fasp_core.typing import Floats
 
 
@@ -56,8 +56,7 @@ def stereotypes(name: str, at: int, found: Likelihoods) -> Stereotypes:
     shares: tuple[Estimate | None, Estimate | None, Estimate | None] = (None, None, None)
     if found.shared is not None and found.whole is not None:
         d = found.shared[at]
-        mean, half = float(d.mean()), float(stats.t.ppf(0.5 + LEVEL / 2, len(d) - 1) * stats.sem(d))
-        shares = (_share(d), _share(found.whole[at]), Estimate(mean, mean - half, mean + half))
+        shares = (_share(d), _share(found.whole[at]), mean_interval(d))
     if found.values is None or found.targets is None:
         return Stereotypes(name, *shares, None, None, None)
     return Stereotypes(name, *shares, *stereo_scores(found.values[at], found.targets))

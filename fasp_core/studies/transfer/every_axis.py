@@ -30,7 +30,7 @@ from fasp_core.model.provenance import provenance
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
-from fasp_core.studies.common import KIND, read_nll
+from fasp_core.studies.common import KIND, Steps, read_nll
 from fasp_core.typing import Report
 
 OUTCOMES = ("fell", "rose", "not shown", "no gap")
@@ -243,34 +243,22 @@ def run(
     if (known := find(sets, config, lm.id, store)) is not None:
         return known
     subjects = {"the whole model": PruneSet(), **{f"the set of {axis}": heads for axis, heads in sets.items()}}
-    total, at = len(subjects) * (1 + len(sets)), 0
+    steps = Steps(progress, len(subjects) * (1 + len(sets)))
     seconds: list[float] = []
-
-    def reporting(what: str) -> Report:
-        def report(done: float, of: float, _text: str, at: int = at) -> None:
-            if progress is not None:
-                progress(at + done / max(of, 1), total, what)
-
-        return report
-
     nll = []
     for name, heads in subjects.items():
-        report = reporting(f"perplexity of {name}")
-        report(0, 1, "")
+        report = steps.next(f"perplexity of {name}")
         found, made = evaluation.perplexity_of(lm, heads, TextConfig(tokens=config.tokens), store, report)
         nll.append(found)
         seconds.append(made["seconds"])
-        at += 1
     measured = {}
     for axis in sets:
         values = []
         for name, heads in subjects.items():
-            report = reporting(f"{axis} under {name}")
-            report(0, 1, "")
+            report = steps.next(f"{axis} under {name}")
             one = evaluation.toxicity_of(lm, heads, config.bias(axis), store, report)
             values.append(one.values)
             seconds.append(one.provenance["seconds"])
-            at += 1
         measured[axis] = PromptRows.of(values, one.groups, one.blocks)
     arrays: dict[str, np.ndarray] = {"sums": np.stack([x.sums for x in nll]), "counts": nll[0].counts.astype(np.int32)}
     for axis, rows in measured.items():

@@ -7,7 +7,7 @@ on the test prompts of every axis (experiment 3, see `crossed`). A run that was 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from fasp_core.data.holistic_bias import axis_names
 from fasp_core.data.text import TextConfig
@@ -17,7 +17,7 @@ from fasp_core.model.identity import ModelId
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
-from fasp_core.studies.common import rows_as_markdown
+from fasp_core.studies.common import paragraphs, table
 from fasp_core.studies.transfer.correlation import KINDS, Correlations, correlate, frames, resample
 from fasp_core.studies.transfer.every_axis import Cell, Transfer, TransferConfig, statement
 
@@ -72,83 +72,47 @@ def markdown(found: Correlations, result: Transfer | None) -> str:
     """Tables for a document. Numbers in brackets are 95% intervals."""
     parts = [
         f"## Experiment 2: correlation of z_bias over heads, {found.reading}, gamma {found.gamma:g}",
-        rows_as_markdown(
-            [
-                "axis",
-                "prompts",
-                "groups",
-                "heads pruned",
-                "on prompts",
-                "gap, ×10⁻³",
-                "p",
-                "reliability, all",
-                "prunable",
-            ],
-            [
-                (
-                    a.axis,
-                    a.prompts,
-                    a.groups,
-                    f"{a.exact['all']} of {a.heads['all']}",
-                    a.checked,
-                    f"{1e3 * a.gap:.2f}",
-                    f"{a.noise_p:.4f}",
-                    *(f"{a.reliability[heads]['spearman']:.2f}" for heads in ("all", "prunable")),
-                )
+        table(
+            "axis | prompts | groups | heads pruned | on prompts | gap, ×10⁻³ | p | reliability, all | prunable",
+            (
+                f"{a.axis} | {a.prompts} | {a.groups} | {a.exact['all']} of {a.heads['all']} | {a.checked} | "
+                f"{1e3 * a.gap:.2f} | {a.noise_p:.4f} | {a.reliability['all']['spearman']:.2f} | "
+                f"{a.reliability['prunable']['spearman']:.2f}"
                 for a in found.axes
-            ],
+            ),
         ),
         f"Intervals are over heads and prompts ({found.resamples} resamples of both). Frames that axes share have the "
         "same weight in both, and the last column is what noise in common adds to Pearson's r.",
     ]
     for kind in KINDS:
-        rows = [p for p in found.pairs if p.kind == kind]
-        parts.append(
-            rows_as_markdown(
-                [f"{kind.title()}", "heads", "n", "r", "ceiling", "r / ceiling", "shared noise"],
-                [
-                    (
-                        f"{p.one}, {p.other}",
-                        p.heads,
-                        p.n,
-                        p.r.text(),
-                        f"{p.ceiling:.2f}",
-                        p.corrected.text(),
-                        f"{p.shared:.3f}",
-                    )
-                    for p in rows
-                ],
-            )
+        rows = (
+            f"{p.one}, {p.other} | {p.heads} | {p.n} | {p.r.text()} | {p.ceiling:.2f} | {p.corrected.text()} | "
+            f"{p.shared:.3f}"
+            for p in found.pairs
+            if p.kind == kind
         )
-    if result is None:
-        return "\n\n".join(parts) + "\n"
+        parts.append(table(f"{kind.title()} | heads | n | r | ceiling | r / ceiling | shared noise", rows))
+    return paragraphs(parts if result is None else [*parts, *_measured(result)])
+
+
+def _measured(result: Transfer) -> Iterator[str]:
     c = result.config
-    parts += [
+    yield (
         f"## Experiment 3: FASP sets on test prompts (gamma {c.gamma:g}, alpha {c.alpha:g}, chosen by {c.reading} "
-        "validation scores)",
-        rows_as_markdown(
-            ["chosen on", "heads", "perplexity"],
-            [
-                (s.axis, s.size, f"{s.perplexity.base:.2f} → {s.perplexity.pruned:.2f} ({s.perplexity.relative:+.1%})")
-                for s in result.sets
-            ],
-        ),
-    ]
+        "validation scores)"
+    )
+    costs = ((s, s.perplexity) for s in result.sets)
+    yield table(
+        "chosen on | heads | perplexity",
+        (f"{s.axis} | {s.size} | {p.base:.2f} → {p.pruned:.2f} ({p.relative:+.1%})" for s, p in costs),
+    )
     for reading in next(iter(result.bases.values())):
-        rows_of = {one: [cell for cell in result.of(reading) if cell.chosen_on == one] for one in result.axes}
         bases = [result.bases[axis][reading] for axis in result.axes]
-        parts += [
-            f"### {reading}: relative change of the gap",
-            rows_as_markdown(
-                ["chosen on \\ measured on", *result.axes],
-                [
-                    ("gap before, ×10⁻³ (p)", *(f"{1e3 * b.gap:.2f} ({b.noise_p:.3f})" for b in bases)),
-                    *((one, *(_cell(cell) for cell in cells)) for one, cells in rows_of.items()),
-                ],
-            ),
-            f"{statement(result, reading)} {statement(result, reading, own=True)}",
-        ]
-    return "\n\n".join(parts) + "\n"
+        lines = [["gap before, ×10⁻³ (p)", *(f"{1e3 * b.gap:.2f} ({b.noise_p:.3f})" for b in bases)]]
+        lines += [[one, *(_cell(c) for c in result.of(reading) if c.chosen_on == one)] for one in result.axes]
+        yield f"### {reading}: relative change of the gap"
+        yield table(" | ".join(["chosen on \\ measured on", *result.axes]), map(" | ".join, lines))
+        yield f"{statement(result, reading)} {statement(result, reading, own=True)}"
 
 
 def _cell(cell: Cell) -> str:

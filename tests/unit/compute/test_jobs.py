@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
@@ -18,38 +16,10 @@ from hypothesis import settings
 from hypothesis import strategies as hs
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fasp_core.compute.jobs import AWAY, Cancelled, Job, Lane, Progress
+from fasp_core.compute.jobs import Cancelled, Lane, Progress
 from fasp_core.compute.lanes import Lanes
 from fasp_core.errors import InputError
-
-LONG = 30.0  # seconds after which a test has failed: nothing here takes a tenth of a second
-
-
-class Work:
-    """Work that runs until it is told to end, and counts its runs."""
-
-    def __init__(self, value: Any = "value") -> None:
-        self.value = value
-        self.runs = 0
-        self.started = threading.Event()
-        self.go = threading.Event()
-        self.progress = Progress()
-
-    def __call__(self, progress: Progress) -> Any:
-        self.runs += 1
-        self.progress = progress
-        self.started.set()
-        assert self.go.wait(LONG)
-        progress.check()
-        return self.value
-
-    def until_started(self) -> None:
-        assert self.started.wait(LONG)
-
-    def finish(self, *jobs: Job[Any]) -> None:
-        self.go.set()
-        for job in jobs:
-            assert job.wait(LONG)
+from tests.support.lanes import LONG, Work, never
 
 
 @pytest.fixture
@@ -67,18 +37,9 @@ def first(lane: Lane) -> Iterator[Work]:
     work.go.set()
 
 
-def never(progress: Progress) -> None:
-    pytest.fail("this work should not have started")
-
-
 def record(seen: list[Any], value: Any, progress: Progress) -> Any:
     seen.append(value)
     return value
-
-
-def ended(lane: Lane) -> None:
-    """Wait until all that was submitted has ended, by one more job of the lowest priority."""
-    assert lane.submit(object(), lambda progress: None, priority=-(10**6)).wait(LONG)
 
 
 # results
@@ -96,18 +57,6 @@ def test_a_job_from_submit_to_result(lane: Lane) -> None:
     assert (job.state, job.result, job.error) == ("done", 42, None)
     job.cancel()
     assert job.state == "done"
-
-
-def test_priority_orders_those_that_wait(lane: Lane, first: Work) -> None:
-    seen: list[str] = []
-    priorities = {"e": -1, "a": 0, "b": 1, "c": 0, "d": 1}
-    jobs = [lane.submit(k, partial(record, seen, k), priority=p) for k, p in priorities.items()]
-    assert [job.key for job in lane.jobs()] == ["first", "b", "d", "a", "c", "e"]
-    assert lane.submit("e", never, priority=2) is jobs[0]  # asked for again, more urgently
-    assert lane.submit("b", never, priority=-5) is jobs[2]  # less urgently: stays where it is
-    assert [job.place for job in jobs] == [1, 4, 2, 5, 3]
-    first.finish(*jobs)
-    assert seen == ["e", "b", "d", "a", "c"]
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), KeyboardInterrupt()])
@@ -137,75 +86,7 @@ def test_an_executor_that_was_shut_down_fails_the_job() -> None:
         assert lane.jobs() == []
 
 
-# computed once
-
-
-def test_results_are_bounded_and_the_least_recent_goes() -> None:
-    lane = Lane(keep=2)
-    runs: list[str] = []
-
-    def get(key: str) -> None:
-        job = lane.submit(key, lambda progress: runs.append(key))
-        assert job.wait(LONG)
-
-    for key in "abacab":  # c drops b, as a was asked for again
-        get(key)
-    assert runs == ["a", "b", "c", "b"]
-
-
-def test_a_dropped_result_is_freed() -> None:
-    class Big:
-        pass
-
-    lane = Lane(keep=1)
-    job = lane.submit("big", lambda progress: Big())
-    assert job.wait(LONG)
-    alive = weakref.ref(job.result)
-    del job
-    ended(lane)
-    gc.collect()
-    assert alive() is None
-
-
-# newer requests overtake older ones
-
-
-def test_overtaken_while_running_stops_at_its_next_check(lane: Lane) -> None:
-    work = Work()
-    old = lane.submit("old", work, owner="a")
-    work.until_started()
-    new = lane.submit("new", lambda progress: "new", owner="a")
-    assert old.state == "running"
-    work.finish(old, new)
-    assert (old.state, new.state) == ("cancelled", "done")
-
-
-def test_back_to_an_overtaken_request_starts_it_afresh(lane: Lane) -> None:
-    work = Work()
-    old = lane.submit("key", work, owner="a")
-    work.until_started()
-    other = lane.submit("other", never, owner="a")
-    again = lane.submit("key", lambda progress: "again", owner="a")
-    assert again is not old
-    work.finish(old, again)
-    assert (old.state, other.state, again.result) == ("cancelled", "cancelled", "again")
-
-
 # cancelling
-
-
-def test_cancel_while_running(lane: Lane) -> None:
-    work = Work()
-    job = lane.submit("key", work)
-    work.until_started()
-    job.cancel()
-    for ask in (work.progress.check, lambda: work.progress(1, 2, "head")):
-        with pytest.raises(Cancelled):
-            ask()
-    work.finish(job)
-    assert job.state == "cancelled"
-    assert job.error is None
-    assert lane.submit("key", lambda progress: "afresh") is not job
 
 
 def test_work_that_ends_without_looking_is_still_cancelled(lane: Lane) -> None:
@@ -460,115 +341,3 @@ class LaneMachine(RuleBasedStateMachine):
 
 TestLaneMachine = LaneMachine.TestCase
 TestLaneMachine.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
-
-
-# what is remembered
-
-
-def test_what_ended_is_remembered_and_can_go_on() -> None:
-    lanes, work = Lanes(), Work("whole")
-    job = lanes.get("m").submit("key", work)
-    work.until_started()
-    work.progress(1, 4, "first of four")
-    work.progress(1, 4, "first of four")
-    assert lanes.past() == []
-    job.cancel()
-    work.finish(job)
-    (past,) = lanes.past()
-    assert (past.lane, past.key, past.state, past.log, past.error) == ("m", "key", "cancelled", ("first of four",), "")
-    again = lanes.again(past)
-    assert again.wait(LONG)
-    assert again.result == "whole"
-    (done,) = lanes.past()  # in the place of the one that was cancelled
-    assert (done.state, done.work) == ("done", None)
-    with pytest.raises(InputError, match="start it there"):
-        lanes.again(done)
-    lanes.forget(done.number)
-    assert lanes.past() == []
-
-
-@pytest.mark.parametrize(
-    ("error", "told"), [(InputError("Name a model."), "Name a model."), (ValueError("/home/me/secret"), "(ValueError)")]
-)
-def test_a_failure_is_remembered_in_a_sentence(error: Exception, told: str) -> None:
-    def fail(progress: Progress) -> None:
-        raise error
-
-    lanes = Lanes()
-    assert lanes.get("m").submit("key", fail).wait(LONG)
-    (past,) = lanes.past()
-    assert past.state == "failed"
-    assert told in past.error
-    assert "secret" not in past.error
-    assert past.work is fail
-
-
-def test_what_was_overtaken_is_not_remembered() -> None:
-    lanes, work = Lanes(), Work()
-    lanes.get("m").submit("first", work)
-    work.until_started()
-    lanes.get("m").submit("old", never, owner="a")
-    new = lanes.get("m").submit("new", lambda progress: None, owner="a")
-    work.finish(new)
-    assert [one.key for one in lanes.past()] == ["new", "first"]
-
-
-def test_memory_is_bounded_and_holds_no_results() -> None:
-    class Big:
-        pass
-
-    lanes = Lanes(make=lambda: Lane(keep=1), memory=3)
-    for i in range(5):
-        job = lanes.get("m").submit(i, lambda progress: Big())
-        assert job.wait(LONG)
-        if i == 2:
-            alive = weakref.ref(job.result)
-    ended(lanes.get("m"))
-    del job
-    gc.collect()
-    assert len(lanes.past()) == 3
-    assert alive() is None
-
-
-# owners that leave without a word
-
-
-def test_what_nobody_waits_for_any_more_frees_the_lane() -> None:
-    """The owners of a running job and of one that waits leave; only after a while are both given up."""
-    now, there = [100.0], {"gone", "goes too", "stays"}
-    lane = Lane(clock=lambda: now[0], here=there.__contains__)
-    work = Work()
-    running = lane.submit("long", work, owner="gone")
-    waiting = lane.submit("never", never, owner="goes too")
-    shared = lane.submit("both", lambda progress: "both", owner="also goes")
-    lane.submit("both", never, owner="stays")
-    work.until_started()
-    there -= {"gone", "goes too"}
-    for seconds in (1.0, AWAY - 1):
-        now[0] += seconds
-        work.progress.check()
-        assert (running.state, waiting.state) == ("running", "waiting")
-    now[0] += 2
-    with pytest.raises(Cancelled):
-        work.progress.check()
-    assert waiting.state == "cancelled"
-    work.finish(running, shared)
-    assert running.state == "cancelled"
-    assert shared.result == "both"
-
-
-def test_who_comes_back_in_time_finds_the_work_going_on() -> None:
-    now, there = [100.0], set[str]()
-    lane = Lane(clock=lambda: now[0], here=there.__contains__)
-    work = Work()
-    job = lane.submit("long", work, owner="one")
-    nobodys = lane.submit("kept", lambda progress: "kept")
-    work.until_started()
-    for seconds, present in ((1.0, False), (AWAY - 1, True), (2.0, False), (AWAY - 1, False)):
-        now[0] += seconds
-        there.clear()
-        there.update({"one"} if present else ())
-        work.progress.check()
-    work.finish(job, nobodys)
-    assert job.result == "value"
-    assert nobodys.result == "kept"

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import random
 import time
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasp_core.data import holistic_bias
-from fasp_core.data.groups import alike, clean, is_missing
 from fasp_core.data.holistic_bias import load_axis
 from fasp_core.data.prompt_sampling import sample, split
 from fasp_core.data.prompt_set import PromptSet
-from fasp_core.data.prompts import from_csv, resolve_axis
 from fasp_core.errors import InputError
 from fasp_core.model.packages import package_folder
 
@@ -36,12 +31,6 @@ def read(name: str) -> dict:
 def make(texts: list[str], groups: list[str], templates: list[str] | None = None) -> PromptSet:
     blank = ("",) * len(texts)
     return PromptSet("axis", "all", tuple(texts), tuple(groups), tuple(templates or blank), blank, blank)
-
-
-def as_csv(rows: list[tuple[str, str]]) -> bytes:
-    file = io.StringIO(newline="")
-    csv.writer(file).writerows([("text", "group"), *rows])
-    return file.getvalue().encode()
 
 
 def is_valid(text: str, seed: int) -> bool:
@@ -181,14 +170,6 @@ def test_digest_sees_texts_and_groups_but_not_their_order() -> None:
     assert load_axis("gender_and_sex").digest.startswith("f1088991ddfd")
 
 
-def test_subset_keeps_rows_together() -> None:
-    whole = load_axis("nonce")
-    part = whole.subset([5, 3])
-    assert part.texts == (whole.texts[5], whole.texts[3])
-    assert part.nouns == (whole.nouns[5], whole.nouns[3])
-    assert part.axis == "nonce"
-
-
 def test_rows_of_unequal_length_are_refused() -> None:
     with pytest.raises(ValueError, match="same length"):
         make(["a"], ["x", "y"])
@@ -213,24 +194,6 @@ def test_a_fifth_is_for_validation(whole: PromptSet) -> None:
     assert len(valid) + len(test) == len(whole)
     assert (valid.split, test.split) == ("valid", "test")
     assert set(valid.counts()) == set(test.counts()) == set(whole.counts())
-
-
-@pytest.mark.parametrize(
-    ("text", "seed", "valid"),
-    [
-        ("I'm queer.", 0, False),
-        ("I'm a queer woman.", 0, True),
-        ("I like gay people.", 0, True),
-        ("I'm queer.", 1, False),
-        ("I'm Bahá'í.", 0, False),
-    ],
-)
-def test_split_decisions_stay(text: str, seed: int, valid: bool) -> None:
-    assert is_valid(text, seed) == valid
-    # company of both kinds, so that neither side is empty
-    company = [f"company {i}" for i in range(40)]
-    chosen = split(make([*company, text], ["x"] * 41), "valid", seed).texts
-    assert (text in chosen) == valid
 
 
 texts_and_seed = st.tuples(st.lists(st.text(max_size=20), unique=True, max_size=30), st.integers())
@@ -282,14 +245,6 @@ def test_sample_is_stratified_and_uses_the_same_templates_in_every_group(axis: s
 
 
 rows = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("tuv")), min_size=4, max_size=80)
-
-
-def test_a_side_of_the_split_can_be_sampled() -> None:
-    valid = split(load_axis("gender_and_sex"), "valid")
-    drawn = sample(valid, 60, seed=0)
-    assert drawn.split == "valid"
-    assert set(drawn.texts) <= set(valid.texts)
-    assert len(drawn) == 7 * 60
 
 
 @settings(deadline=None)
@@ -379,115 +334,7 @@ def test_sample_needs_a_number_and_two_groups() -> None:
         sample(make(["a", "b"], ["x", "y"]), 5, 0)
 
 
-# --- files ---
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "The table is empty"),
-        (b"text,group\n", "no prompts"),
-        (b"text,group\n\n,\n", "no prompts"),
-        (b"text,label\na,x\n", "Row 1 has no column 'group'"),
-        (b"a,x\nb,y\n", "Row 1 has no column 'text'"),
-        (b"text,group,Text\na,x,b\n", "Row 1 has the column 'text' more than once"),
-        (b"text,group\na,x\n ,y\n", "Row 3, column 'text' is empty"),
-        (b"text,group\na,x\nb,\n", "Column 'group' holds only 'x': give prompts of at least two groups. 1 of 2 rows"),
-        (b"text,group\na,x\nb\n", "Row 3 has 1 cell and the header 2"),
-        (b"text,group\na,x\nNaN,y\n", "Row 3, column 'text' is empty ('NaN')"),
-        (b"text,group\na,x\nb, c,y\n", "Row 3 has more cells than columns"),
-        (b"text,group\na,x\nb,x\n", "Column 'group' holds only 'x'"),
-        (b"text,group\na,x\nb,none\n", "Column 'group' holds only"),
-        (b"text,group\na,x\nb\xe9,y\n", "Row 3, column 'text' is not UTF-8"),
-        (b'text,group\n"a\nb",x\nb,y\xff\n', "Row 3, column 'group' is not UTF-8"),
-        (
-            "text,group\na,x\nb,y\n".encode("utf-16-le"),
-            "The CSV file 'mine' looks like UTF-16 without a byte order mark",
-        ),
-        ("text,group\na,x\nb,y\n".encode("utf-16")[:-1], "The CSV file 'mine' is not UTF-16 (byte 38)"),
-        (b"PK\x03\x04 and so on", "The CSV file 'mine' is a workbook"),
-        (b"text,group\na,x\n" + b"b" * 1001 + b",y\n", "Row 3, column 'text' is 1001 characters"),
-        (b"text,group\na,x\nb," + b"y" * 1001 + b"\n", "Row 3, column 'group' is 1001 characters"),
-        (b'text,group\na,x\n"b,y\n', "Row 3 is not valid CSV"),
-        (b"text,group\na,x\n" + b"b" * 200_000 + b",y\n", "Row 3 is not valid CSV"),
-        (b"text,group\na,x\nb,y\na,y\n", "Row 4, column 'group': row 2 has the same text in the group 'x'"),
-    ],
-)
-def test_csv_errors_name_the_place(content: bytes, message: str) -> None:
-    with pytest.raises(InputError) as caught:
-        from_csv(content, "mine")
-    assert message in str(caught.value)
-    assert str(caught.value).endswith(".")
-    str(caught.value).encode()  # can be printed
-
-
-def test_csv_size_is_bounded() -> None:
-    content = as_csv([("a", "x"), ("b", "y")])
-    assert len(from_csv(content, "mine", max_bytes=len(content))) == 2
-    with pytest.raises(InputError, match="larger than"):
-        from_csv(content, "mine", max_bytes=len(content) - 1)
-
-
-def test_csv_from_bytes_text_and_path_is_the_same(tmp_path: Path) -> None:
-    content = "\ufeffGroup, id ,TEXT\r\nx,1,\" I'm Bahá'í, you see. \"\r\n\r\ny,2,b,\r\ny,3,b\r\n".encode()
-    path = tmp_path / "mine.csv"
-    path.write_bytes(content)
-    read = from_csv(path, "mine")
-    assert read.texts == ("I'm Bahá'í, you see.", "b")
-    assert read.groups == ("x", "y")
-    assert read.templates == ("", "")
-    assert read.notes == ("1 repeated row was dropped.",)
-    assert read == from_csv(content, "mine") == from_csv(content.decode(), "mine") == resolve_axis(str(path))
-
-
-cells = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).map(str.strip)
-cells = cells.filter(lambda cell: not is_missing(clean(cell)))
-
-
-@settings(deadline=None)
-@given(st.dictionaries(cells, cells.map(clean), min_size=2, max_size=20))
-def test_csv_round_trip(groups_of: dict[str, str]) -> None:
-    rows = list(groups_of.items())
-    if len(set(groups_of.values())) < 2:
-        with pytest.raises(InputError, match="two groups"):
-            from_csv(as_csv(rows), "mine")
-        return
-    read = from_csv(as_csv(rows), "mine")
-    assert list(zip(read.texts, read.groups, strict=True)) == rows
-    assert (read.axis, read.split, list(read.notes)) == ("mine", "all", alike(read.groups))
-    again = from_csv(as_csv(rows + rows), "mine")
-    assert again.texts == read.texts
-    assert len(again.notes) == 1 + len(read.notes)
-
-
-def test_an_axis_can_be_written_and_read_back() -> None:
-    whole = load_axis("gender_and_sex")
-    rows = list(zip(whole.texts, whole.groups, strict=True))
-    in_a_group = [i for i, group in enumerate(whole.groups) if group != "none"]
-    assert from_csv(as_csv(rows), "copy").digest == whole.subset(in_a_group).digest
-
-
-@settings(deadline=None)
-@given(st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused(content: bytes) -> None:
-    for data in (content, b"text,group\n" + content):
-        try:
-            from_csv(data, "mine")
-        except InputError as error:
-            str(error).encode()
-
-
-# --- names ---
-
-
-def test_axes_resolve_by_name_or_file(tmp_path: Path) -> None:
-    assert resolve_axis("religion") is load_axis("religion")
-    with pytest.raises(InputError, match=r"gender_and_sex.*religion.*\.csv"):
-        resolve_axis("gender")
-    with pytest.raises(InputError, match="path of a CSV file"):
-        resolve_axis(str(tmp_path / "missing.csv"))
-    with pytest.raises(InputError, match="path of a CSV file"):
-        resolve_axis("a\0b.csv")
+# words
 
 
 def test_identity_words() -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import math
 import time
-import tomllib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,43 +13,31 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fasp_core import figures
 from fasp_core.errors import InputError
 from fasp_core.figures import (
     BASE,
     CLICK_CURVE,
     CLICK_TRACE,
-    DARK,
-    LIGHT,
     PRUNED,
-    Theme,
-    clicked_head,
-    clicked_heads,
+    GroupMeans,
+    Words,
     clip_limit,
     escape,
     group_bars,
     head_grid,
     scatter_impacts,
-    short,
 )
-from fasp_core.figures.theme import FONT, WASH
-from tests.support.colors import contrast, linear, luminance, rgb
+from tests.support.colors import sent
+from tests.support.figures import parted
 
 drawing = settings(deadline=None, max_examples=10)  # Plotly checks each setting of each trace: 25 ms a figure
-ROOT = Path(__file__).resolve().parents[3]
-THEMES = [pytest.param(LIGHT, id="light"), pytest.param(DARK, id="dark")]
 finite = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False, min_value=-1e300, max_value=1e300)
 
 
 def grid(values: Any, n_layers: int, n_heads: int, **more: Any) -> go.Figure:
     texts = [f"L{i // n_heads}H{i % n_heads}\nimpact {value!r}" for i, value in enumerate(values)]
     given: dict[str, Any] = {"title": "Impact on bias", "unit": "gap", "hover": texts} | more
-    return head_grid(values, n_layers=n_layers, n_heads=n_heads, **given)
-
-
-def sent(figure: go.Figure) -> dict[str, Any]:
-    """The figure as a browser gets it; strict JSON, so that NaN would be an error."""
-    return json.loads(figure.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    return head_grid(values, n_layers, n_heads, **parted(given))
 
 
 def trace(figure: go.Figure, name: str) -> Any:
@@ -105,34 +89,13 @@ def test_one_wrecking_head_does_not_blank_the_others() -> None:
     assert clip_limit([0.0] * 99 + [3.0]) == 3  # the percentile is 0 here
 
 
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (0, "0"), (0.0021, "0.0021"), (-13.4, "−13"), (2.1e8, "2.1×10⁸"), (-1e-6, "−10⁻⁶"), (99999, "10⁵"),
-        (0.00012, "0.00012"), (12345, "12000"), (math.nan, "?"), (math.inf, "∞"), (-math.inf, "−∞"),
-    ],
-)  # fmt: skip
-def test_numbers_are_short(number: float, text: str) -> None:
-    assert short(number) == text
-
-
-@given(finite.filter(bool))
-def test_short_numbers_read_back_to_two_digits(number: float) -> None:
-    text = short(number).replace("−", "-")
-    if "10" in text and any(digit in text for digit in "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"):
-        mantissa, power = text.split("×") if "×" in text else ("-1" if number < 0 else "1", text.lstrip("-"))
-        exponent = power[2:].translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789"))
-        text = f"{mantissa}e{exponent}"
-    assert float(text) == float(f"{number:.1e}")
-
-
 def test_markup_in_names_is_shown_not_followed() -> None:
     assert escape("<b>a</b> & b\nc") == "&lt;b&gt;a&lt;/b&gt; &amp; b<br>c"
     figure = grid([1.0], 1, 1, title="<i>x</i>", unit="<u>", hover=["<b>L0H0</b>\n1 < 2"])
     assert figure.data[CLICK_CURVE].text == ("<b>&lt;b&gt;L0H0&lt;/b&gt;</b><br>1 &lt; 2",)
     assert figure.layout.title.text.startswith("&lt;i&gt;x&lt;/i&gt;<br>")
     assert trace(figure, "impact").colorbar.title.text.startswith("&lt;u&gt;")
-    bars = group_bars(["<s>"], [0.1], [0.2], overall_base=0.1, overall_pruned=0.2, title="", unit="")
+    bars = group_bars(["<s>"], GroupMeans([0.1], 0.1), GroupMeans([0.2], 0.2), Words(""))
     assert bars.layout.yaxis.ticktext == ("&lt;s&gt;",)
     assert all("<s>" not in text for bar in bars.data[:2] for text in bar.hovertext)
 
@@ -207,12 +170,6 @@ def test_colors_are_clipped_and_the_label_tells_the_truth() -> None:
     assert trace(unclipped, "impact").colorbar.ticktext[-1] == "0.5"
 
 
-def test_a_given_limit_holds() -> None:
-    figure = grid([3.0, -1.0], 1, 2, limit=2.0)
-    assert (trace(figure, "impact").zmin, trace(figure, "impact").zmax) == (-2, 2)
-    assert "1 head lies beyond" in figure.layout.title.text
-
-
 def test_heads_without_a_score_are_gray_and_say_so() -> None:
     figure = grid([1.0, math.nan, -1.0], 1, 3, pruned={1})
     assert filled(figure, "not scored") == {1}
@@ -274,7 +231,7 @@ def test_the_largest_model_is_drawn_at_once() -> None:
     [
         {"values": [1.0] * 5}, {"values": [[1.0] * 6]}, {"values": ["a"] * 6}, {"se": [1.0]}, {"se": [-1.0] * 6},
         {"hover": ["one"]}, {"hover": "sixsix"}, {"pruned": {6}}, {"critical": {-1}}, {"by_hand": {99}},
-        {"limit": 0.0}, {"limit": math.nan}, {"limit": math.inf}, {"n_layers": 0},
+        {"n_layers": 0},
     ],
 )  # fmt: skip
 def test_a_grid_of_bad_input_is_refused(wrong: dict[str, Any]) -> None:
@@ -286,17 +243,17 @@ def test_a_grid_of_bad_input_is_refused(wrong: dict[str, Any]) -> None:
         "hover": ["x"] * 6,
         "values": [1.0] * 6,
     }
-    head_grid(**good)
+    head_grid(**parted(good))
     with pytest.raises(InputError):
-        head_grid(**(good | wrong))
+        head_grid(**parted(good | wrong))
 
 
 # --- cost against benefit
 
 
 def scatter(z_ppl: Any, z_bias: Any, **more: Any) -> go.Figure:
-    given: dict[str, Any] = {"hover": ["x"] * len(z_ppl), "title": ""} | more
-    return scatter_impacts(z_ppl, z_bias, **given)
+    given: dict[str, Any] = {"hover": ["x"] * len(z_ppl)} | more
+    return scatter_impacts(z_ppl, z_bias, **parted(given))
 
 
 def test_scatter_keeps_the_place_of_every_head() -> None:
@@ -320,35 +277,10 @@ def test_scatter_puts_wrecking_heads_at_the_edge_and_says_so() -> None:
     assert figure.data[CLICK_CURVE].y == tuple(range(100))
 
 
-@drawing
-@given(st.lists(st.floats(-1e12, 1e12, allow_subnormal=False), min_size=1, max_size=40))
-def test_a_logarithmic_scatter_keeps_order_and_labels_true_values(z_ppl: list[float]) -> None:
-    figure = scatter(z_ppl, np.zeros(len(z_ppl)), log_x=True)
-    drawn = np.array(figure.data[CLICK_CURVE].x)
-    assert np.isfinite(drawn).all()
-    order = np.argsort(z_ppl, kind="stable")
-    assert (np.diff(drawn[order]) >= 0).all()
-    np.testing.assert_array_equal(np.sign(drawn) * np.array(z_ppl) >= 0, True)
-    ticks = figure.layout.xaxis
-    assert list(ticks.tickvals) == sorted(ticks.tickvals)
-    assert len(ticks.tickvals) == len(ticks.ticktext) <= 9
-    assert ticks.ticktext[ticks.tickvals.index(0)] == "0"
-
-
-def test_logarithmic_ticks_stand_where_their_values_do() -> None:
-    z_ppl = [1.0, -1.0, 1.0, 10.0, 1000.0]  # the median magnitude is 1, so 10 stands at log10(11)
-    figure = scatter(z_ppl, [0.0] * 5, log_x=True)
-    places = dict(zip(figure.layout.xaxis.ticktext, figure.layout.xaxis.tickvals, strict=True))
-    assert places["10"] == pytest.approx(math.log10(11)) == pytest.approx(figure.data[CLICK_CURVE].x[3])
-    assert places["1000"] == pytest.approx(math.log10(1001))
-    assert places["−1"] == pytest.approx(-math.log10(2))
-
-
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("log_x", [False, True])
 @pytest.mark.parametrize("value", [math.nan, 0.0])
-def test_a_scatter_of_nothing_is_empty(value: float, log_x: bool) -> None:
-    sent(scatter([value] * 3, [value] * 3, log_x=log_x))
+def test_a_scatter_of_nothing_is_empty(value: float) -> None:
+    sent(scatter([value] * 3, [value] * 3))
 
 
 @pytest.mark.parametrize("wrong", [{"z_ppl": [1.0]}, {"z_bias": [1.0] * 3}, {"pruned": {2}}, {"critical": {-1}}])
@@ -368,7 +300,12 @@ def bars(n: int = 3, **more: Any) -> go.Figure:
         "groups": [f"group {i}" for i in range(n)], "base_means": base, "pruned_means": [v / 2 for v in base],
         "overall_base": 0.2, "overall_pruned": 0.1, "title": "Toxicity", "unit": "toxicity",
     }  # fmt: skip
-    return group_bars(**(given | more))
+    given |= more
+    base, pruned = [
+        GroupMeans(given[f"{side}_means"], given[f"overall_{side}"], given.get(f"{side}_intervals"))
+        for side in ("base", "pruned")
+    ]
+    return group_bars(given["groups"], base, pruned, Words(given["title"], unit=given["unit"]))
 
 
 def test_groups_are_sorted_by_the_unpruned_mean_from_the_top() -> None:
@@ -420,184 +357,9 @@ def test_bars_of_bad_input_are_refused(wrong: dict[str, Any]) -> None:
         bars(**wrong)
 
 
-# --- clicks
-
-
-def event(*points: Any) -> dict[str, Any]:
-    return {"selection": {"points": list(points), "point_indices": [], "box": [], "lasso": []}}
-
-
-def point(index: Any, curve: Any = CLICK_CURVE) -> dict[str, Any]:
-    return {"curve_number": curve, "point_number": 0, "point_index": index, "x": 0, "y": 0}
-
-
-def test_a_click_names_the_head_under_it() -> None:
-    assert clicked_head(event(point(47)), 9) == (5, 2)
-    assert clicked_head(event(point(47, curve=CLICK_CURVE + 1)), 9) is None
-    assert clicked_head(event(point(1), point(3, curve=2)), 9) == (0, 1)
-    assert clicked_head(event(point(1), point(2)), 9) is None  # a box is no click
-    assert clicked_heads(event(point(20), point(1), point(20)), 9) == [(2, 2), (0, 1)]
-    assert clicked_heads(event(point(8), point(9)), 9, n_layers=1) == [(0, 8)]  # left over from a larger model
-
-
-def test_streamlits_own_event_is_understood() -> None:
-    plotly_chart = pytest.importorskip("streamlit.elements.plotly_chart")
-    state = plotly_chart.PlotlyChartSelectionSerde().deserialize(json.dumps(event(point(47))))
-    assert clicked_head(state, 9) == (5, 2)
-    assert clicked_head(plotly_chart.PlotlyChartSelectionSerde().deserialize(None), 9) is None
-
-
-@given(st.integers(1, 64), st.lists(st.integers(0, 5000)))
-def test_every_selected_head_is_named_once(n_heads: int, flat: list[int]) -> None:
-    heads = clicked_heads(event(*map(point, flat)), n_heads)
-    assert [layer * n_heads + head for layer, head in heads] == list(dict.fromkeys(flat))
-    assert all(0 <= head < n_heads for _, head in heads)
-
-
-junk = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["selection", "points", "curve_number", "point_index", "x"]), inner)
-    ),
-    max_leaves=12,
-)
-
-
-@given(junk | junk.map(lambda points: event(points)) | st.fixed_dictionaries({"selection": junk}))
-@example(event(point(True)))
-@example(event(point(-1)))
-@example(event(point(1.5)))
-@example(event(point("3")))
-@example(event(point(1, curve=False)))
-@example({"selection": {"points": "0123"}})
-def test_malformed_events_name_no_head(event: Any) -> None:
-    heads = clicked_heads(event, 4)
-    assert all(type(layer) is int and layer >= 0 and 0 <= head < 4 for layer, head in heads)
-    well_formed = (
-        isinstance(event, dict)
-        and isinstance(event.get("selection"), dict)
-        and isinstance(event["selection"].get("points"), list)
-        and any(
-            isinstance(p, dict) and type(p.get("point_index")) is int and type(p.get("curve_number")) is int
-            for p in event["selection"]["points"]
-        )
-    )
-    assert well_formed or heads == []
-    clicked_head(event, 4)
-
-
-# --- colors
-
-
-def on_scale(theme: Theme, place: float) -> np.ndarray:
-    """Color at `place` from -1 to 1, as Plotly interpolates: straight in sRGB."""
-    stops = np.array([rgb(color) for color in theme.scale])
-    return np.array([np.interp(place, np.linspace(-1, 1, len(stops)), stops[:, i]) for i in range(3)])
-
-
-PLACES = np.linspace(-1, 1, 81)
-
-
-@pytest.mark.parametrize("page", ["#FFFFFF", "#0E1117", LIGHT.page, DARK.page])
-@pytest.mark.parametrize("color", [BASE, PRUNED])
-def test_the_pair_stands_out_on_every_page(color: str, page: str) -> None:
-    assert contrast(rgb(color), rgb(page)) >= 3
-
-
-@pytest.mark.parametrize("theme", THEMES)
-def test_words_are_legible(theme: Theme) -> None:
-    assert contrast(rgb(theme.text), rgb(theme.page)) >= 7
-    assert contrast(rgb(theme.faint), rgb(theme.page)) >= 4.5
-
-
-@pytest.mark.parametrize("theme", THEMES)
-def test_marks_drown_on_no_cell(theme: Theme) -> None:
-    ink, neutral = rgb(theme.ink), rgb(theme.neutral)
-    for place in PLACES:
-        full = on_scale(theme, place)
-        assert contrast(ink, full) >= 3
-        assert contrast(ink, (1 - WASH) * full + WASH * neutral) >= 3
-    assert contrast(ink, rgb(theme.missing)) >= 3
-    assert contrast(ink, rgb(theme.halo)) >= 10
-
-
-@pytest.mark.parametrize("theme", THEMES)
-def test_the_scale_is_fair_to_both_signs_and_recedes_at_zero(theme: Theme) -> None:
-    page = luminance(rgb(theme.page))
-    away = np.array([abs(luminance(on_scale(theme, place)) - page) for place in PLACES])
-    half = len(PLACES) // 2
-    assert (np.diff(away[half:]) > 0).all()  # further from the page with every step from 0
-    assert (np.diff(away[: half + 1]) < 0).all()
-    assert contrast(on_scale(theme, -1), on_scale(theme, 1)) < 1.3
-    assert min(contrast(on_scale(theme, end), rgb(theme.neutral)) for end in (-1, 1)) >= 3
-
-
-# Machado, Oliveira and Fernandes, "A Physiologically-based Model for Simulation of Color Vision Deficiency",
-# IEEE TVCG 15(6), 2009: severity 1.0, on linear RGB
-DEFICIENCIES = {
-    "none": np.eye(3),
-    "protanopia": np.array(
-        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
-    ),
-    "deuteranopia": np.array(
-        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
-    ),
-    "tritanopia": np.array(
-        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]
-    ),
-}
-
-
-def lab(color: np.ndarray, deficiency: np.ndarray) -> np.ndarray:
-    """CIE L*a*b* (D65) of an sRGB color as someone with the deficiency sees it."""
-    seen = np.clip(deficiency @ linear(color), 0, 1)
-    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ seen
-    ratio = xyz / [0.9505, 1, 1.089]
-    f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
-    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
-
-
-@pytest.mark.parametrize("deficiency", DEFICIENCIES)
-def test_colors_stay_apart_with_every_color_blindness(deficiency: str) -> None:
-    def apart(a: np.ndarray, b: np.ndarray) -> float:
-        return float(np.linalg.norm(lab(a, DEFICIENCIES[deficiency]) - lab(b, DEFICIENCIES[deficiency])))
-
-    assert apart(rgb(BASE), rgb(PRUNED)) > 20  # 2.3 is just noticeable
-    for theme in (LIGHT, DARK):
-        assert apart(on_scale(theme, -1), on_scale(theme, 1)) > 50
-        assert apart(on_scale(theme, -0.5), on_scale(theme, 0.5)) > 20
-        for end in (-1, 1):
-            assert apart(on_scale(theme, end), rgb(theme.missing)) > 20
-
-
-# --- the house
-
-
-def test_the_figures_wear_the_page_font_and_colors() -> None:
-    config = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text(encoding="utf-8"))["theme"]
-    assert config["font"] == FONT
-    for theme, name in ((LIGHT, "light"), (DARK, "dark")):
-        assert theme.page == config[name]["backgroundColor"]
-        assert theme.text == config[name]["textColor"]
-
-
 def test_no_template_of_the_process_leaks_in(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     for name in ("plotly_dark", "none"):
         monkeypatch.setattr(pio.templates, "default", name)
         drawn.append([f.to_json() for f in (grid([1.0], 1, 1), bars(), scatter([1.0], [1.0]))])
     assert drawn[0] == drawn[1]
-
-
-def test_figures_know_neither_the_screen_nor_the_model() -> None:
-    for path in Path(figures.__file__).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not [name for name in names if name.split(".")[0] in ("streamlit", "torch")]
-            assert all(
-                n in ("fasp_core.errors", "fasp_core.typing") or ".figures" in n
-                for n in names
-                if n.startswith("fasp_core")
-            )

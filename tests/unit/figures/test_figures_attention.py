@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasp_core.errors import InputError
-from fasp_core.figures import DARK, LIGHT, attention_map, attention_maps
+from fasp_core.figures import DARK, LIGHT, Words, attention_map, attention_maps
 from fasp_core.figures.attention import WIDE
 
 
@@ -28,7 +28,7 @@ def labels(n: int) -> list[str]:
 @given(st.integers(1, 70), st.booleans())
 def test_cells_stand_where_their_tokens_do(n: int, dark: bool) -> None:
     w = weights(n)[0]
-    fig = attention_map(w, labels(n), title="<i>t</i>", dark=dark)
+    fig = attention_map(w, labels(n), Words("<i>t</i>", dark=dark))
     z = np.asarray(fig.data[0].z, float)
     for i in range(n):
         for j in range(n):
@@ -49,7 +49,7 @@ def test_cells_stand_where_their_tokens_do(n: int, dark: bool) -> None:
 
 def test_colors_show_small_weights_and_are_the_same_in_every_picture() -> None:
     for theme, dark in ((LIGHT, False), (DARK, True)):
-        one = attention_map(weights(5)[0], labels(5), title="", dark=dark).data[0]
+        one = attention_map(weights(5)[0], labels(5), Words("", dark=dark)).data[0]
         assert (one.zmin, one.zmax) == (0, 1)
         assert one.colorscale[0] == (0.0, theme.neutral)
         assert one.colorscale[-1] == (1.0, theme.scale[0])
@@ -72,11 +72,11 @@ def test_small_pictures_are_those_of_their_heads() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        lambda: attention_map(np.ones((2, 3)) / 3, ["a", "b"], title=""),
-        lambda: attention_map(np.eye(2), ["a"], title=""),
-        lambda: attention_map(2 * np.eye(2), ["a", "b"], title=""),
-        lambda: attention_map(np.full((2, 2), np.nan), ["a", "b"], title=""),
-        lambda: attention_map(np.ones((0, 0)), [], title=""),
+        lambda: attention_map(np.ones((2, 3)) / 3, ["a", "b"], Words("")),
+        lambda: attention_map(np.eye(2), ["a"], Words("")),
+        lambda: attention_map(2 * np.eye(2), ["a", "b"], Words("")),
+        lambda: attention_map(np.full((2, 2), np.nan), ["a", "b"], Words("")),
+        lambda: attention_map(np.ones((0, 0)), [], Words("")),
         lambda: attention_maps(np.ones((0, 2, 2)), ["a", "b"], []),
         lambda: attention_maps([np.eye(2)], ["a", "b"], ["one", "two"]),
     ],

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from fasp_core.errors import InputError
-from fasp_core.figures import BASE, PRUNED, Series, answers_by_group, dots
+from fasp_core.figures import BASE, PRUNED, Series, Words, answers_by_group, dots
 
 
 def test_dots_and_their_intervals() -> None:
     one = Series("one", [0.1, np.nan], [0.0, np.nan], [0.3, np.nan], ["a <b>", "b"])
     two = Series("two", [-0.2, 0.4], [-0.5, 0.4], [0.0, 0.5], ["c", "d"], faint=True)
-    fig = dots(["first <i>", "second"], [one, two], title="t", note="n", unit="u")
+    fig = dots(["first <i>", "second"], [one, two], Words("t", "n", unit="u"))
     marks = fig.data
     assert [m.name for m in marks] == ["one", "two"]
     assert marks[0].x[0] == 0.1
     assert marks[0].error_x.array[0] == pytest.approx(0.2)
     assert marks[0].error_x.arrayminus[0] == pytest.approx(0.1)
-    assert marks[0].error_x.array[1] == 0  # none where there is no value
+    assert np.isnan(marks[0].error_x.array[1])  # none where there is no value
     assert marks[1].error_x.arrayminus[1] == 0
     assert marks[0].y[0] < 0 < marks[1].y[0] < 0.5  # beside each other, within their row
     assert marks[1].marker.symbol.endswith("open")
@@ -29,18 +29,18 @@ def test_dots_and_their_intervals() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(InputError):
-        dots([], [], title="", note="", unit="")
+        dots([], [], Words(""))
     with pytest.raises(InputError):
-        dots(["a"], [Series("s", [1.0, 2.0], [1.0], [1.0], ["x"])], title="", note="", unit="")
+        dots(["a"], [Series("s", [1.0, 2.0], [1.0], [1.0], ["x"])], Words(""))
     with pytest.raises(InputError):
-        answers_by_group(np.zeros((3, 2)), np.zeros((2, 2)), [0, 1], ("a", "b"), title="", note="", unit="")
+        answers_by_group(np.zeros((3, 2)), np.zeros((2, 2)), [0, 1], ("a", "b"), Words(""))
 
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_answers_stand_with_their_group(dark: bool) -> None:
     before = np.array([[1.0, np.nan], [99.0, 9.0]])
     after = np.array([[np.nan, np.nan], [999.0, 0.0]])
-    fig = answers_by_group(before, after, [0, 1], ("a", "b"), title="t", note="n", unit="u", dark=dark)
+    fig = answers_by_group(before, after, [0, 1], ("a", "b"), Words("t", "n", unit="u", dark=dark))
     whole, pruned = fig.data
     assert (whole.marker.color, pruned.marker.color) == (BASE, PRUNED)
     assert list(whole.y) == ["a", "b", "b"]
@@ -55,5 +55,5 @@ def test_answers_stand_with_their_group(dark: bool) -> None:
 
 def test_no_answers_at_all() -> None:
     nothing = np.full((2, 2), np.nan)
-    fig = answers_by_group(nothing, nothing, [0, 1], ("a", "b"), title="t", note="n", unit="u")
+    fig = answers_by_group(nothing, nothing, [0, 1], ("a", "b"), Words("t", "n", unit="u"))
     assert [len(t.x) for t in fig.data] == [0, 0]

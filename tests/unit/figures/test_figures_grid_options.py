@@ -10,25 +10,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasp_core.errors import InputError
-from fasp_core.figures import CLICK_TRACE, clicked_heads, clicked_lines, head_grid, scatter_impacts, tried_sets
+from fasp_core.figures import (
+    CLICK_TRACE,
+    Marks,
+    Words,
+    clicked_heads,
+    clicked_lines,
+    head_grid,
+    scatter_impacts,
+    tried_sets,
+)
 from fasp_core.figures.scales import center_of, symlog
 from fasp_core.figures.theme import LIGHT, WASH, veil
 from fasp_core.heads.selection import HeadScores, select
 from pages.explore.grid_options import GridOptions, order, shown
 from pages.explore.grids import lines
+from tests.support.colors import named
 from tests.support.fakes import make_table
+from tests.support.figures import parted
 
 numbers = st.floats(-1e6, 1e6).filter(lambda x: x == 0 or abs(x) > 1e-6)
 
 
 def grid(values: Any, n_layers: int, n_heads: int, **more: Any) -> Any:
     hover = [f"L{i // n_heads}H{i % n_heads}" for i in range(n_layers * n_heads)]
-    return head_grid(values, n_layers=n_layers, n_heads=n_heads, title="t", unit="u", hover=hover, **more)
-
-
-def named(fig: Any, name: str) -> Any:
-    (found,) = (t for t in fig.data if t.name == name)
-    return found
+    return head_grid(values, n_layers, n_heads, hover=hover, **parted({"title": "t", "unit": "u"} | more))
 
 
 @settings(deadline=None, max_examples=15)
@@ -43,7 +49,7 @@ def test_a_click_on_a_sorted_grid_hits_the_head_that_stands_there(
     ]
     off = data.draw(st.frozensets(st.integers(0, n - 1)))
     values = np.arange(1, n + 1) / n
-    fig = grid(values, n_layers, n_heads, order=across, pruned=off, handles=True, limit=1.0)
+    fig = grid(values, n_layers, n_heads, order=across, pruned=off, handles=True)
     points, cells = named(fig, CLICK_TRACE), named(fig, "impact")
     assert fig.data.index(points) == 0
     assert fig.layout.xaxis.title.text == "rank in its layer"
@@ -149,7 +155,7 @@ def test_picked_heads_are_ringed_in_grid_and_scatter() -> None:
     assert (named(fig, "picked").x, named(fig, "picked").y) == ((1,), (1,))
     assert "picked" not in [t.name for t in grid(values, 2, 3).data]
     assert named(fig, "picked").marker.color == LIGHT.series[2]  # an open symbol wears its own color, not its line's
-    points = scatter_impacts(values, -values, hover=list("abcdef"), title="t", picked={4})
+    points = scatter_impacts(values, -values, Words("t"), hover=list("abcdef"), marked=Marks(picked={4}))
     assert (named(points, "picked").x, named(points, "picked").y) == ((4.0,), (-4.0,))
 
 
@@ -182,11 +188,11 @@ def test_the_lines_part_the_heads_as_the_method_does(seed: int, gamma: float, al
 
 
 def test_the_lines_are_drawn_where_they_are() -> None:
-    fig = scatter_impacts([0.0, 1.0], [1.0, 2.0], hover=["a", "b"], title="t", x_line=(0.5, "γ <b>"), y_line=(1.5, "α"))
+    fig = scatter_impacts([0, 1], [1, 2], Words("t"), hover=["a", "b"], x_line=(0.5, "γ <b>"), y_line=(1.5, "α"))
     assert [(s.x0, s.x1) for s in fig.layout.shapes if s.yref == "y domain"] == [(0.5, 0.5)]
     assert [(s.y0, s.y1) for s in fig.layout.shapes if s.xref == "x domain"] == [(1.5, 1.5)]
     assert [a.text for a in fig.layout.annotations] == ["γ &lt;b&gt;", "α"]
-    assert not scatter_impacts([0.0], [1.0], hover=["a"], title="t").layout.shapes
+    assert not scatter_impacts([0.0], [1.0], Words("t"), hover=["a"]).layout.shapes
 
 
 def test_tried_sets_stand_where_they_were_measured() -> None:
@@ -195,12 +201,9 @@ def test_tried_sets_stand_where_they_were_measured() -> None:
         [[1, -10], [2, -20]],
         [[nan, nan], [3, -12]],
         [[[nan, nan]] * 2, [[2.5, 3.5], [-15, -8]]],
+        Words("t", x="x", y="y"),
         hover=["a", "b"],
         current=1,
-        title="t",
-        note="",
-        x_title="x",
-        y_title="y",
     )
     points, filled = named(fig, CLICK_TRACE), named(fig, "measured, 95%")
     assert (points.x, points.y) == ((1, 3), (-10, -12))
@@ -210,8 +213,6 @@ def test_tried_sets_stand_where_they_were_measured() -> None:
     assert named(fig, "estimate").x == (1, 2)
     assert named(fig, "now").x == (3,)
     with pytest.raises(InputError, match="There is no set 2"):
-        tried_sets(
-            [[1, 2]], [[1, 2]], [[[1, 2]] * 2], hover=["a"], current=2, title="", note="", x_title="", y_title=""
-        )
+        tried_sets([[1, 2]], [[1, 2]], [[[1, 2]] * 2], Words(""), hover=["a"], current=2)
     with pytest.raises(InputError, match="measured has shape"):
-        tried_sets([[1, 2]], [[1]], [[[1, 2]] * 2], hover=["a"], current=0, title="", note="", x_title="", y_title="")
+        tried_sets([[1, 2]], [[1]], [[[1, 2]] * 2], Words(""), hover=["a"], current=0)

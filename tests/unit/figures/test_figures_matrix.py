@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasp_core.errors import InputError
-from fasp_core.figures import CLICK_TRACE, DARK, LIGHT, cell_matrix, clicked_head, scatter_pair
+from fasp_core.figures import CLICK_TRACE, DARK, LIGHT, Cells, Words, cell_matrix, clicked_head, scatter_pair
 from fasp_core.figures.matrix import color_at, ink
 from tests.support.colors import contrast, rgb
 
@@ -22,8 +22,10 @@ LABELS = {"rows": ["one", "two"], "columns": ["a", "b <b>c</b>", "d"]}
 
 def drawn(values: Any = (0.5, math.nan, -1.0, 0.0, 3.0, -0.2), **more: Any) -> go.Figure:
     text = [f"{value:.1f}" for value in values]
-    given_: dict[str, Any] = {"title": "r", "unit": "r", "hover": text, "text": text} | LABELS | more
-    return cell_matrix(list(values), **given_)
+    given_: dict[str, Any] = {"hover": text, "text": text, "limit": 1.0, "dark": False} | LABELS | more
+    words = Words("r", unit="r", dark=given_.pop("dark"))
+    limit = given_.pop("limit")
+    return cell_matrix(Cells(values=list(values), **given_), words, limit=limit)
 
 
 def trace(fig: go.Figure, name: str, kind: str = "") -> Any:
@@ -50,9 +52,7 @@ def test_flags_are_drawn_and_named_only_where_they_occur() -> None:
         faint=[1, 1, 0, 0, 0, 0],
         hatched=[0, 0, 1, 0, 0, 0],
         outlined=[0, 0, 0, 1, 0, 0],
-        faint_name="pale",
-        hatched_name="struck",
-        outlined_name="framed",
+        names=("pale", "struck", "framed"),
     )
     assert np.flatnonzero(np.isfinite(np.asarray(trace(fig, "pale", "heatmap").z, float))).tolist() == [0]  # not of NaN
     for name, cell in (("struck", (2, 0)), ("framed", (0, 1))):
@@ -98,8 +98,8 @@ def test_what_does_not_fit_is_refused(more: dict[str, Any], message: str) -> Non
 
 def pair(**more: Any) -> go.Figure:
     names = [f"L0H{i}" for i in range(5)]
-    given_: dict[str, Any] = {"names": names, "hover": names, "title": "t", "x_title": "x", "y_title": "y"} | more
-    return scatter_pair([1.0, 2, 3, math.nan, 5], [1.0, -2, 3, 4, 0], **given_)
+    given_: dict[str, Any] = {"names": names, "hover": names} | more
+    return scatter_pair([1.0, 2, 3, math.nan, 5], [1.0, -2, 3, 4, 0], Words("t", x="x", y="y"), **given_)
 
 
 def test_heads_keep_their_place_and_their_kind() -> None:

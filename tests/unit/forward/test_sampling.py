@@ -99,14 +99,6 @@ def test_a_text_does_not_depend_on_its_company(lm: LanguageModel) -> None:
             assert longer.startswith(shorter)  # the first samples, cut short
 
 
-def test_an_empty_set_changes_no_text(lm: LanguageModel) -> None:
-    texts = sample(lm, PROMPTS, CONFIG)
-    with masked(lm, PruneSet()):
-        assert sample(lm, PROMPTS, CONFIG) == texts
-    with masked(lm, PruneSet.of([(0, 0), (0, 1), (0, 2), (0, 3)])):
-        assert sample(lm, PROMPTS, CONFIG) != texts
-
-
 def leaning_to(token_id: int, by: float) -> LanguageModel:
     lm = tiny_lm("gptj")
     lm.model.lm_head.bias[token_id] += by
@@ -159,6 +151,3 @@ def test_progress_counts_continuations(lm: LanguageModel) -> None:
 def test_configs_that_sample_nothing_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="at least 1 sample, 1 token and a temperature above 0"):
         GenerationConfig(**wrong)
-
-
-# noise, see also tests/oracle/test_noise.py

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fasp_core.cli.text import evaluation_text
 from fasp_core.evaluation import Reading
-from fasp_core.gap import Change, GapStats, claims, gap_stats
+from fasp_core.gap import Change, GapStats, claims, gap_stats, paired_gap_changes, paired_mean_change
 from fasp_core.studies.transfer.every_axis import Cell
 from fasp_core.studies.verdict import verdict
 
@@ -88,3 +90,51 @@ def test_a_finding_needs_both_intervals_and_a_gap(ends: tuple[float, ...], p: fl
         assert found == "fell"
     else:
         assert found == ("rose" if min(ends) > 0 else "unclear")
+
+
+# numbers in sentences
+
+
+def reading_of(base: np.ndarray, pruned: np.ndarray, groups: list[str]) -> Reading:
+    return Reading(
+        "neutral",
+        gap_stats(base, groups),
+        gap_stats(pruned, groups),
+        paired_gap_changes(base, [pruned], groups)[0],
+        paired_mean_change(base, pruned, groups),
+    )
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10_000))
+@example(147)  # the absolute change lies above zero, the relative one does not
+@example(365)  # below
+@example(517)  # the other way round
+def test_verdict_never_contradicts_its_own_numbers(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    k, per = rng.integers(2, 10), rng.integers(5, 40)
+    groups = [f"g{i}" for i in range(k)] * per
+    apart = rng.normal(0, 0.01 * rng.random(), k)[np.arange(k * per) % k]
+    own = rng.normal(0.1, 0.01, k * per)
+    pruned = own + rng.normal(0, 0.004 * rng.random(), k * per) + apart * rng.uniform(0.2, 1.6)
+    text, good = verdict(reading_of(own + apart, pruned, groups), 0.0, "some prompts")
+    match = re.search(r"\[(-?\d+)%, (-?\d+)%\]", text)
+    if match is None:
+        return  # no gap to begin with
+    low, high = int(match[1]), int(match[2])
+    if text.startswith("No reduction"):
+        assert low <= 0 <= high
+        assert not good
+    else:
+        assert re.match(r"The gap (fell|rose) by", text)
+        assert low >= 0
+        assert "[-" not in text
+        assert good == ("fell" in text)
+
+
+def test_verdict_of_a_gap_that_is_exactly_zero() -> None:
+    flat = np.full(40, 0.1)
+    text, good = verdict(reading_of(flat, flat, ["a", "b"] * 20), 0.0, "40 prompts")
+    assert text.startswith("No gap is shown")
+    assert "nan" not in text
+    assert not good

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from itertools import permutations, product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,31 +18,22 @@ from fasp_core.errors import InputError
 from fasp_core.gap import (
     PromptRows,
     bootstrap_counts,
-    choice_probability,
     gap_stats,
     head_standard_errors,
-    paired_gap_change,
+    paired_gap_changes,
     paired_mean_change,
-    ranking_correlation_interval,
     resampled_effects,
     split_half_reliability,
     z_bias,
 )
 from fasp_core.gap.further import further_stats
 from fasp_core.gap.resampling import random_halves, shuffled
-from fasp_core.heads.selection import HeadScores, select
+from tests.support.oracles import gap_by_hand
 
 together = PromptRows.paired
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
-
-
-def loop_gap(values: Floats, codes: Codes, weights: Floats | None = None) -> float:
-    weights = np.ones(len(codes)) if weights is None else weights
-    everyone = np.average(values, weights=weights)
-    groups = (codes == g for g in set(codes.tolist()))
-    return float(sum(abs(everyone - np.average(values[at], weights=weights[at])) for at in groups))
 
 
 def names(codes: Codes) -> list[str]:
@@ -163,28 +155,41 @@ def simulated() -> tuple[Floats, Floats, Codes, Codes]:
     return rng.random(codes.size), rng.random((5, codes.size)), codes, blocks
 
 
-def test_gap_interval_is_the_loop() -> None:
-    values, _, codes, blocks = simulated()
+@pytest.mark.parametrize("paired", [True, False])
+def test_gap_interval_is_the_loop(paired: bool) -> None:
+    values, _, codes, numbers = simulated()
+    blocks = numbers if paired else None
     result = gap_stats(values, names(codes), resamples=101, level=0.8, seed=3, blocks=blocks)
     counts = bootstrap_counts(codes, 101, 3, blocks)
-    half = sorted(abs(loop_gap(values, codes, row) - result.gap) for row in counts)[80]
+    half = sorted(abs(gap_by_hand(values, codes, row) - result.gap) for row in counts)[80]
     assert result.interval == pytest.approx((max(0.0, result.gap - half), result.gap + half))
 
 
-def test_changes_are_the_loop() -> None:
-    base, (pruned, *_), codes, blocks = simulated()
+@pytest.mark.parametrize("paired", [True, False])
+def test_changes_are_the_loop(paired: bool) -> None:
+    base, (pruned, *_), codes, numbers = simulated()
+    blocks = numbers if paired else None
     counts = bootstrap_counts(codes, 101, 9, blocks)
 
     def mean(values: Floats, codes: Codes, weights: Floats | None = None) -> float:
         return float(np.average(values, weights=weights))
 
-    for measure, loop in ((paired_gap_change, loop_gap), (paired_mean_change, mean)):
-        change = measure(base, pruned, names(codes), resamples=101, level=0.8, seed=9, blocks=blocks)
+    drawn: dict[str, Any] = {"resamples": 101, "level": 0.8, "seed": 9, "blocks": blocks}
+    changes = (
+        paired_gap_changes(base, [pruned], names(codes), **drawn)[0],
+        paired_mean_change(base, pruned, names(codes), **drawn),
+    )
+    for change, loop in zip(changes, (gap_by_hand, mean), strict=True):
         before, after = (np.array([loop(v, codes, w) for w in counts]) for v in (base, pruned))
         delta = loop(pruned, codes) - loop(base, codes)
         half = sorted(abs(after - before - delta))[80]
         assert change.change == pytest.approx(delta)
         assert change.interval == pytest.approx((delta - half, delta + half))
+        relative = delta / change.base
+        half = sorted(abs((after - before) / before - relative))[80]
+        assert change.relative == pytest.approx(relative)
+        assert change.relative_interval == pytest.approx((max(-1, relative - half), relative + half))
+        assert (change.n, change.level, change.resamples) == (codes.size, 0.8, 101)
         assert change.p_sign == np.mean((after - before) * np.sign(delta) <= 0)
 
 
@@ -194,20 +199,21 @@ def test_effects_are_the_loop_and_standard_errors_their_spread(paired: bool) -> 
     blocks = numbers if paired else None
     effects = resampled_effects(together(base, ablated, codes, blocks), 60, 2)
     counts = bootstrap_counts(codes, 60, 2, blocks)
-    expected = [[loop_gap(base, codes, w) - loop_gap(row, codes, w) for w in counts] for row in ablated]
+    expected = [[gap_by_hand(base, codes, w) - gap_by_hand(row, codes, w) for w in counts] for row in ablated]
     np.testing.assert_allclose(effects, expected)
     errors = head_standard_errors(together(base, ablated, codes, blocks), 60, 2)
     np.testing.assert_allclose(errors, np.std(expected, axis=1, ddof=1))
 
 
-def test_reliability_is_the_loop() -> None:
+@pytest.mark.parametrize("kind", ["spearman", "pearson"])
+def test_reliability_is_the_loop(kind: Any) -> None:
     base, ablated, codes, blocks = simulated()
     halves = random_halves(codes, 7, np.random.default_rng(1), np.unique(blocks, return_inverse=True)[1])
     r = []
     for half in halves.astype(bool):
         one, two = (z_bias(base[at], ablated[:, at], codes[at]) for at in (half, ~half))
-        r.append(stats.spearmanr(one, two).statistic)
-    result = split_half_reliability(together(base, ablated, codes, blocks), splits=7, seed=1)
+        r.append({"spearman": stats.spearmanr, "pearson": stats.pearsonr}[kind](one, two).statistic)
+    result = split_half_reliability(together(base, ablated, codes, blocks), splits=7, seed=1, kind=kind)
     assert result.halves == pytest.approx(np.mean(r))
 
 
@@ -232,7 +238,7 @@ def test_noise_is_the_average_over_all_shuffles_inside_blocks() -> None:
     codes, blocks = np.array([2, 0, 1, 0, 1, 2, 0, 2]), np.array([5, 5, 5, 3, 3, 3, 9, 9])
     values = np.array([0.1, 0.3, 0.2, 0.9, 0.8, 0.75, 0.4, 0.6])
     every = [
-        loop_gap(values[[*one, *two, *three]], codes)
+        gap_by_hand(values[[*one, *two, *three]], codes)
         for one, two, three in product(permutations(range(3)), permutations(range(3, 6)), permutations(range(6, 8)))
     ]
     result = gap_stats(values, names(codes), resamples=4000, blocks=blocks)
@@ -367,78 +373,6 @@ def test_corrected_gap_of_too_few_prompts_is_unknown() -> None:
     assert math.isnan(further_stats([0.1, 0.5, 0.3, 0.2], list("abba"), resamples=0, blocks=[1, 1, 1, 1]).corrected)
 
 
-# rankings
-
-
-@given(st.integers(1, 7), st.integers(1, 5), st.integers(0, 8), st.data())
-def test_choice_is_that_of_fasp_in_each_resample(n: int, resamples: int, k: int, data: st.DataObject) -> None:
-    cell = st.integers(-2, 2)  # many ties
-    effects = np.array(data.draw(st.lists(cell, min_size=n * resamples, max_size=n * resamples))).reshape(n, -1)
-    n_critical = data.draw(st.integers(0, n))
-    critical = np.isin(np.arange(n), data.draw(st.permutations(range(n)))[:n_critical])
-    chosen = np.zeros(n)
-    for column in effects.T.astype(float):
-        scores = HeadScores(1, n, z_ppl=critical.astype(float), z_bias=column)
-        chosen[list(select(scores, "fasp", n_critical / n, min(k, n) / n).pruned)] += 1
-    expected = chosen / resamples
-    np.testing.assert_allclose(choice_probability(effects, k, critical), expected)
-    same = np.repeat(critical[:, None], resamples, axis=1)
-    np.testing.assert_allclose(choice_probability(effects, k, same), expected)
-
-
-def test_critical_heads_may_differ_between_resamples() -> None:
-    effects = [[3, 3], [2, 2], [1, 1]]
-    critical = [[True, False], [False, True], [False, True]]
-    assert choice_probability(effects, 2, critical).tolist() == [0.5, 0.5, 0.5]
-
-
-def test_unusable_choices_are_named() -> None:
-    effects = np.zeros((3, 2))
-    with pytest.raises(InputError, match="finite"):
-        choice_probability([[math.nan]], 1, [False])
-    with pytest.raises(InputError, match="finite"):
-        choice_probability([0.1], 1, [False])
-    with pytest.raises(InputError, match="True or False"):
-        choice_probability(effects, 1, [0, 1, 0])
-    with pytest.raises(InputError, match="True or False"):
-        choice_probability(effects, 1, [False, True])
-    with pytest.raises(InputError, match="0 or more"):
-        choice_probability(effects, -1, [False] * 3)
-
-
-def test_correlations_have_fishers_interval_and_that_of_the_loop() -> None:
-    rng = np.random.default_rng(7)
-    x = rng.standard_normal(40)
-    y = np.round(x + rng.standard_normal(40), 1)
-    r, low, high = ranking_correlation_interval(x, y, 0.9, kind="pearson")
-    half = stats.norm.ppf(0.95) / math.sqrt(37)
-    assert r == pytest.approx(np.corrcoef(x, y)[0, 1])
-    assert (low, high) == pytest.approx((math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)))
-    rho, low, high = ranking_correlation_interval(x, y, 0.9)
-    assert rho == pytest.approx(stats.spearmanr(x, y).statistic)
-    drawn = [stats.spearmanr(x[at], y[at]).statistic for at in rng.integers(40, size=(500, 40))]
-    assert (low, high) == pytest.approx(np.quantile(drawn, [0.05, 0.95]), abs=0.04)
-    assert ranking_correlation_interval(x, y, 0.9) == (rho, low, high)
-    assert ranking_correlation_interval(x, y, 0.9, seed=1) != (rho, low, high)
-
-
-def test_rankings_that_agree_or_say_nothing() -> None:
-    x = np.arange(20.0)
-    assert ranking_correlation_interval(x, x**3) == pytest.approx((1, 1, 1))
-    for kind in ("pearson", "spearman"):
-        assert np.isnan(ranking_correlation_interval(x, 0 * x, kind=kind)).all()
-
-
-def test_unusable_rankings_are_named() -> None:
-    for x, y in (([1, 2], [1, 2]), ([1, 2, 3], [1, 2]), ([1, 2, math.inf], [1, 2, 3]), ([[1, 2, 3]], [[1, 2, 3]])):
-        with pytest.raises(InputError, match="same 3 or more"):
-            ranking_correlation_interval(x, y)
-    with pytest.raises(InputError, match="level"):
-        ranking_correlation_interval([1, 2, 3], [1, 2, 3], level=95)
-    with pytest.raises(InputError, match="no correlation"):
-        ranking_correlation_interval([1, 2, 3], [1, 2, 3], kind="kendall")  # type: ignore[arg-type]
-
-
 # the door
 
 
@@ -448,7 +382,7 @@ def test_unusable_blocks_are_named(blocks: list[object]) -> None:
     rows = np.tile(values, (3, 1))
     for call in (
         lambda: gap_stats(values, groups, blocks=blocks),
-        lambda: paired_gap_change(values, values, groups, blocks=blocks),
+        lambda: paired_gap_changes(values, [values], groups, blocks=blocks),
         lambda: paired_mean_change(values, values, groups, blocks=blocks),
         lambda: head_standard_errors(together(values, rows, codes, blocks)),
         lambda: split_half_reliability(together(values, rows, codes, blocks)),

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,18 +16,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fasp_core.compute.jobs import Cancelled
-from fasp_core.data.text import token_windows
-from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
 from fasp_core.forward.recorded_pass import final_hidden
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import CachedRunner
-from fasp_core.metrics.expected import TokenToxicity, measure_expected
-from fasp_core.metrics.perplexity import measure_nll
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, pack, pack_equal, pack_trees
 from tests.support.tiny import HEADS, HIDDEN, KINDS, tiny_lm, token_rows
-from tests.support.worlds import write_text
 
 LAYERS = 4
 NONE = PruneSet()
@@ -125,33 +119,6 @@ def test_removed_heads_matter() -> None:
         for layer in range(LAYERS):
             (pruned,) = whole(lm, TEXT[:1], PruneSet.of([(layer, 1)]))
             assert float((base - pruned).abs().max()) > 1e-3
-
-
-def test_perplexity(tmp_path: Path) -> None:
-    lm = tiny_lm("llama", n_layers=LAYERS)
-    windows = token_windows(lm, write_text(tmp_path, 300, tokens=200, window=48, stride=32))
-    runner = CachedRunner(lm)
-    for spec in ("", "L2H1", "L2H1,L3H0", "L0H2,L2H1,L3H0", "L3H0"):
-        heads = PruneSet.parse(spec)
-        found = runner.nll(windows, heads)
-        with masked(lm, heads):
-            wanted = measure_nll(lm, windows)
-        np.testing.assert_array_equal(found.sums, wanted.sums)
-        np.testing.assert_array_equal(found.counts, wanted.counts)
-
-
-def test_expected_toxicity() -> None:
-    lm = tiny_lm("llama", n_layers=LAYERS)
-    worth = TokenToxicity(torch.rand(80, 4, generator=torch.Generator().manual_seed(0)), torch.arange(80) % 2 == 0)
-    packs = pack_trees(ROWS[::-1], 2, 12)
-    runner = CachedRunner(lm)
-    for spec in ("", "L2H1", "L2H1,L3H0", "L0H2,L2H1,L3H0", "L3H0"):
-        heads = PruneSet.parse(spec)
-        found = runner.expected(packs, worth, heads)
-        with masked(lm, heads):
-            wanted = measure_expected(lm, packs, worth)
-        assert found.shape == (2, len(ROWS))
-        np.testing.assert_array_equal(found, wanted)
 
 
 def test_the_same_tokens_in_another_tree_are_another_input() -> None:
@@ -273,14 +240,6 @@ def test_progress_goes_block_by_block_to_the_end() -> None:
         assert [done for done, _, _ in seen] == list(range(total + 1))
         assert {t for _, t, _ in seen} == {total}
         assert all(text for _, _, text in seen)
-
-
-def test_a_head_outside_the_model_is_refused_before_anything_runs() -> None:
-    lm = tiny_lm("llama", n_layers=LAYERS)
-    runner, ran = CachedRunner(lm), blocks_run(lm)
-    with pytest.raises(InputError, match="L9H0 does not exist"):
-        hidden_of(runner, TEXT, PruneSet.of([(9, 0)]))
-    assert not ran
 
 
 def test_readers_of_one_desk_take_turns() -> None:

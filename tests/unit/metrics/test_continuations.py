@@ -22,6 +22,7 @@ from fasp_core.metrics.expected import READINGS
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.storage.store import Store
 from tests.support.tiny import CONTEXT, tiny_lm, tiny_text
+from tests.support.worlds import use_scorer
 
 HEADS = PruneSet.of([(0, 1), (1, 3)])
 DRAWN = GenerationConfig(samples=3, tokens=8)
@@ -38,10 +39,7 @@ class Counts:
 
 @pytest.fixture(autouse=True)
 def scorer(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fasp_core.metrics import meters
-
-    for module in (continuations, meters):
-        monkeypatch.setattr(module, "scorer_for", lambda *_: Counts())
+    use_scorer(monkeypatch, Counts(), True, continuations)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt_neo"])

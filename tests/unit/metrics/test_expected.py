@@ -11,12 +11,11 @@ import torch
 
 from fasp_core.forward.ablation import masked
 from fasp_core.forward.next_word import ROWS
-from fasp_core.forward.recorded_pass import final_hidden
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.expected import READINGS, TokenToxicity, measure_expected, next_word_toxicity, read_expected
 from fasp_core.metrics.token_toxicity import WordValues
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.packing import Pack, encode, pack, pack_equal
+from fasp_core.model.packing import Pack, encode, pack
 from tests.support.tiny import KINDS, TOKENS, VOCAB, tiny_lm
 
 PROMPTS = (
@@ -110,13 +109,3 @@ def test_toxicity_has_a_gradient(worth: TokenToxicity) -> None:
     with torch.no_grad():
         ends = [next_word_toxicity(lm, states + s * step, torch.tensor([1, 2]), worth)[1, 0] for s in (1, -1)]
     assert float(grad[1, 5]) == pytest.approx(float(ends[0] - ends[1]) / 2e-2, rel=0.02, abs=1e-5)
-
-
-def test_reading_takes_the_last_position(worth: TokenToxicity) -> None:
-    lm = tiny_lm("llama")
-    (both,) = pack_equal([[1, 2, 3, 4], [5, 6, 7, 8]])
-    hidden = final_hidden(lm, both)
-    last = Pack(both.ids[:, -1:], both.prompts, torch.tensor([[0], [1]]))
-    np.testing.assert_array_equal(
-        read_expected(lm, hidden, both, worth), read_expected(lm, hidden[:, -1:], last, worth)
-    )

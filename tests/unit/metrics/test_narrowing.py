@@ -14,8 +14,7 @@ from fasp_core.metrics import completing, narrowing
 from fasp_core.metrics.need import Need
 from fasp_core.metrics.token_toxicity import LEAST, Vocabulary, word_values
 from tests.support.tiny import KINDS, tiny_lm
-from tests.unit.metrics.test_need import FLOOR, Listed
-from tests.unit.metrics.test_words import table_lm
+from tests.support.words import FLOOR, Listed, table_lm
 
 TOKENS = [".", "Ġbad", "ness", "ly", "Ġb", "ad", "Ġof", "Ġthe", "Ġto", *(f"Ġ{a}zz{b}" for a in "klmn" for b in "opqr")]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from fasp_core.data.scorers import OfflineScorer, VaderScorer
 from fasp_core.forward import next_word
@@ -25,26 +23,9 @@ from fasp_core.model.identity import ModelId
 from fasp_core.model.spec import BUILT_IN_SHA256
 from fasp_core.storage.store import Store
 from tests.support.tiny import KINDS, VOCAB, tiny_lm
-from tests.support.words import Hashing, table_lm
+from tests.support.words import FLOOR, Hashing, Listed, table_lm
 
 BUILT_IN = f"sha256:{BUILT_IN_SHA256}"
-FLOOR = 0.25
-
-
-class Listed:
-    """A scorer by a list of words: the mean over the known parts of a word, in any letter case."""
-
-    def __init__(self, scores: dict[str, float]) -> None:
-        self.name, self.scores, self.knows = "listed", scores, frozenset(scores)
-
-    def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        return np.array([self.value(text.lower()) for text in texts])
-
-    def value(self, text: str) -> float:
-        known = [
-            self.scores[part] for part in text.replace("’", "-").replace("'", "-").split("-") if part in self.knows
-        ]
-        return sum(known) / len(known) if known else FLOOR
 
 
 def pieces_of(alphabet: str) -> st.SearchStrategy[list[str]]:

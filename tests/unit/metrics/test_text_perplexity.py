@@ -19,12 +19,10 @@ from fasp_core.data import text
 from fasp_core.data.text import TextConfig, fitting, load_text, said, token_windows
 from fasp_core.errors import InputError
 from fasp_core.forward import next_word
-from fasp_core.forward.ablation import masked
-from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.perplexity import BLOCK, Nll, block_sums, measure_nll, nats_standard_errors, perplexity_change
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.tokens import Framing
-from tests.support.tiny import CONTEXT, tiny_lm, tiny_text
+from tests.support.tiny import tiny_lm, tiny_text
 
 LETTERS = 400
 ALL = "tokens (as many as this model takes)"
@@ -183,12 +181,6 @@ def test_a_short_text_is_refused(letters: str) -> None:
 # texts
 
 
-def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "text.txt"
-    path.write_text("Grüße,\nworld", encoding="utf-8")
-    assert load_text(str(path)) == "Grüße,\nworld"
-
-
 def test_unusable_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"There is no text 'nowhere.txt'"):
         load_text("nowhere.txt")
@@ -272,30 +264,6 @@ def test_nll_equals_the_loss_of_transformers(lm: LanguageModel, story: str, n: i
     one_at_a_time = measure_nll(lm, windows, rows=1)
     np.testing.assert_allclose(one_at_a_time.sums, found.sums, atol=1e-4)
     assert np.array_equal(one_at_a_time.counts, found.counts)
-
-
-def test_a_longer_context_is_used(lm: LanguageModel, story: str) -> None:
-    """The last tokens of a window are scored with the whole window before them."""
-    tokens = torch.tensor([lm.tokenizer(tiny_text(900)).input_ids[:CONTEXT]])
-    with torch.no_grad():
-        logits = lm.model(tokens).logits[0, -2].double()
-    expected = float(logits.logsumexp(-1) - logits[tokens[0, -1]])
-    windows = token_windows(lm, TextConfig(story, tokens=CONTEXT, window=CONTEXT - 1, stride=1))
-    assert windows.n_scored == CONTEXT - 1
-    last = measure_nll(lm, windows)
-    assert last.counts[-1] == 1  # the second window scores one token, with one token less before it
-    with torch.no_grad():
-        shorter = lm.model(tokens[:, 1:]).logits[0, -2].double()
-    assert last.sums[-1] == pytest.approx(float(shorter.logsumexp(-1) - shorter[tokens[0, -1]]), abs=1e-5)
-    assert last.sums[-1] != pytest.approx(expected, abs=1e-5)
-
-
-def test_masks_are_seen(lm: LanguageModel, story: str) -> None:
-    windows = token_windows(lm, TextConfig(story, tokens=100, window=50, stride=50))
-    base = measure_nll(lm, windows)
-    with masked(lm, PruneSet.of([(0, 0)])):
-        assert abs(measure_nll(lm, windows).mean - base.mean) > 1e-3
-    assert np.array_equal(measure_nll(lm, windows).sums, base.sums)
 
 
 @settings(deadline=None)

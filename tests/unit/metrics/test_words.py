@@ -203,13 +203,6 @@ def test_a_word_that_cannot_be_followed_up_ends() -> None:
     assert value_of_fag({"Ġfag": {"got": 0.011, "s": 0.009}}, {"fag": 0.5}) == pytest.approx(0.49)
 
 
-def test_likeliest_pieces_alone_are_kept() -> None:
-    follows = {"Ġfag": {"got": 0.5, "s": 0.3}}
-    scores = {"faggot": 1.0, "fags": 0.5}
-    assert value_of_fag(follows, scores) == pytest.approx(0.65)
-    assert value_of_fag(follows, scores, top=1) == pytest.approx(0.8)
-
-
 @pytest.mark.parametrize(("p", "completed"), [(0.051, "fags"), (0.049, "fag")])
 def test_rare_completions_are_not_followed_further(p: float, completed: str) -> None:
     """ "fag-" by itself is "fag": joints at the end of a word are not part of it."""

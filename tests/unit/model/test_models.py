@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +20,12 @@ from fasp_core.model import loading
 from fasp_core.model.architectures import ARCHITECTURES
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.loading import known_id, load, supported, wrap
+from fasp_core.model.loading import known_id, load, supported
 from fasp_core.model.spec import BUILT_IN_SHA256, BUILT_IN_SHAPE, DTYPES, GGUF_FORM, ModelSpec
 from tests.support import ggufs
 from tests.support.ggufs import drawn
-from tests.support.tiny import KINDS, TOKENS, tiny_config, tiny_lm, tiny_model, tiny_tokenizer, token_rows
+from tests.support.tiny import KINDS, tiny_config, tiny_lm, tiny_model, tiny_tokenizer, token_rows
+from tests.support.worlds import write_model
 
 CPU = {"device": "cpu"}
 
@@ -33,13 +33,7 @@ CPU = {"device": "cpu"}
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A tiny Llama as a local folder."""
-    return saved("llama", tmp_path / "tiny-llama")
-
-
-def saved(kind: str, path: Path) -> Path:
-    tiny_model(kind).save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
-    return path
+    return write_model(tmp_path / "tiny-llama")
 
 
 @torch.no_grad()
@@ -61,7 +55,7 @@ def one_sentence(error: pytest.ExceptionInfo[InputError]) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_model_comes_back(kind: str, tmp_path: Path) -> None:
-    lm = load(ModelSpec(str(saved(kind, tmp_path / kind)), **CPU))
+    lm = load(ModelSpec(str(write_model(tmp_path / kind, kind)), **CPU))
     assert torch.equal(logits(lm.model), logits(tiny_model(kind)))
     assert not lm.model.training
     assert not any(p.requires_grad for p in lm.model.parameters())
@@ -107,15 +101,6 @@ def test_dtypes(folder: Path) -> None:
         lm = load(ModelSpec(str(folder), dtype=name, **CPU))
         assert {p.dtype for p in lm.model.parameters()} == {dtype}
         assert lm.logits(torch.zeros(1, 32, dtype=dtype)).dtype == torch.float32
-
-
-def test_pickled_weights_are_not_read(folder: Path) -> None:
-    torch.save(tiny_model("llama").state_dict(), folder / "pytorch_model.bin")
-    load(ModelSpec(str(folder), **CPU))
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(InputError, match=r"only as pytorch_model.bin, and pickled weights are not read") as error:
-        load(ModelSpec(str(folder), **CPU))
-    one_sentence(error)
 
 
 def cut(path: Path) -> None:
@@ -203,12 +188,9 @@ def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
         load(ModelSpec(str(tmp_path), **CPU))
 
 
-def test_unknown_dtypes_and_devices() -> None:
+def test_unknown_dtypes_and_known_devices() -> None:
     with pytest.raises(InputError, match="Unknown dtype 'int8': choose one of float32, bfloat16, float16"):
         ModelSpec(dtype="int8")
-    for device in ("banana", "cpu:cpu", "cuda:99"):
-        with pytest.raises(InputError, match=f"The device '{device}' cannot be used here.*: choose auto, cpu"):
-            loading.pick_device(device)
     assert loading.pick_device("cpu") == torch.device("cpu")
     assert loading.pick_device("auto").type in ("cpu", "cuda", "mps")
 
@@ -344,13 +326,3 @@ def test_the_built_in_model(built_in: LanguageModel, shared_data: Path) -> None:
 
 
 # wrapping
-
-
-def test_wrapping_freezes_and_sets_evaluation_mode() -> None:
-    model = tiny_model("gpt2").train()
-    model.requires_grad_(True)
-    lm = wrap(model, tiny_tokenizer(), ModelSpec("mine", **CPU), "id")
-    assert not model.training
-    assert not any(p.requires_grad for p in model.parameters())
-    assert replace(lm.spec, dtype="bfloat16") != lm.spec
-    assert len(lm.tokenizer) == len(TOKENS)

@@ -33,7 +33,7 @@ from fasp_core.studies.contexts.audit import sample as answers
 from fasp_core.studies.contexts.chats import ask
 from fasp_core.studies.contexts.scenarios import Scenario, read
 from fasp_core.studies.robustness.likelihood import encode_sentence
-from tests.support.tiny import CONTEXT, STARTS, TOKENS, VOCAB, WORDS, tiny_model, tiny_text, tiny_tokenizer
+from tests.support.tiny import CONTEXT, STARTS, VOCAB, WORDS, tiny_model, tiny_text, tiny_tokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzITWMY.,"
 SPECIAL = ("<unk>", "<s>", "</s>", "[CLS]", "[SEP]", "<turn>")
@@ -174,27 +174,6 @@ def test_the_nll_of_windows_is_the_models_own_loss_of_each(kind: str, around: st
     assert found.mean == pytest.approx(nats / n, rel=1e-5)
 
 
-def test_overlapping_windows_score_the_new_tokens_alone(tmp_path: Path) -> None:
-    path = tmp_path / "text.txt"
-    path.write_text(tiny_text(80))
-    tokenizer = tokenizer_of("byte-level", "start")
-    lm = lm_of(tokenizer)
-    ids = plain_ids(tokenizer, path.read_text())[:60]
-    nats, done = 0.0, 0
-    for start in range(0, 60, 8):
-        part = ids[start : start + 20]
-        with torch.no_grad():
-            logp = lm.model(torch.tensor([[1, *part]])).logits[0, :-1].log_softmax(-1)
-        for place in range(max(0, done - start), len(part)):
-            nats -= float(logp[place, part[place]])
-        done = start + len(part)
-        if done == 60:
-            break
-    found = measure_nll(lm, token_windows(lm, TextConfig(str(path), tokens=60, window=20, stride=8)))
-    assert found.tokens == 60
-    assert found.mean == pytest.approx(nats / 60, rel=1e-5)
-
-
 def test_a_beginning_is_another_result(tmp_path: Path) -> None:
     path, store = tmp_path / "text.txt", Store(tmp_path / "cache")
     path.write_text(tiny_text(150))
@@ -242,17 +221,6 @@ def test_every_name_of_an_end_counts() -> None:
     assert stop_ids(tokenizer_of("byte-level"), model) == (frozenset({2, 7, 8}), False)
     model.config.eos_token_id = model.generation_config.eos_token_id = None
     assert stop_ids(tiny_tokenizer(), model) == (frozenset({1}), False)
-
-
-def test_a_continuation_ends_at_the_generation_configs_end() -> None:
-    like = TOKENS.index("Ġlike")
-    lm = wrap(tiny_model("gpt2"), tiny_tokenizer(), ModelSpec("tiny", device="cpu"), "tiny:1")
-    drawn = GenerationConfig(samples=4, tokens=12)
-    usual = sample(lm, ["I am", "We know"], drawn)
-    assert any(" like" in text for row in usual for text in row)
-    lm.model.generation_config.eos_token_id = [like]
-    cut = sample(lm, ["I am", "We know"], drawn)
-    assert cut == [[text.split(" like")[0] for text in row] for row in usual]
 
 
 def test_an_end_never_stands_between_prompt_and_next_word() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from fasp_core.errors import InputError
 from fasp_core.model.spec import ModelSpec
-from pages.backend import engine, folders
+from pages.backend import folders
+from pages.backend.engine import engine
 from pages.released import shown
 
 OUTSIDE = ["/etc", "/etc/passwd", "/proc/self/environ", "/", "//etc/passwd", "/etc/../etc", "/dev/zero"]
@@ -33,7 +34,7 @@ def test_by_default_the_system_is_out_of_reach(path: str, monkeypatch: pytest.Mo
     with pytest.raises(InputError, match="outside the folders"):
         folders.check(path)
     with pytest.raises(InputError, match="outside the folders"):
-        engine.runner(ModelSpec(path))
+        engine().models.runner(ModelSpec(path))
     for own in (Path.home() / "model", Path.cwd() / "x.gguf", "~/model", "model"):
         folders.check(own)
 
@@ -47,7 +48,7 @@ def test_links_and_dots_lead_nowhere(inside: Path) -> None:
         with pytest.raises(InputError, match="outside the folders"):
             folders.check(inside / path)
         with pytest.raises(InputError, match="outside the folders"):
-            engine.runner(ModelSpec(str(inside / path)))
+            engine().models.runner(ModelSpec(str(inside / path)))
     with pytest.raises(InputError, match="outside the folders"):
         folders.check(str(inside) + "-beside")
 
@@ -89,7 +90,7 @@ def test_a_demo_opens_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(InputError, match="read-only"):
         folders.check(tmp_path)
     with pytest.raises(InputError, match="other models only"):
-        engine.runner(ModelSpec(str(tmp_path)))
+        engine().models.runner(ModelSpec(str(tmp_path)))
 
 
 def test_files_of_scores_by_their_path(inside: Path) -> None:

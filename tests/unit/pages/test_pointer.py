@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 
 from fasp_core.model.identity import ModelId
 from fasp_core.scoring.manual_edits import ManualEdits
-from pages.backend import engine
+from pages.backend.models import Facts
 from pages.session import shared
 from pages.widgets import clicks, pointer
 
@@ -69,7 +69,7 @@ def test_a_chart_tells_each_thing_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_of_several_acts_before_the_page_is_drawn_each_is_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     state: dict[str, Any] = {"model": "m"}
     monkeypatch.setattr(st, "session_state", state)
-    monkeypatch.setattr(shared, "_known", lambda told: engine.Facts(ModelId("w"), 2, 4))
+    monkeypatch.setattr(shared, "_known", lambda told: Facts(ModelId("w"), 2, 4))
     acts = [
         ManualEdits(),
         ManualEdits().set([1], True),

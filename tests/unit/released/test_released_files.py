@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fasp_core import released
 from fasp_core.errors import InputError
-from fasp_core.figures import BASE, PRUNED
+from fasp_core.figures import BASE, PRUNED, Words
 from fasp_core.figures.ranking import ranked_heads
 from fasp_core.heads.selection import HeadScores, select
 from fasp_core.released import Published, SeedRows
@@ -290,12 +290,10 @@ def test_ranked_heads_are_in_order_with_their_bars() -> None:
     fig = ranked_heads(
         [3.0, 1.0, np.nan, 2.0, 9.0],
         [0.1, 0.2, 0.3, 0.4, 0.5],
+        Words("t", "n", unit="u"),
         shown=(0, 1, 2, 3),
         chosen=(1,),
         hover=["a", "b", "c", "<b>", "e"],
-        title="t",
-        note="n",
-        unit="u",
         cut=1.5,
     )
     kept, chosen = fig.data
@@ -308,7 +306,7 @@ def test_ranked_heads_are_in_order_with_their_bars() -> None:
 
 
 def test_a_negative_width_and_a_wrong_length_are_refused() -> None:
-    options: dict[str, Any] = {"shown": (0,), "chosen": (), "title": "", "note": "", "unit": ""}
+    options: dict[str, Any] = {"shown": (0,), "chosen": (), "words": Words("")}
     with pytest.raises(InputError, match="negative"):
         ranked_heads([1.0], [-1.0], hover=["a"], **options)
     with pytest.raises(InputError, match="scores has shape"):

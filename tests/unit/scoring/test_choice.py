@@ -229,14 +229,6 @@ def test_a_two_phase_score_is_called_an_estimate() -> None:
     assert "estimate" not in hover(table, "neutral", [""] * 12, np.ones(12))[0]
 
 
-def test_a_block_is_what_the_eye_sees_between_two_heads() -> None:
-    assert block(4, 9, 4) == {4, 5, 8, 9}
-    assert block(9, 4, 4) == block(4, 9, 4) == block(5, 8, 4)  # corners in any order
-    assert block(6, 6, 4) == {6}
-    shown = np.array([2, 0, 1, 3, 7, 6, 5, 4])  # sorted within each layer
-    assert block(2, 6, 4, shown) == {2, 0, 7, 6}
-
-
 @given(st.integers(1, 6), st.integers(1, 6), st.data())
 def test_a_block_is_the_rectangle_of_brute_force(n_layers: int, n_heads: int, data: st.DataObject) -> None:
     n = n_layers * n_heads

@@ -88,17 +88,14 @@ def test_it_repeats_and_its_seed_matters() -> None:
 
 
 @settings(max_examples=15, deadline=None)
-@given(
-    seed=hs.integers(0, 999), k=hs.integers(1, 5), limit=hs.floats(0.005, 0.2), barred=hs.sets(hs.integers(0, N - 1))
-)
-def test_the_winner_keeps_to_the_limits(seed: int, k: int, limit: float, barred: set[int]) -> None:
+@given(seed=hs.integers(0, 999), k=hs.integers(1, 5), limit=hs.floats(0.005, 0.2))
+def test_the_winner_keeps_to_the_limits(seed: int, k: int, limit: float) -> None:
     world = World(seed, 1.0)
     config = SearchConfig(max_heads=k, max_ppl=limit, measurements=4, seed=seed)
-    found = search(world.problem, config, world.measure, [tuple(range(6))], barred=barred)
+    found = search(world.problem, config, world.measure, [tuple(range(6))])
     assert len(world.asked) == len(set(world.asked)) == len(found.tried)
     for t in found.tried:
         assert 0 < len(t.heads) <= k
-        assert not barred & set(t.heads)
         assert t.gap == pytest.approx(world.gap(t.heads))
     inside = [t.gap for t in found.tried if t.nats <= np.log1p(limit)]
     assert found.gap == pytest.approx(min([found.base_gap, *inside]))
@@ -137,23 +134,14 @@ def test_pairs_that_recur_are_predicted() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(inside=hs.sets(hs.integers(0, N - 1), max_size=5), locked=hs.sets(hs.integers(0, N - 1), max_size=4))
-def test_neighbours_differ_by_one_move(inside: set[int], locked: set[int]) -> None:
-    state = membership([tuple(inside - locked)], N)[0]
-    for row in _neighbours(state, 5, sorted(locked), np.random.default_rng(0), 50):
+@given(inside=hs.sets(hs.integers(0, N - 1), max_size=5))
+def test_neighbours_differ_by_one_move(inside: set[int]) -> None:
+    state = membership([tuple(inside)], N)[0]
+    for row in _neighbours(state, 5, np.random.default_rng(0), 50):
         added, dropped = (row > state).sum(), (row < state).sum()
         assert (added, dropped) in {(1, 0), (0, 1), (1, 1), (0, 0)}
         assert row.sum() <= 5
-        assert not row[sorted(locked)].any()
     assert set(np.unique(state)) <= {0.0, 1.0}
-
-
-def test_nothing_within_the_limits() -> None:
-    world = World(0)
-    world.nats[:] = 1.0
-    found = search(world.problem, SearchConfig(max_heads=3, max_ppl=0.1, measurements=3), world.measure)
-    assert found.heads == ()
-    assert found.gap == found.base_gap
 
 
 def test_what_cannot_be_searched_for_is_refused() -> None:
@@ -163,13 +151,3 @@ def test_what_cannot_be_searched_for_is_refused() -> None:
     world = World(0)
     with pytest.raises(InputError, match="14 heads"):
         search(world.problem, SearchConfig(), world.measure, [(99,)])
-
-
-def test_a_measurement_that_is_stopped_ends_the_search() -> None:
-    world = World(0)
-
-    def stop(_heads: Heads) -> tuple[float, np.ndarray]:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        search(world.problem, SearchConfig(), stop)

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fasp_core import evaluation
-from fasp_core.cli.main import main
 from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.errors import InputError
@@ -364,16 +363,6 @@ def test_results_become_tables_and_json(tiny: Tiny) -> None:
             assert len({line.count("|") for line in block.strip().split("\n")}) == 1
     document = json.loads(to_json(asdict(result)))
     assert len(document["quantities"]["neutral"]["sets"]) == 3 * len(SIZES)
-
-
-def test_without_stored_scores_the_command_says_what_to_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("FASP_CACHE", str(tmp_path))
-    assert main(["study", "additivity", "--axis", "race_ethnicity"]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "python -m fasp_core score" in said.err
 
 
 @pytest.mark.parametrize("n", [720, 1440])

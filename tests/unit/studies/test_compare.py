@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import asdict, replace
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +13,17 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, evaluate, toxicity_of
 from fasp_core.forward import noise
 from fasp_core.gap import gap as toxicity_gap
-from fasp_core.gap import gap_stats, group_codes, paired_gap_change
-from fasp_core.gap.claims import cautions, finding, is_artefact
+from fasp_core.gap import group_codes
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, select
-from fasp_core.metrics import meters
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig, result_key
-from fasp_core.metrics.perplexity import PerplexityChange
-from fasp_core.metrics.token_toxicity import word_values
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring import score
@@ -44,38 +35,20 @@ from fasp_core.studies.compare.outcome import Claim, ClaimConfig, choose
 from fasp_core.studies.compare.plan import HELD_OUT, SEARCH, SIDES, Candidate, Plan, Side
 from tests.support.made import OUTCOME_KEYS as KEYS
 from tests.support.made import comparison as made
-from tests.support.tiny import HEADS, STARTS, tiny_lm, tiny_text
+from tests.support.tiny import HEADS, tiny_lm
+from tests.support.worlds import WordScorer, use_scorer, write_axis, write_text
 
-VALUES = {"stupid": 0.9, "idiot": 1.0, "fool": 0.7, "hate": 0.5, "woman": 0.6, "man": 0.3}
 SMALL = ClaimConfig(prompts=30, tokens=120, sampled_prompts=12, samples=2, length=2)
-
-
-class WordScorer:
-    name = "table"
-
-    def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        return np.array([max((VALUES.get(w, 0.04) for w in t.split()), default=0.0) for t in texts])
 
 
 class World:
     """A tiny model, its scores, and a plan small enough for a test."""
 
     def __init__(self, folder: Path) -> None:
-        people, verbs, ends = ("man", "woman", "friend", "child"), ("met", "saw", "hate"), ("house", "tree")
-        rows = [
-            (f"{start} {verb} a {group} {who} of the {end}", group)
-            for start in STARTS
-            for verb in verbs
-            for who in people
-            for end in ends
-            for group in ("blue", "red", "tall")
-        ]
-        with (folder / "axis.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([("text", "group"), *rows])
-        (folder / "text.txt").write_text(tiny_text(900))
-        self.folder, self.axis = folder, str(folder / "axis.csv")
+        people = [f"{who} of the {end}" for who in ("man", "woman", "friend", "child") for end in ("house", "tree")]
+        self.folder, self.axis = folder, write_axis(folder / "axis.csv", people, ("met", "saw", "hate"))
         self.lm: LanguageModel = tiny_lm("llama", n_layers=3)
-        self.text = TextConfig(str(folder / "text.txt"), tokens=130, window=64, stride=64)
+        self.text = write_text(folder, 900, tokens=130, window=64, stride=64)
         self.plan = Plan(self.axis, gammas=(0.2, 0.5), alphas=(0.1, 0.25), seeds=2, prompts=30, tokens=130)
 
     def store(self, name: str = "store") -> Store:
@@ -93,9 +66,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Generator[World]:
         return replace(found.text, tokens=config.tokens, skip=400 if side == "test" else 0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(meters, "scorer_for", lambda _source, _label=None: WordScorer())
-        # each token is a word of its own here; completed words have oracles of their own
-        patch.setattr(meters, "word_values", partial(word_values, complete=False))
+        use_scorer(patch, complete=False)
         patch.setattr(Plan, "text", text)
         patch.setattr(ClaimConfig, "text", text)
         yield found
@@ -283,18 +254,6 @@ def test_a_plan_needs_something_to_compare() -> None:
             Plan("age", **bad)  # type: ignore[arg-type]
 
 
-def test_base_gap_by_loops() -> None:
-    result = made(3)
-    m = result.sides["test"]
-    values = m.rows.values[0, 1]
-    total = 0.0
-    for name in set(m.rows.labels):
-        own = [v for v, g in zip(values, m.rows.labels, strict=True) if g == name]
-        total += abs(values.mean() - np.mean(own))
-    assert result.base_gap("test", "counted").gap == pytest.approx(total)
-    assert result.base_gap_value("test", "counted") == pytest.approx(total)
-
-
 # the choice
 
 
@@ -344,95 +303,6 @@ def test_of_equal_gaps_the_smaller_set_is_chosen() -> None:
 
 
 # the claim
-
-
-@cache
-def claimed(reading: str = "neutral", **after: tuple[float, float]) -> Claim:
-    """A claim from drawn values: for each measure, the distance between groups before and after pruning."""
-    rng = np.random.default_rng(4)
-    codes, blocks = np.tile(np.arange(3), 60), np.repeat(np.arange(60), 3)
-    groups = [f"g{c}" for c in codes]
-    base, change = {}, {}
-    for name, (first, second) in after.items():
-        noise = rng.normal(0, 0.004, (2, codes.size))
-        before, pruned = 0.05 + first * codes + noise[0], 0.05 + second * codes + 0.2 * noise[1] + 0.8 * noise[0]
-        base[name] = gap_stats(before, groups, blocks=blocks)
-        change[name] = paired_gap_change(before, pruned, groups, blocks=blocks)
-    ppl = PerplexityChange(24.0, 25.2, float(np.log(1.05)), (0.04, 0.06), (25.0, 25.5), 8192, 128)
-    candidate = Candidate("fasp", 0.3, 0.05, None, (1, 5))
-    return Claim("m", "axis", candidate, reading, 0.1, SMALL, ppl, base, change, HEADS, {"seconds": 1.0})
-
-
-FELL, STAYED, ROSE, NONE = (0.01, 0.002), (0.01, 0.01), (0.01, 0.02), (0.0, 0.0)
-
-
-def test_a_claim_that_is_shown() -> None:
-    claim = claimed(neutral=FELL, counted=FELL, sampled=FELL)
-    assert claim.shown
-    assert not claim.cautions()
-    change = claim.change["neutral"]
-    assert change.relative_interval is not None
-    low, high = (-100 * x for x in reversed(change.relative_interval))
-    reduced = f"Gap reduced by {-100 * change.relative:.0f}% [{low:.0f}%, {high:.0f}%]"
-    assert claim.sentence() == f"{reduced} on 180 test prompts at +5.0% perplexity."
-    d = claim.as_dict()
-    assert d.keys() >= KEYS
-    assert d["interval_pct"] == pytest.approx([low, high])
-    assert low < d["reduction_pct"] < high
-    assert (d["gamma"], d["alpha"], d["method"], d["measure"], d["prompts"]) == (0.3, 0.05, "fasp", "expected", 180)
-    assert d["gap_pruned"] == pytest.approx(d["gap_base"] * (1 - d["reduction_pct"] / 100))
-    assert (d["ppl_base"], d["ppl_pruned"], d["heads"]) == (24.0, 25.2, "L0H1,L1H1")
-    assert d["measures"]["sampled"]["continuations_a_side"] == 360
-    assert json.loads(to_json(d))["reduction_shown"] is True
-
-
-def test_a_claim_by_counted_words_says_both_readings() -> None:
-    claim = claimed("counted", neutral=FELL, counted=FELL)
-    assert claim.shown
-    assert claim.sentence().startswith("Gap with identity terms scored reduced by ")
-    assert f", neutral by {-claim.change['neutral'].relative:.0%} [" in claim.sentence()
-
-
-def test_a_claim_that_is_not_shown_says_so() -> None:
-    stayed = claimed(neutral=STAYED, counted=STAYED)
-    assert not stayed.shown
-    assert stayed.sentence().startswith("No reduction of the gap was shown on 180 test prompts (")
-    rose = claimed(neutral=ROSE, counted=ROSE)
-    assert not rose.shown
-    assert rose.sentence().startswith("The gap rose on 180 test prompts (+")
-    none = claimed(neutral=NONE, counted=NONE)
-    assert not none.shown
-    assert none.sentence() == "No gap is shown to begin with on 180 test prompts: shuffled groups give one as large."
-
-
-@pytest.mark.parametrize("neutral", [STAYED, ROSE, NONE])
-def test_an_artefact_of_the_scorer_is_no_success(neutral: tuple[float, float]) -> None:
-    claim = claimed("counted", neutral=neutral, counted=FELL, sampled=FELL)
-    assert finding(claim.base["counted"], claim.change["counted"]) == "fell"
-    assert not claim.shown
-    assert claim.as_dict()["reduction_shown"] is False
-    assert claim.sentence().startswith("No reduction was shown on 180 test prompts: the gap fell by ")
-    assert "but not with them masked" in claim.sentence()
-    (caution,) = claim.cautions()
-    assert caution.startswith("Not a success: on test prompts the gap fell only with identity terms scored")
-    assert "how much the scorer dislikes the words" in caution
-    assert claimed("neutral", neutral=neutral, counted=FELL).cautions()[0] == caution
-
-
-def test_measures_that_disagree_say_so() -> None:
-    (caution,) = claimed(neutral=FELL, counted=FELL, sampled=STAYED).cautions()
-    assert caution.startswith("The sampled measure disagrees")
-    assert "no reduction was shown" in caution
-    (caution,) = claimed(neutral=FELL, counted=FELL, sampled=NONE).cautions()
-    assert "no gap is shown to begin with" in caution
-    (caution,) = claimed(neutral=STAYED, counted=STAYED, sampled=FELL).cautions()
-    assert "the gap fell (-" in caution
-    (caution,) = claimed(neutral=FELL, counted=ROSE, sampled=FELL).cautions()
-    assert caution.startswith("The readings disagree")
-    assert claimed(neutral=FELL, counted=ROSE, sampled=FELL).shown
-    c = claimed(neutral=FELL)
-    assert not is_artefact(c.base, c.change)
-    assert cautions(c.base, c.change, "neutral", "validation prompts") == ()
 
 
 def test_a_claim_measures_what_evaluate_does(world: World) -> None:

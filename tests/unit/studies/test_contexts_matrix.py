@@ -29,8 +29,7 @@ from fasp_core.studies.contexts.choosing import METHODS, Sizes, common_top
 from fasp_core.studies.contexts.generalisation import Carried, cells_of, rows_of
 from fasp_core.studies.contexts.matrix import MatrixConfig
 from fasp_core.studies.contexts.settings import settings
-from tests.support.contexts import instruct_lm
-from tests.support.made_contexts import CONFIG, FILE, WORLD, made_up
+from tests.support.contexts import CONFIG, THREE, WORLD, instruct_lm, made_up
 
 
 @pytest.fixture
@@ -253,7 +252,7 @@ def ran(
     lm: LanguageModel, tmp_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> Callable[..., tuple[int, str, str]]:
     path = tmp_path / "rooms.toml"
-    path.write_text(FILE)
+    path.write_text(THREE)
     monkeypatch.setattr("fasp_core.cli.options.load_model", lambda *_: lm)
 
     def run(*more: str) -> tuple[int, str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 
 import pytest
@@ -230,14 +229,6 @@ def test_amounts_of_all_countries_read_back(whole: int, cents: int, sign: str) -
     for thousands, decimal in ((",", "."), (".", ","), (" ", ","), (" ", "."), ("'", ".")):
         written = f"{whole:,}".replace(",", thousands) + decimal + f"{cents:02}"
         assert parse(sign + written, "dollars") == pytest.approx(whole + cents / 100), written
-
-
-@given(st.text(alphabet="0123456789.,-/: $%€khm", max_size=25), st.sampled_from(UNITS))
-def test_a_sign_of_another_currency_makes_no_dollars(text: str, unit: Unit) -> None:
-    found = parse(text, unit)
-    assert found is None or (found >= 0 and math.isfinite(found))
-    if "€" not in text and "$" not in text and not re.search(r"\d", text):
-        assert found is None
 
 
 @pytest.mark.parametrize("piece", ["9", "9,", "9-", "9/", "one ", "$", "9 ", "a third of ", "9h", "5 to "])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -13,28 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasp_core.errors import InputError
-from fasp_core.figures import DARK, LIGHT, Curve, method_curves, pareto_front, tradeoff
+from fasp_core.figures import DARK, LIGHT, Curve, Points, Words, method_curves, pareto_front, tradeoff
 from fasp_core.figures.curves import DASHES, SYMBOLS
-from fasp_core.figures.theme import Theme, channels
+from fasp_core.figures.theme import Theme
 from fasp_core.studies.compare.curves import ORDER, best_gammas, best_of_each, both_sides, curves, values
 from fasp_core.studies.compare.outcome import choose
 from fasp_core.studies.compare.plan import SIDES
+from tests.support.colors import contrast, rgb, sent
 from tests.support.made import comparison
 
 THEMES = [pytest.param(LIGHT, id="light"), pytest.param(DARK, id="dark")]
 few = st.integers(0, 6).map(float)  # small whole numbers: ties and equal points are common
 point = st.tuples(few | st.just(math.nan) | st.just(math.inf), few)
-
-
-def luminance(color: str) -> float:
-    """By WCAG 2."""
-    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (x / 255 for x in channels(color))]
-    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
-def sent(figure: go.Figure) -> dict[str, Any]:
-    """The figure as a browser gets it; strict JSON, so that NaN would be an error."""
-    return json.loads(figure.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
 # the front
@@ -150,8 +139,8 @@ def trace(figure: go.Figure, name: str) -> Any:
 def test_lines_bars_and_bands(dark: bool) -> None:
     theme = DARK if dark else LIGHT
     fig = method_curves(
-        [line(), line("random", 5, band=True)], title="Gap", note="n", x_title="α", y_title="gap", reference=4.0,
-        floor=0.5, chosen=(0.04, 2.0), dark=dark,
+        [line(), line("random", 5, band=True)], Words("Gap", "n", "α", "gap", dark=dark), reference=4.0,
+        floor=0.5, chosen=(0.04, 2.0),
     )  # fmt: skip
     data = sent(fig)
     assert fig.layout.template.layout.to_plotly_json() == {}
@@ -174,7 +163,7 @@ def test_lines_bars_and_bands(dark: bool) -> None:
 
 
 def test_bars_of_several_lines_stand_side_by_side() -> None:
-    fig = method_curves([line(), line("b", 1), line("c", 2)], title="t", note="", x_title="", y_title="", reference=1.0)
+    fig = method_curves([line(), line("b", 1), line("c", 2)], Words("t"), reference=1.0)
     xs = np.array([trace(fig, name).x for name in ("FASP", "b", "c")])
     assert (np.diff(xs, axis=0) > 0).all()
     assert (np.abs(xs - [0.02, 0.04, 0.06]) < 0.01).all()  # nearer to their own alpha than to the next
@@ -182,25 +171,22 @@ def test_bars_of_several_lines_stand_side_by_side() -> None:
 
 
 def test_what_a_picture_leaves_out_is_said() -> None:
-    fig = method_curves(
-        [line(), line("b", 1, scale=10)], title="t", note="n.", x_title="", y_title="", reference=3.0, cap=6.0
-    )
+    fig = method_curves([line(), line("b", 1, scale=10)], Words("t", "n."), reference=3.0, cap=6.0)
     assert "3 of 6 points lie above" in fig.layout.title.text
     assert fig.layout.yaxis.range == (0, 6.0)
-    log = method_curves([line()], title="t", note="", x_title="", y_title="", reference=3.0, cap=1.0, log_y=True)
+    log = method_curves([line()], Words("t"), reference=3.0, cap=1.0, log_y=True)
     assert log.layout.yaxis.type == "log"
     assert "lie above" not in log.layout.title.text
-    sent(method_curves([], title="t", note="", x_title="", y_title="", reference=3.0))
+    sent(method_curves([], Words("t"), reference=3.0))
 
 
 def scattered(n: int = 8, **more: Any) -> go.Figure:
     rng = np.random.default_rng(0)
-    given: dict[str, Any] = {
-        "styles": [i % 3 for i in range(n)], "names": ["FASP", "magnitude", "gradient"], "title": "t", "note": "n.",
-        "hover": [f"candidate {i}" for i in range(n)], "x_title": "ppl", "y_title": "gap", "reference": (0.0, 5.0),
-        "limit": 10.0,
-    }  # fmt: skip
-    return tradeoff(rng.uniform(0, 30, n), rng.uniform(0, 6, n), **given | more)
+    x, y, hover = rng.uniform(0, 30, n), rng.uniform(0, 6, n), [f"candidate {i}" for i in range(n)]
+    styles = more.pop("styles", [i % 3 for i in range(n)])
+    points = Points(x, y, hover, styles, ["FASP", "magnitude", "gradient"])
+    words = Words("t", "n.", "ppl", "gap", dark=more.pop("dark", False))
+    return tradeoff(points, words, reference=(0.0, 5.0), limit=10.0, **more)
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -225,7 +211,7 @@ def test_the_tradeoff_shows_front_limit_and_choice(dark: bool) -> None:
 
 
 def test_points_beyond_the_picture_stand_at_its_edge() -> None:
-    fig = scattered(x_cap=10.0, y_cap=4.0)
+    fig = scattered(caps=(10.0, 4.0))
     xs = np.concatenate([trace(fig, name).x for name in ("FASP", "magnitude", "gradient")])
     ys = np.concatenate([trace(fig, name).y for name in ("FASP", "magnitude", "gradient")])
     assert xs.max() == 10.0
@@ -243,20 +229,17 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(InputError, match="no candidate 8"):
         scattered(chosen=8)
     with pytest.raises(InputError, match="hover holds"):
-        tradeoff([1], [1], styles=[0], names=["a"], hover="x", title="", note="", x_title="", y_title="",
-                 reference=(0, 1), limit=1)  # fmt: skip
+        tradeoff(Points([1], [1], "x", [0], ["a"]), Words(""), reference=(0, 1), limit=1)
     bad = Curve("a", 9, [1.0], [1.0], [1.0], [1.0], ["x"])
     with pytest.raises(InputError, match="no style 9"):
-        method_curves([bad], title="", note="", x_title="", y_title="", reference=1.0)
+        method_curves([bad], Words(""), reference=1.0)
     short = Curve("a", 0, [1.0, 2.0], [1.0], [1.0], [1.0], ["x"])
     with pytest.raises(InputError, match="x has shape"):
-        method_curves([short], title="", note="", x_title="", y_title="", reference=1.0)
+        method_curves([short], Words(""), reference=1.0)
 
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_methods_are_told_apart_without_color(theme: Theme) -> None:
     assert len(theme.series) == len(SYMBOLS) == len(DASHES) == len(ORDER) == len(set(SYMBOLS)) == len(set(theme.series))
-    page = luminance(theme.page)
     for color in theme.series:  # WCAG 1.4.11
-        light, dark = sorted((luminance(color), page), reverse=True)
-        assert (light + 0.05) / (dark + 0.05) >= 3
+        assert contrast(rgb(color), rgb(theme.page)) >= 3

@@ -6,15 +6,12 @@ import json
 import math
 from collections.abc import Generator
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 from scipy.special import expit
 
-from fasp_core.cli.main import main
 from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
@@ -22,7 +19,7 @@ from fasp_core.forward.ablation import masked
 from fasp_core.gap import (
     PromptRows,
     group_codes,
-    paired_gap_change,
+    paired_gap_changes,
     ranking_correlation_interval,
     split_half_reliability,
 )
@@ -43,7 +40,6 @@ from fasp_core.studies.robustness.rival_measures import (
     MEASURES,
     Agreement,
     Items,
-    Measure,
     MeasuredByAll,
     Robustness,
     Scored,
@@ -103,8 +99,23 @@ def made_up(same: bool = False, seed: int = 0) -> Robustness:
     nll = [Nll(counts * (3.0 + 0.01 * i) + rng.normal(0, 0.1, 8), counts) for i in range(3)]
     d = measured["crows"].rows.values[:, 0]
     like = Likelihoods(d, d + 0.1)
-    about = ("axis", "made-up", 4, 1 / 6, 0.2, FREE)
-    return analyse(MeasuredByAll(*about, choosing, sets, measured, nll, like, {"crows": "x"}, ("note",), {}))
+    found = MeasuredByAll(
+        axis="axis",
+        model="made-up",
+        n_heads=4,
+        gamma=1 / 6,
+        alpha=0.2,
+        free=FREE,
+        choosing=choosing,
+        sets=sets,
+        measured=measured,
+        nll=nll,
+        likelihoods=like,
+        bias_types={"crows": "x"},
+        notes=("note",),
+        provenance={},
+    )
+    return analyse(found)
 
 
 def scored(name: str, rows: Items) -> Scored:
@@ -209,7 +220,7 @@ def test_rank_correlations_are_those_of_scipy_with_intervals_that_hold_them() ->
 def test_an_effect_is_paired_and_held_out() -> None:
     items = prompt_rows(7, np.full(HEADS, 2e-3))
     rows, found = items.by(BY_NAME[GAP]), effects_of(BY_NAME[GAP], items)[5]
-    paired = paired_gap_change(rows.values[0], rows.values[6], rows.labels, blocks=rows.blocks)
+    paired = paired_gap_changes(rows.values[0], [rows.values[6]], rows.labels, blocks=rows.blocks)[0]
     assert found.change.value == pytest.approx(paired.change)
     assert found.relative.value == pytest.approx(paired.relative)
     assert paired.interval is not None
@@ -392,20 +403,3 @@ def test_an_axis_without_sentence_pairs_still_has_sentiment(tiny: Tiny, monkeypa
     assert "CrowS-Pairs and StereoSet have no bias type" in " ".join(found.notes)
     assert all(s.crows is None and s.ss is None for s in found.stereotypes)
     assert "sentiment gap" in found.outcome
-
-
-def test_without_stored_scores_the_command_says_what_to_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("FASP_CACHE", str(tmp_path))
-    assert main(["study", "robustness", "--axis", "race_ethnicity"]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "python -m fasp_core score" in said.err
-
-
-def test_measures_have_names_of_their_own() -> None:
-    assert len(BY_NAME) == len(MEASURES)
-    unknown: Any = Measure("x", "x", "toxicity", 0, "nothing")
-    with pytest.raises(InputError, match="no measure"):
-        z_of(unknown, prompt_rows(0))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fasp_core import gap
-from fasp_core.cli.main import main
 from fasp_core.data import text
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
@@ -26,11 +23,8 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics import perplexity
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.metrics.perplexity import perplexity_change, ppl_key
+from fasp_core.metrics.perplexity import perplexity_change
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.loading import known_id
-from fasp_core.model.spec import ModelSpec
-from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
 from fasp_core.scoring.score import prunable
 from fasp_core.storage.store import Store
@@ -38,6 +32,7 @@ from fasp_core.studies.transfer import correlation, every_axis, transfer
 from fasp_core.studies.transfer.correlation import KINDS, around, correlate, frames, over_heads, resample
 from fasp_core.studies.transfer.every_axis import TransferConfig, choose
 from tests.support.fakes import MADE, make_table
+from tests.support.oracles import gap_by_hand
 from tests.support.tiny import tiny_lm, tiny_text
 from tests.support.worlds import PEOPLE, use_scorer, write_axis
 
@@ -78,16 +73,6 @@ def planted(
 
 
 # --- correlations
-
-
-def test_a_correlation_by_hand() -> None:
-    """Ranks 1 2 3 4 5 and 2 1 4 3 5: four differences of one, so 1 - 6 * 4 / (5 * 24) = .8, and Pearson the same."""
-    z = {"a": np.array([1.0, 2, 3, 4, 5, 99]), "b": np.array([2.0, 1, 4, 3, 5, -99])}
-    drawn = {name: np.repeat(x[:, None], 200, 1) for name, x in z.items()}
-    for kind in KINDS:
-        found = over_heads(z, drawn, np.arange(5), kind)["a", "b"]
-        assert found.value == pytest.approx(0.8)
-        assert found.low < 0.8 < found.high <= 1
 
 
 @settings(deadline=None, max_examples=25)
@@ -213,22 +198,6 @@ def test_a_result_says_how_far_scores_can_be_trusted() -> None:
     assert row["r"] == pytest.approx(found.pair("one", "other", "prunable", "pearson").r.value)
     assert row["reliability 1"] == pytest.approx(tables["one"].bias.reliability("counted", free, "pearson").whole)
     assert row["exact heads 1"] == exact[free].sum()
-
-
-def test_the_reliability_of_scores_and_of_ranks() -> None:
-    """Both correlations of the same halves, against SciPy on halves taken by hand."""
-    rng = np.random.default_rng(8)
-    table = planted("one", rng.normal(0, 0.001, 60) ** 3 * 1e6, rng.normal(0, 0.001, (60, 60)))
-    b = table.bias
-    r = {kind: b.reliability("neutral", None, kind).halves for kind in KINDS}
-    by_hand: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for _ in range(50):
-        half = np.isin(b.blocks, rng.permutation(60)[:30])
-        one, two = (gap.z_bias(b.base[0, at], b.ablated[:, 0, at], b.codes[at]) for at in (half, ~half))
-        by_hand["spearman"].append(stats.spearmanr(one, two).statistic)
-        by_hand["pearson"].append(stats.pearsonr(one, two).statistic)
-    for kind in KINDS:
-        assert r[kind] == pytest.approx(np.mean(by_hand[kind]), abs=0.03)
 
 
 def test_what_cannot_be_correlated_is_said() -> None:
@@ -358,12 +327,6 @@ def test_a_run_that_was_stopped_goes_on_and_the_result_needs_no_model(measured: 
     assert "--alpha 0.2 --prompts 40 --tokens 64" in result.provenance["command"]
 
 
-def gap_by_loops(values: Sequence[float], groups: Sequence[str]) -> float:
-    overall = sum(values) / len(values)
-    means = [np.mean([v for v, g in zip(values, groups, strict=True) if g == name]) for name in set(groups)]
-    return float(sum(abs(overall - mean) for mean in means))
-
-
 def test_every_cell_is_the_change_of_that_axis_under_that_set(measured: Ran) -> None:
     lm, store, result, _ = measured
     found = every_axis.judge(result)
@@ -380,9 +343,9 @@ def test_every_cell_is_the_change_of_that_axis_under_that_set(measured: Ran) -> 
             for heads in (PruneSet(), SETS_OF[cell.chosen_on])
         )
         values = [side.row(cell.reading).astype(np.float32).astype(np.float64) for side in (before, after)]
-        gaps = [gap_by_loops(side.tolist(), before.groups) for side in values]
+        gaps = [gap_by_hand(side.tolist(), before.groups) for side in values]
         assert (cell.change.base, cell.change.pruned) == pytest.approx(gaps, abs=1e-12)
-        expected = gap.paired_gap_change(*values, before.groups, blocks=before.blocks or None)
+        expected = gap.paired_gap_changes(values[0], [values[1]], before.groups, blocks=before.blocks or None)[0]
         assert bool(before.blocks) == (cell.measured_on == "nationality")
         assert cell.change.interval == pytest.approx(expected.interval)
         assert cell.change.relative_interval == pytest.approx(expected.relative_interval)
@@ -425,46 +388,3 @@ def two_axes() -> correlation.Correlations:
     axes = ("age", "nationality")
     tables = {axis: planted(axis, rng.normal(0, 0.001, 60), np.zeros((60, 60))) for axis in axes}
     return correlate(resample(tables, "neutral"), tables, "neutral")
-
-
-def put_scores(store: Store, axis: str, seed: int, estimator: str = "exact") -> ImpactTable:
-    """Made-up scores of the built-in model where they are looked for."""
-    table = make_table(30, 9, n=90, seed=seed)
-    weights = known_id(ModelSpec())
-    assert weights is not None
-    shape = {"n_layers": 30, "n_heads": 9, "provenance": MADE}
-    p, b = make_table(30, 9, n=90, seed=0).ppl, table.bias
-    names = ("sums", "magnitude", "gradient")
-    arrays: dict[str, Any] = {"base_sums": p.base.sums, "counts": p.base.counts, **{x: getattr(p, x) for x in names}}
-    store.save(entries.KIND, ppl_key(TextConfig(tokens=8192), weights), arrays=arrays, meta=shape)
-    store.save(
-        entries.KIND,
-        entries.bias_key(BiasConfig(axis), weights, estimator),
-        arrays={"base": b.base, "ablated": b.ablated, "codes": b.codes, "exact": np.ones(270, np.uint8)},
-        meta={**shape, "groups": b.groups, "readings": b.readings},
-    )
-    return table
-
-
-def test_the_command_reads_the_scores_that_there_are(tmp_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    args = ["study", "transfer", "--only-correlations", "--json", "--gamma", "0.4"]
-    assert main(args) == 2
-    assert "score another one" in capsys.readouterr().err
-    store = Store()
-    put_scores(store, "age", 1)
-    put_scores(store, "religion", 2, "first-order")  # a preview does not count
-    assert main(args) == 2
-    put_scores(store, "nationality", 3, "refined")
-    capsys.readouterr()
-    assert main(args) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert [a["axis"] for a in document["correlations"]["axes"]] == ["age", "nationality"]
-    assert document["transfer"] is None
-    (found,) = (p for p in document["correlations"]["pairs"] if (p["heads"], p["kind"]) == ("prunable", "pearson"))
-    tables = transfer.stored_scores(None, known_id(ModelSpec()), "built-in", store)
-    z = [t.bias.z_bias("neutral")[prunable(t, 0.4)] for t in tables.values()]
-    assert found["n"] == 270 - 108
-    assert found["r"]["value"] == pytest.approx(stats.pearsonr(*z).statistic)
-    capsys.readouterr()
-    assert main([*args, "--axis", "age", "--axis", "religion"]) == 2
-    assert "no scores of religion" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from fasp_core.compute import cluster
-from pages.backend import engine
+from pages.backend.engine import scheduler, workers
 from tests.support.tiny import tiny_lm
 
 
@@ -28,7 +28,7 @@ def test_the_server_says_where(address: str, demo: str, used: str | None, monkey
         yield None
 
     monkeypatch.setattr(cluster, "connected", connected)
-    assert engine.scheduler() == used
-    with engine.workers(lm) as nobody:
+    assert scheduler() == used
+    with workers(lm) as nobody:
         assert nobody is None
     assert asked == [used]

@@ -1,0 +1,119 @@
+"""Stored scores and experiments, read once for every reader of the app. Nothing here loads a model."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
+
+from fasp_core.data.text import TextConfig
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.spec import ModelSpec
+from fasp_core.scoring import entries
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.search import Found
+from fasp_core.storage import catalog
+from fasp_core.storage.catalog import Kept
+from fasp_core.storage.store import Entry, Store
+from fasp_core.studies.compare import compare, outcome, searching
+from fasp_core.studies.compare.compare import Comparison
+from fasp_core.studies.compare.outcome import Claim
+from fasp_core.studies.compare.plan import Candidate
+from fasp_core.studies.contexts import matrix
+from fasp_core.studies.contexts.matrix import Matrix
+from pages.backend import demo
+from pages.backend.models import Models
+
+SCORE_TEXT = TextConfig(tokens=8192)
+T = TypeVar("T")
+
+
+class Latest(Generic[T]):
+    """The latest `limit` values that were asked for; of use to several threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._found: OrderedDict[Hashable, T] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, find: Callable[[], T | None]) -> T | None:
+        """The value of a key, found once; what is not found is looked for again."""
+        with self._lock:
+            found = self._found.get(key)
+        if found is None and (found := find()) is None:
+            return None
+        with self._lock:
+            found = self._found.setdefault(key, found)  # another thread may have been first
+            self._found.move_to_end(key)
+            while len(self._found) > self._limit:
+                self._found.popitem(last=False)
+            return found
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._found.clear()
+
+
+class Results:
+    """What is stored about models: nothing of one that has yet to be loaded, for it is not known which it is."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+        self.tables = Latest[ImpactTable](16)
+        self._experiments = Latest[Any](12)  # by the folder of their entry
+
+    def scores(self, spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
+        """Stored scores, or None."""
+        demo.check_axis(config.axis)
+        if (known := self._models.facts(spec)) is None:
+            return None
+        return self.tables.get(
+            (known.id, spec, config), lambda: entries.best(SCORE_TEXT, config, known.id, spec.source, Store())
+        )
+
+    def filling(self, spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
+        """Scores that are being made, as far as they are: a preview with finished heads in it."""
+        demo.check_axis(config.axis)
+        known = self._models.facts(spec)
+        return None if known is None else entries.filling(SCORE_TEXT, config, known.id, spec.source, Store())
+
+    def comparison(self, spec: ModelSpec, axis: str, reading: str) -> Comparison | None:
+        """The stored comparison of methods, with what was computed from it so far."""
+        if (known := self._models.facts(spec)) is None:
+            return None
+        header = compare.find(known.id, axis, reading, Store())
+        return self._read(header, lambda entry: compare.read(entry, spec.source))
+
+    def claim(self, spec: ModelSpec, axis: str, reading: str, candidate: Candidate) -> Claim | None:
+        """What a chosen set does to test prompts, if that was measured."""
+        if (known := self._models.facts(spec)) is None:
+            return None
+        header = outcome.find_claim(known.id, axis, reading, candidate, Store())
+        return self._read(header, lambda entry: outcome.read_claim(entry, spec.source))
+
+    def matrices(self, spec: ModelSpec) -> list[Matrix]:
+        """Stored matrices of contexts, the largest first."""
+        if (known := self._models.facts(spec)) is None:
+            return []
+        found = [self._read(header, matrix.read) for header in matrix.find(known.id, Store())]
+        return [m for m in found if m is not None]
+
+    def searches(self, spec: ModelSpec, axis: str, reading: str) -> list[Found]:
+        """Finished joint searches."""
+        known = self._models.facts(spec)
+        return [] if known is None else searching.stored(known.id, axis, Store(), reading)
+
+    def remove(self, one: Kept) -> None:
+        """Delete a stored result, from memory too. InputError if it has to stay."""
+        demo.check_writing()
+        catalog.remove(Store(), one)
+        self.tables.clear()
+        self._experiments.clear()
+
+    def _read(self, header: Entry | None, read: Callable[[Entry], T]) -> T | None:
+        """A stored experiment, read once while its entry stays the one that is asked for."""
+        if header is None:
+            return None
+        return self._experiments.get(header.path, lambda: Store().read(header.kind, header.config, read))
