@@ -32,7 +32,7 @@ from tests.support.made_report import add_report_example
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = "prompts=90&tokens=512"  # in a link: sizes of quick measurements
-LOOKS = 100  # ms between two looks at a page that is waited for: at every frame they would cost more than the page does
+LOOKS = 100  # ms between two looks at a page that is waited for
 SCREENSHOTS = os.environ.get("FASP_SCREENSHOTS")  # a folder: keep pictures there
 
 

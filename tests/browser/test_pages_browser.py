@@ -15,8 +15,8 @@ from fasp_core.model.spec import BUILT_IN, ModelSpec
 from fasp_core.storage.store import Store
 from fasp_core.studies.additivity.additivity import Plan, scores_of
 from fasp_core.studies.robustness import robustness
-from tests.app.test_released import of_rows
 from tests.browser.conftest import SMALL, Reader
+from tests.support.made import of_rows
 from tests.support.made_assumptions import add_additivity, add_robustness
 
 pytestmark = pytest.mark.browser
