@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from fasp_core.heads.prune_set import PruneSet
 from pages.backend import folders
+from tests.support.made import Upload, of_rows
 from tests.support.running import ROOT, charts, metrics, run, said
 
 PAGE = ROOT / "pages" / "released" / "released.py"
 FOLDER = ROOT.parent / "shared" / "data" / "fasp_released"
-Upload = tuple[str, bytes, str]
 
 
 def of_tables(**models: dict[str, Any]) -> Upload:
     return ("head_contributions.json", json.dumps(models).encode(), "application/json")
-
-
-def of_rows(reliability: float, model: str = "distilgpt2", n: int = 72, seeds: tuple[int, ...] = (1, 2, 3)) -> Upload:
-    """Scores of which one seed has about this reliability."""
-    rng = np.random.default_rng(1)
-    true = rng.normal(size=n)
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(["Group", "Bias", "Model", "Head id", "Seed", "Split", "PPL"])
-    for axis in ("gender_and_sex", "age"):
-        for seed in seeds:
-            noise = rng.normal(size=n)
-            for head in range(n):
-                bias = 5 + np.sqrt(reliability) * true[head] + np.sqrt(1 - reliability) * noise[head]
-                writer.writerow([axis, bias, model, head + 1, seed, "valid", 50 + head])
-    return ("head_scores.csv", out.getvalue().encode(), "text/csv")
 
 
 def opened(upload: Upload | None = None, **state: Any) -> AppTest:

@@ -34,7 +34,7 @@ def means(reader: Reader, what: str) -> None:
     reader.wait_said("A click or box on the grids means")
     choice = reader.page.get_by_role("radio", name=what, exact=True)
     choice.click()
-    reader.page.wait_for_function("e => e.ariaChecked === 'true'", arg=choice.element_handle())
+    reader.until("e => e.ariaChecked === 'true'", choice.element_handle())
     reader.page.wait_for_timeout(300)  # until the page has begun to answer
     reader.settled()
 
@@ -67,7 +67,7 @@ def test_a_person_explores_heads(app: str, browser: object) -> None:
     slider.focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")
-    page.wait_for_function("() => location.search.includes('alpha=0.065')")
+    reader.until("() => location.search.includes('alpha=0.065')")
     reader.wait_removed(17)  # floor(.065 * 270)
     reader.wait_said("By hand: 1 pruned.")
     page.get_by_role("button", name="Back to the method's choice").click()
@@ -88,7 +88,7 @@ def test_boxes_layers_and_keys(app: str, browser: Any) -> None:
     plot = page.locator(".js-plotly-plot").first
     plot.hover()
     plot.locator('[data-title="Box Select"]').click()
-    page.wait_for_function("() => document.querySelector('.js-plotly-plot')._fullLayout.dragmode === 'select'")
+    reader.until("() => document.querySelector('.js-plotly-plot')._fullLayout.dragmode === 'select'")
     (x0, y0), (x1, y1) = at(reader, 23.4, -0.4), at(reader, 20.6, 2.4)
     page.mouse.move(x0, y0)
     page.mouse.down()
@@ -158,7 +158,7 @@ def test_sorted_grids_and_the_way_back(app: str, browser: Any) -> None:
     count = reader.removed()
     page.get_by_role("button", name=re.compile("Grids")).last.click()
     page.get_by_text("Sort each layer by impact on bias").click()
-    page.wait_for_function(
+    reader.until(
         "() => document.querySelector('.js-plotly-plot')?._fullLayout.xaxis.title.text === 'rank in its layer'"
     )
     page.keyboard.press("Escape")
@@ -229,10 +229,10 @@ def test_shift_pointing_and_typing(app: str, browser: Any) -> None:
 
     # without Shift the next click is one head again
     reader.click_head(20, 0)
-    page.wait_for_function("() => /By hand: (7 |6 \\w+, 1 )/.test(document.body.innerText)")
+    reader.until("() => /By hand: (7 |6 \\w+, 1 )/.test(document.body.innerText)")
 
     # while somebody types, the keys are the text's
-    page.wait_for_function("() => location.search.includes('L20H0')")  # the address comes after the page
+    reader.until("() => location.search.includes('L20H0')")  # the address comes after the page
     before = page.url
     page.get_by_role("button", name="Many heads").click()
     box = page.get_by_placeholder("L0H3,L2H1-4")
@@ -261,5 +261,5 @@ def test_shift_pointing_and_typing(app: str, browser: Any) -> None:
     else:
         raise AssertionError(away)
     page.mouse.move(5, 5)
-    page.wait_for_function("() => !document.querySelector('.fasp-ring')")
+    reader.until("() => !document.querySelector('.fasp-ring')")
     assert not reader.errors, reader.errors

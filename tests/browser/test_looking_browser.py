@@ -22,18 +22,16 @@ def test_a_person_looks_at_texts_and_at_a_head(app: str, browser: object) -> Non
     page.wait_for_selector("textarea")
     page.locator("textarea").fill(MARKUP)
     page.locator("textarea").press("Control+Enter")
-    page.wait_for_function(
-        "() => ![...document.querySelectorAll('button')].find(b => b.innerText === 'Write').disabled"
-    )
+    reader.until("() => ![...document.querySelectorAll('button')].find(b => b.innerText === 'Write').disabled")
     page.get_by_role("slider", name="Continuations").press("ArrowLeft")
     page.get_by_role("button", name="Write", exact=True).click()
-    page.wait_for_function(BLUR, arg=True, timeout=120_000)
+    reader.until(BLUR, True, timeout=120)
 
     # by keyboard alone
     toggle = page.get_by_role("switch", name="Show texts")
     toggle.focus()
     page.keyboard.press("Space")
-    page.wait_for_function(BLUR, arg=False)
+    reader.until(BLUR, False)
     marks = page.locator(".fasp-texts b").first.evaluate(
         "b => [getComputedStyle(b).textDecorationLine, Number(getComputedStyle(b).fontWeight)]"
     )
@@ -48,9 +46,9 @@ def test_a_person_looks_at_texts_and_at_a_head(app: str, browser: object) -> Non
     assert page.locator("textarea").input_value() == MARKUP
     reader.measured()
     reader.click_head(24, 6)
-    page.wait_for_function(
+    reader.until(
         "() => document.querySelector('.st-key-attention-map .gtitle')?.textContent.includes('Where L24H6 looks')",
-        timeout=120_000,
+        timeout=120,
     )
     sums = page.evaluate(
         """() => { const z = document.querySelector('.st-key-attention-map .js-plotly-plot')._fullData[0].z;
@@ -61,8 +59,6 @@ def test_a_person_looks_at_texts_and_at_a_head(app: str, browser: object) -> Non
     ticks = page.locator(".st-key-attention-map .ytick text").all_text_contents()
     assert "script" in "".join(ticks), "markup is a token like any other"
     page.get_by_text("All heads of layer 24").click()
-    page.wait_for_function(
-        "() => document.querySelector('.st-key-attention-layer .js-plotly-plot')?.data?.length === 9", timeout=60_000
-    )
+    reader.until("() => document.querySelector('.st-key-attention-layer .js-plotly-plot')?.data?.length === 9")
     assert page.title() == "FASP Studio"
     reader.fits()

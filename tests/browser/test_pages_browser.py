@@ -15,15 +15,15 @@ from fasp_core.model.spec import BUILT_IN, ModelSpec
 from fasp_core.storage.store import Store
 from fasp_core.studies.additivity.additivity import Plan, scores_of
 from fasp_core.studies.robustness import robustness
-from tests.app.test_released import of_rows
-from tests.browser.conftest import Reader
+from tests.browser.conftest import SMALL, Reader
+from tests.support.made import of_rows
 from tests.support.made_assumptions import add_additivity, add_robustness
 
 pytestmark = pytest.mark.browser
 
 
 def test_compare(app: str, browser: object, tmp_path: Path) -> None:
-    reader = Reader(browser, f"{app}/compare?axis=nationality", width=1280, shown="text=About these numbers")
+    reader = Reader(browser, f"{app}/compare?axis=nationality&{SMALL}", width=1280, shown="text=About these numbers")
     reader.until("() => document.querySelectorAll('.js-plotly-plot .main-svg').length >= 6")
     reader.settled()
     page = reader.page
@@ -45,7 +45,7 @@ def test_compare(app: str, browser: object, tmp_path: Path) -> None:
             return [b.left + f.xaxis._offset + f.xaxis.d2p(t.x[0]), b.top + f.yaxis._offset + f.yaxis.d2p(t.y[0])]; }"""
     )
     page.mouse.move(x, y)
-    page.wait_for_function("() => /gap counted/.test(document.querySelectorAll('.hoverlayer')[2].textContent)")
+    reader.until("() => /gap counted/.test(document.querySelectorAll('.hoverlayer')[2].textContent)")
     told = page.evaluate("() => document.querySelectorAll('.hoverlayer')[2].textContent")
     assert "perplexity" in told
     assert "heads" in told
@@ -202,7 +202,7 @@ def test_released(app: str, browser: object) -> None:
     slider.focus()
     for _ in range(4):
         page.keyboard.press("ArrowLeft")
-    page.wait_for_function("() => document.body.innerText.includes('11 of 144')", timeout=30_000)
+    reader.wait_said("11 of 144")
     reader.wait_points(11, "pruned")
     reader.fits()
     assert parse_qs(urlparse(page.url).query)["released_alpha"] == ["0.08"]
@@ -211,7 +211,7 @@ def test_released(app: str, browser: object) -> None:
     page.get_by_role("link", name="Explore heads").click()
     page.wait_for_selector("text=Which heads carry bias?")
     page.get_by_role("link", name="Released scores").click()
-    page.wait_for_function("() => document.body.innerText.includes('11 of 144')", timeout=30_000)
+    reader.wait_said("11 of 144")
     page.get_by_role("button", name="Close file").click()
     page.wait_for_selector(EMPTY)
     assert not reader.errors, reader.errors

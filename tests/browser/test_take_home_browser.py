@@ -157,9 +157,9 @@ def test_a_person_takes_report_data_and_figures_home(app: str, browser: object, 
     for kind, good in (("PNG", is_png), ("SVG", is_svg)):
         page.locator('[data-testid="stButtonGroup"]').get_by_text(kind, exact=True).click()
         plot = page.locator(".js-plotly-plot").first
-        page.wait_for_function(
+        reader.until(
             "kind => document.querySelector('.js-plotly-plot')._context.toImageButtonOptions.format === kind",
-            arg=kind.lower(),
+            kind.lower(),
         )
         reader.settled()
         plot.hover()

@@ -1,7 +1,9 @@
-"""A comparison of methods from drawn numbers: no model, no store, and nothing behind it but a seed."""
+"""A comparison of methods, and a file of scores, from drawn numbers: no model, and nothing behind them but a seed."""
 
 from __future__ import annotations
 
+import csv
+import io
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from fasp_core.studies.compare.compare import Comparison, Measured
 from fasp_core.studies.compare.plan import SEARCH, SIDES, Candidate, Plan, Side
 
 N_LAYERS, N_HEADS = 3, 4
+Upload = tuple[str, bytes, str]
 READINGS = ("neutral", "counted")
 OUTCOME_KEYS = {
     "gamma", "alpha", "method", "measure", "reading", "prompts", "gap_base", "gap_pruned", "reduction_pct",
@@ -52,3 +55,19 @@ def comparison(seed: int = 0, reading: str = "neutral", blocks: int = 12, groups
     plan = Plan("axis", reading, gammas=(0.2, 0.5), alphas=(0.1, 0.2, 0.3), seeds=3)
     made: dict[str, Any] = {"seconds": 1.0}
     return Comparison("made-up", N_LAYERS, N_HEADS, plan, READINGS, tuple(chosen), sets, sides, made)
+
+
+def of_rows(reliability: float, model: str = "distilgpt2", n: int = 72, seeds: tuple[int, ...] = (1, 2, 3)) -> Upload:
+    """Scores of which one seed has about this reliability."""
+    rng = np.random.default_rng(1)
+    true = rng.normal(size=n)
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["Group", "Bias", "Model", "Head id", "Seed", "Split", "PPL"])
+    for axis in ("gender_and_sex", "age"):
+        for seed in seeds:
+            noise = rng.normal(size=n)
+            for head in range(n):
+                bias = 5 + np.sqrt(reliability) * true[head] + np.sqrt(1 - reliability) * noise[head]
+                writer.writerow([axis, bias, model, head + 1, seed, "valid", 50 + head])
+    return ("head_scores.csv", out.getvalue().encode(), "text/csv")

@@ -27,8 +27,7 @@ from fasp_core.figures import (
     head_grid,
     scatter_impacts,
 )
-from tests.support.colors import sent
-from tests.support.figures import parted
+from tests.support.figures import parted, sent
 
 drawing = settings(deadline=None, max_examples=10)  # Plotly checks each setting of each trace: 25 ms a figure
 finite = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False, min_value=-1e300, max_value=1e300)

@@ -22,7 +22,7 @@ from fasp_core.figures import (
     short,
 )
 from fasp_core.figures.theme import FONT, WASH
-from tests.support.colors import contrast, linear, luminance, rgb
+from tests.support.figures import contrast, linear, luminance, rgb
 
 ROOT = Path(__file__).resolve().parents[3]
 THEMES = [pytest.param(LIGHT, id="light"), pytest.param(DARK, id="dark")]

@@ -25,9 +25,8 @@ from fasp_core.figures.theme import LIGHT, WASH, veil
 from fasp_core.heads.selection import HeadScores, select
 from pages.explore.grid_options import GridOptions, order, shown
 from pages.explore.grids import lines
-from tests.support.colors import named
 from tests.support.fakes import make_table
-from tests.support.figures import parted
+from tests.support.figures import named, parted
 
 numbers = st.floats(-1e6, 1e6).filter(lambda x: x == 0 or abs(x) > 1e-6)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fasp_core.errors import InputError
 from fasp_core.figures import CLICK_TRACE, DARK, LIGHT, Cells, Words, cell_matrix, clicked_head, scatter_pair
 from fasp_core.figures.matrix import color_at, ink
-from tests.support.colors import contrast, rgb
+from tests.support.figures import contrast, rgb
 
 drawing = settings(deadline=None, max_examples=15)
 LABELS = {"rows": ["one", "two"], "columns": ["a", "b <b>c</b>", "d"]}

@@ -18,7 +18,7 @@ from fasp_core.figures.theme import Theme
 from fasp_core.studies.compare.curves import ORDER, best_gammas, best_of_each, both_sides, curves, values
 from fasp_core.studies.compare.outcome import choose
 from fasp_core.studies.compare.plan import SIDES
-from tests.support.colors import contrast, rgb, sent
+from tests.support.figures import contrast, rgb, sent
 from tests.support.made import comparison
 
 THEMES = [pytest.param(LIGHT, id="light"), pytest.param(DARK, id="dark")]
