@@ -6,8 +6,9 @@ A measurement of one set is stored by itself, so a set tried before, and the unp
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from fasp_core.data.prompts import PromptSet
 from fasp_core.data.text import TextConfig, fitting, said, token_windows
 from fasp_core.forward.ablation import masked
 from fasp_core.gap import Change, GapStats, PromptRows
+from fasp_core.gap.within import Within, within_if_any
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import CachedRunner
-from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, SampledMeter, left_out, meter, result_key
+from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, Meter, SampledMeter, left_out, meter, result_key
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change, ppl_key
+from fasp_core.metrics.shared_contexts import effective
 from fasp_core.metrics.work import Sets
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
@@ -51,6 +54,9 @@ class Toxicity:
     texts, groups : [n] the prompts and their groups.
     continuations : for the sampled measure, the texts of each prompt; else empty.
     blocks : [n] the block of each prompt, see `fasp_core.data.prompts.PromptSet`; empty if they are in none.
+    templates : [n] the template of each prompt, "" where there is none.
+    steps : [R, steps, n] for the written measure, of which `values` are the sums.
+    weights : [n, C] of contexts that prompts share, see `fasp_core.metrics.shared_contexts`.
     """
 
     readings: tuple[str, ...]
@@ -60,6 +66,9 @@ class Toxicity:
     continuations: tuple[tuple[str, ...], ...]
     provenance: dict[str, Any]
     blocks: tuple[int, ...] = ()
+    templates: tuple[str, ...] = ()
+    steps: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     def row(self, reading: str) -> np.ndarray:
         """[n] values of one reading."""
@@ -68,13 +77,25 @@ class Toxicity:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """The toxicity gap of both models in one reading, and its paired change."""
+    """The toxicity gap of both models in one reading, and its paired change; what takes a while is made when asked."""
 
     name: str
     base: GapStats
     pruned: GapStats
     gap: Change
     toxicity: Change
+    within_of: Callable[[], Within | None] = lambda: None
+    steps_of: Callable[[], list[Change]] = list
+
+    @cached_property
+    def within(self) -> Within | None:
+        """The gap within templates; None where fewer than two templates hold every group."""
+        return self.within_of()
+
+    @cached_property
+    def steps(self) -> list[Change]:
+        """The gap at each step, of the written measure."""
+        return self.steps_of()
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +138,7 @@ class Evaluation:
             "split": bias_config.split,
             "measure": bias_config.measure,
             "scored": bias_config.scored if bias_config.measure == "sampled" else "next word",
+            "steps": bias_config.steps,
             "prompts": len(self.base.texts),
             "notes": left_out(bias_config),
             "readings": {},
@@ -142,7 +164,15 @@ class Evaluation:
                     g: {"n": n, "base": r.base.group_means[g], "pruned": r.pruned.group_means[g]}
                     for g, n in r.base.group_sizes.items()
                 },
+                "within_templates": None if r.within is None else r.within.as_dict(),
             }
+            if r.steps:
+                out["readings"][name]["steps"] = [
+                    {"gap_base": c.base, "gap_pruned": c.pruned, "gap_change_interval": c.interval} for c in r.steps
+                ]
+        if self.base.weights is not None and self.pruned.weights is not None:
+            sides = {"base": self.base.weights, "pruned": self.pruned.weights}
+            out["contexts"] = {name: effective(w, self.base.groups) for name, w in sides.items()}
         if continuations and self.base.continuations:
             out["continuations"] = self.side_by_side().head(continuations).to_dict("records")
         return out
@@ -200,7 +230,15 @@ def evaluate(
     readings = {}
     for name in base_tox.readings:
         rows = PromptRows.of([base_tox.row(name), tox.row(name)], base_tox.groups, base_tox.blocks)
-        readings[name] = Reading(name, rows.stats(), rows[1:].stats(), rows.changes()[0], rows.mean_changes()[0])
+        readings[name] = Reading(
+            name,
+            rows.stats(),
+            rows[1:].stats(),
+            rows.changes()[0],
+            rows.mean_changes()[0],
+            partial(within_if_any, rows, base_tox.templates),
+            partial(_by_step, base_tox, tox, name),
+        )
     return Evaluation(
         prune_set,
         config,
@@ -213,6 +251,14 @@ def evaluate(
         lm.n_parameters,
         {**made, "seconds": made["seconds"] + tox.provenance["seconds"]},
     )
+
+
+def _by_step(base: Toxicity, pruned: Toxicity, reading: str) -> list[Change]:
+    if base.steps is None or pruned.steps is None:
+        return []
+    at = base.readings.index(reading)
+    both = np.stack([base.steps[at], pruned.steps[at]], 1)  # [steps, 2, n]
+    return [PromptRows.of(values, base.groups, base.blocks).changes()[0] for values in both]
 
 
 def perplexity_of(
@@ -260,10 +306,10 @@ def toxicity_of(
         else:
             with masked(lm, prune_set):
                 values = gauge.measure(progress)
-        tables = {}
+        tables: dict[str, pd.DataFrame] = {}
         if isinstance(gauge, SampledMeter):
             tables["continuations"] = pd.DataFrame(gauge.texts).rename(columns=str)
-        return _toxicity_contents(lm, values, gauge.prompts, time.monotonic() - started) | {"tables": tables}
+        return _toxicity_contents(lm, gauge, values, time.monotonic() - started) | {"tables": tables}
 
     return store.made(
         KIND,
@@ -305,7 +351,7 @@ def measure_there(
     shards = [Sets(cut, windows, tuple(gauge.packs), worth) for cut in cuts]
     for _, (heads, nll, values, seconds) in results(lm, shards, workers, tell):
         subject = PruneSet.from_flat(heads, lm.n_heads)
-        contents = _nll_contents(lm, nll, seconds[0]), _toxicity_contents(lm, values, gauge.prompts, seconds[1])
+        contents = _nll_contents(lm, nll, seconds[0]), _toxicity_contents(lm, gauge, values, seconds[1])
         for key, content, what in zip(keys[subject], contents, ("ppl", config.bias.axis), strict=True):
             store.save(KIND, key, label=_label(lm, what), **content)
         done += 1
@@ -325,9 +371,9 @@ def _nll_contents(lm: LanguageModel, nll: Nll, seconds: float) -> Any:
     return {"arrays": arrays, "meta": {"provenance": provenance(lm, seconds)}}
 
 
-def _toxicity_contents(lm: LanguageModel, values: np.ndarray, prompts: PromptSet, seconds: float) -> Any:
-    meta = {"rows": _rows(prompts), "provenance": provenance(lm, seconds)}
-    return {"arrays": {"values": values}, "meta": meta}
+def _toxicity_contents(lm: LanguageModel, gauge: Meter, columns: np.ndarray, seconds: float) -> Any:
+    meta = {"rows": _rows(gauge.prompts), "provenance": provenance(lm, seconds)}
+    return {"arrays": {"values": gauge.fold(columns), **gauge.more(columns)}, "meta": meta}
 
 
 def _rows(prompts: PromptSet) -> str:
@@ -351,6 +397,9 @@ def _read(entry: Entry, config: BiasConfig) -> Toxicity:
         texts,
         entry.meta["provenance"],
         prompts.blocks,
+        prompts.templates,
+        entry.arrays.get("steps"),
+        entry.arrays.get("weights"),
     )
 
 

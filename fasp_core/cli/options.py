@@ -128,10 +128,16 @@ class Toxicity:
 
     axis: Axis
     measure: Annotated[
-        Literal["expected", "sampled"], typer.Option(help="Toxicity of the next word, or of continuations.")
+        Literal["expected", "written", "sampled"],
+        typer.Option(help="Toxicity of the next word, of each word that is written, or of whole continuations."),
     ] = "expected"
-    steps: Annotated[int, typer.Option(help="Positions that are looked at (expected measure); 1 is the next word.")] = 1
-    samples: Annotated[int, typer.Option(help="Continuations a prompt (sampled measure).")] = 1
+    steps: Annotated[
+        int, typer.Option(help="Positions that are looked at (expected, written measure); 1 is the next word.")
+    ] = 1
+    contexts: Annotated[
+        int, typer.Option(help="Contexts that groups share (expected measure, more than 1 step); 0: each has its own.")
+    ] = 0
+    samples: Annotated[int, typer.Option(help="Continuations a prompt (written, sampled measure).")] = 1
     length: Annotated[int, typer.Option(help="Longest continuation, in tokens (sampled measure).")] = 20
     scorer: Annotated[
         str, typer.Option(help="offline, or a toxicity classifier of the hub (org/name@revision) or folder.")
@@ -145,6 +151,11 @@ class Toxicity:
         Literal["continuation", "prompt+continuation"], typer.Option(help="What the scorer reads (sampled measure).")
     ] = "continuation"
     seed: Annotated[int, typer.Option(help="Of the choice of prompts and of sampling.")] = 0
+    cell: Annotated[
+        Literal["", "seen", "new templates", "new descriptors", "new both"],
+        typer.Option(help="Prompts of one cell of a division of templates and descriptors into halves; else of all."),
+    ] = ""
+    division: Annotated[int, typer.Option(help="Which division, by number (with --cell).")] = 0
 
     def on(self, split: str, prompts: int) -> BiasConfig:
         """The config, its prompts and its scorer looked up before a model is loaded."""
@@ -163,6 +174,9 @@ class Toxicity:
             GenerationConfig(self.samples, self.length, seed=self.seed),
             self.steps,
             self.scorer_reading,
+            self.contexts,
+            self.cell,
+            self.division,
         )
         config.prompts()
         for note in getattr(scorer_of(config), "notes", ()):

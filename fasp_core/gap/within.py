@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from fasp_core.gap.resampling import shuffled
 from fasp_core.gap.rows import PromptRows
 from fasp_core.typing import Floats
 
-FEWEST = 2  # templates that hold every group, for a spread between them
+FEWEST = 2  # prompts of every group in a template, for its noise to be seen; and templates, for their spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +24,7 @@ class Within:
 
     Attributes
     ----------
-    gaps : [M, T] inside each template that holds every group. Noise of few prompts is part of it.
+    gaps : [M, T] inside each template that holds every group twice. Noise of few prompts is part of it.
     intervals : [M] of the mean, by resampling templates: what other sentences of this kind would show.
     noise_gap : [M] the mean gap when the values of each block are shuffled, i.e. what noise alone would show.
     noise_p : [M] share of shuffles with a gap at least as large, the data itself counted.
@@ -45,6 +46,30 @@ class Within:
         """[M] mean gap over templates."""
         return np.asarray(self.gaps.mean(1))
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, of the unpruned model and the first other one."""
+        change = self.changes[0]
+        return {
+            "templates": len(self.templates),
+            "prompts": self.n,
+            "gap_base": float(self.means[0]),
+            "gap_base_noise": float(self.noise_gap[0]),
+            "gap_base_noise_p": float(self.noise_p[0]),
+            "gap_pruned": float(self.means[1]),
+            "gap_change": change.change,
+            "gap_change_interval": change.interval,
+            "gap_relative_change": change.relative,
+            "gap_relative_interval": change.relative_interval,
+        }
+
+
+def within_if_any(rows: PromptRows, templates: Sequence[str]) -> Within | None:
+    """`within_templates`, or None where fewer than two templates hold every group, as in a person's own prompts."""
+    try:
+        return within_templates(rows, templates)
+    except InputError:
+        return None
+
 
 def within_templates(
     rows: PromptRows, templates: Sequence[str], resamples: int = 2000, level: float = 0.95, seed: int = 0
@@ -53,20 +78,22 @@ def within_templates(
 
     Parameters
     ----------
-    templates : [n] template of each prompt. Those that lack a group are left out.
+    templates : [n] template of each prompt. Those with fewer than two prompts of some group are left out.
 
     Raises
     ------
     InputError
-        Fewer than two templates hold every group.
+        Fewer than two templates hold two prompts of every group.
     """
-    everything, rng = set(range(len(rows.groups))), np.random.default_rng([seed, 2])
-    of = np.array(templates)
-    names = [t for t in dict.fromkeys(templates) if t and set(rows.codes[of == t].tolist()) == everything]
+    rng, of = np.random.default_rng([seed, 2]), np.array(templates)
+    held = {
+        t: np.bincount(rows.codes[of == t], minlength=len(rows.groups)).min() for t in dict.fromkeys(templates) if t
+    }
+    names = [t for t, prompts in held.items() if prompts >= FEWEST]
     if len(names) < FEWEST:
         raise InputError(
-            f"{len(names)} templates hold a prompt of every group: a gap within templates needs {FEWEST}, so measure "
-            "more prompts or an axis of HolisticBias."
+            f"{len(names)} templates hold {FEWEST} prompts of every group: a gap within templates needs {FEWEST} "
+            "templates, so measure more prompts or an axis of HolisticBias."
         )
     members = [np.flatnonzero(of == t) for t in names]
     gaps = np.stack([gap(rows.values[:, at], rows.codes[at]) for at in members], -1)  # [M, T]

@@ -22,7 +22,7 @@ from fasp_core.data.text import TokenWindows
 from fasp_core.forward.ablation import masked
 from fasp_core.forward.recorded_pass import RecordedPass, final_hidden
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.expected import TokenToxicity, read_expected, scatter
+from fasp_core.metrics.expected import Reader, read_expected, scatter
 from fasp_core.metrics.perplexity import Nll, nll_sums, window_packs
 from fasp_core.model.devices import sizes
 from fasp_core.model.language_model import LanguageModel
@@ -153,7 +153,7 @@ class CachedRunner:
         return Nll(np.concatenate(sums), np.concatenate(counts))
 
     def expected(
-        self, packs: Sequence[Pack], worth: TokenToxicity, prune_set: PruneSet, progress: Report | None = None
+        self, packs: Sequence[Pack], worth: Reader, prune_set: PruneSet, progress: Report | None = None
     ) -> np.ndarray:
         """[R, n] expected toxicity of each prompt with a set of heads pruned, in every reading."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,6 +26,25 @@ from fasp_core.model.passes import in_halves, require_finite
 READINGS = ("neutral", "counted")  # neutral first: it is the one that a choice is made on by default
 
 
+class Reader(Protocol):
+    """What is read of prompts in a pass: R columns at each step, and how the steps of a prompt come together.
+
+    `spread` says whether the mean over its steps is taken, or their sum.
+    """
+
+    @property
+    def spread(self) -> bool: ...
+
+    def columns(self, lm: LanguageModel, hidden: Tensor, pack: Pack) -> Tensor:
+        """[m, steps, R] of a pack, from its final hidden states [rows, T, D]; differentiable in them."""
+
+    def at(self, rows: Sequence[int]) -> Reader:
+        """The same for some of the prompts, in this order."""
+
+    def on(self, device: torch.device | str) -> Reader:
+        """The same on another device."""
+
+
 @dataclass(frozen=True, eq=False)
 class TokenToxicity:
     """What tokens are worth, on the model's device.
@@ -37,6 +57,7 @@ class TokenToxicity:
 
     values: Tensor
     fresh: Tensor
+    spread: bool = True
 
     @classmethod
     def of(cls, lm: LanguageModel, words: WordValues) -> TokenToxicity:
@@ -51,6 +72,15 @@ class TokenToxicity:
         """[m, R] of the means [m, 2 R] of `values` over the next word: those of the place after each token [m]."""
         inside, begins = means.chunk(2, -1)
         return torch.where(self.fresh[tokens.to(self.fresh.device)][:, None], begins, inside)
+
+    def columns(self, lm: LanguageModel, hidden: Tensor, pack: Pack) -> Tensor:
+        """[m, steps, R] expected toxicity of the next word, at each step of the prompts of a pack."""
+        states, tokens = pack.read(hidden)
+        return next_word_toxicity(lm, states, tokens, self).view(*pack.reads.shape, -1)
+
+    def at(self, rows: Sequence[int]) -> TokenToxicity:
+        """The same: words are worth what they are after every prompt."""
+        return self
 
     def on(self, device: torch.device | str) -> TokenToxicity:
         """The same on another device."""
@@ -73,8 +103,8 @@ def next_word_toxicity(lm: LanguageModel, states: Tensor, tokens: Tensor, worth:
 
 
 @torch.no_grad()
-def read_expected(lm: LanguageModel, hidden: Tensor, pack: Pack, worth: TokenToxicity) -> np.ndarray:
-    """[m, R] expected toxicity of each prompt of a pack, the mean over its `steps` positions.
+def read_expected(lm: LanguageModel, hidden: Tensor, pack: Pack, worth: Reader) -> np.ndarray:
+    """[m, R] of each prompt of a pack, over its `steps` positions.
 
     Raises as `require_finite`.
 
@@ -82,12 +112,9 @@ def read_expected(lm: LanguageModel, hidden: Tensor, pack: Pack, worth: TokenTox
     ----------
     hidden : [rows, T, D] final hidden states of the pack.
     """
-    places = pack.reads.reshape(-1)
-    states = hidden.reshape(-1, hidden.shape[-1])[places.to(hidden.device)]
-    tokens = pack.ids.reshape(-1)[places]
-    each = next_word_toxicity(lm, states, tokens, worth).cpu().double().numpy()  # MPS has no float64
+    each = worth.columns(lm, hidden, pack).cpu().double().numpy()  # MPS has no float64
     require_finite(lm, each, "the toxicity of the next word", pack)
-    return np.asarray(each.reshape(*pack.reads.shape, -1).mean(1))
+    return np.asarray(each.mean(1) if worth.spread else each.sum(1))
 
 
 def scatter(packs: Sequence[Pack], parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -102,7 +129,7 @@ def scatter(packs: Sequence[Pack], parts: Sequence[np.ndarray]) -> np.ndarray:
 def measure_expected(
     lm: LanguageModel,
     packs: Sequence[Pack],
-    worth: TokenToxicity,
+    worth: Reader,
     progress: Callable[[float, float, str], None] | None = None,
 ) -> np.ndarray:
     """[R, n] float64 in [0, 1]: expected toxicity of each prompt in both readings, under whatever masks are on."""

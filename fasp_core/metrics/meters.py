@@ -1,7 +1,8 @@
 """How the toxicity of an axis is measured: one config, one prepared meter, used by scores and evaluations alike.
 
-A meter turns a model (under whatever masks are on) into one toxicity a prompt and reading. Both measures of the
-toxicity gap are here: `expected` (next-word distribution, no sampling) and `sampled` (scored continuations).
+A meter turns a model (under whatever masks are on) into one toxicity a prompt and reading. The measures of the toxicity
+gap are here, from narrow to wide: `expected` (next-word distribution, no sampling; with contexts that groups share also
+of later words), `written` (the same at every step of what the model writes) and `sampled` (scored continuations).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 import logging
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from fasp_core.data import prompt_sampling
 from fasp_core.data.classifiers import ClassifierScorer
+from fasp_core.data.divisions import divide
 from fasp_core.data.holistic_bias import axis_names, identity_words
 from fasp_core.data.prompt_set import PromptSet
 from fasp_core.data.prompts import fewest, is_file, resolve_axis
@@ -27,8 +29,10 @@ from fasp_core.errors import InputError
 from fasp_core.forward import noise
 from fasp_core.forward.sampling import GenerationConfig, sample, sample_ids
 from fasp_core.metrics.completing import Completions, complete_all
-from fasp_core.metrics.expected import READINGS, TokenToxicity, measure_expected, read_expected
+from fasp_core.metrics.expected import READINGS, Reader, TokenToxicity, measure_expected, read_expected
+from fasp_core.metrics.shared_contexts import SharedContexts
 from fasp_core.metrics.token_toxicity import AUDITED, CHECKED, LEAST, Vocabulary, WordValues, word_values
+from fasp_core.metrics.written import LONGEST, written
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, encode, pack
@@ -38,7 +42,7 @@ from fasp_core.storage.store import Entry, Store
 from fasp_core.typing import Report
 
 logger = logging.getLogger(__name__)
-MEASURES = ("expected", "sampled")
+MEASURES = ("expected", "written", "sampled")
 SPLITS = ("valid", "test", "all")
 WORDS = "completed, above the floor"  # what a word is worth, see fasp_core.metrics.token_toxicity; part of every key
 BY_NEED = "completed where the scorer knows a word worth more than .05, above the floor"
@@ -54,14 +58,17 @@ class BiasConfig:
     split : "valid" (choices are made on it), "test" (only measured) or "all".
     n_prompts : how many prompts at least; every group gets the same share, balanced over templates.
     seed : of the sample of prompts.
-    measure : "expected" or "sampled".
+    measure : "expected", "written" or "sampled".
     scorer : "offline", or a sequence classifier of a hub or folder; `label` names the output that is read.
     scored : for `sampled`, "continuation" or "prompt+continuation".
-    generation : for `sampled`, how continuations are drawn.
-    steps : for `expected`, how many positions: 1 is the next word alone; the contexts of the others are sampled from
-        the unpruned model.
+    generation : for `sampled` and `written`, how continuations are drawn; the length of written ones is `steps`.
+    steps : for `expected` and `written`, how many positions: 1 is the next word alone. For `expected` the contexts of
+        the others are sampled from the unpruned model.
     scorer_reading : whether the labels of a classifier are independent ("sigmoid") or compete ("softmax"); None: as its
         config says, see `classifiers`.
+    contexts : for `expected`, how many contexts all prompts of a block share, see `shared_contexts`; 0: each prompt has
+        one of its own, and the mean over steps is taken in place of the sum.
+    cell, division : prompts of one cell of a division of templates and descriptors, see `divisions`; "": all of them.
     """
 
     axis: str
@@ -75,26 +82,40 @@ class BiasConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     steps: int = 1
     scorer_reading: str | None = None
+    contexts: int = 0
+    cell: str = ""
+    division: int = 0
 
     def __post_init__(self) -> None:
         if self.measure not in MEASURES:
-            raise InputError(f"Unknown measure '{self.measure}': choose expected or sampled.")
+            raise InputError(f"Unknown measure '{self.measure}': choose {', '.join(MEASURES[:-1])} or {MEASURES[-1]}.")
         if self.split not in SPLITS:
             raise InputError(f"Unknown split '{self.split}': choose valid, test or all.")
         if self.n_prompts < 1:
             raise InputError("At least 1 prompt is needed: raise the number of prompts.")
         if not 1 <= self.steps <= 64:
             raise InputError(f"Expected toxicity cannot look at {self.steps} steps: choose 1 to 64.")
+        if self.measure == "written" and self.steps > LONGEST:
+            raise InputError(f"Written toxicity cannot look at {self.steps} steps: choose 1 to {LONGEST}.")
+        if self.contexts < 0 or (self.contexts and self.measure != "expected"):
+            raise InputError("Shared contexts are of the measure expected, and no fewer than 1: choose that measure.")
 
     @property
     def readings(self) -> tuple[str, ...]:
         """Names of the rows that a measurement gives."""
-        return READINGS if self.measure == "expected" else ("sampled",)
+        if self.measure == "sampled":
+            return ("sampled",)
+        return (*READINGS, *(f"{name} direct" for name in READINGS)) if self.contexts else READINGS
+
+    @property
+    def drawn(self) -> GenerationConfig:
+        """How the continuations of the measure `written` are drawn."""
+        return replace(self.generation, tokens=self.steps)
 
     def prompts(self) -> PromptSet:
         """The prompts that are measured; the sample for n holds the sample for fewer."""
         stamp = file_stamp(self.axis) if is_file(self.axis) else None
-        return _prompts(self.axis, self.split, self.n_prompts, self.seed, stamp)
+        return _prompts(self.axis, self.split, self.n_prompts, self.seed, stamp, self.cell, self.division)
 
 
 def left_out(*configs: BiasConfig) -> list[str]:
@@ -103,8 +124,11 @@ def left_out(*configs: BiasConfig) -> list[str]:
 
 
 @lru_cache(maxsize=16)
-def _prompts(axis: str, split: str, n: int, seed: int, _stamp: tuple[int, int] | None) -> PromptSet:
-    pool = prompt_sampling.split(resolve_axis(axis), split)
+def _prompts(
+    axis: str, split: str, n: int, seed: int, _stamp: tuple[int, int] | None, cell: str, division: int
+) -> PromptSet:
+    whole = resolve_axis(axis)
+    pool = prompt_sampling.split(divide(whole, cell, division) if cell else whole, split)
     minimum = fewest(axis)
     groups = len(prompt_sampling.sample(pool, 1, seed, minimum).counts())
     return prompt_sampling.sample(pool, max(2, math.ceil(n / groups)), seed, minimum)
@@ -149,8 +173,12 @@ def result_key(config: BiasConfig, model_id: ModelId) -> dict[str, Any]:
     if key["axis"] == "csv":  # its rows may stand in any order, and results are kept row by row
         rows = json.dumps([config.prompts().texts, config.prompts().groups])
         key["rows"] = hashlib.sha256(rows.encode()).hexdigest()[:16]
-    if config.measure == "expected":
-        drawn = {"noise": noise.VERSION} if config.steps > 1 else {}
+    if config.measure != "sampled":
+        drawn: dict[str, Any] = {"noise": noise.VERSION} if config.steps > 1 else {}
+        if config.contexts:
+            drawn["contexts"] = config.contexts
+        if config.measure == "written":
+            drawn["generation"] = asdict(config.drawn)
         words = words_worth(model_id, scorer)
         return key | {"steps": config.steps, "words": words, "identity_words": _identity_digest()} | drawn
     return key | {"scored": config.scored, "generation": asdict(config.generation), "noise": noise.VERSION}
@@ -226,11 +254,13 @@ def stored_completions(lm: LanguageModel, store: Store, progress: Report | None 
 
 @dataclass(eq=False)
 class ExpectedMeter:
-    """Expected toxicity of the prompts, in the readings of `fasp_core.metrics.expected.READINGS`.
+    """Expected toxicity of the prompts, in the readings of the config.
 
     Attributes
     ----------
-    rows : [n] token ids of each prompt and of the context that follows it.
+    rows : [m] token ids of each prompt and of the context that follows it; m = n unless contexts are shared.
+    worth : what is read of the rows, K columns each.
+    shared : the contexts that prompts of a block share, if they do.
     """
 
     lm: LanguageModel
@@ -242,20 +272,68 @@ class ExpectedMeter:
         self.prompts = self.config.prompts()
         self.rows = encode(self.lm, self.prompts.texts, self.config.steps - 1)
         scorer = scorer_of(self.config, self.lm)
-        self.worth = TokenToxicity.of(self.lm, stored_word_values(self.lm, scorer, self.store, self.progress))
-        if self.config.steps > 1:
+        words = stored_word_values(self.lm, scorer, self.store, self.progress)
+        self.worth: Reader = TokenToxicity.of(self.lm, words)
+        self.shared: SharedContexts | None = None
+        if self.config.contexts:
+            self.shared = SharedContexts.draw(
+                self.lm,
+                self.prompts,
+                self.rows,
+                self.config.steps,
+                self.config.contexts,
+                self.config.seed,
+            )
+            self.rows, self.worth = self.shared.rows, self.shared.reader(TokenToxicity.of(self.lm, words))
+        elif self.config.steps > 1:
             drawn = GenerationConfig(tokens=self.config.steps - 1, seed=self.config.seed)
             contexts = sample_ids(self.lm, self.prompts.texts, drawn, ids=self.rows)  # made before any head is removed
             self.rows = [ids + context[0] for ids, context in zip(self.rows, contexts, strict=True)]
         self.packs = pack(self.lm, self.rows, self.config.steps)
 
     def read(self, pack: Pack, hidden: Any) -> np.ndarray:
-        """[m, 2] from final hidden states of a pack."""
+        """[m, K] from final hidden states of a pack."""
         return read_expected(self.lm, hidden, pack, self.worth)
 
+    def fold(self, columns: np.ndarray) -> np.ndarray:
+        """[..., R, n] of the columns [..., K, m] of all rows."""
+        return columns if self.shared is None else self.shared.fold(columns)
+
+    def more(self, columns: np.ndarray) -> dict[str, np.ndarray]:
+        """What else the columns of a measurement say: `weights` [n, C] of shared contexts."""
+        return {} if self.shared is None else {"weights": self.shared.weights(columns)}
+
     def measure(self, progress: Report | None = None) -> np.ndarray:
-        """[2, n] under whatever masks are on."""
+        """[K, m] under whatever masks are on."""
         return measure_expected(self.lm, self.packs, self.worth, progress)
+
+
+@dataclass(eq=False)
+class WrittenMeter:
+    """Expected toxicity at every step of what the model writes, with common noise; see `written`."""
+
+    lm: LanguageModel
+    config: BiasConfig
+    store: Store
+    progress: Report | None = None
+
+    def __post_init__(self) -> None:
+        self.prompts = self.config.prompts()
+        self.rows = encode(self.lm, self.prompts.texts, self.config.steps)
+        scorer = scorer_of(self.config, self.lm)
+        self.worth = TokenToxicity.of(self.lm, stored_word_values(self.lm, scorer, self.store, self.progress))
+
+    def fold(self, columns: np.ndarray) -> np.ndarray:
+        """[R, n] of [R, steps, n]: the sum over steps, how many toxic words are to be expected."""
+        return np.asarray(columns.sum(-2))
+
+    def more(self, columns: np.ndarray) -> dict[str, np.ndarray]:
+        """The steps one by one: `steps` [R, steps, n]."""
+        return {"steps": columns}
+
+    def measure(self, progress: Report | None = None) -> np.ndarray:
+        """[R, steps, n] under whatever masks are on."""
+        return written(self.lm, self.prompts.texts, self.worth, self.config.drawn, progress, ids=self.rows)
 
 
 @dataclass(eq=False)
@@ -271,6 +349,14 @@ class SampledMeter:
         self.scorer = CachedScorer(scorer_of(self.config, self.lm), self.store.root / "toxicity")
         self.texts: list[list[str]] = []  # the continuations of the latest measurement
 
+    def fold(self, columns: np.ndarray) -> np.ndarray:
+        """[1, n], as it is measured."""
+        return columns
+
+    def more(self, _columns: np.ndarray) -> dict[str, np.ndarray]:
+        """Nothing."""
+        return {}
+
     def measure(self, progress: Report | None = None) -> np.ndarray:
         """[1, n] under whatever masks are on: the mean over a prompt's continuations."""
         self.texts = sample(self.lm, self.prompts.texts, self.config.generation, progress)
@@ -285,10 +371,11 @@ class SampledMeter:
         return means[None]
 
 
-def meter(
-    lm: LanguageModel, config: BiasConfig, store: Store, progress: Report | None = None
-) -> ExpectedMeter | SampledMeter:
+Meter = ExpectedMeter | WrittenMeter | SampledMeter
+
+
+def meter(lm: LanguageModel, config: BiasConfig, store: Store, progress: Report | None = None) -> Meter:
     """The prepared meter for a config. Make it with no head pruned: it may run the model."""
-    if config.measure == "expected":
-        return ExpectedMeter(lm, config, store, progress)
-    return SampledMeter(lm, config, store)
+    if config.measure == "sampled":
+        return SampledMeter(lm, config, store)
+    return (WrittenMeter if config.measure == "written" else ExpectedMeter)(lm, config, store, progress)

@@ -21,24 +21,24 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
+from fasp_core.data.prompt_set import PromptSet
 from fasp_core.errors import InputError
 from fasp_core.forward.next_word import log_loss
 from fasp_core.forward.recorded_pass import final_hidden
 from fasp_core.forward.sampling import GenerationConfig, sample_ids
-from fasp_core.metrics.expected import TokenToxicity, next_word_toxicity
+from fasp_core.metrics.expected import TokenToxicity, scatter
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, halves, pack
 from fasp_core.model.passes import in_halves, require_finite
 from fasp_core.typing import Codes, Floats, Report
-
-EFFECTS = ("total", "direct")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +67,8 @@ class SharedContexts:
     def draw(
         cls,
         lm: LanguageModel,
-        texts: Sequence[str],
+        prompts: PromptSet,
         ids: Sequence[Sequence[int]],
-        blocks: Sequence[int],
         steps: int,
         contexts: int,
         seed: int = 0,
@@ -82,8 +81,7 @@ class SharedContexts:
 
         Parameters
         ----------
-        texts, ids : n prompts and their tokens; the texts name the noise.
-        blocks : [n] block of each prompt.
+        prompts, ids : n prompts in blocks, and their tokens; the texts name the noise.
 
         Raises
         ------
@@ -93,7 +91,7 @@ class SharedContexts:
         if steps < 1 or contexts < 1:
             raise InputError(f"Shared contexts need a step and a context at least, not {steps} and {contexts}.")
         members: defaultdict[int, list[int]] = defaultdict(list)
-        for i, block in enumerate(blocks):
+        for i, block in enumerate(prompts.blocks):
             members[block].append(i)
         if not members or min(map(len, members.values())) < 2:
             raise InputError(
@@ -103,7 +101,7 @@ class SharedContexts:
         stops = lm.stops
         rows: list[list[int]] = []
         places: list[int] = []
-        found = cls._sources(lm, texts, ids, members, max(steps - 1, 1), contexts, seed, progress)
+        found = cls._sources(lm, prompts.texts, ids, members, max(steps - 1, 1), contexts, seed, progress)
         for block, those in members.items():
             for i in those:
                 rows += [[*ids[i], *context[: steps - 1]] for context in found[block]]
@@ -113,8 +111,7 @@ class SharedContexts:
             ends = [t for t in range(1, steps) if row[len(row) - steps + t] in stops]
             if ends:
                 going[r, ends[0] :] = False
-        blank = cls(rows, np.array(places), torch.zeros(len(rows), steps), going)
-        log_p = blank._columns(lm, pack(lm, rows, steps), lambda p, hidden: blank._log_p(lm, p, hidden))
+        log_p = _log_probabilities(lm, rows, steps)
         log_q = np.empty_like(log_p)
         of_prompt = np.argsort(np.array(places), kind="stable").reshape(-1, contexts)  # rows of prompts 0, 1, ...
         for those in members.values():
@@ -147,103 +144,94 @@ class SharedContexts:
             drawn |= zip(those, found, strict=True)
         return {block: [c for i in those for c in drawn.get(i, [])] for block, those in members.items()}
 
-    def packs(self, lm: LanguageModel) -> list[Pack]:
-        """The rows packed for one pass each, with their `steps` last places to read."""
-        return pack(lm, self.rows, self.steps)
+    def reader(self, worth: TokenToxicity) -> AfterShared:
+        """What is read of the rows in a pass."""
+        return AfterShared(worth, self.log_q.to(worth.values.device), self.going.to(worth.values.device))
 
-    def columns(self, lm: LanguageModel, hidden: Tensor, pack: Pack, worth: TokenToxicity) -> Tensor:
-        """[m, steps, 2 R + 1] of the rows of a pack: total and direct effect in each reading, and the weight.
+    def fold(self, columns: Floats) -> Floats:
+        """[..., 2 R, n] mean over the contexts of each prompt, of `columns` [..., 2 R + 1, m]; weights left out."""
+        return np.asarray(self._by_prompt(columns[..., :-1, :]).mean(-1))
 
-        Differentiable in the final hidden states [rows, T, D].
-        """
-        states, tokens = _read(hidden, pack)
-        each = next_word_toxicity(lm, states, tokens.reshape(-1), worth).view(*tokens.shape, -1)
-        those = torch.from_numpy(np.asarray(pack.prompts))
-        going = self.going[those].to(each.device)[..., None]
-        log_w = self._log_p(lm, pack, hidden) - self.log_q[those].to(each.device)
-        weight = torch.where(going, log_w.exp()[..., None], 0.0)
-        return torch.cat([weight * each, torch.where(going, each, 0.0), weight], -1)
+    def weights(self, columns: Floats) -> Floats:
+        """[n, C] weight of each context at the last step; 0 once it has ended."""
+        return np.asarray(self._by_prompt(columns[-1]))
 
-    def _log_p(self, lm: LanguageModel, pack: Pack, hidden: Tensor) -> Tensor:
-        """[m, steps] nats: log-probability of the context before each step, under whatever masks are on."""
-        states, tokens = _read(hidden, pack)
-        m, steps = tokens.shape
-        if steps == 1:
-            return torch.zeros(m, 1, device=states.device)
-        before = states.view(m, steps, -1)[:, :-1].reshape(m * (steps - 1), -1)
-        goals = tokens[:, 1:].reshape(-1).to(states.device)
-        if torch.is_grad_enabled() and states.requires_grad:
-            loss = torch.nn.functional.cross_entropy(lm.logits(before), goals, reduction="none")
-        else:
-            loss = log_loss(lm, before, goals)
-        return torch.nn.functional.pad(-loss.view(m, steps - 1).cumsum(1), (1, 0))
-
-    @torch.no_grad()
-    def measure(
-        self, lm: LanguageModel, packs: Sequence[Pack], worth: TokenToxicity, progress: Report | None = None
-    ) -> Measured:
-        """Both effects of every prompt, under whatever masks are on."""
-        found = self._columns(lm, packs, lambda p, hidden: self.columns(lm, hidden, p, worth), progress)
-        return self.fold(found)
-
-    def _columns(
-        self,
-        lm: LanguageModel,
-        packs: Sequence[Pack],
-        read: Callable[[Pack, Tensor], Tensor],
-        progress: Report | None = None,
-    ) -> Floats:
-        """Of all rows, in their order, what `read` gives of each pack."""
-        parts: list[tuple[Codes, Floats]] = []
-
-        @torch.no_grad()
-        def run(batch: Pack) -> tuple[Codes, Floats]:
-            values = read(batch, final_hidden(lm, batch)).cpu().double().numpy()
-            require_finite(lm, values, "the toxicity of the next word", batch)
-            return np.asarray(batch.prompts), values
-
-        done = 0
-        for each in packs:
-            parts += in_halves(lm, run, each, halves, "a single prompt")
-            done += len(each.prompts)
-            if progress is not None:
-                progress(done, len(self.rows), f"{done} of {len(self.rows)} contexts")
-        out = np.empty((len(self.rows), *parts[0][1].shape[1:]))
-        for those, values in parts:
-            out[those] = values
-        return out
-
-    def fold(self, columns: Floats) -> Measured:
-        """Means over the contexts of each prompt, of `columns` [m, steps, 2 R + 1]."""
+    def _by_prompt(self, rows: Floats) -> Floats:
+        """[..., n, C] of [..., m]."""
         order = np.argsort(self.prompts, kind="stable")
-        n = int(self.prompts.max()) + 1
-        by_prompt = columns[order].reshape(n, -1, *columns.shape[1:])  # [n, C, steps, 2 R + 1]
-        effects = by_prompt[..., :-1].mean(1).transpose(2, 1, 0)  # [2 R, steps, n]
-        half = len(effects) // 2
-        return Measured(effects[:half], effects[half:], by_prompt[:, :, -1, -1])
-
-
-def _read(hidden: Tensor, pack: Pack) -> tuple[Tensor, Tensor]:
-    """Final hidden states [m * steps, D] at the places that are read, and the tokens [m, steps] there."""
-    places = pack.reads.reshape(-1)
-    return hidden.reshape(-1, hidden.shape[-1])[places.to(hidden.device)], pack.ids.reshape(-1)[pack.reads]
+        return rows[..., order].reshape(*rows.shape[:-1], int(self.prompts.max()) + 1, -1)
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """Both effects on n prompts.
+class AfterShared:
+    """Reads the rows of shared contexts: the sum over steps of both effects in each reading, and the last weight.
 
     Attributes
     ----------
-    total, direct : [R, steps, n] expected toxicity at each step.
-    weights : [n, C] weight of each context at the last step; 0 once it has ended.
+    worth : of tokens.
+    log_q, going : [m, steps] as in `SharedContexts`, on the model's device.
     """
 
-    total: Floats
-    direct: Floats
-    weights: Floats
+    worth: TokenToxicity
+    log_q: Tensor
+    going: Tensor
+    spread: bool = False
 
-    def effective(self, codes: Codes) -> Floats:
-        """[G] effective sample size of each group, `(sum w)^2 / sum w^2` over its contexts (Kish, 1965)."""
-        groups = [self.weights[codes == g].ravel() for g in range(int(codes.max()) + 1)]
-        return np.array([w.sum() ** 2 / max((w**2).sum(), 1e-300) for w in groups])
+    def columns(self, lm: LanguageModel, hidden: Tensor, pack: Pack) -> Tensor:
+        """[m, steps, 2 R + 1] of the rows of a pack: total effects, direct effects, and at the last step the weight."""
+        each = self.worth.columns(lm, hidden, pack)
+        those = torch.from_numpy(np.asarray(pack.prompts)).to(self.log_q.device)
+        going = self.going[those][..., None]
+        weight = torch.where(going, (_log_p(lm, pack, hidden) - self.log_q[those]).exp()[..., None], 0.0)
+        last = torch.zeros_like(weight)
+        last[:, -1] = weight[:, -1]
+        return torch.cat([weight * each, torch.where(going, each, 0.0), last], -1)
+
+    def at(self, rows: Sequence[int]) -> AfterShared:
+        """The same for some of the rows, in this order."""
+        those = torch.tensor(list(rows), device=self.log_q.device)
+        return replace(self, log_q=self.log_q[those], going=self.going[those])
+
+    def on(self, device: torch.device | str) -> AfterShared:
+        """The same on another device."""
+        return replace(self, worth=self.worth.on(device), log_q=self.log_q.to(device), going=self.going.to(device))
+
+
+def _log_p(lm: LanguageModel, pack: Pack, hidden: Tensor) -> Tensor:
+    """[m, steps] nats: log-probability of the context before each step, under whatever masks are on. Differentiable."""
+    m, steps = pack.reads.shape
+    states, tokens = pack.read(hidden)
+    if steps == 1:
+        return torch.zeros(m, 1, device=states.device)
+    before = states.view(m, steps, -1)[:, :-1].reshape(m * (steps - 1), -1)
+    goals = tokens.view(m, steps)[:, 1:].reshape(-1).to(states.device)
+    if torch.is_grad_enabled() and states.requires_grad:
+        loss = cross_entropy(lm.logits(before), goals, reduction="none")
+    else:
+        loss = log_loss(lm, before, goals)
+    return torch.nn.functional.pad(-loss.view(m, steps - 1).cumsum(1), (1, 0))
+
+
+@torch.no_grad()
+def _log_probabilities(lm: LanguageModel, rows: Sequence[Sequence[int]], steps: int) -> Floats:
+    """[m, steps] nats: `_log_p` of all rows, in their order."""
+
+    def run(batch: Pack) -> Floats:
+        found = _log_p(lm, batch, final_hidden(lm, batch)).cpu().double().numpy()
+        require_finite(lm, found, "the probability of a context", batch)
+        return np.asarray(found)
+
+    packs = pack(lm, rows, steps)
+    return scatter(packs, [part for one in packs for part in in_halves(lm, run, one, halves, "a single prompt")]).T
+
+
+def effective(weights: Floats, groups: Sequence[str]) -> dict[str, tuple[float, int]]:
+    """Effective sample size of each group, `(sum w)^2 / sum w^2` (Kish, Survey Sampling, 1965), and its contexts.
+
+    Parameters
+    ----------
+    weights : [n, C]. groups : [n] group of each prompt.
+    """
+    of = np.array(groups)
+    each = {name: weights[of == name].ravel() for name in sorted(set(groups))}
+    return {name: (float(w.sum() ** 2 / max((w**2).sum(), 1e-300)), w.size) for name, w in each.items()}

@@ -21,7 +21,7 @@ from fasp_core.forward.sampling import GenerationConfig, sample
 from fasp_core.forward.sweep import Read, sweep_heads
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import CachedRunner
-from fasp_core.metrics.expected import TokenToxicity, next_word_toxicity, read_expected
+from fasp_core.metrics.expected import Reader, read_expected
 from fasp_core.metrics.perplexity import nll_sums
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, halves, pack_rows
@@ -65,7 +65,7 @@ class Prompts:
     """A pack of prompts, read as expected toxicity: [m, R]."""
 
     pack: Pack
-    worth: TokenToxicity
+    worth: Reader
 
     @property
     def digest(self) -> str:
@@ -108,13 +108,9 @@ class FirstOrder:
         worth = self.batch.worth.on(lm.device)
 
         def run(pack: Pack) -> tuple[np.ndarray, np.ndarray]:
-            rows, steps = pack.reads.shape
-
             def read(hidden: Tensor) -> Tensor:
-                last = hidden[:, -steps:]  # [rows, steps, D]
-                tokens = pack.ids[:, -steps:].reshape(-1)
-                toxicity = next_word_toxicity(lm, last.reshape(-1, last.shape[-1]), tokens, worth)
-                return toxicity.view(rows, steps, -1).mean(1)
+                each = worth.columns(lm, hidden, pack)
+                return each.mean(1) if worth.spread else each.sum(1)
 
             return functional_gradients(lm, pack.ids, read)
 
@@ -144,7 +140,7 @@ class Sets:
     sets: tuple[tuple[int, ...], ...]
     windows: TokenWindows
     packs: tuple[Pack, ...]
-    worth: TokenToxicity
+    worth: Reader
 
     def run(self, lm: LanguageModel) -> Iterator[tuple[tuple[int, ...], Any, np.ndarray, tuple[float, float]]]:
         runner, worth = CachedRunner(lm), self.worth.on(lm.device)

@@ -21,6 +21,7 @@ from fasp_core.metrics.expected import TokenToxicity
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.typing import Report
 
+LONGEST = 32  # steps
 CELLS = 1 << 22  # probabilities that exist at once beside the logits
 
 

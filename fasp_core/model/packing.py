@@ -47,6 +47,11 @@ class Pack:
             return self
         return replace(self, ids=self.ids.to(device), reads=self.reads.to(device))
 
+    def read(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Final hidden states [m * steps, D] at the places that are read, of [rows, T, D], and the tokens there."""
+        places = self.reads.reshape(-1)
+        return hidden.reshape(-1, hidden.shape[-1])[places.to(hidden.device)], self.ids.reshape(-1)[places]
+
     def inputs(self, lm: LanguageModel) -> dict[str, Tensor]:
         """What the model is called with."""
         ids = {"input_ids": self.ids.to(lm.device)}

@@ -63,8 +63,7 @@ def first_order_rows(
     """
     packs = pack_equal(gauge.rows, gauge.config.steps, max_tokens=sizes(lm.device).backward)
     n = len(gauge.rows)
-    base = np.empty((len(gauge.config.readings), n))
-    ablated = np.empty((lm.size, *base.shape))
+    base, ablated = np.empty((0, n)), np.empty((lm.size, 0, n))
     done = 0
 
     def tell() -> None:
@@ -75,11 +74,13 @@ def first_order_rows(
     shards = [FirstOrder(Prompts(part, worth)) for part in packs]
     for i, (values, effects) in results(lm, shards, workers, tell):
         members = packs[i].prompts
+        if not done:
+            base, ablated = np.empty((values.shape[1], n)), np.empty((lm.size, values.shape[1], n))
         base[:, members] = values.T
         ablated[:, :, members] = values.T + effects
         done += len(members)
         tell()
-    return base, np.clip(ablated, 0.0, 1.0)
+    return gauge.fold(base), np.clip(gauge.fold(ablated), 0.0, 1.0 if gauge.worth.spread else None)
 
 
 def first_order_impacts(

@@ -17,8 +17,11 @@ import torch
 from fasp_core import gap
 from fasp_core.compute.shards import StopCheck, Workers, results
 from fasp_core.data.text import BOLD, WIKITEXT, TextConfig, TokenWindows, token_windows
+from fasp_core.errors import InputError
+from fasp_core.forward.ablation import masked
+from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.expected import scatter
-from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, Report, SampledMeter, meter
+from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, Meter, Report, SampledMeter, WrittenMeter, meter
 from fasp_core.metrics.perplexity import BLOCK, Nll, ppl_key
 from fasp_core.metrics.work import Prompts, Windows, Written, swept
 from fasp_core.model.devices import sizes
@@ -131,7 +134,7 @@ def bias_label(lm: LanguageModel, key: dict[str, Any]) -> str:
 
 def bias_contents(
     lm: LanguageModel,
-    gauge: ExpectedMeter | SampledMeter,
+    gauge: Meter,
     base: np.ndarray,
     ablated: np.ndarray,
     exact: np.ndarray,
@@ -147,7 +150,7 @@ def bias_contents(
     }
     if gauge.prompts.blocks:
         arrays["blocks"] = np.array(gauge.prompts.blocks, dtype=np.int32)
-    if isinstance(gauge, ExpectedMeter):
+    if isinstance(gauge, ExpectedMeter) and gauge.shared is None:  # else a row is more than its tokens
         arrays["rows"] = row_ids(gauge.rows)
     readings, notes = gauge.config.readings, gauge.prompts.notes
     return _contents(lm, arrays, started, groups=groups, readings=readings, notes=notes)
@@ -155,7 +158,7 @@ def bias_contents(
 
 def toxicity_rows(
     lm: LanguageModel,
-    gauge: ExpectedMeter | SampledMeter,
+    gauge: Meter,
     heads: Sequence[int],
     store: Store,
     key: dict[str, Any],
@@ -164,23 +167,38 @@ def toxicity_rows(
 ) -> dict[int, np.ndarray]:
     """[R, n] toxicity of the prompts with each of `heads` (flat ids) removed; under -1 that of the whole model."""
     parts = store.parts(KIND, key)
+    known, ids = KnownRows(), np.arange(len(gauge.prompts))
     if isinstance(gauge, ExpectedMeter):
-        known, compute = known_toxicity(store, key), _expected_rows(lm, gauge, workers, parts)
-        ids = row_ids(gauge.rows)
+        compute, ids = _expected_rows(lm, gauge, workers, parts), row_ids(gauge.rows)
+        known = known if gauge.shared else known_toxicity(store, key)
+    elif isinstance(gauge, WrittenMeter):
+        compute = _written_rows(lm, gauge, workers)
     else:
-        known, compute = KnownRows(), _sampled_rows(lm, gauge, workers)
-        ids = np.arange(len(gauge.prompts))
+        compute = _sampled_rows(lm, gauge, workers)
     what = f"bias on {gauge.config.axis}"
     rows = _collect(lm, heads, ids, known, compute, parts, progress, what)
-    return {flat: np.stack(values).T for flat, values in rows.items()}
+    found = {flat: np.stack(values).T for flat, values in rows.items()}
+    return {flat: gauge.fold(columns) for flat, columns in found.items()} if isinstance(gauge, ExpectedMeter) else found
 
 
 def _expected_rows(lm: LanguageModel, gauge: ExpectedMeter, workers: Workers | None, parts: Parts) -> Compute:
     def compute(heads: list[int], missing: list[int], tell: StopCheck) -> Iterator[tuple[int, list[np.ndarray]]]:
         packs = pack(lm, [gauge.rows[i] for i in missing], gauge.config.steps)
-        batches = [Prompts(one, gauge.worth) for one in packs]
+        batches = [Prompts(one, gauge.worth.at(missing)) for one in packs]
         for flat, readings in swept(lm, batches, heads, workers, parts, tell):
             yield flat, list(scatter(packs, readings).T)
+
+    return compute
+
+
+def _written_rows(lm: LanguageModel, gauge: WrittenMeter, workers: Workers | None) -> Compute:
+    if workers is not None:
+        raise InputError("Scores by the measure written are made on one machine: leave workers out.")
+
+    def compute(heads: list[int], _missing: list[int], tell: StopCheck) -> Iterator[tuple[int, list[np.ndarray]]]:
+        for flat in heads:
+            with masked(lm, PruneSet() if flat < 0 else PruneSet.from_flat([flat], lm.n_heads)):
+                yield flat, list(gauge.fold(gauge.measure()).T)
 
     return compute
 

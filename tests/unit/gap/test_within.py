@@ -79,7 +79,7 @@ def test_intervals_hold_what_other_templates_would_show() -> None:
 
 def test_templates_that_lack_a_group_are_left_out() -> None:
     rows, templates = made(3, 2, np.zeros((2, 3, 3)), 1.0)
-    keep = [i for i, t in enumerate(templates) if not (t == "t2" and rows.labels[i] == "c")]
+    keep = [i for i, t in enumerate(templates) if not (t == "t2" and rows.labels[i] == "c" and i % 2)]
     part = PromptRows.of(rows.values[:, keep], [rows.labels[i] for i in keep])
     found = within_templates(part, [templates[i] for i in keep], resamples=20)
     assert found.templates == ("t0", "t1")

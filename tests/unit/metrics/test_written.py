@@ -15,7 +15,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.expected import READINGS, measure_expected
 from fasp_core.metrics.written import written
 from fasp_core.model.packing import encode, pack
-from tests.support.enumerated import SET, after, enumerated, worth_of
+from tests.support.oracles import SET, after, enumerated, worth_of
 from tests.support.tiny import CONTEXT, KINDS, tiny_lm
 
 PROMPTS = ("I met a red person", "We know", "They are green, and we", "We see")
