@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fasp_core.errors import InputError
+from fasp_core.export import checking
 from fasp_core.export.writing import export
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model import loading
@@ -32,7 +33,10 @@ def placing(kind: str, blocks: list[str]) -> Iterator[None]:
     """Spread models have their blocks where `blocks` says, and all else on the first device."""
     places = dict.fromkeys(OUTSIDE[kind], DEVICES[0]) | {f"{BLOCKS[kind]}.{i}": at for i, at in enumerate(blocks)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "_spread", lambda: {"device_map": places})
+        for module in (loading, checking):
+            patch.setattr(
+                module, "spread_options", lambda spec: {"device_map": places} if spec.device == "spread" else {}
+            )
         yield
 
 

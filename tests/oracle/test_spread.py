@@ -37,7 +37,7 @@ def both(
         f"{BLOCKS[kind]}.{i}": "cpu" if i == 1 else "disk" for i in range(LAYERS)
     }
     apart = {"device_map": places, "offload_folder": str(tmp_path / "offloaded")}
-    monkeypatch.setattr(loading, "_spread", lambda: apart)
+    monkeypatch.setattr(loading, "spread_options", lambda spec: apart if spec.device == "spread" else {})
     use_scorer(monkeypatch, complete=False)
     plain, spread = load(ModelSpec(str(folder), device="cpu")), load(ModelSpec(str(folder), device="spread"))
     weights = [[p.device.type for p in block.parameters()] for block in spread.blocks]

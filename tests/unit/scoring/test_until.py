@@ -56,7 +56,7 @@ def test_scoring_goes_on_until_it_is_sure_or_says_why_not(
     monkeypatch.setattr(BiasImpacts, "reliability", as_told)
     monkeypatch.setattr(BiasImpacts, "gap", as_told)
     lm, store = tiny_lm("llama"), Store(tmp_path)
-    impacts, search = score.score_until(lm, text, config, store, 0.95, minutes, None, "exact")
+    impacts, search = score.score_until(lm, text, config, store, score.Goal(0.95, minutes), None, "exact")
     assert search.reached == {"neutral": reached, "counted": reached}
     assert all(why in said for said in search.why.values())
     sizes = [r.prompts for r in search.rounds]
