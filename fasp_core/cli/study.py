@@ -204,7 +204,33 @@ def contexts(options: ContextsOptions, given: Model, progress: Report) -> Said:
     return summary.document(found, options.winsorise), lambda: summary.markdown(found, options.winsorise)
 
 
-STUDIES: tuple[Callable[..., Said], ...] = (additivity, robustness, transfer, truth, agreement, contexts)
+def divisions(
+    given: Model,
+    progress: Report,
+    axis: Axes = None,
+    reading: Reading = "neutral",
+    gamma: Gamma = defaults.GAMMA,
+    alpha: Alpha = defaults.ALPHA,
+    divisions: Annotated[int | None, typer.Option(help="How many divisions into halves.")] = None,
+    scored: Annotated[int | None, typer.Option(help="Validation prompts of the quarter that is seen.")] = None,
+    prompts: Annotated[int | None, typer.Option(help="Test prompts of each quarter, at least.")] = None,
+    tokens: Annotated[int, typer.Option(help="Of the text for perplexity.")] = defaults.SCORE_TOKENS,
+) -> Said:
+    """Does a set that was chosen on some sentences about some people hold on new sentences and new people?"""
+    from fasp_core.data.text import TextConfig
+    from fasp_core.studies.transfer import divisions as study
+
+    results = []
+    for name in axis or FIRST:
+        named = _named(divisions=divisions, scored=scored, prompts=prompts)
+        plan = study.Plan(name, reading, gamma, alpha, text=TextConfig(tokens=tokens), **named)
+        stored = None if given.known_id is None else study.find(plan, given.known_id, given.store)
+        results.append(stored or study.run(given.lm, plan, given.store, progress))
+    document = {"axes": [{**asdict(found), "outcome": found.outcome} for found in results]}
+    return document, lambda: "\n".join(map(study.markdown, results))
+
+
+STUDIES: tuple[Callable[..., Said], ...] = (additivity, robustness, transfer, truth, agreement, divisions, contexts)
 
 
 def _named(**settings: Any) -> dict[str, Any]:

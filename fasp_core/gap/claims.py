@@ -144,14 +144,19 @@ class Verdict:
     agree: int
     judges: int
 
-    def sentence(self) -> str:
-        """In plain words."""
+    def title(self) -> str:
+        """In a few plain words; what is wrong or missing stands beside it."""
         by = f"by {self.agree} of {self.judges} judge{'s' * (self.judges != 1)}"
-        if self.colour == "green":
-            return f"The gap is smaller in the next word, within templates and in what is written, {by}."
-        if self.colour == "red":
-            return f"Not a success: {'; '.join(self.wrong)}."
-        return f"Not shown as a whole ({by}): {'; '.join(self.missing)}."
+        return {
+            "green": f"The gap is smaller in the next word, within templates and in what is written, {by}",
+            "amber": f"Not shown as a whole, {by}",
+            "red": "Not a success",
+        }[self.colour]
+
+    def sentence(self) -> str:
+        """The title, and what is wrong or missing."""
+        parts = self.wrong or self.missing
+        return f"{self.title()}{': ' * bool(parts)}{'; '.join(parts)}."
 
 
 def verdict(evidence: Sequence[Evidence], reading: str, costs: Mapping[str, tuple[float, float]]) -> Verdict:

@@ -170,6 +170,8 @@ def result_key(config: BiasConfig, model_id: ModelId) -> dict[str, Any]:
         "measure": config.measure,
         "scorer": (scorer := scorer_of(config)).name,
     }
+    if config.cell:  # its scores are none of the whole axis
+        key["axis"] = f"{key['axis']}, {config.cell}, division {config.division}"
     if key["axis"] == "csv":  # its rows may stand in any order, and results are kept row by row
         rows = json.dumps([config.prompts().texts, config.prompts().groups])
         key["rows"] = hashlib.sha256(rows.encode()).hexdigest()[:16]

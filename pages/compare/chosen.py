@@ -22,9 +22,17 @@ from pages.compare.compared import Settings, method_title, milli, noise, number,
 from pages.shell.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES
 from pages.widgets import background
 from pages.widgets.drawing import download, finding
+from pages.widgets.markdown import escape_markdown
 
 SPENT = "about ten minutes with the built-in model on two cores"
 MEASURES = {**READING_TITLES, "sampled": "sampled continuations"}
+SHOWN = {
+    "no gap": "no gap to begin with",
+    "fell": "the gap fell",
+    "rose": "the gap rose",
+    "unclear": "no reduction shown",
+}
+COLOURS = {"green": "green", "amber": "orange", "red": "red"}
 
 
 def draw(settings: Settings, comparison: Comparison) -> Candidate | None:
@@ -106,6 +114,7 @@ def draw_claim(claim: Claim) -> None:
     for caution in claim.cautions():
         st.warning(caution, icon=":material/warning:")
     st.dataframe(measures(claim), hide_index=True)
+    _whole(claim)
     p = claim.perplexity
     ends = ", ".join(f"{x:.2f}" for x in p.ppl_interval)
     st.caption(
@@ -134,16 +143,32 @@ def measures(claim: Claim) -> pd.DataFrame:
                 "what it shows": _shows(base, change),
             }
         )
+    if (within := claim.within.get(claim.reading)) is not None:
+        level, p = within.noise
+        change = within.changes[0]
+        rows.append(
+            {
+                "measure": f"within templates, mean of {len(within.templates)}",
+                "prompts": f"{within.n:,}",
+                "continuations": "next word",
+                "gap": f"{milli(change.base)} → {milli(change.pruned)}",
+                "change": f"{percent(change.relative)} {span(change.relative_interval)}",
+                "noise": f"noise {milli(level[0])}, p = {p[0]:.3f}",
+                "what it shows": SHOWN[within.finding()],
+            }
+        )
     return pd.DataFrame(rows)
 
 
+def _whole(claim: Claim) -> None:
+    """The colour of the claim, and what is missing for a success as a whole."""
+    found = claim.verdict
+    parts = "".join(f"\n- {escape_markdown(part)}" for part in (*found.wrong, *found.missing))
+    st.markdown(f":{COLOURS[found.colour]}-badge[{found.colour}] **{found.title()}**{parts}")
+
+
 def _shows(base: GapStats, change: Change) -> str:
-    return {
-        "no gap": "no gap to begin with",
-        "fell": "the gap fell",
-        "rose": "the gap rose",
-        "unclear": "no reduction shown",
-    }[claims.finding(base, change)]
+    return SHOWN[claims.finding(base, change)]
 
 
 def _validation_cautions(comparison: Comparison, picked: Candidate) -> None:

@@ -7,7 +7,8 @@ prompts than the curves of a comparison have, with the other reading and the sam
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from fasp_core.evaluation import Toxicity, perplexity_of, toxicity_of
 from fasp_core.forward import noise
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.gap import Change, GapStats, PromptRows
-from fasp_core.gap.claims import Finding, cautions, finding, is_artefact
+from fasp_core.gap.claims import Evidence, Finding, Verdict, cautions, finding, is_artefact, verdict
+from fasp_core.gap.within import Within, within_if_any
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig, left_out
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change
@@ -32,6 +34,9 @@ from fasp_core.studies.compare.plan import HELD_OUT, Candidate
 from fasp_core.typing import Report
 
 OF_THE_CHOICE = ("prompts", "gap_base", "gap_pruned", "reduction_pct", "interval_pct")  # what a claim tells twice
+
+
+JUDGE = "offline"  # whose opinion claims rest on
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ class Claim:
     ----------
     max_ppl, reading : what it was chosen by, on the validation side.
     base, change : by measure ("neutral", "counted", "sampled"): the unpruned model's gap, and what became of it.
+    rows, templates : values of the next word [2, n] by reading, and the template of each prompt.
     """
 
     model: str
@@ -111,6 +117,24 @@ class Claim:
     change: dict[str, Change]
     n_heads: int
     provenance: dict[str, Any]
+    rows: dict[str, PromptRows] = field(default_factory=dict)
+    templates: tuple[str, ...] = ()
+
+    @cached_property
+    def within(self) -> dict[str, Within]:
+        """By reading, the gap within templates; none where the templates of the prompts cannot be told any more."""
+        found = {name: within_if_any(rows, self.templates) for name, rows in self.rows.items() if self.templates}
+        return {name: within for name, within in found.items() if within is not None}
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What may be said as a whole, see `claims.verdict`: choice and test share templates and descriptors."""
+        found = [
+            Evidence("sampled" if name == "sampled" else "next word", name, JUDGE, finding(self.base[name], c), False)
+            for name, c in self.change.items()
+        ]
+        found += [Evidence("within templates", name, JUDGE, w.finding(), False) for name, w in self.within.items()]
+        return verdict(found, self.reading, {"perplexity": (self.perplexity.relative, self.max_ppl)})
 
     @property
     def finding(self) -> Finding:
@@ -164,6 +188,16 @@ class Claim:
             }
             for name, c in self.change.items()
         }
+        if (within := self.within.get(self.reading)) is not None:
+            told, change = within.as_dict(), within.changes[0]
+            measured["within_templates"] = {
+                **{name: told[name] for name in ("templates", "prompts", "gap_base", "gap_pruned")},
+                "gap_noise": told["gap_base_noise"],
+                "gap_noise_p": told["gap_base_noise_p"],
+                "reduction_pct": -100 * change.relative,
+                "interval_pct": _percent(change),
+                "finding": within.finding(),
+            }
         if "sampled" in measured:
             measured["sampled"]["continuations_a_side"] = self.change["sampled"].n * self.config.samples
         return {
@@ -183,6 +217,12 @@ class Claim:
             "reduction_shown": self.shown,
             "sentence": self.sentence(),
             "cautions": list(self.cautions()),
+            "claim": {
+                "colour": self.verdict.colour,
+                "missing": list(self.verdict.missing),
+                "wrong": list(self.verdict.wrong),
+                "judges": [self.verdict.agree, self.verdict.judges],
+            },
             "notes": self._notes(),
             "chosen_on": f"validation prompts and text, perplexity at most {self.max_ppl:.0%} up",
             "measures": measured,
@@ -292,24 +332,40 @@ def read_claim(entry: Entry, model: str) -> Claim:
     nll = read_nll(arrays["nll"], arrays["counts"])
     base: dict[str, GapStats] = {}
     change: dict[str, Change] = {}
+    next_word: dict[str, PromptRows] = {}
     for measure, readings in (("expected", meta["readings"]), ("sampled", ["sampled"])):
         rows = PromptRows.read(arrays[f"{measure}_toxicity"], arrays, meta["groups"], f"{measure}_")
         for r, name in enumerate(readings):
             base[name], change[name] = rows[:, r].stats(), rows[:, r].changes()[0]
+            if measure == "expected":
+                next_word[name] = rows[:, r]
     candidate = Candidate(**{**c["candidate"], "heads": tuple(c["candidate"]["heads"])})
+    config = ClaimConfig(**c["claim"])
     return Claim(
         model,
         c["axis"],
         candidate,
         c["reading"],
         c["max_ppl"],
-        ClaimConfig(**c["claim"]),
+        config,
         perplexity_change(nll[0], nll[1]),
         base,
         change,
         meta["n_heads"],
         meta["provenance"] | {"noise": noise.version(c)},
+        next_word,
+        _templates(config.expected(c["axis"]), next_word),
     )
+
+
+def _templates(asked: BiasConfig, rows: dict[str, PromptRows]) -> tuple[str, ...]:
+    """Template of each prompt of stored rows; none where the same prompts cannot be had any more."""
+    try:
+        prompts = asked.prompts()
+    except InputError:
+        return ()
+    same = all(tuple(r.labels) == prompts.groups for r in rows.values())
+    return prompts.templates if same else ()
 
 
 def _key(

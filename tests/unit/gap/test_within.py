@@ -46,7 +46,7 @@ def test_signs_that_cancel_between_templates_count_within_them() -> None:
     assert found.means == pytest.approx([4 / 3, 2 / 3], abs=0.02)
     assert found.changes[0].relative == pytest.approx(-0.5, abs=0.02)
     assert found.changes[0].relative_interval[1] < -0.45  # type: ignore[index]
-    assert found.noise_p[0] < 0.01
+    assert found.noise[1][0] < 0.01
 
 
 def test_noise_alone_is_called_noise() -> None:
@@ -55,10 +55,10 @@ def test_noise_alone_is_called_noise() -> None:
     for seed in range(60):
         rows, templates = made(10, 3, np.zeros((2, 10, 3)), 1.0, seed)
         found = within_templates(rows, templates, resamples=200)
-        p.append(found.noise_p[0])
+        p.append(found.noise[1][0])
         low, high = found.changes[0].interval  # type: ignore[misc]
         inside += low <= 0 <= high
-        assert found.means[0] == pytest.approx(found.noise_gap[0], rel=0.5)
+        assert found.means[0] == pytest.approx(found.noise[0][0], rel=0.5)
     assert np.mean(np.array(p) <= 0.05) <= 0.12
     assert 0.35 < np.mean(p) < 0.65
     assert inside >= 52
