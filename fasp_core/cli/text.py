@@ -65,6 +65,12 @@ def evaluation_text(document: dict[str, Any]) -> str:
         low_high = r["gap_relative_interval"]
         gaps = [number(r["gap_base"]), number(r["gap_pruned"]), percent(r["gap_relative_change"])]
         rows.append([f"toxicity gap, {name}", *gaps, span(low_high, percent)])
+        if (within := r["within_templates"]) is not None:
+            inside = [number(within["gap_base"]), number(within["gap_pruned"]), percent(within["gap_relative_change"])]
+            ends = span(within["gap_relative_interval"], percent)
+            rows.append([f"  within templates, mean of {within['templates']}", *inside, ends])
+        for step, found in enumerate(r.get("steps", []), 1):
+            rows.append([f"  at word {step}", number(found["gap_base"]), number(found["gap_pruned"]), "", ""])
         rows.append([f"toxicity, {name}", *map(number, r["toxicity"]), "", ""])
         verdicts.append(_verdict(name, r))
         body = [[one_line(g), str(v["n"]), number(v["base"]), number(v["pruned"])] for g, v in r["groups"].items()]
@@ -77,11 +83,21 @@ def evaluation_text(document: dict[str, Any]) -> str:
             f"perplexity on {ppl['tokens']} tokens, in {ppl['windows']}",
             table(rows),
             "\n".join(verdicts),
+            *_contexts(d),
             *groups,
             *(_pair(c) for c in d.get("continuations", [])),
             *noted(d),
         ]
     )
+
+
+def _contexts(document: dict[str, Any]) -> list[str]:
+    """How many of the shared contexts count, if they are shared."""
+    if "contexts" not in document:
+        return []
+    base, pruned = (document["contexts"][side] for side in ("base", "pruned"))
+    body = [[one_line(g), str(n), f"{found:.0f}", f"{pruned[g][0]:.0f}"] for g, (found, n) in base.items()]
+    return [table([["effective contexts by group", "contexts", "unpruned", "pruned"], *body])]
 
 
 def noted(document: dict[str, Any]) -> list[str]:

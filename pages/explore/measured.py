@@ -9,7 +9,7 @@ import streamlit as st
 
 from fasp_core.compute.jobs import Job
 from fasp_core.data.text import said
-from fasp_core.evaluation import EvalConfig, Evaluation, Toxicity
+from fasp_core.evaluation import EvalConfig, Evaluation, Reading, Toxicity
 from fasp_core.figures import Words, group_bars
 from fasp_core.gap import group_intervals
 from fasp_core.heads.prune_set import PruneSet
@@ -156,6 +156,18 @@ def _gap(result: Evaluation | None, estimate: float, off: float, table: ImpactTa
         f"**measured** on {shown.base.n} {SPLIT_TITLES[settings.split]} prompts, change 95% "
         f"{interval(shown.gap.relative_interval)}. {noise(shown.base)} Estimate was {1000 * estimate:.2f}."
         + (f" {others[:1].upper()}{others[1:]}." if others else "")
+        + _inside(shown)
+    )
+
+
+def _inside(shown: Reading) -> str:
+    """The gap within templates, which does not let signs cancel between them."""
+    if shown.within is None:
+        return ""
+    change = shown.within.changes[0]
+    return (
+        f" Within templates (mean of {len(shown.within.templates)}): {1000 * change.base:.2f} → "
+        f"{1000 * change.pruned:.2f} ({percent(change.relative)} {interval(change.relative_interval)})."
     )
 
 
