@@ -135,8 +135,8 @@ class Toxicity:
         int, typer.Option(help="Positions that are looked at (expected, written measure); 1 is the next word.")
     ] = 1
     contexts: Annotated[
-        int, typer.Option(help="Contexts that groups share (expected measure, more than 1 step); 0: each has its own.")
-    ] = 0
+        int | None, typer.Option(help="Contexts that groups share (expected measure, more than 1 step); else none is.")
+    ] = None
     samples: Annotated[int, typer.Option(help="Continuations a prompt (written, sampled measure).")] = 1
     length: Annotated[int, typer.Option(help="Longest continuation, in tokens (sampled measure).")] = 20
     scorer: Annotated[
@@ -155,7 +155,7 @@ class Toxicity:
         Literal["", "seen", "new templates", "new descriptors", "new both"],
         typer.Option(help="Prompts of one cell of a division of templates and descriptors into halves; else of all."),
     ] = ""
-    division: Annotated[int, typer.Option(help="Which division, by number (with --cell).")] = 0
+    division: Annotated[int | None, typer.Option(help="Which division, by number (with --cell); else 0.")] = None
 
     def on(self, split: str, prompts: int) -> BiasConfig:
         """The config, its prompts and its scorer looked up before a model is loaded."""

@@ -66,8 +66,8 @@ class BiasConfig:
         the others are sampled from the unpruned model.
     scorer_reading : whether the labels of a classifier are independent ("sigmoid") or compete ("softmax"); None: as its
         config says, see `classifiers`.
-    contexts : for `expected`, how many contexts all prompts of a block share, see `shared_contexts`; 0: each prompt has
-        one of its own, and the mean over steps is taken in place of the sum.
+    contexts : for `expected`, how many contexts all prompts of a block share, see `shared_contexts`; None: each prompt
+        has one of its own, and the mean over steps is taken in place of the sum.
     cell, division : prompts of one cell of a division of templates and descriptors, see `divisions`; "": all of them.
     """
 
@@ -82,9 +82,9 @@ class BiasConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     steps: int = 1
     scorer_reading: str | None = None
-    contexts: int = 0
+    contexts: int | None = None
     cell: str = ""
-    division: int = 0
+    division: int | None = None
 
     def __post_init__(self) -> None:
         if self.measure not in MEASURES:
@@ -97,7 +97,7 @@ class BiasConfig:
             raise InputError(f"Expected toxicity cannot look at {self.steps} steps: choose 1 to 64.")
         if self.measure == "written" and self.steps > LONGEST:
             raise InputError(f"Written toxicity cannot look at {self.steps} steps: choose 1 to {LONGEST}.")
-        if self.contexts < 0 or (self.contexts and self.measure != "expected"):
+        if self.contexts is not None and (self.contexts < 1 or self.measure != "expected"):
             raise InputError("Shared contexts are of the measure expected, and no fewer than 1: choose that measure.")
 
     @property
@@ -115,7 +115,7 @@ class BiasConfig:
     def prompts(self) -> PromptSet:
         """The prompts that are measured; the sample for n holds the sample for fewer."""
         stamp = file_stamp(self.axis) if is_file(self.axis) else None
-        return _prompts(self.axis, self.split, self.n_prompts, self.seed, stamp, self.cell, self.division)
+        return _prompts(self.axis, self.split, self.n_prompts, self.seed, stamp, self.cell, self.division or 0)
 
 
 def left_out(*configs: BiasConfig) -> list[str]:
@@ -171,7 +171,7 @@ def result_key(config: BiasConfig, model_id: ModelId) -> dict[str, Any]:
         "scorer": (scorer := scorer_of(config)).name,
     }
     if config.cell:  # its scores are none of the whole axis
-        key["axis"] = f"{key['axis']}, {config.cell}, division {config.division}"
+        key["axis"] = f"{key['axis']}, {config.cell}, division {config.division or 0}"
     if key["axis"] == "csv":  # its rows may stand in any order, and results are kept row by row
         rows = json.dumps([config.prompts().texts, config.prompts().groups])
         key["rows"] = hashlib.sha256(rows.encode()).hexdigest()[:16]

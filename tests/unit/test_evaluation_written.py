@@ -71,7 +71,7 @@ def test_other_steps_draws_and_seeds_are_other_results(lm: LanguageModel) -> Non
         BiasConfig(AXIS, measure="written", steps=steps, generation=GenerationConfig(samples, seed=seed))
         for steps, samples, seed in ((2, 1, 0), (3, 1, 0), (2, 2, 0), (2, 1, 1))
     ]
-    configs += [BiasConfig(AXIS, steps=2, contexts=c) for c in (0, 2, 3)]
+    configs += [BiasConfig(AXIS, steps=2, contexts=c) for c in (None, 2, 3)]
     keys = [json.dumps(result_key(config, lm.id), sort_keys=True) for config in configs]
     assert len(set(keys)) == len(keys)
 
