@@ -13,7 +13,7 @@ from fasp_core.studies.transfer import correlation
 from fasp_core.studies.transfer.every_axis import TransferConfig
 from pages.shell import sidebar, start
 from pages.shell.sidebar import axis_title
-from pages.transfer import axes, scores, sets
+from pages.transfer import axes, divisions, scores, sets
 from pages.transfer.axes import KIND_TITLES, Settings
 from pages.widgets import left_out, scoring
 
@@ -39,6 +39,8 @@ def page() -> None:
     st.fragment(start.told(scores.draw))(settings)
     st.divider()
     sets.draw(settings)
+    st.divider()
+    divisions.draw(settings)
 
 
 def draw_sidebar(spec: ModelSpec, found: dict[str, ImpactTable]) -> Settings | None:
