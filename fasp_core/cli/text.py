@@ -65,7 +65,7 @@ def evaluation_text(document: dict[str, Any]) -> str:
         low_high = r["gap_relative_interval"]
         gaps = [number(r["gap_base"]), number(r["gap_pruned"]), percent(r["gap_relative_change"])]
         rows.append([f"toxicity gap, {name}", *gaps, span(low_high, percent)])
-        if (within := r["within_templates"]) is not None:
+        if (within := r.get("within_templates")) is not None:
             inside = [number(within["gap_base"]), number(within["gap_pruned"]), percent(within["gap_relative_change"])]
             ends = span(within["gap_relative_interval"], percent)
             rows.append([f"  within templates, mean of {within['templates']}", *inside, ends])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from fasp_core.errors import InputError
 from fasp_core.storage.keys import digest
 from fasp_core.storage.store import Store
 from fasp_core.studies.transfer import divisions as study
@@ -15,6 +16,7 @@ from pages.shell.sidebar import READING_TITLES, axis_title
 from pages.transfer.axes import Settings
 from pages.widgets import background
 from pages.widgets.drawing import csv_table
+from pages.widgets.markdown import escape_markdown
 
 SECONDS = 300.0  # a division: refined scores and four measurements, with the built-in model on two cores
 
@@ -31,7 +33,11 @@ def draw(settings: Settings) -> None:
     )
     axis = st.selectbox("Axis", settings.names, format_func=axis_title, key="divisions axis", width=320)
     plan = Plan(axis, config.reading, config.gamma, config.alpha)
-    name = digest(plan.key(engine().models.identity(settings.spec)))
+    try:
+        name = digest(plan.key(engine().models.identity(settings.spec)))
+    except InputError as error:  # groups of a single descriptor cannot be divided
+        st.info(escape_markdown(str(error)), icon=":material/info:")
+        return
     kept: dict[str, Carried] = st.session_state.setdefault("divisions", {})
     if name not in kept:
         found = study.find(plan, engine().models.identity(settings.spec), Store())

@@ -14,6 +14,7 @@ import pytest
 from scipy import stats
 
 from fasp_core import evaluation, gap
+from fasp_core.data.divisions import CELLS
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
@@ -21,7 +22,7 @@ from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.score import prunable
 from fasp_core.storage.store import Store
-from fasp_core.studies.transfer import every_axis
+from fasp_core.studies.transfer import divisions, every_axis
 from pages.backend.engine import engine
 from pages.transfer.axes import percent, plain
 from pages.transfer.scores import pair_at
@@ -56,6 +57,36 @@ def add_scores(studio: Studio, axis: str, seed: int) -> ImpactTable:
 def texts(chart: dict[str, Any]) -> list[str]:
     (found,) = [t for t in chart["data"] if t.get("name") == "text"]
     return list(found["text"])
+
+
+# --- new sentences and new people
+
+
+def test_divisions_are_offered_and_an_axis_that_has_none_says_why(tables: dict[str, ImpactTable]) -> None:
+    at = opened("transfer")
+    assert not at.exception
+    assert any(b.label == "Measure the divisions" for b in at.main.button)
+    at.selectbox(key="divisions axis").set_value("religion")
+    run(at)
+    assert "groups have 2 descriptors or more" in said(at)
+    assert not any(b.label == "Measure the divisions" for b in at.main.button)
+
+
+def test_divisions_that_were_measured_are_told(tables: dict[str, ImpactTable], monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = divisions.Plan("nationality")
+    base, pruned = (0.004, 0.002, 0.003, 0.004, 0.002), (0.002, 0.002, 0.001, 0.002, 0.001)
+    change = divisions.ratio_change(np.array(base), np.array(pruned))
+    cell = divisions.Cell(base, pruned, ("fell",) * 3 + ("unclear",) * 2, change, (900,) * 5)
+    cells = {reading: dict.fromkeys(CELLS, cell) for reading in ("neutral", "counted")}
+    made = divisions.Carried(plan, cells, ((1, 2),) * 5, (0.01,) * 5, MADE)
+    monkeypatch.setattr(divisions, "find", lambda *_: made)
+    at = opened("transfer")
+    assert made.outcome in said(at)
+    (shown,) = (d.value for d in at.dataframe if "fell in" in d.value)
+    assert list(shown["templates and descriptors"]) == [*CELLS, *CELLS]
+    assert set(shown["gap"]) == {"3.00 → 1.60"}
+    assert set(shown["fell in"]) == {"3 of 5"}
+    assert set(shown["change, %"]) == {cell.change.text(0, 100)}
 
 
 # --- what a click opens
@@ -158,7 +189,7 @@ def test_sets_are_offered_measured_and_kept(studio: Studio, tables: dict[str, Im
     studio.open.set()
     studio.finish()
     run(at)
-    assert "Not measured yet" not in said(at)
+    assert "9 measurements" not in said(at)
     assert len(charts(at)) == 3
     spec = ModelSpec()
     config = every_axis.TransferConfig(alpha=0.02)
