@@ -16,7 +16,7 @@ help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 app: $(VENV)/app.stamp ## start the dashboard on http://localhost:8501 (another port: make app PORT=8600)
-	$(BIN)/streamlit run app.py --server.port $(PORT)
+	$(BIN)/python -m fasp_studio --port $(PORT)
 
 demo: $(VENV)/app.stamp ## start it as a demo: read-only, built-in model, small measurements
 	$(BIN)/python -m fasp_studio --demo --port $(PORT)

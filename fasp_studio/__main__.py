@@ -47,8 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    from streamlit.runtime.pages_manager import PagesManager
     from streamlit.web.cli import main as streamlit
 
+    PagesManager.uses_pages_directory = (
+        False  # else the first link to a page is said to lead nowhere: app.py knows them
+    )
     streamlit(["run", str(folder / "app.py"), "--server.port", str(options.port)], standalone_mode=False)
     return 0
 

@@ -47,5 +47,4 @@ def page() -> None:
             assumed_measures.draw(spec, axis, table)
 
 
-start.through_app()
 start.told(page)()

@@ -18,7 +18,7 @@ from fasp_core.studies.compare.outcome import Claim, ClaimConfig
 from fasp_core.studies.compare.plan import SEARCH, Candidate
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
-from pages.compare.compared import Settings, method_title, milli, noise, number, percent, span
+from pages.compare.compared import Settings, method_title, milli, noise, noise_of, number, percent, span
 from pages.shell.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES
 from pages.widgets import background
 from pages.widgets.drawing import download, finding
@@ -110,7 +110,7 @@ def explore_query(settings: Settings, picked: Candidate) -> dict[str, str] | Non
 def draw_claim(claim: Claim) -> None:
     """The sentence that may be quoted, what stands against it, and all that was measured."""
     good = claim.shown and not claim.cautions()
-    finding(claim.shown, f"#### {claim.sentence()}")
+    finding(claim.verdict.colour == "green", f"#### {claim.sentence()}")
     for caution in claim.cautions():
         st.warning(caution, icon=":material/warning:")
     st.dataframe(measures(claim), hide_index=True)
@@ -153,7 +153,7 @@ def measures(claim: Claim) -> pd.DataFrame:
                 "continuations": "next word",
                 "gap": f"{milli(change.base)} → {milli(change.pruned)}",
                 "change": f"{percent(change.relative)} {span(change.relative_interval)}",
-                "noise": f"noise {milli(level[0])}, p = {p[0]:.3f}",
+                "noise": noise_of(float(level[0]), float(p[0])),
                 "what it shows": SHOWN[within.finding()],
             }
         )

@@ -140,5 +140,4 @@ def empty(settings: Settings) -> None:
     )
 
 
-start.through_app()
 start.told(page)()

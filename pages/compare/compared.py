@@ -308,4 +308,9 @@ def span(ends: tuple[float, float] | None, digits: int = 0) -> str:
 
 def noise(base: GapStats) -> str:
     """What shuffled groups give, and how often they match the gap."""
-    return f"{milli(base.noise_gap)}, " + ("p < .001" if base.noise_p < 0.001 else f"p = {base.noise_p:.3f}")
+    return noise_of(base.noise_gap, base.noise_p)
+
+
+def noise_of(gap: float, p: float) -> str:
+    """The mean gap of shuffled groups, and how often they match the unpruned model's."""
+    return f"{milli(gap)}, " + ("p < .001" if p < 0.001 else f"p = {p:.3f}")

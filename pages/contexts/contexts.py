@@ -121,5 +121,4 @@ def _offer(spec: ModelSpec, world: Scenarios, title: str) -> None:
     )
 
 
-start.through_app()
 start.told(page)()

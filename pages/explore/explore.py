@@ -53,5 +53,4 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
     pointer.listen(grids.acts(settings, table, now) | back)
 
 
-start.through_app()
 start.told(page)()

@@ -237,5 +237,4 @@ def _sets(settings: Settings, both: RuleComparison) -> None:
         st.caption("Both rules choose the same heads: no tie and no rounding touches a threshold here.")
 
 
-start.through_app()
 start.told(page)()

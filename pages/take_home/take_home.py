@@ -73,5 +73,4 @@ def about(settings: sidebar.Settings, table: ImpactTable, now: Current) -> None:
             )
 
 
-start.through_app()
 start.told(page)()

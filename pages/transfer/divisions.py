@@ -18,7 +18,7 @@ from pages.widgets import background
 from pages.widgets.drawing import csv_table
 from pages.widgets.markdown import escape_markdown
 
-SECONDS = 300.0  # a division: refined scores and four measurements, with the built-in model on two cores
+SECONDS = 480.0  # a division: refined scores and four measurements, with the built-in model on two cores
 
 
 def draw(settings: Settings) -> None:

@@ -95,5 +95,4 @@ def empty(found: Iterable[str]) -> None:
         start.explore_button()
 
 
-start.through_app()
 start.told(page)()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import streamlit.web.cli
+from streamlit.runtime.pages_manager import PagesManager
 
 from fasp_core.storage.store import Store, cache_root
 from fasp_studio import __main__ as studio
@@ -33,6 +34,13 @@ def test_defaults(started: list[list[str]], tmp_cache: Path) -> None:
     assert seeded == [str(ROOT / "cache"), str(tmp_cache)]
     assert run == ["run", str(ROOT / "app.py"), "--server.port", "8501"]
     assert os.environ["FASP_DEMO"] == ""
+
+
+def test_the_first_link_to_a_page_is_known(started: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamlit would take the folder `pages/` for an older kind of app until `app.py` has been run once."""
+    monkeypatch.setattr(PagesManager, "uses_pages_directory", None)
+    assert studio.main([]) == 0
+    assert PagesManager.uses_pages_directory is False
 
 
 def test_options(started: list[list[str]], tmp_path: Path) -> None:
