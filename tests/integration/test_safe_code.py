@@ -28,7 +28,6 @@ NOT = {"shell", "trust_remote_code", "allow_pickle", "unsafe_allow_html", "unsaf
 
 ALLOWED = {
     ("benchmarks/__main__.py", "importlib.import_module"): "the benchmarks that the file lists",
-    ("pages/shell/start.py", "runpy.run_path"): "runs app.py of the same checkout",
     ("pages/take_home/checkpoint.py", "zipfile.ZipFile"): "writes an archive; none is unpacked",
     ("pages/shell/around.py", "st.html"): "a fixed style sheet",
     ("pages/explore/texts.py", "st.html"): "made by figures.texts, which escapes every text",
