@@ -49,6 +49,7 @@ def languages(draw: Any) -> tuple[Any, dict[str, float]]:
     return table_lm(tokens, follows), scores
 
 
+@pytest.mark.timeout(900)  # eight seconds alone; two threads in each of several processes once took 300
 @settings(max_examples=40, deadline=None)
 @given(languages())
 def test_by_need_is_what_all_completed_are_without_hyphens(language: tuple[Any, dict[str, float]]) -> None:
