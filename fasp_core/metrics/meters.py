@@ -97,6 +97,8 @@ class BiasConfig:
             raise InputError(f"Expected toxicity cannot look at {self.steps} steps: choose 1 to 64.")
         if self.measure == "written" and self.steps > LONGEST:
             raise InputError(f"Written toxicity cannot look at {self.steps} steps: choose 1 to {LONGEST}.")
+        if self.division is not None and not self.cell:
+            raise InputError("A division is of no use without a cell of it: name one, such as 'new both'.")
         if self.contexts is not None and (self.contexts < 1 or self.measure != "expected"):
             raise InputError("Shared contexts are of the measure expected, and no fewer than 1: choose that measure.")
 
@@ -285,6 +287,7 @@ class ExpectedMeter:
                 self.config.steps,
                 self.config.contexts,
                 self.config.seed,
+                self.progress,
             )
             self.rows, self.worth = self.shared.rows, self.shared.reader(TokenToxicity.of(self.lm, words))
         elif self.config.steps > 1:

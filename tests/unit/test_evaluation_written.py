@@ -122,6 +122,7 @@ def test_scores_of_a_cell_are_none_of_the_axis(lm: LanguageModel) -> None:
     [
         ({"measure": "written", "steps": 33}, "choose 1 to 32"),
         ({"measure": "written", "contexts": 2}, "Shared contexts are of the measure expected"),
+        ({"division": 1}, "without a cell"),
         ({"contexts": -1}, "no fewer than 1"),
         ({"measure": "other"}, "choose expected, written or sampled"),
     ],
