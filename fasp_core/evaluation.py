@@ -1,12 +1,8 @@
-"""What a prune set does to a model: both models measured on the same text, prompts and noise, and compared.
-
-A measurement of one set is stored by itself, so a set tried before, and the unpruned model, are never run again.
-"""
+"""What a prune set does to a model: both models measured on the same text, prompts and noise, and compared."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -14,25 +10,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fasp_core.compute.shards import CUTS, Workers, results
-from fasp_core.data.prompts import PromptSet
-from fasp_core.data.text import TextConfig, fitting, said, token_windows
-from fasp_core.forward.ablation import masked
+from fasp_core.data.text import TextConfig, fitting, said
 from fasp_core.gap import Change, GapStats, PromptRows
 from fasp_core.gap.within import Within, within_if_any
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics import measurements
 from fasp_core.metrics.cached_runner import CachedRunner
-from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, Meter, SampledMeter, left_out, meter, result_key
-from fasp_core.metrics.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change, ppl_key
+from fasp_core.metrics.measurements import Toxicity
+from fasp_core.metrics.meters import BiasConfig, left_out
+from fasp_core.metrics.perplexity import PerplexityChange, perplexity_change
 from fasp_core.metrics.shared_contexts import effective
-from fasp_core.metrics.work import Sets
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.provenance import provenance
-from fasp_core.storage.entry import DamagedEntry
-from fasp_core.storage.store import Entry, Store, digest
+from fasp_core.storage.store import Store
 from fasp_core.typing import Report
-
-KIND = "measured"
 
 
 @dataclass(frozen=True)
@@ -41,38 +31,6 @@ class EvalConfig:
 
     bias: BiasConfig
     text: TextConfig = field(default_factory=TextConfig)
-
-
-@dataclass(frozen=True, eq=False)
-class Toxicity:
-    """Toxicity of every prompt under one model.
-
-    Attributes
-    ----------
-    readings : names of the R readings.
-    values : [R, n].
-    texts, groups : [n] the prompts and their groups.
-    continuations : for the sampled measure, the texts of each prompt; else empty.
-    blocks : [n] the block of each prompt, see `fasp_core.data.prompts.PromptSet`; empty if they are in none.
-    templates : [n] the template of each prompt, "" where there is none.
-    steps : [R, steps, n] for the written measure, of which `values` are the sums.
-    weights : [n, C] of contexts that prompts share, see `fasp_core.metrics.shared_contexts`.
-    """
-
-    readings: tuple[str, ...]
-    values: np.ndarray
-    texts: tuple[str, ...]
-    groups: tuple[str, ...]
-    continuations: tuple[tuple[str, ...], ...]
-    provenance: dict[str, Any]
-    blocks: tuple[int, ...] = ()
-    templates: tuple[str, ...] = ()
-    steps: np.ndarray | None = None
-    weights: np.ndarray | None = None
-
-    def row(self, reading: str) -> np.ndarray:
-        """[n] values of one reading."""
-        return np.asarray(self.values[self.readings.index(reading)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,9 +179,9 @@ def evaluate(
                 progress(i + done / max(total, 1), len(steps), f"{label}: {text}")
 
         if what == "perplexity":
-            results.append(perplexity_of(lm, subject, config.text, store, inner, runner))
+            results.append(measurements.perplexity_of(lm, subject, config.text, store, inner, runner))
         else:
-            results.append(toxicity_of(lm, subject, config.bias, store, inner, runner))
+            results.append(measurements.toxicity_of(lm, subject, config.bias, store, inner, runner))
     if progress is not None:
         progress(len(steps), len(steps), "done")
     (base_nll, _), base_tox, (nll, made), tox = results
@@ -259,149 +217,3 @@ def _by_step(base: Toxicity, pruned: Toxicity, reading: str) -> list[Change]:
     at = base.readings.index(reading)
     both = np.stack([base.steps[at], pruned.steps[at]], 1)  # [steps, 2, n]
     return [PromptRows.of(values, base.groups, base.blocks).changes()[0] for values in both]
-
-
-def perplexity_of(
-    lm: LanguageModel,
-    prune_set: PruneSet,
-    text: TextConfig,
-    store: Store,
-    progress: Report | None = None,
-    runner: CachedRunner | None = None,
-) -> tuple[Nll, dict[str, Any]]:
-    """NLL of the text with a set of heads pruned, and its provenance; stored."""
-
-    def work() -> Any:
-        started = time.monotonic()
-        windows = token_windows(lm, text)
-        if runner is not None:
-            nll = runner.nll(windows, prune_set, progress)
-        else:
-            with masked(lm, prune_set):
-                nll = measure_nll(lm, windows, progress)
-        return _nll_contents(lm, nll, time.monotonic() - started)
-
-    def read(entry: Entry) -> tuple[Nll, dict[str, Any]]:
-        arrays = entry.arrays
-        return Nll(arrays["sums"], arrays["counts"].astype(np.int64)), entry.meta["provenance"]
-
-    return store.made(KIND, _nll_key(lm, prune_set, text), work, read, label=_label(lm, "ppl"))
-
-
-def toxicity_of(
-    lm: LanguageModel,
-    prune_set: PruneSet,
-    config: BiasConfig,
-    store: Store,
-    progress: Report | None = None,
-    runner: CachedRunner | None = None,
-) -> Toxicity:
-    """Toxicity of every prompt with a set of heads pruned; stored."""
-
-    def work() -> Any:
-        started = time.monotonic()
-        gauge = meter(lm, config, store)
-        if runner is not None and isinstance(gauge, ExpectedMeter):
-            values = runner.expected(gauge.packs, gauge.worth, prune_set, progress)
-        else:
-            with masked(lm, prune_set):
-                values = gauge.measure(progress)
-        tables: dict[str, pd.DataFrame] = {}
-        if isinstance(gauge, SampledMeter):
-            tables["continuations"] = pd.DataFrame(gauge.texts).rename(columns=str)
-        return _toxicity_contents(lm, gauge, values, time.monotonic() - started) | {"tables": tables}
-
-    return store.made(
-        KIND,
-        _toxicity_key(lm, prune_set, config),
-        work,
-        lambda entry: _read(entry, config),
-        label=_label(lm, config.axis),
-    )
-
-
-def measure_there(
-    lm: LanguageModel,
-    sets: Sequence[PruneSet],
-    config: EvalConfig,
-    store: Store,
-    workers: Workers,
-    progress: Report | None = None,
-) -> None:
-    """Let workers measure those of the sets that are not stored (expected measure), and store each as it comes.
-
-    `perplexity_of` and `toxicity_of` then find them: they are what these would have measured, bit for bit.
-    """
-    keys = {s: (_nll_key(lm, s, config.text), _toxicity_key(lm, s, config.bias)) for s in sets}
-    todo = [s for s in sets if any(store.load(KIND, key) is None for key in keys[s])]
-    if not todo:
-        return
-    gauge, windows = meter(lm, config.bias, store), token_windows(lm, config.text)
-    assert isinstance(gauge, ExpectedMeter)
-    size = -(-len(todo) // (CUTS * workers.width()))
-    flat = [tuple(s.flat(lm.n_heads)) for s in todo]  # neighbours share their lowest heads, so runs stay together
-    cuts = [tuple(flat[i : i + size]) for i in range(0, len(flat), size)]
-    done = 0
-
-    def tell() -> None:
-        if progress is not None:
-            progress(done, len(todo), f"{done} of {len(todo)} sets")
-
-    worth = gauge.worth.on("cpu")
-    shards = [Sets(cut, windows, tuple(gauge.packs), worth) for cut in cuts]
-    for _, (heads, nll, values, seconds) in results(lm, shards, workers, tell):
-        subject = PruneSet.from_flat(heads, lm.n_heads)
-        contents = _nll_contents(lm, nll, seconds[0]), _toxicity_contents(lm, gauge, values, seconds[1])
-        for key, content, what in zip(keys[subject], contents, ("ppl", config.bias.axis), strict=True):
-            store.save(KIND, key, label=_label(lm, what), **content)
-        done += 1
-        tell()
-
-
-def _nll_key(lm: LanguageModel, prune_set: PruneSet, text: TextConfig) -> dict[str, Any]:
-    return {**ppl_key(text, lm.id), "score": "", "heads": prune_set.format()}
-
-
-def _toxicity_key(lm: LanguageModel, prune_set: PruneSet, config: BiasConfig) -> dict[str, Any]:
-    return {**result_key(config, lm.id), "heads": prune_set.format()}
-
-
-def _nll_contents(lm: LanguageModel, nll: Nll, seconds: float) -> Any:
-    arrays = {"sums": nll.sums, "counts": nll.counts.astype(np.int32)}
-    return {"arrays": arrays, "meta": {"provenance": provenance(lm, seconds)}}
-
-
-def _toxicity_contents(lm: LanguageModel, gauge: Meter, columns: np.ndarray, seconds: float) -> Any:
-    meta = {"rows": _rows(gauge.prompts), "provenance": provenance(lm, seconds)}
-    return {"arrays": {"values": gauge.fold(columns), **gauge.more(columns)}, "meta": meta}
-
-
-def _rows(prompts: PromptSet) -> str:
-    """A hash of the prompts in their order: an entry holds values alone, and its prompts are drawn again on reading."""
-    return digest({"texts": prompts.texts, "groups": prompts.groups})
-
-
-def _read(entry: Entry, config: BiasConfig) -> Toxicity:
-    prompts = config.prompts()
-    known = entry.meta.get("rows")  # older entries have none
-    if entry.arrays["values"].shape[-1] != len(prompts) or known not in (None, _rows(prompts)):
-        raise DamagedEntry(entry.path, "its values are of other prompts, or of these in another order")
-    texts: tuple[tuple[str, ...], ...] = ()
-    if config.measure == "sampled":
-        texts = tuple(tuple(row) for row in entry.table("continuations").itertuples(index=False))
-    return Toxicity(
-        config.readings,
-        entry.arrays["values"],
-        prompts.texts,
-        prompts.groups,
-        texts,
-        entry.meta["provenance"],
-        prompts.blocks,
-        prompts.templates,
-        entry.arrays.get("steps"),
-        entry.arrays.get("weights"),
-    )
-
-
-def _label(lm: LanguageModel, what: str) -> str:
-    return f"{lm.name.rsplit('/', 1)[-1]}--{what.rsplit('/', 1)[-1]}"

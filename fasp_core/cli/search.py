@@ -59,9 +59,9 @@ def search(options: Options, given: Model, progress: Report) -> Said:
             f"There are no scores to begin with: run 'python -m fasp_core score {given.named(options.axis)} --out "
             "scores' first."
         )
+    prompts = searching.measured_on(options.axis, impacts)
     found = [
-        searching.run(lm, impacts, options.axis, config, given.store, progress, learn=options.learn)
-        for config in configs
+        searching.run(lm, impacts, prompts, config, given.store, progress, learn=options.learn) for config in configs
     ]
     document = {
         "model": given.spec.source,
@@ -70,7 +70,7 @@ def search(options: Options, given: Model, progress: Report) -> Said:
         "max_heads": options.heads,
         "max_ppl": options.max_ppl,
         "prompts": len(impacts.bias.codes),
-        "notes": left_out(searching.measured_on(options.axis, impacts)),
+        "notes": left_out(prompts),
         "tokens": searching.TOKENS,
         "windows": said(TextConfig(tokens=searching.TOKENS), {"bos": lm.id.bos, "longest_window": lm.id.longest}),
         "split": "valid",

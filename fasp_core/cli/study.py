@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from fasp_core import defaults
 from fasp_core.cli.command import Said
-from fasp_core.cli.options import Alpha, Axes, Gamma, Kept, Model, Reading, Winsorise
+from fasp_core.cli.options import Alpha, Axes, Gamma, Kept, MaxPpl, Model, Reading, Winsorise, limit
 from fasp_core.console import Report
 from fasp_core.errors import InputError
 
@@ -230,7 +230,60 @@ def divisions(
     return document, lambda: "\n".join(map(study.markdown, results))
 
 
-STUDIES: tuple[Callable[..., Said], ...] = (additivity, robustness, transfer, truth, agreement, divisions, contexts)
+def settle(
+    given: Model,
+    progress: Report,
+    axis: Axes = None,
+    reading: Annotated[
+        Literal["neutral", "counted", "neutral direct", "counted direct"],
+        typer.Option(help="What the choice minimises; direct: between groups at equal contexts."),
+    ] = "neutral direct",
+    division: Annotated[int, typer.Option(help="Which division into halves.")] = 0,
+    heads: Annotated[int | None, typer.Option(help="Size of the set, at most.")] = None,
+    max_ppl: MaxPpl = defaults.MAX_PPL,
+    measurements: Annotated[int | None, typer.Option(help="Sets that the search measures.")] = None,
+    prompts: Annotated[int | None, typer.Option(help="Test prompts of each quarter, at least.")] = None,
+    written: Annotated[int | None, typer.Option(help="Written continuations of each model, at least.")] = None,
+    sampled: Annotated[int | None, typer.Option(help="Scored continuations of each model, at least.")] = None,
+    judge: Annotated[
+        list[str] | None, typer.Option(help="A scorer that is asked; may be given more than once.")
+    ] = None,
+) -> Said:
+    """Choose on some sentences about some people; measure what both models write on new ones.
+
+    Hours with the built-in model on two cores; a stopped run goes on.
+    """
+    from fasp_core.studies.compare import settled as study
+    from fasp_core.studies.compare.settled_text import markdown
+
+    limit(max_ppl)
+    results = []
+    for name in axis or FIRST:
+        named = _named(
+            heads=heads,
+            measurements=measurements,
+            prompts=prompts,
+            written=written,
+            sampled=sampled,
+            judges=tuple(judge) if judge else None,
+        )
+        plan = study.Plan(name, reading, division, max_ppl=max_ppl, **named)
+        stored = None if given.known_id is None else study.find(plan, given.known_id, given.store)
+        results.append(stored or study.run(given.lm, plan, given.store, progress))
+    document = {"axes": [found.as_dict() for found in results]}
+    return document, lambda: "\n".join(map(markdown, results))
+
+
+STUDIES: tuple[Callable[..., Said], ...] = (
+    additivity,
+    robustness,
+    transfer,
+    truth,
+    agreement,
+    divisions,
+    settle,
+    contexts,
+)
 
 
 def _named(**settings: Any) -> dict[str, Any]:

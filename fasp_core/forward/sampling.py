@@ -8,7 +8,8 @@ the models differ: the variance of a difference falls with the size of the inter
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,16 +39,28 @@ class GenerationConfig:
     tokens : longest continuation; it ends earlier at an end-of-text token.
     temperature : divides the logits; above 0.
     seed : of the noise.
+    first : number of the first continuation of each prompt. The noise of a continuation depends on its number, so that
+        they can be made in parts.
     """
 
     samples: int = 1
     tokens: int = 20
     temperature: float = 1.0
     seed: int = 0
+    first: int = 0
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.tokens < 1 or not self.temperature > 0:
+        if self.samples < 1 or self.tokens < 1 or self.first < 0 or not self.temperature > 0:
             raise InputError("Sampling needs at least 1 sample, 1 token and a temperature above 0.")
+
+    def key(self) -> dict[str, Any]:
+        """For the store."""
+        return {name: value for name, value in asdict(self).items() if name != "first" or value}
+
+    def parts(self, size: int) -> list[GenerationConfig]:
+        """The same continuations, `size` of each prompt at a time, the last part the smallest."""
+        end = self.first + self.samples
+        return [replace(self, samples=min(size, end - at), first=at) for at in range(self.first, end, size)]
 
 
 def sample(
@@ -112,7 +125,6 @@ def draw(
     rows: int | None = None,
     ids: Sequence[Sequence[int]] | None = None,
     read: AtStep | None = None,
-    first: int = 0,
 ) -> Drawn:
     """Continue each prompt `config.samples` times, under whatever masks are on.
 
@@ -126,7 +138,6 @@ def draw(
     rows : continuations side by side; None: as many as suit the device.
     ids : token ids of each prompt.
     read : asked at every step, with the distribution that the step's token is drawn from.
-    first : number of the first draw; the noise of a draw depends on its number, so draws can be made in parts.
 
     Raises
     ------
@@ -152,7 +163,7 @@ def draw(
     for group in pack_equal(encoded, max_tokens=suits.prompts):  # equal lengths side by side
         for start in range(0, len(group.ids), size):
             members = [int(i) for i in group.prompts[start : start + size]]
-            batch: _Batch = members, range(first, first + config.samples)
+            batch: _Batch = members, range(config.first, config.first + config.samples)
             for written in in_halves(lm, run, batch, _halves, "a single continuation"):
                 for i, rows_of, seen in written:
                     found[i] += rows_of

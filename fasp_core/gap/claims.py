@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from fasp_core.gap.comparison import Change, GapStats
 
@@ -152,6 +152,15 @@ class Verdict:
             "amber": f"Not shown as a whole, {by}",
             "red": "Not a success",
         }[self.colour]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "colour": self.colour,
+            "missing": list(self.missing),
+            "wrong": list(self.wrong),
+            "judges": [self.agree, self.judges],
+        }
 
     def sentence(self) -> str:
         """The title, and what is wrong or missing."""

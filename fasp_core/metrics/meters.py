@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import math
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -37,7 +37,7 @@ from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, encode, pack
 from fasp_core.model.spec import BUILT_IN_SHA256
-from fasp_core.storage.keys import slug
+from fasp_core.storage.keys import digest, slug
 from fasp_core.storage.store import Entry, Store
 from fasp_core.typing import Report
 
@@ -182,10 +182,10 @@ def result_key(config: BiasConfig, model_id: ModelId) -> dict[str, Any]:
         if config.contexts:
             drawn["contexts"] = config.contexts
         if config.measure == "written":
-            drawn["generation"] = asdict(config.drawn)
+            drawn["generation"] = config.drawn.key()
         words = words_worth(model_id, scorer)
         return key | {"steps": config.steps, "words": words, "identity_words": _identity_digest()} | drawn
-    return key | {"scored": config.scored, "generation": asdict(config.generation), "noise": noise.VERSION}
+    return key | {"scored": config.scored, "generation": config.generation.key(), "noise": noise.VERSION}
 
 
 def _identity_digest() -> str:
@@ -280,21 +280,26 @@ class ExpectedMeter:
         self.worth: Reader = TokenToxicity.of(self.lm, words)
         self.shared: SharedContexts | None = None
         if self.config.contexts:
-            self.shared = SharedContexts.draw(
-                self.lm,
-                self.prompts,
-                self.rows,
-                self.config.steps,
-                self.config.contexts,
-                self.config.seed,
-                self.progress,
-            )
+            self.shared = self._contexts(self.config.contexts)
             self.rows, self.worth = self.shared.rows, self.shared.reader(TokenToxicity.of(self.lm, words))
         elif self.config.steps > 1:
             drawn = GenerationConfig(tokens=self.config.steps - 1, seed=self.config.seed)
             contexts = sample_ids(self.lm, self.prompts.texts, drawn, ids=self.rows)  # made before any head is removed
             self.rows = [ids + context[0] for ids, context in zip(self.rows, contexts, strict=True)]
         self.packs = pack(self.lm, self.rows, self.config.steps)
+
+    def _contexts(self, contexts: int) -> SharedContexts:
+        """Those of the config; stored, as every measurement of a set needs the same."""
+        steps, seed = self.config.steps, self.config.seed
+        drawn = {"steps": steps, "contexts": contexts, "seed": seed, "noise": noise.VERSION}
+        texts = digest([self.prompts.texts, self.prompts.blocks])
+
+        def work() -> Any:
+            found = SharedContexts.draw(self.lm, self.prompts, self.rows, steps, contexts, seed, self.progress)
+            return {"arrays": found.arrays(), "meta": {}}
+
+        key = {**self.lm.id.key(), "prompts": texts} | drawn
+        return self.store.made("contexts", key, work, lambda e: SharedContexts.read(e.arrays), label=slug(self.lm.name))
 
     def read(self, pack: Pack, hidden: Any) -> np.ndarray:
         """[m, K] from final hidden states of a pack."""

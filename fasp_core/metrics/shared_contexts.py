@@ -21,11 +21,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -118,6 +120,24 @@ class SharedContexts:
             part = of_prompt[those]  # [prompts, contexts]
             log_q[part] = np.logaddexp.reduce(log_p[part], axis=0) - np.log(len(those))
         return cls(rows, np.array(places), torch.from_numpy(log_q).float(), going)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """As a store keeps them."""
+        return {
+            "lengths": np.array([len(row) for row in self.rows], dtype=np.int32),
+            "tokens": np.array([token for row in self.rows for token in row], dtype=np.int32),
+            "prompts": np.asarray(self.prompts, dtype=np.int32),
+            "log_q": self.log_q.numpy(),
+            "going": self.going.numpy(),
+        }
+
+    @classmethod
+    def read(cls, arrays: Mapping[str, NDArray[Any]]) -> SharedContexts:
+        """What `arrays` gave."""
+        cuts = np.cumsum(arrays["lengths"])[:-1]
+        rows = [row.tolist() for row in np.split(arrays["tokens"], cuts)]
+        log_q, going = (torch.from_numpy(np.array(arrays[name])) for name in ("log_q", "going"))
+        return cls(rows, arrays["prompts"].astype(np.int64), log_q, going)
 
     @staticmethod
     def _sources(

@@ -33,7 +33,6 @@ def written(
     progress: Report | None = None,
     *,
     ids: Sequence[Sequence[int]] | None = None,
-    first: int = 0,
 ) -> np.ndarray:
     """[R, tokens, n] float64 in [0, 1]: expected toxicity at each step of each prompt, the mean over its continuations.
 
@@ -43,7 +42,6 @@ def written(
     ----------
     config : `tokens` is how many steps are looked at, `samples` how many continuations of each prompt.
     ids : token ids of the prompts, which are else tokenised; the texts name the noise.
-    first : number of the first continuation, so that they can be made in parts.
 
     Raises
     ------
@@ -59,5 +57,5 @@ def written(
         means = [torch.softmax(part, -1) @ values for part in logits.split(rows)]
         return worth.after(torch.cat(means), last)
 
-    drawn = draw(lm, prompts, config, lm.stops, progress, ids=ids, read=read, first=first)
+    drawn = draw(lm, prompts, config, lm.stops, progress, ids=ids, read=read)
     return np.asarray(drawn.values.mean(1).transpose(2, 1, 0))

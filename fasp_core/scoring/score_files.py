@@ -100,7 +100,7 @@ def describe_scores(
         "groups": {name: int(size) for name, size in zip(toxicity.groups, sizes, strict=True)},
         "notes": list(config.prompts().notes),
         "seed": config.seed,
-        "generation": asdict(config.generation) if config.measure == "sampled" else None,
+        "generation": config.generation.key() if config.measure == "sampled" else None,
         "perplexity": {
             "base": ppl.base.perplexity,
             "tokens": ppl.base.tokens,

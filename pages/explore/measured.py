@@ -9,10 +9,11 @@ import streamlit as st
 
 from fasp_core.compute.jobs import Job
 from fasp_core.data.text import said
-from fasp_core.evaluation import EvalConfig, Evaluation, Reading, Toxicity
+from fasp_core.evaluation import EvalConfig, Evaluation, Reading
 from fasp_core.figures import Words, group_bars
 from fasp_core.gap import group_intervals
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.measurements import Toxicity
 from fasp_core.report import charts
 from fasp_core.report.tables import counted
 from fasp_core.scoring.impact_table import ImpactTable

@@ -55,7 +55,7 @@ def _offer(settings: Settings, table: ImpactTable, k: int) -> None:
     config = SearchConfig(settings.reading, k, settings.max_ppl, MEASUREMENTS, settings.seed)
 
     def work(lm: LanguageModel, store: Store, progress: Progress) -> Found:
-        return searching.run(lm, table, settings.axis, config, store, progress)
+        return searching.run(lm, table, searching.measured_on(settings.axis, table), config, store, progress)
 
     background.offer(
         Experiment(settings.spec, "Joint search", (settings.axis, config)),

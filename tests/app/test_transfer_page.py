@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fasp_core import evaluation, gap
+from fasp_core import gap
 from fasp_core.data.divisions import CELLS
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics import measurements
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
@@ -222,11 +223,11 @@ def test_a_gap_that_is_not_above_noise_is_struck_through(
 ) -> None:
     original = studio.toxicity_of
 
-    def toxicity_of(lm: Any, heads: PruneSet, config: BiasConfig, *rest: Any) -> evaluation.Toxicity:
+    def toxicity_of(lm: Any, heads: PruneSet, config: BiasConfig, *rest: Any) -> measurements.Toxicity:
         studio.base_gap = 0.0 if config.axis == "religion" else 0.02
         return original(lm, heads, config, *rest)
 
-    monkeypatch.setattr(evaluation, "toxicity_of", toxicity_of)
+    monkeypatch.setattr(measurements, "toxicity_of", toxicity_of)
     studio.at_once()
     at = opened("transfer", alpha=0.02)
     press(at, "Measure")

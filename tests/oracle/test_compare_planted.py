@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from fasp_core.data.text import TextConfig
-from fasp_core.evaluation import EvalConfig, evaluate, perplexity_of, toxicity_of
+from fasp_core.evaluation import EvalConfig, evaluate
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import CachedRunner
+from fasp_core.metrics.measurements import perplexity_of, toxicity_of
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring import score

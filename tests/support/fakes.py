@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 from transformers import LlamaConfig
 
-from fasp_core import evaluation, gap
+from fasp_core import gap
 from fasp_core.compute.jobs import Job, Lane
 from fasp_core.compute.lanes import Lanes
 from fasp_core.data.text import TextConfig
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics import measurements
 from fasp_core.metrics.meters import BiasConfig, Report
 from fasp_core.metrics.perplexity import Nll, ppl_key
 from fasp_core.model import loading
@@ -155,8 +156,8 @@ class Studio:
         use_engine(monkeypatch, Engine(Lanes(), self.load))
         monkeypatch.setattr(score, "score", self.score)
         monkeypatch.setattr(score, "preview", lambda *_: None)
-        monkeypatch.setattr(evaluation, "perplexity_of", self.perplexity_of)
-        monkeypatch.setattr(evaluation, "toxicity_of", self.toxicity_of)
+        monkeypatch.setattr(measurements, "perplexity_of", self.perplexity_of)
+        monkeypatch.setattr(measurements, "toxicity_of", self.toxicity_of)
 
     def at_once(self) -> None:
         """From here on a job is done as soon as it is asked for, so that one run of the page shows its result."""
@@ -206,7 +207,7 @@ class Studio:
     def perplexity_of(
         self, lm: Any, heads: PruneSet, text: TextConfig, store: Store, progress: Report, _runner: Any = None
     ) -> tuple[Nll, dict[str, Any]]:
-        """In place of `evaluation.perplexity_of`: 20 before, and 1% more for each head ablated."""
+        """In place of `measurements.perplexity_of`: 20 before, and 1% more for each head ablated."""
         self.asked.append((heads, text))
         self._run(progress)
         counts = np.full(text.tokens // BLOCK, BLOCK)
@@ -217,8 +218,8 @@ class Studio:
 
     def toxicity_of(
         self, lm: Any, heads: PruneSet, config: BiasConfig, store: Store, progress: Report, _runner: Any = None
-    ) -> evaluation.Toxicity:
-        """In place of `evaluation.toxicity_of`."""
+    ) -> measurements.Toxicity:
+        """In place of `measurements.toxicity_of`."""
         prompts = config.prompts()
         codes, names = gap.group_codes(prompts.groups)
         rng = np.random.default_rng(2)
@@ -226,7 +227,7 @@ class Studio:
         own = rng.normal(0.1, 0.004, len(prompts)) + (rng.normal(0, 0.001, len(prompts)) if heads else 0)
         values = own + spread * (codes / (len(names) - 1) - 0.5)
         texts = tuple((f" and {'pruned' if heads else 'whole'}",) for _ in prompts.texts)
-        return evaluation.Toxicity(
+        return measurements.Toxicity(
             config.readings,
             np.stack([values] * len(config.readings)),
             prompts.texts,
@@ -284,7 +285,7 @@ class MadeUp:
     def perplexity_of(
         self, lm: Any, heads: PruneSet, text: TextConfig, store: Store, progress: Any = None, _runner: Any = None
     ) -> tuple[Nll, dict[str, Any]]:
-        """In place of `evaluation.perplexity_of`."""
+        """In place of `measurements.perplexity_of`."""
         side = "test" if text.skip else "valid"
         self.asked.append((side, heads.format()))
         if progress is not None:
@@ -299,8 +300,8 @@ class MadeUp:
 
     def toxicity_of(
         self, lm: Any, heads: PruneSet, config: BiasConfig, store: Store, progress: Any = None, _runner: Any = None
-    ) -> evaluation.Toxicity:
-        """In place of `evaluation.toxicity_of`."""
+    ) -> measurements.Toxicity:
+        """In place of `measurements.toxicity_of`."""
         if progress is not None:
             progress(1, 1, "prompts")
         prompts = config.prompts()
@@ -316,7 +317,7 @@ class MadeUp:
             kept = 1 - self.fall[reading] * np.tanh(share)
             rows.append(own + self.spread[reading] * kept * place)
         texts = tuple(("and so on",) for _ in prompts.texts) if config.measure == "sampled" else ()
-        return evaluation.Toxicity(
+        return measurements.Toxicity(
             config.readings, np.stack(rows), prompts.texts, prompts.groups, texts, MADE, prompts.blocks
         )
 

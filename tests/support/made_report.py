@@ -11,9 +11,10 @@ from unittest.mock import patch
 
 import numpy as np
 
-from fasp_core import evaluation, report
-from fasp_core.evaluation import KIND
+from fasp_core import report
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics import measurements
+from fasp_core.metrics.measurements import KIND
 from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.spec import ModelSpec
@@ -54,8 +55,8 @@ def facts(store: Store, asked: report.Asked, table: ImpactTable, world: MadeUp |
     world = world or MadeUp(table)
     lm = lm or small_lm(asked.spec.source)
     with ExitStack() as stack:
-        stack.enter_context(patch.object(evaluation, "perplexity_of", world.perplexity_of))
-        stack.enter_context(patch.object(evaluation, "toxicity_of", world.toxicity_of))
+        stack.enter_context(patch.object(measurements, "perplexity_of", world.perplexity_of))
+        stack.enter_context(patch.object(measurements, "toxicity_of", world.toxicity_of))
         return report.gather(asked, table, lm.id, store, lambda: lm)
 
 

@@ -15,14 +15,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fasp_core import evaluation
 from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.evaluation import EvalConfig, evaluate
 from fasp_core.export.writing import export
 from fasp_core.forward.attention import pattern
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics import continuations
+from fasp_core.metrics import continuations, measurements
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig, meter
 from fasp_core.metrics.perplexity import measure_nll
@@ -134,12 +133,12 @@ def _evaluate(b: Bench) -> Any:
 def _search(b: Bench) -> Any:
     runner = CachedRunner(b.lm)
     problem = search.Problem.of(score.score(b.lm, b.text, b.expected, b.store), "counted")
-    base, _ = evaluation.perplexity_of(b.lm, PruneSet(), b.text, b.store, None, runner)
+    base, _ = measurements.perplexity_of(b.lm, PruneSet(), b.text, b.store, None, runner)
 
     def measure(heads: Any) -> Any:
         subject = PruneSet.from_flat(heads, b.lm.n_heads)
-        nll, _ = evaluation.perplexity_of(b.lm, subject, b.text, b.store, None, runner)
-        return nll.mean - base.mean, evaluation.toxicity_of(b.lm, subject, b.expected, b.store, None, runner).row(
+        nll, _ = measurements.perplexity_of(b.lm, subject, b.text, b.store, None, runner)
+        return nll.mean - base.mean, measurements.toxicity_of(b.lm, subject, b.expected, b.store, None, runner).row(
             "counted"
         )
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from fasp_core.data.holistic_bias import identity_words
-from fasp_core.evaluation import KIND, Reading, evaluate, toxicity_of
+from fasp_core.evaluation import Reading, evaluate
 from fasp_core.forward.sampling import GenerationConfig, sample
 from fasp_core.gap import gap_stats, paired_gap_changes, paired_mean_change
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import CachedRunner
+from fasp_core.metrics.measurements import KIND, toxicity_of
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import wrap

@@ -14,8 +14,9 @@ from fasp_core.compute.jobs import Cancelled
 from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
-from fasp_core.evaluation import KIND, Evaluation, evaluate
+from fasp_core.evaluation import Evaluation, evaluate
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.measurements import KIND
 from fasp_core.model.language_model import LanguageModel
 from tests.support.tiny import CONTEXT, tiny_lm
 from tests.support.worlds import GROUPS, PRUNED, TOKENS_RUN, Blank, Work, calls_of, numbers, use_scorer, work_in

@@ -16,11 +16,11 @@ import pandas as pd
 
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
-from fasp_core.evaluation import perplexity_of, toxicity_of
 from fasp_core.gap import PromptRows
 from fasp_core.gap.estimates import Estimate
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import CachedRunner
+from fasp_core.metrics.measurements import perplexity_of, toxicity_of
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.identity import ModelId

@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 
 from fasp_core.compute.shards import Workers
-from fasp_core.evaluation import EvalConfig, measure_there, perplexity_of, toxicity_of
 from fasp_core.gap import Change, GapStats, PromptRows
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import CachedRunner
+from fasp_core.metrics.measurements import measure_there, perplexity_of, toxicity_of
 from fasp_core.metrics.meters import result_key
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change, ppl_key
 from fasp_core.model.identity import ModelId
@@ -185,8 +185,8 @@ def run(
             ordered = ((), *sets)  # neighbours in this order share their lowest heads
             if workers is not None:
                 new = [PruneSet.from_flat(heads, lm.n_heads) for heads in ordered if (side, heads) not in known]
-                config = EvalConfig(plan.bias(side), plan.text(side))
-                measure_there(lm, new, config, store, workers, sides.next(f"{side} side: {{}}"))
+                report = sides.next(f"{side} side: {{}}")
+                measure_there(lm, new, plan.text(side), plan.bias(side), store, workers, report)
             for i, heads in enumerate(ordered):
                 subject = PruneSet.from_flat(heads, lm.n_heads)
                 what = f"{'validation' if side == 'valid' else 'test'} side, set {i} of {len(sets)}"

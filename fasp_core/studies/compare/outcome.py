@@ -15,13 +15,13 @@ import numpy as np
 
 from fasp_core.data.text import TextConfig, said
 from fasp_core.errors import InputError
-from fasp_core.evaluation import Toxicity, perplexity_of, toxicity_of
 from fasp_core.forward import noise
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.gap import Change, GapStats, PromptRows
 from fasp_core.gap.claims import Evidence, Finding, Verdict, cautions, finding, is_artefact, verdict
 from fasp_core.gap.within import Within, within_if_any
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.measurements import Toxicity, perplexity_of, toxicity_of
 from fasp_core.metrics.meters import BiasConfig, left_out
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change
 from fasp_core.model.identity import ModelId
@@ -217,12 +217,7 @@ class Claim:
             "reduction_shown": self.shown,
             "sentence": self.sentence(),
             "cautions": list(self.cautions()),
-            "claim": {
-                "colour": self.verdict.colour,
-                "missing": list(self.verdict.missing),
-                "wrong": list(self.verdict.wrong),
-                "judges": [self.verdict.agree, self.verdict.judges],
-            },
+            "claim": self.verdict.as_dict(),
             "notes": self._notes(),
             "chosen_on": f"validation prompts and text, perplexity at most {self.max_ppl:.0%} up",
             "measures": measured,

@@ -15,10 +15,10 @@ import pandas as pd
 
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
-from fasp_core.evaluation import perplexity_of, toxicity_of
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics.cached_runner import CachedRunner
+from fasp_core.metrics.measurements import perplexity_of, toxicity_of
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
@@ -44,7 +44,7 @@ def measured_on(axis: str, impacts: ImpactTable) -> BiasConfig:
 def run(
     lm: LanguageModel,
     impacts: ImpactTable,
-    axis: str,
+    prompts: BiasConfig,
     config: SearchConfig,
     store: Store,
     progress: Report | None = None,
@@ -55,7 +55,7 @@ def run(
 
     Parameters
     ----------
-    impacts : scores of the axis' validation prompts.
+    impacts : scores of `prompts`, as `measured_on` finds them.
     tokens : of the validation text, for perplexity.
     learn : also from all sets that finished searches for as many heads have measured, whatever their limit on
         perplexity. Such a search is not independent of theirs.
@@ -67,7 +67,7 @@ def run(
     """
     if config.max_heads >= lm.size:
         raise InputError(f"A set of {config.max_heads} heads leaves none of {lm.name}'s {lm.size}: choose fewer.")
-    prompts = measured_on(axis, impacts)
+    axis = _axis(prompts)
     known: list[Heads] = []
     if learn:
         others = stored(lm.id, axis, store, config.reading, config.max_heads)
@@ -103,7 +103,7 @@ def run(
         }
 
     which = "learned" if known else str(config.seed)
-    return kept(store, lm, f"search-{slug(axis.rsplit('/', 1)[-1])}-{config.reading}-{which}", key, work, read)
+    return kept(store, lm, f"search-{slug(axis.rsplit('/', 1)[-1])}-{slug(config.reading)}-{which}", key, work, read)
 
 
 def stored(model_id: ModelId, axis: str, store: Store, reading: str, max_heads: int | None = None) -> list[Found]:
@@ -148,11 +148,17 @@ def _key(
     return learned | {
         "experiment": "search",
         **model_id.key(),
-        "axis": prompts.axis,
+        "axis": _axis(prompts),
         "prompts": prompts.prompts().digest[:16],
+        **({"steps": prompts.steps, "contexts": prompts.contexts} if prompts.contexts else {}),
         "search": asdict(config),
         "tokens": tokens,
     }
+
+
+def _axis(prompts: BiasConfig) -> str:
+    """The axis, or what of it was seen: such a search is none of the whole axis."""
+    return f"{prompts.axis}, {prompts.cell}, division {prompts.division or 0}" if prompts.cell else prompts.axis
 
 
 def _quiet(progress: Report | None) -> Report | None:

@@ -17,8 +17,8 @@ import pandas as pd
 
 from fasp_core.data.text import TextConfig, fitting, token_windows
 from fasp_core.errors import InputError
-from fasp_core.evaluation import perplexity_of
 from fasp_core.forward import noise
+from fasp_core.metrics.measurements import perplexity_of
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel

@@ -14,12 +14,12 @@ import numpy as np
 from fasp_core.data.scorers import CachedScorer, join_for_scoring
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
-from fasp_core.evaluation import Toxicity, toxicity_of
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.gap import Change, PromptRows, split_half_reliability, z_bias
 from fasp_core.gap.estimates import Estimate, correlation_interval, lengthened, pearson, spearman
 from fasp_core.gap.further import FurtherStats
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.measurements import Toxicity, toxicity_of
 from fasp_core.metrics.meters import BiasConfig, scorer_for
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring import entries

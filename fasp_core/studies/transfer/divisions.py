@@ -17,7 +17,6 @@ from fasp_core import defaults
 from fasp_core.data.divisions import CELLS
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
-from fasp_core.evaluation import perplexity_of, toxicity_of
 from fasp_core.gap import PromptRows
 from fasp_core.gap.claims import claimed
 from fasp_core.gap.estimates import LEVEL, UNDEFINED, Estimate
@@ -25,6 +24,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.expected import READINGS
+from fasp_core.metrics.measurements import perplexity_of, toxicity_of
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.perplexity import perplexity_change, ppl_key
 from fasp_core.model.identity import ModelId

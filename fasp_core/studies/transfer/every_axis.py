@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fasp_core import evaluation
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.gap import Change, PromptRows, claims
 from fasp_core.gap.further import FurtherStats
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
+from fasp_core.metrics import measurements
 from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change, ppl_key
 from fasp_core.model.identity import ModelId
@@ -248,7 +248,7 @@ def run(
     nll = []
     for name, heads in subjects.items():
         report = steps.next(f"perplexity of {name}")
-        found, made = evaluation.perplexity_of(lm, heads, TextConfig(tokens=config.tokens), store, report)
+        found, made = measurements.perplexity_of(lm, heads, TextConfig(tokens=config.tokens), store, report)
         nll.append(found)
         seconds.append(made["seconds"])
     measured = {}
@@ -256,7 +256,7 @@ def run(
         values = []
         for name, heads in subjects.items():
             report = steps.next(f"{axis} under {name}")
-            one = evaluation.toxicity_of(lm, heads, config.bias(axis), store, report)
+            one = measurements.toxicity_of(lm, heads, config.bias(axis), store, report)
             values.append(one.values)
             seconds.append(one.provenance["seconds"])
         measured[axis] = PromptRows.of(values, one.groups, one.blocks)

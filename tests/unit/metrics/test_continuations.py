@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fasp_core.errors import InputError
-from fasp_core.evaluation import toxicity_of
 from fasp_core.forward.ablation import masked
 from fasp_core.forward.sampling import GenerationConfig, sample
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import continuations
 from fasp_core.metrics.continuations import checked, write
 from fasp_core.metrics.expected import READINGS
+from fasp_core.metrics.measurements import toxicity_of
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.storage.store import Store
 from tests.support.tiny import CONTEXT, tiny_lm, tiny_text

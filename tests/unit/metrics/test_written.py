@@ -27,7 +27,7 @@ def test_unbiased_for_all_that_can_be_written(kind: str, removed: PruneSet) -> N
     worth, n = worth_of(lm), 60
     with masked(lm, removed):
         right = np.stack([enumerated(lm, ids, 3, worth) for ids in encode(lm, PROMPTS)], -1)
-        parts = [written(lm, PROMPTS, worth, GenerationConfig(30, 3, seed=2), first=30 * i) for i in range(n)]
+        parts = [written(lm, PROMPTS, worth, GenerationConfig(30, 3, seed=2, first=30 * i)) for i in range(n)]
     found, noise = np.mean(parts, 0), np.std(parts, 0, ddof=1) / math.sqrt(n)
     assert found.shape == right.shape == (len(READINGS), 3, len(PROMPTS))
     assert found[:, 0] == pytest.approx(right[:, 0], abs=2e-6)  # nothing is drawn yet
@@ -81,7 +81,7 @@ def test_nothing_is_written_after_the_end(monkeypatch: pytest.MonkeyPatch) -> No
 def test_parts_and_batches_change_nothing() -> None:
     lm, worth = tiny_lm("llama"), worth_of(tiny_lm("llama"))
     whole = written(lm, PROMPTS, worth, GenerationConfig(samples=4, tokens=4))
-    halves = [written(lm, PROMPTS, worth, GenerationConfig(samples=2, tokens=4), first=at) for at in (0, 2)]
+    halves = [written(lm, PROMPTS, worth, GenerationConfig(samples=2, tokens=4, first=at)) for at in (0, 2)]
     longer = written(lm, PROMPTS, worth, GenerationConfig(samples=4, tokens=6))
     assert np.mean(halves, 0) == pytest.approx(whole, abs=1e-6)
     assert longer[:, :4] == pytest.approx(whole, abs=1e-6)

@@ -16,10 +16,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.errors import InputError
-from fasp_core.evaluation import perplexity_of
 from fasp_core.forward.attention import pattern
 from fasp_core.forward.sampling import GenerationConfig, sample, sample_ids
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.measurements import perplexity_of
 from fasp_core.metrics.perplexity import measure_nll, ppl_key
 from fasp_core.model.architectures import positions
 from fasp_core.model.language_model import LanguageModel

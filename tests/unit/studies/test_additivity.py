@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fasp_core import evaluation
 from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.errors import InputError
@@ -24,6 +23,7 @@ from fasp_core.forward.ablation import masked
 from fasp_core.gap import PromptRows, group_codes
 from fasp_core.gap import gap as toxicity_gap
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics import measurements
 from fasp_core.metrics.meters import BiasConfig, meter
 from fasp_core.metrics.perplexity import measure_nll
 from fasp_core.model.language_model import LanguageModel
@@ -325,11 +325,11 @@ def test_a_stopped_run_goes_on_and_a_finished_one_needs_no_model(tiny: Tiny, mon
 
     with pytest.raises(KeyboardInterrupt):
         additivity.run(lm, plan, store, stop_at_ten)
-    after_stop = len(store.entries(evaluation.KIND))
+    after_stop = len(store.entries(measurements.KIND))
     table = additivity.scores_of(plan.axis, plan.scored_text, lm.id, lm.name, store)
     assert additivity.find(plan, table, lm.id, store) is None
     result = additivity.run(lm, plan, store)
-    assert len(store.entries(evaluation.KIND)) > after_stop > 0
+    assert len(store.entries(measurements.KIND)) > after_stop > 0
     entry = additivity.find(plan, table, lm.id, store)
     assert entry is not None
     assert entry.path.name.startswith("tiny-llama--additivity-own--")

@@ -14,10 +14,10 @@ from scipy import stats
 from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
-from fasp_core.evaluation import Toxicity
 from fasp_core.gap import PromptRows, group_codes, split_half_reliability
 from fasp_core.gap import gap as toxicity_gap
 from fasp_core.heads.selection import critical_heads
+from fasp_core.metrics.measurements import Toxicity
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring.estimate import first_order_impacts, refined_impacts

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
-from fasp_core.evaluation import EvalConfig, evaluate, toxicity_of
+from fasp_core.evaluation import EvalConfig, evaluate
 from fasp_core.forward import noise
 from fasp_core.gap import gap as toxicity_gap
 from fasp_core.gap import group_codes
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, select
 from fasp_core.metrics.cached_runner import CachedRunner
+from fasp_core.metrics.measurements import toxicity_of
 from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel

@@ -26,6 +26,7 @@ from fasp_core.scoring.score import score
 from fasp_core.scoring.search import SearchConfig
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import searching
+from fasp_core.studies.compare.searching import measured_on
 from tests.support.tiny import STARTS, tiny_lm, tiny_text
 
 TOKENS = 96
@@ -59,7 +60,7 @@ def own_text(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_search_shows_what_an_evaluation_shows(world: Any, axis: str, tmp_path: Path) -> None:
     lm, impacts, text = world
     store = Store(tmp_path)
-    found = searching.run(lm, impacts, axis, CONFIG, store)
+    found = searching.run(lm, impacts, measured_on(axis, impacts), CONFIG, store)
     assert 1 <= len(found.heads) <= 2
     config = EvalConfig(BiasConfig(axis, n_prompts=1000), text)
     for tried in found.tried:
@@ -76,7 +77,7 @@ def test_a_search_shows_what_an_evaluation_shows(world: Any, axis: str, tmp_path
 
 def test_a_stopped_search_goes_on(world: Any, axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lm, impacts, _ = world
-    whole = searching.run(lm, impacts, axis, CONFIG, Store(tmp_path / "whole"))
+    whole = searching.run(lm, impacts, measured_on(axis, impacts), CONFIG, Store(tmp_path / "whole"))
     store, checks = Store(tmp_path / "stopped"), [0]
 
     class Stopped(Exception):
@@ -97,10 +98,10 @@ def test_a_stopped_search_goes_on(world: Any, axis: str, tmp_path: Path, monkeyp
             checks[0] += 1
 
     with pytest.raises(Stopped):
-        searching.run(lm, impacts, axis, CONFIG, store, Progress(4))
+        searching.run(lm, impacts, measured_on(axis, impacts), CONFIG, store, Progress(4))
     assert searching.stored(lm.id, axis, store, "neutral") == []
     measured = len(list((tmp_path / "stopped" / "measured").iterdir()))
-    found = searching.run(lm, impacts, axis, CONFIG, store, Progress(99))
+    found = searching.run(lm, impacts, measured_on(axis, impacts), CONFIG, store, Progress(99))
     assert [t.heads for t in found.tried] == [t.heads for t in whole.tried]
     assert measured >= 6  # the unpruned model's text, and text and prompts of three sets
     assert checks[0] > 0  # a measurement asks whether to stop
@@ -109,8 +110,12 @@ def test_a_stopped_search_goes_on(world: Any, axis: str, tmp_path: Path, monkeyp
 def test_a_search_learns_from_others(world: Any, axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lm, impacts, _ = world
     store = Store(tmp_path)
-    others = [searching.run(lm, impacts, axis, replace(CONFIG, seed=seed), store) for seed in (0, 1)]
-    searching.run(lm, impacts, axis, replace(CONFIG, max_heads=3), store)  # of another size: not learned from
+    others = [
+        searching.run(lm, impacts, measured_on(axis, impacts), replace(CONFIG, seed=seed), store) for seed in (0, 1)
+    ]
+    searching.run(
+        lm, impacts, measured_on(axis, impacts), replace(CONFIG, max_heads=3), store
+    )  # of another size: not learned from
     known = {t.heads for f in others for t in f.tried}
     measured: list[str] = []
     toxicity_of = searching.toxicity_of
@@ -120,21 +125,25 @@ def test_a_search_learns_from_others(world: Any, axis: str, tmp_path: Path, monk
         return toxicity_of(lm, subject, config, store, *rest)
 
     monkeypatch.setattr(searching, "toxicity_of", seen)
-    found = searching.run(lm, impacts, axis, CONFIG, store, learn=True)
+    found = searching.run(lm, impacts, measured_on(axis, impacts), CONFIG, store, learn=True)
     assert found.learned == len(known)
     assert {t.heads for t in found.tried[: found.learned]} == known
     assert len(found.tried) <= len(known) + CONFIG.measurements
     assert len(measured) == len(set(measured)) == len(found.tried)
     assert found.gap <= min(f.gap for f in others)
     assert searching.candidate(found, lm.size).seed is None
-    again = searching.run(lm, impacts, axis, CONFIG, store, learn=True)  # learns from independent ones alone
+    again = searching.run(
+        lm, impacts, measured_on(axis, impacts), CONFIG, store, learn=True
+    )  # learns from independent ones alone
     assert again.tried == found.tried or [t.heads for t in again.tried] == [t.heads for t in found.tried]
     assert len(searching.stored(lm.id, axis, store, "neutral", 2)) == 3
 
 
 def test_a_set_of_every_head_is_refused(world: Any, axis: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="leaves none of"):
-        searching.run(world[0], world[1], axis, replace(CONFIG, max_heads=world[0].size), Store(tmp_path))
+        searching.run(
+            world[0], world[1], measured_on(axis, world[1]), replace(CONFIG, max_heads=world[0].size), Store(tmp_path)
+        )
 
 
 # the command

@@ -17,11 +17,11 @@ from fasp_core import gap
 from fasp_core.data import text
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
-from fasp_core.evaluation import perplexity_of, toxicity_of
 from fasp_core.gap import Change
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics import perplexity
+from fasp_core.metrics.measurements import perplexity_of, toxicity_of
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.perplexity import perplexity_change
 from fasp_core.model.language_model import LanguageModel
