@@ -78,7 +78,8 @@ class SharedContexts:
     ) -> SharedContexts:
         """Draw them from a model without masks.
 
-        Every prompt of a block is asked about all contexts of the block, `contexts` of them. They are dealt out to the
+        Every prompt of a block is asked about all contexts of the block, `contexts` of them; one that is alone in its
+        block, as where a group has more nouns than others, joins another block of its template. They are dealt out to the
         block's prompts as evenly as it goes, and what is left over to prompts by a hash.
 
         Parameters
@@ -88,13 +89,11 @@ class SharedContexts:
         Raises
         ------
         InputError
-            Fewer than 1 step or context; a block of a single prompt, which shares with nobody.
+            Fewer than 1 step or context; a prompt that shares its template with no other.
         """
         if steps < 1 or contexts < 1:
             raise InputError(f"Shared contexts need a step and a context at least, not {steps} and {contexts}.")
-        members: defaultdict[int, list[int]] = defaultdict(list)
-        for i, block in enumerate(prompts.blocks):
-            members[block].append(i)
+        members = _sharing(prompts)
         if not members or min(map(len, members.values())) < 2:
             raise InputError(
                 "Shared contexts need blocks in which every group has a prompt: use an axis of HolisticBias, or the "
@@ -180,6 +179,23 @@ class SharedContexts:
         """[..., n, C] of [..., m]."""
         order = np.argsort(self.prompts, kind="stable")
         return rows[..., order].reshape(*rows.shape[:-1], int(self.prompts.max()) + 1, -1)
+
+
+def _sharing(prompts: PromptSet) -> dict[int, list[int]]:
+    """Places of the prompts of each block, those that are alone in theirs in another of the same template."""
+    members: defaultdict[int, list[int]] = defaultdict(list)
+    for i, block in enumerate(prompts.blocks):
+        members[block].append(i)
+    wide: dict[str, int] = {}
+    for block, those in members.items():
+        if len(those) > 1:
+            wide.setdefault(prompts.templates[those[0]], block)
+    for block in [block for block, those in members.items() if len(those) == 1]:
+        (alone,) = members[block]
+        if (other := wide.get(prompts.templates[alone])) is not None:
+            members[other].append(alone)
+            del members[block]
+    return members
 
 
 @dataclass(frozen=True, eq=False)

@@ -148,8 +148,9 @@ def test_effects_of_heads_to_first_order_are_the_slope_of_a_small_step() -> None
 def test_prompts_without_partners_are_refused() -> None:
     lm = tiny_lm("gpt2")
     ids = encode(lm, PROMPTS)
+    alone = replace(SET_OF, blocks=(0, 0, 1, 2, 2), templates=("met", "met", "seen", "my", "my"))
     with pytest.raises(InputError, match="every group has a prompt"):
-        SharedContexts.draw(lm, replace(SET_OF, blocks=(0, 0, 1, 2, 2)), ids, 3, 2)
+        SharedContexts.draw(lm, alone, ids, 3, 2)
     with pytest.raises(InputError, match="at least"):
         SharedContexts.draw(lm, SET_OF, ids, 0, 2)
 
@@ -165,3 +166,12 @@ def test_the_contexts_are_those_of_the_blocks_prompts() -> None:
     ]
     assert contexts[0] == contexts[1] == contexts[2] != contexts[3] == contexts[4]
     assert all(0 <= t < VOCAB for row in contexts[0] for t in row)
+
+
+def test_a_prompt_alone_in_its_block_joins_another_of_its_template() -> None:
+    lm = tiny_lm("gpt2")
+    ids, templates = encode(lm, PROMPTS), ("met", "met", "met", "my", "my")
+    alone = replace(SET_OF, blocks=(0, 0, 1, 2, 2), templates=templates)
+    found, whole = (SharedContexts.draw(lm, prompts, ids, 4, 6) for prompts in (alone, SET_OF))
+    assert found.rows == whole.rows
+    assert torch.equal(found.log_q, whole.log_q)
