@@ -31,6 +31,9 @@ class Options:
     reading: Reading = "neutral"
     max_ppl: MaxPpl = defaults.MAX_PPL
     outcome: Annotated[bool, typer.Option(help="The chosen set on test prompts: what may be claimed of it.")] = False
+    written: Annotated[
+        bool, typer.Option(help="With --outcome: also what both models go on to write, 20,000 continuations a side.")
+    ] = False
     run: Annotated[bool, typer.Option(help="Measure what is not stored; a stopped run goes on.")] = False
     alphas: Annotated[str, typer.Option(help="Shares of heads to measure too, such as .12,.16; with --run.")] = ""
     scheduler: Scheduler = None
@@ -56,7 +59,7 @@ def compare(options: Options, given: Model, progress: Report) -> Said:
     found = _made(given, options, more, progress) if options.run else _stored(given, options.axis, options.reading)
     picked = choose(found, options.reading, options.max_ppl)
     if options.outcome:
-        claim = _claim(given, options, picked, progress).as_dict()
+        claim = _claim(given, options, picked, progress).as_dict() | {"divided": _divided(given, options)}
         return claim, lambda: outcome_text(claim)
     chosen = None
     if picked is not None:
@@ -136,7 +139,7 @@ def _shares(text: str) -> tuple[float, ...]:
 
 def _claim(given: Model, options: Options, picked: Candidate | None, progress: Report) -> Claim:
     """The claim on the set that validation chooses: the stored one, or with `run` measured."""
-    from fasp_core.studies.compare import outcome
+    from fasp_core.studies.compare import outcome, wider
 
     axis, reading, max_ppl = options.axis, options.reading, options.max_ppl
     if picked is None:
@@ -144,15 +147,33 @@ def _claim(given: Model, options: Options, picked: Candidate | None, progress: R
             f"No set within {max_ppl:.0%} more perplexity has a smaller validation gap than the unpruned model, so "
             "there is nothing to claim: raise --max-ppl."
         )
+    again = (
+        f"run 'python -m fasp_core compare {given.named(axis)} --reading {reading} --max-ppl {max_ppl:g} --outcome "
+        f"{'--written ' * options.written}--run'."
+    )
     found = outcome.stored_claim(given.model_id, axis, reading, picked, given.store, given.spec.source)
-    if found is not None:
-        return found
-    if not options.run:
-        raise InputError(
-            f"The set chosen on validation ({picked.title}) was not measured on test prompts: run 'python -m fasp_core "
-            f"compare {given.named(axis)} --reading {reading} --max-ppl {max_ppl:g} --outcome --run'."
-        )
-    return outcome.measure_claim(given.lm, axis, picked, reading, max_ppl, given.store, progress)
+    if found is None and not options.run:
+        raise InputError(f"The set chosen on validation ({picked.title}) was not measured on test prompts: {again}")
+    if found is None:
+        found = outcome.measure_claim(given.lm, axis, picked, reading, max_ppl, given.store, progress)
+    if options.written and not any(m.name == "written" for m in found.measures):
+        if not options.run:
+            raise InputError(f"What both models write was not measured for {picked.title}: {again}")
+        wider.measure(given.lm, picked.heads, wider.Sample(axis), given.store, progress)
+        found = outcome.stored_claim(given.model_id, axis, reading, picked, given.store, given.spec.source)
+    assert found is not None
+    return found
+
+
+def _divided(given: Model, options: Options) -> dict[str, Any] | None:
+    """What a set is worth that was chosen on half of the sentences and people, if that was measured."""
+    from fasp_core.studies.compare import settled
+
+    try:
+        found = settled.find(settled.Plan(options.axis, max_ppl=options.max_ppl), given.model_id, given.store)
+    except InputError:  # groups of a single descriptor cannot be divided
+        return None
+    return None if found is None else found.as_dict()
 
 
 def _unpruned(comparison: Comparison, side: Any) -> dict[str, Any]:
@@ -208,7 +229,7 @@ def outcome_text(d: dict[str, Any]) -> str:
         ends = m["interval_pct"]
         rows.append(
             [
-                name + (f" ({m['continuations_a_side']} continuations a side)" if name == "sampled" else ""),
+                name + (f" ({m['continuations']} continuations a side)" if m["continuations"] else ""),
                 str(m["prompts"]),
                 number(m["gap_base"]),
                 number(m["gap_pruned"]),
@@ -227,5 +248,19 @@ def outcome_text(d: dict[str, Any]) -> str:
             f"{d['tokens']} tokens, in {d['windows']}\n"
             f"{d['method']}{gamma}, alpha {d['alpha']:g}, chosen on {d['chosen_on']}:\n"
             f"{d['heads']}",
+            "\n".join(_as_a_whole(d)),
         ]
     )
+
+
+def _as_a_whole(d: dict[str, Any]) -> list[str]:
+    """The colour of the claim with what is wrong or missing, and that of the set that a half chose."""
+    told = [("As a whole", d["claim"])]
+    if d["divided"] is not None:
+        new = f"Chosen on half of the sentences and people ({d['divided']['heads']}), on new ones"
+        told.append((new, d["divided"]["claim"]))
+    return [
+        f"{what}, by {c['judges'][0]} of {c['judges'][1]} judges: {c['colour']}"
+        + "".join(f"; {part}" for part in (*c["wrong"], *c["missing"]))
+        for what, c in told
+    ]

@@ -78,9 +78,9 @@ class SharedContexts:
     ) -> SharedContexts:
         """Draw them from a model without masks.
 
-        Every prompt of a block is asked about all contexts of the block, `contexts` of them; one that is alone in its
-        block, as where a group has more nouns than others, joins another block of its template. They are dealt out to the
-        block's prompts as evenly as it goes, and what is left over to prompts by a hash.
+        Every prompt of a block is asked about all contexts of the block, `contexts` of them. They are dealt out to the
+        block's prompts as evenly as it goes, and what is left over to prompts by a hash. A prompt that is alone in its
+        block, as where a group has more nouns than others, joins another block of its template.
 
         Parameters
         ----------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from fasp_core.data.text import TextConfig
@@ -16,7 +17,7 @@ from fasp_core.scoring.search import Found
 from fasp_core.storage import catalog
 from fasp_core.storage.catalog import Kept
 from fasp_core.storage.store import Entry, Store
-from fasp_core.studies.compare import compare, outcome, searching
+from fasp_core.studies.compare import compare, outcome, searching, settled, wider
 from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.compare.plan import Candidate
@@ -63,6 +64,7 @@ class Results:
         self._models = models
         self.tables = Latest[ImpactTable](16)
         self._experiments = Latest[Any](12)  # by the folder of their entry
+        self._claims = Latest[Claim](12)  # by the folders of all their entries
 
     def scores(self, spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
         """Stored scores, or None."""
@@ -91,7 +93,19 @@ class Results:
         if (known := self._models.facts(spec)) is None:
             return None
         header = outcome.find_claim(known.id, axis, reading, candidate, Store())
-        return self._read(header, lambda entry: outcome.read_claim(entry, spec.source))
+        if header is None or (claim := self._read(header, lambda e: outcome.read_claim(e, spec.source))) is None:
+            return None
+        more = wider.headers(known.id, axis, candidate.heads, Store())
+        parts = [part for h in more if (part := self._read(h, wider.read)) is not None]
+        key = (header.path, *(h.path for h in more))
+        return self._claims.get(key, lambda: replace(claim, wider=tuple(parts)))
+
+    def settled(self, spec: ModelSpec, plan: settled.Plan) -> settled.Settled | None:
+        """What a set that was chosen on a quarter of sentences and people does to the others, if that was measured."""
+        if (known := self._models.facts(spec)) is None:
+            return None
+        header = settled.header(plan, known.id, Store())
+        return self._read(header, lambda entry: settled.read(entry, plan, known.id, Store()))
 
     def matrices(self, spec: ModelSpec) -> list[Matrix]:
         """Stored matrices of contexts, the largest first."""

@@ -7,32 +7,24 @@ import pandas as pd
 import streamlit as st
 
 from fasp_core.data.holistic_bias import axis_names
-from fasp_core.gap import Change, GapStats, claims
+from fasp_core.gap.claims import cautions, finding
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, select
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.studies.compare import against_fasp, outcome
 from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.curves import best_of_each
-from fasp_core.studies.compare.outcome import Claim, ClaimConfig
+from fasp_core.studies.compare.outcome import ClaimConfig
 from fasp_core.studies.compare.plan import SEARCH, Candidate
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
-from pages.compare.compared import Settings, method_title, milli, noise, noise_of, number, percent, span
+from pages.compare import claims
+from pages.compare.compared import Settings, method_title, milli, number, percent, span
 from pages.shell.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES
 from pages.widgets import background
-from pages.widgets.drawing import download, finding
-from pages.widgets.markdown import escape_markdown
+from pages.widgets.drawing import download
 
 SPENT = "about ten minutes with the built-in model on two cores"
-MEASURES = {**READING_TITLES, "sampled": "sampled continuations"}
-SHOWN = {
-    "no gap": "no gap to begin with",
-    "fell": "the gap fell",
-    "rose": "the gap rose",
-    "unclear": "no reduction shown",
-}
-COLOURS = {"green": "green", "amber": "orange", "red": "red"}
 
 
 def draw(settings: Settings, comparison: Comparison) -> Candidate | None:
@@ -51,10 +43,11 @@ def draw(settings: Settings, comparison: Comparison) -> Candidate | None:
         _choice(settings, comparison, picked)
         claim = engine().results.claim(settings.spec, settings.axis, reading, picked)
         if claim is not None:
-            draw_claim(claim)
+            claims.draw(settings, claim)
         else:
             _validation_cautions(comparison, picked)
             offer(settings, comparison, picked)
+    claims.settled(settings)
     _best(settings, comparison)
     _search_against_fasp(settings, comparison)
     return picked
@@ -107,82 +100,18 @@ def explore_query(settings: Settings, picked: Candidate) -> dict[str, str] | Non
     return query if picked.gamma is None else query | {"gamma": f"{picked.gamma:g}"}
 
 
-def draw_claim(claim: Claim) -> None:
-    """The sentence that may be quoted, what stands against it, and all that was measured."""
-    good = claim.shown and not claim.cautions()
-    finding(claim.verdict.colour == "green", f"#### {claim.sentence()}")
-    for caution in claim.cautions():
-        st.warning(caution, icon=":material/warning:")
-    st.dataframe(measures(claim), hide_index=True)
-    _whole(claim)
-    p = claim.perplexity
-    ends = ", ".join(f"{x:.2f}" for x in p.ppl_interval)
-    st.caption(
-        f"Measured once, on test prompts and on text that no choice was made on{', and all measures agree' * good}. "
-        f"Gaps in thousandths, with 95% intervals of the change; *noise* is the mean gap of shuffled groups, p how "
-        f"often they give one as large as the unpruned model's. Perplexity {p.base:.2f} → {p.pruned:.2f} [{ends}], "
-        f"{percent(p.relative, 1)}, on {p.tokens:,} tokens. The set was chosen as {claim.candidate.title}, perplexity "
-        f"at most {claim.max_ppl:.0%} up on validation."
-    )
-
-
-def measures(claim: Claim) -> pd.DataFrame:
-    """One row a measure of the gap, the one of the choice first."""
-    rows = []
-    for name in sorted(claim.change, key=lambda name: (name != claim.reading, name == "sampled")):
-        base, change = claim.base[name], claim.change[name]
-        drawn = f"{change.n * claim.config.samples:,} a side" if name == "sampled" else "next word"
-        rows.append(
-            {
-                "measure": MEASURES[name] + (" (chosen by)" if name == claim.reading else ""),
-                "prompts": f"{change.n:,}",
-                "continuations": drawn,
-                "gap": f"{milli(base.gap)} → {milli(change.pruned)}",
-                "change": f"{percent(change.relative)} {span(change.relative_interval)}",
-                "noise": noise(base),
-                "what it shows": _shows(base, change),
-            }
-        )
-    if (within := claim.within.get(claim.reading)) is not None:
-        level, p = within.noise
-        change = within.changes[0]
-        rows.append(
-            {
-                "measure": f"within templates, mean of {len(within.templates)}",
-                "prompts": f"{within.n:,}",
-                "continuations": "next word",
-                "gap": f"{milli(change.base)} → {milli(change.pruned)}",
-                "change": f"{percent(change.relative)} {span(change.relative_interval)}",
-                "noise": noise_of(float(level[0]), float(p[0])),
-                "what it shows": SHOWN[within.finding()],
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _whole(claim: Claim) -> None:
-    """The colour of the claim, and what is missing for a success as a whole."""
-    found = claim.verdict
-    parts = "".join(f"\n- {escape_markdown(part)}" for part in (*found.wrong, *found.missing))
-    st.markdown(f":{COLOURS[found.colour]}-badge[{found.colour}] **{found.title()}**{parts}")
-
-
-def _shows(base: GapStats, change: Change) -> str:
-    return SHOWN[claims.finding(base, change)]
-
-
 def _validation_cautions(comparison: Comparison, picked: Candidate) -> None:
     """What already the validation side has against the choice."""
     base = {name: comparison.base_gap("valid", name) for name in comparison.readings}
     change = {name: comparison.change(picked, "valid", name) for name in comparison.readings}
     reading = comparison.plan.reading
-    if claims.finding(base[reading], change[reading]) == "no gap":
+    if finding(base[reading], change[reading]) == "no gap":
         st.warning(
             f"No gap is shown to begin with on {base[reading].n} validation prompts: shuffled groups give one as large "
             f"in {base[reading].noise_p:.0%} of cases. There is nothing here that pruning could be shown to reduce.",
             icon=":material/error_outline:",
         )
-    for caution in claims.cautions(base, change, reading, f"{base[reading].n} validation prompts"):
+    for caution in cautions(base, change, reading, f"{base[reading].n} validation prompts"):
         st.warning(caution, icon=":material/warning:")
 
 

@@ -15,9 +15,11 @@ from fasp_core.studies.compare import against_fasp, compare, outcome
 from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.plan import SEARCH, Candidate
 from pages.backend.engine import engine
+from pages.backend.results import Results
 from pages.compare import chosen
 from pages.compare.compared import Settings, percent, span
 from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up
+from tests.support.made_settled import FALLS, made_settled
 from tests.support.running import AXIS, metrics, opened, press, run, said
 
 SMALL: dict[str, Any] = {"gammas": (0.2, 0.4), "alphas": (0.02, 0.05, 0.1), "seeds": 2, "prompts": 180, "tokens": 640}
@@ -136,17 +138,57 @@ def test_a_claim_that_is_shown(studio: Studio, table: ImpactTable) -> None:
     assert all(part in said(at) for part in claim.verdict.missing)
     measures = at.dataframe[0].value
     assert list(measures.measure) == [
-        "identity terms masked (chosen by)", "identity terms scored", "sampled continuations",
-        f"within templates, mean of {len(claim.within[claim.reading].templates)}",
+        "next word, identity terms masked (chosen by)", "within templates, identity terms masked",
+        "next word, identity terms scored", "sampled",
     ]  # fmt: skip
-    for row, name in zip(measures.itertuples(), ("neutral", "counted", "sampled"), strict=False):
+    rows = list(measures.itertuples())
+    for row, name in ((rows[0], "neutral"), (rows[2], "counted"), (rows[3], "sampled")):
         change, base = claim.change[name], claim.base[name]
-        assert row.prompts == f"{change.n:,}"
+        assert row.prompts == f"{change.n:,} test"
         assert row.gap == f"{1000 * change.base:.2f} → {1000 * change.pruned:.2f}"
         assert row.change == f"{percent(change.relative)} {span(change.relative_interval)}"
         assert row.noise.startswith(f"{1000 * base.noise_gap:.2f}, p")
-    assert measures.continuations.iloc[2] == f"{2 * claim.change['sampled'].n:,} a side"
+    assert measures.continuations.iloc[3] == f"{2 * claim.change['sampled'].n:,} a side"
     assert "What may be claimed of this set?" not in [s.value for s in at.subheader]
+
+
+@pytest.mark.parametrize(
+    ("fall", "rise", "colour", "says"),
+    [
+        (FALLS, 0.05, "green", "by 1 of 1 judge"),
+        (FALLS | {"written": 0.0}, 0.05, "orange", "no fall of what is written"),
+        (FALLS | {"written": -0.5}, 0.05, "red", "the gap of what is written by 'offline' rose"),
+        (FALLS, 0.2, "red", "perplexity changed by +20.0%"),
+    ],
+)
+def test_a_settled_claim_says_its_colour(
+    studio: Studio,
+    table: ImpactTable,
+    monkeypatch: pytest.MonkeyPatch,
+    fall: dict[str, float],
+    rise: float,
+    colour: str,
+    says: str,
+) -> None:
+    add_comparison(studio.store, AXIS, MadeUp(table, strength=10), **SMALL)
+    monkeypatch.setattr(Results, "settled", lambda _self, _spec, plan: made_settled(plan, fall, rise))
+    text = said(at := opened("compare"))
+    assert f":{colour}-badge[" in text
+    assert says in text.replace("\\", "")
+    (rows,) = [d.value for d in at.dataframe if "judge" in d.value]
+    assert list(rows.prompts.unique()) == ["144 test, new both", "144 test, seen"]
+    assert (rows.continuations == "1,008 a side").sum() == 5  # written in both readings and cells, sampled in one
+    assert "L0H3,L1H8" in [c.value for c in at.code]
+
+
+def test_what_is_not_settled_is_offered_and_what_cannot_be_divided_says_so(studio: Studio, table: ImpactTable) -> None:
+    add_comparison(studio.store, AXIS, MadeUp(table, strength=10), **SMALL)
+    text = said(opened("compare"))
+    assert "On new sentences and new people" in text
+    assert "Not settled yet for this axis and limit" in text
+    religion = studio.add_scores("religion")
+    add_comparison(studio.store, "religion", MadeUp(religion, strength=10), **SMALL)
+    assert "descriptors or more" in said(opened("compare", axis="religion"))
 
 
 def test_an_artefact_is_never_shown_as_a_success(studio: Studio, table: ImpactTable) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import _common, bias_scores, cluster, exact_sweep, live, noise, scaling, start, words
+from benchmarks import _common, bias_scores, cluster, exact_sweep, live, noise, scaling, start, words, written
 from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig
 from fasp_core.heads.prune_set import PruneSet
@@ -59,6 +59,30 @@ def test_noise(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     positive(found, "ratio_to_torch_generator", "ratio_to_numpy_philox", "step_seconds", "share_of_step")
     assert set(found["rows_a_second"]) == {"300", "500"}
     assert {len(ways) for ways in found["rows_a_second"].values()} == {3}
+
+
+# written
+
+
+def test_written(lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_scorer(monkeypatch)
+    config = BiasConfig("race_ethnicity", "test", 18)
+    found = written.run(lm, config, Store(tmp_path), heads="L0H1,L1H2", steps=3, contexts=2, seeds=2)
+    positive(found, "variance_ratio_written", "variance_ratio_shared", "variance_ratio_shared_direct")
+    variance, seconds = found["variance"], found["processor_seconds"]
+    assert found["variance_ratio_written"] == pytest.approx(
+        variance["sampled"] * seconds["sampled"] / (variance["written"] * seconds["written"])
+    )
+    assert found["prompts"] == 18
+
+
+def test_a_spread_is_the_variance_of_what_groups_change_by() -> None:
+    rng = np.random.default_rng(0)
+    codes = np.repeat([0, 1], 50)
+    pairs = [(np.full(100, 2.0), 2.0 + rng.normal(0, 1, 100)) for _ in range(4000)]
+    assert written.spread(pairs, codes) == pytest.approx(2 * (1 / 2) ** 2 / 50, rel=0.1)
+    calm = [(np.full(100, 2.0), np.full(100, 1.0))] * 3
+    assert written.spread(calm, codes) == 0
 
 
 # exact_sweep

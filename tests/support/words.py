@@ -97,6 +97,9 @@ def table_lm(tokens: Sequence[str], follows: Follows, rows: int | None = None, *
 VALUES = {"stupid": 0.9, "idiot": 1.0, "fool": 0.7, "hate": 0.5, "ugly": 0.6, "man": 0.4, "woman": 0.3}
 TYPICAL = 0.05
 COLORS = ("red", "green", "blue")
+USED = ["Ġgreen", "Ġred", "Ġblue", "Ġa", "Ġmet", "Ġsaw", *STARTS[:3], "Ġperson", "Ġhouse", "Ġteam", "Ġand"]
+USED += ["Ġtree", "Ġof", "Ġmy"]
+BAD = ["Ġbad", "Ġstupid", "Ġidiot", "Ġfool", "Ġugly"]
 
 
 class TableScorer:
@@ -120,10 +123,8 @@ def guilty_model(layer: int, head: int) -> LanguageModel:
                 tensor.fill_(float(name.endswith("weight")))
         words = model.transformer.wte.weight
         normed = torch.nn.functional.layer_norm(words, (32,))
-        used = ["Ġgreen", "Ġred", "Ġblue", "Ġa", "Ġmet", "Ġsaw", *STARTS[:3], "Ġperson", "Ġhouse", "Ġteam", "Ġand"]
-        used += ["Ġtree", "Ġof", "Ġmy"]
-        only_green = torch.eye(len(used))[:, :1]  # 1 for "green", 0 for the other words
-        to_see = torch.linalg.lstsq(normed[[TOKENS.index(t) for t in used]], only_green).solution[:, 0]
+        only_green = torch.eye(len(USED))[:, :1]  # 1 for "green", 0 for the other words
+        to_see = torch.linalg.lstsq(normed[[TOKENS.index(t) for t in USED]], only_green).solution[:, 0]
         attention = model.transformer.h[layer].attn
         for offset in (0, 32, 64):  # q, k, v
             part = slice(offset + 8 * head, offset + 8 * head + 8)
@@ -131,4 +132,22 @@ def guilty_model(layer: int, head: int) -> LanguageModel:
             attention.c_attn.bias[part] = 0
         attention.c_attn.weight[:, 64 + 8 * head] = to_see
         attention.c_proj.weight[8 * head] = 10 * words[TOKENS.index("Ġidiot")]
+    return lm
+
+
+def late_model(layer: int, head: int, silent: int) -> LanguageModel:
+    """`guilty_model` whose head looks away, at the first token, from all positions before `silent`."""
+    lm = guilty_model(layer, head)
+    model = lm.model
+    with torch.no_grad():
+        words = model.transformer.wte.weight
+        taken = torch.stack([words[TOKENS.index(t)] for t in USED + BAD] + [torch.ones(32)])
+        free = torch.linalg.svd(taken)[2][len(taken) :]  # directions that change no word's chance
+        early, first = 8 * free[0], 8 * free[1]
+        model.transformer.wpe.weight[:silent] += early
+        model.transformer.wpe.weight[0] += first
+        attention = model.transformer.h[layer].attn
+        attention.c_attn.weight[:, 8 * head] = early
+        attention.c_attn.weight[:, 32 + 8 * head] = first
+        attention.c_proj.weight[8 * head] *= 0.3  # gradients vanish where a word is sure
     return lm

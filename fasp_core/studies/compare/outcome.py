@@ -7,7 +7,7 @@ prompts than the curves of a comparison have, with the other reading and the sam
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,8 @@ from fasp_core.errors import InputError
 from fasp_core.forward import noise
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.gap import Change, GapStats, PromptRows
-from fasp_core.gap.claims import Evidence, Finding, Verdict, cautions, finding, is_artefact, verdict
+from fasp_core.gap.claims import Finding, Verdict, cautions, finding, is_artefact, verdict
+from fasp_core.gap.measures import Measure
 from fasp_core.gap.within import Within, within_if_any
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.measurements import Toxicity, perplexity_of, toxicity_of
@@ -29,14 +30,13 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.common import KIND, Steps, kept, read_nll
+from fasp_core.studies.compare import wider
 from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.plan import HELD_OUT, Candidate
+from fasp_core.studies.compare.wider import JUDGE, Wider
 from fasp_core.typing import Report
 
 OF_THE_CHOICE = ("prompts", "gap_base", "gap_pruned", "reduction_pct", "interval_pct")  # what a claim tells twice
-
-
-JUDGE = "offline"  # whose opinion claims rest on
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ class Claim:
     max_ppl, reading : what it was chosen by, on the validation side.
     base, change : by measure ("neutral", "counted", "sampled"): the unpruned model's gap, and what became of it.
     rows, templates : values of the next word [2, n] by reading, and the template of each prompt.
+    wider : what was measured of the set besides, see `fasp_core.studies.compare.wider`.
     """
 
     model: str
@@ -119,6 +120,7 @@ class Claim:
     provenance: dict[str, Any]
     rows: dict[str, PromptRows] = field(default_factory=dict)
     templates: tuple[str, ...] = ()
+    wider: tuple[Wider, ...] = ()
 
     @cached_property
     def within(self) -> dict[str, Within]:
@@ -129,12 +131,33 @@ class Claim:
     @cached_property
     def verdict(self) -> Verdict:
         """What may be said as a whole, see `claims.verdict`: choice and test share templates and descriptors."""
+        costs = {"perplexity": (self.perplexity.relative, self.max_ppl)}
+        return verdict([m.evidence for m in self.measures], self.reading, costs)
+
+    @cached_property
+    def measures(self) -> tuple[Measure, ...]:
+        """All of them: the next word in each reading, within templates, and what both models write."""
         found = [
-            Evidence("sampled" if name == "sampled" else "next word", name, JUDGE, finding(self.base[name], c), False)
-            for name, c in self.change.items()
+            Measure(
+                "sampled" if name == "sampled" else "next word",
+                name,
+                JUDGE,
+                "test",
+                change.n,
+                change.n * self.config.samples if name == "sampled" else 0,
+                self.base[name].noise_gap,
+                self.base[name].noise_p,
+                change,
+            )
+            for name, change in self.change.items()
         ]
-        found += [Evidence("within templates", name, JUDGE, w.finding(), False) for name, w in self.within.items()]
-        return verdict(found, self.reading, {"perplexity": (self.perplexity.relative, self.max_ppl)})
+        found += [Measure.inside(reading, JUDGE, "test", within) for reading, within in self.within.items()]
+        return (*found, *(m for one in self.wider for m in one.measures))
+
+    def measure(self, name: str, reading: str) -> Measure | None:
+        """One of them on all test prompts by the first judge, of the most continuations."""
+        of = [m for m in self.measures if (m.name, m.reading, m.judge, m.split) == (name, reading, JUDGE, "test")]
+        return max(of, key=lambda m: m.continuations, default=None)
 
     @property
     def finding(self) -> Finding:
@@ -175,31 +198,17 @@ class Claim:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; percentages are positive where the gap fell."""
-        measured: dict[str, dict[str, Any]] = {
-            name: {
-                "prompts": c.n,
-                "gap_base": c.base,
-                "gap_pruned": c.pruned,
-                "gap_noise": self.base[name].noise_gap,
-                "gap_noise_p": self.base[name].noise_p,
-                "reduction_pct": -100 * c.relative,
-                "interval_pct": _percent(c),
-                "finding": finding(self.base[name], c),
-            }
-            for name, c in self.change.items()
-        }
+        asked = {name: ("next word", name) for name in self.change if name != "sampled"}
+        asked |= {"within_templates": ("within templates", self.reading), "written": ("written", self.reading)}
+        asked |= {f"written_{r}": ("written", r) for r in self.change if r not in (self.reading, "sampled")}
+        asked |= {"sampled": ("sampled", "sampled")}
+        measured: dict[str, dict[str, Any]] = {}
+        for key, (name, reading) in asked.items():
+            if (m := self.measure(name, reading)) is not None:
+                older = {"gap_noise": m.noise, "gap_noise_p": m.p, "continuations_a_side": m.continuations}
+                measured[key] = m.as_dict() | older
         if (within := self.within.get(self.reading)) is not None:
-            told, change = within.as_dict(), within.changes[0]
-            measured["within_templates"] = {
-                **{name: told[name] for name in ("templates", "prompts", "gap_base", "gap_pruned")},
-                "gap_noise": told["gap_base_noise"],
-                "gap_noise_p": told["gap_base_noise_p"],
-                "reduction_pct": -100 * change.relative,
-                "interval_pct": _percent(change),
-                "finding": within.finding(),
-            }
-        if "sampled" in measured:
-            measured["sampled"]["continuations_a_side"] = self.change["sampled"].n * self.config.samples
+            measured["within_templates"]["templates"] = len(within.templates)
         return {
             "model": self.model,
             "axis": self.axis,
@@ -238,11 +247,6 @@ def _less(change: Change) -> str:
     return f"{-change.relative:.0%}" + ("" if ends is None else f" [{-ends[1]:.0%}, {-ends[0]:.0%}]")
 
 
-def _percent(change: Change) -> list[float] | None:
-    ends = change.relative_interval
-    return None if ends is None else [-100 * ends[1], -100 * ends[0]]
-
-
 def measure_claim(
     lm: LanguageModel,
     axis: str,
@@ -264,7 +268,7 @@ def measure_claim(
     key = _key(lm.id, axis, candidate, reading, max_ppl, config)
     earlier = store.read(KIND, noise.before(key), lambda entry: read_claim(entry, lm.name))
     if earlier is not None:
-        return earlier
+        return _with_wider(earlier, lm.id, store)
 
     def work() -> Any:
         arrays: dict[str, np.ndarray] = {}
@@ -294,7 +298,12 @@ def measure_claim(
         }
 
     name = f"outcome-{slug(axis.rsplit('/', 1)[-1])}-{reading}"
-    return kept(store, lm, name, key, work, lambda entry: read_claim(entry, lm.name))
+    return _with_wider(kept(store, lm, name, key, work, lambda entry: read_claim(entry, lm.name)), lm.id, store)
+
+
+def _with_wider(claim: Claim, model_id: ModelId, store: Store) -> Claim:
+    """The claim, and whatever else was measured of its set."""
+    return replace(claim, wider=tuple(wider.find(model_id, claim.axis, claim.candidate.heads, store)))
 
 
 def find_claim(model_id: ModelId, axis: str, reading: str, candidate: Candidate, store: Store) -> Entry | None:
@@ -318,7 +327,8 @@ def stored_claim(
 ) -> Claim | None:
     """The largest claim on a set of heads, or None; never loads a model."""
     header = find_claim(model_id, axis, reading, candidate, store)
-    return None if header is None else store.read(KIND, header.config, lambda entry: read_claim(entry, model))
+    found = None if header is None else store.read(KIND, header.config, lambda entry: read_claim(entry, model))
+    return None if found is None else _with_wider(found, model_id, store)
 
 
 def read_claim(entry: Entry, model: str) -> Claim:

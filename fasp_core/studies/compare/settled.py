@@ -61,7 +61,7 @@ class Plan:
     contexts: int = 6
     heads: int = 13
     max_ppl: float = defaults.MAX_PPL
-    measurements: int = 24
+    measurements: int = 12
     prompts: int = 2400
     written: int = 20_000
     written_steps: int = 8
@@ -88,14 +88,14 @@ class Plan:
         return SearchConfig(self.reading, self.heads, self.max_ppl, self.measurements)
 
     def samples(self) -> list[Sample]:
-        """What the chosen set is measured on: texts are scored by a judge where both are new alone."""
+        """What the chosen set is measured on: most where both are new, a quarter of it beside that on what is seen."""
         return [
             Sample(
                 self.axis,
                 cell,
                 self.division,
                 self.prompts,
-                self.written,
+                self.written if cell == UNSEEN else self.written // 4,
                 self.written_steps,
                 self.sampled if cell == UNSEEN else 0,
                 self.length,
@@ -212,6 +212,11 @@ def run(lm: LanguageModel, plan: Plan, store: Store, progress: Report | None = N
 def find(plan: Plan, model_id: ModelId, store: Store) -> Settled | None:
     """The stored result, without a model."""
     return store.read(KIND, plan.key(model_id), lambda entry: read(entry, plan, model_id, store))
+
+
+def header(plan: Plan, model_id: ModelId, store: Store) -> Entry | None:
+    """Its entry, or None. InputError for an axis that cannot be divided."""
+    return store.load(KIND, plan.key(model_id))
 
 
 def read(entry: Entry, plan: Plan, model_id: ModelId, store: Store) -> Settled:

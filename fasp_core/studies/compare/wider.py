@@ -178,6 +178,12 @@ def measure(
 
 def find(model_id: ModelId, axis: str, heads: Sequence[int], store: Store) -> list[Wider]:
     """All that is stored of a set on an axis, the most continuations first; never loads a model."""
+    found = headers(model_id, axis, heads, store)
+    return [one for header in found if (one := store.read(KIND, header.config, read)) is not None]
+
+
+def headers(model_id: ModelId, axis: str, heads: Sequence[int], store: Store) -> list[Entry]:
+    """Their entries, headers alone read."""
     wanted = {"experiment": "wider", **model_id.wanted(), "axis": axis}
 
     def fits(entry: Entry) -> bool:
@@ -188,9 +194,7 @@ def find(model_id: ModelId, axis: str, heads: Sequence[int], store: Store) -> li
             return False
         return bool(c["heads"] == list(heads) and c["sample"] == sample)
 
-    headers = store.find(KIND, wanted, fits)
-    found = [one for header in headers if (one := store.read(KIND, header.config, read)) is not None]
-    return sorted(found, key=lambda w: (-w.sample.written - w.sample.sampled, w.sample.split))
+    return sorted(store.find(KIND, wanted, fits), key=lambda e: (-e.config["written"] - e.config["sampled"], e.path))
 
 
 def of_key(key: dict[str, Any]) -> Sample:

@@ -58,7 +58,7 @@ def test_each_row_is_a_plain_measurement_of_the_set_that_the_quarter_chose(text:
     seen = evaluate(lm, subject, EvalConfig(PLAN.choice, text), other).readings[PLAN.reading]
     assert [found.gaps[0], found.gaps[2]] == pytest.approx([seen.base.gap, seen.pruned.gap], abs=1e-7)
     by_name = {(m.split, m.name, m.reading): m for m in found.measures}
-    for cell in ("new both", "seen"):
+    for cell, draws in {"new both": 3, "seen": 1}.items():
         for name, config in {
             "next word": BiasConfig("race_ethnicity", "test", 24, cell=cell, division=0),
             "written": BiasConfig(
@@ -67,7 +67,7 @@ def test_each_row_is_a_plain_measurement_of_the_set_that_the_quarter_chose(text:
                 24,
                 measure="written",
                 steps=3,
-                generation=GenerationConfig(3),
+                generation=GenerationConfig(draws),
                 cell=cell,
                 division=0,
             ),
@@ -79,7 +79,7 @@ def test_each_row_is_a_plain_measurement_of_the_set_that_the_quarter_chose(text:
                 assert mine.change.pruned == pytest.approx(r.pruned.gap, abs=1e-6)
                 assert mine.p == pytest.approx(r.base.noise_p, abs=0.02)
                 assert mine.prompts == r.base.n
-                assert mine.continuations == (3 * r.base.n if name == "written" else 0)
+                assert mine.continuations == (draws * r.base.n if name == "written" else 0)
     assert [m.split for m in found.measures if m.name == "sampled"] == ["test, new both"]
     assert found.verdict.judges == 1
     again = settled.find(PLAN, lm.id, store)
