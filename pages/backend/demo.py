@@ -114,9 +114,10 @@ def check_writing() -> None:
 def check_sizes(config: EvalConfig, demo: Demo) -> None:
     """Refuse a measurement that is larger, or by other means, than a demo's. Raises InputError."""
     bias, text = config.bias, config.text
-    sampled = bias.measure == "sampled"
-    prompts = demo.sampled_prompts if sampled else demo.prompts
-    if bias.n_prompts > prompts or text.tokens > demo.tokens or bias.generation.tokens > demo.sampled_tokens:
+    drawn = bias.measure in ("sampled", "written")
+    prompts = demo.sampled_prompts if drawn else demo.prompts
+    longest, written = max(bias.generation.tokens, bias.steps), bias.measure == "written"
+    if bias.n_prompts > prompts or text.tokens > demo.tokens or longest > demo.sampled_tokens:
         raise InputError(
             f"A demo measures at most {prompts} prompts, {demo.tokens:,} tokens of text and continuations of "
             f"{demo.sampled_tokens} tokens: choose smaller sizes."
@@ -126,7 +127,10 @@ def check_sizes(config: EvalConfig, demo: Demo) -> None:
         bias.split,
         bias.n_prompts,
         measure=bias.measure,
-        generation=GenerationConfig(tokens=bias.generation.tokens),
+        generation=GenerationConfig(
+            min(bias.generation.samples, demo.continuations) if written else 1, bias.generation.tokens
+        ),
+        steps=bias.steps if written else 1,
     )
     if bias != plain or replace(text, tokens=2) != TextConfig(tokens=2):
         raise InputError("A demo measures with the usual text, scorer and seeds only: leave them as they are.")

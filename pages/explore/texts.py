@@ -16,7 +16,7 @@ from fasp_core.metrics.continuations import Pair
 from pages.backend import demo
 from pages.backend.engine import engine
 from pages.backend.requests import Measure
-from pages.explore import looking, prompt_choice
+from pages.explore import looking, prompt_choice, written
 from pages.shell.sidebar import READING_TITLES, Settings
 from pages.widgets import clicks
 from pages.widgets.drawing import download
@@ -39,6 +39,8 @@ def draw(settings: Settings, heads: PruneSet, summary: Callable[[Evaluation], No
     shown = st.toggle("Show texts (they may be offensive)", key="show texts", persist_state="session")
     st.subheader("One prompt", anchor=False)
     _one_prompt(settings, heads, shown)
+    st.subheader("Many prompts: each word that is written", anchor=False)
+    written.draw(settings, heads)
     st.subheader("Many prompts: the sampled measure", anchor=False)
     _many_prompts(settings, heads, shown, summary)
 

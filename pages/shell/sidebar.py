@@ -94,6 +94,16 @@ class Settings:
             TextConfig(tokens=self.tokens),
         )
 
+    def written(self, prompts: int, steps: int, samples: int) -> EvalConfig:
+        """Each of the words that both models write, on the same split."""
+        drawn = GenerationConfig(samples)
+        return EvalConfig(
+            self._by_scorer(
+                BiasConfig(self.axis, self.split, prompts, measure="written", generation=drawn, steps=steps)
+            ),
+            TextConfig(tokens=self.tokens),
+        )
+
     def _by_scorer(self, config: BiasConfig) -> BiasConfig:
         return replace(config, scorer=self.scorer, label=self.label, scorer_reading=self.scorer_reading)
 

@@ -185,6 +185,27 @@ def test_sampled_continuations(studio: Studio, table: ImpactTable) -> None:
     assert "Nothing was sampled" in said(at)
 
 
+def test_words_that_are_written_narrow_as_continuations_are_added(studio: Studio, table: ImpactTable) -> None:
+    studio.at_once()
+    studio.base_gap, studio.pruned_gap = 0.02, 0.01
+    at = exploring(details="Sampled continuations")
+    assert "Not measured for this prune set" in said(at)
+    press(at, "measure words")
+    last = at.session_state["job words"].key.config.bias
+    assert (last.measure, last.steps, last.generation.samples) == ("written", 8, 4)
+    text = said(at)
+    assert "Gap of 8 written words, summed" in text
+    shown = re.search(r"\*\*(\d+\.\d\d) → (\d+\.\d\d)\*\* \(-\d+% \[", text)
+    assert shown
+    base, pruned = float(shown[1]), float(shown[2])
+    assert pruned < base
+    (steps,) = [d.value for d in at.tabs[1].dataframe if "word" in d.value]
+    assert list(steps.word) == list(range(1, 9))
+    assert set(steps.gap) == {f"{base / 8:.2f} → {pruned / 8:.2f}"}
+    change(at, **{"words steps": 4})
+    assert "Not measured for this prune set" in said(at)
+
+
 # what is pruned
 
 

@@ -227,13 +227,15 @@ class Studio:
         own = rng.normal(0.1, 0.004, len(prompts)) + (rng.normal(0, 0.001, len(prompts)) if heads else 0)
         values = own + spread * (codes / (len(names) - 1) - 0.5)
         texts = tuple((f" and {'pruned' if heads else 'whole'}",) for _ in prompts.texts)
+        rows = np.stack([values] * len(config.readings))
         return measurements.Toxicity(
             config.readings,
-            np.stack([values] * len(config.readings)),
+            rows,
             prompts.texts,
             prompts.groups,
             texts if config.measure == "sampled" else (),
             MADE,
+            steps=np.stack([rows / config.steps] * config.steps, 1) if config.measure == "written" else None,
         )
 
     def finish(self) -> None:
