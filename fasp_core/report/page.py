@@ -226,7 +226,7 @@ def compared(facts: Facts) -> dict[str, Any]:
         p = claim.perplexity
         out["claim"] = {
             "sentence": claim.sentence(),
-            "shown": claim.shown,
+            "verdict": claim.verdict,
             "cautions": claim.cautions(),
             "table": tables.claim_table(claim),
             "ppl": f"Perplexity {number(p.base)} → {number(p.pruned)}, {tables.ppl_change(p)}, on {p.tokens:,} tokens.",

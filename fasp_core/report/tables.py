@@ -63,10 +63,10 @@ def outcome_table(evaluation: Evaluation, first: str) -> Table:
     return Table(head, rows, [*(r.name for r in found), "perplexity"])
 
 
-def _gap_row(title: str, base: GapStats, found: Change, more: str = "") -> tuple[str, ...]:
-    """A gap before and after, its change, noise, what that shows, and on what; `more` is said of that."""
+def _gap_row(title: str, base: GapStats, found: Change) -> tuple[str, ...]:
+    """A gap before and after, its change, noise, what that shows, and on what."""
     both = f"{milli(base.gap)} → {milli(found.pruned)}"
-    return title, both, change(found), noise(base), SHOWS[finding(base, found)], f"{found.n:,} test prompts{more}"
+    return title, both, change(found), noise(base), SHOWS[finding(base, found)], f"{found.n:,} test prompts"
 
 
 def verdicts(evaluation: Evaluation, first: str) -> list[tuple[str, str, bool]]:
@@ -131,15 +131,19 @@ def methods_table(facts: Facts) -> Table:
 
 
 def claim_table(claim: Claim) -> Table:
-    """Every measure of the gap that a claim rests on, the one of the choice first."""
-    rows = []
-    names = sorted(claim.change, key=lambda name: (name != claim.reading, name == "sampled"))
-    for name in names:
-        found, chosen = claim.change[name], " (chosen by)" if name == claim.reading else ""
-        drawn = f", {found.n * claim.config.samples:,} continuations a side" if name == "sampled" else ""
-        rows.append(_gap_row(READINGS[name] + chosen, claim.base[name], found, drawn))
+    """Every measure of the gap that a claim rests on, the one of the choice first; its names are those of the JSON."""
+    rows: list[tuple[str, ...]] = []
+    found = dict(sorted(claim.by_key().items(), key=lambda item: (item[0] != claim.reading, item[0] == "sampled")))
+    for key, m in found.items():
+        title = READINGS[m.reading] if m.name in ("next word", "sampled") else f"{m.name}, {READINGS[m.reading]}"
+        chosen = " (chosen by)" * (key == claim.reading)
+        drawn = f", {m.continuations:,} continuations a side" if m.continuations else ""
+        level = f"{milli(m.noise)}, " + p_value(m.p).replace(" ", "\u00a0")
+        both = f"{milli(m.change.base)} → {milli(m.change.pruned)}"
+        on = f"{m.prompts:,} test prompts{drawn}"
+        rows.append((title + chosen, both, change(m.change), level, SHOWS[m.finding], on))
     head = ("measure", "unpruned → pruned, ×10⁻³", "change [95%]", "noise alone", "what it shows", "measured on")
-    return Table(head, rows, names)
+    return Table(head, rows, list(found))
 
 
 def milli(gap: float, digits: int = 2) -> str:

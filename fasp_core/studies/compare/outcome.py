@@ -154,6 +154,15 @@ class Claim:
         found += [Measure.inside(reading, JUDGE, "test", within) for reading, within in self.within.items()]
         return (*found, *(m for one in self.wider for m in one.measures))
 
+    def by_key(self) -> dict[str, Measure]:
+        """Those that are quoted, as `as_dict` calls them: the largest of each kind, on all test prompts."""
+        asked = {name: ("next word", name) for name in self.change if name != "sampled"}
+        asked |= {"within_templates": ("within templates", self.reading), "written": ("written", self.reading)}
+        asked |= {f"written_{r}": ("written", r) for r in self.change if r not in (self.reading, "sampled")}
+        asked |= {"sampled": ("sampled", "sampled")}
+        found = {key: self.measure(*kind) for key, kind in asked.items()}
+        return {key: m for key, m in found.items() if m is not None}
+
     def measure(self, name: str, reading: str) -> Measure | None:
         """One of them on all test prompts by the first judge, of the most continuations."""
         of = [m for m in self.measures if (m.name, m.reading, m.judge, m.split) == (name, reading, JUDGE, "test")]
@@ -198,15 +207,10 @@ class Claim:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; percentages are positive where the gap fell."""
-        asked = {name: ("next word", name) for name in self.change if name != "sampled"}
-        asked |= {"within_templates": ("within templates", self.reading), "written": ("written", self.reading)}
-        asked |= {f"written_{r}": ("written", r) for r in self.change if r not in (self.reading, "sampled")}
-        asked |= {"sampled": ("sampled", "sampled")}
         measured: dict[str, dict[str, Any]] = {}
-        for key, (name, reading) in asked.items():
-            if (m := self.measure(name, reading)) is not None:
-                older = {"gap_noise": m.noise, "gap_noise_p": m.p, "continuations_a_side": m.continuations}
-                measured[key] = m.as_dict() | older
+        for key, m in self.by_key().items():
+            older = {"gap_noise": m.noise, "gap_noise_p": m.p, "continuations_a_side": m.continuations}
+            measured[key] = m.as_dict() | older
         if (within := self.within.get(self.reading)) is not None:
             measured["within_templates"]["templates"] = len(within.templates)
         return {

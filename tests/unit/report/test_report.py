@@ -206,6 +206,12 @@ def test_the_claim_is_the_pages_sentence_with_its_cautions(compared: tuple[repor
     assert claim.cautions()
     for caution in claim.cautions():
         assert caution in read.text
+    assert claim.verdict.colour == "amber"
+    assert f"amber: {claim.verdict.title()}" in read.text
+    assert all(part in read.text for part in claim.verdict.missing)
+    assert numbers(read.rows["claim", "within_templates"][1])[0] == pytest.approx(
+        1000 * claim.within["neutral"].means[0], abs=0.00501
+    )
     assert "It is the set of this report" in read.text
     assert f"{claim.change['sampled'].n * claim.config.samples:,} continuations a side" in read.text
     for name, change in claim.change.items():
