@@ -30,6 +30,9 @@ class Options:
     axis: Axis
     reading: Reading = "neutral"
     max_ppl: MaxPpl = defaults.MAX_PPL
+    within: Annotated[
+        bool, typer.Option(help="Choose by the mean gap within templates, not by that over all of them.")
+    ] = False
     outcome: Annotated[bool, typer.Option(help="The chosen set on test prompts: what may be claimed of it.")] = False
     written: Annotated[
         bool, typer.Option(help="With --outcome: also what both models go on to write, 20,000 continuations a side.")
@@ -47,8 +50,8 @@ def compare(options: Options, given: Model, progress: Report) -> Said:
     from fasp_core.data.prompts import resolve_axis
     from fasp_core.data.text import said
     from fasp_core.metrics.meters import left_out
+    from fasp_core.studies.compare.compare import choose
     from fasp_core.studies.compare.curves import both_sides
-    from fasp_core.studies.compare.outcome import choose
 
     limit(options.max_ppl)
     assert given.spec  # its device is looked up first
@@ -57,7 +60,7 @@ def compare(options: Options, given: Model, progress: Report) -> Said:
     if more and not options.run:
         raise InputError("Other shares of heads have to be measured: add --run to --alphas.")
     found = _made(given, options, more, progress) if options.run else _stored(given, options.axis, options.reading)
-    picked = choose(found, options.reading, options.max_ppl)
+    picked = choose(found, options.reading, options.max_ppl, within=options.within)
     if options.outcome:
         claim = _claim(given, options, picked, progress).as_dict() | {"divided": _divided(given, options)}
         return claim, lambda: outcome_text(claim)
@@ -69,6 +72,7 @@ def compare(options: Options, given: Model, progress: Report) -> Said:
         "axis": options.axis,
         "reading": options.reading,
         "max_ppl": options.max_ppl,
+        "within_templates": options.within,
         "plan": asdict(found.plan),
         "prompts": {side: m.rows.n for side, m in found.sides.items()},
         "notes": left_out(*map(found.plan.bias, found.sides)),

@@ -26,6 +26,9 @@ class Options:
     max_ppl: MaxPpl = defaults.MAX_PPL
     measurements: Annotated[int, typer.Option(help="Sets to measure in each search, besides FASP's.")] = 40
     seeds: Annotated[int, typer.Option(help="How many searches, each with random changes of its own.")] = 5
+    within: Annotated[bool, typer.Option(help="For the mean gap within templates, not for that over all of them.")] = (
+        False
+    )
     learn: Annotated[bool, typer.Option(help="Begin with all that finished searches for as many heads measured.")] = (
         False
     )
@@ -47,7 +50,7 @@ def search(options: Options, given: Model, progress: Report) -> Said:
     if options.seeds < 1:
         raise InputError("A search needs a seed: give --seeds 1 or more.")
     configs = [
-        SearchConfig(options.reading, options.heads, options.max_ppl, options.measurements, seed)
+        SearchConfig(options.reading, options.heads, options.max_ppl, options.measurements, seed, options.within)
         for seed in range(options.seeds)
     ]
     assert given.spec  # its device is looked up first
@@ -69,6 +72,7 @@ def search(options: Options, given: Model, progress: Report) -> Said:
         "reading": options.reading,
         "max_heads": options.heads,
         "max_ppl": options.max_ppl,
+        "within_templates": options.within,
         "prompts": len(impacts.bias.codes),
         "notes": left_out(prompts),
         "tokens": searching.TOKENS,

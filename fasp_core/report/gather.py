@@ -174,7 +174,7 @@ def gather(
         progress(0, 1, "reading what is stored")
     known = (model_id, asked.axis)
     comparison = compare.stored(*known, asked.reading, store, asked.spec.source)
-    picked = None if comparison is None else outcome.choose(comparison, asked.reading, asked.max_ppl)
+    picked = None if comparison is None else compare.choose(comparison, asked.reading, asked.max_ppl)
     claim = None
     if picked is not None:
         claim = outcome.stored_claim(*known, asked.reading, picked, store, asked.spec.source)

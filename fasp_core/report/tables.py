@@ -12,7 +12,7 @@ from fasp_core.gap.claims import finding
 from fasp_core.metrics.perplexity import PerplexityChange
 from fasp_core.report.gather import Facts
 from fasp_core.scoring.manual_edits import reasons
-from fasp_core.studies.compare import outcome
+from fasp_core.studies.compare.compare import choose
 from fasp_core.studies.compare.curves import ORDER
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.verdict import interval, number, p_value, percent, verdict
@@ -117,7 +117,7 @@ def methods_table(facts: Facts) -> Table:
     for method in ORDER:
         if all(k.method != method for k in c.candidates):
             continue
-        best = outcome.choose(c, reading, limit, [method])
+        best = choose(c, reading, limit, [method])
         if best is None:
             rows.append((METHODS[method], "none within the limit", "0", "–", "–", "–", "–"))
             continue

@@ -48,6 +48,7 @@ class SearchConfig:
     max_ppl : relative rise of perplexity, at most: 0.1 is 10%.
     measurements : sets that are measured, besides the starting ones.
     seed : of the random changes.
+    within : the mean gap within templates is to be low, and not that over all of them.
     """
 
     reading: str = "neutral"
@@ -55,6 +56,7 @@ class SearchConfig:
     max_ppl: float = 0.1
     measurements: int = 40
     seed: int = 0
+    within: bool = False
 
     def __post_init__(self) -> None:
         if self.max_heads < 1 or self.measurements < 1:
@@ -109,31 +111,42 @@ class Problem:
     effects : [N, n] its change with each head ablated.
     nats : [N] change of the mean NLL with each head ablated.
     codes : [n] group of each prompt.
+    templates : [n] names, where the gap is the mean of those within templates; those that lack a group are left out.
     """
 
     base: Floats
     effects: Floats
     nats: Floats
     codes: NDArray[Any]
+    templates: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, impacts: ImpactTable, reading: str) -> Problem:
+    def of(cls, impacts: ImpactTable, reading: str, templates: tuple[str, ...] = ()) -> Problem:
         b = impacts.bias
         r = b.readings.index(reading)
-        return cls(b.base[r], b.ablated[:, r] - b.base[r], impacts.ppl.z_nats, b.codes)
+        return cls(b.base[r], b.ablated[:, r] - b.base[r], impacts.ppl.z_nats, b.codes, templates)
 
     def __post_init__(self) -> None:
-        self.share = np.bincount(self.codes) / len(self.codes)  # [G]
+        groups = int(self.codes.max()) + 1
+        names = np.array(self.templates or [""] * len(self.codes))
+        parts = [np.flatnonzero(names == name) for name in dict.fromkeys(names)]
+        whole = [at for at in parts if len(set(self.codes[at])) == groups]
+        if not whole:
+            raise InputError("No template holds a prompt of every group: search for the gap over all templates.")
+        self.cells = [at[self.codes[at] == g] for at in whole for g in range(groups)]
+        sizes = np.array([len(cell) for cell in self.cells]).reshape(-1, groups)
+        self.share = sizes / sizes.sum(1, keepdims=True)  # [T, G], T being 1 for the gap over all templates
         self.base_means = self.means(self.base)
-        self.mean_effects = self.means(self.effects)  # [N, G]
+        self.mean_effects = self.means(self.effects)  # [N, T * G]
 
     def means(self, rows: Floats) -> Floats:
-        """[..., G] mean of each group."""
-        return np.stack([rows[..., self.codes == g].mean(-1) for g in range(len(self.share))], -1)
+        """[..., T * G] mean of each group in each template."""
+        return np.stack([rows[..., cell].mean(-1) for cell in self.cells], -1)
 
     def gaps(self, means: Floats) -> Floats:
-        """[...] gap from group means [..., G]."""
-        return np.asarray(np.abs((means * self.share).sum(-1, keepdims=True) - means).sum(-1))
+        """[...] gap from group means [..., T * G]."""
+        each = means.reshape(*means.shape[:-1], *self.share.shape)
+        return np.asarray(np.abs((each * self.share).sum(-1, keepdims=True) - each).sum(-1).mean(-1))
 
 
 class Prediction:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from fasp_core.data.holistic_bias import axis_names
+from fasp_core.errors import InputError
 from fasp_core.gap.claims import cautions, finding
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, select
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.studies.compare import against_fasp, outcome
-from fasp_core.studies.compare.compare import Comparison
+from fasp_core.studies.compare.compare import Comparison, choose
 from fasp_core.studies.compare.curves import best_of_each
 from fasp_core.studies.compare.outcome import ClaimConfig
 from fasp_core.studies.compare.plan import SEARCH, Candidate
@@ -23,6 +26,7 @@ from pages.compare.compared import Settings, method_title, milli, number, percen
 from pages.shell.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES
 from pages.widgets import background
 from pages.widgets.drawing import download
+from pages.widgets.markdown import escape_markdown
 
 SPENT = "about ten minutes with the built-in model on two cores"
 
@@ -31,7 +35,12 @@ def draw(settings: Settings, comparison: Comparison) -> Candidate | None:
     """What was chosen, the claim, and the best set of each method; returns the choice."""
     reading = comparison.plan.reading
     base = comparison.base_gap("valid", reading)
-    picked = outcome.choose(comparison, reading, settings.max_ppl)
+    try:
+        picked = choose(comparison, reading, settings.max_ppl, within=settings.within)
+    except InputError as error:  # too few prompts of each template
+        st.info(escape_markdown(str(error)), icon=":material/info:")
+        settings = replace(settings, within=False)
+        picked = choose(comparison, reading, settings.max_ppl)
     st.subheader("The choice, on validation", anchor=False)
     if picked is None:
         st.warning(
@@ -68,8 +77,9 @@ def _choice(settings: Settings, comparison: Comparison, picked: Candidate) -> No
             column.metric(f"Gap, {name}", percent(comparison.change(picked, "valid", name).relative))
         text = PruneSet.from_flat(picked.heads, comparison.n_heads).format()
         st.markdown(
-            f"The lowest validation gap, {READING_TITLES[reading]}, of {len(comparison.candidates)} candidates that "
-            f"raise perplexity by at most {settings.max_ppl:.0%}: {milli(change.base)} → {milli(change.pruned)} on "
+            f"The lowest validation gap{' within templates' * settings.within}, {READING_TITLES[reading]}, of "
+            f"{len(comparison.candidates)} candidates that raise perplexity by at most {settings.max_ppl:.0%}. The gap "
+            f"over all templates: {milli(change.base)} → {milli(change.pruned)} on "
             f"{change.n} prompts, change 95% {span(change.relative_interval)}; perplexity {ppl.base:.2f} → "
             f"{ppl.pruned:.2f} on {ppl.tokens:,} tokens; {len(picked.heads)} of {size} heads. **The best of many looks "
             "better than it is**: these numbers chose it, so they are not what may be claimed."

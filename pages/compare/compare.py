@@ -7,6 +7,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from fasp_core.compute.jobs import Progress
+from fasp_core.data.holistic_bias import axis_names
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import BUILT_IN
@@ -67,7 +68,15 @@ def draw_sidebar() -> Settings:
             help="The set of the lowest validation gap is chosen among those that raise the perplexity of the "
             "validation text by no more than this.",
         )
-    return Settings(spec, axis, title, reading, up / 100)
+        within = st.toggle(
+            "Choose by the gap within templates",
+            key="within",
+            bind="query-params",
+            disabled=axis not in axis_names(),
+            help="Signs may cancel between sentence templates, so a gap over all of them can be small where none within "
+            "is. With this the set of the lowest mean gap within templates is chosen.",
+        )
+    return Settings(spec, axis, title, reading, up / 100, within and axis in axis_names())
 
 
 def comparing(plan: Plan, candidates: list[Candidate]) -> Callable[[LanguageModel, Store, Progress], Comparison]:

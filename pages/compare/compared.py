@@ -34,6 +34,7 @@ class Settings:
     axis_title: str
     reading: str
     max_ppl: float
+    within: bool = False
 
 
 @dataclass(frozen=True)

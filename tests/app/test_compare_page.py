@@ -37,8 +37,8 @@ def table(studio: Studio) -> ImpactTable:
     return studio.add_scores(AXIS)
 
 
-def picked(result: Comparison, limit: float = 0.1) -> Candidate:
-    found = outcome.choose(result, result.plan.reading, limit)
+def picked(result: Comparison, limit: float = 0.1, within: bool = False) -> Candidate:
+    found = compare.choose(result, result.plan.reading, limit, within=within)
     assert found is not None
     return found
 
@@ -111,6 +111,18 @@ def test_the_choice_is_made_on_validation(studio: Studio, table: ImpactTable) ->
     assert "What may be claimed of this set?" in [s.value for s in at.subheader]
     assert "**360 test prompts**" in text
     assert "180 sampled continuations a side" in text
+
+
+def test_the_gap_within_templates_may_choose(studio: Studio, table: ImpactTable) -> None:
+    add_comparison(studio.store, AXIS, MadeUp(table, strength=10), **SMALL)
+    at = opened("compare", within=True)
+    assert "0 templates hold 2 prompts of every group" in said(at)  # of so few prompts: the gap over all chooses
+    assert "The lowest validation gap, " in said(at)
+    result = add_comparison(studio.store, AXIS, MadeUp(table, strength=10), **SMALL | {"prompts": 540})
+    at = opened("compare", within=True)
+    assert "The lowest validation gap within templates, " in said(at)
+    chosen = picked(result, within=True)
+    assert at.code[0].value == PruneSet.from_flat(chosen.heads, BUILT_IN_SHAPE[1]).format()
 
 
 def test_a_lower_limit_chooses_anew(studio: Studio, table: ImpactTable) -> None:
@@ -239,7 +251,7 @@ def test_the_best_of_each_method(studio: Studio, table: ImpactTable) -> None:
     assert len(frame) == 6
     for row in frame.itertuples():
         if row.method == "FASP":
-            best = outcome.choose(result, "neutral", 0.1, ["fasp"])
+            best = compare.choose(result, "neutral", 0.1, ["fasp"])
             assert best is not None
             assert row.neutral_valid == pytest.approx(100 * result.change(best, "valid", "neutral").relative)
             assert row.ppl_test == pytest.approx(100 * result.perplexity(best, "test").relative)

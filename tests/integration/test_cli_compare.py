@@ -66,7 +66,7 @@ def test_a_stored_comparison_is_printed(world: MadeUp, run: Run, tmp_cache: Path
         assert row["set"] == frame["set"][i]
         assert row["change_neutral_test"] == frame.change_neutral[i]
         assert row["gamma"] == result.candidates[i].gamma
-    picked = outcome.choose(result, "neutral", 0.1)
+    picked = compare.choose(result, "neutral", 0.1)
     assert picked is not None
     assert document["chosen"]["alpha"] == picked.alpha
     assert document["unpruned"]["valid"]["neutral"]["gap"] == result.base_gap_value("valid", "neutral")
@@ -92,7 +92,7 @@ def test_a_stored_claim_is_printed(world: MadeUp, run: Run, tmp_cache: Path) -> 
     assert out.startswith(claim.sentence())
     assert f"sampled ({2 * claim.change['sampled'].n} continuations a side)" in out
     # the claim belongs to the set, whatever limit it was chosen by
-    same = [x for x in (0.08, 0.12, 0.15) if outcome.choose(result, "neutral", x) == claim.candidate]
+    same = [x for x in (0.08, 0.12, 0.15) if compare.choose(result, "neutral", x) == claim.candidate]
     for limit in same:
         assert run("--outcome", "--json", "--max-ppl", str(limit))[1] == run("--outcome", "--json")[1]
 

@@ -77,8 +77,8 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_what_validation_chooses_holds_the_guilty_head(world: World) -> None:
     plan = Plan(world.axis, gammas=(0.25, 0.5), alphas=(0.125, 0.25), seeds=2, prompts=60)
     result = compare.run(world.lm, plan, plan.candidates(world.impacts), world.store)
-    fasp = outcome.choose(result, "neutral", LIMIT, ["fasp"])
-    best = outcome.choose(result, "neutral", LIMIT)
+    fasp = compare.choose(result, "neutral", LIMIT, ["fasp"])
+    best = compare.choose(result, "neutral", LIMIT)
     assert fasp is not None
     assert best is not None
     assert world.guilty in fasp.heads

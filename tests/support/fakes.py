@@ -358,7 +358,7 @@ def add_claim(
     config: outcome.ClaimConfig | None = None,
 ) -> outcome.Claim:
     """Store the claim on what a comparison comes to."""
-    picked = outcome.choose(comparison, comparison.plan.reading, max_ppl)
+    picked = compare.choose(comparison, comparison.plan.reading, max_ppl)
     assert picked is not None
     with made_up(world):
         return outcome.measure_claim(made_up_lm(), axis, picked, comparison.plan.reading, max_ppl, store, config=config)

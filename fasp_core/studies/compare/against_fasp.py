@@ -12,8 +12,7 @@ from fasp_core.gap.estimates import Estimate, interval
 from fasp_core.gap.gaps import weighted_gaps
 from fasp_core.scoring.search import Found
 from fasp_core.studies.common import RESAMPLES
-from fasp_core.studies.compare.compare import Comparison
-from fasp_core.studies.compare.outcome import choose
+from fasp_core.studies.compare.compare import Comparison, choose
 from fasp_core.studies.compare.plan import Candidate
 from fasp_core.studies.compare.searching import candidate
 
@@ -80,7 +79,8 @@ def versus(comparison: Comparison, searches: Sequence[Found], reading: str, max_
 
     Parameters
     ----------
-    searches : finished ones; those that learned from others, or are not in the comparison, do not count.
+    searches : finished ones; those that learned from others, minimised the gap within templates, or are not in the
+        comparison do not count.
     max_ppl : relative rise of perplexity. Of the searches whose own limit is at most this, the largest group counts
         that shares limit, number of heads and of measurements (of equals: the loosest). FASP's set is the best within
         the same limits.
@@ -90,7 +90,7 @@ def versus(comparison: Comparison, searches: Sequence[Found], reading: str, max_
     alike: dict[tuple[float, int, int], list[Candidate]] = {}
     for search in searches:
         c, own = search.config, candidate(search, size)
-        if not search.learned and c.reading == reading and c.max_ppl <= max_ppl + 1e-9 and own in at:
+        if not (search.learned or c.within) and c.reading == reading and c.max_ppl <= max_ppl + 1e-9 and own in at:
             alike.setdefault((c.max_ppl, c.max_heads, c.measurements), []).append(own)
     if not alike:
         return None

@@ -20,6 +20,7 @@ import pandas as pd
 
 from fasp_core.compute.shards import Workers
 from fasp_core.gap import Change, GapStats, PromptRows
+from fasp_core.gap.within import within_templates
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.measurements import measure_there, perplexity_of, toxicity_of
@@ -31,7 +32,7 @@ from fasp_core.storage.keys import digest, slug
 from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.common import KIND, Steps, as_heads, as_text, kept, read_nll
 from fasp_core.studies.compare.plan import SIDES, Candidate, Plan, Side
-from fasp_core.typing import Report
+from fasp_core.typing import Floats, Report
 
 T = TypeVar("T")
 
@@ -101,6 +102,20 @@ class Comparison:
         """The unpruned model's gap, with what noise alone would give."""
         return self._once(("gap", side, reading), self.toxicity(side, reading).stats)
 
+    def gaps(self, side: Side, reading: str, within: bool = False) -> Floats:
+        """[1 + S] gap of every row, or the mean of those within templates.
+
+        Raises
+        ------
+        InputError
+            Fewer than two templates hold two prompts of every group.
+        """
+        rows = self.toxicity(side, reading)
+        if not within:
+            return rows.gaps()
+        templates = self.plan.bias(side).prompts().templates
+        return self._once(("within", side, reading), lambda: within_templates(rows, templates).means)
+
     def change(self, candidate: Candidate, side: Side, reading: str) -> Change:
         """Change of the gap by one candidate that removes something."""
         row = self.rows[self.candidates.index(candidate)]
@@ -149,6 +164,40 @@ class Comparison:
     def base_gap_value(self, side: Side, reading: str) -> float:
         """The unpruned model's gap alone."""
         return float(self.toxicity(side, reading)[0].gaps())
+
+
+def choose(
+    comparison: Comparison,
+    reading: str,
+    max_ppl: float,
+    methods: Iterable[str] | None = None,
+    max_alpha: float = 1.0,
+    within: bool = False,
+) -> Candidate | None:
+    """The candidate of lowest validation gap whose perplexity rises by `max_ppl` at most on the validation text.
+
+    Parameters
+    ----------
+    max_ppl : relative: 0.1 is 10%.
+    methods : to choose among; None: all.
+    max_alpha : largest share of heads.
+    within : lowest mean gap within templates, instead of over all of them.
+
+    Returns
+    -------
+    None if nothing within the limit has a smaller gap than the unpruned model. Ties go to the smaller set.
+    """
+    allowed = None if methods is None else set(methods)
+    side = comparison.sides["valid"]
+    gaps = comparison.gaps("valid", reading, within)
+    inside = []
+    for c, row in zip(comparison.candidates, comparison.rows, strict=True):
+        if not row or (allowed is not None and c.method not in allowed) or c.alpha > max_alpha + 1e-9:
+            continue
+        gap = float(gaps[row])
+        if gap < gaps[0] and side.perplexity(row).relative <= max_ppl:
+            inside.append((gap, len(c.heads), c))
+    return min(inside, key=lambda found: found[:2])[2] if inside else None
 
 
 def run(

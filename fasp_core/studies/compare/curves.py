@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fasp_core.heads.selection import METHODS
-from fasp_core.studies.compare.compare import Comparison
-from fasp_core.studies.compare.outcome import choose
+from fasp_core.studies.compare.compare import Comparison, choose
 from fasp_core.studies.compare.plan import SEARCH, Side
 
 ORDER = (*METHODS, SEARCH)  # of the methods, wherever they are listed

@@ -6,7 +6,6 @@ prompts than the curves of a comparison have, with the other reading and the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -31,7 +30,6 @@ from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.common import KIND, Steps, kept, read_nll
 from fasp_core.studies.compare import wider
-from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.plan import HELD_OUT, Candidate
 from fasp_core.studies.compare.wider import JUDGE, Wider
 from fasp_core.typing import Report
@@ -65,34 +63,6 @@ class ClaimConfig:
 
     def text(self) -> TextConfig:
         return TextConfig(tokens=self.tokens, skip=HELD_OUT)
-
-
-def choose(
-    comparison: Comparison, reading: str, max_ppl: float, methods: Iterable[str] | None = None, max_alpha: float = 1.0
-) -> Candidate | None:
-    """The candidate of lowest validation gap whose perplexity rises by `max_ppl` at most on the validation text.
-
-    Parameters
-    ----------
-    max_ppl : relative: 0.1 is 10%.
-    methods : to choose among; None: all.
-    max_alpha : largest share of heads.
-
-    Returns
-    -------
-    None if nothing within the limit has a smaller gap than the unpruned model. Ties go to the smaller set.
-    """
-    allowed = None if methods is None else set(methods)
-    side = comparison.sides["valid"]
-    base = comparison.base_gap_value("valid", reading)
-    inside = []
-    for c, row in zip(comparison.candidates, comparison.rows, strict=True):
-        if not row or (allowed is not None and c.method not in allowed) or c.alpha > max_alpha + 1e-9:
-            continue
-        gap = comparison.changes("valid", reading)[row - 1].pruned
-        if gap < base and side.perplexity(row).relative <= max_ppl:
-            inside.append((gap, len(c.heads), c))
-    return min(inside, key=lambda found: found[:2])[2] if inside else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,9 +71,9 @@ def run(
     known: list[Heads] = []
     if learn:
         others = stored(lm.id, axis, store, config.reading, config.max_heads)
-        known = sorted({t.heads for f in others if not f.learned for t in f.tried})
+        known = sorted({t.heads for f in others if not f.learned and f.config.within == config.within for t in f.tried})
     key = _key(lm.id, prompts, config, tokens, known)
-    problem = Problem.of(impacts, config.reading)
+    problem = Problem.of(impacts, config.reading, prompts.prompts().templates if config.within else ())
     scores = impacts.head_scores(config.reading)
     starts = [select(scores, "fasp", gamma, config.max_heads / lm.size).pruned for gamma in GAMMAS]
 
@@ -102,7 +102,7 @@ def run(
             },
         }
 
-    which = "learned" if known else str(config.seed)
+    which = ("within-" if config.within else "") + ("learned" if known else str(config.seed))
     return kept(store, lm, f"search-{slug(axis.rsplit('/', 1)[-1])}-{slug(config.reading)}-{which}", key, work, read)
 
 
@@ -151,7 +151,7 @@ def _key(
         "axis": _axis(prompts),
         "prompts": prompts.prompts().digest[:16],
         **({"steps": prompts.steps, "contexts": prompts.contexts} if prompts.contexts else {}),
-        "search": asdict(config),
+        "search": {name: value for name, value in asdict(config).items() if name != "within" or value},
         "tokens": tokens,
     }
 

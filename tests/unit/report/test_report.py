@@ -221,7 +221,7 @@ def test_the_claim_is_the_pages_sentence_with_its_cautions(compared: tuple[repor
     comparison = made.comparison
     assert comparison is not None
     fasp = next(row for row in read.tables["methods"] if row[0] == "FASP")
-    best = page.tables.outcome.choose(comparison, "neutral", 0.1, ["fasp"])
+    best = page.tables.choose(comparison, "neutral", 0.1, ["fasp"])
     assert best is not None
     for cell, side in zip(fasp[3:5], ("valid", "test"), strict=True):
         change = comparison.change(best, side, "neutral")

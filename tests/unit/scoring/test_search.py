@@ -151,3 +151,37 @@ def test_what_cannot_be_searched_for_is_refused() -> None:
     world = World(0)
     with pytest.raises(InputError, match="14 heads"):
         search(world.problem, SearchConfig(), world.measure, [(99,)])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_gap_within_templates_is_the_mean_over_templates(seed: int) -> None:
+    """Signs cancel between two templates: over both there is no gap, within each there is; the third lacks a group."""
+    rng = np.random.default_rng(seed)
+    names = tuple(["a"] * 8 + ["b"] * 8 + ["c"] * 2)
+    codes = np.array([0, 0, 0, 0, 1, 1, 1, 1] * 2 + [1, 1])
+    signs = np.where(np.array(names) == "a", 1.0, -1.0) * np.where(codes == 0, 1, -1)
+    base = 0.1 + 0.02 * signs + 1e-4 * rng.normal(size=18)
+    effects = np.stack([-0.01 * signs, 0.02 * np.where(codes == 0, 1, -1), 1e-4 * rng.normal(size=18)])
+    problem = Problem(base, effects, np.array([0.01, 0.01, 0.01]), codes, names)
+
+    def within(rows: np.ndarray) -> float:
+        parts = [np.array(names) == name for name in "ab"]
+        return float(np.mean([toxicity_gap(rows[at], codes[at]) for at in parts]))
+
+    assert problem.gaps(problem.base_means) == pytest.approx(within(base))
+    rows = base + effects[[0, 2]].sum(0)
+    assert problem.gaps(problem.means(rows)) == pytest.approx(within(rows))
+
+    def measure(heads: Heads) -> tuple[float, np.ndarray]:
+        return 0.01 * len(heads), base + effects[list(heads)].sum(0)
+
+    found = search(problem, SearchConfig(max_heads=1, measurements=3, seed=seed), measure)
+    assert found.heads == (0,)
+    assert found.gap == pytest.approx(within(base + effects[0]))
+    pooled = Problem(base, effects, np.array([0.01, 0.01, 0.01]), codes)
+    assert pooled.gaps(pooled.base_means) < 0.2 * problem.gaps(problem.base_means)
+
+
+def test_without_a_template_of_every_group_it_is_refused() -> None:
+    with pytest.raises(InputError, match="every group"):
+        Problem(np.zeros(2), np.zeros((1, 2)), np.zeros(1), np.array([0, 1]), ("a", "b"))

@@ -31,8 +31,8 @@ from fasp_core.scoring import score
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, outcome
-from fasp_core.studies.compare.compare import KIND, Comparison
-from fasp_core.studies.compare.outcome import Claim, ClaimConfig, choose
+from fasp_core.studies.compare.compare import KIND, Comparison, choose
+from fasp_core.studies.compare.outcome import Claim, ClaimConfig
 from fasp_core.studies.compare.plan import HELD_OUT, SEARCH, SIDES, Candidate, Plan, Side
 from tests.support.made import OUTCOME_KEYS as KEYS
 from tests.support.made import comparison as made
@@ -99,6 +99,27 @@ def test_candidates_are_what_each_method_selects(world: World, impacts: ImpactTa
         assert len(c.heads) == int(c.alpha * 12)
     assert found[0].title == "fasp, gamma 0.2, alpha 0.1"
     assert found[-1].title == "random, alpha 0.25, seed 1"
+
+
+def test_a_choice_by_the_gap_within_templates(result: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a loop over templates, on made-up templates that hold every group."""
+    rows = result.toxicity("valid", "neutral")
+    assert rows.blocks is None
+    with pytest.raises(InputError, match="within templates"):
+        result.gaps("valid", "neutral", within=True)  # a person's own prompts have none
+    places = np.zeros(rows.n, dtype=int)
+    for g in range(len(rows.groups)):
+        places[rows.codes == g] = np.arange((rows.codes == g).sum()) % 2
+    templates = tuple(f"template {place}" for place in places)
+    prompts = replace(result.plan.bias("valid").prompts(), templates=templates)
+    monkeypatch.setattr(BiasConfig, "prompts", lambda _: prompts)
+    found = result.gaps("valid", "neutral", within=True)
+    right = [np.mean([toxicity_gap(r[places == t], rows.codes[places == t]) for t in (0, 1)]) for r in rows.values]
+    assert found == pytest.approx(right)
+    picked = choose(result, "neutral", 9.0, within=True)
+    best = min(range(1, len(right)), key=lambda row: right[row])
+    assert picked is not None
+    assert picked.heads == result.sets[best - 1]
 
 
 def test_every_set_is_measured_as_by_itself(world: World, result: Comparison) -> None:

@@ -15,8 +15,8 @@ from fasp_core.errors import InputError
 from fasp_core.figures import DARK, LIGHT, Curve, Points, Words, method_curves, pareto_front, tradeoff
 from fasp_core.figures.curves import DASHES, SYMBOLS
 from fasp_core.figures.theme import Theme
+from fasp_core.studies.compare.compare import choose
 from fasp_core.studies.compare.curves import ORDER, best_gammas, best_of_each, both_sides, curves, values
-from fasp_core.studies.compare.outcome import choose
 from fasp_core.studies.compare.plan import SIDES
 from tests.support.figures import contrast, rgb, sent
 from tests.support.made import comparison
