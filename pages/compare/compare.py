@@ -73,8 +73,8 @@ def draw_sidebar() -> Settings:
             key="within",
             bind="query-params",
             disabled=axis not in axis_names(),
-            help="Signs may cancel between sentence templates, so a gap over all of them can be small where none within "
-            "is. With this the set of the lowest mean gap within templates is chosen.",
+            help="Signs may cancel between sentence templates, so a gap over all of them can be small where none "
+            "within is. With this the set of the lowest mean gap within templates is chosen.",
         )
     return Settings(spec, axis, title, reading, up / 100, within and axis in axis_names())
 
