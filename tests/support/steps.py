@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.evaluation import EvalConfig, evaluate
 from fasp_core.export.writing import export
+from fasp_core.forward.ablation import masked
 from fasp_core.forward.attention import pattern
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.heads.prune_set import PruneSet
@@ -208,11 +209,32 @@ def _expected(b: Bench, steps: int) -> Any:
     return gauge.measure(), gauge.worth.values.cpu().numpy()
 
 
+def _shared(b: Bench) -> BiasConfig:
+    """Contexts that groups share, on an axis whose prompts stand in blocks."""
+    return BiasConfig("race_ethnicity", "valid", 18, steps=3, contexts=2)
+
+
+def _after_shared(b: Bench) -> Any:
+    gauge = meter(b.lm, _shared(b), b.store)
+    with masked(b.lm, PRUNED):
+        return gauge.measure(), gauge.shared.log_q
+
+
+def _written(b: Bench) -> Any:
+    gauge = meter(b.lm, replace(b.sampled, measure="written", steps=3), b.store)
+    with masked(b.lm, PRUNED):
+        return gauge.measure()
+
+
 STEPS: dict[str, Callable[[Bench], Any]] = {
     "nll": lambda b: measure_nll(b.lm, b.windows()).sums,
     "expected": lambda b: _expected(b, 1),
     "expected, 3 steps": lambda b: _expected(b, 3),
     "sampled": _sampled,
+    "written": _written,
+    "shared contexts": _after_shared,
+    "shared contexts, first order": lambda b: estimate.first_order_impacts(b.lm, _shared(b), b.store).ablated,
+    "shared contexts, exact": lambda b: exact.bias_impacts(b.lm, _shared(b), b.store).ablated,
     "magnitude": lambda b: baselines.magnitude(b.lm),
     "gradient": lambda b: baselines.gradient(b.lm, b.windows()),
     "preview": _preview,
