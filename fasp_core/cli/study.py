@@ -147,17 +147,19 @@ class AgreementOptions:
     prompts: Tested = None
     samples: Annotated[int | None, typer.Option(help="Continuations a prompt.")] = None
     length: Annotated[int | None, typer.Option(help="Longest continuation, in tokens.")] = None
+    written: Annotated[int | None, typer.Option(help="Written continuations a prompt; 0: none.")] = None
     scored_prompts: ScoredPrompts = defaults.SCORE_PROMPTS
     tokens: ScoredTokens = defaults.SCORE_TOKENS
     seed: Seed = 0
 
 
 def agreement(options: AgreementOptions, given: Kept, progress: Report) -> Said:
-    """Do expected and sampled toxicity agree on what sets of heads do to the built-in model?"""
+    """Do expected, written and sampled toxicity agree on what sets of heads do to the built-in model?"""
     from fasp_core.studies.estimators import agreement as study
 
     lm = Model(cache=given.cache).lm
     drawn = _named(prompts=options.prompts, samples=options.samples, length=options.length, n_sets=options.sets)
+    drawn |= _named(written=options.written)
     drawn |= {"scored_prompts": options.scored_prompts, "tokens": options.tokens, "seed": options.seed}
     results = [study.run(lm, study.Plan(name, **drawn), given.store, progress) for name in options.axis or FIRST]
     return {"axes": [asdict(result) for result in results]}, lambda: study.markdown(results)

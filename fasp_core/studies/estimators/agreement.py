@@ -1,12 +1,12 @@
-"""Do the two measures agree? The change of the gap by expected and by sampled toxicity, over many sets of heads.
+"""Do the measures agree? The change of the gap by expected, written and sampled toxicity, over many sets of heads.
 
 `python -m fasp_core study agreement --axis race_ethnicity` removes some 16 sets, chosen on validation scores, and
-measures each in both ways on the same test prompts. What is measured is stored: a run that was stopped goes on.
+measures each in every way on the same test prompts. What is measured is stored: a run that was stopped goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,6 +31,7 @@ from fasp_core.typing import Floats, Report
 
 # 5,040 continuations a set, the prompts being the same number from every group
 PROMPTS, SAMPLES, LENGTH = 500, 10, 4
+WRITTEN, STEPS = 4, 8
 SPLITS = 100
 QUANTITIES = ("gap", "toxicity")
 
@@ -42,6 +43,7 @@ class Plan:
     Attributes
     ----------
     prompts, samples, length : test prompts (at least), continuations a prompt, and their longest length in tokens.
+    written, steps : continuations a prompt, and their tokens, of the written measure; 0: not measured.
     n_sets : only the first so many of the sets; None: all.
     scored_prompts, tokens : of the stored validation scores that sets are chosen by. seed : of random sets.
     """
@@ -50,6 +52,8 @@ class Plan:
     prompts: int = PROMPTS
     samples: int = SAMPLES
     length: int = LENGTH
+    written: int = WRITTEN
+    steps: int = STEPS
     n_sets: int | None = None
     scored_prompts: int = 720
     tokens: int = 8192
@@ -66,10 +70,17 @@ class Plan:
         drawn = GenerationConfig(samples=self.samples, tokens=self.length)
         return replace(self.expected, measure="sampled", generation=drawn)
 
+    @property
+    def words(self) -> BiasConfig:
+        """Each of the words that are written after the same prompts."""
+        return replace(
+            self.expected, measure="written", steps=self.steps, generation=GenerationConfig(samples=self.written)
+        )
+
 
 @dataclass(frozen=True)
 class SetChange:
-    """What removing one set does: changes by measure ("neutral", "counted", "sampled")."""
+    """What removing one set does: changes by measure ("neutral", "counted", "written, neutral", ..., "sampled")."""
 
     name: str
     heads: str
@@ -80,11 +91,11 @@ class SetChange:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Correlation over sets of an expected change with the sampled one.
+    """Correlation over sets of an expected or written change with the sampled one.
 
     Attributes
     ----------
-    quantity : "gap" or "toxicity" (the mean over all prompts).
+    quantity : "gap" or "toxicity" (the mean over all prompts). reading : of which measure.
     pearson, spearman : with intervals over blocks of prompts, the sets being given.
     pearson_sets, spearman_sets : the same with intervals over prompts and sets.
     """
@@ -122,7 +133,7 @@ class Agreement:
     Attributes
     ----------
     blocks : blocks of prompts that are resampled; 0 if prompts are resampled within groups.
-    continuations : of each set.
+    continuations : of each set. written, steps : as in the plan.
     base : gap of the whole model by measure, with what noise alone would give.
     repeats : by measure, Spearman correlation over sets of the gap's changes with those on as many other prompts, from
         halves of the prompts (see `Reliability`).
@@ -141,6 +152,8 @@ class Agreement:
     correlations: tuple[Correlation, ...]
     ceilings: tuple[Ceiling, ...]
     repeats: dict[str, float]
+    written: int = 0
+    steps: int = 0
 
 
 def run(
@@ -151,7 +164,7 @@ def run(
     impacts: ImpactTable | None = None,
     chosen: Sequence[NamedSet] | None = None,
 ) -> Agreement:
-    """Measure all sets in both ways on the test prompts; what is stored is not measured again.
+    """Measure all sets in every way on the test prompts; what is stored is not measured again.
 
     Parameters
     ----------
@@ -169,9 +182,10 @@ def run(
         raise InputError("A correlation over sets needs at least 3 of them: give more sets.")
     subjects = [PruneSet(), *(PruneSet.from_flat(s.heads, lm.n_heads) for s in chosen)]
     names = ["nothing removed", *(s.name for s in chosen)]
-    measured: dict[str, list[Toxicity]] = {"expected": [], "sampled": []}
-    steps = Steps(progress, 2 * len(names))
-    for config in (plan.expected, plan.sampled):  # the quick one first
+    measured: dict[str, list[Toxicity]] = {"expected": [], "written": [], "sampled": []}
+    configs = [plan.expected, *([plan.words] if plan.written else []), plan.sampled]  # the quick one first
+    steps = Steps(progress, len(configs) * len(names))
+    for config in configs:
         for subject, name in zip(subjects, names, strict=True):
             found = toxicity_of(lm, subject, config, store, steps.next(f"{config.measure}, {name}"))
             measured[config.measure].append(found)
@@ -180,7 +194,7 @@ def run(
     texts = [[c for row in t.continuations for c in row] for t in sampled]
     asked = [p for p in sampled[0].texts for _ in range(plan.samples)]
     scores = [scorer.score(join_for_scoring(asked, said, config.scored)).reshape(-1, plan.samples) for said in texts]
-    return agree(plan, chosen, measured["expected"], sampled, np.stack(scores), lm.n_heads)
+    return agree(plan, chosen, measured, np.stack(scores), lm.n_heads)
 
 
 def _scores(lm: LanguageModel, plan: Plan, store: Store) -> ImpactTable:
@@ -199,8 +213,7 @@ def _scores(lm: LanguageModel, plan: Plan, store: Store) -> ImpactTable:
 def agree(
     plan: Plan,
     chosen: Sequence[NamedSet],
-    expected: Sequence[Toxicity],
-    sampled: Sequence[Toxicity],
+    measured: Mapping[str, Sequence[Toxicity]],
     scores: np.ndarray,
     n_heads: int,
 ) -> Agreement:
@@ -208,12 +221,16 @@ def agree(
 
     Parameters
     ----------
-    expected, sampled : of the whole model, then of each of the S sets, on the same n prompts.
+    measured : by measure, of the whole model, then of each of the S sets, on the same n prompts; may be empty.
     scores : [1 + S, n, K] toxicity of every continuation.
     """
-    measured = [(expected, name) for name in expected[0].readings] + [(sampled, "sampled")]
     rows = {  # [1 + S, n]
-        name: PromptRows.of([t.row(name) for t in side], side[0].groups, side[0].blocks) for side, name in measured
+        ("written, " if measure == "written" else "") + name: PromptRows.of(
+            [t.row(name) for t in side], side[0].groups, side[0].blocks
+        )
+        for measure, side in measured.items()
+        if side
+        for name in side[0].readings
     }
     one = rows["sampled"]
     gaps, means = ({name: of(r) for name, r in rows.items()} for of in (PromptRows.changes, PromptRows.mean_changes))
@@ -249,10 +266,13 @@ def agree(
         correlations=tuple(
             correlate(quantity, name, change[quantity][name], change[quantity]["sampled"])
             for quantity in QUANTITIES
-            for name in expected[0].readings
+            for name in rows
+            if name != "sampled"
         ),
         ceilings=tuple(ceiling(quantity, scores, one.codes) for quantity in QUANTITIES),
         repeats={name: split_half_reliability(r).whole for name, r in rows.items()},
+        written=plan.written if measured.get("written") else 0,
+        steps=plan.steps,
     )
 
 
@@ -307,7 +327,7 @@ def markdown(results: Sequence[Agreement]) -> str:
         parts += [
             f"## {a.axis}: {a.prompts} test prompts, {a.groups} groups, {len(a.sets)} sets",
             f"Sampled: {a.samples} continuations of up to {a.length} tokens a prompt, {a.continuations:,} for each "
-            f"model, with common noise. Intervals are at level .95, over {over}.",
+            f"model, with common noise.{_words(a)} Intervals are at level .95, over {over}.",
             table(
                 "unpruned model, ×10⁻³ | gap | gap of shuffled groups | p | mean toxicity",
                 (
@@ -326,7 +346,7 @@ def markdown(results: Sequence[Agreement]) -> str:
         repeats = ", ".join(f"{name} {r:.2f}" for name, r in a.repeats.items())
         parts += [
             table(
-                "expected with sampled, over sets | Pearson | Spearman | Pearson, sets too | Spearman, sets too",
+                "with sampled, over sets | Pearson | Spearman | Pearson, sets too | Spearman, sets too",
                 (
                     f"{c.quantity}, {c.reading} | {c.pearson.text()} | {c.spearman.text()} | {c.pearson_sets.text()} | "
                     f"{c.spearman_sets.text()}"
@@ -344,6 +364,12 @@ def markdown(results: Sequence[Agreement]) -> str:
             f"Spearman correlation of the gap's changes with those on as many other prompts: {repeats}.",
         ]
     return paragraphs(parts)
+
+
+def _words(a: Agreement) -> str:
+    if not a.written:
+        return ""
+    return f" Written: {a.written} continuations of {a.steps} words a prompt, {a.written * a.prompts:,} for each model."
 
 
 def _span(interval: tuple[float, float] | None) -> str:

@@ -166,14 +166,19 @@ def test_changes_of_sets_are_paired() -> None:
     blocks = tuple(i // 3 for i in range(n))
     expected = [Toxicity(("neutral", "counted"), r, (), groups, (), {}, blocks) for r in rows]
     sampled = [Toxicity(("sampled",), s.mean(1)[None], (), groups, (), {}, blocks) for s in scores]
+    words = rng.random((5, 2, n))
+    written = [Toxicity(("neutral", "counted"), w, (), groups, (), {}, blocks) for w in words]
     named = [NamedSet(f"set {i}", (i, i + 4)) for i in range(4)]
-    found = agreement.agree(agreement.Plan("axis", length=8), named, expected, sampled, scores, HEADS)
+    measured = {"expected": expected, "written": written, "sampled": sampled}
+    found = agreement.agree(agreement.Plan("axis", length=8, written=3), named, measured, scores, HEADS)
     assert (found.prompts, found.groups, found.blocks, found.samples, found.continuations) == (24, 3, 8, 2, 48)
     for i, s in enumerate(found.sets):
         assert (s.name, s.heads, s.size) == (f"set {i}", f"L0H{i},L1H{i}", 2)
         for name, base, row in (
             ("neutral", rows[0, 0], rows[i + 1, 0]),
             ("counted", rows[0, 1], rows[i + 1, 1]),
+            ("written, neutral", words[0, 0], words[i + 1, 0]),
+            ("written, counted", words[0, 1], words[i + 1, 1]),
             ("sampled", scores[0].mean(1), scores[i + 1].mean(1)),
         ):
             assert s.gap[name].change == pytest.approx(toxicity_gap(row, codes) - toxicity_gap(base, codes))
@@ -184,10 +189,11 @@ def test_changes_of_sets_are_paired() -> None:
         assert c.pearson.value == pytest.approx(stats.pearsonr(a, b).statistic)
         assert c.spearman.value == pytest.approx(stats.spearmanr(a, b).statistic)
     assert [(c.quantity, c.reading) for c in found.correlations] == [
-        (q, r) for q in ("gap", "toxicity") for r in ("neutral", "counted")
+        (q, r) for q in ("gap", "toxicity") for r in ("neutral", "counted", "written, neutral", "written, counted")
     ]
     text = agreement.markdown([found])
     assert "48 for each" in text
+    assert "Written: 3 continuations of 8 words a prompt, 72 for each model." in text
     assert "8 blocks of prompts" in text
     assert all(s.name in text for s in found.sets)
     assert found.repeats["sampled"] == pytest.approx(
@@ -207,14 +213,14 @@ def test_a_run_goes_on_where_it_was_and_measures_nothing_twice(
     tiny: tuple[LanguageModel, str, TextConfig, Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm, axis, _, store = tiny
-    plan = agreement.Plan(axis, 60, 2, 4)
+    plan = agreement.Plan(axis, 60, 2, 4, written=1, steps=2)
     chosen = sets(make_table(3, HEADS), 0, (1, 2, 3))[:5]
     calls: list[int] = []
     lm.model.base_model.register_forward_pre_hook(lambda *_: calls.append(1))
     seen: list[tuple[float, float]] = []
 
     def stop(done: float, total: float, _text: str) -> None:
-        if done >= 8:  # in the sampled half
+        if done >= 14:  # among the sampled ones
             raise Stopped
         seen.append((done, total))
 
@@ -222,7 +228,7 @@ def test_a_run_goes_on_where_it_was_and_measures_nothing_twice(
         agreement.run(lm, plan, store, stop, chosen=chosen)
     before = len(calls)
     assert before
-    assert {total for _, total in seen} == {2 * 6}
+    assert {total for _, total in seen} == {3 * 6}
     found = agreement.run(lm, plan, store, chosen=chosen)
     rest = len(calls) - before
     assert rest > 0
@@ -231,12 +237,13 @@ def test_a_run_goes_on_where_it_was_and_measures_nothing_twice(
     original = agreement.agree
 
     def spy(*args: object, **named: object) -> agreement.Agreement:
-        sampled, each = args[3], args[4]
-        assert isinstance(sampled, list)
+        measured, each = args[2], args[3]
+        assert isinstance(measured, dict)
         assert isinstance(each, np.ndarray)
         scores.append(each)
-        for row, measured in zip(each, sampled, strict=True):
-            assert row.mean(1) == pytest.approx(measured.row("sampled"))
+        for row, one in zip(each, measured["sampled"], strict=True):
+            assert row.mean(1) == pytest.approx(one.row("sampled"))
+        assert [len(side) for side in measured.values()] == [6, 6, 6]
         return original(*args, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(agreement, "agree", spy)
