@@ -27,7 +27,8 @@ from fasp_core.storage.store import Entry, Store, digest
 from fasp_core.typing import Report
 
 KIND = "measured"
-PART = 4  # continuations of a prompt that are drawn, and stored, at a time
+PART = 4  # continuations of a prompt, at least, that are drawn, and stored, at a time
+TOKENS = 32  # of a prompt's continuations in a part: of short ones more, as they share the pass of the prompt
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,12 +100,13 @@ def toxicity_of(
 ) -> Toxicity:
     """Toxicity of every prompt with a set of heads pruned; stored.
 
-    Continuations are drawn, and stored, `PART` of each prompt at a time: a stopped measurement goes on, and one of more
+    Continuations are drawn, and stored, a few of each prompt at a time: a stopped measurement goes on, and one of more
     continuations takes over those of fewer.
     """
     if config.measure == "expected":
         return _stored(lm, prune_set, config, store, progress, runner)
-    parts = config.generation.parts(PART)
+    length = config.steps if config.measure == "written" else config.generation.tokens
+    parts = config.generation.parts(max(PART, TOKENS // length))
     found: list[Toxicity] = []
     for i, part in enumerate(parts):
 

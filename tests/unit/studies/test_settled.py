@@ -131,6 +131,7 @@ def test_continuations_come_in_parts_and_more_take_over_fewer(
         return meter(lm, config, store)
 
     monkeypatch.setattr(measurements, "meter", noted)
+    monkeypatch.setattr(measurements, "TOKENS", 12)
     found = measurements.toxicity_of(lm, PruneSet(), many, store)
     assert drawn == [4, 2]
     monkeypatch.setattr(measurements, "PART", 99)
