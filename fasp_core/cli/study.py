@@ -214,6 +214,10 @@ def divisions(
     gamma: Gamma = defaults.GAMMA,
     alpha: Alpha = defaults.ALPHA,
     divisions: Annotated[int | None, typer.Option(help="How many divisions into halves.")] = None,
+    choose: Annotated[
+        Literal["mean", "cautious"],
+        typer.Option(help="By scores, or by what a head is worth at least when templates and descriptors are redrawn."),
+    ] = "mean",
     scored: Annotated[int | None, typer.Option(help="Validation prompts of the quarter that is seen.")] = None,
     prompts: Annotated[int | None, typer.Option(help="Test prompts of each quarter, at least.")] = None,
     tokens: Annotated[int, typer.Option(help="Of the text for perplexity.")] = defaults.SCORE_TOKENS,
@@ -225,7 +229,7 @@ def divisions(
     results = []
     for name in axis or FIRST:
         named = _named(divisions=divisions, scored=scored, prompts=prompts)
-        plan = study.Plan(name, reading, gamma, alpha, text=TextConfig(tokens=tokens), **named)
+        plan = study.Plan(name, reading, gamma, alpha, text=TextConfig(tokens=tokens), choose=choose, **named)
         stored = None if given.known_id is None else study.find(plan, given.known_id, given.store)
         results.append(stored or study.run(given.lm, plan, given.store, progress))
     document = {"axes": [{**asdict(found), "outcome": found.outcome} for found in results]}

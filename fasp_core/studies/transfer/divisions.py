@@ -3,12 +3,12 @@
 A division halves the templates and, in each group, the descriptors (`fasp_core.data.divisions`). Heads are scored and
 a FASP set is chosen on validation prompts of the quarter that is seen, and the set is measured on test prompts of all
 four. Other divisions make other choices: intervals are over divisions, so they hold what depends on which half was
-seen.
+seen. A cautious choice ranks heads by what they are worth at least when templates and descriptors are drawn again.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from fasp_core.data.divisions import CELLS
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.gap import PromptRows
+from fasp_core.gap.cautious import at_least
 from fasp_core.gap.claims import claimed
 from fasp_core.gap.estimates import LEVEL, UNDEFINED, Estimate
 from fasp_core.heads.prune_set import PruneSet
@@ -36,6 +37,8 @@ from fasp_core.studies.common import KIND, Steps, as_heads, as_text, kept, read_
 from fasp_core.typing import Report
 
 FEWEST = 2  # divisions, for an interval
+CHOICES = ("mean", "cautious")
+USUAL = ("choose", "mean")  # no part of keys
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Plan:
     Attributes
     ----------
     reading : that the choice minimises the gap of.
+    choose : by "mean" scores, or "cautious"ly, see `fasp_core.gap.cautious`.
     divisions : how many, numbered from 0.
     scored : validation prompts of the quarter that is seen, at least.
     prompts : test prompts of each quarter, at least.
@@ -58,8 +62,11 @@ class Plan:
     scored: int = defaults.SCORE_PROMPTS
     prompts: int = 900
     text: TextConfig = field(default_factory=lambda: TextConfig(tokens=defaults.SCORE_TOKENS))
+    choose: str = "mean"
 
     def __post_init__(self) -> None:
+        if self.choose not in CHOICES:
+            raise InputError(f"There is no choice '{self.choose}': use {' or '.join(CHOICES)}.")
         if self.divisions < FEWEST:
             raise InputError(f"{self.divisions} divisions give no interval: ask for {FEWEST} or more.")
 
@@ -77,7 +84,7 @@ class Plan:
         return {
             "experiment": "divisions",
             **model_id.key(),
-            **{name: value for name, value in asdict(self).items() if name != "text"},
+            **{name: value for name, value in asdict(self).items() if name != "text" and (name, value) != USUAL},
             "text": ppl_key(self.text, model_id),
             "samples": [config.prompts().digest[:16] for config in asked],
         }
@@ -124,8 +131,8 @@ class Carried:
         """In a sentence: from what was seen to what is new in both."""
         seen, new = (self.cells[self.plan.reading][name].change for name in ("seen", "new both"))
         return (
-            f"Chosen on half of the templates and descriptors, sets of {len(self.heads[0])} heads change the gap there "
-            f"by {seen.text(0, 100)}%, and where both are new by {new.text(0, 100)}% ({self.plan.divisions} divisions)."
+            f"Chosen {'cautiously ' * (self.plan.choose == 'cautious')}on half of the templates and descriptors, sets of "
+            f"{len(self.heads[0])} heads change the gap there by {seen.text(0, 100)}%, and where both are new by {new.text(0, 100)}% ({self.plan.divisions} divisions)."
         )
 
 
@@ -146,7 +153,12 @@ def run(lm: LanguageModel, plan: Plan, store: Store, progress: Report | None = N
         for d in range(plan.divisions):
             report = steps.next(f"division {d + 1}, scores: {{}}")
             scores = score(lm, plan.text, plan.choice(d), store, report, "refined")
-            flat = select(scores.head_scores(plan.reading), "fasp", plan.gamma, plan.alpha).pruned
+            ranked = scores.head_scores(plan.reading)
+            if plan.choose == "cautious":
+                prompts, r = plan.choice(d).prompts(), scores.bias.readings.index(plan.reading)
+                rows = PromptRows.paired(scores.bias.base[r], scores.bias.ablated[:, r], scores.bias.codes)
+                ranked = replace(ranked, z_bias=at_least(rows, prompts.templates, prompts.descriptors))
+            flat = select(ranked, "fasp", plan.gamma, plan.alpha).pruned
             chosen = PruneSet.from_flat(flat, lm.n_heads)
             heads.append(as_text(flat))
             nll.append(perplexity_of(lm, chosen, plan.text, store, runner=runner)[0])
@@ -158,7 +170,8 @@ def run(lm: LanguageModel, plan: Plan, store: Store, progress: Report | None = N
         arrays |= {"nll": np.stack([n.sums for n in nll]), "counts": nll[0].counts.astype(np.int32)}
         return {"arrays": arrays, "meta": {"heads": heads}}
 
-    return kept(store, lm, f"divisions-{slug(plan.axis)}", plan.key(lm.id), work, lambda entry: read(entry, plan))
+    name = f"divisions-{slug(plan.axis)}{'-cautious' * (plan.choose == 'cautious')}"
+    return kept(store, lm, name, plan.key(lm.id), work, lambda entry: read(entry, plan))
 
 
 def find(plan: Plan, model_id: ModelId, store: Store) -> Carried | None:
