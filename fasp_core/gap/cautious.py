@@ -39,9 +39,8 @@ def at_least(
     """
     rng = np.random.default_rng(seed)
     of_template = np.unique(templates, return_inverse=True)[1]
-    of_kind = np.unique([f"{code}|{d}" for code, d in zip(rows.codes, descriptors, strict=True)], return_inverse=True)[
-        1
-    ]
+    kinds = [f"{code}|{name}" for code, name in zip(rows.codes, descriptors, strict=True)]
+    of_kind = np.unique(kinds, return_inverse=True)[1]
     group = np.zeros(of_kind.max() + 1, dtype=np.int64)
     group[of_kind] = rows.codes
     counts: list[Floats] = []

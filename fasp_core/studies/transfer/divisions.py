@@ -130,9 +130,10 @@ class Carried:
     def outcome(self) -> str:
         """In a sentence: from what was seen to what is new in both."""
         seen, new = (self.cells[self.plan.reading][name].change for name in ("seen", "new both"))
+        how = "Chosen cautiously" if self.plan.choose == "cautious" else "Chosen"
         return (
-            f"Chosen {'cautiously ' * (self.plan.choose == 'cautious')}on half of the templates and descriptors, sets of "
-            f"{len(self.heads[0])} heads change the gap there by {seen.text(0, 100)}%, and where both are new by {new.text(0, 100)}% ({self.plan.divisions} divisions)."
+            f"{how} on half of the templates and descriptors, sets of {len(self.heads[0])} heads change the gap there "
+            f"by {seen.text(0, 100)}%, and where both are new by {new.text(0, 100)}% ({self.plan.divisions} divisions)."
         )
 
 

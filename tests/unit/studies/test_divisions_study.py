@@ -11,6 +11,8 @@ import pytest
 from fasp_core.data.divisions import CELLS
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, evaluate
+from fasp_core.gap import PromptRows
+from fasp_core.gap.cautious import at_least
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.scoring.score import score
@@ -45,6 +47,28 @@ def test_each_cell_is_a_plain_evaluation_of_the_set_that_the_quarter_chose(
     said = study.markdown(found)
     assert found.outcome in said
     assert said.count("\n| neutral, ") == 4
+
+
+def test_a_cautious_choice_ranks_by_what_heads_are_worth_at_least(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_scorer(monkeypatch, complete=False)
+    lm, store = tiny_lm("llama"), Store(tmp_path / "store")
+    text = write_text(tmp_path, 200, tokens=100, window=64, stride=48)
+    plain = study.Plan("race_ethnicity", alpha=0.25, divisions=2, scored=54, prompts=27, text=text)
+    plan = replace(plain, choose="cautious")
+    found = study.run(lm, plan, store)
+    for d, flat in enumerate(found.heads):
+        table, prompts = score(lm, text, plan.choice(d), store, estimator="refined"), plan.choice(d).prompts()
+        rows = PromptRows.paired(table.bias.base[0], table.bias.ablated[:, 0], table.bias.codes)
+        worth = at_least(rows, prompts.templates, prompts.descriptors)
+        scores = replace(table.head_scores("neutral"), z_bias=worth)
+        assert flat == select(scores, "fasp", plan.gamma, plan.alpha).pruned
+    assert "Chosen cautiously" in found.outcome
+    assert study.find(plain, lm.id, store) is None
+    assert "choose" not in plain.key(lm.id)  # keys of before there was a choice
+    with pytest.raises(InputError, match="mean or cautious"):
+        replace(plain, choose="boldly")
 
 
 def test_intervals_of_a_ratio_hold_it() -> None:
