@@ -18,7 +18,7 @@ from fasp_core.report import charts
 from fasp_core.report.tables import counted
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import HAND, ManualEdits, how, how_bias
-from fasp_core.studies.verdict import interval, noise, number, percent, verdict
+from fasp_core.studies.verdict import interval, noise, number, p_value, percent, verdict
 from pages.backend.engine import engine
 from pages.backend.requests import Measure
 from pages.backend.results import SCORE_TEXT
@@ -165,10 +165,11 @@ def _inside(shown: Reading) -> str:
     """The gap within templates, which does not let signs cancel between them."""
     if shown.within is None:
         return ""
-    change = shown.within.changes[0]
+    change, (level, p) = shown.within.changes[0], shown.within.noise
     return (
         f" Within templates (mean of {len(shown.within.templates)}): {1000 * change.base:.2f} → "
-        f"{1000 * change.pruned:.2f} ({percent(change.relative)} {interval(change.relative_interval)})."
+        f"{1000 * change.pruned:.2f} ({percent(change.relative)} {interval(change.relative_interval)}; noise alone "
+        f"{1000 * float(level[0]):.2f}, {p_value(float(p[0]))})."
     )
 
 
