@@ -17,6 +17,9 @@ from fasp_core.storage.catalog import short
 from pages.backend import demo
 
 
+USUAL = {("first", "0"), ("within", "False"), ("choose", "mean")}  # not worth a word
+
+
 class Request:
     """One piece of work, as it is asked for.
 
@@ -47,7 +50,8 @@ class Request:
 
     def settings(self) -> dict[str, str]:
         """How it is done, as names and short values; without words, which a reader may have typed."""
-        return {name: value for name, value in _said(*vars(self).values()).items() if value}
+        said = _said(*vars(self).values()).items()
+        return {name: value for name, value in said if value and (name, value) not in USUAL}
 
 
 @dataclass(frozen=True)

@@ -179,8 +179,9 @@ class Claim:
         """JSON-ready; percentages are positive where the gap fell."""
         measured: dict[str, dict[str, Any]] = {}
         for key, m in self.by_key().items():
-            older = {"gap_noise": m.noise, "gap_noise_p": m.p, "continuations_a_side": m.continuations}
-            measured[key] = m.as_dict() | older
+            measured[key] = m.as_dict() | {"gap_noise": m.noise, "gap_noise_p": m.p}
+            if m.continuations:
+                measured[key]["continuations_a_side"] = m.continuations
         if (within := self.within.get(self.reading)) is not None:
             measured["within_templates"]["templates"] = len(within.templates)
         return {
