@@ -157,6 +157,7 @@ def measure(
     def work() -> Contents:
         arrays: dict[str, np.ndarray] = {}
         groups: tuple[str, ...] = ()
+        seconds = 0.0  # of all parts, whenever they were made
         configs = sample.configs()
         steps = Steps(progress, 2 * len(configs))
         for name, config in configs.items():
@@ -166,10 +167,11 @@ def measure(
                 pair.append(toxicity_of(lm, s, config, store, report))
             rows = PromptRows.of(np.stack([t.values for t in pair]), pair[0].groups, pair[0].blocks)
             groups, short = rows.groups, slug(name)
+            seconds += sum(t.provenance["seconds"] for t in pair)
             arrays |= {short: rows.values.astype(np.float32), **rows.stored("")}
             if by_step := [t.steps for t in pair if t.steps is not None]:
                 arrays["steps"] = np.stack(by_step).astype(np.float32)
-        return {"arrays": arrays, "meta": {"groups": groups}}
+        return {"arrays": arrays, "meta": {"groups": groups, "seconds": seconds}}
 
     key = sample.key(lm.id, heads)
     name = f"wider-{slug(sample.axis.rsplit('/', 1)[-1])}-{slug(sample.cell or 'all')}"
@@ -211,4 +213,5 @@ def read(entry: Entry) -> Wider:
     rows = {n: PromptRows.read(arrays[slug(n)], arrays, entry.meta["groups"], "") for n in configs}
     draws = {n: c.generation.samples if n != "next word" else 0 for n, c in configs.items()}
     steps = arrays.get("steps")
-    return Wider(sample, rows, steps, prompts.templates, draws, entry.meta["provenance"])
+    made = {**entry.meta["provenance"], "seconds": entry.meta["seconds"]}
+    return Wider(sample, rows, steps, prompts.templates, draws, made)
