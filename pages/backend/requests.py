@@ -16,7 +16,6 @@ from fasp_core.model.spec import BUILT_IN, BUILT_IN_TITLE, ModelSpec
 from fasp_core.storage.catalog import short
 from pages.backend import demo
 
-
 USUAL = {("first", "0"), ("within", "False"), ("choose", "mean")}  # not worth a word
 
 

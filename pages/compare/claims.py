@@ -39,7 +39,7 @@ def draw(settings: Settings, claim: Claim) -> None:
     finding(claim.verdict.colour == "green", f"#### {claim.sentence()}")
     for caution in claim.cautions():
         st.warning(caution, icon=":material/warning:")
-    st.dataframe(table(_in_order(claim.measures, claim.reading), claim.reading), hide_index=True)
+    st.dataframe(table(_in_order(claim.measures, claim.reading), claim.reading), hide_index=True, height="content")
     whole(claim.verdict)
     p = claim.perplexity
     ends = ", ".join(f"{x:.2f}" for x in p.ppl_interval)
@@ -127,7 +127,7 @@ def _settled(found: Settled) -> None:
     plan, p = found.plan, found.perplexity
     reading = plan.reading.split()[0]
     whole(found.verdict)
-    st.dataframe(table(_in_order(found.measures, reading), reading), hide_index=True)
+    st.dataframe(table(_in_order(found.measures, reading), reading), hide_index=True, height="content")
     chosen = " → ".join(milli(gap) for gap in (found.gaps[0], found.gaps[2]))
     st.caption(
         f"{len(found.heads)} heads, found by {'FASP' if found.method == 'fasp' else 'joint search'} on {plan.scored} "
