@@ -22,7 +22,7 @@ demo: $(VENV)/app.stamp ## start it as a demo: read-only, built-in model, small 
 	$(BIN)/python -m fasp_studio --demo --port $(PORT)
 
 test: $(VENV)/dev.stamp ## run the tests, without the slow ones, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/dev.stamp ## run all tests
 	$(BIN)/python -m pytest -m "" --timeout 3600

@@ -28,12 +28,15 @@ RULES = {  # in the dark theme nothing but colours is another
 }
 
 
-def violations(reader: Reader, where: str, scheme: str) -> list[str]:
-    """Serious and critical ones, a line for each element, once what fades in has its colours."""
+def violations(reader: Reader, where: str, scheme: str, inside: str | None = None) -> list[str]:
+    """Serious and critical ones, a line for each element, once what fades in has its colours.
+
+    `inside` is a selector of what has opened; what lies around it was looked at by itself.
+    """
     reader.settled()
     reader.until(SHOWN, timeout=10)
     options = {"runOnly": RULES[scheme], "resultTypes": ["violations"]}
-    found = Axe().run(reader.page, options=options).response["violations"]
+    found = Axe().run(reader.page, context=inside, options=options).response["violations"]
     lines = []
     for one in found:
         if one["impact"] not in ("serious", "critical"):
@@ -53,7 +56,7 @@ def test_everything(app: str, browser: Any, scheme: str) -> None:
     link = f"{app}/?axis=nationality&alpha=0.02&{SMALL}"
     reader = Reader(browser, link, scheme=scheme, first_visit=True)
     reader.measured()
-    found = violations(reader, "tour", scheme)
+    found = violations(reader, "tour", scheme, ".st-key-tour")
     reader.page.get_by_role("button", name="Skip the tour").click()
     reader.page.wait_for_selector(".st-key-tour", state="detached")
     found += _what_opens(reader, scheme)
@@ -78,13 +81,13 @@ def _what_opens(reader: Reader, scheme: str) -> list[str]:
         reader.settled()
         page.locator('[data-testid="stPopover"]').get_by_role("button", name=name).first.click()
         page.wait_for_selector('[data-testid="stPopoverBody"]')
-        found += violations(reader, name, scheme)
+        found += violations(reader, name, scheme, '[data-testid="stPopoverBody"]')
         if name != "Runs":
             page.keyboard.press("Escape")
             page.wait_for_selector('[data-testid="stPopoverBody"]', state="detached")
     page.get_by_role("button", name="Stored results").click()
     page.wait_for_selector('[role="dialog"]')
-    found += violations(reader, "stored results", scheme)
+    found += violations(reader, "stored results", scheme, '[role="dialog"]')
     page.keyboard.press("Escape")
     page.wait_for_selector('[role="dialog"]', state="detached")
     return found
