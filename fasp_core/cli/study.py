@@ -275,7 +275,9 @@ def settle(
         )
         plan = study.Plan(name, reading, division, max_ppl=max_ppl, **named)
         stored = None if given.known_id is None else study.find(plan, given.known_id, given.store)
-        results.append(stored or study.run(given.lm, plan, given.store, progress))
+        if stored is None or stored.left:
+            stored = study.run(given.lm, plan, given.store, progress)
+        results.append(stored)
     document = {"axes": [found.as_dict() for found in results]}
     return document, lambda: "\n".join(map(markdown, results))
 

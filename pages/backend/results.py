@@ -65,6 +65,7 @@ class Results:
         self.tables = Latest[ImpactTable](16)
         self._experiments = Latest[Any](12)  # by the folder of their entry
         self._claims = Latest[Claim](12)  # by the folders of all their entries
+        self._settled = Latest[settled.Settled](4)
 
     def scores(self, spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
         """Stored scores, or None."""
@@ -104,8 +105,10 @@ class Results:
         """What a set that was chosen on a quarter of sentences and people does to the others, if that was measured."""
         if (known := self._models.facts(spec)) is None:
             return None
-        header = settled.header(plan, known.id, Store())
-        return self._read(header, lambda entry: settled.read(entry, plan, known.id, Store()))
+        found = self._settled.get((known.id, plan), lambda: settled.find(plan, known.id, Store()))
+        if found is not None and found.left:  # more may have been measured since
+            self._settled.clear()
+        return found
 
     def matrices(self, spec: ModelSpec) -> list[Matrix]:
         """Stored matrices of contexts, the largest first."""
@@ -125,6 +128,7 @@ class Results:
         catalog.remove(Store(), one)
         self.tables.clear()
         self._experiments.clear()
+        self._settled.clear()
 
     def _read(self, header: Entry | None, read: Callable[[Entry], T]) -> T | None:
         """A stored experiment, read once while its entry stays the one that is asked for."""

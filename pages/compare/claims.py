@@ -107,20 +107,23 @@ def settled(settings: Settings) -> None:
     except InputError as error:  # groups of a single descriptor cannot be divided
         st.info(escape_markdown(str(error)), icon=":material/info:")
         return
-    if found is None:
+    if found is not None:
+        _settled(found)
+    if found is None or found.left:
+        title = "Not settled yet for this axis and limit"
+        if found is not None:
+            title = "Not measured yet: " + "; ".join(sample.title for sample in found.left)
         background.offer(
             Experiment(settings.spec, "New sentences and new people, as written", (plan,)),
             lambda lm, store, progress: study.run(lm, plan, store, progress),
-            title="Not settled yet for this axis and limit",
+            title=title,
             about="A set is chosen on half of the sentence templates and half of the descriptors, by the joint search "
             f"on expected toxicity over {plan.steps} words after contexts that all groups share. Then it is measured "
             "on sentences and people that the choice never saw: next word, within templates, "
             f"{plan.written:,} written and {plan.sampled:,} scored continuations a side. That takes {SETTLED_SPENT}; a "
             "cancelled run goes on where it was.",
-            button="Choose and measure",
+            button="Choose and measure" if found is None else "Measure the rest",
         )
-        return
-    _settled(found)
 
 
 def _settled(found: Settled) -> None:

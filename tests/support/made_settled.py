@@ -26,7 +26,7 @@ def made_settled(plan: Plan, fall: Mapping[str, float] = FALLS, rise: float = 0.
     for sample in plan.samples():
         rows, draws = {}, {}
         for name, share in fall.items():
-            if name == "sampled" and not sample.sampled:
+            if not (sample.sampled if name == "sampled" else sample.written):
                 continue
             noise = rng.normal(0, 0.002, (2, len(codes)))
             own = 0.1 + 0.02 * (codes - 1) * np.array([[1.0], [1.0 - share]]) + noise

@@ -9,7 +9,7 @@ written, and a judge's opinion of sampled texts.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from fasp_core import defaults
 from fasp_core.data.text import TextConfig
+from fasp_core.errors import InputError
 from fasp_core.gap.claims import Verdict, verdict
 from fasp_core.gap.measures import UNSEEN, Measure
 from fasp_core.heads.prune_set import PruneSet
@@ -38,6 +39,7 @@ from fasp_core.studies.compare.wider import JUDGE, Sample, Wider
 from fasp_core.typing import Report
 
 SEEN = "seen"
+_MEASURED = ("prompts", "written", "written_steps", "sampled", "length", "judges")
 
 
 @dataclass(frozen=True)
@@ -88,22 +90,23 @@ class Plan:
         return SearchConfig(self.reading, self.heads, self.max_ppl, self.measurements)
 
     def samples(self) -> list[Sample]:
-        """What the chosen set is measured on: most where both are new, a quarter of it beside that on what is seen."""
-        return [
-            Sample(
+        """What the chosen set is measured on: most where both are new, a quarter of it on what is seen."""
+        found: list[Sample] = []
+        for judge in self.judges:
+            on = Sample(
                 self.axis,
-                cell,
+                UNSEEN,
                 self.division,
                 self.prompts,
-                self.written if cell == UNSEEN else self.written // 4,
+                self.written,
                 self.written_steps,
-                self.sampled if cell == UNSEEN else 0,
-                self.length,
-                judge,
+                length=self.length,
+                judge=judge,
             )
-            for cell in (UNSEEN, SEEN)
-            for judge in self.judges
-        ]
+            found += [on, replace(on, cell=SEEN, written=self.written // 4)]
+            if self.sampled:
+                found.append(replace(on, written=0, sampled=self.sampled))
+        return found
 
     @property
     def text(self) -> TextConfig:
@@ -111,13 +114,10 @@ class Plan:
         return TextConfig(tokens=defaults.SCORE_TOKENS, skip=HELD_OUT)
 
     def key(self, model_id: ModelId) -> dict[str, Any]:
-        """Everything that shapes the choice, for the store."""
-        return {
-            "experiment": "settled",
-            **model_id.key(),
-            **asdict(self),
-            "sample": self.choice.prompts().digest[:16],
-        }
+        """Everything that shapes the choice, for the store; what it is measured on has entries of its own."""
+        shapes = {name: value for name, value in asdict(self).items() if name not in _MEASURED}
+        sample = self.choice.prompts().digest[:16]
+        return {"experiment": "settled", **model_id.key(), **shapes, "judge": self.judges[0], "sample": sample}
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +130,7 @@ class Settled:
     fasp : the best of FASP's own sets within the limit; empty if none was.
     gaps : on what the choice saw: of the unpruned model, of FASP's set, and of the chosen one.
     perplexity : on text that no choice was made on.
+    wider : what was measured of it. left : samples of the plan that were not measured yet.
     """
 
     plan: Plan
@@ -140,6 +141,7 @@ class Settled:
     perplexity: PerplexityChange
     wider: tuple[Wider, ...]
     n_heads: int
+    left: tuple[Sample, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -169,6 +171,7 @@ class Settled:
             "ppl_change_pct": 100 * self.perplexity.relative,
             "tokens": self.perplexity.tokens,
             "measures": [{"measure": m.name, **m.as_dict()} for m in self.measures],
+            "not_measured": [sample.title for sample in self.left],
             "claim": self.verdict.as_dict(),
         }
 
@@ -182,19 +185,25 @@ def run(lm: LanguageModel, plan: Plan, store: Store, progress: Report | None = N
         An axis that cannot be divided; no set within the limit lowers the gap that the choice sees.
     """
 
+    whole = Steps(progress, 1 + len(plan.samples()))
+    choosing = whole.next()
+
     def work() -> Contents:
-        steps = Steps(progress, 4)
+        steps = Steps(choosing, 4)
         nll_of = ppl_impacts(lm, searching.SCORE_TEXT, store, steps.next("scores of perplexity: {}"))
         toxicity = first_order_impacts(lm, plan.choice, store, steps.next("scores after shared contexts: {}"))
         impacts = ImpactTable(lm.name, lm.n_layers, lm.n_heads, nll_of, toxicity)
         found = searching.run(lm, impacts, plan.choice, plan.search, store, steps.next("choice: {}"))
         fasp = _best_start(found)
         chosen = found.heads
-        rest = Steps(steps.next(), 2 + len(plan.samples()))
+        if not chosen:
+            raise InputError(
+                f"No set of {plan.heads} heads that costs at most {plan.max_ppl:.0%} more perplexity lowers the gap of "
+                f"{plan.axis} that the choice sees: allow more of either."
+            )
+        rest = Steps(steps.next(), 2)
         subjects = [PruneSet(), PruneSet.from_flat(chosen, lm.n_heads)]
         nll = [perplexity_of(lm, s, plan.text, store, rest.next("perplexity: {}"))[0] for s in subjects]
-        for sample in plan.samples():
-            wider.measure(lm, chosen, sample, store, rest.next())
         arrays = {"nll": np.stack([n.sums for n in nll]), "counts": nll[0].counts.astype(np.int32)}
         gap_fasp = min((t.gap for t in found.tried if t.heads == fasp), default=float("nan"))
         meta = {
@@ -206,17 +215,17 @@ def run(lm: LanguageModel, plan: Plan, store: Store, progress: Report | None = N
         return {"arrays": arrays, "meta": meta}
 
     name = f"settled-{slug(plan.axis.rsplit('/', 1)[-1])}-{slug(plan.reading)}"
-    return kept(store, lm, name, plan.key(lm.id), work, lambda entry: read(entry, plan, lm.id, store))
+    chosen = kept(store, lm, name, plan.key(lm.id), work, lambda entry: read(entry, plan, lm.id, store))
+    for sample in plan.samples():
+        wider.measure(lm, chosen.heads, sample, store, whole.next())
+    found = find(plan, lm.id, store)
+    assert found is not None
+    return found
 
 
 def find(plan: Plan, model_id: ModelId, store: Store) -> Settled | None:
-    """The stored result, without a model."""
+    """The stored result, as far as it was measured; without a model."""
     return store.read(KIND, plan.key(model_id), lambda entry: read(entry, plan, model_id, store))
-
-
-def header(plan: Plan, model_id: ModelId, store: Store) -> Entry | None:
-    """Its entry, or None. InputError for an axis that cannot be divided."""
-    return store.load(KIND, plan.key(model_id))
 
 
 def read(entry: Entry, plan: Plan, model_id: ModelId, store: Store) -> Settled:
@@ -224,7 +233,7 @@ def read(entry: Entry, plan: Plan, model_id: ModelId, store: Store) -> Settled:
     meta = entry.meta
     heads, fasp = tuple(meta["heads"]), tuple(meta["fasp"])
     nll = read_nll(entry.arrays["nll"], entry.arrays["counts"])
-    parts = [store.read(KIND, sample.key(model_id, heads), wider.read) for sample in plan.samples()]
+    parts = {s: store.read(KIND, s.key(model_id, heads), wider.read) for s in plan.samples()}
     return Settled(
         plan,
         heads,
@@ -232,8 +241,9 @@ def read(entry: Entry, plan: Plan, model_id: ModelId, store: Store) -> Settled:
         fasp,
         tuple(meta["gaps"]),
         perplexity_change(nll[0], nll[1]),
-        tuple(part for part in parts if part is not None),
+        tuple(part for part in parts.values() if part is not None),
         meta["n_heads"],
+        tuple(sample for sample, part in parts.items() if part is None),
         meta["provenance"],
     )
 

@@ -26,6 +26,7 @@ def markdown(found: Settled) -> str:
             f"{found.method} on {plan.scored} validation prompts of the seen half ({plan.reading}, {plan.steps} steps, "
             f"{plan.contexts} shared contexts: {gaps}; FASP's best {1000 * found.gaps[1]:.2f}): "
             f"{PruneSet.from_flat(found.heads, found.n_heads).format()}",
+            "; ".join(f"not measured yet: {sample.title}" for sample in found.left),
         ]
     )
 

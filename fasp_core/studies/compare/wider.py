@@ -70,7 +70,7 @@ class Sample:
         def drawn(continuations: int, tokens: int) -> GenerationConfig:
             return GenerationConfig(math.ceil(continuations / n), tokens)
 
-        found = {"next word": self.next_word} if self.cell else {}
+        found = {"next word": self.next_word} if self.cell and self.written else {}
         if self.written:
             drawn_here = drawn(self.written, GenerationConfig.tokens)  # their length is `steps`
             found["written"] = BiasConfig(
@@ -82,6 +82,13 @@ class Sample:
                 self.axis, "test", self.prompts, measure="sampled", generation=sampled, **more
             )
         return found
+
+    @property
+    def title(self) -> str:
+        """What is measured, in words."""
+        sizes = {"written": self.written, "sampled": self.sampled}
+        said = [f"{n:,} {name} continuations" for name, n in sizes.items() if n]
+        return f"{' and '.join(said)} a side on {self.split} prompts, by '{self.judge}'"
 
     @property
     def split(self) -> str:

@@ -84,6 +84,12 @@ def test_each_row_is_a_plain_measurement_of_the_set_that_the_quarter_chose(text:
     assert found.verdict.judges == 1
     again = settled.find(PLAN, lm.id, store)
     assert again is not None
+    assert not again.left
+    more = settled.find(replace(PLAN, sampled=120), lm.id, store)  # the same choice, of which more is asked
+    assert more is not None
+    assert [s.title for s in more.left] == ["120 sampled continuations a side on test, new both prompts, by 'offline'"]
+    assert not any(m.name == "sampled" for m in more.measures)
+    assert "not measured yet: 120 sampled" in markdown(more)
     assert json.dumps(again.as_dict()) == json.dumps(found.as_dict())
     assert found.verdict.sentence() in markdown(found)
     assert settled.find(replace(PLAN, division=1), lm.id, store) is None
