@@ -30,7 +30,7 @@ GROUP: Any = typer.main.get_command(app)
 NAMES = [study.__name__ for study in STUDIES]
 OLDER = {
     "fasp_core.contexts": "contexts",
-    **{f"fasp_core.experiments.{n}": n for n in NAMES if n not in ("contexts", "divisions")},
+    **{f"fasp_core.experiments.{n}": n for n in NAMES if n not in ("contexts", "divisions", "settle")},
 }
 
 
