@@ -14,7 +14,7 @@ from pages.shell.current import Current
 from pages.shell.sidebar import Settings
 from pages.widgets.markdown import escape_markdown
 
-TURN, PRUNE, KEEP, LEAVE = "turn over", "prune", "keep", "leave to the method"
+TOGGLE, PRUNE, KEEP, LEAVE = "toggle", "prune", "keep", "leave to the method"
 TOLD = {PRUNE: True, KEEP: False, LEAVE: None}
 REPLACE = "replace the set"
 CLICK_HELP = (
@@ -32,8 +32,8 @@ def toolbar(settings: Settings, table: ImpactTable, now: Current) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         st.segmented_control(
             "A click or box on the grids means",
-            (TURN, *TOLD),
-            default=TURN,
+            (TOGGLE, *TOLD),
+            default=TOGGLE,
             required=True,
             key="click",
             persist_state="session",
@@ -67,18 +67,18 @@ def toolbar(settings: Settings, table: ImpactTable, now: Current) -> None:
 
 def meaning() -> str:
     """What a click means at present."""
-    return str(st.session_state.get("click") or TURN)
+    return str(st.session_state.get("click") or TOGGLE)
 
 
 def extended(now: Current, by_hand: ManualEdits, heads: frozenset[int], anchor: int, means: str) -> ManualEdits:
-    """What is set by hand after a click with Shift: where clicks turn over, all heads get what the first one has."""
-    off = anchor in now.choose(by_hand).pruned if means == TURN else TOLD[means]
+    """What is set by hand after a click with Shift: where clicks toggle, all heads get what the first one has."""
+    off = anchor in now.choose(by_hand).pruned if means == TOGGLE else TOLD[means]
     return by_hand.set(heads, off)
 
 
 def changed(now: Current, by_hand: ManualEdits, heads: frozenset[int], means: str) -> ManualEdits:
     """What is set by hand after an act on some heads."""
-    return by_hand.toggle(heads, now.choose) if means == TURN else by_hand.set(heads, TOLD[means])
+    return by_hand.toggle(heads, now.choose) if means == TOGGLE else by_hand.set(heads, TOLD[means])
 
 
 def _many(settings: Settings, table: ImpactTable, now: Current) -> None:
@@ -89,7 +89,7 @@ def _many(settings: Settings, table: ImpactTable, now: Current) -> None:
         help="Heads as L0H3, ranges as L2H1-4, whole layers as L5 or L5-7, head columns as H3.",
     )
     with st.container(horizontal=True, gap="small"):
-        for means in (*TOLD, TURN, REPLACE):
+        for means in (*TOLD, TOGGLE, REPLACE):
             st.button(
                 means.capitalize(),
                 key=f"many {means}",

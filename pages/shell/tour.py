@@ -14,7 +14,7 @@ STEPS = (
     (
         "Look at the grids",
         "Further down. Every cell is one attention head. Orange on the left: the head helps language modelling. Orange "
-        "on the right: it adds bias. A cross is a pruned head; click a cell to turn it over.",
+        "on the right: it adds bias. A cross is a pruned head; click a cell to toggle it.",
     ),
     (
         "Move γ and α",

@@ -84,7 +84,7 @@ def test_heads_in_a_text(studio: Studio, table: ImpactTable) -> None:
     assert removed(at) == 5
     press(at, "many leave to the method")
     change(at, many="L0H0, L29H7-8")
-    press(at, "many turn over")
+    press(at, "many toggle")
     assert requested(at) == chosen
     assert at.session_state[HAND] == ManualEdits()
 
