@@ -18,6 +18,7 @@ from pages.widgets import background
 from pages.widgets.drawing import csv_table
 from pages.widgets.markdown import escape_markdown
 
+CHOOSE = {"mean": "their scores", "cautious": "what they are worth at least"}
 SECONDS = 480.0  # a division: refined scores and four measurements, with the built-in model on two cores
 
 
@@ -31,8 +32,19 @@ def draw(settings: Settings) -> None:
         "validation prompts of the quarter that is *seen*; test prompts of all four quarters say what it is worth. "
         "Again with other halves: intervals are over these divisions."
     )
-    axis = st.selectbox("Axis", settings.names, format_func=axis_title, key="divisions axis", width=320)
-    plan = Plan(axis, config.reading, config.gamma, config.alpha)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        axis = st.selectbox("Axis", settings.names, format_func=axis_title, key="divisions axis", width=320)
+        choose = st.segmented_control(
+            "The choice ranks heads by",
+            list(CHOOSE),
+            default="mean",
+            required=True,
+            format_func=CHOOSE.__getitem__,
+            key="divisions choose",
+            help="A score is a mean over the templates and descriptors that are seen. The cautious choice takes what a "
+            "head is worth in nine of ten draws of other templates and descriptors from among them.",
+        )
+    plan = Plan(axis, config.reading, config.gamma, config.alpha, choose=str(choose))
     try:
         name = digest(plan.key(engine().models.identity(settings.spec)))
     except InputError as error:  # groups of a single descriptor cannot be divided

@@ -28,6 +28,7 @@ from pages.backend.engine import engine
 from pages.transfer.axes import percent, plain
 from pages.transfer.scores import pair_at
 from tests.support.fakes import MADE, Studio, keep_scores, make_table
+from tests.support.running import change as change_widgets
 from tests.support.running import charts, opened, press, run, said
 
 AXES = ("nationality", "religion")  # small ones, in the order of HolisticBias
@@ -80,7 +81,8 @@ def test_divisions_that_were_measured_are_told(tables: dict[str, ImpactTable], m
     cell = divisions.Cell(base, pruned, ("fell",) * 3 + ("unclear",) * 2, change, (900,) * 5)
     cells = {reading: dict.fromkeys(CELLS, cell) for reading in ("neutral", "counted")}
     made = divisions.Carried(plan, cells, ((1, 2),) * 5, (0.01,) * 5, MADE)
-    monkeypatch.setattr(divisions, "find", lambda *_: made)
+    asked: list[str] = []
+    monkeypatch.setattr(divisions, "find", lambda plan, *_: asked.append(plan.choose) or made)
     at = opened("transfer")
     assert made.outcome in said(at)
     (shown,) = (d.value for d in at.dataframe if "fell in" in d.value)
@@ -88,6 +90,8 @@ def test_divisions_that_were_measured_are_told(tables: dict[str, ImpactTable], m
     assert set(shown["gap"]) == {"3.00 → 1.60"}
     assert set(shown["fell in"]) == {"3 of 5"}
     assert set(shown["change, %"]) == {cell.change.text(0, 100)}
+    change_widgets(at, **{"divisions choose": "cautious"})
+    assert asked == ["mean", "cautious"]
 
 
 # --- what a click opens
