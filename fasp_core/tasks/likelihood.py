@@ -54,6 +54,12 @@ def start_token(lm: LanguageModel) -> int:
     return int(found[0])
 
 
+def begun(lm: LanguageModel, text: str) -> list[int]:
+    """Token ids of a text, begun as the model begins one, but where the text says its beginning itself."""
+    begin, ids = list(lm.framing.begin), lm.tokens(text)
+    return ids if begin and ids[: len(begin)] == begin else begin + ids
+
+
 def encode_pair(lm: LanguageModel, context: str, continuation: str) -> tuple[list[int], list[int]]:
     """Tokens of a context, begun as the model begins a text, and of its continuation.
 
@@ -65,7 +71,7 @@ def encode_pair(lm: LanguageModel, context: str, continuation: str) -> tuple[lis
     bare = context.rstrip()
     continuation, context = context[len(bare) :] + continuation, bare
     if context:
-        before, whole = ([*lm.framing.begin, *lm.tokens(text)] for text in (context, context + continuation))
+        before, whole = (begun(lm, text) for text in (context, context + continuation))
         after = whole[len(before) :]
     else:
         before, after = [start_token(lm)], lm.tokens(continuation)

@@ -84,13 +84,14 @@ class TaskChange:
         """What may be said of accuracy."""
         found = self.accuracy
         if not found.tells:
-            low, chance = f"{100 * found.base_interval[0]:.1f}%", f"{100 * self.items.chance:.1f}%"
-            return f"tells nothing: the unpruned model's interval begins at {low}, which is not above chance ({chance})"
-        low, high = found.interval
-        if low <= 0 <= high:
+            low, chance = 100 * found.base_interval[0], 100 * self.items.chance
+            return (
+                f"tells nothing: the unpruned model's interval begins at {low:.1f}%, not above chance ({chance:.1f}%)"
+            )
+        if found.interval[0] <= 0 <= found.interval[1]:
             return "no change can be told"
-        least, most = sorted((abs(low), abs(high)))
-        return f"{'lost' if high < 0 else 'gained'} {least:.1f} to {most:.1f} points"
+        least, most = sorted(map(abs, found.interval))
+        return f"{'lost' if found.points < 0 else 'gained'} {least:.1f} to {most:.1f} points"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -51,7 +51,7 @@ def test_both_models_on_the_same_items_and_stored(run: Run, monkeypatch: pytest.
             by_bytes.append((values / sizes).argmax() == item.right)
             nats.append(values[item.right])
         sides.append((np.array(own), np.array(by_bytes), np.array(nats)))
-    (base, base_bytes, base_nats), (pruned, pruned_bytes, nats) = sides
+    (base, base_bytes, base_nats), (pruned, pruned_bytes, pruned_nats) = sides
     lost, gained = int((base & ~pruned).sum()), int((pruned & ~base).sum())
     assert (task["items"], task["available"], task["chance"], task["cut"]) == (20, 30, 0.5, 0)
     assert task["accuracy_base"] == pytest.approx(base.mean())
@@ -61,7 +61,7 @@ def test_both_models_on_the_same_items_and_stored(run: Run, monkeypatch: pytest.
     assert task["by_bytes"]["accuracy_base"] == pytest.approx(base_bytes.mean())
     assert task["by_bytes"]["accuracy_pruned"] == pytest.approx(pruned_bytes.mean())
     assert task["likelihood"]["base"] == pytest.approx(base_nats.mean(), abs=1e-4)
-    assert task["likelihood"]["change"] == pytest.approx((nats - base_nats).mean(), abs=1e-4)
+    assert task["likelihood"]["change"] == pytest.approx((pruned_nats - base_nats).mean(), abs=1e-4)
     assert document["tasks"]["lambada"]["by_bytes"] is None
     assert document["tasks"]["lambada"]["chance"] == 0
 
