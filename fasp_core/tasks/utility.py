@@ -80,18 +80,29 @@ class TaskChange:
         return paired(self.base.right_by_bytes, self.pruned.right_by_bytes, self.items.chance)
 
     @property
+    def likelihood(self) -> dict[str, Any]:
+        """Mean log-likelihood of the right answer and its change, see `mean_change`."""
+        return mean_change(self.base.likelihood, self.pruned.likelihood)
+
+    @property
     def sentence(self) -> str:
-        """What may be said of accuracy."""
-        found = self.accuracy
+        """What may be said: of accuracy, and of the right answer's likelihood, which often shows a loss first."""
+        found, nats = self.accuracy, self.likelihood
         if not found.tells:
             low, chance = 100 * found.base_interval[0], 100 * self.items.chance
             return (
                 f"tells nothing: the unpruned model's interval begins at {low:.1f}%, not above chance ({chance:.1f}%)"
             )
-        if found.interval[0] <= 0 <= found.interval[1]:
-            return "no change can be told"
         least, most = sorted(map(abs, found.interval))
-        return f"{'lost' if found.points < 0 else 'gained'} {least:.1f} to {most:.1f} points"
+        said = f"{'lost' if found.points < 0 else 'gained'} {least:.1f} to {most:.1f} points"
+        if found.interval[0] <= 0 <= found.interval[1]:
+            said = "no change of accuracy can be told"
+        ends = nats["change_interval"]
+        if ends is None or ends[0] <= 0 <= ends[1]:
+            return said
+        return (
+            f"{said}; the right answer became {'less' if ends[1] < 0 else 'more'} likely ({nats['change']:+.2f} nats)"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -102,7 +113,7 @@ class TaskChange:
             "chance": self.items.chance,
             **self.accuracy.as_dict(),
             "by_bytes": None if by_bytes is None else by_bytes.as_dict(),
-            "likelihood": mean_change(self.base.likelihood, self.pruned.likelihood),
+            "likelihood": self.likelihood,
             "cut": self.base.cut,
             "said": self.sentence,
         }

@@ -80,6 +80,18 @@ def test_a_task_at_chance_tells_nothing(run: Run) -> None:
     assert task["said"].startswith("tells nothing") != task["tells"]
 
 
+def test_a_loss_of_likelihood_is_said_where_accuracy_shows_none() -> None:
+    rng = np.random.default_rng(0)
+    right, base = np.arange(100) < 60, rng.normal(-4, 1, 100)
+    items = files.Items("lambada", (files.Item(("a",), (" b",), 0),) * 100, 100)
+    sides = [utility.Answers(right, right, nats, 0, {}) for nats in (base, base - 1 + rng.normal(0, 0.1, 100))]
+    assert utility.TaskChange(items, *sides).sentence.startswith("no change of accuracy can be told; the right answer")
+    assert "less likely (-1.0" in utility.TaskChange(items, *sides).sentence
+    assert utility.TaskChange(items, sides[0], sides[0]).sentence == "no change of accuracy can be told"
+    worse = utility.Answers(np.arange(100) < 30, right, base, 0, {})
+    assert utility.TaskChange(items, sides[0], worse).sentence.startswith("lost 2")
+
+
 def test_what_is_cut_is_said(run: Run, tmp_path: Path) -> None:
     write_task(tmp_path, "sciq", [Question(tiny_text(400), (" red house", " song"), 0)])
     document = json.loads(run("--heads", "L0H0", "--tasks", "sciq", "--items", 1, "--json")[1])
