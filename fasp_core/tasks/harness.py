@@ -8,12 +8,14 @@ as `fasp`. `lm_eval` (0.4.13) is installed by whoever uses this; nothing else he
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import torch
 
+from fasp_core.console import log
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
@@ -183,13 +185,18 @@ def written(lm: LanguageModel, context: str, settings: dict[str, Any]) -> str:
     return str(postprocess_generated_text(text, handle_stop_sequences(stops, None), None))
 
 
-def main() -> None:
-    """The command line of lm-evaluation-harness, which knows the model `fasp` then."""
-    harness_model()
-    from lm_eval.__main__ import cli_evaluate
+def main() -> int:
+    """The command line of lm-evaluation-harness, which knows the model `fasp` then; 2 for bad input, in one line."""
+    try:
+        harness_model()
+        from lm_eval.__main__ import cli_evaluate
 
-    cli_evaluate()
+        cli_evaluate()
+    except InputError as error:
+        log(f"Error: {error}")
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
