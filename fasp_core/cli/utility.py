@@ -20,7 +20,7 @@ class Options:
         str,
         typer.Option(
             help="Tasks, such as lambada,piqa: of lambada, hellaswag, piqa, arc_easy, arc_challenge, winogrande, "
-            "boolq, openbookqa, sciq, csqa and socialiqa; or all."
+            "boolq, openbookqa, sciq, csqa, socialiqa and mmlu (or mmlu_anatomy); or all."
         ),
     ] = "lambada,piqa,arc_easy"
     items: Annotated[int, typer.Option(help="Items of each task, drawn at random.")] = 300

