@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel
 
 from fasp_core.errors import InputError
@@ -27,27 +29,34 @@ PAIRS = [
 TEXTS = ["The house is red.", tiny_text(40, 1), tiny_text(2 * CONTEXT + 50, 2)]
 
 
-def saved(model: PreTrainedModel, folder: Path) -> str:
+def saved(model: PreTrainedModel, folder: Path, begun: bool) -> str:
+    """A folder of weights and tokenizer, which puts a token before every text, if texts are begun."""
     model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    tokenizer = deepcopy(tiny_tokenizer())
+    if begun:
+        tokenizer.bos_token = "<eos>"
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<eos> $A", None, [("<eos>", 1)])
+    tokenizer.save_pretrained(folder)
     return str(folder)
 
 
-@pytest.fixture(scope="module", params=["unpruned", "pruned"])
+@pytest.fixture(scope="module", params=["unpruned", "pruned", "pruned, texts begun"])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     """The harness's model, with the heads' weights set to zero by name; and ours, with the heads masked."""
     from lm_eval.models.huggingface import HFLM
 
     folder, model, heads = tmp_path_factory.mktemp("harness"), tiny_model(KIND), ""
-    whole = saved(model, folder / "whole")
-    theirs = whole
-    if request.param == "pruned":
+    begun = "begun" in request.param
+    theirs = whole = saved(model, folder / "whole", begun)
+    if "unpruned" not in request.param:
         size = HEAD_DIMS[KIND]
         for layer, head in HEADS:
             model.model.layers[layer].self_attn.o_proj.weight.data[:, head * size : (head + 1) * size] = 0
-        theirs, heads = saved(model, folder / "zeroed"), ";".join(f"L{layer}H{head}" for layer, head in HEADS)
+        theirs, heads = saved(model, folder / "zeroed", begun), ";".join(f"L{layer}H{head}" for layer, head in HEADS)
     ours = harness_model().create_from_arg_string(f"pretrained={whole},heads={heads}", {"batch_size": 1})
-    return HFLM(pretrained=theirs, device="cpu", dtype="float32", batch_size=1), ours
+    assert ours.subject.framing.begin == ((1,) if begun else ())
+    # Its cache of logits mixes up requests of one text that is parted into context and continuation at two places.
+    return HFLM(pretrained=theirs, device="cpu", dtype="float32", batch_size=1, logits_cache=False), ours
 
 
 def asked(kind: str, *arguments: tuple[Any, ...]) -> list[Any]:
