@@ -27,7 +27,7 @@ def draw(settings: Settings, heads: PruneSet) -> None:
     )
     columns = st.columns((1, 1, 1, 1), vertical_alignment="bottom")
     prompts = columns[0].select_slider(
-        "Prompts",
+        "Prompts that are continued",
         demo.upto((36, 90, 210, 450, 900), "sampled_prompts"),
         36,
         key="words prompts",
@@ -37,7 +37,7 @@ def draw(settings: Settings, heads: PruneSet) -> None:
         "Words", demo.upto((2, 4, 8, 16), "sampled_tokens"), 8, key="words steps", persist_state="session"
     )
     most = columns[2].select_slider(
-        "Continuations of each prompt, at most",
+        "Texts of each prompt, at most",
         demo.upto((1, 2, 4, 8, 16), "continuations"),
         4,
         key="words most",

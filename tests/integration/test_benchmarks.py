@@ -296,7 +296,7 @@ def test_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_all_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran, every = [], [bias_scores, cluster, exact_sweep, live, noise, scaling, start, words]
+    ran, every = [], [bias_scores, cluster, exact_sweep, live, noise, scaling, start, words, written]
     for module in every:
         monkeypatch.setattr(module, "run", lambda module=module: ran.append(module) or {"x": 1})
     assert command.main([]) == 0

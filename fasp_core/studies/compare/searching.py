@@ -15,6 +15,7 @@ import pandas as pd
 
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
+from fasp_core.forward import noise
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics.cached_runner import CachedRunner
@@ -145,12 +146,15 @@ def _key(
     model_id: ModelId, prompts: BiasConfig, config: SearchConfig, tokens: int, known: Sequence[Heads] = ()
 ) -> dict[str, Any]:
     learned = {"learned": digest(known)} if known else {}
+    drawn: dict[str, Any] = {}
+    if prompts.contexts:
+        drawn = {"steps": prompts.steps, "contexts": prompts.contexts, "noise": noise.VERSION}
     return learned | {
         "experiment": "search",
         **model_id.key(),
         "axis": _axis(prompts),
         "prompts": prompts.prompts().digest[:16],
-        **({"steps": prompts.steps, "contexts": prompts.contexts} if prompts.contexts else {}),
+        **drawn,
         "search": {name: value for name, value in asdict(config).items() if name != "within" or value},
         "tokens": tokens,
     }

@@ -18,6 +18,7 @@ import numpy as np
 from fasp_core import defaults
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
+from fasp_core.forward import noise
 from fasp_core.gap.claims import Verdict, verdict
 from fasp_core.gap.measures import UNSEEN, Measure
 from fasp_core.heads.prune_set import PruneSet
@@ -117,7 +118,8 @@ class Plan:
         """Everything that shapes the choice, for the store; what it is measured on has entries of its own."""
         shapes = {name: value for name, value in asdict(self).items() if name not in _MEASURED}
         sample = self.choice.prompts().digest[:16]
-        return {"experiment": "settled", **model_id.key(), **shapes, "judge": self.judges[0], "sample": sample}
+        drawn = {"sample": sample, "noise": noise.VERSION}
+        return {"experiment": "settled", **model_id.key(), **shapes, "judge": self.judges[0], **drawn}
 
 
 @dataclass(frozen=True, eq=False)
