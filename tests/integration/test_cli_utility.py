@@ -14,7 +14,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.tasks import files, utility
 from fasp_core.tasks.likelihood import encode_pair, log_likelihoods
 from tests.support.commands import Run, refused, runner
-from tests.support.tasks import Question, tiny_questions, write_task
+from tests.support.made import Question, tiny_questions, write_task
 from tests.support.tiny import tiny_lm, tiny_text
 
 HEADS = "L0H1,L1H2"

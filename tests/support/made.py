@@ -1,17 +1,27 @@
-"""A comparison of methods, and a file of scores, from drawn numbers: no model, and nothing behind them but a seed."""
+"""Comparisons, files of scores, settled claims and files of tasks from drawn numbers: nothing behind them but a seed."""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fasp_core.gap import PromptRows
-from fasp_core.metrics.perplexity import Nll
+from fasp_core.metrics.perplexity import Nll, perplexity_change
 from fasp_core.studies.compare.compare import Comparison, Measured
 from fasp_core.studies.compare.plan import SEARCH, SIDES, Candidate, Plan, Side
+from fasp_core.studies.compare.settled import Plan as SettledPlan
+from fasp_core.studies.compare.settled import Settled
+from fasp_core.studies.compare.wider import Wider
+from fasp_core.tasks.files import FILES
+from tests.support.tiny import tiny_text
 
 N_LAYERS, N_HEADS = 3, 4
 Upload = tuple[str, bytes, str]
@@ -71,3 +81,72 @@ def of_rows(reliability: float, model: str = "distilgpt2", n: int = 72, seeds: t
                 bias = 5 + np.sqrt(reliability) * true[head] + np.sqrt(1 - reliability) * noise[head]
                 writer.writerow([axis, bias, model, head + 1, seed, "valid", 50 + head])
     return ("head_scores.csv", out.getvalue().encode(), "text/csv")
+
+
+# --- a settled claim ---
+
+GROUPS, TEMPLATES, EACH = 3, 6, 8  # EACH prompts of a group in a template
+FALLS = {"next word": 0.8, "written": 0.6, "sampled": 0.3}
+
+
+def made_settled(plan: SettledPlan, fall: Mapping[str, float] = FALLS, rise: float = 0.05) -> Settled:
+    """What a set does that leaves `1 - fall` of the gap by each measure, and raises perplexity by `rise`."""
+    rng = np.random.default_rng(0)
+    codes = np.tile(np.arange(GROUPS), TEMPLATES * EACH)
+    blocks = np.repeat(np.arange(TEMPLATES * EACH), GROUPS)
+    templates = tuple(f"template {block % TEMPLATES}" for block in blocks)
+    names = tuple("abc")
+    wider = []
+    for sample in plan.samples():
+        rows, draws = {}, {}
+        for name, share in fall.items():
+            if not (sample.sampled if name == "sampled" else sample.written):
+                continue
+            noise = rng.normal(0, 0.002, (2, len(codes)))
+            own = 0.1 + 0.02 * (codes - 1) * np.array([[1.0], [1.0 - share]]) + noise
+            readings = 1 if name == "sampled" else 2
+            rows[name] = PromptRows(np.stack([own] * readings, 1), codes, names, blocks)
+            draws[name] = 0 if name == "next word" else 7
+        wider.append(Wider(sample, rows, None, templates, draws, {}))
+    counts = np.full(100, 64)
+    sums = np.full(100, 192.0)
+    nll = [Nll(sums, counts), Nll(sums + 64 * np.log1p(rise), counts)]
+    return Settled(plan, (3, 17), "search", (3,), (0.08, 0.05, 0.02), perplexity_change(*nll), tuple(wider), 9)
+
+
+# --- files of tasks ---
+
+
+@dataclass(frozen=True)
+class Question:
+    """A context (or one an answer), the answers and which is right."""
+
+    context: str | tuple[str, ...]
+    answers: tuple[str, ...]
+    right: int
+
+
+def write_task(folder: Path, task: str, questions: Sequence[Question], bare: bool = False) -> Path:
+    """The file of a task below `folder`; `bare` adds every answer after "Answer:", as some files do."""
+    rows = []
+    for first in (0, 1_000_000) if bare else (0,):
+        for i, question in enumerate(questions):
+            for idx, answer in enumerate(question.answers):
+                context = question.context if isinstance(question.context, str) else question.context[idx]
+                request = {"context": "Answer:" if first else context, "continuation": answer}
+                label = [answer.strip()] if len(question.answers) == 1 else int(question.right)
+                rows.append({"request": request, "doc_id": first + i, "idx": idx, "label": label})
+    path = folder / "oe_eval_tasks" / FILES[task] / "requests.jsonl.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    return path
+
+
+def tiny_questions(n: int, answers: int, seed: int = 0) -> list[Question]:
+    """Questions in words that the tiny tokenizer knows; the answers have 1 to 4 tokens."""
+    found = []
+    for i in range(n):
+        at = 100 * seed + 10 * i
+        words = [tiny_text(2 + (i + j) % 4, at + j + 1).split(" ", 1)[1].rstrip(".") for j in range(answers)]
+        found.append(Question(tiny_text(5 + i % 7, at).rstrip("."), tuple(f" {w}" for w in words), i % answers))
+    return found

@@ -10,7 +10,7 @@ from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.tasks.likelihood import encode_pair, log_likelihoods
-from tests.support.tasks import tiny_questions
+from tests.support.made import tiny_questions
 from tests.support.tiny import CONTEXT, tiny_lm, tiny_text
 
 PAIRS = [(q.context, answer) for q in tiny_questions(6, 3) for answer in q.answers]

@@ -10,7 +10,7 @@ import pytest
 from fasp_core.errors import InputError
 from fasp_core.model import packages
 from fasp_core.tasks import files
-from tests.support.tasks import Question, write_task
+from tests.support.made import Question, write_task
 
 TWO = [Question(f"question {i}:", (" yes", " no"), i % 3 == 0) for i in range(9)]
 

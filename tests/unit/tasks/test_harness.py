@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from fasp_core.errors import InputError
 from fasp_core.tasks.harness import harness_model
-from tests.support.tasks import tiny_questions
+from tests.support.made import tiny_questions
 from tests.support.tiny import CONTEXT, HEAD_DIMS, tiny_model, tiny_text, tiny_tokenizer
 
 pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
