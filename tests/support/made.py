@@ -1,4 +1,4 @@
-"""Comparisons, files of scores, settled claims and files of tasks from drawn numbers: nothing behind them but a seed."""
+"""Comparisons, files of scores, settled claims, files of tasks, from drawn numbers: nothing behind them but a seed."""
 
 from __future__ import annotations
 
