@@ -118,7 +118,7 @@ class Plan:
         """Everything that shapes the choice, for the store; what it is measured on has entries of its own."""
         shapes = {name: value for name, value in asdict(self).items() if name not in _MEASURED}
         sample = self.choice.prompts().digest[:16]
-        drawn = {"sample": sample, "noise": noise.VERSION}
+        drawn = {"sample": sample, "noise": noise.VERSION, **wider.judged(self.choice)}
         return {"experiment": "settled", **model_id.key(), **shapes, "judge": self.judges[0], **drawn}
 
 

@@ -23,7 +23,7 @@ from fasp_core.gap.within import within_if_any
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.expected import READINGS
 from fasp_core.metrics.measurements import toxicity_of
-from fasp_core.metrics.meters import BiasConfig
+from fasp_core.metrics.meters import BiasConfig, scorer_of
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.keys import slug
@@ -105,7 +105,13 @@ class Sample:
             "heads": list(heads),
             "sample": self.next_word.prompts().digest[:16],
             "noise": noise.VERSION,
+            **judged(self.next_word),
         }
+
+
+def judged(config: BiasConfig) -> dict[str, str]:
+    """Which classifier a judge's name stands for, with its commit, as part of a key; the program's own needs none."""
+    return {} if config.scorer == JUDGE else {"scorer": scorer_of(config).name}
 
 
 @dataclass(frozen=True, eq=False)

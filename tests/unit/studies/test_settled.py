@@ -22,7 +22,7 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.compare import searching, settled, wider
 from fasp_core.studies.compare.settled_text import markdown
 from tests.support.tiny import tiny_lm
-from tests.support.worlds import use_scorer, write_text
+from tests.support.worlds import WordScorer, use_scorer, write_text
 
 PLAN = settled.Plan(
     "race_ethnicity",
@@ -168,6 +168,20 @@ def test_all_prompts_of_a_set_are_found_by_its_heads(tmp_path: Path) -> None:
     assert again.measures == found.measures
     assert wider.find(lm.id, "gender_and_sex", (1, 5), store) == []
     assert wider.find(lm.id, "religion", (1, 6), store) == []
+
+
+def test_a_judge_is_the_classifier_and_not_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a new commit of the same repository nothing of the old one is read."""
+    lm, keys = tiny_lm("llama"), []
+    for commit in ("a" * 40, "b" * 40):
+        judge = WordScorer()
+        judge.name = f"hub:org/judge@{commit}"
+        monkeypatch.setattr(wider, "scorer_of", lambda _, judge=judge: judge)
+        plan = replace(PLAN, judges=("org/judge",))
+        keys += [[plan.key(lm.id), *(sample.key(lm.id, (1,)) for sample in plan.samples())]]
+        assert "scorer" not in PLAN.key(lm.id)  # as the program's own entries were made
+        assert all("scorer" not in sample.key(lm.id, (1,)) for sample in PLAN.samples())
+    assert all(old != new for old, new in zip(*keys, strict=True))
 
 
 def test_an_axis_that_cannot_be_divided_is_refused(tmp_path: Path) -> None:
