@@ -124,6 +124,7 @@ class Wider:
     steps : of the written measure, [2, R, steps, n].
     templates : [n].
     draws : continuations of each prompt, by name of the measure.
+    judge : the scorer, with its commit where it has one.
     """
 
     sample: Sample
@@ -132,6 +133,7 @@ class Wider:
     templates: tuple[str, ...]
     draws: dict[str, int]
     provenance: dict[str, Any]
+    judge: str = JUDGE
 
     @cached_property
     def measures(self) -> tuple[Measure, ...]:
@@ -140,9 +142,9 @@ class Wider:
         for name, rows in self.rows.items():
             for r, reading in enumerate(READINGS if name != "sampled" else ("sampled",)):
                 of = rows[:, r]
-                found.append(Measure.of(name, reading, self.sample.judge, self.sample.split, of, self.draws[name]))
+                found.append(Measure.of(name, reading, self.judge, self.sample.split, of, self.draws[name]))
                 if name == "next word" and (within := within_if_any(of, self.templates)) is not None:
-                    found.append(Measure.inside(reading, self.sample.judge, self.sample.split, within))
+                    found.append(Measure.inside(reading, self.judge, self.sample.split, within))
         return tuple(found)
 
     def by_step(self, reading: str) -> list[Change]:
@@ -227,4 +229,4 @@ def read(entry: Entry) -> Wider:
     draws = {n: c.generation.samples if n != "next word" else 0 for n, c in configs.items()}
     steps = arrays.get("steps")
     made = {**entry.meta["provenance"], "seconds": entry.meta["seconds"]}
-    return Wider(sample, rows, steps, prompts.templates, draws, made)
+    return Wider(sample, rows, steps, prompts.templates, draws, made, entry.config.get("scorer", sample.judge))
