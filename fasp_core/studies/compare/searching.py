@@ -81,16 +81,17 @@ def run(
     def work() -> Any:
         runner, text = CachedRunner(lm), TextConfig(tokens=tokens)
         base, _ = perplexity_of(lm, PruneSet(), text, store, None, runner)
+        sets = _Sets(progress, 2)
 
         def measure(heads: Heads) -> tuple[float, np.ndarray]:
             subject = PruneSet.from_flat(heads, lm.n_heads)
-            nll, _ = perplexity_of(lm, subject, text, store, _quiet(progress), runner)
-            found = toxicity_of(lm, subject, prompts, store, _quiet(progress), runner)
+            nll, _ = perplexity_of(lm, subject, text, store, sets.measurement(0), runner)
+            found = toxicity_of(lm, subject, prompts, store, sets.measurement(1), runner)
             if len(found.groups) != len(problem.codes):
                 raise InputError(f"The scores of {axis} are of other prompts: score the axis again.")
             return nll.mean - base.mean, found.row(config.reading)
 
-        found = search(problem, config, measure, [*known, *starts], progress)
+        found = search(problem, config, measure, [*known, *starts], sets.set)
         table = pd.DataFrame([asdict(t) | {"heads": as_text(t.heads)} for t in found.tried])
         return {
             "tables": {"tried": table},
@@ -165,7 +166,25 @@ def _axis(prompts: BiasConfig) -> str:
     return f"{prompts.axis}, {prompts.cell}, division {prompts.division or 0}" if prompts.cell else prompts.axis
 
 
-def _quiet(progress: Report | None) -> Report | None:
-    """Of one measurement only whether to stop is of interest; how far it is would hide how far the search is."""
-    check = getattr(progress, "check", None)
-    return None if check is None else lambda _done, _total, _text: check()
+class _Sets:
+    """Progress of a search, moved on within each of its sets by the measurements of it."""
+
+    def __init__(self, report: Report | None, measurements: int) -> None:
+        self._report, self._measurements = report, measurements
+        self._set: tuple[float, float, str] = (0, 1, "search")
+
+    def set(self, done: float, total: float, text: str) -> None:
+        """The search begins another set."""
+        self._set = done, total, text
+        if self._report is not None:
+            self._report(done, total, text)
+
+    def measurement(self, number: int) -> Report:
+        """For one measurement of the present set, counted from 0."""
+
+        def report(done: float, total: float, text: str) -> None:
+            if self._report is not None:
+                at, sets, said = self._set
+                self._report(at + (number + done / max(total, 1e-9)) / self._measurements, sets, f"{said}, {text}")
+
+        return report

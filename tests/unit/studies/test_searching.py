@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import json
@@ -78,33 +79,33 @@ def test_a_search_shows_what_an_evaluation_shows(world: Any, axis: str, tmp_path
 def test_a_stopped_search_goes_on(world: Any, axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lm, impacts, _ = world
     whole = searching.run(lm, impacts, measured_on(axis, impacts), CONFIG, Store(tmp_path / "whole"))
-    store, checks = Store(tmp_path / "stopped"), [0]
+    store = Store(tmp_path / "stopped")
 
     class Stopped(Exception):
         pass
 
-    class Progress:
-        """Stops after so many measurements."""
+    def runs(until: float) -> list[float]:
+        """How far the search was at each report, until it was stopped or done."""
+        seen: list[float] = []
 
-        def __init__(self, left: int) -> None:
-            self.left = left
-
-        def __call__(self, *_: object) -> None:
-            self.left -= 1
-            if self.left < 0:
+        def progress(done: float, total: float, _: str) -> None:
+            seen.append(done)
+            if done >= until:
                 raise Stopped
 
-        def check(self) -> None:
-            checks[0] += 1
+        with contextlib.suppress(Stopped):
+            searching.run(lm, impacts, measured_on(axis, impacts), CONFIG, store, progress)
+        return seen
 
-    with pytest.raises(Stopped):
-        searching.run(lm, impacts, measured_on(axis, impacts), CONFIG, store, Progress(4))
+    seen = runs(3)
+    assert seen == sorted(seen)
+    assert any(done % 1 for done in seen)  # within a set too
     assert searching.stored(lm.id, axis, store, "neutral") == []
     measured = len(list((tmp_path / "stopped" / "measured").iterdir()))
-    found = searching.run(lm, impacts, measured_on(axis, impacts), CONFIG, store, Progress(99))
-    assert [t.heads for t in found.tried] == [t.heads for t in whole.tried]
     assert measured >= 6  # the unpruned model's text, and text and prompts of three sets
-    assert checks[0] > 0  # a measurement asks whether to stop
+    runs(math.inf)
+    (found,) = searching.stored(lm.id, axis, store, "neutral")
+    assert [t.heads for t in found.tried] == [t.heads for t in whole.tried]
 
 
 def test_a_search_learns_from_others(world: Any, axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
