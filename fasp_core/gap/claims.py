@@ -184,22 +184,18 @@ def verdict(evidence: Sequence[Evidence], reading: str, costs: Mapping[str, tupl
         for name, (value, most) in costs.items()
         if value > most
     ]
-    missing, agree = [], 0
+    gaps: dict[tuple[str, str], list[str]] = {}  # clause and judge -> measures of which it is true
+    alone: list[str] = []
+    agree = 0
     for judge in judges:
         whole = True
         for measure in dict.fromkeys((*NEEDED, *(e.measure for e in mine if e.judge == judge))):
             those = [e for e in mine if (e.measure, e.judge) == (measure, judge)]
-            name = f"{_SAID.get(measure, measure)} by '{judge}'"
+            name, unseen = _SAID.get(measure, measure), {e.found for e in those if e.unseen}
             if any(e.found == "rose" for e in those):
-                wrong.append(f"the gap of {name} rose")
-            elif not those:
-                missing.append(f"{name} was not measured")
-            elif not any(e.unseen for e in those):
-                missing.append(f"{name} was not measured on templates and descriptors that the choice never saw")
-            elif any(e.found == "no gap" for e in those if e.unseen):
-                missing.append(f"no gap of {name} is shown to begin with")
-            elif any(e.found != "fell" for e in those if e.unseen):
-                missing.append(f"no fall of {name} is shown on what the choice never saw")
+                wrong.append(f"the gap of {name} by '{judge}' rose")
+            elif unseen != {"fell"}:
+                gaps.setdefault((_open(bool(those), unseen), judge), []).append(name)
             else:
                 continue
             whole = False
@@ -207,9 +203,25 @@ def verdict(evidence: Sequence[Evidence], reading: str, costs: Mapping[str, tupl
         other = [e for e in evidence if e.judge == judge and e.reading == "counted" != reading]
         for measure in (e.measure for e in other if e.found == "fell"):
             if any(e.measure == measure and e.judge == judge and e.found != "fell" for e in mine):
-                missing.append(f"{_SAID.get(measure, measure)} by '{judge}' fell with identity terms scored alone")
+                alone.append(f"{_SAID.get(measure, measure)} by '{judge}' fell with identity terms scored alone")
+    missing = [clause.format(names=_list(names), judge=judge) for (clause, judge), names in gaps.items()] + alone
     colour: Colour = "red" if wrong else "amber" if missing or not judges else "green"
     return Verdict(colour, tuple(dict.fromkeys(missing)) or _nothing(judges), tuple(wrong), agree, len(judges))
+
+
+def _open(measured: bool, unseen: set[Finding]) -> str:
+    """What is missing of a measure, as a clause with places for `names` and `judge`."""
+    if not measured:
+        return "not measured: {names} by '{judge}'"
+    if not unseen:
+        return "not measured on templates and descriptors that the choice never saw: {names} by '{judge}'"
+    if "no gap" in unseen:
+        return "no gap of {names} by '{judge}' is shown to begin with"
+    return "no fall of {names} by '{judge}' is shown on what the choice never saw"
+
+
+def _list(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _nothing(judges: Sequence[str]) -> tuple[str, ...]:

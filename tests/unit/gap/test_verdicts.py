@@ -29,7 +29,7 @@ def test_everything_holds() -> None:
         ({"found": "no gap"}, "amber", "to begin with"),
         ({"unseen": False}, "amber", "never saw"),
         ({"found": "rose"}, "red", "rose"),
-        (None, "amber", "was not measured"),
+        (None, "amber", "not measured: "),
     ],
 )
 def test_any_part_that_fails_is_named(at: int, change: dict[str, object] | None, colour: str, says: str) -> None:
@@ -85,6 +85,17 @@ def test_a_fall_with_identity_terms_scored_alone_is_named() -> None:
     found = verdict(evidence, "neutral", CHEAP)
     assert found.colour == "amber"
     assert "what is written by 'words' fell with identity terms scored alone" in found.missing
+
+
+def test_measures_that_miss_the_same_thing_are_named_in_one_clause() -> None:
+    seen = [replace(e, unseen=False) for e in WHOLE[:2]] + [*WHOLE[2:]]
+    assert verdict(seen, "neutral", CHEAP).missing == (
+        "not measured on templates and descriptors that the choice never saw: the next word and the next word within "
+        "templates by 'words'",
+    )
+    assert verdict(WHOLE[:3] + WHOLE[5:], "neutral", CHEAP).missing == (
+        "not measured: the next word and the next word within templates by 'sequence'",
+    )
 
 
 def test_nothing_measured_says_so() -> None:
