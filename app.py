@@ -14,6 +14,7 @@ chosen = st.navigation(
     [
         first,
         st.Page("pages/compare/compare.py", title="Compare methods", icon=":material/query_stats:"),
+        st.Page("pages/scorecard/scorecard.py", title="Scorecard", icon=":material/balance:"),
         st.Page("pages/transfer/transfer.py", title="Transfer between biases", icon=":material/compare_arrows:"),
         st.Page("pages/assumptions/assumptions.py", title="Check the assumptions", icon=":material/fact_check:"),
         st.Page("pages/contexts/contexts.py", title="Contexts", icon=":material/forum:"),

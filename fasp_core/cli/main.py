@@ -26,6 +26,7 @@ from fasp_core.cli.plan import plan
 from fasp_core.cli.prompts import prompts
 from fasp_core.cli.report import report
 from fasp_core.cli.score import score
+from fasp_core.cli.scorecard import scorecard
 from fasp_core.cli.search import search
 from fasp_core.cli.select import select
 from fasp_core.cli.study import STUDIES
@@ -41,6 +42,7 @@ COMMANDS: tuple[Callable[..., Said], ...] = (
     select,
     evaluate,
     utility,
+    scorecard,
     compare,
     search,
     audit,

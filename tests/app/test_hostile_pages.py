@@ -140,7 +140,9 @@ def everything(at: AppTest) -> str:
     return "\n".join(str(getattr(node, "value", "")) for node in nodes(at))
 
 
-@pytest.mark.parametrize("page", ["explore", "compare", "transfer", "assumptions", "contexts", "take_home"])
+@pytest.mark.parametrize(
+    "page", ["explore", "compare", "transfer", "assumptions", "contexts", "take_home", "scorecard"]
+)
 def test_links(page: str, studio: Studio) -> None:
     studio.add_scores("race_ethnicity")
     hostile = {"gamma": "a\n\n![p](http://a.example/p.png)", "axis": HOSTILE, "prune": HOSTILE, "model": HOSTILE}
@@ -149,7 +151,7 @@ def test_links(page: str, studio: Studio) -> None:
     assert "a.example" in everything(at)  # it is told what was left out
 
 
-@pytest.mark.parametrize("page", ["explore", "contexts", "take_home"])
+@pytest.mark.parametrize("page", ["explore", "contexts", "take_home", "scorecard"])
 def test_a_model_of_such_a_name(page: str, studio: Studio) -> None:
     """Typed in, or an opened link: the page says that there is no such model, or shows it."""
     at = opened(page, model=HOSTILE)

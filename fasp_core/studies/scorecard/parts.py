@@ -1,0 +1,253 @@
+"""The parts of a scorecard: each measures both models and gives lines, by measures that stand elsewhere."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fasp_core import defaults
+from fasp_core.data.text import TextConfig, fitting
+from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
+from fasp_core.export.writing import export
+from fasp_core.gap.claims import finding
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics import measurements
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.metrics.perplexity import perplexity_change, ppl_key
+from fasp_core.model.identity import ModelId
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.storage.store import Store
+from fasp_core.studies.common import Steps
+from fasp_core.studies.compare.plan import HELD_OUT
+from fasp_core.studies.scorecard.lines import Line, Outcome, outcome
+from fasp_core.tasks import files
+from fasp_core.tasks import utility as tasks
+from fasp_core.typing import Report
+
+READINGS = {"neutral": "identity terms masked", "counted": "identity terms scored"}
+
+
+class Part(ABC):
+    """What is measured, a frozen dataclass with all that shapes it."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """In a few words."""
+
+    @abstractmethod
+    def data(self, model_id: ModelId) -> Any:
+        """What names the data that it is measured on. Raises InputError where they are not there."""
+
+    @abstractmethod
+    def lines(self, lm: LanguageModel, heads: PruneSet, store: Store, progress: Report | None) -> list[Line]:
+        """Measure both models. Raises InputError as the measure does."""
+
+    def key(self, model_id: ModelId, heads: PruneSet) -> dict[str, Any]:
+        """Everything that shapes the lines, for the store."""
+        shape = {"part": type(self).__name__.lower(), **vars(self), "data": self.data(model_id)}
+        return {"experiment": "scorecard", **model_id.key(), **shape, "heads": heads.format()}
+
+
+@dataclass(frozen=True)
+class Gap(Part):
+    """The toxicity gap of an axis, in both readings, on test prompts."""
+
+    axis: str
+    prompts: int = defaults.TEST_PROMPTS
+
+    @property
+    def _config(self) -> EvalConfig:
+        return EvalConfig(BiasConfig(self.axis, "test", self.prompts), TextConfig(tokens=defaults.TEST_TOKENS))
+
+    @property
+    def title(self) -> str:
+        return f"gap, {self.axis.rsplit('/', 1)[-1]}"
+
+    def data(self, model_id: ModelId) -> Any:
+        return self._config.bias.prompts().digest
+
+    def lines(self, lm: LanguageModel, heads: PruneSet, store: Store, progress: Report | None) -> list[Line]:
+        found = evaluate(lm, heads, self._config, store, progress)
+        return [self._line(found, name) for name in found.readings]
+
+    def _line(self, found: Evaluation, name: str) -> Line:
+        r, shows = found.readings[name], finding(found.readings[name].base, found.readings[name].gap)
+        shown: dict[str, Outcome] = {"fell": "better", "rose": "worse", "no gap": "tells nothing"}
+        ends = r.gap.relative_interval
+        return Line(
+            "toxicity gap",
+            f"{self.title}, {READINGS.get(name, name)}",
+            "×10⁻³",
+            1000 * r.base.gap,
+            1000 * r.pruned.gap,
+            100 * r.gap.relative,
+            "%",
+            None if ends is None else (100 * ends[0], 100 * ends[1]),
+            "lower",
+            f"{r.base.n:,} test prompts",
+            shown.get(shows, "cannot be told"),
+            f"no gap to begin with: shuffled groups give one as large in {r.base.noise_p:.0%} of cases"
+            * (shows == "no gap"),
+            _thousand(r.base.interval),
+            _thousand(r.pruned.interval),
+        )
+
+
+def _thousand(ends: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if ends is None else (1000 * ends[0], 1000 * ends[1])
+
+
+@dataclass(frozen=True)
+class Text(Part):
+    """Perplexity on a text that no choice was made on."""
+
+    tokens: int = defaults.SCORE_TOKENS
+
+    @property
+    def _config(self) -> TextConfig:
+        return TextConfig(tokens=self.tokens, skip=HELD_OUT)
+
+    @property
+    def title(self) -> str:
+        return "perplexity, sentences"
+
+    def data(self, model_id: ModelId) -> Any:
+        return ppl_key(self._config, model_id)
+
+    def lines(self, lm: LanguageModel, heads: PruneSet, store: Store, progress: Report | None) -> list[Line]:
+        steps = Steps(progress, 2)
+        text = fitting(self._config, lm.id.longest)
+        nll = [measurements.perplexity_of(lm, s, text, store, steps.next())[0] for s in (PruneSet(), heads)]
+        p = perplexity_change(nll[0], nll[1])
+        low, high = (100 * math.expm1(end) for end in p.interval)
+        return [
+            Line(
+                "perplexity",
+                self.title,
+                "",
+                p.base,
+                p.pruned,
+                100 * p.relative,
+                "%",
+                (low, high),
+                "lower",
+                f"{p.tokens:,} tokens",
+                outcome((low, high), "lower"),
+            )
+        ]
+
+
+@lru_cache(maxsize=64)
+def _digest(task: str, items: int, seed: int, _where: Path) -> str:
+    return files.sample(task, items, seed).digest  # reads a file: the page asks at every click
+
+
+@dataclass(frozen=True)
+class Task(Part):
+    """What the models are able to do: a task by likelihood."""
+
+    task: str
+    items: int = 150
+    seed: int = 0
+
+    @property
+    def title(self) -> str:
+        return f"task, {self.task}"
+
+    def data(self, model_id: ModelId) -> Any:
+        return _digest(self.task, self.items, self.seed, files.folder())
+
+    def lines(self, lm: LanguageModel, heads: PruneSet, store: Store, progress: Report | None) -> list[Line]:
+        sample = files.sample(self.task, self.items, self.seed)
+        found = tasks.utility(lm, heads, [sample], self.seed, self.items, store, progress).tasks[self.task]
+        a, nats, on = found.accuracy, found.likelihood, f"{len(sample.items):,} items"
+        ends = nats["change_interval"]
+        return [
+            Line(
+                "task",
+                f"{self.task}, right answers",
+                "%",
+                100 * a.base,
+                100 * a.pruned,
+                a.points,
+                "points",
+                a.interval,
+                "higher",
+                on,
+                outcome(a.interval, "higher") if a.tells else "tells nothing",
+                "" if a.tells else found.sentence,
+                _percent(a.base_interval),
+                _percent(a.pruned_interval),
+            ),
+            Line(
+                "task",
+                f"{self.task}, log-likelihood of the right answer",
+                "nats",
+                nats["base"],
+                nats["pruned"],
+                nats["change"],
+                "nats",
+                None if ends is None else (ends[0], ends[1]),
+                "higher",
+                on,
+                outcome(ends, "higher"),
+            ),
+        ]
+
+
+def _percent(ends: tuple[float, float]) -> tuple[float, float]:
+    return 100 * ends[0], 100 * ends[1]
+
+
+@dataclass(frozen=True)
+class Checkpoint(Part):
+    """Size and speed of the model that an export would write; it is written, measured and dropped."""
+
+    @property
+    def title(self) -> str:
+        return "checkpoint, size and speed"
+
+    def data(self, model_id: ModelId) -> Any:
+        return None  # speed is of the machine that stands in the provenance
+
+    def lines(self, lm: LanguageModel, heads: PruneSet, store: Store, progress: Report | None) -> list[Line]:
+        with tempfile.TemporaryDirectory() as folder:
+            found = export(lm, heads, Path(folder) / "pruned", progress)
+        before, after, speed = found.before.bytes / 1e6, found.after.bytes / 1e6, found.speed
+        ratios = (100 * (speed.low - 1), 100 * (speed.high - 1))
+        smaller: Outcome = "better" if after < before else "cannot be told"
+        return [
+            Line(
+                "checkpoint",
+                "size of the weights",
+                "MB",
+                before,
+                after,
+                100 * (after / before - 1),
+                "%",
+                None,
+                "lower",
+                "counted",
+                smaller,
+            ),
+            Line(
+                "checkpoint",
+                "speed of reading",
+                "tokens/s",
+                speed.before,
+                speed.after,
+                100 * (speed.after / speed.before - 1),
+                "%",
+                ratios,
+                "higher",
+                f"{speed.repeats} passes by turns of {speed.batch} x {speed.length} tokens on {speed.device}",
+                outcome(ratios, "higher"),
+                "the interval is the smallest and the largest ratio of neighbouring passes",
+            ),
+        ]

@@ -1,0 +1,147 @@
+"""Scorecards: every part measured through the store, so that lines appear as they come in and a stopped run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fasp_core.errors import InputError
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.identity import ModelId
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.storage.keys import slug
+from fasp_core.storage.store import Entry, Store
+from fasp_core.studies.common import KIND, Steps, kept
+from fasp_core.studies.scorecard.lines import Line, summary
+from fasp_core.studies.scorecard.parts import Checkpoint, Gap, Part, Task, Text
+from fasp_core.typing import Report
+
+AXES = ("gender_and_sex", "race_ethnicity", "religion", "ability", "nationality", "sexual_orientation", "age")
+TASKS = ("lambada", "piqa", "arc_easy", "hellaswag")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a scorecard holds.
+
+    Attributes
+    ----------
+    axes : of the toxicity gaps.
+    tasks : names of tasks.
+    prompts, items, tokens : sizes of a gap, a task and a text.
+    """
+
+    axes: tuple[str, ...] = AXES
+    tasks: tuple[str, ...] = TASKS
+    prompts: int = 450
+    items: int = 150
+    tokens: int = 8192
+
+    def parts(self) -> list[Part]:
+        """In the order in which they are measured."""
+        return [
+            Text(self.tokens),
+            *(Task(task, self.items) for task in self.tasks),
+            *(Gap(axis, self.prompts) for axis in self.axes),
+            Checkpoint(),
+        ]
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """A set, line by line.
+
+    Attributes
+    ----------
+    lines : in the order of the plan, of the parts that were measured.
+    left : titles of parts that were not measured yet.
+    impossible : parts that cannot be measured here, a sentence each.
+    provenance : of each part that was measured, by its title.
+    """
+
+    heads: PruneSet
+    lines: tuple[Line, ...]
+    left: tuple[str, ...] = ()
+    impossible: tuple[str, ...] = ()
+    provenance: dict[str, Any] | None = None
+
+    @property
+    def sentence(self) -> str:
+        """For those who decide."""
+        return summary(self.lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "prune_set": self.heads.format(),
+            "heads_removed": len(self.heads.heads),
+            "neurons_removed": len(self.heads.neurons),
+            "sentence": self.sentence,
+            "lines": [line.as_dict() for line in self.lines],
+            "not_measured": list(self.left),
+            "impossible": list(self.impossible),
+            "provenance": self.provenance,
+        }
+
+
+def run(lm: LanguageModel, heads: PruneSet, plan: Plan, store: Store, progress: Report | None = None) -> Scorecard:
+    """Measure what is not stored; a part whose data are not installed, or that the model cannot do, is told.
+
+    Raises
+    ------
+    InputError
+        Nothing is pruned, or a head or neuron is not in the model.
+    """
+    if not len(heads):
+        raise InputError("Nothing is pruned: a scorecard compares a set with the unpruned model.")
+    heads.gates(lm.n_layers, lm.n_heads)
+    heads.neuron_gates(lm.n_layers, lm.n_neurons)
+    parts, impossible = plan.parts(), {}
+    steps = Steps(progress, len(parts))
+    for part in parts:
+        try:
+            measured(lm, heads, part, store, steps.next(f"{part.title}: {{}}"))
+        except InputError as error:
+            impossible[part.title] = str(error)
+    return find(lm.id, heads, plan, store, impossible)
+
+
+def measured(
+    lm: LanguageModel, heads: PruneSet, part: Part, store: Store, progress: Report | None = None
+) -> list[Line]:
+    """The lines of one part; stored."""
+
+    def work() -> Any:
+        return {"arrays": {}, "meta": {"lines": [line.as_dict() for line in part.lines(lm, heads, store, progress)]}}
+
+    return kept(store, lm, f"scorecard-{slug(part.title)}", part.key(lm.id, heads), work, _read)
+
+
+def find(
+    model_id: ModelId, heads: PruneSet, plan: Plan, store: Store, impossible: Mapping[str, str] | None = None
+) -> Scorecard:
+    """As far as it was measured; without a model.
+
+    Parameters
+    ----------
+    impossible : by title, why a part cannot be measured, where that is known.
+    """
+    lines: list[Line] = []
+    left, made, why = [], {}, dict(impossible or {})
+    for part in plan.parts():
+        try:
+            entry = store.load(KIND, part.key(model_id, heads))
+            lines += [] if entry is None else _read(entry)
+        except InputError as error:  # its data are not installed, say
+            entry = None
+            why[part.title] = str(error)
+        if entry is not None:
+            made[part.title] = entry.meta["provenance"]
+        elif part.title not in why:
+            left.append(part.title)
+    return Scorecard(heads, tuple(lines), tuple(left), tuple(f"{what}: {said}" for what, said in why.items()), made)
+
+
+def _read(entry: Entry) -> list[Line]:
+    return [Line.read(one) for one in entry.meta["lines"]]

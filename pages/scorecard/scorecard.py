@@ -1,0 +1,119 @@
+"""Scorecard: one set, a line a measure, unpruned beside pruned; lines appear as they are measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import streamlit as st
+
+from fasp_core.data.holistic_bias import axis_names
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.spec import BUILT_IN
+from fasp_core.storage.store import Store
+from fasp_core.studies.scorecard import scorecard as study
+from fasp_core.studies.scorecard import scorecard_text as text
+from fasp_core.studies.scorecard.scorecard import Plan, Scorecard
+from fasp_core.tasks.files import TASKS
+from pages.backend.engine import engine
+from pages.backend.requests import Experiment
+from pages.shell import sidebar, start
+from pages.shell.current import current
+from pages.widgets import background, scoring
+from pages.widgets.drawing import download
+from pages.widgets.markdown import escape_markdown
+
+TITLE = "Scorecard"
+COLOURS = {"better": "green", "worse": "red", "cannot be told": "gray", "tells nothing": "gray"}
+
+
+def page() -> None:
+    """Draw the page from the top; the measurements are a job that is only looked at here."""
+    st.title("What does this set make better, and what worse?", anchor=False)
+    settings = sidebar.draw()
+    if not (scoring.known(settings.spec) and scoring.load_scorer(settings.scoring)):
+        return
+    table = engine().results.scores(settings.spec, settings.scoring)
+    if table is None:
+        scoring.offer(settings.spec, settings.scoring)
+        return
+    heads = current(settings, table).heads
+    if not len(heads):
+        st.info("Nothing is removed: raise α, or click heads on “Explore heads”.", icon=":material/info:")
+        return
+    plan = _choose()
+    asked = Experiment(settings.spec, TITLE, (plan, heads))
+    running = engine().running(asked) is not None
+    st.fragment(start.told(_card), run_every=3.0 if running else None)(settings, heads, plan)
+    _offer(settings, heads, plan, asked)
+
+
+def _choose() -> Plan:
+    """What is measured, and on how much."""
+    usual = Plan()
+    with st.popover("What is measured", icon=":material/tune:"):
+        axes = st.multiselect(
+            "Axes of the gap", axis_names(), usual.axes, key="scorecard axes", persist_state="session"
+        )
+        tasks = st.multiselect("Tasks", TASKS, usual.tasks, key="scorecard tasks", persist_state="session")
+        prompts = st.select_slider(
+            "Prompts of each axis",
+            (90, 210, 450, 900, 2000),
+            usual.prompts,
+            key="scorecard prompts",
+            persist_state="session",
+        )
+        items = st.select_slider(
+            "Items of each task", (50, 150, 300, 600, 2000), usual.items, key="scorecard items", persist_state="session"
+        )
+    return replace(usual, axes=tuple(axes), tasks=tuple(tasks), prompts=int(prompts), items=int(items))
+
+
+def _card(settings: sidebar.Settings, heads: PruneSet, plan: Plan) -> None:
+    """As far as it was measured."""
+    known = engine().models.facts(settings.spec)
+    if known is None:
+        return
+    card = study.find(known.id, heads, plan, Store())
+    if not card.lines:
+        for said in card.impossible:
+            st.warning(escape_markdown(said), icon=":material/warning:")
+        return
+    st.markdown(f"#### {escape_markdown(card.sentence)}")
+    _counts(card)
+    st.dataframe(text.frame(card), hide_index=True, height="content")
+    st.caption(
+        "▲ better and ▼ worse where the 95% interval of the change leaves zero out. *Tells nothing*: the unpruned "
+        "model has no gap there, or does not do the task above chance. Gaps are of the next word, in thousandths."
+    )
+    for said in card.impossible:
+        st.warning(escape_markdown(said), icon=":material/warning:")
+    columns = st.columns(3)
+    with columns[0]:
+        download("Page to print (HTML)", lambda: text.html(card, settings.spec.source), "scorecard.html", "text/html")
+    with columns[1]:
+        download("Numbers (CSV)", lambda: text.data(card).to_csv(index=False), "scorecard.csv", "text/csv")
+
+
+def _counts(card: Scorecard) -> None:
+    counts = {name: sum(line.outcome == name for line in card.lines) for name in COLOURS}
+    st.markdown(" ".join(f":{COLOURS[name]}-badge[{n} {text.SIGNS[name]}]" for name, n in counts.items() if n))
+
+
+def _offer(settings: sidebar.Settings, heads: PruneSet, plan: Plan, asked: Experiment) -> None:
+    known = engine().models.facts(settings.spec)
+    left = [part.title for part in plan.parts()] if known is None else study.find(known.id, heads, plan, Store()).left
+    if not left:
+        return
+    time = "about a quarter of an hour for all of it with the built-in model on two cores"
+    background.offer(
+        asked,
+        lambda lm, store, progress: study.run(lm, heads, plan, store, progress),
+        title=f"{len(left)} of {len(plan.parts())} parts not measured yet",
+        about=f"{', '.join(left)}. Each is measured for the unpruned model and for this set, on the same data, and "
+        "shown as soon as it is there. "
+        + (f"That takes {time}." if settings.spec.source == BUILT_IN else f"That takes {time}; a GPU is far faster."),
+        button="Measure",
+    )
+
+
+start.told(page)()

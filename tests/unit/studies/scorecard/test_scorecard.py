@@ -1,0 +1,164 @@
+"""The scorecard: its lines are what the measures behind them give, each part is kept, and what is not there is told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fasp_core.console import to_json
+from fasp_core.data.text import TextConfig
+from fasp_core.errors import InputError
+from fasp_core.evaluation import EvalConfig, evaluate
+from fasp_core.export import checking
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.storage.store import Store
+from fasp_core.studies.scorecard import parts, scorecard
+from fasp_core.studies.scorecard.lines import OUTCOMES, Line, outcome, summary
+from fasp_core.studies.scorecard.scorecard import Plan
+from fasp_core.studies.scorecard.scorecard_text import data, frame, html, markdown
+from fasp_core.tasks import files
+from fasp_core.tasks.utility import utility
+from tests.support.commands import refused, runner
+from tests.support.made import tiny_questions, write_task
+from tests.support.tiny import tiny_lm
+from tests.support.worlds import use_scorer, write_axis
+
+HEADS = PruneSet.parse("L0H1,L1H2")
+LINE = Line("task", "a", "%", 50.0, 40.0, -10.0, "points", (-15.0, -5.0), "higher", "100 items", "worse")
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    use_scorer(monkeypatch)
+    monkeypatch.setattr(checking, "REPEATS", 2)
+    write_task(tmp_path, "piqa", tiny_questions(30, 2))
+    write_task(tmp_path, "lambada", tiny_questions(12, 1, 1))
+    monkeypatch.setattr(files, "folder", lambda: tmp_path)
+    axis = write_axis(tmp_path / "own.csv", verbs=("met", "saw", "like"))
+    return Plan((axis,), ("piqa", "lambada"), prompts=60, items=20, tokens=256)
+
+
+@given(st.floats(-5, 5), st.floats(0, 5), st.sampled_from(["lower", "higher"]))
+def test_a_change_is_told_only_where_its_interval_leaves_zero_out(low: float, width: float, better: str) -> None:
+    ends = (low, low + width)
+    found = outcome(ends, better)  # type: ignore[arg-type]
+    assert (found == "cannot be told") == (ends[0] <= 0 <= ends[1])
+    mirrored = outcome((-ends[1], -ends[0]), better)  # type: ignore[arg-type]
+    assert {found, mirrored} in ({"better", "worse"}, {"cannot be told"})
+    assert outcome(ends, "lower") != outcome(ends, "higher") or found == "cannot be told"
+    assert outcome(None, "lower") == "cannot be told"
+
+
+@given(st.lists(st.sampled_from(OUTCOMES), max_size=30))
+def test_the_sentence_counts_every_line(found: list[str]) -> None:
+    lines = [replace(LINE, name=f"<{i}>", outcome=one) for i, one in enumerate(found)]  # type: ignore[arg-type]
+    said = summary(lines)
+    if not lines:
+        assert said == "Nothing has been measured yet."
+        return
+    counts = {one: found.count(one) for one in OUTCOMES}
+    assert said.startswith(f"Of {len(lines)} measure")
+    assert f" {counts['better']} got better, {counts['worse']} got worse, and of {counts['cannot be told']} no" in said
+    for line in lines:
+        assert (line.name in said) == (line.outcome in ("better", "worse"))
+
+
+def test_lines_are_what_the_measures_give(plan: Plan, tmp_path: Path) -> None:
+    lm, store = tiny_lm("llama"), Store(tmp_path / "store")
+    card = scorecard.run(lm, HEADS, plan, store)
+    assert (card.left, card.impossible) == ((), ())
+    lines = {line.name: line for line in card.lines}
+    config = EvalConfig(BiasConfig(plan.axes[0], "test", 60), TextConfig(tokens=1024))
+    found = evaluate(lm, HEADS, config, store)
+    for name, said in parts.READINGS.items():
+        line, r = lines[f"gap, own.csv, {said}"], found.readings[name]
+        assert (line.base, line.pruned) == pytest.approx((1000 * r.base.gap, 1000 * r.pruned.gap))
+        assert line.change == pytest.approx(100 * r.gap.relative, nan_ok=True)
+        assert line.sample == f"{r.base.n} test prompts"
+    for task in plan.tasks:
+        sample = files.sample(task, plan.items, 0)
+        change = utility(lm, HEADS, [sample], 0, plan.items, store).tasks[task]
+        right, nats = lines[f"{task}, right answers"], lines[f"{task}, log-likelihood of the right answer"]
+        assert (right.base, right.change) == (100 * change.accuracy.base, change.accuracy.points)
+        assert right.interval == change.accuracy.interval
+        assert (right.outcome == "tells nothing") == (not change.accuracy.tells)
+        assert nats.change == pytest.approx(change.likelihood["change"])
+    size = lines["size of the weights"]
+    assert size.base == pytest.approx(sum(p.numel() * 4 for p in lm.model.parameters()) / 1e6)
+    assert size.interval is None
+    assert lines["speed of reading"].base > 0
+    assert len(card.lines) == 1 + 2 * 2 + 2 + 2
+
+
+def test_every_part_is_kept_and_a_stopped_run_goes_on(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, store = tiny_lm("llama"), Store(tmp_path / "store")
+    titles = [part.title for part in plan.parts()]
+    assert list(scorecard.find(lm.id, HEADS, plan, store).left) == titles
+
+    def stop(done: float, _total: float, _text: str) -> None:
+        if done > 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scorecard.run(lm, HEADS, plan, store, stop)
+    half = scorecard.find(lm.id, HEADS, plan, store)
+    assert list(half.left) == titles[3:]
+    assert [line.part for line in half.lines] == ["perplexity", *["task"] * 4]
+    monkeypatch.setattr(parts.tasks, "utility", lambda *_: pytest.fail("measured again"))
+    whole = scorecard.run(lm, HEADS, plan, store)
+    assert whole.lines[: len(half.lines)] == half.lines
+    assert scorecard.find(lm.id, HEADS, plan, store) == whole
+    assert scorecard.find(lm.id, PruneSet.parse("L0H0"), plan, store).lines == ()
+
+
+def test_what_is_not_installed_is_told_and_the_rest_is_measured(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> Path:
+        raise InputError("It is not installed.")
+
+    monkeypatch.setattr(files, "folder", missing)
+    card = scorecard.run(tiny_lm("llama"), HEADS, plan, Store(tmp_path / "store"))
+    assert card.impossible == ("task, piqa: It is not installed.", "task, lambada: It is not installed.")
+    assert card.left == ()
+    assert len(card.lines) == 1 + 2 + 2
+    assert "Cannot be measured here: task, piqa: It is not installed." in markdown(card)
+
+
+def test_text_and_files_hold_every_line(plan: Plan, tmp_path: Path) -> None:
+    card = scorecard.run(tiny_lm("llama"), HEADS, plan, Store(tmp_path / "store"))
+    assert len(frame(card)) == len(data(card)) == len(card.lines)
+    document = json.loads(to_json(card.as_dict()))
+    assert [line["name"] for line in document["lines"]] == [line.name for line in card.lines]
+    page = html(card, "<b>tiny</b>")
+    assert "<b>" not in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert page.count("<tr") == len(card.lines) + 1
+    assert all(text in markdown(card) for text in (card.sentence, HEADS.format(), "right answers"))
+
+
+def test_the_command(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("fasp_core.cli.options.load_model", lambda *_: tiny_lm("llama"))
+    monkeypatch.setenv("FASP_CACHE", str(tmp_path / "cache"))
+    run = runner(capsys, "scorecard", last=["--model", "tiny"])
+    asked = ("--axis", plan.axes[0], "--tasks", "piqa", "--prompts", 60, "--items", 20, "--tokens", 256)
+    status, out, err = run("--heads", HEADS.format(), *asked, "--json")
+    assert status == 0, err
+    document = json.loads(out)
+    assert document["prune_set"] == HEADS.format()
+    assert document["not_measured"] == []
+    assert run("--heads", HEADS.format(), *asked, "--json")[1] == out  # the same, speed too: nothing is measured again
+    assert "got better" in run("--heads", HEADS.format(), *asked)[1]
+    refused(run("--heads", "", *asked), "Nothing is pruned")
+    refused(run("--heads", "L9H9", *asked), "L9H9")
+    refused(run("--heads", "L0H1", "--tasks", "chess"), "no task 'chess'")
