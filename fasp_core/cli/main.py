@@ -29,6 +29,7 @@ from fasp_core.cli.score import score
 from fasp_core.cli.search import search
 from fasp_core.cli.select import select
 from fasp_core.cli.study import STUDIES
+from fasp_core.cli.suites import suites
 from fasp_core.cli.utility import utility
 from fasp_core.console import log
 from fasp_core.errors import InputError
@@ -41,6 +42,7 @@ COMMANDS: tuple[Callable[..., Said], ...] = (
     select,
     evaluate,
     utility,
+    suites,
     compare,
     search,
     audit,
