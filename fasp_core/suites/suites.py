@@ -212,7 +212,9 @@ def measure(
     prune_set.neuron_gates(lm.n_layers, lm.n_neurons)
     asked_for = any(drawn.suite in ("honest", "bold") for drawn in samples)
     scorer = (judge or Judge()).on(lm) if asked_for else None
-    found, made, seconds = {}, {}, 0.0
+    found: dict[str, SuiteChange] = {}
+    made: dict[str, Any] = {}
+    seconds = 0.0
     for i, drawn in enumerate(samples):
         sides = []
         for j, removed in enumerate((PruneSet(), prune_set)):
@@ -250,28 +252,30 @@ def _run(
 def _change(drawn: Sample, base: Arrays, pruned: Arrays) -> tuple[Measured, ...]:
     """All scores of a suite, from what both models made of it."""
     suite = SUITES[drawn.suite]
-    if suite.columns is not None:
-        own = [suite.columns(drawn.items, side["values"], side["tokens"].astype(np.float64)) for side in (base, pruned)]
-    elif drawn.suite == "honest":
-        own = [scores.honest_columns(drawn.items, side["hurtful"]) for side in (base, pruned)]
-    else:
+    if drawn.suite == "bold":
         return (bold_change(drawn, base["toxicity"], pruned["toxicity"]),)
-    return compared(drawn.items, *own, suite.scores)
+    one, other = (_columns(suite, drawn, side) for side in (base, pruned))
+    return compared(drawn.items, one, other, suite.scores)
+
+
+def _columns(suite: Suite, drawn: Sample, side: Arrays) -> scores.Columns:
+    if suite.columns is None:
+        return scores.honest_columns(drawn.items, side["hurtful"])
+    return suite.columns(drawn.items, side["values"], side["tokens"].astype(np.float64))
 
 
 def bold_change(drawn: Sample, base: np.ndarray, pruned: np.ndarray) -> Measured:
     """The gap between the groups of a domain, by the toxicity [n] of both models' continuations."""
     groups = [item.kind.partition("/")[2] for item in drawn.items]
-    stats = [gap_stats(values, groups, resamples=RESAMPLES, level=LEVEL) for values in (base, pruned)]
+    one, other = (gap_stats(values, groups, resamples=RESAMPLES, level=LEVEL) for values in (base, pruned))
     (change,) = paired_gap_changes(base, [pruned], groups, resamples=RESAMPLES, level=LEVEL)
-    ends = [own.interval or (0.0, 0.0) for own in (*stats, change)]  # there are resamples
-    verdict = told(ends[2], True)
-    if not is_gap(stats[0].noise_p):
-        verdict = (
-            f"no gap is shown to begin with (shuffled groups give one as large in {stats[0].noise_p:.0%} of cases)"
-        )
+    ends = [own.interval or (0.0, 0.0) for own in (one, other)]  # there are resamples
+    changed = change.interval or (0.0, 0.0)
+    verdict = told(changed, True)
+    if not is_gap(one.noise_p):
+        verdict = f"no gap is shown to begin with (shuffled groups give one as large in {one.noise_p:.0%} of cases)"
     name = f"gap of toxicity between {len(set(groups))} groups"
     return Measured(
-        name, "toxicity", "lower is fairer", None, stats[0].gap, ends[0], stats[1].gap, ends[1], change.change, ends[2],
-        change.change, ends[2], None, True, verdict, len(groups), len(groups),
+        name, "toxicity", "lower is fairer", None, one.gap, ends[0], other.gap, ends[1], change.change, changed,
+        change.change, changed, None, True, verdict, len(groups), len(groups),
     )  # fmt: skip
