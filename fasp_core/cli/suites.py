@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -30,19 +31,24 @@ class Options:
         "offline"
     )
     label: Annotated[str | None, typer.Option(help="Which label of the scorer is read; else toxicity or toxic.")] = None
+    lexicon: Annotated[
+        Path | None, typer.Option(help="Hurtful words (honest): HurtLex's table, or a word a line; else the scorer's.")
+    ] = None
 
 
 def suites(options: Options, parts: Parts, given: Model, progress: Report) -> Said:
     """Measure what the removal of heads does to bias suites of the field, both models on the same items."""
     found = parts.required()
     from fasp_core.metrics.continuations import Judge
+    from fasp_core.suites import running
     from fasp_core.suites import suites as measure
 
     samples = [measure.sample(name, options.items, options.seed) for name in measure.named(options.suites)]
+    hurtful = None if options.lexicon is None else running.lexicon(options.lexicon)
     assert given.spec  # its device is looked up first
     parts.check(found, given)
     judge = Judge(options.scorer, options.label)
-    result = measure.measure(given.lm, found.parts, samples, options.seed, options.items, given.store, judge, progress)
+    result = measure.measure(given.lm, found.parts, samples, given.store, judge, hurtful, progress)
     document = result.as_dict()
     return document, lambda: suites_text(document)
 

@@ -81,7 +81,8 @@ def bbq(where: Path) -> Read:
             texts, facts = [], []
             for condition in _CONDITIONS:
                 row = four[condition]
-                texts += [(f"{row['context']}\n\nQ: {row['question']}\nA:", f" {row[f'ans{i}']}") for i in range(3)]
+                asked = f"{row['context']}\n\nQ: {row['question']}\nA:"
+                texts += [(asked, f" {row[f'ans{i}']}") for i in range(3)]
                 facts += _bbq_facts(row, int(target[row["category"], row["question_index"], str(row["example_id"])]))
             found.append(Item(tuple(texts), f"{row['category']} {index}", row["category"], tuple(facts)))
     return tuple(found), _left_out(bare, "the authors' metadata name no targeted group for them")

@@ -40,12 +40,15 @@ class Sample:
     name : of the suite, with ":" and its part where one is named.
     items : in an order that the seed gives: a sample of more begins with that of fewer.
     available : how many there are.
+    seed, asked : with which it was drawn, and how many were asked for.
     notes : what was left out, a sentence each.
     """
 
     name: str
     items: tuple[Item, ...]
     available: int
+    seed: int
+    asked: int
     notes: tuple[str, ...] = ()
 
     @property
@@ -99,7 +102,7 @@ def draw(
             turn[at] = seen[pool[at].kind]
             seen[pool[at].kind] += 1
         chosen.sort(key=turn.__getitem__)  # stable: in a turn the order stays random
-    return Sample(name, tuple(pool[at] for at in chosen[:items]), len(pool), tuple(notes))
+    return Sample(name, tuple(pool[at] for at in chosen[:items]), len(pool), seed, items, tuple(notes))
 
 
 def folder(data: str) -> Path:

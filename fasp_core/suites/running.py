@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from fasp_core.data.scorers import Scorer
+from fasp_core.errors import InputError
 from fasp_core.forward import noise
 from fasp_core.forward.ablation import masked
 from fasp_core.forward.recorded_pass import final_hidden
@@ -22,7 +25,7 @@ from fasp_core.model.packing import Pack, encode, halves, pack
 from fasp_core.model.passes import in_halves, require_finite
 from fasp_core.model.provenance import provenance
 from fasp_core.storage.entry import DamagedEntry
-from fasp_core.storage.store import Entry, Store
+from fasp_core.storage.store import Entry, Store, digest
 from fasp_core.suites.items import Sample
 from fasp_core.tasks.likelihood import encode_pair, log_likelihoods
 from fasp_core.typing import Report
@@ -36,7 +39,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def likelihoods_of(
-    lm: LanguageModel, prune_set: PruneSet, drawn: Sample, seed: int, store: Store, progress: Report | None = None
+    lm: LanguageModel, prune_set: PruneSet, drawn: Sample, store: Store, progress: Report | None = None
 ) -> tuple[Arrays, dict[str, Any]]:
     """{values, tokens, cut: [m]} of the m texts of a sample, in their order, and provenance.
 
@@ -50,34 +53,62 @@ def likelihoods_of(
         tokens = np.array([len(after) for _, after in pairs], dtype=np.int32)
         return {"values": got.values, "tokens": tokens, "cut": got.cut}
 
-    return _stored(lm, prune_set, drawn, seed, store, work, (len(drawn.texts),))
+    return _stored(lm, prune_set, drawn, store, work, (len(drawn.texts),))
 
 
 def hurtful_of(
     lm: LanguageModel,
     prune_set: PruneSet,
     drawn: Sample,
-    seed: int,
     store: Store,
-    scorer: Scorer,
+    judge: Scorer | frozenset[str],
     progress: Report | None = None,
 ) -> tuple[Arrays, dict[str, Any]]:
     """{hurtful: [n, K]}, whether each of the K likeliest words after each prompt is, and provenance.
 
-    Words are tokens that begin one; what the word is worth is what the unpruned model would make of it, words that
-    name groups masked (see `fasp_core.metrics.token_toxicity`).
+    Parameters
+    ----------
+    judge : hurtful words in lower case; or a scorer. Then what a token is worth is what the unpruned model would make
+        of it, words that name groups aside (see `fasp_core.metrics.token_toxicity`).
     """
 
     def work() -> Arrays:
-        worth = stored_word_values(lm, scorer, store, progress).values[0, 0]  # inside a text, neutral
-        words = torch.tensor(sorted(whole_words(lm.tokenizer)))
-        words = words[words < lm.model.get_output_embeddings().weight.shape[0]]
+        words = {i: w for i, w in whole_words(lm.tokenizer).items() if i < len(lm.model.get_output_embeddings().weight)}
+        if isinstance(judge, frozenset):
+            hurtful = {i for i, word in words.items() if word.lower() in judge}
+        else:
+            worth = stored_word_values(lm, judge, store, progress).values[0, 0]  # inside a text, neutral
+            hurtful = {i for i in words if worth[i] >= HURTFUL}
         with masked(lm, prune_set):
-            top = likeliest(lm, [text for text, _ in drawn.texts], words, K, progress)
-        return {"hurtful": worth[top] >= HURTFUL}
+            top = likeliest(lm, [text for text, _ in drawn.texts], torch.tensor(sorted(words)), K, progress)
+        return {"hurtful": np.isin(top, list(hurtful))}
 
-    more = {"scorer": scorer.name, "words": words_worth(lm.id, scorer), "k": K, "hurtful": HURTFUL}
-    return _stored(lm, prune_set, drawn, seed, store, work, (len(drawn.items), K), more)
+    if isinstance(judge, frozenset):
+        more: dict[str, Any] = {"lexicon": digest(sorted(judge)), "k": K}
+    else:
+        more = {"scorer": judge.name, "words": words_worth(lm.id, judge), "k": K, "hurtful": HURTFUL}
+    return _stored(lm, prune_set, drawn, store, work, (len(drawn.items), K), more)
+
+
+def lexicon(path: Path) -> frozenset[str]:
+    """Hurtful words in lower case: HurtLex's table (its "conservative" lemmas), or a list of one word a line.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or holds no word.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError):
+        raise InputError(f"The lexicon '{path}' cannot be read: give HurtLex's table, or a word a line.") from None
+    rows = list(csv.DictReader(lines, delimiter="\t"))
+    if rows and {"lemma", "level"} <= rows[0].keys():
+        lines = [str(row["lemma"]) for row in rows if row["level"] == "conservative"]
+    found = frozenset(word for line in lines if (word := line.strip().lower()))
+    if not found:
+        raise InputError(f"The lexicon '{path}' holds no word: give HurtLex's table, or a word a line.")
+    return found
 
 
 @torch.no_grad()
@@ -108,7 +139,6 @@ def toxicity_of(
     lm: LanguageModel,
     prune_set: PruneSet,
     drawn: Sample,
-    seed: int,
     store: Store,
     scorer: Scorer,
     progress: Report | None = None,
@@ -121,14 +151,13 @@ def toxicity_of(
         return {"toxicity": np.array([np.mean(scorer.score(texts)) for texts in written])}
 
     more = {"scorer": scorer.name, "generation": CONTINUED.key(), "noise": noise.VERSION}
-    return _stored(lm, prune_set, drawn, seed, store, work, (len(drawn.items),), more)
+    return _stored(lm, prune_set, drawn, store, work, (len(drawn.items),), more)
 
 
 def _stored(
     lm: LanguageModel,
     prune_set: PruneSet,
     drawn: Sample,
-    seed: int,
     store: Store,
     work: Callable[[], Arrays],
     shape: tuple[int, ...],
@@ -138,7 +167,7 @@ def _stored(
         **lm.id.key(),
         "suite": drawn.name,
         "items": len(drawn.items),
-        "seed": seed,
+        "seed": drawn.seed,
         "data": drawn.digest,
         "heads": prune_set.format(),
         **(more or {}),

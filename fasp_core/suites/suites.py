@@ -121,6 +121,7 @@ class SuiteChange:
         return {
             "items": len(self.drawn.items),
             "available": self.drawn.available,
+            "seed": self.drawn.seed,
             "item": suite.item,
             "resampled": suite.cluster,
             "scores": [m.as_dict() for m in self.measured],
@@ -134,8 +135,6 @@ class Suites:
     """A prune set and what it does to each suite. `scorer` is None where none was asked."""
 
     prune_set: PruneSet
-    seed: int
-    asked: int
     suites: dict[str, SuiteChange]
     scorer: str | None
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -159,7 +158,7 @@ class Suites:
         found = []
         for name, suite in self.suites.items():
             found += [f"{name}: {note}" for note in suite.drawn.notes]
-            if len(suite.drawn.items) < self.asked:
+            if len(suite.drawn.items) < suite.drawn.asked:
                 found.append(f"{name} holds {suite.drawn.available:,} items: all of them were taken.")
             if suite.cut:
                 found.append(f"{name}: {suite.cut:,} texts are too long for the model and lost their beginning.")
@@ -175,8 +174,6 @@ class Suites:
             "prune_set": self.prune_set.format(),
             "heads_removed": len(self.prune_set.heads),
             "neurons_removed": len(self.prune_set.neurons),
-            "seed": self.seed,
-            "items": self.asked,
             "intervals": f"symmetric bootstrap, {RESAMPLES:,} resamples of whole clusters, both models on the same",
             "scorer": self.scorer,
             "suites": {name: suite.as_dict() for name, suite in self.suites.items()},
@@ -190,18 +187,17 @@ def measure(
     lm: LanguageModel,
     prune_set: PruneSet,
     samples: Sequence[Sample],
-    seed: int,
-    asked: int,
     store: Store,
     judge: Judge | None = None,
+    hurtful: frozenset[str] | None = None,
     progress: Report | None = None,
 ) -> Suites:
     """Both models on samples of suites; what is stored is not measured again.
 
     Parameters
     ----------
-    seed, asked : with which the samples were drawn, and how many items of each were asked for.
-    judge : who says how toxic words (HONEST) and continuations (BOLD) are.
+    judge : who says how toxic words (HONEST) and continuations (BOLD) are; else the offline scorer.
+    hurtful : words in lower case that HONEST counts, see `running.lexicon`; else those that the judge gives.
 
     Raises
     ------
@@ -210,8 +206,8 @@ def measure(
     """
     prune_set.gates(lm.n_layers, lm.n_heads)  # says so before anything is run
     prune_set.neuron_gates(lm.n_layers, lm.n_neurons)
-    asked_for = any(drawn.suite in ("honest", "bold") for drawn in samples)
-    scorer = (judge or Judge()).on(lm) if asked_for else None
+    scored = {drawn.suite for drawn in samples} & ({"bold"} if hurtful else {"bold", "honest"})
+    scorer = (judge or Judge()).on(lm) if scored else None
     found: dict[str, SuiteChange] = {}
     made: dict[str, Any] = {}
     seconds = 0.0
@@ -223,7 +219,7 @@ def measure(
                 if progress is not None:
                     progress(at + done / max(total, 1), 2 * len(samples), f"{name}: {text}")
 
-            arrays, made = _run(lm, removed, drawn, seed, store, scorer, inner)
+            arrays, made = _run(lm, removed, drawn, store, (hurtful, scorer), inner)
             sides.append(arrays)
             seconds += made["seconds"]
         cut = int(sides[0]["cut"].sum()) if "cut" in sides[0] else 0
@@ -231,22 +227,23 @@ def measure(
     if progress is not None:
         progress(1, 1, "done")
     name = scorer.name if scorer else None
-    return Suites(prune_set, seed, asked, found, name, {**made, "seconds": round(seconds, 1)})
+    return Suites(prune_set, found, name, {**made, "seconds": round(seconds, 1)})
 
 
 def _run(
     lm: LanguageModel,
     removed: PruneSet,
     drawn: Sample,
-    seed: int,
     store: Store,
-    scorer: Scorer | None,
+    judges: tuple[frozenset[str] | None, Scorer | None],
     progress: Report,
 ) -> tuple[Arrays, dict[str, Any]]:
-    if scorer is None or drawn.suite not in ("honest", "bold"):
-        return likelihoods_of(lm, removed, drawn, seed, store, progress)
-    run = hurtful_of if drawn.suite == "honest" else toxicity_of
-    return run(lm, removed, drawn, seed, store, scorer, progress)
+    words, scorer = judges
+    if drawn.suite == "honest" and (judge := words or scorer) is not None:
+        return hurtful_of(lm, removed, drawn, store, judge, progress)
+    if drawn.suite == "bold" and scorer is not None:
+        return toxicity_of(lm, removed, drawn, store, scorer, progress)
+    return likelihoods_of(lm, removed, drawn, store, progress)
 
 
 def _change(drawn: Sample, base: Arrays, pruned: Arrays) -> tuple[Measured, ...]:

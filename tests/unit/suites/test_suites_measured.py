@@ -55,14 +55,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_suites(lm: LanguageModel, names: str, store: Store, heads: PruneSet = GUILTY, n: int = 40) -> measure.Suites:
-    return measure.measure(lm, heads, [measure.sample(name, n) for name in measure.named(names)], 0, n, store)
+    return measure.measure(lm, heads, [measure.sample(name, n) for name in measure.named(names)], store)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "mistral"])
 @pytest.mark.parametrize("name", ["bbq", "winobias", "crows_pairs", "stereoset", "stereoset_inter"])
 def test_likelihoods_as_by_transformers_one_text_at_a_time(folder: Path, kind: str, name: str) -> None:
     lm, drawn, heads = tiny_lm(kind), measure.sample(name, 5), PruneSet.parse("L0H3,L1H0")
-    got, _ = running.likelihoods_of(lm, heads, drawn, 0, Store(folder / "cache"))
+    got, _ = running.likelihoods_of(lm, heads, drawn, Store(folder / "cache"))
     want, tokens = [], []
     with masked(lm, heads), torch.no_grad():
         for context, text in drawn.texts:
@@ -136,15 +136,33 @@ def test_hurtful_words_and_toxic_continuations_of_a_planted_head(
     (gap,) = result.suites["bold:race"].measured
     assert (gap.items, gap.unit) == (40, "toxicity")
     assert gap.verdict.startswith("no gap is shown to begin with")
-    arrays, _ = running.toxicity_of(lm, PruneSet(), measure.sample("bold:race", 40), 0, store, WordScorer())
-    pruned, _ = running.toxicity_of(lm, GUILTY, measure.sample("bold:race", 40), 0, store, WordScorer())
+    arrays, _ = running.toxicity_of(lm, PruneSet(), measure.sample("bold:race", 40), store, WordScorer())
+    pruned, _ = running.toxicity_of(lm, GUILTY, measure.sample("bold:race", 40), store, WordScorer())
     assert arrays["toxicity"].mean() > 0.5 > pruned["toxicity"].mean()
+
+
+def test_hurtful_words_of_a_lexicon_of_ones_own(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "K", 2)
+    table, plain = tmp_path / "hurtlex.tsv", tmp_path / "words.txt"
+    table.write_text("id\tlemma\tlevel\n1\tStupid\tconservative\n2\tfool\tinclusive\n")
+    plain.write_text("stupid\n\nFool\n")
+    assert (running.lexicon(table), running.lexicon(plain)) == ({"stupid"}, {"stupid", "fool"})
+    lm, drawn, store = bias.planted_lm(["stupid", "fool"], strength=4.0), measure.sample("honest", 9), Store(tmp_path)
+    for path, share in ((table, 0.5), (plain, 1.0)):
+        found, _ = running.hurtful_of(lm, PruneSet(), drawn, store, running.lexicon(path))
+        assert found["hurtful"].mean() == share
+    for text in ("", "id\tlemma\tlevel\n1\tx\tinclusive\n"):
+        plain.write_text(text)
+        with pytest.raises(InputError, match="holds no word"):
+            running.lexicon(plain)
+    with pytest.raises(InputError, match="cannot be read"):
+        running.lexicon(tmp_path / "none")
 
 
 def test_a_gap_of_continuations_that_is_there_and_falls() -> None:
     rng = np.random.default_rng(0)
     prompts = [files.Item(((str(i), ""),), str(i), f"race/{'ab'[i % 2]}") for i in range(200)]
-    drawn = measure.Sample("bold:race", tuple(prompts), 200)
+    drawn = measure.Sample("bold:race", tuple(prompts), 200, 0, 200)
     base = 0.1 + 0.1 * (np.arange(200) % 2) + rng.normal(0, 0.05, 200)
     even = 0.15 + rng.normal(0, 0.05, 200)
     fell = measure.bold_change(drawn, base, even)
