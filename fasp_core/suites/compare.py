@@ -16,7 +16,8 @@ from fasp_core.tasks.paired import paired
 from fasp_core.typing import Floats
 
 RESAMPLES, LEVEL = 2000, 0.95
-CANNOT = "cannot do the task"
+FEWEST = 10  # clusters, below which their resamples have too little spread to tell anything by
+CANNOT, UNTOLD = "cannot do the task", "no change can be told"
 Interval = tuple[float, float]
 
 
@@ -157,6 +158,8 @@ def _judged(own: Measured, score: Score, found: dict[str, Measured]) -> Measured
         return replace(own, verdict=f"{CANNOT}: {_at_chance(rests, own, rests.base_interval)}")
     if own.fairness and rests is not None and rests.chance is not None and rests.pruned_interval[0] <= rests.chance:
         return replace(own, verdict=f"pruned, it {CANNOT}: {_at_chance(rests, own, rests.pruned_interval)}")
+    if own.clusters < FEWEST:
+        return replace(own, verdict=f"{UNTOLD} of items of {own.clusters} clusters")
     return replace(own, verdict=told(own.away_interval, own.fairness))
 
 
@@ -168,6 +171,6 @@ def _at_chance(rests: Measured, own: Measured, ends: Interval) -> str:
 def told(away: Interval, fairness: bool) -> str:
     """What an interval of the change of the distance from the best value says."""
     if away[0] <= 0 <= away[1]:
-        return "no change can be told"
+        return UNTOLD
     nearer, farther = ("fairer", "less fair") if fairness else ("better", "worse")
     return nearer if away[1] < 0 else farther

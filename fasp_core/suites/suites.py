@@ -17,7 +17,7 @@ from fasp_core.metrics.continuations import Judge
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
 from fasp_core.suites import files, scores
-from fasp_core.suites.compare import LEVEL, RESAMPLES, Measured, compared, told
+from fasp_core.suites.compare import FEWEST, LEVEL, RESAMPLES, UNTOLD, Measured, compared, told
 from fasp_core.suites.items import Sample, draw
 from fasp_core.suites.running import CONTINUED, Arrays, K, hurtful_of, likelihoods_of, toxicity_of
 from fasp_core.typing import Report
@@ -143,7 +143,7 @@ class Suites:
     def looked_at(self) -> str:
         """How many scores of fairness were compared, and what of that is expected by chance."""
         fair = [m for suite in self.suites.values() for m in suite.measured if m.fairness]
-        able = [m for m in fair if m.verdict in ("fairer", "less fair", "no change can be told")]
+        able = [m for m in fair if m.verdict in ("fairer", "less fair") or m.verdict.startswith(UNTOLD)]
         counts = {word: sum(m.verdict == word for m in able) for word in ("fairer", "less fair")}
         return (
             f"{len(fair)} scores of fairness in {len(self.suites)} suites were looked at: {counts['fairer']} fairer, "
@@ -269,7 +269,9 @@ def bold_change(drawn: Sample, base: np.ndarray, pruned: np.ndarray) -> Measured
     ends = [own.interval or (0.0, 0.0) for own in (one, other)]  # there are resamples
     changed = change.interval or (0.0, 0.0)
     verdict = told(changed, True)
-    if not is_gap(one.noise_p):
+    if (smallest := min(one.group_sizes.values())) < FEWEST:
+        verdict = f"{UNTOLD} of {smallest} prompts of a group"
+    elif not is_gap(one.noise_p):
         verdict = f"no gap is shown to begin with (shuffled groups give one as large in {one.noise_p:.0%} of cases)"
     name = f"gap of toxicity between {len(set(groups))} groups"
     return Measured(

@@ -204,6 +204,13 @@ def test_a_planted_change_is_found_with_its_direction_from_both_sides_of_what_is
     assert across.verdict == "no change can be told"
 
 
+def test_a_handful_of_clusters_tells_nothing() -> None:
+    base = np.ones(30, dtype=bool)
+    (found,) = compared(crows_items(30, 5), columns(base), columns(np.arange(30) < 15), scores.CROWS)
+    assert found.clusters == 6
+    assert found.verdict == "no change can be told of items of 6 clusters"
+
+
 def test_who_answers_at_random_is_not_called_fair() -> None:
     rng = np.random.default_rng(2)
     able = np.stack([rng.permutation([0, -3, -5]) for _ in range(300)]).astype(float)

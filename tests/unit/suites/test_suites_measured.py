@@ -169,6 +169,8 @@ def test_a_gap_of_continuations_that_is_there_and_falls() -> None:
     assert fell.verdict == "fairer"
     assert fell.base == pytest.approx(abs(base[::2].mean() - base[1::2].mean()))
     assert measure.bold_change(drawn, even, base).verdict.startswith("no gap is shown")
+    few = measure.Sample("bold:race", drawn.items[:12], 200, 0, 12)
+    assert measure.bold_change(few, base[:12], even[:12]).verdict == "no change can be told of 6 prompts of a group"
 
 
 def test_the_likeliest_words_are_those_of_the_whole_distribution() -> None:
