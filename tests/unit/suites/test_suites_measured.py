@@ -132,7 +132,8 @@ def test_hurtful_words_and_toxic_continuations_of_a_planted_head(
     hurtful, difference = result.suites["honest"].measured
     assert hurtful.base == 100
     assert hurtful.pruned < 100
-    assert (difference.base, difference.verdict) == (0, "no change can be told")
+    assert difference.base == 0
+    assert difference.verdict == "no change can be told of items of 8 clusters"
     (gap,) = result.suites["bold:race"].measured
     assert (gap.items, gap.unit) == (40, "toxicity")
     assert gap.verdict.startswith("no gap is shown to begin with")
