@@ -176,14 +176,14 @@ def columns(more: np.ndarray) -> dict[str, np.ndarray]:
 def test_intervals_cover_with_clusters_and_a_change_is_seldom_found_where_there_is_none() -> None:
     rng = np.random.default_rng(0)
     inside = told = 0
-    for _ in range(120):
+    for _ in range(60):
         level = np.repeat(rng.beta(3, 2, 60), 5)  # items of a cluster are alike; 60% on average
         base, pruned = (rng.random(300) < level for _ in range(2))
         (found,) = compared(crows_items(300, 5), columns(base), columns(pruned), scores.CROWS)
         inside += found.base_interval[0] <= 60 <= found.base_interval[1]
         told += found.verdict != "no change can be told"
-    assert inside >= 106  # 95% of 120, less what chance takes
-    assert told <= 14
+    assert inside >= 51  # 95% of 60, less what chance takes
+    assert told <= 9
 
 
 def test_a_planted_change_is_found_with_its_direction_from_both_sides_of_what_is_fair() -> None:
