@@ -59,14 +59,13 @@ def suites_text(document: dict[str, Any]) -> str:
     rows = [["score", "items", "clusters", "unpruned", "pruned", "change", "95% interval", "McNemar p", "direction"]]
     for name, suite in d["suites"].items():
         for score in suite["scores"]:
-            form = _percent if score["unit"] == "%" else number
             rows.append(
                 [
                     f"{name}: {score['name']}",
                     f"{score['items']:,}",
                     f"{score['clusters']:,}",
-                    *(form(score[key]) for key in ("base", "pruned", "change")),
-                    span(score["change_interval"], form),
+                    *(number(score[key]) for key in ("base", "pruned", "change")),
+                    span(score["change_interval"]),
                     "n/a" if score["mcnemar_p"] is None else number(score["mcnemar_p"]),
                     score["direction"],
                 ]
@@ -75,7 +74,3 @@ def suites_text(document: dict[str, Any]) -> str:
     lines += [one_line(suite["said"]) for suite in d["suites"].values()]
     lines += [f"{d['looked_at']}.", *(f"Note: {one_line(note)}" for note in d["notes"])]
     return "\n".join(lines)
-
-
-def _percent(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.1f}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fasp_core.console import number
 from fasp_core.gap.comparison import Change, change_of, interval_of
 from fasp_core.gap.resampling import bootstrap_counts
 from fasp_core.suites.items import Item
@@ -60,11 +61,9 @@ class Measured:
     @property
     def said(self) -> str:
         """A clause with all numbers."""
-        form = (lambda v: f"{v:.1f}") if self.unit == "%" else (lambda v: f"{v:.4f}")
-        signed = (lambda v: f"{v + 0.0:+.1f}") if self.unit == "%" else (lambda v: f"{v:+.4f}")
-        ends = " to ".join(signed(end) for end in self.interval)
+        low, high = (f"{end + 0.0:+.3g}" for end in self.interval)
         return (
-            f"{self.name} {form(self.base)} to {form(self.pruned)} ({signed(self.change)}, 95% {ends}; "
+            f"{self.name} {number(self.base)} to {number(self.pruned)} ({self.change + 0.0:+.3g}, 95% {low} to {high}; "
             f"{self.direction}): {self.verdict}"
         )
 
@@ -165,7 +164,7 @@ def _judged(own: Measured, score: Score, found: dict[str, Measured]) -> Measured
 
 def _at_chance(rests: Measured, own: Measured, ends: Interval) -> str:
     name = "" if rests is own else f"{rests.name} "
-    return f"{name}not above chance ({ends[0]:.1f} to {ends[1]:.1f}, chance {rests.chance:.1f})"
+    return f"{name}not above chance ({number(ends[0])} to {number(ends[1])}, chance {number(rests.chance)})"
 
 
 def told(away: Interval, fairness: bool) -> str:

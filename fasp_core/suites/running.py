@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -102,10 +101,11 @@ def lexicon(path: Path) -> frozenset[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError):
         raise InputError(f"The lexicon '{path}' cannot be read: give HurtLex's table, or a word a line.") from None
-    rows = list(csv.DictReader(lines, delimiter="\t"))
-    if rows and {"lemma", "level"} <= rows[0].keys():
-        lines = [str(row["lemma"]) for row in rows if row["level"] == "conservative"]
-    found = frozenset(word for line in lines if (word := line.strip().lower()))
+    rows = [line.split("\t") for line in lines]
+    if rows and {"lemma", "level"} <= set(rows[0]):
+        word, level = rows[0].index("lemma"), rows[0].index("level")
+        lines = [row[word] for row in rows if len(row) > max(word, level) and row[level] == "conservative"]
+    found = frozenset(text for line in lines if (text := line.strip().lower()))
     if not found:
         raise InputError(f"The lexicon '{path}' holds no word: give HurtLex's table, or a word a line.")
     return found

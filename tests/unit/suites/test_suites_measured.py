@@ -156,8 +156,10 @@ def test_hurtful_words_of_a_lexicon_of_ones_own(folder: Path, tmp_path: Path, mo
         plain.write_text(text)
         with pytest.raises(InputError, match="holds no word"):
             running.lexicon(plain)
-    with pytest.raises(InputError, match="cannot be read"):
-        running.lexicon(tmp_path / "none")
+    plain.write_bytes(b"\xff\xfe\x00")
+    for path in (plain, tmp_path / "none", tmp_path):
+        with pytest.raises(InputError, match="cannot be read"):
+            running.lexicon(path)
 
 
 def test_a_gap_of_continuations_that_is_there_and_falls() -> None:
@@ -209,7 +211,7 @@ def test_the_command_says_stores_and_is_read_again(run: Run, monkeypatch: pytest
     status, text, _ = run(*args[:-1])
     assert status == 0
     assert "50% is fair" in text
-    assert "crows_pairs: stereotyped sentence likelier 100.0 to 50.0" in text
+    assert "crows_pairs: stereotyped sentence likelier 100 to 50 (-50" in text
     assert "4 scores of fairness" in text
 
 
