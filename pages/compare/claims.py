@@ -58,7 +58,7 @@ def draw(settings: Settings, claim: Claim) -> None:
         f"at most {claim.max_ppl:.0%} up on validation."
     )
     if claim.able is not None:
-        st.markdown("**What it takes from common tasks**, on items that no choice was made on.")
+        st.markdown("**What it takes from common tasks**")
         tasks.table(claim.able)
     if claim.able is None or not claim.able.holds(defaults.TASKS, defaults.TASK_ITEMS):
         _offer_tasks(settings, claim)
