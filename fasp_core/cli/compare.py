@@ -9,7 +9,7 @@ import typer
 
 from fasp_core import defaults
 from fasp_core.cli.command import Said
-from fasp_core.cli.options import Axis, MaxPpl, Model, Reading, Scheduler, limit
+from fasp_core.cli.options import Axis, MaxPpl, Model, Reading, Scheduler, TaskItems, items_of, limit
 from fasp_core.cli.text import noted
 from fasp_core.cli.utility import utility_text
 from fasp_core.console import Report, number, percent, span, table
@@ -41,7 +41,7 @@ class Options:
     utility: Annotated[
         bool, typer.Option(help=f"With --outcome: also what the set takes from {', '.join(defaults.TASKS)}.")
     ] = False
-    items: Annotated[int, typer.Option(help="With --utility: items of each task.")] = defaults.TASK_ITEMS
+    items: TaskItems = None
     run: Annotated[bool, typer.Option(help="Measure what is not stored; a stopped run goes on.")] = False
     alphas: Annotated[str, typer.Option(help="Shares of heads to measure too, such as .12,.16; with --run.")] = ""
     scheduler: Scheduler = None
@@ -63,6 +63,7 @@ def compare(options: Options, given: Model, progress: Report) -> Said:
     resolve_axis(options.axis)
     if options.utility and not options.outcome:
         raise InputError("Tasks are asked of the set that is claimed: add --outcome to --utility.")
+    items_of(options.utility, options.items)
     more = _shares(options.alphas)
     if more and not options.run:
         raise InputError("Other shares of heads have to be measured: add --run to --alphas.")
@@ -154,6 +155,7 @@ def _claim(given: Model, options: Options, picked: Candidate | None, progress: R
     from fasp_core.tasks import files, utility
 
     axis, reading, max_ppl = options.axis, options.reading, options.max_ppl
+    items = items_of(options.utility, options.items)
     if picked is None:
         raise InputError(
             f"No set within {max_ppl:.0%} more perplexity has a smaller validation gap than the unpruned model, so "
@@ -161,7 +163,7 @@ def _claim(given: Model, options: Options, picked: Candidate | None, progress: R
         )
     again = (
         f"run 'python -m fasp_core compare {given.named(axis)} --reading {reading} --max-ppl {max_ppl:g} --outcome "
-        f"{'--written ' * options.written}{f'--utility --items {options.items} ' * options.utility}--run'."
+        f"{'--written ' * options.written}{f'--utility --items {items} ' * options.utility}--run'."
     )
     found = outcome.stored_claim(given.model_id, axis, reading, picked, given.store, given.spec.source)
     if found is None and not options.run:
@@ -174,12 +176,12 @@ def _claim(given: Model, options: Options, picked: Candidate | None, progress: R
         wider.measure(given.lm, picked.heads, wider.Sample(axis), given.store, progress)
         found = outcome.stored_claim(given.model_id, axis, reading, picked, given.store, given.spec.source)
     assert found is not None
-    if options.utility and not (found.able is not None and found.able.holds(defaults.TASKS, options.items)):
-        samples = [files.sample(task, options.items) for task in defaults.TASKS]
+    if options.utility and not (found.able is not None and found.able.holds(defaults.TASKS, items)):
+        samples = [files.sample(task, items) for task in defaults.TASKS]
         if not options.run:
-            raise InputError(f"{options.items:,} items of each task were not asked of {picked.title}: {again}")
+            raise InputError(f"{items:,} items of each task were not asked of {picked.title}: {again}")
         heads = PruneSet.from_flat(picked.heads, found.n_heads)
-        utility.utility(given.lm, heads, samples, 0, options.items, given.store, progress)
+        utility.utility(given.lm, heads, samples, 0, items, given.store, progress)
         found = replace(found, able=utility.stored(given.model_id, heads, given.store))
     return found
 

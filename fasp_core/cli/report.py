@@ -22,6 +22,8 @@ from fasp_core.cli.options import (
     Parts,
     Prompts,
     Reading,
+    TaskItems,
+    items_of,
     limit,
 )
 from fasp_core.cli.text import noted
@@ -52,7 +54,7 @@ class Options:
     utility: Annotated[
         bool, typer.Option(help=f"Ask both models {', '.join(defaults.TASKS)} too; what is stored is told anyway.")
     ] = False
-    items: Annotated[int, typer.Option(help="With --utility: items of each task.")] = defaults.TASK_ITEMS
+    items: TaskItems = None
 
 
 def report(options: Options, parts: Parts, told: ManualEdits, given: Model, progress: Report) -> Said:
@@ -75,8 +77,9 @@ def report(options: Options, parts: Parts, told: ManualEdits, given: Model, prog
         raise InputError(f"'{options.out}' is a folder: name the file, such as --out {options.out / 'report.html'}.")
     if options.utility and not options.measure:
         raise InputError("Tasks that are asked are measured: leave out --utility or --no-measure.")
-    for task in defaults.TASKS if options.utility else ():
-        files.sample(task, options.items)
+    items = items_of(options.utility, options.items)
+    for task in defaults.TASKS if items else ():
+        files.sample(task, items)
     check_folder(options.out.absolute().parent)
     BiasConfig(options.axis, split="test", n_prompts=options.n_prompts).prompts()
     TextConfig(tokens=options.tokens)
@@ -106,7 +109,7 @@ def report(options: Options, parts: Parts, told: ManualEdits, given: Model, prog
         options.tokens,
         options.measure,
         by_hand,
-        options.items if options.utility else 0,
+        items,
     )
     if named is None:
         asked = replace(asked, parts=PruneSet.of(r.origin(asked, table).heads))

@@ -127,6 +127,9 @@ class Able(Request):
         if self.items > limits.task_items:
             raise InputError(f"A demo asks at most {limits.task_items} items of each task: choose fewer.")
 
+    def settings(self) -> dict[str, str]:
+        return super().settings() | {"tasks": ", ".join(self.tasks), "items of each": f"{self.items:,}"}
+
 
 @dataclass(frozen=True)
 class Experiment(Request):

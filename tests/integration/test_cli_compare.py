@@ -184,11 +184,12 @@ def test_tasks_of_the_claimed_set(
     claim = add_claim(store, AXIS, world, add_comparison(store, AXIS, world, **SMALL))
     heads = PruneSet.from_flat(claim.candidate.heads, claim.n_heads)
     refused(run("--utility"), "add --outcome")
+    refused(run("--outcome", "--items", 9), "add --utility")
     refused(run("--outcome", "--utility"), "300 items of each task", "--outcome --utility --items 300 --run")
     for task in defaults.TASKS[:2]:
         add_answers(store, lm.id, heads, task, 30, 4)
     refused(run("--outcome", "--utility", "--items", 30), "30 items of each task were not asked")
-    refused(run("--outcome", "--utility", "--items", 0), "1 or more")
+    refused(run("--outcome", "--utility", "--items", 0), "0 items")
     plain = json.loads(run("--outcome", "--json")[1])
     assert list(plain["utility"]["tasks"]) == list(defaults.TASKS[:2])  # what is stored is told anyway
 

@@ -101,7 +101,8 @@ def test_a_set_of_select_is_taken(run: Run, place: Path, tmp_path: Path) -> None
         (("--reading", "loud"), "loud"),
         (("--prompts", 0), "At least 1 prompt"),
         (("--utility", "--no-measure"), "leave out --utility or --no-measure"),
-        (("--utility", "--items", 0), "1 or more"),
+        (("--utility", "--items", 0), "0 items"),
+        (("--items", 10), "add --utility"),
     ],
 )
 def test_what_cannot_be_reported_is_refused(run: Run, args: tuple[object, ...], words: str, tmp_path: Path) -> None:
