@@ -9,8 +9,9 @@ import typer
 
 from fasp_core import defaults
 from fasp_core.cli.command import Said
-from fasp_core.cli.options import Axis, MaxPpl, Model, Reading, Scheduler, limit
+from fasp_core.cli.options import Axis, MaxPpl, Model, Reading, Scheduler, TaskItems, items_of, limit
 from fasp_core.cli.text import noted
+from fasp_core.cli.utility import utility_text
 from fasp_core.console import Report, number, percent, span, table
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
@@ -37,6 +38,10 @@ class Options:
     written: Annotated[
         bool, typer.Option(help="With --outcome: also what both models go on to write, 20,000 continuations a side.")
     ] = False
+    utility: Annotated[
+        bool, typer.Option(help=f"With --outcome: also what the set takes from {', '.join(defaults.TASKS)}.")
+    ] = False
+    items: TaskItems = None
     run: Annotated[bool, typer.Option(help="Measure what is not stored; a stopped run goes on.")] = False
     alphas: Annotated[str, typer.Option(help="Shares of heads to measure too, such as .12,.16; with --run.")] = ""
     scheduler: Scheduler = None
@@ -56,6 +61,9 @@ def compare(options: Options, given: Model, progress: Report) -> Said:
     limit(options.max_ppl)
     assert given.spec  # its device is looked up first
     resolve_axis(options.axis)
+    if options.utility and not options.outcome:
+        raise InputError("Tasks are asked of the set that is claimed: add --outcome to --utility.")
+    items_of(options.utility, options.items)
     more = _shares(options.alphas)
     if more and not options.run:
         raise InputError("Other shares of heads have to be measured: add --run to --alphas.")
@@ -144,8 +152,10 @@ def _shares(text: str) -> tuple[float, ...]:
 def _claim(given: Model, options: Options, picked: Candidate | None, progress: Report) -> Claim:
     """The claim on the set that validation chooses: the stored one, or with `run` measured."""
     from fasp_core.studies.compare import outcome, wider
+    from fasp_core.tasks import files, utility
 
     axis, reading, max_ppl = options.axis, options.reading, options.max_ppl
+    items = items_of(options.utility, options.items)
     if picked is None:
         raise InputError(
             f"No set within {max_ppl:.0%} more perplexity has a smaller validation gap than the unpruned model, so "
@@ -153,7 +163,7 @@ def _claim(given: Model, options: Options, picked: Candidate | None, progress: R
         )
     again = (
         f"run 'python -m fasp_core compare {given.named(axis)} --reading {reading} --max-ppl {max_ppl:g} --outcome "
-        f"{'--written ' * options.written}--run'."
+        f"{'--written ' * options.written}{f'--utility --items {items} ' * options.utility}--run'."
     )
     found = outcome.stored_claim(given.model_id, axis, reading, picked, given.store, given.spec.source)
     if found is None and not options.run:
@@ -166,6 +176,13 @@ def _claim(given: Model, options: Options, picked: Candidate | None, progress: R
         wider.measure(given.lm, picked.heads, wider.Sample(axis), given.store, progress)
         found = outcome.stored_claim(given.model_id, axis, reading, picked, given.store, given.spec.source)
     assert found is not None
+    if options.utility and not (found.able is not None and found.able.holds(defaults.TASKS, items)):
+        samples = [files.sample(task, items) for task in defaults.TASKS]
+        if not options.run:
+            raise InputError(f"{items:,} items of each task were not asked of {picked.title}: {again}")
+        heads = PruneSet.from_flat(picked.heads, found.n_heads)
+        utility.utility(given.lm, heads, samples, 0, items, given.store, progress)
+        found = replace(found, able=utility.stored(given.model_id, heads, given.store))
     return found
 
 
@@ -253,6 +270,7 @@ def outcome_text(d: dict[str, Any]) -> str:
             f"{d['method']}{gamma}, alpha {d['alpha']:g}, chosen on {d['chosen_on']}:\n"
             f"{d['heads']}",
             "\n".join(_as_a_whole(d)),
+            *([utility_text(d["utility"])] if "utility" in d else []),
         ]
     )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fasp_core import defaults
 from fasp_core.console import log
 from fasp_core.errors import InputError
 
@@ -48,6 +49,10 @@ Scheduler = Annotated[
     typer.Option(envvar="FASP_SCHEDULER", help="Address of a Dask cluster that runs it, such as tcp://10.0.0.5:8786."),
 ]
 Split = Annotated[Literal["valid", "test", "all"], typer.Option(help="valid: to choose on; test: only to measure.")]
+TaskItems = Annotated[
+    int | None,
+    typer.Option("--items", help=f"With --utility: items of each task; {defaults.TASK_ITEMS} unless told."),
+]
 Tokens = Annotated[int, typer.Option(help="Tokens of the text for perplexity.")]
 Window = Annotated[
     int | None, typer.Option(help="Tokens of a window of that text; else 512, or as many as the model takes.")
@@ -280,6 +285,15 @@ def limit(max_ppl: float) -> float:
     if not 0 < max_ppl < 10:
         raise InputError(f"A rise of perplexity of {max_ppl:g} is no limit: give --max-ppl .1 for at most 10%.")
     return max_ppl
+
+
+def items_of(utility: bool, items: int | None) -> int:
+    """How many items of each task --utility asks, 0 without it. InputError if that is no number, or asks nothing."""
+    if not utility and items is not None:
+        raise InputError("--items says how many items of each task are asked: add --utility.")
+    if items is not None and items < 1:
+        raise InputError(f"{items} items measure nothing: ask for 1 or more.")
+    return (items or defaults.TASK_ITEMS) if utility else 0
 
 
 def load_model(spec: ModelSpec, cache: Path | None) -> LanguageModel:

@@ -27,6 +27,8 @@ from fasp_core.studies.compare import compare, outcome, searching
 from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.compare.plan import HELD_OUT, Candidate
+from fasp_core.tasks import files, utility
+from fasp_core.tasks.utility import Utility
 
 GIVEN = "the given list"  # stands for a method where heads were named
 NOTHING = ManualEdits()
@@ -47,6 +49,7 @@ class Asked:
     max_ppl : relative; the limit of the choice that a stored comparison comes to.
     prompts, tokens : of the measurement: at least so many test prompts, and the tokens of a text that no score saw.
     measure : False tells only what is stored.
+    items : of each task that both models are asked; 0 tells what is stored of tasks.
     by_hand : what the method was told; heads of `parts` that it does not come to even so were changed afterwards.
     """
 
@@ -64,6 +67,7 @@ class Asked:
     tokens: int = TOKENS
     measure: bool = True
     by_hand: ManualEdits = NOTHING
+    items: int = 0
 
     @property
     def evaluation(self) -> EvalConfig:
@@ -82,6 +86,7 @@ class Facts:
     evaluation : None if nothing was measured.
     comparison, picked, claim : stored ones and the set that the comparison comes to; None where there is none.
     searched : the stored search that found exactly this set, if one did.
+    able : what the set takes from common tasks; None if they were not asked.
     """
 
     asked: Asked
@@ -93,6 +98,7 @@ class Facts:
     picked: Candidate | None
     claim: Claim | None
     searched: Found | None
+    able: Utility | None
 
     @property
     def by_hand(self) -> ManualEdits:
@@ -170,6 +176,9 @@ def gather(
     evaluation = None
     if asked.measure and len(asked.parts):
         evaluation = evaluate(model(), asked.parts, asked.evaluation, store, progress)
+    if asked.measure and asked.items and len(asked.parts):
+        samples = [files.sample(task, asked.items) for task in defaults.TASKS]
+        utility.utility(model(), asked.parts, samples, 0, asked.items, store, progress)
     if progress is not None:
         progress(0, 1, "reading what is stored")
     known = (model_id, asked.axis)
@@ -189,4 +198,5 @@ def gather(
         picked,
         claim,
         next((f for f in searches if tuple(f.heads) == flat), None),
+        utility.stored(model_id, asked.parts, store) if len(asked.parts) else None,
     )

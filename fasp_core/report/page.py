@@ -79,6 +79,8 @@ def context(facts: Facts) -> dict[str, Any]:
         "reading": READINGS.get(asked.reading, asked.reading),
         "compared": None if facts.comparison is None else compared(facts),
         "max_ppl": f"{asked.max_ppl:.0%}",
+        "tasks": None if facts.able is None else tables.task_table(facts.able),
+        "task_notes": [] if facts.able is None else facts.able.notes,
     }
     if e is not None:
         out |= {"outcome": tables.outcome_table(e, asked.reading), "groups": tables.group_table(e, asked.reading)}
@@ -244,6 +246,7 @@ def provenance(facts: Facts) -> list[tuple[str, str]]:
         "measurement": None if facts.evaluation is None else facts.evaluation.provenance,
         "comparison": None if facts.comparison is None else facts.comparison.provenance,
         "claim": None if facts.claim is None else facts.claim.provenance,
+        **({} if facts.able is None else {"tasks": facts.able.provenance}),
     }
     for name, about in made.items():
         rows.append((name, "none" if about is None else _made(about)))
@@ -296,6 +299,7 @@ def document(facts: Facts, made: datetime.datetime | None = None) -> dict[str, A
         "measured": None if e is None else e.as_dict(),
         "claim": None if claim is None else claim.as_dict(),
         "repeat": [line for _, line in repeat.commands(facts)],
+        **({} if facts.able is None else {"utility": facts.able.as_dict()}),
         "created": (made or datetime.datetime.now(datetime.UTC)).isoformat(timespec="seconds"),
     }
 

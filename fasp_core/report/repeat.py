@@ -38,6 +38,14 @@ def commands(facts: Facts) -> list[tuple[str, str]]:
             )
         )
     out.append(("Measure the set and write this report.", report_command(asked, facts)))
+    if facts.able is not None and not asked.items:
+        tasks = ("--tasks", ",".join(facts.able.tasks), "--items", facts.able.asked)
+        out.append(
+            (
+                "Ask what it is still able to do.",
+                _line("utility", *_model(facts), "--heads", asked.parts.format(), *tasks),
+            )
+        )
     if facts.comparison is not None:
         limit = ("--max-ppl", f"{asked.max_ppl:g}")
         for what, more in (("Compare the methods.", ()), ("What may be claimed of its choice.", ("--outcome",))):
@@ -69,6 +77,7 @@ def report_command(asked: Asked, facts: Facts) -> str:
         asked.tokens,
     )
     measured += () if asked.measure else ("--no-measure",)
+    measured += ("--utility", "--items", asked.items) if asked.items else ()
     where = (*_model(facts), *_axis(asked), "--reading", asked.reading)
     return _line("report", *where, *chosen, *measured, "--out", "report.html")
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from fasp_core.data.text import TextConfig
+from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import entries
@@ -23,6 +25,9 @@ from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.compare.plan import Candidate
 from fasp_core.studies.contexts import matrix
 from fasp_core.studies.contexts.matrix import Matrix
+from fasp_core.tasks import utility
+from fasp_core.tasks.answers import KIND
+from fasp_core.tasks.utility import Utility
 from pages.backend import demo
 from pages.backend.models import Models
 
@@ -66,6 +71,7 @@ class Results:
         self._experiments = Latest[Any](12)  # by the folder of their entry
         self._claims = Latest[Claim](12)  # by the folders of all their entries
         self._settled = Latest[settled.Settled](4)
+        self._able = Latest[Utility](12)  # by what they are of, and when the folder of their entries changed
 
     def scores(self, spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
         """Stored scores, or None."""
@@ -98,8 +104,9 @@ class Results:
             return None
         more = wider.headers(known.id, axis, candidate.heads, Store())
         parts = [part for h in more if (part := self._read(h, wider.read)) is not None]
-        key = (header.path, *(h.path for h in more))
-        return self._claims.get(key, lambda: replace(claim, wider=tuple(parts)))
+        able = self.able(spec, PruneSet.from_flat(candidate.heads, claim.n_heads))
+        key = (header.path, *(h.path for h in more), able)
+        return self._claims.get(key, lambda: replace(claim, wider=tuple(parts), able=able))
 
     def settled(self, spec: ModelSpec, plan: settled.Plan) -> settled.Settled | None:
         """What a set that was chosen on a quarter of sentences and people does to the others, if that was measured."""
@@ -109,6 +116,21 @@ class Results:
         if found is not None and found.left:  # more may have been measured since
             self._settled.clear()
         return found
+
+    def able(self, spec: ModelSpec, heads: PruneSet, tasks: tuple[str, ...] | None = None) -> Utility | None:
+        """What is stored of what a set does to tasks; None: to all of them."""
+        if (known := self._models.facts(spec)) is None:
+            return None
+        store = Store()
+
+        def find() -> Utility | None:
+            return utility.stored(known.id, heads, store, tasks)
+
+        with suppress(OSError):  # there is no folder, which changes with every entry, yet
+            changed = (store.root / KIND).stat().st_mtime_ns
+            if store.trouble is None:
+                return self._able.get((known.id, heads, tasks, store.root, changed), find)
+        return find()  # what is in memory alone
 
     def matrices(self, spec: ModelSpec) -> list[Matrix]:
         """Stored matrices of contexts, the largest first."""

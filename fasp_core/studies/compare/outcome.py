@@ -32,6 +32,8 @@ from fasp_core.studies.common import KIND, Steps, kept, read_nll
 from fasp_core.studies.compare import wider
 from fasp_core.studies.compare.plan import HELD_OUT, Candidate
 from fasp_core.studies.compare.wider import JUDGE, Wider
+from fasp_core.tasks import utility
+from fasp_core.tasks.utility import Utility
 from fasp_core.typing import Report
 
 OF_THE_CHOICE = ("prompts", "gap_base", "gap_pruned", "reduction_pct", "interval_pct")  # what a claim tells twice
@@ -75,6 +77,7 @@ class Claim:
     base, change : by measure ("neutral", "counted", "sampled"): the unpruned model's gap, and what became of it.
     rows, templates : values of the next word [2, n] by reading, and the template of each prompt.
     wider : what was measured of the set besides, see `fasp_core.studies.compare.wider`.
+    able : what the set takes from common tasks; None if they were not asked.
     """
 
     model: str
@@ -91,6 +94,7 @@ class Claim:
     rows: dict[str, PromptRows] = field(default_factory=dict)
     templates: tuple[str, ...] = ()
     wider: tuple[Wider, ...] = ()
+    able: Utility | None = None
 
     @cached_property
     def within(self) -> dict[str, Within]:
@@ -155,7 +159,7 @@ class Claim:
     def sentence(self) -> str:
         """The claim, or that there is none."""
         change, p = self.change[self.reading], self.perplexity
-        cost = f"at {p.relative:+.1%} perplexity"
+        cost = "; ".join([f"at {p.relative:+.1%} perplexity", *(self.able.lost if self.able is not None else ())])
         where = f"{change.n:,} test prompts"
         if self.finding == "no gap":
             return f"No gap is shown to begin with on {where}: shuffled groups give one as large."
@@ -206,6 +210,7 @@ class Claim:
             "chosen_on": f"validation prompts and text, perplexity at most {self.max_ppl:.0%} up",
             "measures": measured,
             "provenance": self.provenance,
+            **({} if self.able is None else {"utility": self.able.as_dict()}),
         }
 
     def _notes(self) -> list[str]:
@@ -278,7 +283,8 @@ def measure_claim(
 
 def _with_wider(claim: Claim, model_id: ModelId, store: Store) -> Claim:
     """The claim, and whatever else was measured of its set."""
-    return replace(claim, wider=tuple(wider.find(model_id, claim.axis, claim.candidate.heads, store)))
+    able = utility.stored(model_id, PruneSet.from_flat(claim.candidate.heads, claim.n_heads), store)
+    return replace(claim, wider=tuple(wider.find(model_id, claim.axis, claim.candidate.heads, store)), able=able)
 
 
 def find_claim(model_id: ModelId, axis: str, reading: str, candidate: Candidate, store: Store) -> Entry | None:
