@@ -39,6 +39,10 @@ Gamma = Annotated[float, typer.Option(help="Share of all heads that fasp keeps a
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 MaxPpl = Annotated[float, typer.Option(help="Rise of validation perplexity, at most: .1 is 10%.")]
 MethodName = Literal["fasp", "magnitude", "gradient", "ppl-only", "bias-only", "random"]
+Protect = Annotated[
+    Literal["perplexity", "task", "worse"],
+    typer.Option(help="What heads are critical by: perplexity, LAMBADA's last words (task), or the worse of the two."),
+]
 Prompts = Annotated[int, typer.Option("--prompts", help="At least this many, the same number from every group.")]
 Reading = Annotated[
     Literal["neutral", "counted"], typer.Option(help="Identity terms masked or counted, in scores and choice.")
@@ -188,7 +192,10 @@ class Toxicity:
 class Text:
     """The text for perplexity, the number of tokens aside."""
 
-    text: Annotated[str, typer.Option(help="For perplexity: bold, wikitext-2 (from the hub) or a text file.")] = "bold"
+    text: Annotated[
+        str,
+        typer.Option(help="For perplexity: bold, paragraphs (or paragraphs-test), wikitext-2 (hub) or a text file."),
+    ] = "bold"
     window: Window = None
 
     def of(self, tokens: int) -> TextConfig:

@@ -75,6 +75,7 @@ def document(
         "method": chosen.method,
         "gamma": chosen.gamma,
         "alpha": chosen.alpha,
+        "protect": chosen.protect,
         "rule": chosen.rule,
         "seed": chosen.seed,
         "model": model,
