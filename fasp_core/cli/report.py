@@ -21,6 +21,7 @@ from fasp_core.cli.options import (
     Model,
     Parts,
     Prompts,
+    Protect,
     Reading,
     limit,
 )
@@ -42,6 +43,7 @@ class Options:
     ] = None
     gamma: Gamma = defaults.GAMMA
     alpha: Alpha = defaults.ALPHA
+    protect: Protect = "perplexity"
     seed: Annotated[int, typer.Option(help="Of the method random.")] = 0
     max_ppl: MaxPpl = defaults.MAX_PPL
     n_prompts: Prompts = defaults.TEST_PROMPTS
@@ -97,6 +99,7 @@ def report(options: Options, parts: Parts, told: ManualEdits, given: Model, prog
         options.tokens,
         options.measure,
         by_hand,
+        options.protect,
     )
     if named is None:
         asked = replace(asked, parts=PruneSet.of(r.origin(asked, table).heads))

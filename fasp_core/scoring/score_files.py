@@ -29,7 +29,7 @@ from fasp_core.storage.atomic import atomic_write
 if TYPE_CHECKING:  # these import torch
     from fasp_core.data.text import TextConfig
     from fasp_core.metrics.meters import BiasConfig
-    from fasp_core.scoring.impact_table import ImpactTable
+    from fasp_core.scoring.impact_table import ImpactTable, TaskImpacts
     from fasp_core.scoring.score import Search
 
 MAX_ABOUT = 1_000_000  # bytes of scores.json
@@ -114,6 +114,21 @@ def describe_scores(
         "ranked": {reading: is_gap(toxicity.gap(reading).noise_p) for reading in toxicity.readings},
         "until": asdict(search) if search is not None else None,
         "provenance": {"perplexity": ppl.provenance, "bias": toxicity.provenance},
+        **({} if impacts.task is None else {"task": _task(impacts.task)}),
+    }
+
+
+def _task(task: TaskImpacts) -> dict[str, Any]:
+    """What z_task was made on."""
+    return {
+        "name": "lambada",
+        "split": "valid",
+        "passages": task.passages,
+        "passages_removed": task.removed_on,
+        "estimator": task.estimator,
+        "said": task.said,
+        "nats_base": float(task.base.mean()),
+        "provenance": task.provenance,
     }
 
 
@@ -215,6 +230,7 @@ def _open_ours(file: Path, axis: str | None, reading: str | None) -> OpenedScore
         z_bias=of(f"z_bias_{reading}"),
         magnitude=of("magnitude"),
         gradient=of("gradient"),
+        z_task=of("z_task"),
     )
     notes = _doubts(about, reading)
     return OpenedScores(scores, said.get("model"), axis or said.get("axis"), reading, notes)
