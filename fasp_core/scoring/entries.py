@@ -119,7 +119,7 @@ def filling(text: TextConfig, config: BiasConfig, model_id: ModelId, model: str,
         if flat >= 0 and values.size == ablated[flat].size:
             ablated[flat], exact[flat] = values.reshape(ablated.shape[2], -1).T, True
     toxicity = replace(toxicity, ablated=ablated, exact=exact)
-    return ImpactTable(model, n_layers, n_heads, ppl, toxicity)
+    return ImpactTable(model, n_layers, n_heads, ppl, toxicity, stored_task(model_id, store))
 
 
 def _filled_ppl(preview: PplImpacts, rows: dict[int, np.ndarray]) -> PplImpacts:

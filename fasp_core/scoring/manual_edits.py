@@ -192,6 +192,8 @@ def hover(
             + (removed if exact is None or exact[flat] else ", first-order estimate"),
             "± is one standard error",
         ]
+        if (task := table.task) is not None:
+            lines.insert(-1, f"last words: {task.z_task[flat]:+.3f}{_plus_minus(task.se_task[flat])} nats without it")
         if sure is not None and np.isfinite(sure[flat]):
             lines.append(f"in the chosen set in {sure[flat]:.0%} of resamples of the prompts")
         out.append("\n".join(lines))

@@ -12,7 +12,7 @@ from fasp_core.data.text import TextConfig
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import entries
-from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.impact_table import ImpactTable, TaskImpacts
 from fasp_core.scoring.search import Found
 from fasp_core.storage import catalog
 from fasp_core.storage.catalog import Kept
@@ -66,15 +66,23 @@ class Results:
         self._experiments = Latest[Any](12)  # by the folder of their entry
         self._claims = Latest[Claim](12)  # by the folders of all their entries
         self._settled = Latest[settled.Settled](4)
+        self._tasks = Latest[TaskImpacts](8)
 
     def scores(self, spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
         """Stored scores, or None."""
         demo.check_axis(config.axis)
         if (known := self._models.facts(spec)) is None:
             return None
+        task = self.task(spec)
         return self.tables.get(
-            (known.id, spec, config), lambda: entries.best(SCORE_TEXT, config, known.id, spec.source, Store())
+            (known.id, spec, config, task is None),
+            lambda: entries.best(SCORE_TEXT, config, known.id, spec.source, Store()),
         )
+
+    def task(self, spec: ModelSpec) -> TaskImpacts | None:
+        """What heads are worth for last words, if that was scored."""
+        known = self._models.facts(spec)
+        return None if known is None else self._tasks.get(known.id, lambda: entries.stored_task(known.id, Store()))
 
     def filling(self, spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
         """Scores that are being made, as far as they are: a preview with finished heads in it."""
@@ -129,6 +137,7 @@ class Results:
         self.tables.clear()
         self._experiments.clear()
         self._settled.clear()
+        self._tasks.clear()
 
     def _read(self, header: Entry | None, read: Callable[[Entry], T]) -> T | None:
         """A stored experiment, read once while its entry stays the one that is asked for."""

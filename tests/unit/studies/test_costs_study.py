@@ -1,4 +1,4 @@
-"""Which cost foretells a loss: planted answers, ranks by hand, and a run over a tiny model that goes on where it was."""
+"""Which cost foretells a loss: planted answers, ranks by hand, a run that goes on where it was."""
 
 from __future__ import annotations
 
