@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fasp_core import defaults
 from fasp_core.console import log
 from fasp_core.errors import InputError
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fasp_core.model.language_model import LanguageModel
     from fasp_core.model.spec import ModelSpec
     from fasp_core.storage.store import Store
+    from fasp_core.studies.compare.limits import Limits
 
 WINDOW = 512  # tokens, where the model takes as many and no other number is named
 
@@ -38,6 +40,16 @@ Dtype = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="
 Gamma = Annotated[float, typer.Option(help="Share of all heads that fasp keeps as critical.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 MaxPpl = Annotated[float, typer.Option(help="Rise of validation perplexity, at most: .1 is 10%.")]
+MaxLambadaPoints = Annotated[
+    float | None, typer.Option(help="Right answers lost on LAMBADA, at most, in points, such as 2.")
+]
+MaxLambadaNats = Annotated[
+    float | None, typer.Option(help="Rise of the negative log-likelihood of LAMBADA's last word, at most, such as .1.")
+]
+MaxTaskPoints = Annotated[
+    float | None, typer.Option(help="Points lost in the mean accuracy of LAMBADA, ARC-easy and PIQA, at most.")
+]
+LimitItems = Annotated[int, typer.Option(help="Items of each task that such limits are measured on, on each side.")]
 MethodName = Literal["fasp", "magnitude", "gradient", "ppl-only", "bias-only", "random"]
 Protect = Annotated[
     Literal["perplexity", "task", "worse"],
@@ -248,6 +260,28 @@ class Parts:
 
         shape = BUILT_IN_SHAPE if given.model == BUILT_IN else (given.lm.n_layers, given.lm.n_heads)
         check(found, shape, str(self.prune_set or "--heads"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoreLimits:
+    """What a choice may cost beside perplexity."""
+
+    max_lambada_points: MaxLambadaPoints = None
+    max_lambada_nats: MaxLambadaNats = None
+    max_task_points: MaxTaskPoints = None
+    limit_items: LimitItems = defaults.COST_ITEMS
+
+    def with_ppl(self, max_ppl: float) -> Limits:
+        """All limits. InputError if one is none."""
+        from fasp_core.studies.compare.limits import Limits
+
+        return Limits(
+            limit(max_ppl),
+            self.max_lambada_points,
+            self.max_lambada_nats,
+            self.max_task_points,
+            items=self.limit_items,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

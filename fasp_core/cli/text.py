@@ -45,7 +45,7 @@ def selection_text(document: dict[str, Any]) -> str:
     """Of `select`: the heads to remove and why these."""
     d = document
     of = ", ".join(one_line(d[key]) for key in ("model", "axis", "reading") if d[key])
-    by = "" if d["protect"] == "perplexity" else f" (critical by {d['protect']})"
+    by = f" (critical by {d['protect']})" if "protect" in d else ""
     how = f"method {d['method']}, gamma {d['gamma']:g}{by}, alpha {d['alpha']:g}, rule {d['rule']}"
     lines = [
         f"{of or 'scores'}: {how}",

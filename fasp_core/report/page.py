@@ -288,7 +288,7 @@ def document(facts: Facts, made: datetime.datetime | None = None) -> dict[str, A
         "reading": asked.reading,
         "method": asked.method,
         "gamma": asked.gamma if asked.method == "fasp" else None,
-        "protect": asked.protect if asked.method == "fasp" else None,
+        **({} if asked.protect == "perplexity" else {"protect": asked.protect}),
         "alpha": asked.alpha if asked.method is not None else None,
         "prune_set": asked.parts.format(),
         "by_hand": {

@@ -50,17 +50,22 @@ class Rows:
         return found
 
 
-def passages(split: str, items: int, seed: int = 0) -> Items:
-    """Passages of one side at random: "valid", to choose by, or "test"; all of that side where there are no more.
+def half(task: str, split: str, items: int, seed: int = 0) -> Items:
+    """Items of one side at random: "valid", to choose by, or "test"; all of that side where there are no more.
 
     Raises
     ------
     InputError
-        Fewer than one passage, or the data package is missing or damaged.
+        No such task, fewer than one item, or the data package is missing or damaged.
     """
-    sample(TASK, items, seed)  # refuses a number that is none
-    mine = [item for item in sample(TASK, _ALL, seed).items if side(item.contexts[0]) == split]
-    return Items(TASK, tuple(mine[:items]), len(mine))
+    sample(task, items, seed)  # refuses a number that is none
+    mine = [item for item in sample(task, _ALL, seed).items if side(item.contexts[0]) == split]
+    return Items(task, tuple(mine[:items]), len(mine))
+
+
+def passages(split: str, items: int, seed: int = 0) -> Items:
+    """LAMBADA's passages of one side. Raises as `half`."""
+    return half(TASK, split, items, seed)
 
 
 def rows(lm: LanguageModel, items: Items) -> Rows:
