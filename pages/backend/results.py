@@ -23,6 +23,7 @@ from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.compare.plan import Candidate
 from fasp_core.studies.contexts import matrix
 from fasp_core.studies.contexts.matrix import Matrix
+from fasp_core.studies.costs import costs
 from pages.backend import demo
 from pages.backend.models import Models
 
@@ -67,6 +68,7 @@ class Results:
         self._claims = Latest[Claim](12)  # by the folders of all their entries
         self._settled = Latest[settled.Settled](4)
         self._tasks = Latest[TaskImpacts](8)
+        self._costs = Latest[costs.Costs](4)
 
     def scores(self, spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
         """Stored scores, or None."""
@@ -118,6 +120,12 @@ class Results:
             self._settled.clear()
         return found
 
+    def costs(self, spec: ModelSpec, axis: str, reading: str) -> costs.Costs | None:
+        """What the sets of a comparison cost by other measures, if a study of costs was made."""
+        if (known := self._models.facts(spec)) is None:
+            return None
+        return self._costs.get((known.id, axis, reading), lambda: costs.stored(known.id, axis, reading, Store()))
+
     def matrices(self, spec: ModelSpec) -> list[Matrix]:
         """Stored matrices of contexts, the largest first."""
         if (known := self._models.facts(spec)) is None:
@@ -138,6 +146,7 @@ class Results:
         self._experiments.clear()
         self._settled.clear()
         self._tasks.clear()
+        self._costs.clear()
 
     def _read(self, header: Entry | None, read: Callable[[Entry], T]) -> T | None:
         """A stored experiment, read once while its entry stays the one that is asked for."""

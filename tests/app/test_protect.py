@@ -1,18 +1,23 @@
-"""What heads are critical by, on Explore: not to be chosen while it is not known, and a third grid once it is."""
+"""What heads are worth for last words, on Explore; and other costs than perplexity, on Compare."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from fasp_core.heads.selection import HeadScores, select
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.entries import KIND, TASK_SCORE
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.studies.common import as_text
+from fasp_core.studies.costs.costs import Plan as CostsPlan
 from pages.explore import grids
 from pages.session.recipe import Recipe
-from tests.support.fakes import MADE, Studio
-from tests.support.running import AXIS, change, charts, exploring, opened, press, requested, run, said
+from tests.support.fakes import MADE, MadeUp, Studio, add_comparison
+from tests.support.running import AXIS, array_of, change, charts, exploring, opened, press, requested, run, said
 
 SIZE = 270
 
@@ -87,3 +92,36 @@ def test_the_offer_scores_them(studio: Studio, table: ImpactTable, monkeypatch: 
     studio.finish()
     run(at)
     assert len(charts(at)) == before + 1
+
+
+def test_compare_shows_other_costs_of_the_sets_that_were_measured(studio: Studio, table: ImpactTable) -> None:
+    small = {"gammas": (0.2, 0.4), "alphas": (0.02, 0.05), "seeds": 2, "prompts": 180, "tokens": 640}
+    result = add_comparison(studio.store, AXIS, MadeUp(table, strength=10), **small)
+    assert not [box for box in opened("compare").selectbox if box.key == "compare cost"]
+    heads = sorted({c.heads for c in result.candidates if c.heads})[:4]
+    plan, lm = CostsPlan(AXIS, sets=5, tasks=("piqa",)), studio.load(ModelSpec())
+    rows = [
+        {"heads": as_text(h), "chosen": "x", "size": len(h), "perplexity": 0.1, "paragraphs": 0.1, "repeated": 0.2}
+        | {"lambada": 0.5 + 0.1 * i, "accuracy_piqa": -0.04, "likelihood_piqa": -0.1}
+        for i, h in enumerate(heads)
+    ]
+    studio.store.save(
+        "experiments",
+        {"experiment": "costs", **lm.id.key(), "plan": {**asdict(plan), "tasks": ["piqa"]}, "sets": "x", "data": "y"},
+        tables={"sets": pd.DataFrame(rows)},
+        meta={"base": {}, "provenance": MADE},
+    )
+    at = opened("compare")
+    shown = charts(at)[-1]
+    change(at, **{"compare cost": "lambada"})
+    assert "4 sets were measured so" in said(at)
+    fig = charts(at)[-1]
+    assert fig["layout"]["xaxis"]["title"]["text"] == "perplexity of LAMBADA's last words, % up"
+    assert "limit" in str(shown["layout"].get("annotations"))
+    assert "'limit'" not in str(fig["layout"].get("annotations"))
+    points = [
+        x for t in fig["data"] if t.get("mode") == "markers" and t["name"] != "unpruned" for x in array_of(t["x"])
+    ]
+    assert set(np.round(points, 6)) <= {round(100 * float(np.expm1(0.5 + 0.1 * i)), 6) for i in range(4)} | {0.0}
+    change(at, **{"compare cost": "accuracy_piqa"})
+    assert charts(at)[-1]["layout"]["xaxis"]["title"]["text"] == "right answers lost on piqa, points"

@@ -230,6 +230,18 @@ def find(plan: Plan, model_id: ModelId, store: Store) -> Costs | None:
     return next((one for h in headers if (one := store.read("experiments", h.config, read)) is not None), None)
 
 
+def stored(model_id: ModelId, axis: str, reading: str, store: Store) -> Costs | None:
+    """The finished study with the most sets of an axis' comparison, without the model; None if there is none."""
+
+    def fits(entry: Entry) -> bool:
+        plan = entry.config["plan"]
+        return bool((plan["axis"], plan["reading"]) == (axis, reading))
+
+    headers = store.find("experiments", {"experiment": "costs", **model_id.wanted()}, fits)
+    found = [one for h in headers if (one := store.read("experiments", h.config, read)) is not None]
+    return max(found, key=lambda one: len(one.sets), default=None)
+
+
 def run(lm: LanguageModel, plan: Plan, store: Store, progress: Report | None = None) -> Costs:
     """Measure every set; what is stored is not measured again, so a stopped run goes on.
 
