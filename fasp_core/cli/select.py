@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -48,16 +48,10 @@ def select(options: Options, told: ManualEdits) -> Said:
     opened = files.open_scores(
         options.scores, options.method, options.published_model, options.axis, options.reading, options.n_heads
     )
+    opened = opened.protecting(options.protect)
     forced, locked = told.flat(opened.scores.n_layers, opened.scores.n_heads)
     chosen = choose(
-        replace(opened.scores, protect=options.protect),
-        options.method,
-        options.gamma,
-        options.alpha,
-        options.rule,
-        options.seed,
-        locked,
-        forced,
+        opened.scores, options.method, options.gamma, options.alpha, options.rule, options.seed, locked, forced
     )
     document = prune_files.document(
         chosen, model=opened.model, axis=opened.axis, reading=opened.reading, notes=opened.notes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +40,26 @@ _GENDER = "gender_and_sex"
 
 @dataclass(frozen=True, eq=False)
 class OpenedScores:
-    """Scores of one model on one axis in one reading; `model`, `axis` and `reading` are None where unknown."""
+    """Scores of one model on one axis in one reading; `model`, `axis`, `reading` and `estimator` are None if unknown."""
 
     scores: HeadScores
     model: str | None
     axis: str | None
     reading: str | None
     notes: tuple[str, ...]
+    estimator: str | None = None
+
+    def protecting(self, protect: str) -> OpenedScores:
+        """The same with heads that are critical by something else, and what that means for these scores."""
+        if protect == self.scores.protect:
+            return self
+        notes = self.notes
+        if self.estimator in ("refined", "two-phase"):
+            notes += (
+                f"Heads were removed for choices that protect by perplexity ({self.estimator} scores): of heads that are "
+                "free otherwise, some have first-order scores. Score with --estimator exact to remove them all.",
+            )
+        return replace(self, scores=replace(self.scores, protect=protect), notes=notes)
 
 
 def check_folder(out: Path) -> None:
@@ -215,7 +228,7 @@ def _open_ours(file: Path, axis: str | None, reading: str | None) -> OpenedScore
     elif reading not in readings:
         raise InputError(f"'{file}' has no reading '{reading}': choose one of {', '.join(readings) or 'none'}.")
     about = _about(file)
-    said = {name: text for name in ("axis", "model") if isinstance(text := about.get(name), str)}
+    said = {name: text for name in ("axis", "model", "estimator") if isinstance(text := about.get(name), str)}
     if axis is not None and axis != said.get("axis", axis):
         raise InputError(f"'{file}' is about the axis {said['axis']}: leave --axis out, or score '{axis}' first.")
 
@@ -233,7 +246,7 @@ def _open_ours(file: Path, axis: str | None, reading: str | None) -> OpenedScore
         z_task=of("z_task"),
     )
     notes = _doubts(about, reading)
-    return OpenedScores(scores, said.get("model"), axis or said.get("axis"), reading, notes)
+    return OpenedScores(scores, said.get("model"), axis or said.get("axis"), reading, notes, said.get("estimator"))
 
 
 def _columns(file: Path) -> dict[str, np.ndarray]:

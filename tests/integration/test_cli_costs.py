@@ -132,6 +132,8 @@ def test_heads_are_scored_for_a_task_and_critical_by_it(run: Run, tmp_path: Path
     assert chosen["task"]["critical_heads"] != chosen["perplexity"]["critical_heads"]
     plain = json.loads(run("select", "--scores", out, "--alpha", 0.25, "--json")[1])
     assert plain == chosen["perplexity"]
+    assert "--estimator exact" in chosen["task"]["notes"][-1]
+    assert not any("--estimator exact" in note for note in plain["notes"])
     assert "(critical by task)" in run("select", "--scores", out, "--protect", "task")[1]
     assert "two-phase: first-order on 20" in run("score", "--out", out, *asked, "--task-exact", 6)[1]
 
