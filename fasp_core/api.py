@@ -73,9 +73,13 @@ def select(
     *,
     reading: str = "neutral",
     seed: int = 0,
+    protect: str = "perplexity",
 ) -> Selection:
-    """The heads to prune. `reading` says whether words that name people count as toxic; see `selection.select`."""
-    return selection.select(table.head_scores(reading), method, gamma, alpha, seed=seed)
+    """The heads to prune. `reading` says whether words that name people count as toxic; see `selection.select`.
+
+    `protect` says what FASP's critical heads are critical by, see `selection.HeadScores`.
+    """
+    return selection.select(table.head_scores(reading, protect), method, gamma, alpha, seed=seed)
 
 
 def evaluate(

@@ -40,8 +40,11 @@ class Options:
         """The costs that are asked for, on the side that is measured; None if there are none."""
         from fasp_core.tasks.costs import CostConfig, named
 
-        names = named(self.costs) if self.costs else ()
-        return CostConfig(names, self.split, self.cost_tokens, self.cost_items, seed) if names else None
+        if not self.costs:
+            return None
+        found = CostConfig(named(self.costs), self.split, self.cost_tokens, self.cost_items, seed)
+        found.look_up()
+        return found
 
 
 def evaluate(options: Options, toxicity: Toxicity, parts: Parts, text: Text, given: Model, progress: Report) -> Said:

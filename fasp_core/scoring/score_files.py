@@ -40,7 +40,7 @@ _GENDER = "gender_and_sex"
 
 @dataclass(frozen=True, eq=False)
 class OpenedScores:
-    """Scores of one model on one axis in one reading; `model`, `axis`, `reading` and `estimator` are None if unknown."""
+    """Scores of one model on one axis in one reading; what is not known of where they come from is None."""
 
     scores: HeadScores
     model: str | None
@@ -56,8 +56,8 @@ class OpenedScores:
         notes = self.notes
         if self.estimator in ("refined", "two-phase"):
             notes += (
-                f"Heads were removed for choices that protect by perplexity ({self.estimator} scores): of heads that are "
-                "free otherwise, some have first-order scores. Score with --estimator exact to remove them all.",
+                f"Heads were removed for choices that protect by perplexity ({self.estimator} scores): of heads that "
+                "are free otherwise, some have first-order scores. Score with --estimator exact to remove them all.",
             )
         return replace(self, scores=replace(self.scores, protect=protect), notes=notes)
 

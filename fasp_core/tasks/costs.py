@@ -18,7 +18,7 @@ import numpy as np
 
 from fasp_core.console import percent
 from fasp_core.data.passages import PARAGRAPHS
-from fasp_core.data.text import TextConfig, fitting
+from fasp_core.data.text import TextConfig, fitting, load_text
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import CachedRunner
@@ -72,6 +72,13 @@ class CostConfig:
     @property
     def paragraphs(self) -> TextConfig:
         return TextConfig(PARAGRAPHS[self.split], self.tokens)
+
+    def look_up(self) -> None:
+        """Say so before a model is loaded if a text is not there. InputError as `passages` and `load_text`."""
+        if "lambada" in self.names:
+            passages(self.split, self.items, self.seed)
+        if {"paragraphs", "repeated"} & set(self.names):
+            load_text(self.paragraphs.source)
 
 
 @dataclass(frozen=True, eq=False)
