@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fasp_core.model.language_model import LanguageModel
     from fasp_core.model.spec import ModelSpec
     from fasp_core.storage.store import Store
+    from fasp_core.studies.compare.limits import Limits
 
 WINDOW = 512  # tokens, where the model takes as many and no other number is named
 
@@ -39,7 +40,21 @@ Dtype = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="
 Gamma = Annotated[float, typer.Option(help="Share of all heads that fasp keeps as critical.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 MaxPpl = Annotated[float, typer.Option(help="Rise of validation perplexity, at most: .1 is 10%.")]
+MaxLambadaPoints = Annotated[
+    float | None, typer.Option(help="Right answers lost on LAMBADA, at most, in points, such as 2.")
+]
+MaxLambadaNats = Annotated[
+    float | None, typer.Option(help="Rise of the negative log-likelihood of LAMBADA's last word, at most, such as .1.")
+]
+MaxTaskPoints = Annotated[
+    float | None, typer.Option(help="Points lost in the mean accuracy of LAMBADA, ARC-easy and PIQA, at most.")
+]
+LimitItems = Annotated[int, typer.Option(help="Items of each task that such limits are measured on, on each side.")]
 MethodName = Literal["fasp", "magnitude", "gradient", "ppl-only", "bias-only", "random"]
+Protect = Annotated[
+    Literal["perplexity", "task", "worse"],
+    typer.Option(help="What heads are critical by: perplexity, LAMBADA's last words (task), or the worse of the two."),
+]
 Prompts = Annotated[int, typer.Option("--prompts", help="At least this many, the same number from every group.")]
 Reading = Annotated[
     Literal["neutral", "counted"], typer.Option(help="Identity terms masked or counted, in scores and choice.")
@@ -193,7 +208,10 @@ class Toxicity:
 class Text:
     """The text for perplexity, the number of tokens aside."""
 
-    text: Annotated[str, typer.Option(help="For perplexity: bold, wikitext-2 (from the hub) or a text file.")] = "bold"
+    text: Annotated[
+        str,
+        typer.Option(help="For perplexity: bold, paragraphs (or paragraphs-test), wikitext-2 (hub) or a text file."),
+    ] = "bold"
     window: Window = None
 
     def of(self, tokens: int) -> TextConfig:
@@ -246,6 +264,28 @@ class Parts:
 
         shape = BUILT_IN_SHAPE if given.model == BUILT_IN else (given.lm.n_layers, given.lm.n_heads)
         check(found, shape, str(self.prune_set or "--heads"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoreLimits:
+    """What a choice may cost beside perplexity."""
+
+    max_lambada_points: MaxLambadaPoints = None
+    max_lambada_nats: MaxLambadaNats = None
+    max_task_points: MaxTaskPoints = None
+    limit_items: LimitItems = defaults.COST_ITEMS
+
+    def with_ppl(self, max_ppl: float) -> Limits:
+        """All limits. InputError if one is none."""
+        from fasp_core.studies.compare.limits import Limits
+
+        return Limits(
+            limit(max_ppl),
+            self.max_lambada_points,
+            self.max_lambada_nats,
+            self.max_task_points,
+            items=self.limit_items,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from fasp_core.cli.options import (
     Model,
     Parts,
     Prompts,
+    Protect,
     Reading,
     TaskItems,
     items_of,
@@ -44,6 +45,7 @@ class Options:
     ] = None
     gamma: Gamma = defaults.GAMMA
     alpha: Alpha = defaults.ALPHA
+    protect: Protect = "perplexity"
     seed: Annotated[int, typer.Option(help="Of the method random.")] = 0
     max_ppl: MaxPpl = defaults.MAX_PPL
     n_prompts: Prompts = defaults.TEST_PROMPTS
@@ -110,6 +112,7 @@ def report(options: Options, parts: Parts, told: ManualEdits, given: Model, prog
         options.measure,
         by_hand,
         items,
+        options.protect,
     )
     if named is None:
         asked = replace(asked, parts=PruneSet.of(r.origin(asked, table).heads))

@@ -45,7 +45,7 @@ class Asked:
     reading : the one that the choice was made by.
     parts : what is removed.
     method : how the set was chosen, heads changed by hand aside; None if it was given as a list.
-    gamma, alpha, seed : of the method.
+    gamma, alpha, seed, protect : of the method.
     max_ppl : relative; the limit of the choice that a stored comparison comes to.
     prompts, tokens : of the measurement: at least so many test prompts, and the tokens of a text that no score saw.
     measure : False tells only what is stored.
@@ -68,6 +68,7 @@ class Asked:
     measure: bool = True
     by_hand: ManualEdits = NOTHING
     items: int = 0
+    protect: str = "perplexity"
 
     @property
     def evaluation(self) -> EvalConfig:
@@ -135,7 +136,7 @@ def origin(asked: Asked, table: ImpactTable) -> Selection:
     """
     if asked.method is not None:
         return select(
-            table.head_scores(asked.reading),
+            table.head_scores(asked.reading, asked.protect),
             asked.method,
             asked.gamma,
             asked.alpha,
