@@ -27,7 +27,7 @@ TASKS = ("hellaswag", "arc_easy", "piqa")  # whose answers share their question
 def run(
     lm: LanguageModel | None = None,
     tasks: Sequence[str] = TASKS,
-    items: int = 16,
+    items: int = 8,
     batch_sizes: Sequence[int] = (1, 4, 16),
     rounds: int = 2,
     threads: int = 2,
