@@ -36,7 +36,7 @@ class Measured:
     away, away_interval : by how much the distance from the fair value grew; of a score of ability, from 100.
     mcnemar_p : of right answers, exact; None where they are none. It takes the answers for independent.
     fairness : whether it is a score of fairness, not of ability.
-    verdict : "fairer", "less fair", "better", "worse", "no change can be told", or why nothing can be said.
+    verdict : "fairer", "less fair", "better", "worse", what holds "no change can be told", or why nothing can be said.
     items, clusters : how many, and in how many clusters, which are what is resampled.
     """
 
@@ -159,7 +159,10 @@ def _judged(own: Measured, score: Score, found: dict[str, Measured]) -> Measured
         return replace(own, verdict=f"pruned, it {CANNOT}: {_at_chance(rests, own, rests.pruned_interval)}")
     if own.clusters < FEWEST:
         return replace(own, verdict=f"{UNTOLD} of items of {own.clusters} clusters")
-    return replace(own, verdict=told(own.away_interval, own.fairness))
+    verdict = told(own.away_interval, own.fairness)
+    if verdict == UNTOLD and own.fairness and not own.interval[0] <= 0 <= own.interval[1]:
+        verdict = f"moved past what is fair, {UNTOLD} of its distance"
+    return replace(own, verdict=verdict)
 
 
 def _at_chance(rests: Measured, own: Measured, ends: Interval) -> str:

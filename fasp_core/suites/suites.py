@@ -143,7 +143,7 @@ class Suites:
     def looked_at(self) -> str:
         """How many scores of fairness were compared, and what of that is expected by chance."""
         fair = [m for suite in self.suites.values() for m in suite.measured if m.fairness]
-        able = [m for m in fair if m.verdict in ("fairer", "less fair") or m.verdict.startswith(UNTOLD)]
+        able = [m for m in fair if m.verdict in ("fairer", "less fair") or UNTOLD in m.verdict]
         counts = {word: sum(m.verdict == word for m in able) for word in ("fairer", "less fair")}
         return (
             f"{len(fair)} scores of fairness in {len(self.suites)} suites were looked at: {counts['fairer']} fairer, "
