@@ -207,7 +207,8 @@ def read_task(entry: Entry) -> TaskImpacts:
     base, ablated, ids = a["base"].astype(np.float64), a["ablated"].astype(np.float64), a["rows"]
     if ablated.shape[1:] != base.shape or base.shape != ids.shape:
         raise DamagedEntry(entry.path, "its values are of other passages")
-    return TaskImpacts(base, ablated, ids, entry.config["estimator"], entry.meta["provenance"])
+    found = TaskImpacts(base, ablated, ids, entry.config["estimator"], entry.meta["provenance"])
+    return replace(found, cut=entry.meta["cut"])
 
 
 def stored_task(model_id: ModelId, store: Store) -> TaskImpacts | None:

@@ -223,6 +223,7 @@ class TaskImpacts:
     rows : [n] int64, a hash of each passage.
     estimator : "exact", "first-order" or "two-phase".
     errors : [N, m] exact minus first-order, on the m passages of two-phase scores on which heads were removed.
+    cut : passages that lost their beginning, the model taking no more.
     """
 
     base: Floats
@@ -231,6 +232,7 @@ class TaskImpacts:
     estimator: str
     provenance: dict[str, Any]
     errors: Floats | None = None
+    cut: int = 0
 
     @cached_property
     def z_task(self) -> Floats:
@@ -258,11 +260,11 @@ class TaskImpacts:
     @property
     def said(self) -> str:
         """How they were made, in a few words."""
+        short = f" ({self.cut:,} lost their beginning)" if self.cut else ""
         if self.errors is None:
-            return f"{self.estimator}, {self.passages:,} passages"
-        return (
-            f"two-phase: first-order on {self.passages:,} passages, every head removed on {self.removed_on:,} of them"
-        )
+            return f"{self.estimator}, {self.passages:,} passages{short}"
+        few = f"every head removed on {self.removed_on:,} of them"
+        return f"two-phase: first-order on {self.passages:,} passages{short}, {few}"
 
 
 @dataclass(frozen=True, eq=False)

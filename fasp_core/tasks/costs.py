@@ -89,10 +89,12 @@ class Cost:
     ----------
     rows : nats, and how many tokens or last words they are of, by the unit of resampling.
     right : [n] of last words, whether the model would write them; else None.
+    cut : passages that lost their beginning, the model taking no more.
     """
 
     rows: Nll
     right: np.ndarray | None = None
+    cut: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,12 +105,14 @@ class CostChange:
     ----------
     change : in nats a token (of last words: a word) and as perplexities, with a paired interval.
     accuracy : of last words, shares of right ones and their change in points; else None.
+    cut : passages that lost their beginning, the model taking no more.
     """
 
     name: str
     split: str
     change: PerplexityChange
     accuracy: Paired | None = None
+    cut: int = 0
 
     @property
     def unit(self) -> str:
@@ -127,7 +131,8 @@ class CostChange:
         if self.accuracy is not None:
             least, most = self.accuracy.interval
             text += f"; {self.accuracy.points:+.1f} points right [{least:+.1f}, {most:+.1f}]"
-        return f"{text}, on {c.tokens:,} {self.unit}s."
+        short = f" ({self.cut:,} of the passages lost their beginning)" if self.cut else ""
+        return f"{text}, on {c.tokens:,} {self.unit}s{short}."
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready. `base`, `pruned` and `change` are nats a token (`unit`: of last words a word)."""
@@ -137,6 +142,7 @@ class CostChange:
             "direction": "lower is better",
             "split": self.split,
             "items": c.tokens,
+            "cut": self.cut,
             "base": math.log(c.base),
             "pruned": math.log(c.base) + c.change_nats,
             "change": c.change_nats,
@@ -173,7 +179,8 @@ def costs_of(
         elif name == "lambada":
             items = passages(config.split, config.items, config.seed)
             answers = answers_of(lm, prune_set, items, config.seed, store, progress)
-            found[name] = Cost(Nll(-answers.likelihood, np.ones(len(answers.likelihood), dtype=int)), answers.right)
+            nats = Nll(-answers.likelihood, np.ones(len(answers.likelihood), dtype=int))
+            found[name] = Cost(nats, answers.right, answers.cut)
         else:
             tokens = tokens_of(lm, prune_set, paragraphs, store, progress, runner)
             found[name] = Cost(tokens.nll(repeated=name == "repeated"))
@@ -187,7 +194,7 @@ def compared(base: dict[str, Cost], pruned: dict[str, Cost], split: str) -> tupl
         after, accuracy = pruned[name], None
         if before.right is not None and after.right is not None:
             accuracy = paired(before.right, after.right, 0.0)
-        out.append(CostChange(name, split, perplexity_change(before.rows, after.rows), accuracy))
+        out.append(CostChange(name, split, perplexity_change(before.rows, after.rows), accuracy, before.cut))
     return tuple(out)
 
 

@@ -146,4 +146,5 @@ def test_what_is_too_long_loses_its_beginning(folder: Path) -> None:
     found = rows(lm, passages("valid", 8))
     assert {len(row) for row in found.ids} == {CONTEXT}
     assert found.cut == len(found.ids) > 0
+    assert f"({found.cut} lost their beginning)" in task.first_order_task(lm, 8, Store(folder / "cache")).said
     assert found.first.tolist() == [CONTEXT - 2] * len(found.ids)

@@ -36,7 +36,7 @@ def keep_task(studio: Studio) -> np.ndarray:
         KIND,
         {**lm.id.key(), **TASK_SCORE, "estimator": "first-order", "items": 20, "seed": 0, "data": "made up"},
         arrays={"base": base, "ablated": base + z[:, None], "rows": np.arange(20)},
-        meta={"n_layers": 30, "n_heads": 9, "provenance": MADE},
+        meta={"n_layers": 30, "n_heads": 9, "cut": 0, "provenance": MADE},
     )
     return z
 
