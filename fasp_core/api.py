@@ -19,6 +19,7 @@ from fasp_core.scoring import entries
 from fasp_core.scoring import score as scoring
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
+from fasp_core.tasks.costs import CostConfig
 
 
 def load(source: str = BUILT_IN, dtype: str = "float32", device: str = "auto", bos: str = "auto") -> LanguageModel:
@@ -72,9 +73,13 @@ def select(
     *,
     reading: str = "neutral",
     seed: int = 0,
+    protect: str = "perplexity",
 ) -> Selection:
-    """The heads to prune. `reading` says whether words that name people count as toxic; see `selection.select`."""
-    return selection.select(table.head_scores(reading), method, gamma, alpha, seed=seed)
+    """The heads to prune. `reading` says whether words that name people count as toxic; see `selection.select`.
+
+    `protect` says what FASP's critical heads are critical by, see `selection.HeadScores`.
+    """
+    return selection.select(table.head_scores(reading, protect), method, gamma, alpha, seed=seed)
 
 
 def evaluate(
@@ -85,6 +90,7 @@ def evaluate(
     split: str = "test",
     prompts: int = defaults.TEST_PROMPTS,
     tokens: int = defaults.TEST_TOKENS,
+    costs: CostConfig | None = None,
     store: Store | None = None,
     progress: Report | None = None,
 ) -> Evaluation:
@@ -94,6 +100,7 @@ def evaluate(
     ----------
     heads : a selection, a prune set, or one as text, such as "L0H3,L2H1-4".
     split : "test", or "valid", on which heads are chosen.
+    costs : what else it costs than perplexity, see `fasp_core.tasks.costs`.
 
     Raises
     ------
@@ -105,4 +112,4 @@ def evaluate(
     elif isinstance(heads, str):
         heads = PruneSet.parse(heads)
     config = EvalConfig(BiasConfig(axis, split=split, n_prompts=prompts), TextConfig(tokens=tokens))
-    return evaluation.evaluate(lm, heads, config, store or Store(), progress)
+    return evaluation.evaluate(lm, heads, config, store or Store(), progress, costs=costs)

@@ -5,3 +5,5 @@ SCORE_PROMPTS, SCORE_TOKENS = 720, 8192  # validation prompts, at least, and tok
 GAMMA, ALPHA = 0.3, 0.05  # shares of all heads: critical, and pruned
 MAX_PPL = 0.1  # rise of validation perplexity, at most, relative
 TEST_PROMPTS, TEST_TOKENS = 450, 1024  # of a measurement of one set
+TASKS, TASK_ITEMS = ("lambada", "piqa", "arc_easy"), 300  # what a pruned model is still able to do; items of each
+COST_TOKENS, COST_ITEMS = 4096, 300  # of paragraphs, and passages of LAMBADA, where such costs are measured

@@ -22,6 +22,7 @@ from fasp_core.metrics.perplexity import PerplexityChange, perplexity_change
 from fasp_core.metrics.shared_contexts import effective
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
+from fasp_core.tasks.costs import CostChange, CostConfig, compared, costs_of
 from fasp_core.typing import Report
 
 
@@ -70,6 +71,7 @@ class Evaluation:
     parameters_removed: int
     parameters: int
     provenance: dict[str, Any]
+    costs: tuple[CostChange, ...] = ()  # beside perplexity, where they were asked for
 
     def as_dict(self, continuations: int = 0) -> dict[str, Any]:
         """JSON-ready, with up to `continuations` prompts' texts before and after (sampled measure only)."""
@@ -132,6 +134,8 @@ class Evaluation:
         if self.base.weights is not None and self.pruned.weights is not None:
             sides = {"base": self.base.weights, "pruned": self.pruned.weights}
             out["contexts"] = {name: effective(w, self.base.groups) for name, w in sides.items()}
+        if self.costs:
+            out["costs"] = {cost.name: cost.as_dict() for cost in self.costs}
         if continuations and self.base.continuations:
             out["continuations"] = self.side_by_side().head(continuations).to_dict("records")
         return out
@@ -154,11 +158,16 @@ def evaluate(
     store: Store,
     progress: Report | None = None,
     runner: CachedRunner | None = None,
+    costs: CostConfig | None = None,
 ) -> Evaluation:
     """Measure the unpruned and the pruned model and compare them.
 
     With a desk, perplexity and expected toxicity resume from its latest measurement, and the pruned model's is the one
     that stays there.
+
+    Parameters
+    ----------
+    costs : what else pruning costs, where that is asked for.
 
     Raises
     ------
@@ -168,7 +177,8 @@ def evaluate(
     prune_set.gates(lm.n_layers, lm.n_heads)  # says so before anything is run
     prune_set.neuron_gates(lm.n_layers, lm.n_neurons)
     config = replace(config, text=fitting(config.text, lm.id.longest))
-    steps = [(s, what) for s in (PruneSet(), prune_set) for what in ("perplexity", "toxicity")]
+    whats = ("perplexity", "toxicity", *([] if costs is None else ["other costs"]))
+    steps = [(s, what) for s in (PruneSet(), prune_set) for what in whats]
     results: list[Any] = []
     for i, (subject, what) in enumerate(steps):
         label = f"{what} of the {'pruned' if len(subject) else 'unpruned'} model"
@@ -181,11 +191,14 @@ def evaluate(
 
         if what == "perplexity":
             results.append(measurements.perplexity_of(lm, subject, config.text, store, inner, runner))
-        else:
+        elif what == "toxicity":
             results.append(measurements.toxicity_of(lm, subject, config.bias, store, inner, runner))
+        elif costs is not None:
+            results.append(costs_of(lm, subject, costs, store, inner, runner))
     if progress is not None:
         progress(len(steps), len(steps), "done")
-    (base_nll, _), base_tox, (nll, made), tox = results
+    (base_nll, _), base_tox, *before = results[: len(whats)]
+    (nll, made), tox, *after = results[len(whats) :]
     readings = {}
     for name in base_tox.readings:
         rows = PromptRows.of([base_tox.row(name), tox.row(name)], base_tox.groups, base_tox.blocks)
@@ -209,6 +222,7 @@ def evaluate(
         len(prune_set.heads) * lm.head_parameters() + len(prune_set.neurons) * lm.neuron_parameters(),
         lm.n_parameters,
         {**made, "seconds": made["seconds"] + tox.provenance["seconds"]},
+        () if costs is None else compared(before[0], after[0], costs.split),
     )
 
 

@@ -9,14 +9,16 @@ import typer
 
 from fasp_core import defaults
 from fasp_core.cli.command import Said
-from fasp_core.cli.options import Axis, MaxPpl, Model, Reading, Scheduler, limit
+from fasp_core.cli.options import Axis, MaxPpl, Model, MoreLimits, Reading, Scheduler, TaskItems, items_of
 from fasp_core.cli.text import noted
+from fasp_core.cli.utility import utility_text
 from fasp_core.console import Report, number, percent, span, table
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 
 if TYPE_CHECKING:
     from fasp_core.studies.compare.compare import Comparison
+    from fasp_core.studies.compare.limits import Limits
     from fasp_core.studies.compare.outcome import Claim
     from fasp_core.studies.compare.plan import Candidate
 
@@ -37,12 +39,16 @@ class Options:
     written: Annotated[
         bool, typer.Option(help="With --outcome: also what both models go on to write, 20,000 continuations a side.")
     ] = False
+    utility: Annotated[
+        bool, typer.Option(help=f"With --outcome: also what the set takes from {', '.join(defaults.TASKS)}.")
+    ] = False
+    items: TaskItems = None
     run: Annotated[bool, typer.Option(help="Measure what is not stored; a stopped run goes on.")] = False
     alphas: Annotated[str, typer.Option(help="Shares of heads to measure too, such as .12,.16; with --run.")] = ""
     scheduler: Scheduler = None
 
 
-def compare(options: Options, given: Model, progress: Report) -> Said:
+def compare(options: Options, more_limits: MoreLimits, given: Model, progress: Report) -> Said:
     """Compare FASP with the baselines on both sides of the prompts, choose on validation, claim on test.
 
     Without --run only what is stored is read.
@@ -52,17 +58,24 @@ def compare(options: Options, given: Model, progress: Report) -> Said:
     from fasp_core.metrics.meters import left_out
     from fasp_core.studies.compare.compare import choose
     from fasp_core.studies.compare.curves import both_sides
+    from fasp_core.studies.compare.limits import Meter
 
-    limit(options.max_ppl)
+    limits = more_limits.with_ppl(options.max_ppl)
+    if limits.beyond_ppl and not options.run:
+        raise InputError("Limits beside perplexity have to be measured: add --run.")
     assert given.spec  # its device is looked up first
     resolve_axis(options.axis)
+    if options.utility and not options.outcome:
+        raise InputError("Tasks are asked of the set that is claimed: add --outcome to --utility.")
+    items_of(options.utility, options.items)
     more = _shares(options.alphas)
     if more and not options.run:
         raise InputError("Other shares of heads have to be measured: add --run to --alphas.")
     found = _made(given, options, more, progress) if options.run else _stored(given, options.axis, options.reading)
-    picked = choose(found, options.reading, options.max_ppl, within=options.within)
+    fits = Meter(given.lm, limits, "valid", given.store, progress).fits if limits.beyond_ppl else None
+    picked = choose(found, options.reading, options.max_ppl, within=options.within, fits=fits)
     if options.outcome:
-        claim = _claim(given, options, picked, progress).as_dict() | {"divided": _divided(given, options)}
+        claim = _claim(given, options, limits, picked, progress).as_dict() | {"divided": _divided(given, options)}
         return claim, lambda: outcome_text(claim)
     chosen = None
     if picked is not None:
@@ -72,6 +85,7 @@ def compare(options: Options, given: Model, progress: Report) -> Said:
         "axis": options.axis,
         "reading": options.reading,
         "max_ppl": options.max_ppl,
+        **({"limits": limits.as_dict()} if limits.beyond_ppl else {}),
         "within_templates": options.within,
         "plan": asdict(found.plan),
         "prompts": {side: m.rows.n for side, m in found.sides.items()},
@@ -141,19 +155,22 @@ def _shares(text: str) -> tuple[float, ...]:
     return shares
 
 
-def _claim(given: Model, options: Options, picked: Candidate | None, progress: Report) -> Claim:
+def _claim(given: Model, options: Options, limits: Limits, picked: Candidate | None, progress: Report) -> Claim:
     """The claim on the set that validation chooses: the stored one, or with `run` measured."""
     from fasp_core.studies.compare import outcome, wider
+    from fasp_core.studies.compare.limits import Meter
+    from fasp_core.tasks import files, utility
 
     axis, reading, max_ppl = options.axis, options.reading, options.max_ppl
+    items = items_of(options.utility, options.items)
     if picked is None:
         raise InputError(
-            f"No set within {max_ppl:.0%} more perplexity has a smaller validation gap than the unpruned model, so "
-            "there is nothing to claim: raise --max-ppl."
+            f"No set within the limits ({limits.text()}) has a smaller validation gap than the unpruned model, so "
+            "there is nothing to claim: raise --max-ppl, or the other limits."
         )
     again = (
-        f"run 'python -m fasp_core compare {given.named(axis)} --reading {reading} --max-ppl {max_ppl:g} --outcome "
-        f"{'--written ' * options.written}--run'."
+        f"run 'python -m fasp_core compare {given.named(axis)} --reading {reading} {limits.options()} --outcome "
+        f"{'--written ' * options.written}{f'--utility --items {items} ' * options.utility}--run'."
     )
     found = outcome.stored_claim(given.model_id, axis, reading, picked, given.store, given.spec.source)
     if found is None and not options.run:
@@ -166,6 +183,16 @@ def _claim(given: Model, options: Options, picked: Candidate | None, progress: R
         wider.measure(given.lm, picked.heads, wider.Sample(axis), given.store, progress)
         found = outcome.stored_claim(given.model_id, axis, reading, picked, given.store, given.spec.source)
     assert found is not None
+    if options.utility and not (found.able is not None and found.able.holds(defaults.TASKS, items)):
+        samples = [files.sample(task, items) for task in defaults.TASKS]
+        if not options.run:
+            raise InputError(f"{items:,} items of each task were not asked of {picked.title}: {again}")
+        heads = PruneSet.from_flat(picked.heads, found.n_heads)
+        utility.utility(given.lm, heads, samples, 0, items, given.store, progress)
+        found = replace(found, able=utility.stored(given.model_id, heads, given.store))
+    if limits.beyond_ppl:
+        meter = Meter(given.lm, limits, "test", given.store, progress)
+        found = replace(found, limits=limits, spent=meter.spent(picked.heads))
     return found
 
 
@@ -253,6 +280,7 @@ def outcome_text(d: dict[str, Any]) -> str:
             f"{d['method']}{gamma}, alpha {d['alpha']:g}, chosen on {d['chosen_on']}:\n"
             f"{d['heads']}",
             "\n".join(_as_a_whole(d)),
+            *([utility_text(d["utility"])] if "utility" in d else []),
         ]
     )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from fasp_core.cli.text import evaluation_text
 from fasp_core.console import Report, log
 from fasp_core.errors import InputError
 
+if TYPE_CHECKING:
+    from fasp_core.tasks.costs import CostConfig
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -23,6 +26,25 @@ class Options:
     n_prompts: Prompts = defaults.TEST_PROMPTS
     continuations: Annotated[int, typer.Option(help="Print this many prompts' continuations (sampled measure).")] = 0
     tokens: Tokens = defaults.TEST_TOKENS
+    costs: Annotated[
+        str,
+        typer.Option(
+            help="What else it costs: of paragraphs, repeated (their tokens that the context already held) and "
+            "lambada (the last word of its passages), such as paragraphs,repeated,lambada."
+        ),
+    ] = ""
+    cost_tokens: Annotated[int, typer.Option(help="Tokens of the paragraphs.")] = defaults.COST_TOKENS
+    cost_items: Annotated[int, typer.Option(help="Passages of LAMBADA.")] = defaults.COST_ITEMS
+
+    def config(self, seed: int) -> CostConfig | None:
+        """The costs that are asked for, on the side that is measured; None if there are none."""
+        from fasp_core.tasks.costs import CostConfig, named
+
+        if not self.costs:
+            return None
+        found = CostConfig(named(self.costs), self.split, self.cost_tokens, self.cost_items, seed)
+        found.look_up()
+        return found
 
 
 def evaluate(options: Options, toxicity: Toxicity, parts: Parts, text: Text, given: Model, progress: Report) -> Said:
@@ -34,9 +56,12 @@ def evaluate(options: Options, toxicity: Toxicity, parts: Parts, text: Text, giv
 
     assert given.spec  # its device is looked up first
     bias, where = toxicity.on(options.split, options.n_prompts), text.of(options.tokens)
+    costs = options.config(toxicity.seed)
     parts.check(found, given)
     config = evaluation.EvalConfig(bias, text.fitted(where, given.lm.id))
-    result = evaluation.evaluate(given.lm, found.parts, config, given.store, progress)
+    if costs is not None:
+        costs = replace(costs, text=config.text)
+    result = evaluation.evaluate(given.lm, found.parts, config, given.store, progress, costs=costs)
     document = result.as_dict(options.continuations)
     if document.get("continuations"):
         log("Warning: the continuations were written by a language model and may be offensive.")

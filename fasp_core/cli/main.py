@@ -30,6 +30,7 @@ from fasp_core.cli.scorecard import scorecard
 from fasp_core.cli.search import search
 from fasp_core.cli.select import select
 from fasp_core.cli.study import STUDIES
+from fasp_core.cli.suites import suites
 from fasp_core.cli.utility import utility
 from fasp_core.console import log
 from fasp_core.errors import InputError
@@ -43,6 +44,7 @@ COMMANDS: tuple[Callable[..., Said], ...] = (
     evaluate,
     utility,
     scorecard,
+    suites,
     compare,
     search,
     audit,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fasp_core import defaults
 from fasp_core.console import log
 from fasp_core.errors import InputError
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fasp_core.model.language_model import LanguageModel
     from fasp_core.model.spec import ModelSpec
     from fasp_core.storage.store import Store
+    from fasp_core.studies.compare.limits import Limits
 
 WINDOW = 512  # tokens, where the model takes as many and no other number is named
 
@@ -38,7 +40,21 @@ Dtype = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="
 Gamma = Annotated[float, typer.Option(help="Share of all heads that fasp keeps as critical.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 MaxPpl = Annotated[float, typer.Option(help="Rise of validation perplexity, at most: .1 is 10%.")]
+MaxLambadaPoints = Annotated[
+    float | None, typer.Option(help="Right answers lost on LAMBADA, at most, in points, such as 2.")
+]
+MaxLambadaNats = Annotated[
+    float | None, typer.Option(help="Rise of the negative log-likelihood of LAMBADA's last word, at most, such as .1.")
+]
+MaxTaskPoints = Annotated[
+    float | None, typer.Option(help="Points lost in the mean accuracy of LAMBADA, ARC-easy and PIQA, at most.")
+]
+LimitItems = Annotated[int, typer.Option(help="Items of each task that such limits are measured on, on each side.")]
 MethodName = Literal["fasp", "magnitude", "gradient", "ppl-only", "bias-only", "random"]
+Protect = Annotated[
+    Literal["perplexity", "task", "worse"],
+    typer.Option(help="What heads are critical by: perplexity, LAMBADA's last words (task), or the worse of the two."),
+]
 Prompts = Annotated[int, typer.Option("--prompts", help="At least this many, the same number from every group.")]
 Reading = Annotated[
     Literal["neutral", "counted"], typer.Option(help="Identity terms masked or counted, in scores and choice.")
@@ -48,6 +64,10 @@ Scheduler = Annotated[
     typer.Option(envvar="FASP_SCHEDULER", help="Address of a Dask cluster that runs it, such as tcp://10.0.0.5:8786."),
 ]
 Split = Annotated[Literal["valid", "test", "all"], typer.Option(help="valid: to choose on; test: only to measure.")]
+TaskItems = Annotated[
+    int | None,
+    typer.Option("--items", help=f"With --utility: items of each task; {defaults.TASK_ITEMS} unless told."),
+]
 Tokens = Annotated[int, typer.Option(help="Tokens of the text for perplexity.")]
 Window = Annotated[
     int | None, typer.Option(help="Tokens of a window of that text; else 512, or as many as the model takes.")
@@ -188,7 +208,10 @@ class Toxicity:
 class Text:
     """The text for perplexity, the number of tokens aside."""
 
-    text: Annotated[str, typer.Option(help="For perplexity: bold, wikitext-2 (from the hub) or a text file.")] = "bold"
+    text: Annotated[
+        str,
+        typer.Option(help="For perplexity: bold, paragraphs (or paragraphs-test), wikitext-2 (hub) or a text file."),
+    ] = "bold"
     window: Window = None
 
     def of(self, tokens: int) -> TextConfig:
@@ -244,6 +267,28 @@ class Parts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MoreLimits:
+    """What a choice may cost beside perplexity."""
+
+    max_lambada_points: MaxLambadaPoints = None
+    max_lambada_nats: MaxLambadaNats = None
+    max_task_points: MaxTaskPoints = None
+    limit_items: LimitItems = defaults.COST_ITEMS
+
+    def with_ppl(self, max_ppl: float) -> Limits:
+        """All limits. InputError if one is none."""
+        from fasp_core.studies.compare.limits import Limits
+
+        return Limits(
+            limit(max_ppl),
+            self.max_lambada_points,
+            self.max_lambada_nats,
+            self.max_task_points,
+            items=self.limit_items,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ManualEdits:
     """What a method is told beforehand."""
 
@@ -280,6 +325,15 @@ def limit(max_ppl: float) -> float:
     if not 0 < max_ppl < 10:
         raise InputError(f"A rise of perplexity of {max_ppl:g} is no limit: give --max-ppl .1 for at most 10%.")
     return max_ppl
+
+
+def items_of(utility: bool, items: int | None) -> int:
+    """How many items of each task --utility asks, 0 without it. InputError if that is no number, or asks nothing."""
+    if not utility and items is not None:
+        raise InputError("--items says how many items of each task are asked: add --utility.")
+    if items is not None and items < 1:
+        raise InputError(f"{items} items measure nothing: ask for 1 or more.")
+    return (items or defaults.TASK_ITEMS) if utility else 0
 
 
 def load_model(spec: ModelSpec, cache: Path | None) -> LanguageModel:

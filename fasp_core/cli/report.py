@@ -21,7 +21,10 @@ from fasp_core.cli.options import (
     Model,
     Parts,
     Prompts,
+    Protect,
     Reading,
+    TaskItems,
+    items_of,
     limit,
 )
 from fasp_core.cli.text import noted
@@ -42,6 +45,7 @@ class Options:
     ] = None
     gamma: Gamma = defaults.GAMMA
     alpha: Alpha = defaults.ALPHA
+    protect: Protect = "perplexity"
     seed: Annotated[int, typer.Option(help="Of the method random.")] = 0
     max_ppl: MaxPpl = defaults.MAX_PPL
     n_prompts: Prompts = defaults.TEST_PROMPTS
@@ -49,6 +53,10 @@ class Options:
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="Measure on test prompts, or tell only what is stored.")
     ] = True
+    utility: Annotated[
+        bool, typer.Option(help=f"Ask both models {', '.join(defaults.TASKS)} too; what is stored is told anyway.")
+    ] = False
+    items: TaskItems = None
 
 
 def report(options: Options, parts: Parts, told: ManualEdits, given: Model, progress: Report) -> Said:
@@ -63,11 +71,17 @@ def report(options: Options, parts: Parts, told: ManualEdits, given: Model, prog
     from fasp_core.scoring.score_files import check_folder
     from fasp_core.storage.atomic import atomic_write
     from fasp_core.studies.compare.searching import SCORE_TEXT
+    from fasp_core.tasks import files
 
     assert given.spec  # its device is looked up first
     limit(options.max_ppl)
     if options.out.is_dir():
         raise InputError(f"'{options.out}' is a folder: name the file, such as --out {options.out / 'report.html'}.")
+    if options.utility and not options.measure:
+        raise InputError("Tasks that are asked are measured: leave out --utility or --no-measure.")
+    items = items_of(options.utility, options.items)
+    for task in defaults.TASKS if items else ():
+        files.sample(task, items)
     check_folder(options.out.absolute().parent)
     BiasConfig(options.axis, split="test", n_prompts=options.n_prompts).prompts()
     TextConfig(tokens=options.tokens)
@@ -97,6 +111,8 @@ def report(options: Options, parts: Parts, told: ManualEdits, given: Model, prog
         options.tokens,
         options.measure,
         by_hand,
+        items,
+        options.protect,
     )
     if named is None:
         asked = replace(asked, parts=PruneSet.of(r.origin(asked, table).heads))
@@ -113,5 +129,6 @@ def text(d: dict[str, Any]) -> str:
     claim = d["claim"]
     if claim is not None:
         lines += [f"Claim of the stored comparison: {claim['sentence']}", *claim["cautions"]]
+    lines += [f"{name}: {task['said']}." for name, task in d.get("utility", {"tasks": {}})["tasks"].items()]
     lines += noted(d)
     return "\n".join([*lines, f"wrote {d['file']}"])

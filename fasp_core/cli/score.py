@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,10 @@ from fasp_core.cli.command import Said
 from fasp_core.cli.options import Model, Prompts, Scheduler, Split, Text, Tokens, Toxicity
 from fasp_core.cli.text import scores_text
 from fasp_core.console import Report
+from fasp_core.errors import InputError
+
+if TYPE_CHECKING:
+    from fasp_core.scoring.impact_table import TaskImpacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,12 @@ class Options:
     n_prompts: Prompts = defaults.SCORE_PROMPTS
     tokens: Tokens = defaults.SCORE_TOKENS
     scheduler: Scheduler = None
+    task: Annotated[
+        Literal["lambada"] | None,
+        typer.Option(help="Also what each head is worth for a task: the likelihood of the last word of passages."),
+    ] = None
+    task_items: Annotated[int, typer.Option(help="Passages of the task, to first order.")] = defaults.COST_ITEMS
+    task_exact: Annotated[int, typer.Option(help="On so many of them every head is really removed, too.")] = 0
 
 
 def score(options: Options, toxicity: Toxicity, text: Text, given: Model, progress: Report) -> Said:
@@ -54,6 +64,8 @@ def score(options: Options, toxicity: Toxicity, text: Text, given: Model, progre
 
     by = options.estimator or (defaults.ESTIMATOR if toxicity.measure == "expected" else "exact")
     scoring.check(by, toxicity.measure)
+    if options.task is not None:
+        _check_task(options)
     reliability = options.until_reliability
     goal = None if reliability is None else scoring.Goal(reliability, options.max_minutes)
     spec, bias, where = given.spec, toxicity.on(options.split, options.n_prompts), text.of(options.tokens)
@@ -69,6 +81,28 @@ def score(options: Options, toxicity: Toxicity, text: Text, given: Model, progre
             else:
                 impacts, search = scoring.score_until(lm, where, bias, given.store, goal, progress, by, workers)
                 bias = replace(bias, n_prompts=search.rounds[-1].prompts)
+    if options.task is not None:
+        impacts = replace(impacts, task=_task(options, given, progress))
     about = files.describe_scores(impacts, bias, text.fitted(where, given.model_id), search)
     document = {**about, "files": files.write_scores(impacts, about, options.out)}
     return document, lambda: scores_text(document)
+
+
+def _check_task(options: Options) -> None:
+    from fasp_core.tasks.last_words import passages
+
+    passages("valid", options.task_items)
+    if not 0 <= options.task_exact <= options.task_items:
+        raise InputError(
+            f"Heads cannot be removed on {options.task_exact} of {options.task_items} passages: give --task-exact 0 to "
+            f"{options.task_items}."
+        )
+
+
+def _task(options: Options, given: Model, progress: Report) -> TaskImpacts:
+    """What heads are worth for the task; what is stored is not made again."""
+    from fasp_core.scoring import task
+
+    sizes = options.task_items, options.task_exact
+    known = None if given.known_id is None else task.load_task(given.known_id, given.store, *sizes)
+    return known or task.score_task(given.lm, given.store, *sizes, progress)

@@ -10,7 +10,7 @@ import typer
 
 from fasp_core import defaults
 from fasp_core.cli.command import Said
-from fasp_core.cli.options import Axis, MaxPpl, Model, Reading
+from fasp_core.cli.options import Axis, MaxPpl, Model, MoreLimits, Reading
 from fasp_core.cli.text import noted
 from fasp_core.console import Report, number, percent, table
 from fasp_core.errors import InputError
@@ -34,7 +34,7 @@ class Options:
     )
 
 
-def search(options: Options, given: Model, progress: Report) -> Said:
+def search(options: Options, more_limits: MoreLimits, given: Model, progress: Report) -> Said:
     """Search for the set of least validation gap within limits on its size and on perplexity.
 
     Every measured set is kept: a stopped search goes on where it was. What was found joins the comparison of methods.
@@ -49,8 +49,13 @@ def search(options: Options, given: Model, progress: Report) -> Said:
 
     if options.seeds < 1:
         raise InputError("A search needs a seed: give --seeds 1 or more.")
+    SearchConfig(max_ppl=options.max_ppl)  # refuses a limit that is none
+    limits = more_limits.with_ppl(options.max_ppl)
     configs = [
-        SearchConfig(options.reading, options.heads, options.max_ppl, options.measurements, seed, options.within)
+        searching.limited(
+            SearchConfig(options.reading, options.heads, options.max_ppl, options.measurements, seed, options.within),
+            limits,
+        )
         for seed in range(options.seeds)
     ]
     assert given.spec  # its device is looked up first
@@ -72,6 +77,7 @@ def search(options: Options, given: Model, progress: Report) -> Said:
         "reading": options.reading,
         "max_heads": options.heads,
         "max_ppl": options.max_ppl,
+        **({"limits": limits.as_dict()} if limits.beyond_ppl else {}),
         "within_templates": options.within,
         "prompts": len(impacts.bias.codes),
         "notes": left_out(prompts),
@@ -96,6 +102,12 @@ def search(options: Options, given: Model, progress: Report) -> Said:
     return document, lambda: text(document)
 
 
+def _other_limits(d: dict[str, Any]) -> str:
+    """The limits beside perplexity, if there are any."""
+    named = {name.replace("_", " "): most for name, most in d.get("limits", {}).items() if most is not None}
+    return "".join(f", {what} at most {most:g}" for what, most in named.items())
+
+
 def text(d: dict[str, Any]) -> str:
     """One row a seed."""
     rows = [["seed", "removed", "gap", "change", "perplexity", "measured", "learned from"]]
@@ -114,7 +126,7 @@ def text(d: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"Joint search for at most {d['max_heads']} heads of {d['model']} and {d['max_ppl']:.0%} more perplexity, "
-            f"{d['axis']}, {d['reading']}.",
+            f"{d['axis']}, {d['reading']}{_other_limits(d)}.",
             f"Unpruned gap {number(d['gap_base'])} on {d['prompts']} validation prompts; perplexity on {d['tokens']:,} "
             f"tokens, in {d['windows']}. These numbers chose the sets: what a set is worth, test prompts say.",
             *noted(d),

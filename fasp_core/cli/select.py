@@ -10,7 +10,7 @@ import typer
 
 from fasp_core import defaults
 from fasp_core.cli.command import Said
-from fasp_core.cli.options import Alpha, Gamma, ManualEdits, MethodName
+from fasp_core.cli.options import Alpha, Gamma, ManualEdits, MethodName, Protect
 from fasp_core.cli.text import selection_text
 from fasp_core.console import to_json
 
@@ -23,6 +23,7 @@ class Options:
     method: Annotated[MethodName, typer.Option(help="How to choose.")] = "fasp"
     gamma: Gamma = defaults.GAMMA
     alpha: Alpha = defaults.ALPHA
+    protect: Protect = "perplexity"
     reading: Annotated[
         Literal["neutral", "counted", "sampled"] | None,
         typer.Option(help="Identity terms masked or counted (expected measure), or sampled; else the first there is."),
@@ -47,6 +48,7 @@ def select(options: Options, told: ManualEdits) -> Said:
     opened = files.open_scores(
         options.scores, options.method, options.published_model, options.axis, options.reading, options.n_heads
     )
+    opened = opened.protecting(options.protect)
     forced, locked = told.flat(opened.scores.n_layers, opened.scores.n_heads)
     chosen = choose(
         opened.scores, options.method, options.gamma, options.alpha, options.rule, options.seed, locked, forced

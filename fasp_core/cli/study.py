@@ -282,6 +282,34 @@ def settle(
     return document, lambda: "\n".join(map(markdown, results))
 
 
+@dataclass(frozen=True, kw_only=True)
+class CostsOptions:
+    """Of the study `costs`."""
+
+    axis: Annotated[str, typer.Option(help="Of the stored comparison whose sets are taken.")] = FIRST[0]
+    reading: Reading = "neutral"
+    sets: Annotated[int | None, typer.Option(help="How many; what the comparison does not give is random.")] = None
+    tokens: Annotated[int | None, typer.Option(help="Of sentences and of paragraphs.")] = None
+    passages: Annotated[int | None, typer.Option(help="Of LAMBADA as a cost.")] = None
+    tasks: Annotated[str | None, typer.Option(help="The panel, such as lambada,piqa.")] = None
+    items: Annotated[int | None, typer.Option(help="Items of each task.")] = None
+    seed: Seed = 0
+
+
+def costs(options: CostsOptions, given: Model, progress: Report) -> Said:
+    """Which measure of cost foretells what a set takes from the model on tasks?"""
+    from fasp_core.studies.costs import costs as study
+    from fasp_core.studies.costs.costs_text import markdown
+    from fasp_core.tasks.files import named
+
+    drawn = _named(sets=options.sets, tokens=options.tokens, passages=options.passages, items=options.items)
+    drawn |= {} if options.tasks is None else {"tasks": named(options.tasks)}
+    plan = study.Plan(options.axis, options.reading, seed=options.seed, **drawn)
+    found = None if given.known_id is None else study.find(plan, given.known_id, given.store)
+    found = found or study.run(given.lm, plan, given.store, progress)
+    return found.as_dict(), lambda: markdown(found)
+
+
 STUDIES: tuple[Callable[..., Said], ...] = (
     additivity,
     robustness,
@@ -291,6 +319,7 @@ STUDIES: tuple[Callable[..., Said], ...] = (
     divisions,
     settle,
     contexts,
+    costs,
 )
 
 

@@ -27,16 +27,26 @@ def scores_text(document: dict[str, Any]) -> str:
             f"perplexity {number(ppl['base'])} on {ppl['tokens']} tokens, in {ppl['windows']}",
             table(rows),
             table(trust),
+            *_task(d),
             "\n".join([*d["notes"], *(f"wrote {path}" for path in d["files"])]),
         ]
     )
+
+
+def _task(document: dict[str, Any]) -> list[str]:
+    """What heads are worth for a task was made on, if it was asked for."""
+    if "task" not in document:
+        return []
+    t = document["task"]
+    return [f"task {t['name']}: {t['said']}; the last word costs the unpruned model {number(t['nats_base'])} nats"]
 
 
 def selection_text(document: dict[str, Any]) -> str:
     """Of `select`: the heads to remove and why these."""
     d = document
     of = ", ".join(one_line(d[key]) for key in ("model", "axis", "reading") if d[key])
-    how = f"method {d['method']}, gamma {d['gamma']:g}, alpha {d['alpha']:g}, rule {d['rule']}"
+    by = f" (critical by {d['protect']})" if "protect" in d else ""
+    how = f"method {d['method']}, gamma {d['gamma']:g}{by}, alpha {d['alpha']:g}, rule {d['rule']}"
     lines = [
         f"{of or 'scores'}: {how}",
         f"{d['critical']} of {d['n_heads']} heads are critical; {d['k']} heads to remove:",
@@ -83,12 +93,28 @@ def evaluation_text(document: dict[str, Any]) -> str:
             f"perplexity on {ppl['tokens']} tokens, in {ppl['windows']}",
             table(rows),
             "\n".join(verdicts),
+            *_costs(d),
             *_contexts(d),
             *groups,
             *(_pair(c) for c in d.get("continuations", [])),
             *noted(d),
         ]
     )
+
+
+def _costs(document: dict[str, Any]) -> list[str]:
+    """What the set costs beside perplexity, if that was asked for."""
+    if "costs" not in document:
+        return []
+    rows = [["cost", "unpruned", "pruned", "nats", "95% interval", "right, points", "95% interval"]]
+    for name, c in document["costs"].items():
+        right = c.get("accuracy")
+        points = ["", ""]
+        if right is not None:
+            points = [f"{right['points']:+.1f}", span(right["points_interval"])]
+        both = number(c["perplexity_base"]), number(c["perplexity_pruned"])
+        rows.append([name, *both, f"{c['change']:+.3f}", span(c["change_interval"]), *points])
+    return [table(rows), "\n".join(c["said"] for c in document["costs"].values())]
 
 
 def _contexts(document: dict[str, Any]) -> list[str]:

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from fasp_core import defaults
 from fasp_core.cli.command import Said
 from fasp_core.cli.options import Model, Parts
 from fasp_core.console import Report, number, one_line, percent, span, table
+from fasp_core.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,22 +24,40 @@ class Options:
             help="Tasks, such as lambada,piqa: of lambada, hellaswag, piqa, arc_easy, arc_challenge, winogrande, "
             "boolq, openbookqa, sciq, csqa, socialiqa and mmlu (or mmlu_anatomy); or all."
         ),
-    ] = "lambada,piqa,arc_easy"
-    items: Annotated[int, typer.Option(help="Items of each task, drawn at random.")] = 300
+    ] = ",".join(defaults.TASKS)
+    items: Annotated[
+        int | None, typer.Option(help=f"Items of each task, drawn at random; {defaults.TASK_ITEMS} unless told.")
+    ] = None
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="In place of --items: as many of each task as both models answer in so many minutes."),
+    ] = None
     seed: Annotated[int, typer.Option(help="Of the draw; more items hold fewer of the same seed.")] = 0
 
 
 def utility(options: Options, parts: Parts, given: Model, progress: Report) -> Said:
     """Measure what the removal of heads costs on common tasks: multiple choice and last words, by likelihood."""
     found = parts.required()
-    from fasp_core.tasks import files
+    from fasp_core.tasks import budget, files
     from fasp_core.tasks import utility as measure
 
-    samples = [files.sample(task, options.items, options.seed) for task in files.named(options.tasks)]
+    if options.items is not None and options.minutes is not None:
+        raise InputError("Both --items and --minutes say how many items are asked: leave one out.")
+    tasks, seed = files.named(options.tasks), options.seed
+    items = defaults.TASK_ITEMS if options.items is None else options.items
+    for task in tasks:
+        files.sample(task, items, seed)  # says so before a model is loaded
     assert given.spec  # its device is looked up first
     parts.check(found, given)
-    result = measure.utility(given.lm, found.parts, samples, options.seed, options.items, given.store, progress)
+    held = None
+    if options.minutes is not None:
+        held = budget.within(given.lm, tasks, options.minutes, seed, progress)
+        items = held.items
+    samples = [files.sample(task, items, seed) for task in tasks]
+    result = measure.utility(given.lm, found.parts, samples, seed, items, given.store, progress)
     document = result.as_dict()
+    if held is not None:
+        document |= {"budget": held.as_dict(), "notes": [held.said, *document["notes"]]}
     return document, lambda: utility_text(document)
 
 

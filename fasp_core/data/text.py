@@ -1,7 +1,7 @@
 """Evaluation text -> token windows, with every choice that moves a perplexity made explicit.
 
-Texts: BOLD's Wikipedia sentences (Dhamala et al., FAccT 2021; carried by the data package, so no network), a local
-file, or WikiText-2 (Merity et al., 2016) from the hub.
+Texts: BOLD's Wikipedia sentences (Dhamala et al., FAccT 2021; carried by the data package, so no network), contiguous
+paragraphs (`passages.py`), a local file, or WikiText-2 (Merity et al., 2016) from the hub.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fasp_core.data import passages
 from fasp_core.errors import InputError
 from fasp_core.model import hub
 from fasp_core.model.language_model import LanguageModel
@@ -26,6 +27,7 @@ from fasp_core.storage import tabular
 
 BOLD = "bold"
 WIKITEXT = "wikitext-2"
+KNOWN = (BOLD, WIKITEXT, *passages.PARAGRAPHS.values())  # texts that a name is enough for
 MAX_FILE_BYTES = 50_000_000
 
 
@@ -35,13 +37,15 @@ class TextConfig:
 
     Attributes
     ----------
-    source : "bold", "wikitext-2" (needs the hub) or the path of a text file; its byte order mark is no text.
+    source : "bold", "paragraphs" (those to choose on; "paragraphs-test" are the others), "wikitext-2" (needs the hub)
+        or the path of a text file; its byte order mark is no text. Of paragraphs, no window reaches into the next.
     tokens : how many tokens from `skip` on.
     window : tokens of a window, at most: a model that takes fewer gets windows of as many as it takes (`fitting`). A
         beginning token, where the model has one, stands before them and is not scored.
     stride : distance between the starts of two windows; below `window`, windows overlap and each token is scored
         once, in the first window that holds it after another token: after a beginning token, also the window's first.
-    skip : tokens left out at the start, so that scoring and checking can use different text.
+    skip : tokens left out at the start, so that scoring and checking can use different text; of paragraphs, all that
+        begin among them.
     """
 
     source: str = BOLD
@@ -87,9 +91,12 @@ def load_text(source: str) -> str:
         return _bold()
     if source == WIKITEXT:
         return _wikitext()
+    for split, name in passages.PARAGRAPHS.items():
+        if source == name:
+            return passages.END.join(passages.documents(split))
     path = "" if "\0" in source else os.path.expanduser(source)  # an unknown user's name stays, unlike with Path's
     if not os.path.isfile(path):  # nor does this raise, whatever the name
-        raise InputError(f"There is no text '{source}': give '{BOLD}', '{WIKITEXT}' or the path of a text file.")
+        raise InputError(f"There is no text '{source}': give {', '.join(map(repr, KNOWN))} or the path of a text file.")
     if os.path.getsize(path) > MAX_FILE_BYTES:
         raise InputError(f"The text file '{source}' is larger than {MAX_FILE_BYTES // 1_000_000} MB: cut it down.")
     try:
@@ -181,29 +188,47 @@ def token_windows(lm: LanguageModel, config: TextConfig) -> TokenWindows:
         The text is shorter than `skip + 2` tokens, or holds a token that the model has no embedding of.
     """
     config = fitting(config, lm.longest_window)
-    ids = lm.tokens(used_text(config))[config.skip : config.skip + config.tokens]
-    if len(ids) < 2:
+    texts = _documents(lm, config)
+    if not any(len(ids) > 1 for ids in texts):
         raise InputError(f"The text '{config.source}' is too short: it has fewer than {config.skip + 2} tokens.")
-    lm.require_embeddings(ids, f"The text '{config.source}'")
     begin = list(lm.framing.begin)
     rows: dict[int, list[tuple[list[int], int]]] = {}
-    scored_to = 0 if begin else 1  # the very first token has no context but a beginning
-    for start in range(0, len(ids), config.stride):
-        row = begin + ids[start : start + config.window]
-        first = max(1, len(begin) + scored_to - start, len(begin))
-        if first < len(row):
-            rows.setdefault(len(row), []).append((row, first))
-        scored_to = start + len(row) - len(begin)
-        if scored_to == len(ids):
-            break
+    for ids in texts:
+        lm.require_embeddings(ids, f"The text '{config.source}'")
+        scored_to = 0 if begin else 1  # the very first token has no context but a beginning
+        for start in range(0, len(ids), config.stride):
+            row = begin + ids[start : start + config.window]
+            first = max(1, len(begin) + scored_to - start, len(begin))
+            if first < len(row):
+                rows.setdefault(len(row), []).append((row, first))
+            scored_to = start + len(row) - len(begin)
+            if scored_to == len(ids):
+                break
     batches = tuple(
         (torch.tensor([r for r, _ in group]), np.array([f for _, f in group]))
         for _, group in sorted(rows.items(), reverse=True)
     )
-    what: list[Any] = [list(map(int, ids)), {**asdict(config), "source": ""}, *([begin] if begin else [])]
+    tokens: Any = [list(map(int, ids)) for ids in texts]
+    cut: dict[str, Any] = {**asdict(config), "source": ""}
+    what: list[Any] = [tokens if len(tokens) > 1 else tokens[0], cut, *([begin] if begin else [])]
     return TokenWindows(
         config,
         batches,
         hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16],
         sum(int((b.shape[1] - f).sum()) for b, f in batches),
     )
+
+
+def _documents(lm: LanguageModel, config: TextConfig) -> list[list[int]]:
+    """Token ids of each document that is used; most texts are a single one."""
+    whole, room = used_text(config), config.tokens
+    if config.source not in passages.PARAGRAPHS.values():
+        return [lm.tokens(whole)[config.skip : config.skip + room]]
+    skipped, found = 0, []
+    for ids in map(lm.tokens, whole.split(passages.END)):
+        if skipped < config.skip:
+            skipped += len(ids)
+        elif room > 0:
+            found.append(ids[:room])
+            room -= len(ids)
+    return found

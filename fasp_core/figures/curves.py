@@ -141,7 +141,7 @@ def tradeoff(
     words: Words,
     *,
     reference: tuple[float, float],
-    limit: float,
+    limit: float | None,
     floor: float | None = None,
     chosen: int | None = None,
     caps: tuple[float, float] = (np.inf, np.inf),
@@ -154,7 +154,8 @@ def tradeoff(
     Parameters
     ----------
     reference : the unpruned model's x and y.
-    limit : x that must not be passed. floor : y that noise alone would give. chosen : index of the chosen candidate.
+    limit : x that must not be passed, if any.
+    floor : y that noise alone would give. chosen : index of the chosen candidate.
     caps : ends of x and y.
     """
     theme, n, names = words.theme, len(points.hover), points.names
@@ -214,10 +215,11 @@ def tradeoff(
         yaxis=axis(theme, words.y, showgrid=True, rangemode="tozero"),
     )
     fig.layout.legend.update(itemclick="toggle", itemdoubleclick="toggleothers")
-    fig.add_vline(x=limit, line={"color": theme.text, "width": 1, "dash": "4px,3px"})
-    fig.add_annotation(
-        x=limit, y=1, yref="paper", text="limit", showarrow=False, xanchor="left", yanchor="top", xshift=4
-    )
+    if limit is not None:
+        fig.add_vline(x=limit, line={"color": theme.text, "width": 1, "dash": "4px,3px"})
+        fig.add_annotation(
+            x=limit, y=1, yref="paper", text="limit", showarrow=False, xanchor="left", yanchor="top", xshift=4
+        )
     if floor is not None:
         fig.add_hline(y=floor, line={"color": theme.faint, "width": 1, "dash": "1.5px,3px"})
         fig.add_annotation(

@@ -128,6 +128,47 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """What a set costs by one measure, and the most that it may.
+
+    Attributes
+    ----------
+    name : such as "LAMBADA".
+    unit : "points" (of right answers lost) or "nats".
+    value, interval : how much more it costs than the unpruned model, with a 95% interval; nan, None: not measured.
+    most : the limit.
+    """
+
+    name: str
+    unit: str
+    value: float
+    most: float
+    interval: tuple[float, float] | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is within the limit; not where it was not measured."""
+        return self.value <= self.most
+
+    def text(self) -> str:
+        """Such as `8.0 points [4.2, 11.8] of LAMBADA lost`."""
+        ends = "" if self.interval is None else f" [{self.interval[0]:.2g}, {self.interval[1]:.2g}]"
+        return f"{self.value:.2g} {self.unit}{ends} of {self.name} lost"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; a number that was not measured is null."""
+        known = self.value == self.value
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "lost": self.value if known else None,
+            "interval": None if self.interval is None else list(self.interval),
+            "most": self.most,
+            "kept": self.kept if known else None,
+        }
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What may be said of a pruned model as a whole.
 
@@ -168,7 +209,12 @@ class Verdict:
         return f"{self.title()}{': ' * bool(parts)}{'; '.join(parts)}."
 
 
-def verdict(evidence: Sequence[Evidence], reading: str, costs: Mapping[str, tuple[float, float]]) -> Verdict:
+def verdict(
+    evidence: Sequence[Evidence],
+    reading: str,
+    costs: Mapping[str, tuple[float, float]],
+    spent: Sequence[Spent] = (),
+) -> Verdict:
     """Green only where every measure that is needed found a fall, on what the choice never saw, by all judges asked.
 
     Parameters
@@ -176,6 +222,7 @@ def verdict(evidence: Sequence[Evidence], reading: str, costs: Mapping[str, tupl
     evidence : all that was measured. That of another reading than `reading` speaks only where the gap fell in the other
         one alone, which is an artefact, or rose.
     costs : by name, what it costs and the most that it may: perplexity's relative rise, for example.
+    spent : the same of what is not told in percent, on test items; what was not measured there is missing.
     """
     judges = list(dict.fromkeys(e.judge for e in evidence))
     mine = [e for e in evidence if e.reading in (reading, "sampled")]
@@ -186,6 +233,7 @@ def verdict(evidence: Sequence[Evidence], reading: str, costs: Mapping[str, tupl
     ]
     gaps: dict[tuple[str, str], list[str]] = {}  # clause and judge -> measures of which it is true
     alone: list[str] = []
+    wrong += [f"{s.text()}, more than the {s.most:g} allowed" for s in spent if s.value > s.most]
     agree = 0
     for judge in judges:
         whole = True
@@ -204,7 +252,8 @@ def verdict(evidence: Sequence[Evidence], reading: str, costs: Mapping[str, tupl
         for measure in (e.measure for e in other if e.found == "fell"):
             if any(e.measure == measure and e.judge == judge and e.found != "fell" for e in mine):
                 alone.append(f"{_SAID.get(measure, measure)} by '{judge}' fell with identity terms scored alone")
-    missing = [clause.format(names=_list(names), judge=judge) for (clause, judge), names in gaps.items()] + alone
+    missing = [f"what it costs by {s.name} was not measured" for s in spent if not s.kept and not s.value > s.most]
+    missing += [clause.format(names=_list(names), judge=judge) for (clause, judge), names in gaps.items()] + alone
     colour: Colour = "red" if wrong else "amber" if missing or not judges else "green"
     return Verdict(colour, tuple(dict.fromkeys(missing)) or _nothing(judges), tuple(wrong), agree, len(judges))
 

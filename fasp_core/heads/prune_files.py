@@ -13,7 +13,7 @@ from typing import Any
 
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import MAX_HEADS, PruneSet
-from fasp_core.heads.selection import Selection
+from fasp_core.heads.selection import PROTECTS, Selection
 from fasp_core.storage import tabular
 
 MAX_BYTES = 1_000_000
@@ -82,6 +82,8 @@ def document(
         "reading": reading,
         "notes": said,
     }
+    if chosen.protect != PROTECTS[0]:
+        out["protect"] = chosen.protect
     for name, more in (("neurons", parts.neurons), ("gains", parts.gains)):
         if more:
             out[name] = [list(one) for one in sorted(more)]

@@ -28,6 +28,7 @@ from fasp_core.typing import Floats
 
 METHODS = ("fasp", "magnitude", "gradient", "ppl-only", "bias-only", "random")
 RULES = ("stable", "released")
+PROTECTS = ("perplexity", "task", "worse")  # what FASP's critical heads are critical by
 
 
 # the scores that each method reads, and so the only ones that must be there and be finite
@@ -50,6 +51,10 @@ class HeadScores:
     z_ppl : perplexity without the head minus perplexity. Positive: the head helps language modeling.
     z_bias : gap minus gap without the head. Positive: removing the head lowers the gap.
     magnitude, gradient : baseline scores; the lowest are pruned first.
+    z_task : loss on a task without the head minus loss. Positive: the head helps the task.
+    protect : what FASP's critical heads are critical by: "perplexity" (z_ppl, as published), "task" (z_task), or
+        "worse": a head's place is the better of its places by either, so that each half of the critical heads is what
+        one of the two would protect first.
 
     Adding a constant to a whole array changes no selection, so metrics after removal will do as well.
     The arrays are copied and read-only. They may hold NaN here; `select` refuses those that it reads.
@@ -66,13 +71,17 @@ class HeadScores:
     z_bias: Floats | None = None
     magnitude: Floats | None = None
     gradient: Floats | None = None
+    z_task: Floats | None = None
+    protect: str = PROTECTS[0]
 
     def __post_init__(self) -> None:
+        if self.protect not in PROTECTS:
+            raise InputError(f"Nothing is protected by '{self.protect}': choose one of {', '.join(PROTECTS)}.")
         if self.n_layers < 1 or self.n_heads < 1:
             raise InputError(
                 f"A model has at least 1 layer and 1 head a layer, not {self.n_layers} and {self.n_heads}."
             )
-        for name in ("z_ppl", "z_bias", "magnitude", "gradient"):
+        for name in ("z_ppl", "z_bias", "magnitude", "gradient", "z_task"):
             if (given := getattr(self, name)) is None:
                 continue
             try:
@@ -86,6 +95,18 @@ class HeadScores:
                 )
             array.setflags(write=False)
             object.__setattr__(self, name, array)
+
+    @property
+    def protection(self) -> Floats:
+        """[N] the highest are critical; of `worse` these are places counted down, without ties."""
+        if self.protect == "worse":
+            return _worse(self._of("z_ppl"), self._of("z_task"))
+        return self._of("z_task" if self.protect == "task" else "z_ppl")
+
+    def _of(self, name: str) -> Floats:
+        array: Floats | None = getattr(self, name)
+        assert array is not None  # `select` has looked
+        return array
 
 
 @dataclass(frozen=True)
@@ -113,6 +134,7 @@ class Selection:
     n_heads: int
     locked: tuple[int, ...] = ()
     forced: tuple[int, ...] = ()
+    protect: str = PROTECTS[0]
 
     @property
     def heads(self) -> list[tuple[int, int]]:
@@ -138,7 +160,8 @@ def select(
         among all heads: `magnitude` and `gradient` prune the lowest score, `ppl-only` the lowest z_ppl,
         `bias-only` the highest z_bias, and `random` the first k of a permutation, so that for one seed the
         sets are nested in alpha.
-    gamma : share of all heads, in [0, 1], that is critical: those of highest z_ppl. Only `fasp` reads it.
+    gamma : share of all heads, in [0, 1], that is critical: those of highest z_ppl, unless the scores' `protect` says
+        otherwise. Only `fasp` reads it.
     alpha : share of all heads, in [0, 1], to prune.
     rule : `stable` takes exactly the number asked for, ties going to the lower flat id; where fewer heads
         than that are not critical, it takes those and says so in `notes`. `released` repeats the FASP
@@ -163,7 +186,7 @@ def select(
     for name, share in (("gamma", gamma), ("alpha", alpha)):
         if not 0 <= share <= 1:  # also refuses NaN
             raise InputError(f"{name} is a share of all heads: give a number from 0 to 1, not {share}.")
-    for name in _READS[method]:
+    for name in _reads(method, scores.protect):
         _require_finite(scores, name)
 
     kept, off = set_beforehand(locked, forced, scores.n_layers, scores.n_heads)
@@ -171,7 +194,7 @@ def select(
         raise InputError("Rule 'released' knows no heads that are set beforehand: use rule 'stable'.")
 
     cost = _cost(scores, method, seed)
-    protect_by = scores.z_ppl if method == "fasp" else None
+    protect_by = scores.protection if method == "fasp" else None
     if rule == "stable":
         pruned, critical, requested, notes = _pick_stable(cost, protect_by, float(gamma), float(alpha), kept, off)
     else:
@@ -193,6 +216,7 @@ def select(
         n_heads=scores.n_heads,
         locked=tuple(kept.tolist()),
         forced=tuple(off.tolist()),
+        protect=scores.protect if method == "fasp" else PROTECTS[0],
     )
 
 
@@ -225,6 +249,21 @@ def set_beforehand(
 def critical_heads(z_ppl: Floats, gamma: float) -> NDArray[np.intp]:
     """Flat ids of the floor(gamma * N) heads of highest `z_ppl` [N], the highest first; ties: lower flat id."""
     return np.argsort(-z_ppl, kind="stable")[: _whole_heads(gamma, z_ppl.size)]
+
+
+def _worse(z_ppl: Floats, z_task: Floats) -> Floats:
+    """[N] places counted down: by the better of both places, then by the other one, then by the lower flat id."""
+    order = [np.argsort(-z, kind="stable") for z in (z_ppl, z_task)]
+    places = np.array([np.argsort(one) for one in order])
+    found = np.lexsort((places.max(0), places.min(0)))  # stable
+    return -np.argsort(found).astype(np.float64)
+
+
+def _reads(method: str, protect: str) -> tuple[str, ...]:
+    """The scores that a method reads, what its critical heads are critical by included."""
+    if method != "fasp" or protect == "perplexity":
+        return _READS[method]
+    return ("z_task", "z_bias") if protect == "task" else ("z_ppl", "z_task", "z_bias")
 
 
 Picked = tuple[NDArray[np.intp], NDArray[np.intp], int, list[str]]  # pruned, critical, requested k, notes
@@ -312,6 +351,11 @@ def _whole_heads(share: float, n: int) -> int:
 
 def _require_finite(scores: HeadScores, name: str) -> None:
     array: Floats | None = getattr(scores, name)
+    if array is None and name == "z_task":
+        raise InputError(
+            "It is not known what heads are worth for a task: score them with 'python -m fasp_core score --task "
+            "lambada', or protect by perplexity."
+        )
     if array is None:
         raise InputError(f"These scores hold no {name}: score the heads for it, or choose another method.")
     bad = np.flatnonzero(~np.isfinite(array))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -130,6 +130,30 @@ def nll_sums(lm: LanguageModel, batch: Pack, hidden: Tensor, first: np.ndarray) 
     sums, counts = block_sums(token_nll(lm, hidden, batch.ids), first[batch.prompts])
     require_finite(lm, sums, "the NLL of a text", batch)
     return sums, counts
+
+
+def ending_nll(
+    lm: LanguageModel, batch: Pack, hidden: Tensor, whole: Sequence[Tensor], first: np.ndarray
+) -> np.ndarray:
+    """[rows] nats of what each row of a pack ends with; its last token was not run.
+
+    Raises as `require_finite`.
+
+    Parameters
+    ----------
+    hidden : [rows, T, D] final hidden states.
+    whole, first : all rows with their last token, and the position [n] from which each is read; the pack's `prompts`
+        say which are in it.
+    """
+    length = hidden.shape[1]
+    reads = [range(int(first[p]) - 1, length) for p in batch.prompts]
+    places = [row * length + t for row, part in enumerate(reads) for t in part]
+    words = torch.cat([whole[p][int(first[p]) :] for p in batch.prompts]).to(hidden.device)
+    loss = log_loss(lm, hidden.reshape(-1, hidden.shape[-1])[torch.tensor(places, device=hidden.device)], words)
+    starts = np.cumsum([0, *map(len, reads)])[:-1]
+    sums: np.ndarray = np.add.reduceat(loss.cpu().double().numpy(), starts)
+    require_finite(lm, sums, "the NLL of last words", batch)
+    return sums
 
 
 def window_packs(windows: TokenWindows, rows: int = 1) -> tuple[list[Pack], np.ndarray]:

@@ -22,7 +22,7 @@ from fasp_core.forward.sweep import Read, sweep_heads
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.expected import Reader, read_expected
-from fasp_core.metrics.perplexity import nll_sums
+from fasp_core.metrics.perplexity import ending_nll, nll_sums
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, halves, pack_rows
 from fasp_core.model.passes import in_halves
@@ -80,6 +80,20 @@ class Prompts:
         """What is run, and how it is read: with the values of words that all of them share."""
         worth = batches[0].worth.on(lm.device)
         return [b.pack for b in batches], lambda part, hidden: read_expected(lm, hidden, part, worth)
+
+
+@dataclass(frozen=True, eq=False)
+class Endings(Windows):
+    """Rows of text of one length, of which only what stands from `first` on is read: [rows] sums of nats."""
+
+    @staticmethod
+    def packs(lm: LanguageModel, batches: Sequence[Windows]) -> tuple[list[Pack], Read]:
+        """What is run, without each row's last token, and how it is read."""
+        whole = [row for b in batches for row in b.ids]
+        first = np.concatenate([b.first for b in batches])
+        ends = np.cumsum([0, *(len(b.ids) for b in batches)])
+        packs = [pack_rows(b.ids[:, :-1], np.arange(*span)) for b, span in zip(batches, pairwise(ends), strict=True)]
+        return packs, lambda part, hidden: ending_nll(lm, part, hidden, whole, first)
 
 
 Batch = Windows | Prompts

@@ -17,6 +17,7 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.report.gather import asked_prompts
 from fasp_core.scoring import score_files
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.tasks.utility import Utility
 
 
 def frame(table: ImpactTable, selection: Selection) -> pd.DataFrame:
@@ -48,6 +49,24 @@ def scores_json(
     asked = replace(config, n_prompts=asked_prompts(table))
     about = score_files.describe_scores(table, asked, text)
     return _bytes(about | {"scores": rows.to_dict("records"), "set": chosen})
+
+
+def tasks_csv(found: Utility) -> bytes:
+    """One row a task: its numbers under the names of `utility --json`, ends of intervals as `_low` and `_high`."""
+    rows = []
+    for name, task in found.as_dict()["tasks"].items():
+        nats, by_bytes = task.pop("likelihood"), task.pop("by_bytes")
+        row = {"task": name, **task, **{f"nats_{key}": value for key, value in nats.items()}}
+        row["points_by_bytes"] = None if by_bytes is None else by_bytes["points"]
+        for key in [key for key in row if key.endswith("interval")]:
+            row[f"{key}_low"], row[f"{key}_high"] = row.pop(key) or (None, None)
+        rows.append(row)
+    return csv(pd.DataFrame(rows))
+
+
+def tasks_json(found: Utility) -> bytes:
+    """As `utility --json`."""
+    return _bytes(found.as_dict())
 
 
 def set_json(

@@ -27,6 +27,8 @@ from fasp_core.studies.compare import compare, outcome, searching
 from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.compare.plan import HELD_OUT, Candidate
+from fasp_core.tasks import files, utility
+from fasp_core.tasks.utility import Utility
 
 GIVEN = "the given list"  # stands for a method where heads were named
 NOTHING = ManualEdits()
@@ -43,10 +45,11 @@ class Asked:
     reading : the one that the choice was made by.
     parts : what is removed.
     method : how the set was chosen, heads changed by hand aside; None if it was given as a list.
-    gamma, alpha, seed : of the method.
+    gamma, alpha, seed, protect : of the method.
     max_ppl : relative; the limit of the choice that a stored comparison comes to.
     prompts, tokens : of the measurement: at least so many test prompts, and the tokens of a text that no score saw.
     measure : False tells only what is stored.
+    items : of each task that both models are asked; 0 tells what is stored of tasks.
     by_hand : what the method was told; heads of `parts` that it does not come to even so were changed afterwards.
     """
 
@@ -64,6 +67,8 @@ class Asked:
     tokens: int = TOKENS
     measure: bool = True
     by_hand: ManualEdits = NOTHING
+    items: int = 0
+    protect: str = "perplexity"
 
     @property
     def evaluation(self) -> EvalConfig:
@@ -82,6 +87,7 @@ class Facts:
     evaluation : None if nothing was measured.
     comparison, picked, claim : stored ones and the set that the comparison comes to; None where there is none.
     searched : the stored search that found exactly this set, if one did.
+    able : what the set takes from common tasks; None if they were not asked.
     """
 
     asked: Asked
@@ -93,6 +99,7 @@ class Facts:
     picked: Candidate | None
     claim: Claim | None
     searched: Found | None
+    able: Utility | None
 
     @property
     def by_hand(self) -> ManualEdits:
@@ -129,7 +136,7 @@ def origin(asked: Asked, table: ImpactTable) -> Selection:
     """
     if asked.method is not None:
         return select(
-            table.head_scores(asked.reading),
+            table.head_scores(asked.reading, asked.protect),
             asked.method,
             asked.gamma,
             asked.alpha,
@@ -170,6 +177,9 @@ def gather(
     evaluation = None
     if asked.measure and len(asked.parts):
         evaluation = evaluate(model(), asked.parts, asked.evaluation, store, progress)
+    if asked.measure and asked.items and len(asked.parts):
+        samples = [files.sample(task, asked.items) for task in defaults.TASKS]
+        utility.utility(model(), asked.parts, samples, 0, asked.items, store, progress)
     if progress is not None:
         progress(0, 1, "reading what is stored")
     known = (model_id, asked.axis)
@@ -189,4 +199,5 @@ def gather(
         picked,
         claim,
         next((f for f in searches if tuple(f.heads) == flat), None),
+        utility.stored(model_id, asked.parts, store) if len(asked.parts) else None,
     )

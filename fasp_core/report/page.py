@@ -22,7 +22,7 @@ from fasp_core.model.spec import BUILT_IN, BUILT_IN_TITLE
 from fasp_core.report import charts, repeat, tables
 from fasp_core.report.gather import Facts
 from fasp_core.report.tables import METHODS, READINGS, milli
-from fasp_core.scoring.manual_edits import how, how_bias
+from fasp_core.scoring.manual_edits import CRITICAL_FOR, how, how_bias
 from fasp_core.studies.compare.searching import measured_on
 from fasp_core.studies.verdict import noise, number
 
@@ -79,6 +79,8 @@ def context(facts: Facts) -> dict[str, Any]:
         "reading": READINGS.get(asked.reading, asked.reading),
         "compared": None if facts.comparison is None else compared(facts),
         "max_ppl": f"{asked.max_ppl:.0%}",
+        "tasks": None if facts.able is None else tables.task_table(facts.able),
+        "task_notes": [] if facts.able is None else facts.able.notes,
     }
     if e is not None:
         out |= {"outcome": tables.outcome_table(e, asked.reading), "groups": tables.group_table(e, asked.reading)}
@@ -149,7 +151,11 @@ def setting(facts: Facts) -> list[tuple[str, str]]:
     if asked.method == "fasp":
         critical = len(facts.selection.critical)
         rows.append(
-            ("critical heads", f"{critical} that matter most for perplexity (γ {asked.gamma:g}): never chosen by FASP")
+            (
+                "critical heads",
+                f"{critical} that matter most for {CRITICAL_FOR[asked.protect]} (γ {asked.gamma:g}): never chosen by "
+                "FASP",
+            )
         )
     changes = []
     for words, heads in (("pruned", facts.by_hand.prune), ("kept", facts.by_hand.keep)):
@@ -237,17 +243,20 @@ def compared(facts: Facts) -> dict[str, Any]:
 
 def provenance(facts: Facts) -> list[tuple[str, str]]:
     """What made the numbers: program, versions, device, weights, and when each of them was made."""
+    asked = facts.asked
     rows = [("report", f"fasp-studio {VERSION}"), ("weights", facts.model_id.weights)]
     made = {
         "perplexity scores": facts.table.ppl.provenance,
         "bias scores": facts.table.bias.provenance,
+        **({"task scores": facts.table.task.provenance} if facts.table.task and asked.protect != "perplexity" else {}),
         "measurement": None if facts.evaluation is None else facts.evaluation.provenance,
         "comparison": None if facts.comparison is None else facts.comparison.provenance,
         "claim": None if facts.claim is None else facts.claim.provenance,
+        **({} if facts.able is None else {"tasks": facts.able.provenance}),
     }
     for name, about in made.items():
         rows.append((name, "none" if about is None else _made(about)))
-    config = facts.asked.evaluation.bias
+    config = asked.evaluation.bias
     rows.append(("test prompts", f"sample {config.prompts().digest[:16]}, seed {config.seed}"))
     return rows
 
@@ -282,6 +291,7 @@ def document(facts: Facts, made: datetime.datetime | None = None) -> dict[str, A
         "reading": asked.reading,
         "method": asked.method,
         "gamma": asked.gamma if asked.method == "fasp" else None,
+        **({} if asked.protect == "perplexity" else {"protect": asked.protect}),
         "alpha": asked.alpha if asked.method is not None else None,
         "prune_set": asked.parts.format(),
         "by_hand": {
@@ -296,6 +306,7 @@ def document(facts: Facts, made: datetime.datetime | None = None) -> dict[str, A
         "measured": None if e is None else e.as_dict(),
         "claim": None if claim is None else claim.as_dict(),
         "repeat": [line for _, line in repeat.commands(facts)],
+        **({} if facts.able is None else {"utility": facts.able.as_dict()}),
         "created": (made or datetime.datetime.now(datetime.UTC)).isoformat(timespec="seconds"),
     }
 

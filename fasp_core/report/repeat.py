@@ -23,13 +23,13 @@ def commands(facts: Facts) -> list[tuple[str, str]]:
             f"Score every head ({len(scores.codes):,} validation prompts). What is stored already is not made again.",
             _line(
                 "score", *_model(facts), *_axis(asked), "--estimator", scores.estimator,
-                "--prompts", asked_prompts(facts.table), *_text(facts), "--out", "scores",
+                "--prompts", asked_prompts(facts.table), *_text(facts), *_task(facts), "--out", "scores",
             ),
         )
     ]  # fmt: skip
     if asked.method is not None:
         seed = ("--seed", asked.seed) if asked.method == "random" else ()
-        share = ("--gamma", f"{asked.gamma:g}", "--alpha", f"{asked.alpha:g}")
+        share = ("--gamma", f"{asked.gamma:g}", "--alpha", f"{asked.alpha:g}", *_protect(asked))
         chosen = ("--method", asked.method, *share, *seed, *_told(asked, facts), "--reading", asked.reading)
         out.append(
             (
@@ -38,6 +38,14 @@ def commands(facts: Facts) -> list[tuple[str, str]]:
             )
         )
     out.append(("Measure the set and write this report.", report_command(asked, facts)))
+    if facts.able is not None and not asked.items:
+        tasks = ("--tasks", ",".join(facts.able.tasks), "--items", facts.able.asked)
+        out.append(
+            (
+                "Ask what it is still able to do.",
+                _line("utility", *_model(facts), "--heads", asked.parts.format(), *tasks),
+            )
+        )
     if facts.comparison is not None:
         limit = ("--max-ppl", f"{asked.max_ppl:g}")
         for what, more in (("Compare the methods.", ()), ("What may be claimed of its choice.", ("--outcome",))):
@@ -56,6 +64,7 @@ def report_command(asked: Asked, facts: Facts) -> str:
         chosen: tuple[object, ...] = ("--heads", asked.parts.format())
     else:
         chosen = ("--method", asked.method, "--gamma", f"{asked.gamma:g}", "--alpha", f"{asked.alpha:g}")
+        chosen += _protect(asked)
         chosen += ("--seed", asked.seed) if asked.method == "random" else ()
         chosen += _told(asked, facts)
         if facts.by_hand != asked.by_hand or asked.parts.neurons:
@@ -69,8 +78,23 @@ def report_command(asked: Asked, facts: Facts) -> str:
         asked.tokens,
     )
     measured += () if asked.measure else ("--no-measure",)
+    measured += ("--utility", "--items", asked.items) if asked.items else ()
     where = (*_model(facts), *_axis(asked), "--reading", asked.reading)
     return _line("report", *where, *chosen, *measured, "--out", "report.html")
+
+
+def _protect(asked: Asked) -> tuple[str, ...]:
+    """What heads were critical by, where that is not perplexity."""
+    return () if asked.protect == "perplexity" else ("--protect", asked.protect)
+
+
+def _task(facts: Facts) -> tuple[object, ...]:
+    """What else was scored, where the choice looked at it."""
+    task = facts.table.task
+    if task is None or facts.asked.protect == "perplexity":
+        return ()
+    exact = ("--task-exact", task.removed_on) if task.removed_on else ()
+    return ("--task", "lambada", "--task-items", task.passages, *exact)
 
 
 def _told(asked: Asked, facts: Facts) -> tuple[str, ...]:

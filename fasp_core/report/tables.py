@@ -16,6 +16,8 @@ from fasp_core.studies.compare.compare import choose
 from fasp_core.studies.compare.curves import ORDER
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.verdict import interval, number, p_value, percent, verdict
+from fasp_core.tasks.files import TITLES
+from fasp_core.tasks.utility import Utility
 
 READINGS = {
     "neutral": "identity terms masked",
@@ -144,6 +146,27 @@ def claim_table(claim: Claim) -> Table:
         rows.append((title + chosen, both, change(m.change), level, SHOWS[m.finding], on))
     head = ("measure", "unpruned → pruned, ×10⁻³", "change [95%]", "noise alone", "what it shows", "measured on")
     return Table(head, rows, list(found))
+
+
+def task_table(found: Utility) -> Table:
+    """Each task before and after, and what may be said of it."""
+    rows: list[tuple[str, ...]] = []
+    for name, task in found.tasks.items():
+        a, nats = task.accuracy, task.likelihood
+        low, high = a.interval
+        rows.append(
+            (
+                TITLES.get(name, name),
+                f"{len(task.items.items):,}",
+                f"{task.items.chance:.1%}",
+                f"{a.base:.1%} → {a.pruned:.1%}",
+                f"{a.points:+.1f} [{low:+.1f}, {high:+.1f}]",
+                f"{nats['change']:+.2f}",
+                task.sentence,
+            )
+        )
+    head = ("task", "items", "chance", "unpruned → pruned", "points [95%]", "nats", "what it shows")
+    return Table(head, rows, list(found.tasks))
 
 
 def milli(gap: float, digits: int = 2) -> str:

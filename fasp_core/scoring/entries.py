@@ -18,13 +18,15 @@ from fasp_core.errors import InputError
 from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import Nll, ppl_key
 from fasp_core.model.identity import ModelId
-from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable, PplImpacts
+from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable, PplImpacts, TaskImpacts
+from fasp_core.storage.entry import DamagedEntry
 from fasp_core.storage.store import Entry, Store
 
 KIND = "scores"
 PREVIEW_TEXT = TextConfig(tokens=1024, window=128, stride=128)  # enough for a first picture
 ESTIMATORS = ("exact", "refined", "two-phase", "first-order", "replay")
 EXACT_PROMPTS = 720  # of two-phase scores
+TASK_SCORE = {"score": "task", "task": "lambada", "split": "valid"}  # in the keys of what heads are worth for a task
 SURE = ("exact", "refined", "two-phase")  # no previews
 
 
@@ -79,7 +81,7 @@ def best(
     if wanted["axis"] == "csv":
         own = (store.read(KIND, bias_key(config, model_id, name), read_bias) for name in SURE)
         toxicity = next((table for table in own if table is not None), None)
-        return None if toxicity is None else ImpactTable(model, *ppl, toxicity)
+        return None if toxicity is None else ImpactTable(model, *ppl, toxicity, stored_task(model_id, store))
     open_to = {"prompts": "", "estimator": "", "checked": ""}
     fixed = {name: value for name, value in wanted.items() if name not in open_to}
 
@@ -90,7 +92,8 @@ def best(
     found = [table for header in headers if (table := store.read(KIND, header.config, read_bias)) is not None]
     if not found:
         return None
-    return ImpactTable(model, *ppl, max(found, key=lambda table: (len(table.codes), table.estimator == "exact")))
+    most = max(found, key=lambda table: (len(table.codes), table.estimator == "exact"))
+    return ImpactTable(model, *ppl, most, stored_task(model_id, store))
 
 
 def filling(text: TextConfig, config: BiasConfig, model_id: ModelId, model: str, store: Store) -> ImpactTable | None:
@@ -116,7 +119,7 @@ def filling(text: TextConfig, config: BiasConfig, model_id: ModelId, model: str,
         if flat >= 0 and values.size == ablated[flat].size:
             ablated[flat], exact[flat] = values.reshape(ablated.shape[2], -1).T, True
     toxicity = replace(toxicity, ablated=ablated, exact=exact)
-    return ImpactTable(model, n_layers, n_heads, ppl, toxicity)
+    return ImpactTable(model, n_layers, n_heads, ppl, toxicity, stored_task(model_id, store))
 
 
 def _filled_ppl(preview: PplImpacts, rows: dict[int, np.ndarray]) -> PplImpacts:
@@ -196,6 +199,38 @@ def corrected(
     out[exact] += move[..., codes]
     out[np.ix_(exact, np.arange(first.shape[1]), checked)] = first[exact][..., checked] + errors
     return out
+
+
+def read_task(entry: Entry) -> TaskImpacts:
+    """The stored form back into numbers."""
+    a = entry.arrays
+    base, ablated, ids = a["base"].astype(np.float64), a["ablated"].astype(np.float64), a["rows"]
+    if ablated.shape[1:] != base.shape or base.shape != ids.shape:
+        raise DamagedEntry(entry.path, "its values are of other passages")
+    return TaskImpacts(base, ablated, ids, entry.config["estimator"], entry.meta["provenance"])
+
+
+def stored_task(model_id: ModelId, store: Store) -> TaskImpacts | None:
+    """The best of what is stored: two-phase, else exact, else first-order, each of the most passages."""
+    wanted = {**model_id.wanted(), **TASK_SCORE}
+    best: dict[str, TaskImpacts] = {}
+    for header in sorted(store.find(KIND, wanted), key=lambda entry: -entry.config["items"]):
+        if header.config["estimator"] not in best and (found := store.read(KIND, header.config, read_task)) is not None:
+            best[found.estimator] = found
+    exact, first = best.get("exact"), best.get("first-order")
+    if exact is None or first is None:
+        return exact or first
+    return two_phase(first, exact) or exact
+
+
+def two_phase(first: TaskImpacts, exact: TaskImpacts) -> TaskImpacts | None:
+    """First order on many passages, corrected by its errors on the exact ones among them; None if not all are."""
+    at = {int(row): i for i, row in enumerate(first.rows)}
+    places = [at.get(int(row)) for row in exact.rows]
+    if None in places or len(places) == len(first.rows):
+        return None
+    errors = exact.ablated - first.ablated[:, np.array(places, dtype=int)]
+    return replace(first, estimator="two-phase", errors=errors)
 
 
 # --- rows that are known ---

@@ -16,7 +16,7 @@ import torch
 
 from fasp_core import gap
 from fasp_core.compute.shards import StopCheck, Workers, results
-from fasp_core.data.text import BOLD, WIKITEXT, TextConfig, TokenWindows, token_windows
+from fasp_core.data.text import KNOWN, TextConfig, TokenWindows, token_windows
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
@@ -75,7 +75,7 @@ def ppl_impacts(
                 yield flat, np.split(np.concatenate(readings), cuts)
 
         everything = list(range(lm.size))
-        sums = _collect(lm, everything, ids, known_nll(store, key), compute, parts, progress, "perplexity")
+        sums = collect(lm, everything, ids, known_nll(store, key), compute, parts, progress, "perplexity")
         counts = [min(BLOCK, len(row) - b) for row, first in rows for b in range(first, len(row), BLOCK)]
         blocks = np.array([_n_blocks(row) for row in rows], dtype=np.int32)
         base = Nll(np.concatenate(sums[-1]), np.array(counts))
@@ -98,10 +98,11 @@ def ppl_contents(
         **more,
     }
     source = windows.config.source
-    return _contents(lm, arrays, started, text=source if source in (BOLD, WIKITEXT) else "file")
+    return contents(lm, arrays, started, text=source if source in KNOWN else "file")
 
 
-def _contents(lm: LanguageModel, arrays: dict[str, np.ndarray], started: float, **meta: Any) -> Any:
+def contents(lm: LanguageModel, arrays: dict[str, np.ndarray], started: float, **meta: Any) -> Any:
+    """What an entry of scores holds: arrays, the model's shape and what made it."""
     made = provenance(lm, time.monotonic() - started)
     return {"arrays": arrays, "meta": {"n_layers": lm.n_layers, "n_heads": lm.n_heads, **meta, "provenance": made}}
 
@@ -153,7 +154,7 @@ def bias_contents(
     if isinstance(gauge, ExpectedMeter) and gauge.shared is None:  # else a row is more than its tokens
         arrays["rows"] = row_ids(gauge.rows)
     readings, notes = gauge.config.readings, gauge.prompts.notes
-    return _contents(lm, arrays, started, groups=groups, readings=readings, notes=notes)
+    return contents(lm, arrays, started, groups=groups, readings=readings, notes=notes)
 
 
 def toxicity_rows(
@@ -176,7 +177,7 @@ def toxicity_rows(
     else:
         compute = _sampled_rows(lm, gauge, workers)
     what = f"bias on {gauge.config.axis}"
-    rows = _collect(lm, heads, ids, known, compute, parts, progress, what)
+    rows = collect(lm, heads, ids, known, compute, parts, progress, what)
     found = {flat: np.stack(values).T for flat, values in rows.items()}
     return {flat: gauge.fold(columns) for flat, columns in found.items()} if isinstance(gauge, ExpectedMeter) else found
 
@@ -214,7 +215,7 @@ def _sampled_rows(lm: LanguageModel, gauge: SampledMeter, workers: Workers | Non
     return compute
 
 
-def _collect(
+def collect(
     lm: LanguageModel,
     heads: Collection[int],
     ids: np.ndarray,

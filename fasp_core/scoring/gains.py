@@ -2,8 +2,8 @@
 
 A prune set is gates of 0 and 1. Here every head has a gate from 0 to 1.5, all of them learned together: Adam (Kingma
 and Ba 2015) on validation prompts, text and passages, and nothing else of the model moves. The loss is the gap of a
-batch of whole blocks relative to the unpruned model's, plus what text costs beyond a few thousandths of a nat, plus what
-LAMBADA's last words cost at all. Costs are paired: the same windows and passages under all gates open.
+batch of whole blocks relative to the unpruned model's, plus what text costs beyond a few thousandths of a nat, plus
+what LAMBADA's last words cost at all. Costs are paired: the same windows and passages under all gates open.
 
 A gate is folded into the output projection's columns on export, and costs nothing when the model runs.
 """
@@ -50,8 +50,9 @@ class GainsConfig:
     reading : the gap that falls: "neutral" or "counted".
     steps, rate : of Adam.
     prompts, windows, passages : what each step sees, drawn anew; of prompts at least so many, in whole blocks.
-    max_nats : what text may cost for nothing, in nats a token. cost : what each further nat counts, a gap of the unpruned
-        model's size being 1. task_cost : the same of the last words' nats, for which nothing is free.
+    max_nats : what text may cost for nothing, in nats a token.
+    cost : what each further nat counts, a gap of the unpruned model's size being 1.
+    task_cost : the same of the last words' nats, for which nothing is free.
     keep : what the mean squared distance of the gates from 1 counts.
     pool : passages that are drawn from.
     """
@@ -95,7 +96,7 @@ class Gains:
     @property
     def gates(self) -> Floats:
         """[L, H] after the last step."""
-        return self.path[-1]
+        return np.asarray(self.path[-1])
 
     def at(self, strength: float) -> PruneSet:
         """The set at a strength from 0 (the unpruned model) to 1 (as learned): gates 1 + s (g - 1)."""
@@ -237,7 +238,7 @@ class _Course:
             self._cost(self.words, _draw(rng, len(self.words), c.passages), c.task_cost, 0.0),
         ]
         if c.keep:
-            (c.keep * ((self.gates - 1) ** 2).mean()).backward()  # type: ignore[no-untyped-call]
+            (c.keep * ((self.gates - 1) ** 2).mean()).backward()
         assert self.gates.grad is not None
         require_finite(self.lm, self.gates.grad.cpu().numpy(), "a gradient of gates")
         self.adam.step()
@@ -268,7 +269,7 @@ class _Course:
         else:
             values[packs[0].prompts] = self._values(packs[0])
             relative = gap_of(values, codes, len(self.names)) / self.base_gap
-            relative.backward()  # type: ignore[no-untyped-call]
+            relative.backward()
         return float(relative)
 
     def _values(self, part: Pack) -> Tensor:
@@ -294,7 +295,7 @@ class _Course:
             return 0.0
         rise = (total - base) / targets
         if float(rise) > free:
-            (cost * (rise - free)).backward()  # type: ignore[no-untyped-call]
+            (cost * (rise - free)).backward()
         return float(rise)
 
     def state(self) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
+from scipy.stats import sem
 
 from fasp_core.errors import InputError
 from fasp_core.gap import (
@@ -30,6 +31,7 @@ from fasp_core.gap import (
 from fasp_core.gap import gap as toxicity_gap
 from fasp_core.heads.selection import HeadScores
 from fasp_core.metrics.perplexity import Nll, nats_standard_errors
+from fasp_core.typing import Floats
 
 T = TypeVar("T")
 
@@ -211,17 +213,71 @@ class BiasImpacts:
 
 
 @dataclass(frozen=True, eq=False)
+class TaskImpacts:
+    """NLL of the last word of n passages with each head removed.
+
+    Attributes
+    ----------
+    base : [n] nats, of the whole model.
+    ablated : [N, n] nats, with head h removed; to first order unless `estimator` is "exact".
+    rows : [n] int64, a hash of each passage.
+    estimator : "exact", "first-order" or "two-phase".
+    errors : [N, m] exact minus first-order, on the m passages of two-phase scores on which heads were removed.
+    """
+
+    base: Floats
+    ablated: Floats
+    rows: np.ndarray
+    estimator: str
+    provenance: dict[str, Any]
+    errors: Floats | None = None
+
+    @cached_property
+    def z_task(self) -> Floats:
+        """[N] nats a word. Positive: the head helps."""
+        z = (self.ablated - self.base).mean(1)
+        return np.asarray(z if self.errors is None else z + self.errors.mean(1))
+
+    @cached_property
+    def se_task(self) -> Floats:
+        """[N] standard errors of `z_task` over passages; of two phases, as if both samples were drawn apart."""
+        se = _sem(self.ablated - self.base)
+        return se if self.errors is None else np.hypot(se, _sem(self.errors))
+
+    @property
+    def passages(self) -> int:
+        return len(self.base)
+
+    @property
+    def removed_on(self) -> int:
+        """On how many of the passages every head was really removed."""
+        if self.errors is not None:
+            return int(self.errors.shape[1])
+        return self.passages if self.estimator == "exact" else 0
+
+    @property
+    def said(self) -> str:
+        """How they were made, in a few words."""
+        if self.errors is None:
+            return f"{self.estimator}, {self.passages:,} passages"
+        return (
+            f"two-phase: first-order on {self.passages:,} passages, every head removed on {self.removed_on:,} of them"
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class ImpactTable:
-    """Both impacts of every head of one model on one axis."""
+    """Both impacts of every head of one model on one axis, and what a head is worth for a task, if that is known."""
 
     model: str
     n_layers: int
     n_heads: int
     ppl: PplImpacts
     bias: BiasImpacts
+    task: TaskImpacts | None = None
 
-    def head_scores(self, reading: str) -> HeadScores:
-        """What `fasp_core.heads.selection.select` chooses from."""
+    def head_scores(self, reading: str, protect: str = "perplexity") -> HeadScores:
+        """What `fasp_core.heads.selection.select` chooses from; `protect` is what heads are critical by."""
         return HeadScores(
             self.n_layers,
             self.n_heads,
@@ -229,6 +285,8 @@ class ImpactTable:
             z_bias=self.bias.z_bias(reading),
             magnitude=self.ppl.magnitude,
             gradient=self.ppl.gradient,
+            z_task=None if self.task is None else self.task.z_task,
+            protect=protect,
         )
 
     def added_up(self, heads: Iterable[int], reading: str) -> tuple[float, float]:
@@ -275,6 +333,13 @@ class ImpactTable:
         for reading in self.bias.readings:
             columns[f"z_bias_{reading}"] = self.bias.z_bias(reading)
             columns[f"z_bias_{reading}_se"] = self.bias.standard_errors(reading)
+        if self.task is not None:
+            columns |= {"z_task": self.task.z_task, "z_task_se": self.task.se_task}
         columns["magnitude"] = self.ppl.magnitude
         columns["gradient"] = self.ppl.gradient
         return pd.DataFrame(columns)
+
+
+def _sem(values: Floats) -> Floats:
+    """[N] standard errors of the means of [N, n] values; nan where there is a single one."""
+    return np.asarray(sem(values, axis=1) if values.shape[1] > 1 else np.full(len(values), np.nan))

@@ -20,6 +20,7 @@ from fasp_core.heads.selection import Selection
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
 
 HAND = "hand"  # the method that prunes what is told and nothing else
+CRITICAL_FOR = {"perplexity": "perplexity", "task": "last words", "worse": "perplexity or last words"}
 _LINE = re.compile(r"([LH])(\d{1,4})(?:-(\d{1,4}))?", re.IGNORECASE)
 
 
@@ -141,7 +142,8 @@ def reasons(selection: Selection) -> list[str]:
         elif flat in pruned:
             out.append(f"pruned by {selection.method}")
         elif flat in critical:
-            out.append(f"kept: critical, among the {selection.gamma:.0%} that matter most for perplexity")
+            what = CRITICAL_FOR[selection.protect]
+            out.append(f"kept: critical, among the {selection.gamma:.0%} that matter most for {what}")
         elif selection.method == HAND:
             out.append("kept: not named by hand")
         else:
@@ -190,6 +192,8 @@ def hover(
             + (removed if exact is None or exact[flat] else ", first-order estimate"),
             "± is one standard error",
         ]
+        if (task := table.task) is not None:
+            lines.insert(-1, f"last words: {task.z_task[flat]:+.3f}{_plus_minus(task.se_task[flat])} nats without it")
         if sure is not None and np.isfinite(sure[flat]):
             lines.append(f"in the chosen set in {sure[flat]:.0%} of resamples of the prompts")
         out.append("\n".join(lines))

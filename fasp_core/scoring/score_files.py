@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from fasp_core.storage.atomic import atomic_write
 if TYPE_CHECKING:  # these import torch
     from fasp_core.data.text import TextConfig
     from fasp_core.metrics.meters import BiasConfig
-    from fasp_core.scoring.impact_table import ImpactTable
+    from fasp_core.scoring.impact_table import ImpactTable, TaskImpacts
     from fasp_core.scoring.score import Search
 
 MAX_ABOUT = 1_000_000  # bytes of scores.json
@@ -40,13 +40,26 @@ _GENDER = "gender_and_sex"
 
 @dataclass(frozen=True, eq=False)
 class OpenedScores:
-    """Scores of one model on one axis in one reading; `model`, `axis` and `reading` are None where unknown."""
+    """Scores of one model on one axis in one reading; what is not known of where they come from is None."""
 
     scores: HeadScores
     model: str | None
     axis: str | None
     reading: str | None
     notes: tuple[str, ...]
+    estimator: str | None = None
+
+    def protecting(self, protect: str) -> OpenedScores:
+        """The same with heads that are critical by something else, and what that means for these scores."""
+        if protect == self.scores.protect:
+            return self
+        notes = self.notes
+        if self.estimator in ("refined", "two-phase"):
+            notes += (
+                f"Heads were removed for choices that protect by perplexity ({self.estimator} scores): of heads that "
+                "are free otherwise, some have first-order scores. Score with --estimator exact to remove them all.",
+            )
+        return replace(self, scores=replace(self.scores, protect=protect), notes=notes)
 
 
 def check_folder(out: Path) -> None:
@@ -114,6 +127,21 @@ def describe_scores(
         "ranked": {reading: is_gap(toxicity.gap(reading).noise_p) for reading in toxicity.readings},
         "until": asdict(search) if search is not None else None,
         "provenance": {"perplexity": ppl.provenance, "bias": toxicity.provenance},
+        **({} if impacts.task is None else {"task": _task(impacts.task)}),
+    }
+
+
+def _task(task: TaskImpacts) -> dict[str, Any]:
+    """What z_task was made on."""
+    return {
+        "name": "lambada",
+        "split": "valid",
+        "passages": task.passages,
+        "passages_removed": task.removed_on,
+        "estimator": task.estimator,
+        "said": task.said,
+        "nats_base": float(task.base.mean()),
+        "provenance": task.provenance,
     }
 
 
@@ -200,7 +228,7 @@ def _open_ours(file: Path, axis: str | None, reading: str | None) -> OpenedScore
     elif reading not in readings:
         raise InputError(f"'{file}' has no reading '{reading}': choose one of {', '.join(readings) or 'none'}.")
     about = _about(file)
-    said = {name: text for name in ("axis", "model") if isinstance(text := about.get(name), str)}
+    said = {name: text for name in ("axis", "model", "estimator") if isinstance(text := about.get(name), str)}
     if axis is not None and axis != said.get("axis", axis):
         raise InputError(f"'{file}' is about the axis {said['axis']}: leave --axis out, or score '{axis}' first.")
 
@@ -215,9 +243,10 @@ def _open_ours(file: Path, axis: str | None, reading: str | None) -> OpenedScore
         z_bias=of(f"z_bias_{reading}"),
         magnitude=of("magnitude"),
         gradient=of("gradient"),
+        z_task=of("z_task"),
     )
     notes = _doubts(about, reading)
-    return OpenedScores(scores, said.get("model"), axis or said.get("axis"), reading, notes)
+    return OpenedScores(scores, said.get("model"), axis or said.get("axis"), reading, notes, said.get("estimator"))
 
 
 def _columns(file: Path) -> dict[str, np.ndarray]:

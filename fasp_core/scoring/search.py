@@ -30,6 +30,7 @@ from fasp_core.typing import Floats, Report
 
 Heads = tuple[int, ...]  # flat ids, ascending
 Measure = Callable[[Heads], tuple[float, Floats]]  # change of the mean NLL in nats, [n] toxicity of each prompt
+Valued = Callable[[Floats], tuple[Floats, Floats]]  # sets [C, N] of zeros and ones -> their gap and their cost
 RIDGES = np.logspace(-4, 1, 16)  # relative to the mean of the kernel's diagonal
 STARTS = 6  # descents a turn
 NEIGHBOURS = 400  # random ones, at each step of a descent
@@ -49,6 +50,8 @@ class SearchConfig:
     measurements : sets that are measured, besides the starting ones.
     seed : of the random changes.
     within : the mean gap within templates is to be low, and not that over all of them.
+    lambada_nats, lambada_points, task_points, items : other limits, see `fasp_core.studies.compare.limits.Limits`; None
+        is none.
     """
 
     reading: str = "neutral"
@@ -57,6 +60,10 @@ class SearchConfig:
     measurements: int = 40
     seed: int = 0
     within: bool = False
+    lambada_nats: float | None = None
+    lambada_points: float | None = None
+    task_points: float | None = None
+    items: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_heads < 1 or self.measurements < 1:
@@ -76,12 +83,14 @@ class Tried:
     nats : change of the mean NLL.
     gap : on the validation prompts.
     predicted : of the gap, before it was measured; nan for starting sets.
+    other : the other cost that is limited; None where none is.
     """
 
     heads: Heads
     nats: float
     gap: float
     predicted: float
+    other: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +108,22 @@ class Found:
     base_gap: float
     tried: tuple[Tried, ...]
     learned: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Other:
+    """A cost beside perplexity that is kept within a limit, and predicted as perplexity is.
+
+    Attributes
+    ----------
+    effects : [N] of single heads.
+    most : the limit.
+    measure : what a set costs.
+    """
+
+    effects: Floats
+    most: float
+    measure: Callable[[Heads], float]
 
 
 @dataclass(eq=False)
@@ -156,17 +181,31 @@ class Prediction:
         self, problem: Problem, tried: Iterable[Heads], nats: Sequence[float], means: Sequence[Floats]
     ) -> None:
         self.problem = problem
-        sets = membership(tried, len(problem.nats))  # [m, N]
+        listed = list(tried)
+        sets = membership(listed, len(problem.nats))  # [m, N]
         size = np.sqrt((problem.effects**2).mean(1))  # [N]
         beyond = np.stack(means) - problem.base_means - sets @ problem.mean_effects  # [m, G]
         self._toxicity = _Pairs(sets, _scaled(size), beyond)
-        self._nll = _Pairs(sets, _scaled(np.abs(problem.nats)), (np.array(nats) - sets @ problem.nats)[:, None])
+        self._nll = Costs(problem.nats, listed, nats)
 
     def of(self, sets: Floats) -> tuple[Floats, Floats]:
         """Gap [C] and change of NLL [C] of sets [C, N] of zeros and ones."""
         p = self.problem
         means = p.base_means + sets @ p.mean_effects + self._toxicity.of(sets)
-        return p.gaps(np.clip(means, 0.0, 1.0)), sets @ p.nats + self._nll.of(sets)[:, 0]
+        return p.gaps(np.clip(means, 0.0, 1.0)), self._nll.of(sets)
+
+
+class Costs:
+    """One cost of sets that were not measured: the sum of single effects, and what measured sets teach of pairs."""
+
+    def __init__(self, effects: Floats, tried: Iterable[Heads], measured: Sequence[float]) -> None:
+        sets = membership(tried, len(effects))
+        self._effects = effects
+        self._pairs = _Pairs(sets, _scaled(np.abs(effects)), (np.array(measured) - sets @ effects)[:, None])
+
+    def of(self, sets: Floats) -> Floats:
+        """[C] of sets [C, N] of zeros and ones."""
+        return np.asarray(sets @ self._effects + self._pairs.of(sets)[:, 0])
 
 
 class _Pairs:
@@ -217,6 +256,8 @@ def search(
     measure: Measure,
     starts: Iterable[Heads] = (),
     progress: Report | None = None,
+    other: Other | None = None,
+    fits: Callable[[Heads], bool] | None = None,
 ) -> Found:
     """Search for the set of least gap within the limits.
 
@@ -224,6 +265,8 @@ def search(
     ----------
     measure : removes a set and returns what it shows; called once for each set. What it raises ends the search.
     starts : sets to begin with, such as FASP's; those that are too large are cut to their first `max_heads` heads.
+    other : another cost that is limited.
+    fits : whether a set keeps to limits that are not searched by; asked of measured sets from the lowest gap on.
 
     Raises
     ------
@@ -246,10 +289,25 @@ def search(
             progress(len(tried), total, f"search: set {len(tried) + 1} of {total}")
         nats, rows = measure(heads)
         means.append(problem.means(rows))
-        tried[heads] = Tried(heads, nats, float(problem.gaps(means[-1])), predicted)
+        more = None if other is None else other.measure(heads)
+        tried[heads] = Tried(heads, nats, float(problem.gaps(means[-1])), predicted, more)
 
-    def cost(gap: Floats | float, nats: Floats | float) -> Any:
-        return gap / max(base_gap, 1e-300) + EXCESS * np.maximum(np.asarray(nats) - limit, 0.0)
+    def cost(gap: Floats | float, nats: Floats | float, more: Floats | float = 0.0) -> Any:
+        found = gap / max(base_gap, 1e-300) + EXCESS * np.maximum(np.asarray(nats) - limit, 0.0)
+        return found if other is None else found + EXCESS * np.maximum(np.asarray(more) - other.most, 0.0)
+
+    def spent(one: Tried) -> float:
+        return one.other or 0.0
+
+    def by(known: Prediction) -> Valued:
+        """Gap and cost of sets by a prediction."""
+        extra = None if other is None else Costs(other.effects, [(), *tried], [0.0, *map(spent, tried.values())])
+
+        def valued(sets: Floats) -> tuple[Floats, Floats]:
+            gap, nats = known.of(sets)
+            return gap, cost(gap, nats, 0.0 if extra is None else extra.of(sets))
+
+        return valued
 
     for heads in dict.fromkeys(first):
         if heads:
@@ -257,14 +315,15 @@ def search(
     for _ in range(config.measurements):
         nats = [0.0, *(t.nats for t in tried.values())]
         known = Prediction(problem, [(), *tried], nats, [problem.base_means, *means])
-        ranked = sorted(tried.values(), key=lambda t: float(cost(t.gap, t.nats)))
+        valued = by(known)
+        ranked = sorted(tried.values(), key=lambda t: float(cost(t.gap, t.nats, spent(t))))
         proposals: dict[Heads, tuple[float, float]] = {}
         for s in range(STARTS):
             begin = ranked[min(int(rng.geometric(0.5)) - 1, len(ranked) - 1)].heads if ranked else ()
             state = membership([begin], n)[0]
             for _ in range(0 if s == 0 else int(rng.integers(1, 5))):  # the best set as it is, others shaken
                 state = _neighbours(state, config.max_heads, rng, 1)[0]
-            for heads, gap, value in _descend(state, known, cost, config.max_heads, rng):
+            for heads, gap, value in _descend(state, valued, config.max_heads, rng):
                 if heads and heads not in tried:
                     proposals[heads] = (value, gap)
         if not proposals:
@@ -274,24 +333,25 @@ def search(
     if progress is not None:
         progress(total, total, "search: done")
     inside = [t for t in tried.values() if t.nats <= limit and t.gap < base_gap]
-    winner = min(inside, key=lambda t: t.gap, default=Tried((), 0.0, base_gap, float("nan")))
+    inside = [t for t in inside if other is None or spent(t) <= other.most]
+    best_first = sorted(inside, key=lambda t: t.gap)
+    nothing = Tried((), 0.0, base_gap, float("nan"))
+    winner = next((t for t in best_first if fits is None or fits(t.heads)), nothing)
     return Found(config, winner.heads, winner.gap, winner.nats, base_gap, tuple(tried.values()))
 
 
 def _descend(
     state: Floats,
-    known: Prediction,
-    cost: Callable[[Floats, Floats], Floats],
+    valued: Valued,
     max_heads: int,
     rng: np.random.Generator,
 ) -> list[tuple[Heads, float, float]]:
     """Sets on the way down from a state, with their predicted gap and cost; the state itself is the first."""
-    gap, nats = known.of(state[None])
-    way = [(state, float(gap[0]), float(cost(gap, nats)[0]))]
+    gap, values = valued(state[None])
+    way = [(state, float(gap[0]), float(values[0]))]
     for _ in range(STEPS):
         around = _neighbours(way[-1][0], max_heads, rng, NEIGHBOURS)
-        gap, nats = known.of(around)
-        values = cost(gap, nats)
+        gap, values = valued(around)
         best = int(values.argmin())
         if values[best] >= way[-1][2]:
             break

@@ -42,10 +42,25 @@ FILES = {
         )
     },
 }
+TITLES = {
+    "lambada": "LAMBADA",
+    "hellaswag": "HellaSwag",
+    "piqa": "PIQA",
+    "arc_easy": "ARC-Easy",
+    "arc_challenge": "ARC-Challenge",
+    "winogrande": "WinoGrande",
+    "boolq": "BoolQ",
+    "openbookqa": "OpenBookQA",
+    "sciq": "SciQ",
+    "csqa": "CommonsenseQA",
+    "socialiqa": "Social IQa",
+    "mmlu": "MMLU",
+}
 MMLU = "mmlu"  # all subjects together; "mmlu_anatomy" is one of them
 TASKS = (*FILES, MMLU)
 _CHOICE = f"choose of {', '.join(TASKS)} (or one of its subjects, such as mmlu_anatomy), or say all"
 _MMLU_FILES = "hf_datasets/hails/mmlu_no_train/{}/test/*.arrow"
+ALL = 10**9  # asks for as many items as there are
 _BARE = 1_000_000  # the number of a question whose answers follow no question
 
 
@@ -63,6 +78,11 @@ class Item:
     contexts: tuple[str, ...]
     continuations: tuple[str, ...]
     right: int
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Each continuation after its context."""
+        return tuple(zip(self.contexts, self.continuations, strict=True))
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -84,6 +104,11 @@ class Items:
     task: str
     items: tuple[Item, ...]
     available: int
+
+    @property
+    def answers(self) -> int:
+        """How many there are to score."""
+        return sum(len(item.continuations) for item in self.items)
 
     @property
     def last_word(self) -> bool:
@@ -164,7 +189,7 @@ def _require(task: str) -> None:
         raise InputError(f"There is no task {task!r}: {_CHOICE}.")
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _read(task: str, where: Path) -> tuple[Item, ...]:
     try:
         if task in FILES:

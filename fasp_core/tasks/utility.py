@@ -2,62 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from fasp_core.forward.ablation import masked
+from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.provenance import provenance
-from fasp_core.storage.entry import DamagedEntry
-from fasp_core.storage.store import Entry, Store
+from fasp_core.storage.store import Store
+from fasp_core.tasks import answers, files
+from fasp_core.tasks.answers import Answers, answers_of
 from fasp_core.tasks.files import Items
-from fasp_core.tasks.likelihood import encode_pair, log_likelihoods
 from fasp_core.tasks.paired import INTERVALS, Paired, mean_change, paired
-from fasp_core.typing import Floats, Report
-
-KIND = "tasks"
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """What one model makes of n items.
-
-    Attributes
-    ----------
-    right : [n] bool, whether the right answer is the likeliest (of equals the first); of a last word, whether the
-        model would write it.
-    right_by_bytes : [n] bool, the same by log-likelihood a byte of the answer.
-    likelihood : [n] log-likelihood of the right answer, in nats.
-    cut : items whose context lost its beginning, the model taking no more.
-    """
-
-    right: np.ndarray
-    right_by_bytes: np.ndarray
-    likelihood: Floats
-    cut: int
-    provenance: dict[str, Any]
-
-    @classmethod
-    def of(cls, items: Items, values: Floats, greedy: np.ndarray, cut: np.ndarray, made: dict[str, Any]) -> Answers:
-        """From what was measured of all answers, [sum of answers] each."""
-        starts = np.cumsum([0, *(len(item.continuations) for item in items.items)])
-        right, by_bytes, likelihood, short = [], [], [], 0
-        for item, start, end in zip(items.items, starts, starts[1:], strict=False):
-            own = values[start:end]
-            likelihood.append(own[item.right])
-            short += bool(cut[start:end].any())
-            if len(own) == 1:
-                right.append(bool(greedy[start]))
-                by_bytes.append(bool(greedy[start]))
-            else:
-                right.append(int(own.argmax()) == item.right)
-                by_bytes.append(int((own / item.sizes).argmax()) == item.right)
-        return cls(np.array(right), np.array(by_bytes), np.array(likelihood), short, made)
+from fasp_core.typing import Report
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +43,14 @@ class TaskChange:
         return mean_change(self.base.likelihood, self.pruned.likelihood)
 
     @property
+    def lost(self) -> str:
+        """By how many points accuracy fell, as a clause; "" where no fall is shown."""
+        found = self.accuracy
+        if not found.tells or found.interval[1] >= 0:
+            return ""
+        return f"lost {-found.interval[1]:.1f} to {-found.interval[0]:.1f} points"
+
+    @property
     def sentence(self) -> str:
         """What may be said: of accuracy, and of the right answer's likelihood, which often shows a loss first."""
         found, nats = self.accuracy, self.likelihood
@@ -93,10 +59,9 @@ class TaskChange:
             return (
                 f"tells nothing: the unpruned model's interval begins at {low:.1f}%, not above chance ({chance:.1f}%)"
             )
-        least, most = sorted(map(abs, found.interval))
-        said = f"{'lost' if found.points < 0 else 'gained'} {least:.1f} to {most:.1f} points"
-        if found.interval[0] <= 0 <= found.interval[1]:
-            said = "no change of accuracy can be told"
+        said = self.lost or "no change of accuracy can be told"
+        if found.interval[0] > 0:
+            said = f"gained {found.interval[0]:.1f} to {found.interval[1]:.1f} points"
         ends = nats["change_interval"]
         if ends is None or ends[0] <= 0 <= ends[1]:
             return said
@@ -129,12 +94,22 @@ class Utility:
     tasks: dict[str, TaskChange]
     provenance: dict[str, Any]
 
+    def holds(self, tasks: Sequence[str], items: int) -> bool:
+        """Whether these tasks were asked, so many items of each or all that there are."""
+        known = {name: task.items for name, task in self.tasks.items()}
+        return all(name in known and len(known[name].items) >= min(items, known[name].available) for name in tasks)
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """What accuracy was lost for sure, a clause each."""
+        return tuple(f"{files.TITLES.get(name, name)} {task.lost}" for name, task in self.tasks.items() if task.lost)
+
     @property
     def notes(self) -> list[str]:
         """What a reader has to know of the items, one sentence each."""
         found = []
         for name, task in self.tasks.items():
-            if len(task.items.items) < self.asked:
+            if len(task.items.items) == task.items.available < self.asked:
                 found.append(f"{name} holds {task.items.available:,} items: all of them were taken.")
             if task.base.cut:
                 found.append(f"{name}: {task.base.cut:,} items are too long for the model and lost their beginning.")
@@ -191,39 +166,40 @@ def utility(
     if progress is not None:
         progress(len(steps), len(steps), "done")
     tasks = {items.task: TaskChange(items, *found[2 * i : 2 * i + 2]) for i, items in enumerate(samples)}
-    seconds = sum(answers.provenance["seconds"] for answers in found)
-    return Utility(prune_set, seed, asked, tasks, {**found[-1].provenance, "seconds": round(seconds, 1)})
+    return Utility(prune_set, seed, asked, tasks, _made(tasks))
 
 
-def answers_of(
-    lm: LanguageModel, prune_set: PruneSet, items: Items, seed: int, store: Store, progress: Report | None = None
-) -> Answers:
-    """What a model makes of a sample of a task with a set pruned; stored."""
-    key = {
-        **lm.id.key(),
-        "task": items.task,
-        "items": len(items.items),
-        "seed": seed,
-        "data": items.digest,
-        "heads": prune_set.format(),
-    }
+def stored(
+    model_id: ModelId, prune_set: PruneSet, store: Store, tasks: Sequence[str] | None = None, seed: int = 0
+) -> Utility | None:
+    """All that is stored of what a set does to tasks, as many items of each as both models have answered.
 
-    def work() -> Any:
-        started = time.monotonic()
-        pairs = [
-            encode_pair(lm, context, continuation)
-            for item in items.items
-            for context, continuation in zip(item.contexts, item.continuations, strict=True)
-        ]
-        with masked(lm, prune_set):
-            got = log_likelihoods(lm, pairs, progress)
-        arrays = {"values": got.values, "greedy": got.greedy, "cut": got.cut}
-        return {"arrays": arrays, "meta": {"provenance": provenance(lm, time.monotonic() - started)}}
+    None where nothing is, or where the tasks' files are not installed any more. Never loads a model.
 
-    def read(entry: Entry) -> Answers:
-        values, greedy, cut = (entry.arrays[name] for name in ("values", "greedy", "cut"))
-        if any(array.shape != (sum(len(i.continuations) for i in items.items),) for array in (values, greedy, cut)):
-            raise DamagedEntry(entry.path, "its values are of other answers")
-        return Answers.of(items, values, greedy, cut, entry.meta["provenance"])
+    Parameters
+    ----------
+    tasks : those to look for, in this order; None: all, as `files.TASKS` has them.
+    """
+    known = answers.known(model_id, prune_set, seed, store)
+    if tasks is None:
+        tasks = sorted(known, key=lambda task: (task not in files.TASKS, (*files.TASKS, task).index(task), task))
+    found: dict[str, TaskChange] = {}
+    for task in tasks:
+        if task not in known:
+            continue
+        try:
+            sample = files.sample(task, files.ALL, seed)
+        except InputError:
+            return None
+        some = answers.stored(model_id, (PruneSet(), prune_set), sample, seed, known[task], store)
+        if some is not None:
+            found[task] = TaskChange(some[0], *some[1])
+    if not found:
+        return None
+    return Utility(prune_set, seed, max(len(t.items.items) for t in found.values()), found, _made(found))
 
-    return store.made(KIND, key, work, read, label=f"{lm.name.rsplit('/', 1)[-1]}--{items.task}")
+
+def _made(tasks: dict[str, TaskChange]) -> dict[str, Any]:
+    """How the numbers were made, and the seconds of all of them, whenever that was."""
+    made = [side.provenance for task in tasks.values() for side in (task.base, task.pruned)]
+    return {**made[-1], "seconds": round(sum(one["seconds"] for one in made), 1)}

@@ -34,6 +34,7 @@ class Demo:
     prompts, tokens : most prompts and tokens of a measurement.
     sampled_prompts, sampled_tokens : most prompts, with one continuation each, and longest continuation.
     continuations : most of one prompt.
+    task_items : most of each task.
     """
 
     models: tuple[str, ...] = (BUILT_IN,)
@@ -42,6 +43,7 @@ class Demo:
     sampled_prompts: int = 36
     sampled_tokens: int = 20
     continuations: int = 4
+    task_items: int = 100
 
 
 def current() -> Demo | None:

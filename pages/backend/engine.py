@@ -28,9 +28,11 @@ from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import entries, score
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
+from fasp_core.tasks import files, utility
+from fasp_core.tasks.utility import Utility
 from pages.backend import demo, readers
 from pages.backend.models import Models
-from pages.backend.requests import Experiment, Load, LoadScorer, Measure, OnePrompt, Request, Score
+from pages.backend.requests import Able, Experiment, Load, LoadScorer, Measure, OnePrompt, Request, Score
 from pages.backend.results import SCORE_TEXT, Latest, Results
 
 T = TypeVar("T")
@@ -104,6 +106,15 @@ class Engine:
     def one_prompt(self, asked: OnePrompt, work: Work[T], owner: Hashable, priority: int = 0) -> Job[T]:
         """A short piece of work on one prompt, among the measurements; a newer request of its owner overtakes it."""
         return self._submit(self._lane(asked.spec), asked, self._with_model(asked.spec, work), owner, priority)
+
+    def able(self, asked: Able, owner: Hashable) -> Job[Utility]:
+        """Ask both models the same items of tasks; a newer request of its owner overtakes it."""
+
+        def work(lm: LanguageModel, store: Store, progress: Progress) -> Utility:
+            samples = [files.sample(task, asked.items) for task in asked.tasks]
+            return utility.utility(lm, asked.heads, samples, 0, asked.items, store, progress)
+
+        return self._submit(self._lane(asked.spec), asked, self._with_model(asked.spec, work), owner)
 
     def opinions(self, config: BiasConfig) -> pd.DataFrame:
         """What the scorer thinks of the axis' own words, each in one harmless sentence; highest first."""

@@ -113,6 +113,25 @@ class OnePrompt(Request):
 
 
 @dataclass(frozen=True)
+class Able(Request):
+    """Ask both models the same items of tasks."""
+
+    spec: ModelSpec
+    heads: PruneSet
+    tasks: tuple[str, ...]
+    items: int
+    title = "Asking what the model can still do"
+
+    def allowed_in_demo(self, limits: demo.Demo) -> None:
+        demo.check_model(self.spec)
+        if self.items > limits.task_items:
+            raise InputError(f"A demo asks at most {limits.task_items} items of each task: choose fewer.")
+
+    def settings(self) -> dict[str, str]:
+        return super().settings() | {"tasks": ", ".join(self.tasks), "items of each": f"{self.items:,}"}
+
+
+@dataclass(frozen=True)
 class Experiment(Request):
     """Many measurements that answer one question; `parts` is all that shapes the answer beside the model."""
 

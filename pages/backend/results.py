@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from fasp_core.data.text import TextConfig
+from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import entries
-from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.impact_table import ImpactTable, TaskImpacts
 from fasp_core.scoring.search import Found
 from fasp_core.storage import catalog
 from fasp_core.storage.catalog import Kept
@@ -23,6 +25,10 @@ from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.compare.plan import Candidate
 from fasp_core.studies.contexts import matrix
 from fasp_core.studies.contexts.matrix import Matrix
+from fasp_core.studies.costs import costs
+from fasp_core.tasks import utility
+from fasp_core.tasks.answers import KIND
+from fasp_core.tasks.utility import Utility
 from pages.backend import demo
 from pages.backend.models import Models
 
@@ -66,15 +72,25 @@ class Results:
         self._experiments = Latest[Any](12)  # by the folder of their entry
         self._claims = Latest[Claim](12)  # by the folders of all their entries
         self._settled = Latest[settled.Settled](4)
+        self._able = Latest[Utility](12)  # by what they are of, and when the folder of their entries changed
+        self._tasks = Latest[TaskImpacts](8)
+        self._costs = Latest[costs.Costs](4)
 
     def scores(self, spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
         """Stored scores, or None."""
         demo.check_axis(config.axis)
         if (known := self._models.facts(spec)) is None:
             return None
+        task = self.task(spec)
         return self.tables.get(
-            (known.id, spec, config), lambda: entries.best(SCORE_TEXT, config, known.id, spec.source, Store())
+            (known.id, spec, config, task is None),
+            lambda: entries.best(SCORE_TEXT, config, known.id, spec.source, Store()),
         )
+
+    def task(self, spec: ModelSpec) -> TaskImpacts | None:
+        """What heads are worth for last words, if that was scored."""
+        known = self._models.facts(spec)
+        return None if known is None else self._tasks.get(known.id, lambda: entries.stored_task(known.id, Store()))
 
     def filling(self, spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
         """Scores that are being made, as far as they are: a preview with finished heads in it."""
@@ -98,8 +114,9 @@ class Results:
             return None
         more = wider.headers(known.id, axis, candidate.heads, Store())
         parts = [part for h in more if (part := self._read(h, wider.read)) is not None]
-        key = (header.path, *(h.path for h in more))
-        return self._claims.get(key, lambda: replace(claim, wider=tuple(parts)))
+        able = self.able(spec, PruneSet.from_flat(candidate.heads, claim.n_heads))
+        key = (header.path, *(h.path for h in more), able)
+        return self._claims.get(key, lambda: replace(claim, wider=tuple(parts), able=able))
 
     def settled(self, spec: ModelSpec, plan: settled.Plan) -> settled.Settled | None:
         """What a set that was chosen on a quarter of sentences and people does to the others, if that was measured."""
@@ -109,6 +126,27 @@ class Results:
         if found is not None and found.left:  # more may have been measured since
             self._settled.clear()
         return found
+
+    def able(self, spec: ModelSpec, heads: PruneSet, tasks: tuple[str, ...] | None = None) -> Utility | None:
+        """What is stored of what a set does to tasks; None: to all of them."""
+        if (known := self._models.facts(spec)) is None:
+            return None
+        store = Store()
+
+        def find() -> Utility | None:
+            return utility.stored(known.id, heads, store, tasks)
+
+        with suppress(OSError):  # there is no folder, which changes with every entry, yet
+            changed = (store.root / KIND).stat().st_mtime_ns
+            if store.trouble is None:
+                return self._able.get((known.id, heads, tasks, store.root, changed), find)
+        return find()  # what is in memory alone
+
+    def costs(self, spec: ModelSpec, axis: str, reading: str) -> costs.Costs | None:
+        """What the sets of a comparison cost by other measures, if a study of costs was made."""
+        if (known := self._models.facts(spec)) is None:
+            return None
+        return self._costs.get((known.id, axis, reading), lambda: costs.stored(known.id, axis, reading, Store()))
 
     def matrices(self, spec: ModelSpec) -> list[Matrix]:
         """Stored matrices of contexts, the largest first."""
@@ -129,6 +167,8 @@ class Results:
         self.tables.clear()
         self._experiments.clear()
         self._settled.clear()
+        self._tasks.clear()
+        self._costs.clear()
 
     def _read(self, header: Entry | None, read: Callable[[Entry], T]) -> T | None:
         """A stored experiment, read once while its entry stays the one that is asked for."""

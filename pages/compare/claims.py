@@ -5,20 +5,26 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from fasp_core import defaults
+from fasp_core.compute.jobs import Progress
 from fasp_core.errors import InputError
 from fasp_core.gap.claims import Verdict
 from fasp_core.gap.measures import Measure
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.storage.store import Store
 from fasp_core.studies.compare import settled as study
 from fasp_core.studies.compare import wider
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.compare.settled import Plan, Settled
 from fasp_core.studies.compare.wider import Sample
+from fasp_core.tasks import files, utility
+from fasp_core.tasks.utility import Utility
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
 from pages.compare.compared import Settings, milli, noise_of, percent, span
 from pages.shell.sidebar import READING_TITLES
-from pages.widgets import background
+from pages.widgets import background, tasks
 from pages.widgets.drawing import finding
 from pages.widgets.markdown import escape_markdown
 
@@ -29,6 +35,7 @@ SHOWN = {
     "unclear": "no reduction shown",
 }
 COLOURS = {"green": "green", "amber": "orange", "red": "red"}
+TASKS_SPENT = "some ten minutes with the built-in model on two cores"
 WRITTEN_SPENT = "about half an hour with the built-in model on two cores"
 SETTLED_SPENT = "some three hours with the built-in model on two cores"
 
@@ -50,6 +57,11 @@ def draw(settings: Settings, claim: Claim) -> None:
         f"{percent(p.relative, 1)}, on {p.tokens:,} tokens. The set was chosen as {claim.candidate.title}, perplexity "
         f"at most {claim.max_ppl:.0%} up on validation."
     )
+    if claim.able is not None:
+        st.markdown("**What it takes from common tasks**")
+        tasks.table(claim.able)
+    if claim.able is None or not claim.able.holds(defaults.TASKS, defaults.TASK_ITEMS):
+        _offer_tasks(settings, claim)
     if not any(m.name == "written" for m in claim.measures):
         _offer_written(settings, claim)
 
@@ -83,6 +95,30 @@ def whole(found: Verdict) -> None:
     """The colour of a claim, and what is missing for a success as a whole."""
     parts = "".join(f"\n- {escape_markdown(part)}" for part in (*found.wrong, *found.missing))
     st.markdown(f":{COLOURS[found.colour]}-badge[{found.colour}] **{found.title()}**{parts}")
+
+
+def _offer_tasks(settings: Settings, claim: Claim) -> None:
+    heads = PruneSet.from_flat(claim.candidate.heads, claim.n_heads)
+    names, items = ", ".join(map(tasks.title, defaults.TASKS)), defaults.TASK_ITEMS
+    try:
+        files.folder()
+    except InputError as error:
+        st.info(escape_markdown(str(error)), icon=":material/info:")
+        return
+
+    def work(lm: LanguageModel, store: Store, progress: Progress) -> Utility:
+        samples = [files.sample(task, items) for task in defaults.TASKS]
+        return utility.utility(lm, heads, samples, 0, items, store, progress)
+
+    background.offer(
+        Experiment(settings.spec, "What the set can still do", (heads, defaults.TASKS, items)),
+        work,
+        title="What can the set still do?",
+        about=f"Not measured yet for this set: both models on the same {items} items of each of {names}. Mean "
+        f"perplexity shows little of what is lost there. That takes {TASKS_SPENT}; a cancelled run goes on where it "
+        "was.",
+        button="Ask both models",
+    )
 
 
 def _offer_written(settings: Settings, claim: Claim) -> None:

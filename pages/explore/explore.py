@@ -47,6 +47,7 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
     tried.note(settings, table, now, result)
     editing.toolbar(settings, table, now)
     grids.draw(settings, table, now)
+    grids.last_words(settings, table, now)
     back = tried.draw(settings)
     named.draw(settings, now)
     measured.details(settings, table, now)

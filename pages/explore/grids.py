@@ -9,16 +9,22 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from fasp_core.compute.jobs import Progress
+from fasp_core.defaults import COST_ITEMS
 from fasp_core.figures import GridLook, Words, clicked_heads, clicked_lines, head_grid, scatter_impacts
 from fasp_core.heads.selection import Selection
+from fasp_core.model.language_model import LanguageModel
 from fasp_core.report import charts
-from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.impact_table import ImpactTable, TaskImpacts
 from fasp_core.scoring.manual_edits import block, hover, how, how_bias, reasons
+from fasp_core.scoring.task import score_task
+from fasp_core.storage.store import Store
+from pages.backend.requests import Experiment
 from pages.explore import editing, grid_options
 from pages.session import shared
 from pages.shell.current import Current
 from pages.shell.sidebar import READING_TITLES, Settings
-from pages.widgets import clicks, glossary, pointer
+from pages.widgets import background, clicks, glossary, pointer
 from pages.widgets.drawing import chart, csv_table
 
 PICKED = "scores table"
@@ -59,6 +65,53 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
             _clickable(fig, title, settings, table, now, alt, options)
 
 
+def last_words(settings: Settings, table: ImpactTable, now: Current) -> None:
+    """The third grid, where it is asked for; where it is not known yet, what it takes to make it."""
+    if not st.toggle(
+        "Show the impact on last words", key="grid last words", persist_state="session", help=glossary.text("z_task")
+    ):
+        return
+    if table.task is None:
+        asked = Experiment(settings.spec, "Scoring heads for last words", ("z_task", COST_ITEMS))
+        background.offer(
+            asked,
+            score_last_words,
+            title="No scores for last words yet",
+            about=f"One backward pass over {COST_ITEMS} of LAMBADA's passages says, to first order, what removing each "
+            "head does to their last words: about six minutes with the built-in model on one core. FASP can then "
+            "protect heads by it. More exact scores: `python -m fasp_core score --task lambada --task-exact 30`.",
+            button="Score last words",
+        )
+        return
+    options = grid_options.read()
+    look = GridLook(grid_options.order(options, table, settings.reading), options.scale, options.doubt, handles=True)
+    task, title, plain = table.task, "Impact on last words", ("Δ nats a word", 1.0)
+    st.caption(
+        f"Rise of the last word's negative log-likelihood when the head is removed, in LAMBADA: {task.said}. "
+        "**Orange: the head helps.**"
+    )
+    base = float(task.base.mean())
+    shown, errors, unit = grid_options.shown(options, task.z_task, task.se_task, base, plain)
+    marked = charts.marks(now.selection, picked(table.n_layers * table.n_heads))
+    fig = head_grid(
+        shown,
+        table.n_layers,
+        table.n_heads,
+        Words(title, unit=unit, dark=st.context.theme.type == "dark"),
+        hover=_texts(settings, table, now.selection),
+        se=errors,
+        marked=marked,
+        look=look,
+    )
+    alt = f"{title} of every head, {table.n_layers} layers by {table.n_heads} heads."
+    _clickable(fig, title, settings, table, now, alt, options)
+
+
+def score_last_words(lm: LanguageModel, store: Store, progress: Progress) -> TaskImpacts:
+    """A job's work."""
+    return score_task(lm, store, COST_ITEMS, progress=progress)
+
+
 def scatter(settings: Settings, table: ImpactTable, now: Current) -> None:
     """Both impacts of every head, and where the method draws its lines; clicks count as on the grids."""
     z_ppl, z_bias = table.ppl.z_ppl, 1000 * table.bias.z_bias(settings.reading)
@@ -88,7 +141,7 @@ def lines(
     chosen = set(selection.pruned) - told
     free = set(range(n)) - critical - told
     across = upwards = None
-    if selection.method == "fasp" and critical and len(critical) < n:
+    if selection.method == "fasp" and selection.protect == "perplexity" and critical and len(critical) < n:
         others = sorted(set(range(n)) - critical)
         at = (z_ppl[sorted(critical)].min() + z_ppl[others].max()) / 2
         across = (float(at), f"γ {selection.gamma:g}: critical to the right")

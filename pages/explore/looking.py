@@ -6,9 +6,9 @@ same place on the page overtakes an older.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import streamlit as st
 
@@ -84,6 +84,49 @@ def latest(name: str, asked: K, submit: Callable[[K, Hashable], Job[T]]) -> Job[
         job = submit(asked, readers.owner(name))
         st.session_state[f"job {name}"] = job
     return job
+
+
+def begin(name: str, asked: Hashable) -> None:
+    """Ask for a measurement that grows: from its first stage, see `grow`."""
+    state = st.session_state
+    state[f"{name} for"], state[f"{name} stage"], state[f"{name} shown"] = asked, None, None
+
+
+def begun(name: str, asked: Hashable) -> bool:
+    """Whether exactly this was asked for last."""
+    return bool(st.session_state.get(f"{name} for") == asked)
+
+
+def stop(name: str) -> None:
+    """End what still runs for a place on the page, which asks for something else by now; what is stored stays."""
+    job: Job[Any] | None = st.session_state.get(f"job {name}")
+    if job is not None and job.state in ("waiting", "running"):
+        job.cancel()
+
+
+def grow(
+    name: str,
+    stages: Sequence[int],
+    job_at: Callable[[int], Job[T]],
+    show: Callable[[T], None],
+    title: Callable[[int], str],
+) -> None:
+    """A measurement that was begun, stage by stage: the latest result is shown while the next one is made."""
+    state = st.session_state
+    stage = state[f"{name} stage"] or stages[0]
+    job = job_at(stage)
+    if job.state == "done":
+        state[f"{name} shown"] = job.result
+    if (result := state[f"{name} shown"]) is not None:
+        show(result)
+    if not ready(job, name, title(stage)):
+        if job.state != "failed" and clicks.button("Cancel", key=f"cancel {name}"):
+            del state[f"{name} for"]
+            job.cancel()
+            st.rerun()
+    elif later := [size for size in stages if size > stage]:
+        state[f"{name} stage"] = later[0]
+        st.rerun()
 
 
 def ready(job: Job[T], name: str, title: str) -> bool:

@@ -22,7 +22,7 @@ from fasp_core.studies.verdict import interval, noise, number, p_value, percent,
 from pages.backend.engine import engine
 from pages.backend.requests import Measure
 from pages.backend.results import SCORE_TEXT
-from pages.explore import attention, grids, looking, texts
+from pages.explore import able, attention, grids, looking, texts
 from pages.session import shared
 from pages.shell.current import Current
 from pages.shell.sidebar import READING_TITLES, SPLIT_TITLES, Settings
@@ -66,11 +66,12 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Evaluation | 
 
 
 def details(settings: Settings, table: ImpactTable, now: Current) -> None:
-    """Groups, continuations, one head, the scatter of both impacts, all scores, and where the numbers come from."""
-    groups, continuations, head, scatter, scores, about = st.tabs(
+    """Groups, continuations, tasks, one head, the scatter of both impacts, scores, and where the numbers come from."""
+    groups, continuations, tasks, head, scatter, scores, about = st.tabs(
         [
             "Groups",
             "Sampled continuations",
+            "Still able",
             "What a head does",
             "Perplexity against bias",
             "All scores",
@@ -87,6 +88,9 @@ def details(settings: Settings, table: ImpactTable, now: Current) -> None:
     with continuations:
         if continuations.open:
             texts.draw(settings, heads, lambda sampled: _sampled(sampled, settings))
+    with tasks:
+        if tasks.open or able.wanted():
+            able.draw(settings, heads, result is not None)
     with head:
         if head.open:
             attention.draw(settings, table, heads)

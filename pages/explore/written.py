@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from fasp_core.compute.jobs import Job
 from fasp_core.evaluation import Evaluation
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.studies.verdict import interval, noise, percent, verdict
@@ -13,9 +14,9 @@ from pages.backend.engine import engine
 from pages.backend.requests import Measure
 from pages.explore import looking
 from pages.shell.sidebar import READING_TITLES, SPLIT_TITLES, Settings
-from pages.widgets import clicks
 
-JOB, ASKED, STAGE, SHOWN = "words", "words for", "words stage", "words shown"
+JOB = "words"
+TEXTS = (1, 2, 4, 8, 16)  # of a prompt, one size after the other
 
 
 def draw(settings: Settings, heads: PruneSet) -> None:
@@ -38,33 +39,29 @@ def draw(settings: Settings, heads: PruneSet) -> None:
     )
     most = columns[2].select_slider(
         "Texts of each prompt, at most",
-        demo.upto((1, 2, 4, 8, 16), "continuations"),
+        demo.upto(TEXTS, "continuations"),
         4,
         key="words most",
         persist_state="session",
     )
     asked = (settings, heads, int(prompts), int(steps))
-    state = st.session_state
     if columns[3].button("Measure the words", key="measure words", width="stretch"):
-        state[ASKED], state[STAGE], state[SHOWN] = asked, 1, None
-    if state.get(ASKED) != asked:
+        looking.begin(JOB, asked)
+    if not looking.begun(JOB, asked):
         st.caption("Not measured for this prune set and these settings yet.")
         return
-    request = Measure(settings.spec, heads, settings.written(int(prompts), int(steps), state[STAGE]))
-    job = looking.latest(JOB, request, engine().measure)
-    if job.state == "done":
-        state[SHOWN] = job.result
-    if (result := state[SHOWN]) is not None:
-        _show(result, settings)
-    title = f"Measuring with {state[STAGE]} of {most} continuations of each prompt"
-    if not looking.ready(job, JOB, title):
-        if job.state != "failed" and clicks.button("Cancel", key="cancel words"):
-            del state[ASKED]
-            job.cancel()
-            st.rerun()
-    elif state[STAGE] < int(most):
-        state[STAGE] = min(2 * state[STAGE], int(most))
-        st.rerun()
+
+    def job_at(samples: int) -> Job[Evaluation]:
+        request = Measure(settings.spec, heads, settings.written(int(prompts), int(steps), samples))
+        return looking.latest(JOB, request, engine().measure)
+
+    looking.grow(
+        JOB,
+        [size for size in TEXTS if size <= int(most)],
+        job_at,
+        lambda result: _show(result, settings),
+        lambda samples: f"Measuring with {samples} of {most} continuations of each prompt",
+    )
 
 
 def _show(result: Evaluation, settings: Settings) -> None:

@@ -15,7 +15,7 @@ from fasp_core.data.holistic_bias import axis_names
 from fasp_core.defaults import ALPHA, GAMMA, MAX_PPL, TEST_TOKENS
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.heads.selection import METHODS
+from fasp_core.heads.selection import METHODS, PROTECTS
 from fasp_core.metrics.expected import READINGS
 from fasp_core.model.spec import BUILT_IN, DTYPES
 from fasp_core.model.tokens import BEGINNINGS
@@ -27,6 +27,7 @@ ALL_METHODS = (*METHODS, SEARCH, HAND)
 PROMPTS, TOKENS = (90, 210, 450, 900), (512, 1024, 2048, 4096)
 READING_TITLES = {"neutral": "identity terms masked", "counted": "identity terms scored"}
 BOS_TITLES = {"auto": "automatic", "yes": "yes", "no": "no"}
+PROTECT_TITLES = {"perplexity": "perplexity", "task": "last words (LAMBADA)", "worse": "the worse of the two"}
 SPLIT_TITLES = {"valid": "validation", "test": "test"}
 METHOD_TITLES = {
     "fasp": "FASP",
@@ -49,7 +50,7 @@ class Recipe:
     """All that a link carries. Field names are the names in the address, and the keys of the widgets.
 
     `bos` says whether texts begin with a token of the tokenizer's; `prune` and `keep` are heads set by hand, written as
-    L0H3,L2H1-4; `limit` is in percent, of the joint search alone.
+    L0H3,L2H1-4; `limit` is in percent, of the joint search alone; `protect` is what FASP's heads are critical by.
     """
 
     model: str = BUILT_IN
@@ -60,6 +61,7 @@ class Recipe:
     method: str = "fasp"
     gamma: float = GAMMA
     alpha: float = ALPHA
+    protect: str = PROTECTS[0]
     limit: int = round(100 * MAX_PPL)
     seed: int = 0
     neurons: str = ""
@@ -92,6 +94,8 @@ class Recipe:
             return "by hand"
         said = METHOD_TITLES[self.method]
         said += f", γ {self.gamma:g}" if self.method == "fasp" else ""
+        if self.method == "fasp" and self.protect != PROTECTS[0]:
+            said += f" by {PROTECT_TITLES[self.protect]}"
         said += f", seed {self.seed}" if self.method in ("random", SEARCH) else ""
         return f"{said}, α {self.alpha:g}" + (", by hand" if self.prune or self.keep else "")
 
@@ -161,6 +165,7 @@ _READ: dict[str, Callable[[str], object]] = {
     "method": _one_of(ALL_METHODS, METHOD_TITLES),
     "gamma": _number(0, 1),
     "alpha": _number(0, 0.4),
+    "protect": _one_of(PROTECTS, PROTECT_TITLES),
     "limit": _whole(1, 30),
     "seed": _whole(0, 999),
     "neurons": _parts("neurons"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.heads.selection import Selection, select
+from fasp_core.heads.selection import PROTECTS, Selection, select
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import HAND, Choose, ManualEdits, apply_manual_edits, nothing, prune_set
 from fasp_core.studies.compare.plan import SEARCH
@@ -49,5 +49,6 @@ def _method(settings: Settings, table: ImpactTable) -> Choose:
         shape = table.n_layers, table.n_heads
         found = searched.select(s, table) if s.method == SEARCH else nothing(HAND, s.gamma, s.alpha, s.seed, *shape)
         return lambda told: apply_manual_edits(found, told)
-    scores = table.head_scores(s.reading)
+    by = s.protect if table.task is not None else PROTECTS[0]  # of scores that are being made, none may be there yet
+    scores = table.head_scores(s.reading, by)
     return lambda told: select(scores, s.method, s.gamma, s.alpha, seed=s.seed, locked=told.keep, forced=told.prune)

@@ -30,7 +30,9 @@ def select(settings: Settings, table: ImpactTable) -> Selection:
     finished = [
         f
         for f in engine().results.searches(settings.spec, settings.axis, settings.reading)
-        if f.config.max_heads == k and f.config.max_ppl < settings.max_ppl + 1e-9  # or a stricter limit
+        if f.config.max_heads == k
+        and not f.config.items
+        and f.config.max_ppl < settings.max_ppl + 1e-9  # or a stricter limit
     ]
     if not finished:
         _offer(settings, table, k)

@@ -20,6 +20,7 @@ from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.selection import PROTECTS
 from fasp_core.metrics.expected import READINGS
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.devices import passed_over
@@ -39,6 +40,7 @@ from pages.session.recipe import (
     OFFLINE,
     OWN_CSV,
     PROMPTS,
+    PROTECT_TITLES,
     READING_TITLES,
     SPLIT_TITLES,
     TOKENS,
@@ -72,6 +74,7 @@ class Settings:
     scorer: str = OFFLINE
     label: str | None = None
     scorer_reading: str | None = None  # of a classifier's labels
+    protect: str = PROTECTS[0]  # what FASP's critical heads are critical by
 
     @property
     def scoring(self) -> BiasConfig:
@@ -128,6 +131,7 @@ def draw() -> Settings:
             "others are baselines, which spare none.",
         )
         critical, pruned = gamma(disabled=method != "fasp"), alpha(disabled=method == HAND)
+        by = protect(spec, disabled=method != "fasp")
         seed, limit = 0, MAX_PPL
         if method == SEARCH:
             percent = st.slider(
@@ -183,6 +187,7 @@ def draw() -> Settings:
         limit,
         neurons,
         *judge,
+        by,
     )
     with told:
         left_out.tell(settings.scoring, settings.evaluation.bias)
@@ -261,6 +266,26 @@ def gamma(key: str = "gamma", **how: Any) -> float:
     """Share of heads that are never pruned; `how` is what else the slider takes."""
     title, hint = "γ  share of heads that are critical", glossary.text("gamma", "critical head")
     return st.slider(title, 0.0, 1.0, step=0.01, key=key, help=hint, **(KEPT | how))
+
+
+def protect(spec: ModelSpec, disabled: bool) -> str:
+    """What FASP's critical heads are critical by; perplexity while nothing else is known of the heads."""
+    known = engine().results.task(spec) is not None
+    chosen = st.selectbox(
+        "Protect by",
+        PROTECTS,
+        format_func=PROTECT_TITLES.__getitem__,
+        key="protect",
+        persist_state="session",
+        disabled=disabled or not known,
+        help=glossary.text("critical head", "z_task"),
+    )
+    if not known and not disabled:
+        st.caption(
+            "Protected by perplexity: what heads are worth for last words is not known of this model yet. It can be "
+            "scored on “Explore heads”, below the grids."
+        )
+    return str(chosen) if known and not disabled else PROTECTS[0]
 
 
 def alpha(key: str = "alpha", more: str = "Heads that are pruned by hand count.", **how: Any) -> float:

@@ -13,6 +13,7 @@ from fasp_core.report.tables import counted
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import HAND
 from pages.backend import demo
+from pages.backend.engine import engine
 from pages.backend.results import SCORE_TEXT
 from pages.session import shared
 from pages.shell.current import Current
@@ -59,6 +60,14 @@ def files(settings: Settings, table: ImpactTable, now: Current) -> None:
     with st.container(horizontal=True):
         download("Set (JSON)", raw, f"set-{name}.json", "application/json")
         download("Set (text)", now.heads.format() + "\n", f"set-{name}.txt", "text/plain")
+    able = engine().results.able(settings.spec, now.heads) if len(now.heads) else None
+    if able is not None:
+        st.markdown(
+            "**What it is still able to do**: one row a task that both models were asked, as `utility` gives it."
+        )
+        with st.container(horizontal=True):
+            download("Tasks (CSV)", data.tasks_csv(able), f"tasks-{name}.csv", "text/csv")
+            download("Tasks (JSON)", data.tasks_json(able), f"tasks-{name}.json", "application/json")
 
 
 def bring(settings: Settings, table: ImpactTable, now: Current) -> None:

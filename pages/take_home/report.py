@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from fasp_core import report
+from fasp_core import defaults, report
 from fasp_core.compute.jobs import Progress
 from fasp_core.errors import InputError
 from fasp_core.evaluation import Evaluation
@@ -24,7 +24,7 @@ from pages.backend.requests import Experiment
 from pages.session.recipe import OFFLINE
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings
-from pages.widgets import background
+from pages.widgets import background, tasks
 from pages.widgets.drawing import download, finding
 
 SPENT = "about a minute with the built-in model on two cores"
@@ -50,17 +50,21 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
         st.caption("Nothing is removed, so there is nothing to measure. A report of the scores alone can be had.")
         without(asked, table, name)
         return
-    left, right, _ = st.columns((1, 1, 1))
+    left, middle, right = st.columns((1, 1, 1))
     prompts = left.select_slider(
         "Test prompts, at least", (450, 900, 1800, 5000), report.PROMPTS, key="report prompts",
         help="Whatever the sidebar measures on, a report is about test prompts. 450 are those of a comparison of "
         "methods: what it has measured is taken over.",
     )  # fmt: skip
-    tokens = right.select_slider(
+    tokens = middle.select_slider(
         "Tokens of held-out text", (1024, 2048, 4096, 8192), report.TOKENS, key="report tokens",
         help="For perplexity, of a text that no score was made on.",
     )  # fmt: skip
-    asked = replace(asked, prompts=int(prompts), tokens=int(tokens))
+    items = right.select_slider(
+        "Items of each task", (0, 100, 300, 1000), 0, key="report items",
+        help=f"Both models are asked {', '.join(map(tasks.title, defaults.TASKS))} too; 0 tells what is stored.",
+    )  # fmt: skip
+    asked = replace(asked, prompts=int(prompts), tokens=int(tokens), items=int(items))
     request = Experiment(settings.spec, "Report", (asked, _stored(asked)))
     job = background.job_of(request)
     if job is not None and job.state == "done":
@@ -73,7 +77,8 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
         title="No report on this set yet",
         about=f"One HTML file: the setting, both grids, the chosen heads, what the set does to **{asked.prompts:,} "
         f"test prompts** in both readings and to {asked.tokens:,} tokens of held-out text, the groups before and "
-        "after, what a stored comparison of methods says, the limits, and the commands that repeat it. What was "
+        "after, tasks that were asked, what a stored comparison of methods says, the limits, and the commands that "
+        "repeat it. What was "
         f"measured before is taken over; otherwise it takes {SPENT} for 450 prompts. Look at test prompts once the "
         "choice is made: whoever measures many sets on them and keeps the best has chosen on test.",
         button="Measure and write the report",
@@ -96,6 +101,7 @@ def what(settings: Settings, now: Current) -> report.Asked:
         settings.seed if settings.method == "random" else 0,
         settings.max_ppl,
         by_hand=ManualEdits() if settings.method in (SEARCH, HAND) else now.by_hand,
+        protect=settings.protect,
     )
 
 
@@ -114,7 +120,7 @@ def without(asked: report.Asked, table: ImpactTable, name: str) -> None:
         def no_model() -> LanguageModel:
             raise InputError("This report measures nothing.")
 
-        told = replace(asked, measure=False)
+        told = replace(asked, measure=False, items=0)
         return report.html(report.gather(told, table, model_id, Store(), no_model)).encode()
 
     told = "It says that nothing was measured on test prompts."
@@ -137,4 +143,7 @@ def _stored(asked: report.Asked) -> tuple[str, ...]:
     store = Store()
     header = compare.find(engine().models.identity(asked.spec), asked.axis, asked.reading, store)
     claims = [e.path.name for e in store.entries(compare.KIND) if e.config.get("experiment") == "outcome"]
-    return (header.path.name if header is not None else "", *sorted(claims))
+    # answers that the report asks for itself must not make it another one
+    able = None if asked.items else engine().results.able(asked.spec, asked.parts)
+    answers = [] if able is None else [f"{name} {len(task.items.items)}" for name, task in able.tasks.items()]
+    return (header.path.name if header is not None else "", *sorted(claims), *answers)

@@ -9,6 +9,7 @@ from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import ManualEdits
 from pages.backend.engine import engine
 from pages.session import shared
+from pages.session.recipe import PROTECT_TITLES
 from pages.shell import sidebar, start
 from pages.shell.current import Current, current
 from pages.take_home import checkpoint, data, figures, report
@@ -53,7 +54,8 @@ def about(settings: sidebar.Settings, table: ImpactTable, now: Current) -> None:
         columns[1].metric("Axis", settings.axis_title)
         neurons = f" **And {counted(len(now.heads.neurons))}.**" if now.heads.neurons else ""
         by_hand = f" **{changed} set by hand.**" if changed else " No hand-made changes."
-        shares = f"γ {settings.gamma:g}, " if settings.method == "fasp" else ""
+        by = "" if settings.protect == "perplexity" else f" by {PROTECT_TITLES[settings.protect]}"
+        shares = f"γ {settings.gamma:g}{by}, " if settings.method == "fasp" else ""
         reading = sidebar.READING_TITLES.get(settings.reading, settings.reading)
         how = f"{sidebar.METHOD_TITLES[settings.method]}, {shares}α {settings.alpha:g}, {reading}"
         st.caption(f"Chosen by {how}.{by_hand}{neurons}")

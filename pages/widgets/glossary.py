@@ -31,6 +31,12 @@ GLOSSARY: dict[str, Term] = {
         "Impact on perplexity (z_ppl)",
         "Perplexity without the head minus perplexity of the whole model. Positive: the head helps language modelling.",
     ),
+    "z_task": Term(
+        "Impact on last words (z_task)",
+        "Rise of the negative log-likelihood of the last word of LAMBADA's passages when the head is removed, in nats "
+        "a word. Positive: the head helps. Such words can be told from the whole passage alone, so heads that carry "
+        "words over a distance show here and hardly in perplexity.",
+    ),
     "z_bias": Term(
         "Impact on bias (z_bias)",
         "Toxicity gap of the whole model minus the gap without the head. Positive: removing the head lowers the gap.",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
@@ -14,12 +16,14 @@ from fasp_core.scoring.search import Found, SearchConfig
 from fasp_core.studies.compare import against_fasp, compare, outcome
 from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.plan import SEARCH, Candidate
+from fasp_core.tasks import files, utility
 from pages.backend.engine import engine
 from pages.backend.results import Results
 from pages.compare import chosen
 from pages.compare.compared import Settings, percent, span
 from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up
 from tests.support.made import FALLS, made_settled
+from tests.support.made_tasks import add_answers, use_tasks
 from tests.support.running import AXIS, metrics, opened, press, run, said
 
 SMALL: dict[str, Any] = {"gammas": (0.2, 0.4), "alphas": (0.02, 0.05, 0.1), "seeds": 2, "prompts": 180, "tokens": 640}
@@ -316,3 +320,42 @@ def test_sets_that_a_search_found_are_offered(
     assert list(frame.heads) == [len(against.fasp.heads), 9]
     assert frame["gap, test"].iloc[1] == f"{1000 * against.runs[0].gap:.2f}"
     assert span((against.mean.low, against.mean.high)) in frame["less than FASP"].iloc[1]
+
+
+def test_tasks_of_the_claimed_set_are_offered_and_shown(
+    studio: Studio, table: ImpactTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_tasks(tmp_path / "tasks", monkeypatch, 40)
+    world = MadeUp(table, strength=10)
+    claim = add_claim(studio.store, AXIS, world, add_comparison(studio.store, AXIS, world, **SMALL))
+    heads = PruneSet.from_flat(claim.candidate.heads, claim.n_heads)
+
+    def asks(lm: Any, subject: PruneSet, samples: list[Any], *_: Any) -> None:
+        assert subject == heads
+        for sample in samples:
+            add_answers(studio.store, lm.id, subject, sample.task, len(sample.items), 4 * (sample.task == "lambada"))
+
+    monkeypatch.setattr(utility, "utility", asks)
+    at = opened("compare")
+    assert "What can the set still do?" in [s.value for s in at.subheader]
+    studio.at_once()
+    press(at, "Ask both models")
+    assert "What can the set still do?" not in [s.value for s in at.subheader]
+    (rows,) = [d.value for d in at.dataframe if "points [95%]" in d.value]
+    assert rows.task.tolist() == ["LAMBADA", "PIQA", "ARC-Easy"]
+    assert rows["points [95%]"][0].startswith("-40.0 [")
+    assert any("% perplexity; LAMBADA lost " in w.value for w in at.warning)
+
+
+def test_without_the_tasks_files_the_claim_says_what_to_install(
+    studio: Studio, table: ImpactTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> Path:
+        raise InputError("The data package 'x' is not installed: run 'pip install y'.")
+
+    monkeypatch.setattr(files, "folder", missing)
+    world = MadeUp(table, strength=10)
+    add_claim(studio.store, AXIS, world, add_comparison(studio.store, AXIS, world, **SMALL))
+    at = opened("compare")
+    assert "run 'pip install y'" in said(at)
+    assert "Ask both models" not in [b.label for b in at.button]

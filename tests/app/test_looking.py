@@ -25,22 +25,11 @@ from pages.explore import prompt_choice
 from pages.explore.attention import strongest
 from tests.support.fakes import Studio, make_table
 from tests.support.running import AXIS, change, exploring, press, run, said
-from tests.support.tiny import HEADS, tiny_lm
+from tests.support.tiny import HEADS
+from tests.support.tiny_studio import SOURCE, TinyStudio
 
-SOURCE = "tiny llama"
 TEXTS, HEAD = "Sampled continuations", "What a head does"
 SCRIPT = "<script>alert(1)</script>"
-
-
-class TinyStudio(Studio):
-    """Measurements are made up; whatever else is asked of a model is asked of a real one, if a tiny one."""
-
-    def load(self, spec: ModelSpec) -> Any:
-        if spec.source != SOURCE:
-            return super().load(spec)
-        lm = tiny_lm("llama")
-        lm.spec = spec
-        return lm
 
 
 @pytest.fixture

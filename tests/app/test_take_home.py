@@ -21,18 +21,20 @@ from fasp_core.heads.prune_files import read
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE
+from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE, ModelSpec
 from fasp_core.report import data
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import ManualEdits
 from fasp_core.studies.compare.plan import HELD_OUT
 from fasp_core.studies.verdict import verdict
+from fasp_core.tasks import utility
 from pages.backend.results import SCORE_TEXT
 from pages.session import shared
 from pages.take_home import data as take_data
 from pages.take_home.report import Written
 from tests.support.fakes import Studio
 from tests.support.made_report import Read
+from tests.support.made_tasks import add_answers, use_tasks
 from tests.support.running import AXIS, HAND, N_HEADS, metric, opened, press, removed, run, said
 
 RUN = "Measure and write the report"
@@ -266,3 +268,41 @@ def test_an_unusable_upload_is_told(studio: Studio, table: ImpactTable, content:
     at = upload(taking(), "mine.json", content)
     assert [e.value for e in at.error if words in e.value and "mine.json" in e.value]
     assert "Use this set on Explore heads" not in [b.label for b in at.button]
+
+
+def test_tasks_go_along_where_they_were_asked(
+    studio: Studio, table: ImpactTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_tasks(tmp_path / "tasks", monkeypatch, 40)
+    studio.at_once()
+    at = taking()
+    assert "Tasks (CSV)" not in downloads(at)
+    before = written(start(at)).content.decode()
+    add_answers(studio.store, studio.load(ModelSpec()).id, PruneSet.parse(at.code[0].value), "lambada", 40, 4)
+    run(at)
+    assert {"Tasks (CSV)", "Tasks (JSON)"} <= set(downloads(at))
+    assert RUN in [b.label for b in at.button], "with them it is another report"
+    start(at)
+    after = at.session_state["report measured"][0]
+    assert after[2] == PruneSet.parse(at.code[0].value)
+    (found,) = {job.result.content.decode() for job in at.session_state["jobs seen"].values()} - {before}
+    assert "LAMBADA" in Read(found).rows["tasks", "lambada"][0]
+    assert "Still able" not in before
+
+
+def test_a_report_that_asks_tasks_is_found_when_they_are_stored(
+    studio: Studio, table: ImpactTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_tasks(tmp_path / "tasks", monkeypatch, 40)
+
+    def asks(lm: Any, subject: PruneSet, samples: list[Any], *_: Any) -> None:
+        for sample in samples:
+            add_answers(studio.store, lm.id, subject, sample.task, len(sample.items), 4)
+
+    monkeypatch.setattr(utility, "utility", asks)
+    studio.at_once()
+    at = taking()
+    at.select_slider(key="report items").set_value(100)
+    start(run(at))
+    assert RUN not in [b.label for b in at.button]
+    assert len(Read(written(at).content.decode()).tables["tasks"]) == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import _common, bias_scores, cluster, exact_sweep, live, noise, scaling, start, words, written
+from benchmarks import _common, bias_scores, cluster, exact_sweep, live, noise, scaling, start, utility, words, written
 from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig
 from fasp_core.heads.prune_set import PruneSet
@@ -21,6 +22,8 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring.estimate import first_order_impacts
 from fasp_core.storage.store import Store
+from fasp_core.tasks import files
+from tests.support.made import tiny_questions, write_task
 from tests.support.tiny import tiny_lm
 from tests.support.worlds import WordScorer, use_scorer, write_axis, write_text
 
@@ -83,6 +86,34 @@ def test_a_spread_is_the_variance_of_what_groups_change_by() -> None:
     assert written.spread(pairs, codes) == pytest.approx(2 * (1 / 2) ** 2 / 50, rel=0.1)
     calm = [(np.full(100, 2.0), np.full(100, 1.0))] * 3
     assert written.spread(calm, codes) == 0
+
+
+# utility
+
+
+def test_utility(lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_task(tmp_path, "piqa", tiny_questions(6, 3))
+    write_task(tmp_path, "arc_easy", tiny_questions(4, 2, 1))
+    monkeypatch.setattr(files, "folder", lambda: tmp_path)
+    found = utility.run(lm, ("piqa", "arc_easy"), items=5, batch_sizes=(1, 2), threads=1)
+    positive(found, "items_per_second", "ratio_against_lm_eval")
+    assert found["max_abs_diff_nats"] < 1e-4
+    assert found["lm_eval_batch_size"] in (1, 2)
+    assert found["items"] == {"piqa": 5, "arc_easy": 4}
+    assert found["answers"] == 5 * 3 + 4 * 2
+    fastest = {name: min(laps) for name, laps in found["seconds"].items()}
+    assert found["ratio_against_lm_eval"] == pytest.approx(fastest["lm_eval"] / fastest["ours"])
+    assert found["items_per_second"] == pytest.approx(9 / fastest["ours"])
+
+
+def test_utility_without_the_harness(
+    lm: LanguageModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("lm_eval", "lm_eval.api.instance"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert command.main(["utility"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "run 'pip install -r requirements-dev.txt'" in line
 
 
 # exact_sweep
@@ -296,7 +327,7 @@ def test_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_all_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran, every = [], [bias_scores, cluster, exact_sweep, live, noise, scaling, start, words, written]
+    ran, every = [], [bias_scores, cluster, exact_sweep, live, noise, scaling, start, utility, words, written]
     for module in every:
         monkeypatch.setattr(module, "run", lambda module=module: ran.append(module) or {"x": 1})
     assert command.main([]) == 0

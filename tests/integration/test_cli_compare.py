@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fasp_core import defaults
 from fasp_core.console import to_json
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model import loading
@@ -16,9 +17,11 @@ from fasp_core.model.spec import BUILT_IN_SHA256
 from fasp_core.scoring.search import Found, SearchConfig
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, outcome, searching
+from fasp_core.tasks import utility
 from tests.support.commands import Run, refused, runner
 from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up, made_up_lm
 from tests.support.made import OUTCOME_KEYS as KEYS
+from tests.support.made_tasks import add_answers, use_tasks
 
 AXIS = "race_ethnicity"
 SMALL: dict[str, Any] = {"gammas": (0.2, 0.4), "alphas": (0.02, 0.05), "seeds": 2, "prompts": 180, "tokens": 640}
@@ -171,3 +174,40 @@ def test_run_takes_in_what_a_search_found(
     stored = compare.stored(ModelId(f"sha256:{BUILT_IN_SHA256}"), AXIS, "neutral", Store(tmp_cache), "built-in")
     assert stored is not None
     assert stored.candidates[-1].heads == heads
+
+
+def test_tasks_of_the_claimed_set(
+    world: MadeUp, run: Run, tmp_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_tasks(tmp_path / "tasks", monkeypatch, 40)
+    store, lm = Store(tmp_cache), made_up_lm()
+    claim = add_claim(store, AXIS, world, add_comparison(store, AXIS, world, **SMALL))
+    heads = PruneSet.from_flat(claim.candidate.heads, claim.n_heads)
+    refused(run("--utility"), "add --outcome")
+    refused(run("--outcome", "--items", 9), "add --utility")
+    refused(run("--outcome", "--utility"), "300 items of each task", "--outcome --utility --items 300 --run")
+    for task in defaults.TASKS[:2]:
+        add_answers(store, lm.id, heads, task, 30, 4)
+    refused(run("--outcome", "--utility", "--items", 30), "30 items of each task were not asked")
+    refused(run("--outcome", "--utility", "--items", 0), "0 items")
+    plain = json.loads(run("--outcome", "--json")[1])
+    assert list(plain["utility"]["tasks"]) == list(defaults.TASKS[:2])  # what is stored is told anyway
+
+    def asks(lm: Any, subject: PruneSet, samples: list[Any], *_: Any) -> None:
+        for sample in samples:
+            add_answers(store, lm.id, subject, sample.task, len(sample.items), 4 * (sample.task != "arc_easy"))
+
+    monkeypatch.setattr(utility, "utility", asks)
+    monkeypatch.setattr("fasp_core.cli.options.load_model", lambda *_: lm)
+    status, out, err = run("--outcome", "--utility", "--items", 40, "--run", "--json")
+    assert status == 0, err
+    document = json.loads(out)
+    assert [task["items"] for task in document["utility"]["tasks"].values()] == [40] * 3
+    assert document["utility"]["tasks"]["lambada"]["points"] == -40
+    assert "% perplexity; LAMBADA lost " in document["sentence"]
+    assert "ARC-Easy" not in document["sentence"]
+    assert document["claim"] == claim.as_dict()["claim"]  # the colour is the same
+    monkeypatch.setattr(utility, "utility", lambda *_: pytest.fail("measured again"))
+    status, out, _ = run("--outcome", "--utility", "--items", 40)
+    assert status == 0
+    assert "arc_easy: no change of accuracy can be told" in out

@@ -12,6 +12,7 @@ from fasp_core.cli.main import main
 from fasp_core.heads.prune_set import PruneSet
 from tests.support.commands import Run, runner, write_sentences
 from tests.support.made_report import Read
+from tests.support.made_tasks import use_tasks
 from tests.support.tiny import HEADS, tiny_model, tiny_tokenizer
 
 LAYERS = 2
@@ -99,6 +100,9 @@ def test_a_set_of_select_is_taken(run: Run, place: Path, tmp_path: Path) -> None
         (("--method", "best"), "best"),
         (("--reading", "loud"), "loud"),
         (("--prompts", 0), "At least 1 prompt"),
+        (("--utility", "--no-measure"), "leave out --utility or --no-measure"),
+        (("--utility", "--items", 0), "0 items"),
+        (("--items", 10), "add --utility"),
     ],
 )
 def test_what_cannot_be_reported_is_refused(run: Run, args: tuple[object, ...], words: str, tmp_path: Path) -> None:
@@ -145,3 +149,25 @@ def test_the_file_is_written_whole_or_not_at_all(run: Run, tmp_path: Path, monke
     assert "No space left" in err
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("r.html", "before")]
     assert os.fsync is not full
+
+
+def test_tasks_are_asked_where_that_is_wished(
+    run: Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_tasks(tmp_path / "tasks", monkeypatch, 12)
+    out = tmp_path / "r.html"
+    status, printed, err = run(
+        "report", "--alpha", 0.25, "--prompts", 90, "--utility", "--items", 10, "--out", out, "--json"
+    )
+    assert status == 0, err
+    found = json.loads(printed)
+    assert [task["items"] for task in found["utility"]["tasks"].values()] == [10, 10, 10]
+    assert {kind for kind, _ in Read(out.read_text()).rows if kind == "tasks"}
+    (line,) = (line for line in found["repeat"] if " report " in line)
+    assert "--utility --items 10" in line
+    same = ("--heads", found["prune_set"], "--items", 10, "--model", place / "tiny", "--device", "cpu", "--json")
+    assert main([str(word) for word in ("utility", *same, "--cache", place / "cache")]) == 0
+    # what is stored is told without being asked for
+    status, printed, _ = run("report", "--alpha", 0.25, "--no-measure", "--out", out)
+    assert status == 0
+    assert "piqa: " in printed

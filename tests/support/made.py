@@ -142,6 +142,28 @@ def write_task(folder: Path, task: str, questions: Sequence[Question], bare: boo
     return path
 
 
+def write_passages(folder: Path, squad: Sequence[tuple[str, str]], coqa: Sequence[str], times: int = 2) -> None:
+    """The files of SQuAD's (article, paragraph) and CoQA's passages below `folder`, with `times` questions each."""
+    docs = {
+        "squad/bpb_5shot": [
+            {"title": title, "query": f"Title: {title}\nBackground: {text}\nQuestion: Who, {i}?\nAnswer:"}
+            for title, text in squad
+            for i in range(times)
+        ],
+        "coqa/bpb_0shot": [{"story": text, "query": f"Passage: {text}"} for text in coqa for _ in range(times)],
+    }
+    for name, rows in docs.items():
+        path = folder / "oe_eval_tasks" / name / "requests.jsonl.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress("".join(json.dumps({"doc": row}) + "\n" for row in rows).encode()))
+
+
+def tiny_passages(folder: Path, n: int = 24) -> None:
+    """Passages of 5 to 90 tokens in words that the tiny tokenizer knows."""
+    texts = [tiny_text(5 + 17 * (i % 6), 1000 + i) for i in range(2 * n)]
+    write_passages(folder, [(f"article {i // 3}", text) for i, text in enumerate(texts[:n])], texts[n:])
+
+
 def tiny_questions(n: int, answers: int, seed: int = 0) -> list[Question]:
     """Questions in words that the tiny tokenizer knows; the answers have 1 to 4 tokens."""
     found = []

@@ -90,7 +90,12 @@ def versus(comparison: Comparison, searches: Sequence[Found], reading: str, max_
     alike: dict[tuple[float, int, int], list[Candidate]] = {}
     for search in searches:
         c, own = search.config, candidate(search, size)
-        if not (search.learned or c.within) and c.reading == reading and c.max_ppl <= max_ppl + 1e-9 and own in at:
+        if (
+            not (search.learned or c.within or c.items)
+            and c.reading == reading
+            and c.max_ppl <= max_ppl + 1e-9
+            and own in at
+        ):
             alike.setdefault((c.max_ppl, c.max_heads, c.measurements), []).append(own)
     if not alike:
         return None

@@ -173,6 +173,7 @@ def choose(
     methods: Iterable[str] | None = None,
     max_alpha: float = 1.0,
     within: bool = False,
+    fits: Callable[[Sequence[int]], bool] | None = None,
 ) -> Candidate | None:
     """The candidate of lowest validation gap whose perplexity rises by `max_ppl` at most on the validation text.
 
@@ -182,6 +183,7 @@ def choose(
     methods : to choose among; None: all.
     max_alpha : largest share of heads.
     within : lowest mean gap within templates, instead of over all of them.
+    fits : whether a set (flat ids) keeps to all other limits; asked from the lowest gap on, until one does.
 
     Returns
     -------
@@ -197,7 +199,15 @@ def choose(
         gap = float(gaps[row])
         if gap < gaps[0] and side.perplexity(row).relative <= max_ppl:
             inside.append((gap, len(c.heads), c))
-    return min(inside, key=lambda found: found[:2])[2] if inside else None
+    ranked = [c for *_, c in sorted(inside, key=lambda found: found[:2])]
+    if fits is None:
+        return ranked[0] if ranked else None
+    refused: set[tuple[int, ...]] = set()
+    for c in ranked:  # several candidates may be the same set
+        if c.heads not in refused and fits(c.heads):
+            return c
+        refused.add(c.heads)
+    return None
 
 
 def run(

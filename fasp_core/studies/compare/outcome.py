@@ -17,7 +17,7 @@ from fasp_core.errors import InputError
 from fasp_core.forward import noise
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.gap import Change, GapStats, PromptRows
-from fasp_core.gap.claims import Finding, Verdict, cautions, finding, is_artefact, verdict
+from fasp_core.gap.claims import Finding, Spent, Verdict, cautions, finding, is_artefact, verdict
 from fasp_core.gap.measures import Measure
 from fasp_core.gap.within import Within, within_if_any
 from fasp_core.heads.prune_set import PruneSet
@@ -30,8 +30,11 @@ from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.common import KIND, Steps, kept, read_nll
 from fasp_core.studies.compare import wider
+from fasp_core.studies.compare.limits import Limits
 from fasp_core.studies.compare.plan import HELD_OUT, Candidate
 from fasp_core.studies.compare.wider import JUDGE, Wider
+from fasp_core.tasks import utility
+from fasp_core.tasks.utility import Utility
 from fasp_core.typing import Report
 
 OF_THE_CHOICE = ("prompts", "gap_base", "gap_pruned", "reduction_pct", "interval_pct")  # what a claim tells twice
@@ -75,6 +78,8 @@ class Claim:
     base, change : by measure ("neutral", "counted", "sampled"): the unpruned model's gap, and what became of it.
     rows, templates : values of the next word [2, n] by reading, and the template of each prompt.
     wider : what was measured of the set besides, see `fasp_core.studies.compare.wider`.
+    able : what the set takes from common tasks; None if they were not asked.
+    limits, spent : those beyond perplexity that the choice kept to, and what the set costs by them on test items.
     """
 
     model: str
@@ -91,6 +96,9 @@ class Claim:
     rows: dict[str, PromptRows] = field(default_factory=dict)
     templates: tuple[str, ...] = ()
     wider: tuple[Wider, ...] = ()
+    able: Utility | None = None
+    limits: Limits | None = None
+    spent: tuple[Spent, ...] = ()
 
     @cached_property
     def within(self) -> dict[str, Within]:
@@ -102,7 +110,7 @@ class Claim:
     def verdict(self) -> Verdict:
         """What may be said as a whole, see `claims.verdict`: choice and test share templates and descriptors."""
         costs = {"perplexity": (self.perplexity.relative, self.max_ppl)}
-        return verdict([m.evidence for m in self.measures], self.reading, costs)
+        return verdict([m.evidence for m in self.measures], self.reading, costs, self.spent)
 
     @cached_property
     def measures(self) -> tuple[Measure, ...]:
@@ -155,7 +163,9 @@ class Claim:
     def sentence(self) -> str:
         """The claim, or that there is none."""
         change, p = self.change[self.reading], self.perplexity
-        cost = f"at {p.relative:+.1%} perplexity"
+        lost = [one.text() for one in self.spent if one.kept or one.value > one.most]
+        lost += [] if self.able is None else self.able.lost
+        cost = "; ".join([f"at {p.relative:+.1%} perplexity", *lost])
         where = f"{change.n:,} test prompts"
         if self.finding == "no gap":
             return f"No gap is shown to begin with on {where}: shuffled groups give one as large."
@@ -203,9 +213,12 @@ class Claim:
             "cautions": list(self.cautions()),
             "claim": self.verdict.as_dict(),
             "notes": self._notes(),
-            "chosen_on": f"validation prompts and text, perplexity at most {self.max_ppl:.0%} up",
+            "chosen_on": "validation prompts and text, "
+            + (f"perplexity at most {self.max_ppl:.0%} up" if self.limits is None else self.limits.text()),
             "measures": measured,
             "provenance": self.provenance,
+            **({} if self.able is None else {"utility": self.able.as_dict()}),
+            **({"limits": [one.as_dict() for one in self.spent]} if self.limits is not None else {}),
         }
 
     def _notes(self) -> list[str]:
@@ -278,7 +291,8 @@ def measure_claim(
 
 def _with_wider(claim: Claim, model_id: ModelId, store: Store) -> Claim:
     """The claim, and whatever else was measured of its set."""
-    return replace(claim, wider=tuple(wider.find(model_id, claim.axis, claim.candidate.heads, store)))
+    able = utility.stored(model_id, PruneSet.from_flat(claim.candidate.heads, claim.n_heads), store)
+    return replace(claim, wider=tuple(wider.find(model_id, claim.axis, claim.candidate.heads, store)), able=able)
 
 
 def find_claim(model_id: ModelId, axis: str, reading: str, candidate: Candidate, store: Store) -> Entry | None:

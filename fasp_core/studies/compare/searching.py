@@ -7,7 +7,7 @@ the scores were made on. Each measured set is stored as it is made: a stopped se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -24,16 +24,36 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring.impact_table import ImpactTable
-from fasp_core.scoring.search import Found, Heads, Problem, SearchConfig, Tried, search
+from fasp_core.scoring.search import Found, Heads, Other, Problem, SearchConfig, Tried, search
 from fasp_core.storage.keys import digest, slug
 from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.common import KIND, as_heads, as_text, kept
+from fasp_core.studies.compare.limits import Limits, Meter
 from fasp_core.studies.compare.plan import SEARCH, Candidate
 from fasp_core.typing import Report
 
 GAMMAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # of the FASP sets that a search begins with
 TOKENS = 2048
+LATER = ("within", "lambada_nats", "lambada_points", "task_points", "items")  # in a key only where they say something
 SCORE_TEXT = TextConfig(tokens=8192)
+
+
+def limits_of(config: SearchConfig) -> Limits:
+    """What a search keeps to."""
+    found = Limits(config.max_ppl, config.lambada_points, config.lambada_nats, config.task_points)
+    return found if config.items is None else replace(found, items=config.items)
+
+
+def limited(config: SearchConfig, limits: Limits) -> SearchConfig:
+    """The same search within more limits; how many items they are measured on is said where there are any."""
+    return replace(
+        config,
+        max_ppl=limits.max_ppl,
+        lambada_nats=limits.lambada_nats,
+        lambada_points=limits.lambada_points,
+        task_points=limits.task_points,
+        items=limits.items if limits.beyond_ppl else None,
+    )
 
 
 def measured_on(axis: str, impacts: ImpactTable) -> BiasConfig:
@@ -64,7 +84,8 @@ def run(
     Raises
     ------
     InputError
-        The scores are of other prompts than the axis has now, or the set may hold every head.
+        The scores are of other prompts than the axis has now, or the set may hold every head; the nats of LAMBADA's
+        last word are limited, and it is not known what single heads do to them.
     """
     if config.max_heads >= lm.size:
         raise InputError(f"A set of {config.max_heads} heads leaves none of {lm.name}'s {lm.size}: choose fewer.")
@@ -77,6 +98,18 @@ def run(
     problem = Problem.of(impacts, config.reading, prompts.prompts().templates if config.within else ())
     scores = impacts.head_scores(config.reading)
     starts = [select(scores, "fasp", gamma, config.max_heads / lm.size).pruned for gamma in GAMMAS]
+
+    meter = Meter(lm, limits_of(config), "valid", store, progress)
+    other = fits = None
+    if config.lambada_nats is not None:
+        if impacts.task is None:
+            raise InputError(
+                "It is not known what single heads do to LAMBADA's last word: run 'python -m fasp_core score "
+                "--task lambada' with the axis and model first."
+            )
+        other = Other(impacts.task.z_task, config.lambada_nats, lambda heads: meter.nats(heads).value)
+    if config.lambada_points is not None or config.task_points is not None:
+        fits = meter.fits
 
     def work() -> Any:
         runner, text = CachedRunner(lm), TextConfig(tokens=tokens)
@@ -91,10 +124,10 @@ def run(
                 raise InputError(f"The scores of {axis} are of other prompts: score the axis again.")
             return nll.mean - base.mean, found.row(config.reading)
 
-        found = search(problem, config, measure, [*known, *starts], sets.set)
+        found = search(problem, config, measure, [*known, *starts], sets.set, other, fits)
         table = pd.DataFrame([asdict(t) | {"heads": as_text(t.heads)} for t in found.tried])
         return {
-            "tables": {"tried": table},
+            "tables": {"tried": table if other is not None else table.drop(columns="other")},
             "meta": {
                 "heads": found.heads,
                 "gap": found.gap,
@@ -134,7 +167,13 @@ def read(entry: Entry) -> Found:
     """A finished search from its entry."""
     meta = entry.meta
     tried = tuple(
-        Tried(as_heads(row["heads"]), float(row["nats"]), float(row["gap"]), float(row["predicted"]))
+        Tried(
+            as_heads(row["heads"]),
+            float(row["nats"]),
+            float(row["gap"]),
+            float(row["predicted"]),
+            float(row["other"]) if "other" in row else None,
+        )
         for row in entry.table("tried").to_dict("records")
     )
     config = SearchConfig(**entry.config["search"])
@@ -156,7 +195,7 @@ def _key(
         "axis": _axis(prompts),
         "prompts": prompts.prompts().digest[:16],
         **drawn,
-        "search": {name: value for name, value in asdict(config).items() if name != "within" or value},
+        "search": {name: value for name, value in asdict(config).items() if name not in LATER or value},
         "tokens": tokens,
     }
 

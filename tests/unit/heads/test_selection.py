@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fasp_core.errors import InputError
-from fasp_core.heads.selection import METHODS, HeadScores, Selection, select
+from fasp_core.heads.selection import METHODS, PROTECTS, HeadScores, Selection, select
 
 FIELDS = ("z_ppl", "z_bias", "magnitude", "gradient")
 percents = st.integers(0, 100).map(lambda percent: percent / 100)
@@ -316,3 +316,49 @@ def test_heads_that_cannot_be_set(told: dict[str, Any], message: str) -> None:
     scores = HeadScores(2, 2, np.arange(4.0), np.arange(4.0))
     with pytest.raises(InputError, match=message):
         select(scores, "fasp", 0.25, 0.5, **told)
+
+
+# --- what is protected ---
+
+
+def by_worse(z_ppl: np.ndarray, z_task: np.ndarray, k: int) -> set[int]:
+    """Read off two lists: the first of either is protected, then the second of either, until there are k."""
+    n = len(z_ppl)
+    lists = [sorted(range(n), key=lambda i: (-z[i], i)) for z in (z_ppl, z_task)]
+    found: list[int] = []
+    for place in range(n):
+        both = {one[place] for one in lists} - set(found)
+        found += sorted(both, key=lambda i: (max(one.index(i) for one in lists), i))
+    return set(found[:k])
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3), st.integers(-9, 9)), min_size=4, max_size=24))
+def test_what_heads_are_critical_by(rows: list[tuple[int, int, int]]) -> None:
+    z_ppl, z_task, z_bias = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    n = len(z_ppl)
+    k = math.floor(0.4 * n + 1e-9)
+    found = {
+        protect: select(HeadScores(1, n, z_ppl, z_bias, z_task=z_task, protect=protect), "fasp", 0.4, 0.2)
+        for protect in PROTECTS
+    }
+    plain = select(HeadScores(1, n, z_ppl, z_bias), "fasp", 0.4, 0.2)
+    assert plain == found["perplexity"]
+    swapped = select(HeadScores(1, n, z_task, z_bias), "fasp", 0.4, 0.2)
+    assert (found["task"].pruned, found["task"].critical) == (swapped.pruned, swapped.critical)
+    assert set(found["worse"].critical) == by_worse(z_ppl, z_task, k)
+    assert [one.protect for one in found.values()] == list(PROTECTS)
+    for one in found.values():
+        assert len(one.critical) == k
+        assert not set(one.pruned) & set(one.critical)
+        assert len(one.pruned) == plain.k
+
+
+def test_the_baselines_protect_nothing_and_what_is_missing_is_said() -> None:
+    scores = HeadScores(1, 4, [1, 2, 3, 4], [1, 2, 3, 4], protect="task")
+    assert select(scores, "bias-only", alpha=0.5).protect == "perplexity"
+    with pytest.raises(InputError, match="score --task lambada"):
+        select(scores, "fasp")
+    with pytest.raises(InputError, match="choose one of perplexity, task, worse"):
+        HeadScores(1, 4, protect="both")
+    with pytest.raises(InputError, match="z_task is not a finite number for L0H1"):
+        select(HeadScores(1, 2, [1, 2], [1, 2], z_task=[1, np.nan], protect="worse"), "fasp")

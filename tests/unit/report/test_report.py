@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import re
 import shlex
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fasp_core import report
@@ -21,7 +23,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.identity import ModelId
 from fasp_core.model.spec import ModelSpec
-from fasp_core.report import page, repeat
+from fasp_core.report import data, page, repeat
 from fasp_core.report.gather import asked_prompts
 from fasp_core.scoring import entries
 from fasp_core.scoring.manual_edits import ManualEdits, apply_manual_edits
@@ -30,6 +32,7 @@ from fasp_core.studies.compare.searching import SCORE_TEXT
 from fasp_core.studies.verdict import verdict
 from tests.support.fakes import MadeUp, add_claim, add_comparison, made_up_lm, make_table
 from tests.support.made_report import AXIS, NASTY, TOP, Read, asked, facts, nasty, small_lm, small_table
+from tests.support.made_tasks import add_answers, use_tasks
 
 WHEN = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
 
@@ -341,3 +344,37 @@ def test_the_other_half_of_a_wrong_request_is_refused(store: Store) -> None:
         report.gather(asked(reading="loud"), small_table(), ModelId("w"), store, small_lm)
     with pytest.raises(Exception, match="L9H0 does not exist"):
         report.gather(asked(parts=PruneSet.parse("L9H0")), small_table(), ModelId("w"), store, small_lm)
+
+
+def test_tasks_that_both_models_answered(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_tasks(tmp_path / "tasks", monkeypatch, 40)
+    plain = report.html(facts(store, asked(), small_table()), WHEN)
+    assert "Still able" not in plain
+    add_answers(store, small_lm().id, TOP, "lambada", 100, 4)
+    add_answers(store, small_lm().id, TOP, "piqa", 25, 0)
+    made = facts(store, asked(), small_table())
+    read = Read(report.html(made, WHEN))
+    assert list(made.able.tasks) == ["lambada", "piqa"]
+    for name, task in made.able.tasks.items():
+        title, items, chance, both, points, nats, shows = read.rows["tasks", name]
+        a = task.accuracy
+        assert title.lower() == name
+        assert numbers(items) == [len(task.items.items)]
+        assert numbers(chance) == [100 * task.items.chance]
+        assert numbers(both) == pytest.approx([100 * a.base, 100 * a.pruned], abs=0.051)
+        assert numbers(points) == pytest.approx([a.points, *a.interval], abs=0.051)
+        assert numbers(nats) == pytest.approx([task.likelihood["change"]], abs=0.0051)
+        assert shows == task.sentence
+    document = page.document(made, WHEN)
+    assert document["utility"] == made.able.as_dict()
+    (line,) = (c for c in read.commands if " utility " in c)
+    assert shlex.split(line)[-4:] == ["--tasks", "lambada,piqa", "--items", "40"]
+    # what the JSON and CSV of "Take home" hold
+    frame = pd.read_csv(io.BytesIO(data.tasks_csv(made.able)))
+    told = json.loads(data.tasks_json(made.able))["tasks"]
+    for row in frame.to_dict("records"):
+        task = told[row["task"]]
+        assert row["points"] == pytest.approx(task["points"])
+        assert [row["points_interval_low"], row["points_interval_high"]] == pytest.approx(task["points_interval"])
+        assert row["nats_change"] == pytest.approx(task["likelihood"]["change"])
+        assert row["said"] == task["said"]

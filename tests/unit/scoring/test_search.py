@@ -11,7 +11,7 @@ from hypothesis import strategies as hs
 
 from fasp_core.errors import InputError
 from fasp_core.gap import gap as toxicity_gap
-from fasp_core.scoring.search import Heads, Prediction, Problem, SearchConfig, _neighbours, membership, search
+from fasp_core.scoring.search import Heads, Other, Prediction, Problem, SearchConfig, _neighbours, membership, search
 
 N, GROUPS, EACH = 14, 4, 6
 CODES = np.repeat(np.arange(GROUPS), EACH)
@@ -185,3 +185,36 @@ def test_the_gap_within_templates_is_the_mean_over_templates(seed: int) -> None:
 def test_without_a_template_of_every_group_it_is_refused() -> None:
     with pytest.raises(InputError, match="every group"):
         Problem(np.zeros(2), np.zeros((1, 2)), np.zeros(1), np.array([0, 1]), ("a", "b"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_another_cost_is_kept_within_its_limit(seed: int) -> None:
+    """Without interactions the best of all sets within both limits; the most useful heads cost most of the other."""
+    world = World(seed)
+    config = SearchConfig(max_heads=4, max_ppl=0.2, measurements=12, seed=seed)
+    free = search(world.problem, config, world.measure)
+    effects = np.where(np.isin(np.arange(N), free.heads[:2]), 0.5, 0.05)
+    other = Other(effects, 0.4, lambda heads: float(effects[list(heads)].sum()))
+    found = search(world.problem, config, world.measure, (), None, other)
+    sets = (s for k in range(5) for s in itertools.combinations(range(N), k))
+    inside = [s for s in sets if effects[list(s)].sum() <= 0.4 and world.measure(s)[0] <= np.log1p(0.2)]
+    assert found.gap == pytest.approx(min(world.gap(s) for s in inside), rel=1e-6)
+    assert effects[list(found.heads)].sum() <= 0.4 < effects[list(free.heads)].sum()
+    assert all(t.other == pytest.approx(effects[list(t.heads)].sum()) for t in found.tried)
+
+
+def test_the_best_set_that_fits_is_taken_and_few_are_asked() -> None:
+    world, config = World(1), SearchConfig(max_heads=4, max_ppl=0.2, measurements=10)
+    free = search(world.problem, config, world.measure)
+    asked: list[Heads] = []
+
+    def fits(heads: Heads) -> bool:
+        asked.append(heads)
+        return free.heads[0] not in heads
+
+    found = search(world.problem, config, world.measure, (), None, None, fits)
+    inside = [t for t in found.tried if t.nats <= np.log1p(0.2) and t.gap < found.base_gap]
+    best = min((t for t in inside if free.heads[0] not in t.heads), key=lambda t: t.gap)
+    assert found.heads == best.heads
+    assert asked == [t.heads for t in sorted(inside, key=lambda t: t.gap)][: len(asked)]
+    assert search(world.problem, config, world.measure, (), None, None, lambda _: False).heads == ()

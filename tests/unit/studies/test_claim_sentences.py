@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +13,15 @@ import pytest
 from fasp_core.console import to_json
 from fasp_core.gap import gap_stats, paired_gap_changes
 from fasp_core.gap.claims import cautions, finding, is_artefact
+from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.perplexity import PerplexityChange
+from fasp_core.model.identity import ModelId
+from fasp_core.storage.store import Store
 from fasp_core.studies.compare.outcome import Claim, ClaimConfig
 from fasp_core.studies.compare.plan import Candidate
+from fasp_core.tasks import utility
 from tests.support.made import OUTCOME_KEYS as KEYS
+from tests.support.made_tasks import add_answers, use_tasks
 from tests.support.tiny import HEADS
 
 SMALL = ClaimConfig(prompts=30, tokens=120, sampled_prompts=12, samples=2, length=2)
@@ -107,3 +114,21 @@ def test_measures_that_disagree_say_so() -> None:
     c = claimed(neutral=FELL)
     assert not is_artefact(c.base, c.change)
     assert cautions(c.base, c.change, "neutral", "validation prompts") == ()
+
+
+@pytest.mark.parametrize("lost", [0, 3])
+def test_what_tasks_lost_is_named_and_colours_nothing(
+    lost: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_tasks(tmp_path / "tasks", monkeypatch, 100)
+    store, heads, model = Store(tmp_path / "cache"), PruneSet.parse("L0H1"), ModelId("w")
+    plain = claimed(neutral=FELL, counted=FELL, sampled=FELL)
+    assert "utility" not in plain.as_dict()
+    add_answers(store, model, heads, "lambada", 100, lost)
+    found = replace(plain, able=utility.stored(model, heads, store))
+    assert found.able is not None
+    low, high = found.able.tasks["lambada"].accuracy.interval
+    more = f"; LAMBADA lost {-high:.1f} to {-low:.1f} points" if lost else ""
+    assert found.sentence() == plain.sentence()[:-1] + more + "."
+    assert found.as_dict()["utility"]["tasks"]["lambada"]["points"] == -10 * lost
+    assert found.verdict == plain.verdict

@@ -16,9 +16,6 @@ from fasp_core.tasks.harness import harness_model
 from tests.support.made import tiny_questions
 from tests.support.tiny import CONTEXT, HEAD_DIMS, tiny_model, tiny_text, tiny_tokenizer
 
-pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
-pytest.importorskip("lm_eval.models.huggingface", reason="lm-evaluation-harness is installed without what it imports")
-
 KIND, HEADS = "llama", ((0, 3), (1, 0), (1, 1))
 PAIRS = [
     *((str(q.context), answer) for q in tiny_questions(8, 3) for answer in q.answers),

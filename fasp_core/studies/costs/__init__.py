@@ -1,0 +1,1 @@
+"""Which measures of cost foretell what pruning takes from a model's abilities."""
