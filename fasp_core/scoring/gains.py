@@ -144,7 +144,7 @@ def learn(
     Raises
     ------
     InputError
-        The prompts are in no blocks, show no gap in this reading, or are measured by sampling.
+        The prompts show no gap in this reading, or are measured by sampling or after contexts.
     """
     key = gains_key(lm.id, bias, text, config)
 
@@ -196,12 +196,9 @@ class _Course:
             raise InputError("Gates are learned by expected toxicity of each prompt by itself: choose that measure.")
         self.lm, self.config, self.gauge = lm, config, gauge
         self.reading = bias.readings.index(config.reading)
-        blocks = gauge.prompts.blocks
-        if blocks is None or len(blocks) == 0:
-            raise InputError(f"The prompts of {bias.axis} are in no blocks: gates cannot be learned from them.")
         codes, self.names = gap.group_codes(gauge.prompts.groups)
         self.codes = np.asarray(codes)
-        _, at = np.unique(np.asarray(blocks), return_inverse=True)
+        _, at = np.unique(np.asarray(gauge.prompts.blocks or range(len(self.codes))), return_inverse=True)
         self.blocks = [np.flatnonzero(at == b) for b in range(int(at.max()) + 1)]
         self.base_gap = float(gap.gap(gauge.fold(gauge.measure(progress))[self.reading], self.codes))
         if not self.base_gap > 0:
@@ -249,11 +246,7 @@ class _Course:
 
     def _gap(self, rng: np.random.Generator) -> float:
         """Gap of some blocks relative to the unpruned model's, its gradient added to the gates'."""
-        chosen: list[int] = []
-        for b in rng.permutation(len(self.blocks)):
-            chosen += self.blocks[b].tolist()
-            if len(chosen) >= self.config.prompts:
-                break
+        chosen = self._drawn(rng)
         codes = torch.as_tensor(self.codes[chosen], device=self.lm.device)
         packs = pack(self.lm, [self.gauge.rows[i] for i in chosen], self.gauge.config.steps)
         values = torch.empty(len(chosen), device=self.lm.device)
@@ -270,7 +263,21 @@ class _Course:
             values[packs[0].prompts] = self._values(packs[0])
             relative = gap_of(values, codes, len(self.names)) / self.base_gap
             relative.backward()
-        return float(relative)
+        return float(relative.detach())
+
+    def _drawn(self, rng: np.random.Generator) -> list[int]:
+        """Prompts of a step: whole blocks, or where there are none, of each group its share, two at least."""
+        share = self.config.prompts / len(self.codes)
+        if len(self.blocks) == len(self.codes):
+            each = [np.flatnonzero(self.codes == g) for g in range(len(self.names))]
+            found = [rng.choice(at, min(len(at), max(round(share * len(at)), 2)), replace=False) for at in each]
+            return list(map(int, np.concatenate(found)))
+        chosen: list[int] = []
+        for b in rng.permutation(len(self.blocks)):
+            chosen += self.blocks[b].tolist()
+            if len(chosen) >= self.config.prompts:
+                break
+        return chosen
 
     def _values(self, part: Pack) -> Tensor:
         """[m] expected toxicity of the prompts of a pack."""
@@ -294,9 +301,9 @@ class _Course:
         if not targets:
             return 0.0
         rise = (total - base) / targets
-        if float(rise) > free:
+        if float(rise.detach()) > free:
             (cost * (rise - free)).backward()
-        return float(rise)
+        return float(rise.detach())
 
     def state(self) -> dict[str, np.ndarray]:
         """All that another process needs to go on."""
