@@ -60,9 +60,9 @@ def gains(options: Options, given: Model, progress: Report) -> Said:
         moved = document["moved_by_more_than_a_fifth"]
         return (
             f"Gates of {document['heads']} heads, {moved} of them moved by more than .2 (at most by "
-            f"{number(document['largest_move'])}). In the last steps, on what they saw: gap {percent(last[0] - 1)}, text "
-            f"{last[1]:+.4f} nats a token, last words {last[2]:+.3f} nats. That is what was minimised; what it is worth, "
-            f"measure on test prompts: python -m fasp_core evaluate --axis {options.axis} --split test --prune-set ...\n\n"
+            f"{number(document['largest_move'])}). In the last steps, on what they saw: gap {percent(last[0] - 1)}, "
+            f"text {last[1]:+.4f} nats a token, last words {last[2]:+.3f} nats. That was minimised; what it is worth, "
+            f"measure on test prompts: evaluate --axis {options.axis} --split test --prune-set FILE.\n\n"
             f"{heads.format()}"
         )
 
