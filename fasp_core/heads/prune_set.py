@@ -146,6 +146,16 @@ class PruneSet:
             gates.setdefault(layer, np.ones(n_neurons, dtype=np.float32))[unit] = 0.0
         return gates
 
+    @property
+    def others(self) -> PruneSet:
+        """Its neurons and gains alone."""
+        return PruneSet(neurons=self.neurons, gains=self.gains)
+
+    def others_told(self) -> str:
+        """Such as `3 neurons and 12 scaled heads`; empty where there are none."""
+        counts = ((len(self.neurons), "neuron"), (len(self.gains), "scaled head"))
+        return " and ".join(f"{n:,} {what}{'s' * (n != 1)}" for n, what in counts if n)
+
     def below(self, layer: int) -> PruneSet:
         """The part that decides the input of block `layer`."""
         return PruneSet(
