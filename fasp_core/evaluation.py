@@ -82,6 +82,7 @@ class Evaluation:
             "heads_removed": self.heads_removed,
             "neurons": [list(n) for n in sorted(self.prune_set.neurons)],
             "neurons_removed": len(self.prune_set.neurons),
+            "gains": [list(g) for g in sorted(self.prune_set.gains)],
             "parameters_removed": self.parameters_removed,
             "parameters": self.parameters,
             "perplexity": {

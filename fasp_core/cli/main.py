@@ -21,6 +21,7 @@ from fasp_core.cli.command import Said, command
 from fasp_core.cli.compare import compare
 from fasp_core.cli.evaluate import evaluate
 from fasp_core.cli.export import export
+from fasp_core.cli.gains import gains
 from fasp_core.cli.models import models
 from fasp_core.cli.plan import plan
 from fasp_core.cli.prompts import prompts
@@ -47,6 +48,7 @@ COMMANDS: tuple[Callable[..., Said], ...] = (
     suites,
     compare,
     search,
+    gains,
     audit,
     export,
     report,

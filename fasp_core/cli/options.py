@@ -235,7 +235,9 @@ class Text:
 class Parts:
     """Which parts are removed, as a text or from a file."""
 
-    heads: Annotated[str | None, typer.Option(help="Parts to remove, such as L0H3,L2H1-4,L5N17.")] = None
+    heads: Annotated[
+        str | None, typer.Option(help="Parts to remove or to scale, such as L0H3,L2H1-4,L5N17,L6H0*0.4.")
+    ] = None
     prune_set: Annotated[Path | None, typer.Option(help="File of select --out, or a text file of parts.")] = None
 
     def read(self) -> PruneFile | None:

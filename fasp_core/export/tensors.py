@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,9 +17,10 @@ def smaller_state(lm: LanguageModel, plan: Plan, progress: Report) -> dict[str, 
 
     A part that is zeroed loses its rows of q, k, v (of the MLP: of the projections in), their biases, and its columns
     of the output projection. The columns alone decide the result; the output projection's bias stays. Keys and values
-    that a kept head shares stay as well.
+    that a kept head shares stay as well. A head that is scaled has its columns multiplied by its gain.
     """
     state: dict[str, Tensor] = dict(lm.model.state_dict())
+    gates = plan.removed.gates(lm.n_layers, lm.n_heads)
     before, layout = plan.before, LAYOUTS[lm.model.config.model_type]
     for layer in range(lm.n_layers):
         progress(layer, lm.n_layers, "taking the weights")
@@ -37,6 +39,9 @@ def smaller_state(lm: LanguageModel, plan: Plan, progress: Report) -> dict[str, 
                 for path, places in zip(lm.architecture.qkv, (q_rows, kv_rows, kv_rows), strict=True):
                     _rows(state, block, base, path, places)
             _columns(state, block, base, lm.architecture.out_proj, q_rows)
+        gains = gates[layer, list(heads.old)]
+        if any(gain not in (0, 1) for gain in gains):
+            _scale_columns(state, block, base, lm.architecture.out_proj, np.repeat(gains, lm.head_dim))
         if not neurons.unchanged(before.neurons):
             rows = _beside([neurons, neurons], [before.neurons] * 2) if layout.fused_mlp else neurons
             for path in layout.mlp_in:
@@ -70,6 +75,14 @@ def _rows(state: dict[str, Tensor], block: nn.Module, base: str, path: str, plac
 def _columns(state: dict[str, Tensor], block: nn.Module, base: str, path: str, places: Places) -> None:
     """Inputs of a projection; its bias stays."""
     _take(state, f"{base}{path}.weight", 1 - _output_dimension(block, path), places)
+
+
+def _scale_columns(state: dict[str, Tensor], block: nn.Module, base: str, path: str, gains: np.ndarray) -> None:
+    name, dimension = f"{base}{path}.weight", 1 - _output_dimension(block, path)
+    shape = [1, 1]
+    shape[dimension] = -1
+    tensor = state[name]
+    state[name] = tensor * torch.as_tensor(gains, device=tensor.device, dtype=tensor.dtype).view(shape)
 
 
 def _output_dimension(block: nn.Module, path: str) -> int:

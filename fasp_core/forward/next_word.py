@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import cross_entropy, linear
 from torch.utils.checkpoint import checkpoint
 
 from fasp_core.model.language_model import LanguageModel
@@ -154,3 +154,16 @@ def mean_value_with_gradient(lm: LanguageModel, states: Tensor, values: Tensor) 
         return mean(states)
     parts = [checkpoint(mean, part, use_reentrant=False, preserve_rng_state=False) for part in states.split(rows)]
     return torch.cat(parts)
+
+
+def log_loss_with_gradient(lm: LanguageModel, states: Tensor, words: Tensor) -> Tensor:
+    """As `log_loss`, differentiable in the states; many logits are made once more on the way back."""
+
+    def loss(part: Tensor, goals: Tensor) -> Tensor:
+        return cross_entropy(lm.logits(part).float(), goals, reduction="none")
+
+    rows = max(MANY // int(lm.model.config.vocab_size), 1)
+    if len(states) <= rows:
+        return loss(states, words)
+    parts = zip(states.split(rows), words.split(rows), strict=True)
+    return torch.cat([checkpoint(loss, *both, use_reentrant=False, preserve_rng_state=False) for both in parts])

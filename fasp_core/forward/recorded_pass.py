@@ -143,6 +143,13 @@ def _run(lm: LanguageModel, inputs: Tensor | Pack) -> Tensor:
     return out
 
 
+@torch.enable_grad()
+def hidden_with_gradient(lm: LanguageModel, inputs: Tensor | Pack) -> Tensor:
+    """[rows, T, D] of one whole pass, differentiable in the gates that are on; its graph holds all activations."""
+    with lm.lock:
+        return _run(lm, inputs)
+
+
 @torch.no_grad()
 def final_hidden(lm: LanguageModel, inputs: Tensor | Pack) -> Tensor:
     """[rows, T, D]: one whole pass, under whatever masks are on."""

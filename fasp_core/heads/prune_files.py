@@ -84,7 +84,10 @@ def document(
     }
     if chosen.protect != PROTECTS[0]:
         out["protect"] = chosen.protect
-    return out | {"neurons": [list(n) for n in sorted(parts.neurons)]} if parts.neurons else out
+    for name, more in (("neurons", parts.neurons), ("gains", parts.gains)):
+        if more:
+            out[name] = [list(one) for one in sorted(more)]
+    return out
 
 
 def read(raw: bytes, name: str, shape: Shape | None = None) -> PruneFile:
@@ -146,6 +149,9 @@ def _read(content: Any) -> PruneFile:
         content = {"heads": content}
     if "heads" in content:
         parts = PruneSet.of(_pairs(content["heads"], MAX_HEADS), _pairs(content.get("neurons", []), MAX_NEURON))
+        if gains := content.get("gains"):  # as text, so that one place says what a gain may be
+            scaled = PruneSet.parse(",".join(f"L{layer:d}H{head:d}*{gain:.4f}" for layer, head, gain in gains))
+            parts = PruneSet(parts.heads | scaled.heads, parts.neurons, scaled.gains)
     else:
         parts = PruneSet.parse(content["prune_set"])
     shape = content.get("shape")

@@ -98,7 +98,7 @@ def model_title(facts: Facts) -> str:
 def removed(facts: Facts) -> str:
     """How many heads are off, of how many."""
     asked, size = facts.asked, facts.table.n_layers * facts.table.n_heads
-    neurons = f" and {tables.counted(len(asked.parts.neurons))}" if asked.parts.neurons else ""
+    neurons = f" and {asked.parts.others_told()}" * bool(asked.parts.others)
     return f"{len(asked.parts.heads)} of {size:,} heads{neurons}"
 
 
@@ -201,7 +201,7 @@ def estimate(facts: Facts) -> str:
     ppl, gap = table.added_up(flat, reading)
     ppl_off, gap_off = table.remainder(flat, reading)
     base = table.bias.gap(reading)
-    without = ", neurons left out" if facts.asked.parts.neurons else ""
+    without = ", neurons and gains left out" * bool(facts.asked.parts.others)
     return (
         f"Estimate (effects of single heads added up{without}, not measured): perplexity "
         f"{table.ppl.base.perplexity:.2f} → {number(ppl)} on {table.ppl.base.tokens:,} tokens, second-order terms "
@@ -227,7 +227,7 @@ def compared(facts: Facts) -> dict[str, Any]:
     if facts.picked is not None:
         heads = PruneSet.from_flat(facts.picked.heads, c.n_heads).format()
         out["picked"] = f"{facts.picked.title}: {len(facts.picked.heads)} heads, {heads}"
-        out["same"] = not asked.parts.neurons and set(asked.parts.flat(c.n_heads)) == set(facts.picked.heads)
+        out["same"] = not asked.parts.others and set(asked.parts.flat(c.n_heads)) == set(facts.picked.heads)
     if claim is not None:
         p = claim.perplexity
         out["claim"] = {

@@ -67,7 +67,7 @@ def report_command(asked: Asked, facts: Facts) -> str:
         chosen += _protect(asked)
         chosen += ("--seed", asked.seed) if asked.method == "random" else ()
         chosen += _told(asked, facts)
-        if facts.by_hand != asked.by_hand or asked.parts.neurons:
+        if facts.by_hand != asked.by_hand or asked.parts.others:
             chosen += ("--heads", asked.parts.format())
     measured: tuple[object, ...] = (
         "--max-ppl",

@@ -122,6 +122,7 @@ class Utility:
             "prune_set": self.prune_set.format(),
             "heads_removed": len(self.prune_set.heads),
             "neurons_removed": len(self.prune_set.neurons),
+            "heads_scaled": len(self.prune_set.gains),
             "seed": self.seed,
             "items": self.asked,
             "intervals": INTERVALS,

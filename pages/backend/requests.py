@@ -163,4 +163,6 @@ def _set(heads: PruneSet) -> str:
     text = heads.format()
     if not text:
         return "nothing"
-    return text if len(text) <= 60 else f"{len(heads.heads)} heads, {len(heads.neurons)} neurons"
+    if len(text) <= 60:
+        return text
+    return f"{len(heads.heads)} heads" + f", {heads.others_told()}" * bool(heads.others)

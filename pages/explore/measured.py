@@ -15,7 +15,6 @@ from fasp_core.gap import group_intervals
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.measurements import Toxicity
 from fasp_core.report import charts
-from fasp_core.report.tables import counted
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import HAND, ManualEdits, how, how_bias
 from fasp_core.studies.verdict import interval, noise, number, p_value, percent, verdict
@@ -181,8 +180,8 @@ def _removed(table: ImpactTable, now: Current, settings: Settings, result: Evalu
     total = table.n_layers * table.n_heads
     st.metric("Removed", f"{len(now.heads.heads)} of {total} heads", help="Heads that are off in what is measured.")
     share, neurons = "", ""
-    if now.heads.neurons:
-        neurons = f"**And {counted(len(now.heads.neurons))}**, which estimates leave out. "
+    if now.heads.others:
+        neurons = f"**And {now.heads.others_told()}**, which estimates leave out. "
     if result is not None:
         share = f"{result.parameters_removed / result.parameters:.1%} of {result.parameters / 1e6:.1f} M parameters. "
     protected = f"{len(now.selection.critical)} critical heads are protected. "

@@ -164,7 +164,7 @@ def _load(one: NamedSet) -> None:
     """Exactly its heads and neurons, whatever a method would choose now."""
     st.session_state["sets error"] = ""
     editing.replace_with(one.heads)
-    shared.adopt({"neurons": PruneSet(neurons=one.heads.neurons).format()})
+    shared.adopt({"neurons": one.heads.others.format()})
 
 
 def _delete(name: str) -> None:
@@ -193,12 +193,12 @@ def _compare(settings: Settings, mine: Sets) -> None:
     a = left.selectbox("A", names, index=0, key="set A")
     b = right.selectbox("B", names, index=1, key="set B")
     one, other = mine[a].heads, mine[b].heads
-    for title, heads, neurons in (
-        ("Only in A", one.heads - other.heads, one.neurons - other.neurons),
-        ("Only in B", other.heads - one.heads, other.neurons - one.neurons),
-        ("In both", one.heads & other.heads, one.neurons & other.neurons),
+    for title, parts in (
+        ("Only in A", PruneSet(one.heads - other.heads, one.neurons - other.neurons, one.gains - other.gains)),
+        ("Only in B", PruneSet(other.heads - one.heads, other.neurons - one.neurons, other.gains - one.gains)),
+        ("In both", PruneSet(one.heads & other.heads, one.neurons & other.neurons, one.gains & other.gains)),
     ):
-        st.markdown(f"{title}, {len(heads) + len(neurons)}: `{PruneSet(heads, neurons).format() or 'none'}`")
+        st.markdown(f"{title}, {len(parts)}: `{parts.format() or 'none'}`")
     jobs = [
         measured.job_of(settings, settings.evaluation, heads, f"set {x}") for x, heads in (("A", one), ("B", other))
     ]

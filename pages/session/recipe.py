@@ -139,7 +139,7 @@ def _parts(kind: str) -> Callable[[str], str]:
         if sum(int(last) - int(first) for first, last in spans) > MOST:
             raise ValueError(text)
         found = PruneSet.parse(text)
-        if found.neurons if kind == "heads" else found.heads:
+        if len(found.others) if kind == "heads" else found.heads:
             raise ValueError(text)
         return found.format()
 

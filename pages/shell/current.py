@@ -39,7 +39,8 @@ def current(settings: Settings, table: ImpactTable) -> Current:
     choose = _method(settings, table)
     selection = choose(by_hand)
     st.session_state["selection"] = selection
-    heads = PruneSet(prune_set(selection).heads, settings.neurons.neurons)
+    pruned, more = prune_set(selection).heads, settings.neurons
+    heads = PruneSet(pruned, more.neurons, frozenset(gain for gain in more.gains if gain[:2] not in pruned))
     return Current(selection, by_hand, heads, choose)
 
 

@@ -70,7 +70,7 @@ class Settings:
     prompts: int
     tokens: int
     max_ppl: float = MAX_PPL  # relative; of the search alone
-    neurons: PruneSet = field(default_factory=PruneSet)  # removed beside whatever heads are chosen
+    neurons: PruneSet = field(default_factory=PruneSet)  # and gains, beside whatever heads are chosen
     scorer: str = OFFLINE
     label: str | None = None
     scorer_reading: str | None = None  # of a classifier's labels
@@ -195,15 +195,16 @@ def draw() -> Settings:
 
 
 def _neurons() -> PruneSet:
-    """Neurons that go as well; what cannot be read is told, and nothing is removed."""
-    with st.expander("Neurons"):
+    """Neurons that go as well, and heads that are scaled; what cannot be read is told, and nothing is changed."""
+    with st.expander("Neurons and gains"):
         written = st.text_input(
-            "Remove these as well",
+            "Neurons to remove, heads to scale",
             key="neurons",
             persist_state="session",
-            placeholder="L5N17,L6N0-9",
-            help="Neurons are the hidden units of MLPs, written as L5N17. They are measured with the heads; estimates "
-            "and grids know heads alone.",
+            placeholder="L5N17,L6N0-9,L2H1*0.4",
+            help="Neurons are the hidden units of MLPs, written as L5N17. A head's output is multiplied by a gain from "
+            "0 to 1.5, written as L2H1*0.4; a head that is pruned stays so. Both are measured with the pruned heads; "
+            "estimates and grids know pruned heads alone.",
         )
         try:
             found = PruneSet.parse(written or "")
@@ -211,8 +212,11 @@ def _neurons() -> PruneSet:
             st.error(escape_markdown(error), icon=":material/error:")
             return PruneSet()
         if found.heads:
-            st.error("Only neurons stand here, such as L5N17: click heads in the grids.", icon=":material/error:")
-        return PruneSet(neurons=found.neurons)
+            st.error(
+                "Only neurons and gains stand here, such as L5N17 and L2H1*0.4: click heads in the grids.",
+                icon=":material/error:",
+            )
+        return found.others
 
 
 def reading() -> str:

@@ -9,7 +9,6 @@ from fasp_core.figures.export import file_name
 from fasp_core.heads import prune_files
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.report import data
-from fasp_core.report.tables import counted
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import HAND
 from pages.backend import demo
@@ -84,7 +83,7 @@ def bring(settings: Settings, table: ImpactTable, now: Current) -> None:
         st.error(escape_markdown(error), icon=":material/error:")
         return
     size = table.n_layers * table.n_heads
-    neurons = f" and {counted(len(found.parts.neurons))}" if found.parts.neurons else ""
+    neurons = f" and {found.parts.others_told()}" * bool(found.parts.others)
     st.metric("The file holds", f"{len(found.parts.heads)} of {size} heads{neurons}")
     st.code(found.parts.format() or "nothing", language=None, wrap_lines=True)
     others = (found.model, settings.spec.source), (found.axis, settings.axis), (found.reading, settings.reading)
@@ -104,5 +103,5 @@ def bring(settings: Settings, table: ImpactTable, now: Current) -> None:
 
 def use(parts: PruneSet) -> None:
     """Exactly these are off: by hand only, as no method may have come to them."""
-    heads, neurons = PruneSet(parts.heads).format(), PruneSet(neurons=parts.neurons).format()
+    heads, neurons = PruneSet(parts.heads).format(), parts.others.format()
     shared.adopt({"method": HAND, "prune": heads, "keep": "", "neurons": neurons})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from fasp_core.report.tables import counted
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import ManualEdits
 from pages.backend.engine import engine
@@ -52,7 +51,7 @@ def about(settings: sidebar.Settings, table: ImpactTable, now: Current) -> None:
         columns = st.columns(2)
         columns[0].metric("Removed", f"{len(now.heads.heads)} of {size} heads", help="What the files are about.")
         columns[1].metric("Axis", settings.axis_title)
-        neurons = f" **And {counted(len(now.heads.neurons))}.**" if now.heads.neurons else ""
+        neurons = f" **And {now.heads.others_told()}.**" * bool(now.heads.others)
         by_hand = f" **{changed} set by hand.**" if changed else " No hand-made changes."
         by = "" if settings.protect == "perplexity" else f" by {PROTECT_TITLES[settings.protect]}"
         shares = f"γ {settings.gamma:g}{by}, " if settings.method == "fasp" else ""

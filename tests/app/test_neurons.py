@@ -6,7 +6,7 @@ import pytest
 
 from fasp_core.heads.prune_set import PruneSet
 from tests.support.fakes import Studio
-from tests.support.running import AXIS, change, exploring, removed, said
+from tests.support.running import AXIS, change, exploring, removed, requested, said
 
 
 @pytest.fixture
@@ -29,10 +29,21 @@ def test_neurons_are_measured_with_the_heads(studio: Studio) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "told"), [("nonsense", "'nonsense' is not a head"), ("L0H1,L2N3", "Only neurons stand here")]
+    ("written", "told"), [("nonsense", "'nonsense' is not a head"), ("L0H1,L2N3", "Only neurons and gains stand here")]
 )
 def test_what_is_no_neuron_is_told(studio: Studio, written: str, told: str) -> None:
     at = exploring(neurons=written)
     assert told in " ".join(e.value for e in at.sidebar.error)
     found: PruneSet = at.session_state["job main"].key.heads
     assert found.neurons == PruneSet.parse("L2N3" if "N3" in written else "").neurons
+
+
+def test_gains_are_measured_with_the_pruned_heads(studio: Studio) -> None:
+    studio.add_scores(AXIS)
+    pruned = requested(exploring()).heads
+    layer, head = min(pruned)
+    at = exploring(neurons=f"L5N17,L1H0*0.4,L{layer}H{head}*1.2")
+    assert (1, 0) not in pruned
+    found = requested(at)
+    assert found == PruneSet(pruned, frozenset({(5, 17)}), frozenset({(1, 0, 0.4)}))  # what is pruned stays so
+    assert "**And 1 neuron and 1 scaled head**, which estimates leave out" in said(at)

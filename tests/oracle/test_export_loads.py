@@ -40,12 +40,13 @@ SETS = {
     "neurons": "L0N0-9,L1N5-8,L1N30",
     "neurons of one layer": "L1N3-20",
     "heads and neurons": "L0H0-1,L0N7-9,L1H0-1,L1N40-47",
+    "gains": "L0H0*0.4,L0H1,L0N7-9,L1H2*1.3,L1H3*0.25",
     "everything": "L0H0-3,L1H0-3,L0N0-200,L1N0-200",
 }
 
 
 QUICK = ("gpt2", "llama", "opt_post_norm")  # fused and separate weights, gated and plain MLPs
-BOTH = ("heads and neurons", "uneven groups")  # the sets that every kind is tried with
+BOTH = ("heads and neurons", "uneven groups", "gains")  # the sets that every kind is tried with
 
 _kinds: dict[str, str] = {}  # by the folder that a model was loaded from
 
@@ -86,7 +87,7 @@ def kind_of(lm: LanguageModel) -> str:
 def parts(lm: LanguageModel, text: str) -> PruneSet:
     """Parts of `text` that the model has."""
     wanted = PruneSet.parse(text)
-    return PruneSet(wanted.heads, frozenset(n for n in wanted.neurons if n[1] < lm.n_neurons))
+    return PruneSet(wanted.heads, frozenset(n for n in wanted.neurons if n[1] < lm.n_neurons), wanted.gains)
 
 
 @torch.no_grad()

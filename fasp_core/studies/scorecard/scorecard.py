@@ -77,6 +77,7 @@ class Scorecard:
             "prune_set": self.heads.format(),
             "heads_removed": len(self.heads.heads),
             "neurons_removed": len(self.heads.neurons),
+            "heads_scaled": len(self.heads.gains),
             "sentence": self.sentence,
             "lines": [line.as_dict() for line in self.lines],
             "not_measured": list(self.left),

@@ -45,7 +45,8 @@ def markdown(card: Scorecard) -> str:
     rows = frame(card)
     return paragraphs(
         [
-            f"Removed: {len(card.heads.heads)} heads, {len(card.heads.neurons)} neurons: {card.heads.format()}",
+            f"Removed: {len(card.heads.heads)} heads{f' and {card.heads.others_told()}' * bool(card.heads.others)}: "
+            f"{card.heads.format()}",
             card.sentence,
             table(" | ".join(map(str, rows.columns)), [" | ".join(row) for row in rows.itertuples(index=False)])
             if len(rows)

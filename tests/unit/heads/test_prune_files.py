@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -141,3 +142,14 @@ def test_no_path_is_followed(tmp_path: Path) -> None:
     (tmp_path / "there").write_text("L0H1")
     with pytest.raises(InputError):
         prune_files.read(str(tmp_path / "there").encode(), "name")
+
+
+def test_a_file_keeps_gains() -> None:
+    parts = PruneSet.parse("L0H1,L1H0*0.4,L1H2*1.25")
+    scores = HeadScores(2, 3, np.arange(6.0), np.arange(6.0))
+    written = json.dumps(prune_files.document(select(scores, "fasp", 0.3, 0.2), parts)).encode()
+    assert prune_files.read(written, "x.json", (2, 3)).parts == parts
+    assert prune_files.read(parts.format().encode(), "x.txt").parts == parts
+    for bad in ([[0, 1, 2.0]], [[0, 1]], [["a", 1, 0.5]], 3):
+        with pytest.raises(InputError):
+            prune_files.read(json.dumps({"heads": [], "gains": bad}).encode(), "x.json")

@@ -27,6 +27,54 @@ def test_what_is_formatted_reads_back(heads: set[tuple[int, int]], neurons: set[
     assert len(prune_set) == len(heads) + len(neurons)
 
 
+GAINS = st.dictionaries(
+    st.tuples(st.integers(0, 6), st.integers(0, 4)), st.one_of(st.floats(0, 1.5), st.sampled_from([0.0, 1.0, 1.5]))
+)
+
+
+@settings(deadline=None)
+@given(GAINS)
+def test_gates_are_read_back_from_text_and_from_their_array(gates: dict[tuple[int, int], float]) -> None:
+    array = np.ones((7, 5))
+    for head, gate in gates.items():
+        array[head] = gate
+    found = PruneSet.from_gates(array, {(1, 3)})
+    assert found.gates(7, 5) == pytest.approx(array, abs=1e-4)
+    assert PruneSet.parse(found.format()) == found
+    assert found.heads == {head for head, gate in gates.items() if round(gate, 4) == 0}
+    assert len(found) == 1 + int((np.round(array, 4) != 1).sum())
+    below = found.below(3)
+    assert below.gates(7, 5)[:3] == pytest.approx(found.gates(7, 5)[:3])
+    assert (below.gates(7, 5)[3:] == 1).all()
+    for head in gates:
+        assert found.toggled(head).gates(7, 5)[head] == (0 if head not in found.heads else 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("L0H1*1.6", "L0H1 cannot be multiplied by 1.6: a gain is from 0 to 1.5"),
+        ("L0H1*0.4,L0H0-2*0.5", "L0H1 is given two gains, 0.4 and 0.5: name one"),
+        ("L0H1,L0H1*0.5", "L0H1 is given two gains, 0 and 0.5"),
+        ("L0H1*-1", "'L0H1*-1' is not a head"),
+        ("L0H1*", "is not a head"),
+        ("L0N1*0.5", "is not a head"),
+        ("L0H1*1e9", "is not a head"),
+    ],
+)
+def test_gains_that_cannot_be(text: str, says: str) -> None:
+    with pytest.raises(InputError, match=re.escape(says)):
+        PruneSet.parse(text)
+    with pytest.raises(InputError, match="L0H0 cannot be multiplied by nan"):
+        PruneSet.from_gates(np.array([[np.nan, 1.0]]))
+
+
+def test_gains_stand_behind_what_is_removed() -> None:
+    found = PruneSet.parse("L2H1*.4, L0H3*0,l0h2*1.0, L1H0-1*1.25,L3N7,L0H5")
+    assert found.format() == "L0H3,L0H5,L3N7,L1H0*1.25,L1H1*1.25,L2H1*0.4"
+    assert found.gates(3, 6)[1].tolist() == [1.25, 1.25, 1, 1, 1, 1]
+
+
 def test_neurons_stand_beside_heads() -> None:
     prune_set = PruneSet.parse("L3N100-102, L0H1,l3n7,L30N123456")
     assert prune_set.heads == {(0, 1)}
