@@ -235,7 +235,7 @@ class _Course:
             self._cost(self.words, _draw(rng, len(self.words), c.passages), c.task_cost, 0.0),
         ]
         if c.keep:
-            (c.keep * ((self.gates - 1) ** 2).mean()).backward()
+            self._add(c.keep * ((self.gates - 1) ** 2).mean())
         assert self.gates.grad is not None
         require_finite(self.lm, self.gates.grad.cpu().numpy(), "a gradient of gates")
         self.adam.step()
@@ -258,12 +258,17 @@ class _Course:
             relative = gap_of(leaf, codes, len(self.names)) / self.base_gap
             (weights,) = torch.autograd.grad(relative, leaf)
             for part in packs:
-                (weights[part.prompts] * self._values(part)).sum().backward()
+                self._add((weights[part.prompts] * self._values(part)).sum())
         else:
             values[packs[0].prompts] = self._values(packs[0])
             relative = gap_of(values, codes, len(self.names)) / self.base_gap
-            relative.backward()
+            self._add(relative)
         return float(relative.detach())
+
+    def _add(self, loss: Tensor) -> None:
+        """Its gradient, of the gates alone: `backward` would make those of every weight as well."""
+        (found,) = torch.autograd.grad(loss, self.gates)
+        self.gates.grad = found if self.gates.grad is None else self.gates.grad + found
 
     def _drawn(self, rng: np.random.Generator) -> list[int]:
         """Prompts of a step: whole blocks, or where there are none, of each group its share, two at least."""
@@ -302,7 +307,7 @@ class _Course:
             return 0.0
         rise = (total - base) / targets
         if float(rise.detach()) > free:
-            (cost * (rise - free)).backward()
+            self._add(cost * (rise - free))
         return float(rise.detach())
 
     def state(self) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from transformers import AutoTokenizer
 
 from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.evaluation import EvalConfig, evaluate
@@ -173,10 +174,15 @@ def _matrix(b: Bench) -> Any:
 
 
 def _export(b: Bench) -> Any:
-    found = export(b.lm, PruneSet.parse("L0H1,L1H3,L0N5,L1N5"), b.folder / "export")
+    own = b.folder / "tokenizer"  # read as the one that a model of this type gets: some types have a class of their own
+    for part in (b.lm.model.config, b.lm.tokenizer):
+        part.save_pretrained(own)
+    lm = replace(b.lm, tokenizer=AutoTokenizer.from_pretrained(str(own)))
+    found = export(lm, PruneSet.parse("L0H1,L1H3,L0N5,L1N5"), b.folder / "export")
     assert found.check.difference <= 1e-4
     files = [hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(found.folder.glob("*.safetensors"))]
-    return found.check.dtype, found.check.float32, found.after.parameters, found.after.nonzero, files
+    assert found.check.float32 <= 1e-5  # what rounding leaves: how much, lies in the order of sums
+    return found.check.dtype, found.after.parameters, found.after.nonzero, files
 
 
 def _pool(b: Bench) -> Any:

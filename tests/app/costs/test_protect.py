@@ -69,6 +69,7 @@ def test_heads_are_protected_by_last_words(studio: Studio, table: ImpactTable) -
 
 
 def test_the_third_grid_is_drawn_on_demand(studio: Studio, table: ImpactTable) -> None:
+    studio.at_once()  # the chart of what is measured is there from the beginning
     at = exploring()
     before = len(charts(at))
     at.toggle(key="grid last words").set_value(True)
