@@ -22,9 +22,8 @@ from fasp_core.cli.compare import compare
 from fasp_core.cli.evaluate import evaluate
 from fasp_core.cli.export import export
 from fasp_core.cli.gains import gains
-from fasp_core.cli.models import models
+from fasp_core.cli.listing import models, prompts
 from fasp_core.cli.plan import plan
-from fasp_core.cli.prompts import prompts
 from fasp_core.cli.report import report
 from fasp_core.cli.score import score
 from fasp_core.cli.scorecard import scorecard

@@ -16,7 +16,7 @@ from fasp_core.studies.robustness import robustness
 from pages.assumptions import additive, measures
 from pages.backend.engine import engine
 from tests.support.fakes import Studio
-from tests.support.made_assumptions import add_additivity, add_robustness
+from tests.support.made.assumptions import add_additivity, add_robustness
 from tests.support.running import charts, opened, press, run, said
 
 AXIS = "religion"

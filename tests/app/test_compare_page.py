@@ -23,7 +23,7 @@ from pages.compare import chosen
 from pages.compare.compared import Settings, percent, span
 from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up
 from tests.support.made import FALLS, made_settled
-from tests.support.made_tasks import add_answers, use_tasks
+from tests.support.made.tasks import add_answers, use_tasks
 from tests.support.running import AXIS, metrics, opened, press, run, said
 
 SMALL: dict[str, Any] = {"gammas": (0.2, 0.4), "alphas": (0.02, 0.05, 0.1), "seeds": 2, "prompts": 180, "tokens": 640}

@@ -33,8 +33,8 @@ from pages.session import shared
 from pages.take_home import data as take_data
 from pages.take_home.report import Written
 from tests.support.fakes import Studio
-from tests.support.made_report import Read
-from tests.support.made_tasks import add_answers, use_tasks
+from tests.support.made.report import Read
+from tests.support.made.tasks import add_answers, use_tasks
 from tests.support.running import AXIS, HAND, N_HEADS, metric, opened, press, removed, run, said
 
 RUN = "Measure and write the report"

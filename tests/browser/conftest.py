@@ -28,7 +28,7 @@ from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store, cache_root
 from pages.shell import tour
 from tests.support.fakes import add_examples
-from tests.support.made_report import add_report_example
+from tests.support.made.report import add_report_example
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = "prompts=90&tokens=512"  # in a link: sizes of quick measurements

@@ -15,7 +15,7 @@ from fasp_core.heads.selection import select
 from fasp_core.report import charts
 from fasp_core.storage.store import Store
 from tests.browser.conftest import Reader
-from tests.support.made_report import asked, facts, small_table
+from tests.support.made.report import asked, facts, small_table
 
 pytestmark = pytest.mark.browser
 HOSTILE = (

@@ -17,7 +17,7 @@ from fasp_core.studies.additivity.additivity import Plan, scores_of
 from fasp_core.studies.robustness import robustness
 from tests.browser.conftest import SMALL, Reader
 from tests.support.made import of_rows
-from tests.support.made_assumptions import add_additivity, add_robustness
+from tests.support.made.assumptions import add_additivity, add_robustness
 
 pytestmark = pytest.mark.browser
 

@@ -19,7 +19,7 @@ from fasp_core.heads.selection import select
 from fasp_core.report import charts
 from fasp_core.storage.store import Store
 from tests.browser.conftest import Reader
-from tests.support.made_report import Read, asked, facts, small_table
+from tests.support.made.report import Read, asked, facts, small_table
 
 pytestmark = pytest.mark.browser
 DRAWN = "html[data-drawn=yes]"

@@ -21,7 +21,7 @@ from fasp_core.tasks import utility
 from tests.support.commands import Run, refused, runner
 from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up, made_up_lm
 from tests.support.made import OUTCOME_KEYS as KEYS
-from tests.support.made_tasks import add_answers, use_tasks
+from tests.support.made.tasks import add_answers, use_tasks
 
 AXIS = "race_ethnicity"
 SMALL: dict[str, Any] = {"gammas": (0.2, 0.4), "alphas": (0.02, 0.05), "seeds": 2, "prompts": 180, "tokens": 640}

@@ -11,8 +11,8 @@ import pytest
 from fasp_core.cli.main import main
 from fasp_core.heads.prune_set import PruneSet
 from tests.support.commands import Run, runner, write_sentences
-from tests.support.made_report import Read
-from tests.support.made_tasks import use_tasks
+from tests.support.made.report import Read
+from tests.support.made.tasks import use_tasks
 from tests.support.tiny import HEADS, tiny_model, tiny_tokenizer
 
 LAYERS = 2

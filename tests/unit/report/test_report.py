@@ -31,8 +31,8 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.compare.searching import SCORE_TEXT
 from fasp_core.studies.verdict import verdict
 from tests.support.fakes import MadeUp, add_claim, add_comparison, made_up_lm, make_table
-from tests.support.made_report import AXIS, NASTY, TOP, Read, asked, facts, nasty, small_lm, small_table
-from tests.support.made_tasks import add_answers, use_tasks
+from tests.support.made.report import AXIS, NASTY, TOP, Read, asked, facts, nasty, small_lm, small_table
+from tests.support.made.tasks import add_answers, use_tasks
 
 WHEN = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
 

@@ -21,7 +21,7 @@ from fasp_core.studies.compare.outcome import Claim, ClaimConfig
 from fasp_core.studies.compare.plan import Candidate
 from fasp_core.tasks import utility
 from tests.support.made import OUTCOME_KEYS as KEYS
-from tests.support.made_tasks import add_answers, use_tasks
+from tests.support.made.tasks import add_answers, use_tasks
 from tests.support.tiny import HEADS
 
 SMALL = ClaimConfig(prompts=30, tokens=120, sampled_prompts=12, samples=2, length=2)

@@ -16,7 +16,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.storage.store import Store
 from fasp_core.tasks import answers, files, utility
 from fasp_core.tasks.likelihood import encode_pair, log_likelihoods
-from tests.support.made_tasks import add_answers, use_tasks
+from tests.support.made.tasks import add_answers, use_tasks
 from tests.support.tiny import tiny_lm
 
 HEADS = PruneSet.parse("L0H1,L1H2")

@@ -12,7 +12,7 @@ from fasp_core.errors import InputError
 from fasp_core.tasks import budget
 from fasp_core.tasks.likelihood import log_likelihoods
 from tests.support.made import tiny_questions, write_task
-from tests.support.made_tasks import use_tasks
+from tests.support.made.tasks import use_tasks
 from tests.support.tiny import tiny_lm
 
 

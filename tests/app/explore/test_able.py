@@ -22,7 +22,7 @@ from pages.backend.engine import engine
 from pages.backend.requests import Able
 from tests.support.fakes import Studio
 from tests.support.made import Question, write_task
-from tests.support.made_tasks import add_answers, use_tasks
+from tests.support.made.tasks import add_answers, use_tasks
 from tests.support.running import AXIS, change, exploring, press, run, said
 from tests.support.tiny import tiny_lm
 from tests.support.tiny_studio import SOURCE, TinyStudio
