@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 PAGES = {  # what is there once the page is, and the charts on it
     "Explore heads": ("Which heads carry bias?", 2),
     "Compare methods": ("Which method lowers the gap", 3),
+    "Scorecard": ("What does this set make better", 0),
     "Transfer between biases": ("Does a set chosen on one axis help the others?", 2),
     "Check the assumptions": ("Are the scores what we think they are", 0),
     "Contexts": ("Does it carry over to other contexts", 3),
