@@ -18,19 +18,21 @@ class Options:
 
     axis: Axes = None
     tasks: Annotated[str, typer.Option(help="Tasks, as of the command utility.")] = ""
+    suites: Annotated[str, typer.Option(help="Bias suites, as of the command suites.")] = ""
     prompts: Annotated[int | None, typer.Option(help="Test prompts of each axis, at least.")] = None
-    items: Annotated[int | None, typer.Option(help="Items of each task.")] = None
+    items: Annotated[int | None, typer.Option(help="Items of each task and suite.")] = None
     tokens: Annotated[int | None, typer.Option(help="Of the text for perplexity.")] = None
 
 
 def scorecard(options: Options, parts: Parts, given: Model, progress: Report) -> Said:
-    """What a set makes better, what worse, and what cannot be told: gaps, tasks, perplexity, size and speed.
+    """What a set makes better, what worse, and what cannot be told: gaps, suites, tasks, texts, size.
 
     About a quarter of an hour with the built-in model on two cores; a stopped run goes on.
     """
     found = parts.required()
     from fasp_core.studies.scorecard import scorecard as study
     from fasp_core.studies.scorecard.scorecard_text import markdown
+    from fasp_core.suites.suites import named as suites_named
     from fasp_core.tasks.files import named
 
     asked = {name: getattr(options, name) for name in ("prompts", "items", "tokens")}
@@ -39,6 +41,8 @@ def scorecard(options: Options, parts: Parts, given: Model, progress: Report) ->
         plan = replace(plan, axes=tuple(options.axis))
     if options.tasks:
         plan = replace(plan, tasks=named(options.tasks))
+    if options.suites:
+        plan = replace(plan, suites=suites_named(options.suites))
     assert given.spec
     parts.check(found, given)
     card = study.run(given.lm, found.parts, plan, given.store, progress)

@@ -13,6 +13,7 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.scorecard import scorecard as study
 from fasp_core.studies.scorecard import scorecard_text as text
 from fasp_core.studies.scorecard.scorecard import Plan, Scorecard
+from fasp_core.suites.suites import ALL
 from fasp_core.tasks.files import TASKS
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
@@ -55,6 +56,7 @@ def _choose() -> Plan:
             "Axes of the gap", axis_names(), usual.axes, key="scorecard axes", persist_state="session"
         )
         tasks = st.multiselect("Tasks", TASKS, usual.tasks, key="scorecard tasks", persist_state="session")
+        names = st.multiselect("Bias suites", ALL, usual.suites, key="scorecard suites", persist_state="session")
         prompts = st.select_slider(
             "Prompts of each axis",
             (90, 210, 450, 900, 2000),
@@ -63,9 +65,15 @@ def _choose() -> Plan:
             persist_state="session",
         )
         items = st.select_slider(
-            "Items of each task", (50, 150, 300, 600, 2000), usual.items, key="scorecard items", persist_state="session"
+            "Items of each task and suite",
+            (50, 150, 300, 600, 2000),
+            usual.items,
+            key="scorecard items",
+            persist_state="session",
         )
-    return replace(usual, axes=tuple(axes), tasks=tuple(tasks), prompts=int(prompts), items=int(items))
+    return replace(
+        usual, axes=tuple(axes), tasks=tuple(tasks), suites=tuple(names), prompts=int(prompts), items=int(items)
+    )
 
 
 def _card(settings: sidebar.Settings, heads: PruneSet, plan: Plan) -> None:

@@ -98,10 +98,11 @@ def test_a_demo_measures_nothing(scored: Studio, monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_is_chosen_is_what_is_measured(scored: Studio) -> None:
-    at = card(**{"scorecard axes": [AXIS], "scorecard tasks": ["piqa"], "scorecard items": 50})
-    parts = Plan((AXIS,), ("piqa",), items=50).parts()
+    asked = {"scorecard axes": [AXIS], "scorecard tasks": ["piqa"], "scorecard suites": [], "scorecard items": 50}
+    at = card(**asked)
+    parts = Plan((AXIS,), ("piqa",), (), items=50).parts()
     assert at.subheader[0].value == f"{len(parts)} of {len(parts)} parts not measured yet"
-    keep(scored, heads_of(at), parts[1])
+    keep(scored, heads_of(at), parts[3])
     assert at.session_state["scorecard items"] == 50
     run(at)
-    assert list(at.dataframe[0].value["measure"]) == [parts[1].title]
+    assert list(at.dataframe[0].value["measure"]) == [parts[3].title]

@@ -22,7 +22,7 @@ class Line:
     base, pruned : of both models.
     change : in the unit `change_unit`.
     interval : 95%, of the change; None where nothing is drawn at random, or where it is not known.
-    better : which direction is: "lower" or "higher".
+    better : which direction is better or fairer, in words, such as "lower".
     sample : on what it was measured, such as "450 test prompts".
     outcome : what the change shows.
     said : why it shows nothing, or what else a reader must know; may be empty.
@@ -37,7 +37,7 @@ class Line:
     change: float
     change_unit: str
     interval: Ends | None
-    better: Literal["lower", "higher"]
+    better: str
     sample: str
     outcome: Outcome
     said: str = ""

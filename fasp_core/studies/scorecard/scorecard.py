@@ -14,10 +14,12 @@ from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.common import KIND, Steps, kept
 from fasp_core.studies.scorecard.lines import Line, summary
-from fasp_core.studies.scorecard.parts import Checkpoint, Gap, Part, Task, Text
+from fasp_core.studies.scorecard.parts import Checkpoint, Gap, Part, Suite, Task, Text
 from fasp_core.typing import Report
 
 AXES = ("gender_and_sex", "race_ethnicity", "religion", "ability", "nationality", "sexual_orientation", "age")
+TEXTS = ("perplexity", "paragraphs", "repeated")  # costs
+SUITES = ("crows_pairs", "stereoset", "bbq", "winogender", "honest")
 TASKS = ("lambada", "piqa", "arc_easy", "hellaswag")
 
 
@@ -28,12 +30,13 @@ class Plan:
     Attributes
     ----------
     axes : of the toxicity gaps.
-    tasks : names of tasks.
-    prompts, items, tokens : sizes of a gap, a task and a text.
+    tasks, suites : names of tasks, and of bias suites.
+    prompts, items, tokens : sizes of a gap, of a task or suite, and of a text.
     """
 
     axes: tuple[str, ...] = AXES
     tasks: tuple[str, ...] = TASKS
+    suites: tuple[str, ...] = SUITES
     prompts: int = 450
     items: int = 150
     tokens: int = 8192
@@ -41,9 +44,10 @@ class Plan:
     def parts(self) -> list[Part]:
         """In the order in which they are measured."""
         return [
-            Text(self.tokens),
+            *(Text(name, self.tokens) for name in TEXTS),
             *(Task(task, self.items) for task in self.tasks),
             *(Gap(axis, self.prompts) for axis in self.axes),
+            *(Suite(suite, self.items) for suite in self.suites),
             Checkpoint(),
         ]
 

@@ -22,6 +22,7 @@ from fasp_core.studies.scorecard import parts, scorecard
 from fasp_core.studies.scorecard.lines import OUTCOMES, Line, outcome, summary
 from fasp_core.studies.scorecard.scorecard import Plan
 from fasp_core.studies.scorecard.scorecard_text import data, frame, html, markdown
+from fasp_core.suites import suites
 from fasp_core.tasks import files
 from fasp_core.tasks.utility import utility
 from tests.support.commands import refused, runner
@@ -41,7 +42,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     write_task(tmp_path, "lambada", tiny_questions(12, 1, 1))
     monkeypatch.setattr(files, "folder", lambda: tmp_path)
     axis = write_axis(tmp_path / "own.csv", verbs=("met", "saw", "like"))
-    return Plan((axis,), ("piqa", "lambada"), prompts=60, items=20, tokens=256)
+    return Plan((axis,), ("piqa", "lambada"), (), prompts=60, items=20, tokens=256)
 
 
 @given(st.floats(-5, 5), st.floats(0, 5), st.sampled_from(["lower", "higher"]))
@@ -93,7 +94,7 @@ def test_lines_are_what_the_measures_give(plan: Plan, tmp_path: Path) -> None:
     assert size.base == pytest.approx(sum(p.numel() * 4 for p in lm.model.parameters()) / 1e6)
     assert size.interval is None
     assert lines["speed of reading"].base > 0
-    assert len(card.lines) == 1 + 2 * 2 + 2 + 2
+    assert len(card.lines) == 3 + 2 * 2 + 2 + 2
 
 
 def test_every_part_is_kept_and_a_stopped_run_goes_on(
@@ -104,14 +105,14 @@ def test_every_part_is_kept_and_a_stopped_run_goes_on(
     assert list(scorecard.find(lm.id, HEADS, plan, store).left) == titles
 
     def stop(done: float, _total: float, _text: str) -> None:
-        if done > 3:
+        if done > 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         scorecard.run(lm, HEADS, plan, store, stop)
     half = scorecard.find(lm.id, HEADS, plan, store)
-    assert list(half.left) == titles[3:]
-    assert [line.part for line in half.lines] == ["perplexity", *["task"] * 4]
+    assert list(half.left) == titles[5:]
+    assert [line.part for line in half.lines] == [*["perplexity"] * 3, *["task"] * 4]
     monkeypatch.setattr(parts.tasks, "utility", lambda *_: pytest.fail("measured again"))
     whole = scorecard.run(lm, HEADS, plan, store)
     assert whole.lines[: len(half.lines)] == half.lines
@@ -129,8 +130,21 @@ def test_what_is_not_installed_is_told_and_the_rest_is_measured(
     card = scorecard.run(tiny_lm("llama"), HEADS, plan, Store(tmp_path / "store"))
     assert card.impossible == ("task, piqa: It is not installed.", "task, lambada: It is not installed.")
     assert card.left == ()
-    assert len(card.lines) == 1 + 2 + 2
+    assert len(card.lines) == 3 + 2 + 2
     assert "Cannot be measured here: task, piqa: It is not installed." in markdown(card)
+
+
+def test_a_suite_has_a_line_a_score(tmp_path: Path) -> None:
+    lm, store = tiny_lm("llama"), Store(tmp_path / "store")
+    found = suites.measure(lm, HEADS, [suites.sample("crows_pairs", 20)], store).suites["crows_pairs"].measured
+    lines = parts.Suite("crows_pairs", 20).lines(lm, HEADS, store, None)
+    assert [(line.base, line.pruned, line.interval) for line in lines] == [
+        (m.base, m.pruned, m.interval) for m in found
+    ]
+    for line, m in zip(lines, found, strict=True):
+        assert (line.outcome == "better") == (m.verdict in ("fairer", "better"))
+        assert (line.outcome == "worse") == (m.verdict in ("less fair", "worse"))
+        assert bool(line.said) == (line.outcome in ("cannot be told", "tells nothing"))
 
 
 def test_text_and_files_hold_every_line(plan: Plan, tmp_path: Path) -> None:
@@ -151,7 +165,20 @@ def test_the_command(
     monkeypatch.setattr("fasp_core.cli.options.load_model", lambda *_: tiny_lm("llama"))
     monkeypatch.setenv("FASP_CACHE", str(tmp_path / "cache"))
     run = runner(capsys, "scorecard", last=["--model", "tiny"])
-    asked = ("--axis", plan.axes[0], "--tasks", "piqa", "--prompts", 60, "--items", 20, "--tokens", 256)
+    asked = (
+        "--axis",
+        plan.axes[0],
+        "--tasks",
+        "piqa",
+        "--suites",
+        "crows_pairs",
+        "--prompts",
+        60,
+        "--items",
+        20,
+        "--tokens",
+        256,
+    )
     status, out, err = run("--heads", HEADS.format(), *asked, "--json")
     assert status == 0, err
     document = json.loads(out)
