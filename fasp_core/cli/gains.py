@@ -39,7 +39,7 @@ def gains(options: Options, given: Model, progress: Report) -> Said:
     from fasp_core.data.prompts import resolve_axis
     from fasp_core.data.text import TextConfig
     from fasp_core.metrics.meters import BiasConfig
-    from fasp_core.scoring.gains import GainsConfig, learn
+    from fasp_core.scoring.gains import GainsConfig, find, learn
     from fasp_core.storage.atomic import atomic_write
 
     if not 0 <= options.strength <= 1:
@@ -49,7 +49,8 @@ def gains(options: Options, given: Model, progress: Report) -> Said:
     assert given.spec  # its device is looked up first
     resolve_axis(options.axis)
     bias, text = BiasConfig(options.axis), TextConfig(tokens=defaults.SCORE_TOKENS)
-    found = learn(given.lm, bias, text, config, given.store, progress)
+    stored = None if given.known_id is None else find(given.known_id, bias, text, config, given.store)
+    found = stored or learn(given.lm, bias, text, config, given.store, progress)
     heads = found.at(options.strength)
     document = {**found.as_dict(), "strength": options.strength, "prune_set": heads.format()}
     if options.out is not None:
