@@ -27,7 +27,7 @@ class Options:
 def scorecard(options: Options, parts: Parts, given: Model, progress: Report) -> Said:
     """What a set makes better, what worse, and what cannot be told: gaps, suites, tasks, texts, size.
 
-    About a quarter of an hour with the built-in model on two cores; a stopped run goes on.
+    Up to some minutes a part with the built-in model on two cores; a stopped run goes on.
     """
     found = parts.required()
     from fasp_core.studies.scorecard import scorecard as study

@@ -112,7 +112,7 @@ def _offer(settings: sidebar.Settings, heads: PruneSet, plan: Plan, asked: Exper
     left = [part.title for part in plan.parts()] if known is None else study.find(known.id, heads, plan, Store()).left
     if not left:
         return
-    time = "about a quarter of an hour for all of it with the built-in model on two cores"
+    time = "up to some minutes a part with the built-in model on two cores"
     background.offer(
         asked,
         lambda lm, store, progress: study.run(lm, heads, plan, store, progress),
