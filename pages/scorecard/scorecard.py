@@ -121,6 +121,7 @@ def _offer(settings: sidebar.Settings, heads: PruneSet, plan: Plan, asked: Exper
         "shown as soon as it is there. "
         + (f"That takes {time}." if settings.spec.source == BUILT_IN else f"That takes {time}; a GPU is far faster."),
         button="Measure",
+        watched=TITLE,
     )
 
 

