@@ -266,7 +266,7 @@ class _Course:
         return float(relative.detach())
 
     def _add(self, loss: Tensor) -> None:
-        """Its gradient, of the gates alone: `backward` would make those of every weight as well."""
+        """Add the gradient of a loss to the gates'."""
         (found,) = torch.autograd.grad(loss, self.gates)
         self.gates.grad = found if self.gates.grad is None else self.gates.grad + found
 
@@ -298,7 +298,9 @@ class _Course:
         for i in chosen:
             row = known[i]
             if row.base is None:
-                row.base = float(log_loss(self.lm, *row.states(final_hidden(self.lm, row.ids[None]))).double().sum())
+                row.base = float(
+                    log_loss(self.lm, *row.states(final_hidden(self.lm, row.ids[None]))).cpu().double().sum()
+                )
             with gated(self.lm, self.gates):
                 hidden = hidden_with_gradient(self.lm, row.ids[None])
             total = total + log_loss_with_gradient(self.lm, *row.states(hidden)).sum()
@@ -326,7 +328,7 @@ class _Course:
             return
         self.path, self.losses = list(state["path"]), state["losses"].tolist()
         with torch.no_grad():
-            self.gates.copy_(torch.as_tensor(self.path[-1]))
+            self.gates.copy_(torch.as_tensor(self.path[-1], dtype=torch.float32))  # MPS has no float64
         self.adam.state[self.gates] = {
             "step": torch.tensor(float(self.step)),
             "exp_avg": torch.as_tensor(state["first"], device=self.lm.device).clone(),

@@ -174,6 +174,7 @@ class Suites:
             "prune_set": self.prune_set.format(),
             "heads_removed": len(self.prune_set.heads),
             "neurons_removed": len(self.prune_set.neurons),
+            "heads_scaled": len(self.prune_set.gains),
             "intervals": f"symmetric bootstrap, {RESAMPLES:,} resamples of whole clusters, both models on the same",
             "scorer": self.scorer,
             "suites": {name: suite.as_dict() for name, suite in self.suites.items()},

@@ -29,7 +29,7 @@ from fasp_core.metrics.meters import BiasConfig, meter
 from fasp_core.metrics.perplexity import measure_nll
 from fasp_core.model import devices
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.scoring import baselines, estimate, exact, pool, preview, score, search
+from fasp_core.scoring import baselines, estimate, exact, gains, pool, preview, score, search
 from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import audit, choosing, localise, matrix, scenarios, weights
 from fasp_core.studies.robustness import likelihood
@@ -185,6 +185,12 @@ def _export(b: Bench) -> Any:
     return found.check.dtype, found.after.parameters, found.after.nonzero, files
 
 
+def _gains(b: Bench) -> Any:
+    config = gains.GainsConfig(steps=2, prompts=24, passages=0)
+    found = gains.learn(b.lm, b.expected, b.text, config, b.store)
+    return found.path, found.losses, found.base_gap
+
+
 def _pool(b: Bench) -> Any:
     found = pool.pool(b.lm, b.sampled, b.store)
     return found.scores, found.log_ratios, found.replayed(np.arange(len(found.scores)) % 3)
@@ -265,6 +271,7 @@ STEPS: dict[str, Callable[[Bench], Any]] = {
     "contexts: sets": _removal,
     "contexts: matrix": _matrix,
     "export": _export,
+    "gains": _gains,
 }
 
 

@@ -44,6 +44,11 @@ class Line:
     base_interval: Ends | None = None
     pruned_interval: Ends | None = None
 
+    @property
+    def timed(self) -> bool:
+        """Whether its interval is a spread of timings, and no 95% interval."""
+        return self.unit == "tokens/s"
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)
@@ -78,6 +83,6 @@ def summary(lines: Sequence[Line]) -> str:
         for found in ("better", "worse")
         if by[found]
     ]
-    drawn = sum(line.interval is not None and line.outcome != "tells nothing" for line in lines)
+    drawn = sum(line.interval is not None and line.outcome != "tells nothing" and not line.timed for line in lines)
     chance = f" Each interval is 95%: of {drawn}, about {drawn / 20:.0f} would show a change that is none."
     return counted + "".join(named) + chance * (drawn >= 10)
