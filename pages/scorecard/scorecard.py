@@ -91,7 +91,8 @@ def _card(settings: sidebar.Settings, heads: PruneSet, plan: Plan) -> None:
     st.dataframe(text.frame(card), hide_index=True, height="content")
     st.caption(
         "▲ better and ▼ worse where the 95% interval of the change leaves zero out. *Tells nothing*: the unpruned "
-        "model has no gap there, or does not do the task above chance. Gaps are of the next word, in thousandths. Of speed, the smallest and largest ratio stand for the interval."
+        "model has no gap there, or does not do the task above chance. Gaps are of the next word, in thousandths. "
+        "Of speed, the smallest and largest ratio stand for the interval."
     )
     for said in card.impossible:
         st.warning(escape_markdown(said), icon=":material/warning:")

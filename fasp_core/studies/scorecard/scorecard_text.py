@@ -68,7 +68,8 @@ def html(card: Scorecard, model: str) -> str:
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Scorecard of {escape(model)}</title>"
         f"<style>{_STYLE}</style></head><body><h1>Scorecard of {escape(model)}</h1>"
         f"<p><strong>{escape(card.sentence)}</strong></p><p>Removed: <code>{escape(card.heads.format())}</code></p>"
-        f"{body}{missing}<p>Intervals are 95%, of the unpruned and the pruned model on the same data; of speed, the smallest and largest ratio.</p></body></html>"
+        f"{body}{missing}<p>Intervals are 95%, of the unpruned and the pruned model on the same data; "
+        "of speed, the smallest and largest ratio.</p></body></html>"
     )
 
 
