@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import cache
 from pathlib import Path
 
 import pytest
+from streamlit.components.v2 import manifest_scanner
 
 from pages.backend.engine import engine
 from tests.support.fakes import Studio
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _packages_read_once() -> Generator[None]:
+    """A server looks through all installed packages for components when it starts; here every page would."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_scanner, "scan_component_manifests", cache(manifest_scanner.scan_component_manifests))
+        yield
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def folder(tmp_path: Path, tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
         job.wait(20)
 
 
-@pytest.mark.parametrize("bos", ["auto", "yes"])
+@pytest.mark.parametrize("bos", ["auto", pytest.param("yes", marks=pytest.mark.slow)])
 def test_scores_and_measurements_come_without_a_setting(folder: Path, bos: str) -> None:
     spec = ModelSpec(str(folder), device="cpu", bos=bos)
     longest = POSITIONS - (bos == "yes")

@@ -51,7 +51,15 @@ def violations(reader: Reader, where: str, scheme: str, inside: str | None = Non
     return lines
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_first_page_in_the_dark(app: str, browser: Any) -> None:
+    """Of the dark theme; the slow tier looks at all pages in it."""
+    reader = Reader(browser, f"{app}/?axis=nationality&alpha=0.02&{SMALL}", scheme="dark")
+    reader.measured()
+    found = violations(reader, "Explore heads", "dark")
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_everything(app: str, browser: Any, scheme: str) -> None:
     """One visit, the first: the tour, popovers, the dialog of stored results, then every page."""
     link = f"{app}/?axis=nationality&alpha=0.02&{SMALL}"

@@ -12,7 +12,7 @@ from tests.browser.conftest import Reader, cached, serving
 from tests.support.hub import Hub, files_of, model_folders
 from tests.support.hub import serving as hub_serving
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 CELLS = """() => { const drawn = [...document.querySelectorAll('.js-plotly-plot')].map(
         p => (p._fullData ?? []).find(t => t.type === 'heatmap')?.z).filter(z => z);
     return drawn.length < 2 ? null : drawn.slice(0, 2).map(z => Array.from(z, row => Array.from(row))); }"""

@@ -18,7 +18,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.report import charts
 from fasp_core.storage.store import Store
-from tests.browser.conftest import Reader
+from tests.browser.conftest import SMALL, Reader
 from tests.support.made.report import Read, asked, facts, small_table
 
 pytestmark = pytest.mark.browser
@@ -115,7 +115,7 @@ def test_an_interactive_figure_stands_alone(browser: object, tmp_path: Path) -> 
 
 def opened(app: str, browser: object, query: str) -> Reader:
     """The page once its figures are there."""
-    reader = Reader(browser, f"{app}/take_home?{query}", shown="text=Both impacts of every head")
+    reader = Reader(browser, f"{app}/take_home?{query}&{SMALL}", shown="text=Both impacts of every head")
     reader.until("() => document.querySelectorAll('.js-plotly-plot .main-svg').length >= 6")
     reader.settled()
     return reader

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.hub import Hub, serving
 from tests.support.tiny import tiny_text
 
@@ -21,6 +23,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow  # tests beside this one ask the same of the functions
 def test_two_models_a_scorer_and_refusals_ask_the_hub_alone(
     files: dict[str, dict[str, bytes]], folders: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -48,6 +48,7 @@ def test_a_machine_without_a_gpu_is_told_so(monkeypatch: pytest.MonkeyPatch, cap
     assert said.out == ""
 
 
+@pytest.mark.slow  # another process that imports all
 def test_sections_have_processes_of_their_own(capsys: Any) -> None:
     assert command.main(["--device", "cpu", "--small", "--sections", "environment"]) == 0
     line, _, shown = capsys.readouterr().out.partition("\n")

@@ -147,6 +147,7 @@ def test_a_second_score_run_reads_and_computes_nothing(
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_evaluate_repeats_itself_in_other_processes_and_caches(place: Path, tmp_path: Path, run: Run) -> None:
     args = ("evaluate", *common(place), "--heads", "L0H0,L2H1", "--json")
     first = outside(*args, cache=tmp_path / "a")
@@ -159,6 +160,7 @@ def test_evaluate_repeats_itself_in_other_processes_and_caches(place: Path, tmp_
     assert documents[0]["perplexity"]["change_nats"] != 0
 
 
+@pytest.mark.slow  # four runs; tests/integration/test_killed.py and those of stores kill smaller things
 def test_a_killed_score_goes_on_to_the_same_result(place: Path, tmp_path: Path, run: Run) -> None:
     write_model(tmp_path / "deep", n_layers=8)
     args = ["score", *common(place), *EXACT, "--model", tmp_path / "deep"]

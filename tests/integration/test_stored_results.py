@@ -147,7 +147,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize(("name", "found"), [pytest.param(*pair, id=pair[0]) for pair in results()])
+SLOW = {  # what others of their kind stand for in the default tier
+    "report gender_and_sex",
+    "report religion",
+    "outcome .08",
+    "transfer",
+    *(f"select {axis} magnitude {reading}" for axis in AXES for reading in ("neutral", "counted")),
+}
+RESULTS = [pytest.param(*pair, id=pair[0], marks=[pytest.mark.slow] * (pair[0] in SLOW)) for pair in results()]
+
+
+@pytest.mark.parametrize(("name", "found"), RESULTS)
 def test_as_recorded(name: str, found: Callable[[], Any], cache: None) -> None:
     assert hashed(as_text(found())) == json.loads(RECORD.read_text())[name], (
         "see how it differs by the command at the top of this file"
