@@ -70,13 +70,13 @@ def _head(settings: Settings, table: ImpactTable, heads: PruneSet) -> int:
     """The head that is looked at: the one last clicked or chosen, at first the one of the set that adds most bias."""
     key, clicked = f"attention head {settings.spec.source}", f"clicked head {settings.spec.source}"
     usual = strongest(table, heads, settings.reading)
-    if (last := st.session_state.pop(clicked, None)) is not None:
+    if (last := st.session_state.get(clicked)) is not None:
         st.session_state[key] = last
     elif st.session_state.get(key) in (None, st.session_state.get(f"{key} usual")):
         st.session_state[key] = usual
     st.session_state[f"{key} usual"] = usual
     size = table.n_layers * table.n_heads
-    return st.selectbox(
+    chosen = st.selectbox(
         "Head",
         range(size),
         format_func=lambda flat: "L{}H{}".format(*divmod(flat, table.n_heads)),
@@ -86,6 +86,8 @@ def _head(settings: Settings, table: ImpactTable, heads: PruneSet) -> int:
         width=220,
         help="At first the head of the current set that adds most bias; a click on a grid chooses another.",
     )
+    st.session_state.pop(clicked, None)  # not before: a run that a newer one cuts short here has shown nothing
+    return chosen
 
 
 def strongest(table: ImpactTable, heads: PruneSet, reading: str) -> int:
