@@ -24,6 +24,7 @@ from fasp_core.cli.export import export
 from fasp_core.cli.gains import gains
 from fasp_core.cli.listing import models, prompts
 from fasp_core.cli.plan import plan
+from fasp_core.cli.repair import repair
 from fasp_core.cli.report import report
 from fasp_core.cli.score import score
 from fasp_core.cli.scorecard import scorecard
@@ -48,6 +49,7 @@ COMMANDS: tuple[Callable[..., Said], ...] = (
     compare,
     search,
     gains,
+    repair,
     audit,
     export,
     report,

@@ -29,7 +29,7 @@ from fasp_core.metrics.meters import BiasConfig, meter
 from fasp_core.metrics.perplexity import measure_nll
 from fasp_core.model import devices
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.scoring import baselines, estimate, exact, gains, pool, preview, score, search
+from fasp_core.scoring import baselines, estimate, exact, gains, gates, pool, preview, score, search
 from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import audit, choosing, localise, matrix, scenarios, weights
 from fasp_core.studies.robustness import likelihood
@@ -186,7 +186,7 @@ def _export(b: Bench) -> Any:
 
 
 def _gains(b: Bench) -> Any:
-    config = gains.GainsConfig(steps=2, prompts=24, passages=0)
+    config = gates.GainsConfig(steps=2, prompts=24, passages=0, paragraphs=0)
     found = gains.learn(b.lm, b.expected, b.text, config, b.store)
     return found.path, found.losses, found.base_gap
 

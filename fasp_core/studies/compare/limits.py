@@ -23,6 +23,7 @@ from fasp_core.tasks.utility import Answers, answers_of
 from fasp_core.typing import Report
 
 PANEL = (TASK, "arc_easy", "piqa")
+Heads = Sequence[int] | PruneSet  # removed heads as flat ids, or any set
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ class Meter:
         self.lm, self.limits, self.split, self.store = lm, limits, split, store
         self.check = getattr(progress, "check", None)
 
-    def spent(self, heads: Sequence[int]) -> tuple[Spent, ...]:
-        """Of one set (flat ids), the cheapest to measure first."""
+    def spent(self, heads: Heads) -> tuple[Spent, ...]:
+        """Of one set, the cheapest to measure first."""
         limits, found = self.limits, []
         if limits.lambada_nats is not None:
             found.append(self.nats(heads))
@@ -110,11 +111,11 @@ class Meter:
             found.append(self._panel(heads, limits.task_points))
         return tuple(found)
 
-    def fits(self, heads: Sequence[int]) -> bool:
+    def fits(self, heads: Heads) -> bool:
         """Whether a set keeps to all of the limits."""
         return all(one.kept for one in self.spent(heads))
 
-    def nats(self, heads: Sequence[int]) -> Spent:
+    def nats(self, heads: Heads) -> Spent:
         """Of LAMBADA's last word."""
         base, pruned = self._answers(TASK, heads)
         change = mean_change(base.likelihood, pruned.likelihood)
@@ -122,7 +123,7 @@ class Meter:
         most = np.inf if self.limits.lambada_nats is None else self.limits.lambada_nats
         return Spent("LAMBADA's last word", "nats", -change["change"], most, ends)
 
-    def _panel(self, heads: Sequence[int], most: float) -> Spent:
+    def _panel(self, heads: Heads, most: float) -> Spent:
         changes = [
             100 * (np.asarray(base.right, dtype=float) - pruned.right)
             for base, pruned in (self._answers(task, heads) for task in self.limits.tasks)
@@ -132,14 +133,15 @@ class Meter:
         name = f"the mean of {', '.join(self.limits.tasks)}"
         return Spent(name, "points", mean, most, (mean - half_width, mean + half_width))
 
-    def _answers(self, task: str, heads: Sequence[int]) -> tuple[Answers, Answers]:
+    def _answers(self, task: str, heads: Heads) -> tuple[Answers, Answers]:
         items = half(task, self.split, self.limits.items)
 
         def quiet(_done: float, _total: float, _text: str) -> None:
             if self.check is not None:
                 self.check()
 
-        sides = PruneSet(), PruneSet.from_flat(heads, self.lm.n_heads)
+        chosen = heads if isinstance(heads, PruneSet) else PruneSet.from_flat(heads, self.lm.n_heads)
+        sides = PruneSet(), chosen
         base, pruned = (answers_of(self.lm, side, items, 0, self.store, quiet) for side in sides)
         return base, pruned
 
