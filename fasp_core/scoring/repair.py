@@ -40,7 +40,7 @@ from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
 from fasp_core.typing import Floats, Report
 
-KIND = "products"
+KIND = "experiments"
 CELLS = 1 << 23  # numbers of contributions that exist at once
 SWEEPS = 10_000  # of coordinate descent, at most; a few do
 TEXT = TextConfig(PARAGRAPHS["valid"], defaults.COST_TOKENS)  # what is repaired on, unless told
@@ -88,7 +88,7 @@ def products(lm: LanguageModel, text: TextConfig, store: Store, progress: Report
         return {"arrays": {"products": found}, "meta": {"provenance": provenance(lm, time.monotonic() - started)}}
 
     key = products_key(lm.id, text)
-    return store.made(KIND, key, work, _read, label=f"{slug(lm.name)}--heads")
+    return store.made(KIND, key, work, _read, label=f"{slug(lm.name)}--products")
 
 
 def stored_products(model_id: ModelId, text: TextConfig, store: Store) -> Floats | None:
@@ -98,7 +98,7 @@ def stored_products(model_id: ModelId, text: TextConfig, store: Store) -> Floats
 
 def products_key(model_id: ModelId, text: TextConfig) -> dict[str, Any]:
     """Everything that shapes them."""
-    return {**ppl_key(text, model_id), "score": "products of heads"}
+    return {**ppl_key(text, model_id), "score": "", "experiment": "products of heads"}
 
 
 def _read(entry: Entry) -> Floats:

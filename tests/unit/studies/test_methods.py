@@ -146,10 +146,19 @@ def test_a_learned_set_is_the_best_within_the_limits(world: World, compared: Com
     assert chosen.gap == min(inside)
     assert chosen.base_gap == float(base.rows[0].gaps())
     assert chosen.gap < chosen.base_gap
-    assert world.bench(compared, Limits(max_ppl=1e-9)).choose("gains") is None
-    none = world.bench(compared, Limits(max_ppl=1e-9)).beside(["gains"], Sample(world.axis, prompts=40, items=ITEMS))
-    assert none["gains"]["reduction_pct"] is None
-    assert "at most 0% up" in none["gains"]["note"]
+
+
+def test_a_method_without_a_set_within_the_limits(
+    world: World, compared: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.learn(cost=1.0)
+    monkeypatch.setattr(Bench, "_learned", lambda *_: [(PruneSet(), "nothing")])
+    bench, sample = world.bench(compared), Sample(world.axis, prompts=40, items=ITEMS)
+    assert bench.choose("gains") is None
+    found = bench.beside(["gains", "fasp"], sample)
+    assert found["gains"] == {"reduction_pct": None, "note": f"No set of it keeps to the limits ({LIMITS.text()})."}
+    assert "more_than_fasp_points" not in found["fasp"]
+    assert world.bench(compared).beside(["gains"], sample)["gains"]["reduction_pct"] is None
 
 
 def test_what_there_is_none_of_is_told(world: World, compared: Comparison, tmp_path: Path) -> None:
