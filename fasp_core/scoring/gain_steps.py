@@ -44,7 +44,8 @@ class Course:
 
     Attributes
     ----------
-    values : [L, H] what Adam moves; `gates` are the gates of the present step.
+    values : [L, H] what Adam moves; `u` are uniform numbers by which gates come of it, drawn anew for the prompts of
+        a step and for each window and passage.
     path : values before the first step and after each.
     losses : of each step, before it: relative gap, nats of sentences, of last words and (where seen) of paragraphs.
     held : (step, relative gap) on prompts that no step sees.
@@ -95,9 +96,10 @@ class Course:
         self.values = torch.full(
             (lm.n_layers, lm.n_heads), self.kind.start, device=lm.device, dtype=torch.float32, requires_grad=True
         )
-        self.gates = self.values
+        self.u = torch.full_like(self.values, 0.5, requires_grad=False)
         self.adam = torch.optim.Adam([self.values], lr=config.rate)
         self.path = [np.full((lm.n_layers, lm.n_heads), self.kind.start)]
+        self.noise = np.random.default_rng([config.seed, 0, 1])
         self.losses: list[list[float]] = []
         self.held: list[tuple[int, float]] = []
 
@@ -129,8 +131,7 @@ class Course:
         """One step of Adam on data drawn for it."""
         rng, c = np.random.default_rng([self.config.seed, self.step]), self.config
         self.adam.zero_grad()
-        opened = self.kind.opened(self.values, np.random.default_rng([c.seed, self.step, 1]))
-        self.gates = opened if opened is self.values else opened.detach().requires_grad_()
+        self.noise = np.random.default_rng([c.seed, self.step, 1])
         seen = [
             self._gap(rng),
             self._cost(self.windows, _draw(rng, len(self.windows), c.windows), c.cost, c.max_nats),
@@ -139,10 +140,8 @@ class Course:
         if c.paragraphs:
             drawn = _draw(rng, len(self.paragraphs), c.paragraphs)
             seen.append(self._cost(self.paragraphs, drawn, c.cost, c.max_nats))
-        if self.gates is not self.values:
-            (self.values.grad,) = torch.autograd.grad(opened, self.values, self.gates.grad)
         if (penalty := self.kind.penalty(self.values)) is not None:
-            self._add(penalty, self.values)
+            self._add(penalty)
         assert self.values.grad is not None
         require_finite(self.lm, self.values.grad.cpu().numpy(), "a gradient of gates")
         self.adam.step()
@@ -154,8 +153,9 @@ class Course:
             self.held.append((self.step, self._held_gap(self.apart)))
 
     def _gap(self, rng: np.random.Generator) -> float:
-        """Gap of some prompts relative to the unpruned model's, its gradient added to the gates'."""
+        """Gap of some prompts relative to the unpruned model's, its gradient added to the values'."""
         parts = self._parts(rng)
+        self._redraw()
         ids = [row for part in parts for row in part.ids]
         packs = pack(self.lm, ids, self.gauge.config.steps)
         base = self.base_gap
@@ -175,22 +175,29 @@ class Course:
         if len(packs) > 1:  # the gap is of all of them together, and graphs of all do not fit: first its derivatives
             with torch.no_grad():
                 for part in packs:
-                    values[part.prompts] = self._values(part, self.gates)
+                    values[part.prompts] = self._values(part, self._gates())
             leaf = values.requires_grad_()
             relative = relative_of(leaf)
             (weights,) = torch.autograd.grad(relative, leaf)
             for part in packs:
-                self._add((weights[part.prompts] * self._values(part, self.gates)).sum(), self.gates)
+                self._add((weights[part.prompts] * self._values(part, self._gates())).sum())
         else:
-            values[packs[0].prompts] = self._values(packs[0], self.gates)
+            values[packs[0].prompts] = self._values(packs[0], self._gates())
             relative = relative_of(values)
-            self._add(relative, self.gates)
+            self._add(relative)
         return float(relative.detach())
 
-    def _add(self, loss: Tensor, to: Tensor) -> None:
-        """Add the gradient of a loss."""
-        (found,) = torch.autograd.grad(loss, to)
-        to.grad = found if to.grad is None else to.grad + found
+    def _add(self, loss: Tensor) -> None:
+        """Add the gradient of a loss to the values'."""
+        (found,) = torch.autograd.grad(loss, self.values)
+        self.values.grad = found if self.values.grad is None else self.values.grad + found
+
+    def _redraw(self) -> None:
+        drawn = self.noise.uniform(1e-6, 1 - 1e-6, tuple(self.values.shape))
+        self.u = torch.as_tensor(drawn, dtype=torch.float32).to(self.lm.device)  # MPS has no float64
+
+    def _gates(self) -> Tensor:
+        return self.kind.opened(self.values, self.u)
 
     def _parts(self, rng: np.random.Generator) -> list[_Part]:
         """Prompts of a step: some of a fixed sample, or of all validation prompts, in cells or not."""
@@ -254,7 +261,8 @@ class Course:
                 row.base = float(
                     log_loss(self.lm, *row.states(final_hidden(self.lm, row.ids[None]))).cpu().double().sum()
                 )
-            with gated(self.lm, self.gates):
+            self._redraw()
+            with gated(self.lm, self._gates()):
                 hidden = hidden_with_gradient(self.lm, row.ids[None])
             total = total + log_loss_with_gradient(self.lm, *row.states(hidden)).sum()
             base, targets = base + row.base, targets + len(row.ids) - row.first
@@ -262,7 +270,7 @@ class Course:
             return 0.0
         rise = (total - base) / targets
         if float(rise.detach()) > free:
-            self._add(cost * (rise - free), self.gates)
+            self._add(cost * (rise - free))
         return float(rise.detach())
 
     def state(self) -> dict[str, np.ndarray]:

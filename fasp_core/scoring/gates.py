@@ -23,7 +23,7 @@ from fasp_core.heads.prune_set import MAX_GAIN
 from fasp_core.typing import Floats
 
 GAMMA, ZETA, BETA = -0.1, 1.1, 2 / 3  # stretch and temperature of the paper
-START, FURTHEST = 3.0, 6.0  # log-odds that gates begin with (nearly all open), and beyond which none goes
+START, FURTHEST = 2.0, 6.0  # log-odds that gates begin with (most of them open), and beyond which none goes
 METHODS = ("gains", "hard-concrete")
 CELLS = ("none", "mean", "worst")
 LATER: dict[str, Any] = {  # fields that came later, and what their absence from a key stands for
@@ -106,8 +106,8 @@ class Gates(Protocol):
     def start(self) -> float:
         """What all of the values begin with."""
 
-    def opened(self, values: Tensor, rng: np.random.Generator) -> Tensor:
-        """The gates of a step, differentiable in the values."""
+    def opened(self, values: Tensor, u: Tensor) -> Tensor:
+        """Gates for uniform numbers `u` of the same shape, differentiable in the values."""
 
     def penalty(self, values: Tensor) -> Tensor | None:
         """What the values themselves cost; None: nothing."""
@@ -126,7 +126,7 @@ class Soft:
     keep: float = 0.0
     start: float = 1.0
 
-    def opened(self, values: Tensor, rng: np.random.Generator) -> Tensor:
+    def opened(self, values: Tensor, u: Tensor) -> Tensor:
         return values
 
     def penalty(self, values: Tensor) -> Tensor | None:
@@ -147,9 +147,8 @@ class HardConcrete:
     sparsity: float = 1.0
     start: float = START
 
-    def opened(self, values: Tensor, rng: np.random.Generator) -> Tensor:
-        u = torch.as_tensor(rng.uniform(1e-6, 1 - 1e-6, tuple(values.shape)), dtype=torch.float32)
-        return hard_concrete(values, u.to(values.device))
+    def opened(self, values: Tensor, u: Tensor) -> Tensor:
+        return hard_concrete(values, u)
 
     def penalty(self, values: Tensor) -> Tensor | None:
         closed = values.numel() - expected_l0(values)

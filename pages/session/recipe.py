@@ -23,7 +23,8 @@ from fasp_core.scoring.manual_edits import HAND
 from fasp_core.studies.compare.plan import SEARCH
 
 OWN_CSV = "my own prompts (CSV)"
-ALL_METHODS = (*METHODS, SEARCH, HAND)
+GAINS = "gains"  # the method that scales heads by what was learned
+ALL_METHODS = (*METHODS, SEARCH, GAINS, HAND)
 PROMPTS, TOKENS = (90, 210, 450, 900), (512, 1024, 2048, 4096)
 READING_TITLES = {"neutral": "identity terms masked", "counted": "identity terms scored"}
 BOS_TITLES = {"auto": "automatic", "yes": "yes", "no": "no"}
@@ -37,6 +38,7 @@ METHOD_TITLES = {
     "bias-only": "bias only",
     "random": "random",
     SEARCH: "joint search",
+    GAINS: "learned gains",
     HAND: "by hand only",
 }
 OFFLINE = "offline"  # the scorer that comes with the program
@@ -63,6 +65,7 @@ class Recipe:
     alpha: float = ALPHA
     protect: str = PROTECTS[0]
     limit: int = round(100 * MAX_PPL)
+    strength: float = 1.0
     seed: int = 0
     neurons: str = ""
     scorer: str = OFFLINE
@@ -92,6 +95,8 @@ class Recipe:
         """The method in a few words."""
         if self.method == HAND:
             return "by hand"
+        if self.method == GAINS:
+            return f"learned gains, strength {self.strength:g}" + (", by hand" if self.prune or self.keep else "")
         said = METHOD_TITLES[self.method]
         said += f", γ {self.gamma:g}" if self.method == "fasp" else ""
         if self.method == "fasp" and self.protect != PROTECTS[0]:
@@ -167,6 +172,7 @@ _READ: dict[str, Callable[[str], object]] = {
     "alpha": _number(0, 0.4),
     "protect": _one_of(PROTECTS, PROTECT_TITLES),
     "limit": _whole(1, 30),
+    "strength": _number(0, 1),
     "seed": _whole(0, 999),
     "neurons": _parts("neurons"),
     "scorer": _model,

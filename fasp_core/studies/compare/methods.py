@@ -177,6 +177,14 @@ class Bench:
         name = method.removesuffix(REPAIR)
         if name not in NAMES:
             raise InputError(f"There is no method '{method}': choose of {', '.join(NAMES)}, each also with {REPAIR}.")
+        if name == gates.METHODS[0] and name != method:
+            raise InputError(f"Learned gains leave no head as it was, so nothing is repaired: leave {REPAIR} out.")
+        if name not in gates.METHODS and not any(c.method == name for c in self.comparison.candidates):
+            first = "search" if name == SEARCH else "score"
+            raise InputError(
+                f"The comparison on {self.axis} has no sets of '{name}': run 'python -m fasp_core {first} --axis "
+                f"{self.axis}' and then 'compare --axis {self.axis} --run', or leave {name} out."
+            )
         if name not in gates.METHODS and name == method:
             return self._ranked(name, self.limits.max_ppl)
         found = self._learned(name) if name in gates.METHODS else self._looser(name)

@@ -114,17 +114,17 @@ def test_cells_start_at_the_unpruned_gap_and_have_its_gradient(
     run = course(bias, text, tmp_path, cells=cells, patience=CHECK)
     assert run._gap(np.random.default_rng(5)) == pytest.approx(1, rel=1e-5)
     with torch.no_grad():
-        run.gates.copy_(torch.from_numpy(np.random.default_rng(1).uniform(0.3, 1.2, run.gates.shape)))
-    run.gates.grad = None
+        run.values.copy_(torch.from_numpy(np.random.default_rng(1).uniform(0.3, 1.2, run.values.shape)))
+    run.values.grad = None
     run._gap(np.random.default_rng(5))
-    assert run.gates.grad is not None
-    found, ends = run.gates.grad.clone(), []
+    assert run.values.grad is not None
+    found, ends = run.values.grad.clone(), []
     for sign in (1, -1):
         with torch.no_grad():
-            run.gates[GUILTY] += sign * 0.01
+            run.values[GUILTY] += sign * 0.01
         ends.append(run._gap(np.random.default_rng(5)))
         with torch.no_grad():
-            run.gates[GUILTY] -= sign * 0.01
+            run.values[GUILTY] -= sign * 0.01
     assert float(found[GUILTY]) == pytest.approx((ends[0] - ends[1]) / 0.02, rel=0.03, abs=2e-3)
 
 
@@ -229,14 +229,11 @@ def test_the_gradient_of_a_closing_gate_is_its_difference(bias: BiasConfig, text
         run.values.copy_(torch.from_numpy(np.random.default_rng(4).normal(0, 0.5, run.values.shape)))
 
     def loss() -> float:
-        opened = run.kind.opened(run.values, np.random.default_rng(9))
-        run.gates = opened.detach().requires_grad_()
+        run.values.grad, run.noise = None, np.random.default_rng(9)
         relative = run._gap(np.random.default_rng(5))
         penalty = run.kind.penalty(run.values)
         assert penalty is not None
-        assert run.gates.grad is not None
-        (run.values.grad,) = torch.autograd.grad(opened, run.values, run.gates.grad)
-        run._add(penalty, run.values)
+        run._add(penalty)
         return relative + float(penalty.detach())
 
     loss()

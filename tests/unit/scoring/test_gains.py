@@ -46,22 +46,22 @@ def course(bias: BiasConfig, text: TextConfig, tmp_path: Path, config: GainsConf
 def test_the_gradient_of_the_gap_is_its_difference(bias: BiasConfig, text: TextConfig, tmp_path: Path) -> None:
     run = course(bias, text, tmp_path)
     with torch.no_grad():
-        run.gates.copy_(torch.from_numpy(np.random.default_rng(1).uniform(0.3, 1.4, run.gates.shape)))
+        run.values.copy_(torch.from_numpy(np.random.default_rng(1).uniform(0.3, 1.4, run.values.shape)))
 
     def loss() -> float:
         return float(run._gap(np.random.default_rng(5)))
 
     loss()
-    found = run.gates.grad.clone()
+    found = run.values.grad.clone()
     step = 1e-2
     for head in (GUILTY, (0, 0), (1, 2)):
         ends = []
         for sign in (1, -1):
             with torch.no_grad():
-                run.gates[head] += sign * step
+                run.values[head] += sign * step
             ends.append(loss())
             with torch.no_grad():
-                run.gates[head] -= sign * step
+                run.values[head] -= sign * step
         assert float(found[head]) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=0.02, abs=2e-4)
 
 
@@ -73,7 +73,7 @@ def test_several_packs_give_the_gradient_of_one(
         monkeypatch.setattr(gain_steps, "pack", lambda _lm, rows, steps, most=most: gains_packs(rows, steps, most))
         run = course(bias, text, tmp_path, lm=lm)
         value = run._gap(np.random.default_rng(5))
-        found.append((value, run.gates.grad.numpy()))
+        found.append((value, run.values.grad.numpy()))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
     assert found[0][1] == pytest.approx(found[1][1], rel=1e-3, abs=1e-6)
 
@@ -88,17 +88,17 @@ def test_the_gradient_of_a_cost_is_its_difference(bias: BiasConfig, text: TextCo
     run = course(bias, text, tmp_path)
     assert run._cost(run.windows, iter([0, 1]), 3.0, 0.0) == pytest.approx(0, abs=1e-6)  # all gates open
     with torch.no_grad():
-        run.gates.copy_(torch.from_numpy(np.random.default_rng(2).uniform(0.2, 0.6, run.gates.shape)))
-    if run.gates.grad is not None:
-        run.gates.grad.zero_()
+        run.values.copy_(torch.from_numpy(np.random.default_rng(2).uniform(0.2, 0.6, run.values.shape)))
+    if run.values.grad is not None:
+        run.values.grad.zero_()
     rise = run._cost(run.windows, iter([0, 1]), 3.0, -9.0)
-    found, head, step, ends = run.gates.grad.clone(), (0, 1), 0.1, []
+    found, head, step, ends = run.values.grad.clone(), (0, 1), 0.1, []
     for sign in (1, -1):
         with torch.no_grad():
-            run.gates[head] += sign * step
+            run.values[head] += sign * step
         ends.append(run._cost(run.windows, iter([0, 1]), 0.0, 9.0))
         with torch.no_grad():
-            run.gates[head] -= sign * step
+            run.values[head] -= sign * step
     assert min(ends) < rise < max(ends)
     assert float(found[head]) == pytest.approx(3 * (ends[0] - ends[1]) / (2 * step), rel=0.02, abs=1e-4)
 

@@ -87,10 +87,10 @@ def test_settings_that_mean_nothing_are_refused(told: dict[str, object], says: s
         GainsConfig(**told)  # type: ignore[arg-type]
 
 
-def test_gates_begin_open() -> None:
+def test_most_gates_begin_open() -> None:
     for config in (GainsConfig(), GainsConfig(method="hard-concrete")):
         kind = gates_of(config)
-        values = torch.full((30, 9), kind.start)
-        gates = kind.opened(values, np.random.default_rng(0))
-        assert float(gates.mean()) > 0.9
+        values = torch.full((300, 90), kind.start)
+        gates = kind.opened(values, torch.rand(values.shape, generator=torch.Generator().manual_seed(0)))
+        assert float((gates == 1).float().mean()) > 0.5
         assert float((gates == 0).float().mean()) < 0.03

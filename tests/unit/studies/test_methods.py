@@ -165,5 +165,9 @@ def test_what_there_is_none_of_is_told(world: World, compared: Comparison, tmp_p
     empty = Bench(compared, LIMITS, world.lm.id, world.load, Store(tmp_path))
     with pytest.raises(InputError, match=r"run 'python -m fasp_core gains .* --method hard-concrete' first"):
         empty.choose("hard-concrete")
+    with pytest.raises(InputError, match="has no sets of 'search': run 'python -m fasp_core search"):
+        empty.choose("search")
+    with pytest.raises(InputError, match="leave \\+repair out"):
+        empty.choose("gains+repair")
     with pytest.raises(InputError, match="no method 'obd'"):
         empty.choose("obd")
