@@ -185,15 +185,19 @@ def _export(b: Bench) -> Any:
     return found.check.dtype, found.after.parameters, found.after.nonzero, files
 
 
+def _validation(b: Bench) -> BiasConfig:
+    return BiasConfig(write_axis(b.folder / "many.csv"), "valid", 9)
+
+
 def _gains(b: Bench) -> Any:
     config = gates.GainsConfig(steps=2, prompts=24, passages=0, paragraphs=0)
-    found = gains.learn(b.lm, b.expected, b.text, config, b.store)
+    found = gains.learn(b.lm, _validation(b), b.text, config, b.store)
     return found.path, found.losses, found.base_gap
 
 
 def _closing_gates(b: Bench) -> Any:
     config = gates.GainsConfig(steps=2, prompts=24, passages=0, paragraphs=0, method="hard-concrete", heads=2)
-    found = gains.learn(b.lm, b.expected, b.text, config, b.store)
+    found = gains.learn(b.lm, _validation(b), b.text, config, b.store)
     return found.path, found.losses
 
 
