@@ -1,4 +1,4 @@
-"""The command `gains`: learn a gate for every head instead of removing some."""
+"""The commands `gains` and `repair`: gates of heads by gradients, and by least squares around a set."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import typer
 
 from fasp_core import defaults
 from fasp_core.cli.command import Said
-from fasp_core.cli.options import Axis, Model, Reading
+from fasp_core.cli.options import Axis, Model, Parts, Reading, Window
 from fasp_core.cli.text import noted
-from fasp_core.console import Report, number, percent
+from fasp_core.console import Report, number, percent, table
 from fasp_core.errors import InputError
 
 if TYPE_CHECKING:
+    from fasp_core.data.text import TextConfig
     from fasp_core.heads.prune_set import PruneSet
     from fasp_core.scoring.gains import Gains
     from fasp_core.scoring.gates import GainsConfig
@@ -133,3 +134,65 @@ def _text(document: dict[str, Any], found: Gains, heads: PruneSet, options: Opti
         f"evaluate --axis {options.axis} --split test{where}{division} --prune-set FILE."
     )
     return "\n\n".join([" ".join(said), *noted(document), heads.format()])
+
+
+def repair(
+    parts: Parts,
+    given: Model,
+    progress: Report,
+    text: Annotated[str, typer.Option(help="Calibration text: paragraphs, bold, or a text file.")] = "paragraphs",
+    tokens: Annotated[int, typer.Option(help="Tokens of it.")] = defaults.COST_TOKENS,
+    window: Window = None,
+    out: Annotated[Path | None, typer.Option(help="File for the repaired set, which --prune-set reads.")] = None,
+) -> Said:
+    """Rescale the heads that a set leaves, layer by layer, so that attention outputs change least (least squares).
+
+    Prints the set with gains, such as L0H3,L0H1*1.2, which every command takes, and an export folds into its weights.
+    """
+    from fasp_core.scoring.repair import products, stored_products
+    from fasp_core.scoring.repair import repair as repaired
+    from fasp_core.storage.atomic import atomic_write
+
+    found = parts.required()
+    config = calibration(text, tokens, window)
+    assert given.spec  # its device is looked up first
+    parts.check(found, given)
+    known = None if given.known_id is None else stored_products(given.known_id, config, given.store)
+    if known is None:
+        known = products(given.lm, config, given.store, progress)
+    done = repaired(found.parts, known)
+    if out is not None:
+        atomic_write({out: done.prune_set.format().encode()})
+    document = {"model": given.spec.source, "before": found.parts.format(), **done.as_dict(), "tokens": tokens}
+    return document | {"text": text}, lambda: _repair_text(document)
+
+
+def calibration(text: str, tokens: int, window: int | None) -> TextConfig:
+    """The text that sets are repaired on. InputError for one that claims are made on."""
+    from fasp_core.cli.options import Text
+    from fasp_core.data.passages import PARAGRAPHS
+    from fasp_core.data.text import BOLD
+    from fasp_core.studies.compare.plan import HELD_OUT
+
+    if text == PARAGRAPHS["test"] or (text == BOLD and tokens > HELD_OUT):
+        raise InputError(
+            f"Claims are made on '{PARAGRAPHS['test']}' and on what follows {HELD_OUT:,} tokens of '{BOLD}': repair on "
+            f"'{PARAGRAPHS['valid']}', or on less."
+        )
+    return Text(text=text, window=window).of(tokens)
+
+
+def _repair_text(d: dict[str, Any]) -> str:
+    rows = [["layer", "lost of its attention output", "repaired"]]
+    rows += [[str(one["layer"]), percent(one["lost_before"]), percent(one["lost_after"])] for one in d["layers"]]
+    idle = ", ".join(map(str, d["idle_layers"]))
+    said = [f"Every head of these layers is in the set, so nothing of them was rescaled: {idle}."] if idle else []
+    return "\n\n".join(
+        [
+            f"{d['heads_removed']} heads removed, {d['heads_scaled']} scaled; on {d['tokens']:,} tokens, as a share of "
+            "the output's sum of squares:",
+            table(rows),
+            *said,
+            d["prune_set"],
+        ]
+    )
