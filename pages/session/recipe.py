@@ -65,9 +65,9 @@ class Recipe:
     alpha: float = ALPHA
     protect: str = PROTECTS[0]
     limit: int = round(100 * MAX_PPL)
-    strength: float = 1.0
     seed: int = 0
     neurons: str = ""
+    strength: float = 1.0  # of learned gains
     scorer: str = OFFLINE
     label: str = ""
     scorer_reading: str = ""
@@ -172,9 +172,9 @@ _READ: dict[str, Callable[[str], object]] = {
     "alpha": _number(0, 0.4),
     "protect": _one_of(PROTECTS, PROTECT_TITLES),
     "limit": _whole(1, 30),
-    "strength": _number(0, 1),
     "seed": _whole(0, 999),
     "neurons": _parts("neurons"),
+    "strength": _number(0, 1),
     "scorer": _model,
     "label": _model,
     "scorer_reading": _one_of(CLASSIFIER_READINGS, {}),

@@ -23,7 +23,6 @@ from fasp_core.tasks.utility import Answers, answers_of
 from fasp_core.typing import Report
 
 PANEL = (TASK, "arc_easy", "piqa")
-Heads = Sequence[int] | PruneSet  # removed heads as flat ids, or any set
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,8 @@ class Meter:
         self.lm, self.limits, self.split, self.store = lm, limits, split, store
         self.check = getattr(progress, "check", None)
 
-    def spent(self, heads: Heads) -> tuple[Spent, ...]:
-        """Of one set, the cheapest to measure first."""
+    def spent(self, heads: Sequence[int]) -> tuple[Spent, ...]:
+        """Of one set (flat ids), the cheapest to measure first."""
         limits, found = self.limits, []
         if limits.lambada_nats is not None:
             found.append(self.nats(heads))
@@ -111,11 +110,11 @@ class Meter:
             found.append(self._panel(heads, limits.task_points))
         return tuple(found)
 
-    def fits(self, heads: Heads) -> bool:
+    def fits(self, heads: Sequence[int]) -> bool:
         """Whether a set keeps to all of the limits."""
         return all(one.kept for one in self.spent(heads))
 
-    def nats(self, heads: Heads) -> Spent:
+    def nats(self, heads: Sequence[int]) -> Spent:
         """Of LAMBADA's last word."""
         base, pruned = self._answers(TASK, heads)
         change = mean_change(base.likelihood, pruned.likelihood)
@@ -123,7 +122,7 @@ class Meter:
         most = np.inf if self.limits.lambada_nats is None else self.limits.lambada_nats
         return Spent("LAMBADA's last word", "nats", -change["change"], most, ends)
 
-    def _panel(self, heads: Heads, most: float) -> Spent:
+    def _panel(self, heads: Sequence[int], most: float) -> Spent:
         changes = [
             100 * (np.asarray(base.right, dtype=float) - pruned.right)
             for base, pruned in (self._answers(task, heads) for task in self.limits.tasks)
@@ -133,7 +132,7 @@ class Meter:
         name = f"the mean of {', '.join(self.limits.tasks)}"
         return Spent(name, "points", mean, most, (mean - half_width, mean + half_width))
 
-    def _answers(self, task: str, heads: Heads) -> tuple[Answers, Answers]:
+    def _answers(self, task: str, heads: Sequence[int]) -> tuple[Answers, Answers]:
         items = half(task, self.split, self.limits.items)
 
         def quiet(_done: float, _total: float, _text: str) -> None:

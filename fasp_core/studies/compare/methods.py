@@ -247,7 +247,7 @@ class Bench:
                 return chosen
         return None
 
-    def _fits(self, heads: PruneSet | Sequence[int]) -> bool:
+    def _fits(self, heads: Any) -> bool:
         return Meter(self.load(), self.limits, "valid", self.store, self.progress).fits(heads)
 
     def beside(self, methods: Sequence[str], sample: Sample) -> dict[str, dict[str, Any]]:

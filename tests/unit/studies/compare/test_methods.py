@@ -22,7 +22,7 @@ from fasp_core.scoring.repair import products, repair
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, methods
 from fasp_core.studies.compare.compare import Comparison, choose
-from fasp_core.studies.compare.limits import Limits
+from fasp_core.studies.compare.limits import Limits, Meter
 from fasp_core.studies.compare.methods import Bench, Sample
 from fasp_core.studies.compare.plan import Plan, Side
 from fasp_core.tasks.last_words import passages
@@ -146,6 +146,17 @@ def test_a_learned_set_is_the_best_within_the_limits(world: World, compared: Com
     assert chosen.gap == min(inside)
     assert chosen.base_gap == float(base.rows[0].gaps())
     assert chosen.gap < chosen.base_gap
+
+
+def test_other_limits_hold_for_learned_sets_too(world: World, compared: Comparison) -> None:
+    world.learn(cost=1.0)
+    free = world.bench(compared).choose("gains")
+    assert world.bench(compared, Limits(3.0, lambada_points=100.0, items=4)).choose("gains") == free
+    strict = Limits(3.0, lambada_nats=1e-6, items=4)
+    found = world.bench(compared, strict).choose("gains")
+    assert found is None or all(
+        one.kept for one in Meter(world.lm, strict, "valid", world.store).spent(found.prune_set)
+    )  # type: ignore[arg-type]
 
 
 def test_a_method_without_a_set_within_the_limits(
