@@ -43,6 +43,13 @@ class Options:
         bool, typer.Option(help=f"With --outcome: also what the set takes from {', '.join(defaults.TASKS)}.")
     ] = False
     items: TaskItems = None
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="With --outcome: also the best set of each of these methods side by side on test prompts, such as "
+            "gains,hard-concrete,search,fasp,search+repair. What is not stored is measured."
+        ),
+    ] = ""
     run: Annotated[bool, typer.Option(help="Measure what is not stored; a stopped run goes on.")] = False
     alphas: Annotated[str, typer.Option(help="Shares of heads to measure too, such as .12,.16; with --run.")] = ""
     scheduler: Scheduler = None
@@ -67,7 +74,10 @@ def compare(options: Options, more_limits: MoreLimits, given: Model, progress: R
     resolve_axis(options.axis)
     if options.utility and not options.outcome:
         raise InputError("Tasks are asked of the set that is claimed: add --outcome to --utility.")
-    items_of(options.utility, options.items)
+    methods = [name.strip() for name in options.methods.split(",") if name.strip()]
+    if methods and not options.outcome:
+        raise InputError("Methods are compared on test prompts: add --outcome to --methods.")
+    items_of(options.utility or bool(methods), options.items)
     more = _shares(options.alphas)
     if more and not options.run:
         raise InputError("Other shares of heads have to be measured: add --run to --alphas.")
@@ -76,6 +86,8 @@ def compare(options: Options, more_limits: MoreLimits, given: Model, progress: R
     picked = choose(found, options.reading, options.max_ppl, within=options.within, fits=fits)
     if options.outcome:
         claim = _claim(given, options, limits, picked, progress).as_dict() | {"divided": _divided(given, options)}
+        if methods:
+            claim["methods"] = _methods(given, found, limits, methods, options.items, progress)
         return claim, lambda: outcome_text(claim)
     chosen = None
     if picked is not None:
@@ -162,7 +174,7 @@ def _claim(given: Model, options: Options, limits: Limits, picked: Candidate | N
     from fasp_core.tasks import files, utility
 
     axis, reading, max_ppl = options.axis, options.reading, options.max_ppl
-    items = items_of(options.utility, options.items)
+    items = items_of(options.utility, options.items if options.utility else None)
     if picked is None:
         raise InputError(
             f"No set within the limits ({limits.text()}) has a smaller validation gap than the unpruned model, so "
@@ -194,6 +206,16 @@ def _claim(given: Model, options: Options, limits: Limits, picked: Candidate | N
         meter = Meter(given.lm, limits, "test", given.store, progress)
         found = replace(found, limits=limits, spent=meter.spent(picked.heads))
     return found
+
+
+def _methods(
+    given: Model, found: Comparison, limits: Limits, methods: list[str], items: int | None, progress: Report
+) -> dict[str, Any]:
+    """The best set of each method, on test prompts."""
+    from fasp_core.studies.compare.methods import Bench, Sample
+
+    bench = Bench(found, limits, given.model_id, lambda: given.lm, given.store, progress)
+    return bench.beside(methods, Sample(found.plan.axis, items=items or defaults.COST_ITEMS))
 
 
 def _divided(given: Model, options: Options) -> dict[str, Any] | None:
@@ -280,9 +302,43 @@ def outcome_text(d: dict[str, Any]) -> str:
             f"{d['method']}{gamma}, alpha {d['alpha']:g}, chosen on {d['chosen_on']}:\n"
             f"{d['heads']}",
             "\n".join(_as_a_whole(d)),
+            *([methods_text(d["methods"])] if "methods" in d else []),
             *([utility_text(d["utility"])] if "utility" in d else []),
         ]
     )
+
+
+def methods_text(methods: dict[str, Any]) -> str:
+    """A line a method, all on the same prompts, text and passages."""
+    rows = [["method", "heads", "gap", "95%", "within templates", "perplexity", "of paragraphs", "LAMBADA", "95%"]]
+    said = []
+    for name, m in methods.items():
+        if m["reduction_pct"] is None:
+            said.append(f"{name}: {m['note']}")
+            continue
+        within = m.get("within_templates_reduction_pct")
+        rows.append(
+            [
+                name,
+                f"{m['heads_removed']} removed, {m['heads_scaled']} scaled",
+                f"{-m['reduction_pct']:+.1f}%",
+                _ends(m["interval_pct"], "%", -1),
+                "n/a" if within is None else f"{-within:+.1f}%",
+                f"{m['ppl_change_pct']:+.1f}%",
+                f"{m['paragraphs_change_pct']:+.1f}%",
+                f"{m['lambada_points']:+.1f} points",
+                _ends(m["lambada_interval"], "", 1),
+            ]
+        )
+        said.append(f"{name}: {m['chosen']}, on {m['prompts']:,} test prompts and {m['items']:,} passages")
+    return "\n\n".join([table(rows), "\n".join(said)])
+
+
+def _ends(ends: list[float] | None, unit: str, sign: int) -> str:
+    if ends is None:
+        return "n/a"
+    low, high = sorted(sign * end for end in ends)
+    return f"[{low:+.1f}{unit}, {high:+.1f}{unit}]"
 
 
 def _as_a_whole(d: dict[str, Any]) -> list[str]:

@@ -1,18 +1,28 @@
-"""The command `gains`: learn a gate for every head instead of removing some."""
+"""The commands `gains` and `repair`: gates of heads by gradients, and by least squares around a set."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from fasp_core import defaults
 from fasp_core.cli.command import Said
-from fasp_core.cli.options import Axis, Model, Reading
-from fasp_core.console import Report, number, percent
+from fasp_core.cli.options import Axis, Model, Parts, Reading, Window
+from fasp_core.cli.text import noted
+from fasp_core.console import Report, number, percent, table
 from fasp_core.errors import InputError
+
+if TYPE_CHECKING:
+    from fasp_core.data.text import TextConfig
+    from fasp_core.heads.prune_set import PruneSet
+    from fasp_core.scoring.gains import Gains
+    from fasp_core.scoring.gates import GainsConfig
+
+
+RATES = {"gains": 0.04, "hard-concrete": 0.2}  # of Adam: log-odds have further to go than gates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +31,52 @@ class Options:
 
     axis: Axis
     reading: Reading = "neutral"
-    steps: Annotated[int, typer.Option(help="Steps of Adam; about 15 s each with the built-in model.")] = 40
-    rate: Annotated[float, typer.Option(help="Of Adam.")] = 0.04
-    max_nats: Annotated[float, typer.Option(help="What text may cost for nothing, in nats a token.")] = 0.005
+    method: Annotated[
+        Literal["gains", "hard-concrete"],
+        typer.Option(help="Gates from 0 to 1.5, or gates that end as 0 or 1, which removes heads."),
+    ] = "gains"
+    heads: Annotated[
+        int, typer.Option(help="How many heads hard-concrete gates remove; 0: those whose gates are rather 0 than 1.")
+    ] = 13
+    steps: Annotated[int, typer.Option(help="Steps of Adam, at most; about 20 s each with the built-in model.")] = 40
+    rate: Annotated[float | None, typer.Option(help="Of Adam; else .04, and .2 of hard-concrete gates.")] = None
+    max_nats: Annotated[float, typer.Option(help="What each text may cost for nothing, in nats a token.")] = 0.005
     passages: Annotated[int, typer.Option(help="Of LAMBADA in each step; 0: its last words count nothing.")] = 8
+    paragraphs: Annotated[
+        int, typer.Option(help="Windows of contiguous paragraphs in each step, beside one of sentences; 0: none.")
+    ] = 2
+    cells: Annotated[
+        Literal["none", "mean", "worst"],
+        typer.Option(
+            help="Halve templates and descriptors anew in each step, and lower the mean gap of the four cells, or a "
+            "soft maximum of them."
+        ),
+    ] = "none"
+    patience: Annotated[
+        int,
+        typer.Option(
+            help="Keep a third of the validation templates and descriptors apart, and stop after so many steps without "
+            "a lower gap on them; 0: never."
+        ),
+    ] = 0
     keep: Annotated[float, typer.Option(help="What the gates' mean squared distance from 1 counts.")] = 0.0
+    sparsity: Annotated[float, typer.Option(help="What the expected number of closed hard-concrete gates counts.")] = 1
     strength: Annotated[float, typer.Option(help="From 0 (unpruned) to 1 (as learned): gates 1 + s (g - 1).")] = 1.0
+    cell: Annotated[
+        Literal["", "seen", "new templates", "new descriptors", "new both"],
+        typer.Option(help="Learn on one cell of a division of templates and descriptors into halves; else on all."),
+    ] = ""
+    division: Annotated[int | None, typer.Option(help="Which division, by number (with --cell); else 0.")] = None
     seed: int = 0
     out: Annotated[Path | None, typer.Option(help="File for the set, which --prune-set reads.")] = None
+
+    def config(self) -> GainsConfig:
+        """How gates are learned. InputError as `GainsConfig`."""
+        from fasp_core.scoring.gates import GainsConfig
+
+        named = [f.name for f in fields(GainsConfig) if f.name != "rate" and hasattr(self, f.name)]
+        rate = RATES[self.method] if self.rate is None else self.rate
+        return GainsConfig(rate=rate, **{name: getattr(self, name) for name in named})
 
 
 def gains(options: Options, given: Model, progress: Report) -> Said:
@@ -38,33 +86,113 @@ def gains(options: Options, given: Model, progress: Report) -> Said:
     """
     from fasp_core.data.prompts import resolve_axis
     from fasp_core.data.text import TextConfig
-    from fasp_core.metrics.meters import BiasConfig
-    from fasp_core.scoring.gains import GainsConfig, find, learn
+    from fasp_core.metrics.meters import BiasConfig, left_out
+    from fasp_core.scoring.gains import find, learn
     from fasp_core.storage.atomic import atomic_write
 
     if not 0 <= options.strength <= 1:
         raise InputError(f"A strength is from 0 to 1, not {options.strength:g}.")
-    named = ("reading", "steps", "rate", "max_nats", "passages", "keep", "seed")
-    config = GainsConfig(**{name: getattr(options, name) for name in named})
+    config = options.config()
     assert given.spec  # its device is looked up first
     resolve_axis(options.axis)
-    bias, text = BiasConfig(options.axis), TextConfig(tokens=defaults.SCORE_TOKENS)
+    bias = BiasConfig(options.axis, cell=options.cell, division=options.division)
+    text = TextConfig(tokens=defaults.SCORE_TOKENS)
     stored = None if given.known_id is None else find(given.known_id, bias, text, config, given.store)
     found = stored or learn(given.lm, bias, text, config, given.store, progress)
     heads = found.at(options.strength)
-    document = {**found.as_dict(), "strength": options.strength, "prune_set": heads.format()}
+    document = {
+        **found.as_dict(),
+        "strength": options.strength,
+        "prune_set": heads.format(),
+        "learned_on": f"validation prompts{f', {options.cell}, division {bias.division or 0}' if options.cell else ''}",
+        "notes": left_out(bias),
+    }
     if options.out is not None:
         atomic_write({options.out: heads.format().encode()})
+    return document, lambda: _text(document, found, heads, options)
 
-    def text_of() -> str:
-        last = found.losses[-min(10, len(found.losses)) :].mean(0)
-        moved = document["moved_by_more_than_a_fifth"]
-        return (
-            f"Gates of {document['heads']} heads, {moved} of them moved by more than .2 (at most by "
-            f"{number(document['largest_move'])}). In the last steps, on what they saw: gap {percent(last[0] - 1)}, "
-            f"text {last[1]:+.4f} nats a token, last words {last[2]:+.3f} nats. That was minimised; what it is worth, "
-            f"measure on test prompts: evaluate --axis {options.axis} --split test --prune-set FILE.\n\n"
-            f"{heads.format()}"
+
+def _text(document: dict[str, Any], found: Gains, heads: PruneSet, options: Options) -> str:
+    last = found.losses[-min(10, len(found.losses)) :].mean(0)
+    moved = document["moved_by_more_than_a_fifth"]
+    said = [
+        f"Gates of {document['heads']} heads, {moved} of them moved by more than .2 (at most by "
+        f"{number(document['largest_move'])}, root mean square {number(document['root_mean_squared_move'])})."
+    ]
+    if len(found.held):
+        unseen = found.held[:, 1].min()
+        said.append(
+            f"They are those after step {found.at_step} of {len(found.losses)}, whose gap on validation templates and "
+            f"descriptors that no step saw was the lowest: {percent(unseen - 1)}."
         )
+    paragraphs = f", paragraphs {last[3]:+.4f}" if len(last) > 3 else ""
+    where = f" --cell '{'new both' if options.cell == 'seen' else options.cell}'" if options.cell else ""
+    division = f" --division {options.division}" if options.division is not None else ""
+    said.append(
+        f"In the last steps, on what they saw: gap {percent(last[0] - 1)}, text {last[1]:+.4f} nats a token"
+        f"{paragraphs}, last words {last[2]:+.3f} nats. That was minimised; what it is worth, measure on test prompts: "
+        f"evaluate --axis {options.axis} --split test{where}{division} --prune-set FILE."
+    )
+    return "\n\n".join([" ".join(said), *noted(document), heads.format()])
 
-    return document, text_of
+
+def repair(
+    parts: Parts,
+    given: Model,
+    progress: Report,
+    text: Annotated[str, typer.Option(help="Calibration text: paragraphs, bold, or a text file.")] = "paragraphs",
+    tokens: Annotated[int, typer.Option(help="Tokens of it.")] = defaults.COST_TOKENS,
+    window: Window = None,
+    out: Annotated[Path | None, typer.Option(help="File for the repaired set, which --prune-set reads.")] = None,
+) -> Said:
+    """Rescale the heads that a set leaves, layer by layer, so that attention outputs change least (least squares).
+
+    Prints the set with gains, such as L0H3,L0H1*1.2, which every command takes, and an export folds into its weights.
+    """
+    from fasp_core.scoring.repair import products, stored_products
+    from fasp_core.scoring.repair import repair as repaired
+    from fasp_core.storage.atomic import atomic_write
+
+    found = parts.required()
+    config = calibration(text, tokens, window)
+    assert given.spec  # its device is looked up first
+    parts.check(found, given)
+    known = None if given.known_id is None else stored_products(given.known_id, config, given.store)
+    if known is None:
+        known = products(given.lm, config, given.store, progress)
+    done = repaired(found.parts, known)
+    if out is not None:
+        atomic_write({out: done.prune_set.format().encode()})
+    document = {"model": given.spec.source, "before": found.parts.format(), **done.as_dict(), "tokens": tokens}
+    return document | {"text": text}, lambda: _repair_text(document)
+
+
+def calibration(text: str, tokens: int, window: int | None) -> TextConfig:
+    """The text that sets are repaired on. InputError for one that claims are made on."""
+    from fasp_core.cli.options import Text
+    from fasp_core.data.passages import PARAGRAPHS
+    from fasp_core.data.text import BOLD
+    from fasp_core.studies.compare.plan import HELD_OUT
+
+    if text == PARAGRAPHS["test"] or (text == BOLD and tokens > HELD_OUT):
+        raise InputError(
+            f"Claims are made on '{PARAGRAPHS['test']}' and on what follows {HELD_OUT:,} tokens of '{BOLD}': repair on "
+            f"'{PARAGRAPHS['valid']}', or on less."
+        )
+    return Text(text=text, window=window).of(tokens)
+
+
+def _repair_text(d: dict[str, Any]) -> str:
+    rows = [["layer", "lost of its attention output", "repaired"]]
+    rows += [[str(one["layer"]), percent(one["lost_before"]), percent(one["lost_after"])] for one in d["layers"]]
+    idle = ", ".join(map(str, d["idle_layers"]))
+    said = [f"Every head of these layers is in the set, so nothing of them was rescaled: {idle}."] if idle else []
+    return "\n\n".join(
+        [
+            f"{d['heads_removed']} heads removed, {d['heads_scaled']} scaled; on {d['tokens']:,} tokens, as a share of "
+            "the output's sum of squares:",
+            table(rows),
+            *said,
+            d["prune_set"],
+        ]
+    )

@@ -21,7 +21,7 @@ from fasp_core.cli.command import Said, command
 from fasp_core.cli.compare import compare
 from fasp_core.cli.evaluate import evaluate
 from fasp_core.cli.export import export
-from fasp_core.cli.gains import gains
+from fasp_core.cli.gains import gains, repair
 from fasp_core.cli.listing import models, prompts
 from fasp_core.cli.plan import plan
 from fasp_core.cli.report import report
@@ -48,6 +48,7 @@ COMMANDS: tuple[Callable[..., Said], ...] = (
     compare,
     search,
     gains,
+    repair,
     audit,
     export,
     report,

@@ -119,18 +119,26 @@ class BiasConfig:
         stamp = file_stamp(self.axis) if is_file(self.axis) else None
         return _prompts(self.axis, self.split, self.n_prompts, self.seed, stamp, self.cell, self.division or 0)
 
+    def pool(self) -> PromptSet:
+        """All prompts of its split and cell, that those which are measured are drawn from."""
+        return _pool(self.axis, self.split, self.cell, self.division or 0)
+
 
 def left_out(*configs: BiasConfig) -> list[str]:
     """What the samples of prompts leave out or repair, each sentence once. Every command and page tells it."""
     return list(dict.fromkeys(note for config in configs for note in config.prompts().notes))
 
 
+def _pool(axis: str, split: str, cell: str, division: int) -> PromptSet:
+    whole = resolve_axis(axis)
+    return prompt_sampling.split(divide(whole, cell, division) if cell else whole, split)
+
+
 @lru_cache(maxsize=16)
 def _prompts(
     axis: str, split: str, n: int, seed: int, _stamp: tuple[int, int] | None, cell: str, division: int
 ) -> PromptSet:
-    whole = resolve_axis(axis)
-    pool = prompt_sampling.split(divide(whole, cell, division) if cell else whole, split)
+    pool = _pool(axis, split, cell, division)
     minimum = fewest(axis)
     groups = len(prompt_sampling.sample(pool, 1, seed, minimum).counts())
     return prompt_sampling.sample(pool, max(2, math.ceil(n / groups)), seed, minimum)

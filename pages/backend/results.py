@@ -13,7 +13,8 @@ from fasp_core.data.text import TextConfig
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
-from fasp_core.scoring import entries
+from fasp_core.scoring import entries, gains
+from fasp_core.scoring.gains import Gains
 from fasp_core.scoring.impact_table import ImpactTable, TaskImpacts
 from fasp_core.scoring.search import Found
 from fasp_core.storage import catalog
@@ -159,6 +160,11 @@ class Results:
         """Finished joint searches."""
         known = self._models.facts(spec)
         return [] if known is None else searching.stored(known.id, axis, Store(), reading)
+
+    def gains(self, spec: ModelSpec, axis: str, reading: str) -> list[Gains]:
+        """Gains that were learned on an axis."""
+        known = self._models.facts(spec)
+        return [] if known is None else gains.stored(known.id, axis, reading, "gains", Store())
 
     def remove(self, one: Kept) -> None:
         """Delete a stored result, from memory too. InputError if it has to stay."""

@@ -23,7 +23,8 @@ from fasp_core.scoring.manual_edits import HAND
 from fasp_core.studies.compare.plan import SEARCH
 
 OWN_CSV = "my own prompts (CSV)"
-ALL_METHODS = (*METHODS, SEARCH, HAND)
+GAINS = "gains"  # the method that scales heads by what was learned
+ALL_METHODS = (*METHODS, SEARCH, GAINS, HAND)
 PROMPTS, TOKENS = (90, 210, 450, 900), (512, 1024, 2048, 4096)
 READING_TITLES = {"neutral": "identity terms masked", "counted": "identity terms scored"}
 BOS_TITLES = {"auto": "automatic", "yes": "yes", "no": "no"}
@@ -37,6 +38,7 @@ METHOD_TITLES = {
     "bias-only": "bias only",
     "random": "random",
     SEARCH: "joint search",
+    GAINS: "learned gains",
     HAND: "by hand only",
 }
 OFFLINE = "offline"  # the scorer that comes with the program
@@ -65,6 +67,7 @@ class Recipe:
     limit: int = round(100 * MAX_PPL)
     seed: int = 0
     neurons: str = ""
+    strength: float = 1.0  # of learned gains
     scorer: str = OFFLINE
     label: str = ""
     scorer_reading: str = ""
@@ -92,6 +95,8 @@ class Recipe:
         """The method in a few words."""
         if self.method == HAND:
             return "by hand"
+        if self.method == GAINS:
+            return f"learned gains, strength {self.strength:g}" + (", by hand" if self.prune or self.keep else "")
         said = METHOD_TITLES[self.method]
         said += f", γ {self.gamma:g}" if self.method == "fasp" else ""
         if self.method == "fasp" and self.protect != PROTECTS[0]:
@@ -169,6 +174,7 @@ _READ: dict[str, Callable[[str], object]] = {
     "limit": _whole(1, 30),
     "seed": _whole(0, 999),
     "neurons": _parts("neurons"),
+    "strength": _number(0, 1),
     "scorer": _model,
     "label": _model,
     "scorer_reading": _one_of(CLASSIFIER_READINGS, {}),

@@ -12,7 +12,8 @@ from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import HAND, Choose, ManualEdits, apply_manual_edits, nothing, prune_set
 from fasp_core.studies.compare.plan import SEARCH
 from pages.session import shared
-from pages.shell import searched
+from pages.session.recipe import GAINS
+from pages.shell import learned, searched
 from pages.shell.sidebar import Settings
 
 
@@ -40,15 +41,20 @@ def current(settings: Settings, table: ImpactTable) -> Current:
     selection = choose(by_hand)
     st.session_state["selection"] = selection
     pruned, more = prune_set(selection).heads, settings.neurons
-    heads = PruneSet(pruned, more.neurons, frozenset(gain for gain in more.gains if gain[:2] not in pruned))
+    gains = {gain[:2]: gain for gain in more.gains}
+    if settings.method == GAINS:
+        kept = PruneSet.from_flat(by_hand.keep, table.n_heads).heads
+        gains = {g[:2]: g for g in learned.prune_set(settings).gains if g[:2] not in kept} | gains
+    heads = PruneSet(pruned, more.neurons, frozenset(gain for head, gain in gains.items() if head not in pruned))
     return Current(selection, by_hand, heads, choose)
 
 
 def _method(settings: Settings, table: ImpactTable) -> Choose:
     s = settings
-    if s.method in (SEARCH, HAND):
+    if s.method in (SEARCH, GAINS, HAND):
         shape = table.n_layers, table.n_heads
-        found = searched.select(s, table) if s.method == SEARCH else nothing(HAND, s.gamma, s.alpha, s.seed, *shape)
+        offered = {SEARCH: searched.select, GAINS: learned.select}
+        found = offered[s.method](s, table) if s.method != HAND else nothing(HAND, s.gamma, s.alpha, s.seed, *shape)
         return lambda told: apply_manual_edits(found, told)
     by = s.protect if table.task is not None else PROTECTS[0]  # of scores that are being made, none may be there yet
     scores = table.head_scores(s.reading, by)

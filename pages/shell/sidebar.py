@@ -34,6 +34,7 @@ from pages.session.recipe import (
     ALL_METHODS,
     ALPHA,
     BOS_TITLES,
+    GAINS,
     GAMMA,
     MAX_PPL,
     METHOD_TITLES,
@@ -75,6 +76,7 @@ class Settings:
     label: str | None = None
     scorer_reading: str | None = None  # of a classifier's labels
     protect: str = PROTECTS[0]  # what FASP's critical heads are critical by
+    strength: float = 1.0  # of learned gains alone
 
     @property
     def scoring(self) -> BiasConfig:
@@ -127,12 +129,18 @@ def draw() -> Settings:
             key="method",
             persist_state="session",
             help="FASP spares the critical heads and prunes those whose removal lowers the gap most. The joint search "
-            "measures sets and learns how heads interact. “By hand only” prunes what you name and nothing else. The "
+            "measures sets and learns how heads interact. “Learned gains” scale every head. “By hand only” prunes what "
+            "you name and nothing else. The "
             "others are baselines, which spare none.",
         )
-        critical, pruned = gamma(disabled=method != "fasp"), alpha(disabled=method == HAND)
-        by = protect(spec, disabled=method != "fasp")
-        seed, limit = 0, MAX_PPL
+        seed, limit, by, power = 0, MAX_PPL, PROTECTS[0], 1.0
+        if method == GAINS:
+            critical, pruned = st.session_state["gamma"], st.session_state["alpha"]
+            hint = "0 is the unpruned model, 1 the gains as learned; between them every gate is 1 + s (g − 1)."
+            power = st.slider("Strength of the gains", 0.0, 1.0, step=0.05, key="strength", help=hint, **KEPT)
+        else:
+            critical, pruned = gamma(disabled=method != "fasp"), alpha(disabled=method == HAND)
+            by = protect(spec, disabled=method != "fasp")
         if method == SEARCH:
             percent = st.slider(
                 "Perplexity at most … % up",
@@ -188,6 +196,7 @@ def draw() -> Settings:
         neurons,
         *judge,
         by,
+        power,
     )
     with told:
         left_out.tell(settings.scoring, settings.evaluation.bias)

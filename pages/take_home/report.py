@@ -21,7 +21,7 @@ from fasp_core.studies.compare import compare
 from fasp_core.studies.compare.plan import SEARCH
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
-from pages.session.recipe import OFFLINE
+from pages.session.recipe import GAINS, OFFLINE
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings
 from pages.widgets import background, tasks
@@ -95,12 +95,12 @@ def what(settings: Settings, now: Current) -> report.Asked:
         settings.axis_title,
         settings.reading,
         now.heads,
-        None if settings.method in (SEARCH, HAND) else settings.method,
+        None if settings.method in (SEARCH, GAINS, HAND) else settings.method,
         settings.gamma,
         settings.alpha,
         settings.seed if settings.method == "random" else 0,
         settings.max_ppl,
-        by_hand=ManualEdits() if settings.method in (SEARCH, HAND) else now.by_hand,
+        by_hand=ManualEdits() if settings.method in (SEARCH, GAINS, HAND) else now.by_hand,
         protect=settings.protect,
     )
 

@@ -16,7 +16,7 @@ from fasp_core.model.identity import ModelId
 from fasp_core.model.spec import BUILT_IN_SHA256
 from fasp_core.scoring.search import Found, SearchConfig
 from fasp_core.storage.store import Store
-from fasp_core.studies.compare import compare, outcome, searching
+from fasp_core.studies.compare import compare, methods, outcome, searching
 from fasp_core.tasks import utility
 from tests.support.commands import Run, refused, runner
 from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up, made_up_lm
@@ -211,3 +211,48 @@ def test_tasks_of_the_claimed_set(
     status, out, _ = run("--outcome", "--utility", "--items", 40)
     assert status == 0
     assert "arc_easy: no change of accuracy can be told" in out
+
+
+def test_methods_stand_beside_the_claim(
+    world: MadeUp, run: Run, tmp_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_cache)
+    claim = add_claim(store, AXIS, world, add_comparison(store, AXIS, world, **SMALL))
+    refused(run("--methods", "gains"), "add --outcome to --methods")
+    refused(
+        run("--outcome", "--methods", "gains,fasp"),
+        "No gates of 'gains'",
+        f"fasp_core gains --model built-in --axis {AXIS}",
+    )
+    refused(run("--outcome", "--methods", "obd"), "no method 'obd'", "hard-concrete")
+    refused(run("--outcome", "--methods", "fasp", "--items", 0), "0 items")
+    told = {
+        "reduction_pct": 61.2,
+        "interval_pct": [50.0, 70.1],
+        "within_templates_reduction_pct": 40.0,
+        "ppl_change_pct": 1.5,
+        "paragraphs_change_pct": -0.4,
+        "lambada_points": -2.0,
+        "lambada_interval": [-4.0, 0.1],
+        "prompts": 360,
+        "items": 7,
+        "heads_removed": 3,
+        "heads_scaled": 1,
+        "chosen": "fasp, gamma 0.2, alpha 0.02",
+    }
+    asked: list[Any] = []
+
+    def beside(bench: methods.Bench, names: list[str], sample: methods.Sample) -> dict[str, Any]:
+        asked.append((bench.axis, bench.limits.max_ppl, names, sample))
+        return {"fasp": told, "search": {"reduction_pct": None, "note": "No set of it keeps to the limits (of some)."}}
+
+    monkeypatch.setattr(methods.Bench, "beside", beside)
+    document = json.loads(run("--outcome", "--methods", "fasp, search", "--items", 7, "--json")[1])
+    assert document["methods"]["fasp"] == told
+    assert {name: value for name, value in document.items() if name != "methods"} == json.loads(
+        to_json(claim.as_dict() | {"divided": None})
+    )
+    assert asked == [(AXIS, defaults.MAX_PPL, ["fasp", "search"], methods.Sample(AXIS, items=7))]
+    text = run("--outcome", "--methods", "fasp,search")[1]
+    for said in ("3 removed, 1 scaled", "-61.2%", "[-70.1%, -50.0%]", "+1.5%", "-2.0 points", "search: No set of it"):
+        assert said in text

@@ -29,7 +29,7 @@ from fasp_core.metrics.meters import BiasConfig, meter
 from fasp_core.metrics.perplexity import measure_nll
 from fasp_core.model import devices
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.scoring import baselines, estimate, exact, gains, pool, preview, score, search
+from fasp_core.scoring import baselines, estimate, exact, gains, gates, pool, preview, repair, score, search
 from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import audit, choosing, localise, matrix, scenarios, weights
 from fasp_core.studies.robustness import likelihood
@@ -185,10 +185,24 @@ def _export(b: Bench) -> Any:
     return found.check.dtype, found.after.parameters, found.after.nonzero, files
 
 
+def _validation(b: Bench) -> BiasConfig:
+    return BiasConfig(write_axis(b.folder / "many.csv"), "valid", 9)
+
+
 def _gains(b: Bench) -> Any:
-    config = gains.GainsConfig(steps=2, prompts=24, passages=0)
-    found = gains.learn(b.lm, b.expected, b.text, config, b.store)
+    config = gates.GainsConfig(steps=2, prompts=24, passages=0, paragraphs=0)
+    found = gains.learn(b.lm, _validation(b), b.text, config, b.store)
     return found.path, found.losses, found.base_gap
+
+
+def _closing_gates(b: Bench) -> Any:
+    config = gates.GainsConfig(steps=2, prompts=24, passages=0, paragraphs=0, method="hard-concrete", heads=2)
+    found = gains.learn(b.lm, _validation(b), b.text, config, b.store)
+    return found.path, found.losses
+
+
+def _repair(b: Bench) -> Any:
+    return repair.products(b.lm, b.text, b.store)
 
 
 def _pool(b: Bench) -> Any:
@@ -272,6 +286,8 @@ STEPS: dict[str, Callable[[Bench], Any]] = {
     "contexts: matrix": _matrix,
     "export": _export,
     "gains": _gains,
+    "hard-concrete gates": _closing_gates,
+    "repair": _repair,
 }
 
 

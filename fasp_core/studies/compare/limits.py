@@ -139,7 +139,8 @@ class Meter:
             if self.check is not None:
                 self.check()
 
-        sides = PruneSet(), PruneSet.from_flat(heads, self.lm.n_heads)
+        chosen = heads if isinstance(heads, PruneSet) else PruneSet.from_flat(heads, self.lm.n_heads)
+        sides = PruneSet(), chosen
         base, pruned = (answers_of(self.lm, side, items, 0, self.store, quiet) for side in sides)
         return base, pruned
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasp_core.data.divisions import CELLS, divide
-from fasp_core.data.prompt_sampling import sample
-from fasp_core.data.prompt_set import PromptSet
+from fasp_core.data.divisions import CELLS, divide, quarters, third
+from fasp_core.data.prompt_sampling import sample, split
+from fasp_core.data.prompt_set import NO_GROUP, PromptSet
 from fasp_core.data.prompts import resolve_axis
 from fasp_core.errors import InputError
 
@@ -91,3 +91,23 @@ def test_an_axis_of_holistic_bias_has_enough_in_every_cell() -> None:
         drawn = sample(divide(prompts, name, 0), 20, 0)
         assert len(drawn.counts()) >= 5
         assert drawn.blocks
+
+
+@pytest.mark.parametrize("axis", ["race_ethnicity", "gender_and_sex", "religion"])
+def test_every_group_is_in_every_part_of_an_axis(axis: str) -> None:
+    pool = split(resolve_axis(axis), "valid")
+    groups = set(pool.groups) - {NO_GROUP}
+    for division in range(3):
+        parts = quarters(pool, division)
+        assert len(parts) == (
+            2 if axis == "religion" else 4
+        )  # whose groups are descriptors: templates alone are halved
+        assert all(groups <= set(part.groups) for part in parts)
+        seen, apart = third(pool, division)
+        assert not set(seen.templates) & set(apart.templates)
+        assert groups <= set(seen.groups) & set(apart.groups)
+        for group in groups:
+            of = [{d for d, g in zip(p.descriptors, p.groups, strict=True) if g == group} for p in (seen, apart)]
+            every = {d for d, g in zip(pool.descriptors, pool.groups, strict=True) if g == group}
+            assert len(of[0] & of[1]) == (len(every) if len(every) < 3 else 0)
+            assert of[0] | of[1] == every

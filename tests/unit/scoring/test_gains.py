@@ -13,15 +13,17 @@ from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, evaluate
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.scoring import gains
-from fasp_core.scoring.gains import Gains, GainsConfig, learn
+from fasp_core.scoring import gain_steps, gains
+from fasp_core.scoring.gain_steps import Course
+from fasp_core.scoring.gains import Gains, learn
+from fasp_core.scoring.gates import GainsConfig
 from fasp_core.storage.store import Store
 from tests.support.tiny import STARTS, tiny_lm
 from tests.support.words import COLORS, TableScorer, guilty_model
 from tests.support.worlds import use_scorer, write_axis, write_text
 
 GUILTY = (1, 3)
-QUICK = GainsConfig(steps=3, prompts=24, windows=1, passages=0)
+QUICK = GainsConfig(steps=3, prompts=24, windows=1, passages=0, paragraphs=0)
 
 
 @pytest.fixture
@@ -38,28 +40,28 @@ def text(tmp_path: Path) -> TextConfig:
 
 
 def course(bias: BiasConfig, text: TextConfig, tmp_path: Path, config: GainsConfig = QUICK, lm: Any = None) -> Any:
-    return gains._Course(lm or guilty_model(*GUILTY), bias, text, config, Store(tmp_path / "course"), None)
+    return Course(lm or guilty_model(*GUILTY), bias, text, config, Store(tmp_path / "course"), None)
 
 
 def test_the_gradient_of_the_gap_is_its_difference(bias: BiasConfig, text: TextConfig, tmp_path: Path) -> None:
     run = course(bias, text, tmp_path)
     with torch.no_grad():
-        run.gates.copy_(torch.from_numpy(np.random.default_rng(1).uniform(0.3, 1.4, run.gates.shape)))
+        run.values.copy_(torch.from_numpy(np.random.default_rng(1).uniform(0.3, 1.4, run.values.shape)))
 
     def loss() -> float:
         return float(run._gap(np.random.default_rng(5)))
 
     loss()
-    found = run.gates.grad.clone()
+    found = run.values.grad.clone()
     step = 1e-2
     for head in (GUILTY, (0, 0), (1, 2)):
         ends = []
         for sign in (1, -1):
             with torch.no_grad():
-                run.gates[head] += sign * step
+                run.values[head] += sign * step
             ends.append(loss())
             with torch.no_grad():
-                run.gates[head] -= sign * step
+                run.values[head] -= sign * step
         assert float(found[head]) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=0.02, abs=2e-4)
 
 
@@ -68,10 +70,10 @@ def test_several_packs_give_the_gradient_of_one(
 ) -> None:
     lm, found = tiny_lm("llama"), []
     for most in (4096, 24):
-        monkeypatch.setattr(gains, "pack", lambda _lm, rows, steps, most=most: gains_packs(rows, steps, most))
+        monkeypatch.setattr(gain_steps, "pack", lambda _lm, rows, steps, most=most: gains_packs(rows, steps, most))
         run = course(bias, text, tmp_path, lm=lm)
         value = run._gap(np.random.default_rng(5))
-        found.append((value, run.gates.grad.numpy()))
+        found.append((value, run.values.grad.numpy()))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
     assert found[0][1] == pytest.approx(found[1][1], rel=1e-3, abs=1e-6)
 
@@ -86,24 +88,24 @@ def test_the_gradient_of_a_cost_is_its_difference(bias: BiasConfig, text: TextCo
     run = course(bias, text, tmp_path)
     assert run._cost(run.windows, iter([0, 1]), 3.0, 0.0) == pytest.approx(0, abs=1e-6)  # all gates open
     with torch.no_grad():
-        run.gates.copy_(torch.from_numpy(np.random.default_rng(2).uniform(0.2, 0.6, run.gates.shape)))
-    if run.gates.grad is not None:
-        run.gates.grad.zero_()
+        run.values.copy_(torch.from_numpy(np.random.default_rng(2).uniform(0.2, 0.6, run.values.shape)))
+    if run.values.grad is not None:
+        run.values.grad.zero_()
     rise = run._cost(run.windows, iter([0, 1]), 3.0, -9.0)
-    found, head, step, ends = run.gates.grad.clone(), (0, 1), 0.1, []
+    found, head, step, ends = run.values.grad.clone(), (0, 1), 0.1, []
     for sign in (1, -1):
         with torch.no_grad():
-            run.gates[head] += sign * step
+            run.values[head] += sign * step
         ends.append(run._cost(run.windows, iter([0, 1]), 0.0, 9.0))
         with torch.no_grad():
-            run.gates[head] -= sign * step
+            run.values[head] -= sign * step
     assert min(ends) < rise < max(ends)
     assert float(found[head]) == pytest.approx(3 * (ends[0] - ends[1]) / (2 * step), rel=0.02, abs=1e-4)
 
 
 def test_the_guilty_head_is_turned_down_and_no_other(bias: BiasConfig, text: TextConfig, tmp_path: Path) -> None:
     lm, store = guilty_model(*GUILTY), Store(tmp_path / "store")
-    config = GainsConfig(steps=20, rate=0.1, prompts=60, passages=0, keep=0.5, cost=0.0)
+    config = GainsConfig(steps=20, rate=0.1, prompts=60, passages=0, paragraphs=0, keep=0.5, cost=0.0)
     found = learn(lm, bias, text, config, store)
     assert found.gates.shape == (lm.n_layers, lm.n_heads)
     moved = np.abs(found.gates - 1)
@@ -120,7 +122,7 @@ def test_the_guilty_head_is_turned_down_and_no_other(bias: BiasConfig, text: Tex
 
 def test_a_stopped_run_goes_on_to_the_same_gates(bias: BiasConfig, text: TextConfig, tmp_path: Path) -> None:
     lm, whole = tiny_lm("gpt2"), Store(tmp_path / "whole")
-    config = GainsConfig(steps=4, prompts=24, passages=0)
+    config = GainsConfig(steps=4, prompts=24, passages=0, paragraphs=0)
     straight = learn(lm, bias, text, config, whole)
 
     def stop(done: float, _total: float, _text: str) -> None:
@@ -136,7 +138,7 @@ def test_a_stopped_run_goes_on_to_the_same_gates(bias: BiasConfig, text: TextCon
     stored = gains.find(lm.id, bias, text, config, store)
     assert isinstance(stored, Gains)
     assert np.array_equal(stored.path, again.path)
-    other = GainsConfig(steps=4, prompts=24, passages=0, seed=1)
+    other = GainsConfig(steps=4, prompts=24, passages=0, paragraphs=0, seed=1)
     assert gains.find(lm.id, bias, text, other, store) is None
 
 
@@ -145,4 +147,4 @@ def test_what_cannot_be_learned_is_refused(bias: BiasConfig, text: TextConfig, t
         GainsConfig(rate=0.0)
     sampled = BiasConfig(bias.axis, "valid", 80, measure="sampled")
     with pytest.raises(InputError, match="expected toxicity"):
-        learn(tiny_lm("llama"), sampled, text, GainsConfig(passages=0), Store(tmp_path / "store"))
+        learn(tiny_lm("llama"), sampled, text, GainsConfig(passages=0, paragraphs=0), Store(tmp_path / "store"))

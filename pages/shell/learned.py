@@ -1,0 +1,73 @@
+"""Learned gains as a method of the page: those that are stored, at a strength, or the offer to learn them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fasp_core import defaults
+from fasp_core.compute.jobs import Progress
+from fasp_core.data.text import TextConfig
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.selection import Selection
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.scoring import gains
+from fasp_core.scoring.gains import Gains
+from fasp_core.scoring.gates import GainsConfig
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import nothing
+from fasp_core.storage.store import Store
+from pages.backend.engine import engine
+from pages.backend.requests import Experiment
+from pages.session.recipe import GAINS
+from pages.shell.sidebar import Settings
+from pages.widgets import background
+
+SECONDS = 20  # a step of the built-in model on two cores
+
+
+def learned(settings: Settings) -> Gains | None:
+    """Of the stored gains of a model on an axis those of most steps, then of the lowest seed; None without any."""
+    found = engine().results.gains(settings.spec, settings.axis, settings.reading)
+    return max(found, key=lambda one: (len(one.losses), -one.config.seed), default=None)
+
+
+def prune_set(settings: Settings) -> PruneSet:
+    """What they come to at the strength of the slider."""
+    found = learned(settings)
+    return PruneSet() if found is None else found.at(settings.strength)
+
+
+def select(settings: Settings, table: ImpactTable) -> Selection:
+    """The heads whose gates are 0, and what is said of the gains; where none are stored they are offered."""
+    s, shape = settings, (table.n_layers, table.n_heads)
+    none = nothing(GAINS, s.gamma, s.alpha, 0, *shape)
+    if (found := learned(s)) is None:
+        _offer(s)
+        return none
+    heads = tuple(found.at(s.strength).flat(table.n_heads))
+    moved = found.as_dict()["moved_by_more_than_a_fifth"]
+    note = (
+        f"Gains learned in {found.at_step} steps (seed {found.config.seed}) on validation prompts and text, at "
+        f"strength {s.strength:g}: at 1, {moved} of {found.gates.size} heads are moved by more than .2. Look at test "
+        "prompts for what they are worth."
+    )
+    return replace(none, pruned=heads, k=len(heads), requested_k=len(heads), notes=(note,))
+
+
+def _offer(settings: Settings) -> None:
+    config = GainsConfig(reading=settings.reading)
+    bias, text = BiasConfig(settings.axis), TextConfig(tokens=defaults.SCORE_TOKENS)
+
+    def work(lm: LanguageModel, store: Store, progress: Progress) -> Gains:
+        return gains.learn(lm, bias, text, config, store, progress)
+
+    background.offer(
+        Experiment(settings.spec, "Learned gains", (settings.axis, config)),
+        work,
+        title="No gains are learned yet for this model, axis and reading",
+        about="Every head gets a gate from 0 to 1.5, learned together by gradients on validation prompts, text and "
+        f"passages. With the built-in model on two cores {config.steps} steps take about "
+        f"{config.steps * SECONDS / 60:.0f} minutes; a run that was stopped goes on.",
+        button="Learn",
+    )

@@ -1,0 +1,101 @@
+"""`gains` and `repair` on the command line: a tiny model, made-up passages, sets that other commands take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fasp_core.cli.gains import RATES
+from fasp_core.data import passages
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.tasks import files
+from tests.support.commands import Run, refused, runner, write_sentences
+from tests.support.made import tiny_passages, tiny_questions, write_task
+from tests.support.tiny import HEADS
+from tests.support.worlds import use_scorer, write_model
+
+LAYERS = 2
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    monkeypatch.setattr(files, "folder", lambda: tmp_path)
+    monkeypatch.setattr(passages, "folder", lambda: tmp_path)
+    monkeypatch.setenv("FASP_CACHE", str(tmp_path / "cache"))
+    use_scorer(monkeypatch, complete=False)
+    tiny_passages(tmp_path)
+    write_task(tmp_path, "lambada", tiny_questions(60, 1, 3))
+    write_model(tmp_path / "tiny", n_layers=LAYERS)
+    write_sentences(tmp_path / "axis.csv")
+    inner = runner(capsys)
+    model, axis = ("--model", str(tmp_path / "tiny"), "--device", "cpu"), ("--axis", str(tmp_path / "axis.csv"))
+    return lambda command, *args: inner(command, *model, *(axis if command == "gains" else ()), *args)
+
+
+def test_gains_see_paragraphs_and_make_a_set(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "set.txt"
+    asked = ("--steps", 3, "--passages", 2)
+    status, text, err = run("gains", *asked, "--out", out, "--json")
+    assert status == 0, err
+    document = json.loads(text)
+    assert (document["config"]["paragraphs"], document["config"]["rate"]) == (2, RATES["gains"])
+    assert set(document["curve"][0]) == {"step", "gap_relative", "text_nats", "last_word_nats", "paragraph_nats"}
+    assert (document["steps"], document["gates_of_step"]) == (3, 3)
+    assert document["unseen_curve"] == []
+    written = PruneSet.parse(out.read_text())
+    assert written == PruneSet.parse(document["prune_set"])
+    assert written.gains
+    status, told, _ = run("gains", *asked)  # stored
+    assert status == 0
+    assert "paragraphs +" in told or "paragraphs -" in told
+    assert "root mean square" in told
+    status, text, _ = run("gains", *asked, "--paragraphs", 0, "--json")
+    assert status == 0
+    assert "paragraph_nats" not in json.loads(text)["curve"][0]
+
+
+def test_hard_concrete_gates_remove_heads_that_repair_makes_up_for(run: Run, tmp_path: Path) -> None:
+    out, mended = tmp_path / "set.txt", tmp_path / "mended.txt"
+    asked = ("--method", "hard-concrete", "--heads", 2, "--steps", 2, "--passages", 0, "--out", out)
+    status, text, err = run("gains", *asked, "--json")
+    assert status == 0, err
+    document = json.loads(text)
+    assert document["config"]["rate"] == RATES["hard-concrete"]
+    removed = PruneSet.parse(out.read_text())
+    assert (len(removed.heads), removed.gains) == (2, frozenset())
+    status, text, err = run("repair", "--prune-set", out, "--tokens", 300, "--window", 60, "--out", mended, "--json")
+    assert status == 0, err
+    document = json.loads(text)
+    repaired = PruneSet.parse(mended.read_text())
+    assert repaired == PruneSet.parse(document["prune_set"])
+    assert repaired.heads == removed.heads
+    assert document["before"] == removed.format()
+    assert [one["layer"] for one in document["layers"]] == sorted({layer for layer, _ in removed.heads})
+    assert all(one["lost_after"] <= one["lost_before"] for one in document["layers"])
+    gates = repaired.gates(LAYERS, HEADS)
+    assert ((gates >= 0) & (gates <= 1.5)).all()
+    status, told, _ = run("repair", "--heads", removed.format(), "--tokens", 300, "--window", 60)
+    assert status == 0
+    assert told.rstrip().endswith(repaired.format())
+    assert np.isfinite(float(document["layers"][0]["lost_after"]))
+    status, told, _ = run("repair", "--heads", "L0H0-3,L1H0", "--tokens", 300, "--window", 60)
+    assert status == 0
+    assert "nothing of them was rescaled: 0." in told
+
+
+def test_what_means_nothing_is_refused(run: Run) -> None:
+    refused(run("gains", "--cells", "mean", "--steps", 1), "cannot be divided")
+    refused(run("gains", "--patience", 5, "--steps", 1), "cannot be divided")
+    refused(run("gains", "--cell", "seen", "--steps", 1), "cannot be divided")
+    refused(run("gains", "--method", "hard-concrete", "--keep", 1), "leave --keep out")
+    refused(run("gains", "--method", "hard-concrete", "--heads", 8), "not fewer than the model's 8")
+    refused(run("gains", "--rate", 0), "a rate above 0")
+    refused(run("gains", "--strength", 2), "from 0 to 1")
+    refused(run("repair"), "--heads or --prune-set")
+    refused(run("repair", "--heads", "L0H9"), "L0H9 does not exist")
+    refused(run("repair", "--heads", "L0N1"), "nothing to repair")
+    refused(run("repair", "--heads", "L0H1", "--text", "paragraphs-test"), "Claims are made on 'paragraphs-test'")
+    refused(run("repair", "--heads", "L0H1", "--text", "bold", "--tokens", 16_385), "16,384 tokens of 'bold'")
