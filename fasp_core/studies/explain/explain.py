@@ -40,6 +40,7 @@ from fasp_core.studies.explain.plan import Plan, named
 from fasp_core.studies.explain.slopes import Slopes
 from fasp_core.typing import Floats, Report
 
+ROUGH = 0.05  # error of the quadrature, relative to the largest part, from which it is told
 MOST_LEFT_OUT = 6  # heads that spoil a set and are left out in turn
 
 
@@ -111,6 +112,13 @@ class Explained:
                 f"{len(self.spoilers)} heads raise the gap beyond noise: the {MOST_LEFT_OUT} largest were left out, "
                 "each by itself and together."
             )
+        for parts, what in ((self.gap, "gap"), (self.nats, "nats")):
+            off, largest = abs(parts.error), float(np.abs(parts.values).max())
+            if off > ROUGH * largest:
+                found.append(
+                    f"The parts miss the measured change by {off / largest if largest else np.inf:.0%} of the largest "
+                    f"part of the {what}: raise --nodes above {self.plan.nodes}."
+                )
         return found
 
     def sentence(self) -> str:

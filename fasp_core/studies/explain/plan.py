@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fasp_core import defaults
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import Gain, PruneSet
@@ -12,7 +13,6 @@ from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.identity import ModelId
 
-NODES = 5  # of the quadrature: exact for polynomials up to degree 9
 MOST_NODES = 32
 
 
@@ -32,7 +32,7 @@ class Plan:
     bias: BiasConfig
     text: TextConfig
     reading: str = "neutral"
-    nodes: int = NODES
+    nodes: int = defaults.NODES
 
     def __post_init__(self) -> None:
         if self.prune_set.neurons or not len(self.prune_set):
