@@ -28,13 +28,25 @@ from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import entries, score
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
-from fasp_core.studies.explain import explain
+from fasp_core.studies.explain import explain, writes
 from fasp_core.studies.explain.explain import Explained
+from fasp_core.studies.explain.writes import Writes
 from fasp_core.tasks import files, utility
 from fasp_core.tasks.utility import Utility
 from pages.backend import demo, readers
 from pages.backend.models import Models
-from pages.backend.requests import Able, Experiment, Explain, Load, LoadScorer, Measure, OnePrompt, Request, Score
+from pages.backend.requests import (
+    Able,
+    Experiment,
+    Explain,
+    HeadWrites,
+    Load,
+    LoadScorer,
+    Measure,
+    OnePrompt,
+    Request,
+    Score,
+)
 from pages.backend.results import SCORE_TEXT, Latest, Results
 
 T = TypeVar("T")
@@ -127,6 +139,14 @@ class Engine:
             return explain.run(at.lm, asked.plan, Store(), progress, at)
 
         return self._submit(f"{self._lane(asked.spec)} experiments", asked, work, owner)
+
+    def writes(self, asked: HeadWrites, owner: Hashable) -> Job[Writes]:
+        """Read what the heads of a layer write: one pass over prompts, among the measurements."""
+
+        def work(lm: LanguageModel, store: Store, progress: Progress) -> Writes:
+            return writes.run(lm, asked.bias, asked.layer, store, progress)
+
+        return self._submit(self._lane(asked.spec), asked, self._with_model(asked.spec, work), owner)
 
     def opinions(self, config: BiasConfig) -> pd.DataFrame:
         """What the scorer thinks of the axis' own words, each in one harmless sentence; highest first."""

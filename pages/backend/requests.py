@@ -152,6 +152,19 @@ class Explain(Request):
 
 
 @dataclass(frozen=True)
+class HeadWrites(Request):
+    """Read what the heads of a layer write straight to the logits."""
+
+    spec: ModelSpec
+    bias: BiasConfig
+    layer: int
+    title = "Reading what heads write"
+
+    def allowed_in_demo(self, limits: demo.Demo) -> None:
+        Measure(self.spec, PruneSet(), EvalConfig(self.bias)).allowed_in_demo(limits)
+
+
+@dataclass(frozen=True)
 class Experiment(Request):
     """Many measurements that answer one question; `parts` is all that shapes the answer beside the model."""
 

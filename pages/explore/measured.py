@@ -21,7 +21,7 @@ from fasp_core.studies.verdict import interval, noise, number, p_value, percent,
 from pages.backend.engine import engine
 from pages.backend.requests import Measure
 from pages.backend.results import SCORE_TEXT
-from pages.explore import able, attention, grids, looking, texts, why
+from pages.explore import able, attention, grids, looking, texts, why, writes
 from pages.session import shared
 from pages.shell.current import Current
 from pages.shell.sidebar import READING_TITLES, SPLIT_TITLES, Settings
@@ -97,6 +97,8 @@ def details(settings: Settings, table: ImpactTable, now: Current) -> None:
     with head:
         if head.open:
             attention.draw(settings, table, heads)
+            flat = int(st.session_state[f"attention head {settings.spec.source}"])
+            writes.draw(settings, *divmod(flat, table.n_heads))
     with scatter:
         grids.scatter(settings, table, now)
     with scores:
