@@ -15,7 +15,6 @@ from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.manual_edits import ManualEdits
 from pages.backend.engine import engine
 from pages.backend.requests import Explain, HeadWrites
-from tests.app.conftest import studio as studio
 from tests.support.fakes import Studio
 from tests.support.running import AXIS, exploring, press, run, said
 from tests.support.tiny_studio import SOURCE, TinyStudio
