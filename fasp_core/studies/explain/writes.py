@@ -25,7 +25,6 @@ from fasp_core.storage.store import Contents, Entry, Store
 from fasp_core.studies.common import kept
 from fasp_core.typing import Report
 
-KIND = "words"
 WORDS = 12  # of each list
 TOXIC = 0.2  # a token worth as much, above the scorer's floor, is marked
 EVERYBODY = "all prompts"
@@ -66,7 +65,7 @@ def run(lm: LanguageModel, bias: BiasConfig, layer: int, store: Store, progress:
     if not 0 <= layer < lm.n_layers:
         raise InputError(f"There is no layer {layer}: this model has layers 0 to {lm.n_layers - 1}.")
     require_direct_path(lm)
-    key = {**result_key(bias, lm.id), "what": "direct logits", "layer": layer, "places": WORDS}
+    key = {"experiment": "writes", "bias": result_key(bias, lm.id), "layer": layer, "places": WORDS}
 
     def work() -> Contents:
         prompts = bias.prompts()
@@ -76,7 +75,7 @@ def run(lm: LanguageModel, bias: BiasConfig, layer: int, store: Store, progress:
         frame = _frame(lm, means, (*names, EVERYBODY), np.asarray(worth))
         return {"tables": {"words": frame}, "meta": {"layer": layer, "groups": names, "prompts": len(prompts.texts)}}
 
-    return kept(store, lm, f"writes-{bias.axis.rsplit('/', 1)[-1]}-{layer}", key, work, read, KIND)
+    return kept(store, lm, f"writes-{bias.axis.rsplit('/', 1)[-1]}-{layer}", key, work, read)
 
 
 def read(entry: Entry) -> Writes:
