@@ -32,6 +32,7 @@ from fasp_core.cli.select import select
 from fasp_core.cli.study import STUDIES
 from fasp_core.cli.suites import suites
 from fasp_core.cli.utility import utility
+from fasp_core.cli.why.explain import explain
 from fasp_core.console import log
 from fasp_core.errors import InputError
 
@@ -49,6 +50,7 @@ COMMANDS: tuple[Callable[..., Said], ...] = (
     search,
     gains,
     repair,
+    explain,
     audit,
     export,
     report,

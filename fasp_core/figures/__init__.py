@@ -25,9 +25,10 @@ from fasp_core.figures.matrix import Cells, cell_matrix
 from fasp_core.figures.pair import scatter_pair
 from fasp_core.figures.scales import clip_limit
 from fasp_core.figures.scatter import scatter_impacts
-from fasp_core.figures.texts import Row, Written, side_by_side
+from fasp_core.figures.texts import Row, Written, side_by_side, word_lists
 from fasp_core.figures.theme import BASE, DARK, LIGHT, PRUNED, Theme, Words, escape, short
 from fasp_core.figures.tried import tried_sets
+from fasp_core.figures.waterfall import shown_parts, waterfall
 
 __all__ = [
     "BASE",
@@ -65,7 +66,10 @@ __all__ = [
     "scatter_impacts",
     "scatter_pair",
     "short",
+    "shown_parts",
     "side_by_side",
     "tradeoff",
     "tried_sets",
+    "waterfall",
+    "word_lists",
 ]

@@ -7,7 +7,7 @@ selected and are left out of what a screen reader says; nothing of them stands i
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fasp_core.figures.theme import short, theme_of, veil
@@ -43,6 +43,35 @@ def side_by_side(rows: Sequence[Row], *, shown: bool, dark: bool = False) -> str
     theme = theme_of(dark)
     body = "".join(_row(row, shown, theme.faint, theme.line, veil(theme.scale[3], 0.28)) for row in rows)
     return f'<div class="fasp-texts" style="font-size:.9rem;line-height:1.5">{body}</div>'
+
+
+def word_lists(lists: Mapping[str, Sequence[tuple[str, float, bool]]], *, shown: bool, dark: bool = False) -> str:
+    """HTML of lists of words side by side, each word with its number.
+
+    Parameters
+    ----------
+    lists : by title, (word, number, whether it is marked).
+    shown : whether words can be read, or are blurred.
+    """
+    theme = theme_of(dark)
+    tint = veil(theme.scale[3], 0.28)
+
+    def item(word: str, number: float, marked: bool) -> str:
+        text = html.escape(word if word.strip() else repr(word))
+        if marked:
+            text = f'<b style="background:{tint};text-decoration:underline">{text}</b> ⚠'
+        value = f'<span style="color:{theme.faint}">{"+" if number > 0 else ""}{short(number)}</span>'
+        return f'<div style="display:flex;justify-content:space-between;gap:1rem">{_veiled(text, shown)}{value}</div>'
+
+    columns = "".join(
+        f'<div style="min-width:0"><div style="color:{theme.faint};font-size:.8rem">{html.escape(title)}</div>'
+        f"{''.join(item(*word) for word in words)}</div>"
+        for title, words in lists.items()
+    )
+    return (
+        '<div class="fasp-texts" style="font-size:.9rem;line-height:1.5;display:grid;'
+        f'grid-template-columns:repeat({len(lists)},1fr);gap:1.25rem">{columns}</div>'
+    )
 
 
 def _row(row: Row, shown: bool, faint: str, line: str, tint: str) -> str:

@@ -22,13 +22,16 @@ from fasp_core.model.passes import require_finite
 
 
 @torch.enable_grad()
-def gated_hidden(lm: LanguageModel, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Gates [rows, L, H] of ones, and final hidden states [rows, T, D] that are differentiable in them.
+def gated_hidden(lm: LanguageModel, ids: Tensor, at: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+    """Gates [rows, L, H] of ones, or `at` [L, H], and final hidden states [rows, T, D], differentiable in them.
 
     The graph holds the activations of every block, so memory grows with rows * T * L. It is freed by the last
     backward pass, which touches no hook and so needs no lock.
     """
-    gates = torch.ones(len(ids), lm.n_layers, lm.n_heads, device=lm.device, requires_grad=True)
+    gates = torch.ones(len(ids), lm.n_layers, lm.n_heads, device=lm.device)
+    if at is not None:
+        gates *= torch.as_tensor(at, dtype=torch.float32, device=lm.device)
+    gates.requires_grad_()
     with gated(lm, gates):
         hidden: Tensor = lm.model.base_model(ids.to(lm.device), use_cache=False).last_hidden_state
     return gates, hidden
@@ -36,7 +39,7 @@ def gated_hidden(lm: LanguageModel, ids: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.enable_grad()
 def functional_gradients(
-    lm: LanguageModel, ids: Tensor, read: Callable[[Tensor], Tensor]
+    lm: LanguageModel, ids: Tensor, read: Callable[[Tensor], Tensor], at: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """What removing each head does, to first order, to any differentiable readings of the final hidden states.
 
@@ -48,13 +51,14 @@ def functional_gradients(
     ----------
     ids : [rows, T] tokens, no padding on the left.
     read : final hidden states [rows, T, D] -> [rows, R]; the readings of a row may depend on that row alone.
+    at : [L, H] gates at which slopes are taken; None: all open.
 
     Returns
     -------
-    values : [rows, R] float64, readings of the unmasked model.
+    values : [rows, R] float64, readings at these gates, by default of the unmasked model.
     effects : [N, R, rows] float64: to first order, reading without head h - reading.
     """
-    gates, hidden = gated_hidden(lm, ids)
+    gates, hidden = gated_hidden(lm, ids, at)
     values = read(hidden)
     n_readings = values.shape[1]
     grads = [  # [rows, L, H] each

@@ -10,7 +10,7 @@ Hidden units of the MLP ("neurons") are masked likewise, at the input of its own
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -31,6 +31,7 @@ class Architecture:
     mlp_out: str  # from a block to the MLP's output projection
     fused: str = ""  # layout of a fused projection: "q|k|v", or "per head" for q, k, v of head 0, then head 1, ...
     gated_mlp: bool = False  # the MLP's hidden units are products of two projections
+    after_attention: str = ""  # from a block to a norm that its attention's output passes before it is added
     trees: bool = True  # attention takes a mask of one's own, and positions say where a token stands
 
     def block_list(self, model: nn.Module) -> list[nn.Module]:
@@ -124,7 +125,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mistral": _llama_like("Mistral"),
     "qwen2": _llama_like("Qwen2"),
     "qwen3": _llama_like("Qwen3"),
-    "gemma3_text": _llama_like("Gemma 3 (text)"),
+    "gemma3_text": replace(_llama_like("Gemma 3 (text)"), after_attention="post_attention_layernorm"),
     "opt": Architecture(
         "OPT",
         "model.decoder.layers",

@@ -8,11 +8,13 @@ import numpy as np
 import plotly.graph_objects as go
 
 from fasp_core.evaluation import Evaluation
-from fasp_core.figures import GroupMeans, Marks, Words, group_bars, head_grid, scatter_impacts
+from fasp_core.figures import GroupMeans, Marks, Words, group_bars, head_grid, scatter_impacts, waterfall
 from fasp_core.gap import GapStats, group_intervals
+from fasp_core.gap.parts import Parts
 from fasp_core.heads.selection import Selection
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import hover, reasons
+from fasp_core.studies.explain.explain import Explained
 from fasp_core.typing import Floats
 
 GROUPS = 26  # that stand in one chart: as many fit on a printed page
@@ -73,6 +75,19 @@ def group_means(stats: GapStats, names: Sequence[str], ends: Mapping[str, tuple[
     """Of some groups and all prompts, in thousandths."""
     means, intervals = ([1000 * np.asarray(of[name]) for name in names] for of in (stats.group_means, ends))
     return GroupMeans(means, 1000 * stats.overall, intervals)
+
+
+def waterfalls(found: Explained, dark: bool = False) -> tuple[go.Figure, go.Figure]:
+    """How each head moves the gap, and the nats of the text."""
+
+    def stairs(parts: Parts, words: Words, marked: Collection[int]) -> go.Figure:
+        p = parts.times(1000)
+        return waterfall(found.names, p.values, p.intervals, (p.base, p.end), words, marked=marked)
+
+    gap = Words("Toxicity gap, head by head", f"{found.prompts:,} prompts; 95% intervals", unit="gap, ×10⁻³", dark=dark)
+    text = f"{found.tokens:,} tokens in {found.windows} windows; 95% intervals"
+    nats = Words("Cost, head by head", text, unit="nats a token, ×10⁻³", dark=dark)
+    return stairs(found.gap, gap, found.spoilers), stairs(found.nats, nats, ())
 
 
 def marks(selection: Selection, picked: Collection[int] = frozenset()) -> Marks:

@@ -27,6 +27,8 @@ from fasp_core.studies.compare import compare, outcome, searching
 from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.compare.plan import HELD_OUT, Candidate
+from fasp_core.studies.explain import explain
+from fasp_core.studies.explain.explain import Explained
 from fasp_core.tasks import files, utility
 from fasp_core.tasks.utility import Utility
 
@@ -88,6 +90,7 @@ class Facts:
     comparison, picked, claim : stored ones and the set that the comparison comes to; None where there is none.
     searched : the stored search that found exactly this set, if one did.
     able : what the set takes from common tasks; None if they were not asked.
+    explained : what each head makes of the change on these test prompts; None if that is not stored.
     """
 
     asked: Asked
@@ -100,6 +103,7 @@ class Facts:
     claim: Claim | None
     searched: Found | None
     able: Utility | None
+    explained: Explained | None = None
 
     @property
     def by_hand(self) -> ManualEdits:
@@ -200,4 +204,5 @@ def gather(
         claim,
         next((f for f in searches if tuple(f.heads) == flat), None),
         utility.stored(model_id, asked.parts, store) if len(asked.parts) else None,
+        explain.stored(model_id, asked.parts, asked.evaluation.bias, asked.reading, store),
     )

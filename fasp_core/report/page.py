@@ -24,6 +24,7 @@ from fasp_core.report.gather import Facts
 from fasp_core.report.tables import METHODS, READINGS, milli
 from fasp_core.scoring.manual_edits import CRITICAL_FOR, how, how_bias
 from fasp_core.studies.compare.searching import measured_on
+from fasp_core.studies.explain.explain import Explained
 from fasp_core.studies.verdict import noise, number
 
 WIDTH = 680  # px: the column of the page, which is what an A4 sheet holds
@@ -81,6 +82,7 @@ def context(facts: Facts) -> dict[str, Any]:
         "max_ppl": f"{asked.max_ppl:.0%}",
         "tasks": None if facts.able is None else tables.task_table(facts.able),
         "task_notes": [] if facts.able is None else facts.able.notes,
+        "explained": None if facts.explained is None else explained(facts.explained, name),
     }
     if e is not None:
         out |= {"outcome": tables.outcome_table(e, asked.reading), "groups": tables.group_table(e, asked.reading)}
@@ -210,6 +212,18 @@ def estimate(facts: Facts) -> str:
     )
 
 
+def explained(found: Explained, name: str) -> dict[str, Any]:
+    """What each head makes of the change: the staircases, the same as tables, and what to know of them."""
+    gap, nats = charts.waterfalls(found)
+    return {
+        "sentence": found.sentence(),
+        "charts": [_chart(gap, f"{name}-heads-of-the-gap"), _chart(nats, f"{name}-heads-of-the-cost")],
+        "table": tables.explained_table(found),
+        "without": tables.without_table(found) if found.without else None,
+        "notes": found.notes,
+    }
+
+
 def compared(facts: Facts) -> dict[str, Any]:
     """The stored comparison of methods: its choice, its claim as the page says it, and the best of each method."""
     c, asked, claim = facts.comparison, facts.asked, facts.claim
@@ -253,6 +267,7 @@ def provenance(facts: Facts) -> list[tuple[str, str]]:
         "comparison": None if facts.comparison is None else facts.comparison.provenance,
         "claim": None if facts.claim is None else facts.claim.provenance,
         **({} if facts.able is None else {"tasks": facts.able.provenance}),
+        **({} if facts.explained is None else {"parts of heads": facts.explained.provenance}),
     }
     for name, about in made.items():
         rows.append((name, "none" if about is None else _made(about)))
@@ -307,6 +322,7 @@ def document(facts: Facts, made: datetime.datetime | None = None) -> dict[str, A
         "claim": None if claim is None else claim.as_dict(),
         "repeat": [line for _, line in repeat.commands(facts)],
         **({} if facts.able is None else {"utility": facts.able.as_dict()}),
+        **({} if facts.explained is None else {"explained": facts.explained.as_dict()}),
         "created": (made or datetime.datetime.now(datetime.UTC)).isoformat(timespec="seconds"),
     }
 

@@ -15,6 +15,7 @@ from fasp_core.scoring.manual_edits import reasons
 from fasp_core.studies.compare.compare import choose
 from fasp_core.studies.compare.curves import ORDER
 from fasp_core.studies.compare.outcome import Claim
+from fasp_core.studies.explain.explain import Explained
 from fasp_core.studies.verdict import interval, number, p_value, percent, verdict
 from fasp_core.tasks.files import TITLES
 from fasp_core.tasks.utility import Utility
@@ -167,6 +168,33 @@ def task_table(found: Utility) -> Table:
         )
     head = ("task", "items", "chance", "unpruned → pruned", "points [95%]", "nats", "what it shows")
     return Table(head, rows, list(found.tasks))
+
+
+def explained_table(found: Explained) -> Table:
+    """Each head's part of both changes, the one that lowers the gap most first, and the sums."""
+    gap, nats = found.gap.times(1000), found.nats.times(1000)
+    rows: list[tuple[str, ...]] = []
+    for i in sorted(range(len(gap.values)), key=lambda i: (gap.values[i], i)):
+        parts = (f"{p.values[i]:+.3f} [{p.intervals[i, 0]:+.3f}, {p.intervals[i, 1]:+.3f}]" for p in (gap, nats))
+        rows.append((found.names[i], *parts, "spoils the set" if i in found.spoilers else ""))
+    for title, values in (
+        ("sum of the parts", (gap.values.sum(), nats.values.sum())),
+        ("measured change", (gap.change, nats.change)),
+        ("quadrature error", (gap.error, nats.error)),
+    ):
+        rows.append((title, *(f"{value:+.3f}" for value in values), ""))
+    head = ("head", "gap, ×10⁻³ [95%]", "nats a token, ×10⁻³ [95%]", "what it shows")
+    return Table(head, rows, [row[0] for row in rows])
+
+
+def without_table(found: Explained) -> Table:
+    """What leaving heads out changes, measured against the whole set."""
+    rows: list[tuple[str, ...]] = []
+    for some in found.without:
+        low, high = some.gap.interval or (math.nan, math.nan)
+        gap = f"{1000 * some.gap.change:+.3f} [{1000 * low:+.3f}, {1000 * high:+.3f}]"
+        rows.append((some.left_out.format(), gap, ppl_change(some.perplexity)))
+    return Table(("left out", "gap, ×10⁻³ [95%]", "perplexity [95%]"), rows)
 
 
 def milli(gap: float, digits: int = 2) -> str:

@@ -28,11 +28,25 @@ from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import entries, score
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
+from fasp_core.studies.explain import explain, writes
+from fasp_core.studies.explain.explain import Explained
+from fasp_core.studies.explain.writes import Writes
 from fasp_core.tasks import files, utility
 from fasp_core.tasks.utility import Utility
 from pages.backend import demo, readers
 from pages.backend.models import Models
-from pages.backend.requests import Able, Experiment, Load, LoadScorer, Measure, OnePrompt, Request, Score
+from pages.backend.requests import (
+    Able,
+    Experiment,
+    Explain,
+    HeadWrites,
+    Load,
+    LoadScorer,
+    Measure,
+    OnePrompt,
+    Request,
+    Score,
+)
 from pages.backend.results import SCORE_TEXT, Latest, Results
 
 T = TypeVar("T")
@@ -113,6 +127,24 @@ class Engine:
         def work(lm: LanguageModel, store: Store, progress: Progress) -> Utility:
             samples = [files.sample(task, asked.items) for task in asked.tasks]
             return utility.utility(lm, asked.heads, samples, 0, asked.items, store, progress)
+
+        return self._submit(self._lane(asked.spec), asked, self._with_model(asked.spec, work), owner)
+
+    def explain(self, asked: Explain, owner: Hashable) -> Job[Explained]:
+        """Split what a set does among its heads: minutes, so measurements of other sets do not wait for it."""
+
+        def work(progress: Progress) -> Explained:
+            progress(0, 1, "loading the model")
+            at = self.models.runner(asked.spec)
+            return explain.run(at.lm, asked.plan, Store(), progress, at)
+
+        return self._submit(f"{self._lane(asked.spec)} experiments", asked, work, owner)
+
+    def writes(self, asked: HeadWrites, owner: Hashable) -> Job[Writes]:
+        """Read what the heads of a layer write: one pass over prompts, among the measurements."""
+
+        def work(lm: LanguageModel, store: Store, progress: Progress) -> Writes:
+            return writes.run(lm, asked.bias, asked.layer, store, progress)
 
         return self._submit(self._lane(asked.spec), asked, self._with_model(asked.spec, work), owner)
 

@@ -14,6 +14,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import BUILT_IN, BUILT_IN_TITLE, ModelSpec
 from fasp_core.storage.catalog import short
+from fasp_core.studies.explain.plan import Plan
 from pages.backend import demo
 
 USUAL = {("first", "0"), ("within", "False"), ("choose", "mean")}  # not worth a word
@@ -129,6 +130,38 @@ class Able(Request):
 
     def settings(self) -> dict[str, str]:
         return super().settings() | {"tasks": ", ".join(self.tasks), "items of each": f"{self.items:,}"}
+
+
+@dataclass(frozen=True)
+class Explain(Request):
+    """Split what a set does among its heads."""
+
+    spec: ModelSpec
+    heads: PruneSet
+    config: EvalConfig
+    reading: str
+    title = "Splitting a change among heads"
+
+    @property
+    def plan(self) -> Plan:
+        """What is split. InputError if it cannot be."""
+        return Plan(self.heads, self.config.bias, self.config.text, self.reading)
+
+    def allowed_in_demo(self, limits: demo.Demo) -> None:
+        Measure(self.spec, self.heads, self.config).allowed_in_demo(limits)
+
+
+@dataclass(frozen=True)
+class HeadWrites(Request):
+    """Read what the heads of a layer write straight to the logits."""
+
+    spec: ModelSpec
+    bias: BiasConfig
+    layer: int
+    title = "Reading what heads write"
+
+    def allowed_in_demo(self, limits: demo.Demo) -> None:
+        Measure(self.spec, PruneSet(), EvalConfig(self.bias)).allowed_in_demo(limits)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from fasp_core.data.text import TextConfig
@@ -27,6 +28,8 @@ from fasp_core.studies.compare.plan import Candidate
 from fasp_core.studies.contexts import matrix
 from fasp_core.studies.contexts.matrix import Matrix
 from fasp_core.studies.costs import costs
+from fasp_core.studies.explain import explain
+from fasp_core.studies.explain.explain import Explained
 from fasp_core.tasks import utility
 from fasp_core.tasks.answers import KIND
 from fasp_core.tasks.utility import Utility
@@ -76,6 +79,7 @@ class Results:
         self._able = Latest[Utility](12)  # by what they are of, and when the folder of their entries changed
         self._tasks = Latest[TaskImpacts](8)
         self._costs = Latest[costs.Costs](4)
+        self._explained = Latest[Explained](12)
 
     def scores(self, spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
         """Stored scores, or None."""
@@ -149,6 +153,13 @@ class Results:
             return None
         return self._costs.get((known.id, axis, reading), lambda: costs.stored(known.id, axis, reading, Store()))
 
+    def explained(self, spec: ModelSpec, heads: PruneSet, bias: BiasConfig, reading: str) -> Explained | None:
+        """What a set does, split among its heads, if that was stored of these prompts."""
+        if (known := self._models.facts(spec)) is None:
+            return None
+        find = partial(explain.stored, known.id, heads, bias, reading, Store())
+        return self._explained.get((known.id, heads, bias, reading), find)
+
     def matrices(self, spec: ModelSpec) -> list[Matrix]:
         """Stored matrices of contexts, the largest first."""
         if (known := self._models.facts(spec)) is None:
@@ -175,6 +186,7 @@ class Results:
         self._settled.clear()
         self._tasks.clear()
         self._costs.clear()
+        self._explained.clear()
 
     def _read(self, header: Entry | None, read: Callable[[Entry], T]) -> T | None:
         """A stored experiment, read once while its entry stays the one that is asked for."""

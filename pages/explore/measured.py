@@ -21,7 +21,7 @@ from fasp_core.studies.verdict import interval, noise, number, p_value, percent,
 from pages.backend.engine import engine
 from pages.backend.requests import Measure
 from pages.backend.results import SCORE_TEXT
-from pages.explore import able, attention, grids, looking, texts
+from pages.explore import able, attention, grids, looking, texts, why, writes
 from pages.session import shared
 from pages.shell.current import Current
 from pages.shell.sidebar import READING_TITLES, SPLIT_TITLES, Settings
@@ -66,11 +66,12 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Evaluation | 
 
 def details(settings: Settings, table: ImpactTable, now: Current) -> None:
     """Groups, continuations, tasks, one head, the scatter of both impacts, scores, and where the numbers come from."""
-    groups, continuations, tasks, head, scatter, scores, about = st.tabs(
+    groups, continuations, tasks, parts, head, scatter, scores, about = st.tabs(
         [
             "Groups",
             "Sampled continuations",
             "Still able",
+            "Which heads do it",
             "What a head does",
             "Perplexity against bias",
             "All scores",
@@ -90,9 +91,14 @@ def details(settings: Settings, table: ImpactTable, now: Current) -> None:
     with tasks:
         if tasks.open or able.wanted():
             able.draw(settings, heads, result is not None)
+    with parts:
+        if parts.open:
+            why.draw(settings, heads)
     with head:
         if head.open:
             attention.draw(settings, table, heads)
+            flat = int(st.session_state[f"attention head {settings.spec.source}"])
+            writes.draw(settings, *divmod(flat, table.n_heads))
     with scatter:
         grids.scatter(settings, table, now)
     with scores:

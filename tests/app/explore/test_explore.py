@@ -131,7 +131,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
 def test_tabs_show_all_numbers(studio: Studio, table: ImpactTable) -> None:
     studio.at_once()
     at = exploring()
-    groups, _, _, _, _, scores, about = at.tabs
+    groups, _, _, _, _, _, scores, about = at.tabs
     config = at.session_state["job main"].key.config
     base = studio.toxicity_of(None, PruneSet(), config.bias, studio.store, lambda *_: None)
     shown = groups.dataframe[0].value
