@@ -19,7 +19,7 @@ from pages.backend.engine import engine, workers
 from pages.backend.requests import Experiment
 from pages.compare import chosen, compared
 from pages.compare.compared import Settings
-from pages.shell import sidebar, start
+from pages.shell import limits, sidebar, start
 from pages.widgets import background, left_out, scoring
 from pages.widgets.markdown import escape_markdown
 
@@ -50,7 +50,7 @@ def page() -> None:
 
 
 def draw_sidebar() -> Settings:
-    """Model, axis, reading, and the limit on perplexity."""
+    """Model, axis, reading, and the limits of the choice."""
     with st.sidebar:
         spec = sidebar.model()
         axis, title = sidebar.choose_axis()
@@ -68,6 +68,7 @@ def draw_sidebar() -> Settings:
             help="The set of the lowest validation gap is chosen among those that raise the perplexity of the "
             "validation text by no more than this.",
         )
+        more = limits.draw(up / 100)
         within = st.toggle(
             "Choose by the gap within templates",
             key="within",
@@ -76,7 +77,7 @@ def draw_sidebar() -> Settings:
             help="Signs may cancel between sentence templates, so a gap over all of them can be small where none "
             "within is. With this the set of the lowest mean gap within templates is chosen.",
         )
-    return Settings(spec, axis, title, reading, up / 100, within and axis in axis_names())
+    return Settings(spec, axis, title, reading, up / 100, within and axis in axis_names(), more)
 
 
 def comparing(plan: Plan, candidates: list[Candidate]) -> Callable[[LanguageModel, Store, Progress], Comparison]:

@@ -26,6 +26,7 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.devices import passed_over
 from fasp_core.model.spec import BUILT_IN, BUILT_IN_TITLE, DTYPES, ModelSpec
 from fasp_core.scoring.manual_edits import HAND
+from fasp_core.studies.compare.limits import Limits
 from fasp_core.studies.compare.plan import SEARCH
 from pages.backend import demo, folders
 from pages.backend.engine import engine, scheduler
@@ -35,7 +36,6 @@ from pages.session.recipe import (
     ALPHA,
     BOS_TITLES,
     GAMMA,
-    MAX_PPL,
     METHOD_TITLES,
     OFFLINE,
     OWN_CSV,
@@ -46,10 +46,11 @@ from pages.session.recipe import (
     TOKENS,
     Recipe,
 )
+from pages.shell import limits
 from pages.widgets import glossary, left_out
 from pages.widgets.markdown import escape_markdown
 
-__all__ = ["ALPHA", "GAMMA", "MAX_PPL", "METHOD_TITLES", "OWN_CSV", "READING_TITLES", "SPLIT_TITLES", "Settings"]
+__all__ = ["ALPHA", "GAMMA", "METHOD_TITLES", "OWN_CSV", "READING_TITLES", "SPLIT_TITLES", "Settings"]
 
 KEPT: dict[str, Any] = {"persist_state": "session"}  # a widget keeps its value on pages that do not draw it
 
@@ -69,7 +70,7 @@ class Settings:
     split: str
     prompts: int
     tokens: int
-    max_ppl: float = MAX_PPL  # relative; of the search alone
+    limits: Limits = field(default_factory=Limits)  # of the search alone
     neurons: PruneSet = field(default_factory=PruneSet)  # and gains, beside whatever heads are chosen
     scorer: str = OFFLINE
     label: str | None = None
@@ -132,7 +133,7 @@ def draw() -> Settings:
         )
         critical, pruned = gamma(disabled=method != "fasp"), alpha(disabled=method == HAND)
         by = protect(spec, disabled=method != "fasp")
-        seed, limit = 0, MAX_PPL
+        seed, limited = 0, Limits()
         if method == SEARCH:
             percent = st.slider(
                 "Perplexity at most … % up",
@@ -142,7 +143,7 @@ def draw() -> Settings:
                 persist_state="session",
                 help="On validation text. The search keeps to this limit and to α.",
             )
-            limit = percent / 100
+            limited = limits.draw(percent / 100)
         if method in ("random", SEARCH):
             seed = int(
                 st.number_input(
@@ -184,7 +185,7 @@ def draw() -> Settings:
         str(split or "valid"),
         int(prompts),
         int(tokens),
-        limit,
+        limited,
         neurons,
         *judge,
         by,

@@ -99,7 +99,7 @@ def what(settings: Settings, now: Current) -> report.Asked:
         settings.gamma,
         settings.alpha,
         settings.seed if settings.method == "random" else 0,
-        settings.max_ppl,
+        settings.limits.max_ppl,
         by_hand=ManualEdits() if settings.method in (SEARCH, HAND) else now.by_hand,
         protect=settings.protect,
     )
