@@ -172,7 +172,7 @@ def _curves(settings: Settings, comparison: Comparison, view: View, picked: Cand
 def _tradeoff(settings: Settings, comparison: Comparison, view: View, picked: Candidate | None, base: GapStats) -> None:
     frame = values(comparison, view.side, view.reading)
     at = comparison.candidates.index(picked) if picked is not None else None
-    other = other_costs.choose(settings, comparison, view.side)
+    other = other_costs.choose(settings.spec, comparison, view.side, settings.more)
     across, title = 100 * frame.ppl_change.to_numpy(float), "perplexity above the unpruned model, %"
     limit: float | None = 100 * settings.max_ppl
     if other is not None:

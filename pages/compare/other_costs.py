@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import streamlit as st
 
 from fasp_core import defaults
+from fasp_core.model.spec import ModelSpec
 from fasp_core.studies.common import as_heads
 from fasp_core.studies.compare.compare import Comparison
-from fasp_core.studies.compare.limits import PANEL
+from fasp_core.studies.compare.limits import PANEL, Limits
 from fasp_core.studies.compare.plan import Side
 from fasp_core.tasks.costs import COSTS, TITLES
 from fasp_core.typing import Floats
@@ -19,19 +18,18 @@ from pages.shell.sidebar import SPLIT_TITLES
 from pages.widgets import tasks
 from pages.widgets.markdown import code
 
-if TYPE_CHECKING:
-    from pages.compare.compared import Settings
-
 Known = dict[tuple[int, ...], float]  # heads -> what they cost
 
 
-def choose(settings: Settings, comparison: Comparison, side: Side) -> tuple[Floats, str, float | None] | None:
+def choose(
+    spec: ModelSpec, comparison: Comparison, side: Side, limits: Limits
+) -> tuple[Floats, str, float | None] | None:
     """([candidates] cost, nan where it was not measured; its title; its limit) of the one that a reader chooses.
 
     None is perplexity, which is known of all. Costs are offered of which there is a value; of the others it is said
     how they are measured.
     """
-    found = {**_asked(settings, comparison, side), **_studied(settings, comparison)}
+    found = {**_asked(spec, comparison, side, limits), **_studied(spec, comparison)}
     options = ["", *(name for name, (known, _, _) in found.items() if known)]
     name = st.selectbox(
         "Cost to the right",
@@ -40,13 +38,13 @@ def choose(settings: Settings, comparison: Comparison, side: Side) -> tuple[Floa
         key="compare cost",
         help="Any cost that was measured of these sets.",
     )
-    _missing(settings, comparison, found)
+    _missing(comparison, found)
     if not name:
         return None
     known, title, limit = found[name]
     sets = {c.heads for c in comparison.candidates}
     where = f"{defaults.COST_ITEMS} {SPLIT_TITLES[side]} items of each task"
-    if (study := engine().results.costs(settings.spec, settings.axis, comparison.plan.reading)) and name in study.sets:
+    if (study := engine().results.costs(spec, comparison.plan.axis, comparison.plan.reading)) and name in study.sets:
         where = (
             f"{study.plan.tokens:,} tokens, {study.plan.passages} passages and {study.plan.items} items of each task, "
             "the same for validation and test"
@@ -56,19 +54,21 @@ def choose(settings: Settings, comparison: Comparison, side: Side) -> tuple[Floa
     return values, title, limit
 
 
-def _asked(settings: Settings, comparison: Comparison, side: Side) -> dict[str, tuple[Known, str, float | None]]:
+def _asked(
+    spec: ModelSpec, comparison: Comparison, side: Side, limits: Limits
+) -> dict[str, tuple[Known, str, float | None]]:
     """Points that are limited: what a choice within limits has asked of the sets."""
-    lambada, panel = engine().results.lost(settings.spec, comparison, side)
+    lambada, panel = engine().results.lost(spec, comparison, side)
     names = ", ".join(map(tasks.title, PANEL))
     return {
-        "lambada points": (lambada, "right answers lost on LAMBADA, points", settings.more.lambada_points),
-        "task points": (panel, f"right answers lost in the mean of {names}, points", settings.more.task_points),
+        "lambada points": (lambada, "right answers lost on LAMBADA, points", limits.lambada_points),
+        "task points": (panel, f"right answers lost in the mean of {names}, points", limits.task_points),
     }
 
 
-def _studied(settings: Settings, comparison: Comparison) -> dict[str, tuple[Known, str, float | None]]:
+def _studied(spec: ModelSpec, comparison: Comparison) -> dict[str, tuple[Known, str, float | None]]:
     """What the study of costs has measured."""
-    study = engine().results.costs(settings.spec, settings.axis, comparison.plan.reading)
+    study = engine().results.costs(spec, comparison.plan.axis, comparison.plan.reading)
     named = {name: f"{TITLES[name]}, % up" for name in COSTS if name != "perplexity"}
     if study is None:
         return {name: ({}, title, None) for name, title in named.items()}
@@ -88,7 +88,7 @@ def _studied(settings: Settings, comparison: Comparison) -> dict[str, tuple[Know
     return found
 
 
-def _missing(settings: Settings, comparison: Comparison, found: dict[str, tuple[Known, str, float | None]]) -> None:
+def _missing(comparison: Comparison, found: dict[str, tuple[Known, str, float | None]]) -> None:
     """How a cost is measured that cannot be drawn yet."""
     missing = [title.rsplit(",", 1)[0] for name, (known, title, _) in found.items() if not known and name in COSTS]
     said = []
@@ -98,7 +98,7 @@ def _missing(settings: Settings, comparison: Comparison, found: dict[str, tuple[
             "were asked can be drawn here."
         )
     if missing:
-        command = f"python -m fasp_core study costs --axis {settings.axis} --reading {comparison.plan.reading}"
+        command = f"python -m fasp_core study costs --axis {comparison.plan.axis} --reading {comparison.plan.reading}"
         said.append(f"{', '.join(missing)}: run {code(command)}.")
     if said:
         st.caption("Not measured of these sets yet. " + " ".join(said))
