@@ -15,6 +15,8 @@ from fasp_core.scoring.manual_edits import reasons
 from fasp_core.studies.compare.compare import choose
 from fasp_core.studies.compare.curves import ORDER
 from fasp_core.studies.compare.outcome import Claim
+from fasp_core.studies.scorecard import scorecard_text
+from fasp_core.studies.scorecard.scorecard import Scorecard
 from fasp_core.studies.verdict import interval, number, p_value, percent, verdict
 from fasp_core.tasks.files import TITLES
 from fasp_core.tasks.utility import Utility
@@ -167,6 +169,13 @@ def task_table(found: Utility) -> Table:
         )
     head = ("task", "items", "chance", "unpruned → pruned", "points [95%]", "nats", "what it shows")
     return Table(head, rows, list(found.tasks))
+
+
+def card_table(found: Scorecard) -> Table:
+    """Every measure of the set that is stored, a line each."""
+    rows = scorecard_text.frame(found)
+    cells = [tuple(map(str, row)) for row in rows.itertuples(index=False)]
+    return Table(tuple(map(str, rows.columns)), cells, [line.name for line in found.lines])
 
 
 def milli(gap: float, digits: int = 2) -> str:

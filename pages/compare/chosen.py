@@ -102,12 +102,16 @@ def _choice(settings: Settings, comparison: Comparison, picked: Candidate) -> No
             "better than it is**: these numbers chose it, so they are not what may be claimed."
         )
         st.code(text, language=None, wrap_lines=True)
-        left, right = st.columns((1, 2), vertical_alignment="center")
+        left, middle, right = st.columns(3, vertical_alignment="center")
         with left:
             download("Download this set", text + "\n", f"{settings.axis_title}-{picked.method}.txt", "text/plain")
         query = explore_query(settings, picked)
-        if query is not None and right.button("Open this set on Explore heads", icon=":material/grid_on:"):
+        if query is None:
+            return
+        if middle.button("Open this set on Explore heads", icon=":material/grid_on:"):
             st.switch_page("pages/explore/explore.py", query_params=query)
+        if right.button("Its scorecard, with bias suites", icon=":material/balance:"):
+            st.switch_page("pages/scorecard/scorecard.py", query_params=query)
 
 
 def explore_query(settings: Settings, picked: Candidate) -> dict[str, str] | None:

@@ -50,6 +50,12 @@ def rows(at: AppTest) -> pd.DataFrame:
     return found
 
 
+def test_bias_suites_are_one_click_away(studio: TinyStudio, table: ImpactTable) -> None:
+    (link,) = at_tab().main.get("page_link")
+    assert link.proto.label.startswith("Bias suites")
+    assert link.proto.page == "scorecard"
+
+
 def test_it_is_asked_on_request_and_narrows(
     studio: TinyStudio, table: ImpactTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
