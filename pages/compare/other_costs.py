@@ -94,7 +94,7 @@ def _missing(comparison: Comparison, found: dict[str, tuple[Known, str, float | 
     said = []
     if any(not known for name, (known, _, _) in found.items() if name.endswith(" points")):
         said.append(
-            "Points of tasks: set a limit on them in the sidebar, and measure what keeps to it; then the sets that "
+            "Points of tasks: set a limit on them above, and measure what keeps to it; then the sets that "
             "were asked can be drawn here."
         )
     if missing:

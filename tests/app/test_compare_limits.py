@@ -180,7 +180,7 @@ def test_what_a_claim_costs_is_measured_on_the_other_half(studio: Studio, result
 def test_any_cost_that_was_measured_can_be_drawn(studio: Studio, result: Comparison) -> None:
     at = opened("compare")
     assert at.selectbox(key="compare cost").options == ["perplexity, % up"]
-    assert "set a limit on them in the sidebar" in said(at)
+    assert "set a limit on them above" in said(at)
     assert f"python -m fasp_core study costs --axis {AXIS} --reading neutral" in said(at)
     for heads in result.sets[:3]:
         ask(studio, heads, 2, tasks=("lambada",))

@@ -51,9 +51,9 @@ def rows(at: AppTest) -> pd.DataFrame:
 
 
 def test_bias_suites_are_one_click_away(studio: TinyStudio, table: ImpactTable) -> None:
-    (link,) = at_tab().main.get("page_link")
-    assert link.proto.label.startswith("Bias suites")
-    assert link.proto.page == "scorecard"
+    studio.at_once()
+    (link,) = at_tab().get("page_link")
+    assert link.value.startswith("Bias suites")
 
 
 def test_it_is_asked_on_request_and_narrows(
