@@ -70,7 +70,7 @@ def draw_settings() -> Settings:
     )
     more = limits.draw(up / 100, (lambada, panel))
     within = inside.toggle(
-        "Choose by the gap within templates",
+        "By the gap within templates",
         key="within",
         bind="query-params",
         disabled=axis not in axis_names(),
