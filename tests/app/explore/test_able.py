@@ -50,12 +50,6 @@ def rows(at: AppTest) -> pd.DataFrame:
     return found
 
 
-def test_bias_suites_are_one_click_away(studio: TinyStudio, table: ImpactTable) -> None:
-    studio.at_once()
-    (link,) = at_tab().get("page_link")
-    assert link.value.startswith("Bias suites")
-
-
 def test_it_is_asked_on_request_and_narrows(
     studio: TinyStudio, table: ImpactTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
