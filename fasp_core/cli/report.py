@@ -57,6 +57,12 @@ class Options:
         bool, typer.Option(help=f"Ask both models {', '.join(defaults.TASKS)} too; what is stored is told anyway.")
     ] = False
     items: TaskItems = None
+    scorecard: Annotated[
+        bool,
+        typer.Option(
+            help="Measure what is missing of a scorecard too, about ten minutes; what is stored is told anyway."
+        ),
+    ] = False
 
 
 def report(options: Options, parts: Parts, told: ManualEdits, given: Model, progress: Report) -> Said:
@@ -79,6 +85,8 @@ def report(options: Options, parts: Parts, told: ManualEdits, given: Model, prog
         raise InputError(f"'{options.out}' is a folder: name the file, such as --out {options.out / 'report.html'}.")
     if options.utility and not options.measure:
         raise InputError("Tasks that are asked are measured: leave out --utility or --no-measure.")
+    if options.scorecard and not options.measure:
+        raise InputError("A scorecard's lines are measured: leave out --scorecard or --no-measure.")
     items = items_of(options.utility, options.items)
     for task in defaults.TASKS if items else ():
         files.sample(task, items)
@@ -113,6 +121,7 @@ def report(options: Options, parts: Parts, told: ManualEdits, given: Model, prog
         by_hand,
         items,
         options.protect,
+        options.scorecard,
     )
     if named is None:
         asked = replace(asked, parts=PruneSet.of(r.origin(asked, table).heads))
@@ -130,5 +139,6 @@ def text(d: dict[str, Any]) -> str:
     if claim is not None:
         lines += [f"Claim of the stored comparison: {claim['sentence']}", *claim["cautions"]]
     lines += [f"{name}: {task['said']}." for name, task in d.get("utility", {"tasks": {}})["tasks"].items()]
+    lines += [f"Scorecard: {d['scorecard']['sentence']}"] if "scorecard" in d else []
     lines += noted(d)
     return "\n".join([*lines, f"wrote {d['file']}"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,6 +16,10 @@ from fasp_core.console import Report
 class Options:
     """What is measured, and on how much."""
 
+    size: Annotated[
+        Literal["small", "usual", "large"],
+        typer.Option(help="How much is measured: about 4, 10 or 20 minutes with the built-in model on two free cores."),
+    ] = "usual"
     axis: Axes = None
     tasks: Annotated[str, typer.Option(help="Tasks, as of the command utility.")] = ""
     suites: Annotated[str, typer.Option(help="Bias suites, as of the command suites.")] = ""
@@ -27,7 +31,7 @@ class Options:
 def scorecard(options: Options, parts: Parts, given: Model, progress: Report) -> Said:
     """What a set makes better, what worse, and what cannot be told: gaps, suites, tasks, texts, size.
 
-    Up to some minutes a part with the built-in model on two cores; a stopped run goes on.
+    About ten minutes with the built-in model on two free cores; a stopped run goes on.
     """
     found = parts.required()
     from fasp_core.studies.scorecard import scorecard as study
@@ -36,7 +40,7 @@ def scorecard(options: Options, parts: Parts, given: Model, progress: Report) ->
     from fasp_core.tasks.files import named
 
     asked = {name: getattr(options, name) for name in ("prompts", "items", "tokens")}
-    plan = replace(study.Plan(), **{name: value for name, value in asked.items() if value is not None})
+    plan = replace(study.SIZES[options.size], **{name: value for name, value in asked.items() if value is not None})
     if options.axis:
         plan = replace(plan, axes=tuple(options.axis))
     if options.tasks:

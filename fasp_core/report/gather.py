@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,8 @@ from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.compare.plan import HELD_OUT, Candidate
 from fasp_core.studies.explain import explain
 from fasp_core.studies.explain.explain import Explained
+from fasp_core.studies.scorecard import scorecard
+from fasp_core.studies.scorecard.scorecard import Plan, Scorecard
 from fasp_core.tasks import files, utility
 from fasp_core.tasks.utility import Utility
 
@@ -52,6 +54,7 @@ class Asked:
     prompts, tokens : of the measurement: at least so many test prompts, and the tokens of a text that no score saw.
     measure : False tells only what is stored.
     items : of each task that both models are asked; 0 tells what is stored of tasks.
+    scorecard : whether a scorecard's lines are measured where they are missing; else those that are stored are told.
     by_hand : what the method was told; heads of `parts` that it does not come to even so were changed afterwards.
     """
 
@@ -71,6 +74,7 @@ class Asked:
     by_hand: ManualEdits = NOTHING
     items: int = 0
     protect: str = "perplexity"
+    scorecard: bool = False
 
     @property
     def evaluation(self) -> EvalConfig:
@@ -91,6 +95,7 @@ class Facts:
     searched : the stored search that found exactly this set, if one did.
     able : what the set takes from common tasks; None if they were not asked.
     explained : what each head makes of the change on these test prompts; None if that is not stored.
+    card : all measures of the set that are stored, a line each; None if none is.
     """
 
     asked: Asked
@@ -104,6 +109,7 @@ class Facts:
     searched: Found | None
     able: Utility | None
     explained: Explained | None = None
+    card: Scorecard | None = None
 
     @property
     def by_hand(self) -> ManualEdits:
@@ -184,6 +190,7 @@ def gather(
     if asked.measure and asked.items and len(asked.parts):
         samples = [files.sample(task, asked.items) for task in defaults.TASKS]
         utility.utility(model(), asked.parts, samples, 0, asked.items, store, progress)
+    impossible = _measured_card(asked, model(), store, progress) if asked.measure and asked.scorecard else {}
     if progress is not None:
         progress(0, 1, "reading what is stored")
     known = (model_id, asked.axis)
@@ -205,4 +212,19 @@ def gather(
         next((f for f in searches if tuple(f.heads) == flat), None),
         utility.stored(model_id, asked.parts, store) if len(asked.parts) else None,
         explain.stored(model_id, asked.parts, asked.evaluation.bias, asked.reading, store),
+        scorecard.stored(model_id, asked.parts, store, impossible) if len(asked.parts) else None,
     )
+
+
+def card_plan(axis: str) -> Plan:
+    """The usual scorecard, with the report's own axis in it."""
+    plan = Plan()
+    return plan if axis in plan.axes else replace(plan, axes=(axis, *plan.axes))
+
+
+def _measured_card(asked: Asked, lm: LanguageModel, store: Store, progress: Report | None) -> dict[str, str]:
+    """Measure the lines that are missing; by title, why a part cannot be measured."""
+    if not len(asked.parts):
+        return {}
+    card = scorecard.run(lm, asked.parts, card_plan(asked.axis), store, progress)
+    return dict(said.split(": ", 1) for said in card.impossible)

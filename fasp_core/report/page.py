@@ -23,8 +23,10 @@ from fasp_core.report import charts, repeat, tables
 from fasp_core.report.gather import Facts
 from fasp_core.report.tables import METHODS, READINGS, milli
 from fasp_core.scoring.manual_edits import CRITICAL_FOR, how, how_bias
+from fasp_core.studies.compare import searching
 from fasp_core.studies.compare.searching import measured_on
 from fasp_core.studies.explain.explain import Explained
+from fasp_core.studies.scorecard.scorecard import Scorecard
 from fasp_core.studies.verdict import noise, number
 
 WIDTH = 680  # px: the column of the page, which is what an A4 sheet holds
@@ -81,6 +83,9 @@ def context(facts: Facts) -> dict[str, Any]:
         "compared": None if facts.comparison is None else compared(facts),
         "max_ppl": f"{asked.max_ppl:.0%}",
         "tasks": None if facts.able is None else tables.task_table(facts.able),
+        "card": None if facts.card is None else tables.card_table(facts.card),
+        "card_says": None if facts.card is None else facts.card.sentence,
+        "card_notes": [] if facts.card is None else facts.card.impossible,
         "task_notes": [] if facts.able is None else facts.able.notes,
         "explained": None if facts.explained is None else explained(facts.explained, name),
     }
@@ -129,7 +134,7 @@ def chosen_by(facts: Facts) -> str:
     if asked.method is None and s is not None:
         return (
             f"found by joint search: {len(s.tried)} sets measured on validation, at most {s.config.max_heads} heads "
-            f"and {s.config.max_ppl:.0%} more perplexity, seed {s.config.seed}"
+            f"within {searching.limits_of(s.config).text()}, seed {s.config.seed}"
         )
     if asked.method is None:
         return "given as a list of heads; how it was chosen is not known here"
@@ -268,12 +273,18 @@ def provenance(facts: Facts) -> list[tuple[str, str]]:
         "claim": None if facts.claim is None else facts.claim.provenance,
         **({} if facts.able is None else {"tasks": facts.able.provenance}),
         **({} if facts.explained is None else {"parts of heads": facts.explained.provenance}),
+        **({"scorecard, its latest line": _latest(facts.card)} if facts.card and facts.card.provenance else {}),
     }
     for name, about in made.items():
         rows.append((name, "none" if about is None else _made(about)))
     config = asked.evaluation.bias
     rows.append(("test prompts", f"sample {config.prompts().digest[:16]}, seed {config.seed}"))
     return rows
+
+
+def _latest(card: Scorecard) -> dict[str, Any]:
+    made: list[dict[str, Any]] = list((card.provenance or {}).values())
+    return max(made, key=lambda about: str(about.get("created", "")))
 
 
 def _made(about: dict[str, Any]) -> str:
@@ -323,6 +334,7 @@ def document(facts: Facts, made: datetime.datetime | None = None) -> dict[str, A
         "repeat": [line for _, line in repeat.commands(facts)],
         **({} if facts.able is None else {"utility": facts.able.as_dict()}),
         **({} if facts.explained is None else {"explained": facts.explained.as_dict()}),
+        **({} if facts.card is None else {"scorecard": facts.card.as_dict()}),
         "created": (made or datetime.datetime.now(datetime.UTC)).isoformat(timespec="seconds"),
     }
 

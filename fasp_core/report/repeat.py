@@ -46,6 +46,8 @@ def commands(facts: Facts) -> list[tuple[str, str]]:
                 _line("utility", *_model(facts), "--heads", asked.parts.format(), *tasks),
             )
         )
+    if facts.card is not None and not asked.scorecard:
+        out.append(("Fill its scorecard.", _line("scorecard", *_model(facts), "--heads", asked.parts.format())))
     if facts.comparison is not None:
         limit = ("--max-ppl", f"{asked.max_ppl:g}")
         for what, more in (("Compare the methods.", ()), ("What may be claimed of its choice.", ("--outcome",))):
@@ -79,6 +81,7 @@ def report_command(asked: Asked, facts: Facts) -> str:
     )
     measured += () if asked.measure else ("--no-measure",)
     measured += ("--utility", "--items", asked.items) if asked.items else ()
+    measured += ("--scorecard",) if asked.scorecard else ()
     where = (*_model(facts), *_axis(asked), "--reading", asked.reading)
     return _line("report", *where, *chosen, *measured, "--out", "report.html")
 

@@ -16,6 +16,8 @@ from fasp_core.studies.compare.compare import choose
 from fasp_core.studies.compare.curves import ORDER
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.explain.explain import Explained
+from fasp_core.studies.scorecard import scorecard_text
+from fasp_core.studies.scorecard.scorecard import Scorecard
 from fasp_core.studies.verdict import interval, number, p_value, percent, verdict
 from fasp_core.tasks.files import TITLES
 from fasp_core.tasks.utility import Utility
@@ -195,6 +197,13 @@ def without_table(found: Explained) -> Table:
         gap = f"{1000 * some.gap.change:+.3f} [{1000 * low:+.3f}, {1000 * high:+.3f}]"
         rows.append((some.left_out.format(), gap, ppl_change(some.perplexity)))
     return Table(("left out", "gap, ×10⁻³ [95%]", "perplexity [95%]"), rows)
+
+
+def card_table(found: Scorecard) -> Table:
+    """Every measure of the set that is stored, a line each."""
+    rows = scorecard_text.frame(found)
+    cells = [tuple(map(str, row)) for row in rows.itertuples(index=False)]
+    return Table(tuple(map(str, rows.columns)), cells, [line.name for line in found.lines])
 
 
 def milli(gap: float, digits: int = 2) -> str:

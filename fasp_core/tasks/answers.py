@@ -93,6 +93,16 @@ def answers_of(
     return _together(items, entries)
 
 
+def read_answers(model_id: ModelId, prune_set: PruneSet, items: Items, seed: int, store: Store) -> Answers | None:
+    """The stored answers to all of a sample; None where one part is missing. Never loads a model."""
+    entries = []
+    for part in parts(items):
+        if (entry := _read(model_id, prune_set, part, seed, store)) is None:
+            return None
+        entries.append(entry)
+    return _together(items, entries)
+
+
 def known(model_id: ModelId, prune_set: PruneSet, seed: int, store: Store) -> Known:
     """Which parts of which tasks are stored of a model both unpruned and with a set pruned; headers alone are read."""
     found: list[Known] = []

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from fasp_core.data.text import TextConfig
+from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
@@ -23,6 +24,7 @@ from fasp_core.storage.catalog import Kept
 from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.compare import compare, outcome, searching, settled, wider
 from fasp_core.studies.compare.compare import Comparison
+from fasp_core.studies.compare.limits import Limits, StoredMeter
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.compare.plan import Candidate
 from fasp_core.studies.contexts import matrix
@@ -38,6 +40,7 @@ from pages.backend.models import Models
 
 SCORE_TEXT = TextConfig(tokens=8192)
 T = TypeVar("T")
+Lost = dict[tuple[int, ...], float]  # heads -> points of right answers
 
 
 class Latest(Generic[T]):
@@ -67,6 +70,15 @@ class Latest(Generic[T]):
             self._found.clear()
 
 
+def _renewed(kept: Latest[T], store: Store, key: tuple[Hashable, ...], find: Callable[[], T | None]) -> T | None:
+    """A value that rests on stored answers, found anew once there are more of them."""
+    with suppress(OSError):  # there is no folder, which changes with every entry, yet
+        changed = (store.root / KIND).stat().st_mtime_ns
+        if store.trouble is None:
+            return kept.get((*key, store.root, changed), find)
+    return find()  # what is in memory alone
+
+
 class Results:
     """What is stored about models: nothing of one that has yet to be loaded, for it is not known which it is."""
 
@@ -80,6 +92,7 @@ class Results:
         self._tasks = Latest[TaskImpacts](8)
         self._costs = Latest[costs.Costs](4)
         self._explained = Latest[Explained](12)
+        self._meters = Latest[StoredMeter](12)
 
     def scores(self, spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
         """Stored scores, or None."""
@@ -141,11 +154,27 @@ class Results:
         def find() -> Utility | None:
             return utility.stored(known.id, heads, store, tasks)
 
-        with suppress(OSError):  # there is no folder, which changes with every entry, yet
-            changed = (store.root / KIND).stat().st_mtime_ns
-            if store.trouble is None:
-                return self._able.get((known.id, heads, tasks, store.root, changed), find)
-        return find()  # what is in memory alone
+        return _renewed(self._able, store, (known.id, heads, tasks), find)
+
+    def meter(self, spec: ModelSpec, n_heads: int, limits: Limits, split: str) -> StoredMeter:
+        """What sets cost by limits, as far as it is stored. InputError where the tasks or the model are not there."""
+        if (known := self._models.facts(spec)) is None:
+            raise InputError("The model is not loaded yet: load it first.")
+        store = Store()
+        key = (known.id, limits, split)
+        found = _renewed(self._meters, store, key, lambda: StoredMeter(known.id, n_heads, limits, split, store))
+        assert found is not None
+        return found
+
+    def lost(self, spec: ModelSpec, comparison: Comparison, split: str) -> tuple[Lost, Lost]:
+        """Points that sets of a comparison lose on LAMBADA, and in the mean of the panel, where that is stored."""
+        out: tuple[Lost, Lost] = {}, {}
+        for found, limits in zip(out, (Limits(lambada_points=100.0), Limits(task_points=100.0)), strict=True):
+            with suppress(InputError):  # the tasks are not installed
+                meter = self.meter(spec, comparison.n_heads, limits, split)
+                values = {heads: meter.spent(heads)[0].value for heads in comparison.sets}
+                found.update({heads: value for heads, value in values.items() if value == value})
+        return out
 
     def costs(self, spec: ModelSpec, axis: str, reading: str) -> costs.Costs | None:
         """What the sets of a comparison cost by other measures, if a study of costs was made."""

@@ -17,11 +17,12 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.studies.compare import against_fasp, outcome
 from fasp_core.studies.compare.compare import Comparison, choose
 from fasp_core.studies.compare.curves import best_of_each
+from fasp_core.studies.compare.limits import Limits, Unmeasured
 from fasp_core.studies.compare.outcome import ClaimConfig
 from fasp_core.studies.compare.plan import SEARCH, Candidate
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
-from pages.compare import claims
+from pages.compare import claims, within_limits
 from pages.compare.compared import Settings, method_title, milli, number, percent, span
 from pages.shell.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES
 from pages.widgets import background
@@ -36,23 +37,39 @@ def draw(settings: Settings, comparison: Comparison) -> Candidate | None:
     reading = comparison.plan.reading
     base = comparison.base_gap("valid", reading)
     try:
-        picked = choose(comparison, reading, settings.max_ppl, within=settings.within)
+        keeps = within_limits.fits(settings, comparison)
+    except InputError as error:  # the tasks are not installed
+        st.error(escape_markdown(error), icon=":material/error:")
+        return None
+    unknown = False
+    try:
+        comparison.gaps("valid", reading, settings.within)
     except InputError as error:  # too few prompts of each template
         st.info(escape_markdown(str(error)), icon=":material/info:")
         settings = replace(settings, within=False)
-        picked = choose(comparison, reading, settings.max_ppl)
+    picked = None
+    try:
+        picked = choose(comparison, reading, settings.max_ppl, within=settings.within, fits=keeps)
+    except Unmeasured:
+        unknown = True
     st.subheader("The choice, on validation", anchor=False)
-    if picked is None:
+    if unknown:
+        within_limits.offer_choice(settings, comparison)
+    elif picked is None:
+        within = "the limits" if keeps else "the limit"
+        kept = settings.limits.text() if keeps else f"perplexity at most {settings.max_ppl:.0%} up"
         st.warning(
-            f"No set that raises perplexity by at most {settings.max_ppl:.0%} has a smaller validation gap than the "
-            f"unpruned model ({milli(base.gap)}). Raise the limit, or keep all heads.",
+            f"No set within {within} ({kept}) has a smaller validation gap than the unpruned model "
+            f"({milli(base.gap)}). Raise {within}, or keep all heads.",
             icon=":material/block:",
         )
     else:
         _choice(settings, comparison, picked)
         claim = engine().results.claim(settings.spec, settings.axis, reading, picked)
         if claim is not None:
+            claim = within_limits.named(settings, claim, comparison)
             claims.draw(settings, claim)
+            within_limits.offer_claim(settings, claim)
         else:
             _validation_cautions(comparison, picked)
             offer(settings, comparison, picked)
@@ -78,19 +95,23 @@ def _choice(settings: Settings, comparison: Comparison, picked: Candidate) -> No
         text = PruneSet.from_flat(picked.heads, comparison.n_heads).format()
         st.markdown(
             f"The lowest validation gap{' within templates' * settings.within}, {READING_TITLES[reading]}, of "
-            f"{len(comparison.candidates)} candidates that raise perplexity by at most {settings.max_ppl:.0%}. The gap "
+            f"{len(comparison.candidates)} candidates within {settings.limits.text()}. The gap "
             f"over all templates: {milli(change.base)} → {milli(change.pruned)} on "
             f"{change.n} prompts, change 95% {span(change.relative_interval)}; perplexity {ppl.base:.2f} → "
             f"{ppl.pruned:.2f} on {ppl.tokens:,} tokens; {len(picked.heads)} of {size} heads. **The best of many looks "
             "better than it is**: these numbers chose it, so they are not what may be claimed."
         )
         st.code(text, language=None, wrap_lines=True)
-        left, right = st.columns((1, 2), vertical_alignment="center")
+        left, middle, right = st.columns(3, vertical_alignment="center")
         with left:
             download("Download this set", text + "\n", f"{settings.axis_title}-{picked.method}.txt", "text/plain")
         query = explore_query(settings, picked)
-        if query is not None and right.button("Open this set on Explore heads", icon=":material/grid_on:"):
+        if query is None:
+            return
+        if middle.button("Open this set on Explore heads", icon=":material/grid_on:"):
             st.switch_page("pages/explore/explore.py", query_params=query)
+        if right.button("Its scorecard, with bias suites", icon=":material/balance:"):
+            st.switch_page("pages/scorecard/scorecard.py", query_params=query)
 
 
 def explore_query(settings: Settings, picked: Candidate) -> dict[str, str] | None:
@@ -146,13 +167,17 @@ def offer(settings: Settings, comparison: Comparison, picked: Candidate) -> None
 
 def _best(settings: Settings, comparison: Comparison) -> None:
     reading = comparison.plan.reading
-    frame = best_of_each(comparison, settings.max_ppl)
+    limits, keeps, unknown = settings.limits, within_limits.fits(settings, comparison), False
+    try:
+        frame = best_of_each(comparison, limits.max_ppl, keeps)
+    except Unmeasured:
+        frame, unknown, limits = best_of_each(comparison, limits.max_ppl), True, Limits(limits.max_ppl)
     seeds = [None if np.isnan(seed) else int(seed) for seed in frame.seed]
     frame["method"] = [method_title(m, seed) for m, seed in zip(frame.method, seeds, strict=True)]
     st.markdown(
-        f"**The best of each method** by the same rule: lowest validation gap ({READING_TITLES[reading]}), perplexity "
-        f"at most {settings.max_ppl:.0%} up. Changes of perplexity (PPL) and of the gap in both readings, in %; the "
-        "test columns are for looking."
+        f"**The best of each method** by the same rule: lowest validation gap ({READING_TITLES[reading]}), "
+        f"{limits.text()}{', the other limits aside' * unknown}. Changes of perplexity (PPL) and of the gap in both "
+        "readings, in %; the test columns are for looking."
     )
     columns = {
         "method": st.column_config.TextColumn("method"),
@@ -167,7 +192,10 @@ def _best(settings: Settings, comparison: Comparison) -> None:
     st.dataframe(frame[[*columns]], hide_index=True, column_config=columns, placeholder="–")
     none = frame[frame.heads.isna()].method
     if len(none):
-        st.caption(f"Nothing by {', '.join(none)} keeps to the limit with a smaller gap than the unpruned model's.")
+        what = "limits" if limits.beyond_ppl else "limit"
+        st.caption(f"Nothing by {', '.join(none)} keeps to the {what} with a smaller gap than the unpruned model's.")
+    if unknown:
+        within_limits.offer_best(settings, comparison)
 
 
 def _search_against_fasp(settings: Settings, comparison: Comparison) -> None:

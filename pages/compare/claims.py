@@ -22,6 +22,7 @@ from fasp_core.tasks import files, utility
 from fasp_core.tasks.utility import Utility
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
+from pages.compare import within_limits
 from pages.compare.compared import Settings, milli, noise_of, percent, span
 from pages.shell.sidebar import READING_TITLES
 from pages.widgets import background, tasks
@@ -48,14 +49,16 @@ def draw(settings: Settings, claim: Claim) -> None:
         st.warning(caution, icon=":material/warning:")
     st.dataframe(table(_in_order(claim.measures, claim.reading), claim.reading), hide_index=True, height="content")
     whole(claim.verdict)
+    within_limits.spent(claim)
     p = claim.perplexity
+    within = f"perplexity at most {claim.max_ppl:.0%} up" if claim.limits is None else claim.limits.text()
     ends = ", ".join(f"{x:.2f}" for x in p.ppl_interval)
     st.caption(
         f"Measured once, on test prompts and on text that no choice was made on{', and all measures agree' * good}. "
         f"Gaps in thousandths, with 95% intervals of the change; *noise* is the mean gap of shuffled groups, p how "
         f"often they give one as large as the unpruned model's. Perplexity {p.base:.2f} → {p.pruned:.2f} [{ends}], "
-        f"{percent(p.relative, 1)}, on {p.tokens:,} tokens. The set was chosen as {claim.candidate.title}, perplexity "
-        f"at most {claim.max_ppl:.0%} up on validation."
+        f"{percent(p.relative, 1)}, on {p.tokens:,} tokens. The set was chosen as {claim.candidate.title}, "
+        f"{within} on validation."
     )
     if claim.able is not None:
         st.markdown("**What it takes from common tasks**")

@@ -19,7 +19,7 @@ from pages.backend.engine import engine, workers
 from pages.backend.requests import Experiment
 from pages.compare import chosen, compared
 from pages.compare.compared import Settings
-from pages.shell import sidebar, start
+from pages.shell import limits, sidebar, start
 from pages.widgets import background, left_out, scoring
 from pages.widgets.markdown import escape_markdown
 
@@ -35,7 +35,7 @@ def page() -> None:
         "**chosen on validation** prompts and text; **test** prompts only show what the choice is worth, and what is "
         "claimed of it is measured on them once."
     )
-    settings = draw_sidebar()
+    settings = draw_settings()
     if not scoring.known(settings.spec):
         return
     comparison = engine().results.comparison(settings.spec, settings.axis, settings.reading)
@@ -49,34 +49,35 @@ def page() -> None:
     st.fragment(start.told(compared.draw))(settings, comparison, picked)
 
 
-def draw_sidebar() -> Settings:
-    """Model, axis, reading, and the limit on perplexity."""
+def draw_settings() -> Settings:
+    """Model, axis and reading in the sidebar; above the choice what it keeps to."""
     with st.sidebar:
         spec = sidebar.model()
         axis, title = sidebar.choose_axis()
         left_out.tell(*map(Plan(axis, "neutral").bias, SIDES))
         reading = sidebar.reading()
-        st.divider()
-        up = st.slider(
-            "Perplexity at most x % up",
-            1,
-            30,
-            10,
-            key="max_ppl",
-            bind="query-params",
-            format="%d %%",
-            help="The set of the lowest validation gap is chosen among those that raise the perplexity of the "
-            "validation text by no more than this.",
-        )
-        within = st.toggle(
-            "Choose by the gap within templates",
-            key="within",
-            bind="query-params",
-            disabled=axis not in axis_names(),
-            help="Signs may cancel between sentence templates, so a gap over all of them can be small where none "
-            "within is. With this the set of the lowest mean gap within templates is chosen.",
-        )
-    return Settings(spec, axis, title, reading, up / 100, within and axis in axis_names())
+    perplexity, lambada, panel, inside = st.columns((1.2, 1, 1, 1.2), vertical_alignment="bottom")
+    up = perplexity.slider(
+        "Perplexity at most x % up",
+        1,
+        30,
+        10,
+        key="max_ppl",
+        bind="query-params",
+        format="%d %%",
+        help="The set of the lowest validation gap is chosen among those that raise the perplexity of the "
+        "validation text by no more than this.",
+    )
+    more = limits.draw(up / 100, (lambada, panel))
+    within = inside.toggle(
+        "By the gap within templates",
+        key="within",
+        bind="query-params",
+        disabled=axis not in axis_names(),
+        help="Signs may cancel between sentence templates, so a gap over all of them can be small where none "
+        "within is. With this the set of the lowest mean gap within templates is chosen.",
+    )
+    return Settings(spec, axis, title, reading, up / 100, within and axis in axis_names(), more)
 
 
 def comparing(plan: Plan, candidates: list[Candidate]) -> Callable[[LanguageModel, Store, Progress], Comparison]:

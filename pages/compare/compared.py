@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,11 @@ from fasp_core.data.text import said
 from fasp_core.figures import Curve, Points, Words, method_curves, tradeoff
 from fasp_core.gap import GapStats, claims
 from fasp_core.model.spec import ModelSpec
-from fasp_core.studies.common import as_heads
 from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.curves import ORDER, both_sides, curves, values
+from fasp_core.studies.compare.limits import Limits
 from fasp_core.studies.compare.plan import SIDES, Candidate, Side
-from fasp_core.tasks.costs import COSTS, TITLES
-from pages.backend.engine import engine
+from pages.compare import other_costs
 from pages.shell.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES
 from pages.widgets.drawing import chart, download
 
@@ -38,6 +37,12 @@ class Settings:
     reading: str
     max_ppl: float
     within: bool = False
+    more: Limits = field(default_factory=Limits)  # beside perplexity
+
+    @property
+    def limits(self) -> Limits:
+        """All that a choice keeps to."""
+        return replace(self.more, max_ppl=self.max_ppl)
 
 
 @dataclass(frozen=True)
@@ -167,8 +172,11 @@ def _curves(settings: Settings, comparison: Comparison, view: View, picked: Cand
 def _tradeoff(settings: Settings, comparison: Comparison, view: View, picked: Candidate | None, base: GapStats) -> None:
     frame = values(comparison, view.side, view.reading)
     at = comparison.candidates.index(picked) if picked is not None else None
-    other = _other_cost(settings, comparison)
-    across, title = (100 * frame.ppl_change, "perplexity above the unpruned model, %") if other is None else other
+    other = other_costs.choose(settings.spec, comparison, view.side, settings.more)
+    across, title = 100 * frame.ppl_change.to_numpy(float), "perplexity above the unpruned model, %"
+    limit: float | None = 100 * settings.max_ppl
+    if other is not None:
+        across, title, limit = other
     chart(
         tradeoff(
             Points(
@@ -186,7 +194,7 @@ def _tradeoff(settings: Settings, comparison: Comparison, view: View, picked: Ca
                 dark=st.context.theme.type == "dark",
             ),
             reference=(0.0, 1000 * base.gap),
-            limit=100 * settings.max_ppl if other is None else None,
+            limit=limit,
             floor=1000 * base.noise_gap,
             chosen=at,
             caps=(
@@ -199,34 +207,6 @@ def _tradeoff(settings: Settings, comparison: Comparison, view: View, picked: Ca
         if other is None
         else f"Toxicity gap against {title}, of the candidates that were measured so, with the Pareto front.",
     )
-
-
-def _other_cost(settings: Settings, comparison: Comparison) -> tuple[np.ndarray, str] | None:
-    """Of each candidate another cost than perplexity, nan where it was not measured, if one is asked for."""
-    study = engine().results.costs(settings.spec, settings.axis, comparison.plan.reading)
-    if study is None:
-        return None
-    options = {"": "perplexity"} | {name: f"{TITLES[name]}, % up" for name in COSTS if name != "perplexity"}
-    options |= {f"accuracy_{task}": f"right answers lost on {task}, points" for task in study.plan.tasks}
-    name = st.selectbox(
-        "Cost to the right",
-        tuple(options),
-        format_func=options.__getitem__,
-        key="compare cost",
-        help="Other costs were measured of some sets alone, by `python -m fasp_core study costs`.",
-    )
-    if not name:
-        return None
-    column = study.sets[name].to_numpy(float)
-    worth = -100 * column if name.startswith("accuracy_") else 100 * np.expm1(column)
-    known = dict(zip(map(as_heads, study.sets["heads"]), worth, strict=True))
-    found = np.array([known.get(c.heads, np.nan) if c.heads else 0.0 for c in comparison.candidates])
-    st.caption(
-        f"{len({c.heads for c in comparison.candidates} & known.keys())} sets were measured so, on "
-        f"{study.plan.tokens:,} tokens, {study.plan.passages} passages and {study.plan.items} items of each task: the "
-        "same for validation and test."
-    )
-    return found, options[name]
 
 
 def _table(settings: Settings, comparison: Comparison, view: View) -> None:

@@ -39,6 +39,11 @@ def draw(settings: Settings, heads: PruneSet, gap_is_there: bool) -> None:
         "Mean perplexity hides what a head is for. Both models answer the same items of common tasks: the likeliest of "
         "several answers, or the last word of a passage (LAMBADA). First a few of each, then more."
     )
+    st.page_link(
+        "pages/scorecard/scorecard.py",
+        label="Bias suites, texts, the gap of every axis and the checkpoint's size of this set, a line each: Scorecard",
+        icon=":material/balance:",
+    )
     try:
         files.folder()
     except InputError as error:

@@ -24,6 +24,7 @@ from pages.widgets.drawing import download
 from pages.widgets.markdown import escape_markdown
 
 TITLE = "Scorecard"
+SPENT = "about ten minutes for all parts in their usual sizes"
 COLOURS = {"better": "green", "worse": "red", "cannot be told": "gray", "tells nothing": "gray"}
 
 
@@ -113,7 +114,7 @@ def _offer(settings: sidebar.Settings, heads: PruneSet, plan: Plan, asked: Exper
     left = [part.title for part in plan.parts()] if known is None else study.find(known.id, heads, plan, Store()).left
     if not left:
         return
-    time = "up to some minutes a part with the built-in model on two cores"
+    time = f"{SPENT} with the built-in model on two free cores"
     background.offer(
         asked,
         lambda lm, store, progress: study.run(lm, heads, plan, store, progress),

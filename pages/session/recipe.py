@@ -52,7 +52,9 @@ class Recipe:
     """All that a link carries. Field names are the names in the address, and the keys of the widgets.
 
     `bos` says whether texts begin with a token of the tokenizer's; `prune` and `keep` are heads set by hand, written as
-    L0H3,L2H1-4; `limit` is in percent, of the joint search alone; `protect` is what FASP's heads are critical by.
+    L0H3,L2H1-4; `limit` is in percent, of the joint search alone; `lambada_points` and `task_points` are the most
+    that the search and the comparison of methods may lose, 0 being no limit; `protect` is what FASP's heads are
+    critical by.
     """
 
     model: str = BUILT_IN
@@ -65,6 +67,8 @@ class Recipe:
     alpha: float = ALPHA
     protect: str = PROTECTS[0]
     limit: int = round(100 * MAX_PPL)
+    lambada_points: float = 0.0
+    task_points: float = 0.0
     seed: int = 0
     neurons: str = ""
     strength: float = 1.0  # of learned gains
@@ -172,6 +176,8 @@ _READ: dict[str, Callable[[str], object]] = {
     "alpha": _number(0, 0.4),
     "protect": _one_of(PROTECTS, PROTECT_TITLES),
     "limit": _whole(1, 30),
+    "lambada_points": _number(0, 100),
+    "task_points": _number(0, 100),
     "seed": _whole(0, 999),
     "neurons": _parts("neurons"),
     "strength": _number(0, 1),

@@ -26,6 +26,7 @@ from pages.widgets.markdown import code
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "spread")
 HANDS = ("prune", "keep")  # fields without a widget
+SHARES = ("gamma", "alpha", "lambada_points", "task_points")  # rounded as links write them
 WRITTEN = 100  # addresses that are remembered
 
 
@@ -67,7 +68,7 @@ def _values() -> dict[str, Any]:
     """Values of the widgets by the names of fields; as at first where there is none."""
     found = {name: st.session_state.get(name) for name in NAMES if name not in HANDS}
     told = {name: getattr(Recipe(), name) if value is None else value for name, value in found.items()}
-    return {**told, **{name: round(float(told[name]), 6) for name in ("gamma", "alpha")}}
+    return {**told, **{name: round(float(told[name]), 6) for name in SHARES}}
 
 
 def _known(values: Mapping[str, object]) -> Facts | None:

@@ -15,7 +15,7 @@ from fasp_core.studies.compare import searching
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
 from pages.shell.sidebar import Settings
-from pages.widgets import background
+from pages.widgets import background, tasks
 
 MEASUREMENTS = 40
 SECONDS = 28  # a set of the built-in model on two cores: 720 prompts and 2,048 tokens
@@ -30,9 +30,7 @@ def select(settings: Settings, table: ImpactTable) -> Selection:
     finished = [
         f
         for f in engine().results.searches(settings.spec, settings.axis, settings.reading)
-        if f.config.max_heads == k
-        and not f.config.items
-        and f.config.max_ppl < settings.max_ppl + 1e-9  # or a stricter limit
+        if f.config.max_heads == k and searching.limits_of(f.config).within(settings.limits)
     ]
     if not finished:
         _offer(settings, table, k)
@@ -48,13 +46,21 @@ def _said(best: Found, finished: list[Found]) -> str:
         return f"No set within the limits has a smaller validation gap ({measured} sets measured)."
     return (
         f"Joint search, {searches}: of {measured} measured sets the one of least validation gap, {1000 * best.gap:.2f} "
-        f"after {1000 * best.base_gap:.2f} (×10⁻³), perplexity at most {best.config.max_ppl:.0%} up. It was chosen on "
+        f"after {1000 * best.base_gap:.2f} (×10⁻³), {searching.limits_of(best.config).text()}. It was chosen on "
         "validation prompts: look at test prompts for what it is worth."
     )
 
 
 def _offer(settings: Settings, table: ImpactTable, k: int) -> None:
-    config = SearchConfig(settings.reading, k, settings.max_ppl, MEASUREMENTS, settings.seed)
+    limits = settings.limits
+    plain = SearchConfig(settings.reading, k, limits.max_ppl, MEASUREMENTS, settings.seed)
+    config = searching.limited(plain, limits)
+    more = ""
+    if limits.beyond_ppl:
+        more = (
+            f" It keeps to {limits.text()}: each set that would be the best is asked {limits.items} items of "
+            f"{', '.join(map(tasks.title, limits.asked))} too, which takes minutes more a set."
+        )
 
     def work(lm: LanguageModel, store: Store, progress: Progress) -> Found:
         return searching.run(lm, table, searching.measured_on(settings.axis, table), config, store, progress)
@@ -62,10 +68,11 @@ def _offer(settings: Settings, table: ImpactTable, k: int) -> None:
     background.offer(
         Experiment(settings.spec, "Joint search", (settings.axis, config)),
         work,
-        title=f"No search yet for up to {k} heads at {settings.max_ppl:.0%} more perplexity",
+        title=f"No search yet for up to {k} heads at {limits.max_ppl:.0%} more perplexity"
+        + " and within the limits on tasks" * limits.beyond_ppl,
         about=f"A ranking takes heads for what each does alone. The search measures some {MEASUREMENTS} sets on the "
         f"{len(table.bias.codes)} validation prompts of the scores, learns from each how heads interact, and keeps the "
-        "one of least gap within both limits. With the built-in model on two cores it takes about "
+        f"one of least gap within both limits.{more} With the built-in model on two cores it takes about "
         f"{MEASUREMENTS * SECONDS / 60:.0f} minutes; on a GPU it takes a fraction of that.",
         button="Search",
     )

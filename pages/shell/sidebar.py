@@ -26,6 +26,7 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.devices import passed_over
 from fasp_core.model.spec import BUILT_IN, BUILT_IN_TITLE, DTYPES, ModelSpec
 from fasp_core.scoring.manual_edits import HAND
+from fasp_core.studies.compare.limits import Limits
 from fasp_core.studies.compare.plan import SEARCH
 from pages.backend import demo, folders
 from pages.backend.engine import engine, scheduler
@@ -36,7 +37,6 @@ from pages.session.recipe import (
     BOS_TITLES,
     GAINS,
     GAMMA,
-    MAX_PPL,
     METHOD_TITLES,
     OFFLINE,
     OWN_CSV,
@@ -47,10 +47,11 @@ from pages.session.recipe import (
     TOKENS,
     Recipe,
 )
+from pages.shell import limits
 from pages.widgets import glossary, left_out
 from pages.widgets.markdown import escape_markdown
 
-__all__ = ["ALPHA", "GAMMA", "MAX_PPL", "METHOD_TITLES", "OWN_CSV", "READING_TITLES", "SPLIT_TITLES", "Settings"]
+__all__ = ["ALPHA", "GAMMA", "METHOD_TITLES", "OWN_CSV", "READING_TITLES", "SPLIT_TITLES", "Settings"]
 
 KEPT: dict[str, Any] = {"persist_state": "session"}  # a widget keeps its value on pages that do not draw it
 
@@ -70,7 +71,7 @@ class Settings:
     split: str
     prompts: int
     tokens: int
-    max_ppl: float = MAX_PPL  # relative; of the search alone
+    limits: Limits = field(default_factory=Limits)  # of the search alone
     neurons: PruneSet = field(default_factory=PruneSet)  # and gains, beside whatever heads are chosen
     scorer: str = OFFLINE
     label: str | None = None
@@ -133,7 +134,7 @@ def draw() -> Settings:
             "you name and nothing else. The "
             "others are baselines, which spare none.",
         )
-        seed, limit, by, power = 0, MAX_PPL, PROTECTS[0], 1.0
+        seed, limited, by, power = 0, Limits(), PROTECTS[0], 1.0
         if method == GAINS:
             critical, pruned = st.session_state["gamma"], st.session_state["alpha"]
             hint = "0 is the unpruned model, 1 the gains as learned; between them every gate is 1 + s (g − 1)."
@@ -150,7 +151,7 @@ def draw() -> Settings:
                 persist_state="session",
                 help="On validation text. The search keeps to this limit and to α.",
             )
-            limit = percent / 100
+            limited = limits.draw(percent / 100)
         if method in ("random", SEARCH):
             seed = int(
                 st.number_input(
@@ -192,7 +193,7 @@ def draw() -> Settings:
         str(split or "valid"),
         int(prompts),
         int(tokens),
-        limit,
+        limited,
         neurons,
         *judge,
         by,

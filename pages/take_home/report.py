@@ -19,6 +19,7 @@ from fasp_core.scoring.manual_edits import HAND, ManualEdits
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare
 from fasp_core.studies.compare.plan import SEARCH
+from fasp_core.studies.scorecard import scorecard
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
 from pages.session.recipe import GAINS, OFFLINE
@@ -77,14 +78,21 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
         title="No report on this set yet",
         about=f"One HTML file: the setting, both grids, the chosen heads, what the set does to **{asked.prompts:,} "
         f"test prompts** in both readings and to {asked.tokens:,} tokens of held-out text, the groups before and "
-        "after, tasks that were asked, what a stored comparison of methods says, the limits, and the commands that "
-        "repeat it. What was "
+        f"after, tasks that were asked, {_card(asked)}, what a stored comparison of methods says, the limits, and the "
+        "commands that repeat it. What was "
         f"measured before is taken over; otherwise it takes {SPENT} for 450 prompts. Look at test prompts once the "
         "choice is made: whoever measures many sets on them and keeps the best has chosen on test.",
         button="Measure and write the report",
     )
     if job is None or job.state not in ("waiting", "running"):
         without(asked, table, name)
+
+
+def _card(asked: report.Asked) -> str:
+    """What of a scorecard goes into the report."""
+    card = scorecard.stored(engine().models.identity(asked.spec), asked.parts, Store())
+    lines = 0 if card is None else len(card.lines)
+    return f"the {lines} lines of its scorecard" if lines else "its scorecard (page Scorecard) once that is measured"
 
 
 def what(settings: Settings, now: Current) -> report.Asked:
@@ -99,7 +107,7 @@ def what(settings: Settings, now: Current) -> report.Asked:
         settings.gamma,
         settings.alpha,
         settings.seed if settings.method == "random" else 0,
-        settings.max_ppl,
+        settings.limits.max_ppl,
         by_hand=ManualEdits() if settings.method in (SEARCH, GAINS, HAND) else now.by_hand,
         protect=settings.protect,
     )
@@ -146,4 +154,6 @@ def _stored(asked: report.Asked) -> tuple[str, ...]:
     # answers that the report asks for itself must not make it another one
     able = None if asked.items else engine().results.able(asked.spec, asked.parts)
     answers = [] if able is None else [f"{name} {len(task.items.items)}" for name, task in able.tasks.items()]
-    return (header.path.name if header is not None else "", *sorted(claims), *answers)
+    card = scorecard.stored(engine().models.identity(asked.spec), asked.parts, store)
+    lines = [] if card is None else [f"{line.name} {line.sample}" for line in card.lines]
+    return (header.path.name if header is not None else "", *sorted(claims), *answers, *lines)

@@ -110,6 +110,7 @@ def test_the_choice_is_made_on_validation(studio: Studio, table: ImpactTable) ->
     assert "**chosen on validation**" in text
     assert span(change.relative_interval) in text
     assert at.code[0].value == PruneSet.from_flat(best.heads, BUILT_IN_SHAPE[1]).format()
+    assert ("Its scorecard, with bias suites" in [b.label for b in at.button]) == (best.method != SEARCH)
     # nothing is claimed before it was measured
     assert not at.success
     assert "What may be claimed of this set?" in [s.value for s in at.subheader]

@@ -26,13 +26,15 @@ from fasp_core.report import data
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import ManualEdits
 from fasp_core.studies.compare.plan import HELD_OUT
+from fasp_core.studies.scorecard.lines import Line
+from fasp_core.studies.scorecard.parts import Text
 from fasp_core.studies.verdict import verdict
 from fasp_core.tasks import utility
 from pages.backend.results import SCORE_TEXT
 from pages.session import shared
 from pages.take_home import data as take_data
 from pages.take_home.report import Written
-from tests.support.fakes import Studio
+from tests.support.fakes import MADE, Studio
 from tests.support.made.report import Read
 from tests.support.made.tasks import add_answers, use_tasks
 from tests.support.running import AXIS, HAND, N_HEADS, metric, opened, press, removed, run, said
@@ -306,3 +308,18 @@ def test_a_report_that_asks_tasks_is_found_when_they_are_stored(
     start(run(at))
     assert RUN not in [b.label for b in at.button]
     assert len(Read(written(at).content.decode()).tables["tasks"]) == 4
+
+
+def test_a_scorecard_goes_along_once_it_is_measured(studio: Studio, table: ImpactTable) -> None:
+    studio.at_once()
+    at = taking()
+    assert "its scorecard (page Scorecard) once that is measured" in said(at)
+    before = written(start(at)).content.decode()
+    heads, part = PruneSet.parse(at.code[0].value), Text("perplexity", 640)
+    line = Line("perplexity", "of x", "", 20.0, 22.0, 10.0, "%", (8.0, 12.0), "lower", "640 tokens", "worse")
+    key = part.key(studio.load(ModelSpec()).id, heads)
+    studio.store.save("experiments", key, arrays={}, meta={"lines": [line.as_dict()], "provenance": MADE})
+    assert "the 1 lines of its scorecard" in said(run(at))
+    start(at)
+    (found,) = {job.result.content.decode() for job in at.session_state["jobs seen"].values()} - {before}
+    assert Read(found).rows["scorecard", "of x"][-1] == "▼ worse"

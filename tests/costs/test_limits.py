@@ -16,7 +16,7 @@ from fasp_core.scoring.search import SearchConfig
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import searching
 from fasp_core.studies.compare.compare import choose
-from fasp_core.studies.compare.limits import Limits, Meter
+from fasp_core.studies.compare.limits import Limits, Meter, StoredMeter, Unmeasured
 from fasp_core.tasks import files
 from fasp_core.tasks.last_words import half
 from fasp_core.tasks.likelihood import encode_pair, log_likelihoods
@@ -131,6 +131,38 @@ def test_limits_are_said_and_bad_ones_refused() -> None:
             Limits(**wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="--max-ppl"):
         Limits(0.0)
+
+
+def test_limits_lie_within_looser_ones_of_the_same_kind() -> None:
+    plain, one = Limits(0.1), Limits(0.1, lambada_points=2.0)
+    assert plain.within(Limits(0.1))
+    assert replace(plain, max_ppl=0.08).within(plain)
+    assert not replace(plain, max_ppl=0.12).within(plain)
+    assert one.within(replace(one, lambada_points=3.0))
+    assert not one.within(replace(one, lambada_points=1.0))
+    assert not one.within(plain)
+    assert not plain.within(one)
+    assert not replace(one, items=20).within(one)
+    assert one.asked == ("lambada",)
+    assert LIMITS.asked == ("lambada", "piqa")
+    assert plain.asked == ()
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_what_is_stored_is_read_without_a_model(folder: Path, split: str) -> None:
+    lm, store = tiny_lm("llama"), Store(folder / "cache")
+
+    def known() -> StoredMeter:
+        return StoredMeter(lm.id, lm.n_heads, LIMITS, split, store)
+
+    assert all(np.isnan(one.value) for one in known().spent(HEADS))
+    with pytest.raises(Unmeasured, match="LAMBADA"):
+        known().fits(HEADS)
+    measured = Meter(lm, LIMITS, split, store).spent(HEADS)
+    assert known().spent(HEADS) == measured
+    assert np.isnan(known().spent((1,))[0].value)
+    generous = replace(LIMITS, lambada_points=100.0, lambada_nats=100.0, task_points=100.0)
+    assert StoredMeter(lm.id, lm.n_heads, generous, split, store).fits(HEADS)
 
 
 def test_a_search_within_more_limits_is_another_search() -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from fasp_core.cli.main import main
+from fasp_core.export import checking
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.studies.scorecard import scorecard
 from tests.support.commands import Run, runner, write_sentences
 from tests.support.made.report import Read
 from tests.support.made.tasks import use_tasks
@@ -103,6 +105,7 @@ def test_a_set_of_select_is_taken(run: Run, place: Path, tmp_path: Path) -> None
         (("--utility", "--no-measure"), "leave out --utility or --no-measure"),
         (("--utility", "--items", 0), "0 items"),
         (("--items", 10), "add --utility"),
+        (("--scorecard", "--no-measure"), "leave out --scorecard or --no-measure"),
     ],
 )
 def test_what_cannot_be_reported_is_refused(run: Run, args: tuple[object, ...], words: str, tmp_path: Path) -> None:
@@ -171,3 +174,27 @@ def test_tasks_are_asked_where_that_is_wished(
     status, printed, _ = run("report", "--alpha", 0.25, "--no-measure", "--out", out)
     assert status == 0
     assert "piqa: " in printed
+
+
+def test_a_scorecard_is_measured_where_that_is_wished(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_tasks(tmp_path / "tasks", monkeypatch, 12)
+    monkeypatch.setattr(checking, "REPEATS", 2)
+    monkeypatch.setattr(scorecard, "TEXTS", ("perplexity",))
+    monkeypatch.setattr(scorecard.Plan.__init__, "__defaults__", ((), ("piqa", "chess"), (), 90, 10, 96))
+    out = tmp_path / "r.html"
+    status, printed, err = run("report", "--alpha", 0.25, "--prompts", 90, "--scorecard", "--out", out, "--json")
+    assert status == 0, err
+    found = json.loads(printed)
+    parts = [line["part"] for line in found["scorecard"]["lines"]]
+    assert parts == ["perplexity", "task", "task", "toxicity gap", "toxicity gap", "checkpoint", "checkpoint"]
+    (why,) = found["scorecard"]["impossible"]
+    assert "no task 'chess'" in why
+    assert len(Read(out.read_text()).tables["scorecard"]) == 8
+    (line,) = (line for line in found["repeat"] if " report " in line)
+    assert "--scorecard" in line
+    # what is stored is told without being asked for
+    status, printed, _ = run("report", "--alpha", 0.25, "--no-measure", "--out", out)
+    assert status == 0
+    assert f"Scorecard: {found['scorecard']['sentence']}" in printed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,18 +95,24 @@ def best_gammas(comparison: Comparison, max_ppl: float) -> dict[float, float]:
     return out
 
 
-def best_of_each(comparison: Comparison, max_ppl: float) -> pd.DataFrame:
+def best_of_each(
+    comparison: Comparison, max_ppl: float, fits: Callable[[Sequence[int]], bool] | None = None
+) -> pd.DataFrame:
     """The choice that each method's own candidates would come to, on validation, and what it does on both sides.
 
     One row a method that has candidates. Columns: method, gamma, alpha, seed, heads (nan where nothing is within
-    the limit), and of each side `ppl_SIDE` and, for each reading, `READING_SIDE`: relative changes.
+    the limits), and of each side `ppl_SIDE` and, for each reading, `READING_SIDE`: relative changes.
+
+    Parameters
+    ----------
+    fits : the other limits, as of `choose`.
     """
     rows = []
     for method in ORDER:
         if all(c.method != method for c in comparison.candidates):
             continue
         row: dict[str, Any] = {"method": method}
-        if (chosen := choose(comparison, comparison.plan.reading, max_ppl, [method])) is not None:
+        if (chosen := choose(comparison, comparison.plan.reading, max_ppl, [method], fits=fits)) is not None:
             row |= {"gamma": chosen.gamma, "alpha": chosen.alpha, "seed": chosen.seed, "heads": len(chosen.heads)}
             for side in comparison.sides:
                 row[f"ppl_{side}"] = comparison.perplexity(chosen, side).relative

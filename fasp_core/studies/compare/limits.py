@@ -15,11 +15,13 @@ from fasp_core import defaults
 from fasp_core.errors import InputError
 from fasp_core.gap.claims import Spent
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
+from fasp_core.tasks.answers import Answers, answers_of, read_answers
+from fasp_core.tasks.files import Items
 from fasp_core.tasks.last_words import TASK, half
 from fasp_core.tasks.paired import mean_change, paired
-from fasp_core.tasks.utility import Answers, answers_of
 from fasp_core.typing import Report
 
 PANEL = (TASK, "arc_easy", "piqa")
@@ -62,6 +64,22 @@ class Limits:
         """Whether anything but perplexity is limited."""
         return any(most is not None for most in (self.lambada_points, self.lambada_nats, self.task_points))
 
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The tasks that have to be answered."""
+        of_lambada = (self.lambada_points, self.lambada_nats) != (None, None)
+        return tuple(dict.fromkeys((TASK,) * of_lambada + self.tasks * (self.task_points is not None)))
+
+    def within(self, other: Limits) -> bool:
+        """Whether whatever keeps to these keeps to the others, and nothing else is limited."""
+        mine, others = self.as_dict(), other.as_dict()
+        for name, most in others.items():
+            own = mine[name]
+            if (own is None) != (most is None) or (own is not None and most is not None and own > most + 1e-9):
+                return False
+        same = (self.tasks, self.items) == (other.tasks, other.items) or not other.beyond_ppl
+        return same and self.max_ppl < other.max_ppl + 1e-9
+
     def text(self) -> str:
         """Such as `perplexity at most 10% up, at most 2 points of LAMBADA lost`."""
         said = [f"perplexity at most {self.max_ppl:.0%} up"]
@@ -81,6 +99,10 @@ class Limits:
         """As the command line has them."""
         named = {f"--max-{name.replace('_', '-')}": most for name, most in self.as_dict().items()}
         return " ".join([f"--max-ppl {self.max_ppl:g}", *(f"{o} {m:g}" for o, m in named.items() if m is not None)])
+
+
+class Unmeasured(InputError):
+    """It is not known whether a set keeps to the limits."""
 
 
 class Meter:
@@ -103,36 +125,47 @@ class Meter:
         if limits.lambada_nats is not None:
             found.append(self.nats(heads))
         if limits.lambada_points is not None:
-            base, pruned = self._answers(TASK, heads)
-            one = paired(base.right, pruned.right, 0.0)
-            found.append(Spent("LAMBADA", "points", -one.points, limits.lambada_points, _flipped(one.interval)))
+            found.append(self._points(heads, limits.lambada_points))
         if limits.task_points is not None:
             found.append(self._panel(heads, limits.task_points))
         return tuple(found)
 
     def fits(self, heads: Sequence[int]) -> bool:
-        """Whether a set keeps to all of the limits."""
-        return all(one.kept for one in self.spent(heads))
+        """Whether a set keeps to all of the limits. Raises Unmeasured where what is known does not tell."""
+        found = self.spent(heads)
+        if any(one.value > one.most for one in found):
+            return False
+        for one in found:
+            if not one.kept:
+                raise Unmeasured(f"What this set costs by {one.name} was not measured: measure it.")
+        return True
 
     def nats(self, heads: Sequence[int]) -> Spent:
         """Of LAMBADA's last word."""
-        base, pruned = self._answers(TASK, heads)
-        change = mean_change(base.likelihood, pruned.likelihood)
-        ends = _flipped(change["change_interval"])
-        most = np.inf if self.limits.lambada_nats is None else self.limits.lambada_nats
-        return Spent("LAMBADA's last word", "nats", -change["change"], most, ends)
+        name, most = "LAMBADA's last word", np.inf if self.limits.lambada_nats is None else self.limits.lambada_nats
+        if (both := self._answers(TASK, heads)) is None:
+            return Spent(name, "nats", np.nan, most)
+        change = mean_change(both[0].likelihood, both[1].likelihood)
+        return Spent(name, "nats", -change["change"], most, _flipped(change["change_interval"]))
+
+    def _points(self, heads: Sequence[int], most: float) -> Spent:
+        if (both := self._answers(TASK, heads)) is None:
+            return Spent("LAMBADA", "points", np.nan, most)
+        one = paired(both[0].right, both[1].right, 0.0)
+        return Spent("LAMBADA", "points", -one.points, most, _flipped(one.interval))
 
     def _panel(self, heads: Sequence[int], most: float) -> Spent:
-        changes = [
-            100 * (np.asarray(base.right, dtype=float) - pruned.right)
-            for base, pruned in (self._answers(task, heads) for task in self.limits.tasks)
-        ]
+        name, changes = f"the mean of {', '.join(self.limits.tasks)}", []
+        for task in self.limits.tasks:
+            if (both := self._answers(task, heads)) is None:
+                return Spent(name, "points", np.nan, most)
+            changes.append(100 * (np.asarray(both[0].right, dtype=float) - both[1].right))
         mean = float(np.mean([c.mean() for c in changes]))
         half_width = 1.96 * float(np.sqrt(sum(c.var(ddof=1) / len(c) for c in changes))) / len(changes)
-        name = f"the mean of {', '.join(self.limits.tasks)}"
         return Spent(name, "points", mean, most, (mean - half_width, mean + half_width))
 
-    def _answers(self, task: str, heads: Sequence[int]) -> tuple[Answers, Answers]:
+    def _answers(self, task: str, heads: Sequence[int]) -> tuple[Answers, Answers] | None:
+        """Of the unpruned and of the pruned model; None where they are not known."""
         items = half(task, self.split, self.limits.items)
 
         def quiet(_done: float, _total: float, _text: str) -> None:
@@ -143,6 +176,44 @@ class Meter:
         sides = PruneSet(), chosen
         base, pruned = (answers_of(self.lm, side, items, 0, self.store, quiet) for side in sides)
         return base, pruned
+
+
+class StoredMeter(Meter):
+    """What sets cost as far as it was measured, without a model: nan where it was not.
+
+    Parameters
+    ----------
+    n_heads : of a layer.
+
+    Raises
+    ------
+    InputError
+        The data package of the tasks is missing or damaged.
+    """
+
+    def __init__(self, model_id: ModelId, n_heads: int, limits: Limits, split: str, store: Store) -> None:
+        self.model_id, self.n_heads = model_id, n_heads
+        self.limits, self.split, self.store = limits, split, store
+        self._found: dict[tuple[int, ...], tuple[Spent, ...]] = {}
+        self._base = {
+            items.task: (items, self._read(items, ()))
+            for items in (half(task, split, limits.items) for task in limits.asked)
+        }
+
+    def spent(self, heads: Sequence[int]) -> tuple[Spent, ...]:
+        """Of one set (flat ids), read once."""
+        key = tuple(heads)
+        if key not in self._found:
+            self._found[key] = super().spent(heads)
+        return self._found[key]
+
+    def _answers(self, task: str, heads: Sequence[int]) -> tuple[Answers, Answers] | None:
+        items, base = self._base[task]
+        pruned = None if base is None else self._read(items, heads)
+        return None if base is None or pruned is None else (base, pruned)
+
+    def _read(self, items: Items, heads: Sequence[int]) -> Answers | None:
+        return read_answers(self.model_id, PruneSet.from_flat(heads, self.n_heads), items, 0, self.store)
 
 
 def _flipped(ends: Sequence[float] | None) -> tuple[float, float] | None:

@@ -42,6 +42,11 @@ class Part(ABC):
     def title(self) -> str:
         """In a few words."""
 
+    @property
+    def size(self) -> int:
+        """Prompts, items or tokens that it is measured on."""
+        return max([0, *(int(vars(self).get(name, 0)) for name in ("prompts", "items", "tokens"))])
+
     @abstractmethod
     def data(self, model_id: ModelId) -> Any:
         """What names the data that it is measured on. Raises InputError where they are not there."""

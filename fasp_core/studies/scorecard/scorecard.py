@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from typing import Any
 
+from fasp_core import defaults
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.identity import ModelId
@@ -20,7 +22,7 @@ from fasp_core.typing import Report
 AXES = ("gender_and_sex", "race_ethnicity", "religion", "ability", "nationality", "sexual_orientation", "age")
 TEXTS = ("perplexity", "paragraphs", "repeated")  # costs
 SUITES = ("crows_pairs", "stereoset", "bbq", "winogender", "honest")
-TASKS = ("lambada", "piqa", "arc_easy", "hellaswag")
+KINDS: dict[str, type[Part]] = {kind.__name__.lower(): kind for kind in (Text, Task, Gap, Suite, Checkpoint)}
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,11 @@ class Plan:
     """
 
     axes: tuple[str, ...] = AXES
-    tasks: tuple[str, ...] = TASKS
+    tasks: tuple[str, ...] = defaults.TASKS
     suites: tuple[str, ...] = SUITES
     prompts: int = 450
     items: int = 150
-    tokens: int = 8192
+    tokens: int = 4096
 
     def parts(self) -> list[Part]:
         """In the order in which they are measured."""
@@ -50,6 +52,13 @@ class Plan:
             *(Suite(suite, self.items) for suite in self.suites),
             Checkpoint(),
         ]
+
+
+SIZES = {  # tokens of text, prompts and items that both models read: some 60,000, 160,000 and 320,000
+    "small": Plan(prompts=210, items=50, tokens=2048),
+    "usual": Plan(),
+    "large": Plan(prompts=900, items=300, tokens=8192),
+}
 
 
 @dataclass(frozen=True)
@@ -146,6 +155,36 @@ def find(
         elif part.title not in why:
             left.append(part.title)
     return Scorecard(heads, tuple(lines), tuple(left), tuple(f"{what}: {said}" for what, said in why.items()), made)
+
+
+def stored(
+    model_id: ModelId, heads: PruneSet, store: Store, impossible: Mapping[str, str] | None = None
+) -> Scorecard | None:
+    """All that is stored of a set, whatever was asked for: of each part the largest sample; None if nothing is.
+
+    Without a model. Parts whose data are others now, or are not installed any more, are left out.
+    """
+    found: dict[str, tuple[Part, Entry]] = {}
+    for header in store.find(KIND, {"experiment": "scorecard", **model_id.wanted(), "heads": heads.format()}):
+        kind = KINDS[header.config["part"]]
+        part = kind(**{field.name: header.config[field.name] for field in fields(kind)})  # type: ignore[arg-type]
+        with suppress(InputError):
+            if part.key(model_id, heads) != header.config:
+                continue
+            larger = part.title not in found or part.size > found[part.title][0].size
+            if larger and (entry := store.load(KIND, header.config)) is not None:
+                found[part.title] = part, entry
+    if not found and not impossible:
+        return None
+    order = {part.title: i for i, part in enumerate(Plan().parts())}
+    titles = sorted(found, key=lambda title: (_rank(found[title][0]), order.get(title, len(order)), title))
+    lines = [line for title in titles for line in _read(found[title][1])]
+    why = tuple(f"{what}: {said}" for what, said in (impossible or {}).items() if what not in found)
+    return Scorecard(heads, tuple(lines), (), why, {title: found[title][1].meta["provenance"] for title in titles})
+
+
+def _rank(part: Part) -> int:
+    return list(KINDS).index(type(part).__name__.lower())
 
 
 def _read(entry: Entry) -> list[Line]:

@@ -12,10 +12,11 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
 from fasp_core.scoring.search import Found, SearchConfig, Tried
 from fasp_core.studies.compare import searching
+from fasp_core.studies.compare.limits import Limits
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
 from tests.support.fakes import Studio
-from tests.support.running import AXIS, N_HEADS, change, exploring, metric, press, removed, said
+from tests.support.running import AXIS, N_HEADS, change, exploring, metric, press, removed, run, said
 
 SIZE = BUILT_IN_SHAPE[0] * N_HEADS
 CONFIG = SearchConfig(max_heads=5, max_ppl=0.1, measurements=40)  # alpha .02
@@ -73,6 +74,22 @@ def test_a_stored_search_is_what_is_pruned_and_measured(studio: Studio) -> None:
     assert not at.subheader
     assert [s.value for s in change(at, limit=5).subheader] == [LABEL.replace("10%", "5%")]
     assert metric(change(at, alpha=0.0), "Removed").value.startswith("0 of")
+
+
+def test_limits_on_tasks_ask_for_a_search_within_them(studio: Studio) -> None:
+    keep(studio, (3, 12, 40, 77, 200), 0.004)
+    limits = Limits(0.1, lambada_points=2.0)
+    at = exploring(method="search", alpha=0.02, lambada_points=2.0)
+    assert removed(at) == 0  # what was found within perplexity alone may break the other limit
+    assert [s.value for s in at.subheader] == [f"{LABEL} and within the limits on tasks"]
+    assert f"It keeps to {limits.text()}" in said(at)
+    keep(studio, (3, 12, 40), 0.006, searching.limited(CONFIG, limits))
+    assert removed(run(at)) == 3
+    assert f"{limits.text()}. It was chosen on validation" in said(at)
+    assert removed(change(at, lambada_points=3.0)) == 3  # a stricter search
+    assert removed(change(at, lambada_points=1.0)) == 0
+    assert removed(change(at, lambada_points=2.0, task_points=5.0)) == 0
+    assert removed(change(at, lambada_points=0.0, task_points=0.0)) == 5
 
 
 def test_a_search_that_found_nothing_says_so(studio: Studio) -> None:

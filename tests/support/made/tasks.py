@@ -27,7 +27,13 @@ def add_answers(
     store: Store, model: ModelId, heads: PruneSet, task: str, items: int, lost: int, seed: int = 0, wrong: int = 0
 ) -> None:
     """Store that of every ten items the unpruned model has the first `wrong` wrong, and the pruned one `lost`."""
-    sample = files.sample(task, items, seed)
+    put_answers(store, model, heads, files.sample(task, items, seed), lost, seed, wrong)
+
+
+def put_answers(
+    store: Store, model: ModelId, heads: PruneSet, sample: files.Items, lost: int, seed: int = 0, wrong: int = 0
+) -> None:
+    """The same of a sample that was drawn."""
     for side, missed in ((PruneSet(), wrong), (heads, lost)):
         at = 0
         for part in answers.parts(sample):

@@ -29,8 +29,10 @@ from fasp_core.scoring import entries
 from fasp_core.scoring.manual_edits import ManualEdits, apply_manual_edits
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare.searching import SCORE_TEXT
+from fasp_core.studies.scorecard.lines import Line
+from fasp_core.studies.scorecard.parts import Text
 from fasp_core.studies.verdict import verdict
-from tests.support.fakes import MadeUp, add_claim, add_comparison, made_up_lm, make_table
+from tests.support.fakes import MADE, MadeUp, add_claim, add_comparison, made_up_lm, make_table
 from tests.support.made.report import AXIS, NASTY, TOP, Read, asked, facts, nasty, small_lm, small_table
 from tests.support.made.tasks import add_answers, use_tasks
 
@@ -344,6 +346,32 @@ def test_the_other_half_of_a_wrong_request_is_refused(store: Store) -> None:
         report.gather(asked(reading="loud"), small_table(), ModelId("w"), store, small_lm)
     with pytest.raises(Exception, match="L9H0 does not exist"):
         report.gather(asked(parts=PruneSet.parse("L9H0")), small_table(), ModelId("w"), store, small_lm)
+
+
+def test_lines_of_a_scorecard_go_along(store: Store) -> None:
+    assert "Scorecard" not in report.html(facts(store, asked(), small_table()), WHEN)
+    lm, line = (
+        small_lm(),
+        Line("task", "x", "%", 50.0, 40.0, -10.0, "points", (-15.0, -5.0), "higher", "9 <i>", "worse"),
+    )
+    text, sentences = Text("paragraphs", 64), Text("perplexity", 64)
+    for part, found in ((text, replace(line, name="y", outcome="cannot be told")), (sentences, line)):
+        meta = {"lines": [found.as_dict()], "provenance": {**MADE, "created": "2026-02-02"}}
+        store.save("experiments", part.key(lm.id, TOP), arrays={}, meta=meta)
+    made = facts(store, asked(), small_table())
+    read = Read(report.html(made, WHEN))
+    assert made.card.sentence == "Of 2 measures 0 got better, 1 got worse, and of 1 no change can be told. Worse: x."
+    assert read.said["scorecard"] == made.card.sentence
+    assert read.rows["scorecard", "x"] == [
+        "x", "50.0 %", "40.0 %", "-10.0 points [-15.0, -5.00]", "higher", "9 <i>", "▼ worse"
+    ]  # fmt: skip
+    assert read.rows["scorecard", "y"][-1] == "cannot be told"
+    assert "2026-02-02" in read.text
+    assert page.document(made, WHEN)["scorecard"] == made.card.as_dict()
+    (again,) = (c for c in read.commands if " scorecard " in c)
+    assert shlex.split(again)[-2:] == ["--heads", TOP.format()]
+    assert not [c for c in read.commands if "--scorecard" in c]
+    assert made.card == facts(store, asked(measure=False), small_table()).card
 
 
 def test_tasks_that_both_models_answered(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,40 @@ def test_every_part_is_kept_and_a_stopped_run_goes_on(
     assert scorecard.find(lm.id, PruneSet.parse("L0H0"), plan, store).lines == ()
 
 
+def test_all_that_is_stored_of_a_set_is_found_the_largest_sample_of_each_part(plan: Plan, tmp_path: Path) -> None:
+    lm, store = tiny_lm("llama"), Store(tmp_path / "store")
+    assert scorecard.stored(lm.id, HEADS, store) is None
+    small = replace(plan, items=5)
+    for asked in (plan, small):
+        for part in asked.parts()[:4]:
+            scorecard.measured(lm, HEADS, part, store)
+    scorecard.measured(lm, PruneSet.parse("L0H0"), plan.parts()[0], store)
+    found = scorecard.stored(lm.id, HEADS, store)
+    assert found is not None
+    assert found.lines == scorecard.find(lm.id, HEADS, plan, store).lines
+    assert (found.left, found.impossible) == ((), ())
+    assert set(found.provenance or {}) == {part.title for part in plan.parts()[:4]}
+    gap = plan.parts()[5]
+    scorecard.measured(lm, HEADS, gap, store)
+    with_gap = scorecard.stored(lm.id, HEADS, store)
+    assert with_gap is not None
+    assert [line.part for line in with_gap.lines][-2:] == ["toxicity gap"] * 2
+    Path(plan.axes[0]).write_text("text,group\na cat,x\na dog,y\n")  # its lines are of other prompts
+    assert scorecard.stored(lm.id, HEADS, store) == found
+    why = {gap.title: "It is gone."}
+    told = scorecard.stored(lm.id, HEADS, store, why)
+    assert told is not None
+    assert told.impossible == (f"{gap.title}: It is gone.",)
+
+
+def test_sizes_grow(plan: Plan) -> None:
+    small, usual, large = scorecard.SIZES.values()
+    assert usual == Plan()
+    for name in ("prompts", "items", "tokens"):
+        assert getattr(small, name) < getattr(usual, name) < getattr(large, name)
+    assert {part.size for part in plan.parts()} == {0, 20, 60, 256}
+
+
 def test_what_is_not_installed_is_told_and_the_rest_is_measured(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
