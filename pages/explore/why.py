@@ -47,7 +47,7 @@ def draw(settings: Settings, heads: PruneSet) -> None:
     )
     bias = replace(settings.evaluation.bias, n_prompts=int(prompts))
     asked = Explain(settings.spec, heads, EvalConfig(bias, TextConfig(tokens=int(tokens))), settings.reading)
-    pressed = right.button("Split the change", key="split", width="stretch", disabled=not len(heads))
+    pressed = right.button("Split the change", key="explain split", width="stretch", disabled=not len(heads))
     if not len(heads):
         st.caption("Nothing is removed, so there is nothing to split.")
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -10,11 +11,13 @@ from fasp_core.data.text import TextConfig
 from fasp_core.gap import PromptRows
 from fasp_core.gap.parts import Parts
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.meters import BiasConfig
+from fasp_core.metrics.meters import BiasConfig, left_out
 from fasp_core.metrics.perplexity import Nll, perplexity_change
 from fasp_core.report import page, tables
+from fasp_core.storage.store import Store
 from fasp_core.studies.explain.explain import MOST_LEFT_OUT, Explained, Without, leave_out
 from fasp_core.studies.explain.plan import Plan, movers
+from tests.support.made.report import asked, facts, small_table
 
 SET = PruneSet.parse("L0H1,L1H2*0.5,L2H0")
 
@@ -46,12 +49,12 @@ def test_a_sentence_names_the_largest_part_and_what_spoils() -> None:
         "L1H2*0.5 raises it beyond noise, and leaving it out changes it by -50.00."
     )
     assert split(spoils=False).sentence().endswith("no head's part raises the gap beyond noise.")
-    assert not split().notes
-    (note,) = split(miss=0.001).notes
+    assert split().notes == left_out(BiasConfig("race_ethnicity", n_prompts=90))
+    *_, note = split(miss=0.001).notes
     assert "25% of the largest part of the gap: raise --nodes above 5" in note
 
 
-def test_tables_and_the_report_hold_every_number() -> None:
+def test_tables_and_the_report_hold_every_number(tmp_path: Path) -> None:
     found = split()
     table = tables.explained_table(found)
     assert table.names == ["L0H1", "L2H0", "L1H2*0.5", "sum of the parts", "measured change", "quadrature error"]
@@ -64,8 +67,10 @@ def test_tables_and_the_report_hold_every_number() -> None:
     assert len(shown["charts"]) == 2
     assert shown["sentence"] == found.sentence()
     assert page.explained(split(spoils=False), "name")["without"] is None
-    document = page._template().module.grid(table, "parts")  # type: ignore[attr-defined]
-    assert "spoils the set" in document
+    made = facts(Store(tmp_path), asked(), small_table())
+    assert "spoils the set" not in page.html(made)
+    document = page.html(replace(made, explained=found))
+    assert all(cell in document for row in table.rows for cell in row)
 
 
 def test_heads_are_left_out_one_by_one_and_together_but_never_the_whole_set() -> None:

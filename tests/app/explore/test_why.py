@@ -40,7 +40,7 @@ def at_tab(name: str, **state: Any) -> AppTest:
 def test_a_change_is_split_on_request_and_found_again(studio: TinyStudio) -> None:
     at = at_tab("Which heads do it")
     assert "Not split yet" in said(at)
-    press(at, "split")
+    press(at, "explain split")
     found = at.session_state["job explain"].result
     heads = at.session_state["job main"].key.heads
     assert found.plan.prune_set == heads
