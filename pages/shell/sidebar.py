@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from fasp_core.data.classifiers import READINGS as CLASSIFIER_READINGS
 from fasp_core.data.holistic_bias import axis_names
@@ -51,6 +52,7 @@ from pages.widgets.markdown import escape_markdown
 
 __all__ = ["ALPHA", "GAMMA", "MAX_PPL", "METHOD_TITLES", "OWN_CSV", "READING_TITLES", "SPLIT_TITLES", "Settings"]
 
+SLIDERS = {"gamma": (1.0, 0.01), "alpha": (0.4, 0.005)}  # ends and steps
 KEPT: dict[str, Any] = {"persist_state": "session"}  # a widget keeps its value on pages that do not draw it
 
 
@@ -111,25 +113,18 @@ class Settings:
         return replace(config, scorer=self.scorer, label=self.label, scorer_reading=self.scorer_reading)
 
 
-def draw() -> Settings:
-    """Draw the sidebar and read it."""
+def draw(front: DeltaGenerator | None = None) -> Settings:
+    """Draw the sidebar and read it; method and reading go to `front` where a page has a place for them."""
     with st.sidebar:
         spec = model()
         axis, axis_title = choose_axis()
         told = st.container()
-        read = reading()
+        with front or st.container():
+            read = reading(horizontal=front is not None)
         judge = scorer()
         st.divider()
-        method = st.selectbox(
-            "Method",
-            ALL_METHODS,
-            format_func=METHOD_TITLES.__getitem__,
-            key="method",
-            persist_state="session",
-            help="FASP spares the critical heads and prunes those whose removal lowers the gap most. The joint search "
-            "measures sets and learns how heads interact. “By hand only” prunes what you name and nothing else. The "
-            "others are baselines, which spare none.",
-        )
+        with front or st.container():
+            method = _method()
         critical, pruned = gamma(disabled=method != "fasp"), alpha(disabled=method == HAND)
         by = protect(spec, disabled=method != "fasp")
         seed, limit = 0, MAX_PPL
@@ -194,6 +189,20 @@ def draw() -> Settings:
     return settings
 
 
+def _method() -> str:
+    return st.selectbox(
+        "Method",
+        ALL_METHODS,
+        format_func=METHOD_TITLES.__getitem__,
+        key="method",
+        persist_state="session",
+        width=200,
+        help="FASP spares the critical heads and prunes those whose removal lowers the gap most. The joint search "
+        "measures sets and learns how heads interact. “By hand only” prunes what you name and nothing else. The "
+        "others are baselines, which spare none.",
+    )
+
+
 def _neurons() -> PruneSet:
     """Neurons that go as well, and heads that are scaled; what cannot be read is told, and nothing is changed."""
     with st.expander("Neurons and gains"):
@@ -219,13 +228,14 @@ def _neurons() -> PruneSet:
         return found.others
 
 
-def reading() -> str:
+def reading(horizontal: bool = False) -> str:
     """Which words count as toxic."""
     return st.radio(
         "Reading of toxicity",
         READINGS,
         format_func=READING_TITLES.__getitem__,
         key="reading",
+        horizontal=horizontal,
         persist_state="session",
         help=glossary.text("reading", more="Toxicity scorers dislike words such as 'gay', whatever the sentence says."),
     )
@@ -269,7 +279,8 @@ def scorer() -> tuple[str, str | None, str | None]:
 def gamma(key: str = "gamma", **how: Any) -> float:
     """Share of heads that are never pruned; `how` is what else the slider takes."""
     title, hint = "γ  share of heads that are critical", glossary.text("gamma", "critical head")
-    return st.slider(title, 0.0, 1.0, step=0.01, key=key, help=hint, **(KEPT | how))
+    end, step = SLIDERS["gamma"]
+    return st.slider(title, 0.0, end, step=step, key=key, help=hint, **(KEPT | how))
 
 
 def protect(spec: ModelSpec, disabled: bool) -> str:
@@ -295,7 +306,8 @@ def protect(spec: ModelSpec, disabled: bool) -> str:
 def alpha(key: str = "alpha", more: str = "Heads that are pruned by hand count.", **how: Any) -> float:
     """Share of heads to prune; `more` is said of it."""
     title, hint = "α  share of heads to prune", glossary.text("alpha", more=more)
-    return st.slider(title, 0.0, 0.4, step=0.005, format="%.3f", key=key, help=hint, **(KEPT | how))
+    end, step = SLIDERS["alpha"]
+    return st.slider(title, 0.0, end, step=step, format="%.3f", key=key, help=hint, **(KEPT | how))
 
 
 def model() -> ModelSpec:
@@ -305,7 +317,7 @@ def model() -> ModelSpec:
         "Model",
         demo.models([BUILT_IN]),
         accept_new_options=demo.current() is None,
-        format_func=lambda name: f"{BUILT_IN_TITLE} (built-in)" if name == BUILT_IN else name,
+        format_func=lambda name: BUILT_IN_TITLE if name == BUILT_IN else name,  # whole in a narrow sidebar
         key="model",
         persist_state="session",
         help="The built-in model needs no download. Or type a hub id (openai-community/gpt2, org/name@revision, "

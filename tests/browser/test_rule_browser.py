@@ -96,7 +96,7 @@ RUN = """cases => cases.map(({rule: r, shares: [gamma, alpha], prune, keep, acte
 
 @pytest.mark.parametrize("cases", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_the_scripts_rule_is_that_of_select(page: Any, cases: int) -> None:
-    """Ties, shares that are no whole number of heads, locks and forces, every method; and what a click makes of them."""
+    """Ties, shares of every kind, locks and forces, every method; and what a click makes of them."""
     rng = np.random.default_rng(cases)
     pairs = [random_case(rng) for _ in range(cases)]
     found = page.evaluate(RUN, [case for case, _ in pairs])

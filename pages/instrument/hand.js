@@ -1,0 +1,195 @@
+/* What a hand and a keyboard do to the instrument, and what the page hears of it. */
+const REST = 150; // ms without a move, after which the page hears of a slider
+const FAR = 4; // px: a button that is let go farther away has dragged
+
+class Hand extends View {
+  constructor(root) {
+    super(root);
+    for (const name of ["gamma", "alpha"]) this.top[name].input.addEventListener("input", () => this.slide(name));
+    this.grid.addEventListener("keydown", (event) => this.key(event));
+    this.grid.addEventListener("focusin", (event) => this.focused(event.target));
+    this.grid.addEventListener("focusout", () => this.point(null));
+  }
+
+  /* A slider has moved. */
+  slide(name) {
+    this.local = { ...this.local, [name]: Number(this.top[name].input.value) };
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => {
+      this.resting = 0;
+      this.tell(null);
+    }, REST);
+    this.later();
+  }
+
+  /* An act on some heads, as the page says that it is meant; from an anchor all get what the anchor has. */
+  act(heads, clicked, anchor = null) {
+    const { means } = this.data;
+    const off = { prune: true, keep: false, leave: null }[means];
+    const { prune, keep } = this.local;
+    let next;
+    if (means !== "toggle") next = told({ prune, keep }, heads, off);
+    else if (anchor !== null) next = told({ prune, keep }, heads, Boolean(this.marks[anchor] & PRUNED));
+    else next = toggled({ prune, keep }, heads, this.marksOf);
+    this.local = { ...this.local, ...next };
+    [this.anchor, this.range] = [clicked, null];
+    this.go(clicked);
+    this.tell(clicked);
+    this.frame();
+    const marks = this.marks;
+    this.said.textContent =
+      heads.length === 1
+        ? `${nameOf(clicked, this.data.heads)} ${stateOf(marks[clicked], this.data, clicked)}`
+        : `${heads.length} heads changed`;
+  }
+
+  tell(head) {
+    const { gamma, alpha, prune, keep } = this.local;
+    this.latest = Math.max(Date.now(), this.latest + 1, this.data.done + 1);
+    const ids = (set) => [...set].sort((a, b) => a - b);
+    this.queue.push({ n: this.latest, gamma, alpha, prune: ids(prune), keep: ids(keep), head });
+    this.send("acts", this.queue);
+  }
+
+  line(what, slot) {
+    const { layers, heads } = this.data;
+    const layer = Math.floor(slot / heads);
+    if (what === "layer") return Array.from({ length: heads }, (_, i) => layer * heads + i);
+    return Array.from({ length: layers }, (_, i) => this.headAt[i * heads + (slot % heads)]);
+  }
+
+  block(a, b) {
+    return block(a, b, this.data.heads, this.slotOf, this.headAt);
+  }
+
+  /* Pointers on one map: a click, a box, a whole line. */
+  listen(one) {
+    const index = this.maps.indexOf(one);
+    const headOf = (event) => {
+      const { left, top } = one.board.getBoundingClientRect();
+      return this.headAt[slotAt(this.shape, event.clientX - left, event.clientY - top)];
+    };
+    one.board.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0 || !event.isPrimary) return;
+      event.preventDefault();
+      one.board.setPointerCapture(event.pointerId);
+      this.pressed = { head: headOf(event), x: event.clientX, y: event.clientY };
+    });
+    one.board.addEventListener("pointermove", (event) => {
+      const head = headOf(event);
+      const { pressed } = this;
+      if (pressed && Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) >= FAR && head !== pressed.head)
+        this.dragging = true;
+      if (this.dragging) this.range = [pressed.head, head];
+      this.point(head, index);
+      if (this.dragging) this.later();
+    });
+    one.board.addEventListener("pointerup", (event) => {
+      const { pressed, dragging } = this;
+      [this.pressed, this.dragging] = [null, false];
+      if (!pressed) return;
+      const head = headOf(event);
+      if (dragging) this.act(this.block(pressed.head, head), head);
+      else if (event.shiftKey && this.anchor !== null) this.act(this.block(this.anchor, head), head, this.anchor);
+      else this.act([head], head);
+    });
+    one.board.addEventListener("pointercancel", () => {
+      [this.pressed, this.dragging, this.range] = [null, false, null];
+      this.later();
+    });
+    one.board.addEventListener("pointerleave", () => !this.dragging && this.point(null));
+    for (const side of [one.side, one.foot])
+      side.addEventListener("click", (event) => {
+        const { left, top } = one.board.getBoundingClientRect();
+        const slot = slotAt(this.shape, event.clientX - left, event.clientY - top);
+        const heads = this.line(side.dataset.line, slot);
+        this.act(heads, Math.max(...heads));
+      });
+    one.strip.addEventListener("click", (event) => {
+      const { left, width } = one.strip.getBoundingClientRect();
+      const layer = Math.floor((this.data.layers * (event.clientX - left)) / width);
+      const [x, y] = cellOf(this.shape, layer * this.data.heads);
+      for (const other of this.maps) other.view.scrollTo(x - 80, y - other.view.clientHeight / 2);
+    });
+    one.view.addEventListener("scroll", () => {
+      for (const other of this.maps) other.view.scrollTo(one.view.scrollLeft, one.view.scrollTop);
+    });
+  }
+
+  focused(cell) {
+    if (cell.head === undefined) return;
+    this.cells[this.cursor].tabIndex = -1;
+    this.cursor = cell.head;
+    cell.tabIndex = 0;
+    this.point(null);
+    this.later();
+  }
+
+  go(head) {
+    this.cells[this.cursor].tabIndex = -1;
+    this.cursor = head;
+    this.cells[head].tabIndex = 0;
+    this.cells[head].focus({ preventScroll: this.shape.fit });
+  }
+
+  key(event) {
+    if (event.ctrlKey && !["Home", "End"].includes(event.key)) return;
+    if (event.metaKey || event.altKey) return;
+    const { layers, heads } = this.data;
+    const { across } = this.shape;
+    const slot = this.slotOf[this.cursor];
+    let [layer, rank] = [Math.floor(slot / heads), slot % heads];
+    const along = (right, up) => (across ? ((layer += right), (rank -= up)) : ((rank += right), (layer += up)));
+    const moves = {
+      ArrowRight: () => along(1, 0),
+      ArrowLeft: () => along(-1, 0),
+      ArrowUp: () => along(0, 1),
+      ArrowDown: () => along(0, -1),
+      Home: () => { along(-1e6, 0); if (event.ctrlKey) along(0, 1e6); },
+      End: () => { along(1e6, 0); if (event.ctrlKey) along(0, -1e6); },
+      PageUp: () => along(0, 5),
+      PageDown: () => along(0, -5),
+    };
+    const at = this.cursor;
+    if (moves[event.key]) {
+      moves[event.key]();
+      layer = Math.min(layers - 1, Math.max(0, layer));
+      rank = Math.min(heads - 1, Math.max(0, rank));
+      const next = this.headAt[layer * heads + rank];
+      this.range = event.shiftKey ? [this.range?.[0] ?? at, next] : null;
+      this.go(next);
+      this.later();
+    } else if (event.key === " " || event.key === "Enter") {
+      this.act(this.range ? this.block(...this.range) : [at], at);
+    } else if (/^[lc]$/i.test(event.key)) {
+      this.act(this.line(/l/i.test(event.key) ? "layer" : "head", slot), at);
+    } else if (event.key === "Escape" && this.range) {
+      this.range = null;
+      this.later();
+    } else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+}
+
+export default function ({ data, setStateValue, parentElement }) {
+  if (data instanceof Uint8Array) {
+    readEffects(data);
+    return () => {};
+  }
+  const view = (parentElement.instrument ??= new Hand(parentElement));
+  view.hear(data, setStateValue);
+  // Undo and redo are the text's while somebody types.
+  view.listening?.abort();
+  view.listening = new AbortController();
+  const keep = (event) => {
+    const typing = event.composedPath()[0]?.closest?.("input:not([type=checkbox], [type=radio], [type=range]), textarea");
+    if (typing && (event.ctrlKey || event.metaKey) && /^[zy]$/i.test(event.key)) event.stopPropagation();
+  };
+  window.addEventListener("keydown", keep, { capture: true, signal: view.listening.signal });
+  return () => {
+    view.listening.abort();
+    view.watching.disconnect();
+    waiting.delete(view);
+  };
+}
