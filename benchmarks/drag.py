@@ -35,7 +35,7 @@ DRIVE = """async ([text, style, data, packed, frames]) => {
     const frame = () => new Promise(done => requestAnimationFrame(done));
     let last = await frame();
     for (let i = 0; i < frames + 10; i++) {
-        const name = i % 40 < 20 ? 'alpha' : 'gamma', at = (i * 7) % 40 / 40;
+        const name = i % 160 < 80 ? 'alpha' : 'gamma', at = 1 - Math.abs(i % 80 - 40) / 40;
         const now = await frame(), began = performance.now();
         const slider = view.top[name].input;
         slider.value = at * slider.max;
@@ -50,7 +50,7 @@ DRIVE = """async ([text, style, data, packed, frames]) => {
 
 
 def run(frames: int = 200, seed: int = 0) -> dict[str, Any]:
-    """Milliseconds of a frame in which a slider has moved far: every frame changes a good part of the heads.
+    """Milliseconds of a frame of a brisk drag: each slider in turn from one end to the other in 40 frames, and back.
 
     frame_p95_ms_N: work of a frame of N heads, until it is painted; 95% take no longer. frame_p50_ms_N: half of them.
     gap_p50_ms_N: from one frame to the next, which the screen's rate bounds below.

@@ -7,6 +7,7 @@ import streamlit as st
 
 from fasp_core.figures.cells import cell_colors
 from fasp_core.figures.theme import Theme, theme_of
+from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import PROTECTS
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import HAND, how, how_bias, impacts
@@ -26,8 +27,7 @@ _EFFECTS = "effects of heads"  # in the session: the last ones that were packed,
 def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
     """Maps, sliders and estimates; an act changes the recipe."""
     name, packed = _packed(table, settings.reading)
-    source = settings.spec.source
-    gaining = {layer * table.n_heads + head: gain for layer, head, gain in now.heads.gains}
+    gaining = {layer * table.n_heads + head: gain for layer, head, gain in settings.neurons.gains}
     options, theme = grid_options.read(), theme_of(st.context.theme.type == "dark")
     order = grid_options.order(options, table, settings.reading)
     shown = Shown(
@@ -55,14 +55,18 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
         colors=colors_of(theme),
         done=instrument.done(),
     )
-    instrument.draw(shown, packed, lambda act: _act(source, act))
+    instrument.draw(shown, packed, lambda act: _act(settings, table.n_heads, act))
 
 
-def _act(source: str, act: Act) -> None:
+def _act(settings: Settings, n_heads: int, act: Act) -> None:
     """Take over what a hand has done; a step that can be undone."""
+    source, known = settings.spec.source, settings.neurons
     if act.head is not None:
         st.session_state[f"clicked head {source}"] = act.head  # taken away by the view of one head
-    moved = {"gamma": act.gamma, "alpha": act.alpha}
+    moved: dict[str, object] = {"gamma": act.gamma, "alpha": act.alpha}
+    gains = frozenset((*divmod(head, n_heads), gain) for head, gain in act.gains.items())
+    if gains != known.gains:
+        moved["neurons"] = PruneSet(neurons=known.neurons, gains=gains).format()
     shared.step()
     shared.adopt({name: value for name, value in moved.items() if st.session_state.get(name) != value})
     shared.tell(source, act.by_hand)

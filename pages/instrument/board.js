@@ -105,7 +105,7 @@ export const drawState = (pen, [x, y, cw, ch], state, colors, gain, picked) => {
 
 /* Marks that are drawn again where a state has changed alone: `draw` costs as much as there are changes. Every state is
  * drawn once, and copied from then on. */
-export const marksOn = (canvas, shape, headAt, { colors, gains, picked }) => {
+export const marksOn = (canvas, shape, headAt, { colors, picked }) => {
   const pen = sized(canvas, shape);
   const { cw, ch } = shape;
   const ratio = window.devicePixelRatio || 1;
@@ -115,16 +115,18 @@ export const marksOn = (canvas, shape, headAt, { colors, gains, picked }) => {
   ink.setTransform(ratio, 0, 0, ratio, 0, 0);
   for (let state = 1; state < 16; state++) drawState(ink, [state * cw, 0, cw, ch], state, colors);
   const shown = new Int16Array(headAt.length).fill(-1);
-  const special = new Set([...Object.keys(gains).map(Number), ...picked]); // more on them than a state
-  return (marks) => {
+  const gates = new Float32Array(headAt.length).fill(1);
+  return (marks, gains) => {
     for (let slot = 0; slot < headAt.length; slot++) {
       const head = headAt[slot];
       const state = marks[head];
-      if (shown[slot] === state) continue;
+      const gate = gains[head] ?? 1;
+      if (shown[slot] === state && Math.abs(gates[slot] - gate) < 1e-6) continue;
+      const special = gate !== 1 || picked.includes(head); // more on it than a state
       const [x, y] = cellOf(shape, slot);
-      if (shown[slot] > 0 || special.has(head)) pen.clearRect(x, y, cw, ch);
-      shown[slot] = state;
-      if (special.has(head)) drawState(pen, [x, y, cw, ch], state, colors, gains[head], picked.includes(head));
+      if (shown[slot] >= 0) pen.clearRect(x, y, cw, ch);
+      [shown[slot], gates[slot]] = [state, gate];
+      if (special) drawState(pen, [x, y, cw, ch], state, colors, gains[head], picked.includes(head));
       else if (state) pen.drawImage(sheet, state * cw * ratio, 0, cw * ratio, ch * ratio, x, y, cw, ch);
     }
   };

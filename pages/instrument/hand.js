@@ -1,5 +1,7 @@
 /* What a hand and a keyboard do to the instrument, and what the page hears of it. */
 const REST = 150; // ms without a move, after which the page hears of a slider
+const TALL = 60; // px that a gate is dragged from 0 to 1
+const SNAP = 0.08; // how near a gate comes to 0 or 1 before it is just that
 const FAR = 4; // px: a button that is let go farther away has dragged
 
 class Hand extends View {
@@ -14,12 +16,17 @@ class Hand extends View {
   /* A slider has moved. */
   slide(name) {
     this.local = { ...this.local, [name]: Number(this.top[name].input.value) };
+    this.rest(null);
+    this.later();
+  }
+
+  /* The page hears once the hand rests. */
+  rest(head) {
     clearTimeout(this.resting);
     this.resting = setTimeout(() => {
       this.resting = 0;
-      this.tell(null);
+      this.tell(head);
     }, REST);
-    this.later();
   }
 
   /* An act on some heads, as the page says that it is meant; from an anchor all get what the anchor has. */
@@ -39,15 +46,36 @@ class Hand extends View {
     const marks = this.marks;
     this.said.textContent =
       heads.length === 1
-        ? `${nameOf(clicked, this.data.heads)} ${stateOf(marks[clicked], this.data, clicked)}`
+        ? `${nameOf(clicked, this.data.heads)} ${stateOf(marks[clicked], this.data, this.local.gains[clicked])}`
         : `${heads.length} heads changed`;
   }
 
+  /* What a head's output is multiplied by. */
+  gateOf(head) {
+    return this.marks[head] & PRUNED ? 0 : (this.local.gains[head] ?? 1);
+  }
+
+  /* Set gates from 0, which is pruned by hand, over 1, as the head is, to 1.5; the page hears later. */
+  scale(gates) {
+    const gains = { ...this.local.gains };
+    let byHand = this.local;
+    for (const [head, wanted] of gates) {
+      const gate = Math.round(20 * Math.min(1.5, Math.max(0, wanted))) / 20;
+      if (this.marks[head] & PRUNED && gate) byHand = told(byHand, [head], byHand.prune.has(head) ? null : false);
+      if (!gate) byHand = told(byHand, [head], true);
+      if (gate && gate !== 1) gains[head] = gate;
+      else delete gains[head];
+    }
+    this.local = { ...this.local, prune: byHand.prune, keep: byHand.keep, gains };
+    this.frame();
+  }
+
   tell(head) {
-    const { gamma, alpha, prune, keep } = this.local;
+    const { gamma, alpha, prune, keep, gains } = this.local;
     this.latest = Math.max(Date.now(), this.latest + 1, this.data.done + 1);
+    const pairs = Object.entries(gains).map(([one, gain]) => [Number(one), gain]);
     const ids = (set) => [...set].sort((a, b) => a - b);
-    this.queue.push({ n: this.latest, gamma, alpha, prune: ids(prune), keep: ids(keep), head });
+    this.queue.push({ n: this.latest, gamma, alpha, prune: ids(prune), keep: ids(keep), gains: pairs, head });
     this.send("acts", this.queue);
   }
 
@@ -73,11 +101,17 @@ class Hand extends View {
       if (event.button !== 0 || !event.isPrimary) return;
       event.preventDefault();
       one.board.setPointerCapture(event.pointerId);
-      this.pressed = { head: headOf(event), x: event.clientX, y: event.clientY };
+      const head = headOf(event);
+      this.pressed = { head, x: event.clientX, y: event.clientY, gate: event.altKey ? this.gateOf(head) : null };
     });
     one.board.addEventListener("pointermove", (event) => {
       const head = headOf(event);
       const { pressed } = this;
+      if (pressed && pressed.gate !== null) {
+        const wanted = pressed.gate + (pressed.y - event.clientY) / TALL;
+        this.scale([[pressed.head, Math.abs(wanted - 1) < SNAP ? 1 : wanted < SNAP ? 0 : wanted]]);
+        return;
+      }
       if (pressed && Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) >= FAR && head !== pressed.head)
         this.dragging = true;
       if (this.dragging) this.range = [pressed.head, head];
@@ -89,7 +123,10 @@ class Hand extends View {
       [this.pressed, this.dragging] = [null, false];
       if (!pressed) return;
       const head = headOf(event);
-      if (dragging) this.act(this.block(pressed.head, head), head);
+      if (pressed.gate !== null) {
+        this.go(pressed.head);
+        this.tell(pressed.head);
+      } else if (dragging) this.act(this.block(pressed.head, head), head);
       else if (event.shiftKey && this.anchor !== null) this.act(this.block(this.anchor, head), head, this.anchor);
       else this.act([head], head);
     });
@@ -163,6 +200,10 @@ class Hand extends View {
       this.act(this.range ? this.block(...this.range) : [at], at);
     } else if (/^[lc]$/i.test(event.key)) {
       this.act(this.line(/l/i.test(event.key) ? "layer" : "head", slot), at);
+    } else if (/^[-+=]$/.test(event.key)) {
+      const by = event.key === "-" ? -0.1 : 0.1;
+      this.scale((this.range ? this.block(...this.range) : [at]).map((head) => [head, this.gateOf(head) + by]));
+      this.rest(at);
     } else if (event.key === "Escape" && this.range) {
       this.range = null;
       this.later();
@@ -179,12 +220,20 @@ export default function ({ data, setStateValue, parentElement }) {
   }
   const view = (parentElement.instrument ??= new Hand(parentElement));
   view.hear(data, setStateValue);
-  // Undo and redo are the text's while somebody types.
+  // Undo and redo are the text's while somebody types. Streamlit hears keys twice that come out of a shadow tree, so these
+  // two are told to it as if they came from the page.
   view.listening?.abort();
   view.listening = new AbortController();
   const keep = (event) => {
+    if (!(event.ctrlKey || event.metaKey) || !/^[zy]$/i.test(event.key)) return;
     const typing = event.composedPath()[0]?.closest?.("input:not([type=checkbox], [type=radio], [type=range]), textarea");
-    if (typing && (event.ctrlKey || event.metaKey) && /^[zy]$/i.test(event.key)) event.stopPropagation();
+    const inside = event.composedPath().includes(view.part);
+    if (typing || inside) event.stopImmediatePropagation();
+    if (!inside) return;
+    event.preventDefault();
+    const { key, code, keyCode, ctrlKey, metaKey } = event;
+    for (const kind of ["keydown", "keyup"])
+      document.body.dispatchEvent(new KeyboardEvent(kind, { key, code, keyCode, ctrlKey, metaKey, bubbles: true }));
   };
   window.addEventListener("keydown", keep, { capture: true, signal: view.listening.signal });
   return () => {

@@ -109,7 +109,7 @@ export const fillAxes = (one, shape, ranked) => {
   one.foot.append(make("em", {}, name(right)));
 };
 
-export const makeLegend = ({ colors, gains, maps }) => {
+export const makeLegend = ({ colors, maps }, gains) => {
   const entry = (state, text, gain) => {
     const canvas = make("canvas");
     const ratio = window.devicePixelRatio || 1;
@@ -133,17 +133,17 @@ export const makeLegend = ({ colors, gains, maps }) => {
     ...(Object.keys(gains).length ? [entry(0, "scaled", 0.8)] : []),
     swatch(colors.veiled, "sign within noise"),
     ...(maps.some(unscored) ? [swatch(colors.missing, "not scored yet")] : []),
-    make("span", { className: "keys" }, "Space toggles · Shift extends · L layer · C column"),
+    make("span", { className: "keys" }, "Space toggles · Shift extends · + − scale · L layer · C column"),
   ];
 };
 
 /* What is said of a head's state. */
-export const stateOf = (state, { method, gains }, head) => {
+export const stateOf = (state, { method }, gain) => {
   const critical = state & CRITICAL;
   if (state & FORCED) return "pruned by hand" + (critical ? ", although critical" : "");
-  if (state & LOCKED) return "kept by hand" + (critical ? ", and critical" : "");
+  const scaled = gain === undefined ? "" : `, scaled by ${gain}`;
+  if (state & LOCKED) return "kept by hand" + (critical ? ", and critical" : "") + scaled;
   if (state & PRUNED) return `pruned by ${method}`;
-  const scaled = gains[head] === undefined ? "" : `, scaled by ${gains[head]}`;
   return (critical ? "kept: critical" : "kept") + scaled;
 };
 

@@ -62,19 +62,25 @@ export const toggled = (byHand, heads, marksOf) => {
 /* What single effects come to when they are added up, as ImpactTable.added_up does it: perplexity, gap, and what last
  * words lose (null where that is not known).
  *
- * An effect is { nats, base, steps, scale, rows, groups, task }: mean nats a token and those that each head adds; the
- * toxicity of n prompts, and its change by each head in whole steps of that head's scale; the group of each prompt. */
-export const estimate = ({ nats, meanNats, base, steps, scale, groups, count, task }, marks) => {
+ * Effects are { nats, meanNats, base, steps, scale, groups, count, task }: nats a token that each head adds to their mean;
+ * the toxicity of n prompts, and its change by each head in whole steps of that head's scale; the group of each prompt.
+ * The sum of the last marks is kept with them, so that a frame costs as much as it changes. */
+export const estimate = (effects, marks) => {
+  const { nats, meanNats, base, steps, scale, groups, count, task } = effects;
   const n = base.length;
-  const toxicity = Float64Array.from(base);
+  effects.kept ??= { toxicity: Float64Array.from(base), off: new Uint8Array(marks.length) };
+  const { toxicity, off } = effects.kept;
   let total = meanNats;
   let words = 0;
   for (let head = 0; head < marks.length; head++) {
-    if (!(marks[head] & PRUNED)) continue;
-    total += nats[head];
-    if (task) words += task[head];
-    const step = scale[head];
-    if (step === 0) continue;
+    const gone = marks[head] & PRUNED;
+    if (gone) {
+      total += nats[head];
+      if (task) words += task[head];
+    }
+    if (gone === off[head]) continue;
+    off[head] = gone;
+    const step = gone ? scale[head] : -scale[head];
     for (let i = 0, at = head * n; i < n; i++, at++) toxicity[i] += step * steps[at];
   }
   const sums = new Float64Array(count), sizes = new Float64Array(count);

@@ -104,6 +104,7 @@ class Act:
     Attributes
     ----------
     n : its number; later ones are higher.
+    gains : heads that are scaled, by flat id: above 0, at most 1.5, not 1.
     head : the head that was clicked last; None if a slider was moved.
     """
 
@@ -111,6 +112,7 @@ class Act:
     gamma: float
     alpha: float
     by_hand: ManualEdits
+    gains: dict[int, float]
     head: int | None
 
 
@@ -176,10 +178,22 @@ def _act(one: Any, size: int) -> Act | None:
     if not all(isinstance(ids, list) and all(_head(i, size) for i in ids) for ids in hand):
         return None
     prune, keep = (frozenset(ids) for ids in hand)
-    head = one.get("head")
-    if prune & keep or not (head is None or _head(head, size)):
+    head, gains = one.get("head"), _gains(one.get("gains"), size)
+    if gains is None or prune & keep or not (head is None or _head(head, size)):
         return None
-    return Act(one["n"], round(shares[0], 6), round(shares[1], 6), ManualEdits(prune, keep), head)
+    return Act(one["n"], round(shares[0], 6), round(shares[1], 6), ManualEdits(prune, keep), gains, head)
+
+
+def _gains(pairs: Any, size: int) -> dict[int, float] | None:
+    """Gains by flat id; None if they are malformed."""
+    found = {}
+    for pair in pairs if isinstance(pairs, list) else [None]:
+        if not isinstance(pair, list) or len(pair) != 2 or not _head(pair[0], size):
+            return None
+        if type(pair[1]) not in (int, float) or not 0 < pair[1] <= 1.5 or pair[1] == 1:  # also refuses NaN
+            return None
+        found[pair[0]] = round(float(pair[1]), 6)
+    return found
 
 
 def _head(i: Any, size: int) -> bool:

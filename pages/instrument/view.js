@@ -3,6 +3,7 @@
  * What is shown is ahead of the page: acts wait in a queue until the page says that it has acted on them, and only then
  * does its word on sliders and heads count again. */
 const effects = new Map(); // what single heads do, by name
+const NAMING = 100; // ms without a change
 const waiting = new Set(); // instruments that look for theirs
 
 const readEffects = (bytes) => {
@@ -28,7 +29,7 @@ class View {
     this.pointed = null;
     this.zoom = 1;
     this.cells = [];
-    this.frames = [];
+    this.unnamed = new Set();
     this.top = makeTop();
     this.maps = [];
     this.row = make("div", { className: "maps" });
@@ -58,8 +59,8 @@ class View {
     this.data = data;
     this.queue = this.queue.filter((act) => act.n > data.done);
     if (!this.queue.length && !this.resting) {
-      const { gamma, alpha, prune, keep } = data;
-      this.local = { gamma, alpha, prune: new Set(prune), keep: new Set(keep) };
+      const { gamma, alpha, prune, keep, gains } = data;
+      this.local = { gamma, alpha, prune: new Set(prune), keep: new Set(keep), gains };
     }
     this.headAt = data.order ?? Array.from({ length: reach(data) }, (_, i) => i);
     this.slotOf = new Array(reach(data));
@@ -69,7 +70,7 @@ class View {
       const { input } = this.top[name];
       Object.assign(input, { min: 0, max: end, step, disabled: !used });
     }
-    const look = JSON.stringify([data.maps, data.order, data.colors, data.gains, data.picked, data.layers, data.heads]);
+    const look = JSON.stringify([data.maps, data.order, data.colors, data.picked, data.layers, data.heads]);
     if (look !== this.look) {
       this.look = look;
       this.part.style.colorScheme = data.colors.dark ? "dark" : "light";
@@ -108,7 +109,7 @@ class View {
       one.strip.hidden = fit;
       one.view.dataset.zoomed = !fit;
     });
-    this.legend.replaceChildren(...makeLegend(data), this.zooms);
+    this.legend.replaceChildren(...makeLegend(data, this.local.gains), this.zooms);
     this.zooms.hidden = fit;
     for (const button of this.zooms.children) button.setAttribute("aria-pressed", Number(button.dataset.zoom) === this.zoom);
     this.fillCells();
@@ -136,8 +137,10 @@ class View {
     }
     this.grid.style.setProperty("--cw", `${cw}px`);
     this.grid.style.setProperty("--ch", `${ch}px`);
+    const focused = this.grid.matches(":focus-within");
     this.grid.replaceChildren(...lines);
     this.cells[this.cursor].tabIndex = 0;
+    if (focused) this.cells[this.cursor].focus({ preventScroll: true });
   }
 
   later() {
@@ -154,16 +157,20 @@ class View {
     const { data, local } = this;
     if (!data || !local || !this.maps[0]?.paint) return;
     const { marks, count } = choose(data.rule, local.gamma, local.alpha, local);
-    for (const one of this.maps) one.paint(marks);
+    for (const one of this.maps) one.paint(marks, local.gains);
+    const scaled = Object.keys(local.gains).join();
+    if (scaled !== this.scaled) this.legend.replaceChildren(...makeLegend(data, local.gains), this.zooms);
     const before = this.marks;
     for (let head = 0; head < marks.length; head++) {
-      if (before && before[head] === marks[head]) continue;
-      const cell = this.cells[head];
-      cell.setAttribute("aria-selected", Boolean(marks[head] & PRUNED));
-      cell.dataset.state = stateOf(marks[head], data, head);
-      cell.setAttribute("aria-label", this.words(head, marks));
+      const gain = local.gains[head];
+      if (before && before[head] === marks[head] && gain === this.gains[head]) continue;
+      this.cells[head].dataset.state = stateOf(marks[head], data, gain);
+      this.unnamed.add(head);
     }
-    this.marks = marks;
+    clearTimeout(this.naming);
+    if (before) this.naming = setTimeout(() => this.name(), NAMING);
+    [this.marks, this.gains, this.scaled] = [marks, local.gains, scaled];
+    if (!before) this.name();
     const size = reach(data);
     const { gamma, alpha } = this.top;
     if (Number(gamma.input.value) !== local.gamma) gamma.input.value = local.gamma;
@@ -177,14 +184,22 @@ class View {
     fillNumbers(this.top, this.found, data.base);
     this.strips();
     this.ring();
-    this.frames.push(performance.now());
-    if (this.frames.length > 600) this.frames.shift();
+  }
+
+  /* Names of heads whose state has changed, for screen readers: once they rest, for they are long. */
+  name() {
+    for (const head of this.unnamed) {
+      this.cells[head].setAttribute("aria-selected", Boolean(this.marks[head] & PRUNED));
+      this.cells[head].setAttribute("aria-label", this.words(head, this.marks));
+    }
+    this.unnamed.clear();
   }
 
   words(head, marks) {
     const { texts, heads, sure } = this.data;
     const often = !this.queue.length && sure?.[head] != null ? `; in the set in ${sure[head]}% of resamples` : "";
-    return `${nameOf(head, heads)}, ${stateOf(marks[head], this.data, head)}; ${texts[head].replaceAll("\n", "; ")}${often}`;
+    const state = stateOf(marks[head], this.data, this.local.gains[head]);
+    return `${nameOf(head, heads)}, ${state}; ${texts[head].replaceAll("\n", "; ")}${often}`;
   }
 
   strips() {
@@ -233,7 +248,8 @@ class View {
     const board = over.board.getBoundingClientRect();
     const whole = this.part.getBoundingClientRect();
     const { texts, heads, sure } = this.data;
-    const lines = [make("b", {}, nameOf(head, heads)), make("div", {}, stateOf(this.marks[head], this.data, head))];
+    const state = stateOf(this.marks[head], this.data, this.local.gains[head]);
+    const lines = [make("b", {}, nameOf(head, heads)), make("div", {}, state)];
     lines.push(...texts[head].split("\n").map((text) => make("div", {}, text)));
     if (!this.queue.length && sure?.[head] != null)
       lines.push(make("div", {}, `in the chosen set in ${sure[head]}% of resamples`));

@@ -388,3 +388,33 @@ def test_shift_pointing_and_typing(app: str, browser: Any) -> None:
     page.mouse.move(5, 5)
     page.locator(".instrument .tip").wait_for(state="hidden")
     assert not reader.errors, reader.errors
+
+
+def test_gates_by_key_and_by_dragging_with_alt(app: str, browser: Any) -> None:
+    """A gate is seen at once, the page hears of it, and it snaps to 1, as the head is, and to 0, which is pruned."""
+    reader = Reader(browser, f"{app}/?{SMALL}")
+    page = reader.page
+    reader.measured()
+    page.locator(f"{CELLS}[data-head='L28H6']").focus()
+    for _ in range(4):
+        page.keyboard.press("-")
+    assert reader.state(28, 6) == "kept, scaled by 0.6"
+    address(reader, "neurons=L28H6%2A0.6")
+    reader.wait_said("And 1 scaled head")
+    for _ in range(4):
+        page.keyboard.press("+")
+    address(reader, "neurons", there=False)
+
+    x, y = reader.head_at(28, 6)
+    page.keyboard.down("Alt")
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x, y + 30, steps=4)
+    assert reader.state(28, 6) == "kept, scaled by 0.5"
+    page.mouse.move(x, y + 58, steps=4)
+    assert reader.state(28, 6) == "pruned by hand"
+    page.mouse.up()
+    page.keyboard.up("Alt")
+    address(reader, "prune=L28H6")
+    reader.wait_said("By hand: 1 pruned.")
+    assert not reader.errors, reader.errors

@@ -140,7 +140,15 @@ def _events(rng: Random, _: Path) -> Any:
 
 
 def _queue(rng: Random, _: Path) -> Any:
-    act = {"n": 1_700_000_000_000, "gamma": 0.3, "alpha": 0.05, "prune": [5], "keep": [7], "head": 5}
+    act = {
+        "n": 1_700_000_000_000,
+        "gamma": 0.3,
+        "alpha": 0.05,
+        "prune": [5],
+        "keep": [7],
+        "gains": [[8, 0.4]],
+        "head": 5,
+    }
     return mutate.of_tree(rng, [act, {**act, "n": 1_700_000_000_001}])
 
 

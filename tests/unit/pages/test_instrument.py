@@ -31,7 +31,7 @@ junk = some.recursive(
 
 
 def told(n: int, **more: Any) -> dict[str, Any]:
-    return {"n": n, "gamma": 0.3, "alpha": 0.05, "prune": [1], "keep": [2], "head": 1, **more}
+    return {"n": n, "gamma": 0.3, "alpha": 0.05, "prune": [1], "keep": [2], "gains": [[3, 0.4]], "head": 1, **more}
 
 
 @given(some.lists(some.integers(1, 60), max_size=40), some.integers(0, 60))
@@ -58,11 +58,16 @@ def test_anything_else_from_a_browser_is_passed_over(one: Any) -> None:
         {"head": 12},
         {"head": "1"},
         {"n": "1"},
+        {"gains": [[3, 1.6]]},
+        {"gains": [[3, 1]]},
+        {"gains": [[12, 0.5]]},
+        {"gains": [3]},
+        {"gains": None},
     ],
 )
 def test_what_a_script_of_ours_would_not_say_is_passed_over(wrong: dict[str, Any]) -> None:
-    assert acts([told(1)], 0, SIZE) == [Act(1, 0.3, 0.05, ManualEdits(frozenset({1}), frozenset({2})), 1)]
-    assert acts([told(1, **wrong)], 0, SIZE) == []
+    assert acts([told(1)], 0, SIZE) == [Act(1, 0.3, 0.05, ManualEdits(frozenset({1}), frozenset({2})), {3: 0.4}, 1)]
+    assert acts([told(1) | wrong], 0, SIZE) == []
 
 
 def test_a_queue_that_is_sent_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
