@@ -1,7 +1,7 @@
 /* One map of all heads: a canvas of colors, one of marks above it, and where a head stands on them.
  *
- * A shape is { layers, heads, across, rows, columns, cw, ch }: with `across` layers run to the right and heads down, else
- * heads run to the right and layers up. A slot is a place in layer order: layer * heads + rank in the layer. */
+ * A shape is { layers, heads, across, rows, columns, cw, ch }: with `across` layers run to the right and heads down,
+ * else heads run to the right and layers up. A slot is a place in layer order: layer * heads + rank in the layer. */
 const NARROW = 7; // px of a cell from which on it is no longer looked at closely
 
 /* The shape for a width, in px, and a height for which there is room. Cells are whole px, so that lines are sharp. */
@@ -47,8 +47,8 @@ export const paintColors = (canvas, shape, colors, headAt) => {
 };
 
 /* The look of a state, in the middle of a cell: critical is outlined, pruned crossed out; what a hand set is a disc,
- * crossed if it goes and empty if it stays; a head that is scaled has a bar as long as its gain; a ring is around what is
- * looked for. */
+ * crossed if it goes and empty if it stays; a head that is scaled has a bar as long as its gain; a ring is
+ * around what is looked for. */
 export const drawState = (pen, [x, y, cw, ch], state, colors, gain, picked) => {
   const [right, down] = [x + cw - 1, y + ch - 1];
   const [cx, cy] = [(x + right) / 2, (y + down) / 2];

@@ -158,6 +158,7 @@ class Hand extends View {
     this.cells[this.cursor].tabIndex = -1;
     this.cursor = cell.head;
     cell.tabIndex = 0;
+    cell.setAttribute("aria-label", this.words(cell.head, this.marks)); // what the page has told since may be news
     this.point(null);
     this.later();
   }
@@ -220,8 +221,8 @@ export default function ({ data, setStateValue, parentElement }) {
   }
   const view = (parentElement.instrument ??= new Hand(parentElement));
   view.hear(data, setStateValue);
-  // Undo and redo are the text's while somebody types. Streamlit hears keys twice that come out of a shadow tree, so these
-  // two are told to it as if they came from the page.
+  // Undo and redo are the text's while somebody types. Streamlit hears keys twice that come out of a shadow tree, so
+  // these two are told to it as if they came from the page.
   view.listening?.abort();
   view.listening = new AbortController();
   const keep = (event) => {

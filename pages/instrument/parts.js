@@ -40,7 +40,8 @@ export const makeTop = () => {
 };
 
 export const signed = (x, digits) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(digits);
-const percent = (now, before) => (before > 0 && Number.isFinite(now) ? `${signed((100 * (now - before)) / before, 0)}%` : "");
+const percent = (now, before) =>
+  before > 0 && Number.isFinite(now) ? `${signed((100 * (now - before)) / before, 0)}%` : "";
 const short = (x) => (x < 1e4 ? x.toFixed(2) : x.toExponential(1));
 
 export const fillNumbers = ({ numbers }, found, [perplexity, gap]) => {
@@ -53,7 +54,8 @@ export const fillNumbers = ({ numbers }, found, [perplexity, gap]) => {
     for (const one of Object.values(numbers)) tell(one, "…", "", "");
     return;
   }
-  tell(numbers.perplexity, short(found.perplexity), percent(found.perplexity, perplexity), found.perplexity > perplexity);
+  const { perplexity: now } = found;
+  tell(numbers.perplexity, short(now), percent(now, perplexity), now > perplexity);
   tell(numbers.gap, (1000 * found.gap).toFixed(2), percent(1000 * found.gap, gap), 1000 * found.gap > gap);
   if (found.task === null) tell(numbers.task, "–", "not scored", "");
   else tell(numbers.task, signed(found.task, 2), "nats a word", found.task > 0);
@@ -64,10 +66,11 @@ export const fillNumbers = ({ numbers }, found, [perplexity, gap]) => {
 export const makeMap = (index) => {
   const [title, note, bar] = [make("b"), make("span", { className: "note" }), make("span", { className: "bar" })];
   const [colors, marks] = [make("canvas"), make("canvas")];
-  const [ring, box] = [make("div", { className: "ring", hidden: true }), make("div", { className: "box", hidden: true })];
+  const [ring, box] = ["ring", "box"].map((className) => make("div", { className, hidden: true }));
   const board = make("div", { className: "board", data: { map: index } }, colors, marks, box, ring);
   const [side, foot] = [make("div", { className: "side" }), make("div", { className: "foot" })];
-  const strip = make("canvas", { className: "strip", hidden: true, title: "Layers: how many heads go in each; click to go there" });
+  const hint = "Layers: how many heads go in each; click to go there";
+  const strip = make("canvas", { className: "strip", hidden: true, title: hint });
   const view = make("div", { className: "view" }, make("div", { className: "field" }, side, board, foot));
   const caption = make("figcaption", {}, make("span", { className: "name" }, title, " ", note), bar);
   const part = make("figure", { className: "map" }, caption, strip, view);
