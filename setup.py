@@ -24,7 +24,7 @@ setup(
     package_dir={SITE: ".", **parts},
     package_data={
         **{package: ["*"] for package in core},
-        **{package: ["*.js"] for package in parts},
+        **{package: ["*.js", "*.css"] for package in parts},
         SITE: [
             ".streamlit/config.toml",
             "docs/icon.png",

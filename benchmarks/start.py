@@ -1,4 +1,4 @@
-"""From `streamlit run` to the first heatmap in a real browser: on a fresh cache, on a running server, started again."""
+"""From `streamlit run` to the first map of heads in a real browser: fresh cache, running server, started again."""
 
 from __future__ import annotations
 
@@ -28,14 +28,13 @@ BROWSERS = (
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 MADE_HERE = ("built-in--csv-", "built-in--ppl-preview--")  # entries that do not come with the program
 WAIT = 300  # seconds for a page
-DRAWN = """() => [...document.querySelectorAll('.js-plotly-plot')].some(p =>
-    p.querySelector('.main-svg') && (p.data || []).some(t => t.name === 'heads' && t.x.length))"""
+DRAWN = "() => [...document.querySelectorAll('*')].some(e => e.shadowRoot?.querySelector('.instrument [aria-label]'))"
 MEASURED = """() => [...document.querySelectorAll('[data-testid="stMetricValue"]')]
     .filter(e => e.innerText.includes('→')).length >= 2"""
 
 
 def run(app: Path = ROOT / "app.py", shipped: Path = ROOT / "cache", settle: float = 300) -> dict[str, Any]:
-    """Seconds to the first heatmap. The browser itself is started before.
+    """Seconds to the first map of heads. The browser itself is started before.
 
     cold_s: from the start of a server on a cache that holds only what comes with the program, scores and word values,
     to the head grid in the browser. warm_busy_s: the same page for a second reader at once, while the first one's

@@ -15,7 +15,7 @@ and dark pages, and an empty template: draw them with `st.plotly_chart(..., them
 from __future__ import annotations
 
 from fasp_core.figures.attention import attention_map, attention_maps
-from fasp_core.figures.clicks import clicked_head, clicked_heads, clicked_lines
+from fasp_core.figures.clicks import clicked_head, clicked_heads
 from fasp_core.figures.contexts import Series, answers_by_group, dots
 from fasp_core.figures.curves import Curve, Points, method_curves, pareto_front, tradeoff
 from fasp_core.figures.grid import Z_NOISE, GridLook, head_grid
@@ -55,7 +55,6 @@ __all__ = [
     "cell_matrix",
     "clicked_head",
     "clicked_heads",
-    "clicked_lines",
     "clip_limit",
     "dots",
     "escape",

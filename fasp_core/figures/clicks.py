@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fasp_core.figures.marks import CLICK_CURVE, COLUMN_CURVE, LAYER_CURVE
+from fasp_core.figures.marks import CLICK_CURVE
 
 Head = tuple[int, int]
 
@@ -20,17 +20,6 @@ def clicked_heads(event: Mapping[str, Any] | None, n_heads: int, n_layers: int |
     """
     heads = [divmod(index, n_heads) for index in _indices(event, CLICK_CURVE)]
     return [head for head in heads if n_layers is None or head[0] < n_layers]
-
-
-def clicked_lines(event: Mapping[str, Any] | None, n_layers: int, n_heads: int) -> tuple[list[int], list[int]]:
-    """Whole layers and head columns whose handle was clicked, for a grid drawn with `handles`.
-
-    Handles that a box or lasso takes along with heads do not count: the heads were meant.
-    """
-    if _indices(event, CLICK_CURVE):
-        return [], []
-    layers = [i for i in _indices(event, LAYER_CURVE) if i < n_layers]
-    return layers, [i for i in _indices(event, COLUMN_CURVE) if i < n_heads]
 
 
 def _indices(event: Mapping[str, Any] | None, of: int) -> list[int]:

@@ -47,14 +47,11 @@ class GridLook:
         finite magnitude.
     doubt : how standard errors show. `veil` makes cells faint whose sign is within noise, `fade` all cells the more,
         the less certain their sign; `none` leaves errors to the labels.
-    handles : small arrows at the edges that take clicks for a whole layer (curve 1) or head column (curve 2), as
-        `clicked_lines` reads them; no column handles where heads are ordered.
     """
 
     order: ArrayLike | None = None
     scale: str = "linear"
     doubt: str = "veil"
-    handles: bool = False
 
 
 PLAIN, UNMARKED = GridLook(), Marks()
@@ -92,7 +89,7 @@ def head_grid(
     check_texts("hover", hover, n)
     off, hand, outlined, ringed = marked.of(n)
     unscored, faint = np.isnan(z), np.abs(z) < Z_NOISE * errors
-    shown, colors, note = (_logarithmic if look.scale == "symlog" else _linear)(z, words.unit)
+    shown, colors, note = scaled(z, words.unit, look.scale)
     texts = [f"{text}\nnot scored yet" if nan else text for text, nan in zip(hover, unscored, strict=True)]
 
     layer, head = np.divmod(np.arange(n), n_heads)
@@ -119,7 +116,6 @@ def head_grid(
         doubts = veils("within noise", faint & (look.doubt == "veil"), veil(theme.neutral))
     traces = [
         marks.click_trace(place, layer, texts, size=5),  # in a narrow window a cell is hardly wider
-        *(_handles(theme, n_layers, n_heads, look.order is None) if look.handles else []),
         cells(shown, theme.scale, name="impact", **colors),
         doubts,
         veils("not scored", unscored, theme.missing),
@@ -129,7 +125,6 @@ def head_grid(
         *_legend(theme, se is not None and look.doubt == "veil"),
     ]
     said = {"veil": f"Faint: |z| < {Z_NOISE} s.e.", "fade": f"Paler: |z| nearer to 0 than {Z_NOISE} s.e.", "none": ""}
-    left, below = -1.5 if look.handles else -0.5, -1.5 if look.handles and look.order is None else -0.5
     ranked = "head" if look.order is None else "rank in its layer"
     return figure(
         traces,
@@ -140,8 +135,8 @@ def head_grid(
         entry=104,
         also="  ".join(filter(None, ["" if se is None else said[look.doubt], note])),
         hoverdistance=-1,  # every spot belongs to the nearest head, however wide its cell
-        xaxis=axis(theme, ranked, range=[left, n_heads - 0.5], tickvals=_steps(n_heads), tickangle=0, fixedrange=True),
-        yaxis=axis(theme, "layer", range=[below, n_layers - 0.5], tickvals=_steps(n_layers), fixedrange=True),
+        xaxis=axis(theme, ranked, range=[-0.5, n_heads - 0.5], tickvals=_steps(n_heads), tickangle=0, fixedrange=True),
+        yaxis=axis(theme, "layer", range=[-0.5, n_layers - 0.5], tickvals=_steps(n_layers), fixedrange=True),
     )
 
 
@@ -151,6 +146,11 @@ def _steps(n: int) -> list[int]:
 
 
 Scaled = tuple[Floats, dict[str, Any], str]  # what the colors stand for, their ends and bar, what is to be said
+
+
+def scaled(z: Floats, unit: str, scale: str) -> Scaled:
+    """What the colors of impacts [N] stand for on a scale of `GridLook`, for the layout of a heatmap."""
+    return (_logarithmic if scale == "symlog" else _linear)(z, unit)
 
 
 def _linear(z: Floats, unit: str) -> Scaled:
@@ -182,16 +182,6 @@ def _checked_order(order: ArrayLike, n_layers: int, n_heads: int) -> NDArray[np.
     if ids.shape != own.shape or (np.sort(ids.reshape(n_layers, n_heads), 1).ravel() != own).any():
         raise InputError("An order names each head once, layer after layer.")
     return ids.astype(np.int64)
-
-
-def _handles(theme: Theme, n_layers: int, n_heads: int, columns: bool) -> list[go.Scatter]:
-    rows, heads = np.arange(n_layers), np.arange(n_heads if columns else 0)
-    layer_texts = [f"Layer {i}\nclick for all its {n_heads} heads" for i in rows]
-    head_texts = [f"Head {i} of every layer\nclick for all {n_layers}" for i in heads]
-    return [
-        marks.handle_trace(np.full(n_layers, -1), rows, layer_texts, "layers", "triangle-right", theme.faint),
-        marks.handle_trace(heads, np.full(len(heads), -1), head_texts, "head columns", "triangle-up", theme.faint),
-    ]
 
 
 def _legend(theme: Theme, has_errors: bool) -> list[go.Scatter]:

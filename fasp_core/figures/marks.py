@@ -15,7 +15,6 @@ from fasp_core.figures.theme import CLEAR, Theme, hovering
 
 CLICK_TRACE = "heads"
 CLICK_CURVE = 0  # place of that trace in every figure that has it: Plotly's curve_number
-LAYER_CURVE, COLUMN_CURVE = 1, 2  # places of the handles of whole layers and head columns, where a figure has them
 
 Places = NDArray[Any]  # [N] coordinates in flat order
 
@@ -83,20 +82,13 @@ def click_trace(x: Places, y: Places, hover: Sequence[str], size: float) -> go.S
     Plotly gives a spot to the nearest point; among points that overlap there, to any. So `size` has to be smaller
     than the distance between neighbors.
     """
-    return handle_trace(x, y, hover, CLICK_TRACE, "square", CLEAR, size)
-
-
-def handle_trace(
-    x: Places, y: Places, hover: Sequence[str], name: str, symbol: str, color: str, size: float = 8
-) -> go.Scatter:
-    """Marks that take clicks, such as those at the edge of a grid, each for a whole row or column."""
     return go.Scatter(
         x=x.tolist(),
         y=y.tolist(),
-        name=name,
+        name=CLICK_TRACE,
         showlegend=False,
         mode="markers",
-        marker={"symbol": symbol, "size": size, "color": color, "line": {"width": 0}},
+        marker={"symbol": "square", "size": size, "color": CLEAR, "line": {"width": 0}},
         **hovering(hover),
         **_unmoved_by_selection(1),
     )

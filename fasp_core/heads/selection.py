@@ -220,6 +220,26 @@ def select(
     )
 
 
+def orders(scores: HeadScores, method: str, seed: int = 0) -> tuple[list[int], list[int] | None]:
+    """All heads in the order in which rule `stable` of `select` prunes them, and in which it protects them.
+
+    With them a choice needs no scores: the critical heads are the first `floor(gamma * N)` of the second order, and
+    those that go the first of the other order that are neither critical nor set beforehand. The second is None where
+    nothing is critical.
+
+    Raises
+    ------
+    InputError
+        As `select`, of the method, its scores and the seed.
+    """
+    if method not in METHODS:
+        raise InputError(f"There is no method '{method}': choose one of {', '.join(METHODS)}.")
+    for name in _reads(method, scores.protect):
+        _require_finite(scores, name)
+    first = np.argsort(_cost(scores, method, seed), kind="stable").tolist()
+    return first, critical_heads(scores.protection, 1.0).tolist() if method == "fasp" else None
+
+
 def set_beforehand(
     locked: Iterable[int], forced: Iterable[int], n_layers: int, n_heads: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

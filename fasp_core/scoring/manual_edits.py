@@ -179,13 +179,22 @@ def hover(
 
     `sure` [N] is the share of resamples of the prompts in which a head is chosen; NaN where it is not up for choice.
     """
+    out = []
+    for flat, (reason, text) in enumerate(zip(why, impacts(table, reading, bias_se), strict=True)):
+        layer, head = divmod(flat, table.n_heads)
+        lines = [f"L{layer}H{head}", reason, text]
+        if sure is not None and np.isfinite(sure[flat]):
+            lines.append(f"in the chosen set in {sure[flat]:.0%} of resamples of the prompts")
+        out.append("\n".join(lines))
+    return out
+
+
+def impacts(table: ImpactTable, reading: str, bias_se: Iterable[float]) -> list[str]:
+    """[N] what is known of a head whatever is chosen: its impacts with units and standard errors, on several lines."""
     ppl, z_bias, exact, removed = table.ppl, table.bias.z_bias(reading), table.bias.exact, how_removed(table.bias)
     out = []
-    for flat, (reason, se) in enumerate(zip(why, bias_se, strict=True)):
-        layer, head = divmod(flat, table.n_heads)
+    for flat, se in enumerate(bias_se):
         lines = [
-            f"L{layer}H{head}",
-            reason,
             f"perplexity: {_signed(ppl.z_ppl[flat])}{_plus_minus(ppl.se_ppl[flat])} without it "
             f"({ppl.z_nats[flat]:+.4f} nats a token)" + ("" if ppl.exact[flat] else ", preview"),
             f"gap falls by {1000 * z_bias[flat]:+.3f}{_plus_minus(1000 * se)} thousandths without it"
@@ -194,8 +203,6 @@ def hover(
         ]
         if (task := table.task) is not None:
             lines.insert(-1, f"last words: {task.z_task[flat]:+.3f}{_plus_minus(task.se_task[flat])} nats without it")
-        if sure is not None and np.isfinite(sure[flat]):
-            lines.append(f"in the chosen set in {sure[flat]:.0%} of resamples of the prompts")
         out.append("\n".join(lines))
     return out
 

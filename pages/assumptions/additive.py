@@ -25,7 +25,7 @@ from fasp_core.studies.additivity.interactions import (
 )
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
-from pages.shell.sidebar import axis_title
+from pages.shell.axis import axis_title
 from pages.widgets.background import offer
 from pages.widgets.drawing import chart, columns, csv_table, finding
 

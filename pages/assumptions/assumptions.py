@@ -8,6 +8,7 @@ from fasp_core.metrics.meters import BiasConfig
 from pages.assumptions import additive, scorer
 from pages.assumptions import measures as assumed_measures
 from pages.backend.engine import engine
+from pages.shell import axis as axes
 from pages.shell import sidebar, start
 from pages.widgets import left_out, scoring
 
@@ -21,7 +22,7 @@ def page() -> None:
     )
     with st.sidebar:
         spec = sidebar.model()
-        axis = sidebar.listed_axis()
+        axis = axes.listed()
         left_out.tell(BiasConfig(axis))
     adding, measures, opinions = st.tabs(
         ["Do effects add up?", "Does the measure matter?", "What the scorer thinks"],

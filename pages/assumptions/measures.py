@@ -18,7 +18,7 @@ from fasp_core.studies.robustness.rival_measures import GAP, RIVALS, Effect, Rob
 from fasp_core.studies.robustness.robustness import Plan
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
-from pages.shell.sidebar import axis_title
+from pages.shell.axis import axis_title
 from pages.widgets.background import offer
 from pages.widgets.drawing import chart, columns, csv_table
 

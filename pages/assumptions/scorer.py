@@ -10,7 +10,7 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.studies.robustness import opinions
 from fasp_core.studies.robustness.opinions import Opinions
 from pages.backend.engine import engine
-from pages.shell.sidebar import axis_title
+from pages.shell.axis import axis_title
 from pages.widgets.drawing import chart, csv_table
 
 SCORERS = {"offline": "Toxicity (alt-profanity-check)", "vader": "Negative sentiment (VADER)"}

@@ -19,6 +19,7 @@ from pages.backend.engine import engine, workers
 from pages.backend.requests import Experiment
 from pages.compare import chosen, compared
 from pages.compare.compared import Settings
+from pages.shell import axis as axes
 from pages.shell import limits, sidebar, start
 from pages.widgets import background, left_out, scoring
 from pages.widgets.markdown import escape_markdown
@@ -53,7 +54,7 @@ def draw_settings() -> Settings:
     """Model, axis and reading in the sidebar; above the choice what it keeps to."""
     with st.sidebar:
         spec = sidebar.model()
-        axis, title = sidebar.choose_axis()
+        axis, title = axes.choose()
         left_out.tell(*map(Plan(axis, "neutral").bias, SIDES))
         reading = sidebar.reading()
     perplexity, lambada, panel, inside = st.columns((1.2, 1, 1, 1.2), vertical_alignment="bottom")

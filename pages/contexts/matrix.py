@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
@@ -10,13 +9,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from fasp_core.figures import Cells, Series, Words, answers_by_group, cell_matrix, clicked_heads, dots
+from fasp_core.figures import Cells, Series, Words, answers_by_group, cell_matrix, dots
 from fasp_core.studies.contexts.choosing import Method
 from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of
 from fasp_core.studies.contexts.matrix import Cell, Matrix
 from fasp_core.studies.contexts.measures import Estimate, parsed_difference
 from fasp_core.studies.contexts.settings import TITLES, Kind
-from pages.widgets import pointer
+from pages.widgets import clicks
 from pages.widgets.drawing import chart, csv_table
 from pages.widgets.markdown import escape_markdown
 
@@ -68,14 +67,13 @@ def draw(found: Matrix, winsorise: float) -> None:
     )
     methods = list(found.config.methods)
     columns = st.columns(2)
-    clicks: dict[str, pointer.Act] = {}
     for i, column in enumerate(columns):
         with column:
             usual = next((k for k, m in enumerate(methods) if m == ("heads-effect", "neurons-effect")[i]), 0)
             method = st.selectbox(
                 "Sets of", methods, usual, format_func=METHOD_TITLES.__getitem__, key=f"contexts {i}", help=METHOD_HELP
             )
-            clicks |= _matrix(carried, method, i)
+            _matrix(carried, method, i)
     opened = st.session_state.get(_OPEN)
     if opened is None:
         st.caption("Click a cell for the answers behind it.")
@@ -86,7 +84,6 @@ def draw(found: Matrix, winsorise: float) -> None:
         csv_table(frame, "contexts.csv")
     with st.expander("What made these numbers"):
         st.json(found.provenance, expanded=False)
-    pointer.listen(clicks)
 
 
 def row_title(row: tuple[Kind, str]) -> str:
@@ -135,12 +132,11 @@ def _lines(s: Summary) -> str:
     )
 
 
-def _matrix(carried: Carried, method: Method, at: int) -> dict[str, pointer.Act]:
-    """One method's matrix, and what a click on it does: it opens the cell."""
+def _matrix(carried: Carried, method: Method, at: int) -> None:
+    """One method's matrix; a click opens a cell."""
     m = carried.matrix
     rows, contexts = rows_of(m), list(m.contexts)
     opened = st.session_state.get(_OPEN)
-    of = f"{at} {method}: {len(rows)} by {len(contexts)}"
     sums = [carried.summary(cells_of(m, method, row, context)) for row in rows for context in contexts]
     drawn = Cells(
         [row_title(row).replace(", ", ",\n") for row in rows],
@@ -163,17 +159,13 @@ def _matrix(carried: Carried, method: Method, at: int) -> dict[str, pointer.Act]
         dark=st.context.theme.type == "dark",
     )
     fig = cell_matrix(drawn, words, limit=0.5, colorbar=False, cell_height=52)
-    chart(
-        pointer.ready(fig, of),
-        key=f"contexts matrix {at}",
-        alt=f"Change of mean |SMD| by context, {METHOD_TITLES[method]}; “All numbers” below has the figures.",
-    )
 
-    def act(event: Mapping[str, Any], shift: bool) -> None:
-        for place in clicked_heads(event, len(contexts), len(rows)):
+    def act(found: frozenset[tuple[int, int]]) -> None:
+        for place in found:
             st.session_state[_OPEN] = (method, *place)
 
-    return {of: act}
+    alt = f"Change of mean |SMD| by context, {METHOD_TITLES[method]}; “All numbers” below has the figures."
+    clicks.on_chart(fig, f"contexts matrix {at}", alt, (len(rows), len(contexts)), act)
 
 
 def _usual(carried: Carried) -> float:

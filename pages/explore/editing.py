@@ -1,4 +1,4 @@
-"""The row of small controls above the grids: what a click does, undo and redo, many heads at once, the link."""
+"""The row of small controls below the maps: what a click does, undo and redo, many heads at once, the link."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pages.widgets.markdown import escape_markdown
 
 TOGGLE, PRUNE, KEEP, LEAVE = "toggle", "prune", "keep", "leave to the method"
 TOLD = {PRUNE: True, KEEP: False, LEAVE: None}
+MEANT = {TOGGLE: "toggle", PRUNE: "prune", KEEP: "keep", LEAVE: "leave"}  # in the instrument's script
 REPLACE = "replace the set"
 CLICK_HELP = (
-    "What a click, a box or a lasso on the grids does to heads. Clicks add up; a click with Shift takes every head "
-    "between the last one that was clicked and this one. "
-    "Small arrows at the edges stand for a whole layer or head column. Heads pruned or kept by hand stay so "
-    "whatever the method says, and the method chooses around them."
+    "What a click on a map does to its head, and a drag to all heads within the box. A click with Shift takes every "
+    "head between the last one that was clicked and this one; a number at the edge stands for a whole layer or head "
+    "column. Heads pruned or kept by hand stay so whatever the method says, and the method chooses around them."
 )
 
 
@@ -29,15 +29,16 @@ def toolbar(settings: Settings, table: ImpactTable, now: Current) -> None:
     """One row, which wraps in narrow windows."""
     trail = shared.step()
     shared.write()
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="tools"):
         st.segmented_control(
-            "A click or box on the grids means",
+            "A click or box means",
             (TOGGLE, *TOLD),
             default=TOGGLE,
             required=True,
             key="click",
             persist_state="session",
             help=CLICK_HELP,
+            label_visibility="collapsed",
         )
         st.button(
             "Undo",
@@ -56,9 +57,18 @@ def toolbar(settings: Settings, table: ImpactTable, now: Current) -> None:
             disabled=not trail.future,
             on_click=shared.redo,
         )
+        st.button(
+            "Reset",
+            key="reset",
+            icon=":material/restart_alt:",
+            disabled=not now.by_hand,
+            on_click=shared.tell,
+            args=(settings.spec.source, ManualEdits()),
+            help="Nothing by hand: back to the method's choice.",
+        )
         with st.popover("Many heads", icon=":material/edit:", key="many popover"):
             _many(settings, table, now)
-        with st.popover("Grids", icon=":material/tune:", key="grid popover"):
+        with st.popover("Maps", icon=":material/tune:", key="grid popover"):
             grid_options.draw()
         with st.popover("Link", icon=":material/link:", key="link popover"):
             st.markdown("This address opens the same set on every page.")
@@ -68,12 +78,6 @@ def toolbar(settings: Settings, table: ImpactTable, now: Current) -> None:
 def meaning() -> str:
     """What a click means at present."""
     return str(st.session_state.get("click") or TOGGLE)
-
-
-def extended(now: Current, by_hand: ManualEdits, heads: frozenset[int], anchor: int, means: str) -> ManualEdits:
-    """What is set by hand after a click with Shift: where clicks toggle, all heads get what the first one has."""
-    off = anchor in now.choose(by_hand).pruned if means == TOGGLE else TOLD[means]
-    return by_hand.set(heads, off)
 
 
 def changed(now: Current, by_hand: ManualEdits, heads: frozenset[int], means: str) -> ManualEdits:

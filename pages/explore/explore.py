@@ -6,24 +6,49 @@ import streamlit as st
 
 from fasp_core.scoring.impact_table import ImpactTable
 from pages.backend.engine import engine
-from pages.explore import editing, grids, measured, named, tried
+from pages.explore import editing, grids, maps, measured, named, tried
 from pages.session import shared
 from pages.shell import sidebar, start
 from pages.shell.current import current
-from pages.widgets import pointer, scoring
+from pages.widgets import scoring
 
 TITLE = "Explore heads"
+ABOUT = (
+    "Every cell is one attention head. One map shows what removing it does to **perplexity** (how well the model "
+    "predicts text), the other what it does to the **toxicity gap** between groups. A method prunes heads that add "
+    "bias and spares those that matter; click a cell to overrule it."
+)
+
+# All that moves under the hand stands on one screen, from 1280 x 800 on.
+COMPACT = """<style>
+[data-testid="stHeader"] { background: transparent; pointer-events: none; }
+[data-testid="stHeader"] :is(button, a, [role="button"]) { pointer-events: auto; }
+[data-testid="stMainBlockContainer"] { padding: 0.7rem 2.2rem 3rem; }
+[data-testid="stMainBlockContainer"] > [data-testid="stVerticalBlock"] { gap: 0.5rem; }
+.st-key-front { row-gap: 0; padding-right: 2rem; justify-content: space-between; }
+.st-key-front h1 { padding: 0 0 0.5rem; }
+.st-key-above { min-height: 118px; } /* as high with estimates as when measured: the maps stay under the hand */
+.st-key-above, .st-key-above [data-testid="stVerticalBlock"] { gap: 0.1rem; }
+.st-key-above [data-testid="stMetricLabel"] p { font-size: 0.85rem; }
+.st-key-above [data-testid="stMetricValue"] { font-size: 1.4rem; }
+.st-key-above [data-testid="stAlertContainer"] { padding: 0.5rem 0.7rem; }
+.st-key-above [data-testid="stAlertContainer"] p { font-size: 0.9rem; line-height: 1.35; }
+.st-key-above [data-testid="stCaptionContainer"] p { line-height: 1.3; }
+.st-key-tools { gap: 0.4rem; }
+.st-key-tools button { padding: 0 0.55rem; min-height: 2.1rem; }
+@media (max-width: 1050px) {
+  .st-key-above [data-testid="stHorizontalBlock"] { flex-wrap: wrap; }
+  .st-key-above [data-testid="stColumn"] { min-width: calc(50% - 1rem); }
+}
+</style>"""
 
 
 def page() -> None:
     """Draw the page from the top; anything that takes longer than a moment is a job that is only looked at here."""
-    st.title("Which heads carry bias?", anchor=False)
-    st.caption(
-        "Every cell is one attention head. The left grid shows what removing it does to **perplexity** (how well the "
-        "model predicts text), the right one what it does to the **toxicity gap** between groups. A method prunes "
-        "heads that add bias and spares those that matter; click a cell to overrule it."
-    )
-    settings = sidebar.draw()
+    st.html(COMPACT)
+    front = st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="front")
+    front.title("Which heads carry bias?", anchor=False, help=ABOUT, width="content")
+    settings = sidebar.draw(front)
     if not (scoring.known(settings.spec) and scoring.load_scorer(settings.scoring)):
         return
     table = engine().results.scores(settings.spec, settings.scoring)
@@ -42,16 +67,15 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
     if shared.behind():
         st.rerun()  # a step back, say, has changed the sidebar
     now = current(settings, table)
-    with st.container(key="above"):  # whose height the pointer's script holds
+    with st.container(key="above"):
         result = measured.cards(settings, table, now)
     tried.note(settings, table, now, result)
+    maps.draw(settings, table, now)
     editing.toolbar(settings, table, now)
-    grids.draw(settings, table, now)
-    grids.last_words(settings, table, now)
-    back = tried.draw(settings)
+    grids.last_words(settings, table)
+    tried.draw(settings)
     named.draw(settings, now)
     measured.details(settings, table, now)
-    pointer.listen(grids.acts(settings, table, now) | back)
 
 
 start.told(page)()

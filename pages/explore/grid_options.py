@@ -8,6 +8,7 @@ import numpy as np
 import streamlit as st
 
 from fasp_core.scoring.impact_table import ImpactTable
+from pages.widgets import glossary
 
 SCALES = {"linear": "linear", "symlog": "logarithmic away from 0"}
 UNITS = {"difference": "difference", "share": "% of the unpruned value", "errors": "standard errors"}
@@ -36,8 +37,16 @@ def draw() -> None:
         "Sort each layer by impact on bias",
         key="grid ranked",
         persist_state="session",
-        help="The head that adds most bias stands on the left. Point at a cell for the head's own number.",
+        help="The head that adds most bias stands first. Point at a cell for the head's own number.",
     )
+    st.toggle(
+        "Show the impact on last words", key="grid last words", persist_state="session", help=glossary.text("z_task")
+    )
+
+
+def third() -> bool:
+    """Whether a third map, of the impact on last words, is asked for."""
+    return bool(st.session_state.get("grid last words"))
 
 
 def read() -> GridOptions:

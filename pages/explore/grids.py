@@ -1,110 +1,45 @@
-"""The two head grids and the scatter of both impacts, and what clicks on them do."""
+"""The scatter of both impacts and what clicks on it do, the table of scores, and the scoring of last words."""
 
 from __future__ import annotations
-
-import hashlib
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from fasp_core.compute.jobs import Progress
 from fasp_core.defaults import COST_ITEMS
-from fasp_core.figures import GridLook, Words, clicked_heads, clicked_lines, head_grid, scatter_impacts
+from fasp_core.figures import scatter_impacts
 from fasp_core.heads.selection import Selection
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.report import charts
 from fasp_core.scoring.impact_table import ImpactTable, TaskImpacts
-from fasp_core.scoring.manual_edits import block, hover, how, how_bias, reasons
+from fasp_core.scoring.manual_edits import hover, reasons
 from fasp_core.scoring.task import score_task
 from fasp_core.storage.store import Store
 from pages.backend.requests import Experiment
 from pages.explore import editing, grid_options
 from pages.session import shared
 from pages.shell.current import Current
-from pages.shell.sidebar import READING_TITLES, Settings
-from pages.widgets import background, clicks, glossary, pointer
-from pages.widgets.drawing import chart, csv_table
+from pages.shell.sidebar import Settings
+from pages.widgets import background, clicks
+from pages.widgets.drawing import csv_table
 
 PICKED = "scores table"
-_DRAWN = "grids drawn again"
 
 
-def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
-    """Both grids side by side, with the same marks."""
-    options = grid_options.read()
-    se = table.bias.standard_errors(settings.reading)
-    look = GridLook(grid_options.order(options, table, settings.reading), options.scale, options.doubt, handles=True)
-    shape, texts = (table.n_layers, table.n_heads), _texts(settings, table, now.selection)
-    marked = charts.marks(now.selection, picked(table.n_layers * table.n_heads))
-    base = table.bias.gap(settings.reading)
-    perplexity = table.ppl.base.perplexity
-    grids = (
-        ("Impact on perplexity", ("Δ perplexity", 1.0), table.ppl.z_ppl, table.ppl.se_ppl, perplexity),
-        ("Impact on bias", ("Δ gap, ×10⁻³", 1000.0), table.bias.z_bias(settings.reading), se, base.gap),
-    )
-    captions = (
-        f"Change of perplexity when the head is removed, {table.ppl.base.tokens:,} tokens, "
-        f"{how(table.ppl.exact, 'preview from gradients')}. "
-        "**Orange: the head helps language modelling.**",
-        f"Fall of the toxicity gap when the head is removed, {len(table.bias.codes):,} validation prompts, "
-        f"{how_bias(table.bias)}, "
-        f"{READING_TITLES.get(settings.reading, settings.reading)}. **Orange: the head adds bias.**",
-    )
-    hints = (glossary.text("z_ppl"), glossary.text("z_bias"))
-    row = st.columns(2)  # of their own: the grids stay level
-    for column, caption, hint in zip(row, captions, hints, strict=True):
-        column.caption(caption, help=hint)
-    for column, (title, plain, values, errors, whole) in zip(st.columns(2), grids, strict=True):
-        with column:
-            shown, shown_errors, unit = grid_options.shown(options, values, errors, whole, plain)
-            words = Words(title, unit=unit, dark=st.context.theme.type == "dark")
-            fig = head_grid(shown, *shape, words, hover=texts, se=shown_errors, marked=marked, look=look)
-            alt = f"{title} of every head, {table.n_layers} layers by {table.n_heads} heads."
-            _clickable(fig, title, settings, table, now, alt, options)
-
-
-def last_words(settings: Settings, table: ImpactTable, now: Current) -> None:
-    """The third grid, where it is asked for; where it is not known yet, what it takes to make it."""
-    if not st.toggle(
-        "Show the impact on last words", key="grid last words", persist_state="session", help=glossary.text("z_task")
-    ):
+def last_words(settings: Settings, table: ImpactTable) -> None:
+    """Where the third map is asked for and not known yet: what it takes to make it."""
+    if not grid_options.third() or table.task is not None:
         return
-    if table.task is None:
-        asked = Experiment(settings.spec, "Scoring heads for last words", ("z_task", COST_ITEMS))
-        background.offer(
-            asked,
-            score_last_words,
-            title="No scores for last words yet",
-            about=f"One backward pass over {COST_ITEMS} of LAMBADA's passages says, to first order, what removing each "
-            "head does to their last words: about six minutes with the built-in model on one core. FASP can then "
-            "protect heads by it. More exact scores: `python -m fasp_core score --task lambada --task-exact 30`.",
-            button="Score last words",
-        )
-        return
-    options = grid_options.read()
-    look = GridLook(grid_options.order(options, table, settings.reading), options.scale, options.doubt, handles=True)
-    task, title, plain = table.task, "Impact on last words", ("Δ nats a word", 1.0)
-    st.caption(
-        f"Rise of the last word's negative log-likelihood when the head is removed, in LAMBADA: {task.said}. "
-        "**Orange: the head helps.**"
+    asked = Experiment(settings.spec, "Scoring heads for last words", ("z_task", COST_ITEMS))
+    background.offer(
+        asked,
+        score_last_words,
+        title="No scores for last words yet",
+        about=f"One backward pass over {COST_ITEMS} of LAMBADA's passages says, to first order, what removing each "
+        "head does to their last words: about six minutes with the built-in model on one core. FASP can then "
+        "protect heads by it. More exact scores: `python -m fasp_core score --task lambada --task-exact 30`.",
+        button="Score last words",
     )
-    base = float(task.base.mean())
-    shown, errors, unit = grid_options.shown(options, task.z_task, task.se_task, base, plain)
-    marked = charts.marks(now.selection, picked(table.n_layers * table.n_heads))
-    fig = head_grid(
-        shown,
-        table.n_layers,
-        table.n_heads,
-        Words(title, unit=unit, dark=st.context.theme.type == "dark"),
-        hover=_texts(settings, table, now.selection),
-        se=errors,
-        marked=marked,
-        look=look,
-    )
-    alt = f"{title} of every head, {table.n_layers} layers by {table.n_heads} heads."
-    _clickable(fig, title, settings, table, now, alt, options)
 
 
 def score_last_words(lm: LanguageModel, store: Store, progress: Progress) -> TaskImpacts:
@@ -113,7 +48,7 @@ def score_last_words(lm: LanguageModel, store: Store, progress: Progress) -> Tas
 
 
 def scatter(settings: Settings, table: ImpactTable, now: Current) -> None:
-    """Both impacts of every head, and where the method draws its lines; clicks count as on the grids."""
+    """Both impacts of every head, and where the method draws its lines; clicks and boxes count as on the maps."""
     z_ppl, z_bias = table.ppl.z_ppl, 1000 * table.bias.z_bias(settings.reading)
     x_line, y_line = lines(now.selection, z_ppl, z_bias)
     fig = scatter_impacts(
@@ -125,7 +60,12 @@ def scatter(settings: Settings, table: ImpactTable, now: Current) -> None:
         x_line=x_line,
         y_line=y_line,
     )
-    _clickable(fig, "Scatter", settings, table, now, "Impact on perplexity against impact on bias of every head.")
+
+    def act(found: frozenset[tuple[int, int]]) -> None:
+        _tell(settings.spec.source, now, frozenset(layer * table.n_heads + head for layer, head in found))
+
+    alt = "Impact on perplexity against impact on bias of every head."
+    clicks.on_chart(fig, "scatter", alt, (table.n_layers, table.n_heads), act, ("points", "box", "lasso"))
 
 
 def lines(
@@ -155,8 +95,8 @@ def lines(
 
 
 def score_table(table: ImpactTable, file: str) -> None:
-    """All scores, also as a file; heads that are picked in it are ringed in the grids and the scatter."""
-    st.caption("Tick rows to find their heads in the grids and in “Perplexity against bias”.")
+    """All scores, also as a file; heads that are picked in it are ringed in the maps and the scatter."""
+    st.caption("Tick rows to find their heads in the maps and in “Perplexity against bias”.")
     csv_table(table.frame(), file, height=380, key=PICKED, on_select="rerun", selection_mode="multi-row")
 
 
@@ -167,85 +107,25 @@ def picked(n: int) -> set[int]:
     return {int(row) for row in rows if 0 <= int(row) < n}
 
 
-def _texts(settings: Settings, table: ImpactTable, selection: Selection) -> list[str]:
-    """[N] what a head says when pointed at."""
-    sure = None
+def chosen_in(settings: Settings, table: ImpactTable, selection: Selection) -> np.ndarray | None:
+    """[N] share of resamples of the prompts in which FASP chooses a head, NaN where it was told; None: not FASP."""
     told = [*selection.locked, *selection.forced]
     places = selection.k - len(selection.forced)
-    if selection.method == "fasp" and places > 0:
-        sure = table.bias.choice_probability(settings.reading, places, [*selection.critical, *told]).astype(float)
-        sure[told] = np.nan
+    if selection.method != "fasp" or places <= 0:
+        return None
+    sure = table.bias.choice_probability(settings.reading, places, [*selection.critical, *told]).astype(float)
+    sure[told] = np.nan
+    return sure
+
+
+def _texts(settings: Settings, table: ImpactTable, selection: Selection) -> list[str]:
+    """[N] what a head says when pointed at."""
     se = table.bias.standard_errors(settings.reading)
-    return hover(table, settings.reading, reasons(selection), se, sure)
+    return hover(table, settings.reading, reasons(selection), se, chosen_in(settings, table, selection))
 
 
-def _clickable(
-    fig: Any,
-    title: str,
-    settings: Settings,
-    table: ImpactTable,
-    now: Current,
-    alt: str,
-    *shaped_by: object,
-) -> None:
-    drawn: int = st.session_state.setdefault(_DRAWN, 0)
-    what = (settings, now.heads.format(), now.selection.locked, now.selection.forced, table.n_layers, shaped_by)
-    # a selection outlives the act that made it: a new key for every act and set drops it
-    key = f"{title} {drawn} {hashlib.sha256(repr(what).encode()).hexdigest()[:12]}"
-
-    def act() -> None:
-        heads = clicks.new(key, acted_on(st.session_state.get(key), table.n_layers, table.n_heads))
-        st.session_state[_DRAWN] += bool(heads)
-        _tell(settings.spec.source, now, heads)
-
-    ready = pointer.ready(fig, _heads_of(settings, table))
-    chart(ready, key, alt, on_select=act, selection_mode=("box", "lasso"))  # clicks are the pointer's
-
-
-def acts(settings: Settings, table: ImpactTable, now: Current) -> dict[str, pointer.Act]:
-    """What single clicks on the grids and the scatter do. With Shift: to all heads since the last click."""
-    source, n = settings.spec.source, table.n_layers * table.n_heads
-    order = grid_options.order(grid_options.read(), table, settings.reading)
-
-    def act(event: Mapping[str, Any], shift: bool) -> None:
-        heads = acted_on(event, table.n_layers, table.n_heads)
-        anchor = st.session_state.get(_anchor(source))
-        if shift and len(heads) == 1 and anchor is not None and anchor < n:
-            _tell(source, now, block(anchor, max(heads), table.n_heads, order), max(heads), anchor)
-        else:
-            _tell(source, now, heads)
-
-    return {_heads_of(settings, table): act}
-
-
-def _heads_of(settings: Settings, table: ImpactTable) -> str:
-    return f"{table.n_layers} layers of {table.n_heads} heads of {settings.spec.source}"
-
-
-def _tell(
-    source: str, now: Current, heads: frozenset[int], clicked: int | None = None, anchor: int | None = None
-) -> None:
-    """Set by hand what an act on some heads means; `clicked` is the one to look at and to go on from with Shift."""
-    if not heads:
-        return
-    last = max(heads) if clicked is None else clicked
-    st.session_state[_anchor(source)] = last
-    st.session_state[f"clicked head {source}"] = last  # taken away by the view of one head
-    by_hand, means = shared.by_hand(source), editing.meaning()
-    if anchor is None:
-        shared.tell(source, editing.changed(now, by_hand, heads, means))
-    else:
-        shared.tell(source, editing.extended(now, by_hand, heads, anchor, means))
-
-
-def _anchor(source: str) -> str:
-    return f"anchor {source}"
-
-
-def acted_on(event: Any, n_layers: int, n_heads: int) -> frozenset[int]:
-    """Flat ids of the heads that a click, box or lasso means: themselves, or their layers and columns."""
-    heads = {layer * n_heads + head for layer, head in clicked_heads(event, n_heads, n_layers)}
-    layers, columns = clicked_lines(event, n_layers, n_heads)
-    heads |= {layer * n_heads + head for layer in layers for head in range(n_heads)}
-    heads |= {layer * n_heads + head for layer in range(n_layers) for head in columns}
-    return frozenset(heads)
+def _tell(source: str, now: Current, heads: frozenset[int]) -> None:
+    """Set by hand what an act on some heads means."""
+    if heads:
+        st.session_state[f"clicked head {source}"] = max(heads)  # taken away by the view of one head
+        shared.tell(source, editing.changed(now, shared.by_hand(source), heads, editing.meaning()))

@@ -16,13 +16,12 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.measurements import Toxicity
 from fasp_core.report import charts
 from fasp_core.scoring.impact_table import ImpactTable
-from fasp_core.scoring.manual_edits import HAND, ManualEdits, how, how_bias
+from fasp_core.scoring.manual_edits import how, how_bias
 from fasp_core.studies.verdict import interval, noise, number, p_value, percent, verdict
 from pages.backend.engine import engine
 from pages.backend.requests import Measure
 from pages.backend.results import SCORE_TEXT
 from pages.explore import able, attention, grids, looking, texts, why, writes
-from pages.session import shared
 from pages.shell.current import Current
 from pages.shell.sidebar import READING_TITLES, SPLIT_TITLES, Settings
 from pages.widgets import glossary
@@ -48,19 +47,21 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Evaluation | 
     flat = heads.flat(table.n_heads)
     estimated_ppl, estimated_gap = table.added_up(flat, settings.reading)
     ppl_off, gap_off = table.remainder(flat, settings.reading)
-    left, middle, right = st.columns((1, 1.25, 1))
-    with left, st.container(border=True, height="stretch"):
+    left, middle, right, last = st.columns((1, 1.3, 1, 1.55))
+    with left:
         _perplexity(result, estimated_ppl, ppl_off, table)
-    with middle, st.container(border=True, height="stretch"):
-        _gap(result, estimated_gap, gap_off, table, settings)
-    with right, st.container(border=True, height="stretch"):
-        _removed(table, now, settings, result)
+    with middle:
+        _gap(result, estimated_gap, table, settings)
+    with right:
+        _removed(table, now, settings)
+    with last:
+        if looking.ready(job, "main", "Measuring") and result is None:  # it has ended while estimates were drawn
+            st.rerun()
+        if result is not None:
+            _verdict(result, settings, heads)
     for note in now.selection.notes:
         st.info(escape_markdown(note), icon=":material/info:")
-    if looking.ready(job, "main", "Measuring") and result is None:  # it has ended while estimates were drawn
-        st.rerun()
-    if result is not None:
-        _verdict(result, settings, heads)
+    st.session_state["estimated"] = estimated_ppl, estimated_gap, ppl_off, gap_off
     return result
 
 
@@ -123,30 +124,23 @@ def _perplexity(result: Evaluation | None, estimate: float, off: float, table: I
         st.metric(label, f"≈ {number(estimate)}", help=help_text)
         base = table.ppl.base.perplexity
         doubt = "" if off < LARGE * base else " **Low confidence.**"
-        st.caption(
-            f"**estimate**: single-head effects added up, from {base:.2f} ({table.ppl.base.tokens:,} tokens). "
-            f"Second-order terms: {off:.2f}; whole sets may differ by much more.{doubt}"
-        )
+        st.caption(f"**estimate**, from {base:.2f} on {table.ppl.base.tokens:,} tokens.{doubt}")
         return
     p = result.perplexity
     st.metric(
         label, f"{p.base:.2f} → {number(p.pruned)}", percent(p.relative, 1), delta_color="inverse", help=help_text
     )
     st.caption(
-        f"**measured** on {p.tokens:,} tokens; pruned 95% [{number(p.ppl_interval[0])}, "
-        f"{number(p.ppl_interval[1])}]. Estimate was {number(estimate)} on {table.ppl.base.tokens:,} tokens."
+        f"**measured** on {p.tokens:,} tokens; pruned 95% [{number(p.ppl_interval[0])}, {number(p.ppl_interval[1])}]"
     )
 
 
-def _gap(result: Evaluation | None, estimate: float, off: float, table: ImpactTable, settings: Settings) -> None:
+def _gap(result: Evaluation | None, estimate: float, table: ImpactTable, settings: Settings) -> None:
     label = f"Toxicity gap, ×10⁻³ · {READING_TITLES.get(settings.reading, settings.reading)}"
     if result is None:
         base = table.bias.gap(settings.reading)
         st.metric(label, f"≈ {1000 * estimate:.2f}", help=GAP_HELP)
-        st.caption(
-            f"**estimate**: single-head effects added up, from {1000 * base.gap:.2f} on {base.n} validation prompts. "
-            f"Second-order terms: {1000 * off:.2f}; whole sets may differ by much more. {noise(base)}"
-        )
+        st.caption(f"**estimate**, from {1000 * base.gap:.2f} on {base.n} validation prompts.")
         return
     shown = result.readings[settings.reading]
     st.metric(
@@ -156,15 +150,31 @@ def _gap(result: Evaluation | None, estimate: float, off: float, table: ImpactTa
         delta_color="inverse",
         help=GAP_HELP,
     )
+    st.caption(
+        f"**measured** on {shown.base.n} {SPLIT_TITLES[settings.split]} prompts, change 95% "
+        f"{interval(shown.gap.relative_interval)}"
+    )
+
+
+def _told(settings: Settings, table: ImpactTable, result: Evaluation | None) -> str:
+    """What else is known of the set: how sure its estimates are, and what the measurement says beside the cards."""
+    ppl, gap, ppl_off, gap_off = st.session_state["estimated"]
+    text = (
+        f"**This set.** Single heads added up: perplexity {number(ppl)} (second-order terms: {ppl_off:.2f}), gap "
+        f"{1000 * gap:.2f} ({1000 * gap_off:.2f}). Whole sets may differ by much more."
+    )
+    if result is None:
+        return text + f" {noise(table.bias.gap(settings.reading))}"
+    shown = result.readings[settings.reading]
     others = "; ".join(
         f"{READING_TITLES[name]}: {1000 * r.base.gap:.2f} → {1000 * r.pruned.gap:.2f} ({percent(r.gap.relative)} "
         f"{interval(r.gap.relative_interval)})"
         for name, r in result.readings.items()
         if name != settings.reading
     )
-    st.caption(
-        f"**measured** on {shown.base.n} {SPLIT_TITLES[settings.split]} prompts, change 95% "
-        f"{interval(shown.gap.relative_interval)}. {noise(shown.base)} Estimate was {1000 * estimate:.2f}."
+    share = f"{result.parameters_removed / result.parameters:.1%} of {result.parameters / 1e6:.1f} M parameters"
+    return (
+        f"{text} {share} are removed. {noise(shown.base)} Estimate was {1000 * gap:.2f}."
         + (f" {others[:1].upper()}{others[1:]}." if others else "")
         + _inside(shown)
     )
@@ -182,29 +192,17 @@ def _inside(shown: Reading) -> str:
     )
 
 
-def _removed(table: ImpactTable, now: Current, settings: Settings, result: Evaluation | None) -> None:
+def _removed(table: ImpactTable, now: Current, settings: Settings) -> None:
     total = table.n_layers * table.n_heads
     st.metric("Removed", f"{len(now.heads.heads)} of {total} heads", help="Heads that are off in what is measured.")
-    share, neurons = "", ""
+    neurons = ""
     if now.heads.others:
         neurons = f"**And {now.heads.others_told()}**, which estimates leave out. "
-    if result is not None:
-        share = f"{result.parameters_removed / result.parameters:.1%} of {result.parameters / 1e6:.1f} M parameters. "
     protected = f"{len(now.selection.critical)} critical heads are protected. "
     hand = [f"{len(ids)} {what}" for ids, what in ((now.by_hand.prune, "pruned"), (now.by_hand.keep, "kept")) if ids]
     st.caption(
-        neurons + share + protected + (f"**By hand: {', '.join(hand)}.**" if hand else "No hand-made changes."),
+        neurons + protected + (f"**By hand: {', '.join(hand)}.**" if hand else "No hand-made changes."),
         help=glossary.text("critical head"),
-    )
-    by_hand_only = settings.method == HAND
-    st.button(
-        "Nothing by hand" if by_hand_only else "Back to the method's choice",
-        key="reset",
-        disabled=not now.by_hand,
-        icon=":material/restart_alt:",
-        width="stretch",
-        on_click=shared.tell,
-        args=(settings.spec.source, ManualEdits()),
     )
 
 
@@ -279,6 +277,7 @@ def _about(settings: Settings, table: ImpactTable, result: Evaluation | None) ->
         found = table.bias.reliability(settings.reading, prunable)
         part = f", **{found.whole:.2f}** over the {found.heads} that may be pruned"
     base = table.bias.gap(settings.reading)
+    st.markdown(_told(settings, table, result))
     st.markdown(
         f"**The scores.** Perplexity: {table.ppl.base.tokens:,} tokens in "
         f"{said(SCORE_TEXT, table.ppl.provenance)}, "

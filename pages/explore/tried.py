@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from fasp_core.evaluation import Evaluation
-from fasp_core.figures import Words, clicked_heads, tried_sets
+from fasp_core.figures import Words, tried_sets
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.scoring.impact_table import ImpactTable
 from pages.session import shared
 from pages.session.recipe import READING_TITLES, SPLIT_TITLES, Recipe
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings
-from pages.widgets import clicks, pointer
-from pages.widgets.drawing import chart
+from pages.widgets import clicks
 
 MOST = 200
 UNKNOWN = (float("nan"),) * 2
@@ -83,16 +81,15 @@ def measured(tried: Tried, result: Evaluation, reading: str) -> Tried:
     )
 
 
-def draw(settings: Settings) -> dict[str, pointer.Act]:
-    """The chart and the table, folded away at first; what a click on the chart does."""
+def draw(settings: Settings) -> None:
+    """The chart and the table, folded away at first."""
     with st.expander("Sets tried so far", icon=":material/history:", key="tried open", on_change="rerun") as folded:
         if not folded.open:
-            return {}
+            return
         here = shared.now()
         all_tried: list[Tried] = st.session_state.get("tried", [])
         shown = [t for t in all_tried if t.place == Tried(here, PruneSet(), UNKNOWN).place]
         at = next((i for i, t in enumerate(shown) if t.recipe.of_set() == here.of_set()), None)
-        of = f"sets tried, {hash((shown[0].place, shown[0].heads)) if shown else None}"  # the oldest may be dropped
         where = f"{SPLIT_TITLES[settings.split]} prompts, {READING_TITLES[settings.reading]}"
         fig = tried_sets(
             100 * np.array([t.estimated for t in shown]),
@@ -108,10 +105,9 @@ def draw(settings: Settings) -> dict[str, pointer.Act]:
             hover=[_hover(t) for t in shown],
             current=at,
         )
-        chart(
-            pointer.ready(fig, of),
-            key="tried chart",
-            alt="Change of perplexity against change of the toxicity gap of every set that was tried.",
+        alt = "Change of perplexity against change of the toxicity gap of every set that was tried."
+        clicks.on_chart(
+            fig, "tried chart", alt, (len(shown), 1), lambda found: _return_to(shown, (i for i, _ in found))
         )
         drawn: int = st.session_state.setdefault(_DRAWN, 0)
         rows = f"tried rows {drawn} {len(shown)} {at} {sum(not np.isnan(t.measured[0]) for t in shown)}"
@@ -128,17 +124,15 @@ def draw(settings: Settings) -> dict[str, pointer.Act]:
             "other axes, readings, splits and sample sizes stand here when you go back to those."
         )
 
-    def act(event: Mapping[str, Any], shift: bool) -> None:
-        for _, i in clicked_heads(event, len(shown), 1):
-            shared.put(shown[i].recipe)
-
-    return {of: act}
-
 
 def ticked(key: str, shown: list[Tried]) -> None:
     """Return to the set of the row that was ticked."""
     event = st.session_state.get(key)
-    for i in clicks.new(key, event["selection"]["rows"] if event else ()):  # one at most
+    _return_to(shown, clicks.new(key, event["selection"]["rows"] if event else ()))
+
+
+def _return_to(shown: list[Tried], told: Iterable[int]) -> None:
+    for i in told:  # one at most
         if 0 <= i < len(shown):
             st.session_state[_DRAWN] += 1  # a selection outlives its click
             shared.put(shown[i].recipe)

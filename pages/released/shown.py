@@ -15,7 +15,8 @@ from fasp_core.heads.selection import METHODS
 from fasp_core.released import Published
 from pages.backend import demo, folders
 from pages.shell import sidebar
-from pages.shell.sidebar import GAMMA, METHOD_TITLES, axis_title
+from pages.shell.axis import axis_title
+from pages.shell.sidebar import GAMMA, METHOD_TITLES
 from pages.widgets.markdown import escape_markdown
 
 ALPHA = 0.1  # with gamma .3 the authors' own worked example

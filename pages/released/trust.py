@@ -13,7 +13,8 @@ from fasp_core.figures.ranking import ranked_heads
 from fasp_core.heads.selection import Selection
 from fasp_core.released import Agreement, Estimate, SeedRows, Trust
 from pages.released.shown import Settings
-from pages.shell.sidebar import METHOD_TITLES, axis_title
+from pages.shell.axis import axis_title
+from pages.shell.sidebar import METHOD_TITLES
 from pages.widgets.drawing import chart
 from pages.widgets.markdown import escape_markdown
 

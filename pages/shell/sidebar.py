@@ -7,14 +7,12 @@ have no defaults of their own, and keep their values on pages that do not draw t
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from fasp_core.data.classifiers import READINGS as CLASSIFIER_READINGS
-from fasp_core.data.holistic_bias import axis_names
-from fasp_core.data.prompts import from_csv
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig
@@ -45,14 +43,15 @@ from pages.session.recipe import (
     READING_TITLES,
     SPLIT_TITLES,
     TOKENS,
-    Recipe,
 )
+from pages.shell import axis as axes
 from pages.shell import limits
 from pages.widgets import glossary, left_out
 from pages.widgets.markdown import escape_markdown
 
-__all__ = ["ALPHA", "GAMMA", "METHOD_TITLES", "OWN_CSV", "READING_TITLES", "SPLIT_TITLES", "Settings"]
+__all__ = ["ALPHA", "GAMMA", "METHOD_TITLES", "READING_TITLES", "SPLIT_TITLES", "Settings"]
 
+SLIDERS = {"gamma": (1.0, 0.01), "alpha": (0.4, 0.005)}  # ends and steps
 KEPT: dict[str, Any] = {"persist_state": "session"}  # a widget keeps its value on pages that do not draw it
 
 
@@ -114,26 +113,18 @@ class Settings:
         return replace(config, scorer=self.scorer, label=self.label, scorer_reading=self.scorer_reading)
 
 
-def draw() -> Settings:
-    """Draw the sidebar and read it."""
+def draw(front: DeltaGenerator | None = None) -> Settings:
+    """Draw the sidebar and read it; method and reading go to `front` where a page has a place for them."""
     with st.sidebar:
         spec = model()
-        axis, axis_title = choose_axis()
+        axis, axis_title = axes.choose()
         told = st.container()
-        read = reading()
+        with front or st.container():
+            read = reading(horizontal=front is not None)
         judge = scorer()
         st.divider()
-        method = st.selectbox(
-            "Method",
-            ALL_METHODS,
-            format_func=METHOD_TITLES.__getitem__,
-            key="method",
-            persist_state="session",
-            help="FASP spares the critical heads and prunes those whose removal lowers the gap most. The joint search "
-            "measures sets and learns how heads interact. “Learned gains” scale every head. “By hand only” prunes what "
-            "you name and nothing else. The "
-            "others are baselines, which spare none.",
-        )
+        with front or st.container():
+            method = _method()
         seed, limited, by, power = 0, Limits(), PROTECTS[0], 1.0
         if method == GAINS:
             critical, pruned = st.session_state["gamma"], st.session_state["alpha"]
@@ -204,6 +195,20 @@ def draw() -> Settings:
     return settings
 
 
+def _method() -> str:
+    return st.selectbox(
+        "Method",
+        ALL_METHODS,
+        format_func=METHOD_TITLES.__getitem__,
+        key="method",
+        persist_state="session",
+        width=200,
+        help="FASP spares the critical heads and prunes those whose removal lowers the gap most. The joint search "
+        "measures sets and learns how heads interact. “Learned gains” scale every head. “By hand only” prunes what you "
+        "name and nothing else. The others are baselines, which spare none.",
+    )
+
+
 def _neurons() -> PruneSet:
     """Neurons that go as well, and heads that are scaled; what cannot be read is told, and nothing is changed."""
     with st.expander("Neurons and gains"):
@@ -229,13 +234,14 @@ def _neurons() -> PruneSet:
         return found.others
 
 
-def reading() -> str:
+def reading(horizontal: bool = False) -> str:
     """Which words count as toxic."""
     return st.radio(
         "Reading of toxicity",
         READINGS,
         format_func=READING_TITLES.__getitem__,
         key="reading",
+        horizontal=horizontal,
         persist_state="session",
         help=glossary.text("reading", more="Toxicity scorers dislike words such as 'gay', whatever the sentence says."),
     )
@@ -279,7 +285,8 @@ def scorer() -> tuple[str, str | None, str | None]:
 def gamma(key: str = "gamma", **how: Any) -> float:
     """Share of heads that are never pruned; `how` is what else the slider takes."""
     title, hint = "γ  share of heads that are critical", glossary.text("gamma", "critical head")
-    return st.slider(title, 0.0, 1.0, step=0.01, key=key, help=hint, **(KEPT | how))
+    end, step = SLIDERS["gamma"]
+    return st.slider(title, 0.0, end, step=step, key=key, help=hint, **(KEPT | how))
 
 
 def protect(spec: ModelSpec, disabled: bool) -> str:
@@ -305,7 +312,8 @@ def protect(spec: ModelSpec, disabled: bool) -> str:
 def alpha(key: str = "alpha", more: str = "Heads that are pruned by hand count.", **how: Any) -> float:
     """Share of heads to prune; `more` is said of it."""
     title, hint = "α  share of heads to prune", glossary.text("alpha", more=more)
-    return st.slider(title, 0.0, 0.4, step=0.005, format="%.3f", key=key, help=hint, **(KEPT | how))
+    end, step = SLIDERS["alpha"]
+    return st.slider(title, 0.0, end, step=step, format="%.3f", key=key, help=hint, **(KEPT | how))
 
 
 def model() -> ModelSpec:
@@ -315,7 +323,7 @@ def model() -> ModelSpec:
         "Model",
         demo.models([BUILT_IN]),
         accept_new_options=demo.current() is None,
-        format_func=lambda name: f"{BUILT_IN_TITLE} (built-in)" if name == BUILT_IN else name,
+        format_func=lambda name: BUILT_IN_TITLE if name == BUILT_IN else name,  # whole in a narrow sidebar
         key="model",
         persist_state="session",
         help="The built-in model needs no download. Or type a hub id (openai-community/gpt2, org/name@revision, "
@@ -354,48 +362,3 @@ def model() -> ModelSpec:
     if spec.commit:
         pins[source] = spec.commit  # a branch that moves meanwhile is another model
     return spec
-
-
-def listed_axis() -> str:
-    """Which axis of HolisticBias."""
-    if st.session_state["axis"] not in axis_names():  # another page takes prompts of one's own, too
-        st.session_state["axis"] = Recipe().axis
-    return _axis(axis_names())
-
-
-def choose_axis() -> tuple[str, str]:
-    """Which axis, by name or as the path of a CSV file, and what people call it. Stops where there is no such file."""
-    axis = _axis((*axis_names(), *demo.unless(OWN_CSV)))
-    if axis != OWN_CSV:
-        return axis, axis_title(axis)
-    upload = st.file_uploader("CSV with columns text, group", type=["csv", "tsv", "txt"], key="csv")
-    if upload is None:
-        st.info(
-            "Upload a CSV file with the columns `text` and `group`: one prompt a row, with commas, semicolons or tabs. "
-            "A fifth of the prompts is used to choose heads and the rest to test the choice.",
-            icon=":material/upload:",
-        )
-        st.stop()
-    content = upload.getvalue()
-    try:
-        from_csv(content, upload.name)
-        return str(folders.keep_upload(content, upload.name)), Path(upload.name).stem
-    except InputError as error:
-        st.error(escape_markdown(error))
-        st.stop()
-
-
-def _axis(options: tuple[str, ...]) -> str:
-    return st.selectbox(
-        "Axis",
-        options,
-        format_func=axis_title,
-        key="axis",
-        persist_state="session",
-        help="The demographic axis whose groups are compared. Prompts come from HolisticBias v1.1.",
-    )
-
-
-def axis_title(axis: str) -> str:
-    """`race_ethnicity` as people read it."""
-    return axis if axis == OWN_CSV else axis.replace("_", " ")

@@ -1,4 +1,4 @@
-"""A first visit's four steps: a strip above the page, which covers nothing and goes when it is told to.
+"""A first visit's four steps: a card that points at the parts themselves, moves none, and goes when it is told to.
 
 That it was seen is kept in a cookie, which the next visit of the same browser brings along; no address changes. Where a
 browser keeps no cookies it comes back with the next visit.
@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import streamlit as st
 
+from fasp_core.figures.theme import theme_of
+
 COOKIE = "fasp_tour"
 STEP = "tour step"  # in the session: which step is shown, None once it is over
 STEPS = (
     (
-        "Look at the grids",
-        "Further down. Every cell is one attention head. Orange on the left: the head helps language modelling. Orange "
-        "on the right: it adds bias. A cross is a pruned head; click a cell to toggle it.",
+        "Look at the maps",
+        "Every cell is one attention head. Orange on the first map: the head helps language modelling. Orange on the "
+        "second: it adds bias. A cross is a pruned head; click a cell to toggle it.",
     ),
     (
         "Move γ and α",
-        "In the sidebar. γ is the share of heads that are protected because language needs them, α the share to prune. "
-        "The grids and the numbers follow.",
+        "γ is the share of heads that are protected because language needs them, α the share to prune. Heads and "
+        "estimates (≈) follow while you drag.",
     ),
     (
-        "Read the cards and the verdict",
-        "Above the grids. ≈ is an estimate; a moment later the set is really removed and the card says **measured**, "
-        "with an interval. The sentence below says what was shown, and what was not.",
+        "Read the numbers and the verdict",
+        "A moment after the hand rests the set is really removed and the numbers say **measured**, with an interval. "
+        "The sentence beside them says what was shown, and what was not.",
     ),
     (
         "Check on test prompts",
@@ -32,6 +34,16 @@ STEPS = (
         "Switch to test once you have chosen.",
     ),
 )
+# What each step is about is framed where it stands; the instrument's own parts take their frame from a variable.
+_FRAME = "2px solid #D9771F"
+POINTS = (
+    f".st-key-instrument {{ --tour-maps: {_FRAME}; }}",
+    f".st-key-instrument {{ --tour-sliders: {_FRAME}; }}",
+    f".st-key-above {{ outline: {_FRAME}; outline-offset: 5px; border-radius: 4px; }}",
+    f".st-key-split {{ outline: {_FRAME}; outline-offset: 5px; border-radius: 4px; }}",
+)
+_PLACE = """.st-key-tour { position: fixed; right: 2.2rem; bottom: 1rem; width: 46rem; max-width: 90vw; z-index: 1000;
+  box-shadow: 0 4px 24px rgba(0, 0, 0, 0.3); }"""
 _SEEN = f"<script>document.cookie = '{COOKIE}=seen; path=/; max-age=31536000; SameSite=Lax';</script>"
 
 
@@ -55,6 +67,8 @@ def _strip() -> None:
         return
     title, text = STEPS[step]
     last = step == len(STEPS) - 1
+    page = theme_of(st.context.theme.type == "dark").page
+    st.html(f"<style>{_PLACE} .st-key-tour {{ background: {page}; }} {POINTS[step]}</style>")
     with st.container(border=True, key="tour"):
         st.markdown(f"**{title}** ({step + 1} of {len(STEPS)}). {text}")
         with st.container(horizontal=True, gap="small"):

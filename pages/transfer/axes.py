@@ -24,7 +24,7 @@ from fasp_core.studies.transfer.correlation import AxisEffects, Correlations
 from fasp_core.studies.transfer.every_axis import Cell, Transfer, TransferConfig
 from fasp_core.studies.transfer.transfer import scored_axes
 from pages.backend.engine import engine
-from pages.shell.sidebar import axis_title
+from pages.shell.axis import axis_title
 from pages.widgets.drawing import csv_table
 
 KIND_TITLES = {"spearman": "ranks (Spearman)", "pearson": "scores (Pearson)"}

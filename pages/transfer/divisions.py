@@ -12,7 +12,8 @@ from fasp_core.studies.transfer import divisions as study
 from fasp_core.studies.transfer.divisions import Carried, Plan
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
-from pages.shell.sidebar import READING_TITLES, axis_title
+from pages.shell.axis import axis_title
+from pages.shell.sidebar import READING_TITLES
 from pages.transfer.axes import Settings
 from pages.widgets import background
 from pages.widgets.drawing import csv_table

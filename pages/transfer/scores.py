@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from fasp_core.figures import Cells, Words, cell_matrix, clicked_heads, scatter_pair
+from fasp_core.figures import Cells, Words, cell_matrix, scatter_pair
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.scoring.manual_edits import how_removed
 from fasp_core.scoring.score import prunable
 from fasp_core.studies.transfer.correlation import LEAST_CEILING, AxisScore, Correlations, Pair, strongest
-from pages.shell.sidebar import READING_TITLES, axis_title
+from pages.shell.axis import axis_title
+from pages.shell.sidebar import READING_TITLES
 from pages.transfer import axes
 from pages.transfer.axes import KIND_TITLES, SUBSET_TITLES, Settings, plain, span, table
-from pages.widgets import pointer
+from pages.widgets import clicks
 from pages.widgets.drawing import chart
 
 CHOSEN = "transfer pair"  # in the session: the pair whose heads are shown
@@ -35,7 +34,7 @@ def draw(settings: Settings) -> None:
         st.session_state[CHOSEN] = strongest_pair(found, settings.kind)
     left, right = st.columns((1.3, 1))
     with left:
-        clicks = draw_matrix(settings, found)
+        draw_matrix(settings, found)
     with right:
         st.selectbox(
             "Heads of",
@@ -52,7 +51,6 @@ def draw(settings: Settings) -> None:
         st.dataframe(trust(found), hide_index=True)
     with about:
         st.markdown(how_to_read(found))
-    pointer.listen(clicks)
 
 
 def strongest_pair(found: Correlations, kind: str) -> tuple[str, str, str]:
@@ -61,13 +59,12 @@ def strongest_pair(found: Correlations, kind: str) -> tuple[str, str, str]:
     return best.one, best.other, best.heads
 
 
-def draw_matrix(settings: Settings, found: Correlations) -> dict[str, pointer.Act]:
-    """The matrix, and what a click on it does."""
+def draw_matrix(settings: Settings, found: Correlations) -> None:
+    """The matrix; a click on a cell opens its pair."""
     names = settings.names
     n_all, n_free = (found.axes[0].heads[heads] for heads in SUBSET_TITLES)
     places = {cell: pair_at(cell, names) for cell in np.ndindex(len(names), len(names))}
     cells = [found.axes[i] if at is None else found.pair(*at, settings.kind) for (i, _), at in places.items()]
-    of = f"pairs of {', '.join(names)}"
     drawn = Cells(
         [axis_title(n) for n in names],
         [axis_title(n) for n in names],
@@ -84,24 +81,20 @@ def draw_matrix(settings: Settings, found: Correlations) -> dict[str, pointer.Ac
         dark=st.context.theme.type == "dark",
     )
     fig = cell_matrix(drawn, words, limit=1.0, colorbar=False, column_angle=-35)
-    chart(
-        pointer.ready(fig, of),
-        key="correlations",
-        alt="Correlation of the heads' bias scores between every two axes; the table below has the numbers.",
-    )
+
+    def act(found: frozenset[tuple[int, int]]) -> None:
+        for cell in found:
+            if (chosen := pair_at(cell, names)) is not None:  # a cell of the diagonal opens nothing
+                st.session_state[CHOSEN] = chosen
+
+    alt = "Correlation of the heads' bias scores between every two axes; the table below has the numbers."
+    clicks.on_chart(fig, "correlations", alt, (len(names), len(names)), act)
     st.caption(
         f"Upper right: all heads. Lower left: the {n_free} that may be pruned. Diagonal: how well an axis' own "
         "scores repeat on other prompts (all heads, then those that may be pruned). Noise "
         "keeps a correlation below the root of the product of both, its *ceiling*. Pale: the 95% interval holds 0. "
         "**Click a cell for its heads.**"
     )
-
-    def act(event: Mapping[str, Any], shift: bool) -> None:
-        for cell in clicked_heads(event, len(names), len(names)):
-            if (chosen := pair_at(cell, names)) is not None:  # a cell of the diagonal opens nothing
-                st.session_state[CHOSEN] = chosen
-
-    return {of: act}
 
 
 def _repeats(a: AxisScore, kind: str) -> str:

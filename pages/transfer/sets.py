@@ -9,7 +9,8 @@ from fasp_core.studies.transfer import every_axis
 from fasp_core.studies.transfer.every_axis import Cell, Transfer
 from fasp_core.studies.verdict import p_value
 from pages.backend.requests import Experiment
-from pages.shell.sidebar import READING_TITLES, axis_title
+from pages.shell.axis import axis_title
+from pages.shell.sidebar import READING_TITLES
 from pages.transfer import axes
 from pages.transfer.axes import Settings, ends, percent, table
 from pages.widgets import background

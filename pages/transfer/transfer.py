@@ -12,7 +12,7 @@ from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.studies.transfer import correlation
 from fasp_core.studies.transfer.every_axis import TransferConfig
 from pages.shell import sidebar, start
-from pages.shell.sidebar import axis_title
+from pages.shell.axis import axis_title
 from pages.transfer import axes, divisions, scores, sets
 from pages.transfer.axes import KIND_TITLES, Settings
 from pages.widgets import left_out, scoring

@@ -11,10 +11,14 @@ end that run before it has come to the button. So the click is kept until a run 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, TypeVar
 
+import plotly.graph_objects as go
 import streamlit as st
+
+from fasp_core.figures import clicked_heads
+from pages.widgets.drawing import chart
 
 _TOLD = "told by charts"
 _KEPT = 50  # drawings
@@ -31,6 +35,27 @@ def new(key: str, told: Iterable[T]) -> frozenset[T]:
     for old in list(earlier)[:-_KEPT]:
         del earlier[old]
     return now - before
+
+
+def on_chart(
+    fig: go.Figure,
+    key: str,
+    alt: str,
+    shape: tuple[int, int],
+    act: Callable[[frozenset[tuple[int, int]]], None],
+    modes: Iterable[str] = ("points",),
+) -> None:
+    """A chart whose first trace takes clicks; `act` is told which places (row, column) of a grid were meant."""
+    drawn: int = st.session_state.setdefault(f"{key} drawn", 0)
+    own = f"{key} {drawn}"  # a selection outlives the click that made it: a new key after each drops it
+
+    def tell() -> None:
+        event = st.session_state.get(own)
+        if found := new(own, clicked_heads(event, shape[1], shape[0]) if event else ()):
+            st.session_state[f"{key} drawn"] += 1
+            act(found)
+
+    chart(fig, own, alt, on_select=tell, selection_mode=tuple(modes))
 
 
 def button(label: str, key: str, **more: Any) -> bool:

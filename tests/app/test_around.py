@@ -279,7 +279,7 @@ def test_other_models_by_name(demonstration: Studio, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("FASP_DEMO_MODELS", f" {BUILT_IN}, tiny one ")
     at = opened(query={"model": "tiny one"})
     assert not any("The link asks" in note.value for note in at.info)
-    assert at.selectbox("model").options == ["SmolLM2-135M-Instruct (built-in)", "tiny one"]
+    assert at.selectbox("model").options == ["SmolLM2-135M-Instruct", "tiny one"]
     assert engine().load(ModelSpec("tiny one")).wait(20)
 
 

@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +33,7 @@ from tests.support.made.report import add_report_example
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = "prompts=90&tokens=512"  # in a link: sizes of quick measurements
 LOOKS = 100  # ms between two looks at a page that is waited for
+CELLS = ".instrument [role=gridcell]"  # in the shadow of the page, where locators look too
 SCREENSHOTS = os.environ.get("FASP_SCREENSHOTS")  # a folder: keep pictures there
 
 
@@ -146,7 +147,7 @@ def _tabs_closed() -> Generator[None]:
 class Reader:
     """One person's tab.
 
-    It is there once `shown` is on the page: at first a chart, on a page that opens without one something else. Tabs
+    It is there once `shown` is on the page: at first heads or a chart; where there are none, something else. Tabs
     share what the browser has loaded of the app; only on a first visit nothing is there.
     """
 
@@ -160,7 +161,7 @@ class Reader:
         width: int = 1440,
         height: int = 1000,
         scheme: str = "light",
-        shown: str = ".js-plotly-plot .main-svg",
+        shown: str = f"{CELLS}, .js-plotly-plot .main-svg",
         first_visit: bool = False,
     ) -> None:
         if first_visit:
@@ -257,17 +258,36 @@ class Reader:
             [count, name],
         )
 
+    def wait_heads(self, count: int = 270) -> None:
+        """Until the instrument has so many heads."""
+        self.page.locator(CELLS).nth(count - 1).wait_for(state="attached")
+        assert self.page.locator(CELLS).count() == count
+
+    def state(self, layer: int, head: int) -> str:
+        """What the instrument says of a head."""
+        return self.page.locator(f'{CELLS}[data-head="L{layer}H{head}"]').get_attribute("data-state") or ""
+
+    def head_at(self, layer: int, head: int, grid: int = 0) -> tuple[float, float]:
+        """The middle of a head on a map, on the screen."""
+        boards = self.page.locator(".instrument .board")
+        one, first = boards.nth(grid).bounding_box(), boards.first.bounding_box()
+        cell = self.page.locator(f'{CELLS}[data-head="L{layer}H{head}"]').bounding_box()
+        x, y = cell["x"] + cell["width"] / 2, cell["y"] + cell["height"] / 2
+        return float(x + one["x"] - first["x"]), float(y + one["y"] - first["y"])
+
     def click_head(self, layer: int, head: int, grid: int = 0) -> None:
         """A real click in the middle of a cell."""
-        self.click_point(grid, "heads", head, layer)
+        self.page.locator(".instrument .board").nth(grid).scroll_into_view_if_needed()
+        self.page.mouse.click(*self.head_at(layer, head, grid))
+
+    def click_cell(self, row: int, column: int, chart: int = 0) -> None:
+        """A real click on a cell of a matrix."""
+        self.click_point(chart, "heads", column, row)
 
     def click_point(self, chart: int | str, name: str, x: float, y: float) -> None:
         """A real click on a chart, the n-th or the one with a text on it, given in the units of its axes.
 
         `name` is a trace that must be drawn by then.
-
-        While the page still grows, a chart moves under the hand, and the click may be nobody's. A person clicks again,
-        and so does this, as long as no mark has shown that a click was taken.
         """
         self.settled()
         plots = self.page.locator(".js-plotly-plot").locator("visible=true")  # not those of closed tabs
@@ -275,37 +295,12 @@ class Reader:
         for _ in range(10):
             plot.wait_for()
             plot.evaluate("p => p.scrollIntoView({block: 'nearest'})")
-            if (at := self._steady(plot, name, x, y)) is None:
-                continue
-            self.page.mouse.move(*at)
-            self.page.wait_for_timeout(100)
-            self.page.evaluate(
-                """() => { window.taken = null; const watching = new MutationObserver(changes => {
-                        const mark = changes.flatMap(c => [...c.addedNodes]).find(n => n.className === 'fasp-clicked');
-                        if (!mark || window.taken) return;
-                        const {left, top, width, height} = mark.getBoundingClientRect();
-                        window.taken = [left + width / 2, top + height / 2];
-                    }); watching.observe(document.body, {childList: true, subtree: true}); }"""
-            )
-            self.page.mouse.click(*at)
-            with suppress(TimeLimit):  # long enough: a second click too early would be one too many
-                taken = self.page.wait_for_function("() => window.taken", timeout=3_000).json_value()
-                away = max(abs(taken[0] - at[0]), abs(taken[1] - at[1]))
-                assert away < 2, f"the page moved under the hand: another point was clicked, {away:.0f} px away"
+            if (at := self._steady(plot, name, x, y)) is not None:
+                self.page.mouse.move(*at)
+                self.page.wait_for_timeout(200)  # Plotly looks for the point under the pointer
+                self.page.mouse.click(*at)
                 return
-        raise AssertionError(f"no click was taken at ({x}, {y}) of chart {chart}")
-
-    def click_quickly(self, places: list[tuple[int, int]], grid: int = 0) -> None:
-        """Clicks on cells (row, column) of a chart that stands still, one after the other, whatever the page does."""
-        self.settled()
-        plot = self.page.locator(".js-plotly-plot").locator("visible=true").nth(grid)
-        plot.evaluate("p => p.scrollIntoView({block: 'nearest'})")
-        found = [self._steady(plot, "heads", column, row) for row, column in places]
-        for at in found:
-            assert at is not None
-            self.page.mouse.move(*at)
-            self.page.wait_for_timeout(100)
-            self.page.mouse.click(*at)
+        raise AssertionError(f"the chart {chart} does not stand still")
 
     def _steady(self, plot: Any, name: str, x: float, y: float) -> tuple[float, float] | None:
         """Where a point of a chart is on the screen, once it has stayed there for a moment."""

@@ -11,7 +11,7 @@ from tests.browser.conftest import SMALL, Reader
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 PAGES = {  # what is there once the page is, and the charts on it
-    "Explore heads": ("Which heads carry bias?", 2),
+    "Explore heads": ("Which heads carry bias?", 1),
     "Compare methods": ("Which method lowers the gap", 3),
     "Scorecard": ("What does this set make better", 0),
     "Transfer between biases": ("Does a set chosen on one axis help the others?", 2),
@@ -86,7 +86,7 @@ def test_everything(app: str, browser: Any, scheme: str) -> None:
 def _what_opens(reader: Reader, scheme: str) -> list[str]:
     """Violations in popovers and in the dialog, which is closed again."""
     page, found = reader.page, []
-    for name in ("Many heads", "Grids", "Link", "Help", "Runs"):
+    for name in ("Many heads", "Maps", "Link", "Help", "Runs"):
         reader.settled()
         page.locator('[data-testid="stPopover"]').get_by_role("button", name=name).first.click()
         page.wait_for_selector('[data-testid="stPopoverBody"]')

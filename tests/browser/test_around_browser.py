@@ -11,15 +11,15 @@ pytestmark = pytest.mark.browser
 STEP = "() => [...document.querySelectorAll('.st-key-tour')].map(e => e.innerText).join('')"
 
 
-def test_the_tour_comes_once_covers_nothing_and_works_by_keyboard(app: str, browser: object) -> None:
+def test_the_tour_comes_once_covers_no_part_and_works_by_keyboard(app: str, browser: object) -> None:
     reader = Reader(browser, f"{app}/?{SMALL}", first_visit=True)
     page = reader.page
-    reader.wait_points(270)
+    reader.wait_heads()
     page.wait_for_selector(".st-key-tour")
     overlap = page.evaluate(
         """() => {
             const box = e => e.getBoundingClientRect(), tour = box(document.querySelector('.st-key-tour'));
-            const others = '.js-plotly-plot, [data-testid="stMetric"], [data-testid="stSidebar"]';
+            const others = '.st-key-above, .st-key-instrument, [data-testid="stMetric"], [data-testid="stSidebar"]';
             const meets = b => b.left < tour.right && tour.left < b.right && b.top < tour.bottom && tour.top < b.bottom;
             return [...document.querySelectorAll(others)].map(box).filter(meets).length;
         }"""
@@ -31,7 +31,7 @@ def test_the_tour_comes_once_covers_nothing_and_works_by_keyboard(app: str, brow
     page.wait_for_selector(".st-key-tour", state="detached")
     reader.until("name => document.cookie.includes(name)", f"{tour.COOKIE}=seen")
     page.reload()
-    reader.wait_points(270)
+    reader.wait_heads()
     reader.settled()
     assert page.locator(".st-key-tour").count() == 0
     # but can be opened again

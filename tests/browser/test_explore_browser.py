@@ -1,4 +1,4 @@
-"""The page "Explore heads" in real Chromium: clicks, boxes, arrows of whole layers, keys, links, and tried sets."""
+"""The page "Explore heads" in real Chromium: a drag, clicks, boxes, whole layers, keys, links, and tried sets."""
 
 from __future__ import annotations
 
@@ -6,10 +6,32 @@ import re
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
-from tests.browser.conftest import SMALL, Reader
+from fasp_core.heads.selection import select
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.spec import ModelSpec
+from fasp_core.scoring.impact_table import ImpactTable
+from pages.backend.engine import engine
+from tests.browser.conftest import CELLS, SMALL, Reader
 
 pytestmark = pytest.mark.browser
+AXIS = "race_ethnicity"
+READ = """host => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => {
+    const all = selector => [...host.querySelectorAll(selector)];
+    const text = name => host.querySelector(`[data-estimate=${name}]`).textContent;
+    const of = start => all('[role=gridcell]').filter(c => c.dataset.state.startsWith(start)).map(c => c.dataset.head);
+    done({gamma: Number(host.querySelector('#gamma').value), alpha: Number(host.querySelector('#alpha').value),
+        pruned: of('pruned').sort(), critical: of('kept: critical').sort(), perplexity: text('perplexity'),
+        gap: text('gap'), counts: all('.count').map(c => c.textContent)}); })))"""
+
+
+@pytest.fixture(scope="module")
+def table() -> ImpactTable:
+    """The committed scores, which the page shows."""
+    found = engine().results.scores(ModelSpec(), BiasConfig(AXIS))
+    assert found is not None
+    return found
 
 
 def address(reader: Reader, part: str, there: bool = True) -> str:
@@ -18,20 +40,9 @@ def address(reader: Reader, part: str, there: bool = True) -> str:
     return str(reader.page.url)
 
 
-def at(reader: Reader, layer: float, head: float, grid: int = 0) -> tuple[float, float]:
-    plot = reader.page.locator(".js-plotly-plot").nth(grid)
-    plot.scroll_into_view_if_needed()
-    x, y = plot.evaluate(
-        """(p, [l, h]) => { const f = p._fullLayout, b = p.getBoundingClientRect();
-            return [b.left + f.xaxis._offset + f.xaxis.d2p(h), b.top + f.yaxis._offset + f.yaxis.d2p(l)]; }""",
-        [layer, head],
-    )
-    return float(x), float(y)
-
-
 def means(reader: Reader, what: str) -> None:
     """Choose what a click or box means."""
-    reader.wait_said("A click or box on the grids means")
+    reader.settled()
     choice = reader.page.get_by_role("radio", name=what, exact=True)
     choice.click()
     reader.until("e => e.ariaChecked === 'true'", choice.element_handle())
@@ -39,23 +50,112 @@ def means(reader: Reader, what: str) -> None:
     reader.settled()
 
 
+def shown(reader: Reader) -> dict[str, Any]:
+    """What the instrument shows in the next frame."""
+    return dict(reader.page.locator(".instrument").evaluate(READ))
+
+
+def right(found: dict[str, Any], table: ImpactTable) -> None:
+    """Marks and estimates are those of Python for these sliders."""
+    wanted = select(table.head_scores("neutral"), "fasp", round(found["gamma"], 6), round(found["alpha"], 6))
+    names = sorted(f"L{layer}H{head}" for layer, head in wanted.heads)
+    assert found["pruned"] == names
+    assert len(found["critical"]) == len(set(wanted.critical) - set(wanted.pruned))
+    assert found["counts"] == [f"{len(wanted.critical)} critical", f"{len(names)} of 270 pruned"]
+    ppl, gap = table.added_up(wanted.pruned, "neutral")
+    assert float(found["perplexity"]) == pytest.approx(ppl, abs=0.006)
+    assert float(found["gap"]) == pytest.approx(1000 * gap, abs=0.006)
+
+
+def test_a_drag_moves_heads_and_estimates_before_the_server_hears(
+    app: str, browser: object, table: ImpactTable
+) -> None:
+    reader = Reader(browser, f"{app}/?{SMALL}")
+    page = reader.page
+    reader.wait_heads()
+    reader.measured()
+    first = shown(reader)
+    right(first, table)
+    for name, steps in (("alpha", (60, 95, 20)), ("gamma", (-30, 60))):
+        slider = page.locator(f".instrument #{name}")
+        box, end, start = slider.bounding_box(), float(slider.get_attribute("max")), float(slider.input_value())
+        x, y = box["x"] + 8 + (box["width"] - 16) * start / end, box["y"] + box["height"] / 2
+        before = page.url
+        page.mouse.move(x, y)
+        page.mouse.down()
+        seen = []
+        for step in steps:
+            x += step
+            page.mouse.move(x, y)
+            seen.append(shown(reader))
+            right(seen[-1], table)  # in mid-drag
+        assert len({s[name] for s in [first, *seen]}) == len(steps) + 1
+        assert page.url == before or f"{name}=" in page.url
+        page.mouse.up()
+        address(reader, f"{name}={seen[-1][name]:g}")
+        first = seen[-1]
+    reader.wait_removed(len(first["pruned"]))
+    assert shown(reader) == first, "the page's answer changes nothing"
+    # the sidebar's slider drives the same value
+    sidebar = page.locator('[data-testid="stSidebar"]').get_by_role("slider").nth(1)
+    sidebar.focus()
+    page.keyboard.press("ArrowLeft")
+    address(reader, f"alpha={round(first['alpha'] - 0.005, 6):g}")
+    reader.settled()
+    right(shown(reader), table)
+    assert shown(reader)["alpha"] == pytest.approx(first["alpha"] - 0.005)
+    assert not reader.errors, reader.errors
+
+
+@pytest.mark.parametrize("width", [1280, 1440])
+def test_all_is_on_one_screen(app: str, browser: object, width: int) -> None:
+    """Sliders, method, reading, numbers, verdict, both maps, legend, undo and history, without scrolling."""
+    height = {1280: 800, 1440: 900}[width]
+    reader = Reader(browser, f"{app}/?{SMALL}", width=width, height=height)
+    reader.measured()
+    reader.settled()
+    parts = [
+        ".instrument #gamma",
+        ".instrument #alpha",
+        ".instrument .numbers",
+        ".instrument .board >> nth=0",
+        ".instrument .board >> nth=1",
+        ".instrument .legend",
+        ".st-key-method",
+        ".st-key-reading",
+        ".st-key-above [data-testid=stMetric] >> nth=2",
+        ".st-key-above [data-testid=stAlert]",
+        ".st-key-undo",
+        ".st-key-redo",
+        "text=Sets tried so far",
+    ]
+    for part in parts:
+        box = reader.page.locator(part).first.bounding_box()
+        assert box, part
+        assert box["y"] >= 0, (part, box)
+        assert box["y"] + box["height"] <= height, (part, box)
+        assert box["x"] + box["width"] <= width, (part, box)
+    reader.fits()
+
+
 def test_a_person_explores_heads(app: str, browser: object) -> None:
     reader = Reader(browser, f"{app}/?{SMALL}")
     page = reader.page
-    reader.wait_points(270)
+    reader.wait_heads()
     before = reader.removed()
     first = reader.measured()
     assert re.fullmatch(r"\d+\.\d\d → \d+\.\d\d", first[0])
 
     # a click turns one head over, the method chooses around it, and the pruned model is measured again
     reader.click_head(24, 6)
+    assert reader.state(24, 6) == "pruned by hand, although critical"  # before the page has answered
     reader.wait_said("By hand: 1 pruned.")
     assert reader.removed() == before
     second = reader.measured()
     assert second[0].split(" → ")[0] == first[0].split(" → ")[0], "the unpruned model is the same"
     assert second[0] != first[0]
 
-    # the same head again, by the other grid: back to where it was
+    # the same head again, by the other map: back to where it was
     reader.click_head(24, 6, grid=1)
     reader.wait_said("No hand-made changes.")
     assert reader.measured() == first
@@ -63,14 +163,13 @@ def test_a_person_explores_heads(app: str, browser: object) -> None:
     # a hand-made change survives a slider, and one button undoes it
     reader.click_head(25, 1)
     reader.wait_said("By hand: 1 pruned.")
-    slider = page.get_by_role("slider").nth(1)
-    slider.focus()
+    page.locator(".instrument #alpha").focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")
-    reader.until("() => location.search.includes('alpha=0.065')")
+    address(reader, "alpha=0.065")
     reader.wait_removed(17)  # floor(.065 * 270)
     reader.wait_said("By hand: 1 pruned.")
-    page.get_by_role("button", name="Back to the method's choice").click()
+    page.get_by_role("button", name="Reset").click()
     reader.wait_said("No hand-made changes.")
     assert reader.removed() == 17
     assert reader.measured() != first
@@ -85,22 +184,17 @@ def test_boxes_layers_and_keys(app: str, browser: Any) -> None:
 
     # a box keeps what it is told to keep
     means(reader, "keep")
-    plot = page.locator(".js-plotly-plot").first
-    plot.hover()
-    plot.locator('[data-title="Box Select"]').click()
-    reader.until("() => document.querySelector('.js-plotly-plot')._fullLayout.dragmode === 'select'")
-    (x0, y0), (x1, y1) = at(reader, 23.4, -0.4), at(reader, 20.6, 2.4)
-    page.mouse.move(x0, y0)
+    page.mouse.move(*reader.head_at(21, 0))
     page.mouse.down()
-    page.mouse.move(x1, y1, steps=8)
+    page.mouse.move(*reader.head_at(23, 2), steps=8)
     page.mouse.up()
     reader.wait_said("By hand: 9 kept.")
     address(reader, "keep=L21H0-2%2CL22H0-2%2CL23H0-2")
     assert reader.removed() == before, "the method fills the places"
 
-    # an arrow at the edge stands for its whole layer
+    # a number at the edge stands for its whole layer
     means(reader, "prune")
-    reader.click_head(5, -1, grid=1)
+    page.locator('.instrument [data-line="layer"]').nth(1).get_by_text("5", exact=True).click()
     reader.wait_said("By hand: 9 pruned, 9 kept.")
     address(reader, "prune=L5H0-8")
 
@@ -115,17 +209,66 @@ def test_boxes_layers_and_keys(app: str, browser: Any) -> None:
     assert not reader.errors, reader.errors
 
 
+def test_the_maps_by_keyboard_alone(app: str, browser: Any) -> None:
+    """One head has the focus; arrows, Home and End move it; Space, Shift, L and C act; its name says all."""
+    reader = Reader(browser, f"{app}/?{SMALL}")
+    page = reader.page
+    reader.measured()
+    assert page.locator(f"{CELLS}[tabindex='0']").count() == 1
+    page.locator(f"{CELLS}[tabindex='0']").focus()
+
+    def press(*keys: str) -> str:
+        for key in keys:
+            page.keyboard.press(key)
+        return str(page.locator(f"{CELLS}[tabindex='0']").get_attribute("data-head"))
+
+    assert press("Home") == "L0H0"  # layers run to the right, heads down
+    assert press("ArrowRight", "ArrowRight", "ArrowDown") == "L2H1"
+    assert press("End") == "L29H1"
+    assert press("Control+End") == "L29H8"
+    assert press("ArrowLeft", "ArrowUp", "ArrowUp") == "L28H6"
+    name = page.locator(f"{CELLS}[tabindex='0']").get_attribute("aria-label")
+    assert re.match(r"L28H6, kept; perplexity: .* ± .*; gap falls by .* ± .* thousandths without it", name)
+    press("Space")
+    reader.wait_said("By hand: 1 pruned.")
+    assert reader.state(28, 6) == "pruned by hand"
+    assert press("Shift+ArrowLeft", "Shift+ArrowUp", "Space") == "L27H5"
+    reader.wait_said("By hand: ")
+    address(reader, "L27H5")
+    page.keyboard.press("Control+z")
+    reader.wait_said("By hand: 1 pruned.")
+    page.locator(f"{CELLS}[data-head='L3H2']").focus()
+    press("l")
+    address(reader, "L3H")
+    assert len({reader.state(3, head) for head in range(9)} - {"pruned by hand", "kept by hand"}) <= 1
+    assert not reader.errors, reader.errors
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_instrument_is_accessible(app: str, browser: Any, scheme: str) -> None:
+    """axe-core finds nothing at all in it."""
+    reader = Reader(browser, f"{app}/?{SMALL}", scheme=scheme)
+    reader.measured()
+    reader.click_head(24, 6)
+    reader.wait_said("By hand: 1 pruned.")
+    reader.settled()
+    found = Axe().run(reader.page, context='[class*="st-key-instrument"]', options={"resultTypes": ["violations"]})
+    told = [f"{one['id']}: {node['html'][:200]}" for one in found.response["violations"] for node in one["nodes"]]
+    assert not told, "\n".join(told)
+    assert found.response["passes"], "nothing was looked at"
+
+
 def test_a_copied_link_opens_the_same_set_and_numbers(app: str, browser: Any) -> None:
     reader = Reader(browser, f"{app}/?{SMALL}")
-    reader.wait_points(270)
+    reader.wait_heads()
     reader.measured()
     reader.click_head(24, 6)
     reader.wait_said("By hand: 1 pruned.")
     address(reader, "prune=L24H6")
     reader.page.get_by_role("button", name=re.compile("^.*Link")).last.click()
-    shown = reader.page.locator('[data-testid="stPopoverBody"] code').first
-    shown.wait_for()
-    link = shown.inner_text().strip()
+    copied = reader.page.locator('[data-testid="stPopoverBody"] code').first
+    copied.wait_for()
+    link = copied.inner_text().strip()
     assert "prune=L24H6&" in link
     numbers = reader.measured()
 
@@ -150,24 +293,23 @@ def test_a_copied_link_opens_the_same_set_and_numbers(app: str, browser: Any) ->
     assert not reader.errors + other.errors, reader.errors + other.errors
 
 
-def test_sorted_grids_and_the_way_back(app: str, browser: Any) -> None:
-    """A click on a sorted grid turns over the head that stands there; a tried set is returned to by its point."""
+def test_sorted_maps_and_the_way_back(app: str, browser: Any, table: ImpactTable) -> None:
+    """A click on a sorted map turns over the head that stands there; a tried set is returned to by its point."""
     reader = Reader(browser, f"{app}/?{SMALL}")
     page = reader.page
-    reader.wait_points(270)
+    reader.wait_heads()
     count = reader.removed()
-    page.get_by_role("button", name=re.compile("Grids")).last.click()
+    bias = table.bias.z_bias("neutral").reshape(30, 9)[28]
+    wanted = int((-bias).argsort(kind="stable")[4])
+    place = reader.head_at(28, 4)
+    page.get_by_role("button", name=re.compile("Maps")).last.click()
     page.get_by_text("Sort each layer by impact on bias").click()
-    reader.until(
-        "() => document.querySelector('.js-plotly-plot')?._fullLayout.xaxis.title.text === 'rank in its layer'"
-    )
+    page.locator(".instrument em", has_text="rank").first.wait_for(state="attached")
     page.keyboard.press("Escape")
-    wanted = page.evaluate(
-        """() => { const t = document.querySelector('.js-plotly-plot').data.find(t => t.name === 'heads');
-            return [0, 1, 2, 3, 4, 5, 6, 7, 8].find(h => t.x[28 * 9 + h] === 4); }"""
-    )
-    reader.wait_removed(count)
-    reader.click_head(28, 4)
+    reader.measured()
+    reader.settled()
+    assert abs(reader.head_at(28, wanted)[1] - place[1]) < 3
+    page.mouse.click(*reader.head_at(28, wanted))
     address(reader, f"prune=L28H{wanted}")
     reader.wait_said("By hand: 1 pruned.")
 
@@ -183,36 +325,25 @@ def test_sorted_grids_and_the_way_back(app: str, browser: Any) -> None:
     assert not reader.errors, reader.errors
 
 
-def test_quick_clicks_all_count_and_no_others(app: str, browser: Any) -> None:
-    """Somebody who knows what to prune does not wait for the page between two clicks, and the grids stay in place."""
-    reader = Reader(browser, f"{app}/?{SMALL}", height=2200)
+def test_quick_clicks_all_count(app: str, browser: Any) -> None:
+    """Somebody who knows what to prune does not wait for the page between two clicks, and the maps stay in place."""
+    reader = Reader(browser, f"{app}/?{SMALL}")
     reader.measured()
     reader.wait_said("No hand-made changes.")
-    first = at(reader, 20, 0)
-    reader.click_quickly([(20, head) for head in (0, 2, 4, 6, 8)])
+    first = reader.head_at(20, 0)
+    for head in (0, 2, 4, 6, 8):
+        reader.page.mouse.click(*reader.head_at(20, head))
+        assert reader.state(20, head).startswith("pruned by hand")
     reader.wait_said("By hand: 5 pruned.")
     address(reader, "prune=L20H0%2CL20H2%2CL20H4%2CL20H6%2CL20H8")
-    assert at(reader, 20, 0) == first
+    assert reader.head_at(20, 0) == first
     reader.page.keyboard.press("Control+z")
     reader.wait_said("By hand: 4 pruned.")  # each click is a step of its own
-
-    # a head that was pointed at before is left alone by a click on the groups' chart, and by one beside the cells
-    reader.measured()
-    groups = reader.page.locator(".js-plotly-plot", has_text="Expected toxicity of each group")
-    groups.wait_for()
-    reader.settled()
-    reader.page.mouse.move(*at(reader, 20, 4, grid=1))
-    reader.until("() => document.querySelector('.fasp-ring')")
-    groups.click()
-    reader.page.locator(".js-plotly-plot").first.click(position={"x": 150, "y": 20})  # its title
-    reader.click_head(20, 8, grid=1)  # so that the page has answered
-    reader.wait_said("By hand: 5 pruned.")
-    address(reader, "prune=L20H0%2CL20H2%2CL20H4%2CL20H6%2CL20H8")
     assert not reader.errors, reader.errors
 
 
 def test_shift_pointing_and_typing(app: str, browser: Any) -> None:
-    """Shift takes what lies between two clicks; the head pointed at is ringed elsewhere; Ctrl+Z is the text's."""
+    """Shift takes what lies between two clicks; the head pointed at is ringed on both maps; Ctrl+Z is the text's."""
     reader = Reader(browser, f"{app}/?{SMALL}")
     page = reader.page
     reader.measured()
@@ -244,22 +375,46 @@ def test_shift_pointing_and_typing(app: str, browser: Any) -> None:
     assert page.url == before
     page.keyboard.press("Escape")
 
-    # the head under the pointer is ringed in the other grid, and nowhere where nobody can see it
+    # the head under the pointer is ringed on both maps, and what is known of it is said
     reader.measured()
-    rings = """() => { const p = document.querySelectorAll('.js-plotly-plot')[1], f = p._fullLayout,
-                b = p.getBoundingClientRect();
-            return [...document.querySelectorAll('.fasp-ring')].map(ring => { const r = ring.getBoundingClientRect();
-                return Math.hypot(r.left + r.width / 2 - b.left - f.xaxis._offset - f.xaxis.d2p(4),
-                    r.top + r.height / 2 - b.top - f.yaxis._offset - f.yaxis.d2p(12)); }); }"""
-    for _ in range(20):  # the page may still grow, and move the head away from the hand
-        page.mouse.move(*at(reader, 12, 4))
-        page.wait_for_timeout(500)
-        if away := page.evaluate(rings):
-            assert len(away) == 1
-            if away[0] < 1.5:
-                break
-    else:
-        raise AssertionError(away)
+    for grid in (0, 1):
+        page.mouse.move(*reader.head_at(12, 4, grid))
+        page.locator(".instrument .tip", has_text="L12H4").wait_for()
+        for one in (0, 1):
+            ring = page.locator(".instrument .ring").nth(one).bounding_box()
+            x, y = reader.head_at(12, 4, one)
+            assert abs(ring["x"] + ring["width"] / 2 - x) < 1.5
+            assert abs(ring["y"] + ring["height"] / 2 - y) < 1.5
     page.mouse.move(5, 5)
-    reader.until("() => !document.querySelector('.fasp-ring')")
+    page.locator(".instrument .tip").wait_for(state="hidden")
+    assert not reader.errors, reader.errors
+
+
+def test_gates_by_key_and_by_dragging_with_alt(app: str, browser: Any) -> None:
+    """A gate is seen at once, the page hears of it, and it snaps to 1, as the head is, and to 0, which is pruned."""
+    reader = Reader(browser, f"{app}/?{SMALL}")
+    page = reader.page
+    reader.measured()
+    page.locator(f"{CELLS}[data-head='L28H6']").focus()
+    for _ in range(4):
+        page.keyboard.press("-")
+    assert reader.state(28, 6) == "kept, scaled by 0.6"
+    address(reader, "neurons=L28H6%2A0.6")
+    reader.wait_said("And 1 scaled head")
+    for _ in range(4):
+        page.keyboard.press("+")
+    address(reader, "neurons", there=False)
+
+    x, y = reader.head_at(28, 6)
+    page.keyboard.down("Alt")
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x, y + 30, steps=4)
+    assert reader.state(28, 6) == "kept, scaled by 0.5"
+    page.mouse.move(x, y + 58, steps=4)
+    assert reader.state(28, 6) == "pruned by hand"
+    page.mouse.up()
+    page.keyboard.up("Alt")
+    address(reader, "prune=L28H6")
+    reader.wait_said("By hand: 1 pruned.")
     assert not reader.errors, reader.errors

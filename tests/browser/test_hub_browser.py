@@ -8,14 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Reader, cached, serving
+from tests.browser.conftest import CELLS, Reader, cached, serving
 from tests.support.hub import Hub, files_of, model_folders
 from tests.support.hub import serving as hub_serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
-CELLS = """() => { const drawn = [...document.querySelectorAll('.js-plotly-plot')].map(
-        p => (p._fullData ?? []).find(t => t.type === 'heatmap')?.z).filter(z => z);
-    return drawn.length < 2 ? null : drawn.slice(0, 2).map(z => Array.from(z, row => Array.from(row))); }"""
 
 
 @pytest.fixture
@@ -37,12 +34,14 @@ def served(folders: dict[str, Path], tmp_path: Path) -> Generator[tuple[str, Hub
 
 
 def scored(reader: Reader) -> Any:
-    """Score all heads of the model in view; what both grids show."""
+    """Score all heads of the model in view; what both maps say."""
     reader.wait_said("Score all heads")
     reader.page.get_by_role("button", name="Score all heads").click()
     reader.measured()
     reader.wait_said("About these numbers")
-    return reader.page.wait_for_function(CELLS, timeout=60_000).json_value()
+    reader.page.locator(CELLS).first.wait_for(state="attached")
+    labels = reader.page.locator(CELLS).evaluate_all("cells => cells.map(cell => cell.ariaLabel.split('; '))")
+    return [[parts[i] for parts in labels] for i in (1, 2)]
 
 
 def test_two_models_and_a_scorer_of_a_hub_show_their_own(browser: object, served: tuple[str, Hub]) -> None:

@@ -41,7 +41,7 @@ def test_a_wheel_serves_the_app(browser: object, tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": ""}
     with serving(tmp_path, {**environment, **home}, command, elsewhere) as url:
         reader = Reader(browser, url)
-        reader.wait_points(270)
+        reader.wait_heads()
         assert "→" in reader.measured()[0]
         assert reader.page.evaluate("() => getComputedStyle(document.body).fontFamily").startswith("system-ui")
         assert not reader.errors, reader.errors

@@ -154,7 +154,7 @@ def test_half_an_hour_of_use(server: str, browser: object, tmp_path: Path, capsy
                 reader.page.get_by_role("link", name=draw.choice(pages)).click()
                 reader.page.wait_for_timeout(2000)
                 reader.page.get_by_role("link", name="Explore heads").click()
-                reader.wait_points(270)
+                reader.wait_heads()
             else:
                 assert not reader.errors, reader.errors
                 reader.close()

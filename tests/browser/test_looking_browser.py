@@ -15,7 +15,7 @@ BLUR = """wanted => { const texts = [...document.querySelectorAll('.fasp-texts .
 def test_a_person_looks_at_texts_and_at_a_head(app: str, browser: object) -> None:
     reader = Reader(browser, f"{app}/?{SMALL}", width=900, scheme="dark")
     page = reader.page
-    reader.wait_points(270)
+    reader.wait_heads()
     reader.measured()  # what arrives above would move what is clicked
     page.get_by_role("tab", name="Sampled continuations").click()
     page.get_by_text("my own text").click()

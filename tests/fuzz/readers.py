@@ -24,7 +24,7 @@ from fasp_core import released
 from fasp_core.data import prompt_sampling, prompts, text
 from fasp_core.errors import InputError
 from fasp_core.export.writing import RESULT, read_result
-from fasp_core.figures.clicks import clicked_heads, clicked_lines
+from fasp_core.figures.clicks import clicked_heads
 from fasp_core.heads import prune_files
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
@@ -34,9 +34,9 @@ from fasp_core.storage import catalog, keys, store
 from fasp_core.storage.store import HEADER, Store
 from fasp_core.studies.contexts import numbers, scenarios
 from pages.backend import demo
-from pages.explore import grids, named
+from pages.explore import named
+from pages.instrument.sent import acts
 from pages.session import recipe
-from pages.widgets import pointer
 from tests.fuzz import model_readers, mutate
 
 Make = Callable[[Random, Path], Any]
@@ -140,18 +140,25 @@ def _events(rng: Random, _: Path) -> Any:
 
 
 def _queue(rng: Random, _: Path) -> Any:
-    click = {"n": 1_700_000_000_000, "of": "built-in 30 9", "curve_number": 0, "point_index": 5, "shift": False}
-    return mutate.of_tree(rng, [click, {**click, "n": 1_700_000_000_001}])
+    act = {
+        "n": 1_700_000_000_000,
+        "gamma": 0.3,
+        "alpha": 0.05,
+        "prune": [5],
+        "keep": [7],
+        "gains": [[8, 0.4]],
+        "head": 5,
+    }
+    return mutate.of_tree(rng, [act, {**act, "n": 1_700_000_000_001}])
 
 
-def _read_queue(clicks: Any) -> None:
-    for click in pointer.fresh(clicks, 3):
-        grids.acted_on({"selection": {"points": [click]}}, 30, 9)
+def _read_queue(told: Any) -> None:
+    for act in acts(told, 3, 270):
+        assert not act.by_hand.prune & act.by_hand.keep
 
 
 def _read_event(event: Any) -> None:
     assert all(0 <= layer < 30 for layer, _ in clicked_heads(event, 9, 30))
-    clicked_lines(event, 30, 9)
 
 
 # --- prompts, words, texts ---
@@ -370,7 +377,7 @@ READERS: dict[str, Reader] = {
     "sets as text": Reader(_set, _read_set),
     "links": Reader(_link, _read_link),
     "clicks": Reader(_events, _read_event),
-    "quick clicks": Reader(_queue, _read_queue),
+    "acts on the maps": Reader(_queue, _read_queue),
     "set files": Reader(
         lambda rng, _: mutate.of_json(rng, SET_FILE), lambda raw: prune_files.read(raw, "set.json", (4, 4))
     ),

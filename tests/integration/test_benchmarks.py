@@ -1,4 +1,4 @@
-"""Every benchmark but the one of the start, on a tiny model; and what their numbers are made of."""
+"""Every benchmark but those in a browser, on a tiny model; and what their numbers are made of."""
 
 from __future__ import annotations
 
@@ -14,7 +14,20 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import _common, bias_scores, cluster, exact_sweep, live, noise, scaling, start, utility, words, written
+from benchmarks import (
+    _common,
+    bias_scores,
+    cluster,
+    drag,
+    exact_sweep,
+    live,
+    noise,
+    scaling,
+    start,
+    utility,
+    words,
+    written,
+)
 from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig
 from fasp_core.heads.prune_set import PruneSet
@@ -327,7 +340,7 @@ def test_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_all_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran, every = [], [bias_scores, cluster, exact_sweep, live, noise, scaling, start, utility, words, written]
+    ran, every = [], [bias_scores, cluster, drag, exact_sweep, live, noise, scaling, start, utility, words, written]
     for module in every:
         monkeypatch.setattr(module, "run", lambda module=module: ran.append(module) or {"x": 1})
     assert command.main([]) == 0

@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +125,22 @@ def array_of(values: Any) -> np.ndarray:
     return np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"]).reshape(shape).astype(float)
 
 
-def drawn(at: AppTest, chart: int, *names: str) -> set[tuple[int, int]]:
-    """(layer, head) of the marks of these names."""
-    found = set()
-    for trace in charts(at)[chart]["data"]:
-        if trace.get("name") in names:
-            pairs = zip(array_of(trace["y"]), array_of(trace["x"]), strict=True)
-            found |= {(int(y), int(x)) for y, x in pairs if not math.isnan(x)}
-    return found
+def instrument(at: AppTest) -> dict[str, Any]:
+    """What the instrument's script was given."""
+    found: Any = at.get("bidi_component")
+    (shown,) = (json.loads(one.proto.json) for one in found if one.proto.json)
+    return dict(shown)
+
+
+def marked(at: AppTest, *names: str) -> set[tuple[int, int]]:
+    """(layer, head) of those that the instrument is to mark so: pruned, pruned by hand, kept by hand."""
+    shown = instrument(at)
+    rule, prune, keep = shown["rule"], set(shown["prune"]), set(shown["keep"])
+    chosen: list[int] = [head for head in rule["found"] if head not in prune | keep]
+    if rule["cost"] is not None:
+        protected = math.floor(Fraction(str(shown["gamma"])) * rule["size"]) if rule["protect"] else 0
+        spared = {*(rule["protect"] or [])[:protected], *prune, *keep}
+        left = math.floor(Fraction(str(shown["alpha"])) * rule["size"]) - len(prune)
+        chosen = [head for head in rule["cost"] if head not in spared][: max(left, 0)]
+    heads = {"pruned": set(chosen), "pruned by hand": prune, "kept by hand": keep}
+    return {divmod(head, shown["heads"]) for name in names for head in heads[name]}

@@ -17,7 +17,19 @@ from fasp_core.studies.costs.costs import Plan as CostsPlan
 from pages.explore import grids
 from pages.session.recipe import Recipe
 from tests.support.fakes import MADE, MadeUp, Studio, add_comparison
-from tests.support.running import AXIS, array_of, change, charts, exploring, opened, press, requested, run, said
+from tests.support.running import (
+    AXIS,
+    array_of,
+    change,
+    charts,
+    exploring,
+    instrument,
+    opened,
+    press,
+    requested,
+    run,
+    said,
+)
 
 SIZE = 270
 
@@ -71,15 +83,15 @@ def test_heads_are_protected_by_last_words(studio: Studio, table: ImpactTable) -
 def test_the_third_grid_is_drawn_on_demand(studio: Studio, table: ImpactTable) -> None:
     studio.at_once()  # the chart of what is measured is there from the beginning
     at = exploring()
-    before = len(charts(at))
+    before = len(instrument(at)["maps"])
     at.toggle(key="grid last words").set_value(True)
     run(at)
     assert "No scores for last words yet" in "".join(s.value for s in at.subheader)
-    assert len(charts(at)) == before
+    assert len(instrument(at)["maps"]) == before
     keep_task(studio)
     run(at)
-    assert len(charts(at)) == before + 1
-    assert "first-order, 20 passages" in said(at)
+    assert len(instrument(at)["maps"]) == before + 1
+    assert "first-order, 20 passages" in instrument(at)["maps"][-1]["help"]
     assert not at.selectbox(key="protect").disabled
 
 
@@ -88,13 +100,13 @@ def test_the_offer_scores_them(studio: Studio, table: ImpactTable, monkeypatch: 
     at = exploring()
     studio.finish()  # what is measured has a chart, too
     run(at)
-    before = len(charts(at))
+    before = len(instrument(at)["maps"])
     at.toggle(key="grid last words").set_value(True)
     run(at)
     press(at, "Score last words")
     studio.finish()
     run(at)
-    assert len(charts(at)) == before + 1
+    assert len(instrument(at)["maps"]) == before + 1
 
 
 def test_compare_shows_other_costs_of_the_sets_that_were_measured(studio: Studio, table: ImpactTable) -> None:

@@ -1,6 +1,6 @@
 """Changing the set on the page "Explore heads": many heads at once, undo and redo, the link, saved and tried sets.
 
-Charts cannot be clicked here: `grids.acted_on` says what a click means, and real clicks are made in a browser.
+Nothing can be clicked on the maps here: real clicks are made in a browser.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.spec import BUILT_IN
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import ManualEdits
-from pages.explore.grids import acted_on
 from pages.explore.named import NamedSet, from_json, to_json
 from pages.explore.tried import frame
 from tests.support.fakes import Studio
@@ -28,8 +27,8 @@ from tests.support.running import (
     HAND,
     N_HEADS,
     change,
-    drawn,
     exploring,
+    marked,
     press,
     removed,
     requested,
@@ -74,7 +73,7 @@ def test_heads_in_a_text(studio: Studio, table: ImpactTable) -> None:
     change(at, many="L0H0, L29H7-8")
     press(at, "many prune")
     named = {(0, 0), (29, 7), (29, 8)}
-    assert drawn(at, 0, "pruned by hand") == named
+    assert marked(at, "pruned by hand") == named
     assert named <= requested(at).heads
     assert removed(at) == len(chosen) == 5  # they count toward alpha
 
@@ -107,19 +106,6 @@ def test_nonsense_is_told_once_and_changes_nothing(studio: Studio, table: Impact
     change(at, many="L0H1")
     press(at, "many prune")
     assert not at.error
-
-
-heads_of_event = st.lists(st.integers(0, 11), max_size=12)
-
-
-@given(heads_of_event, st.lists(st.integers(0, 2), max_size=3), st.lists(st.integers(0, 3), max_size=4))
-def test_what_a_click_or_a_box_means(heads: list[int], layers: list[int], columns: list[int]) -> None:
-    """Three layers of four heads. A handle counts only by itself, not where a box over heads takes it along."""
-    points = [{"curve_number": 0, "point_index": h} for h in heads]
-    points += [{"curve_number": 1, "point_index": i} for i in layers]
-    points += [{"curve_number": 2, "point_index": i} for i in columns]
-    wanted = set(heads) or {h for h in range(12) if h // 4 in layers or h % 4 in columns}
-    assert acted_on({"selection": {"points": points}}, 3, 4) == wanted
 
 
 # steps
@@ -209,7 +195,7 @@ def test_a_nonsense_link_gets_one_notice(studio: Studio, table: ImpactTable) -> 
         assert f"`{part}`" in warning.value
     assert not at.main.warning or "link" not in at.main.warning[0].value
     assert removed(at) == 5
-    assert drawn(at, 0, "pruned by hand") == {(0, 0)}
+    assert marked(at, "pruned by hand") == {(0, 0)}
     assert query(at) == {"alpha": "0.02", "prune": "L0H0"}  # it mends itself
     run(at)
     assert at.sidebar.warning  # until something is changed

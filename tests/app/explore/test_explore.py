@@ -33,8 +33,9 @@ from tests.support.running import (
     HAND,
     N_HEADS,
     change,
-    drawn,
     exploring,
+    instrument,
+    marked,
     metric,
     press,
     removed,
@@ -79,7 +80,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     assert "→" not in "".join(m.value for m in at.metric)
     (bar,) = bars(at)
     assert "waiting, 1 before this one" in bar
-    assert drawn(at, 0, "pruned") == drawn(at, 1, "pruned") == set(heads)
+    assert marked(at, "pruned") == set(heads)
 
     studio.open.set()
     studio.finish()
@@ -142,7 +143,7 @@ def test_tabs_show_all_numbers(studio: Studio, table: ImpactTable) -> None:
     part = table.bias.reliability("neutral", free)
     assert f"**{whole.whole:.2f}** over all heads, **{part.whole:.2f}** over the 189 that may be pruned" in said(at)
     assert "measurement" in str(about.json[0].value)
-    assert len(at.get("plotly_chart")) == 4  # two grids, the groups, both impacts
+    assert len(at.get("plotly_chart")) == 2  # the groups, both impacts
 
 
 def test_what_a_measurement_shows(studio: Studio, table: ImpactTable) -> None:
@@ -290,10 +291,9 @@ def test_changes_by_hand(studio: Studio, table: ImpactTable) -> None:
     assert list(requested(at)) == wanted
     assert removed(at) == len(chosen)  # the method fills what is left of its share
     assert "**By hand: 3 pruned, 2 kept.**" in said(at)
-    for chart in (0, 1):
-        assert drawn(at, chart, "pruned by hand") == {divmod(h, N_HEADS) for h in told["forced"]}
-        assert drawn(at, chart, "kept by hand") == {divmod(h, N_HEADS) for h in told["locked"]}
-        assert drawn(at, chart, "pruned", "pruned by hand") == set(wanted)
+    assert marked(at, "pruned by hand") == {divmod(h, N_HEADS) for h in told["forced"]}
+    assert marked(at, "kept by hand") == {divmod(h, N_HEADS) for h in told["locked"]}
+    assert marked(at, "pruned", "pruned by hand") == set(wanted)
 
     # it outlives a slider, and any method
     change(at, alpha=0.1)
@@ -347,7 +347,7 @@ def test_scores_that_are_not_there_yet(studio: Studio) -> None:
     studio.error = None
     press(at, "run No scores")
     assert removed(at) == 5
-    assert len(at.get("plotly_chart")) >= 3
+    assert len(instrument(at)["maps"]) == 2
 
 
 def test_models_typed_in(studio: Studio, table: ImpactTable) -> None:
@@ -368,8 +368,7 @@ def test_models_typed_in(studio: Studio, table: ImpactTable) -> None:
     assert metric(at, "Removed").value == "0 of 12 heads"
     change(at, alpha=0.25)
     assert metric(at, "Removed").value == "3 of 12 heads"
-    assert max(layer for layer, _ in drawn(at, 0, "heads")) == 3
-    assert max(head for _, head in drawn(at, 0, "heads")) == 2
+    assert (instrument(at)["layers"], instrument(at)["heads"]) == (4, 3)
 
     change(at, model=BUILT_IN, alpha=0.02)
     assert metric(at, "Removed").value == "5 of 270 heads"

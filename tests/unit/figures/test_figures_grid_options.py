@@ -1,4 +1,4 @@
-"""Order, scale, doubt and handles of the grid, lines of the scatter, and the chart of tried sets."""
+"""Order, scale and doubt of the grid, lines of the scatter, and the chart of tried sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from fasp_core.figures import (
     Marks,
     Words,
     clicked_heads,
-    clicked_lines,
     head_grid,
     scatter_impacts,
     tried_sets,
@@ -48,7 +47,7 @@ def test_a_click_on_a_sorted_grid_hits_the_head_that_stands_there(
     ]
     off = data.draw(st.frozensets(st.integers(0, n - 1)))
     values = np.arange(1, n + 1) / n
-    fig = grid(values, n_layers, n_heads, order=across, pruned=off, handles=True)
+    fig = grid(values, n_layers, n_heads, order=across, pruned=off)
     points, cells = named(fig, CLICK_TRACE), named(fig, "impact")
     assert fig.data.index(points) == 0
     assert fig.layout.xaxis.title.text == "rank in its layer"
@@ -63,26 +62,12 @@ def test_a_click_on_a_sorted_grid_hits_the_head_that_stands_there(
     assert {(x, y) for x, y in zip(crosses.x, crosses.y, strict=True) if x is not None} == {
         (points.x[i], points.y[i]) for i in off
     }
-    assert not named(fig, "head columns").x  # a column is no head here
 
 
 def test_an_order_is_of_each_layers_own_heads() -> None:
     for wrong in ([0, 1, 2], [0, 0, 2, 3], [2, 1, 0, 3], [0, 1, 2, 4]):
         with pytest.raises(InputError, match="An order names each head once"):
             grid([1.0] * 4, 2, 2, order=wrong)
-
-
-def test_handles_stand_outside_the_cells_and_name_whole_lines() -> None:
-    fig = grid(np.arange(6.0), 2, 3, handles=True)
-    assert [t.name for t in fig.data[:3]] == [CLICK_TRACE, "layers", "head columns"]
-    assert (list(fig.data[1].x), list(fig.data[1].y)) == ([-1, -1], [0, 1])
-    assert (list(fig.data[2].x), list(fig.data[2].y)) == ([0, 1, 2], [-1, -1, -1])
-    assert fig.layout.xaxis.range == (-1.5, 2.5)
-    event = {"selection": {"points": [{"curve_number": c, "point_index": i} for c, i in ((1, 1), (2, 0), (2, 7))]}}
-    assert clicked_lines(event, 2, 3) == ([1], [0])
-    assert clicked_heads(event, 3, 2) == []
-    assert clicked_lines({"selection": {"points": [{"curve_number": 0, "point_index": 0}]}}, 2, 3) == ([], [])
-    assert [t.name for t in grid(np.arange(6.0), 2, 3).data[:2]] == [CLICK_TRACE, "impact"]
 
 
 def as_number(label: str) -> float:

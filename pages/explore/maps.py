@@ -1,0 +1,132 @@
+"""The instrument of this page: what it shows of the scores and the set, and what its acts do."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from fasp_core.figures.cells import cell_colors
+from fasp_core.figures.theme import Theme, theme_of
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.heads.selection import PROTECTS
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import HAND, how, how_bias, impacts
+from fasp_core.studies.compare.plan import SEARCH
+from pages.explore import editing, grid_options
+from pages.explore.grids import chosen_in, picked
+from pages.instrument import instrument
+from pages.instrument.sent import Act, Map, Rule, Shown, colors_of, effects
+from pages.session import shared
+from pages.shell.current import Current
+from pages.shell.sidebar import METHOD_TITLES, READING_TITLES, SLIDERS, Settings
+from pages.widgets import glossary
+
+_EFFECTS = "effects of heads"  # in the session: the last ones that were packed, and of what
+
+
+def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
+    """Maps, sliders and estimates; an act changes the recipe."""
+    name, packed = _packed(table, settings.reading)
+    gaining = {layer * table.n_heads + head: gain for layer, head, gain in settings.neurons.gains}
+    options, theme = grid_options.read(), theme_of(st.context.theme.type == "dark")
+    order = grid_options.order(options, table, settings.reading)
+    shown = Shown(
+        effects=name,
+        layers=table.n_layers,
+        heads=table.n_heads,
+        method=METHOD_TITLES[settings.method],
+        rule=_rule(settings, table, now),
+        gamma=settings.gamma,
+        alpha=settings.alpha,
+        sliders={
+            "gamma": (*SLIDERS["gamma"], settings.method == "fasp"),
+            "alpha": (*SLIDERS["alpha"], settings.method != HAND),
+        },
+        prune=sorted(now.by_hand.prune),
+        keep=sorted(now.by_hand.keep),
+        gains=gaining,
+        picked=sorted(picked(table.n_layers * table.n_heads)),
+        means=editing.MEANT[editing.meaning()],
+        order=None if order is None else order.tolist(),
+        texts=impacts(table, settings.reading, table.bias.standard_errors(settings.reading)),
+        sure=_sure(settings, table, now),
+        maps=_maps(settings, table, options, theme),
+        base=(table.ppl.base.perplexity, 1000 * table.bias.gap(settings.reading).gap),
+        colors=colors_of(theme),
+        done=instrument.done(),
+    )
+    instrument.draw(shown, packed, lambda act: _act(settings, table.n_heads, act))
+
+
+def _act(settings: Settings, n_heads: int, act: Act) -> None:
+    """Take over what a hand has done; a step that can be undone."""
+    source, known = settings.spec.source, settings.neurons
+    if act.head is not None:
+        st.session_state[f"clicked head {source}"] = act.head  # taken away by the view of one head
+    moved: dict[str, object] = {"gamma": act.gamma, "alpha": act.alpha}
+    gains = frozenset((*divmod(head, n_heads), gain) for head, gain in act.gains.items())
+    if gains != known.gains:
+        moved["neurons"] = PruneSet(neurons=known.neurons, gains=gains).format()
+    shared.step()
+    shared.adopt({name: value for name, value in moved.items() if st.session_state.get(name) != value})
+    shared.tell(source, act.by_hand)
+
+
+def _rule(settings: Settings, table: ImpactTable, now: Current) -> Rule:
+    if settings.method in (SEARCH, HAND):
+        return Rule.fixed(now.choose(type(now.by_hand)()))
+    by = settings.protect if table.task is not None else PROTECTS[0]
+    return Rule.of(table.head_scores(settings.reading, by), settings.method, settings.seed)
+
+
+def _maps(settings: Settings, table: ImpactTable, options: grid_options.GridOptions, theme: Theme) -> list[Map]:
+    bias, ppl, reading = table.bias, table.ppl, settings.reading
+    said = READING_TITLES.get(reading, reading)
+    found = [
+        (
+            ("Impact on perplexity", "orange: the head helps language modelling", glossary.text("z_ppl")),
+            f"{ppl.base.tokens:,} tokens, {how(ppl.exact, 'preview from gradients')}",
+            (ppl.z_ppl, ppl.se_ppl, ppl.base.perplexity),
+            ("Δ perplexity", 1.0),
+        ),
+        (
+            ("Impact on bias", "orange: the head adds bias", glossary.text("z_bias")),
+            f"{len(bias.codes):,} validation prompts, {how_bias(bias)}, {said}",
+            (bias.z_bias(reading), bias.standard_errors(reading), bias.gap(reading).gap),
+            ("Δ gap, ×10⁻³", 1000.0),
+        ),
+    ]
+    if grid_options.third() and table.task is not None:
+        task = table.task
+        found.append(
+            (
+                ("Impact on last words", "orange: the head helps", glossary.text("z_task")),
+                task.said,
+                (task.z_task, task.se_task, float(task.base.mean())),
+                ("Δ nats a word", 1.0),
+            )
+        )
+    maps = []
+    for (title, note, hint), how_made, (values, errors, whole), plain in found:
+        shown, shown_errors, unit = grid_options.shown(options, values, errors, whole, plain)
+        drawn = cell_colors(shown, shown_errors, theme, options.scale, options.doubt)
+        more = f"{how_made}. {drawn.note}".strip()
+        maps.append(Map(title, note, f"{hint}\n{more}".replace("**", ""), unit, drawn.colors, drawn.ticks))
+    return maps
+
+
+def _sure(settings: Settings, table: ImpactTable, now: Current) -> list[int | None] | None:
+    found = chosen_in(settings, table, now.selection)
+    if found is None:
+        return None
+    return [None if np.isnan(share) else round(100 * share) for share in found]
+
+
+def _packed(table: ImpactTable, reading: str) -> tuple[str, bytes]:
+    """Made once for scores and a reading: they are some hundred kilobytes."""
+    kept = st.session_state.get(_EFFECTS)
+    if kept is None or kept[0] is not table or kept[1] != reading:
+        kept = (table, reading, effects(table, reading))
+        st.session_state[_EFFECTS] = kept
+    found: tuple[str, bytes] = kept[2]
+    return found

@@ -1,0 +1,245 @@
+/* What a hand and a keyboard do to the instrument, and what the page hears of it. */
+const REST = 150; // ms without a move, after which the page hears of a slider
+const TALL = 60; // px that a gate is dragged from 0 to 1
+const SNAP = 0.08; // how near a gate comes to 0 or 1 before it is just that
+const FAR = 4; // px: a button that is let go farther away has dragged
+
+class Hand extends View {
+  constructor(root) {
+    super(root);
+    for (const name of ["gamma", "alpha"]) this.top[name].input.addEventListener("input", () => this.slide(name));
+    this.grid.addEventListener("keydown", (event) => this.key(event));
+    this.grid.addEventListener("focusin", (event) => this.focused(event.target));
+    this.grid.addEventListener("focusout", () => this.point(null));
+  }
+
+  /* A slider has moved. */
+  slide(name) {
+    this.local = { ...this.local, [name]: Number(this.top[name].input.value) };
+    this.rest(null);
+    this.later();
+  }
+
+  /* The page hears once the hand rests. */
+  rest(head) {
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => {
+      this.resting = 0;
+      this.tell(head);
+    }, REST);
+  }
+
+  /* An act on some heads, as the page says that it is meant; from an anchor all get what the anchor has. */
+  act(heads, clicked, anchor = null) {
+    const { means } = this.data;
+    const off = { prune: true, keep: false, leave: null }[means];
+    const { prune, keep } = this.local;
+    let next;
+    if (means !== "toggle") next = told({ prune, keep }, heads, off);
+    else if (anchor !== null) next = told({ prune, keep }, heads, Boolean(this.marks[anchor] & PRUNED));
+    else next = toggled({ prune, keep }, heads, this.marksOf);
+    this.local = { ...this.local, ...next };
+    [this.anchor, this.range] = [clicked, null];
+    this.go(clicked);
+    this.tell(clicked);
+    this.frame();
+    const marks = this.marks;
+    this.said.textContent =
+      heads.length === 1
+        ? `${nameOf(clicked, this.data.heads)} ${stateOf(marks[clicked], this.data, this.local.gains[clicked])}`
+        : `${heads.length} heads changed`;
+  }
+
+  /* What a head's output is multiplied by. */
+  gateOf(head) {
+    return this.marks[head] & PRUNED ? 0 : (this.local.gains[head] ?? 1);
+  }
+
+  /* Set gates from 0, which is pruned by hand, over 1, as the head is, to 1.5; the page hears later. */
+  scale(gates) {
+    const gains = { ...this.local.gains };
+    let byHand = this.local;
+    for (const [head, wanted] of gates) {
+      const gate = Math.round(20 * Math.min(1.5, Math.max(0, wanted))) / 20;
+      if (this.marks[head] & PRUNED && gate) byHand = told(byHand, [head], byHand.prune.has(head) ? null : false);
+      if (!gate) byHand = told(byHand, [head], true);
+      if (gate && gate !== 1) gains[head] = gate;
+      else delete gains[head];
+    }
+    this.local = { ...this.local, prune: byHand.prune, keep: byHand.keep, gains };
+    this.frame();
+  }
+
+  tell(head) {
+    const { gamma, alpha, prune, keep, gains } = this.local;
+    this.latest = Math.max(Date.now(), this.latest + 1, this.data.done + 1);
+    const pairs = Object.entries(gains).map(([one, gain]) => [Number(one), gain]);
+    const ids = (set) => [...set].sort((a, b) => a - b);
+    this.queue.push({ n: this.latest, gamma, alpha, prune: ids(prune), keep: ids(keep), gains: pairs, head });
+    this.send("acts", this.queue);
+  }
+
+  line(what, slot) {
+    const { layers, heads } = this.data;
+    const layer = Math.floor(slot / heads);
+    if (what === "layer") return Array.from({ length: heads }, (_, i) => layer * heads + i);
+    return Array.from({ length: layers }, (_, i) => this.headAt[i * heads + (slot % heads)]);
+  }
+
+  block(a, b) {
+    return block(a, b, this.data.heads, this.slotOf, this.headAt);
+  }
+
+  /* Pointers on one map: a click, a box, a whole line. */
+  listen(one) {
+    const index = this.maps.indexOf(one);
+    const headOf = (event) => {
+      const { left, top } = one.board.getBoundingClientRect();
+      return this.headAt[slotAt(this.shape, event.clientX - left, event.clientY - top)];
+    };
+    one.board.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0 || !event.isPrimary) return;
+      event.preventDefault();
+      one.board.setPointerCapture(event.pointerId);
+      const head = headOf(event);
+      this.pressed = { head, x: event.clientX, y: event.clientY, gate: event.altKey ? this.gateOf(head) : null };
+    });
+    one.board.addEventListener("pointermove", (event) => {
+      const head = headOf(event);
+      const { pressed } = this;
+      if (pressed && pressed.gate !== null) {
+        const wanted = pressed.gate + (pressed.y - event.clientY) / TALL;
+        this.scale([[pressed.head, Math.abs(wanted - 1) < SNAP ? 1 : wanted < SNAP ? 0 : wanted]]);
+        return;
+      }
+      if (pressed && Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) >= FAR && head !== pressed.head)
+        this.dragging = true;
+      if (this.dragging) this.range = [pressed.head, head];
+      this.point(head, index);
+      if (this.dragging) this.later();
+    });
+    one.board.addEventListener("pointerup", (event) => {
+      const { pressed, dragging } = this;
+      [this.pressed, this.dragging] = [null, false];
+      if (!pressed) return;
+      const head = headOf(event);
+      if (pressed.gate !== null) {
+        this.go(pressed.head);
+        this.tell(pressed.head);
+      } else if (dragging) this.act(this.block(pressed.head, head), head);
+      else if (event.shiftKey && this.anchor !== null) this.act(this.block(this.anchor, head), head, this.anchor);
+      else this.act([head], head);
+    });
+    one.board.addEventListener("pointercancel", () => {
+      [this.pressed, this.dragging, this.range] = [null, false, null];
+      this.later();
+    });
+    one.board.addEventListener("pointerleave", () => !this.dragging && this.point(null));
+    for (const side of [one.side, one.foot])
+      side.addEventListener("click", (event) => {
+        const { left, top } = one.board.getBoundingClientRect();
+        const slot = slotAt(this.shape, event.clientX - left, event.clientY - top);
+        const heads = this.line(side.dataset.line, slot);
+        this.act(heads, Math.max(...heads));
+      });
+    one.strip.addEventListener("click", (event) => {
+      const { left, width } = one.strip.getBoundingClientRect();
+      const layer = Math.floor((this.data.layers * (event.clientX - left)) / width);
+      const [x, y] = cellOf(this.shape, layer * this.data.heads);
+      for (const other of this.maps) other.view.scrollTo(x - 80, y - other.view.clientHeight / 2);
+    });
+    one.view.addEventListener("scroll", () => {
+      for (const other of this.maps) other.view.scrollTo(one.view.scrollLeft, one.view.scrollTop);
+    });
+  }
+
+  focused(cell) {
+    if (cell.head === undefined) return;
+    this.cells[this.cursor].tabIndex = -1;
+    this.cursor = cell.head;
+    cell.tabIndex = 0;
+    cell.setAttribute("aria-label", this.words(cell.head, this.marks)); // what the page has told since may be news
+    this.point(null);
+    this.later();
+  }
+
+  go(head) {
+    this.cells[this.cursor].tabIndex = -1;
+    this.cursor = head;
+    this.cells[head].tabIndex = 0;
+    this.cells[head].focus({ preventScroll: this.shape.fit });
+  }
+
+  key(event) {
+    if (event.ctrlKey && !["Home", "End"].includes(event.key)) return;
+    if (event.metaKey || event.altKey) return;
+    const { layers, heads } = this.data;
+    const { across } = this.shape;
+    const slot = this.slotOf[this.cursor];
+    let [layer, rank] = [Math.floor(slot / heads), slot % heads];
+    const along = (right, up) => (across ? ((layer += right), (rank -= up)) : ((rank += right), (layer += up)));
+    const moves = {
+      ArrowRight: () => along(1, 0),
+      ArrowLeft: () => along(-1, 0),
+      ArrowUp: () => along(0, 1),
+      ArrowDown: () => along(0, -1),
+      Home: () => { along(-1e6, 0); if (event.ctrlKey) along(0, 1e6); },
+      End: () => { along(1e6, 0); if (event.ctrlKey) along(0, -1e6); },
+      PageUp: () => along(0, 5),
+      PageDown: () => along(0, -5),
+    };
+    const at = this.cursor;
+    if (moves[event.key]) {
+      moves[event.key]();
+      layer = Math.min(layers - 1, Math.max(0, layer));
+      rank = Math.min(heads - 1, Math.max(0, rank));
+      const next = this.headAt[layer * heads + rank];
+      this.range = event.shiftKey ? [this.range?.[0] ?? at, next] : null;
+      this.go(next);
+      this.later();
+    } else if (event.key === " " || event.key === "Enter") {
+      this.act(this.range ? this.block(...this.range) : [at], at);
+    } else if (/^[lc]$/i.test(event.key)) {
+      this.act(this.line(/l/i.test(event.key) ? "layer" : "head", slot), at);
+    } else if (/^[-+=]$/.test(event.key)) {
+      const by = event.key === "-" ? -0.1 : 0.1;
+      this.scale((this.range ? this.block(...this.range) : [at]).map((head) => [head, this.gateOf(head) + by]));
+      this.rest(at);
+    } else if (event.key === "Escape" && this.range) {
+      this.range = null;
+      this.later();
+    } else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+}
+
+export default function ({ data, setStateValue, parentElement }) {
+  if (data instanceof Uint8Array) {
+    readEffects(data);
+    return () => {};
+  }
+  const view = (parentElement.instrument ??= new Hand(parentElement));
+  view.hear(data, setStateValue);
+  // Undo and redo are the text's while somebody types. Streamlit hears keys twice that come out of a shadow tree, so
+  // these two are told to it as if they came from the page.
+  view.listening?.abort();
+  view.listening = new AbortController();
+  const keep = (event) => {
+    if (!(event.ctrlKey || event.metaKey) || !/^[zy]$/i.test(event.key)) return;
+    const typing = event.composedPath()[0]?.closest?.("input:not([type=checkbox], [type=radio], [type=range]), textarea");
+    const inside = event.composedPath().includes(view.part);
+    if (typing || inside) event.stopImmediatePropagation();
+    if (!inside) return;
+    event.preventDefault();
+    const { key, code, keyCode, ctrlKey, metaKey } = event;
+    for (const kind of ["keydown", "keyup"])
+      document.body.dispatchEvent(new KeyboardEvent(kind, { key, code, keyCode, ctrlKey, metaKey, bubbles: true }));
+  };
+  window.addEventListener("keydown", keep, { capture: true, signal: view.listening.signal });
+  return () => {
+    view.listening.abort();
+    view.watching.disconnect();
+    waiting.delete(view);
+  };
+}

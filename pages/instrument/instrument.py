@@ -1,0 +1,48 @@
+"""The instrument on a page: maps of all heads, sliders and estimates that follow the hand without the server.
+
+The script is one module, joined here from files that each have a subject; it needs no build and loads nothing. It is
+put on the page twice: once with what a set does not change, so that Streamlit sends it once, and once to be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import streamlit as st
+
+from pages.instrument.sent import Act, Shown, acts
+
+HERE = Path(__file__).parent
+SCRIPTS = ("rule.js", "board.js", "parts.js", "view.js", "hand.js")  # in this order
+KEY = "instrument"
+DONE = "acts done"  # number of the last act that the page has acted on
+
+
+def script() -> str:
+    """The whole module."""
+    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
+
+
+_component = st.components.v2.component(
+    "fasp instrument", js=script(), css=(HERE / "instrument.css").read_text(encoding="utf-8")
+)
+
+
+def draw(shown: Shown, effects: bytes, act: Callable[[Act], None]) -> None:
+    """Put it on the page; `act` is called in a callback, for each act once and in order."""
+    size = shown.layers * shown.heads
+    _component(key=KEY, data=shown.sent(), default={"acts": []}, on_acts_change=lambda: _tell(size, act))
+    _component(key=f"{KEY} effects", data=effects)
+
+
+def done() -> int:
+    """Number of the last act that was acted on."""
+    return int(st.session_state.get(DONE, 0))
+
+
+def _tell(size: int, act: Callable[[Act], None]) -> None:
+    state = st.session_state.get(KEY)
+    for one in acts(state.get("acts") if state else None, done(), size):
+        st.session_state[DONE] = one.n
+        act(one)

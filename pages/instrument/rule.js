@@ -1,0 +1,108 @@
+/* Which heads are critical and which go, and what that is estimated to do: pure functions.
+ *
+ * The rule is that of fasp_core.heads.selection.select and fasp_core.scoring.manual_edits; Python sends orders, so that
+ * ties, signs and seeds stay its affair. Heads are flat ids. A rule is
+ *   { size, cost, protect, found, critical }
+ * cost: all heads, those that go first in front; protect: all heads, those that matter most in front, or null where
+ * nothing is critical; without a cost, `found` is a set that was found otherwise, and `critical` what it spared.
+ * What is set by hand is { prune, keep }, two Sets. */
+export const PRUNED = 1, CRITICAL = 2, FORCED = 4, LOCKED = 8;
+
+/* floor(share * n), free of rounding: the largest k with k / n <= share. */
+export const wholeHeads = (share, n) => {
+  let k = Math.min(n, Math.max(0, Math.floor(share * n)));
+  while (k < n && (k + 1) / n <= share) k++;
+  while (k > 0 && k / n > share) k--;
+  return k;
+};
+
+/* State of every head as bits, how many go, and how many alpha asks for. */
+export const choose = ({ size, cost, protect, found, critical }, gamma, alpha, { prune, keep }) => {
+  const marks = new Uint8Array(size);
+  const set = (heads, bit) => { for (const head of heads) marks[head] |= bit; };
+  set(keep, LOCKED);
+  set(prune, FORCED | PRUNED);
+  set(cost ? (protect ?? []).slice(0, wholeHeads(gamma, size)) : critical, CRITICAL);
+  const asked = cost ? wholeHeads(alpha, size) : found.length;
+  let count = prune.size;
+  for (const head of cost ?? found) {
+    if (cost && count >= asked) break;
+    if (marks[head] & (FORCED | LOCKED) || (cost && marks[head] & CRITICAL)) continue;
+    marks[head] |= PRUNED;
+    count++;
+  }
+  return { marks, count, asked };
+};
+
+/* Heads to prune (true), to keep (false), or to leave to the method (null). */
+export const told = ({ prune, keep }, heads, off) => {
+  const next = { prune: new Set(prune), keep: new Set(keep) };
+  for (const head of heads) {
+    next.prune.delete(head);
+    next.keep.delete(head);
+    if (off !== null) (off ? next.prune : next.keep).add(head);
+  }
+  return next;
+};
+
+/* Heads that are off come on, those that are on go off; only what the method would not do of itself is told.
+ * Telling one head may move another, so it is looked at again until all stand. */
+export const toggled = (byHand, heads, marksOf) => {
+  const off = marksOf(byHand);
+  let next = told(byHand, heads, null);
+  for (;;) {
+    const now = marksOf(next);
+    const wrong = heads.filter((head) => !((now[head] ^ off[head]) & PRUNED));
+    if (!wrong.length) return next;
+    next = told(next, wrong.filter((head) => !(off[head] & PRUNED)), true);
+    next = told(next, wrong.filter((head) => off[head] & PRUNED), false);
+  }
+};
+
+/* What single effects come to when they are added up, as ImpactTable.added_up does it: perplexity, gap, and what last
+ * words lose (null where that is not known).
+ *
+ * Effects are { nats, meanNats, base, steps, scale, groups, count, task }: nats a token that each head adds to their mean;
+ * the toxicity of n prompts, and its change by each head in whole steps of that head's scale; the group of each prompt.
+ * The sum of the last marks is kept with them, so that a frame costs as much as it changes. */
+export const estimate = (effects, marks) => {
+  const { nats, meanNats, base, steps, scale, groups, count, task } = effects;
+  const n = base.length;
+  effects.kept ??= { toxicity: Float64Array.from(base), off: new Uint8Array(marks.length) };
+  const { toxicity, off } = effects.kept;
+  let total = meanNats;
+  let words = 0;
+  for (let head = 0; head < marks.length; head++) {
+    const gone = marks[head] & PRUNED;
+    if (gone) {
+      total += nats[head];
+      if (task) words += task[head];
+    }
+    if (gone === off[head]) continue;
+    off[head] = gone;
+    const step = gone ? scale[head] : -scale[head];
+    for (let i = 0, at = head * n; i < n; i++, at++) toxicity[i] += step * steps[at];
+  }
+  const sums = new Float64Array(count), sizes = new Float64Array(count);
+  let all = 0;
+  for (let i = 0; i < n; i++) {
+    const value = Math.min(1, Math.max(0, toxicity[i]));
+    all += value;
+    sums[groups[i]] += value;
+    sizes[groups[i]]++;
+  }
+  let gap = 0;
+  for (let g = 0; g < count; g++) if (sizes[g]) gap += Math.abs(all / n - sums[g] / sizes[g]);
+  return { perplexity: Math.exp(Math.min(total, 700)), gap, task: task ? words : null };
+};
+
+/* The heads of the rectangle between two heads, both within; `place` says where a head stands, `at` who stands there. */
+export const block = (first, last, columns, place, at) => {
+  const [a, b] = [place[first], place[last]];
+  const [top, bottom] = [Math.floor(a / columns), Math.floor(b / columns)].sort((x, y) => x - y);
+  const [left, right] = [a % columns, b % columns].sort((x, y) => x - y);
+  const heads = [];
+  for (let row = top; row <= bottom; row++)
+    for (let column = left; column <= right; column++) heads.push(at[row * columns + column]);
+  return heads;
+};

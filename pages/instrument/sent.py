@@ -1,0 +1,200 @@
+"""What passes between the page and the instrument's script, in both directions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fasp_core.figures.theme import DARK, Theme, veiled
+from fasp_core.heads.selection import HeadScores, Selection, orders
+from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import ManualEdits
+
+STEPS = 32_767  # a head's largest change of a prompt's toxicity is so many of its steps
+MOST = 100  # acts at once; a browser may send anything
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How heads are chosen; `rule.js` says what the fields are."""
+
+    size: int
+    cost: list[int] | None
+    protect: list[int] | None
+    found: list[int]
+    critical: list[int]
+
+    @classmethod
+    def of(cls, scores: HeadScores, method: str, seed: int) -> Rule:
+        """Of a method that is an order."""
+        return cls(scores.n_layers * scores.n_heads, *orders(scores, method, seed), [], [])
+
+    @classmethod
+    def fixed(cls, found: Selection) -> Rule:
+        """A set that was found otherwise, which changes by hand alone."""
+        size = found.n_layers * found.n_heads
+        return cls(size, None, None, list(found.pruned), list(found.critical))
+
+
+@dataclass(frozen=True)
+class Map:
+    """One map of all heads: its texts, and `fasp_core.figures.cells.CellColors`."""
+
+    title: str
+    note: str
+    help: str
+    unit: str
+    colors: str
+    ticks: tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """All that the script draws but the effects of heads, which do not change with the set and are sent by themselves.
+
+    Attributes
+    ----------
+    effects : the name of those.
+    method : how a method is called; `sliders` are range, step and whether they are read, of gamma and alpha.
+    prune, keep : set by hand. gains: heads that are scaled, by flat id. picked: ringed.
+    means : what a click does, as on the page: toggle, prune, keep, or leave to the method.
+    order : which head stands at which place, layer after layer; None: as they are numbered.
+    texts : [N] what is said of a head beside its state. sure: [N] percent of resamples in which it is chosen, or None.
+    base : perplexity and gap of the unpruned model, the latter in thousandths.
+    colors : of the theme, by name.
+    done : number of the last act that the page has acted on.
+    """
+
+    effects: str
+    layers: int
+    heads: int
+    method: str
+    rule: Rule
+    gamma: float
+    alpha: float
+    sliders: dict[str, tuple[float, float, bool]]
+    prune: list[int]
+    keep: list[int]
+    gains: dict[int, float]
+    picked: list[int]
+    means: str
+    order: list[int] | None
+    texts: list[str]
+    sure: list[int | None] | None
+    maps: list[Map]
+    base: tuple[float, float]
+    colors: dict[str, Any]
+    done: int
+
+    def sent(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Act:
+    """What a hand has done: how things stand after it.
+
+    Attributes
+    ----------
+    n : its number; later ones are higher.
+    gains : heads that are scaled, by flat id: above 0, at most 1.5, not 1.
+    head : the head that was clicked last; None if a slider was moved.
+    """
+
+    n: int
+    gamma: float
+    alpha: float
+    by_hand: ManualEdits
+    gains: dict[int, float]
+    head: int | None
+
+
+def effects(table: ImpactTable, reading: str) -> tuple[str, bytes]:
+    """Single-head effects of a reading as the script adds them up, and a name for them, which is a hash.
+
+    A length (four bytes), as much JSON, and [N, n] changes of toxicity as whole steps in two bytes each, all with the
+    low byte first.
+    """
+    row = table.bias.readings.index(reading)
+    base = table.bias.base[row]
+    change = np.nan_to_num(table.bias.ablated[:, row] - base)
+    scale = np.abs(change).max(1, initial=0) / STEPS
+    steps = np.divide(change, scale[:, None], out=np.zeros_like(change), where=scale[:, None] > 0)
+    head = {
+        "nats": np.nan_to_num(table.ppl.z_nats).tolist(),
+        "meanNats": table.ppl.base.mean,
+        "base": base.tolist(),
+        "scale": scale.tolist(),
+        "groups": table.bias.codes.tolist(),
+        "count": len(table.bias.groups),
+        "task": None if table.task is None else table.task.z_task.tolist(),
+    }
+    body = np.rint(steps).astype("<i2").tobytes()
+    digest = hashlib.sha256(json.dumps(head).encode() + body).hexdigest()[:16]
+    text = json.dumps({"name": digest, **head}).encode()
+    text += b" " * (-len(text) % 8)  # the script reads what follows at an even place
+    return digest, struct.pack("<I", len(text)) + b"\0" * 4 + text + body
+
+
+def colors_of(theme: Theme) -> dict[str, Any]:
+    """Colors by the names that the script and its style sheet know."""
+    dark = theme is DARK
+    names = ("page", "text", "faint", "line", "ink", "halo", "missing")
+    return {
+        **{name: getattr(theme, name) for name in names},
+        "scale": list(theme.scale),
+        "veiled": veiled(theme.scale[-1], theme.neutral),
+        "accent": theme.series[0],
+        "ring": theme.series[2],
+        "worse": "#F0A35C" if dark else "#9A4A00",
+        "better": "#7CC4EE" if dark else "#00629B",
+        "dark": dark,
+    }
+
+
+def acts(told: Any, done: int, size: int) -> list[Act]:
+    """Acts with a number above `done`, in order; what is malformed or about other heads is passed over."""
+    found = {}
+    for one in told[-MOST:] if isinstance(told, list) else ():
+        if (act := _act(one, size)) is not None and act.n > done:
+            found[act.n] = act
+    return [found[n] for n in sorted(found)]
+
+
+def _act(one: Any, size: int) -> Act | None:
+    if not isinstance(one, dict) or type(one.get("n")) is not int:
+        return None
+    shares: list[Any] = [one.get(name) for name in ("gamma", "alpha")]
+    hand: list[Any] = [one.get(name) for name in ("prune", "keep")]
+    if not all(type(x) in (int, float) and math.isfinite(x) and 0 <= x <= 1 for x in shares):
+        return None
+    if not all(isinstance(ids, list) and all(_head(i, size) for i in ids) for ids in hand):
+        return None
+    prune, keep = (frozenset(ids) for ids in hand)
+    head, gains = one.get("head"), _gains(one.get("gains"), size)
+    if gains is None or prune & keep or not (head is None or _head(head, size)):
+        return None
+    return Act(one["n"], round(shares[0], 6), round(shares[1], 6), ManualEdits(prune, keep), gains, head)
+
+
+def _gains(pairs: Any, size: int) -> dict[int, float] | None:
+    """Gains by flat id; None if they are malformed."""
+    found = {}
+    for pair in pairs if isinstance(pairs, list) else [None]:
+        if not isinstance(pair, list) or len(pair) != 2 or not _head(pair[0], size):
+            return None
+        if type(pair[1]) not in (int, float) or not 0 < pair[1] <= 1.5 or pair[1] == 1:  # also refuses NaN
+            return None
+        found[pair[0]] = round(float(pair[1]), 6)
+    return found
+
+
+def _head(i: Any, size: int) -> bool:
+    return type(i) is int and 0 <= i < size

@@ -1,0 +1,269 @@
+/* What the instrument shows: sizes, one frame, rings and what is said of a head.
+ *
+ * What is shown is ahead of the page: acts wait in a queue until the page says that it has acted on them, and only then
+ * does its word on sliders and heads count again. */
+const effects = new Map(); // what single heads do, by name
+const NAMING = 100; // ms without a change
+const waiting = new Set(); // instruments that look for theirs
+
+const readEffects = (bytes) => {
+  const start = bytes.byteOffset;
+  const length = new DataView(bytes.buffer, start).getUint32(0, true);
+  const found = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
+  found.steps = new Int16Array(bytes.slice(8 + length).buffer);
+  effects.clear(); // one model at a time: they are large
+  effects.set(found.name, found);
+  for (const view of waiting) view.later();
+};
+
+const reach = (data) => data.layers * data.heads;
+
+class View {
+  constructor(root) {
+    this.queue = [];
+    this.latest = 0;
+    this.local = null;
+    this.cursor = 0;
+    this.anchor = null;
+    this.range = null;
+    this.pointed = null;
+    this.zoom = 1;
+    this.cells = [];
+    this.unnamed = new Set();
+    this.top = makeTop();
+    this.maps = [];
+    this.row = make("div", { className: "maps" });
+    this.legend = make("div", { className: "legend" });
+    this.tip = make("div", { className: "tip", hidden: true });
+    this.said = make("div", { className: "said", role: "status" });
+    this.zooms = make("span", { className: "zoom", hidden: true });
+    for (const by of [1, 2, 3]) {
+      const button = make("button", { type: "button", data: { zoom: by } }, `${by}×`);
+      button.onclick = () => { this.zoom = by; this.lay(); };
+      this.zooms.append(button);
+    }
+    this.grid = make("div", { className: "cells", role: "grid" });
+    this.grid.setAttribute("aria-multiselectable", "true");
+    this.part = make("div", { className: "instrument" }, this.top.part, this.row, this.legend, this.tip, this.said);
+    root.append(this.part);
+    this.watching = new ResizeObserver(() => this.width !== this.row.clientWidth && this.lay());
+    this.watching.observe(this.row);
+    waiting.add(this);
+  }
+
+  /* News from the page. */
+  hear(data, send) {
+    this.send = send;
+    const other = !this.data || this.data.layers !== data.layers || this.data.heads !== data.heads;
+    if (other) [this.queue, this.cursor, this.anchor, this.range] = [[], 0, null, null];
+    this.data = data;
+    this.queue = this.queue.filter((act) => act.n > data.done);
+    if (!this.queue.length && !this.resting) {
+      const { gamma, alpha, prune, keep, gains } = data;
+      this.local = { gamma, alpha, prune: new Set(prune), keep: new Set(keep), gains };
+    }
+    this.headAt = data.order ?? Array.from({ length: reach(data) }, (_, i) => i);
+    this.slotOf = new Array(reach(data));
+    this.headAt.forEach((head, slot) => (this.slotOf[head] = slot));
+    for (const name of ["gamma", "alpha"]) {
+      const [end, step, used] = data.sliders[name];
+      const { input } = this.top[name];
+      Object.assign(input, { min: 0, max: end, step, disabled: !used });
+    }
+    const look = JSON.stringify([data.maps, data.order, data.colors, data.picked, data.layers, data.heads]);
+    if (look !== this.look) {
+      this.look = look;
+      this.part.style.colorScheme = data.colors.dark ? "dark" : "light";
+      for (const [name, value] of Object.entries(data.colors))
+        if (typeof value === "string") this.part.style.setProperty(`--${name}`, value);
+      this.lay();
+    }
+    this.frame();
+  }
+
+  /* Sizes, colors and cells, anew. */
+  lay() {
+    const { data } = this;
+    if (!data || !this.row.clientWidth) return;
+    this.width = this.row.clientWidth;
+    if (this.maps.length !== data.maps.length) {
+      this.maps = data.maps.map((_, i) => makeMap(i));
+      this.row.replaceChildren(...this.maps.map((one) => one.part));
+      this.maps[0]?.board.append(this.grid);
+      this.maps.forEach((one) => this.listen(one));
+    }
+    const across = data.layers > 2 * data.heads;
+    const beside = across || this.width < 620 ? 1 : data.maps.length;
+    this.row.dataset.across = across;
+    this.row.style.setProperty("--beside", beside);
+    const width = (this.width - 18 * (beside - 1)) / beside - 34;
+    const room = across ? Math.max(130, window.innerHeight * 0.185) : Math.max(260, window.innerHeight * 0.46);
+    const fit = shapeOf(data.layers, data.heads, width, room).fit;
+    if (fit) this.zoom = 1;
+    this.shape = shapeOf(data.layers, data.heads, width, room, this.zoom);
+    this.maps.forEach((one, i) => {
+      fillCaption(one, data.maps[i], data.colors.scale);
+      fillAxes(one, this.shape, data.order !== null);
+      paintColors(one.colors, this.shape, data.maps[i].colors, this.headAt);
+      one.paint = marksOn(one.marks, this.shape, this.headAt, data);
+      one.strip.hidden = fit;
+      one.view.dataset.zoomed = !fit;
+    });
+    this.legend.replaceChildren(...makeLegend(data, this.local.gains), this.zooms);
+    this.zooms.hidden = fit;
+    for (const button of this.zooms.children) button.setAttribute("aria-pressed", Number(button.dataset.zoom) === this.zoom);
+    this.fillCells();
+    this.marks = null;
+    this.frame();
+  }
+
+  fillCells() {
+    const { rows, columns, across, layers, cw, ch } = this.shape;
+    const { heads } = this.data;
+    this.cells = new Array(reach(this.data));
+    this.grid.setAttribute("aria-label", `Every attention head: ${layers} layers of ${heads} heads`);
+    const lines = [];
+    for (let row = 0; row < rows; row++) {
+      const line = make("div", { role: "row" });
+      for (let column = 0; column < columns; column++) {
+        const slot = across ? column * heads + row : (layers - 1 - row) * heads + column;
+        const head = this.headAt[slot];
+        const cell = make("div", { role: "gridcell", tabIndex: -1, data: { head: nameOf(head, heads) } });
+        cell.head = head;
+        this.cells[head] = cell;
+        line.append(cell);
+      }
+      lines.push(line);
+    }
+    this.grid.style.setProperty("--cw", `${cw}px`);
+    this.grid.style.setProperty("--ch", `${ch}px`);
+    const focused = this.grid.matches(":focus-within");
+    this.grid.replaceChildren(...lines);
+    this.cells[this.cursor].tabIndex = 0;
+    if (focused) this.cells[this.cursor].focus({ preventScroll: true });
+  }
+
+  later() {
+    if (this.asked) return;
+    this.asked = requestAnimationFrame(() => this.frame());
+  }
+
+  marksOf = (byHand) => choose(this.data.rule, this.local.gamma, this.local.alpha, byHand).marks;
+
+  /* One frame: what the sliders and what is set by hand come to, on every map, and in the numbers. */
+  frame() {
+    if (this.asked) cancelAnimationFrame(this.asked);
+    this.asked = 0;
+    const { data, local } = this;
+    if (!data || !local || !this.maps[0]?.paint) return;
+    const { marks, count } = choose(data.rule, local.gamma, local.alpha, local);
+    for (const one of this.maps) one.paint(marks, local.gains);
+    const scaled = Object.keys(local.gains).join();
+    if (scaled !== this.scaled) this.legend.replaceChildren(...makeLegend(data, local.gains), this.zooms);
+    const before = this.marks;
+    for (let head = 0; head < marks.length; head++) {
+      const gain = local.gains[head];
+      if (before && before[head] === marks[head] && gain === this.gains[head]) continue;
+      this.cells[head].dataset.state = stateOf(marks[head], data, gain);
+      this.unnamed.add(head);
+    }
+    clearTimeout(this.naming);
+    if (before) this.naming = setTimeout(() => this.name(), NAMING);
+    [this.marks, this.gains, this.scaled] = [marks, local.gains, scaled];
+    if (!before) this.name();
+    const size = reach(data);
+    const { gamma, alpha } = this.top;
+    if (Number(gamma.input.value) !== local.gamma) gamma.input.value = local.gamma;
+    if (Number(alpha.input.value) !== local.alpha) alpha.input.value = local.alpha;
+    gamma.value.textContent = local.gamma.toFixed(2);
+    alpha.value.textContent = local.alpha.toFixed(3);
+    const critical = marks.reduce((sum, state) => sum + Boolean(state & CRITICAL), 0);
+    gamma.count.textContent = `${critical} critical`;
+    alpha.count.textContent = `${count} of ${size} pruned`;
+    this.found = effects.has(data.effects) ? estimate(effects.get(data.effects), marks) : null;
+    fillNumbers(this.top, this.found, data.base);
+    this.strips();
+    this.ring();
+  }
+
+  /* Names of heads whose state has changed, for screen readers: once they rest, for they are long. */
+  name() {
+    for (const head of this.unnamed) {
+      this.cells[head].setAttribute("aria-selected", Boolean(this.marks[head] & PRUNED));
+      this.cells[head].setAttribute("aria-label", this.words(head, this.marks));
+    }
+    this.unnamed.clear();
+  }
+
+  words(head, marks) {
+    const { texts, heads, sure } = this.data;
+    const often = !this.queue.length && sure?.[head] != null ? `; in the set in ${sure[head]}% of resamples` : "";
+    const state = stateOf(marks[head], this.data, this.local.gains[head]);
+    return `${nameOf(head, heads)}, ${state}; ${texts[head].replaceAll("\n", "; ")}${often}`;
+  }
+
+  strips() {
+    const { layers, heads } = this.data;
+    for (const one of this.maps) {
+      if (one.strip.hidden) continue;
+      const width = one.view.clientWidth;
+      [one.strip.width, one.strip.height] = [width, 16];
+      const pen = one.strip.getContext("2d");
+      const part = width / layers;
+      for (let layer = 0; layer < layers; layer++) {
+        let gone = 0;
+        for (let rank = 0; rank < heads; rank++) gone += this.marks[this.headAt[layer * heads + rank]] & PRUNED;
+        pen.fillStyle = this.data.colors.line;
+        pen.fillRect(layer * part, 0, part - 1, 16);
+        pen.fillStyle = this.data.colors.scale[4];
+        pen.fillRect(layer * part, 16 - (16 * gone) / heads, part - 1, (16 * gone) / heads);
+      }
+    }
+  }
+
+  /* Rings around the head that is pointed at or has the focus, on every map, and what is said of it. */
+  ring() {
+    const focused = this.cells[this.cursor].matches(":focus-visible"); // not after a click: the pointer shows where
+    const head = this.pointed ?? (focused ? this.cursor : null);
+    const { cw, ch } = this.shape;
+    for (const one of this.maps) {
+      one.ring.hidden = head === null;
+      one.box.hidden = !this.range;
+      if (head !== null) {
+        const [x, y] = cellOf(this.shape, this.slotOf[head]);
+        one.ring.style.cssText = `transform:translate(${x - 2}px,${y - 2}px);width:${cw + 3}px;height:${ch + 3}px`;
+        one.ring.classList.toggle("focus", focused && this.pointed === null);
+      }
+      if (this.range) {
+        const ends = this.range.map((h) => cellOf(this.shape, this.slotOf[h]));
+        const [x, y] = [0, 1].map((k) => Math.min(ends[0][k], ends[1][k]));
+        const [w, h] = [0, 1].map((k) => Math.abs(ends[0][k] - ends[1][k]) + [cw, ch][k]);
+        one.box.style.cssText = `transform:translate(${x}px,${y}px);width:${w}px;height:${h}px`;
+      }
+    }
+    this.tip.hidden = head === null || this.dragging;
+    if (this.tip.hidden) return;
+    const over = this.maps[this.over ?? 0];
+    const [x, y] = cellOf(this.shape, this.slotOf[head]);
+    const board = over.board.getBoundingClientRect();
+    const whole = this.part.getBoundingClientRect();
+    const { texts, heads, sure } = this.data;
+    const state = stateOf(this.marks[head], this.data, this.local.gains[head]);
+    const lines = [make("b", {}, nameOf(head, heads)), make("div", {}, state)];
+    lines.push(...texts[head].split("\n").map((text) => make("div", {}, text)));
+    if (!this.queue.length && sure?.[head] != null)
+      lines.push(make("div", {}, `in the chosen set in ${sure[head]}% of resamples`));
+    this.tip.replaceChildren(...lines);
+    const middle = board.left - whole.left + x + cw / 2 - this.tip.offsetWidth / 2;
+    this.tip.style.left = `${Math.max(0, Math.min(middle, whole.width - this.tip.offsetWidth))}px`;
+    const at = board.top - whole.top + y; // above the head on the last map, else below it, where nothing is in the way
+    const above = at - this.tip.offsetHeight - 8;
+    this.tip.style.top = `${above >= 0 && over !== this.maps[0] ? above : at + ch + 8}px`;
+  }
+
+  point(head, over = 0) {
+    if (head === this.pointed && over === this.over) return;
+    [this.pointed, this.over] = [head, over];
+    this.later();
+  }
+}
