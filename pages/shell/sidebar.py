@@ -37,7 +37,6 @@ from pages.session.recipe import (
     GAMMA,
     METHOD_TITLES,
     OFFLINE,
-    OWN_CSV,
     PROMPTS,
     PROTECT_TITLES,
     READING_TITLES,

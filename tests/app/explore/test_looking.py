@@ -47,9 +47,9 @@ def at_tab(name: str, **state: Any) -> AppTest:
 
 
 def pages(at: AppTest) -> list[str]:
-    """Bodies of the HTML on the page."""
+    """Bodies of the HTML on the page that shows texts, not of styles."""
     found: Any = at.get("html")
-    return [node.proto.body for node in found]
+    return [node.proto.body for node in found if not node.proto.body.startswith("<style>")]
 
 
 def figure(at: AppTest, key: str) -> dict[str, Any]:
