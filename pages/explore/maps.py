@@ -17,6 +17,8 @@ from pages.explore.grids import chosen_in, picked
 from pages.instrument import instrument
 from pages.instrument.sent import Act, Map, Rule, Shown, colors_of, effects
 from pages.session import shared
+from pages.session.recipe import GAINS
+from pages.shell import learned
 from pages.shell.current import Current
 from pages.shell.sidebar import METHOD_TITLES, READING_TITLES, SLIDERS, Settings
 from pages.widgets import glossary
@@ -27,7 +29,7 @@ _EFFECTS = "effects of heads"  # in the session: the last ones that were packed,
 def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
     """Maps, sliders and estimates; an act changes the recipe."""
     name, packed = _packed(table, settings.reading)
-    gaining = {layer * table.n_heads + head: gain for layer, head, gain in settings.neurons.gains}
+    gaining = {layer * table.n_heads + head: gain for layer, head, gain in now.heads.gains}
     options, theme = grid_options.read(), theme_of(st.context.theme.type == "dark")
     order = grid_options.order(options, table, settings.reading)
     shown = Shown(
@@ -40,7 +42,7 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
         alpha=settings.alpha,
         sliders={
             "gamma": (*SLIDERS["gamma"], settings.method == "fasp"),
-            "alpha": (*SLIDERS["alpha"], settings.method != HAND),
+            "alpha": (*SLIDERS["alpha"], settings.method not in (GAINS, HAND)),
         },
         prune=sorted(now.by_hand.prune),
         keep=sorted(now.by_hand.keep),
@@ -65,6 +67,8 @@ def _act(settings: Settings, n_heads: int, act: Act) -> None:
         st.session_state[f"clicked head {source}"] = act.head  # taken away by the view of one head
     moved: dict[str, object] = {"gamma": act.gamma, "alpha": act.alpha}
     gains = frozenset((*divmod(head, n_heads), gain) for head, gain in act.gains.items())
+    if settings.method == GAINS:
+        gains -= {(layer, head, round(gain, 6)) for layer, head, gain in learned.prune_set(settings).gains}
     if gains != known.gains:
         moved["neurons"] = PruneSet(neurons=known.neurons, gains=gains).format()
     shared.step()
@@ -73,7 +77,7 @@ def _act(settings: Settings, n_heads: int, act: Act) -> None:
 
 
 def _rule(settings: Settings, table: ImpactTable, now: Current) -> Rule:
-    if settings.method in (SEARCH, HAND):
+    if settings.method in (SEARCH, GAINS, HAND):
         return Rule.fixed(now.choose(type(now.by_hand)()))
     by = settings.protect if table.task is not None else PROTECTS[0]
     return Rule.of(table.head_scores(settings.reading, by), settings.method, settings.seed)

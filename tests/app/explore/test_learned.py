@@ -13,7 +13,7 @@ from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
 from fasp_core.scoring import gains
 from fasp_core.scoring.gates import GainsConfig
 from tests.support.fakes import Studio
-from tests.support.running import AXIS, change, exploring, opened, removed, requested, said
+from tests.support.running import AXIS, change, exploring, instrument, marked, opened, removed, requested, said
 
 CONFIG = GainsConfig(steps=2, passages=0, paragraphs=0)
 
@@ -46,6 +46,13 @@ def test_one_slider_stands_in_the_place_of_the_others(studio: Studio) -> None:
     assert requested(at) == PruneSet.from_gates(gates)
     assert removed(at) == 1
     assert "Gains learned in 1 steps (seed 0)" in said(at)
+    assert not at.error
+    shown, (scaled, off) = instrument(at), (requested(at).gains, {(3, 1)})
+    assert {tuple(divmod(int(head), shown["heads"])): gain for head, gain in shown["gains"].items()} == {
+        (layer, head): gain for layer, head, gain in scaled
+    }
+    assert marked(at, "pruned") == off
+    assert not shown["sliders"]["gamma"][2] | shown["sliders"]["alpha"][2]
     change(at, strength=0.5)
     assert requested(at) == PruneSet.from_gates(1 + 0.5 * (gates - 1))
     assert at.query_params["strength"] in ("0.5", ["0.5"])
