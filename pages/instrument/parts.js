@@ -44,14 +44,15 @@ const percent = (now, before) =>
   before > 0 && Number.isFinite(now) ? `${signed((100 * (now - before)) / before, 0)}%` : "";
 const short = (x) => (x < 1e4 ? x.toFixed(2) : x.toExponential(1));
 
-export const fillNumbers = ({ numbers }, found, [perplexity, gap]) => {
+/* Without `found` they are on their way; single heads that are scaled have no effects to add up. */
+export const fillNumbers = ({ numbers }, found, [perplexity, gap], scaled) => {
   const tell = ({ value, change }, text, more, worse) => {
     value.textContent = text;
     change.textContent = more;
     change.dataset.worse = worse;
   };
-  if (!found) {
-    for (const one of Object.values(numbers)) tell(one, "…", "", "");
+  if (!found || scaled) {
+    for (const one of Object.values(numbers)) tell(one, ...(scaled ? ["–", "measured alone"] : ["…", ""]), "");
     return;
   }
   const { perplexity: now } = found;

@@ -181,7 +181,8 @@ class View {
     gamma.count.textContent = `${critical} critical`;
     alpha.count.textContent = `${count} of ${size} pruned`;
     this.found = effects.has(data.effects) ? estimate(effects.get(data.effects), marks) : null;
-    fillNumbers(this.top, this.found, data.base);
+    const gated = Object.keys(local.gains).some((head) => !(marks[head] & PRUNED));
+    fillNumbers(this.top, this.found, data.base, gated);
     this.strips();
     this.ring();
   }

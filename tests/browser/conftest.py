@@ -23,9 +23,12 @@ import pytest
 from playwright.sync_api import TimeoutError as TimeLimit
 from playwright.sync_api import sync_playwright
 
+from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.loading import built_in_converted, load
 from fasp_core.model.spec import ModelSpec
+from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store, cache_root
+from pages.backend.engine import engine
 from pages.shell import tour
 from tests.support.fakes import add_examples
 from tests.support.made.report import add_report_example
@@ -136,6 +139,14 @@ def serving(
         log.close()
 
 
+@pytest.fixture(scope="module")
+def table() -> ImpactTable:
+    """The committed scores, which the page shows."""
+    found = engine().results.scores(ModelSpec(), BiasConfig("race_ethnicity"))
+    assert found is not None
+    return found
+
+
 @pytest.fixture(autouse=True)
 def _tabs_closed() -> Generator[None]:
     """A tab that a test leaves open would go on asking the app for news while the next test waits."""
@@ -233,6 +244,11 @@ class Reader:
             )
             said = f"never: {holds} {arg!r}\n{self.page.url}\nscript: {state}, focus: {focus}\n{body}"
             raise AssertionError(said) from error
+
+    def address(self, part: str, there: bool = True) -> str:
+        """The address once a part is in it, or no more."""
+        self.until("([part, there]) => location.search.includes(part) === there", [part, there])
+        return str(self.page.url)
 
     def settled(self) -> None:
         """Until the script has ended: what stands on the page while it runs may be from before."""

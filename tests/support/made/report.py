@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -170,3 +171,8 @@ class Read(HTMLParser):
             self.commands.append(content)
         else:
             self.said.setdefault(name.split()[1], content)
+
+
+def numbers(text: str) -> list[float]:
+    """All numbers in a text."""
+    return [float(x.replace(",", "")) for x in re.findall(r"[-+]?(?:\d[\d,]*)?\.?\d+(?:e[+-]?\d+)?", text)]

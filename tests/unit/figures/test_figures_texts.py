@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fasp_core.figures import Row, Written, side_by_side
+from fasp_core.figures.texts import word_lists
 
 SCRIPT = "<script>alert('x')</script>"
 
@@ -80,3 +81,11 @@ def test_hidden_texts_are_blurred_and_not_read_aloud() -> None:
 def test_a_model_that_says_nothing() -> None:
     page = side_by_side([Row(Written((), 0.1), Written(((" \n", True),), 0.1))], shown=True)
     assert Read(page).text.count("(no words)") == 2
+
+
+@given(st.text(max_size=30), st.text(max_size=30), st.booleans(), st.booleans())
+def test_no_word_of_a_list_becomes_more_than_text(title: str, word: str, marked: bool, shown: bool) -> None:
+    made = word_lists({title: [("<img src=x onerror=alert(1)>" + word, 1.5, marked)]}, shown=shown)
+    plain = word_lists({"a": [("b", 1.5, marked)]}, shown=shown)
+    assert made.count("<") == plain.count("<"), "as many tags as for a plain word"
+    assert "<img" not in made
