@@ -62,7 +62,10 @@ def draw(settings: Settings, heads: PruneSet) -> None:
         looking.stop(JOB)
         found = engine().results.explained(settings.spec, heads, bias, settings.reading)
         if found is None:
-            st.caption("Not split yet for this prune set and these prompts. It takes a few minutes.")
+            st.caption(
+                "Not split yet for this prune set and these prompts. As much as is set here at first takes about ten minutes "
+                "with the built-in model on two cores; fewer prompts and tokens take less."
+            )
             return
         st.caption("Stored:")
         show(found)
