@@ -63,7 +63,7 @@ def draw(settings: Settings, heads: PruneSet) -> None:
         found = engine().results.explained(settings.spec, heads, bias, settings.reading)
         if found is None:
             st.caption(
-                "Not split yet for this prune set and these prompts. As much as is set here at first takes about ten minutes "
+                "Not split yet for this prune set and these prompts. What is set here at first takes about ten minutes "
                 "with the built-in model on two cores; fewer prompts and tokens take less."
             )
             return
