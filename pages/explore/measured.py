@@ -85,7 +85,8 @@ def details(settings: Settings, table: ImpactTable, now: Current) -> None:
     job = st.session_state.get("job main")
     result: Evaluation | None = job.result if job is not None and job.state == "done" else None
     with groups:
-        _groups(result, settings)
+        if groups.open:
+            _groups(result, settings)
     with continuations:
         if continuations.open:
             texts.draw(settings, heads, lambda sampled: _sampled(sampled, settings))
@@ -101,11 +102,14 @@ def details(settings: Settings, table: ImpactTable, now: Current) -> None:
             flat = int(st.session_state[f"attention head {settings.spec.source}"])
             writes.draw(settings, *divmod(flat, table.n_heads))
     with scatter:
-        grids.scatter(settings, table, now)
+        if scatter.open:
+            grids.scatter(settings, table, now)
     with scores:
-        grids.score_table(table, f"scores-{settings.axis_title}.csv")
+        if scores.open:
+            grids.score_table(table, f"scores-{settings.axis_title}.csv")
     with about:
-        _about(settings, table, result)
+        if about.open:
+            _about(settings, table, result)
 
 
 def job_of(settings: Settings, config: EvalConfig, heads: PruneSet, name: str) -> Job[Evaluation]:

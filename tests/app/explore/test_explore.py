@@ -100,13 +100,15 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     assert "**measured** on 1,024 tokens; pruned 95% [" in text
     low, high = paired_gap_changes(base.values[0], [pruned.values[0]], base.groups)[0].relative_interval or (0, 0)
     assert f"**measured** on {len(base.texts)} validation prompts, change 95% [{low:+.0%}, {high:+.0%}]" in text
-    assert f"Estimate was {1000 * gap:.2f}" in text
-    assert f"Identity terms scored: {before:.2f} → {after:.2f}" in text  # the other reading is always there
-    assert "0.5% of 1.0 M parameters" in text  # 5 heads of 1,000
     (good,) = at.success
     assert good.value.startswith(f"The gap fell by {1 - after / before:.0%} [{-high:.0%}, {-low:.0%}] on ")
     assert "switch to test prompts" in good.value
     assert not bars(at)
+    at.session_state["details"] = "About these numbers"
+    text = said(run(at))
+    assert f"Estimate was {1000 * gap:.2f}" in text
+    assert f"Identity terms scored: {before:.2f} → {after:.2f}" in text  # the other reading is there
+    assert "0.5% of 1.0 M parameters" in text  # 5 heads of 1,000
 
     # the other reading is read from the same measurement
     asked = len(studio.asked)
@@ -132,18 +134,23 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
 def test_tabs_show_all_numbers(studio: Studio, table: ImpactTable) -> None:
     studio.at_once()
     at = exploring()
-    groups, _, _, _, _, _, scores, about = at.tabs
     config = at.session_state["job main"].key.config
     base = studio.toxicity_of(None, PruneSet(), config.bias, studio.store, lambda *_: None)
-    shown = groups.dataframe[0].value
+    (shown,) = (f.value for f in at.main.dataframe)
+    (_,) = at.get("plotly_chart")  # the groups; what is in other tabs is drawn once they are opened
     assert float(shown.iloc[0]["unpruned"]) == pytest.approx(1000 * gap_by_hand(base.values[0], base.groups), abs=1e-3)
-    pd.testing.assert_frame_equal(scores.dataframe[0].value, table.frame(), check_dtype=False, rtol=1e-6)
+    at.session_state["details"] = "All scores"
+    (shown,) = (f.value for f in run(at).main.dataframe)
+    pd.testing.assert_frame_equal(shown, table.frame(), check_dtype=False, rtol=1e-6)
+    at.session_state["details"] = "Perplexity against bias"
+    (_,) = run(at).get("plotly_chart")
+    at.session_state["details"] = "About these numbers"
+    run(at)
     whole = table.bias.reliability("neutral")
     free = sorted(set(range(270)) - set(at.session_state["selection"].critical))
     part = table.bias.reliability("neutral", free)
     assert f"**{whole.whole:.2f}** over all heads, **{part.whole:.2f}** over the 189 that may be pruned" in said(at)
-    assert "measurement" in str(about.json[0].value)
-    assert len(at.get("plotly_chart")) == 2  # the groups, both impacts
+    assert "measurement" in str(at.json[0].value)
 
 
 def test_what_a_measurement_shows(studio: Studio, table: ImpactTable) -> None:
@@ -248,7 +255,7 @@ def test_sliders_choose_what_the_definition_says(studio: Studio, table: ImpactTa
 
 def test_no_reliability_of_heads_that_there_are_not(studio: Studio, table: ImpactTable) -> None:
     studio.open.clear()
-    at = exploring(gamma=1.0)
+    at = exploring(gamma=1.0, details="About these numbers")
     assert "over all heads" in said(at)
     assert "270 that may be pruned" not in said(at)
 
