@@ -21,11 +21,11 @@ app: $(VENV)/app.stamp ## start the dashboard on http://localhost:8501 (another 
 demo: $(VENV)/app.stamp ## start it as a demo: read-only, built-in model, small measurements
 	$(BIN)/python -m fasp_studio --demo --port $(PORT)
 
-test: $(VENV)/dev.stamp ## run the tests, without the slow ones, in two processes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+test: $(VENV)/dev.stamp ## run the tests, without the slow ones, in three processes: browsers wait a lot
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
 
-test-slow: $(VENV)/dev.stamp ## run all tests
-	$(BIN)/python -m pytest -m "" --timeout 3600
+test-slow: $(VENV)/dev.stamp ## run all tests, the slow ones too
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "" --timeout 3600
 
 lint: $(VENV)/dev.stamp ## check style, formatting and which room imports which
 	$(BIN)/ruff check .

@@ -151,6 +151,7 @@ SLOW = {  # what others of their kind stand for in the default tier
     "report gender_and_sex",
     "report religion",
     "outcome .08",
+    "outcome .1",
     "transfer",
     *(f"select {axis} magnitude {reading}" for axis in AXES for reading in ("neutral", "counted")),
 }

@@ -32,7 +32,9 @@ def measured(lm: LanguageModel, shared: SharedContexts, worth: TokenToxicity) ->
     return shared.fold(columns), shared.weights(columns)
 
 
-@pytest.mark.parametrize(("kind", "removed"), [("gpt2", PruneSet()), ("llama", SET)])
+@pytest.mark.parametrize(
+    ("kind", "removed"), [pytest.param("gpt2", PruneSet(), marks=pytest.mark.slow), ("llama", SET)]
+)
 def test_the_total_effect_is_what_models_write(kind: str, removed: PruneSet) -> None:
     """Of the unpruned model and of a pruned one, from the contexts of the unpruned one."""
     lm = tiny_lm(kind)

@@ -21,7 +21,9 @@ from tests.support.tiny import CONTEXT, KINDS, tiny_lm
 PROMPTS = ("I met a red person", "We know", "They are green, and we", "We see")
 
 
-@pytest.mark.parametrize(("kind", "removed"), [("gpt2", PruneSet()), ("llama", SET)])
+@pytest.mark.parametrize(
+    ("kind", "removed"), [pytest.param("gpt2", PruneSet(), marks=pytest.mark.slow), ("llama", SET)]
+)
 def test_unbiased_for_all_that_can_be_written(kind: str, removed: PruneSet) -> None:
     lm = tiny_lm(kind)
     worth, n = worth_of(lm), 60
