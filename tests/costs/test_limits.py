@@ -124,6 +124,7 @@ def test_limits_are_said_and_bad_ones_refused() -> None:
         "at most 3 points lost in the mean of lambada, piqa"
     )
     assert LIMITS.options() == "--max-ppl 0.1 --max-lambada-points 2 --max-lambada-nats 0.5 --max-task-points 3"
+    assert Limits(0.1, lambada_points=1).text().endswith("at most 1 point of LAMBADA lost")
     assert Limits(0.1).text() == "perplexity at most 10% up"
     assert not Limits(0.1).beyond_ppl
     for wrong in ({"lambada_points": 0.0}, {"lambada_nats": -1.0}, {"task_points": 101.0}):

@@ -84,11 +84,11 @@ class Limits:
         """Such as `perplexity at most 10% up, at most 2 points of LAMBADA lost`."""
         said = [f"perplexity at most {self.max_ppl:.0%} up"]
         if self.lambada_points is not None:
-            said.append(f"at most {self.lambada_points:g} points of LAMBADA lost")
+            said.append(f"at most {_points(self.lambada_points)} of LAMBADA lost")
         if self.lambada_nats is not None:
             said.append(f"at most {self.lambada_nats:g} nats more for LAMBADA's last word")
         if self.task_points is not None:
-            said.append(f"at most {self.task_points:g} points lost in the mean of {', '.join(self.tasks)}")
+            said.append(f"at most {_points(self.task_points)} lost in the mean of {', '.join(self.tasks)}")
         return ", ".join(said)
 
     def as_dict(self) -> dict[str, float | None]:
@@ -218,3 +218,7 @@ class StoredMeter(Meter):
 
 def _flipped(ends: Sequence[float] | None) -> tuple[float, float] | None:
     return None if ends is None else (-ends[1], -ends[0])
+
+
+def _points(most: float) -> str:
+    return f"{most:g} point" + "s" * (most != 1)
