@@ -7,7 +7,7 @@ checkpoint holds them. Every measurement is stored by itself, so a stopped study
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scipy import stats
@@ -47,7 +47,7 @@ class Plan:
     reading: str = "neutral"
     gamma: float = defaults.GAMMA
     alpha: float = defaults.ALPHA
-    given: PruneSet = PruneSet()
+    given: PruneSet = field(default_factory=PruneSet)
     scored: int = defaults.SCORE_PROMPTS
     scored_tokens: int = defaults.SCORE_TOKENS
     prompts: int = 2000
@@ -164,9 +164,9 @@ def markdown(found: Ablations) -> str:
     ]
     return paragraphs(
         [
-            f"Heads taken out by zero, by their mean output, or by one drawn output, {p.axis}, {p.reading}. Sets: FASP, "
-            f"gamma {p.gamma:g}, alpha {p.alpha:g}, of scores on {p.scored} validation prompts, by each way of taking a "
-            f"head out; measured on {p.prompts} test prompts, {p.tokens:,} tokens of each text, {p.items} passages.",
+            f"Heads taken out by zero, by their mean output, or by one drawn output, {p.axis}, {p.reading}. Sets: "
+            f"FASP, gamma {p.gamma:g}, alpha {p.alpha:g}, of scores on {p.scored} validation prompts by each way of "
+            f"taking a head out; measured on {p.prompts} test prompts, {p.tokens:,} tokens of each text, {p.items} passages.",
             table("chosen by | removed by | heads | gap less | sentences | paragraphs | LAMBADA, points", rows),
             "How far the ranking of heads that may be pruned repeats on other prompts, and Spearman's correlation with "
             "that by zero:",
