@@ -14,7 +14,7 @@ import typer
 
 from fasp_core import defaults
 from fasp_core.cli.command import Said
-from fasp_core.cli.options import Alpha, Axes, Gamma, Kept, MaxPpl, Model, Reading, Winsorise, limit
+from fasp_core.cli.options import Alpha, Axes, Gamma, Kept, MaxPpl, Model, Parts, Reading, Winsorise, limit
 from fasp_core.console import Report
 from fasp_core.errors import InputError
 
@@ -338,6 +338,30 @@ def ablations(
     return found.as_dict(), lambda: study.markdown(found)
 
 
+def axes(
+    parts: Parts,
+    given: Model,
+    progress: Report,
+    axis: Axes = None,
+    reading: Reading = "neutral",
+    prompts: Tested = None,
+    tokens: Annotated[int | None, typer.Option(help="Of test sentences.")] = None,
+    items: Annotated[int | None, typer.Option(help="Passages of LAMBADA.")] = None,
+) -> Said:
+    """What does one set, or one set of gates, do to the gap of every axis?"""
+    from fasp_core.studies.transfer import one_set as study
+
+    found = parts.required()
+    chosen = {"axes": tuple(axis)} if axis else {}
+    plan = study.Plan(found.parts, reading=reading, **_named(prompts=prompts, tokens=tokens, items=items, **chosen))
+    plan.costs.look_up()
+    for name in plan.axes:
+        plan.bias(name).prompts()
+    parts.check(found, given)
+    document = study.run(given.lm, plan, given.store, progress).as_dict()
+    return document, lambda: study.markdown(document)
+
+
 STUDIES: tuple[Callable[..., Said], ...] = (
     additivity,
     robustness,
@@ -349,6 +373,7 @@ STUDIES: tuple[Callable[..., Said], ...] = (
     contexts,
     costs,
     ablations,
+    axes,
 )
 
 

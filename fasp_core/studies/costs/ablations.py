@@ -166,7 +166,8 @@ def markdown(found: Ablations) -> str:
         [
             f"Heads taken out by zero, by their mean output, or by one drawn output, {p.axis}, {p.reading}. Sets: "
             f"FASP, gamma {p.gamma:g}, alpha {p.alpha:g}, of scores on {p.scored} validation prompts by each way of "
-            f"taking a head out; measured on {p.prompts} test prompts, {p.tokens:,} tokens of each text, {p.items} passages.",
+            f"taking a head out; measured on {p.prompts} test prompts, {p.tokens:,} tokens of each text, {p.items} "
+            "passages.",
             table("chosen by | removed by | heads | gap less | sentences | paragraphs | LAMBADA, points", rows),
             "How far the ranking of heads that may be pruned repeats on other prompts, and Spearman's correlation with "
             "that by zero:",
