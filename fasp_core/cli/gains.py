@@ -171,6 +171,8 @@ def repair(
     from fasp_core.storage.atomic import atomic_write
 
     found = parts.required()
+    if given.ablation != "zero":  # before a model is loaded for it
+        raise InputError(f"A repair is of heads that are set to zero, not to '{given.ablation}': leave --ablation out.")
     config = calibration(text, tokens, window)
     assert given.spec  # its device is looked up first
     parts.check(found, given)

@@ -148,9 +148,8 @@ def learning_curve(losses: ArrayLike, held: ArrayLike, words: Words) -> go.Figur
     theme, steps = words.theme, np.arange(1, len(seen) + 1)
 
     def line(name: str, x: ArrayLike, y: ArrayLike, series: int, place: str, **more: object) -> go.Scatter:
-        labels = [
-            f"{name}\nstep {i:g}: {short(float(v), 3)}" for i, v in zip(np.asarray(x), np.asarray(y), strict=True)
-        ]
+        at = zip(np.asarray(x), np.asarray(y), strict=True)
+        labels = [f"{name}\nstep {i:g}: {short(float(value), 3)}" for i, value in at]
         color = theme.series[series]
         how = {"mode": "lines", "line": {"color": color, "width": 1.8, "dash": DASHES[series]}} | more
         return go.Scatter(x=x, y=y, name=name, yaxis=place, marker={"color": color}, **how, **hovering(labels))

@@ -75,3 +75,23 @@ def test_where_none_are_stored_they_are_offered(studio: Studio) -> None:
     at = exploring(method="gains")
     assert "No gains are learned yet for this model, axis and reading" in [s.value for s in at.subheader]
     assert not len(requested(at))
+
+
+def test_what_is_learned_so_far_is_seen_while_it_goes_on_and_once_it_was_stopped(studio: Studio) -> None:
+    text, config = TextConfig(tokens=defaults.SCORE_TOKENS), GainsConfig()
+    key = gains.gains_key(studio.load(ModelSpec()).id, BiasConfig(AXIS), text, config)
+    state = {"path": np.ones((3, *BUILT_IN_SHAPE)), "losses": np.array([[1.0, 0, 0, 0], [0.8, 0.01, 0.1, 0]])}
+    studio.store.parts(gains.KIND, key).save("state", state)
+    at = exploring(method="gains")
+    assert "2 of 40 steps are made" in said(at)
+    assert "Learn" in [b.label for b in at.main.button]
+    assert not at.error
+    gone = exploring(method="fasp")
+    assert "steps are made" not in said(gone)
+
+
+def test_how_stored_gains_were_learned_is_shown(studio: Studio) -> None:
+    keep(studio, steps=3)
+    at = exploring(method="gains")
+    assert "How these gains were learned: 3 steps" in [e.label for e in at.expander]
+    assert not at.error

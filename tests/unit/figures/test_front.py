@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fasp_core.errors import InputError
-from fasp_core.figures import MethodPoint, Words, method_front
+from fasp_core.figures import MethodPoint, Words, learning_curve, method_front
 
 WORDS = Words("title", x="cost", y="gap less, %")
 
@@ -53,3 +53,16 @@ def test_what_is_no_number_is_refused_and_names_are_text() -> None:
     fig = method_front([unknown], WORDS)
     assert "x&lt;b&gt;" in fig.to_json().replace("\\u003c", "<") or "&lt;" in str(fig.data[1].text)
     assert method_front([], WORDS).data
+
+
+def test_a_learning_curve_has_a_line_for_each_cost_and_what_no_step_saw() -> None:
+    losses = np.array([[1.0, 0.0, 0.1, 0.2], [0.5, -0.01, 0.0, 0.1]])
+    fig = learning_curve(losses, [[2, 0.7]], WORDS)
+    by = {t.name: t for t in fig.data}
+    np.testing.assert_allclose(by["gap, % of unpruned"].y, [100, 50])
+    np.testing.assert_allclose(by["gap of what no step saw"].x, [2])
+    np.testing.assert_allclose(by["paragraphs, nats more"].y, [0.2, 0.1])
+    assert by["last words, nats more"].yaxis == "y2"
+    assert len(learning_curve(losses[:, :3], np.zeros((0, 2)), WORDS).data) == 3
+    with pytest.raises(InputError, match="Losses of learning have shape"):
+        learning_curve(losses[:, :1], [], WORDS)
