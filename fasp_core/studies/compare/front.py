@@ -79,7 +79,7 @@ def stored(comparison: Comparison, limits: Limits, model_id: ModelId, store: Sto
 def measured(bench: Bench, sample: Sample) -> Front:
     """All methods, measured where that is not stored."""
     known, _, lacking = _sorted(bench, METHODS, None)
-    return Front(bench.beside(known, sample), (), lacking)
+    return Front(bench.beside(known, sample) if known else {}, (), lacking)
 
 
 def _sorted(bench: Bench, methods: Sequence[str], sample: Sample | None) -> tuple[list[str], list[str], dict[str, str]]:
@@ -90,7 +90,10 @@ def _sorted(bench: Bench, methods: Sequence[str], sample: Sample | None) -> tupl
     for name in methods:
         try:
             chosen = bench.choose(name)
-            if chosen is not None and sample is not None:
+            if chosen is None:
+                lacking[name] = f"No set of it keeps to the limits ({bench.limits.text()}) with a smaller gap."
+                continue
+            if sample is not None:
                 bench.measured(PruneSet(), sample)
                 bench.measured(chosen.prune_set, sample)
         except NotStored:
