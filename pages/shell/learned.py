@@ -32,9 +32,16 @@ SECONDS = 20  # a step of the built-in model on two cores
 
 
 def learned(settings: Settings) -> Gains | None:
-    """Of the stored gains of a model on an axis those of most steps, then of the lowest seed; None without any."""
-    found = engine().results.gains(settings.spec, settings.axis, settings.reading)
+    """Of the stored gains of a model on an axis those of most steps, then of the lowest seed; None without any.
+
+    Where there are none of the axis, those that were learned on all axes at once.
+    """
+    found = _stored(settings, settings.axis) or _stored(settings, defaults.ALL_AXES)
     return max(found, key=lambda one: (len(one.losses), -one.config.seed), default=None)
+
+
+def _stored(settings: Settings, axis: str) -> list[Gains]:
+    return engine().results.gains(settings.spec, axis, settings.reading)
 
 
 def prune_set(settings: Settings) -> PruneSet:
@@ -52,8 +59,9 @@ def select(settings: Settings, table: ImpactTable) -> Selection:
         return none
     heads = tuple(found.at(s.strength).flat(table.n_heads))
     moved = found.as_dict()["moved_by_more_than_a_fifth"]
+    where = "" if _stored(s, s.axis) else " on all axes at once"
     note = (
-        f"Gains learned in {found.at_step} steps (seed {found.config.seed}) on validation prompts and text, at "
+        f"Gains learned{where} in {found.at_step} steps (seed {found.config.seed}) on validation prompts and text, at "
         f"strength {s.strength:g}: at 1, {moved} of {found.gates.size} heads are moved by more than .2. Look at test "
         "prompts for what they are worth."
     )
