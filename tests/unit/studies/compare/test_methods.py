@@ -140,7 +140,7 @@ def test_a_learned_set_is_the_best_within_the_limits(world: World, compared: Com
     base = bench.measured(PruneSet(), sample)
     inside = [
         float(m.rows[0].gaps())
-        for m in (bench.measured(one, sample) for one, _ in bench._learned("gains"))
+        for m in (bench.measured(one, sample) for one, _ in bench._learned("gains", world.axis, methods.STRENGTHS))
         if np.expm1(m.nll["text"].mean - base.nll["text"].mean) <= LIMITS.max_ppl
     ]
     assert chosen.gap == min(inside)
