@@ -54,6 +54,7 @@ def test_a_set_is_measured_by_either_way(run: Run, tmp_path: Path) -> None:
     refused(run("repair", "--heads", "L0H1", "--ablation", "mean"), "leave --ablation out")
 
 
+@pytest.mark.slow
 def test_ways_are_compared_on_the_same_sets(run: Run, tmp_path: Path) -> None:
     asked = ("--axis", tmp_path / "axis.csv", "--prompts", 12, "--tokens", 200, "--items", 10)
     sizes = ("--alpha", 0.3, "--scored", 12, "--scored-tokens", 200)

@@ -184,7 +184,10 @@ def test_what_there_is_none_of_is_told(world: World, compared: Comparison, tmp_p
         empty.choose("obd")
 
 
-def test_every_method_is_read_without_a_model_and_says_what_it_lacks(world: World, compared: Comparison) -> None:
+def test_every_method_is_read_without_a_model_and_says_what_it_lacks(
+    world: World, compared: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "METHODS", ("fasp", "gains*0.5", "gains-all", "search"))
     world.learn(cost=1.0)
     sample = Sample(world.axis, prompts=40, items=ITEMS)
     before = front.stored(compared, LIMITS, world.lm.id, world.store, replace(sample, prompts=50))
