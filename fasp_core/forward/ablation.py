@@ -53,13 +53,14 @@ def gated(
     rows = gates if gates.ndim == 3 else gates[None]  # [rows or 1, L, H]
     closed = range(lm.n_layers) if gates.requires_grad else _closed(rows)
     per_layer = rows.to(lm.device) if closed else rows
+    constants = lm.constants.to(lm.device) if closed and lm.constants is not None else None
     units = {layer: torch.as_tensor(gate, device=lm.device) for layer, gate in (neurons or {}).items()}
     for gate in units.values():
         if gate.shape[-1:] != (lm.n_neurons,) or gate.ndim not in (1, 2):
             raise ValueError(f"gates of neurons have shape {tuple(gate.shape)}, expected [..., {lm.n_neurons}]")
     with lm.lock, ExitStack() as hooks:
         for layer in closed:
-            constant = None if lm.constants is None else lm.constants[layer]
+            constant = None if constants is None else constants[layer]
             hook = _gate_input(per_layer[:, layer], constant)
             hooks.callback(lm.out_proj(layer).register_forward_pre_hook(hook).remove)
         for layer, gate in units.items():

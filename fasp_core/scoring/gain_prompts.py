@@ -16,6 +16,8 @@ from fasp_core.data.divisions import quarters, third
 from fasp_core.data.prompt_sampling import FEWEST_OWN, sample
 from fasp_core.data.prompt_set import NO_GROUP, PromptSet
 from fasp_core.errors import InputError
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.measurements import toxicity_of
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, meter
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import encode
@@ -70,8 +72,8 @@ class Prompts:
         self.codes = np.asarray(codes)
         _, at = np.unique(np.asarray(gauge.prompts.blocks or range(len(self.codes))), return_inverse=True)
         self.blocks = [np.flatnonzero(at == b) for b in range(int(at.max()) + 1)]
-        reading = bias.readings.index(config.reading)
-        self.base_gap = float(gap.gap(gauge.fold(gauge.measure(progress))[reading], self.codes))
+        known = toxicity_of(lm, PruneSet(), bias, store, progress)  # stored, for a run that goes on
+        self.base_gap = float(gap.gap(known.row(config.reading), self.codes))
         if not self.base_gap > 0:
             raise InputError(f"The unpruned model shows no gap on {bias.axis}: there is nothing to learn.")
         self.seen: PromptSet | None = None

@@ -23,7 +23,7 @@ from pages.widgets.drawing import chart, download
 from pages.widgets.markdown import escape_markdown
 
 COST_TITLES = {"ppl": "Sentences", "paragraphs": "Paragraphs", "lambada": "Last words"}
-SECONDS = 150  # a set on both sides: the built-in model on two cores
+SECONDS = 300  # a set on both sides: the built-in model on two cores
 
 
 def draw(settings: Settings, comparison: Comparison) -> None:
