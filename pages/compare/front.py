@@ -41,8 +41,12 @@ def draw(settings: Settings, comparison: Comparison) -> None:
         _picture(settings, found)
     offer(settings, comparison, limits, found)
     if found.lacking:
-        with st.expander(f"{len(found.lacking)} methods have no set here"):
+        with st.expander(f"{_methods(len(found.lacking))} without a set here"):
             st.markdown("\n".join(f"- {escape_markdown(f'{name}: {why}')}" for name, why in found.lacking.items()))
+
+
+def _methods(n: int) -> str:
+    return f"{n} method{'' if n == 1 else 's'}"
 
 
 def _picture(settings: Settings, found: Front) -> None:
@@ -94,7 +98,7 @@ def offer(settings: Settings, comparison: Comparison, limits: Limits, found: Fro
     background.offer(
         Experiment(settings.spec, "Methods side by side", (settings.axis, comparison.plan.reading, limits)),
         work,
-        title=f"{len(found.missing)} methods not measured side by side yet",
+        title=f"{_methods(len(found.missing))} not measured side by side yet",
         about=f"{', '.join(map(escape_markdown, found.missing))}: the set of each that validation chooses within "
         f"{settings.max_ppl:.0%} of perplexity, on {Sample(settings.axis).prompts:,} test prompts, text and passages. "
         f"About {about} with the built-in model on two cores; a cancelled run goes on where it was.",

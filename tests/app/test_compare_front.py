@@ -1,4 +1,4 @@
-"""All methods as points on "Compare methods": what is stored is drawn, what is missing offered, why some have no set."""
+"""All methods as points on "Compare methods": what is stored is drawn, what is missing offered, who has no set."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_what_is_stored_is_drawn_and_the_rest_offered(monkeypatch: pytest.Monkey
     text = said(at)
     assert "All methods side by side, on unseen prompts" in [s.value for s in at.subheader]
     assert "| fasp | 13 removed, 0 scaled | 63% [54, 72] | 32% | +8.0% | +8.0% | -7.3 [-10.3, -4.3] |" in text
-    assert "1 methods not measured side by side yet" in text
+    assert "1 method not measured side by side yet" in text
     assert "Measure them" in [b.label for b in at.main.button]
     assert "hard-concrete: No gates were learned." in text
     assert not at.error
