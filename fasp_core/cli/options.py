@@ -115,7 +115,10 @@ class Weights(Kept):
         if (note := passed_over(self.device)) is not None:
             log(note)
         begun = getattr(self, "bos", "auto")
-        return ModelSpec(self.model, self.dtype, self.device, begun, ablation=self.ablation)
+        found = ModelSpec(self.model, self.dtype, self.device, begun, ablation=self.ablation)
+        if self.ablation != "zero":
+            log(f"Heads are taken out by '{self.ablation}', not by zero.")
+        return found
 
     @cached_property
     def lm(self) -> LanguageModel:
@@ -361,5 +364,4 @@ def load_model(spec: ModelSpec, cache: Path | None) -> LanguageModel:
     from fasp_core.metrics.calibration import ready
     from fasp_core.storage.store import Store
 
-    log(f"Heads are taken out by '{spec.ablation}', not by zero.")
     return ready(lm, Store(cache))
