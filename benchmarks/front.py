@@ -21,6 +21,7 @@ from fasp_core.studies.compare import compare, front
 from fasp_core.studies.compare.limits import Limits
 from fasp_core.studies.compare.methods import Sample
 
+WIDTH = 700  # px of a picture
 COSTS = ("ppl", "lambada")  # a picture each, side by side
 
 
@@ -73,14 +74,14 @@ def _picture(figures: list[Any], path: Path) -> Path:
     except ImportError:
         raise Unavailable("Playwright is missing: pip install -r requirements-dev.txt.") from None
     parts = [
-        figure.to_html(full_html=False, include_plotlyjs=i == 0, config={"staticPlot": True})
+        figure.update_layout(width=WIDTH).to_html(full_html=False, include_plotlyjs=i == 0, config={"staticPlot": True})
         for i, figure in enumerate(figures)
     ]
-    style = "body{margin:16px;display:flex;gap:24px;background:#fff}body>div{width:700px}"
+    style = "body{margin:16px;display:flex;gap:24px;background:#fff}"
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=browser_path, args=list(FLAGS))
         try:
-            page = browser.new_page(viewport={"width": 32 + 724 * len(figures), "height": 560})
+            page = browser.new_page(viewport={"width": 32 + (WIDTH + 24) * len(figures), "height": 560})
             page.set_content(f"<style>{style}</style>{''.join(parts)}")
             page.wait_for_function(
                 f"document.querySelectorAll('.plotly-graph-div .main-svg .scatterlayer').length >= {len(figures)}"

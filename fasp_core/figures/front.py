@@ -25,6 +25,7 @@ KINDS = (
     ("", 5, "triangle-down", "baselines"),
 )
 REPAIRED = "+repair"
+WIDEST = 2.0  # limits that the picture of methods is wide
 COSTS_OF_STEPS = ("text", "last words", "paragraphs")
 
 
@@ -51,7 +52,7 @@ def method_front(points: Sequence[MethodPoint], words: Words, *, limit: float | 
 
     Parameters
     ----------
-    limit : x that a choice keeps to, on the validation side.
+    limit : x that a choice keeps to, on the validation side. What lies beyond twice of it is named and not drawn.
 
     Raises
     ------
@@ -61,6 +62,8 @@ def method_front(points: Sequence[MethodPoint], words: Words, *, limit: float | 
     theme = words.theme
     if any(not np.isfinite([p.x, p.y]).all() for p in points):
         raise InputError("A method's cost or change of the gap is not a number: measure it again.")
+    beyond = [p for p in points if limit is not None and p.x > WIDEST * limit]
+    points = [p for p in points if p not in beyond]
     x, y = np.array([0.0, *(p.x for p in points)]), np.array([0.0, *(p.y for p in points)])
     front = pareto_front(x, -y)
     traces = [
@@ -117,6 +120,7 @@ def method_front(points: Sequence[MethodPoint], words: Words, *, limit: float | 
         words,
         520,
         96,
+        also=f"Too costly to be drawn: {', '.join(f'{p.name} ({p.x:+.0f})' for p in beyond)}." * bool(beyond),
         xaxis=axis(theme, words.x, showgrid=True, zeroline=True, zerolinecolor=theme.line),
         yaxis=axis(theme, words.y, showgrid=True, zeroline=True, zerolinecolor=theme.line),
     )
