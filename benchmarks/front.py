@@ -51,7 +51,7 @@ def run(
             f"no method is measured on test prompts: run 'python -m fasp_core compare --axis {axis} --outcome "
             "--methods all' first."
         )
-    note = f"{sample.prompts:,} test prompts or more; bars: 95% intervals. Up and left is better."
+    note = f"{sample.prompts:,} test prompts or more; bars: 95% intervals."
     drawn = []
     for cost in COSTS:
         words = Words(f"{axis}, {reading}", note, front.COSTS[cost][0], "gap less than unpruned, %")

@@ -120,7 +120,7 @@ def method_front(points: Sequence[MethodPoint], words: Words, *, limit: float | 
         words,
         520,
         96,
-        also=f"Too costly to be drawn: {', '.join(f'{p.name} ({p.x:+.0f})' for p in beyond)}." * bool(beyond),
+        also=f"Not drawn: {', '.join(f'{p.name} ({p.x:+.0f})' for p in beyond)}." * bool(beyond),
         xaxis=axis(theme, words.x, showgrid=True, zeroline=True, zerolinecolor=theme.line),
         yaxis=axis(theme, words.y, showgrid=True, zeroline=True, zerolinecolor=theme.line),
     )

@@ -48,7 +48,7 @@ def test_marks_tell_kinds_and_repairs_apart_and_have_intervals_of_both() -> None
 
 def test_what_costs_far_more_than_the_limit_is_named_and_not_drawn() -> None:
     fig = method_front([*POINTS, point("magnitude", 31.0, 20.0)], WORDS, limit=10.0)
-    assert "Too costly to be drawn: magnitude (+31)." in fig.layout.title.text
+    assert "Not drawn: magnitude (+31)." in fig.layout.title.text
     assert all("magnitude" not in (t.text or ()) for t in fig.data)
     assert "magnitude" in next(t for t in method_front([point("magnitude", 31.0, 20.0)], WORDS).data if t.text).text
 
