@@ -11,6 +11,7 @@ from fasp_core.evaluation import EvalConfig, Evaluation
 from fasp_core.heads import selection
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import Selection
+from fasp_core.metrics import calibration
 from fasp_core.metrics.meters import BiasConfig, Report
 from fasp_core.model import loading
 from fasp_core.model.language_model import LanguageModel
@@ -22,12 +23,15 @@ from fasp_core.storage.store import Store
 from fasp_core.tasks.costs import CostConfig
 
 
-def load(source: str = BUILT_IN, dtype: str = "float32", device: str = "auto", bos: str = "auto") -> LanguageModel:
+def load(
+    source: str = BUILT_IN, dtype: str = "float32", device: str = "auto", bos: str = "auto", ablation: str = "zero"
+) -> LanguageModel:
     """A model by "built-in", a hub id, a folder or a `.gguf` file. InputError says why it cannot be loaded.
 
-    `bos`: whether texts begin with a token of the tokenizer's; see `fasp_core.model.spec.ModelSpec`.
+    `bos`: whether texts begin with a token of the tokenizer's; `ablation`: what heads that are taken out become; see
+    `fasp_core.model.spec.ModelSpec`.
     """
-    return loading.load(ModelSpec(source, dtype, device, bos))
+    return calibration.ready(loading.load(ModelSpec(source, dtype, device, bos, ablation=ablation)), Store())
 
 
 def score(

@@ -47,7 +47,7 @@ class Options:
         str,
         typer.Option(
             help="With --outcome: also the best set of each of these methods side by side on test prompts, such as "
-            "gains,hard-concrete,search,fasp,search+repair. What is not stored is measured."
+            "gains,hard-concrete,search,fasp,search+repair, or of all. What is not stored is measured."
         ),
     ] = ""
     run: Annotated[bool, typer.Option(help="Measure what is not stored; a stopped run goes on.")] = False
@@ -211,11 +211,16 @@ def _claim(given: Model, options: Options, limits: Limits, picked: Candidate | N
 def _methods(
     given: Model, found: Comparison, limits: Limits, methods: list[str], items: int | None, progress: Report
 ) -> dict[str, Any]:
-    """The best set of each method, on test prompts."""
+    """The best set of each method, on test prompts; of all methods also why some have none."""
+    from fasp_core.studies.compare import front
     from fasp_core.studies.compare.methods import Bench, Sample
 
     bench = Bench(found, limits, given.model_id, lambda: given.lm, given.store, progress)
-    return bench.beside(methods, Sample(found.plan.axis, items=items or defaults.COST_ITEMS))
+    sample = Sample(found.plan.axis, items=items or defaults.COST_ITEMS)
+    if methods != [front.EVERY]:
+        return bench.beside(methods, sample)
+    every = front.measured(bench, sample)
+    return every.methods | {name: {"reduction_pct": None, "note": why} for name, why in every.lacking.items()}
 
 
 def _divided(given: Model, options: Options) -> dict[str, Any] | None:

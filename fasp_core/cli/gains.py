@@ -10,7 +10,7 @@ import typer
 
 from fasp_core import defaults
 from fasp_core.cli.command import Said
-from fasp_core.cli.options import Axis, Model, Parts, Reading, Window
+from fasp_core.cli.options import Model, Parts, Reading, Window
 from fasp_core.cli.text import noted
 from fasp_core.console import Report, number, percent, table
 from fasp_core.errors import InputError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fasp_core.scoring.gates import GainsConfig
 
 
+PROMPTS, ALL_PROMPTS = 216, 504  # of a step: of one axis, and of seven together
 RATES = {"gains": 0.04, "hard-concrete": 0.2}  # of Adam: log-odds have further to go than gates
 
 
@@ -29,7 +30,9 @@ RATES = {"gains": 0.04, "hard-concrete": 0.2}  # of Adam: log-odds have further 
 class Options:
     """What falls, what it may cost, and for how long gates are learned."""
 
-    axis: Axis
+    axis: Annotated[
+        str, typer.Option(help="A HolisticBias axis, a CSV file (text,group), or all: one set of gates for seven axes.")
+    ]
     reading: Reading = "neutral"
     method: Annotated[
         Literal["gains", "hard-concrete"],
@@ -52,6 +55,14 @@ class Options:
             "soft maximum of them."
         ),
     ] = "none"
+    across: Annotated[
+        Literal["mean", "worst"],
+        typer.Option(help="Of --axis all: lower the mean of the axes' relative gaps, or a soft maximum of them."),
+    ] = "mean"
+    step_prompts: Annotated[
+        int | None,
+        typer.Option(help=f"Prompts that a step sees, of all axes together; else {PROMPTS}, and {ALL_PROMPTS} of all."),
+    ] = None
     patience: Annotated[
         int,
         typer.Option(
@@ -76,7 +87,9 @@ class Options:
 
         named = [f.name for f in fields(GainsConfig) if f.name != "rate" and hasattr(self, f.name)]
         rate = RATES[self.method] if self.rate is None else self.rate
-        return GainsConfig(rate=rate, **{name: getattr(self, name) for name in named})
+        usual = ALL_PROMPTS if self.axis == defaults.ALL_AXES else PROMPTS
+        prompts = usual if self.step_prompts is None else self.step_prompts
+        return GainsConfig(rate=rate, prompts=prompts, **{name: getattr(self, name) for name in named})
 
 
 def gains(options: Options, given: Model, progress: Report) -> Said:
@@ -87,15 +100,16 @@ def gains(options: Options, given: Model, progress: Report) -> Said:
     from fasp_core.data.prompts import resolve_axis
     from fasp_core.data.text import TextConfig
     from fasp_core.metrics.meters import BiasConfig, left_out
-    from fasp_core.scoring.gains import find, learn
+    from fasp_core.scoring.gains import axes_of, find, learn
     from fasp_core.storage.atomic import atomic_write
 
     if not 0 <= options.strength <= 1:
         raise InputError(f"A strength is from 0 to 1, not {options.strength:g}.")
     config = options.config()
     assert given.spec  # its device is looked up first
-    resolve_axis(options.axis)
     bias = BiasConfig(options.axis, cell=options.cell, division=options.division)
+    for one in axes_of(bias):
+        resolve_axis(one.axis)
     text = TextConfig(tokens=defaults.SCORE_TOKENS)
     stored = None if given.known_id is None else find(given.known_id, bias, text, config, given.store)
     found = stored or learn(given.lm, bias, text, config, given.store, progress)
@@ -105,7 +119,7 @@ def gains(options: Options, given: Model, progress: Report) -> Said:
         "strength": options.strength,
         "prune_set": heads.format(),
         "learned_on": f"validation prompts{f', {options.cell}, division {bias.division or 0}' if options.cell else ''}",
-        "notes": left_out(bias),
+        "notes": left_out(*axes_of(bias)),
     }
     if options.out is not None:
         atomic_write({options.out: heads.format().encode()})
@@ -128,10 +142,13 @@ def _text(document: dict[str, Any], found: Gains, heads: PruneSet, options: Opti
     paragraphs = f", paragraphs {last[3]:+.4f}" if len(last) > 3 else ""
     where = f" --cell '{'new both' if options.cell == 'seen' else options.cell}'" if options.cell else ""
     division = f" --division {options.division}" if options.division is not None else ""
+    measure = f"evaluate --axis {options.axis} --split test"
+    if options.axis == defaults.ALL_AXES:
+        measure = "study axes"
     said.append(
         f"In the last steps, on what they saw: gap {percent(last[0] - 1)}, text {last[1]:+.4f} nats a token"
         f"{paragraphs}, last words {last[2]:+.3f} nats. That was minimised; what it is worth, measure on test prompts: "
-        f"evaluate --axis {options.axis} --split test{where}{division} --prune-set FILE."
+        f"{measure}{where}{division} --prune-set FILE."
     )
     return "\n\n".join([" ".join(said), *noted(document), heads.format()])
 
@@ -154,6 +171,8 @@ def repair(
     from fasp_core.storage.atomic import atomic_write
 
     found = parts.required()
+    if given.ablation != "zero":  # before a model is loaded for it
+        raise InputError(f"A repair is of heads that are set to zero, not to '{given.ablation}': leave --ablation out.")
     config = calibration(text, tokens, window)
     assert given.spec  # its device is looked up first
     parts.check(found, given)

@@ -97,6 +97,13 @@ class Weights(Kept):
     ] = "built-in"
     dtype: Dtype = "float32"
     device: Device = "auto"
+    ablation: Annotated[
+        str,
+        typer.Option(
+            help="What a head becomes where it is taken out: zero, mean (its mean output over a calibration text), or "
+            "resample (its output at one token of that text; resample-7 is another draw)."
+        ),
+    ] = "zero"
 
     @cached_property
     def spec(self) -> ModelSpec:
@@ -107,7 +114,11 @@ class Weights(Kept):
         pick_device(self.device)
         if (note := passed_over(self.device)) is not None:
             log(note)
-        return ModelSpec(self.model, self.dtype, self.device, getattr(self, "bos", "auto"))
+        begun = getattr(self, "bos", "auto")
+        found = ModelSpec(self.model, self.dtype, self.device, begun, ablation=self.ablation)
+        if self.ablation != "zero":
+            log(f"Heads are taken out by '{self.ablation}', not by zero.")
+        return found
 
     @cached_property
     def lm(self) -> LanguageModel:
@@ -139,7 +150,8 @@ class Model(Weights):
     def named(self, axis: str) -> str:
         """Model and axis as options of a command."""
         begun = () if self.spec.bos == "auto" else ("--bos", self.spec.bos)
-        return shlex.join(["--model", self.spec.source, *begun, "--axis", axis])
+        taken_out = () if self.ablation == "zero" else ("--ablation", self.ablation)
+        return shlex.join(["--model", self.spec.source, *begun, *taken_out, "--axis", axis])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,4 +359,9 @@ def load_model(spec: ModelSpec, cache: Path | None) -> LanguageModel:
     lm = m.load(spec, cache)
     for note in lm.notes:
         log(note)
-    return lm
+    if spec.ablation == "zero":
+        return lm
+    from fasp_core.metrics.calibration import ready
+    from fasp_core.storage.store import Store
+
+    return ready(lm, Store(cache))

@@ -14,7 +14,7 @@ import typer
 
 from fasp_core import defaults
 from fasp_core.cli.command import Said
-from fasp_core.cli.options import Alpha, Axes, Gamma, Kept, MaxPpl, Model, Reading, Winsorise, limit
+from fasp_core.cli.options import Alpha, Axes, Gamma, Kept, MaxPpl, Model, Parts, Reading, Winsorise, limit
 from fasp_core.console import Report
 from fasp_core.errors import InputError
 
@@ -310,6 +310,58 @@ def costs(options: CostsOptions, given: Model, progress: Report) -> Said:
     return found.as_dict(), lambda: markdown(found)
 
 
+def ablations(
+    given: Model,
+    progress: Report,
+    axis: str = FIRST[0],
+    reading: Reading = "neutral",
+    gamma: Gamma = defaults.GAMMA,
+    alpha: Alpha = defaults.ALPHA,
+    heads: Annotated[str, typer.Option(help="A set that is removed by each way, too, such as L0H3,L2H1-4.")] = "",
+    prompts: Tested = None,
+    tokens: Annotated[int | None, typer.Option(help="Of test sentences and of test paragraphs.")] = None,
+    items: Annotated[int | None, typer.Option(help="Passages of LAMBADA.")] = None,
+    scored: ScoredPrompts = defaults.SCORE_PROMPTS,
+    scored_tokens: ScoredTokens = defaults.SCORE_TOKENS,
+) -> Said:
+    """Zero, mean or drawn outputs: by which are heads ranked better, and by which does their removal cost less?"""
+    from fasp_core.heads.prune_set import PruneSet
+    from fasp_core.studies.costs import ablations as study
+
+    if given.ablation != "zero":
+        raise InputError("This study takes heads out in every way: leave --ablation out.")
+    more = _named(prompts=prompts, tokens=tokens, items=items)
+    plan = study.Plan(axis, reading, gamma, alpha, PruneSet.parse(heads), scored, scored_tokens, **more)
+    plan.costs.look_up()
+    plan.measured.bias.prompts()
+    found = study.run(given.lm, plan, given.store, progress)
+    return found.as_dict(), lambda: study.markdown(found)
+
+
+def axes(
+    parts: Parts,
+    given: Model,
+    progress: Report,
+    axis: Axes = None,
+    reading: Reading = "neutral",
+    prompts: Tested = None,
+    tokens: Annotated[int | None, typer.Option(help="Of test sentences.")] = None,
+    items: Annotated[int | None, typer.Option(help="Passages of LAMBADA.")] = None,
+) -> Said:
+    """What does one set, or one set of gates, do to the gap of every axis?"""
+    from fasp_core.studies.transfer import one_set as study
+
+    found = parts.required()
+    chosen = {"axes": tuple(axis)} if axis else {}
+    plan = study.Plan(found.parts, reading=reading, **_named(prompts=prompts, tokens=tokens, items=items, **chosen))
+    plan.costs.look_up()
+    for name in plan.axes:
+        plan.bias(name).prompts()
+    parts.check(found, given)
+    document = study.run(given.lm, plan, given.store, progress).as_dict()
+    return document, lambda: study.markdown(document)
+
+
 STUDIES: tuple[Callable[..., Said], ...] = (
     additivity,
     robustness,
@@ -320,6 +372,8 @@ STUDIES: tuple[Callable[..., Said], ...] = (
     settle,
     contexts,
     costs,
+    ablations,
+    axes,
 )
 
 

@@ -15,7 +15,7 @@ from fasp_core.console import one_line
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.hub import named_by, pinned
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.spec import BUILT_IN
+from fasp_core.model.spec import ABLATIONS, BUILT_IN
 
 BUILT_IN_ID, BUILT_IN_LICENCE = "HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"
 MAX_COMMAND = 2000  # characters of a list of parts on a command line; longer ones are read from the file
@@ -30,7 +30,8 @@ def command(lm: LanguageModel, removed: PruneSet, folder: Path, file: str) -> st
     parts = removed.format()
     which = ["--heads", parts] if len(parts) <= MAX_COMMAND else ["--prune-set", file]
     model = ["--model", pinned(lm.name, lm.weights_id), "--dtype", lm.spec.dtype]
-    return shlex.join(["python", "-m", "fasp_core", "export", *model, *which, "--out", folder.name])
+    taken_out = [] if lm.spec.ablation == ABLATIONS[0] else ["--ablation", lm.spec.ablation]
+    return shlex.join(["python", "-m", "fasp_core", "export", *model, *taken_out, *which, "--out", folder.name])
 
 
 def licence(lm: LanguageModel) -> str | None:
@@ -86,7 +87,10 @@ def text(d: dict[str, Any]) -> str:
             f"Physically gone: {_counted(d['gone'])}.",
             f"Only zeroed: {_counted(d['zeroed'])}.",
             *(f"Why zeroed: {reason}" for reason in d["reasons"]),
-            "Output projections keep their biases; no other weight was changed, and nothing was trained.",
+            "The mean outputs of these heads over a calibration text are part of the biases of output projections; no "
+            "other weight was changed, and nothing was trained."
+            if made.get("ablation")
+            else "Output projections keep their biases; no other weight was changed, and nothing was trained.",
         ),
         "## Sizes",
         "\n".join(["| | before | after |", "|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in sizes(d))]),

@@ -6,7 +6,7 @@ config (`per_layer_config`), but none of these architectures reads them when it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -19,27 +19,30 @@ class Layout:
     width : the config's name for the hidden units of an MLP.
     mlp_in : from a block to the projections into the MLP's hidden units; a fused one holds gate and up, in this order.
     fewer_heads : the width of a head is a number of its own, so that there can be fewer heads of the same width.
+    bias_switch : the config's name for whether all projections of attention have biases; "" where there is no choice.
     """
 
     width: str
     mlp_in: tuple[str, ...]
     fewer_heads: bool = False
     fused_mlp: bool = False
+    bias_switch: str = ""
 
 
-_LLAMA_LIKE = Layout("intermediate_size", ("mlp.gate_proj", "mlp.up_proj"), fewer_heads=True)
+_UNBIASED = Layout("intermediate_size", ("mlp.gate_proj", "mlp.up_proj"), fewer_heads=True)
+_LLAMA_LIKE = replace(_UNBIASED, bias_switch="attention_bias")
 
 LAYOUTS: dict[str, Layout] = {
     "gpt2": Layout("n_inner", ("mlp.c_fc",)),
     "gpt_neo": Layout("intermediate_size", ("mlp.c_fc",)),
     "gptj": Layout("n_inner", ("mlp.fc_in",)),
     "llama": _LLAMA_LIKE,
-    "mistral": _LLAMA_LIKE,
-    "qwen2": _LLAMA_LIKE,
+    "mistral": _UNBIASED,
+    "qwen2": _UNBIASED,
     "qwen3": _LLAMA_LIKE,
     "gemma3_text": _LLAMA_LIKE,
     "opt": Layout("ffn_dim", ("fc1",)),
-    "gpt_neox": Layout("intermediate_size", ("mlp.dense_h_to_4h",)),
+    "gpt_neox": Layout("intermediate_size", ("mlp.dense_h_to_4h",), bias_switch="attention_bias"),
     "phi3": Layout("intermediate_size", ("mlp.gate_up_proj",), fewer_heads=True, fused_mlp=True),
 }
 

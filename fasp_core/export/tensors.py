@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fasp_core.export import constants
 from fasp_core.export.layouts import LAYOUTS
 from fasp_core.export.planning import Places, Plan
 from fasp_core.metrics.meters import Report
@@ -17,7 +18,8 @@ def smaller_state(lm: LanguageModel, plan: Plan, progress: Report) -> dict[str, 
 
     A part that is zeroed loses its rows of q, k, v (of the MLP: of the projections in), their biases, and its columns
     of the output projection. The columns alone decide the result; the output projection's bias stays. Keys and values
-    that a kept head shares stay as well. A head that is scaled has its columns multiplied by its gain.
+    that a kept head shares stay as well. A head that is scaled has its columns multiplied by its gain. Constants that
+    take the place of heads are added to biases.
     """
     state: dict[str, Tensor] = dict(lm.model.state_dict())
     gates = plan.removed.gates(lm.n_layers, lm.n_heads)
@@ -47,6 +49,7 @@ def smaller_state(lm: LanguageModel, plan: Plan, progress: Report) -> dict[str, 
             for path in layout.mlp_in:
                 _rows(state, block, base, path, rows)
             _columns(state, block, base, lm.architecture.mlp_out, neurons)
+    constants.fold(lm, plan.removed, state)
     return state
 
 

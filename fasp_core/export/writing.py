@@ -18,7 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from fasp_core.errors import InputError
-from fasp_core.export import card, checking, older
+from fasp_core.export import card, checking, constants, older
 from fasp_core.export.checking import Check, Size, Speed
 from fasp_core.export.layouts import config_of
 from fasp_core.export.planning import Plan, plan
@@ -106,6 +106,7 @@ def export(lm: LanguageModel, prune_set: PruneSet, folder: Path, progress: Repor
     started = time.perf_counter()
     report = progress or (lambda done, total, text: None)
     planned = plan(lm, prune_set)
+    constants.check(lm, prune_set)
     if any(p.is_meta for p in lm.model.parameters()):
         raise InputError(
             "A model that lies partly in main memory cannot be exported: load it with --device cpu, or on GPUs that "
@@ -215,6 +216,8 @@ def _write(lm: LanguageModel, planned: Plan, work: Path, progress: Report) -> No
     """Weights, configs and tokenizer."""
     config = config_of(lm.model.config, planned.after, lm.head_dim)
     assert config is not None  # the plan has asked
+    if biased := constants.switch(lm, planned.removed):
+        setattr(config, biased, True)
     state = smaller_state(lm, planned, progress)
     progress(lm.n_layers, lm.n_layers, "writing")
     shell = copy.copy(lm.model)  # shares the modules; saving writes into the config, which is not the shared one then

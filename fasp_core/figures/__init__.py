@@ -18,13 +18,13 @@ from fasp_core.figures.attention import attention_map, attention_maps
 from fasp_core.figures.clicks import clicked_head, clicked_heads
 from fasp_core.figures.contexts import Series, answers_by_group, dots
 from fasp_core.figures.curves import Curve, Points, method_curves, pareto_front, tradeoff
+from fasp_core.figures.front import MethodPoint, learning_curve, method_front
 from fasp_core.figures.grid import Z_NOISE, GridLook, head_grid
 from fasp_core.figures.groups import GroupMeans, group_bars
 from fasp_core.figures.marks import CLICK_CURVE, CLICK_TRACE, Marks
 from fasp_core.figures.matrix import Cells, cell_matrix
-from fasp_core.figures.pair import scatter_pair
 from fasp_core.figures.scales import clip_limit
-from fasp_core.figures.scatter import scatter_impacts
+from fasp_core.figures.scatter import scatter_impacts, scatter_pair
 from fasp_core.figures.texts import Row, Written, side_by_side, word_lists
 from fasp_core.figures.theme import BASE, DARK, LIGHT, PRUNED, Theme, Words, escape, short
 from fasp_core.figures.tried import tried_sets
@@ -43,6 +43,7 @@ __all__ = [
     "GridLook",
     "GroupMeans",
     "Marks",
+    "MethodPoint",
     "Points",
     "Row",
     "Series",
@@ -60,7 +61,9 @@ __all__ = [
     "escape",
     "group_bars",
     "head_grid",
+    "learning_curve",
     "method_curves",
+    "method_front",
     "pareto_front",
     "scatter_impacts",
     "scatter_pair",

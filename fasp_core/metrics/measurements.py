@@ -20,6 +20,7 @@ from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, Meter, SampledMeter, meter, result_key
 from fasp_core.metrics.perplexity import Nll, measure_nll, ppl_key
 from fasp_core.metrics.work import Sets
+from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
 from fasp_core.storage.entry import DamagedEntry
@@ -205,11 +206,15 @@ def measure_there(
 
 
 def _nll_key(lm: LanguageModel, prune_set: PruneSet, text: TextConfig) -> dict[str, Any]:
-    return {**ppl_key(text, lm.id), "score": "", "heads": prune_set.format()}
+    return {**ppl_key(text, _id(lm, prune_set)), "score": "", "heads": prune_set.format()}
 
 
 def _toxicity_key(lm: LanguageModel, prune_set: PruneSet, config: BiasConfig) -> dict[str, Any]:
-    return {**result_key(config, lm.id), "heads": prune_set.format()}
+    return {**result_key(config, _id(lm, prune_set)), "heads": prune_set.format()}
+
+
+def _id(lm: LanguageModel, prune_set: PruneSet) -> ModelId:
+    return lm.id if len(prune_set) else lm.id.whole
 
 
 def _nll_contents(lm: LanguageModel, nll: Nll, seconds: float) -> Any:

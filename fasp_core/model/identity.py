@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 _NAMELESS = re.compile(r"(^|[:@])(None)?(/|$)")  # a hash or a commit that was not there, put into an id
@@ -20,6 +20,7 @@ class ModelId:
     bos : what begins every prompt and every window of text, such as "<bos>", or that it was left out ("no <bos>");
         "" where the tokenizer adds nothing and nothing was asked for.
     rules : how else texts are read and ended, where that is not what an end token of the tokenizer or config says.
+    ablation : what heads that are taken out become, where that is not zero.
     longest : longest window of text that the model takes, in tokens; no part of a key. None: of any length.
     device : kind of device, such as "cuda", where passes have 16 bits: each kind rounds them in its own way. Empty in
         float32, in which kinds agree to far less than what is measured.
@@ -35,6 +36,7 @@ class ModelId:
     bos: str = ""
     rules: str = ""
     device: str = ""
+    ablation: str = ""
     longest: int | None = field(default=None, compare=False, metadata={"key": False})
 
     def __post_init__(self) -> None:
@@ -45,6 +47,11 @@ class ModelId:
     def begun(self) -> bool:
         """Whether texts begin with a token of the tokenizer's."""
         return bool(self.bos) and not self.bos.startswith("no ")
+
+    @property
+    def whole(self) -> ModelId:
+        """Of results in which no head is taken out: how that is done does not shape them."""
+        return replace(self, ablation="")
 
     @staticmethod
     def kind(device: str, dtype: str) -> str:

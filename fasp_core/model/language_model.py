@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fasp_core.errors import InputError
 from fasp_core.model.architectures import Architecture, columns, positions
 from fasp_core.model.identity import ModelId
-from fasp_core.model.spec import ModelSpec
+from fasp_core.model.spec import ABLATIONS, ModelSpec
 from fasp_core.model.tokens import Framing, framing, plain_ids, rules, stop_ids
 
 
@@ -36,6 +36,7 @@ class LanguageModel:
     head_dim: int
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     notes: tuple[str, ...] = ()  # what whoever uses it has to know of where it came from
+    constants: Tensor | None = None  # [L, H, d] what outputs of heads become (`metrics.calibration`); None: zero
 
     @property
     def name(self) -> str:
@@ -46,7 +47,9 @@ class LanguageModel:
         """What results of this model are kept under."""
         device = ModelId.kind(self.device.type, self.spec.dtype)
         how = rules(self.tokenizer, self.model, self.framing)
-        return ModelId(self.weights_id, self.spec.dtype, self.framing.bos, how, device, longest=self.longest_window)
+        taken_out = "" if self.spec.ablation == ABLATIONS[0] else self.spec.ablation
+        window = self.longest_window
+        return ModelId(self.weights_id, self.spec.dtype, self.framing.bos, how, device, taken_out, longest=window)
 
     @cached_property
     def framing(self) -> Framing:

@@ -34,6 +34,7 @@ from fasp_core.model.memory import OutOfMemory, is_out_of_memory
 from fasp_core.model.model_files import check_config, check_folder, check_loaded, check_names, text_of
 from fasp_core.model.packages import package_folder
 from fasp_core.model.spec import (
+    ABLATIONS,
     BUILT_IN,
     BUILT_IN_BOS,
     BUILT_IN_FILE,
@@ -194,7 +195,9 @@ def known_id(spec: ModelSpec) -> ModelId | None:
     bos = BUILT_IN_BOS if spec.bos == "yes" else ""
     device = ModelId.kind(pick_device(spec.device).type, spec.dtype)
     longest = BUILT_IN_POSITIONS - bool(bos)
-    return ModelId(f"sha256:{BUILT_IN_SHA256}", spec.dtype, bos, device=device, longest=longest)
+    taken_out = "" if spec.ablation == ABLATIONS[0] else spec.ablation
+    weights = f"sha256:{BUILT_IN_SHA256}"
+    return ModelId(weights, spec.dtype, bos, device=device, ablation=taken_out, longest=longest)
 
 
 def built_in_path() -> Path:

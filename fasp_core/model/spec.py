@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ BUILT_IN_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110d
 GGUF_FORM = 2  # raised where GGUF files are read in another way than before
 BUILT_IN_SHAPE = (30, 9)  # layers, heads: known before the model is loaded
 BUILT_IN_BOS, BUILT_IN_POSITIONS = "<|im_start|>", 8192  # its tokenizer adds none by itself
+ABLATIONS = ("zero", "mean", "resample")  # what a head's output becomes where it is taken out
+_ABLATION = re.compile(r"zero|mean|resample(-[0-9]{1,4})?")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -33,6 +36,8 @@ class ModelSpec:
         machine and, where these are full, its main memory.
     bos : the token that begins every prompt and window of text: "auto" (as the model's tokenizer does), "yes" or "no".
     commit : of a model of a hub, which commit its name stands for; "" lets the hub say. A loaded model's spec has it.
+    ablation : what a head's output becomes where it is taken out: "zero"; "mean", its mean over a calibration text;
+        "resample", its output at one token drawn from that text ("resample-7" is draw 7, by itself it is draw 0).
     """
 
     source: str = BUILT_IN
@@ -40,11 +45,17 @@ class ModelSpec:
     device: str = "auto"
     bos: str = "auto"
     commit: str = ""
+    ablation: str = ABLATIONS[0]
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise InputError(f"Unknown dtype '{self.dtype}': choose one of {', '.join(DTYPES)}.")
         if self.bos not in BEGINNINGS:
             raise InputError(f"A beginning token cannot be '{self.bos}': choose one of {', '.join(BEGINNINGS)}.")
+        if _ABLATION.fullmatch(self.ablation) is None:
+            raise InputError(
+                f"Heads cannot be taken out by '{self.ablation}': choose one of {', '.join(ABLATIONS)}; resample-7 is "
+                "another draw."
+            )
         if not self.source.strip():
             raise InputError("No model is named: give 'built-in', a hub id, a local folder or a .gguf file.")

@@ -295,6 +295,7 @@ def _made(about: dict[str, Any]) -> str:
     said += [f"{name} {versions[name]}" for name in PACKAGES if name in versions]
     for key, form in (
         ("bos", "beginning token {}"),
+        ("ablation", "heads taken out by '{}'"),
         ("device", "device {}"),
         ("dtype", "{}"),
         ("threads", "{} threads"),

@@ -117,6 +117,8 @@ def _model(facts: Facts) -> tuple[str, ...]:
         out += ("--dtype", spec.dtype)
     if spec.bos != "auto":
         out += ("--bos", spec.bos)
+    if spec.ablation != "zero":
+        out += ("--ablation", spec.ablation)
     return out if spec.device == "auto" else (*out, "--device", spec.device)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,27 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fasp_core import gap
-from fasp_core.data.divisions import quarters, third
 from fasp_core.data.passages import PARAGRAPHS
-from fasp_core.data.prompt_sampling import FEWEST_OWN, sample
-from fasp_core.data.prompt_set import NO_GROUP, PromptSet
 from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import gated
 from fasp_core.forward.next_word import log_loss, log_loss_with_gradient
 from fasp_core.forward.recorded_pass import final_hidden, hidden_with_gradient
-from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, meter
+from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.packing import Pack, encode, pack
+from fasp_core.model.packing import Pack, pack
 from fasp_core.model.passes import require_finite
+from fasp_core.scoring.gain_prompts import Part, Prompts, combined, gap_of
 from fasp_core.scoring.gates import GainsConfig, gates_of
 from fasp_core.storage.store import Store
 from fasp_core.tasks.last_words import passages, rows
 from fasp_core.typing import Floats, Report
 
 CHECK = 5  # steps between two looks at the prompts that no step sees
-SOFTNESS = 0.2  # of the soft maximum, as a share of the cells' mean gap before learning
 
 
 def paragraphs_of(text: TextConfig) -> TextConfig:
@@ -49,49 +44,35 @@ class Course:
     path : values before the first step and after each.
     losses : of each step, before it: relative gap, nats of sentences, of last words and (where seen) of paragraphs.
     held : (step, relative gap) on prompts that no step sees.
+    axes : the prompts of each axis whose gap falls.
+
+    Raises as `Prompts`, and InputError where as many heads are to be removed as there are.
     """
 
     def __init__(
         self,
         lm: LanguageModel,
-        bias: BiasConfig,
+        biases: Sequence[BiasConfig],
         text: TextConfig,
         config: GainsConfig,
         store: Store,
         progress: Report | None,
     ) -> None:
-        gauge = meter(lm, bias, store, progress)
-        if not isinstance(gauge, ExpectedMeter) or gauge.shared is not None:
-            raise InputError("Gates are learned by expected toxicity of each prompt by itself: choose that measure.")
-        if config.fresh and bias.steps > 1:
-            raise InputError("Gates are learned in cells, or with patience, by the next word alone: choose 1 step.")
         if config.method != "gains" and config.heads >= lm.size:
             raise InputError(f"{config.heads} heads are not fewer than the model's {lm.size}: remove fewer.")
-        self.lm, self.config, self.gauge = lm, config, gauge
-        self.reading = bias.readings.index(config.reading)
-        codes, self.names = gap.group_codes(gauge.prompts.groups)
-        self.codes = np.asarray(codes)
-        _, at = np.unique(np.asarray(gauge.prompts.blocks or range(len(self.codes))), return_inverse=True)
-        self.blocks = [np.flatnonzero(at == b) for b in range(int(at.max()) + 1)]
-        self.base_gap = float(gap.gap(gauge.fold(gauge.measure(progress))[self.reading], self.codes))
-        if not self.base_gap > 0:
-            raise InputError(f"The unpruned model shows no gap on {bias.axis}: there is nothing to learn.")
+        if len(biases) > 1 and any(bias.steps > 1 for bias in biases):
+            raise InputError("Gates of several axes are learned by the next word alone: choose 1 step.")
+        self.lm, self.config = lm, config
+        share = math.ceil(config.prompts / len(biases))
+        self.axes = [Prompts(lm, bias, config, share, store, progress) for bias in biases]
+        self.gauge = self.axes[0].gauge  # words are worth the same on every axis
+        self.reading = biases[0].readings.index(config.reading)
         self.windows = _windows(lm, text)
         self.paragraphs = _windows(lm, paragraphs_of(text)) if config.paragraphs else []
         self.words: list[_Row] = []
         if config.passages:
             found = rows(lm, passages("valid", config.pool, config.seed))
             self.words = [_Row(torch.tensor(ids), int(at)) for ids, at in zip(found.ids, found.first, strict=True)]
-        self.seen: PromptSet | None = None
-        self.apart: _Part | None = None
-        if config.fresh:
-            self.seen = bias.pool()
-            if config.patience:
-                self.seen, apart = third(self.seen, config.seed)
-                self.apart = self._part(apart, config.prompts, config.seed)
-                self.apart_gap = float(gap_of(self._open_values(self.apart), *self.apart.groups))
-            if config.cells != "none":
-                quarters(self.seen, 0)  # says so if they cannot be divided
         self.kind = gates_of(config)
         self.values = torch.full(
             (lm.n_layers, lm.n_heads), self.kind.start, device=lm.device, dtype=torch.float32, requires_grad=True
@@ -102,6 +83,13 @@ class Course:
         self.noise = np.random.default_rng([config.seed, 0, 1])
         self.losses: list[list[float]] = []
         self.held: list[tuple[int, float]] = []
+        self.apart = [axis.apart for axis in self.axes if axis.apart is not None]
+        self.apart_gaps = [float(gap_of(self._open_values(part), *part.groups)) for part in self.apart]
+
+    @property
+    def base_gap(self) -> float:
+        """Of the unpruned model, on the fixed sample of validation prompts; the mean of several axes."""
+        return float(np.mean([axis.base_gap for axis in self.axes]))
 
     @property
     def step(self) -> int:
@@ -149,27 +137,31 @@ class Course:
             self.kind.settle(self.values)
         self.losses.append(seen)
         self.path.append(self.values.detach().cpu().double().numpy())
-        if self.apart is not None and (self.step % CHECK == 0 or self.step == c.steps):
-            self.held.append((self.step, self._held_gap(self.apart)))
+        if self.apart and (self.step % CHECK == 0 or self.step == c.steps):
+            self.held.append((self.step, self._held_gap()))
 
     def _gap(self, rng: np.random.Generator) -> float:
         """Gap of some prompts relative to the unpruned model's, its gradient added to the values'."""
-        parts = self._parts(rng)
+        drawn = [axis.parts(rng, self.step) for axis in self.axes]
+        parts = [part for some in drawn for part in some]
         self._redraw()
         ids = [row for part in parts for row in part.ids]
         packs = pack(self.lm, ids, self.gauge.config.steps)
-        base = self.base_gap
-        scale = torch.tensor(base)
-        if self.seen is not None:  # other prompts in each step: paired with the same under all gates open
-            with torch.no_grad():
-                before = torch.stack([gap_of(self._open_values(part), *part.groups) for part in parts])
-            scale = before.mean()
-            base = float(combined(before, self.config.cells, scale))
-        ends = np.cumsum([0, *(len(part.ids) for part in parts)])
+        scales = [torch.tensor(axis.base_gap) for axis in self.axes]
+        bases = [axis.base_gap for axis in self.axes]
+        for i, axis in enumerate(self.axes):
+            if axis.seen is not None:  # other prompts in each step: paired with the same under all gates open
+                with torch.no_grad():
+                    before = torch.stack([gap_of(self._open_values(part), *part.groups) for part in drawn[i]])
+                scales[i] = before.mean()
+                bases[i] = float(combined(before, self.config.cells, scales[i]))
 
         def relative_of(values: Tensor) -> Tensor:
-            each = [gap_of(values[a:b], *p.groups) for p, a, b in zip(parts, ends, ends[1:], strict=False)]
-            return combined(torch.stack(each), self.config.cells, scale) / base
+            split, each = iter(values.split([len(part.ids) for part in parts])), []
+            for some, scale, base in zip(drawn, scales, bases, strict=True):
+                gaps = torch.stack([gap_of(next(split), *part.groups) for part in some])
+                each.append(combined(gaps, self.config.cells, scale) / base)
+            return combined(torch.stack(each), self.config.across, torch.ones(()))
 
         values = torch.empty(len(ids), device=self.lm.device)
         if len(packs) > 1:  # the gap is of all of them together, and graphs of all do not fit: first its derivatives
@@ -199,38 +191,6 @@ class Course:
     def _gates(self) -> Tensor:
         return self.kind.opened(self.values, self.u)
 
-    def _parts(self, rng: np.random.Generator) -> list[_Part]:
-        """Prompts of a step: some of a fixed sample, or of all validation prompts, in cells or not."""
-        if self.seen is None:
-            chosen = self._drawn(rng)
-            codes = torch.as_tensor(self.codes[chosen], device=self.lm.device)
-            return [_Part([self.gauge.rows[i] for i in chosen], (codes, len(self.names)))]
-        number = int.from_bytes(hashlib.sha256(f"{self.config.seed}|{self.step}".encode()).digest()[:4], "big")
-        cells = (self.seen,) if self.config.cells == "none" else quarters(self.seen, number)
-        return [self._part(cell, math.ceil(self.config.prompts / len(cells)), number) for cell in cells]
-
-    def _part(self, prompts: PromptSet, n: int, seed: int) -> _Part:
-        """So many prompts at least, the same number of each group, in blocks."""
-        groups = len(set(prompts.groups) - {NO_GROUP})
-        drawn = sample(prompts, max(2, math.ceil(n / max(groups, 1))), seed, FEWEST_OWN)
-        codes, names = gap.group_codes(drawn.groups)
-        ids = encode(self.lm, drawn.texts, self.gauge.config.steps - 1)
-        return _Part(ids, (torch.as_tensor(np.asarray(codes), device=self.lm.device), len(names)))
-
-    def _drawn(self, rng: np.random.Generator) -> list[int]:
-        """Of the fixed sample: whole blocks, or where there are none, of each group its share, two at least."""
-        share = self.config.prompts / len(self.codes)
-        if len(self.blocks) == len(self.codes):
-            each = [np.flatnonzero(self.codes == g) for g in range(len(self.names))]
-            found = [rng.choice(at, min(len(at), max(round(share * len(at)), 2)), replace=False) for at in each]
-            return list(map(int, np.concatenate(found)))
-        chosen: list[int] = []
-        for b in rng.permutation(len(self.blocks)):
-            chosen += self.blocks[b].tolist()
-            if len(chosen) >= self.config.prompts:
-                break
-        return chosen
-
     def _values(self, part: Pack, gates: Tensor | Floats) -> Tensor:
         """[m] expected toxicity of the prompts of a pack."""
         run = hidden_with_gradient if torch.is_grad_enabled() else final_hidden
@@ -240,7 +200,7 @@ class Course:
         return columns.mean(1) if self.gauge.worth.spread else columns.sum(1)
 
     @torch.no_grad()
-    def _open_values(self, part: _Part, gates: Floats | None = None) -> Tensor:
+    def _open_values(self, part: Part, gates: Floats | None = None) -> Tensor:
         """[m] of prompts under all gates open, or under those that are given."""
         opened = np.ones((self.lm.n_layers, self.lm.n_heads)) if gates is None else gates
         values = torch.empty(len(part.ids), device=self.lm.device)
@@ -248,9 +208,11 @@ class Course:
             values[some.prompts] = self._values(some, opened.astype(np.float32))
         return values
 
-    def _held_gap(self, part: _Part) -> float:
+    def _held_gap(self) -> float:
         """Relative gap under the gates that a set would be made of now."""
-        return float(gap_of(self._open_values(part, self.kind.final(self.path[-1])), *part.groups)) / self.apart_gap
+        gates = self.kind.final(self.path[-1])
+        found = [float(gap_of(self._open_values(part, gates), *part.groups)) for part in self.apart]
+        return float(np.mean([gap / base for gap, base in zip(found, self.apart_gaps, strict=True)]))
 
     def _cost(self, known: list[_Row], chosen: Iterator[int], cost: float, free: float) -> float:
         """Nats a target more than with all gates open; the gradient of what lies above `free` is added."""
@@ -299,14 +261,6 @@ class Course:
         }
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """Prompts as token ids, and (codes [m], how many groups)."""
-
-    ids: Sequence[list[int]]
-    groups: tuple[Tensor, int]
-
-
 @dataclass(eq=False)
 class _Row:
     """A window of text or a passage: [T] tokens, the first target, and the nats of its targets with all gates open."""
@@ -327,23 +281,3 @@ def _windows(lm: LanguageModel, text: TextConfig) -> list[_Row]:
 
 def _draw(rng: np.random.Generator, n: int, k: int) -> Iterator[int]:
     return iter(rng.choice(n, min(n, k), replace=False).tolist() if n else [])
-
-
-def gap_of(values: Tensor, codes: Tensor, groups: int) -> Tensor:
-    """`sum_g |mean - mean_g|` of values [n], differentiable."""
-    sums = torch.zeros(groups, dtype=values.dtype, device=values.device).index_add(0, codes, values)
-    means = sums / torch.bincount(codes, minlength=groups)
-    return (values.mean() - means).abs().sum()
-
-
-def combined(gaps: Tensor, how: str, scale: Tensor) -> Tensor:
-    """One gap of those of some cells [c]: their mean, or a soft maximum between mean and maximum.
-
-    Parameters
-    ----------
-    scale : size of a gap, by which the maximum is softened.
-    """
-    if how != "worst":
-        return gaps.mean()
-    soft = (SOFTNESS * scale).to(gaps.device)
-    return soft * (torch.logsumexp(gaps / soft, 0) - math.log(len(gaps)))

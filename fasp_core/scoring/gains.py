@@ -12,11 +12,12 @@ A gate is folded into the output projection's columns on export, and costs nothi
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from fasp_core import defaults
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import MAX_GAIN, PruneSet
@@ -91,6 +92,13 @@ class Gains:
         }
 
 
+def axes_of(bias: BiasConfig) -> tuple[BiasConfig, ...]:
+    """The axes whose gaps fall: the one that is named, or every one of `defaults.AXES` for "all"."""
+    if bias.axis != defaults.ALL_AXES:
+        return (bias,)
+    return tuple(replace(bias, axis=axis) for axis in defaults.AXES)
+
+
 def gains_key(model_id: ModelId, bias: BiasConfig, text: TextConfig, config: GainsConfig) -> dict[str, Any]:
     """Everything that shapes the gates, for the store."""
     words = passages("valid", config.pool, config.seed).digest if config.passages else ""
@@ -98,9 +106,16 @@ def gains_key(model_id: ModelId, bias: BiasConfig, text: TextConfig, config: Gai
     more: dict[str, Any] = {}
     if config.paragraphs:
         more["paragraphs"] = ppl_key(paragraphs_of(text), model_id)
+    first, *others = axes_of(bias)
     if config.fresh:
-        more["pool"] = bias.pool().digest[:16]
-    return {**result_key(bias, model_id), "gains": told, "text": ppl_key(text, model_id), "passages": words, **more}
+        more["pool"] = " ".join(one.pool().digest[:16] for one in (first, *others))
+    if others:
+        more |= {"axis": _named(bias), "prompts": " ".join(b.prompts().digest[:16] for b in (first, *others))}
+    return {**result_key(first, model_id), "gains": told, "text": ppl_key(text, model_id), "passages": words, **more}
+
+
+def _named(bias: BiasConfig) -> str:
+    return bias.axis + (f", {bias.cell}, division {bias.division or 0}" if bias.cell else "")
 
 
 def learn(
@@ -115,7 +130,8 @@ def learn(
 
     Parameters
     ----------
-    bias, text : validation prompts (expected measure) and text that steps are drawn from.
+    bias, text : validation prompts (expected measure) and text that steps are drawn from; of the axis "all" those of
+        every axis of `defaults.AXES`, whose relative gaps fall together.
 
     Raises
     ------
@@ -130,7 +146,7 @@ def learn(
     def work() -> Any:
         started = time.monotonic()
         parts = store.parts(KIND, key)
-        course = Course(lm, bias, text, config, store, progress)
+        course = Course(lm, axes_of(bias), text, config, store, progress)
         course.load(parts.load("state"))
         while not course.done:
             if progress is not None:
@@ -153,9 +169,17 @@ def find(model_id: ModelId, bias: BiasConfig, text: TextConfig, config: GainsCon
     return store.read(KIND, gains_key(model_id, bias, text, config), read)
 
 
+def so_far(
+    model_id: ModelId, bias: BiasConfig, text: TextConfig, config: GainsConfig, store: Store
+) -> tuple[Floats, Floats] | None:
+    """(losses, held) of a run that is not finished, as in `Gains`; None before its first step. Without a model."""
+    state = store.parts(KIND, gains_key(model_id, bias, text, config)).load("state")
+    return None if state is None else (state["losses"], state.get("held", np.zeros((0, 2))))
+
+
 def stored(model_id: ModelId, axis: str, reading: str, method: str, store: Store) -> list[Gains]:
     """All that were learned on a whole axis with a method, in the order of their folders; without a model."""
-    asked = result_key(BiasConfig(axis), model_id)
+    asked = {"axis": axis} if axis == defaults.ALL_AXES else result_key(BiasConfig(axis), model_id)
     wanted = {**model_id.wanted(), "axis": asked["axis"], "split": "valid"}
     prompts = "" if asked["axis"] == axis else asked["prompts"]  # files are known by what they hold
 

@@ -26,6 +26,7 @@ GAMMA, ZETA, BETA = -0.1, 1.1, 2 / 3  # stretch and temperature of the paper
 START, FURTHEST = 2.0, 6.0  # log-odds that gates begin with (most of them open), and beyond which none goes
 METHODS = ("gains", "hard-concrete")
 CELLS = ("none", "mean", "worst")
+ACROSS = ("mean", "worst")
 LATER: dict[str, Any] = {  # fields that came later, and what their absence from a key stands for
     "paragraphs": 0,
     "cells": "none",
@@ -33,6 +34,7 @@ LATER: dict[str, Any] = {  # fields that came later, and what their absence from
     "method": "gains",
     "heads": 13,
     "sparsity": 1.0,
+    "across": "mean",
 }
 
 
@@ -45,7 +47,8 @@ class GainsConfig:
     reading : the gap that falls: "neutral" or "counted".
     steps, rate : of Adam.
     prompts, windows, passages, paragraphs : what each step sees, drawn anew: of prompts at least so many, in whole
-        blocks; windows of sentences, LAMBADA's passages, and windows of contiguous paragraphs.
+        blocks, of several axes each its share; windows of sentences, LAMBADA's passages, and windows of contiguous
+        paragraphs.
     max_nats : what sentences, and what paragraphs, may cost for nothing, in nats a token.
     cost : what each further nat counts, a gap of the unpruned model's size being 1.
     task_cost : the same of the last words' nats, for which nothing is free.
@@ -59,6 +62,7 @@ class GainsConfig:
     heads : of hard-concrete gates, how many end as 0; 0: those that are rather 0 than 1.
     sparsity : what the expected number of closed gates counts: its distance from `heads` as a share of them, or where
         none are asked for itself, as a share of all.
+    across : of several axes, whether the mean of their relative gaps falls, or a soft maximum of them ("worst").
     """
 
     reading: str = "neutral"
@@ -79,13 +83,14 @@ class GainsConfig:
     method: str = "gains"
     heads: int = 13
     sparsity: float = 1.0
+    across: str = "mean"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.prompts < 1 or min(self.windows, self.passages, self.paragraphs) < 0:
             raise InputError("Gates are learned in 1 step or more, from 1 prompt or more, at a rate above 0.")
         if not self.rate > 0 or min(self.keep, self.cost, self.task_cost, self.sparsity) < 0:
             raise InputError("Gates are learned at a rate above 0, and what counts in the loss is 0 or more.")
-        for name, known in (("method", METHODS), ("cells", CELLS)):
+        for name, known in (("method", METHODS), ("cells", CELLS), ("across", ACROSS)):
             if getattr(self, name) not in known:
                 raise InputError(f"There is no {name} '{getattr(self, name)}': choose one of {', '.join(known)}.")
         if self.patience < 0 or self.heads < 0 or self.seed < 0:

@@ -97,7 +97,9 @@ def stored_products(model_id: ModelId, text: TextConfig, store: Store) -> Floats
 
 
 def products_key(model_id: ModelId, text: TextConfig) -> dict[str, Any]:
-    """Everything that shapes them."""
+    """Everything that shapes them. InputError where heads are not taken out by zero: then other terms are lost."""
+    if model_id.ablation:
+        raise InputError(f"A repair is of heads that are set to zero, not to '{model_id.ablation}': leave one out.")
     return {**ppl_key(text, model_id), "score": "", "experiment": "products of heads"}
 
 

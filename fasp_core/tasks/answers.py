@@ -108,7 +108,8 @@ def known(model_id: ModelId, prune_set: PruneSet, seed: int, store: Store) -> Kn
     found: list[Known] = []
     for side in (PruneSet(), prune_set):
         mine: Known = {}
-        for entry in store.find(KIND, {**model_id.wanted(), "seed": seed, "heads": side.format()}):
+        which = model_id if len(side) else model_id.whole
+        for entry in store.find(KIND, {**which.wanted(), "seed": seed, "heads": side.format()}):
             mine.setdefault(entry.config["task"], {})[entry.config["data"]] = entry.config["items"]
         found.append(mine)
     base, pruned = found
@@ -174,7 +175,7 @@ def _read(model_id: ModelId, prune_set: PruneSet, part: Items, seed: int, store:
 def key(model_id: ModelId, prune_set: PruneSet, part: Items, seed: int) -> dict[str, Any]:
     """Everything that shapes the answers to a part, for the store."""
     return {
-        **model_id.key(),
+        **(model_id if len(prune_set) else model_id.whole).key(),
         "task": part.task,
         "items": len(part.items),
         "seed": seed,

@@ -86,6 +86,7 @@ def left_out(found: MutableMapping[str, object]) -> list[str]:
         "model": lambda source: source in demo.models,
         "dtype": lambda dtype: dtype == ModelSpec().dtype,
         "bos": lambda bos: bos == ModelSpec().bos,
+        "ablation": lambda how: how == ModelSpec().ablation,
         "axis": lambda axis: axis in axis_names(),
         **dict.fromkeys(("scorer", "label", "scorer_reading"), lambda _value: False),
         "prompts": lambda n: n <= demo.prompts,

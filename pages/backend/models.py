@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from fasp_core.errors import InputError
+from fasp_core.metrics import calibration
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.model import hub, loading
 from fasp_core.model.devices import one_name
@@ -17,6 +18,7 @@ from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.memory import free
 from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
+from fasp_core.storage.store import Store
 from pages.backend import demo, folders
 
 KEEP_MODELS = 2
@@ -64,7 +66,7 @@ class Models:
                     while len(self._loaded) >= KEEP_MODELS:
                         self._loaded.popitem(last=False)
                     free()
-                lm = self._load(self.pinned(spec))
+                lm = calibration.ready(self._load(self.pinned(spec)), Store())
                 if lm.spec.commit:
                     self._commits.setdefault(spec.source, lm.spec.commit)
                     name = replace(name, commit=lm.spec.commit)

@@ -182,6 +182,7 @@ def _said(*parts: Hashable) -> dict[str, str]:
         elif isinstance(part, ModelSpec):
             begins = "" if part.bos == "auto" else part.bos
             said |= {"precision": part.dtype, "device": part.device, "beginning token": begins}
+            said |= {} if part.ablation == ModelSpec().ablation else {"pruned heads become": part.ablation}
         elif isinstance(part, PruneSet):
             said["removed"] = _set(part)
         elif isinstance(part, EvalConfig):

@@ -22,9 +22,12 @@ from fasp_core.scoring.search import Found
 from fasp_core.storage import catalog
 from fasp_core.storage.catalog import Kept
 from fasp_core.storage.store import Entry, Store
-from fasp_core.studies.compare import compare, outcome, searching, settled, wider
+from fasp_core.studies import common
+from fasp_core.studies.compare import compare, front, outcome, searching, settled, wider
 from fasp_core.studies.compare.compare import Comparison
+from fasp_core.studies.compare.front import Front
 from fasp_core.studies.compare.limits import Limits, StoredMeter
+from fasp_core.studies.compare.methods import Sample
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.compare.plan import Candidate
 from fasp_core.studies.contexts import matrix
@@ -93,6 +96,7 @@ class Results:
         self._costs = Latest[costs.Costs](4)
         self._explained = Latest[Explained](12)
         self._meters = Latest[StoredMeter](12)
+        self._fronts = Latest[Front](6)  # by how many entries of methods there are
 
     def scores(self, spec: ModelSpec, config: BiasConfig) -> ImpactTable | None:
         """Stored scores, or None."""
@@ -206,6 +210,17 @@ class Results:
         known = self._models.facts(spec)
         return [] if known is None else gains.stored(known.id, axis, reading, "gains", Store())
 
+    def front(self, spec: ModelSpec, comparison: Comparison, limits: Limits) -> Front | None:
+        """All methods side by side on test prompts, as far as that is stored; None while the model is not known."""
+        if (known := self._models.facts(spec)) is None:
+            return None
+        store, plan = Store(), comparison.plan
+        there = store.find(common.KIND, {"experiment": "method", **known.id.wanted()})
+        measured = tuple(sorted(str(h.path) for h in there))
+        learned = tuple(sorted(str(h.path) for h in store.find(gains.KIND, known.id.wanted())))
+        key = (known.id, plan.axis, plan.reading, limits, tuple(comparison.sets), measured, learned)
+        return self._fronts.get(key, lambda: front.stored(comparison, limits, known.id, store, Sample(plan.axis)))
+
     def remove(self, one: Kept) -> None:
         """Delete a stored result, from memory too. InputError if it has to stay."""
         demo.check_writing()
@@ -216,6 +231,7 @@ class Results:
         self._tasks.clear()
         self._costs.clear()
         self._explained.clear()
+        self._fronts.clear()
 
     def _read(self, header: Entry | None, read: Callable[[Entry], T]) -> T | None:
         """A stored experiment, read once while its entry stays the one that is asked for."""

@@ -17,7 +17,7 @@ from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.plan import SIDES, Candidate, Plan
 from pages.backend.engine import engine, workers
 from pages.backend.requests import Experiment
-from pages.compare import chosen, compared
+from pages.compare import chosen, compared, front
 from pages.compare.compared import Settings
 from pages.shell import axis as axes
 from pages.shell import limits, sidebar, start
@@ -46,6 +46,9 @@ def page() -> None:
     with st.spinner("Resampling the prompts"):
         picked = chosen.draw(settings, comparison)
     more(settings, comparison)
+    st.divider()
+    with st.spinner("Reading what is stored of all methods"):
+        front.draw(settings, comparison)
     st.divider()
     st.fragment(start.told(compared.draw))(settings, comparison, picked)
 

@@ -8,7 +8,7 @@ from fasp_core.scoring.impact_table import ImpactTable
 from pages.backend.engine import engine
 from pages.explore import editing, grids, maps, measured, named, tried
 from pages.session import shared
-from pages.shell import sidebar, start
+from pages.shell import learned, sidebar, start
 from pages.shell.current import current
 from pages.widgets import scoring
 
@@ -76,6 +76,7 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
     tried.draw(settings)
     named.draw(settings, now)
     measured.details(settings, table, now)
+    learned.curve(settings)
 
 
 start.told(page)()

@@ -48,7 +48,7 @@ class Tried:
     def place(self) -> tuple[object, ...]:
         """Sets that can stand in one chart share it: all but how they were chosen."""
         r = self.recipe
-        return r.model, r.dtype, r.bos, r.axis, r.reading, r.split, r.prompts, r.tokens
+        return r.model, r.dtype, r.bos, r.ablation, r.axis, r.reading, r.split, r.prompts, r.tokens
 
 
 def note(settings: Settings, table: ImpactTable, now: Current, result: Evaluation | None) -> None:

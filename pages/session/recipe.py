@@ -17,7 +17,7 @@ from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, PROTECTS
 from fasp_core.metrics.expected import READINGS
-from fasp_core.model.spec import BUILT_IN, DTYPES
+from fasp_core.model.spec import ABLATIONS, BUILT_IN, DTYPES
 from fasp_core.model.tokens import BEGINNINGS
 from fasp_core.scoring.manual_edits import HAND
 from fasp_core.studies.compare.plan import SEARCH
@@ -28,6 +28,7 @@ ALL_METHODS = (*METHODS, SEARCH, GAINS, HAND)
 PROMPTS, TOKENS = (90, 210, 450, 900), (512, 1024, 2048, 4096)
 READING_TITLES = {"neutral": "identity terms masked", "counted": "identity terms scored"}
 BOS_TITLES = {"auto": "automatic", "yes": "yes", "no": "no"}
+ABLATION_TITLES = {"zero": "zero", "mean": "its mean output"}  # drawn ones cannot be exported
 PROTECT_TITLES = {"perplexity": "perplexity", "task": "last words (LAMBADA)", "worse": "the worse of the two"}
 SPLIT_TITLES = {"valid": "validation", "test": "test"}
 METHOD_TITLES = {
@@ -51,15 +52,16 @@ STEPS = 200  # that can be undone
 class Recipe:
     """All that a link carries. Field names are the names in the address, and the keys of the widgets.
 
-    `bos` says whether texts begin with a token of the tokenizer's; `prune` and `keep` are heads set by hand, written as
-    L0H3,L2H1-4; `limit` is in percent, of the joint search alone; `lambada_points` and `task_points` are the most
-    that the search and the comparison of methods may lose, 0 being no limit; `protect` is what FASP's heads are
-    critical by.
+    `bos` says whether texts begin with a token of the tokenizer's; `ablation` what heads that are taken out become;
+    `prune` and `keep` are heads set by hand, written as L0H3,L2H1-4; `limit` is in percent, of the joint search alone;
+    `lambada_points` and `task_points` are the most that the search and the comparison of methods may lose, 0 being no
+    limit; `protect` is what FASP's heads are critical by.
     """
 
     model: str = BUILT_IN
     dtype: str = next(iter(DTYPES))
     bos: str = BEGINNINGS[0]
+    ablation: str = ABLATIONS[0]
     axis: str = "race_ethnicity"
     reading: str = READINGS[0]
     method: str = "fasp"
@@ -169,6 +171,7 @@ _READ: dict[str, Callable[[str], object]] = {
     "model": _model,
     "dtype": _one_of(tuple(DTYPES), {}),
     "bos": _one_of(BEGINNINGS, {}),
+    "ablation": _one_of(tuple(ABLATION_TITLES), {}),
     "axis": lambda text: _one_of(_axes(), {name: name.replace("_", " ") for name in axis_names()})(text),
     "reading": _one_of(READINGS, READING_TITLES),
     "method": _one_of(ALL_METHODS, METHOD_TITLES),

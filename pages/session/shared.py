@@ -75,7 +75,10 @@ def _known(values: Mapping[str, object]) -> Facts | None:
     """The shape of the model that widgets name; None while it is not loaded, or if there is no such model."""
     device = str(st.session_state.get("device") or DEVICES[0])
     try:
-        return engine().models.facts(ModelSpec(str(values["model"]), str(values["dtype"]), device, str(values["bos"])))
+        spec = ModelSpec(
+            str(values["model"]), str(values["dtype"]), device, str(values["bos"]), ablation=str(values["ablation"])
+        )
+        return engine().models.facts(spec)
     except InputError:  # the page tells it where it loads the model
         return None
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import streamlit as st
+
 from fasp_core import defaults
 from fasp_core.compute.jobs import Progress
 from fasp_core.data.text import TextConfig
+from fasp_core.figures import Words, learning_curve
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import Selection
 from fasp_core.metrics.meters import BiasConfig
@@ -17,19 +20,28 @@ from fasp_core.scoring.gates import GainsConfig
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import nothing
 from fasp_core.storage.store import Store
+from fasp_core.typing import Floats
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
 from pages.session.recipe import GAINS
 from pages.shell.sidebar import Settings
 from pages.widgets import background
+from pages.widgets.drawing import chart
 
 SECONDS = 20  # a step of the built-in model on two cores
 
 
 def learned(settings: Settings) -> Gains | None:
-    """Of the stored gains of a model on an axis those of most steps, then of the lowest seed; None without any."""
-    found = engine().results.gains(settings.spec, settings.axis, settings.reading)
+    """Of the stored gains of a model on an axis those of most steps, then of the lowest seed; None without any.
+
+    Where there are none of the axis, those that were learned on all axes at once.
+    """
+    found = _stored(settings, settings.axis) or _stored(settings, defaults.ALL_AXES)
     return max(found, key=lambda one: (len(one.losses), -one.config.seed), default=None)
+
+
+def _stored(settings: Settings, axis: str) -> list[Gains]:
+    return engine().results.gains(settings.spec, axis, settings.reading)
 
 
 def prune_set(settings: Settings) -> PruneSet:
@@ -47,12 +59,21 @@ def select(settings: Settings, table: ImpactTable) -> Selection:
         return none
     heads = tuple(found.at(s.strength).flat(table.n_heads))
     moved = found.as_dict()["moved_by_more_than_a_fifth"]
+    where = "" if _stored(s, s.axis) else " on all axes at once"
     note = (
-        f"Gains learned in {found.at_step} steps (seed {found.config.seed}) on validation prompts and text, at "
+        f"Gains learned{where} in {found.at_step} steps (seed {found.config.seed}) on validation prompts and text, at "
         f"strength {s.strength:g}: at 1, {moved} of {found.gates.size} heads are moved by more than .2. Look at test "
         "prompts for what they are worth."
     )
     return replace(none, pruned=heads, k=len(heads), requested_k=len(heads), notes=(note,))
+
+
+def curve(settings: Settings) -> None:
+    """How the gains that are shown were learned, below everything else; nothing for other methods."""
+    if settings.method != GAINS or (found := learned(settings)) is None:
+        return
+    with st.expander(f"How these gains were learned: {len(found.losses)} steps"):
+        _chart(found.losses, found.held, "learned gains")
 
 
 def _offer(settings: Settings) -> None:
@@ -62,12 +83,37 @@ def _offer(settings: Settings) -> None:
     def work(lm: LanguageModel, store: Store, progress: Progress) -> Gains:
         return gains.learn(lm, bias, text, config, store, progress)
 
+    known = engine().models.facts(settings.spec)
+    asked = Experiment(settings.spec, "Learned gains", (settings.axis, config))
+
+    def steps() -> None:
+        """What was learned so far, of a run that goes on or was stopped."""
+        made = None if known is None else gains.so_far(known.id, bias, text, config, Store())
+        if made is not None:
+            st.caption(f"{len(made[0])} of {config.steps} steps are made; what is learned so far is kept.")
+            _chart(*made, "learning gains")
+
     background.offer(
-        Experiment(settings.spec, "Learned gains", (settings.axis, config)),
+        asked,
         work,
         title="No gains are learned yet for this model, axis and reading",
         about="Every head gets a gate from 0 to 1.5, learned together by gradients on validation prompts, text and "
         f"passages. With the built-in model on two cores {config.steps} steps take about "
         f"{config.steps * SECONDS / 60:.0f} minutes; a run that was stopped goes on.",
         button="Learn",
+        watched="Learning gains",
     )
+    job = background.job_of(asked)
+    runs = job is not None and job.state in ("waiting", "running")
+    st.fragment(steps, run_every=SECONDS / 4 if runs else None)()
+
+
+def _chart(losses: Floats, held: Floats, key: str) -> None:
+    words = Words(
+        "What each step saw",
+        "Other prompts, text and passages in every step, so single steps scatter. What gains are worth, test prompts "
+        "say.",
+        x="step",
+        dark=st.context.theme.type == "dark",
+    )
+    chart(learning_curve(losses, held, words), key=key, alt="Relative gap and costs over the steps of learning.")

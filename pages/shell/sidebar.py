@@ -30,6 +30,7 @@ from pages.backend import demo, folders
 from pages.backend.engine import engine, scheduler
 from pages.session import shared
 from pages.session.recipe import (
+    ABLATION_TITLES,
     ALL_METHODS,
     ALPHA,
     BOS_TITLES,
@@ -351,13 +352,22 @@ def model() -> ModelSpec:
             "tokenizer does. It stands before every prompt and "
             "every window of text for perplexity, and is never scored itself.",
         )
+        ablation = st.selectbox(
+            "A pruned head becomes",
+            tuple(ABLATION_TITLES),
+            format_func=ABLATION_TITLES.__getitem__,
+            key="ablation",
+            persist_state="session",
+            help="Zero takes away what a head does for every text alike, too. Its mean output over a calibration text "
+            "keeps that; scores and measurements are then other ones, and an export holds the means as biases.",
+        )
         if (address := scheduler()) is not None:
             st.caption(f"Scoring and comparisons run on the cluster at {address}.")
     source = source or BUILT_IN
     pins: dict[str, str] = st.session_state.setdefault("commits", {})
     if source not in pins:  # this reader begins to look at it
         engine().models.renew(source)
-    spec = engine().models.pinned(ModelSpec(source, dtype, device, bos, pins.get(source, "")))
+    spec = engine().models.pinned(ModelSpec(source, dtype, device, bos, pins.get(source, ""), ablation))
     if spec.commit:
         pins[source] = spec.commit  # a branch that moves meanwhile is another model
     return spec

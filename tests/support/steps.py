@@ -23,7 +23,7 @@ from fasp_core.forward.ablation import masked
 from fasp_core.forward.attention import pattern
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics import continuations, measurements
+from fasp_core.metrics import calibration, continuations, measurements
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.meters import BiasConfig, meter
 from fasp_core.metrics.perplexity import measure_nll
@@ -32,6 +32,8 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring import baselines, estimate, exact, gains, gates, pool, preview, repair, score, search
 from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import audit, choosing, localise, matrix, scenarios, weights
+from fasp_core.studies.explain import explain
+from fasp_core.studies.explain.plan import Plan
 from fasp_core.studies.robustness import likelihood
 from fasp_core.studies.robustness.stereotypes import CROWS, STEREOSET, Item, ItemSet
 from tests.support import pretend
@@ -107,6 +109,7 @@ def small_worlds(folder: Path) -> Any:
         (folder / "default.txt").write_text(tiny_text(150, seed=3))
         short = partial(TextConfig, str(folder / "default.txt"), window=64, stride=64)
         patch.setattr(matrix, "TextConfig", short)
+        patch.setattr(calibration, "TEXT", short(tokens=100))
         yield
 
 
@@ -205,6 +208,17 @@ def _repair(b: Bench) -> Any:
     return repair.products(b.lm, b.text, b.store)
 
 
+def _explain(b: Bench) -> Any:
+    found = explain.run(b.lm, Plan(PruneSet.parse("L0H1,L1H3*0.4"), b.expected, b.text, nodes=2), b.store)
+    return found.gap.values, found.gap.intervals, found.nats.values, found.gap.end, found.nats.end
+
+
+def _means(b: Bench) -> Any:
+    lm = calibration.taken_out_by(b.lm, "mean", b.store)
+    with masked(lm, PRUNED):
+        return lm.constants, measure_nll(lm, b.windows()).sums
+
+
 def _pool(b: Bench) -> Any:
     found = pool.pool(b.lm, b.sampled, b.store)
     return found.scores, found.log_ratios, found.replayed(np.arange(len(found.scores)) % 3)
@@ -288,6 +302,8 @@ STEPS: dict[str, Callable[[Bench], Any]] = {
     "gains": _gains,
     "hard-concrete gates": _closing_gates,
     "repair": _repair,
+    "explain": _explain,
+    "mean outputs": _means,
 }
 
 

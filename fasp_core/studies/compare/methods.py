@@ -1,7 +1,8 @@
 """Methods beside each other: the best set of each that validation chooses, on the same unseen prompts and passages.
 
-A method is one that ranks heads, the joint search, or gates that were learned (`gains`, `hard-concrete`), any of them
-with `+repair`: its sets with what is left of their layers rescaled. Each method's set is the one of lowest validation
+A method is one that ranks heads, the joint search, or gates that were learned (`gains`, `hard-concrete`; `gains-all` of
+those learned on all axes at once; `gains*0.5` at one strength), any of them with `+repair`: its sets with what is left
+of their layers rescaled. Each method's set is the one of lowest validation
 gap among those that keep to the limits on the validation side. All of them are measured on the test side once, paired
 with the unpruned model and with each other: the same prompts and resamples, the same text, the same passages. A
 measurement is stored by its set, so a second call needs no model.
@@ -45,6 +46,7 @@ from fasp_core.typing import Report
 
 NAMES = (*gates.METHODS, SEARCH, *selection.METHODS)
 REPAIR = "+repair"
+ON_ALL = "-all"  # of learned gates: those of all axes at once
 STRENGTHS = (1.0, 0.75, 0.5)  # of learned gains, that are candidates
 LOOSER = (1.0, 1.5, 2.0)  # times the limit on perplexity: choices that are repaired, as a repair lowers the cost
 
@@ -174,10 +176,15 @@ class Bench:
         InputError
             There is no such method, or no gates were learned with it.
         """
-        name = method.removesuffix(REPAIR)
-        if name not in NAMES:
-            raise InputError(f"There is no method '{method}': choose of {', '.join(NAMES)}, each also with {REPAIR}.")
-        if name == gates.METHODS[0] and name != method:
+        whole, _, strength = method.removesuffix(REPAIR).partition("*")
+        name, repaired = whole.removesuffix(ON_ALL), method.endswith(REPAIR)
+        if name not in NAMES or (whole != name and name not in gates.METHODS):
+            raise InputError(
+                f"There is no method '{method}': choose of {', '.join(NAMES)}, each also with {REPAIR}, learned gates "
+                f"also with {ON_ALL}."
+            )
+        strengths = _strengths(name, strength, method)
+        if name == gates.METHODS[0] and repaired:
             raise InputError(f"Learned gains leave no head as it was, so nothing is repaired: leave {REPAIR} out.")
         if name not in gates.METHODS and not any(c.method == name for c in self.comparison.candidates):
             first = "search" if name == SEARCH else "score"
@@ -185,10 +192,11 @@ class Bench:
                 f"The comparison on {self.axis} has no sets of '{name}': run 'python -m fasp_core {first} --axis "
                 f"{self.axis}' and then 'compare --axis {self.axis} --run', or leave {name} out."
             )
-        if name not in gates.METHODS and name == method:
+        if name not in gates.METHODS and not repaired:
             return self._ranked(name, self.limits.max_ppl)
-        found = self._learned(name) if name in gates.METHODS else self._looser(name)
-        if method != name:
+        axis = self.axis if whole == name else defaults.ALL_AXES
+        found = self._learned(name, axis, strengths) if name in gates.METHODS else self._looser(name)
+        if repaired:
             known = self._products()
             found = [(repair(one, known).prune_set, f"{title}, repaired") for one, title in found]
         return self._best(found)
@@ -209,18 +217,18 @@ class Bench:
         picked = [self._ranked(name, times * self.limits.max_ppl, limited=False) for times in LOOSER]
         return list({one.prune_set: (one.prune_set, one.title) for one in picked if one is not None}.values())
 
-    def _learned(self, name: str) -> list[tuple[PruneSet, str]]:
-        """Sets of all gates that were learned with a method on the axis."""
-        found = gains.stored(self.model_id, self.axis, self.reading, name, self.store)
+    def _learned(self, name: str, axis: str, strengths: Sequence[float]) -> list[tuple[PruneSet, str]]:
+        """Sets of all gates that were learned with a method on an axis, or on all."""
+        found = gains.stored(self.model_id, axis, self.reading, name, self.store)
         if not found:
             more = "" if name == gates.METHODS[0] else f" --method {name}"
             raise InputError(
-                f"No gates of '{name}' were learned on {self.axis} ({self.reading}): run 'python -m fasp_core gains "
-                f"--model {self.comparison.model} --axis {self.axis} --reading {self.reading}{more}' first."
+                f"No gates of '{name}' were learned on {axis} ({self.reading}): run 'python -m fasp_core gains "
+                f"--model {self.comparison.model} --axis {axis} --reading {self.reading}{more}' first."
             )
-        strengths = STRENGTHS if name == gates.METHODS[0] else STRENGTHS[:1]
+        on = "" if axis == self.axis else " on all axes"
         return [
-            (one.at(s), f"{name}, seed {one.config.seed}, {one.at_step} steps, strength {s:g}")
+            (one.at(s), f"{name}{on}, seed {one.config.seed}, {one.at_step} steps, strength {s:g}")
             for one in found
             for s in strengths
         ]
@@ -283,6 +291,19 @@ class Bench:
             if fasp is not None and name != "fasp":
                 out[name] |= table.less_than(one.prune_set, fasp.prune_set)
         return out
+
+
+def _strengths(name: str, told: str, method: str) -> tuple[float, ...]:
+    """At which strengths gates are candidates: those that are usual, or the one that the method names."""
+    if not told:
+        return STRENGTHS if name == gates.METHODS[0] else STRENGTHS[:1]
+    try:
+        strength = float(told)
+    except ValueError:
+        strength = 0.0
+    if name != gates.METHODS[0] or not 0 < strength <= 1:
+        raise InputError(f"'{method}' names no strength: write {gates.METHODS[0]}*0.5, above 0 and at most 1.")
+    return (strength,)
 
 
 class _Table:

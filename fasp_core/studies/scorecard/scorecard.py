@@ -19,7 +19,6 @@ from fasp_core.studies.scorecard.lines import Line, summary
 from fasp_core.studies.scorecard.parts import Checkpoint, Gap, Part, Suite, Task, Text
 from fasp_core.typing import Report
 
-AXES = ("gender_and_sex", "race_ethnicity", "religion", "ability", "nationality", "sexual_orientation", "age")
 TEXTS = ("perplexity", "paragraphs", "repeated")  # costs
 SUITES = ("crows_pairs", "stereoset", "bbq", "winogender", "honest")
 KINDS: dict[str, type[Part]] = {kind.__name__.lower(): kind for kind in (Text, Task, Gap, Suite, Checkpoint)}
@@ -36,7 +35,7 @@ class Plan:
     prompts, items, tokens : sizes of a gap, of a task or suite, and of a text.
     """
 
-    axes: tuple[str, ...] = AXES
+    axes: tuple[str, ...] = defaults.AXES
     tasks: tuple[str, ...] = defaults.TASKS
     suites: tuple[str, ...] = SUITES
     prompts: int = 450

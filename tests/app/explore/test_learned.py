@@ -25,14 +25,14 @@ def studio(studio: Studio) -> Studio:
     return studio
 
 
-def keep(studio: Studio, seed: int = 0, steps: int = 2) -> np.ndarray:
+def keep(studio: Studio, seed: int = 0, steps: int = 2, axis: str = AXIS) -> np.ndarray:
     """Gains in the store; their gates [L, H], one of which is 0."""
     gates = np.round(np.random.default_rng(seed).uniform(0.2, 1.5, BUILT_IN_SHAPE), 2)
     gates[3, 1] = 0.0
     path = np.stack([np.ones(BUILT_IN_SHAPE)] * steps + [gates]).astype(np.float32)
     text = TextConfig(tokens=defaults.SCORE_TOKENS)
     config = GainsConfig(steps=steps, passages=0, paragraphs=0, seed=seed)
-    key = gains.gains_key(studio.load(ModelSpec()).id, BiasConfig(AXIS), text, config)
+    key = gains.gains_key(studio.load(ModelSpec()).id, BiasConfig(axis), text, config)
     arrays = {"path": path, "losses": np.ones((steps, 3))}
     studio.store.save(gains.KIND, key, arrays=arrays, meta={"base_gap": 0.004, "provenance": {}})
     return gates
@@ -75,3 +75,34 @@ def test_where_none_are_stored_they_are_offered(studio: Studio) -> None:
     at = exploring(method="gains")
     assert "No gains are learned yet for this model, axis and reading" in [s.value for s in at.subheader]
     assert not len(requested(at))
+
+
+def test_what_is_learned_so_far_is_seen_while_it_goes_on_and_once_it_was_stopped(studio: Studio) -> None:
+    text, config = TextConfig(tokens=defaults.SCORE_TOKENS), GainsConfig()
+    key = gains.gains_key(studio.load(ModelSpec()).id, BiasConfig(AXIS), text, config)
+    state = {"path": np.ones((3, *BUILT_IN_SHAPE)), "losses": np.array([[1.0, 0, 0, 0], [0.8, 0.01, 0.1, 0]])}
+    studio.store.parts(gains.KIND, key).save("state", state)
+    at = exploring(method="gains")
+    assert "2 of 40 steps are made" in said(at)
+    assert "Learn" in [b.label for b in at.main.button]
+    assert not at.error
+    gone = exploring(method="fasp")
+    assert "steps are made" not in said(gone)
+
+
+def test_how_stored_gains_were_learned_is_shown(studio: Studio) -> None:
+    keep(studio, steps=3)
+    at = exploring(method="gains")
+    assert "How these gains were learned: 3 steps" in [e.label for e in at.expander]
+    assert not at.error
+
+
+def test_gains_of_all_axes_serve_where_an_axis_has_none(studio: Studio) -> None:
+    gates = keep(studio, seed=1, axis=defaults.ALL_AXES)
+    at = exploring(method="gains")
+    assert requested(at) == PruneSet.from_gates(gates)
+    assert "Gains learned on all axes at once in 2 steps (seed 1)" in said(at)
+    own = keep(studio, steps=1)
+    at = exploring(method="gains")
+    assert requested(at) == PruneSet.from_gates(own)
+    assert "on all axes" not in said(at)

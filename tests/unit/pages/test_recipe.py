@@ -27,6 +27,7 @@ recipes = st.builds(
     task_points=st.integers(0, 1000).map(lambda x: x / 10),
     seed=st.integers(0, 999),
     neurons=parts.map(lambda p: PruneSet(neurons=p).format()),
+    ablation=st.sampled_from(["zero", "mean"]),
     strength=st.floats(0, 1).map(lambda x: round(x, 2)),
     prune=parts.map(lambda p: PruneSet(p).format()),
     keep=parts.map(lambda p: PruneSet(p).format()),

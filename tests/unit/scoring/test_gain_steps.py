@@ -19,7 +19,8 @@ from fasp_core.errors import InputError
 from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.scoring import gains
-from fasp_core.scoring.gain_steps import CHECK, Course, combined, gap_of
+from fasp_core.scoring.gain_prompts import combined, gap_of
+from fasp_core.scoring.gain_steps import CHECK, Course
 from fasp_core.scoring.gains import learn
 from fasp_core.scoring.gates import GainsConfig, expected_l0
 from fasp_core.storage.store import Store
@@ -62,7 +63,7 @@ def paragraphs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def course(bias: BiasConfig, text: TextConfig, tmp_path: Path, **told: Any) -> Course:
     config = GainsConfig(**{"steps": 3, "prompts": 24, "passages": 0, "paragraphs": 0} | told)
-    return Course(guilty_model(*GUILTY), bias, text, config, Store(tmp_path / "course"), None)
+    return Course(guilty_model(*GUILTY), [bias], text, config, Store(tmp_path / "course"), None)
 
 
 def test_no_part_of_a_division_shares_what_it_should_not(bias: BiasConfig) -> None:
@@ -130,12 +131,13 @@ def test_cells_start_at_the_unpruned_gap_and_have_its_gradient(
 
 def test_steps_draw_other_halves_and_none_of_what_is_apart(bias: BiasConfig, text: TextConfig, tmp_path: Path) -> None:
     run = course(bias, text, tmp_path, cells="mean", patience=CHECK)
-    assert run.seen is not None
-    assert run.apart is not None
-    apart = {tuple(row) for row in run.apart.ids}
+    (axis,) = run.axes
+    assert axis.seen is not None
+    assert axis.apart is not None
+    apart = {tuple(row) for row in axis.apart.ids}
     drawn = []
     for _ in range(3):
-        parts = run._parts(np.random.default_rng(0))
+        parts = axis.parts(np.random.default_rng(0), run.step)
         assert len(parts) > 1
         rows = {tuple(row) for part in parts for row in part.ids}
         assert not rows & apart

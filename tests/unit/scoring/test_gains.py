@@ -40,7 +40,7 @@ def text(tmp_path: Path) -> TextConfig:
 
 
 def course(bias: BiasConfig, text: TextConfig, tmp_path: Path, config: GainsConfig = QUICK, lm: Any = None) -> Any:
-    return Course(lm or guilty_model(*GUILTY), bias, text, config, Store(tmp_path / "course"), None)
+    return Course(lm or guilty_model(*GUILTY), [bias], text, config, Store(tmp_path / "course"), None)
 
 
 def test_the_gradient_of_the_gap_is_its_difference(bias: BiasConfig, text: TextConfig, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from fasp_core.scoring import gains, score
 from fasp_core.scoring.gates import GainsConfig
 from fasp_core.scoring.repair import products, repair
 from fasp_core.storage.store import Store
-from fasp_core.studies.compare import compare, methods
+from fasp_core.studies.compare import compare, front, methods
 from fasp_core.studies.compare.compare import Comparison, choose
 from fasp_core.studies.compare.limits import Limits, Meter
 from fasp_core.studies.compare.methods import Bench, Sample
@@ -140,7 +140,7 @@ def test_a_learned_set_is_the_best_within_the_limits(world: World, compared: Com
     base = bench.measured(PruneSet(), sample)
     inside = [
         float(m.rows[0].gaps())
-        for m in (bench.measured(one, sample) for one, _ in bench._learned("gains"))
+        for m in (bench.measured(one, sample) for one, _ in bench._learned("gains", world.axis, methods.STRENGTHS))
         if np.expm1(m.nll["text"].mean - base.nll["text"].mean) <= LIMITS.max_ppl
     ]
     assert chosen.gap == min(inside)
@@ -182,3 +182,42 @@ def test_what_there_is_none_of_is_told(world: World, compared: Comparison, tmp_p
         empty.choose("gains+repair")
     with pytest.raises(InputError, match="no method 'obd'"):
         empty.choose("obd")
+
+
+def test_every_method_is_read_without_a_model_and_says_what_it_lacks(
+    world: World, compared: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "METHODS", ("fasp", "gains*0.5", "gains-all", "search"))
+    world.learn(cost=1.0)
+    sample = Sample(world.axis, prompts=40, items=ITEMS)
+    before = front.stored(compared, LIMITS, world.lm.id, world.store, replace(sample, prompts=50))
+    assert before.methods == {}
+    assert {"fasp", "gains*0.5"} <= set(before.missing)
+    assert "gains --model" in before.lacking["gains-all"]
+    made = front.measured(world.bench(compared), sample)
+    world.loads = 0
+    found = front.stored(compared, LIMITS, world.lm.id, world.store, sample)
+    assert world.loads == 0
+    assert found.missing == ()
+    assert found.methods == made.methods
+    assert set(found.methods) | set(found.lacking) == set(front.METHODS)
+    assert "search" in found.lacking
+    drawn = front.points(found, "lambada")
+    assert {p.name for p in drawn} == {name for name, one in found.methods.items() if one["reduction_pct"] is not None}
+    for p in drawn:
+        assert p.x == -found.methods[p.name]["lambada_points"]
+        assert p.x_ends[0] <= p.x_ends[1]
+    assert front.markdown(found).count("\n") == len(drawn) + 1
+
+
+def test_a_strength_is_one_candidate(world: World, compared: Comparison) -> None:
+    world.learn(cost=1.0)
+    bench = world.bench(compared)
+    chosen = bench.choose("gains*0.5")
+    known = gains.stored(world.lm.id, world.axis, "neutral", "gains", world.store)
+    assert chosen is None or chosen.prune_set in {one.at(0.5) for one in known}
+    for wrong in ("gains*2", "gains*x", "fasp*0.5", "hard-concrete*0.5"):
+        with pytest.raises(InputError, match="names no strength"):
+            bench.choose(wrong)
+    with pytest.raises(InputError, match="There is no method"):
+        bench.choose("fasp-all")

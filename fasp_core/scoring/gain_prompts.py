@@ -1,0 +1,139 @@
+"""The prompts that gates are learned on: of each axis, what a step draws, and the gap of it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fasp_core import gap
+from fasp_core.data.divisions import quarters, third
+from fasp_core.data.prompt_sampling import FEWEST_OWN, sample
+from fasp_core.data.prompt_set import NO_GROUP, PromptSet
+from fasp_core.errors import InputError
+from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.measurements import toxicity_of
+from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, meter
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.packing import encode
+from fasp_core.scoring.gates import GainsConfig
+from fasp_core.storage.store import Store
+from fasp_core.typing import Report
+
+SOFTNESS = 0.2  # of the soft maximum, as a share of the mean gap before learning
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Prompts as token ids, and (codes [m], how many groups)."""
+
+    ids: Sequence[list[int]]
+    groups: tuple[Tensor, int]
+
+
+class Prompts:
+    """Validation prompts of one axis.
+
+    Attributes
+    ----------
+    n : how many a step sees, at least.
+    base_gap : of the unpruned model, on the fixed sample.
+    seen : all that steps draw from; None: from the fixed sample.
+    apart : what no step sees; None without patience.
+
+    Raises
+    ------
+    InputError
+        The gap is measured in a way that has no gradient here, is not there, or the prompts cannot be divided although
+        the config asks for it.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        bias: BiasConfig,
+        config: GainsConfig,
+        n: int,
+        store: Store,
+        progress: Report | None,
+    ) -> None:
+        gauge = meter(lm, bias, store, progress)
+        if not isinstance(gauge, ExpectedMeter) or gauge.shared is not None:
+            raise InputError("Gates are learned by expected toxicity of each prompt by itself: choose that measure.")
+        if config.fresh and bias.steps > 1:
+            raise InputError("Gates are learned in cells, or with patience, by the next word alone: choose 1 step.")
+        self.lm, self.config, self.gauge, self.n = lm, config, gauge, n
+        codes, self.names = gap.group_codes(gauge.prompts.groups)
+        self.codes = np.asarray(codes)
+        _, at = np.unique(np.asarray(gauge.prompts.blocks or range(len(self.codes))), return_inverse=True)
+        self.blocks = [np.flatnonzero(at == b) for b in range(int(at.max()) + 1)]
+        known = toxicity_of(lm, PruneSet(), bias, store, progress)  # stored, for a run that goes on
+        self.base_gap = float(gap.gap(known.row(config.reading), self.codes))
+        if not self.base_gap > 0:
+            raise InputError(f"The unpruned model shows no gap on {bias.axis}: there is nothing to learn.")
+        self.seen: PromptSet | None = None
+        self.apart: Part | None = None
+        if config.fresh:
+            self.seen = bias.pool()
+            if config.patience:
+                self.seen, apart = third(self.seen, config.seed)
+                self.apart = self._part(apart, n, config.seed)
+            if config.cells != "none":
+                quarters(self.seen, 0)  # says so if they cannot be divided
+
+    def parts(self, rng: np.random.Generator, step: int) -> list[Part]:
+        """Prompts of a step: some of a fixed sample, or of all validation prompts, in cells or not."""
+        if self.seen is None:
+            chosen = self._drawn(rng)
+            codes = torch.as_tensor(self.codes[chosen], device=self.lm.device)
+            return [Part([self.gauge.rows[i] for i in chosen], (codes, len(self.names)))]
+        number = int.from_bytes(hashlib.sha256(f"{self.config.seed}|{step}".encode()).digest()[:4], "big")
+        cells = (self.seen,) if self.config.cells == "none" else quarters(self.seen, number)
+        return [self._part(cell, math.ceil(self.n / len(cells)), number) for cell in cells]
+
+    def _part(self, prompts: PromptSet, n: int, seed: int) -> Part:
+        """So many prompts at least, the same number of each group, in blocks."""
+        groups = len(set(prompts.groups) - {NO_GROUP})
+        drawn = sample(prompts, max(2, math.ceil(n / max(groups, 1))), seed, FEWEST_OWN)
+        codes, names = gap.group_codes(drawn.groups)
+        ids = encode(self.lm, drawn.texts, self.gauge.config.steps - 1)
+        return Part(ids, (torch.as_tensor(np.asarray(codes), device=self.lm.device), len(names)))
+
+    def _drawn(self, rng: np.random.Generator) -> list[int]:
+        """Of the fixed sample: whole blocks, or where there are none, of each group its share, two at least."""
+        share = self.n / len(self.codes)
+        if len(self.blocks) == len(self.codes):
+            each = [np.flatnonzero(self.codes == g) for g in range(len(self.names))]
+            found = [rng.choice(at, min(len(at), max(round(share * len(at)), 2)), replace=False) for at in each]
+            return list(map(int, np.concatenate(found)))
+        chosen: list[int] = []
+        for b in rng.permutation(len(self.blocks)):
+            chosen += self.blocks[b].tolist()
+            if len(chosen) >= self.n:
+                break
+        return chosen
+
+
+def gap_of(values: Tensor, codes: Tensor, groups: int) -> Tensor:
+    """`sum_g |mean - mean_g|` of values [n], differentiable."""
+    sums = torch.zeros(groups, dtype=values.dtype, device=values.device).index_add(0, codes, values)
+    means = sums / torch.bincount(codes, minlength=groups)
+    return (values.mean() - means).abs().sum()
+
+
+def combined(gaps: Tensor, how: str, scale: Tensor) -> Tensor:
+    """One gap of those of some cells or axes [c]: their mean, or a soft maximum between mean and maximum.
+
+    Parameters
+    ----------
+    scale : size of a gap, by which the maximum is softened.
+    """
+    if how != "worst":
+        return gaps.mean()
+    soft = (SOFTNESS * scale).to(gaps.device)
+    return soft * (torch.logsumexp(gaps / soft, 0) - math.log(len(gaps)))
