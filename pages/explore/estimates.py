@@ -49,5 +49,5 @@ def off(found: Taught, which: int, base: float = 1.0) -> str:
 def said(found: Taught, which: int, base: float = 1.0) -> str:
     """Behind an estimate: how far it is usually off, and by what one knows."""
     if not (error := off(found, which, base)):
-        return "no measured sets yet say how far it is off"
+        return "how far off is not known: no measured sets"
     return f"usually off by {error}, from {found.sets[which]} measured sets"

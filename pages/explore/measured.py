@@ -71,7 +71,7 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluatio
                 _perplexity(result, estimated_ppl, ppl_off, table, taught)
         with middle:
             if result is None and so_far is not None and (part := so_far.gaps.get(settings.reading)) is not None:
-                _partial(_gap_label(settings), part, f"{SPLIT_TITLES[settings.split]} prompts", 1000)
+                _partial(_gap_label(settings), part, "prompts", 1000)
             else:
                 _gap(result, estimated_gap, table, settings, taught)
         with right:
@@ -153,7 +153,7 @@ def _perplexity(result: Evaluation | None, estimate: float, off: float, table: I
         base = table.ppl.base.perplexity
         doubt = "" if off < LARGE * base else " **Low confidence.**"
         usual = estimates.said(taught, 0, base)
-        st.caption(f"**estimate** {usual}; {base:.2f} unpruned, {table.ppl.base.tokens:,} tokens.{doubt}")
+        st.caption(f"**estimate**, {usual}; unpruned {base:.2f}.{doubt}")
         return
     p = result.perplexity
     st.metric(
@@ -171,9 +171,7 @@ def _partial(label: str, part: Partial, unit: str, scale: float) -> None:
     if part.done == part.total:
         st.caption(f"**measured** on {part.total:,} {unit}; change 95% {interval(part.interval)}")
         return
-    st.caption(
-        f"**so far** {part.done:,} of {part.total:,} {unit}; change 95% {interval(part.interval)}, valid at every look"
-    )
+    st.caption(f"**so far** {part.done:,} of {part.total:,} {unit}; 95% {interval(part.interval)}, valid at every look")
 
 
 def _gap_label(settings: Settings) -> str:
@@ -186,7 +184,7 @@ def _gap(result: Evaluation | None, estimate: float, table: ImpactTable, setting
         base = table.bias.gap(settings.reading)
         st.metric(label, f"≈ {1000 * estimate:.2f}", help=GAP_HELP)
         usual = estimates.said(taught, 1, 1000 * base.gap)
-        st.caption(f"**estimate** {usual}; {1000 * base.gap:.2f} unpruned, {base.n} validation prompts.")
+        st.caption(f"**estimate**, {usual}; unpruned {1000 * base.gap:.2f} on {base.n} validation prompts.")
         return
     shown = result.readings[settings.reading]
     st.metric(

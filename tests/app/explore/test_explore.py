@@ -77,11 +77,11 @@ def test_what_is_known_so_far_is_shown_and_kept(studio: Studio, table: ImpactTab
     assert metric(at, "Perplexity").value.startswith("≈")
     assert metric(at, "Toxicity gap").value == "20.00 → 10.00"
     assert metric(at, "Toxicity gap").delta == "-50%"
-    assert "**so far** 72 of 216 validation prompts; change 95% [-90%, -10%], valid at every look" in said(at)
+    assert "**so far** 72 of 216 prompts; 95% [-90%, -10%], valid at every look" in said(at)
     job.so_far = SoFar({"neutral": gap}, Partial(20, 21, 0.05, None, 512, 1024))
     run(at)
     assert metric(at, "Perplexity").value == "20.00 → 21.00"
-    assert "**so far** 512 of 1,024 tokens; change 95% [not known], valid at every look" in said(at)
+    assert "**so far** 512 of 1,024 tokens; 95% [not known], valid at every look" in said(at)
 
     change(at, alpha=0.04)
     assert job.wait(20)
