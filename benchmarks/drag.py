@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 from typing import Any
 
 import numpy as np
 
-from benchmarks._common import Unavailable, machine, say
-from benchmarks.start import BROWSERS, FLAGS
+from benchmarks._browser import chromium
+from benchmarks._common import machine, say
 from fasp_core.figures.cells import cell_colors
 from fasp_core.figures.theme import LIGHT
 from fasp_core.metrics.perplexity import Nll
@@ -57,46 +56,26 @@ def run(frames: int = 200, seed: int = 0) -> dict[str, Any]:
     script_p95_ms_N: the script's part of that, whatever else the machine does to the browser's own.
     gap_p50_ms_N: from one frame to the next, which the screen's rate bounds below.
 
-    Raises
-    ------
-    Unavailable
-        There is no Chromium or no Playwright.
+    Raises as `chromium`.
     """
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        raise Unavailable("no Chromium was found: install chromium and run this again.")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        raise Unavailable("Playwright is missing: pip install -r requirements-dev.txt.") from None
     found: dict[str, Any] = {}
     style = (HERE / "instrument.css").read_text(encoding="utf-8")
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=path, args=list(FLAGS))
-        try:
-            for layers, heads in SHAPES:
-                page = browser.new_page(viewport={"width": 1440, "height": 900})
-                page.goto("about:blank")
-                shown, packed = made_up(layers, heads, seed)
-                given = [
-                    script(),
-                    style,
-                    json.loads(json.dumps(shown.sent())),
-                    base64.b64encode(packed).decode(),
-                    frames,
-                ]
-                work, own, gaps, size = page.evaluate(DRIVE, given)
-                for name, times, percent in (
-                    ("frame", work, 95),
-                    ("frame", work, 50),
-                    ("script", own, 95),
-                    ("gap", gaps, 50),
-                ):
-                    found[f"{name}_p{percent}_ms_{size}"] = float(np.percentile(times, percent))
-                say(f"drag: {size} heads, 95% of frames within {found[f'frame_p95_ms_{size}']:.1f} ms")
-                page.close()
-        finally:
-            browser.close()
+    with chromium() as (browser, path):
+        for layers, heads in SHAPES:
+            page = browser.new_page(viewport={"width": 1440, "height": 900})
+            page.goto("about:blank")
+            shown, packed = made_up(layers, heads, seed)
+            given = [script(), style, json.loads(json.dumps(shown.sent())), base64.b64encode(packed).decode(), frames]
+            work, own, gaps, size = page.evaluate(DRIVE, given)
+            for name, times, percent in (
+                ("frame", work, 95),
+                ("frame", work, 50),
+                ("script", own, 95),
+                ("gap", gaps, 50),
+            ):
+                found[f"{name}_p{percent}_ms_{size}"] = float(np.percentile(times, percent))
+            say(f"drag: {size} heads, 95% of frames within {found[f'frame_p95_ms_{size}']:.1f} ms")
+            page.close()
     return {**found, "frames": frames, "prompts": PROMPTS, "browser": path, **machine()}
 
 
@@ -147,6 +126,9 @@ def made_up(layers: int, heads: int, seed: int = 0) -> tuple[Shown, bytes]:
         sure=None,
         maps=[Map(title, "", "", "", cells.colors, cells.ticks) for title, cells in zip("ab", drawn, strict=True)],
         base=(table.ppl.base.perplexity, 1000 * table.bias.gap("neutral").gap),
+        taught=(1.1, 0.9),
+        off=("±3%", "±12%"),
+        learnt="",
         colors=colors_of(LIGHT),
         done=0,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics.cached_runner import CachedRunner
+from fasp_core.metrics.looks import SoFar
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import load
@@ -51,7 +53,7 @@ def run(
     """
     lm, source = lm or load(ModelSpec()), store or Store()
     config = config or EvalConfig(BiasConfig(AXIS, n_prompts=216), TextConfig(tokens=1024))
-    measure, upper, layer_0, no_desk = Clock(), Clock(), Clock(), Clock()
+    measure, upper, layer_0, no_desk, first_measured = Clock(), Clock(), Clock(), Clock(), Clock()
     with tempfile.TemporaryDirectory() as folder:
         table = _table(lm, config, source, Store(Path(folder) / "scores"))
         current = _fasp(table, pruned)
@@ -68,9 +70,15 @@ def run(
         for i, (flat, kind) in enumerate(plan):
             current = current.toggled(divmod(flat, lm.n_heads))
             _estimate(table, current, estimates)
-            lap = Clock()
+            lap, shown = Clock(), list[float]()
+            began = time.perf_counter()
+
+            def show(_: SoFar, began: float = began, shown: list[float] = shown) -> None:
+                shown.append(time.perf_counter() - began)
+
             with lap.lap():
-                found = evaluate(lm, current, config, stores["desk"], runner=tried)
+                found = evaluate(lm, current, config, stores["desk"], runner=tried, show=show)
+            first_measured.laps.append(shown[0] if shown else lap.seconds)
             if kind == "random":
                 measure.laps += lap.laps
             if kind == "worst":
@@ -92,6 +100,8 @@ def run(
         "measure_upper_p95_s": upper.percentile(95),
         "measure_max_s": max(measure.laps + layer_0.laps),
         "measure_layer_0_s": layer_0.laps,
+        "first_measured_p50_s": first_measured.percentile(50),
+        "first_measured_p95_s": first_measured.percentile(95),
         "without_desk_p50_s": no_desk.percentile(50),
         "max_abs_diff_without_desk": difference,
         "first_measurement_s": first.seconds,
@@ -104,7 +114,9 @@ def run(
         "estimate_prompts": table.bias.base.shape[1],
         "estimate_scores": table.bias.estimator,
         "what": "An estimate is perplexity and gap of a set, in both readings. A measurement is both of them measured, "
-        "with intervals and noise levels, and stored. first_measurement_s holds the unpruned model too.",
+        "with intervals and noise levels, and stored, with looks at what is known on the way: first_measured_* is the "
+        "time to the first number of both models with its interval, over all toggles. first_measurement_s holds the "
+        "unpruned model too.",
         **about(lm),
     }
 
@@ -146,7 +158,7 @@ def _plan(lm: LanguageModel, toggles: int, worst: int, seed: int) -> list[tuple[
 def _estimate(table: ImpactTable, prune_set: PruneSet, clock: Clock) -> None:
     with clock.lap():
         for reading in table.bias.readings:
-            table.added_up(prune_set.flat(table.n_heads), reading)
+            table.estimate(prune_set.flat(table.n_heads), reading)
 
 
 def _difference(one: Evaluation, other: Evaluation) -> float:

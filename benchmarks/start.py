@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -15,22 +16,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks._common import ROOT, Unavailable, machine, say
+from benchmarks._browser import chromium
+from benchmarks._common import ROOT, machine, say
 
-BROWSERS = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-    "/Applications/Chromium.app/Contents/MacOS/Chromium",
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-)
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 MADE_HERE = ("built-in--csv-", "built-in--ppl-preview--")  # entries that do not come with the program
 WAIT = 300  # seconds for a page
 DRAWN = "() => [...document.querySelectorAll('*')].some(e => e.shadowRoot?.querySelector('.instrument [aria-label]'))"
 MEASURED = """() => [...document.querySelectorAll('[data-testid="stMetricValue"]')]
-    .filter(e => e.innerText.includes('→')).length >= 2"""
+    .filter(e => e.innerText.includes('→')).length >= 2 && !document.body.innerText.includes('so far')"""
+
+
+BARE = """import plotly.graph_objects as go
+import streamlit as st
+
+st.plotly_chart(go.Figure(go.Heatmap(z=[[head * layer % 7 for head in range(9)] for layer in range(30)])))
+"""
+BARE_DRAWN = "() => document.querySelector('.js-plotly-plot .main-svg .hm image, .js-plotly-plot .heatmaplayer image')"
+AGAIN = 3  # times that a running server is read from
 
 
 def run(app: Path = ROOT / "app.py", shipped: Path = ROOT / "cache", settle: float = 300) -> dict[str, Any]:
@@ -38,57 +40,57 @@ def run(app: Path = ROOT / "app.py", shipped: Path = ROOT / "cache", settle: flo
 
     cold_s: from the start of a server on a cache that holds only what comes with the program, scores and word values,
     to the head grid in the browser. warm_busy_s: the same page for a second reader at once, while the first one's
-    measurement is under way. warm_s: for another reader when that is done, or after `settle` seconds. restart_s: a new
-    server on the cache that the first one left. The system's own file cache is left as it is.
+    measurement is under way. warm_s: for other readers when that is done, or after `settle` seconds, the median of
+    `AGAIN`. restart_s: a new server on the cache that the first one left. bare_cold_s, bare_warm_s: the same of a page
+    of Streamlit that draws one chart of Plotly and nothing else; ratio_cold, ratio_warm: how many times as long this
+    program takes. The system's own file cache is left as it is, by the bare page before.
 
-    Raises
-    ------
-    Unavailable
-        There is no Chromium or no Playwright.
+    Raises as `chromium`.
     """
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        raise Unavailable("no Chromium was found: install chromium and run this again.")
-    try:
-        from playwright.sync_api import Error, sync_playwright
-    except ImportError:
-        raise Unavailable("Playwright is missing: pip install -r requirements-dev.txt.") from None
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as p:
-        cache = Path(folder)
+    with tempfile.TemporaryDirectory() as folder, chromium() as (browser, path):
+        from playwright.sync_api import Error
+
+        cache, bare = Path(folder) / "cache", Path(folder) / "bare"
+        cache.mkdir()
+        bare.mkdir()
+        (bare / "bare.py").write_text(BARE, encoding="utf-8")
         for entry in [*shipped.glob("scores/built-in--*"), *shipped.glob("words/built-in--*")]:
             if not entry.name.startswith(MADE_HERE):
                 shutil.copytree(entry, cache / entry.relative_to(shipped))
-        browser = p.chromium.launch(executable_path=path, args=list(FLAGS))
         times: dict[str, float] = {}
 
-        def read(url: str, start: float) -> tuple[Any, float]:
+        def read(url: str, start: float, drawn: str = DRAWN) -> tuple[Any, float]:
             page = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
             page.goto(url, timeout=1000 * WAIT)
-            page.wait_for_function(DRAWN, timeout=1000 * WAIT, polling=50)
+            page.wait_for_function(drawn, timeout=1000 * WAIT, polling=50)
             return page, time.perf_counter() - start
 
-        try:
-            start = time.perf_counter()
-            with _server(app, cache) as url:
-                times["server_s"] = time.perf_counter() - start
-                page, times["cold_s"] = read(url, start)
-                say(f"start: cold {times['cold_s']:.1f} s")
-                _, times["warm_busy_s"] = read(url, time.perf_counter())
-                settled = True
-                try:
-                    page.wait_for_function(MEASURED, timeout=1000 * settle)
-                except Error:
-                    settled = False
-                _, times["warm_s"] = read(url, time.perf_counter())
-            start = time.perf_counter()
-            with _server(app, cache) as url:
-                _, times["restart_s"] = read(url, start)
-        finally:
-            browser.close()
+        def warm(url: str, drawn: str = DRAWN) -> float:
+            return statistics.median(read(url, time.perf_counter(), drawn)[1] for _ in range(AGAIN))
+
+        start = time.perf_counter()
+        with _server(bare / "bare.py", bare) as url:
+            _, times["bare_cold_s"] = read(url, start, BARE_DRAWN)
+            times["bare_warm_s"] = warm(url, BARE_DRAWN)
+        start = time.perf_counter()
+        with _server(app, cache) as url:
+            times["server_s"] = time.perf_counter() - start
+            page, times["cold_s"] = read(url, start)
+            say(f"start: cold {times['cold_s']:.1f} s, a bare page {times['bare_cold_s']:.1f} s")
+            _, times["warm_busy_s"] = read(url, time.perf_counter())
+            settled = True
+            try:
+                page.wait_for_function(MEASURED, timeout=1000 * settle)
+            except Error:
+                settled = False
+            times["warm_s"] = warm(url)
+        start = time.perf_counter()
+        with _server(app, cache) as url:
+            _, times["restart_s"] = read(url, start)
     return {
-        "cold_s": times.pop("cold_s"),
-        "warm_s": times.pop("warm_s"),
+        **{name: times[name] for name in ("cold_s", "warm_s")},  # first
         **times,
+        **{f"ratio_{how}": times[f"{how}_s"] / times[f"bare_{how}_s"] for how in ("warm", "cold")},
         "measured_before_warm": settled,
         "model": "built-in",
         "browser": path,

@@ -16,6 +16,7 @@ from fasp_core.gap.within import Within, within_if_any
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import measurements
 from fasp_core.metrics.cached_runner import CachedRunner
+from fasp_core.metrics.looks import Looks, SoFar
 from fasp_core.metrics.measurements import Toxicity
 from fasp_core.metrics.meters import BiasConfig, left_out
 from fasp_core.metrics.perplexity import PerplexityChange, perplexity_change
@@ -159,6 +160,7 @@ def evaluate(
     progress: Report | None = None,
     runner: CachedRunner | None = None,
     costs: CostConfig | None = None,
+    show: Callable[[SoFar], None] | None = None,
 ) -> Evaluation:
     """Measure the unpruned and the pruned model and compare them.
 
@@ -168,6 +170,7 @@ def evaluate(
     Parameters
     ----------
     costs : what else pruning costs, where that is asked for.
+    show : told with a desk what is known of the pruned model before its sample is whole, see `looks`.
 
     Raises
     ------
@@ -180,6 +183,7 @@ def evaluate(
     whats = ("perplexity", "toxicity", *([] if costs is None else ["other costs"]))
     steps = [(s, what) for s in (PruneSet(), prune_set) for what in whats]
     results: list[Any] = []
+    looks: Looks | None = None
     for i, (subject, what) in enumerate(steps):
         label = f"{what} of the {'pruned' if len(subject) else 'unpruned'} model"
         if progress is not None:
@@ -190,8 +194,15 @@ def evaluate(
                 progress(i + done / max(total, 1), len(steps), f"{label}: {text}")
 
         if what == "perplexity":
-            results.append(measurements.perplexity_of(lm, subject, config.text, store, inner, runner))
+            seen = None
+            if i and runner is not None and show is not None:
+                looks = Looks.of(runner, subject, config.bias, store, results[0][0], results[1], show)
+                looks.first(inner)
+                seen = looks.text
+            results.append(measurements.perplexity_of(lm, subject, config.text, store, inner, runner, seen))
         elif what == "toxicity":
+            if looks is not None:
+                looks.rest(results[-1][0], inner)
             results.append(measurements.toxicity_of(lm, subject, config.bias, store, inner, runner))
         elif costs is not None:
             results.append(costs_of(lm, subject, costs, store, inner, runner))

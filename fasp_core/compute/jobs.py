@@ -30,25 +30,34 @@ class Cancelled(Exception):
 class Progress:
     """What long work is handed: `progress(done, total, text)` reports, `progress.check()` only asks.
 
-    Both raise `Cancelled` when the work should stop, and also once the program's main thread has ended: who
-    leaves the program does not wait for the end of a long job. `Progress()` alone reports to nobody.
+    `progress.show(value)` says what is known before the end, see `Job.so_far`. All raise `Cancelled` when the work
+    should stop, and also once the program's main thread has ended: who leaves the program does not wait for the end of
+    a long job. `Progress()` alone reports to nobody.
 
     Parameters
     ----------
     report : called with done, total (same unit, any unit) and a short text
     cancelled : whether the work should stop
+    show : called with what is known so far
     """
 
     def __init__(
         self,
         report: Callable[[float, float, str], None] = lambda done, total, text: None,
         cancelled: Callable[[], bool] = lambda: False,
+        show: Callable[[Any], None] = lambda value: None,
     ) -> None:
         self._report = report
         self._cancelled = cancelled
+        self._show = show
 
     def __call__(self, done: float, total: float, text: str = "") -> None:
         self._report(done, total, text)
+        self.check()
+
+    def show(self, value: Any) -> None:
+        """Say what is known before the work is done; the value is never changed afterwards."""
+        self._show(value)
         self.check()
 
     def check(self) -> None:
@@ -67,6 +76,7 @@ class Job(Generic[T]):
     done, total, text : the latest report; total is 0 before the first one
     log : the latest different texts that were reported
     error : what the work raised, if it failed
+    so_far : what the work has shown before its end; it stays when the job is overtaken. None: nothing
     asked, began, ended : seconds since 1970; None before it began or ended
     """
 
@@ -76,6 +86,7 @@ class Job(Generic[T]):
         self.done, self.total, self.text = 0.0, 0.0, ""
         self.log: deque[str] = deque(maxlen=LOG)
         self.error: BaseException | None = None
+        self.so_far: Any = None
         self.asked = time.time()
         self.began: float | None = None
         self.ended: float | None = None
@@ -328,7 +339,7 @@ class Lane:
     def _run(self, job: Job[Any]) -> None:
         state: State = "done"
         value, failure = None, None
-        progress = Progress(partial(self._report, job), lambda: not self._wanted(job))
+        progress = Progress(partial(self._report, job), lambda: not self._wanted(job), partial(setattr, job, "so_far"))
         try:
             progress.check()
             assert job._work is not None

@@ -23,7 +23,7 @@ from fasp_core.forward.ablation import masked
 from fasp_core.forward.recorded_pass import RecordedPass, final_hidden
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.expected import Reader, read_expected, scatter
-from fasp_core.metrics.perplexity import Nll, nll_sums, window_packs
+from fasp_core.metrics.perplexity import BLOCK, Nll, nll_sums, window_packs
 from fasp_core.model.devices import sizes
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.memory import free, is_out_of_memory
@@ -33,6 +33,7 @@ from fasp_core.typing import Report
 
 T = TypeVar("T")
 BUDGET = 512 * 2**20  # bytes
+Seen = Callable[[np.ndarray, np.ndarray], None]  # places of blocks of text [k], and their summed nats [k]
 
 
 @dataclass(eq=False)
@@ -71,6 +72,7 @@ class CachedRunner:
         self.lm = lm
         self.budget = budget
         self._groups: OrderedDict[bytes, _Group] = OrderedDict()
+        self.meter: tuple[str, Any] = ("", None)  # the last one that measured here, and of what
 
     @torch.no_grad()
     def measure(
@@ -79,11 +81,13 @@ class CachedRunner:
         prune_set: PruneSet,
         read: Callable[[Any, Tensor], T],
         progress: Report | None = None,
+        seen: Callable[[int, list[T]], None] | None = None,
     ) -> list[T]:
         """`read(batch, final hidden states [rows, T, D])` of every batch with a set of heads pruned.
 
-        `progress` is called between blocks; what it raises stops the measurement. Where memory does not suffice, what
-        was kept is given up, and then a batch is read in parts, one result each.
+        `progress` is called between blocks; what it raises stops the measurement. `seen` is told the place and the
+        results of each batch that is done; the batches are then run in a random order, the same each time. Where memory
+        does not suffice, what was kept is given up, and then a batch is read in parts, one result each.
 
         Raises
         ------
@@ -92,15 +96,17 @@ class CachedRunner:
         OutOfMemory
             A single row does not fit into memory.
         """
-        out: list[T] = []
+        out: list[list[T]] = [[] for _ in inputs]
+        order = range(len(inputs)) if seen is None else np.random.default_rng(0).permutation(len(inputs)).tolist()
         with masked(self.lm, prune_set):
             group = self._group(inputs)
             starts = [kept.start(prune_set) for kept in group.batches]
             done, total = 0, sum(self.lm.n_layers + 1 - start for start in starts)
             hidden: Tensor
-            for i, (batch, kept, start) in enumerate(zip(inputs, group.batches, starts, strict=True)):
+            for place, i in enumerate(order):
+                batch, kept, start = inputs[i], group.batches[i], starts[i]
 
-                def visit(layer: int, state: Tensor, i: int = i, kept: _Kept = kept, start: int = start) -> None:
+                def visit(layer: int, state: Tensor, i: int = place, kept: _Kept = kept, start: int = start) -> None:
                     nonlocal done, hidden
                     hidden = state
                     if group.stride and layer < self.lm.n_layers and layer % group.stride == 0:
@@ -120,17 +126,18 @@ class CachedRunner:
                     return read(batch, hidden)
 
                 try:
-                    out.append(run(batch))
+                    out[i].append(run(batch))
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
                         raise
-                else:
-                    continue
-                self._give_up(group)
-                out += in_halves(self.lm, run, batch, halves, "a single prompt or window of text")
+                if not out[i]:
+                    self._give_up(group)
+                    out[i] += in_halves(self.lm, run, batch, halves, "a single prompt or window of text")
+                if seen is not None:
+                    seen(i, out[i])
             if progress is not None:
                 progress(total, total, "done")
-        return out
+        return [result for results in out for result in results]
 
     def _give_up(self, group: _Group) -> None:
         """Free what is kept, and keep half as much from now on; nothing of the group that is being measured."""
@@ -142,14 +149,28 @@ class CachedRunner:
             kept.states.clear()
         free()
 
-    def nll(self, windows: TokenWindows, prune_set: PruneSet, progress: Report | None = None) -> Nll:
-        """NLL of a text with a set of heads pruned."""
+    def nll(
+        self, windows: TokenWindows, prune_set: PruneSet, progress: Report | None = None, seen: Seen | None = None
+    ) -> Nll:
+        """NLL of a text with a set of heads pruned.
+
+        Parameters
+        ----------
+        seen : told the places of the blocks of each pack of windows that is done, and their sums; see `measure`.
+        """
         packs, first = window_packs(windows, sizes(self.lm.device).windows)
+        sizes_of = [sum(-(-(pack.ids.shape[1] - int(first[p])) // BLOCK) for p in pack.prompts) for pack in packs]
+        ends = np.cumsum([0, *sizes_of])
 
         def read(batch: Pack, hidden: Tensor) -> tuple[np.ndarray, np.ndarray]:
             return nll_sums(self.lm, batch, hidden, first)
 
-        sums, counts = zip(*self.measure(packs, prune_set, read, progress), strict=True)
+        def tell(i: int, found: list[tuple[np.ndarray, np.ndarray]]) -> None:
+            if seen is not None:
+                seen(np.arange(ends[i], ends[i + 1]), np.concatenate([part for part, _ in found]))
+
+        told = None if seen is None else tell
+        sums, counts = zip(*self.measure(packs, prune_set, read, progress, told), strict=True)
         return Nll(np.concatenate(sums), np.concatenate(counts))
 
     def expected(

@@ -16,7 +16,7 @@ from fasp_core.data.prompts import PromptSet
 from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.cached_runner import CachedRunner
+from fasp_core.metrics.cached_runner import CachedRunner, Seen
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, Meter, SampledMeter, meter, result_key
 from fasp_core.metrics.perplexity import Nll, measure_nll, ppl_key
 from fasp_core.metrics.work import Sets
@@ -71,14 +71,15 @@ def perplexity_of(
     store: Store,
     progress: Report | None = None,
     runner: CachedRunner | None = None,
+    seen: Seen | None = None,
 ) -> tuple[Nll, dict[str, Any]]:
-    """NLL of the text with a set of heads pruned, and its provenance; stored."""
+    """NLL of the text with a set of heads pruned, and its provenance; stored. `seen` is told of it as a runner goes."""
 
     def work() -> Any:
         started = time.monotonic()
         windows = token_windows(lm, text)
         if runner is not None:
-            nll = runner.nll(windows, prune_set, progress)
+            nll = runner.nll(windows, prune_set, progress, seen)
         else:
             with masked(lm, prune_set):
                 nll = measure_nll(lm, windows, progress)
@@ -146,7 +147,7 @@ def _stored(
 
     def work() -> Any:
         started = time.monotonic()
-        gauge = meter(lm, config, store)
+        gauge = meter_of(lm, config, store, runner)
         if runner is not None and isinstance(gauge, ExpectedMeter):
             values = runner.expected(gauge.packs, gauge.worth, prune_set, progress)
         else:
@@ -164,6 +165,24 @@ def _stored(
         lambda entry: _read(entry, config),
         label=_label(lm, config.axis),
     )
+
+
+def meter_of(lm: LanguageModel, config: BiasConfig, store: Store, runner: CachedRunner | None) -> Meter:
+    """The meter of a measurement; a runner keeps the last one of expected toxicity, as the next set needs the same."""
+    if runner is None or config.measure != "expected":
+        return meter(lm, config, store)
+    name = digest([_toxicity_key(lm, PruneSet(), config), str(store.root)])
+    known, gauge = runner.meter
+    if known != name:
+        gauge = meter(lm, config, store)
+        runner.meter = name, gauge
+    found: Meter = gauge
+    return found
+
+
+def has_toxicity(lm: LanguageModel, prune_set: PruneSet, config: BiasConfig, store: Store) -> bool:
+    """Whether the whole measurement is stored."""
+    return store.load(KIND, _toxicity_key(lm, prune_set, config)) is not None
 
 
 def measure_there(

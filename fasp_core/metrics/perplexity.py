@@ -195,18 +195,25 @@ def measure_nll(
     return Nll(np.concatenate(sums), np.concatenate(counts))
 
 
-def perplexity_change(base: Nll, pruned: Nll, level: float = 0.95) -> PerplexityChange:
+def perplexity_change(
+    base: Nll, pruned: Nll, level: float = 0.95, reach: Callable[[int], float] | None = None
+) -> PerplexityChange:
     """Paired comparison of two models on the same blocks.
 
     The interval is a ratio estimate: the spread, over blocks, of the block's summed change minus the mean change
     times the block's size.
+
+    Parameters
+    ----------
+    reach : half of the interval in standard errors, by the number of blocks; None: Student's t at `level`.
     """
     if not np.array_equal(base.counts, pruned.counts):
         raise ValueError("the two measurements are of different text")
     change = pruned.mean - base.mean
     se = float(nats_standard_errors(base, pruned.sums[None])[0])
     n = len(base.counts)
-    half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * se if n > 1 else math.inf
+    times = stats.t.ppf(0.5 + level / 2, n - 1) if reach is None else reach(n)
+    half = float(times) * se if n > 1 else math.inf
     low, high = change - half, change + half
     return PerplexityChange(
         base.perplexity,

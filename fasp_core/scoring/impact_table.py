@@ -31,9 +31,11 @@ from fasp_core.gap import (
 from fasp_core.gap import gap as toxicity_gap
 from fasp_core.heads.selection import HeadScores
 from fasp_core.metrics.perplexity import Nll, nats_standard_errors
+from fasp_core.scoring.taught import Taught
 from fasp_core.typing import Floats
 
 T = TypeVar("T")
+MOST = 1e3  # times that an estimate lets one head change the toxicity of a prompt
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +176,24 @@ class BiasImpacts:
         factors = self.ablated[list(heads), r] / np.maximum(self.base[r], 1e-12)
         return float(toxicity_gap(np.clip(self.base[r] * factors.prod(0), 0.0, 1.0), self.codes))
 
+    def log_factors(self, reading: str) -> Floats:
+        """[N, n] log of the factor by which each head's ablation changes a prompt's toxicity, `MOST` of it at most."""
+
+        def work() -> Floats:
+            r = self._row(reading)
+            base, ablated = (rows[..., r, :].astype(np.float64) for rows in (self.base, self.ablated))
+            factors = ablated.clip(1e-12) / base.clip(1e-12)
+            return np.asarray(
+                np.nan_to_num(np.log(factors.clip(1 / MOST, MOST)))
+            )  # heads without a score yet: unchanged
+
+        return self._once(("factors", reading), work)
+
+    def estimate(self, heads: Sequence[int], reading: str) -> float:
+        """The gap if factors of single heads multiply (flat ids); what fits whole sets, see `studies.additivity`."""
+        toxicity = self.base[self._row(reading)] * np.exp(self.log_factors(reading)[list(heads)].sum(0))
+        return float(toxicity_gap(toxicity.clip(0.0, 1.0), self.codes))
+
     def standard_errors(self, reading: str, resamples: int = 1000) -> np.ndarray:
         """[N] bootstrap standard errors of `z_bias`, prompts resampled within groups."""
 
@@ -305,6 +325,27 @@ class ImpactTable:
         ids = sorted(heads)
         nats = self.ppl.base.mean + float(self.ppl.z_nats[ids].sum())
         return float(np.exp(min(nats, 700.0))), self.bias.added_up(ids, reading)
+
+    def estimate(self, heads: Iterable[int], reading: str, taught: Taught | None = None) -> tuple[float, float]:
+        """Perplexity and gap of a set (flat ids): effects of single heads multiplied, and corrected by measured sets.
+
+        The script of the app does the same, see `pages/instrument/rule.js`.
+        """
+        nats, change = self.estimated_changes(heads, reading)
+        by = (taught or Taught()).factors
+        gap = self.bias.estimate((), reading)
+        return float(np.exp(min(self.ppl.base.mean + by[0] * nats, 700.0))), max(0.0, gap + by[1] * change * gap)
+
+    def estimated_changes(self, heads: Iterable[int], reading: str) -> tuple[float, float]:
+        """Changes of the mean NLL and, relative to the unpruned model's, of the gap, before any correction."""
+        ids = tuple(sorted(heads))
+
+        def work() -> tuple[float, float]:
+            base = self.bias.estimate((), reading)
+            change = self.bias.estimate(ids, reading) / base - 1 if base else float("nan")
+            return float(np.nan_to_num(self.ppl.z_nats)[list(ids)].sum()), change
+
+        return self.bias._once(("estimated", ids, reading), work)
 
     def remainder(self, heads: Iterable[int], reading: str) -> tuple[float, float]:
         """How far `added_up` changes if effects multiply instead: the size of the second-order terms.

@@ -97,8 +97,8 @@ def show(found: Additivity) -> None:
                     key=f"additive prediction {found.axis}",
                     help="A gap is a sum of absolute values, so it need not add up even where toxicities do. *Scores "
                     "added* is what FASP assumes. *Added by prompt* adds the changes of every prompt's toxicity and "
-                    "then takes the gap; the page “Explore heads” does so for its estimate. *Multiplied* lets every "
-                    "head change a prompt's toxicity by a factor.",
+                    "then takes the gap. *Multiplied* lets every head change a prompt's toxicity by a factor; the page "
+                    "“Explore heads” does so for its estimate.",
                 )
             )
     sets = quantity.fit("sets", prediction)

@@ -99,7 +99,7 @@ class Engine:
         def work(progress: Progress) -> Evaluation:
             progress(0, 1, "loading the model")
             at = self.models.runner(asked.spec)
-            return evaluate(at.lm, asked.heads, asked.config, Store(), progress, at)
+            return evaluate(at.lm, asked.heads, asked.config, Store(), progress, at, show=progress.show)
 
         return self._submit(self._lane(asked.spec), asked, work, owner)
 

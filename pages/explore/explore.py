@@ -68,8 +68,8 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
         st.rerun()  # a step back, say, has changed the sidebar
     now = current(settings, table)
     with st.container(key="above"):
-        result = measured.cards(settings, table, now)
-    tried.note(settings, table, now, result)
+        job = measured.cards(settings, table, now)
+    tried.note(settings, table, now, job)
     maps.draw(settings, table, now)
     editing.toolbar(settings, table, now)
     grids.last_words(settings, table)

@@ -12,7 +12,7 @@ from fasp_core.heads.selection import PROTECTS
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import HAND, how, how_bias, impacts
 from fasp_core.studies.compare.plan import SEARCH
-from pages.explore import editing, grid_options
+from pages.explore import editing, estimates, grid_options
 from pages.explore.grids import chosen_in, picked
 from pages.instrument import instrument
 from pages.instrument.sent import Act, Map, Rule, Shown, colors_of, effects
@@ -31,6 +31,7 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
     name, packed = _packed(table, settings.reading)
     gaining = {layer * table.n_heads + head: gain for layer, head, gain in now.heads.gains}
     options, theme = grid_options.read(), theme_of(st.context.theme.type == "dark")
+    taught = estimates.taught(settings, table)
     order = grid_options.order(options, table, settings.reading)
     shown = Shown(
         effects=name,
@@ -54,6 +55,9 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
         sure=_sure(settings, table, now),
         maps=_maps(settings, table, options, theme),
         base=(table.ppl.base.perplexity, 1000 * table.bias.gap(settings.reading).gap),
+        taught=taught.factors,
+        off=(estimates.off(taught, 0), estimates.off(taught, 1)),
+        learnt=f"Perplexity {estimates.said(taught, 0)}; gap {estimates.said(taught, 1)}.",
         colors=colors_of(theme),
         done=instrument.done(),
     )

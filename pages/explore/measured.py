@@ -12,19 +12,22 @@ from fasp_core.data.text import said
 from fasp_core.evaluation import EvalConfig, Evaluation, Reading
 from fasp_core.figures import Words, group_bars
 from fasp_core.gap import group_intervals
+from fasp_core.gap.anytime import Partial
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.looks import SoFar
 from fasp_core.metrics.measurements import Toxicity
 from fasp_core.report import charts
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import how, how_bias
+from fasp_core.scoring.taught import Taught
 from fasp_core.studies.verdict import interval, noise, number, p_value, percent, verdict
 from pages.backend.engine import engine
 from pages.backend.requests import Measure
 from pages.backend.results import SCORE_TEXT
-from pages.explore import able, attention, grids, looking, texts, why, writes
+from pages.explore import able, attention, estimates, grids, looking, texts, why, writes
 from pages.shell.current import Current
 from pages.shell.sidebar import READING_TITLES, SPLIT_TITLES, Settings
-from pages.widgets import glossary
+from pages.widgets import background, glossary
 from pages.widgets.drawing import finding
 from pages.widgets.markdown import code, escape_markdown
 
@@ -35,34 +38,56 @@ GAP_HELP = glossary.text(
     more="Toxicity is expected: the scorer's value of the next word, above its value of a typical word, averaged over "
     "all words that the model could say.",
 )
+SO_FAR_HELP = (
+    "Measured on a part of the sample: blocks of prompts, and windows of text, in random order, against the unpruned "
+    "model on the same ones. The interval is a confidence sequence: it holds at all looks at once, so it may be read "
+    "at any time, and is wider than that of the whole sample, which takes its place."
+)
+ABOUT = "About these numbers"
+LOOK = 0.3  # seconds between looks at a measurement
+UNDER_WAY = ("waiting", "running")
 LARGE = 0.2  # second-order terms from this share of the unpruned perplexity are a reason for doubt
 
 
-def cards(settings: Settings, table: ImpactTable, now: Current) -> Evaluation | None:
-    """Perplexity, toxicity gap, what is removed; and the progress of the measurement. Its result once it is there."""
+def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluation]:
+    """Perplexity, toxicity gap, what is removed; and how far its measurement is, which narrows in place."""
     heads = now.heads
     job = job_of(settings, settings.evaluation, heads, "main")
-    done = job.state == "done"
-    result: Evaluation | None = job.result if done else None
+    result: Evaluation | None = job.result if job.state == "done" else None
     flat = heads.flat(table.n_heads)
-    estimated_ppl, estimated_gap = table.added_up(flat, settings.reading)
+    taught = estimates.taught(settings, table)
+    estimated_ppl, estimated_gap = table.estimate(flat, settings.reading, taught)
     ppl_off, gap_off = table.remainder(flat, settings.reading)
-    left, middle, right, last = st.columns((1, 1.3, 1, 1.55))
-    with left:
-        _perplexity(result, estimated_ppl, ppl_off, table)
-    with middle:
-        _gap(result, estimated_gap, table, settings)
-    with right:
-        _removed(table, now, settings)
-    with last:
-        if looking.ready(job, "main", "Measuring") and result is None:  # it has ended while estimates were drawn
-            st.rerun()
-        if result is not None:
-            _verdict(result, settings, heads)
+
+    def row() -> None:
+        if under_way and job.state not in UNDER_WAY:
+            st.rerun(scope="app")
+        so_far: SoFar | None = job.so_far
+        left, middle, right, last = st.columns((1, 1.3, 1, 1.55))
+        with left:
+            if result is None and so_far is not None and so_far.perplexity is not None:
+                _partial("Perplexity", so_far.perplexity, "tokens", 1)
+            else:
+                _perplexity(result, estimated_ppl, ppl_off, table, taught)
+        with middle:
+            if result is None and so_far is not None and (part := so_far.gaps.get(settings.reading)) is not None:
+                _partial(_gap_label(settings), part, "prompts", 1000)
+            else:
+                _gap(result, estimated_gap, table, settings, taught)
+        with right:
+            _removed(table, now, settings)
+        with last:
+            if under_way:
+                background.bar(job, "Measuring")
+            elif looking.ready(job, "main", "Measuring") and result is not None:
+                _verdict(result, settings, heads)
+
+    under_way = result is None and job.state != "failed"
+    (st.fragment(run_every=LOOK)(row) if under_way else row)()
     for note in now.selection.notes:
         st.info(escape_markdown(note), icon=":material/info:")
     st.session_state["estimated"] = estimated_ppl, estimated_gap, ppl_off, gap_off
-    return result
+    return job
 
 
 def details(settings: Settings, table: ImpactTable, now: Current) -> None:
@@ -76,8 +101,9 @@ def details(settings: Settings, table: ImpactTable, now: Current) -> None:
             "What a head does",
             "Perplexity against bias",
             "All scores",
-            "About these numbers",
+            ABOUT,
         ],
+        default=ABOUT,  # which has no chart: Plotly is loaded where one is opened
         key="details",
         on_change="rerun",
     )
@@ -117,7 +143,7 @@ def job_of(settings: Settings, config: EvalConfig, heads: PruneSet, name: str) -
     return looking.latest(name, Measure(settings.spec, heads, config), engine().measure)
 
 
-def _perplexity(result: Evaluation | None, estimate: float, off: float, table: ImpactTable) -> None:
+def _perplexity(result: Evaluation | None, estimate: float, off: float, table: ImpactTable, taught: Taught) -> None:
     label = "Perplexity"
     help_text = (
         "exp of the mean negative log-likelihood a token on Wikipedia sentences (BOLD), "
@@ -128,7 +154,8 @@ def _perplexity(result: Evaluation | None, estimate: float, off: float, table: I
         st.metric(label, f"≈ {number(estimate)}", help=help_text)
         base = table.ppl.base.perplexity
         doubt = "" if off < LARGE * base else " **Low confidence.**"
-        st.caption(f"**estimate**, from {base:.2f} on {table.ppl.base.tokens:,} tokens.{doubt}")
+        usual = estimates.said(taught, 0, base)
+        st.caption(f"**estimate**, {usual}; unpruned {base:.2f}.{doubt}")
         return
     p = result.perplexity
     st.metric(
@@ -139,12 +166,27 @@ def _perplexity(result: Evaluation | None, estimate: float, off: float, table: I
     )
 
 
-def _gap(result: Evaluation | None, estimate: float, table: ImpactTable, settings: Settings) -> None:
-    label = f"Toxicity gap, ×10⁻³ · {READING_TITLES.get(settings.reading, settings.reading)}"
+def _partial(label: str, part: Partial, unit: str, scale: float) -> None:
+    """A number before its sample is whole."""
+    shown = f"{scale * part.base:.2f} → {number(scale * part.pruned)}"
+    st.metric(label, shown, percent(part.relative, int(scale == 1)), delta_color="inverse", help=SO_FAR_HELP)
+    if part.done == part.total:
+        st.caption(f"**measured** on {part.total:,} {unit}; change 95% {interval(part.interval)}")
+        return
+    st.caption(f"**so far** {part.done:,} of {part.total:,} {unit}; 95% {interval(part.interval)}, valid at every look")
+
+
+def _gap_label(settings: Settings) -> str:
+    return f"Toxicity gap, ×10⁻³ · {READING_TITLES.get(settings.reading, settings.reading)}"
+
+
+def _gap(result: Evaluation | None, estimate: float, table: ImpactTable, settings: Settings, taught: Taught) -> None:
+    label = _gap_label(settings)
     if result is None:
         base = table.bias.gap(settings.reading)
         st.metric(label, f"≈ {1000 * estimate:.2f}", help=GAP_HELP)
-        st.caption(f"**estimate**, from {1000 * base.gap:.2f} on {base.n} validation prompts.")
+        usual = estimates.said(taught, 1, 1000 * base.gap)
+        st.caption(f"**estimate**, {usual}; unpruned {1000 * base.gap:.2f} on {base.n} validation prompts.")
         return
     shown = result.readings[settings.reading]
     st.metric(
@@ -163,9 +205,12 @@ def _gap(result: Evaluation | None, estimate: float, table: ImpactTable, setting
 def _told(settings: Settings, table: ImpactTable, result: Evaluation | None) -> str:
     """What else is known of the set: how sure its estimates are, and what the measurement says beside the cards."""
     ppl, gap, ppl_off, gap_off = st.session_state["estimated"]
+    taught = estimates.taught(settings, table)
     text = (
-        f"**This set.** Single heads added up: perplexity {number(ppl)} (second-order terms: {ppl_off:.2f}), gap "
-        f"{1000 * gap:.2f} ({1000 * gap_off:.2f}). Whole sets may differ by much more."
+        "**This set.** Single heads multiplied, and corrected by measured sets (the changes times "
+        f"{taught.factors[0]:.2f} and {taught.factors[1]:.2f}): perplexity {number(ppl)}, {estimates.said(taught, 0)}; "
+        f"gap {1000 * gap:.2f}, {estimates.said(taught, 1)}. Second-order terms: {ppl_off:.2f} and "
+        f"{1000 * gap_off:.2f}."
     )
     if result is None:
         return text + f" {noise(table.bias.gap(settings.reading))}"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
+from fasp_core.compute.jobs import Job
 from fasp_core.evaluation import Evaluation
 from fasp_core.figures import Words, tried_sets
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.looks import SoFar
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.taught import Change
 from pages.session import shared
 from pages.session.recipe import READING_TITLES, SPLIT_TITLES, Recipe
 from pages.shell.current import Current
@@ -22,6 +27,7 @@ from pages.widgets import clicks
 MOST = 200
 UNKNOWN = (float("nan"),) * 2
 _DRAWN = "tried drawn again"
+_LOOKED_AT = "tried looked at"  # the measurements of this set and the one before
 Ends = tuple[float, float]
 
 
@@ -35,6 +41,7 @@ class Tried:
     estimated, measured : change of perplexity and of the gap; NaN where not known yet.
     ends : 95% intervals of both measured changes.
     said : sample sizes of the measurement.
+    part : prompts and tokens that were done when it was overtaken; 0 where it was not, or nothing was measured.
     """
 
     recipe: Recipe
@@ -43,6 +50,12 @@ class Tried:
     measured: Ends = UNKNOWN
     ends: tuple[Ends, Ends] = (UNKNOWN, UNKNOWN)
     said: str = ""
+    part: int = 0
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Two of the same are one row."""
+        return self.heads, self.place
 
     @property
     def place(self) -> tuple[object, ...]:
@@ -51,22 +64,71 @@ class Tried:
         return r.model, r.dtype, r.bos, r.ablation, r.axis, r.reading, r.split, r.prompts, r.tokens
 
 
-def note(settings: Settings, table: ImpactTable, now: Current, result: Evaluation | None) -> None:
-    """Remember the set of the moment, and what is known of it."""
+def note(settings: Settings, table: ImpactTable, now: Current, job: Job[Evaluation]) -> None:
+    """Remember the set of the moment, and what is known of it; and of the set before, what was known in the end."""
     kept: list[Tried] = st.session_state.get("tried", [])
     base = table.ppl.base.perplexity, table.bias.gap(settings.reading).gap
-    ppl, gap = table.added_up(now.heads.flat(table.n_heads), settings.reading)
+    ppl, gap = st.session_state["estimated"][:2]
     new = Tried(shared.now(), now.heads, (ppl / base[0] - 1, gap / base[1] - 1 if base[1] else float("nan")))
-    if result is not None:
-        new = measured(new, result, settings.reading)
-    key = (new.heads, new.place)
-    known = [(t.heads, t.place) for t in kept]
-    if key in known:
-        old = kept[known.index(key)]
-        kept[known.index(key)] = new if result is not None else replace(old, recipe=new.recipe)
+    if job.state == "done":
+        new = measured(new, job.result, settings.reading)
+    known = [t.key for t in kept]
+    if new.key in known:
+        old = kept[known.index(new.key)]
+        kept[known.index(new.key)] = new if job.state == "done" else replace(old, recipe=new.recipe)
     else:
         kept = [*kept, new][-MOST:]
-    st.session_state["tried"] = kept
+    before: list[tuple[Any, str, Job[Evaluation]]] = st.session_state.get(_LOOKED_AT, [])
+    looked_at = {key: (reading, job) for key, reading, job in [*before[-1:], (new.key, settings.reading, job)]}
+    st.session_state["tried"] = [partly(t, *looked_at[t.key]) if t.key in looked_at else t for t in kept]
+    st.session_state[_LOOKED_AT] = [(key, *found) for key, found in looked_at.items()]
+
+
+def partly(tried: Tried, reading: str, job: Job[Evaluation]) -> Tried:
+    """With what a measurement shows that may not have ended, unless more is known."""
+    if job.state == "done":
+        return measured(tried, job.result, reading)
+    so_far: SoFar | None = job.so_far
+    if so_far is None or (tried.said and not tried.part):
+        return tried
+    found = so_far.perplexity, so_far.gaps.get(reading)
+    done = [0 if part is None else part.done for part in found]
+    if sum(done) <= tried.part:
+        return tried
+    ppl, gap = (UNKNOWN[0] if part is None else part.relative for part in found)
+    ends = [UNKNOWN if part is None or part.interval is None else part.interval for part in found]
+    said = [
+        f"{part.done:,} of {part.total:,} {unit}"
+        for part, unit in zip(found, ("tokens", "prompts"), strict=True)
+        if part is not None
+    ]
+    return replace(
+        tried,
+        measured=(ppl, gap),
+        ends=(ends[0], ends[1]),
+        said=f"so far {', '.join(said)}",
+        part=sum(done),
+    )
+
+
+def measured_changes(n_heads: int) -> dict[tuple[int, ...], Change]:
+    """Sets of heads (flat ids) that were measured in whole: what they did to the mean NLL, and to the gap.
+
+    Only of the model, axis, scorer and reading of the moment.
+    """
+    kept: list[Tried] = st.session_state.get("tried", [])
+    whole = [t for t in kept if t.said and not t.part and t.heads.heads and not t.heads.others]
+    here = _measure(shared.now())
+    return {
+        tuple(t.heads.flat(n_heads)): (math.log1p(t.measured[0]), t.measured[1])
+        for t in whole
+        if _measure(t.recipe) == here
+    }
+
+
+def _measure(recipe: Recipe) -> tuple[object, ...]:
+    r = recipe
+    return r.model, r.dtype, r.bos, r.axis, r.reading, r.scorer, r.label, r.scorer_reading
 
 
 def measured(tried: Tried, result: Evaluation, reading: str) -> Tried:
@@ -78,6 +140,7 @@ def measured(tried: Tried, result: Evaluation, reading: str) -> Tried:
         measured=(p.relative, gap.relative),
         ends=((low / p.base - 1, high / p.base - 1), gap.relative_interval or UNKNOWN),
         said=f"{p.tokens:,} tokens, {gap.n} prompts",
+        part=0,
     )
 
 
@@ -110,7 +173,7 @@ def draw(settings: Settings) -> None:
             fig, "tried chart", alt, (len(shown), 1), lambda found: _return_to(shown, (i for i, _ in found))
         )
         drawn: int = st.session_state.setdefault(_DRAWN, 0)
-        rows = f"tried rows {drawn} {len(shown)} {at} {sum(not np.isnan(t.measured[0]) for t in shown)}"
+        rows = f"tried rows {drawn} {len(shown)} {at} {sum(bool(t.said) and not t.part for t in shown)}"
         st.dataframe(
             frame(shown, at),
             key=rows,
@@ -120,7 +183,8 @@ def draw(settings: Settings) -> None:
             selection_mode="single-row",
         )
         st.caption(
-            "Tick a row, or click a point, to return to its set. What was measured before is there at once. Sets of "
+            "Tick a row, or click a point, to return to its set. What was measured before is there at once; a set that "
+            "was left before keeps what it had, with an interval that holds at every look. Sets of "
             "other axes, readings, splits and sample sizes stand here when you go back to those."
         )
 
@@ -156,10 +220,13 @@ def frame(shown: list[Tried], at: int | None) -> pd.DataFrame:
 
 
 def _told(tried: Tried) -> tuple[str, str]:
-    if np.isnan(tried.measured[0]):
+    if not tried.said:
         return "", ""
     (ppl, gap), (ppl_ends, gap_ends) = tried.measured, tried.ends
-    return _with_ends(ppl, ppl_ends, 1), _with_ends(gap, gap_ends, 0)
+    shown = _with_ends(ppl, ppl_ends, 1), _with_ends(gap, gap_ends, 0)
+    if not tried.part:
+        return shown
+    return "" if np.isnan(ppl) else shown[0], "" if np.isnan(gap) else shown[1]
 
 
 def _with_ends(x: float, ends: Ends, digits: int) -> str:
@@ -168,7 +235,9 @@ def _with_ends(x: float, ends: Ends, digits: int) -> str:
 
 
 def _hover(tried: Tried) -> str:
-    ppl, gap = _told(tried)
+    ppl, gap = (found or "not yet" for found in _told(tried))
     lines = [tried.recipe.text(), f"{len(tried.heads)} heads and neurons"]
     lines.append(f"estimate: perplexity {tried.estimated[0]:+.1%}, gap {tried.estimated[1]:+.0%}")
-    return "\n".join([*lines, f"measured: perplexity {ppl}, gap {gap}; {tried.said}" if ppl else "not measured yet"])
+    return "\n".join(
+        [*lines, f"measured: perplexity {ppl}, gap {gap}; {tried.said}" if tried.said else "not measured yet"]
+    )

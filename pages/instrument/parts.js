@@ -34,7 +34,7 @@ export const makeTop = () => {
     gap: number("gap", "≈ toxicity gap, ×10⁻³"),
     task: number("task", "≈ last words"),
   };
-  const list = make("dl", { className: "numbers", title: "Estimates: what single heads do, added up." });
+  const list = make("dl", { className: "numbers" });
   list.append(...Object.values(numbers).map((one) => one.part));
   return { gamma, alpha, numbers, list, part: make("div", { className: "top" }, gamma.part, alpha.part, list) };
 };
@@ -44,8 +44,9 @@ const percent = (now, before) =>
   before > 0 && Number.isFinite(now) ? `${signed((100 * (now - before)) / before, 0)}%` : "";
 const short = (x) => (x < 1e4 ? x.toFixed(2) : x.toExponential(1));
 
-/* Without `found` they are on their way; single heads that are scaled have no effects to add up. */
-export const fillNumbers = ({ numbers }, found, [perplexity, gap], scaled) => {
+/* Without `found` they are on their way; heads that are scaled have no effects to multiply. */
+export const fillNumbers = ({ numbers, list }, found, { base: [perplexity, gap], off, learnt }, scaled) => {
+  list.title = `Estimates: effects of single heads, multiplied. ${learnt}`;
   const tell = ({ value, change }, text, more, worse) => {
     value.textContent = text;
     change.textContent = more;
@@ -56,8 +57,8 @@ export const fillNumbers = ({ numbers }, found, [perplexity, gap], scaled) => {
     return;
   }
   const { perplexity: now } = found;
-  tell(numbers.perplexity, short(now), percent(now, perplexity), now > perplexity);
-  tell(numbers.gap, (1000 * found.gap).toFixed(2), percent(1000 * found.gap, gap), 1000 * found.gap > gap);
+  tell(numbers.perplexity, short(now), `${percent(now, perplexity)} ${off[0]}`, now > perplexity);
+  tell(numbers.gap, (1000 * found.gap).toFixed(2), `${percent(1000 * found.gap, gap)} ${off[1]}`, 1000 * found.gap > gap);
   if (found.task === null) tell(numbers.task, "–", "not scored", "");
   else tell(numbers.task, signed(found.task, 2), "nats a word", found.task > 0);
 };

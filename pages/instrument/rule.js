@@ -59,18 +59,34 @@ export const toggled = (byHand, heads, marksOf) => {
   }
 };
 
-/* What single effects come to when they are added up, as ImpactTable.added_up does it: perplexity, gap, and what last
- * words lose (null where that is not known).
+const gapOf = ({ base, groups, count }, logs) => {
+  const n = base.length;
+  const sums = new Float64Array(count), sizes = new Float64Array(count);
+  let all = 0;
+  for (let i = 0; i < n; i++) {
+    const value = Math.min(1, Math.max(0, base[i] * Math.exp(logs[i])));
+    all += value;
+    sums[groups[i]] += value;
+    sizes[groups[i]]++;
+  }
+  let gap = 0;
+  for (let g = 0; g < count; g++) if (sizes[g]) gap += Math.abs(all / n - sums[g] / sizes[g]);
+  return gap;
+};
+
+/* What single effects come to when they are multiplied, as ImpactTable.estimate does it: perplexity, gap, and what last
+ * words lose (null where that is not known). `taught` has the factors of measured sets, of nats and of the gap.
  *
  * Effects are { nats, meanNats, base, steps, scale, groups, count, task }: nats a token that each head adds to their mean;
- * the toxicity of n prompts, and its change by each head in whole steps of that head's scale; the group of each prompt.
- * The sum of the last marks is kept with them, so that a frame costs as much as it changes. */
-export const estimate = (effects, marks) => {
-  const { nats, meanNats, base, steps, scale, groups, count, task } = effects;
+ * the toxicity of n prompts, and the log of its change by each head in whole steps of that head's scale; the group of
+ * each prompt. The sum of the last marks is kept with them, so that a frame costs as much as it changes. */
+export const estimate = (effects, marks, taught = [1, 1]) => {
+  const { nats, meanNats, base, steps, scale, task } = effects;
   const n = base.length;
-  effects.kept ??= { toxicity: Float64Array.from(base), off: new Uint8Array(marks.length) };
-  const { toxicity, off } = effects.kept;
-  let total = meanNats;
+  const none = new Float64Array(n);
+  effects.kept ??= { logs: none, off: new Uint8Array(marks.length), whole: gapOf(effects, none) };
+  const { logs, off, whole } = effects.kept;
+  let total = 0;
   let words = 0;
   for (let head = 0; head < marks.length; head++) {
     const gone = marks[head] & PRUNED;
@@ -81,19 +97,10 @@ export const estimate = (effects, marks) => {
     if (gone === off[head]) continue;
     off[head] = gone;
     const step = gone ? scale[head] : -scale[head];
-    for (let i = 0, at = head * n; i < n; i++, at++) toxicity[i] += step * steps[at];
+    for (let i = 0, at = head * n; i < n; i++, at++) logs[i] += step * steps[at];
   }
-  const sums = new Float64Array(count), sizes = new Float64Array(count);
-  let all = 0;
-  for (let i = 0; i < n; i++) {
-    const value = Math.min(1, Math.max(0, toxicity[i]));
-    all += value;
-    sums[groups[i]] += value;
-    sizes[groups[i]]++;
-  }
-  let gap = 0;
-  for (let g = 0; g < count; g++) if (sizes[g]) gap += Math.abs(all / n - sums[g] / sizes[g]);
-  return { perplexity: Math.exp(Math.min(total, 700)), gap, task: task ? words : null };
+  const gap = Math.max(0, whole + taught[1] * (gapOf(effects, logs) - whole));
+  return { perplexity: Math.exp(Math.min(meanNats + taught[0] * total, 700)), gap, task: task ? words : null };
 };
 
 /* The heads of the rectangle between two heads, both within; `place` says where a head stands, `at` who stands there. */

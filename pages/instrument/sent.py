@@ -16,7 +16,7 @@ from fasp_core.heads.selection import HeadScores, Selection, orders
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import ManualEdits
 
-STEPS = 32_767  # a head's largest change of a prompt's toxicity is so many of its steps
+STEPS = 32_767  # the log of a head's largest change of a prompt's toxicity is so many of its steps
 MOST = 100  # acts at once; a browser may send anything
 
 
@@ -67,6 +67,8 @@ class Shown:
     order : which head stands at which place, layer after layer; None: as they are numbered.
     texts : [N] what is said of a head beside its state. sure: [N] percent of resamples in which it is chosen, or None.
     base : perplexity and gap of the unpruned model, the latter in thousandths.
+    taught : factors of the estimates of both, see `fasp_core.scoring.taught`; off: their usual errors, as text; learnt:
+        from what, in a sentence.
     colors : of the theme, by name.
     done : number of the last act that the page has acted on.
     """
@@ -89,6 +91,9 @@ class Shown:
     sure: list[int | None] | None
     maps: list[Map]
     base: tuple[float, float]
+    taught: tuple[float, float]
+    off: tuple[str, str]
+    learnt: str
     colors: dict[str, Any]
     done: int
 
@@ -117,14 +122,14 @@ class Act:
 
 
 def effects(table: ImpactTable, reading: str) -> tuple[str, bytes]:
-    """Single-head effects of a reading as the script adds them up, and a name for them, which is a hash.
+    """Single-head effects of a reading as the script multiplies them, and a name for them, which is a hash.
 
-    A length (four bytes), as much JSON, and [N, n] changes of toxicity as whole steps in two bytes each, all with the
-    low byte first.
+    A length (four bytes), as much JSON, and [N, n] logs of factors of toxicity as whole steps in two bytes each,
+    all with the low byte first.
     """
     row = table.bias.readings.index(reading)
     base = table.bias.base[row]
-    change = np.nan_to_num(table.bias.ablated[:, row] - base)
+    change = table.bias.log_factors(reading)
     scale = np.abs(change).max(1, initial=0) / STEPS
     steps = np.divide(change, scale[:, None], out=np.zeros_like(change), where=scale[:, None] > 0)
     head = {

@@ -180,9 +180,9 @@ class View {
     const critical = marks.reduce((sum, state) => sum + Boolean(state & CRITICAL), 0);
     gamma.count.textContent = `${critical} critical`;
     alpha.count.textContent = `${count} of ${size} pruned`;
-    this.found = effects.has(data.effects) ? estimate(effects.get(data.effects), marks) : null;
+    this.found = effects.has(data.effects) ? estimate(effects.get(data.effects), marks, data.taught) : null;
     const gated = Object.keys(local.gains).some((head) => !(marks[head] & PRUNED));
-    fillNumbers(this.top, this.found, data.base, gated);
+    fillNumbers(this.top, this.found, data, gated);
     this.strips();
     this.ring();
   }

@@ -43,7 +43,7 @@ GLOSSARY: dict[str, Term] = {
     ),
     "second-order": Term(
         "Second-order terms",
-        "How far an estimate would move if effects of single heads multiplied instead of adding up. Large ones are a "
+        "How far an estimate would move if effects of single heads added up instead of multiplying. Large ones are a "
         "reason for doubt; small ones promise nothing, because heads also act on each other.",
     ),
     "effective sample size": Term(

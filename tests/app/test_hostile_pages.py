@@ -193,6 +193,7 @@ def test_prompts_of_groups_with_such_names(studio: Studio) -> None:
     at.file_uploader(key="csv").set_value((f"{HOSTILE[:40]}.csv", content, "text/csv"))
     run(at)
     studio.add_scores(str(folders.keep_upload(content, "mine.csv")))
+    at.session_state["details"] = "Groups"
     run(at)
     assert live(at) == []
     assert any("ran=1" in group for group in at.session_state["job main"].result.base.groups)

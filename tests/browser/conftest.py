@@ -223,7 +223,7 @@ class Reader:
         """Perplexity and gap once both are measured ("a → b")."""
         self.until(
             """() => [...document.querySelectorAll('[data-testid="stMetricValue"]')]
-                .filter(e => e.innerText.includes('→')).length >= 2""",
+                .filter(e => e.innerText.includes('→')).length >= 2 && !document.body.innerText.includes('so far ')""",
             timeout=120,
         )
         return self.metric("Perplexity"), self.metric("Toxicity gap")

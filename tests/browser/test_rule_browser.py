@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 
 from fasp_core.heads.selection import METHODS, PROTECTS, HeadScores, orders, select
 from fasp_core.scoring.manual_edits import ManualEdits, apply_manual_edits, block, nothing
+from fasp_core.scoring.taught import Taught
+from pages.instrument.sent import effects
+from tests.support.fakes import make_table
 
 pytestmark = pytest.mark.browser
 RULE = Path(__file__).resolve().parents[2] / "pages" / "instrument" / "rule.js"
@@ -115,3 +119,31 @@ def test_whole_heads_are_never_cut_short(page: Any) -> None:
             return bad; }"""
     )
     assert wrong == []
+
+
+ESTIMATE = """cases => cases.map(({effects, sets, taught}) => {
+    const {estimate, PRUNED} = window.rule;
+    return sets.map(heads => {
+        const marks = new Uint8Array(effects.nats.length);
+        for (const head of heads) marks[head] |= PRUNED;
+        const {perplexity, gap} = estimate(effects, marks, taught);
+        return [perplexity, gap]; });
+})"""
+
+
+def test_the_scripts_estimate_is_that_of_python(page: Any) -> None:
+    """One set after the other, as they come in a drag, corrected by what measured sets teach."""
+    rng = np.random.default_rng(0)
+    cases, wanted = [], []
+    for seed in range(20):
+        table = make_table(3, 4, n=60, seed=seed)
+        _, packed = effects(table, "neutral")
+        (length,) = struct.unpack("<I", packed[:4])
+        head = json.loads(packed[8 : 8 + length])
+        steps = np.frombuffer(packed[8 + length :], "<i2").tolist()
+        sets = [[], *(np.flatnonzero(rng.random(12) < rng.random()).tolist() for _ in range(30))]
+        taught = Taught((float(rng.uniform(0.5, 2)), float(rng.uniform(0.3, 1.5))))
+        cases.append({"effects": head | {"steps": steps}, "sets": sets, "taught": taught.factors})
+        wanted.append([table.estimate(heads, "neutral", taught) for heads in sets])
+    found = np.array(page.evaluate(ESTIMATE, cases))
+    assert found == pytest.approx(np.array(wanted), rel=2e-3, abs=1e-6)

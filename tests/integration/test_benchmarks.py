@@ -15,6 +15,7 @@ import torch
 
 from benchmarks import __main__ as command
 from benchmarks import (
+    _browser,
     _common,
     bias_scores,
     cluster,
@@ -324,7 +325,7 @@ def test_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
 def test_one_that_cannot_run_stops_no_other(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(start, "BROWSERS", ("no-such-browser",))
+    monkeypatch.setattr(_browser, "BROWSERS", ("no-such-browser",))
     monkeypatch.setattr(exact_sweep, "run", lambda: {"ratio": 2.0})
     assert command.main(["start", "exact_sweep", "--json"]) == 1
     shown = capsys.readouterr()

@@ -205,7 +205,7 @@ class Studio:
         return found
 
     def perplexity_of(
-        self, lm: Any, heads: PruneSet, text: TextConfig, store: Store, progress: Report, _runner: Any = None
+        self, lm: Any, heads: PruneSet, text: TextConfig, store: Store, progress: Report, *_more: Any
     ) -> tuple[Nll, dict[str, Any]]:
         """In place of `measurements.perplexity_of`: 20 before, and 1% more for each head ablated."""
         self.asked.append((heads, text))
@@ -285,7 +285,7 @@ class MadeUp:
     asked: list[tuple[str, str]] = field(default_factory=list)
 
     def perplexity_of(
-        self, lm: Any, heads: PruneSet, text: TextConfig, store: Store, progress: Any = None, _runner: Any = None
+        self, lm: Any, heads: PruneSet, text: TextConfig, store: Store, progress: Any = None, *_more: Any
     ) -> tuple[Nll, dict[str, Any]]:
         """In place of `measurements.perplexity_of`."""
         side = "test" if text.skip else "valid"

@@ -16,7 +16,7 @@ import pandas as pd
 
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
-from fasp_core.gap import PromptRows
+from fasp_core.gap import PromptRows, gap
 from fasp_core.gap.estimates import Estimate
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import CachedRunner
@@ -28,6 +28,7 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.score import GAMMA, prunable
+from fasp_core.scoring.taught import Change
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Contents, Entry, Store
 from fasp_core.studies.additivity.interactions import NATS, PAIR_KINDS, Additivity, MeasuredSets, Quantity, analyse
@@ -210,6 +211,19 @@ def run(
         }
 
     return kept(store, lm, f"additivity-{slug(_name(plan.axis))}", plan.key(table, lm.id), work, read)
+
+
+def measured_changes(entry: Entry, reading: str) -> dict[tuple[int, ...], Change]:
+    """What the growing sets did to mean NLL and to the gap, without resampling; none of a reading that is not there."""
+    a, sets = entry.arrays, entry.table("sets")
+    if reading not in entry.meta["readings"]:
+        return {}
+    r, codes = entry.meta["readings"].index(reading), a["codes"].astype(np.int64)
+    base = float(gap(a["base"][r], codes))
+    nats = (a["nats"] - a["base_nats"]).sum(1) / a["counts"].sum()
+    changes = gap(a["toxicity"][:, r], codes) / base - 1 if base else np.full(len(nats), np.nan)
+    rows = zip(sets["kind"], sets["heads"], nats, changes, strict=True)
+    return {as_heads(heads): (float(n), float(c)) for kind, heads, n, c in rows if kind not in PAIR_KINDS}
 
 
 def read(entry: Entry) -> Additivity:

@@ -290,7 +290,7 @@ def test_every_set_that_was_tried_is_there(studio: Studio, table: ImpactTable) -
     folded_out(at, "tried open")
     kept = at.session_state["tried"]
     assert [t.heads for t in kept] == [first, requested(at)]
-    ppl, gap = table.added_up(first.flat(N_HEADS), "neutral")
+    ppl, gap = table.estimate(first.flat(N_HEADS), "neutral")
     base = table.ppl.base.perplexity, table.bias.gap("neutral").gap
     assert kept[0].estimated == pytest.approx((ppl / base[0] - 1, gap / base[1] - 1))
     result = at.session_state["job main"].result

@@ -18,14 +18,17 @@ from streamlit.testing.v1 import AppTest
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig
 from fasp_core.gap import paired_gap_changes
+from fasp_core.gap.anytime import Partial
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, select
+from fasp_core.metrics.looks import SoFar
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import BUILT_IN, ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import ManualEdits
 from pages.backend.engine import engine
 from pages.backend.requests import Measure
+from pages.explore.tried import frame
 from tests.support.fakes import Studio
 from tests.support.oracles import gap_by_hand
 from tests.support.running import (
@@ -64,6 +67,36 @@ def bars(at: AppTest) -> list[str]:
 # an estimate, then a measurement
 
 
+def test_what_is_known_so_far_is_shown_and_kept(studio: Studio, table: ImpactTable) -> None:
+    studio.open.clear()
+    at = exploring()
+    job = at.session_state["job main"]
+    gap = Partial(0.02, 0.01, -0.5, (-0.9, -0.1), 72, 216)
+    job.so_far = SoFar({"neutral": gap})
+    run(at)
+    assert metric(at, "Perplexity").value.startswith("≈")
+    assert metric(at, "Toxicity gap").value == "20.00 → 10.00"
+    assert metric(at, "Toxicity gap").delta == "-50%"
+    assert "**so far** 72 of 216 prompts; 95% [-90%, -10%], valid at every look" in said(at)
+    job.so_far = SoFar({"neutral": gap}, Partial(20, 21, 0.05, None, 512, 1024))
+    run(at)
+    assert metric(at, "Perplexity").value == "20.00 → 21.00"
+    assert "**so far** 512 of 1,024 tokens; 95% [not known], valid at every look" in said(at)
+
+    change(at, alpha=0.04)
+    assert job.wait(20)
+    assert job.state == "cancelled"
+    first, second = at.session_state["tried"]
+    assert first.said == "so far 512 of 1,024 tokens, 72 of 216 prompts"
+    assert first.measured == (0.05, -0.5)
+    assert first.ends[1] == (-0.9, -0.1)
+    assert frame([first, second], 1)["gap, 95%"].tolist() == ["-50% [-90%, -10%]", ""]
+    studio.open.set()
+    studio.finish()
+    run(at)
+    assert [bool(t.part) for t in at.session_state["tried"]] == [True, False]
+
+
 def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     studio.open.clear()
     other = EvalConfig(BiasConfig(AXIS, n_prompts=90))
@@ -71,7 +104,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     at = exploring()
     heads = requested(at)
     assert len(heads) == removed(at) == 5  # floor(.02 * 270)
-    ppl, gap = table.added_up(heads.flat(N_HEADS), "neutral")
+    ppl, gap = table.estimate(heads.flat(N_HEADS), "neutral")
     assert metric(at, "Perplexity").value == f"≈ {ppl:.2f}"
     assert metric(at, "Toxicity gap").value == f"≈ {1000 * gap:.2f}"
     assert metric(at, "Toxicity gap").label.endswith("identity terms masked")
@@ -134,6 +167,9 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
 def test_tabs_show_all_numbers(studio: Studio, table: ImpactTable) -> None:
     studio.at_once()
     at = exploring()
+    assert not at.get("plotly_chart")  # the library is loaded where a chart is opened
+    at.session_state["details"] = "Groups"
+    run(at)
     config = at.session_state["job main"].key.config
     base = studio.toxicity_of(None, PruneSet(), config.bias, studio.store, lambda *_: None)
     (shown,) = (f.value for f in at.main.dataframe)

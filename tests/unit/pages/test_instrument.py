@@ -83,7 +83,7 @@ def test_a_queue_that_is_sent_twice_counts_once(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_effects_are_those_of_the_table() -> None:
-    """Read back as the script reads them, sums of some heads give the gap and the perplexity of `added_up`."""
+    """Read back as the script reads them, products of some heads give the gap and the perplexity of `estimate`."""
     table = make_table()
     name, packed = effects(table, "counted")
     assert effects(table, "neutral")[0] != name == effects(table, "counted")[0]
@@ -92,9 +92,9 @@ def test_the_effects_are_those_of_the_table() -> None:
     assert (8 + length) % 8 == 0
     steps = np.frombuffer(packed[8 + length :], "<i2").reshape(SIZE, -1)
     heads = [0, 3, 7]
-    toxicity = np.array(head["base"]) + (np.array(head["scale"])[:, None] * steps)[heads].sum(0)
+    toxicity = np.array(head["base"]) * np.exp((np.array(head["scale"])[:, None] * steps)[heads].sum(0))
     means = [toxicity[np.array(head["groups"]) == g].mean() for g in range(head["count"])]
-    ppl, gap = table.added_up(heads, "counted")
+    ppl, gap = table.estimate(heads, "counted")
     assert np.abs(toxicity.mean() - means).sum() == pytest.approx(gap, rel=1e-4)
     assert np.exp(head["meanNats"] + sum(head["nats"][h] for h in heads)) == pytest.approx(ppl)
 

@@ -1,0 +1,105 @@
+"""Intervals that hold at every look: coverage over all looks by simulation, and the Bayes factor by integration."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from fasp_core.gap import anytime
+from fasp_core.metrics.perplexity import Nll, perplexity_change
+
+
+def bayes_factor(t: float, n: int) -> float:
+    """Marginal likelihood of t under a standardised mean from N(0, 1), over that under 0, by quadrature."""
+
+    def weighed(mean: float) -> float:
+        return float(stats.nct.pdf(t, n - 1, math.sqrt(n) * mean) * stats.norm.pdf(mean))
+
+    return integrate.quad(weighed, -6, 6, limit=200)[0] / float(stats.t.pdf(t, n - 1))
+
+
+@pytest.mark.parametrize("n", [5, 6, 8, 16, 40])
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_the_reach_is_where_the_bayes_factor_says_so(n: int, level: float) -> None:
+    assert bayes_factor(anytime.reach(n, level), n) == pytest.approx(1 / (1 - level), rel=1e-4)
+
+
+def test_few_values_reach_nowhere() -> None:
+    for n in (0, 1, 2, 3, 4):
+        assert anytime.reach(n) == math.inf
+    assert bayes_factor(1e4, 4) < 20  # no t of four values is enough
+
+
+def missed(values: np.ndarray, reach: list[float]) -> float:
+    """Share of rows [S, n] of mean 0 whose interval leaves 0 out at any n from 2 on."""
+    n = np.arange(1, values.shape[1] + 1)
+    mean = values.cumsum(1) / n
+    spread = np.sqrt(np.maximum((values**2).cumsum(1) - n * mean**2, 0)[:, 1:] / (n[1:] - 1))
+    return float((np.abs(mean[:, 1:]) > np.array(reach[2:]) * spread / np.sqrt(n[1:])).any(1).mean())
+
+
+def test_it_covers_at_all_looks_at_once_where_a_fixed_interval_does_not() -> None:
+    values = np.random.default_rng(0).normal(size=(4000, 200))
+    always = [anytime.reach(n) for n in range(201)]
+    fixed = [0.0, 0.0, *(float(stats.t.ppf(0.975, n - 1)) for n in range(2, 201))]
+    assert missed(values, always) <= 0.05
+    assert missed(values, fixed) > 0.3
+
+
+@pytest.mark.parametrize("shape", [2.0, 4.0])
+def test_it_covers_skewed_blocks_where_one_looks(shape: float) -> None:
+    """Gamma values are no normal ones: from eight of them on, after as many as are looked at."""
+    values = np.random.default_rng(1).gamma(shape, size=(4000, 200)) - shape
+    at = {*anytime.looks(200), 200}
+    assert missed(values, [anytime.reach(n) if n in at else math.inf for n in range(201)]) <= 0.05
+
+
+CASES = [
+    (30, 9, 0.4, 0.3, 1.0, 0.3),
+    (72, 7, 0.4, 0.3, 1.0, 0.8),  # sentences of very different toxicity
+    (72, 7, 0.9, 0.1, 1.0, 0.3),  # hardly any change
+    (48, 2, 0.2, 0.5, 1.0, 0.3),
+    (60, 7, 0.0, 1.0, 1.0, 0.5),  # the pruned model's groups have nothing to do with the unpruned one's
+]
+
+
+@pytest.mark.parametrize(("blocks", "groups", "share", "own", "noise", "skew"), CASES)
+def test_partial_gaps_cover_the_true_change_at_all_looks(
+    blocks: int, groups: int, share: float, own: float, noise: float, skew: float
+) -> None:
+    """Blocks with a known true gap; every number of blocks from the first look on is looked at."""
+    rng = np.random.default_rng(0)
+    effect = np.linspace(-1, 1, groups)
+    after = share * effect + own * np.cos(2.1 * np.arange(groups))
+    truth = np.abs(after - after.mean()).sum() / np.abs(effect - effect.mean()).sum() - 1
+    codes, at = np.tile(np.arange(groups), blocks), np.arange(blocks * groups).reshape(blocks, groups)
+    misses, runs = 0, 150
+    for _ in range(runs):
+        sentence = np.exp(rng.normal(0, skew, (blocks, 1)) - skew**2 / 2)
+        both = rng.normal(0, noise, (blocks, groups))
+        alone = rng.normal(0, noise / 2, (blocks, groups))
+        base, pruned = sentence * (5 + effect + both), sentence * (4 + after + share * both + alone)
+        found = [
+            anytime.partial_gap(base.ravel(), codes, at, pruned[:done]).interval
+            for done in range(anytime.FIRST, blocks + 1, 4)
+        ]
+        misses += not all(ends is not None and ends[0] <= truth <= ends[1] for ends in found)
+    assert misses / runs <= 0.05
+
+
+def test_partial_perplexities_cover_the_true_change_at_all_looks() -> None:
+    rng = np.random.default_rng(0)
+    misses, runs, blocks = 0, 200, 64
+    counts = rng.integers(40, 65, blocks)
+    for _ in range(runs):
+        base = counts * rng.normal(3.3, 0.4, blocks)
+        sums = base + counts * rng.normal(0.1, 0.15, blocks)
+        found = [
+            perplexity_change(Nll(base[:n], counts[:n]), Nll(sums[:n], counts[:n]), reach=anytime.reach).interval
+            for n in range(anytime.FIRST, blocks + 1, 4)
+        ]
+        misses += not all(low <= 0.1 <= high for low, high in found)
+    assert misses / runs <= 0.05
