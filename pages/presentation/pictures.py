@@ -130,11 +130,11 @@ def heads(
             for color, width in ((theme.halo, 6), (theme.ink, 3)):
                 for a, b in ((9, 21), (21, 9)):
                     parts.append(_line(x + 9, y + a, x + 21, y + b, color, width, stroke_linecap="round"))
-        if flat == ringed:
-            parts.append(
-                tag("rect", x=x - 2, y=y - 2, width=cell + 4, height=cell + 4, rx=5, fill="none", stroke=theme.ink,
-                    stroke_width=4)
-            )  # fmt: skip
+    if ringed is not None:  # above all others
+        layer, head = divmod(ringed, per_layer)
+        x, y = (left + cell * layer, cell * head) if across else (left + cell * head, cell * (layers - 1 - layer))
+        ring = {"fill": theme.series[0], "stroke": theme.ink, "stroke_width": 4}
+        parts.append(tag("rect", x=x - 1, y=y - 1, width=cell + 2, height=cell + 2, rx=5, **ring))
     for i in range(0, columns, max(1, columns // 6)):
         parts.append(text(left + cell * (i + 0.5), rows * cell + 18, str(i), theme, 15, True, text_anchor="middle"))
     for i in range(0, rows, max(1, rows // 4)):

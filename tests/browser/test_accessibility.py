@@ -12,6 +12,7 @@ from tests.browser.conftest import SMALL, Reader
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 PAGES = {  # what is there once the page is, and the charts on it
     "Explore heads": ("Which heads carry bias?", 1),
+    "Presentation": ("attention heads, and each looks back", 0),
     "Compare methods": ("Which method lowers the gap", 3),
     "Scorecard": ("What does this set make better", 0),
     "Transfer between biases": ("Does a set chosen on one axis help the others?", 2),

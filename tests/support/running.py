@@ -129,7 +129,8 @@ def array_of(values: Any) -> np.ndarray:
 def instrument(at: AppTest) -> dict[str, Any]:
     """What the instrument's script was given."""
     found: Any = at.get("bidi_component")
-    (shown,) = (json.loads(one.proto.json) for one in found if one.proto.json)
+    sent = [json.loads(one.proto.json) for one in found if one.proto.json]
+    (shown,) = (one for one in sent if "rule" in one)
     return dict(shown)
 
 
