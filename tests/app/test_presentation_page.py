@@ -20,7 +20,7 @@ from pages.backend.engine import engine
 from pages.presentation import deck, markup, pictures, slides
 from pages.presentation.slides import ALL
 from tests.support.fakes import Studio
-from tests.support.running import APP, AXIS, instrument, opened, run, texts
+from tests.support.running import APP, AXIS, instrument, labels, opened, run, texts
 
 SMALL = {"prompts": "90", "tokens": "512", "alpha": "0.02", "gamma": "0.3"}
 STEPS = range(1, len(ALL) + 1)
@@ -120,7 +120,9 @@ def test_a_set_of_the_link_is_the_one_that_is_told(at_once: Studio) -> None:
 
 
 def test_no_scores_yet(studio: Studio) -> None:
-    assert "No scores yet" in texts(opened("presentation"))
+    at = opened("presentation")
+    assert [one.value for one in at.title] == ["Nothing to present yet"]
+    assert "Score all heads" in labels(at)
 
 
 def test_a_demo_begins_with_it_and_a_link_to_a_set_does_not(at_once: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
