@@ -130,7 +130,7 @@ def rows(talk: Talk) -> list[Row]:
     if talk.tested is not None and len(talk.tested.prune_set):
         shown = talk.tested.readings[reading]
         mark = Measure("next word", reading, "", "test", shown.base.n, 0, 0, shown.base.noise_p, shown.gap)
-        found.append(_row(mark, "This set, next word", False))
+        found.append(_row(mark, "This set: next word", False))
     if talk.stored is None:
         return found
     if talk.stored.settled is not None:
@@ -144,9 +144,9 @@ def rows(talk: Talk) -> list[Row]:
 
 
 def _row(m: Measure, label: str, strong: bool) -> Row:
-    where = "new sentences, new people" if strong else "seen sentences, seen people" if SEEN in m.split else "test"
-    drawn = f", {m.continuations:,} texts a side" if m.continuations else ""
-    shown = m.finding in ("fell", "rose")
-    return Row(
-        label, f"{where}: {m.prompts:,} prompts{drawn}", m.change.relative, m.change.relative_interval, shown, strong
-    )
+    where = "New sentences about new people" if strong else "Sentences and people that the choice has seen"
+    if SEEN not in m.split and not strong:
+        where = "Test prompts, like those of the choice"
+    note = f"{m.prompts:,} prompts" + (f", {m.continuations:,} texts a side" if m.continuations else "")
+    change = m.change
+    return Row(where, label, note, change.relative, change.relative_interval, m.finding in ("fell", "rose"), strong)

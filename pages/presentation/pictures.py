@@ -26,12 +26,14 @@ class Row:
 
     Attributes
     ----------
+    where : what it was measured on; rows of the same stand together below it.
     label, note : what was measured, and on how much.
     value, ends : relative change of the gap, and its interval if it is known.
     shown : whether it is a fall or a rise beyond doubt.
     strong : of what the choice never saw.
     """
 
+    where: str
     label: str
     note: str
     value: float
@@ -171,29 +173,35 @@ def groups(names: Sequence[str], means: Floats, ends: Sequence[Ends], middle: fl
 
 
 def changes(rows: Sequence[Row], theme: Theme, about: str) -> str:
-    """Relative changes with intervals, a line each; hollow where nothing is shown."""
-    low = min([-1.0, *(r.ends[0] for r in rows if r.ends)])
-    high = max([0.2, *(r.ends[1] for r in rows if r.ends)])
-    low, high = max(low, -1.2), min(high, 1.0)
-    left, wide, step, right = 300.0, 420.0, 44.0, 150.0
+    """Relative changes with intervals, a line each, below what they were measured on; hollow where nothing is shown."""
+    low = max(min([-1.0, *(r.ends[0] for r in rows if r.ends)]), -1.2)
+    high = min(max([0.1, *(r.ends[1] for r in rows if r.ends)]), 1.0)
+    left, wide, step, over, right = 330.0, 410.0, 44.0, 36.0, 200.0
     place = lambda v: left + wide * (min(max(v, low), high) - low) / (high - low)  # noqa: E731
-    tall = step * len(rows)
-    parts = [_line(place(0), 0, place(0), tall + 4, theme.faint, 2)]
+    tall = step * len(rows) + over * len({r.where for r in rows})
+    parts = []
     for mark in (-1.0, -0.75, -0.5, -0.25, 0.0):
-        if mark:
-            parts.append(_line(place(mark), 0, place(mark), tall, theme.line, 1))
-        words = "no change" if not mark else f"{mark:+.0%}".replace("-", "−")
+        parts.append(_line(place(mark), 0, place(mark), tall, theme.line if mark else theme.faint, 1 if mark else 2))
+        words = _signed(mark) if mark else "no change"
         parts.append(text(place(mark), tall + 20, words, theme, 14, True, text_anchor="middle"))
-    for i, row in enumerate(rows):
-        y = step * (i + 0.5)
+    y, where = 0.0, ""
+    for row in rows:
+        if row.where != where:
+            where, y = row.where, y + over
+            ground = {"x": 0, "y": f"{y - over + 8:.1f}", "width": left + wide + right, "height": over - 10}
+            parts.append(tag("rect", fill=theme.page, **ground))
+            parts.append(text(0, y - 9, where, theme, 16, font_weight=700))
         color = theme.series[0] if row.strong else BASE
-        parts.append(text(0, y - 2, row.label, theme, 16, font_weight=600 if row.strong else 400))
-        parts.append(text(0, y + 15, row.note, theme, 13, True))
+        middle = y + step / 2
+        parts.append(text(0, middle - 2, row.label, theme, 16))
+        parts.append(text(0, middle + 15, row.note, theme, 13, True))
         if row.ends:
-            parts.append(_line(place(row.ends[0]), y, place(row.ends[1]), y, color, 4, stroke_linecap="round"))
-        parts.append(_dot(place(row.value), y, 8, color if row.shown else theme.page, color, 3))
-        told = f"{row.value:+.0%}".replace("-", "−") + ("" if row.shown else " (not shown)")
-        parts.append(text(left + wide + 16, y + 5, told, theme, 16, font_weight=600))
+            ends = [place(end) for end in row.ends]
+            parts.append(_line(ends[0], middle, ends[1], middle, color, 4, stroke_linecap="round"))
+        parts.append(_dot(place(row.value), middle, 8, color if row.shown else theme.page, color, 3))
+        told = _signed(row.value) + ("" if row.ends is None else f" [{', '.join(map(_signed, row.ends))}]")
+        parts.append(text(left + wide + 16, middle + 5, told, theme, 15, font_weight=600 if row.shown else 400))
+        y += step
     return svg(left + wide + right, tall + 28, about, parts)
 
 
@@ -203,19 +211,21 @@ def prices(points: Sequence[Point], mine: Point | None, theme: Theme, about: str
     right_end = max(0.02, *(p.cost_ends[1] for p in every)) * 1.04
     left_end = min(0.0, *(p.cost_ends[0] for p in every))
     top = max(0.08, *((p.gap_ends or (p.gap, p.gap))[1] for p in every))
-    left, wide, tall, foot = 86.0, 640.0, 330.0, 52.0
+    left, wide, tall, foot = 86.0, 640.0, 410.0, 52.0
     across = lambda v: left + wide * (v - left_end) / (right_end - left_end)  # noqa: E731
     down = lambda v: 8 + (tall - 8) * (top - max(v, -1.0)) / (top + 1)  # noqa: E731
     parts = []
     for mark in (0.0, -0.25, -0.5, -0.75, -1.0):
         parts.append(_line(left, down(mark), left + wide, down(mark), theme.line if mark else theme.faint, 1))
-        words = "0" if not mark else f"{mark:+.0%}".replace("-", "−")
+        words = _signed(mark) if mark else "0"
         parts.append(text(left - 10, down(mark) + 5, words, theme, 14, True, text_anchor="end"))
     unit = next(u for u in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 1e9) if u * 8 >= right_end - left_end)
     for k in range(int(right_end / unit) + 1):
-        parts.append(text(across(k * unit), tall + 20, f"{k * unit:+.0%}", theme, 14, True, text_anchor="middle"))
+        parts.append(
+            text(across(k * unit), tall + 20, _signed(k * unit) if k else "0", theme, 14, True, text_anchor="middle")
+        )
     parts.append(
-        text(left + wide, tall + 42, "perplexity: what is lost of the language →", theme, 15, text_anchor="end")
+        text(left + wide, tall + 42, "rise of perplexity: language that is lost →", theme, 15, text_anchor="end")
     )
     turned = f"rotate(-90 20 {tall / 2})"
     parts.append(text(20, tall / 2, "change of the gap", theme, 15, text_anchor="middle", transform=turned))
@@ -228,6 +238,9 @@ def prices(points: Sequence[Point], mine: Point | None, theme: Theme, about: str
     if mine:
         parts += _crossed(mine, across, down, theme.series[0], 3)
         parts.append(_dot(across(mine.cost), down(mine.gap), 10, theme.series[0], theme.page, 3))
+        parts.append(
+            text(across(mine.cost) + 12, down(mine.gap) + 26, f"this set: {mine.heads}", theme, 15, font_weight=600)
+        )
     return svg(left + wide + 10, tall + foot, about, parts)
 
 
@@ -239,6 +252,10 @@ def _crossed(p: Point, across: object, down: object, color: str, width: float = 
     if p.gap_ends:
         found.append(_line(a(p.cost), d(p.gap_ends[0]), a(p.cost), d(p.gap_ends[1]), color, width))
     return found
+
+
+def _signed(x: float) -> str:
+    return f"{x:+.0%}".replace("-", "−")
 
 
 def _short(name: str, longest: int) -> str:

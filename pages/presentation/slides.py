@@ -127,7 +127,7 @@ def bias(talk: Talk) -> Slide:
         ),
         f"{base.n:,} validation prompts about {len(names)} groups of {s.axis_title}, "
         f"{READING_TITLES.get(reading, reading)}; "
-        f"lines are 95% intervals, ± one standard error; pale squares are within noise, where chance alone would "
+        f"lines are 95% intervals, ± one standard error; faint squares are within noise, where chance alone would "
         f"leave about "
         f"{CHANCE * talk.size:.0f}. {_sentence(how_bias(scores))} {SCORER}",
         (
@@ -298,7 +298,7 @@ def sure(talk: Talk) -> Slide:
         picture = pictures.changes(
             found, talk.theme,
             "Changes of the gap: "
-            + "; ".join(f"{r.label}, {r.note}: {percent(r.value)} {interval(r.ends)}" for r in found) + ".",
+            + "; ".join(f"{r.where}, {r.label}, {r.note}: {percent(r.value)} {interval(r.ends)}" for r in found) + ".",
         )  # fmt: skip
     return Slide(
         message,

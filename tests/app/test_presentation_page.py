@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from fasp_core.errors import InputError
 from fasp_core.figures.theme import LIGHT
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
 from pages.backend.engine import engine
+from pages.backend.requests import Gather
 from pages.presentation import deck, markup, pictures, slides
 from pages.presentation.slides import ALL
 from tests.support.fakes import Studio
@@ -135,12 +137,20 @@ def test_a_demo_begins_with_it_and_a_link_to_a_set_does_not(at_once: Studio, mon
     assert not [body for body in raw(linked) if "fasp-step" in body]
 
 
+def test_a_demo_reads_stored_results_of_its_models_alone(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASP_DEMO", "1")
+    Gather(ModelSpec(), AXIS, "neutral").check()
+    for asked in (Gather(ModelSpec("tiny one"), AXIS, "neutral"), Gather(ModelSpec(), "/etc/passwd", "neutral")):
+        with pytest.raises(InputError, match="demo"):
+            asked.check()
+
+
 def test_texts_of_others_are_letters() -> None:
     """Names of groups and models come from files."""
     evil = '<img src=x onerror="alert(1)">'
     made = pictures.groups([evil, "b"], np.array([1.0, 2.0]), [(0.5, 1.5), (1.5, 2.5)], 1.5, LIGHT, evil)
     made += pictures.attention([evil, "b"], [0.5, 0.5], evil, LIGHT)
-    made += pictures.changes([pictures.Row(evil, evil, -0.5, (-0.6, -0.4), True)], LIGHT, evil)
+    made += pictures.changes([pictures.Row(evil, evil, evil, -0.5, (-0.6, -0.4), True)], LIGHT, evil)
     slide = slides.Slide(evil, "", (evil,), evil, (), evil)
     made += markup.on_screen(slide, 1) + markup.on_screen(replace(slide, command=""), 2)
     drawn = [base64.b64decode(found).decode() for found in re.findall(r"base64,([^\"]+)", made)]
