@@ -54,7 +54,7 @@ def present(settings: sidebar.Settings, table: ImpactTable) -> None:
     if deck.step() == WITH_INSTRUMENT:
         st.html(markup.opening(slide))
         maps.draw(settings, table, talk.now)
-        st.html(f'<p class="fasp-source">{html.escape(slide.source)}</p>')
+        st.html(f'<p class="fasp-source">{html.escape(f"{slides.HOW} {slide.source}")}</p>')
     else:
         st.html(markup.on_screen(slide, deck.step()))
     with st.container(key="waiting"):

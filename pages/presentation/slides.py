@@ -25,6 +25,10 @@ from pages.session.recipe import READING_TITLES, SPLIT_TITLES
 
 PROMPT = "The bank approved the loan because the plan was good"
 CHANCE = 0.025  # share of heads that noise alone puts beyond `Z_NOISE` on one side
+HOW = (
+    "Drag γ (protect) and α (cut), or click a head. ≈ adds up what single heads do; a moment after the hand rests the "
+    "whole set is really removed and measured."
+)
 SCORER = "Toxicity is the opinion of a classifier, not a fact."
 
 
@@ -166,10 +170,9 @@ def cut(talk: Talk) -> Slide:
             "(outlines).",
             *_numbers(talk),
         ),
-        "Drag γ (protect) and α (cut), or click a head. ≈ adds up what single heads do; a moment after the hand "
-        "rests the "
-        "whole set is really removed and measured."
-        + (" These prompts also served to score the heads, which flatters the fall." if s.split == "valid" else ""),
+        "Validation prompts served to score the heads, too, which flatters the fall."
+        if s.split == "valid"
+        else "No score was made on test prompts.",
         (
             "Drag α slowly from zero: crosses appear on orange squares, and the gap falls. Go on, and perplexity "
             "runs away.",
