@@ -22,7 +22,7 @@ def test_files_of_code_that_a_document_names_exist(document: Path) -> None:
 
 
 def test_the_picture_at_the_head_of_readme_moves_and_is_small() -> None:
-    """It is made by `python -m tests.browser.moving`."""
+    """It is made by `python -m benchmarks._moving`."""
     (name,) = re.findall(r"!\[[^]]+\]\((docs/[\w.-]+\.gif)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert (ROOT / name).stat().st_size < 2_000_000
     with Image.open(ROOT / name) as picture:
