@@ -161,7 +161,7 @@ def groups(names: Sequence[str], means: Floats, ends: Sequence[Ends], middle: fl
     parts = [_line(place(middle), 0, place(middle), tall, theme.faint, 1.5, stroke_dasharray="5 4")]
     for row, i in enumerate(order):
         y, value, (a, b) = step * (row + 0.5), float(means[i]), ends[i]
-        parts.append(text(left - 16, y + 5, _short(names[i], 22), theme, 16, text_anchor="end"))
+        parts.append(text(left - 16, y + 5, _short(names[i].replace("_", " "), 22), theme, 16, text_anchor="end"))
         parts.append(_line(place(middle), y, place(value), y, theme.series[0], 5, stroke_opacity=0.35))
         if isfinite(a) and isfinite(b):
             parts.append(_line(place(a), y, place(b), y, theme.text, 1.5))
@@ -238,9 +238,9 @@ def prices(points: Sequence[Point], mine: Point | None, theme: Theme, about: str
     if mine:
         parts += _crossed(mine, across, down, theme.series[0], 3)
         parts.append(_dot(across(mine.cost), down(mine.gap), 10, theme.series[0], theme.page, 3))
-        parts.append(
-            text(across(mine.cost) + 12, down(mine.gap) + 26, f"this set: {mine.heads}", theme, 15, font_weight=600)
-        )
+        clear = {"stroke": theme.page, "stroke_width": 5, "paint_order": "stroke", "stroke_linejoin": "round"}
+        words = f"this set: {mine.heads}"
+        parts.append(text(across(mine.cost) + 12, down(mine.gap) + 28, words, theme, 16, font_weight=600, **clear))
     return svg(left + wide + 10, tall + foot, about, parts)
 
 

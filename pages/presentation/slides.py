@@ -133,7 +133,7 @@ def bias(talk: Talk) -> Slide:
         f"{READING_TITLES.get(reading, reading)}; "
         f"lines are 95% intervals, ± one standard error; faint squares are within noise, where chance alone would "
         f"leave about "
-        f"{CHANCE * talk.size:.0f}. {_sentence(how_bias(scores))} {SCORER}",
+        f"{CHANCE * talk.size:.0f}. Scores: {how_bias(scores)}. {SCORER}",
         (
             "One message: bias is not everywhere in the model. It sits more in some parts than in others.",
             "Thousandths sound small. A model writes many words, and the difference is between groups of people in "
@@ -284,9 +284,7 @@ def sure(talk: Talk) -> Slide:
             f"on the "
             f"other half (blue), at {percent(p.relative, 1)} {interval(cost(p)[1])} perplexity on {p.tokens:,} tokens.",
             f"{settled.verdict.title()}.",
-            f"Not known: other halves (this is division {plan.division}), other judges ({len(plan.judges)} asked), "
-            f"other "
-            "models, other languages.",
+            f"Not known: other halvings, other judges (asked: {len(plan.judges)}), other models, other languages.",
         ]
         if settled.verdict.missing or settled.verdict.wrong:
             says.insert(2, f"Against it: {'; '.join((*settled.verdict.wrong, *settled.verdict.missing))}.")
