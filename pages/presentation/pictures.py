@@ -10,6 +10,7 @@ import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import Any
 
 import numpy as np
 
@@ -238,7 +239,12 @@ def prices(points: Sequence[Point], mine: Point | None, theme: Theme, about: str
     if mine:
         parts += _crossed(mine, across, down, theme.series[0], 3)
         parts.append(_dot(across(mine.cost), down(mine.gap), 10, theme.series[0], theme.page, 3))
-        clear = {"stroke": theme.page, "stroke_width": 5, "paint_order": "stroke", "stroke_linejoin": "round"}
+        clear: dict[str, Any] = {
+            "stroke": theme.page,
+            "stroke_width": 5,
+            "paint_order": "stroke",
+            "stroke_linejoin": "round",
+        }
         words = f"this set: {mine.heads}"
         parts.append(text(across(mine.cost) + 12, down(mine.gap) + 28, words, theme, 16, font_weight=600, **clear))
     return svg(left + wide + 10, tall + foot, about, parts)
