@@ -32,7 +32,7 @@ from pages.instrument.sent import Map, Rule, Shown, effects
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "drag.gif"
 MOST = 2_000_000  # bytes
-WINDOW = {"width": 1000, "height": 640}
+WIDTH, HEIGHT = 1000, 640
 FRAME, REST = 80, 1600  # ms
 HAND = (("alpha", 0.1, 16), ("gamma", 0.0, 12), ("gamma", 0.3, 8), ("alpha", 0.0, 8))  # slider, goal, frames
 SHOW = """async ([text, style, data, packed]) => {
@@ -85,7 +85,7 @@ def frames(page: Any, bottom: float) -> Iterator[tuple[Image.Image, int]]:
         start = at[name]
         for step in range(1, steps + 1):
             x, y = page.evaluate(DRAG, [name, start + (goal - start) * step / steps])
-            clip = {"x": 0, "y": 0, "width": WINDOW["width"], "height": round(bottom) + 14}
+            clip = {"x": 0, "y": 0, "width": WIDTH, "height": round(bottom) + 14}
             picture = Image.open(BytesIO(page.screenshot(clip=clip))).convert("RGB")
             ImageDraw.Draw(picture).ellipse((x - 12, y - 12, x + 12, y + 12), outline="#D55E00", width=3)
             yield picture, REST if step == steps else FRAME
@@ -105,7 +105,7 @@ def main() -> int:
     given = [script(), (HERE / "instrument.css").read_text(encoding="utf-8"), json.loads(json.dumps(shown.sent()))]
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=path, args=list(FLAGS))
-        page = browser.new_page(viewport=WINDOW)
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.goto("about:blank")
         bottom, _ = page.evaluate(SHOW, [*given, base64.b64encode(packed).decode()])
         seen = list(frames(page, bottom))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -48,7 +49,7 @@ def present(settings: sidebar.Settings, table: ImpactTable) -> None:
     """The step of the moment, and the hand-out, which is seen on paper alone."""
     if shared.behind():
         st.rerun()
-    talk, waiting = _talk(settings, table)
+    talk, jobs, names = _talk(settings, table)
     slide = slides.ALL[deck.step() - 1](talk)
     deck.draw(slide.notes)
     if deck.step() == WITH_INSTRUMENT:
@@ -58,13 +59,30 @@ def present(settings: sidebar.Settings, table: ImpactTable) -> None:
     else:
         st.html(markup.on_screen(slide, deck.step()))
     with st.container(key="waiting"):
-        for job, name, title in waiting:
-            looking.ready(job, name, title)
+        for name, (job, title) in jobs.items():
+            if name in names:
+                looking.ready(job, name, title)
+    _quietly([job for name, (job, _) in jobs.items() if name not in names])
     st.html(markup.handout(talk, shared.link()))
 
 
-def _talk(settings: sidebar.Settings, table: ImpactTable) -> tuple[Talk, list[tuple[Job[object], str, str]]]:
-    """What can be told so far, and the jobs that will add to it."""
+def _quietly(jobs: list[Job[Any]]) -> None:
+    """Draw the page again, for the hand-out, when work has ended that this step does not wait for."""
+    pending = [job for job in jobs if job.state in ("waiting", "running")]
+
+    @st.fragment(run_every=2.0)
+    def look() -> None:
+        if any(job.state not in ("waiting", "running") for job in pending):
+            st.rerun(scope="app")
+
+    if pending:
+        look()
+
+
+def _talk(
+    settings: sidebar.Settings, table: ImpactTable
+) -> tuple[Talk, dict[str, tuple[Job[Any], str]], tuple[str, ...]]:
+    """What can be told so far, the jobs that will add to it, and which of them this step waits for."""
     now, s = current(settings, table), settings
     head = strongest(table, now.heads, s.reading)
     asked = Gather(s.spec, s.axis, s.reading)
@@ -72,31 +90,24 @@ def _talk(settings: sidebar.Settings, table: ImpactTable) -> tuple[Talk, list[tu
     request = looking.Look(s.spec, slides.PROMPT, head // table.n_heads)
     look = looking.latest("presented head", request, looking.look_job)
     chosen = measured.job_of(s, s.evaluation, now.heads, "main")
-    jobs: list[tuple[Job[object], str, str]] = [
-        (look, "presented head", "Looking at one sentence"),
-        (chosen, "main", "Measuring this set"),
-        (gathering, "stored", "Reading what was measured"),
-    ]
-    tested = chosen
+    jobs: dict[str, tuple[Job[Any], str]] = {
+        "presented head": (look, "Looking at one sentence"),
+        "main": (chosen, "Measuring this set"),
+    }
+    tested, test = chosen, "main"
     if s.split != "test":
-        tested = measured.job_of(s, replace(s, split="test").evaluation, now.heads, "presented test")
-        jobs.insert(2, (tested, "presented test", "Measuring this set on test prompts"))
+        test = "presented test"
+        tested = measured.job_of(s, replace(s, split="test").evaluation, now.heads, test)
+        jobs[test] = tested, "Measuring this set on test prompts"
+    jobs["stored"] = gathering, "Reading what was measured"
     talk = Talk(
         s, table, now, theme_of(st.context.theme.type == "dark"), _done(chosen), _done(tested),
         gathering.result if gathering.state == "done" else None, engine().results.able(s.spec, now.heads), head,
         look.result if look.state == "done" else None,
     )  # fmt: skip
-    wanted = {
-        1: ("presented head",),
-        2: (),
-        3: ("main",),
-        4: ("presented test", "stored"),
-        5: ("presented test", "stored"),
-    }
-    names = wanted[deck.step()]
-    if s.split == "test":
-        names = tuple("main" if name == "presented test" else name for name in names)
-    return talk, [job for job in jobs if job[1] in names]
+    wanted: dict[int, tuple[str, ...]] = {1: ("presented head",), WITH_INSTRUMENT: ("main",)}
+    wanted |= dict.fromkeys((4, 5), (test, "stored"))
+    return talk, jobs, wanted.get(deck.step(), ())
 
 
 def _done(job: Job[Evaluation]) -> Evaluation | None:
