@@ -36,7 +36,7 @@ def whole(reader: Reader, step: int) -> None:
     )
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_each_step_is_one_screen_and_accessible(app: str, browser: Any, scheme: str) -> None:
     reader = presented(browser, app, 1, width=1440, height=900, scheme=scheme)
     page = reader.page
@@ -97,7 +97,7 @@ def test_notes_are_shown_on_request_and_the_hand_out_has_two_pages(app: str, bro
     assert len(re.findall(rb"/Type\s*/Page\b", made)) == 2
 
 
-@pytest.mark.parametrize("step", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("step", [0, 3, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 2, 4, 5))])
 def test_at_twice_the_size(app: str, browser: Any, step: int) -> None:
     """1440 px at 200% are 720: nothing is cut or scrolls sideways; 0 is "Explore heads"."""
     if step:
