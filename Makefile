@@ -18,7 +18,7 @@ help: ## list these commands
 app: $(VENV)/app.stamp ## start the dashboard on http://localhost:8501 (another port: make app PORT=8600)
 	$(BIN)/python -m fasp_studio --port $(PORT)
 
-demo: $(VENV)/app.stamp ## start it as a demo: read-only, built-in model, small measurements
+demo: $(VENV)/app.stamp ## start it as a demo, at the presentation: read-only, built-in model, small measurements
 	$(BIN)/python -m fasp_studio --demo --port $(PORT)
 
 test: $(VENV)/dev.stamp ## run the tests, without the slow ones, in three processes: browsers wait a lot

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import streamlit as st
 
+from pages.backend import demo
 from pages.shell import around
 
 st.set_page_config(page_title="FASP Studio", page_icon=str(Path(__file__).parent / "docs" / "icon.png"), layout="wide")
 first = st.Page("pages/explore/explore.py", title="Explore heads", icon=":material/grid_on:", default=True)
+told = st.Page("pages/presentation/presentation.py", title="Presentation", icon=":material/slideshow:")
 chosen = st.navigation(
     [
         first,
+        told,
         st.Page("pages/compare/compare.py", title="Compare methods", icon=":material/query_stats:"),
         st.Page("pages/scorecard/scorecard.py", title="Scorecard", icon=":material/balance:"),
         st.Page("pages/transfer/transfer.py", title="Transfer between biases", icon=":material/compare_arrows:"),
@@ -22,4 +25,9 @@ chosen = st.navigation(
         st.Page("pages/released/released.py", title="Released scores", icon=":material/folder_open:"),
     ]
 )
+# A demo begins with the presentation; a link to a set still opens that set.
+arrived = st.session_state.setdefault("arrived", False)
+st.session_state["arrived"] = True
+if demo.current() is not None and not arrived and chosen.title == first.title and not st.query_params:
+    st.switch_page(told)
 around.draw(chosen, first=chosen.title == first.title)

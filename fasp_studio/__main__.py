@@ -63,7 +63,9 @@ def parser() -> argparse.ArgumentParser:
         "fasp-studio", description="Prune attention heads for fairness, and see what it costs."
     )
     made.add_argument("--port", type=_port, default=8501, help="where it listens on this machine (default: 8501)")
-    made.add_argument("--demo", action="store_true", help="read-only, with small measurements; see FASP_DEMO_MODELS")
+    made.add_argument(
+        "--demo", action="store_true", help="at the presentation, read-only, small measurements; see FASP_DEMO_MODELS"
+    )
     made.add_argument("--cache", type=Path, help=f"folder of the results (default: FASP_CACHE, else {cache_root()})")
     made.add_argument("--version", action="version", version=f"fasp-studio {VERSION}")
     return made

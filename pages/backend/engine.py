@@ -39,6 +39,7 @@ from pages.backend.requests import (
     Able,
     Experiment,
     Explain,
+    Gather,
     HeadWrites,
     Load,
     LoadScorer,
@@ -147,6 +148,15 @@ class Engine:
             return writes.run(lm, asked.bias, asked.layer, store, progress)
 
         return self._submit(self._lane(asked.spec), asked, self._with_model(asked.spec, work), owner)
+
+    def gather(self, asked: Gather, work: Callable[[Gather], T]) -> Job[T]:
+        """Read stored results that take seconds, beside whatever is measured."""
+
+        def begin(progress: Progress) -> T:
+            progress(0, 1, "stored results")
+            return work(asked)
+
+        return self._submit("stored results", asked, begin)
 
     def opinions(self, config: BiasConfig) -> pd.DataFrame:
         """What the scorer thinks of the axis' own words, each in one harmless sentence; highest first."""

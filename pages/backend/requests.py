@@ -165,6 +165,20 @@ class HeadWrites(Request):
 
 
 @dataclass(frozen=True)
+class Gather(Request):
+    """Read all that is stored of a model on an axis, and resample it."""
+
+    spec: ModelSpec
+    axis: str
+    reading: str
+    title = "Reading what was measured"
+
+    def allowed_in_demo(self, limits: demo.Demo) -> None:
+        demo.check_model(self.spec)
+        demo.check_axis(self.axis)
+
+
+@dataclass(frozen=True)
 class Experiment(Request):
     """Many measurements that answer one question; `parts` is all that shapes the answer beside the model."""
 

@@ -30,7 +30,7 @@ from pages.widgets import glossary
 from tests.support.fakes import MADE, Studio
 from tests.support.running import AXIS, labels, opened, press, run, texts
 
-PAGES = ("explore", "compare", "transfer", "assumptions", "contexts", "released")
+PAGES = ("explore", "presentation", "compare", "transfer", "assumptions", "contexts", "released")
 
 
 @pytest.fixture

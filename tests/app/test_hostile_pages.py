@@ -141,7 +141,8 @@ def everything(at: AppTest) -> str:
 
 
 @pytest.mark.parametrize(
-    "page", ["explore", "compare", "transfer", "assumptions", "contexts", "take_home", "scorecard"]
+    "page",
+    ["explore", "presentation", "compare", "transfer", "assumptions", "contexts", "take_home", "scorecard"],
 )
 def test_links(page: str, studio: Studio) -> None:
     studio.add_scores("race_ethnicity")
@@ -151,7 +152,7 @@ def test_links(page: str, studio: Studio) -> None:
     assert "a.example" in everything(at)  # it is told what was left out
 
 
-@pytest.mark.parametrize("page", ["explore", "contexts", "take_home", "scorecard"])
+@pytest.mark.parametrize("page", ["explore", "presentation", "contexts", "take_home", "scorecard"])
 def test_a_model_of_such_a_name(page: str, studio: Studio) -> None:
     """Typed in, or an opened link: the page says that there is no such model, or shows it."""
     at = opened(page, model=HOSTILE)

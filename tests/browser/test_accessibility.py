@@ -19,6 +19,7 @@ PAGES = {  # what is there once the page is, and the charts on it
     "Contexts": ("Does it carry over to other contexts", 3),
     "Take home": ("Both impacts of every head", 3),
     "Released scores": ("Open a file of released scores", 0),
+    "Presentation": ("attention heads, and each looks back", 0),  # the last: there the sidebar is closed
 }
 SHOWN = "() => document.getAnimations().every(a => a.playState !== 'running' || a.effect.getTiming().iterations > 1)"
 

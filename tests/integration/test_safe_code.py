@@ -33,6 +33,10 @@ ALLOWED = {
     ("pages/explore/explore.py", "st.html"): "a fixed style sheet",
     ("pages/explore/texts.py", "st.html"): "made by figures.texts, which escapes every text",
     ("pages/explore/writes.py", "st.html"): "the same",
+    (
+        "pages/presentation/presentation.py",
+        "st.html",
+    ): "a fixed style sheet; markup of its own that escapes all",
     ("pages/shell/tour.py", "st.html"): "a fixed script that sets the cookie of the tour",
     ("pages/shell/tour.py", "unsafe_allow_javascript"): "the same fixed script",
     ("fasp_core/report/page.py", "Markup"): "Plotly's own script, fixed scripts, charts of escaped JSON",

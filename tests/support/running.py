@@ -36,6 +36,7 @@ def run(at: AppTest) -> AppTest:
 def opened(page: str = "explore", query: dict[str, str] | None = None, **state: Any) -> AppTest:
     """A page of the app as it first appears, with an address and some session state already there."""
     at = AppTest.from_file(APP, default_timeout=120)
+    at.session_state["arrived"] = True  # else a demo begins with the presentation
     if page != "explore":
         at.switch_page(f"pages/{page}/{page}.py")
     for name, value in (query or {}).items():
@@ -128,7 +129,8 @@ def array_of(values: Any) -> np.ndarray:
 def instrument(at: AppTest) -> dict[str, Any]:
     """What the instrument's script was given."""
     found: Any = at.get("bidi_component")
-    (shown,) = (json.loads(one.proto.json) for one in found if one.proto.json)
+    sent = [json.loads(one.proto.json) for one in found if one.proto.json]
+    (shown,) = (one for one in sent if "rule" in one)
     return dict(shown)
 
 

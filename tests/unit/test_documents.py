@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "cache").glob("*.md")])
@@ -18,3 +19,12 @@ def test_files_of_code_that_a_document_names_exist(document: Path) -> None:
     named = re.findall(r"`([\w/.]+\.py)`", document.read_text(encoding="utf-8"))
     missing = [name for name in named if not any(path.endswith(f"/{name}") for path in code)]
     assert not missing
+
+
+def test_the_picture_at_the_head_of_readme_moves_and_is_small() -> None:
+    """It is made by `python -m benchmarks._moving`."""
+    (name,) = re.findall(r"!\[[^]]+\]\((docs/[\w.-]+\.gif)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert (ROOT / name).stat().st_size < 2_000_000
+    with Image.open(ROOT / name) as picture:
+        assert picture.n_frames > 40
+        assert picture.info["loop"] == 0

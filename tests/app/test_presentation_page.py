@@ -1,0 +1,160 @@
+"""The page "Presentation": five steps with live or stored numbers, links to a step, and what a missing one says."""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import replace
+from html import unescape
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from fasp_core.errors import InputError
+from fasp_core.figures.theme import LIGHT
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.spec import ModelSpec
+from pages.backend.engine import engine
+from pages.backend.requests import Gather
+from pages.presentation import deck, markup, pictures, slides
+from pages.presentation.slides import ALL
+from tests.support.fakes import Studio
+from tests.support.running import APP, AXIS, instrument, labels, opened, run, texts
+
+SMALL = {"prompts": "90", "tokens": "512", "alpha": "0.02", "gamma": "0.3"}
+STEPS = range(1, len(ALL) + 1)
+
+
+def raw(at: AppTest) -> list[str]:
+    """What the page draws of its own, as it is."""
+    found: Any = at.get("html")
+    return [one.proto.body for one in found if "<style>" not in one.proto.body]
+
+
+def screen(at: AppTest) -> str:
+    """Words of the step that is shown."""
+    return words(" ".join(body for body in raw(at) if "fasp-handout" not in body))
+
+
+def paper(at: AppTest) -> str:
+    """Words of the hand-out."""
+    return words(" ".join(body for body in raw(at) if "fasp-handout" in body))
+
+
+def words(markup: str) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", markup)).split())
+
+
+@pytest.fixture
+def at_once(studio: Studio) -> Studio:
+    studio.add_scores(AXIS)
+    studio.at_once()
+    return studio
+
+
+def presented(step: int, **query: str) -> AppTest:
+    return opened("presentation", {**SMALL, **query, "step": str(step)})
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_step_has_a_message_and_is_on_paper(at_once: Studio, step: int) -> None:
+    at = presented(step)
+    assert f"fasp-step-{step}" in " ".join(raw(at))
+    (message,) = re.findall(r"<h1>(.*?)</h1>", " ".join(body for body in raw(at) if "fasp-handout" not in body))
+    assert unescape(message) in paper(at)
+    assert at.query_params["step"] in (str(step), [str(step)])
+    assert [f"{i}." in paper(at) for i in STEPS] == [True] * len(ALL)
+    assert "Say first what will be decided" not in screen(at) + paper(at), "notes are for the speaker"
+
+
+def test_numbers_are_those_of_the_scores(at_once: Studio) -> None:
+    table = engine().results.scores(ModelSpec(), BiasConfig(AXIS))
+    assert table is not None
+    z, errors = table.bias.z_bias("neutral"), table.bias.standard_errors("neutral")
+    said = screen(presented(2))
+    assert said.startswith(f"{int((z > 1.96 * errors).sum())} of 270 heads each widen the gap")
+    assert f"is {1000 * table.bias.gap('neutral').gap:.2f} thousandths" in said
+    assert f"{len(table.bias.codes):,} validation prompts" in said
+
+
+def test_the_cut_is_the_instrument_and_its_sentence_is_the_rule(at_once: Studio) -> None:
+    at = presented(3)
+    assert instrument(at)["alpha"] == 0.02
+    result = at.session_state["job main"].result
+    shown = result.readings["neutral"]
+    assert f"{shown.gap.relative:+.0%}" in screen(at)
+    assert "The gap fell by" in screen(at) or "No reduction" in screen(at) or "No gap" in screen(at)
+    none = screen(presented(3, alpha="0"))
+    assert none.startswith("Nothing is cut")
+
+
+def test_the_price_is_measured_on_test_prompts(at_once: Studio) -> None:
+    at = presented(4)
+    job = at.session_state["job presented test"]
+    assert job.key.config.bias.split == "test"
+    p = job.result.perplexity
+    said = screen(at)
+    assert f"{p.relative:+.1%} perplexity" in said
+    assert f"on {p.tokens:,} tokens" in said
+    assert "python -m fasp_core compare --axis race_ethnicity --run" in said, "no comparison is stored"
+
+
+def test_what_is_missing_names_its_command(at_once: Studio) -> None:
+    said = screen(presented(5))
+    assert "python -m fasp_core study settle --axis race_ethnicity" in said
+    assert "nothing was measured yet" in said
+
+
+def test_a_link_to_no_step_is_told_and_begins_at_the_first(at_once: Studio) -> None:
+    at = opened("presentation", {**SMALL, "step": "9"})
+    assert "fasp-step-1" in " ".join(raw(at))
+    assert "step=9" in texts(at)
+    assert at.session_state[deck.STEP] == 1
+
+
+def test_a_set_of_the_link_is_the_one_that_is_told(at_once: Studio) -> None:
+    at = opened("presentation", {"step": "3", "method": "hand", "prune": "L0H3,L2H1", "prompts": "90", "tokens": "512"})
+    assert "2 of 270 heads are cut" in screen(at)
+    assert "L0H3,L2H1" in paper(at)
+
+
+def test_no_scores_yet(studio: Studio) -> None:
+    at = opened("presentation")
+    assert [one.value for one in at.title] == ["Nothing to present yet"]
+    assert "Score all heads" in labels(at)
+
+
+def test_a_demo_begins_with_it_and_a_link_to_a_set_does_not(at_once: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASP_DEMO", "1")
+    at = run(AppTest.from_file(APP, default_timeout=120))
+    assert "fasp-step-1" in " ".join(raw(at))
+    linked = AppTest.from_file(APP, default_timeout=120)
+    linked.query_params["alpha"] = "0.02"
+    run(linked)
+    assert not [body for body in raw(linked) if "fasp-step" in body]
+
+
+def test_a_demo_reads_stored_results_of_its_models_alone(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASP_DEMO", "1")
+    Gather(ModelSpec(), AXIS, "neutral").check()
+    for asked in (Gather(ModelSpec("tiny one"), AXIS, "neutral"), Gather(ModelSpec(), "/etc/passwd", "neutral")):
+        with pytest.raises(InputError, match="demo"):
+            asked.check()
+
+
+def test_texts_of_others_are_letters() -> None:
+    """Names of groups and models come from files."""
+    evil = '<img src=x onerror="alert(1)">'
+    made = pictures.groups([evil, "b"], np.array([1.0, 2.0]), [(0.5, 1.5), (1.5, 2.5)], 1.5, LIGHT, evil)
+    made += pictures.attention([evil, "b"], [0.5, 0.5], evil, LIGHT)
+    made += pictures.changes([pictures.Row(evil, evil, evil, -0.5, (-0.6, -0.4), True)], LIGHT, evil)
+    slide = slides.Slide(evil, "", (evil,), evil, (), evil)
+    made += markup.on_screen(slide, 1) + markup.on_screen(replace(slide, command=""), 2)
+    drawn = [base64.b64decode(found).decode() for found in re.findall(r"base64,([^\"]+)", made)]
+    assert [ElementTree.fromstring(one).tag.endswith("svg") for one in drawn] == [True] * 3
+    for one in (made, *drawn):
+        assert "<img src=x" not in one
+        assert "&lt;img" in one
