@@ -47,7 +47,8 @@ def run(
 
     def call(*args: str) -> Ran:
         given = ["audit", "--context", "rooms", "--scenarios", str(tmp_path / "rooms.toml")]
-        return main([*given, "--samples", "4", "--cache", str(tmp_path), *args]), *capsys.readouterr()
+        sampled = [] if "exact" in args else ["--answers", "sampled", "--samples", "4"]
+        return main([*given, *sampled, "--cache", str(tmp_path), *args]), *capsys.readouterr()
 
     return call
 
@@ -100,6 +101,8 @@ def test_other_groups(run: Callable[..., Ran]) -> None:
         (("--groups", "one,four"), "no group 'four'"),
         (("--winsorise", ".5"), "--winsorise 0 to .49"),
         (("--samples", "0"), "at least 1 sample"),
+        (("--nodes", "9"), "--nodes is of exact answers"),
+        (("--answers", "exact", "--nodes", "0"), "at least 1 text"),
         (("--heads", "L0H1", "--prune-set", "x.json"), "either --heads or --prune-set"),
         (("--heads", "L0N48"), "L0N48 does not exist"),
         (("--context", "play"), "no context 'play'"),
@@ -111,3 +114,18 @@ def test_what_is_refused(run: Callable[..., Ran], args: tuple[str, ...], words: 
     assert (status, out) == (2, "")
     assert len(error.strip().splitlines()) == 1
     assert words in error
+
+
+def test_exact_answers_are_what_is_asked_for_by_default(
+    run: Callable[..., Ran], lm: LanguageModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["audit", "--context", "rooms", "--scenarios", str(tmp_path / "rooms.toml"), "--cache", str(tmp_path)]
+    assert main([*given, "--json", "--length", "2", "--nodes", "8", "--heads", "L0H1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["how"] == "exact"
+    assert found["samples"] is None
+    assert 0 < found["covered"] <= 1
+    for row in found["scenarios"]:
+        for group in ("one", "two"):
+            assert row["without_number"][group] == pytest.approx(1 - row["parsed"][group])
+        assert 0 <= row["covered_least"] <= row["covered"] <= 1
