@@ -16,6 +16,16 @@ from tests.support.contexts import TEMPLATE
 
 _AROUND = ("Ġto", "Ġfor", "Ġthe", "Ġhouse", "Ċ", ".", ",", "k", "%", "Ġred", "Ġblue", "We", "My", "$")
 TOKENS = ("<unk>", "<eos>", *map(str, range(6)), *_AROUND)
+NUMBERED = """
+[contexts.rooms]
+unit = "dollars"
+opening = "$"
+question = "the {item} for {name}"
+scenarios = ["house"]
+[groups]
+one = ["red", "the"]
+two = ["blue", "My"]
+"""
 
 
 @cache

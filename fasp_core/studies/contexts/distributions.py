@@ -102,7 +102,7 @@ class Distributions:
         return found[0], found[1]
 
     def _by_name(self, which: NDArray[np.bool_]) -> Floats:
-        return np.bincount(self.names, np.where(which, self.masses, 0.0), len(self.codes))
+        return np.bincount(self.names, np.where(which, self.masses, 0.0), len(self.codes)).astype(float)
 
 
 def gathered(trees: Sequence[Tree], codes: NDArray[np.int64]) -> tuple[Distributions, tuple[str, ...]]:

@@ -157,7 +157,7 @@ def grow(
     by_length: dict[int, list[int]] = {}
     for i, (_, ids) in enumerate(chats):
         by_length.setdefault(len(ids), []).append(i)
-    grower = _Grower(lm, reader, opening, sampling, config)
+    grower = Grower(lm, reader, opening, sampling, config)
     for members in by_length.values():
         for start in range(0, len(members), NAMES):
             part = members[start : start + NAMES]
@@ -167,19 +167,25 @@ def grow(
     return [found[i] for i in range(len(chats))]
 
 
-class _Grower:
-    """What the trees of one question share."""
+class Grower:
+    """What the trees of one question share.
+
+    Attributes
+    ----------
+    stops : [n] tokens that end an answer.
+    members : [V, C] whether a token is in a class, as numbers; on the model's device.
+    """
 
     def __init__(
         self, lm: LanguageModel, reader: Reader, opening: str, sampling: Sampling, config: ExactConfig
     ) -> None:
         self._lm, self._reader, self._opening = lm, reader, opening
         self._sampling, self._config = sampling, config
-        self._stops = torch.tensor(sorted(lm.stops), device=lm.device, dtype=torch.long)
+        self.stops = torch.tensor(sorted(lm.stops), device=lm.device, dtype=torch.long)
         kinds = torch.from_numpy(token_classes(lm).copy()).to(lm.device)
-        kinds[self._stops] = -1
+        kinds[self.stops] = -1
         self._kinds = kinds
-        self._members = torch.stack([(kinds == c).float() for c in range(len(CLASSES))], 1)  # [V, C]
+        self.members = torch.stack([(kinds == c).float() for c in range(len(CLASSES))], 1)  # [V, C]
         self._decoded: dict[tuple[int, ...], str] = {}
 
     def run(self, chats: Sequence[Chat]) -> list[Tree]:
@@ -200,7 +206,7 @@ class _Grower:
         room = min(WIDTH, self._config.nodes - len(tree.nodes), len(tree.waiting))
         return [heappop(tree.waiting)[2] for _ in range(room)]
 
-    def _chances(self, states: Tensor) -> Tensor:
+    def chances(self, states: Tensor) -> Tensor:
         """[m, V] probability of the next token."""
         return (self._lm.logits(states) / self._sampling.temperature).softmax(-1)
 
@@ -209,15 +215,15 @@ class _Grower:
         """Say what comes of each token behind nodes that were run."""
         for start in range(0, len(nodes), LOGITS):
             part, states = nodes[start : start + LOGITS], hidden[start : start + LOGITS]
-            p = self._chances(states)
+            p = self.chances(states)
             masses = torch.tensor([node.mass for _, node in part], device=p.device, dtype=p.dtype)
-            stopped = p[:, self._stops].sum(1)
-            p[:, self._stops] = 0.0
+            stopped = p[:, self.stops].sum(1)
+            p[:, self.stops] = 0.0
             told = p * masses[:, None] >= LEAST
             at, token = told.nonzero(as_tuple=True)
             chance = p[at, token].cpu().double().numpy()
             p[told] = 0.0
-            sums = torch.cat([p @ self._members, p.sum(1, keepdim=True), stopped[:, None]], 1).cpu().double().numpy()
+            sums = torch.cat([p @ self.members, p.sum(1, keepdim=True), stopped[:, None]], 1).cpu().double().numpy()
             require_finite(self._lm, sums, "the probabilities of an answer")
             ends = np.searchsorted(at.cpu().numpy(), np.arange(len(part) + 1))
             tokens = token.cpu().tolist()
@@ -229,12 +235,12 @@ class _Grower:
         """What came of a node: leaves and open texts of a tree."""
         *by_class, rest, stopped = sums.tolist()
         scale = node.mass / (stopped + rest + sum(chance for _, chance in told))  # 1 up to rounding
-        text, last = self._text(node.ids), len(node.ids) + 1 >= self._sampling.tokens
+        text, last = self.text(node.ids), len(node.ids) + 1 >= self._sampling.tokens
         tree.nodes.append(node)
         node.stop = tree.settle(text, self._reader.value(text), stopped * scale)
         for token, chance in told:
             longer = (*node.ids, token)
-            said = self._text(longer)
+            said = self.text(longer)
             node.told.append(token)
             if last or self._reader.settled(said):
                 node.came.append(tree.settle(said, self._reader.value(said), chance * scale))
@@ -261,14 +267,14 @@ class _Grower:
                 continue
             tree.drawn = [("", float("nan"))] * draws
             pieces = [(n, n.mass, False) for n in tree.open] + [(n, n.lost, True) for n in tree.nodes]
-            pieces.sort(key=lambda piece: (self._reader.value(self._text(piece[0].ids)), piece[0].ids))
+            pieces.sort(key=lambda piece: (self._reader.value(self.text(piece[0].ids)), piece[0].ids))
             offset = float(uniforms(key[r, 0, tokens + 1][None], words_of(1, "cpu"))[0, 0])
             picked = systematic([mass for _, mass, _ in pieces], draws, offset)
             going[r] += [(d, pieces[i][0]) for d, i in enumerate(picked) if not pieces[i][2]]
             lost += [(r, d, pieces[i][0]) for d, i in enumerate(picked) if pieces[i][2]]
         if lost:
-            chances = self._chances(torch.stack([n.state for _, _, n in lost if n.state is not None]))
-            chances[:, self._stops] = 0.0
+            chances = self.chances(torch.stack([n.state for _, _, n in lost if n.state is not None]))
+            chances[:, self.stops] = 0.0
             for row, (_, _, node) in zip(chances, lost, strict=True):
                 row[node.told] = 0.0
                 for kind, leaf in enumerate(node.classes):
@@ -285,7 +291,7 @@ class _Grower:
             ]
             going = [[] for _ in trees]
             for start in range(0, len(at), LOGITS):
-                chances = self._chances(hidden[start : start + LOGITS])
+                chances = self.chances(hidden[start : start + LOGITS])
                 self._draw(chances, at[start : start + LOGITS], key, trees, going)
 
     def _draw(
@@ -299,16 +305,17 @@ class _Grower:
         """A token for each row: its answer is finished, or goes on."""
         which = torch.stack([key[r, d, len(node.ids)] for r, d, node in rows])
         tokens = (chances.log() + gumbel(which, chances.shape[1], chances.device)).argmax(-1).tolist()
-        stops = set(self._stops.tolist())
+        stops = set(self.stops.tolist())
         for token, (r, d, node) in zip(tokens, rows, strict=True):
             ids = node.ids if token in stops else (*node.ids, token)
-            text = self._text(ids)
+            text = self.text(ids)
             if token in stops or len(ids) >= self._sampling.tokens or self._reader.settled(text):
                 trees[r].drawn[d] = (text, self._reader.value(text))
             else:
                 going[r].append((d, Node(ids, 0.0, node.place)))
 
-    def _text(self, ids: tuple[int, ...]) -> str:
+    def text(self, ids: tuple[int, ...]) -> str:
+        """The answer that some tokens make, with its opening."""
         if ids not in self._decoded:
             self._decoded[ids] = self._opening + self._lm.tokenizer.decode(list(ids), skip_special_tokens=True)
         return self._decoded[ids]
@@ -329,7 +336,7 @@ def systematic(masses: Sequence[float], draws: int, offset: float) -> list[int]:
     [0, 1) of that distance on. A piece is drawn in proportion to its mass."""
     ends = np.cumsum(masses)
     places = (np.arange(draws) + offset) / draws * ends[-1]
-    return np.minimum(np.searchsorted(ends, places, side="right"), len(masses) - 1).tolist()
+    return [min(int(i), len(masses) - 1) for i in np.searchsorted(ends, places, side="right")]
 
 
 _classes: WeakKeyDictionary[Any, NDArray[np.int64]] = WeakKeyDictionary()  # by tokenizer: seconds for large ones

@@ -79,8 +79,11 @@ def draws(codes: NDArray[np.int64], resamples: int = RESAMPLES, seed: int = 0) -
 class Numbers(Protocol):
     """Numbers that a model answers in one scenario: samples of them (`Answers`), or their whole distributions."""
 
-    codes: NDArray[np.int64]
-    spent: float
+    @property
+    def codes(self) -> NDArray[np.int64]: ...
+
+    @property
+    def spent(self) -> float: ...
 
     def shares(self) -> Floats: ...
 

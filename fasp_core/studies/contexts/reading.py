@@ -9,6 +9,7 @@ as it is settled; that a model names another one, with its unit, some sentences 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -127,7 +128,13 @@ def known_words() -> tuple[str, ...]:
         for value in vars(module).values()
         if isinstance(value, re.Pattern | str)
     ]
-    tables = [spellings.TIMES, spellings.HELD_BY, spellings._SMALL, spellings._PARTS, spellings._SHORT]
+    tables: list[Iterable[str]] = [
+        spellings.TIMES,
+        spellings.HELD_BY,
+        spellings._SMALL,
+        spellings._PARTS,
+        spellings._SHORT,
+    ]
     texts = [*patterns, *(" ".join(table) for table in tables), *(row[0] for row in spellings._UNITS)]
     counted = (
         "zero ten hundred thousand million billion trillion and point a an per each every daily couple dozen half of"
