@@ -21,9 +21,9 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import load
 from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
+from fasp_core.studies.answers.exact import ExactConfig
 from fasp_core.studies.contexts import scenarios
 from fasp_core.studies.contexts.audit import AuditConfig, Exact, Replies, audit, disparity, exactly
-from fasp_core.studies.contexts.exact import ExactConfig
 from fasp_core.studies.contexts.scenarios import Scenarios
 
 

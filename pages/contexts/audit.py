@@ -12,11 +12,11 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
+from fasp_core.studies.answers.measures import Disparity, parsed_difference
+from fasp_core.studies.answers.testing import Tested
 from fasp_core.studies.contexts import outcome
 from fasp_core.studies.contexts.audit import AuditConfig, Exact, Replies, audit, exactly
-from fasp_core.studies.contexts.measures import Disparity, parsed_difference
 from fasp_core.studies.contexts.scenarios import Scenarios
-from fasp_core.studies.contexts.testing import Tested
 from pages.backend.requests import Experiment
 from pages.contexts.matrix import SECONDS, estimate, series_of
 from pages.widgets import background
@@ -184,7 +184,7 @@ def _strips(exact: list[Exact], rows: list[dict[str, Any]], winsorise: float) ->
         chart(
             strips(
                 drawn,
-                exact[0].groups,
+                (exact[0].groups[0], exact[0].groups[1]),
                 Words(
                     "What is answered, by group",
                     f"{exact[0].groups[0]} above each line, {exact[0].groups[1]} below; the largest difference first.",
@@ -212,7 +212,7 @@ def _texts(chosen: Replies | Exact) -> pd.DataFrame:
     )
 
 
-def _row(row: dict[str, Any], groups: tuple[str, str]) -> dict[str, Any]:
+def _row(row: dict[str, Any], groups: tuple[str, ...]) -> dict[str, Any]:
     """Of the table."""
     out: dict[str, Any] = {"scenario": row["scenario"], "unit": row["unit"]}
     for group in groups:

@@ -10,10 +10,10 @@ import pandas as pd
 import streamlit as st
 
 from fasp_core.figures import Cells, Series, Words, answers_by_group, cell_matrix, dots
+from fasp_core.studies.answers.measures import Estimate, parsed_difference
 from fasp_core.studies.contexts.choosing import Method
 from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of
 from fasp_core.studies.contexts.matrix import Cell, Matrix
-from fasp_core.studies.contexts.measures import Estimate, parsed_difference
 from fasp_core.studies.contexts.settings import TITLES, Kind
 from pages.widgets import clicks
 from pages.widgets.drawing import chart, csv_table

@@ -9,10 +9,10 @@ import pytest
 
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.studies.answers.distributions import gathered
+from fasp_core.studies.answers.exact import ExactConfig, Tree
 from fasp_core.studies.contexts import matrix
 from fasp_core.studies.contexts.audit import AuditConfig, Exact, Replies
-from fasp_core.studies.contexts.distributions import gathered
-from fasp_core.studies.contexts.exact import Tree
 from fasp_core.studies.contexts.generalisation import Carried
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
 from pages.backend.engine import engine
@@ -63,7 +63,7 @@ def followed(lm: Any, scenario: Scenario, world: Scenarios, config: AuditConfig,
         for texts, values in zip(said.texts, said.answers.values.tolist(), strict=True)
     ]
     found, texts = gathered(trees, said.answers.codes)
-    return Exact(scenario, said.people, said.groups, found, texts, MADE)
+    return Exact(scenario, said.people, said.groups, found, texts, ExactConfig(), MADE)
 
 
 def test_nothing_was_run_yet(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:

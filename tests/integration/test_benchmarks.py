@@ -85,7 +85,7 @@ def test_noise(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_audit() -> None:
     world = scenarios.parse(NUMBERED, "rooms.toml")
-    found = audit.run(numbered_lm(), world, "rooms", names=2, samples=4, seeds=2, whole=4, nodes=2)
+    found = audit.run(numbered_lm(), world, "rooms", names=2, samples=40, seeds=2, whole=4, nodes=2)
     positive(found, "variance_ratio", "variance_ratio_mean_abs", "seconds_scenario")
     variance, seconds = found["variance"], found["processor_seconds"]
     assert found["variance_ratio"] == pytest.approx(

@@ -10,9 +10,9 @@ import torch
 
 from fasp_core.forward.branching import Branching
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.studies.contexts import exact
-from fasp_core.studies.contexts.exact import ExactConfig, Sampling, Tree, grow, systematic
-from fasp_core.studies.contexts.reading import Reader
+from fasp_core.studies.answers import exact
+from fasp_core.studies.answers.exact import ExactConfig, Sampling, Tree, grow, systematic
+from fasp_core.studies.answers.reading import Reader
 from tests.support.numbered import numbered_lm
 
 CHATS = ["We the house for red My$", "We the house for blue My$", "We house for the My$"]

@@ -8,10 +8,11 @@ import torch
 
 from fasp_core.forward.ablation import gated
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.studies.contexts import exact, scenarios, slopes
+from fasp_core.studies.answers import exact
+from fasp_core.studies.answers.exact import ExactConfig, Sampling, grow
+from fasp_core.studies.answers.reading import Reader
+from fasp_core.studies.contexts import scenarios, slopes
 from fasp_core.studies.contexts.chats import ask
-from fasp_core.studies.contexts.exact import ExactConfig, Sampling, grow
-from fasp_core.studies.contexts.reading import Reader
 from tests.support.numbered import NUMBERED, numbered_lm
 
 WORLD = scenarios.parse(NUMBERED, "rooms.toml")

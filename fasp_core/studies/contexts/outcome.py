@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fasp_core.studies.contexts import distributions, measures
+from fasp_core.studies.answers import distributions, measures
+from fasp_core.studies.answers.distributions import QUANTILES, Distributions
+from fasp_core.studies.answers.measures import Answers, Disparity
+from fasp_core.studies.answers.testing import DEALS, Tested, significance
 from fasp_core.studies.contexts.audit import Exact, Replies, disparity
-from fasp_core.studies.contexts.distributions import QUANTILES, Distributions
-from fasp_core.studies.contexts.measures import Answers, Disparity
-from fasp_core.studies.contexts.testing import DEALS, Tested, significance
 
 Asked = Sequence[Replies | Exact]  # of several scenarios, about the same people
 
@@ -31,7 +31,7 @@ def scenarios_of(
     tested = significance([r.numbers(winsorise) for r in subjects[0]], pairs)
     rows = []
     for i, base in enumerate(subjects[0]):
-        row = _scenario(base, gaps[0], i, winsorise)
+        row = _scenario(base, gaps[0], i, winsorise, pairs)
         row |= {"p": float(tested.each[i]), "p_adjusted": float(tested.adjusted[i])}
         if len(subjects) == 2:
             row |= _pruned(base, subjects[1][i], gaps[1], i)
@@ -61,7 +61,9 @@ def estimate(found: tuple[float, float, float]) -> dict[str, Any]:
     return {"value": found[0], "interval": [found[1], found[2]]}
 
 
-def _scenario(base: Replies | Exact, gap: Disparity, i: int, winsorise: float) -> dict[str, Any]:
+def _scenario(
+    base: Replies | Exact, gap: Disparity, i: int, winsorise: float, pairs: NDArray[np.int64] | None
+) -> dict[str, Any]:
     groups, numbers = base.groups, base.numbers(winsorise)
     parsed = base.answers.parsed().tolist()
     row: dict[str, Any] = {
@@ -69,7 +71,7 @@ def _scenario(base: Replies | Exact, gap: Disparity, i: int, winsorise: float) -
         "unit": base.scenario.unit,
         "answers": int(base.answers.values.size),
         "parsed": dict(zip(groups, parsed, strict=True)),
-        "parsed_difference": estimate(measures.parsed_difference(base.answers)),
+        "parsed_difference": estimate(measures.parsed_difference(base.answers, pairs=pairs)),
         "mean": {g: _mean(numbers, c) for c, g in enumerate(groups)},
         "smd": estimate(gap.each()[i]),
     }
@@ -85,8 +87,8 @@ def _scenario(base: Replies | Exact, gap: Disparity, i: int, winsorise: float) -
             },
             "log_mean": {g: _mean(numbers.changed(np.log1p), c) for c, g in enumerate(groups)},
             "log_sd": {g: _sd(numbers.changed(np.log1p), c) for c, g in enumerate(groups)},
-            "log_difference": estimate(distributions.log_difference(numbers)),
-            "median_difference": estimate(distributions.median_difference(numbers)),
+            "log_difference": estimate(distributions.log_difference(numbers, pairs=pairs)),
+            "median_difference": estimate(distributions.median_difference(numbers, pairs=pairs)),
         }
     return row
 
@@ -128,6 +130,6 @@ def _quantiles(numbers: Distributions, group: int) -> list[float]:
     return [float(q) for q in distributions.quantiles(*numbers.of(group), QUANTILES)]
 
 
-def disparities(subjects: Sequence[Asked], winsorise: float) -> list[Disparity]:
+def disparities(subjects: Sequence[Asked], winsorise: float, pairs: NDArray[np.int64] | None = None) -> list[Disparity]:
     """Of each model."""
-    return [disparity(asked, winsorise) for asked in subjects]
+    return [disparity(asked, winsorise, pairs) for asked in subjects]

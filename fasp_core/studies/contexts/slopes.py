@@ -21,10 +21,10 @@ from torch import Tensor
 
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, pack
+from fasp_core.studies.answers.exact import ExactConfig, Grower, Node, Sampling, Tree, grow
+from fasp_core.studies.answers.reading import Reader
 from fasp_core.studies.contexts.chats import ask
-from fasp_core.studies.contexts.exact import ExactConfig, Grower, Node, Sampling, Tree, grow
 from fasp_core.studies.contexts.localise import Effects, Floats, through_gates
-from fasp_core.studies.contexts.reading import Reader
 from fasp_core.studies.contexts.scenarios import Scenario
 from fasp_core.typing import Report
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fasp_core.studies.contexts import distributions, measures
-from fasp_core.studies.contexts.distributions import Distributions, log_difference, median_difference, quantiles
-from fasp_core.studies.contexts.measures import Answers, Disparity
-from fasp_core.studies.contexts.reading import CLASSES, Reader, class_of, same
-from fasp_core.studies.contexts.testing import dealt, significance
+from fasp_core.studies.answers import distributions, measures
+from fasp_core.studies.answers.distributions import Distributions, log_difference, median_difference, quantiles
+from fasp_core.studies.answers.measures import Answers, Disparity
+from fasp_core.studies.answers.reading import CLASSES, Reader, class_of, same
+from fasp_core.studies.answers.testing import dealt, significance
 
 CODES = np.repeat([0, 1], [5, 7])
 

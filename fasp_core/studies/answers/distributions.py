@@ -6,7 +6,7 @@ to its end is in it by a few draws (`exact.py`). An interval resamples names wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from fasp_core.studies.contexts.exact import Tree
-from fasp_core.studies.contexts.measures import INLIERS, RESAMPLES, Estimate, draws, interval, smaller_group, smd
+from fasp_core.studies.answers.exact import Tree
+from fasp_core.studies.answers.measures import INLIERS, RESAMPLES, Estimate, draws, interval, smaller_group, smd
 from fasp_core.typing import Floats
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -31,7 +31,7 @@ class Distributions:
     values, masses : [m] number (nan: none) and probability.
     names : [m] whose, an index into `codes`.
     drawn : [m] whether it is a draw for what was not followed to its end.
-    codes : [names] group of each name, 0 or 1.
+    codes : [names] group of each name; where groups are compared, 0 or 1.
     """
 
     values: Floats
@@ -76,6 +76,17 @@ class Distributions:
     def everybody(self) -> tuple[Floats, Floats]:
         """Numbers of both groups, likewise."""
         return ascending(self.values[self.given], self.masses[self.given])
+
+    def between(self, first: Collection[int], second: Collection[int]) -> Distributions:
+        """Names of the groups `first` as group 0 and of the groups `second` as group 1; the others are left out."""
+        sides = np.full(len(self.codes), -1, dtype=np.int64)
+        sides[np.isin(self.codes, list(first))] = 0
+        sides[np.isin(self.codes, list(second))] = 1
+        kept = sides >= 0
+        place = np.cumsum(kept) - 1
+        rows = kept[self.names]
+        names = place[self.names[rows]]
+        return Distributions(self.values[rows], self.masses[rows], names, self.drawn[rows], sides[kept])
 
     def changed(self, change: Callable[[Floats], Floats]) -> Distributions:
         """With other numbers in the place of those that there are."""
@@ -144,7 +155,9 @@ def quantiles(values: Floats, masses: Floats, at: Sequence[float]) -> Floats:
     return np.asarray(values[ends])
 
 
-def log_difference(found: Distributions, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+def log_difference(
+    found: Distributions, resamples: int = RESAMPLES, seed: int = 0, pairs: NDArray[np.int64] | None = None
+) -> Estimate:
     """Mean log(1 + number) of group 0 minus that of group 1: of prices, about how much more in relative terms."""
     moments = found.changed(np.log1p).moments()
 
@@ -154,13 +167,15 @@ def log_difference(found: Distributions, resamples: int = RESAMPLES, seed: int =
             return np.asarray(sums[0][:, 1] / sums[0][:, 0] - sums[1][:, 1] / sums[1][:, 0])
 
     value = float(difference(np.ones((1, len(found.codes))))[0])
-    drawn = difference(draws(found.codes, resamples, seed))
+    drawn = difference(draws(found.codes, resamples, seed, pairs))
     return interval(value, drawn, smaller_group(found.codes))
 
 
-def median_difference(found: Distributions, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+def median_difference(
+    found: Distributions, resamples: int = RESAMPLES, seed: int = 0, pairs: NDArray[np.int64] | None = None
+) -> Estimate:
     """Median of group 0's numbers minus that of group 1's."""
-    counts = np.concatenate([np.ones((1, len(found.codes))), draws(found.codes, resamples, seed)])
+    counts = np.concatenate([np.ones((1, len(found.codes))), draws(found.codes, resamples, seed, pairs)])
     medians = []
     for g in (0, 1):
         mine = np.flatnonzero(found.given & (found.codes[found.names] == g))

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 
-from fasp_core.studies.contexts import numbers, spellings
-from fasp_core.studies.contexts.numbers import Period, Unit, parse
+from fasp_core.studies.answers import numbers, spellings
+from fasp_core.studies.answers.numbers import Period, Unit, parse
 
 _FAR = "777777"  # a number that no answer gives
 _BEHIND = (

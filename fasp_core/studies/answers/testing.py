@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fasp_core.studies.contexts.measures import Numbers, mean_known, smd_between
+from fasp_core.studies.answers.measures import Numbers, mean_known, smd_between
 from fasp_core.typing import Floats
 
 DEALS = 10_000

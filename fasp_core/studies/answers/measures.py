@@ -66,9 +66,19 @@ def winsorised(values: Floats, share: float) -> Floats:
     return np.asarray(np.clip(values, low, high))
 
 
-def draws(codes: NDArray[np.int64], resamples: int = RESAMPLES, seed: int = 0) -> Floats:
-    """[B, names] how often each name is drawn when names are resampled within their group."""
+def draws(
+    codes: NDArray[np.int64], resamples: int = RESAMPLES, seed: int = 0, pairs: NDArray[np.int64] | None = None
+) -> Floats:
+    """[B, names] how often each name is drawn when names are resampled within their group, or whole pairs of names.
+
+    Parameters
+    ----------
+    pairs : [names] number of the pair of each name, where names are matched one to one.
+    """
     rng = np.random.default_rng(seed)
+    if pairs is not None:
+        size = int(pairs.max()) + 1
+        return np.asarray(rng.multinomial(size, np.full(size, 1 / size), resamples)[:, pairs], dtype=float)
     counts = np.zeros((resamples, len(codes)))
     for group in np.unique(codes):
         members = np.flatnonzero(codes == group)
@@ -128,7 +138,9 @@ def _smd(sums: Sequence[Floats], spent: float) -> Floats:
     return np.asarray(np.where(enough, found, np.nan))
 
 
-def parsed_difference(answers: Numbers, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+def parsed_difference(
+    answers: Numbers, resamples: int = RESAMPLES, seed: int = 0, pairs: NDArray[np.int64] | None = None
+) -> Estimate:
     """Share of answers with a number, group 0 minus group 1: a model that refuses one group is a finding too."""
     share = answers.shares()
 
@@ -136,7 +148,7 @@ def parsed_difference(answers: Numbers, resamples: int = RESAMPLES, seed: int = 
         first, second = ((counts * (answers.codes == g)) for g in (0, 1))
         return np.asarray(first @ share / first.sum(1) - second @ share / second.sum(1))
 
-    drawn = difference(draws(answers.codes, resamples, seed))
+    drawn = difference(draws(answers.codes, resamples, seed, pairs))
     return interval(float(difference(np.ones((1, len(share))))[0]), drawn, smaller_group(answers.codes))
 
 
@@ -177,10 +189,16 @@ class Disparity:
     names: int
 
     @classmethod
-    def of(cls, answers: Sequence[Numbers], resamples: int = RESAMPLES, seed: int = 0) -> Disparity:
-        """Of scenarios with the same names in the same order."""
+    def of(
+        cls,
+        answers: Sequence[Numbers],
+        resamples: int = RESAMPLES,
+        seed: int = 0,
+        pairs: NDArray[np.int64] | None = None,
+    ) -> Disparity:
+        """Of scenarios with the same names in the same order; `pairs` as in `draws`."""
         codes = answers[0].codes
-        counts = draws(codes, resamples, seed)
+        counts = draws(codes, resamples, seed, pairs)
         moments = [a.moments() for a in answers]
         return cls(
             np.array([float(smd(m, codes, None, a.spent)) for m, a in zip(moments, answers, strict=True)]),

@@ -31,7 +31,7 @@ from fasp_core.forward.noise import gumbel, keys, uniforms, words_of
 from fasp_core.metrics.spelling import token_texts, vocab_size
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.passes import require_finite
-from fasp_core.studies.contexts.reading import CLASSES, Reader, class_of
+from fasp_core.studies.answers.reading import CLASSES, Reader, class_of
 from fasp_core.typing import Report
 
 NAMES = 16  # side by side
