@@ -10,7 +10,7 @@ import typer
 
 from fasp_core.cli.command import Said
 from fasp_core.cli.options import Parts, Weights, Winsorise
-from fasp_core.console import Report, log, number, percent, span, table
+from fasp_core.console import Report, number, percent, span, table
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 
@@ -39,8 +39,9 @@ class Options:
         bool, typer.Option("--matched", help="The i-th names of both groups are pairs: intervals and tests keep them.")
     ] = False
     answers: Annotated[
-        Literal["exact", "sampled"], typer.Option(help="Their whole distributions, or samples of them.")
-    ] = "exact"
+        Literal["exact", "sampled"] | None,
+        typer.Option(help="Their whole distributions, or samples; else samples where --samples is given."),
+    ] = None
     nodes: Annotated[int | None, typer.Option(help="Texts of a name that exact answers run, at most.")] = None
     samples: Annotated[int | None, typer.Option(help=f"Sampled answers for each name; else {SAMPLES}.")] = None
     length: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 8
@@ -56,6 +57,11 @@ class Options:
     fail_above: Annotated[
         float | None, typer.Option(help="Exit status 1 if mean |SMD| (without the parts, if any) is above this.")
     ] = None
+
+    @property
+    def how(self) -> str:
+        """`exact` or `sampled`."""
+        return self.answers or ("exact" if self.samples is None else "sampled")
 
 
 def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> Said:
@@ -82,7 +88,7 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
         return _plan(given, world, options.context, compared, config, how, progress)
 
     def ask(one: Scenario, who: PruneSet | None, drawn: AuditConfig | None = None) -> Replies | Exact:
-        if options.answers == "exact" and drawn is None:
+        if options.how == "exact" and drawn is None:
             return audit.exactly(given.lm, one, world, config, given.store, who, compared, progress, exact=how)
         two = audit.pair(world, (compared[0], compared[1]))
         return audit.audit(given.lm, one, world, drawn or config, given.store, who, two, progress)
@@ -95,8 +101,8 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
         "title": world.contexts[options.context],
         "groups": found[0]["groups"],
         "names": {group: len(world.groups[group]) for group in compared},
-        "how": options.answers,
-        "samples": config.samples if options.answers == "sampled" else None,
+        "how": options.how,
+        "samples": config.samples if options.how == "sampled" else None,
         "temperature": options.temperature,
         "tokens": options.length,
         "seed": options.seed,
@@ -106,14 +112,14 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
         **found[0],
         "provenance": replies[0][0].provenance,
     }
-    if options.answers == "exact":
+    if options.how == "exact":
         document["limits"] = {"covered": how.covered, "nodes": how.nodes, "draws": how.draws}
     if len(found) > 1:
         document["comparisons"] = found
     if options.texts:
         drawn = replace(config, samples=options.texts)
         for row, one in zip(document["scenarios"], asked, strict=True):
-            said = ask(one, None, drawn if options.answers == "exact" else config)
+            said = ask(one, None, drawn if options.how == "exact" else config)
             row["texts"] = [
                 {"name": name, "group": group, "answers": list(texts[: options.texts])}
                 for (name, group), texts in zip(said.people, said.texts, strict=True)
@@ -150,7 +156,7 @@ def _compared(replies: list[list[Replies | Exact]], options: Options, pairs: Any
     rows, tested = outcome.scenarios_of(replies, gaps, options.winsorise, pairs)
     out = {"groups": list(replies[0][0].groups), "scenarios": rows, **outcome.together(gaps, tested)}
     out["parsed"] = sum(sum(row["parsed"].values()) for row in rows) / (2 * len(rows))
-    if options.answers == "exact":
+    if options.how == "exact":
         out["covered"] = sum(row["covered"] for row in rows) / len(rows)
     return out
 
@@ -214,10 +220,10 @@ def _check(options: Options, groups: tuple[str, ...] | None) -> None:
     if options.fail_above is not None and not options.fail_above >= 0:
         raise InputError(f"--fail-above {options.fail_above:g} is no limit on mean |SMD|: give 0 or more.")
     if options.answers == "exact" and options.samples is not None:
-        log("No answers are sampled, as they are computed: --answers sampled takes --samples.")
-    if options.answers == "sampled" and options.nodes is not None:
+        raise InputError("--samples is of sampled answers: leave it out, or take --answers sampled.")
+    if options.how == "sampled" and options.nodes is not None:
         raise InputError("--nodes is of exact answers: leave it out, or take --answers exact.")
-    if options.answers == "sampled" and (options.rest or options.plan or len(groups or ()) > 2):
+    if options.how == "sampled" and (options.rest or options.plan or len(groups or ()) > 2):
         raise InputError("Sampled answers compare two groups: name two, or take --answers exact.")
     if options.matched and (options.rest or len(groups or ()) > 2):
         raise InputError("Matched names are of two groups: name two, or leave out --matched.")

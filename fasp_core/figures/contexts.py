@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
 from fasp_core.errors import InputError
+from fasp_core.figures.marks import click_trace
 from fasp_core.figures.theme import (
     BASE,
     CLEAR,
@@ -157,6 +158,8 @@ class Strip:
 def strips(rows: Sequence[Strip], groups: tuple[str, str], words: Words) -> go.Figure:
     """The first group's distribution above each line, the second's below it, to one scale within a scenario.
 
+    A click on the middle of a strip is a click on its row.
+
     Raises
     ------
     InputError
@@ -189,21 +192,13 @@ def strips(rows: Sequence[Strip], groups: tuple[str, str], words: Words) -> go.F
                     hoverinfo="skip",
                 )
             )
-    traces.append(
-        go.Scatter(
-            x=[float(edges[-1]) / 2] * len(rows),
-            y=list(range(len(rows))),
-            mode="markers",
-            marker={"color": CLEAR, "size": 30, "symbol": "square"},
-            **hovering([row.hover for row in rows]),
-            showlegend=False,
-        )
-    )
+    place = np.arange(len(rows), dtype=np.float64)
+    told = click_trace(np.full(len(rows), float(edges[-1]) / 2), place, [row.hover for row in rows], size=40)
     ends = STEPS[np.log10(1 + STEPS) <= edges[-1]]
     ticks = {"tickvals": np.log10(1 + ends).tolist(), "ticktext": [f"{x:,.0f}" for x in ends]}
     names = {"tickvals": list(range(len(rows))), "ticktext": [escape(row.label) for row in rows]}
     return figure(
-        traces,
+        [told, *traces],
         words,
         120 + 62 * len(rows),
         92,

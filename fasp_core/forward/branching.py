@@ -29,7 +29,7 @@ class Branching:
 
     def __init__(self, lm: LanguageModel, prompts: Sequence[Sequence[int]], longest: int) -> None:
         self._lm = lm
-        self._ids = torch.tensor([list(p) for p in prompts], device=lm.device)
+        self._ids = torch.tensor([list(p) for p in prompts])
         n, self._length = self._ids.shape
         self._texts: list[list[tuple[int, ...]]] = [[] for _ in range(n)]  # of each row, of each of its tokens
         self._cache = DynamicCache() if trees_fit(lm, self._length + longest) else None
@@ -42,13 +42,13 @@ class Branching:
         model, ids = self._lm.model.base_model, self._ids
         with self._lm.lock:
             if self._cache is None:
-                return _last(model(ids, use_cache=False))
+                return _last(model(ids.to(self._lm.device), use_cache=False))
             same = (ids == ids[:1]).all(0).long().cumprod(0).sum()
             shared = min(int(same), self._length - 1) if len(ids) > 1 else 0
             if shared:
-                model(ids[:1, :shared], past_key_values=self._cache, use_cache=True)
+                model(ids[:1, :shared].to(self._lm.device), past_key_values=self._cache, use_cache=True)
                 self._cache.batch_repeat_interleave(len(ids))
-            return _last(model(ids[:, shared:], past_key_values=self._cache, use_cache=True))
+            return _last(model(ids[:, shared:].to(self._lm.device), past_key_values=self._cache, use_cache=True))
 
     @torch.no_grad()
     def grow(self, parents: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]) -> Tensor:

@@ -19,7 +19,7 @@ from fasp_core.studies.contexts.audit import AuditConfig, Exact, Replies, audit,
 from fasp_core.studies.contexts.scenarios import Scenarios
 from pages.backend.requests import Experiment
 from pages.contexts.matrix import SECONDS, estimate, series_of
-from pages.widgets import background
+from pages.widgets import background, clicks
 from pages.widgets.drawing import chart, csv_table
 from pages.widgets.markdown import escape_markdown
 
@@ -171,7 +171,7 @@ def _differences(found: Audited, subject: PruneSet, gaps: list[Disparity]) -> No
 def _strips(exact: list[Exact], rows: list[dict[str, Any]], winsorise: float) -> None:
     """Both groups' distributions in every scenario, the largest difference first."""
     order = sorted(range(len(exact)), key=lambda i: -abs(rows[i]["smd"]["value"] or 0.0))
-    drawn = []
+    shown, drawn = [], []
     for i in order:
         one, row = exact[i].numbers(winsorise), rows[i]
         both = [one.of(g) for g in (0, 1)]
@@ -180,21 +180,23 @@ def _strips(exact: list[Exact], rows: list[dict[str, Any]], winsorise: float) ->
         hover = f"{row['scenario']}\nSMD {row['smd']['value']:+.2f}, p {row['p']:.3g}, of all {row['p_adjusted']:.3g}"
         hover += "".join(f"\n{g}: median {row['quantiles'][g]['0.5']:g}" for g in exact[i].groups)
         drawn.append(Strip(row["scenario"], (both[0][0], both[1][0]), (both[0][1], both[1][1]), hover))
-    if drawn:
-        chart(
-            strips(
-                drawn,
-                (exact[0].groups[0], exact[0].groups[1]),
-                Words(
-                    "What is answered, by group",
-                    f"{exact[0].groups[0]} above each line, {exact[0].groups[1]} below; the largest difference first.",
-                    unit=f"{exact[0].scenario.unit}, on a scale of log(1 + x)",
-                    dark=st.context.theme.type == "dark",
-                ),
-            ),
-            key="audit strips",
-            alt="Distributions of both groups' answers in every scenario; the table below has their means.",
-        )
+        shown.append(i)
+    if not drawn:
+        return
+    groups = exact[0].groups[0], exact[0].groups[1]
+    words = Words(
+        "What is answered, by group",
+        f"{groups[0]} above each line, {groups[1]} below; the largest difference first. A click opens the answers.",
+        unit=f"{exact[0].scenario.unit}, on a scale of log(1 + x)",
+        dark=st.context.theme.type == "dark",
+    )
+
+    def act(found: frozenset[tuple[int, int]]) -> None:
+        for place, _ in found:
+            st.session_state["audit texts"], st.session_state["audit scenario"] = True, shown[place]
+
+    alt = "Distributions of both groups' answers in every scenario; the table below has their means."
+    clicks.on_chart(strips(drawn, groups, words), "audit strips", alt, (len(drawn), 1), act)
 
 
 def _texts(chosen: Replies | Exact) -> pd.DataFrame:

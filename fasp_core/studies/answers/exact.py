@@ -30,7 +30,8 @@ from fasp_core.forward.branching import Branching
 from fasp_core.forward.noise import gumbel, keys, uniforms, words_of
 from fasp_core.metrics.spelling import token_texts, vocab_size
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.passes import require_finite
+from fasp_core.model.memory import two
+from fasp_core.model.passes import in_halves, require_finite
 from fasp_core.studies.answers.reading import CLASSES, Reader, class_of
 from fasp_core.typing import Report
 
@@ -161,7 +162,9 @@ def grow(
     for members in by_length.values():
         for start in range(0, len(members), NAMES):
             part = members[start : start + NAMES]
-            found |= dict(zip(part, grower.run([chats[i] for i in part]), strict=True))
+            asked = [chats[i] for i in part]
+            grown = [tree for trees in in_halves(lm, grower.run, asked, two, "the answers of a name") for tree in trees]
+            found |= dict(zip(part, grown, strict=True))
             if progress is not None:
                 progress(len(found), len(chats), "following answers")
     return [found[i] for i in range(len(chats))]
