@@ -25,6 +25,8 @@ _BEHIND = (
 )
 _WHATEVER = (" zzzz",)  # stands for any word that the parser does not know
 _LETTERS = re.compile(r"[a-z]+$")
+_DIGITS = re.compile(r"\d(?:[\d.,]*\d)?")
+_WORD = re.compile(r"(?<![^\W\d_])[^\W\d_]{2,}(?![^\W\d_])")  # of letters alone
 _NUMBER = re.compile(r"\d[\d.,]*$")
 CLASSES = (("\n",), (" zzzz",), (" the", " thezzzz"))  # what stands for a line's end, a word, a small word
 
@@ -45,16 +47,18 @@ class Reader:
 
     def value(self, text: str) -> float:
         """The number that an answer gives as it stands; nan if none."""
-        if text not in self._values:
-            found = parse(text, self.unit, self.per)
-            self._values[text] = float("nan") if found is None else found
-        return self._values[text]
+        plain = without_strangers(text)
+        if plain not in self._values:
+            found = parse(plain, self.unit, self.per)
+            self._values[plain] = float("nan") if found is None else found
+        return self._values[plain]
 
     def settled(self, text: str) -> bool:
         """Whether nothing that may follow changes its number, or makes it one or none."""
         if text[-1:].isdigit():
             return False
-        shape = re.sub(r"\d", "7", text)  # whether it is settled does not depend on the digits, or next to never
+        # whether it is settled does not depend on the digits, or next to never
+        shape = _DIGITS.sub(lambda m: "77.77" if "." in m[0] else "77", without_strangers(text))
         if shape not in self._settled:
             self._settled[shape] = self._asked(shape)
         return self._settled[shape]
@@ -114,6 +118,17 @@ def _long_words() -> tuple[str, ...]:
     return tuple(word for word in known_words() if len(word) > 2)
 
 
+def without_strangers(text: str) -> str:
+    """The text with "zzzz" for each word that the parser does not know and that is no beginning of one: it reads them
+    alike, and answers differ in little else."""
+    return _WORD.sub(lambda m: m[0] if _familiar(m[0].lower()) else "zzzz", text)
+
+
+@cache
+def _familiar(word: str) -> bool:
+    return word in _beginnings() or word.startswith(_long_words())
+
+
 def same(a: float, b: float) -> bool:
     """Equal, or both no number."""
     return a == b or (a != a and b != b)
@@ -136,8 +151,13 @@ def known_words() -> tuple[str, ...]:
         spellings._SHORT,
     ]
     texts = [*patterns, *(" ".join(table) for table in tables), *(row[0] for row in spellings._UNITS)]
+    ordinals = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth"
+    ordinals += " fifteenth sixteenth seventeenth eighteenth nineteenth twentieth thirtieth fortieth fiftieth sixtieth"
+    ordinals += " seventieth eightieth ninetieth hundredth thousandth millionth billionth"
     counted = (
         "zero ten hundred thousand million billion trillion and point a an per each every daily couple dozen half of"
     )
     extra = "people few several many some tens lot in out once twice thrice less more off about around percent"
-    return tuple(sorted(set(re.findall(r"[a-z]+", " ".join([*texts, counted, extra]).lower())) | numbers._GO_ON))
+    return tuple(
+        sorted(set(re.findall(r"[a-z]+", " ".join([*texts, ordinals, counted, extra]).lower())) | numbers._GO_ON)
+    )

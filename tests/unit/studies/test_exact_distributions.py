@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fasp_core.studies.answers import distributions, measures
 from fasp_core.studies.answers.distributions import Distributions, log_difference, median_difference, quantiles
 from fasp_core.studies.answers.measures import Answers, Disparity
+from fasp_core.studies.answers.numbers import parse
 from fasp_core.studies.answers.reading import CLASSES, Reader, class_of, same
 from fasp_core.studies.answers.testing import dealt, significance
 
@@ -161,6 +162,61 @@ def test_what_is_settled_stays_what_it_is(number: str, behind: str) -> None:
     text = number + behind[0] + behind[1:2]
     if reader.settled(text):
         assert same(reader.value(text), reader.value(text + behind[2:]))
+
+
+WORDS = [
+    "for",
+    "the",
+    "house",
+    "of",
+    "Emily",
+    "DaShawn",
+    "two",
+    "twenty-five",
+    "first",
+    "hours",
+    "hour",
+    "a",
+    "day",
+    "dollars",
+    "to",
+    "or",
+    "and",
+    "half",
+    "thousand",
+    "zebra",
+    "per",
+    "week",
+    "people",
+    "naïve",
+    "D'Andre",
+    "reasonable",
+    "US",
+    "cents",
+    "in",
+    "euros",
+    "first.",
+    "maybe,",
+    "couple",
+    "dozen",
+    "percent",
+    "%",
+    "k",
+    "7",
+    "12.50",
+    "1,200",
+    "3/4",
+    "-",
+    "(",
+    "\n",
+]
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=7), st.sampled_from(["dollars", "hours", "percent"]))
+def test_words_that_the_parser_does_not_know_are_alike(words: list[str], unit: str) -> None:
+    text = "$15 " + " ".join(words)
+    expected = parse(text, unit, "week")  # type: ignore[arg-type]
+    assert same(Reader(unit, "week").value(text), float("nan") if expected is None else expected)  # type: ignore[arg-type]
 
 
 def test_classes_of_tokens() -> None:
