@@ -57,9 +57,8 @@ def by_value(tree: Tree) -> dict[float, float]:
 
 def mean_of(tree: Tree) -> float:
     """Mean number, draws included, over the probability of a number."""
-    share = tree.left / max(len(tree.drawn), 1)
-    values = np.array([*tree.values, *(v for _, v in tree.drawn)])
-    masses = np.array([*tree.masses, *[share] * len(tree.drawn)])
+    values = np.array([*tree.values, *(v for _, v, _ in tree.drawn)])
+    masses = np.array([*tree.masses, *(m for _, _, m in tree.drawn)])
     return float(np.nansum(np.where(np.isnan(values), 0, values) * masses))
 
 
@@ -87,15 +86,17 @@ def test_masses_sum_to_1_whatever_the_limit(config: ExactConfig) -> None:
         assert tree.left == pytest.approx(left, abs=1e-6)
         assert sum(tree.masses) + left == pytest.approx(1, abs=1e-6)
         assert len(tree.drawn) == config.draws
+        assert sum(mass for _, _, mass in tree.drawn) == pytest.approx(tree.left, abs=1e-6)
 
 
 def test_the_likeliest_texts_are_run_first() -> None:
     lm = numbered_lm()
     monkey = ExactConfig(nodes=1 + exact.WIDTH)
     (tree,) = grow(lm, chats(lm)[:1], Reader("dollars", ""), "$", Sampling(5, 0.6), monkey)
-    least = min(n.mass for n in tree.nodes[1:])
-    deeper = [n for n in tree.open if len(n.ids) == 1]
-    assert all(n.mass <= least + 1e-12 for n in deeper)
+    reader = Reader("dollars", "")
+    worth = {id(n): n.mass * reader.doubt("$" + lm.tokenizer.decode(n.ids)) for n in (*tree.nodes[1:], *tree.open)}
+    least = min(worth[id(n)] for n in tree.nodes[1:])
+    assert all(worth[id(n)] <= least + 1e-12 for n in tree.open if len(n.ids) == 1)
 
 
 def test_draws_for_the_rest_leave_the_mean_as_it_is() -> None:

@@ -120,9 +120,8 @@ def gathered(trees: Sequence[Tree], codes: NDArray[np.int64]) -> tuple[Distribut
     """Of the trees of all names, equal numbers together, and the likeliest text of each row."""
     rows: dict[tuple[int, bool, str], tuple[float, float, float, str]] = {}
     for i, tree in enumerate(trees):
-        share = tree.left / len(tree.drawn) if tree.drawn else 0.0
         leaves = [(t, v, m, False) for t, v, m in zip(tree.texts, tree.values, tree.masses, strict=True)]
-        for text, value, mass, drawn in leaves + [(t, v, share, True) for t, v in tree.drawn]:
+        for text, value, mass, drawn in leaves + [(*one, True) for one in tree.drawn]:
             _, total, most, said = rows.get((i, drawn, repr(value)), (value, 0.0, -1.0, ""))
             better = (mass, text) if mass > most else (most, said)
             rows[i, drawn, repr(value)] = (value, total + mass, *better)

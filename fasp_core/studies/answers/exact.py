@@ -1,15 +1,16 @@
 """The distribution of what a model answers to a question, computed instead of sampled.
 
-Behind each chat the tree of possible answers is grown, likeliest texts first, until next to all probability is in
+Behind each chat the tree of possible answers is grown, likeliest texts first (those whose number may still change its
+size before those that only lack decimals), until next to all probability is in
 answers whose number is settled (`reading.py`) or a limit of texts is reached; answers as `AuditConfig.temperature`
 would draw them, no longer than its `tokens`. Words that cannot belong to a number are added up without being told
 apart. Best first in batches: of each name the likeliest open texts grow together in one pass, so a few grow that one
 at a time would not have.
 
 Nothing is dropped. What is left open is finished by a few draws, spread evenly over the open texts in the order of the
-numbers that they give so far (systematic sampling), each with its share of the open probability: an unbiased sum of
-what is known exactly and an estimate of the rest (Liu et al., Rao-Blackwellized stochastic gradients for discrete
-distributions, ICML 2019). Their noise is that probability's share of the noise of samples, and less.
+numbers that they give so far (systematic sampling; more of them where the size of a number is open), each with its
+share of the open probability: an unbiased sum of what is known exactly and an estimate of the rest (Liu et al.,
+Rao-Blackwellized stochastic gradients for discrete distributions, ICML 2019).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from fasp_core.metrics.spelling import token_texts, vocab_size
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.memory import two
 from fasp_core.model.passes import in_halves, require_finite
-from fasp_core.studies.answers.reading import CLASSES, Reader, class_of
+from fasp_core.studies.answers.reading import CLASSES, LITTLE, Reader, class_of
 from fasp_core.typing import Report
 
 NAMES = 16  # side by side
@@ -108,7 +109,7 @@ class Tree:
     ----------
     texts, values, masses : of leaves; a value is nan where the answer gives no number.
     left : probability outside of the leaves.
-    drawn : (text, value) of each draw that finishes it; each stands for an equal share of `left`.
+    drawn : (text, value, probability) of each draw that finishes it; together they stand for all of `left`.
     nodes : texts that were run; the first is the chat.
     """
 
@@ -116,9 +117,9 @@ class Tree:
     values: list[float] = field(default_factory=list)
     masses: list[float] = field(default_factory=list)
     left: float = 1.0
-    drawn: list[tuple[str, float]] = field(default_factory=list)
+    drawn: list[tuple[str, float, float]] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
-    waiting: list[tuple[float, int, Node]] = field(default_factory=list)  # a heap of (-probability, number, node)
+    waiting: list[tuple[float, int, Node]] = field(default_factory=list)  # a heap of (-worth, number, node)
 
     def settle(self, text: str, value: float, mass: float) -> int:
         """A new leaf."""
@@ -249,7 +250,8 @@ class Grower:
                 node.came.append(tree.settle(said, self._reader.value(said), chance * scale))
             else:
                 child = Node(longer, chance * scale, node.place)
-                heappush(tree.waiting, (-child.mass, len(tree.nodes) << 20 | len(node.told), child))
+                worth = child.mass * self._reader.doubt(said)
+                heappush(tree.waiting, (-worth, len(tree.nodes) << 20 | len(node.told), child))
                 node.came.append(child)
         for kind, chance in enumerate(by_class):
             value = self._reader.class_value(text, kind) if chance else None
@@ -268,13 +270,16 @@ class Grower:
             going.append([])
             if tree.left < NOTHING:
                 continue
-            tree.drawn = [("", float("nan"))] * draws
-            pieces = [(n, n.mass, False) for n in tree.open] + [(n, n.lost, True) for n in tree.nodes]
-            pieces.sort(key=lambda piece: (self._reader.value(self.text(piece[0].ids)), piece[0].ids))
-            offset = float(uniforms(key[r, 0, tokens + 1][None], words_of(1, "cpu"))[0, 0])
-            picked = systematic([mass for _, mass, _ in pieces], draws, offset)
-            going[r] += [(d, pieces[i][0]) for d, i in enumerate(picked) if not pieces[i][2]]
-            lost += [(r, d, pieces[i][0]) for d, i in enumerate(picked) if pieces[i][2]]
+            offsets = uniforms(key[r, :2, tokens + 1], words_of(1, "cpu"))[:, 0].tolist()
+            for (count, pieces), offset in zip(self._strata(tree), offsets * 2, strict=False):
+                share = sum(mass for _, mass, _ in pieces) / count
+                for i in systematic([mass for _, mass, _ in pieces], count, offset):
+                    node, _, is_lost = pieces[i]
+                    if is_lost:
+                        lost.append((r, len(tree.drawn), node))
+                    else:
+                        going[r].append((len(tree.drawn), node))
+                    tree.drawn.append(("", float("nan"), share))
         if lost:
             chances = self.chances(torch.stack([n.state for _, _, n in lost if n.state is not None]))
             chances[:, self.stops] = 0.0
@@ -297,6 +302,22 @@ class Grower:
                 chances = self.chances(hidden[start : start + LOGITS])
                 self._draw(chances, at[start : start + LOGITS], key, trees, going)
 
+    def _strata(self, tree: Tree) -> list[tuple[int, list[tuple[Node, float, bool]]]]:
+        """(draws, open texts and lost tokens with their probabilities, in the order of their numbers so far): first
+        where the size of a number is open, then the others; draws by probability times doubt."""
+        pieces = [(n, n.mass, False) for n in tree.open] + [(n, n.lost, True) for n in tree.nodes]
+        pieces.sort(key=lambda piece: (self._reader.value(self.text(piece[0].ids)), piece[0].ids))
+        parts: list[list[tuple[Node, float, bool]]] = [[], []]
+        for piece in pieces:
+            parts[self._reader.doubt(self.text(piece[0].ids)) < 1].append(piece)
+        draws = self._config.draws
+        wide, narrow = (sum(mass for _, mass, _ in part) for part in parts)
+        if draws < 4 or min(wide, narrow) < NOTHING:
+            return [(draws, pieces)]
+        count = round(draws * wide / (wide + LITTLE * narrow))
+        count = min(max(count, 2), draws - 2)
+        return [(count, parts[0]), (draws - count, parts[1])]
+
     def _draw(
         self,
         chances: Tensor,
@@ -313,7 +334,7 @@ class Grower:
             ids = node.ids if token in stops else (*node.ids, token)
             text = self.text(ids)
             if token in stops or len(ids) >= self._sampling.tokens or self._reader.settled(text):
-                trees[r].drawn[d] = (text, self._reader.value(text))
+                trees[r].drawn[d] = (text, self._reader.value(text), trees[r].drawn[d][2])
             else:
                 going[r].append((d, Node(ids, 0.0, node.place)))
 

@@ -23,6 +23,7 @@ _BEHIND = (
     *(" hours", " minutes", "%", " percent", " people", " out of 7", " " + _FAR, " 7", "-day", " times", " x", " less"),
     *(" days a week", " off", "+", " on weekends", " each"),
 )
+LITTLE = 0.15  # doubt of a number whose size is known
 _WHATEVER = (" zzzz",)  # stands for any word that the parser does not know
 _LETTERS = re.compile(r"[a-z]+$")
 _DIGITS = re.compile(r"\d(?:[\d.,]*\d)?")
@@ -86,14 +87,13 @@ class Reader:
             return values[0]
         return None
 
-    def room(self, text: str) -> float | None:
-        """By how much digits behind its decimal point may still raise the number of an answer; None if it has none."""
+    def doubt(self, text: str) -> float:
+        """How far the number of an open text may still move, roughly, in (0, 1]: 1 where another digit would change its
+        size or there is no number yet, little behind a decimal point or behind the number."""
         found = _NUMBER.search(text)
-        value = self.value(text)
-        if found is None or value != value:
-            return None
-        whole, point, decimals = found[0].rpartition(".")
-        return 10.0 ** -len(decimals) if point and whole and decimals and "," not in decimals else None
+        if found is None:  # it does not end in a number
+            return LITTLE if re.search(r"\d", text) and self.value(text) == self.value(text) else 1.0
+        return LITTLE if "." in found[0] else 1.0
 
 
 def class_of(piece: str) -> int:

@@ -70,9 +70,8 @@ def effects(
 
 def _sums(tree: Tree) -> tuple[float, float]:
     """Probability of a number, and the sum of log(1 + number), draws included."""
-    share = tree.left / len(tree.drawn) if tree.drawn else 0.0
-    values = np.log1p([*tree.values, *(value for _, value in tree.drawn)])
-    masses = np.array([*tree.masses, *[share] * len(tree.drawn)])
+    values = np.log1p([*tree.values, *(value for _, value, _ in tree.drawn)])
+    masses = np.array([*tree.masses, *(mass for _, _, mass in tree.drawn)])
     seen = np.isfinite(values)
     return float(masses[seen].sum()), float(masses[seen] @ values[seen])
 
@@ -84,7 +83,7 @@ class Worth:
         self._mean, self._mass = mean, mass
         self.leaves = [self._of(value) for value in tree.values]
         drawn: dict[str, list[float]] = defaultdict(list)
-        for text, value in tree.drawn:
+        for text, value, _ in tree.drawn:
             drawn[text].append(value)
         self._drawn, self._reader = drawn, reader
         self._known: dict[int, float] = {}

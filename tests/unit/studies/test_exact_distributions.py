@@ -11,7 +11,7 @@ from fasp_core.studies.answers import distributions, measures
 from fasp_core.studies.answers.distributions import Distributions, log_difference, median_difference, quantiles
 from fasp_core.studies.answers.measures import Answers, Disparity
 from fasp_core.studies.answers.numbers import parse
-from fasp_core.studies.answers.reading import CLASSES, Reader, class_of, same
+from fasp_core.studies.answers.reading import CLASSES, LITTLE, Reader, class_of, same
 from fasp_core.studies.answers.testing import dealt, significance
 
 CODES = np.repeat([0, 1], [5, 7])
@@ -217,6 +217,13 @@ def test_words_that_the_parser_does_not_know_are_alike(words: list[str], unit: s
     text = "$15 " + " ".join(words)
     expected = parse(text, unit, "week")  # type: ignore[arg-type]
     assert same(Reader(unit, "week").value(text), float("nan") if expected is None else expected)  # type: ignore[arg-type]
+
+
+def test_a_number_without_decimals_is_open_in_size() -> None:
+    reader = Reader("dollars", "")
+    assert [reader.doubt(t) for t in ("$20", "$1,2", "$The", "$", "$20.", "$20.5", "$20 in")] == [
+        *(1, 1, 1, 1, LITTLE, LITTLE, LITTLE)
+    ]
 
 
 def test_classes_of_tokens() -> None:
