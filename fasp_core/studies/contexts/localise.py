@@ -58,10 +58,10 @@ class Effects:
     gap: float
 
     def change(self, kind: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Change of the gap and its standard error, [L, H] of `heads` or [L, F] of `neurons`."""
+        """Change of the gap and its standard error, nan with one name of a group: [L, H] of `heads` or [L, F] of `neurons`."""
         rows = (self.heads if kind == "heads" else self.neurons).astype(np.float64)
         parts = [rows[self.codes == g] for g in (0, 1)]
-        variance = sum(len(p) * p.var(0, ddof=1) for p in parts)
+        variance = sum(len(p) * p.var(0, ddof=1) if len(p) > 1 else np.full(p.shape[1:], np.nan) for p in parts)
         return parts[0].sum(0) - parts[1].sum(0), np.sqrt(variance)
 
     def reduction(self, kind: str) -> NDArray[np.float64]:
