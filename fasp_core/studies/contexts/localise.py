@@ -58,7 +58,7 @@ class Effects:
     gap: float
 
     def change(self, kind: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Change of the gap and its standard error, nan with one name of a group: [L, H] of `heads` or [L, F] of `neurons`."""
+        """Change of the gap and its standard error (nan: one name), [L, H] of `heads` or [L, F] of `neurons`."""
         rows = (self.heads if kind == "heads" else self.neurons).astype(np.float64)
         parts = [rows[self.codes == g] for g in (0, 1)]
         variance = sum(len(p) * p.var(0, ddof=1) if len(p) > 1 else np.full(p.shape[1:], np.nan) for p in parts)
