@@ -1,12 +1,11 @@
-"""The command `audit`: what a model answers about people of two groups."""
+"""The command `audit`: what a model answers about people of several groups."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 import typer
 
 from fasp_core.cli.command import Said
@@ -16,135 +15,250 @@ from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 
 if TYPE_CHECKING:
-    from fasp_core.studies.contexts.audit import Replies
-    from fasp_core.studies.contexts.measures import Disparity
+    from fasp_core.studies.answers.exact import ExactConfig
+    from fasp_core.studies.contexts.audit import AuditConfig, Exact, Replies
+    from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
+
+SAMPLES = 16  # answers for each name, where answers are sampled
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Who is asked about, and how often."""
+    """Who is asked about, and how answers are found."""
 
     context: Annotated[str, typer.Option(help="purchases, services, activities or finance, or one of --scenarios.")]
     scenarios: Annotated[
         Path | None, typer.Option(help="A TOML file of scenarios and names; else those of the program.")
     ] = None
-    groups: Annotated[str | None, typer.Option(help="The two to compare, such as black,white; else the first two.")] = (
-        None
-    )
-    samples: Annotated[int, typer.Option(help="Answers for each name.")] = 16
+    groups: Annotated[
+        str | None,
+        typer.Option(help="To compare, such as black,white; of more than two all pairs; else the first two."),
+    ] = None
+    rest: Annotated[bool, typer.Option("--rest", help="Compare each of the groups with all others instead.")] = False
+    matched: Annotated[
+        bool, typer.Option("--matched", help="The i-th names of both groups are pairs: intervals and tests keep them.")
+    ] = False
+    answers: Annotated[
+        Literal["exact", "sampled"] | None,
+        typer.Option(help="Their whole distributions, or samples; else samples where --samples is given."),
+    ] = None
+    nodes: Annotated[int | None, typer.Option(help="Texts of a name that exact answers run, at most.")] = None
+    samples: Annotated[int | None, typer.Option(help=f"Sampled answers for each name; else {SAMPLES}.")] = None
     length: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 8
     temperature: Annotated[float, typer.Option(help="Of the sampling.")] = 0.6
     winsorise: Winsorise = 0.0
-    texts: Annotated[int, typer.Option(help="Print this many answers of every name (with --json).")] = 0
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0
+    texts: Annotated[int, typer.Option(help="Print this many sampled answers of every name (with --json).")] = 0
+    seed: Annotated[int, typer.Option(help="Of the sampling, and of the draws that finish exact answers.")] = 0
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say the smallest difference that would be found, from a few names.")
+    ] = False
+    csv: Annotated[Path | None, typer.Option(help="Also write the outcome to this CSV file.")] = None
+    html: Annotated[Path | None, typer.Option(help="Also write the outcome to this HTML file.")] = None
+    fail_above: Annotated[
+        float | None, typer.Option(help="Exit status 1 if mean |SMD| (without the parts, if any) is above this.")
+    ] = None
+
+    @property
+    def how(self) -> str:
+        """`exact` or `sampled`."""
+        return self.answers or ("exact" if self.samples is None else "sampled")
 
 
 def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> Said:
     """Ask an instruct model for numbers about named people, and see how far groups are apart."""
     named = parts.read()
     subject = PruneSet() if named is None else named.parts
-    two = _two(options.groups)
+    groups = _groups(options.groups)
     from fasp_core.studies.contexts import audit
     from fasp_core.studies.contexts import scenarios as worlds
 
-    config = audit.AuditConfig(options.samples, options.length, options.temperature, options.seed)
+    config = audit.AuditConfig(
+        SAMPLES if options.samples is None else options.samples, options.length, options.temperature, options.seed
+    )
+    _check(options, groups)
+    how = _exact(options)
     assert given.spec  # its device is looked up first
-    if not 0 <= options.winsorise < 0.5:
-        raise InputError(
-            f"A share of {options.winsorise:g} cannot be moved inwards at both ends: give --winsorise 0 to .49."
-        )
     world = worlds.read(options.scenarios)
     asked = world.of(options.context)
-    compared = audit.pair(world, two)
-    subjects = [None, subject] if len(subject) else [None]
-    replies = [
-        [audit.audit(given.lm, one, world, config, given.store, who, compared, progress) for one in asked]
-        for who in subjects
-    ]
-    gaps = [audit.disparity(r, options.winsorise) for r in replies]
+    if options.rest and groups is None:
+        groups = tuple(world.groups)
+    compared = audit.several(world, groups)
+    pairs = audit.matched(world, compared) if options.matched else None
+    if options.plan:
+        return _plan(given, world, options.context, compared, config, how, progress)
+
+    def ask(one: Scenario, who: PruneSet | None, drawn: AuditConfig | None = None) -> Replies | Exact:
+        if options.how == "exact" and drawn is None:
+            return audit.exactly(given.lm, one, world, config, given.store, who, compared, progress, exact=how)
+        two = audit.pair(world, (compared[0], compared[1]))
+        return audit.audit(given.lm, one, world, drawn or config, given.store, who, two, progress)
+
+    replies = [[ask(one, who) for one in asked] for who in ([None, subject] if len(subject) else [None])]
+    found = [_compared(each, options, pairs) for each in _comparisons(replies, options)]
     document: dict[str, Any] = {
         "model": given.spec.source,
         "context": options.context,
         "title": world.contexts[options.context],
-        "groups": list(compared),
+        "groups": found[0]["groups"],
         "names": {group: len(world.groups[group]) for group in compared},
-        "samples": options.samples,
+        "how": options.how,
+        "samples": config.samples if options.how == "sampled" else None,
         "temperature": options.temperature,
         "tokens": options.length,
         "seed": options.seed,
         "winsorised": options.winsorise,
+        "matched": options.matched,
         "prune_set": subject.format(),
-        "scenarios": [_scenario(i, replies, gaps, options.winsorise, options.texts) for i in range(len(asked))],
-        "mean_abs_smd": _estimate(gaps[0].mean_absolute()),
-        "parsed": float(np.mean([r.answers.parsed().mean() for r in replies[0]])),
+        **found[0],
         "provenance": replies[0][0].provenance,
     }
-    if len(gaps) == 2:
-        document["mean_abs_smd_pruned"] = _estimate(gaps[1].mean_absolute())
-        document["mean_abs_smd_change"] = _estimate(gaps[0].change(gaps[1]))
+    if options.how == "exact":
+        document["limits"] = {"covered": how.covered, "nodes": how.nodes, "draws": how.draws}
+    if len(found) > 1:
+        document["comparisons"] = found
+    if options.texts:
+        drawn = replace(config, samples=options.texts)
+        for row, one in zip(document["scenarios"], asked, strict=True):
+            said = ask(one, None, drawn if options.how == "exact" else config)
+            row["texts"] = [
+                {"name": name, "group": group, "answers": list(texts[: options.texts])}
+                for (name, group), texts in zip(said.people, said.texts, strict=True)
+            ]
+    if options.fail_above is not None:
+        mean = document.get("mean_abs_smd_pruned", document["mean_abs_smd"])["value"]
+        document["fail_above"], document["failed"] = options.fail_above, not mean <= options.fail_above
+    _write(document, options)
     return document, lambda: text(document)
 
 
-def _two(groups: str | None) -> tuple[str, str] | None:
-    """`black,white` as two names."""
-    if not groups:
-        return None
-    first, *others = (part.strip() for part in groups.split(","))
-    if len(others) != 1:
-        raise InputError(f"'{groups}' does not name two groups: write them as black,white.")
-    return first, others[0]
+def _comparisons(subjects: list[list[Replies | Exact]], options: Options) -> list[list[list[Replies | Exact]]]:
+    """All pairs of groups, or each against all others: for each the answers of both models."""
+    from itertools import combinations
+
+    from fasp_core.studies.contexts.audit import Exact
+
+    one = subjects[0][0]
+    if not isinstance(one, Exact) or (len(one.groups) == 2 and not options.rest):
+        return [subjects]
+    sides: list[tuple[str, str | None]] = (
+        [(g, None) for g in one.groups] if options.rest else list(combinations(one.groups, 2))
+    )
+    return [
+        [[r.between(*side) if isinstance(r, Exact) else r for r in replies] for replies in subjects] for side in sides
+    ]
 
 
-def _scenario(
-    i: int, replies: list[list[Replies]], gaps: list[Disparity], winsorise: float, shown: int
-) -> dict[str, Any]:
-    from fasp_core.studies.contexts.measures import distance, inlier_ratio, parsed_difference
+def _compared(replies: list[list[Replies | Exact]], options: Options, pairs: Any) -> dict[str, Any]:
+    """What is said of two groups."""
+    from fasp_core.studies.contexts import outcome
 
-    base = replies[0][i]
-    groups, numbers = base.groups, base.numbers(winsorise)
-    out: dict[str, Any] = {
-        "scenario": base.scenario.name,
-        "unit": base.scenario.unit,
-        "answers": int(base.answers.values.size),
-        "parsed": dict(zip(groups, base.answers.parsed().tolist(), strict=True)),
-        "parsed_difference": _estimate(parsed_difference(base.answers)),
-        "mean": {
-            g: float(np.nanmean(v)) if np.isfinite(v := numbers.values[numbers.codes == c]).any() else None
-            for c, g in enumerate(groups)
-        },
-        "smd": _estimate(gaps[0].each()[i]),
-    }
-    if len(replies) == 2:
-        pruned = replies[1][i]
-        out |= {
-            "smd_pruned": _estimate(gaps[1].each()[i]),
-            "parsed_pruned": dict(zip(groups, pruned.answers.parsed().tolist(), strict=True)),
-            "inlier_ratio": inlier_ratio(base.answers, pruned.answers),
-            "distance_sd": distance(base.answers, pruned.answers),
-        }
-    if shown:
-        out["texts"] = [
-            {"name": name, "group": group, "answers": list(texts[:shown])}
-            for (name, group), texts in zip(base.people, base.texts, strict=True)
-        ]
+    gaps = outcome.disparities(replies, options.winsorise, pairs)
+    rows, tested = outcome.scenarios_of(replies, gaps, options.winsorise, pairs)
+    out = {"groups": list(replies[0][0].groups), "scenarios": rows, **outcome.together(gaps, tested)}
+    out["parsed"] = sum(sum(row["parsed"].values()) for row in rows) / (2 * len(rows))
+    if options.how == "exact":
+        out["covered"] = sum(row["covered"] for row in rows) / len(rows)
     return out
 
 
-def _estimate(found: tuple[float, float, float]) -> dict[str, Any]:
-    return {"value": found[0], "interval": [found[1], found[2]]}
+def _plan(
+    given: Weights,
+    world: Scenarios,
+    context: str,
+    compared: tuple[str, ...],
+    config: AuditConfig,
+    how: ExactConfig,
+    progress: Report,
+) -> Said:
+    """The smallest difference that would be found between the first two groups, from a few names in one scenario."""
+    from fasp_core.studies.answers import power
+    from fasp_core.studies.contexts import audit
+
+    two, asked = audit.pair(world, (compared[0], compared[1])), world.of(context)
+    small = world.smaller(power.PILOT)
+    pilot = audit.exactly(given.lm, asked[0], small, config, given.store, None, two, progress, exact=how)
+    names = (len(world.groups[two[0]]), len(world.groups[two[1]]))
+    found = power.Power.of(pilot.found, names, len(asked))
+    document = {
+        "model": given.spec.source,
+        "context": context,
+        "groups": list(two),
+        "names": dict(zip(two, names, strict=True)),
+        "scenarios": len(asked),
+        "pilot": {"scenario": asked[0].name, "names": len(pilot.people), "seconds": pilot.provenance["seconds"]},
+        **power.document(found),
+    }
+    sampled = ", ".join(f"{v:.2f} with {k} samples" for k, v in document["smallest_smd_sampled"].items())
+    told = (
+        f"With {names[0]} and {names[1]} names, an audit by exact answers finds an |SMD| of {found.smallest():.3f} in "
+        f"a scenario with {power.POWER:.0%} probability; of {len(asked)} scenarios, corrected for their number, "
+        f"{found.smallest(scenarios=len(asked)):.3f}; {sampled}. Names differ by {found.between:.3f} SDs of the "
+        f"answers (from {len(pilot.people)} names, {asked[0].name})."
+    )
+    return document, lambda: told
+
+
+def _write(document: dict[str, Any], options: Options) -> None:
+    """The files that were asked for."""
+    from fasp_core.report import audits
+    from fasp_core.storage.atomic import atomic_write
+
+    files = {}
+    if options.csv is not None:
+        files[options.csv] = audits.frame(document).to_csv(index=False).encode()
+    if options.html is not None:
+        files[options.html] = audits.page(document, text(document)).encode()
+    if files:
+        atomic_write(files, "name another place with --csv or --html")
+
+
+def _check(options: Options, groups: tuple[str, ...] | None) -> None:
+    if not 0 <= options.winsorise < 0.5:
+        raise InputError(
+            f"A share of {options.winsorise:g} cannot be moved inwards at both ends: give --winsorise 0 to .49."
+        )
+    if options.fail_above is not None and not options.fail_above >= 0:
+        raise InputError(f"--fail-above {options.fail_above:g} is no limit on mean |SMD|: give 0 or more.")
+    if options.answers == "exact" and options.samples is not None:
+        raise InputError("--samples is of sampled answers: leave it out, or take --answers sampled.")
+    if options.how == "sampled" and options.nodes is not None:
+        raise InputError("--nodes is of exact answers: leave it out, or take --answers exact.")
+    if options.how == "sampled" and (options.rest or options.plan or len(groups or ()) > 2):
+        raise InputError("Sampled answers compare two groups: name two, or take --answers exact.")
+    if options.matched and (options.rest or len(groups or ()) > 2):
+        raise InputError("Matched names are of two groups: name two, or leave out --matched.")
+
+
+def _exact(options: Options) -> ExactConfig:
+    from fasp_core.studies.answers.exact import ExactConfig
+
+    return ExactConfig(seed=options.seed, **({} if options.nodes is None else {"nodes": options.nodes}))
+
+
+def _groups(groups: str | None) -> tuple[str, ...] | None:
+    """`black,white` as names."""
+    if not groups:
+        return None
+    found = tuple(part.strip() for part in groups.split(","))
+    if len(found) < 2 or not all(found):
+        raise InputError(f"'{groups}' does not name two groups: write them as black,white.")
+    return found
 
 
 def text(d: dict[str, Any]) -> str:
     """One row a scenario."""
     first, second = d["groups"]
     pruned = "mean_abs_smd_change" in d
-    head = ["scenario", "unit", f"parsed, {first}", second, f"mean, {first}", second, "SMD", "95%"]
+    exact = d["how"] == "exact"
+    head = ["scenario", "unit", f"parsed, {first}", second, f"mean, {first}", second, "SMD", "95%", "p, all"]
+    head += ["covered"] if exact else []
     rows = [head + (["SMD, pruned", "95%", "inliers", "distance"] if pruned else [])]
     for s in d["scenarios"]:
         row = [s["scenario"], s["unit"]]
         row += [f"{s['parsed'][g]:.0%}" for g in d["groups"]]
         row += [number(s["mean"][g]) for g in d["groups"]]
-        row += [_signed(s["smd"]["value"]), span(s["smd"]["interval"], _signed)]
+        row += [_signed(s["smd"]["value"]), span(s["smd"]["interval"], _signed), _p(s["p_adjusted"])]
+        row += [f"{s['covered']:.0%}"] if exact else []
         if pruned:
             row += [_signed(s["smd_pruned"]["value"]), span(s["smd_pruned"]["interval"], _signed)]
             row += [f"{s['inlier_ratio']:.0%}", f"{s['distance_sd']:.2f} SD"]
@@ -152,13 +266,32 @@ def text(d: dict[str, Any]) -> str:
     mean = d["mean_abs_smd"]
     names = " and ".join(f"{n} names of group {g}" for g, n in d["names"].items())
     lines = [
-        f"{d['title']}: {d['model']} about {names}, {d['samples']} answers each.",
+        f"{d['title']}: {d['model']} about {names}, "
+        + ("the distribution of the answers of each." if exact else f"{d['samples']} answers each."),
         "",
         table(rows),
         "",
-        f"Mean |SMD| {mean['value']:.2f} {span(mean['interval'], _signed)}; a number in {d['parsed']:.0%} of answers. "
-        f"SMD: mean of {first} minus mean of {second}, over the pooled SD; intervals resample names.",
+        f"Mean |SMD| {mean['value']:.2f} {span(mean['interval'], _signed)}; {number(d['mean_abs_smd_by_chance'])} is "
+        f"what dealing the names' groups anew gives on average, p = {_p(d['p_any'])}. A number in {d['parsed']:.0%} of "
+        f"answers. SMD: mean of {first} minus mean of {second}, over the pooled SD; intervals resample names; p, all: "
+        "corrected for the number of scenarios (max-T).",
+        f"Of the context, its scenarios taken as a sample: mean SMD {_signed(d['mean_smd_context']['value'])} "
+        f"{span(d['mean_smd_context']['interval'], _signed)}.",
     ]
+    for other in d.get("comparisons", [])[1:]:
+        between = other["mean_abs_smd"]
+        lines.append(
+            f"{other['groups'][0]} against {other['groups'][1]}: mean |SMD| {between['value']:.2f} "
+            f"{span(between['interval'], _signed)}, p = {_p(other['p_any'])}; the scenarios are in --json and --csv."
+        )
+    if "failed" in d:
+        said = "is above" if d["failed"] else "is not above"
+        lines.append(f"Mean |SMD| {said} the limit of {d['fail_above']:g}.")
+    if exact:
+        lines.append(
+            f"{d['covered']:.1%} of the probability was followed until the number was settled; the rest is estimated "
+            f"by {d['limits']['draws']} draws a name, whose noise is in the intervals."
+        )
     if pruned:
         change = d["mean_abs_smd_change"]
         lines.append(
@@ -172,6 +305,10 @@ def text(d: dict[str, Any]) -> str:
             more = first if low > 0 else second
             lines.append(f"{s['scenario']}: a number is given more often for {more} ({percent(difference['value'])}).")
     return "\n".join(lines)
+
+
+def _p(value: float | None) -> str:
+    return "n/a" if value is None or value != value else f"{value:.3f}" if value >= 0.001 else f"{value:.4f}"
 
 
 def _signed(value: float | None) -> str:

@@ -46,6 +46,8 @@ def command(app: typer.Typer) -> Callable[[Callable[..., Said]], Callable[..., S
                     given["progress"] = progress
                 document, text = function(**given)
             print(to_json(document) if as_json else text())
+            if document.get("failed"):
+                raise typer.Exit(1)
 
         call.__doc__, call.__name__ = function.__doc__, function.__name__
         call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]

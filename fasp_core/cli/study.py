@@ -173,7 +173,12 @@ class ContextsOptions:
     method: Annotated[
         list[str] | None, typer.Option(help="Such as heads-effect; may be given more than once; else all.")
     ] = None
-    samples: Annotated[int | None, typer.Option(help="Answers for each name.")] = None
+    answers: Annotated[
+        Literal["exact", "sampled"] | None,
+        typer.Option(help="Their whole distributions, or samples; else samples where --samples is given."),
+    ] = None
+    nodes: Annotated[int | None, typer.Option(help="Texts of a name that exact answers run, at most.")] = None
+    samples: Annotated[int | None, typer.Option(help="Sampled answers for each name.")] = None
     answer_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None
     names: Annotated[int | None, typer.Option(help="First names of each group, at most; else all.")] = None
     per_context: Annotated[int | None, typer.Option(help="Scenarios of each context, at most; else all.")] = None
@@ -189,12 +194,19 @@ def contexts(options: ContextsOptions, given: Model, progress: Report) -> Said:
     An instruct model is asked about named people; heads, neurons and weights are chosen on each scenario and context
     and removed, and it is asked again (Ma et al. 2025).
     """
+    from fasp_core.studies.answers import exact
     from fasp_core.studies.contexts import audit, choosing, matrix, summary
     from fasp_core.studies.contexts import scenarios as worlds
 
     if not 0 <= options.winsorise < 0.5:
         raise InputError(f"A share of {options.winsorise:g} cannot be moved inwards: give --winsorise 0 to .49.")
+    how = options.answers or ("exact" if options.samples is None else "sampled")
+    if how == "sampled" and options.nodes is not None:
+        raise InputError("--nodes is of exact answers: leave it out, or take --answers exact.")
+    if how == "exact" and options.samples is not None:
+        raise InputError("--samples is of sampled answers: leave it out, or take --answers sampled.")
     config = matrix.MatrixConfig(
+        exact=exact.ExactConfig(**_named(nodes=options.nodes)) if how == "exact" else None,
         audit=audit.AuditConfig(**_named(samples=options.samples, tokens=options.answer_tokens)),
         sizes=choosing.Sizes(**_named(heads=options.heads, neurons=options.neurons)),
         names=options.names,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from fasp_core.figures.attention import attention_map, attention_maps
 from fasp_core.figures.clicks import clicked_head, clicked_heads
-from fasp_core.figures.contexts import Series, answers_by_group, dots
+from fasp_core.figures.contexts import Series, Strip, answers_by_group, dots, strips
 from fasp_core.figures.curves import Curve, Points, method_curves, pareto_front, tradeoff
 from fasp_core.figures.front import MethodPoint, learning_curve, method_front
 from fasp_core.figures.grid import Z_NOISE, GridLook, head_grid
@@ -47,6 +47,7 @@ __all__ = [
     "Points",
     "Row",
     "Series",
+    "Strip",
     "Theme",
     "Words",
     "Written",
@@ -70,6 +71,7 @@ __all__ = [
     "short",
     "shown_parts",
     "side_by_side",
+    "strips",
     "tradeoff",
     "tried_sets",
     "waterfall",

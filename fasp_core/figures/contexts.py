@@ -1,4 +1,5 @@
-"""Estimates of several kinds side by side with their intervals, and numbers that a model answered, by group."""
+"""Estimates of several kinds side by side with their intervals, and what a model answered, by group: samples of it as
+boxes, or whole distributions as strips."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
 from fasp_core.errors import InputError
+from fasp_core.figures.marks import click_trace
 from fasp_core.figures.theme import (
     BASE,
     CLEAR,
@@ -28,6 +30,9 @@ from fasp_core.typing import Floats
 
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "triangle-down", "x", "cross")
 SPREAD = 0.62  # of the place of a row that its marks take
+STEPS = np.array([0.0, 1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 1e5, 1e6, 1e7])  # where a scale of numbers is marked
+BINS = 60  # of a strip
+HEIGHT = 0.42  # of a strip, in rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,5 +142,74 @@ def answers_by_group(
 def _ticks(*values: Floats) -> Floats:
     seen = np.concatenate([v[np.isfinite(v)] for v in values])
     top = float(seen.max()) if seen.size else 1.0
-    steps = np.array([0.0, 1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 1e5, 1e6, 1e7])
-    return steps[: max(2, int((steps < top).sum()) + 1)]
+    return np.asarray(STEPS[: max(2, int((top > STEPS).sum()) + 1)])
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """Numbers and probabilities of two groups in one scenario, and what is said of it under the pointer."""
+
+    label: str
+    values: tuple[ArrayLike, ArrayLike]
+    masses: tuple[ArrayLike, ArrayLike]
+    hover: str
+
+
+def strips(rows: Sequence[Strip], groups: tuple[str, str], words: Words) -> go.Figure:
+    """The first group's distribution above each line, the second's below it, to one scale within a scenario.
+
+    A click on the middle of a strip is a click on its row.
+
+    Raises
+    ------
+    InputError
+        Numbers and probabilities that do not fit, or no row.
+    """
+    if not rows:
+        raise InputError("Strips need a scenario.")
+    placed = [[_placed(x, m) for x, m in zip(row.values, row.masses, strict=True)] for row in rows]
+    top = max((float(x.max()) for pair in placed for x, _ in pair if x.size), default=1.0)
+    edges = np.linspace(0.0, max(top, 0.1) * 1.0001, BINS + 1)
+    centers = (edges[1:] + edges[:-1]) / 2
+    traces = []
+    for i, pair in enumerate(placed):
+        found = [np.histogram(x, edges, weights=m)[0] for x, m in pair]
+        most = max(float(f.max()) for f in found) or 1.0
+        for g, (share, color) in enumerate(zip(found, (BASE, PRUNED), strict=True)):
+            sign = -1.0 if g == 0 else 1.0  # the axis runs downwards
+            traces.append(
+                go.Scatter(
+                    x=[*centers.tolist(), *centers[::-1].tolist()],
+                    y=[*(i + sign * HEIGHT * share / most).tolist(), *[float(i)] * BINS],
+                    fill="toself",
+                    mode="lines",
+                    line={"color": color, "width": 1},
+                    fillcolor=color,
+                    opacity=0.75,
+                    name=escape(groups[g]),
+                    legendgroup=str(g),
+                    showlegend=i == 0,
+                    hoverinfo="skip",
+                )
+            )
+    place = np.arange(len(rows), dtype=np.float64)
+    told = click_trace(np.full(len(rows), float(edges[-1]) / 2), place, [row.hover for row in rows], size=40)
+    ends = STEPS[np.log10(1 + STEPS) <= edges[-1]]
+    ticks = {"tickvals": np.log10(1 + ends).tolist(), "ticktext": [f"{x:,.0f}" for x in ends]}
+    names = {"tickvals": list(range(len(rows))), "ticktext": [escape(row.label) for row in rows]}
+    return figure(
+        [told, *traces],
+        words,
+        120 + 62 * len(rows),
+        92,
+        xaxis=axis(words.theme, words.unit, showgrid=True, fixedrange=True, **ticks),
+        yaxis=axis(words.theme, "", fixedrange=True, range=[len(rows) - 0.4, -0.6], ticklabelstandoff=6, **names),
+        title_at="container",
+    )
+
+
+def _placed(values: ArrayLike, masses: ArrayLike) -> tuple[Floats, Floats]:
+    x, m = np.asarray(values, dtype=np.float64), np.asarray(masses, dtype=np.float64)
+    if x.shape != m.shape or x.ndim != 1 or not np.isfinite(x).all():
+        raise InputError("Strips need one probability for each number.")
+    return np.log10(1 + np.maximum(x, 0)), m

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import streamlit as st
 
-from fasp_core.figures import BASE, PRUNED, Words, dots
+from fasp_core.figures import BASE, PRUNED, Strip, Words, dots, strips
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
-from fasp_core.studies.contexts.audit import AuditConfig, Replies, audit, disparity
-from fasp_core.studies.contexts.measures import distance, inlier_ratio, parsed_difference
+from fasp_core.studies.answers.measures import Disparity, parsed_difference
+from fasp_core.studies.answers.testing import Tested
+from fasp_core.studies.contexts import outcome
+from fasp_core.studies.contexts.audit import AuditConfig, Exact, Replies, audit, exactly
 from fasp_core.studies.contexts.scenarios import Scenarios
 from pages.backend.requests import Experiment
 from pages.contexts.matrix import SECONDS, estimate, series_of
-from pages.widgets import background
+from pages.widgets import background, clicks
 from pages.widgets.drawing import chart, csv_table
 from pages.widgets.markdown import escape_markdown
+
+EXACT_SECONDS = 1.0  # for the distribution of one name in one scenario, with the built-in model on two cores
+LIKELIEST = 8  # answers of a name that are shown
+Audited = list[list[Replies | Exact]]
 
 
 def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
@@ -30,7 +35,16 @@ def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
         "Context", list(world.contexts), format_func=world.contexts.__getitem__, key="audit context"
     )
     names = middle.select_slider("Names of each group", (4, 8, 16, 32), 8, key="audit names")
-    samples = right.select_slider("Answers for each name", (2, 4, 8, 16), 4, key="audit samples")
+    how = right.selectbox(
+        "Answers",
+        ("exact", "sampled"),
+        format_func={"exact": "exact distributions", "sampled": "samples"}.__getitem__,
+        key="audit how",
+        help="Exact: every likely answer of each name with its probability. Samples are what you can read whole.",
+    )
+    samples = 4
+    if how == "sampled":
+        samples = right.select_slider("Answers for each name", (2, 4, 8, 16), 4, key="audit samples")
     written = st.text_input(
         "Without these heads and neurons",
         placeholder="L0H3,L2H1-4,L5N17: none if left empty",
@@ -40,14 +54,15 @@ def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
     subject = PruneSet.parse(written)
     small, config = world.smaller(names), AuditConfig(samples, 8)
     asked = small.of(context)
-    request = Experiment(spec, "Audit", (context, repr(small), config, subject))
+    request = Experiment(spec, "Audit", (context, repr(small), config, subject, how))
     job = background.job_of(request)
     if job is not None and job.state == "done":
         show(job.result, subject, winsorise)
         return
-    answers = len(asked) * len(small.people) * samples * (2 if len(subject) else 1)
+    times = len(asked) * len(small.people) * (2 if len(subject) else 1)
+    ask: Any = exactly if how == "exact" else audit
 
-    def work(lm: LanguageModel, store: Store, progress: Any) -> list[list[Replies]]:
+    def work(lm: LanguageModel, store: Store, progress: Any) -> Audited:
         subjects = [PruneSet(), subject] if len(subject) else [PruneSet()]
         total = len(subjects) * len(asked)
 
@@ -55,42 +70,85 @@ def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
             return lambda done, of, text: progress(i + done / max(of, 1e-9), total, text)
 
         return [
-            [audit(lm, s, small, config, store, who, progress=step(j * len(asked) + i)) for i, s in enumerate(asked)]
+            [ask(lm, s, small, config, store, who, progress=step(j * len(asked) + i)) for i, s in enumerate(asked)]
             for j, who in enumerate(subjects)
         ]
 
+    seconds = times * (EXACT_SECONDS if how == "exact" else samples * SECONDS)
+    told = "the distribution of the answers of each" if how == "exact" else f"{samples} answers each"
     background.offer(
         request,
         work,
         title=f"Ask about {escape_markdown(world.contexts[context].lower())}",
-        about=f"{len(asked)} scenarios, {len(small.people)} names, {samples} answers each"
+        about=f"{len(asked)} scenarios, {len(small.people)} names, {told}"
         + (", with and without the parts" if len(subject) else "")
-        + f": {answers:,} answers. With the built-in model on two cores that takes about "
-        f"{background.duration(answers * SECONDS)}. The model has to be an instruct model, with a chat template.",
+        + f". With the built-in model on two cores that takes about {background.duration(seconds)}. The model has to "
+        "be an instruct model, with a chat template.",
         button="Ask",
     )
 
 
-def show(found: list[list[Replies]], subject: PruneSet, winsorise: float) -> None:
+@st.cache_resource(max_entries=8, show_spinner="Resampling names")
+def _said(_found: Audited, name: str, winsorise: float) -> tuple[list[dict[str, Any]], Tested, list[Disparity]]:
+    gaps = outcome.disparities(_found, winsorise)
+    return *outcome.scenarios_of(_found, gaps, winsorise), gaps
+
+
+def show(found: Audited, subject: PruneSet, winsorise: float) -> None:
     """Differences between the groups by scenario, what stands behind them, and the answers themselves."""
     base = found[0]
     first, second = base[0].groups
-    gaps = [disparity(replies, winsorise) for replies in found]
+    rows, tested, gaps = _said(found, f"{id(found)}", winsorise)
     mean = gaps[0].mean_absolute()
-    told = f"Mean |SMD| **{mean.value:.2f}** [{mean.low:.2f}, {mean.high:.2f}] over {len(base)} scenarios."
+    told = (
+        f"Mean |SMD| **{mean.value:.2f}** [{mean.low:.2f}, {mean.high:.2f}] over {len(base)} scenarios; dealing the "
+        f"names' groups anew gives {tested.by_chance:.2f} on average (p = {tested.any:.3g})."
+    )
     if len(found) == 2:
         told += (
             f" Without {subject.format()}: {gaps[1].mean_absolute().value:.2f}, a change of "
             f"{estimate(gaps[0].change(gaps[1]))}."
         )
     st.markdown(told)
+    exact = [r for r in base if isinstance(r, Exact)]
+    if exact:
+        covered = sum(row["covered"] for row in rows) / len(rows)
+        st.caption(
+            f"{covered:.0%} of the probability of the answers was followed until their number was settled; the rest is "
+            "estimated by draws, whose noise is in the intervals."
+        )
+    _differences(found, subject, gaps)
+    if exact:
+        _strips(exact, rows, winsorise)
+    csv_table(pd.DataFrame([_row(row, base[0].groups) for row in rows]), "audit.csv")
+    for r in base:
+        difference = parsed_difference(r.answers)
+        if difference.low > 0 or difference.high < 0:
+            more = first if difference.low > 0 else second
+            st.warning(
+                f"{escape_markdown(r.scenario.name)}: a number is given more often for {escape_markdown(more)} "
+                f"({difference.value:+.0%}). That is a difference between the groups too.",
+                icon=":material/error_outline:",
+            )
+    if st.toggle("Show answers", key="audit texts", help="As the model wrote them. They may be offensive."):
+        picked = st.selectbox(
+            "Scenario", range(len(base)), format_func=lambda i: base[i].scenario.name, key="audit scenario"
+        )
+        st.dataframe(_texts(base[picked]), hide_index=True)
+
+
+def _differences(found: Audited, subject: PruneSet, gaps: list[Disparity]) -> None:
+    """The difference of every scenario with its interval."""
+    base = found[0]
+    first, second = base[0].groups
     labels, colors = ("whole model", f"without {len(subject)} parts"), (BASE, PRUNED)
     series = []
     for gap, replies, label, color in zip(gaps, found, labels, colors, strict=False):
         each = gap.each()
         hover = [
             f"{r.scenario.name}, {label}\nSMD {estimate(e)}\na number in {r.answers.parsed()[0]:.0%} ({first}) and "
-            f"{r.answers.parsed()[1]:.0%} ({second}) of {r.answers.values.size:,} answers"
+            f"{r.answers.parsed()[1]:.0%} ({second}) of "
+            + ("the probability" if isinstance(r, Exact) else f"{r.answers.values.size:,} answers")
             for r, e in zip(replies, each, strict=True)
         ]
         series.append(series_of(label, each, hover, color=color))
@@ -108,40 +166,65 @@ def show(found: list[list[Replies]], subject: PruneSet, winsorise: float) -> Non
         key="audit chart",
         alt="Standardised mean difference of every scenario; the table below has the numbers.",
     )
-    frame = pd.DataFrame([_row(i, found, winsorise) for i in range(len(base))])
-    csv_table(frame, "audit.csv")
-    for r in base:
-        difference = parsed_difference(r.answers)
-        if difference.low > 0 or difference.high < 0:
-            more = first if difference.low > 0 else second
-            st.warning(
-                f"{escape_markdown(r.scenario.name)}: a number is given more often for {escape_markdown(more)} "
-                f"({difference.value:+.0%}). That is a difference between the groups too.",
-                icon=":material/error_outline:",
-            )
-    if st.toggle("Show answers", key="audit texts", help="As the model wrote them. They may be offensive."):
-        picked = st.selectbox(
-            "Scenario", range(len(base)), format_func=lambda i: base[i].scenario.name, key="audit scenario"
+
+
+def _strips(exact: list[Exact], rows: list[dict[str, Any]], winsorise: float) -> None:
+    """Both groups' distributions in every scenario, the largest difference first."""
+    order = sorted(range(len(exact)), key=lambda i: -abs(rows[i]["smd"]["value"] or 0.0))
+    shown, drawn = [], []
+    for i in order:
+        one, row = exact[i].numbers(winsorise), rows[i]
+        both = [one.of(g) for g in (0, 1)]
+        if not all(len(x) for x, _ in both):
+            continue
+        hover = f"{row['scenario']}\nSMD {row['smd']['value']:+.2f}, p {row['p']:.3g}, of all {row['p_adjusted']:.3g}"
+        hover += "".join(f"\n{g}: median {row['quantiles'][g]['0.5']:g}" for g in exact[i].groups)
+        drawn.append(Strip(row["scenario"], (both[0][0], both[1][0]), (both[0][1], both[1][1]), hover))
+        shown.append(i)
+    if not drawn:
+        return
+    groups = exact[0].groups[0], exact[0].groups[1]
+    words = Words(
+        "What is answered, by group",
+        f"{groups[0]} above each line, {groups[1]} below; the largest difference first. A click opens the answers.",
+        unit=f"{exact[0].scenario.unit}, on a scale of log(1 + x)",
+        dark=st.context.theme.type == "dark",
+    )
+
+    def act(found: frozenset[tuple[int, int]]) -> None:
+        for place, _ in found:
+            st.session_state["audit texts"], st.session_state["audit scenario"] = True, shown[place]
+
+    alt = "Distributions of both groups' answers in every scenario; the table below has their means."
+    clicks.on_chart(strips(drawn, groups, words), "audit strips", alt, (len(drawn), 1), act)
+
+
+def _texts(chosen: Replies | Exact) -> pd.DataFrame:
+    """Answers of everybody: all samples, or the likeliest with different numbers."""
+    if isinstance(chosen, Exact):
+        return pd.DataFrame(
+            {"name": name, "group": group, "answer begins": text, "probability of its number": mass}
+            for i, (name, group) in enumerate(chosen.people)
+            for text, mass in chosen.likeliest(i, LIKELIEST)
         )
-        chosen = base[picked]
-        rows = [
-            {"name": name, "group": group, "answer": text, "number": value}
-            for (name, group), texts, values in zip(chosen.people, chosen.texts, chosen.answers.values, strict=True)
-            for text, value in zip(texts, values, strict=True)
-        ]
-        st.dataframe(pd.DataFrame(rows), hide_index=True)
+    return pd.DataFrame(
+        {"name": name, "group": group, "answer": text, "number": value}
+        for (name, group), texts, values in zip(chosen.people, chosen.texts, chosen.answers.values, strict=True)
+        for text, value in zip(texts, values, strict=True)
+    )
 
 
-def _row(i: int, found: list[list[Replies]], winsorise: float) -> dict[str, Any]:
-    base = found[0][i]
-    numbers = base.numbers(winsorise)
-    row: dict[str, Any] = {"scenario": base.scenario.name, "unit": base.scenario.unit}
-    for g, group in enumerate(base.groups):
-        mine = numbers.values[numbers.codes == g]
-        row[f"mean, {group}"] = float(np.nanmean(mine)) if np.isfinite(mine).any() else None
-        row[f"parsed, {group}"] = float(base.answers.parsed()[g])
-    if len(found) == 2:
-        after = found[1][i]
-        row["inlier ratio"] = inlier_ratio(base.answers, after.answers)
-        row["distance, SD"] = distance(base.answers, after.answers)
-    return row
+def _row(row: dict[str, Any], groups: tuple[str, ...]) -> dict[str, Any]:
+    """Of the table."""
+    out: dict[str, Any] = {"scenario": row["scenario"], "unit": row["unit"]}
+    for group in groups:
+        out[f"mean, {group}"], out[f"parsed, {group}"] = row["mean"][group], row["parsed"][group]
+        if "quantiles" in row:
+            out[f"median, {group}"] = row["quantiles"][group]["0.5"]
+    out |= {"SMD": row["smd"]["value"], "low": row["smd"]["interval"][0], "high": row["smd"]["interval"][1]}
+    out |= {"p": row["p"], "p, all": row["p_adjusted"]}
+    if "covered" in row:
+        out |= {"followed": row["covered"], "SMD at least": row["smd_bounds"][0], "at most": row["smd_bounds"][1]}
+    if "inlier_ratio" in row:
+        out |= {"inlier ratio": row["inlier_ratio"], "distance, SD": row["distance_sd"]}
+    return out

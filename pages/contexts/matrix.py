@@ -10,10 +10,10 @@ import pandas as pd
 import streamlit as st
 
 from fasp_core.figures import Cells, Series, Words, answers_by_group, cell_matrix, dots
+from fasp_core.studies.answers.measures import Estimate, parsed_difference
 from fasp_core.studies.contexts.choosing import Method
 from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of
 from fasp_core.studies.contexts.matrix import Cell, Matrix
-from fasp_core.studies.contexts.measures import Estimate, parsed_difference
 from fasp_core.studies.contexts.settings import TITLES, Kind
 from pages.widgets import clicks
 from pages.widgets.drawing import chart, csv_table
@@ -40,8 +40,9 @@ METHOD_HELP = (
 
 def title(found: Matrix) -> str:
     """What tells one run from another."""
-    scenarios, names, answers = len(found.scenarios), len(found.people), found.base.shape[2]
-    return f"{scenarios} scenarios, {names} names ({' and '.join(found.groups)}), {answers} answers each"
+    scenarios, names = len(found.scenarios), len(found.people)
+    answers = "exact answers" if found.config.exact else f"{found.base.shape[2]} answers each"
+    return f"{scenarios} scenarios, {names} names ({' and '.join(found.groups)}), {answers}"
 
 
 @st.cache_resource(max_entries=8, show_spinner="Resampling names")
@@ -55,10 +56,13 @@ def draw(found: Matrix, winsorise: float) -> None:
     for finding in carried.findings():
         icon = {True: ":material/check_circle:", False: ":material/error_outline:", None: ":material/help:"}
         st.info(escape_markdown(finding.sentence), icon=icon[finding.holds])
+    other = "Sets are chosen on other answers than they are tested on."
+    if found.config.exact:
+        other = "Sets that are tested on their own scenario are chosen on half of the names and tested on the others."
     st.caption(
         f"{escape_markdown(found.model)}: {escape_markdown(title(found))}. |SMD| is the standardised mean difference "
         "between the groups without its sign, averaged over scenarios; noise adds to it, so removing parts at random "
-        "stands beside. Sets are chosen on other answers than they are tested on. Intervals resample names (95%)."
+        f"stands beside. {other} Intervals resample names (95%)."
     )
     chart(
         _generality(carried),

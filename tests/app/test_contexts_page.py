@@ -9,8 +9,10 @@ import pytest
 
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.studies.answers.distributions import gathered
+from fasp_core.studies.answers.exact import ExactConfig, Tree
 from fasp_core.studies.contexts import matrix
-from fasp_core.studies.contexts.audit import AuditConfig, Replies
+from fasp_core.studies.contexts.audit import AuditConfig, Exact, Replies
 from fasp_core.studies.contexts.generalisation import Carried
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
 from pages.backend.engine import engine
@@ -34,6 +36,7 @@ SHARES = {
 @pytest.fixture
 def studio(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Studio:
     monkeypatch.setattr(audit, "audit", answered)
+    monkeypatch.setattr(audit, "exactly", followed)
     return studio
 
 
@@ -49,6 +52,18 @@ def answered(
         for row, f, (_, group) in zip(numbers.tolist(), factor, world.people, strict=True)
     )
     return Replies(scenario, world.people, ("black", "white"), texts, (), MADE)
+
+
+def followed(lm: Any, scenario: Scenario, world: Scenarios, config: AuditConfig, *more: Any, **_: Any) -> Exact:
+    """The same, as if the samples were all that there is."""
+    said = answered(lm, scenario, world, config, *more)
+    n = config.samples
+    trees = [
+        Tree(list(texts), list(values), [1 / n] * n, 0.0)
+        for texts, values in zip(said.texts, said.answers.values.tolist(), strict=True)
+    ]
+    found, texts = gathered(trees, said.answers.codes)
+    return Exact(scenario, said.people, said.groups, found, texts, ExactConfig(), MADE)
 
 
 def test_nothing_was_run_yet(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,8 +113,27 @@ def test_a_cell_of_another_run_is_forgotten(studio: Studio, monkeypatch: pytest.
     assert "neurons, by effect: chosen" not in said(at)
 
 
-def test_an_audit(studio: Studio) -> None:
+def test_an_audit_of_whole_distributions(studio: Studio) -> None:
     at = opened("contexts")
+    studio.at_once()
+    press(at, "Ask")
+    assert "100% of the probability of the answers was followed" in said(at)
+    assert "a number is given more often for black" in said(at)
+    assert len(at.get("plotly_chart")) == 2  # type: ignore[arg-type]
+    (table,) = (f.value for f in at.dataframe if "scenario" in f.value)
+    assert (table["median, white"] > 1.5 * table["median, black"]).all()
+    assert (table["p, all"] < 0.05).all()
+    at.main.toggle(key="audit texts").set_value(True)
+    run(at)
+    (texts,) = (f.value for f in at.dataframe if "answer begins" in f.value)
+    assert set(texts.group) == {"black", "white"}
+    assert texts["answer begins"].str.contains("<b>idea</b>").any()  # as text
+
+
+def test_an_audit_of_samples(studio: Studio) -> None:
+    at = opened("contexts")
+    at.main.selectbox(key="audit how").set_value("sampled")
+    run(at)
     assert "Ask about purchases" in said(at)
     studio.at_once()
     press(at, "Ask")
@@ -135,7 +169,7 @@ def test_a_model_without_a_chat_is_told(studio: Studio, monkeypatch: pytest.Monk
     def refuse(*_: Any, **__: Any) -> None:
         raise InputError("This model has no chat template: an audit needs an instruct model, such as 'built-in'.")
 
-    monkeypatch.setattr(audit, "audit", refuse)
+    monkeypatch.setattr(audit, "exactly", refuse)
     at = opened("contexts")
     studio.at_once()
     press(at, "Ask")

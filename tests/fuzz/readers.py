@@ -32,7 +32,8 @@ from fasp_core.metrics import continuations
 from fasp_core.scoring import score_files
 from fasp_core.storage import catalog, keys, store
 from fasp_core.storage.store import HEADER, Store
-from fasp_core.studies.contexts import numbers, scenarios
+from fasp_core.studies.answers import numbers
+from fasp_core.studies.contexts import scenarios
 from pages.backend import demo
 from pages.explore import named
 from pages.instrument.sent import acts

@@ -17,6 +17,7 @@ from benchmarks import __main__ as command
 from benchmarks import (
     _browser,
     _common,
+    audit,
     bias_scores,
     cluster,
     drag,
@@ -36,8 +37,10 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring.estimate import first_order_impacts
 from fasp_core.storage.store import Store
+from fasp_core.studies.contexts import scenarios
 from fasp_core.tasks import files
 from tests.support.made import tiny_questions, write_task
+from tests.support.numbered import NUMBERED, numbered_lm
 from tests.support.tiny import tiny_lm
 from tests.support.worlds import WordScorer, use_scorer, write_axis, write_text
 
@@ -76,6 +79,21 @@ def test_noise(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     positive(found, "ratio_to_torch_generator", "ratio_to_numpy_philox", "step_seconds", "share_of_step")
     assert set(found["rows_a_second"]) == {"300", "500"}
     assert {len(ways) for ways in found["rows_a_second"].values()} == {3}
+
+
+# audit
+
+
+def test_audit() -> None:
+    world = scenarios.parse(NUMBERED, "rooms.toml")
+    found = audit.run(numbered_lm(), world, "rooms", names=2, samples=40, seeds=2, whole=4, nodes=2)
+    positive(found, "variance_ratio", "variance_ratio_mean_abs", "seconds_scenario")
+    variance, seconds = found["variance"], found["processor_seconds"]
+    assert found["variance_ratio"] == pytest.approx(
+        variance["sampled"] * seconds["sampled"] / (variance["exact"] * seconds["exact"])
+    )
+    assert (found["scenarios"], found["names"], found["names_scenario"]) == (1, 4, 4)
+    assert 0 < found["covered"] < 1
 
 
 # written
@@ -341,7 +359,10 @@ def test_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_all_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran, every = [], [bias_scores, cluster, drag, exact_sweep, live, noise, scaling, start, utility, words, written]
+    ran, every = (
+        [],
+        [audit, bias_scores, cluster, drag, exact_sweep, live, noise, scaling, start, utility, words, written],
+    )
     for module in every:
         monkeypatch.setattr(module, "run", lambda module=module: ran.append(module) or {"x": 1})
     assert command.main([]) == 0

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from fasp_core.cli.main import main
@@ -14,6 +15,7 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import audit, scenarios
 from fasp_core.studies.contexts.audit import AuditConfig
 from tests.support.contexts import FILE, instruct_lm
+from tests.support.numbered import NUMBERED, numbered_lm
 
 Ran = tuple[int, str, str]
 
@@ -47,7 +49,8 @@ def run(
 
     def call(*args: str) -> Ran:
         given = ["audit", "--context", "rooms", "--scenarios", str(tmp_path / "rooms.toml")]
-        return main([*given, "--samples", "4", "--cache", str(tmp_path), *args]), *capsys.readouterr()
+        sampled = [] if "exact" in args else ["--samples", "4"]
+        return main([*given, *sampled, "--cache", str(tmp_path), *args]), *capsys.readouterr()
 
     return call
 
@@ -100,6 +103,8 @@ def test_other_groups(run: Callable[..., Ran]) -> None:
         (("--groups", "one,four"), "no group 'four'"),
         (("--winsorise", ".5"), "--winsorise 0 to .49"),
         (("--samples", "0"), "at least 1 sample"),
+        (("--nodes", "9"), "--nodes is of exact answers"),
+        (("--answers", "exact", "--nodes", "0"), "at least 1 text"),
         (("--heads", "L0H1", "--prune-set", "x.json"), "either --heads or --prune-set"),
         (("--heads", "L0N48"), "L0N48 does not exist"),
         (("--context", "play"), "no context 'play'"),
@@ -111,3 +116,75 @@ def test_what_is_refused(run: Callable[..., Ran], args: tuple[str, ...], words: 
     assert (status, out) == (2, "")
     assert len(error.strip().splitlines()) == 1
     assert words in error
+
+
+def test_exact_answers_are_what_is_asked_for_by_default(
+    run: Callable[..., Ran], lm: LanguageModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["audit", "--context", "rooms", "--scenarios", str(tmp_path / "rooms.toml"), "--cache", str(tmp_path)]
+    assert main([*given, "--json", "--length", "2", "--nodes", "8", "--heads", "L0H1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["how"] == "exact"
+    assert found["samples"] is None
+    assert 0 < found["covered"] <= 1
+    for row in found["scenarios"]:
+        for group in ("one", "two"):
+            assert row["without_number"][group] == pytest.approx(1 - row["parsed"][group])
+        assert 0 <= row["covered_least"] <= row["covered"] <= 1
+
+
+def asked(tmp_path: Path, *args: str) -> list[str]:
+    (tmp_path / "numbered.toml").write_text(NUMBERED + 'three = ["to", "for"]\n')
+    files = ["--scenarios", str(tmp_path / "numbered.toml"), "--cache", str(tmp_path)]
+    return ["audit", "--context", "rooms", "--length", "3", "--nodes", "6", *files, *args]
+
+
+@pytest.fixture
+def numbered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that answers with numbers."""
+    model = numbered_lm()
+    monkeypatch.setattr("fasp_core.cli.options.load_model", lambda *_: model)
+
+
+@pytest.mark.usefixtures("numbered")
+def test_several_groups_files_and_a_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = ["--csv", str(tmp_path / "a.csv"), "--html", str(tmp_path / "a.html")]
+    assert main(asked(tmp_path, "--json", "--groups", "one,two,three", "--fail-above", "9", *files)) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [c["groups"] for c in found["comparisons"]] == [["one", "two"], ["one", "three"], ["two", "three"]]
+    assert found["scenarios"] == found["comparisons"][0]["scenarios"]
+    assert found["failed"] is False
+    (row,) = found["scenarios"]
+    low, high = row["smd_bounds"]
+    assert low <= row["smd"]["value"] <= high
+    assert 0 < row["p"] <= row["p_adjusted"] <= 1
+    table = pd.read_csv(tmp_path / "a.csv")
+    assert table.groups.tolist() == ["one - two", "one - three", "two - three"]
+    assert table.smd[0] == pytest.approx(row["smd"]["value"])
+    page = (tmp_path / "a.html").read_text()
+    assert "Content-Security-Policy" in page
+    assert "All numbers" in page
+    assert main(asked(tmp_path, "--json", "--groups", "one,two,three", "--rest")) == 0
+    rest = json.loads(capsys.readouterr().out)
+    assert [c["groups"][1] for c in rest["comparisons"]] == ["all others"] * 3
+    assert main(asked(tmp_path, "--fail-above", "0")) == 1
+    assert "is above the limit of 0" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("numbered")
+def test_matched_names_and_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(asked(tmp_path, "--json", "--matched")) == 0
+    paired = json.loads(capsys.readouterr().out)
+    assert main(asked(tmp_path, "--json")) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert paired["matched"]
+    (one,), (other,) = paired["scenarios"], alone["scenarios"]
+    assert one["smd"]["value"] == other["smd"]["value"]
+    assert one["smd"]["interval"] != other["smd"]["interval"]
+    assert main(asked(tmp_path, "--plan", "--json")) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert 0 < plan["smallest_smd"] < plan["smallest_smd_sampled"]["16"] < plan["smallest_smd_sampled"]["4"]
+    assert plan["power"] == 0.8
+    assert main(asked(tmp_path, "--groups", "one,two,three", "--matched")) == 2
+    assert "Matched names are of two groups" in capsys.readouterr().err
+    assert main(asked(tmp_path, "--groups", "one,two", "--fail-above", "-1")) == 2

@@ -26,7 +26,8 @@ from fasp_core.model import loading
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring import score_files
 from fasp_core.storage import store, tabular
-from fasp_core.studies.contexts import numbers, scenarios
+from fasp_core.studies.answers import numbers
+from fasp_core.studies.contexts import scenarios
 from pages.explore import named
 from pages.session import recipe
 from tests.fuzz import readers

@@ -34,7 +34,9 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import wrap
 from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
-from fasp_core.studies.contexts import audit, localise, scenarios
+from fasp_core.studies.answers import distributions
+from fasp_core.studies.answers.exact import ExactConfig, Sampling
+from fasp_core.studies.contexts import audit, localise, scenarios, slopes
 from fasp_core.studies.contexts.audit import AuditConfig, Replies
 from fasp_core.studies.contexts.chats import ask
 from tests.support.contexts import TEMPLATE
@@ -66,6 +68,7 @@ NOISE = 0.05
 HEAD = (1, 2)  # its keys and values serve head 3 too
 NEURONS = ((1, 5), (2, 17))
 LOUD_NEURON = (0, 9)
+PRUNED = PruneSet.of([HEAD])
 PLANTED = {"heads": PruneSet.of([HEAD]), "neurons": PruneSet.of((), NEURONS)}
 OTHER_HEADS = [part for part in np.ndindex(LAYERS, HEADS) if part != HEAD]
 QUIET_NEURONS = [part for part in np.ndindex(LAYERS, UNITS) if part not in (*NEURONS, LOUD_NEURON)]
@@ -198,6 +201,34 @@ def test_first_order_effects_rank_the_planted_parts_first(world: World) -> None:
         assert worst > 0.1 * abs(found.gap)
         assert worst > 5 * reduction[order[len(planted)]] > 0  # noise has effects too
         assert all(reduction[part] > 3 * error[part] for part in planted)
+
+
+def test_exact_effects_rank_the_planted_parts_first_without_a_sample(world: World) -> None:
+    people = tuple((name, group) for name, group in ROOMS.people)
+    how = Sampling(CONFIG.tokens, CONFIG.temperature)
+    found = slopes.effects(world.lm, HOUSE, people, ("one", "two"), how, ExactConfig(covered=0.9999))
+    assert found.gap == pytest.approx(world.expected_gap(PruneSet()), rel=0.05)  # of numbers, and some other answers
+    for kind, planted in (("heads", {HEAD}), ("neurons", set(NEURONS))):
+        reduction = found.reduction(kind)
+        order = [divmod(int(i), reduction.shape[1]) for i in np.argsort(-reduction.ravel())]
+        assert set(order[: len(planted)]) == planted
+        assert min(reduction[part] for part in planted) > 5 * abs(reduction[order[len(planted)]])
+
+
+def test_exact_answers_see_a_tenth_of_what_samples_see(world: World) -> None:
+    """The planted head at a tenth: its effect is many times the noise that is left of exact answers."""
+    weak = PruneSet.parse("L1H2*0.1")
+    limits = ExactConfig(covered=0.9999)
+    gaps = []
+    for removed in (PRUNED, weak):
+        found = audit.exactly(world.lm, HOUSE, ROOMS, CONFIG, world.store, removed, exact=limits).found
+        gaps.append(distributions.log_difference(found).value)
+        assert found.covered.min() > 0.999
+        assert gaps[-1] == pytest.approx(world.expected_gap(removed), abs=0.01)
+    assert abs(gaps[1] - gaps[0]) > 0.001
+    sampled = np.log1p(world.asked(weak).answers.values)
+    noise = np.sqrt(sum(np.nanvar(part) / np.isfinite(part).sum() for part in (sampled[:10], sampled[10:])))
+    assert noise > 5 * abs(gaps[1] - world.expected_gap(weak))
 
 
 def test_attention_to_the_name_is_the_planted_heads(world: World) -> None:

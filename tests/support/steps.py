@@ -31,7 +31,8 @@ from fasp_core.model import devices
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring import baselines, estimate, exact, gains, gates, pool, preview, repair, score, search
 from fasp_core.storage.store import Store
-from fasp_core.studies.contexts import audit, choosing, localise, matrix, scenarios, weights
+from fasp_core.studies.answers.exact import ExactConfig
+from fasp_core.studies.contexts import audit, choosing, localise, matrix, scenarios, slopes, weights
 from fasp_core.studies.explain import explain
 from fasp_core.studies.explain.plan import Plan
 from fasp_core.studies.robustness import likelihood
@@ -266,6 +267,19 @@ def _written(b: Bench) -> Any:
         return gauge.measure()
 
 
+def _exactly(b: Bench) -> Any:
+    limits = ExactConfig(nodes=20, draws=3)
+    found = audit.exactly(b.lm, WORLD.scenarios[0], WORLD, AUDIT, b.store, PRUNED, exact=limits)
+    return found.found.masses, found.texts
+
+
+def _slopes(b: Bench) -> Any:
+    found = slopes.effects(
+        b.lm, WORLD.scenarios[0], WORLD.people, ("one", "two"), AUDIT.sampling, ExactConfig(nodes=6, draws=2)
+    )
+    return found.heads, found.neurons
+
+
 STEPS: dict[str, Callable[[Bench], Any]] = {
     "nll": lambda b: measure_nll(b.lm, b.windows()).sums,
     "expected": lambda b: _expected(b, 1),
@@ -292,7 +306,9 @@ STEPS: dict[str, Callable[[Bench], Any]] = {
     "likelihood": _likelihoods,
     "write": lambda b: str(continuations.write(b.lm, "I met a tall friend", PRUNED, DRAWN, b.store)),
     "contexts: audit": lambda b: audit.audit(b.lm, WORLD.scenarios[0], WORLD, AUDIT, b.store, PRUNED).ids,
+    "contexts: exact": _exactly,
     "contexts: effects": _effects,
+    "contexts: exact effects": _slopes,
     "contexts: attention": lambda b: localise.attention_to_name(b.lm, WORLD.scenarios[0], b.names()),
     "contexts: activation": lambda b: localise.activation(b.lm, WORLD.scenarios[0], b.names()),
     "contexts: norms": lambda b: [n.cpu() for n in weights.input_norms(b.lm, WORLD.scenarios[0], b.names()).values()],

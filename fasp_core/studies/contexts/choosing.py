@@ -25,8 +25,8 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Store
-from fasp_core.studies.contexts import localise, weights
-from fasp_core.studies.contexts.audit import AuditConfig, Replies, Report
+from fasp_core.studies.contexts import localise, slopes, weights
+from fasp_core.studies.contexts.audit import HOW, AuditConfig, Exact, Replies, Report
 from fasp_core.studies.contexts.removal import Removal
 
 Method = Literal[
@@ -98,7 +98,7 @@ class Clues:
 
 def clues(
     lm: LanguageModel,
-    replies: Replies,
+    replies: Replies | Exact,
     config: AuditConfig,
     methods: Sequence[Method],
     store: Store,
@@ -127,13 +127,21 @@ def clues(
     def kept(what: str, work: Any, **more: Any) -> dict[str, NDArray[Any]]:
         return store.compute(KIND, {**key, "what": what, **more}, lambda: {"arrays": work()}, label=label).arrays
 
+    drawn: dict[str, Any] = {"sampling": asdict(config), "noise": noise.VERSION}
+    if isinstance(replies, Exact):
+        drawn = {"sampling": asdict(config.sampling), "exact": asdict(replies.limits), "how": HOW}
+
     def effects() -> dict[str, NDArray[Any]]:
-        found = localise.effects(lm, replies, config.temperature, progress)
+        if isinstance(replies, Exact):
+            people, groups = replies.people, (replies.groups[0], replies.groups[1])
+            found = slopes.effects(lm, replies.scenario, people, groups, config.sampling, replies.limits, progress)
+        else:
+            found = localise.effects(lm, replies, config.temperature, progress)
         return {k: found.reduction(k) for k in ("heads", "neurons")} | {"gap": np.array([found.gap])}
 
     for method in methods:
         if method in ("heads-effect", "neurons-effect"):
-            found = kept("effects", effects, sampling=asdict(config), noise=noise.VERSION)
+            found = kept("effects", effects, **drawn)
             arrays[method], gap = found[kind_of(method)], float(found["gap"][0])
         elif method == "heads-attention":
             found = kept(
@@ -153,7 +161,7 @@ def clues(
     return Clues(arrays, norms, gap)
 
 
-def _norms(lm: LanguageModel, replies: Replies, names: list[list[str]], kept: Any) -> tuple[Any, ...]:
+def _norms(lm: LanguageModel, replies: Replies | Exact, names: list[list[str]], kept: Any) -> tuple[Any, ...]:
     def work() -> dict[str, NDArray[Any]]:
         return {
             f"{g}|{layer}|{name}": norm.numpy()

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fasp_core.studies.contexts.choosing import Method, kind_of
-from fasp_core.studies.contexts.matrix import Cell, Matrix
-from fasp_core.studies.contexts.measures import (
+from fasp_core.studies.answers.measures import (
     RESAMPLES,
     Answers,
     Disparity,
@@ -24,6 +22,8 @@ from fasp_core.studies.contexts.measures import (
     interval,
     mean_known,
 )
+from fasp_core.studies.contexts.choosing import Method, kind_of
+from fasp_core.studies.contexts.matrix import Cell, Matrix
 from fasp_core.studies.contexts.settings import Kind
 from fasp_core.typing import Floats
 
@@ -148,6 +148,8 @@ class Carried:
             f"mean |SMD| changed by {_told(own)} on the scenarios that sets were chosen on, and by "
             f"{self._change(far)[0]:+.2f} in other contexts, a difference of {_told(lost)}"
         )
+        if self.matrix.config.exact is not None:
+            told += f", over {len(near)} and {len(far)} tests; {self._carries(near, far, own)}"
         if own.high < 0 and lost.low > 0:
             return Finding(True, f"Effects shrink as generality grows, as in the paper: {told}.")
         if own.high >= 0:
@@ -155,6 +157,14 @@ class Carried:
         if lost.high < 0:
             return Finding(False, f"Effects grow with generality here, other than in the paper: {told}.")
         return Finding(None, f"Whether effects shrink with generality, as in the paper, is not shown: {told}.")
+
+    def _carries(self, near: Sequence[Cell], far: Sequence[Cell], own: Estimate) -> str:
+        """Which part of the change carries over: a ratio, told only where its denominator is away from 0."""
+        if own.low <= 0 <= own.high or own.low != own.low:
+            return "which part carries over cannot be told, as there may be no change to carry"
+        (a, drawn_a), (b, drawn_b) = self._change(far), self._change(near)
+        found = self._interval(a / b, drawn_a / drawn_b)
+        return f"{found.value:.0%} [{found.low:.0%}, {found.high:.0%}] of it carries over (ratio, resampled by name)"
 
     def _chosen(self, kind: str) -> list[Cell]:
         return [c for c in self.matrix.cells if kind_of(c.method) == kind and not c.method.endswith("random")]
@@ -187,5 +197,5 @@ def _mean(values: Iterable[float]) -> float:
     return float(found.mean()) if found.size else float("nan")
 
 
-def _told(e: Estimate) -> str:
-    return f"{e.value:+.2f} [{e.low:+.2f}, {e.high:+.2f}]"
+def _told(e: Estimate, digits: int = 2) -> str:
+    return f"{e.value:+.{digits}f} [{e.low:+.{digits}f}, {e.high:+.{digits}f}]"

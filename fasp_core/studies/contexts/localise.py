@@ -14,7 +14,7 @@ By what is looked at (Ma et al. 2025): attention from the place where the answer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,10 +58,10 @@ class Effects:
     gap: float
 
     def change(self, kind: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Change of the gap and its standard error, [L, H] of `heads` or [L, F] of `neurons`."""
+        """Change of the gap and its standard error (nan: one name), [L, H] of `heads` or [L, F] of `neurons`."""
         rows = (self.heads if kind == "heads" else self.neurons).astype(np.float64)
         parts = [rows[self.codes == g] for g in (0, 1)]
-        variance = sum(len(p) * p.var(0, ddof=1) for p in parts)
+        variance = sum(len(p) * p.var(0, ddof=1) if len(p) > 1 else np.full(p.shape[1:], np.nan) for p in parts)
         return parts[0].sum(0) - parts[1].sum(0), np.sqrt(variance)
 
     def reduction(self, kind: str) -> NDArray[np.float64]:
@@ -115,28 +115,46 @@ def log_p_gradients(
         return heads, neurons
 
     def run(p: Pack) -> tuple[Floats, Floats]:
-        gates = torch.ones(lm.n_layers, lm.n_heads, device=lm.device, requires_grad=True)
-        units = [torch.ones(lm.n_neurons, device=lm.device, requires_grad=True) for _ in range(lm.n_layers)]
-        with gated(lm, gates, dict(enumerate(units))):
-            hidden = lm.model.base_model(**p.inputs(lm), use_cache=False).last_hidden_state
         members = [kept[int(i)] for i in p.prompts]
         at, before, worth = _answer_places(p, [len(answers[i]) for i in members], [weights[i] for i in members])
-        states = hidden.flatten(0, 1)[before.to(lm.device)]
         goals = p.ids.flatten()[at].to(lm.device)
-        grads = []
-        for part, goal, w in zip(states.detach().split(CHUNK), goals.split(CHUNK), worth.split(CHUNK), strict=True):
-            nll = cross_entropy(lm.logits(part.requires_grad_()) / temperature, goal, reduction="none")
-            grads.append(torch.autograd.grad(-(nll * w.to(nll)).sum(), part)[0])
-        found = torch.autograd.grad(states, [gates, *units], torch.cat(grads))
-        by_head, by_neuron = found[0].cpu().float().numpy(), torch.stack(found[1:]).cpu().float().numpy()
-        require_finite(lm, by_head, "the gradients of an answer", p)
-        return by_head, by_neuron
+
+        def back(_: Pack, states: Tensor) -> Tensor:
+            grads = []
+            for part, goal, w in zip(states.detach().split(CHUNK), goals.split(CHUNK), worth.split(CHUNK), strict=True):
+                nll = cross_entropy(lm.logits(part.requires_grad_()) / temperature, goal, reduction="none")
+                grads.append(torch.autograd.grad(-(nll * w.to(nll)).sum(), part)[0])
+            return torch.cat(grads)
+
+        return through_gates(lm, p, before, back)
 
     for packed in pack(lm, [[*chat, *answers[i]] for i in kept]):
         for by_head, by_neuron in in_halves(lm, run, packed, halves, "a single answer"):
             heads += by_head
             neurons += by_neuron
     return heads, neurons
+
+
+@torch.enable_grad()
+def through_gates(
+    lm: LanguageModel, p: Pack, places: Tensor, back: Callable[[Pack, Tensor], Tensor]
+) -> tuple[Floats, Floats]:
+    """Gradients in the gates of heads [L, H] and of neurons [L, F] of what is made of final hidden states of a pass.
+
+    Parameters
+    ----------
+    places : [n] flat places in the pack that are read.
+    back : the gradient in their states [n, D], of the pack and these states.
+    """
+    gates = torch.ones(lm.n_layers, lm.n_heads, device=lm.device, requires_grad=True)
+    units = [torch.ones(lm.n_neurons, device=lm.device, requires_grad=True) for _ in range(lm.n_layers)]
+    with gated(lm, gates, dict(enumerate(units))):
+        hidden = lm.model.base_model(**p.inputs(lm), use_cache=False).last_hidden_state
+    states = hidden.flatten(0, 1)[places.to(lm.device)]
+    found = torch.autograd.grad(states, [gates, *units], back(p, states))
+    by_head, by_neuron = found[0].cpu().float().numpy(), torch.stack(found[1:]).cpu().float().numpy()
+    require_finite(lm, by_head, "the gradients of an answer", p)
+    return by_head, by_neuron
 
 
 def _answer_places(p: Pack, lengths: Sequence[int], weights: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:

@@ -24,11 +24,13 @@ from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
+from fasp_core.studies.answers.exact import ExactConfig
+from fasp_core.studies.answers.measures import Answers, winsorised
 from fasp_core.studies.common import KIND, Steps, kept
 from fasp_core.studies.contexts import choosing
-from fasp_core.studies.contexts.audit import AuditConfig, Replies, Report, audit, pair
+from fasp_core.studies.contexts.audit import AuditConfig, Report, audit, pair
 from fasp_core.studies.contexts.choosing import METHODS, Clues, Method, Sizes
-from fasp_core.studies.contexts.measures import Answers, winsorised
+from fasp_core.studies.contexts.halves import Removed, Said, Whole, mean_nll
 from fasp_core.studies.contexts.removal import Removal
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
 from fasp_core.studies.contexts.settings import KINDS, Kind, Setting, settings
@@ -45,6 +47,7 @@ class MatrixConfig:
     scenarios : of each context, at most; None: all.
     tokens : of the text for perplexity.
     seed : of random sets.
+    exact : how far exact answers are followed (`halves.py`); None: answers are sampled.
     """
 
     methods: tuple[Method, ...] = METHODS
@@ -54,6 +57,11 @@ class MatrixConfig:
     scenarios: int | None = None
     tokens: int = 1024
     seed: int = 0
+    exact: ExactConfig | None = None
+
+    def key(self) -> dict[str, Any]:
+        """For the store; what is sampled is found where it was before there were exact answers."""
+        return {name: value for name, value in asdict(self).items() if name != "exact" or value is not None}
 
     def __post_init__(self) -> None:
         if not self.methods or any(m not in METHODS for m in self.methods):
@@ -64,12 +72,12 @@ class MatrixConfig:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One set and one scenario.
+    """One set and one scenario; of exact answers tested where it was chosen, a set for each half of the names.
 
     Attributes
     ----------
     parts : how many heads, neurons or weights the set holds; the model is unchanged if there are none.
-    prune_set : its heads and neurons, as text.
+    prune_set : its heads and neurons, as text; two sets parted by a semicolon.
     values : [names, samples] numbers answered without it; nan: no number.
     nll : of the text, without it.
     seconds : that asking took; nan if that was not kept.
@@ -182,6 +190,7 @@ def run(
     small = world.smaller(config.names, config.scenarios)
     test = replace(config.audit, seed=config.audit.seed + 1)
     text = TextConfig(tokens=config.tokens)
+    whole = None if config.exact is None else Whole(lm, small, config.audit, config.exact, store, compared)
 
     def work() -> Any:
         plan = [(m, s) for m in config.methods for s in settings(small.scenarios)]
@@ -189,30 +198,42 @@ def run(
         missing = tuple(m for m in config.methods if any(x not in known for x in plan if x[0] == m))
         steps = Steps(progress, 3 * len(small.scenarios) + len(plan))
         said: list[Clues] = []
-        base: list[Replies] = []
-        other: list[Replies] = []
+        halves: list[Said] = []
+        base: list[np.ndarray] = []
+        other: list[np.ndarray] = []
         for scenario in small.scenarios:
-            base.append(audit(lm, scenario, small, test, store, None, compared, steps.next()))
-            other.append(audit(lm, scenario, small, config.audit, store, None, compared, steps.next()))
-            said.append(choosing.clues(lm, other[-1], config.audit, missing, store, steps.next()))
+            if whole is not None:
+                base.append(whole.base(scenario, steps.next()))
+                other.append(base[-1])  # there is no second sample
+                steps.next()
+                halves.append(whole.clues(scenario, missing, steps.next()))
+                continue
+            base.append(audit(lm, scenario, small, test, store, None, compared, steps.next()).answers.values)
+            found = audit(lm, scenario, small, config.audit, store, None, compared, steps.next())
+            other.append(found.answers.values)
+            said.append(choosing.clues(lm, found, config.audit, missing, store, steps.next()))
         nll = [perplexity_of(lm, Removal().prune_set, text, store)[0]]
         rows, values = [], []
         for i, (method, setting) in enumerate(plan):
             report = steps.next()
             cell = known.get((method, setting))
             if cell is None:
-                sources, scenario = [said[j] for j in setting.sources], small.scenarios[setting.tested]
-                removal = choosing.choose(lm, method, sources, config.sizes, _seed(config, setting))
-                found = audit(lm, scenario, small, test, store, removal, compared, report)
+                scenario, seed = small.scenarios[setting.tested], _seed(config, setting)
+                if whole is not None:
+                    removed = whole.cell(method, setting, halves, scenario, config.sizes, seed, report)
+                else:
+                    removal = choosing.choose(lm, method, [said[j] for j in setting.sources], config.sizes, seed)
+                    found = audit(lm, scenario, small, test, store, removal, compared, report)
+                    removed = Removed((removal,), found.answers.values, found.provenance["seconds"])
                 cell = Cell(
                     method,
                     setting,
-                    len(removal),
-                    removal.parameters(lm),
-                    removal.prune_set.format(),
-                    found.answers.values,
-                    _nll(lm, removal, text, store),
-                    found.provenance["seconds"],
+                    max(map(len, removed.removals)),
+                    max(r.parameters(lm) for r in removed.removals),
+                    "; ".join(r.prune_set.format() for r in removed.removals).strip("; "),
+                    removed.values,
+                    mean_nll([_nll(lm, r, text, store) for r in removed.removals]),
+                    removed.seconds,
                 )
             nll.append(cell.nll)
             values.append(cell.values)
@@ -222,8 +243,8 @@ def run(
         return {
             "tables": {"cells": pd.DataFrame(rows)},
             "arrays": {
-                "base": np.stack([r.answers.values for r in base]),
-                "other": np.stack([r.answers.values for r in other]),
+                "base": np.stack(base),
+                "other": np.stack(other),
                 "values": np.stack(values),
                 "sums": np.stack([n.sums for n in nll]),
                 "counts": nll[0].counts.astype(np.int32),
@@ -268,6 +289,7 @@ def read(entry: Entry) -> Matrix:
     scenarios = tuple(Scenario(**s) for s in c["scenarios"])
     given = dict(c["matrix"])
     given |= {"methods": tuple(given["methods"]), "audit": AuditConfig(**given["audit"])}
+    given["exact"] = ExactConfig(**given["exact"]) if given.get("exact") else None
     config = MatrixConfig(**given | {"sizes": Sizes(**given["sizes"])})
     plan = {(s.kind, s.chosen_on, s.tested): s for s in settings(scenarios)}
     cells = tuple(
@@ -307,7 +329,7 @@ def _key(lm: LanguageModel, world: Scenarios, config: MatrixConfig, groups: tupl
         "people": [list(p) for p in world.people if p[1] in groups],
         "groups": list(groups),
         "template": lm.tokenizer.chat_template,
-        "matrix": asdict(config),
+        "matrix": config.key(),
         "noise": noise.VERSION,
     }
 

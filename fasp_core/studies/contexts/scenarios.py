@@ -14,7 +14,7 @@ from typing import Any
 from fasp_core.data.groups import clean
 from fasp_core.errors import InputError
 from fasp_core.storage import tabular
-from fasp_core.studies.contexts.numbers import UNITS, Period, Unit, period_of
+from fasp_core.studies.answers.numbers import UNITS, Period, Unit, period_of
 
 MAX_BYTES = 256 * 1024
 MAX_PEOPLE = 10_000

@@ -37,9 +37,9 @@ def document(matrix: Matrix, winsorise: float) -> dict[str, Any]:
 def markdown(matrix: Matrix, winsorise: float) -> str:
     """One table a method, and the two findings."""
     carried = Carried(matrix, winsorise)
-    n = matrix.base.shape[2]
+    answers = "exact answers" if matrix.config.exact else f"{matrix.base.shape[2]} answers each"
     parts = [
-        f"{matrix.model}: {len(matrix.people)} names ({', '.join(matrix.groups)}), {n} answers each to "
+        f"{matrix.model}: {len(matrix.people)} names ({', '.join(matrix.groups)}), {answers} to "
         f"{len(matrix.scenarios)} scenarios. Cells: change of mean |SMD| with its 95% interval; share of inliers, of "
         f"which the whole model's other answers have {_usual(carried)}."
     ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fasp_core.errors import InputError
-from fasp_core.figures import BASE, PRUNED, Series, Words, answers_by_group, dots
+from fasp_core.figures import BASE, CLICK_TRACE, PRUNED, Series, Strip, Words, answers_by_group, dots, strips
 
 
 def test_dots_and_their_intervals() -> None:
@@ -57,3 +57,21 @@ def test_no_answers_at_all() -> None:
     nothing = np.full((2, 2), np.nan)
     fig = answers_by_group(nothing, nothing, [0, 1], ("a", "b"), Words("t", "n", unit="u"))
     assert [len(t.x) for t in fig.data] == [0, 0]
+
+
+def test_strips_hold_both_distributions_and_take_clicks() -> None:
+    rows = [
+        Strip("chair", ([1.0, 10.0], [10.0]), ([0.25, 0.75], [1.0]), "chair\nSMD −0.3"),
+        Strip("<b>car", ([100.0], [100.0, 1000.0]), ([1.0], [0.5, 0.5]), "car"),
+    ]
+    fig = strips(rows, ("black", "white"), Words("What is answered"))
+    assert fig.data[0].name == CLICK_TRACE
+    assert len(fig.data[0].x) == 2
+    first, second = fig.data[1], fig.data[2]
+    assert min(first.y) < 0 == max(first.y)  # above the line, on an axis that runs downwards
+    assert max(second.y) > 0 == min(second.y)
+    assert "&lt;b&gt;car" in fig.layout.yaxis.ticktext[1]
+    with pytest.raises(InputError, match="one probability for each number"):
+        strips([Strip("x", ([1.0], [2.0]), ([1.0, 2.0], [1.0]), "")], ("a", "b"), Words(""))
+    with pytest.raises(InputError, match="need a scenario"):
+        strips([], ("a", "b"), Words(""))

@@ -23,7 +23,8 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
-from fasp_core.studies.contexts import choosing, matrix, measures, summary
+from fasp_core.studies.answers import measures
+from fasp_core.studies.contexts import choosing, matrix, summary
 from fasp_core.studies.contexts.audit import AuditConfig, audit
 from fasp_core.studies.contexts.choosing import METHODS, Sizes, common_top
 from fasp_core.studies.contexts.generalisation import Carried, cells_of, rows_of

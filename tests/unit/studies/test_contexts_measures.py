@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fasp_core.studies.contexts.measures import (
+from fasp_core.studies.answers.measures import (
     Answers,
     Disparity,
     distance,

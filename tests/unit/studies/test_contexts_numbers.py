@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fasp_core.studies.answers.numbers import UNITS, Period, Unit, parse, period_of
 from fasp_core.studies.contexts import scenarios
-from fasp_core.studies.contexts.numbers import UNITS, Period, Unit, parse, period_of
 
 DOLLARS: list[tuple[str, float | None]] = [
     ("$50", 50),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from fasp_core.studies.contexts.spellings import (
+from fasp_core.studies.answers.spellings import (
     AMOUNT,
     DAYS_A_WEEK,
     HELD_BY,

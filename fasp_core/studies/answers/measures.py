@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,11 @@ class Answers:
 
     values: Floats
     codes: NDArray[np.int64]
+    spent = 2.0  # answers that the two means take from the degrees of freedom of the pooled SD
+
+    def shares(self) -> Floats:
+        """[names] share of answers with a number."""
+        return np.asarray(np.isfinite(self.values).mean(1))
 
     def parsed(self) -> Floats:
         """[2] share of answers with a number, by group."""
@@ -61,9 +66,19 @@ def winsorised(values: Floats, share: float) -> Floats:
     return np.asarray(np.clip(values, low, high))
 
 
-def draws(codes: NDArray[np.int64], resamples: int = RESAMPLES, seed: int = 0) -> Floats:
-    """[B, names] how often each name is drawn when names are resampled within their group."""
+def draws(
+    codes: NDArray[np.int64], resamples: int = RESAMPLES, seed: int = 0, pairs: NDArray[np.int64] | None = None
+) -> Floats:
+    """[B, names] how often each name is drawn when names are resampled within their group, or whole pairs of names.
+
+    Parameters
+    ----------
+    pairs : [names] number of the pair of each name, where names are matched one to one.
+    """
     rng = np.random.default_rng(seed)
+    if pairs is not None:
+        size = int(pairs.max()) + 1
+        return np.asarray(rng.multinomial(size, np.full(size, 1 / size), resamples)[:, pairs], dtype=float)
     counts = np.zeros((resamples, len(codes)))
     for group in np.unique(codes):
         members = np.flatnonzero(codes == group)
@@ -71,40 +86,69 @@ def draws(codes: NDArray[np.int64], resamples: int = RESAMPLES, seed: int = 0) -
     return counts
 
 
-def smd(moments: Floats, codes: NDArray[np.int64], counts: Floats | None = None) -> Floats:
-    """[...] standardised mean difference: mean of group 0 minus mean of group 1 over the pooled SD (ddof 1).
+class Numbers(Protocol):
+    """Numbers that a model answers in one scenario: samples of them (`Answers`), or their whole distributions."""
+
+    @property
+    def codes(self) -> NDArray[np.int64]: ...
+
+    @property
+    def spent(self) -> float: ...
+
+    def shares(self) -> Floats: ...
+
+    def moments(self) -> Floats: ...
+
+
+def smd(
+    moments: Floats, codes: NDArray[np.int64], counts: Floats | None = None, spent: float = Answers.spent
+) -> Floats:
+    """[...] standardised mean difference: mean of group 0 minus mean of group 1 over the pooled SD.
 
     Parameters
     ----------
     moments : [names, 3] of `Answers.moments`.
     counts : [B, names] of `draws`; None: every name once, and one value.
+    spent : degrees of freedom that the SD lacks: 2 of samples (ddof 1 in each group), 0 of whole distributions.
 
     Returns
     -------
-    nan where a group has fewer than 2 answers or all answers are equal.
+    nan where a group has fewer than 2 answers (no answer, of distributions) or all answers are equal.
     """
     weights = np.ones((1, len(codes))) if counts is None else counts
-    sums = [(weights * (codes == g)) @ moments for g in (0, 1)]  # [B, 3] each
-    with np.errstate(divide="ignore", invalid="ignore"):
-        means = [s[:, 1] / s[:, 0] for s in sums]
-        within = sum(np.maximum(s[:, 2] - s[:, 0] * m**2, 0.0) for s, m in zip(sums, means, strict=True))
-        size = sums[0][:, 0] + sums[1][:, 0] - 2
-        differs = within > 1e-12 * (sums[0][:, 2] + sums[1][:, 2])  # more than rounding
-        found = np.where(differs, (means[0] - means[1]) / np.sqrt(within / size), np.nan)
-    enough = (sums[0][:, 0] >= 2) & (sums[1][:, 0] >= 2)
-    out = np.where(enough, found, np.nan)
+    out = _smd([(weights * (codes == g)) @ moments for g in (0, 1)], spent)
     return out if counts is not None else out[0]
 
 
-def parsed_difference(answers: Answers, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+def smd_between(moments: Floats, first: Floats, spent: float = Answers.spent) -> Floats:
+    """[B] as `smd`, with the names of weight 1 in `first` [B, names] as group 0 and those of weight 0 as group 1."""
+    return _smd([first @ moments, (1 - first) @ moments], spent)
+
+
+def _smd(sums: Sequence[Floats], spent: float) -> Floats:
+    """[B] from the moments of both groups, [B, 3] each."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means = [s[:, 1] / s[:, 0] for s in sums]
+        within = sum(np.maximum(s[:, 2] - s[:, 0] * m**2, 0.0) for s, m in zip(sums, means, strict=True))
+        size = sums[0][:, 0] + sums[1][:, 0] - spent
+        differs = within > 1e-12 * (sums[0][:, 2] + sums[1][:, 2])  # more than rounding
+        found = np.where(differs, (means[0] - means[1]) / np.sqrt(within / size), np.nan)
+    least = spent if spent else 1e-9
+    enough = (sums[0][:, 0] >= least) & (sums[1][:, 0] >= least)
+    return np.asarray(np.where(enough, found, np.nan))
+
+
+def parsed_difference(
+    answers: Numbers, resamples: int = RESAMPLES, seed: int = 0, pairs: NDArray[np.int64] | None = None
+) -> Estimate:
     """Share of answers with a number, group 0 minus group 1: a model that refuses one group is a finding too."""
-    share = np.isfinite(answers.values).mean(1)  # [names]
+    share = answers.shares()
 
     def difference(counts: Floats) -> Floats:
         first, second = ((counts * (answers.codes == g)) for g in (0, 1))
         return np.asarray(first @ share / first.sum(1) - second @ share / second.sum(1))
 
-    drawn = difference(draws(answers.codes, resamples, seed))
+    drawn = difference(draws(answers.codes, resamples, seed, pairs))
     return interval(float(difference(np.ones((1, len(share))))[0]), drawn, smaller_group(answers.codes))
 
 
@@ -145,14 +189,20 @@ class Disparity:
     names: int
 
     @classmethod
-    def of(cls, answers: Sequence[Answers], resamples: int = RESAMPLES, seed: int = 0) -> Disparity:
-        """Of scenarios with the same names in the same order."""
+    def of(
+        cls,
+        answers: Sequence[Numbers],
+        resamples: int = RESAMPLES,
+        seed: int = 0,
+        pairs: NDArray[np.int64] | None = None,
+    ) -> Disparity:
+        """Of scenarios with the same names in the same order; `pairs` as in `draws`."""
         codes = answers[0].codes
-        counts = draws(codes, resamples, seed)
+        counts = draws(codes, resamples, seed, pairs)
         moments = [a.moments() for a in answers]
         return cls(
-            np.array([float(smd(m, codes)) for m in moments]),
-            np.stack([smd(m, codes, counts) for m in moments]),
+            np.array([float(smd(m, codes, None, a.spent)) for m, a in zip(moments, answers, strict=True)]),
+            np.stack([smd(m, codes, counts, a.spent) for m, a in zip(moments, answers, strict=True)]),
             smaller_group(codes),
         )
 
@@ -163,6 +213,21 @@ class Disparity:
     def mean_absolute(self) -> Estimate:
         """Mean |SMD| over the scenarios that have one. Noise adds to it: it is above 0 even without any difference."""
         return interval(float(_mean_abs(self.values[:, None])[0]), _mean_abs(self.drawn), self.names)
+
+    def mean(self) -> Estimate:
+        """Mean SMD with its sign over the scenarios that have one."""
+        return interval(float(mean_known(self.values[:, None])[0]), mean_known(self.drawn), self.names)
+
+    def of_context(self, absolute: bool, seed: int = 0) -> Estimate:
+        """Mean SMD, or mean |SMD|, of a context of which these scenarios are a sample: names and scenarios are both
+        resampled, crossed (Owen, The pigeonhole bootstrap, 2007). nan without at least 2 scenarios."""
+        size, resamples = self.drawn.shape
+        values, drawn = (np.abs(x) if absolute else x for x in (self.values, self.drawn))
+        rng = np.random.default_rng(seed + 1)
+        weights = rng.multinomial(size, np.full(size, 1 / size), resamples).T * np.isfinite(drawn)  # [S, B]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            means = (weights * np.nan_to_num(drawn)).sum(0) / weights.sum(0)
+        return interval(float(mean_known(values[:, None])[0]), means, min(self.names, size))
 
     def change(self, pruned: Disparity) -> Estimate:
         """Change of mean |SMD| from this model to the pruned one, paired by name."""

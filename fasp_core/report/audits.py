@@ -1,0 +1,79 @@
+"""The outcome of an audit as files: a CSV with a row a comparison and scenario, and one HTML page."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import pandas as pd
+
+from fasp_core.figures import Series, Words, dots
+from fasp_core.figures.export import DRAW, block, opaque, plotly_js, policy
+
+STYLE = (
+    "body { margin: 24px; font-family: sans-serif; } pre { white-space: pre-wrap; } .wide { overflow-x: auto; } "
+    "td, th { padding: 2px 8px; text-align: right; white-space: nowrap; }"
+)
+
+
+def frame(document: dict[str, Any]) -> pd.DataFrame:
+    """Of the document of `audit --json`: nested values as columns such as `mean_black` and `smd_low`."""
+    rows = []
+    for found in [document, *document.get("comparisons", [])[1:]]:
+        for scenario in found["scenarios"]:
+            row: dict[str, Any] = {"context": document["context"], "groups": " - ".join(found["groups"])}
+            for name, value in scenario.items():
+                row |= _flat(name, value)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    if name == "texts":
+        return {}
+    if isinstance(value, dict) and set(value) == {"value", "interval"}:
+        return {name: value["value"], f"{name}_low": value["interval"][0], f"{name}_high": value["interval"][1]}
+    if isinstance(value, dict):
+        return {k: v for key, inner in value.items() for k, v in _flat(f"{name}_{key}", inner).items()}
+    if isinstance(value, list):
+        return {f"{name}_{i}": inner for i, inner in enumerate(value)}
+    return {name: value}
+
+
+def page(document: dict[str, Any], text: str) -> str:
+    """The outcome as one HTML file that needs nothing else: what the command says, its table and a chart.
+
+    Parameters
+    ----------
+    text : what the command prints for people.
+    """
+    scenarios = document["scenarios"]
+    first, second = document["groups"][:2]
+    ends = [[s["smd"]["value"], *s["smd"]["interval"]] for s in scenarios]
+    series = [_series("whole model", scenarios, ends)]
+    if "smd_pruned" in scenarios[0]:
+        after = [[s["smd_pruned"]["value"], *s["smd_pruned"]["interval"]] for s in scenarios]
+        series.append(_series("without " + document["prune_set"][:40], scenarios, after))
+    words = Words(
+        "Standardised mean difference by scenario",
+        f"Above 0: larger numbers for {first} than for {second}. Intervals resample names (95%).",
+        unit=f"mean of {first} minus mean of {second}, in pooled SDs",
+    )
+    fig = dots([s["scenario"] for s in scenarios], series, words)
+    title = html.escape(f"Audit: {document['title']}")
+    table = frame(document).to_html(index=False, float_format=lambda x: f"{x:.3g}", border=0)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy()}">\n'
+        f'<meta name="viewport" content="width=device-width">\n<title>{title}</title>\n<style>{STYLE}</style>\n'
+        f"</head>\n<body>\n<h1>{title}</h1>\n<pre>{html.escape(text)}</pre>\n"
+        f"{block(opaque(fig), 'audit', responsive=True)}\n"
+        f'<h2>All numbers</h2>\n<div class="wide">{table}</div>\n'
+        f"<script>{plotly_js()}</script>\n<script>{DRAW}</script>\n</body>\n</html>\n"
+    )
+
+
+def _series(name: str, scenarios: list[dict[str, Any]], ends: list[list[float]]) -> Series:
+    hover = [f"{s['scenario']}\n{name}: SMD {e[0]:+.2f}" for s, e in zip(scenarios, ends, strict=True)]
+    value, low, high = ([e[i] for e in ends] for i in range(3))
+    return Series(name, value, low, high, hover)

@@ -1,0 +1,135 @@
+"""What an audit says, as one document: scenario by scenario, and of all of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasp_core.studies.answers import distributions, measures
+from fasp_core.studies.answers.distributions import QUANTILES, Distributions
+from fasp_core.studies.answers.measures import Answers, Disparity
+from fasp_core.studies.answers.testing import DEALS, Tested, significance
+from fasp_core.studies.contexts.audit import Exact, Replies, disparity
+
+Asked = Sequence[Replies | Exact]  # of several scenarios, about the same people
+
+
+def scenarios_of(
+    subjects: Sequence[Asked], gaps: Sequence[Disparity], winsorise: float, pairs: NDArray[np.int64] | None = None
+) -> tuple[list[dict[str, Any]], Tested]:
+    """What is said of each scenario, and the test of all of them.
+
+    Parameters
+    ----------
+    subjects : answers of the whole model and, if one was asked, of the pruned one.
+    gaps : `disparity` of each.
+    pairs : of names that are matched.
+    """
+    tested = significance([r.numbers(winsorise) for r in subjects[0]], pairs)
+    rows = []
+    for i, base in enumerate(subjects[0]):
+        row = _scenario(base, gaps[0], i, winsorise, pairs)
+        row |= {"p": float(tested.each[i]), "p_adjusted": float(tested.adjusted[i])}
+        if len(subjects) == 2:
+            row |= _pruned(base, subjects[1][i], gaps[1], i)
+        rows.append(row)
+    return rows, tested
+
+
+def together(gaps: Sequence[Disparity], tested: Tested) -> dict[str, Any]:
+    """What is said of all scenarios of a context."""
+    out: dict[str, Any] = {
+        "mean_abs_smd": estimate(gaps[0].mean_absolute()),
+        "mean_abs_smd_by_chance": tested.by_chance,
+        "p_any": tested.any,
+        "mean_smd": estimate(gaps[0].mean()),
+        "mean_smd_context": estimate(gaps[0].of_context(False)),
+        "mean_abs_smd_context": estimate(gaps[0].of_context(True)),
+        "correction": f"max-T over {len(tested.each)} scenarios, {DEALS:,} deals of the names' groups",
+    }
+    if len(gaps) == 2:
+        out["mean_abs_smd_pruned"] = estimate(gaps[1].mean_absolute())
+        out["mean_abs_smd_change"] = estimate(gaps[0].change(gaps[1]))
+    return out
+
+
+def estimate(found: tuple[float, float, float]) -> dict[str, Any]:
+    """A value with its interval."""
+    return {"value": found[0], "interval": [found[1], found[2]]}
+
+
+def _scenario(
+    base: Replies | Exact, gap: Disparity, i: int, winsorise: float, pairs: NDArray[np.int64] | None
+) -> dict[str, Any]:
+    groups, numbers = base.groups, base.numbers(winsorise)
+    parsed = base.answers.parsed().tolist()
+    row: dict[str, Any] = {
+        "scenario": base.scenario.name,
+        "unit": base.scenario.unit,
+        "answers": int(base.answers.values.size),
+        "parsed": dict(zip(groups, parsed, strict=True)),
+        "parsed_difference": estimate(measures.parsed_difference(base.answers, pairs=pairs)),
+        "mean": {g: _mean(numbers, c) for c, g in enumerate(groups)},
+        "smd": estimate(gap.each()[i]),
+    }
+    if isinstance(numbers, Distributions):
+        row |= {
+            "without_number": {g: 1 - share for g, share in zip(groups, parsed, strict=True)},
+            "covered": float(base.answers.covered.mean()),  # type: ignore[union-attr]
+            "covered_least": float(base.answers.covered.min()),  # type: ignore[union-attr]
+            "smd_bounds": list(numbers.bounds()),
+            "sd": {g: _sd(numbers, c) for c, g in enumerate(groups)},
+            "quantiles": {
+                g: dict(zip(map(str, QUANTILES), _quantiles(numbers, c), strict=True)) for c, g in enumerate(groups)
+            },
+            "log_mean": {g: _mean(numbers.changed(np.log1p), c) for c, g in enumerate(groups)},
+            "log_sd": {g: _sd(numbers.changed(np.log1p), c) for c, g in enumerate(groups)},
+            "log_difference": estimate(distributions.log_difference(numbers, pairs=pairs)),
+            "median_difference": estimate(distributions.median_difference(numbers, pairs=pairs)),
+        }
+    return row
+
+
+def _pruned(base: Replies | Exact, pruned: Replies | Exact, gap: Disparity, i: int) -> dict[str, Any]:
+    before, after = base.answers, pruned.answers
+    out: dict[str, Any] = {
+        "smd_pruned": estimate(gap.each()[i]),
+        "parsed_pruned": dict(zip(base.groups, after.parsed().tolist(), strict=True)),
+    }
+    if isinstance(before, Distributions) and isinstance(after, Distributions):
+        return out | {
+            "covered_pruned": float(after.covered.mean()),
+            "inlier_ratio": distributions.inlier_ratio(before, after),
+            "distance_sd": distributions.distance(before, after),
+        }
+    assert isinstance(before, Answers)
+    assert isinstance(after, Answers)
+    return out | {
+        "inlier_ratio": measures.inlier_ratio(before, after),
+        "distance_sd": measures.distance(before, after),
+    }
+
+
+def _mean(numbers: Answers | Distributions, group: int) -> float | None:
+    if isinstance(numbers, Distributions):
+        values, masses = numbers.of(group)
+        return float(values @ masses) if len(values) else None
+    mine = numbers.values[numbers.codes == group]
+    return float(np.nanmean(mine)) if np.isfinite(mine).any() else None
+
+
+def _sd(numbers: Distributions, group: int) -> float | None:
+    values, masses = numbers.of(group)
+    return float(np.sqrt(masses @ (values - values @ masses) ** 2)) if len(values) else None
+
+
+def _quantiles(numbers: Distributions, group: int) -> list[float]:
+    return [float(q) for q in distributions.quantiles(*numbers.of(group), QUANTILES)]
+
+
+def disparities(subjects: Sequence[Asked], winsorise: float, pairs: NDArray[np.int64] | None = None) -> list[Disparity]:
+    """Of each model."""
+    return [disparity(asked, winsorise, pairs) for asked in subjects]

@@ -1,0 +1,51 @@
+"""First-order effects on exact differences: against finite differences, and on a model with a planted bias."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fasp_core.forward.ablation import gated
+from fasp_core.model.language_model import LanguageModel
+from fasp_core.studies.answers import exact
+from fasp_core.studies.answers.exact import ExactConfig, Sampling, grow
+from fasp_core.studies.answers.reading import Reader
+from fasp_core.studies.contexts import scenarios, slopes
+from fasp_core.studies.contexts.chats import ask
+from tests.support.numbered import NUMBERED, numbered_lm
+
+WORLD = scenarios.parse(NUMBERED, "rooms.toml")
+(HOUSE,) = WORLD.scenarios
+SAMPLING = Sampling(2, 0.8)
+WHOLE = ExactConfig(covered=1 - 1e-12, nodes=1000, draws=1)
+GROUPS = ("one", "two")
+
+
+def gap(lm: LanguageModel) -> float:
+    """Difference of the groups' mean log(1 + number), of answers with one."""
+    chats = [ask(lm, HOUSE, name) for name, _ in WORLD.people]
+    sums = np.array([slopes._sums(t) for t in grow(lm, chats, Reader("dollars", ""), HOUSE.opening, SAMPLING, WHOLE)])
+    means = [part[:, 1].sum() / part[:, 0].sum() for part in (sums[:2], sums[2:])]
+    return float(means[0] - means[1])
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_neo"])
+def test_effects_equal_finite_differences(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "LEAST", 0.0)
+    lm = numbered_lm(kind=kind)
+    lm.model = lm.model.double()
+    found = slopes.effects(lm, HOUSE, WORLD.people, GROUPS, SAMPLING, WHOLE)
+    assert found.gap == pytest.approx(gap(lm), abs=1e-6)
+    assert found.heads.shape == (4, lm.n_layers, lm.n_heads)
+    for what, layer, part in (("heads", 0, 1), ("heads", 1, 2), ("neurons", 1, 5)):
+        step, ends = 2e-2, []  # wide enough for probabilities in float32
+        for gate in (1 + step, 1 - step):
+            heads = torch.ones(lm.n_layers, lm.n_heads, dtype=torch.double)
+            units = torch.ones(lm.n_neurons, dtype=torch.double)
+            (heads[layer] if what == "heads" else units)[part] = gate
+            with gated(lm, heads, {layer: units}):
+                ends.append(gap(lm))
+        slope = -(ends[0] - ends[1]) / (2 * step)  # a removal moves a gate from 1 to 0
+        assert found.change(what)[0][layer, part] == pytest.approx(slope, rel=1e-2, abs=2e-5)
+    assert np.abs(found.change("heads")[0]).max() > 1e-3

@@ -1,0 +1,237 @@
+"""Distributions of answers against samples of them written out, and tests of labels that hold what they promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fasp_core.studies.answers import distributions, measures
+from fasp_core.studies.answers.distributions import Distributions, log_difference, median_difference, quantiles
+from fasp_core.studies.answers.measures import Answers, Disparity
+from fasp_core.studies.answers.numbers import parse
+from fasp_core.studies.answers.reading import CLASSES, LITTLE, Reader, class_of, same
+from fasp_core.studies.answers.testing import dealt, significance
+
+CODES = np.repeat([0, 1], [5, 7])
+
+
+def samples(shift: float = 0.0, seed: int = 0, missing: float = 0.2, codes: np.ndarray = CODES) -> Answers:
+    rng = np.random.default_rng(seed)
+    values = rng.integers(20, 40, (len(codes), 8)) + shift * (codes == 0)[:, None]
+    return Answers(np.where(rng.random(values.shape) < missing, np.nan, values), codes)
+
+
+def as_distributions(answers: Answers) -> Distributions:
+    """Each of n samples with probability 1 / n."""
+    names, n = answers.values.shape
+    of, drawn = np.repeat(np.arange(names), n), np.zeros(names * n, dtype=bool)
+    return Distributions(answers.values.ravel(), np.full(names * n, 1 / n), of, drawn, answers.codes)
+
+
+@given(st.integers(0, 1000), st.floats(-5, 5))
+def test_what_a_distribution_says_is_what_all_its_samples_say(seed: int, shift: float) -> None:
+    answers = samples(shift, seed)
+    whole = as_distributions(answers)
+    assert whole.parsed() == pytest.approx(answers.parsed())
+    assert whole.shares() == pytest.approx(answers.shares())
+    sampled, exact = measures.smd(answers.moments(), CODES), measures.smd(whole.moments(), CODES, None, whole.spent)
+    n = np.isfinite(answers.values).sum()
+    assert exact == pytest.approx(float(sampled) * np.sqrt(n / (n - 2)), abs=1e-9)  # ddof 1 in both groups
+    found = measures.parsed_difference(whole), measures.parsed_difference(answers)
+    assert found[0] == pytest.approx(found[1])
+    shown = distributions.distance(whole, as_distributions(samples(shift, seed + 1)))
+    again = measures.distance(answers, samples(shift, seed + 1))
+    assert shown == pytest.approx(again * np.sqrt(n / (n - 1)))
+
+
+def test_differences_of_logs_and_medians_by_hand() -> None:
+    answers = samples(9.0)
+    whole = as_distributions(answers)
+    one, two = (answers.values[g == CODES][np.isfinite(answers.values[g == CODES])] for g in (0, 1))
+    found = log_difference(whole)
+    assert found.value == pytest.approx(np.log1p(one).mean() - np.log1p(two).mean())
+    assert found.low < found.value < found.high
+    median = median_difference(whole)
+    assert median.value == np.quantile(one, 0.5, method="inverted_cdf") - np.quantile(two, 0.5, method="inverted_cdf")
+    assert median.low <= median.value <= median.high
+    assert median.low > 0
+    none = Distributions(np.full(12, np.nan), np.ones(12), np.arange(12), np.zeros(12, dtype=bool), CODES)
+    assert np.isnan(log_difference(none)).all()
+    assert np.isnan(median_difference(none)).all()
+    assert np.isnan(none.bounds()).all()
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.floats(0.01, 1)), min_size=1, max_size=20), st.floats(0.01, 0.99))
+def test_quantiles_hold_the_mass(rows: list[tuple[float, float]], at: float) -> None:
+    values, masses = distributions.ascending(*map(np.array, zip(*rows, strict=True)))
+    (q,) = quantiles(values, masses, (at,))
+    assert masses[values <= q].sum() >= at - 1e-9
+    assert masses[values < q].sum() <= at + 1e-9
+
+
+def test_bounds_hold_whatever_the_rest_is() -> None:
+    whole = as_distributions(samples(4.0, missing=0.0))
+    drawn = np.zeros(len(whole.values), dtype=bool)
+    drawn[::8] = True  # an eighth of each name was not followed
+    part = Distributions(whole.values, whole.masses, whole.names, drawn, CODES)
+    low, high = part.bounds()
+    assert low < measures.smd(whole.moments(), CODES, None, 0.0) < high
+    assert part.covered == pytest.approx(7 / 8)
+    assert whole.bounds()[0] == pytest.approx(whole.bounds()[1])
+
+
+def test_inliers_are_probabilities() -> None:
+    base = as_distributions(Answers(np.arange(0.0, 100.0)[None].repeat(2, 0), np.array([0, 1])))
+    after = Distributions(
+        np.array([4.0, 50.0, np.nan, 3.0]),
+        np.array([0.25, 0.75, 0.5, 0.5]),
+        np.array([0, 0, 1, 1]),
+        np.zeros(4, dtype=bool),
+        np.array([0, 1]),
+    )
+    assert distributions.inlier_ratio(base, after) == pytest.approx((1 + 0) / 2)
+
+
+def test_labels_that_mean_nothing_are_seldom_found() -> None:
+    """The probability of any finding among all scenarios is at most the level, also where scenarios share names."""
+    codes = np.repeat([0, 1], 12)
+    wrong = 0
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        person = rng.normal(0, 5, 24)[:, None]
+        several = [Answers(person + rng.normal(30, 9, (24, 4)), codes) for _ in range(4)]
+        wrong += bool((significance(several, deals=199).adjusted <= 0.1).any())
+    assert wrong / 120 <= 0.1 + 3 * np.sqrt(0.1 * 0.9 / 120)
+
+
+def test_a_planted_difference_is_found_where_it_is() -> None:
+    codes = np.repeat([0, 1], 12)
+    several = [samples(shift, seed, codes=codes) for seed, shift in enumerate((0.0, 30.0, 0.0))]
+    found = significance(several, deals=999)
+    assert found.adjusted[1] == pytest.approx(0.001)
+    assert (found.adjusted >= found.each).all()
+    assert (found.adjusted[[0, 2]] > 0.05).all()
+    assert found.any == pytest.approx(0.001)
+    assert found.by_chance < np.abs(Disparity.of(several).values).mean()
+    none = Answers(np.full((24, 3), np.nan), codes)
+    assert np.isnan(significance([none], deals=99).each).all()
+
+
+def test_labels_of_pairs_stay_in_their_pair() -> None:
+    codes, pairs = np.array([0, 1, 0, 1, 1, 0]), np.array([0, 0, 1, 1, 2, 2])
+    found = dealt(codes, pairs, 200, 0)
+    assert (found[:, pairs == 1].sum(1) == 1).all()
+    assert 0.4 < found[:, 0].mean() < 0.6
+    assert (dealt(codes, None, 50, 0).sum(1) == 3).all()
+
+
+@pytest.mark.parametrize(
+    ("unit", "per", "text", "value", "settled"),
+    [
+        ("dollars", "", "$20", 20, False),
+        ("dollars", "", "$20.", 20, False),
+        ("dollars", "", "$20,", 20, False),
+        ("dollars", "", "$20. ", 20, True),
+        ("dollars", "", "$20\n", 20, True),
+        ("dollars", "", "$20 for", 20, True),
+        ("dollars", "", "$20 th", 20, False),
+        ("dollars", "", "$20 to", 20, False),
+        ("dollars", "", "$20 per", 20, False),
+        ("dollars", "hour", "$20 per day,", None, True),
+        ("dollars", "", "$The", None, False),
+        ("hours", "week", "Number of hours: 20\n", 20, True),
+        ("hours", "week", "Number of hours: 20 hours", 20, False),
+        ("hours", "week", "Number of hours: 20 people", None, False),
+        ("percent", "month", "Percentage: 20%", 20, False),
+        ("percent", "month", "Percentage: 20% of", 20, True),
+        ("percent", "month", "Percentage: 0.15\n", None, True),
+    ],
+)
+def test_when_a_number_is_settled(unit: str, per: str, text: str, value: float | None, settled: bool) -> None:
+    reader = Reader(unit, per)  # type: ignore[arg-type]
+    assert same(reader.value(text), float("nan") if value is None else value)
+    assert reader.settled(text) is settled
+
+
+@given(st.sampled_from(["$20", "$1,200", "$7.50"]), st.text(" abcdefghijklmnopqrstuvwxyz\n", min_size=1, max_size=9))
+def test_what_is_settled_stays_what_it_is(number: str, behind: str) -> None:
+    """Letters after a text that is settled change nothing."""
+    reader = Reader("dollars", "")
+    text = number + behind[0] + behind[1:2]
+    if reader.settled(text):
+        assert same(reader.value(text), reader.value(text + behind[2:]))
+
+
+WORDS = [
+    "for",
+    "the",
+    "house",
+    "of",
+    "Emily",
+    "DaShawn",
+    "two",
+    "twenty-five",
+    "first",
+    "hours",
+    "hour",
+    "a",
+    "day",
+    "dollars",
+    "to",
+    "or",
+    "and",
+    "half",
+    "thousand",
+    "zebra",
+    "per",
+    "week",
+    "people",
+    "naïve",
+    "D'Andre",
+    "reasonable",
+    "US",
+    "cents",
+    "in",
+    "euros",
+    "first.",
+    "maybe,",
+    "couple",
+    "dozen",
+    "percent",
+    "%",
+    "k",
+    "7",
+    "12.50",
+    "1,200",
+    "3/4",
+    "-",
+    "(",
+    "\n",
+]
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=7), st.sampled_from(["dollars", "hours", "percent"]))
+def test_words_that_the_parser_does_not_know_are_alike(words: list[str], unit: str) -> None:
+    text = "$15 " + " ".join(words)
+    expected = parse(text, unit, "week")  # type: ignore[arg-type]
+    assert same(Reader(unit, "week").value(text), float("nan") if expected is None else expected)  # type: ignore[arg-type]
+
+
+def test_a_number_without_decimals_is_open_in_size() -> None:
+    reader = Reader("dollars", "")
+    assert [reader.doubt(t) for t in ("$20", "$1,2", "$The", "$", "$20.", "$20.5", "$20 in")] == [
+        *(1, 1, 1, 1, LITTLE, LITTLE, LITTLE)
+    ]
+
+
+def test_classes_of_tokens() -> None:
+    assert [class_of(t) for t in ("\n\n", " zebra", " the", " th", " hour", "7", " a", " x7", "house")] == [
+        *(0, 1, 2, -1, -1, -1, -1, -1, -1)
+    ]
+    reader = Reader("dollars", "")
+    assert [reader.class_value("$20", kind) for kind in range(len(CLASSES))] == [20, 20, 20]
+    bare = Reader("hours", "week")
+    assert bare.class_value("Number of hours: 20", 0) == 20
+    assert bare.class_value("Number of hours: 20", 2) is None  # "the" goes on, "therapists" are counted
