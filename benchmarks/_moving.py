@@ -1,4 +1,4 @@
-"""The moving picture at the head of README, anew: `python -m benchmarks._moving` writes `docs/drag.gif`.
+"""The moving picture at the head of README, anew: `python -m benchmarks._moving` writes `docs/pictures/drag.gif`.
 
 The instrument itself, with the committed scores of the built-in model, in a real browser: both sliders are dragged, and
 every frame is a screenshot of what the script shows for them, the pointer drawn into it. It has to stay below 2 MB.
@@ -30,7 +30,7 @@ from pages.backend.engine import engine
 from pages.instrument.instrument import HERE, script
 from pages.instrument.sent import Map, Rule, Shown, effects
 
-FILE = Path(__file__).resolve().parents[1] / "docs" / "drag.gif"
+FILE = Path(__file__).resolve().parents[1] / "docs" / "pictures" / "drag.gif"
 MOST = 2_000_000  # bytes
 WIDTH, HEIGHT = 1000, 640
 FRAME, REST = 80, 1600  # ms
