@@ -18,8 +18,8 @@ from fasp_core.errors import InputError
 if TYPE_CHECKING:
     from fasp_core.data.text import TextConfig
     from fasp_core.heads.prune_set import PruneSet
-    from fasp_core.scoring.gains import Gains
-    from fasp_core.scoring.gates import GainsConfig
+    from fasp_core.scoring.learned.gains import Gains
+    from fasp_core.scoring.learned.gates import GainsConfig
 
 
 PROMPTS, ALL_PROMPTS = 216, 504  # of a step: of one axis, and of seven together
@@ -83,7 +83,7 @@ class Options:
 
     def config(self) -> GainsConfig:
         """How gates are learned. InputError as `GainsConfig`."""
-        from fasp_core.scoring.gates import GainsConfig
+        from fasp_core.scoring.learned.gates import GainsConfig
 
         named = [f.name for f in fields(GainsConfig) if f.name != "rate" and hasattr(self, f.name)]
         rate = RATES[self.method] if self.rate is None else self.rate
@@ -100,7 +100,7 @@ def gains(options: Options, given: Model, progress: Report) -> Said:
     from fasp_core.data.prompts import resolve_axis
     from fasp_core.data.text import TextConfig
     from fasp_core.metrics.meters import BiasConfig, left_out
-    from fasp_core.scoring.gains import axes_of, find, learn
+    from fasp_core.scoring.learned.gains import axes_of, find, learn
     from fasp_core.storage.atomic import atomic_write
 
     if not 0 <= options.strength <= 1:
@@ -166,8 +166,8 @@ def repair(
 
     Prints the set with gains, such as L0H3,L0H1*1.2, which every command takes, and an export folds into its weights.
     """
-    from fasp_core.scoring.repair import products, stored_products
-    from fasp_core.scoring.repair import repair as repaired
+    from fasp_core.scoring.learned.repair import products, stored_products
+    from fasp_core.scoring.learned.repair import repair as repaired
     from fasp_core.storage.atomic import atomic_write
 
     found = parts.required()

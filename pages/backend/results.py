@@ -15,9 +15,10 @@ from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
-from fasp_core.scoring import entries, gains
-from fasp_core.scoring.gains import Gains
+from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable, TaskImpacts
+from fasp_core.scoring.learned import gains
+from fasp_core.scoring.learned.gains import Gains
 from fasp_core.scoring.search import Found
 from fasp_core.storage import catalog
 from fasp_core.storage.catalog import Kept

@@ -14,10 +14,10 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import Selection
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.scoring import gains
-from fasp_core.scoring.gains import Gains
-from fasp_core.scoring.gates import GainsConfig
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.learned import gains
+from fasp_core.scoring.learned.gains import Gains
+from fasp_core.scoring.learned.gates import GainsConfig
 from fasp_core.scoring.manual_edits import nothing
 from fasp_core.storage.store import Store
 from fasp_core.typing import Floats

@@ -29,7 +29,8 @@ from fasp_core.metrics.meters import BiasConfig, meter
 from fasp_core.metrics.perplexity import measure_nll
 from fasp_core.model import devices
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.scoring import baselines, estimate, exact, gains, gates, pool, preview, repair, score, search
+from fasp_core.scoring import baselines, estimate, exact, pool, preview, score, search
+from fasp_core.scoring.learned import gains, gates, repair
 from fasp_core.storage.store import Store
 from fasp_core.studies.answers.exact import ExactConfig
 from fasp_core.studies.contexts import audit, choosing, localise, matrix, scenarios, slopes, weights

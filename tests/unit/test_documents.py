@@ -23,7 +23,9 @@ def test_files_of_code_that_a_document_names_exist(document: Path) -> None:
 
 def test_the_picture_at_the_head_of_readme_moves_and_is_small() -> None:
     """It is made by `python -m benchmarks._moving`."""
-    (name,) = re.findall(r"!\[[^]]+\]\((docs/pictures/[\w.-]+\.gif)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    (name,) = re.findall(
+        r"!\[[^]]+\]\((docs/pictures/[\w.-]+\.gif)\)", (ROOT / "README.md").read_text(encoding="utf-8")
+    )
     assert (ROOT / name).stat().st_size < 2_000_000
     with Image.open(ROOT / name) as picture:
         assert picture.n_frames > 40

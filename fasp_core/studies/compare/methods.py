@@ -31,8 +31,8 @@ from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import Nll, perplexity_change, ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.scoring import gains, gates
-from fasp_core.scoring.repair import TEXT, products, repair, stored_products
+from fasp_core.scoring.learned import gains, gates
+from fasp_core.scoring.learned.repair import TEXT, products, repair, stored_products
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Contents, Entry, Store
 from fasp_core.studies.common import KIND, RESAMPLES, Steps, kept, read_nll

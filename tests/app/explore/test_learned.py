@@ -10,8 +10,8 @@ from fasp_core.data.text import TextConfig
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
-from fasp_core.scoring import gains
-from fasp_core.scoring.gates import GainsConfig
+from fasp_core.scoring.learned import gains
+from fasp_core.scoring.learned.gates import GainsConfig
 from tests.support.fakes import Studio
 from tests.support.running import AXIS, change, exploring, instrument, marked, opened, removed, requested, said
 

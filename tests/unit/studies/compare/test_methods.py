@@ -16,9 +16,10 @@ from fasp_core.evaluation import EvalConfig, evaluate
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.scoring import gains, score
-from fasp_core.scoring.gates import GainsConfig
-from fasp_core.scoring.repair import products, repair
+from fasp_core.scoring import score
+from fasp_core.scoring.learned import gains
+from fasp_core.scoring.learned.gates import GainsConfig
+from fasp_core.scoring.learned.repair import products, repair
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, front, methods
 from fasp_core.studies.compare.compare import Comparison, choose

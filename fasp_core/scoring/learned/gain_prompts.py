@@ -21,7 +21,7 @@ from fasp_core.metrics.measurements import toxicity_of
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, meter
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import encode
-from fasp_core.scoring.gates import GainsConfig
+from fasp_core.scoring.learned.gates import GainsConfig
 from fasp_core.storage.store import Store
 from fasp_core.typing import Report
 

@@ -13,10 +13,10 @@ from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, evaluate
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.scoring import gain_steps, gains
-from fasp_core.scoring.gain_steps import Course
-from fasp_core.scoring.gains import Gains, learn
-from fasp_core.scoring.gates import GainsConfig
+from fasp_core.scoring.learned import gain_steps, gains
+from fasp_core.scoring.learned.gain_steps import Course
+from fasp_core.scoring.learned.gains import Gains, learn
+from fasp_core.scoring.learned.gates import GainsConfig
 from fasp_core.storage.store import Store
 from tests.support.tiny import STARTS, tiny_lm
 from tests.support.words import COLORS, TableScorer, guilty_model

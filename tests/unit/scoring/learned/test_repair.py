@@ -16,7 +16,7 @@ from fasp_core.errors import InputError
 from fasp_core.export.writing import export
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import MAX_GAIN, PruneSet
-from fasp_core.scoring.repair import least_change, lost, products, products_of, repair, stored_products
+from fasp_core.scoring.learned.repair import least_change, lost, products, products_of, repair, stored_products
 from fasp_core.storage.store import Store
 from tests.support.tiny import tiny_lm
 from tests.support.worlds import write_text

@@ -18,11 +18,11 @@ from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.scoring import gains
-from fasp_core.scoring.gain_prompts import combined, gap_of
-from fasp_core.scoring.gain_steps import CHECK, Course
-from fasp_core.scoring.gains import learn
-from fasp_core.scoring.gates import GainsConfig, expected_l0
+from fasp_core.scoring.learned import gains
+from fasp_core.scoring.learned.gain_prompts import combined, gap_of
+from fasp_core.scoring.learned.gain_steps import CHECK, Course
+from fasp_core.scoring.learned.gains import learn
+from fasp_core.scoring.learned.gates import GainsConfig, expected_l0
 from fasp_core.storage.store import Store
 from tests.support.tiny import STARTS, WORDS, tiny_lm, tiny_text
 from tests.support.words import TableScorer, guilty_model

@@ -13,10 +13,10 @@ from fasp_core import defaults
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.scoring import gains
-from fasp_core.scoring.gain_prompts import combined
-from fasp_core.scoring.gain_steps import Course
-from fasp_core.scoring.gates import GainsConfig
+from fasp_core.scoring.learned import gains
+from fasp_core.scoring.learned.gain_prompts import combined
+from fasp_core.scoring.learned.gain_steps import Course
+from fasp_core.scoring.learned.gates import GainsConfig
 from fasp_core.storage.store import Store
 from tests.support.tiny import STARTS
 from tests.support.words import COLORS, TableScorer, guilty_model

@@ -20,8 +20,8 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, pack
 from fasp_core.model.passes import require_finite
-from fasp_core.scoring.gain_prompts import Part, Prompts, combined, gap_of
-from fasp_core.scoring.gates import GainsConfig, gates_of
+from fasp_core.scoring.learned.gain_prompts import Part, Prompts, combined, gap_of
+from fasp_core.scoring.learned.gates import GainsConfig, gates_of
 from fasp_core.storage.store import Store
 from fasp_core.tasks.last_words import passages, rows
 from fasp_core.typing import Floats, Report

@@ -26,8 +26,8 @@ from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
-from fasp_core.scoring.gain_steps import Course, paragraphs_of
-from fasp_core.scoring.gates import LATER, GainsConfig, gates_of
+from fasp_core.scoring.learned.gain_steps import Course, paragraphs_of
+from fasp_core.scoring.learned.gates import LATER, GainsConfig, gates_of
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
 from fasp_core.tasks.last_words import passages

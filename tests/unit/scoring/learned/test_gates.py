@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasp_core.errors import InputError
-from fasp_core.scoring.gates import GainsConfig, HardConcrete, Soft, expected_l0, gates_of, hard_concrete
+from fasp_core.scoring.learned.gates import GainsConfig, HardConcrete, Soft, expected_l0, gates_of, hard_concrete
 
 
 def test_gates_at_fixed_noise_have_the_gradient_of_differences() -> None:
