@@ -46,6 +46,12 @@ def opened(page: str = "explore", query: dict[str, str] | None = None, **state: 
     return run(at)
 
 
+def bars(at: AppTest) -> list[str]:
+    """What the progress bars say."""
+    found: Any = at.get("progress")
+    return [bar.text for bar in found]
+
+
 def exploring(**state: Any) -> AppTest:
     """The page "Explore heads" with five heads of the built-in model chosen."""
     return opened(**{"alpha": 0.02, "gamma": 0.3, **state})
