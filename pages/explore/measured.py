@@ -44,7 +44,7 @@ SO_FAR_HELP = (
     "at any time, and is wider than that of the whole sample, which takes its place."
 )
 ABOUT = "About these numbers"
-LOOK = 0.3  # seconds between looks at a measurement
+LOOK = 0.5  # seconds between looks at a measurement: each costs a browser a quarter of a second
 UNDER_WAY = ("waiting", "running")
 LARGE = 0.2  # second-order terms from this share of the unpruned perplexity are a reason for doubt
 
