@@ -11,7 +11,8 @@ import torch
 from fasp_core.forward.branching import Branching
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.studies.answers import exact
-from fasp_core.studies.answers.exact import ExactConfig, Sampling, Tree, grow, systematic
+from fasp_core.studies.answers.drawing import spread, systematic
+from fasp_core.studies.answers.exact import ExactConfig, Sampling, Tree, grow
 from fasp_core.studies.answers.reading import Reader
 from tests.support.numbered import numbered_lm
 
@@ -85,7 +86,7 @@ def test_masses_sum_to_1_whatever_the_limit(config: ExactConfig) -> None:
         left = sum(n.mass for n in tree.open) + sum(n.lost for n in tree.nodes)
         assert tree.left == pytest.approx(left, abs=1e-6)
         assert sum(tree.masses) + left == pytest.approx(1, abs=1e-6)
-        assert len(tree.drawn) == config.draws
+        assert len(tree.drawn) >= config.draws
         assert sum(mass for _, _, mass in tree.drawn) == pytest.approx(tree.left, abs=1e-6)
 
 
@@ -110,7 +111,7 @@ def test_draws_for_the_rest_leave_the_mean_as_it_is() -> None:
         ]
     )
     error = found.std(ddof=1) / np.sqrt(len(found))
-    assert abs(found.mean() - truth) < 4 * error
+    assert abs(found.mean() - truth) < 4 * error + 0.02 * truth  # numbers that are nearly known take ratios of others
     assert error > 0
 
 
@@ -141,3 +142,11 @@ def test_systematic_draws_follow_the_masses() -> None:
         assert picked == sorted(picked)
         counts += np.bincount(picked, minlength=4)
     assert counts / counts.sum() == pytest.approx(masses, abs=0.01)
+
+
+def test_texts_that_are_nearly_known_take_the_ratio_of_their_part() -> None:
+    known = [("$2.", 2.0, 0.3), ("$3.", 3.0, 0.3), ("$20.", 20.0, 0.4)]
+    found = spread(known, [2.5, 22.0], [2.0, 20.0], 2)
+    assert [text for text, _, _ in found] == ["$2.", "$3.", "$3.", "$20."]
+    assert [value for _, value, _ in found] == pytest.approx([2.5, 3.75, 3.3, 22.0])
+    assert [mass for _, _, mass in found] == pytest.approx([0.3, 0.2, 0.1, 0.4])

@@ -8,9 +8,10 @@ apart. Best first in batches: of each name the likeliest open texts grow togethe
 at a time would not have.
 
 Nothing is dropped. What is left open is finished by a few draws, spread evenly over the open texts in the order of the
-numbers that they give so far (systematic sampling; more of them where the size of a number is open), each with its
-share of the open probability: an unbiased sum of what is known exactly and an estimate of the rest (Liu et al.,
-Rao-Blackwellized stochastic gradients for discrete distributions, ICML 2019).
+numbers that they give so far (systematic sampling), each for its share of the open probability: a sum of what is known
+exactly and an unbiased estimate of the rest (Liu et al., Rao-Blackwellized stochastic gradients for discrete
+distributions, ICML 2019). Where the size of a number is known, each open text keeps its own, times what its draw made
+of the one that it finished.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from fasp_core.metrics.spelling import token_texts, vocab_size
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.memory import two
 from fasp_core.model.passes import in_halves, require_finite
+from fasp_core.studies.answers.drawing import spread, systematic
 from fasp_core.studies.answers.reading import CLASSES, LITTLE, Reader, class_of
 from fasp_core.typing import Report
 
@@ -109,7 +111,7 @@ class Tree:
     ----------
     texts, values, masses : of leaves; a value is nan where the answer gives no number.
     left : probability outside of the leaves.
-    drawn : (text, value, probability) of each draw that finishes it; together they stand for all of `left`.
+    drawn : (text, value, probability) of what its draws say; together all of `left`.
     nodes : texts that were run; the first is the chat.
     """
 
@@ -266,6 +268,8 @@ class Grower:
         key = keys(self._config.seed, names, range(draws), tokens + 2).view(len(names), draws, tokens + 2, 2)
         going: list[list[tuple[int, Node]]] = []  # (draw, text) by tree
         lost: list[tuple[int, int, Node]] = []  # (tree, draw, node) whose next token is one of the lost ones
+        strata: list[list[tuple[int, int, list[tuple[Node, float, bool]]]]] = [[] for _ in trees]
+        begun: list[list[float]] = [[] for _ in trees]  # the number so far of the text that each draw finishes
         for r, tree in enumerate(trees):
             going.append([])
             if tree.left < NOTHING:
@@ -273,8 +277,10 @@ class Grower:
             offsets = uniforms(key[r, :2, tokens + 1], words_of(1, "cpu"))[:, 0].tolist()
             for (count, pieces), offset in zip(self._strata(tree), offsets * 2, strict=False):
                 share = sum(mass for _, mass, _ in pieces) / count
+                strata[r].append((len(tree.drawn), count, pieces))
                 for i in systematic([mass for _, mass, _ in pieces], count, offset):
                     node, _, is_lost = pieces[i]
+                    begun[r].append(self._reader.value(self.text(node.ids)))
                     if is_lost:
                         lost.append((r, len(tree.drawn), node))
                     else:
@@ -301,6 +307,13 @@ class Grower:
             for start in range(0, len(at), LOGITS):
                 chances = self.chances(hidden[start : start + LOGITS])
                 self._draw(chances, at[start : start + LOGITS], key, trees, going)
+        for r, tree in enumerate(trees):
+            if len(strata[r]) == 2:  # of the second the numbers are nearly known
+                first, count, pieces = strata[r][1]
+                texts = [self.text(node.ids) for node, _, _ in pieces]
+                known = [(t, self._reader.value(t), m) for t, (_, m, _) in zip(texts, pieces, strict=True)]
+                found = [value for _, value, _ in tree.drawn[first:]]
+                tree.drawn[first:] = spread(known, found, begun[r][first:], count)
 
     def _strata(self, tree: Tree) -> list[tuple[int, list[tuple[Node, float, bool]]]]:
         """(draws, open texts and lost tokens with their probabilities, in the order of their numbers so far): first
@@ -353,14 +366,6 @@ def _run(branching: Branching, nodes: Sequence[Sequence[Node]]) -> Tensor:
             node.place = before + j
     parents, tokens = [[n.parent for n in mine] for mine in nodes], [[n.ids[-1] for n in mine] for mine in nodes]
     return branching.grow(parents, tokens)
-
-
-def systematic(masses: Sequence[float], draws: int, offset: float) -> list[int]:
-    """Which of some pieces each draw falls into: places at equal distances along their probabilities, from an offset in
-    [0, 1) of that distance on. A piece is drawn in proportion to its mass."""
-    ends = np.cumsum(masses)
-    places = (np.arange(draws) + offset) / draws * ends[-1]
-    return [min(int(i), len(masses) - 1) for i in np.searchsorted(ends, places, side="right")]
 
 
 _classes: WeakKeyDictionary[Any, NDArray[np.int64]] = WeakKeyDictionary()  # by tokenizer: seconds for large ones
