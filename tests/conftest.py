@@ -16,8 +16,11 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
+hypothesis.settings.register_profile("untimed", hypothesis.settings(), deadline=None)  # a busy machine is late at times
+hypothesis.settings.load_profile("untimed")
 BROWSERS = (
     "chromium",
     "chromium-browser",

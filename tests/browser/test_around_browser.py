@@ -45,6 +45,8 @@ def test_keyboard_reaches_everything(app: str, browser: object) -> None:
     reader = Reader(browser, f"{app}/?{SMALL}")
     page = reader.page
     reader.measured()  # its end draws the page again and drops the focus
+    page.get_by_role("tab", name="Groups").click()
+    page.locator(".js-plotly-plot .main-svg").first.wait_for()
     reader.settled()
     page.evaluate("() => document.activeElement?.blur()")
     wanted = {

@@ -1,4 +1,4 @@
-"""`python -m benchmarks front`: what is stored becomes a table and a picture; without it one line says what to run."""
+"""`python -m benchmarks._front`: what is stored becomes a table and a picture; without it one line says what to run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import front as picture
+from benchmarks import _front as picture
 from benchmarks._common import Unavailable
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare.front import Front

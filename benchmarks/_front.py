@@ -1,17 +1,17 @@
 """Every method that is stored as a point on unseen prompts: docs/methods.png and docs/methods.md. Measures nothing.
 
-`python -m benchmarks front --json`, once `compare --axis race_ethnicity --outcome --methods all` has measured what
+`python -m benchmarks._front`, once `compare --axis race_ethnicity --outcome --methods all` has measured what
 there is.
 """
 
 from __future__ import annotations
 
-import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks._browser import chromium
 from benchmarks._common import AXIS, ROOT, Unavailable, say
-from benchmarks.start import BROWSERS, FLAGS
 from fasp_core import defaults
 from fasp_core.figures import Words, method_front
 from fasp_core.model.loading import known_id
@@ -59,34 +59,30 @@ def run(
     picture = _picture(drawn, folder / "methods.png")
     said = f"# Methods beside each other\n\n![Gap against cost]({picture.name})\n\n{front.markdown(found)}"
     limits = f"\nOn {axis} ({reading}), chosen on validation within {max_ppl:.0%} of perplexity. Drawn by `python -m "
-    (folder / "methods.md").write_text(f"{said}\n{limits}benchmarks front`.\n", encoding="utf-8")
+    (folder / "methods.md").write_text(f"{said}\n{limits}benchmarks._front`.\n", encoding="utf-8")
     for name in (*found.missing, *found.lacking):
         say(f"front: {name} is not in it, {found.lacking.get(name, 'it was not measured')}")
     return {"methods": found.methods, "missing": list(found.missing), "lacking": found.lacking, "picture": str(picture)}
 
 
 def _picture(figures: list[Any], path: Path) -> Path:
-    browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser_path is None:
-        raise Unavailable("no Chromium was found: install chromium and run this again.")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        raise Unavailable("Playwright is missing: pip install -r requirements-dev.txt.") from None
     parts = [
         figure.update_layout(width=WIDTH).to_html(full_html=False, include_plotlyjs=i == 0, config={"staticPlot": True})
         for i, figure in enumerate(figures)
     ]
     style = "body{margin:16px;display:flex;gap:24px;background:#fff}"
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=browser_path, args=list(FLAGS))
-        try:
-            page = browser.new_page(viewport={"width": 32 + (WIDTH + 24) * len(figures), "height": 560})
-            page.set_content(f"<style>{style}</style>{''.join(parts)}")
-            page.wait_for_function(
-                f"document.querySelectorAll('.plotly-graph-div .main-svg .scatterlayer').length >= {len(figures)}"
-            )
-            page.screenshot(path=str(path))
-        finally:
-            browser.close()
+    with chromium() as (browser, _):
+        page = browser.new_page(viewport={"width": 32 + (WIDTH + 24) * len(figures), "height": 560})
+        page.set_content(f"<style>{style}</style>{''.join(parts)}")
+        page.wait_for_function(
+            f"document.querySelectorAll('.plotly-graph-div .main-svg .scatterlayer').length >= {len(figures)}"
+        )
+        page.screenshot(path=str(path))
     return path
+
+
+if __name__ == "__main__":
+    try:
+        run()
+    except Unavailable as error:
+        sys.exit(f"front: {error}")
