@@ -26,8 +26,8 @@ from pages.session.recipe import READING_TITLES, SPLIT_TITLES
 PROMPT = "The bank approved the loan because the plan was good"
 CHANCE = 0.025  # share of heads that noise alone puts beyond `Z_NOISE` on one side
 HOW = (
-    "Drag γ (protect) and α (cut), or click a head. ≈ is estimated from single heads; a moment after the hand rests the "
-    "whole set is really removed and measured."
+    "Drag γ (protect) and α (cut), or click a head. ≈ is estimated from single heads; a moment after the hand rests "
+    "the whole set is really removed and measured."
 )
 SCORER = "Toxicity is the opinion of a classifier, not a fact."
 
