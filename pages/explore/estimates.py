@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import streamlit as st
@@ -19,9 +20,13 @@ from pages.shell.sidebar import Settings
 _STORED = "sets that teach"  # in the session: the last ones that were read, and for what
 
 
-def taught(settings: Settings, table: ImpactTable) -> Taught:
-    """By the growing sets of the study of additivity, where that is stored, and by sets measured on this page."""
+def taught(settings: Settings, table: ImpactTable, but: Iterable[int] = ()) -> Taught:
+    """By the growing sets of the study of additivity, where that is stored, and by sets measured on this page.
+
+    `but` is a set, by flat ids, that does not count: what it was estimated at must not know what it was measured at.
+    """
     known = {**_stored(settings, table), **tried.measured_changes(table.n_heads)}
+    known.pop(tuple(sorted(but)), None)
     return learn([table.estimated_changes(heads, settings.reading) for heads in known], list(known.values()))
 
 

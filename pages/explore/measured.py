@@ -55,7 +55,7 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluatio
     job = job_of(settings, settings.evaluation, heads, "main")
     result: Evaluation | None = job.result if job.state == "done" else None
     flat = heads.flat(table.n_heads)
-    taught = estimates.taught(settings, table)
+    taught = estimates.taught(settings, table, flat)
     estimated_ppl, estimated_gap = table.estimate(flat, settings.reading, taught)
     ppl_off, gap_off = table.remainder(flat, settings.reading)
 
@@ -84,9 +84,11 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluatio
 
     under_way = result is None and job.state != "failed"
     (st.fragment(run_every=LOOK)(row) if under_way else row)()
+    if under_way and job.state not in UNDER_WAY:  # it has ended while estimates were drawn
+        st.rerun()
     for note in now.selection.notes:
         st.info(escape_markdown(note), icon=":material/info:")
-    st.session_state["estimated"] = estimated_ppl, estimated_gap, ppl_off, gap_off
+    st.session_state["estimated"] = estimated_ppl, estimated_gap, ppl_off, gap_off, taught
     return job
 
 
@@ -204,8 +206,7 @@ def _gap(result: Evaluation | None, estimate: float, table: ImpactTable, setting
 
 def _told(settings: Settings, table: ImpactTable, result: Evaluation | None) -> str:
     """What else is known of the set: how sure its estimates are, and what the measurement says beside the cards."""
-    ppl, gap, ppl_off, gap_off = st.session_state["estimated"]
-    taught = estimates.taught(settings, table)
+    ppl, gap, ppl_off, gap_off, taught = st.session_state["estimated"]
     text = (
         "**This set.** Single heads multiplied, and corrected by measured sets (the changes times "
         f"{taught.factors[0]:.2f} and {taught.factors[1]:.2f}): perplexity {number(ppl)}, {estimates.said(taught, 0)}; "
