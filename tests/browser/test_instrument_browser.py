@@ -78,9 +78,13 @@ def test_a_drag_moves_heads_and_estimates_before_the_server_hears(
     sidebar.focus()
     page.keyboard.press("ArrowLeft")
     reader.address(f"alpha={round(first['alpha'] - 0.005, 6):g}")
+    for _ in range(100):  # the page says it to the instrument a frame after it is in the address
+        if shown(reader)["alpha"] == pytest.approx(first["alpha"] - 0.005):
+            break
+        page.wait_for_timeout(100)
+    assert shown(reader)["alpha"] == pytest.approx(first["alpha"] - 0.005)
     reader.settled()
     right(shown(reader), table)
-    assert shown(reader)["alpha"] == pytest.approx(first["alpha"] - 0.005)
     assert not reader.errors, reader.errors
 
 
