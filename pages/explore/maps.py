@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
+from fasp_core.errors import InputError
 from fasp_core.figures.cells import cell_colors
 from fasp_core.figures.theme import Theme, theme_of
 from fasp_core.heads.prune_set import PruneSet
@@ -66,7 +67,7 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
 
 def _act(settings: Settings, n_heads: int, act: Act) -> None:
     """Take over what a hand has done; a step that can be undone."""
-    source, known = settings.spec.source, settings.neurons
+    source, known = settings.spec.source, _others()
     if act.head is not None:
         st.session_state[f"clicked head {source}"] = act.head  # taken away by the view of one head
     moved: dict[str, object] = {"gamma": act.gamma, "alpha": act.alpha}
@@ -78,6 +79,14 @@ def _act(settings: Settings, n_heads: int, act: Act) -> None:
     shared.step()
     shared.adopt({name: value for name, value in moved.items() if st.session_state.get(name) != value})
     shared.tell(source, act.by_hand)
+
+
+def _others() -> PruneSet:
+    """Neurons and gains as they stand, not as the page was drawn: of acts that come together each knows the others."""
+    try:
+        return PruneSet.parse(str(st.session_state.get("neurons") or "")).others
+    except InputError:  # the sidebar tells it
+        return PruneSet()
 
 
 def _rule(settings: Settings, table: ImpactTable, now: Current) -> Rule:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from hypothesis import strategies as some
 
 from fasp_core.figures.cells import cell_colors
 from fasp_core.figures.theme import DARK, LIGHT, WASH, veiled
+from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS
 from fasp_core.scoring.manual_edits import HAND, ManualEdits, apply_manual_edits, nothing
+from pages.explore import maps
 from pages.instrument import instrument
 from pages.instrument.sent import Act, Rule, acts, effects
 from tests.support.fakes import make_table
@@ -121,3 +124,20 @@ def test_colors_of_cells(theme: Any) -> None:
     plain = cell_colors([-2.0, 0.0, 2.0, 2.0], [9.0] * 4, theme, doubt="none").colors
     assert plain[12:18] == plain[18:24] == theme.scale[4][1:].lower()
     assert cell_colors([1.0, 1e3, np.inf], [0, 0, 0], theme, "symlog", "fade").ticks
+
+
+def test_acts_that_come_together_know_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gain that is set and taken back before the page is drawn again is gone."""
+    state: dict[str, Any] = {"neurons": "L1N2"}
+    monkeypatch.setattr(st, "session_state", state)
+    monkeypatch.setattr(maps.shared, "step", lambda: None)
+    monkeypatch.setattr(maps.shared, "tell", lambda *_: None)
+    monkeypatch.setattr(maps.shared, "adopt", state.update)
+    drawn: Any = SimpleNamespace(spec=SimpleNamespace(source="m"), method="fasp", neurons=PruneSet.parse("L1N2"))
+    for n, gains, wanted in (
+        (1, {3: 0.6}, "L1N2,L0H3*0.6"),
+        (2, {3: 0.6, 4: 1.2}, "L1N2,L0H3*0.6,L0H4*1.2"),
+        (3, {}, "L1N2"),
+    ):
+        maps._act(drawn, 9, Act(n, 0.3, 0.05, ManualEdits(), gains, 3))
+        assert PruneSet.parse(state["neurons"]) == PruneSet.parse(wanted)
