@@ -9,29 +9,17 @@ import numpy as np
 import pytest
 
 from fasp_core.cli.gains import RATES
-from fasp_core.data import passages
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.tasks import files
-from tests.support.commands import Run, refused, runner, write_sentences
-from tests.support.made import tiny_passages, tiny_questions, write_task
+from tests.support.commands import Run, refused, runner
 from tests.support.tiny import HEADS
-from tests.support.worlds import use_scorer, write_model
 
 LAYERS = 2
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    monkeypatch.setattr(files, "folder", lambda: tmp_path)
-    monkeypatch.setattr(passages, "folder", lambda: tmp_path)
-    monkeypatch.setenv("FASP_CACHE", str(tmp_path / "cache"))
-    use_scorer(monkeypatch, complete=False)
-    tiny_passages(tmp_path)
-    write_task(tmp_path, "lambada", tiny_questions(60, 1, 3))
-    write_model(tmp_path / "tiny", n_layers=LAYERS)
-    write_sentences(tmp_path / "axis.csv")
+def run(capsys: pytest.CaptureFixture[str], tiny_world: Path) -> Run:
     inner = runner(capsys)
-    model, axis = ("--model", str(tmp_path / "tiny"), "--device", "cpu"), ("--axis", str(tmp_path / "axis.csv"))
+    model, axis = ("--model", str(tiny_world / "tiny"), "--device", "cpu"), ("--axis", str(tiny_world / "axis.csv"))
     return lambda command, *args: inner(command, *model, *(axis if command == "gains" else ()), *args)
 
 

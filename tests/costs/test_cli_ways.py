@@ -9,31 +9,19 @@ from typing import Any
 import pytest
 
 from fasp_core import defaults
-from fasp_core.data import passages
 from fasp_core.data.text import TextConfig
 from fasp_core.metrics import calibration
-from fasp_core.tasks import files
 from tests.support.commands import Run, refused, runner, write_sentences
-from tests.support.made import tiny_passages, tiny_questions, write_task
 from tests.support.tiny import tiny_text
-from tests.support.worlds import use_scorer, write_model
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    monkeypatch.setattr(files, "folder", lambda: tmp_path)
-    monkeypatch.setattr(passages, "folder", lambda: tmp_path)
-    monkeypatch.setenv("FASP_CACHE", str(tmp_path / "cache"))
-    use_scorer(monkeypatch, complete=False)
-    tiny_passages(tmp_path)
-    write_task(tmp_path, "lambada", tiny_questions(60, 1, 3))
-    write_model(tmp_path / "tiny", n_layers=2)
-    write_sentences(tmp_path / "axis.csv")
-    (tmp_path / "text.txt").write_text(tiny_text(300, seed=4))
-    short = TextConfig(str(tmp_path / "text.txt"), 90, window=40, stride=40)
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_world: Path) -> Run:
+    (tiny_world / "text.txt").write_text(tiny_text(300, seed=4))
+    short = TextConfig(str(tiny_world / "text.txt"), 90, window=40, stride=40)
     monkeypatch.setattr(calibration, "TEXT", short)
     inner = runner(capsys)
-    model = ("--model", str(tmp_path / "tiny"), "--device", "cpu")
+    model = ("--model", str(tiny_world / "tiny"), "--device", "cpu")
     return lambda command, *args: inner(*command.split(), *model, *args)
 
 
