@@ -83,7 +83,8 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluatio
                 _verdict(result, settings, heads)
 
     under_way = result is None and job.state != "failed"
-    (st.fragment(run_every=LOOK)(row) if under_way else row)()
+    # A fragment in either case: what it draws lies a floor deeper on the page, and the maps would jump meanwhile.
+    st.fragment(run_every=LOOK if under_way else None)(row)()
     if under_way and job.state not in UNDER_WAY:  # it has ended while estimates were drawn
         st.rerun()
     for note in now.selection.notes:

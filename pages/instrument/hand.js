@@ -2,6 +2,7 @@
 const REST = 150; // ms without a move, after which the page hears of a slider
 const TALL = 60; // px that a gate is dragged from 0 to 1
 const SNAP = 0.08; // how near a gate comes to 0 or 1 before it is just that
+const PATIENCE = 8000; // ms without an answer, after which acts are told once more; twice as long each time
 const FAR = 4; // px: a button that is let go farther away has dragged
 
 class Hand extends View {
@@ -76,7 +77,15 @@ class Hand extends View {
     const pairs = Object.entries(gains).map(([one, gain]) => [Number(one), gain]);
     const ids = (set) => [...set].sort((a, b) => a - b);
     this.queue.push({ n: this.latest, gamma, alpha, prune: ids(prune), keep: ids(keep), gains: pairs, head });
-    this.send("acts", this.queue);
+    this.ask(PATIENCE);
+  }
+
+  /* Acts go to the page until it has acted on them: what is said while the connection is down is lost. */
+  ask(patience) {
+    clearTimeout(this.asking);
+    this.tries += 1; // another value each time, or the page would not hear it
+    this.send("acts", this.queue.map((act) => ({ ...act, tries: this.tries })));
+    this.asking = setTimeout(() => this.queue.length && this.part.isConnected && this.ask(2 * patience), patience);
   }
 
   line(what, slot) {
@@ -224,7 +233,7 @@ export default function ({ data, setStateValue, parentElement }) {
   // Undo and redo are the text's while somebody types. Streamlit hears keys twice that come out of a shadow tree, so
   // these two are told to it as if they came from the page.
   view.listening?.abort();
-  view.listening = new AbortController();
+  const mine = (view.listening = new AbortController());
   const keep = (event) => {
     if (!(event.ctrlKey || event.metaKey) || !/^[zy]$/i.test(event.key)) return;
     const typing = event.composedPath()[0]?.closest?.("input:not([type=checkbox], [type=radio], [type=range]), textarea");
@@ -236,10 +245,11 @@ export default function ({ data, setStateValue, parentElement }) {
     for (const kind of ["keydown", "keyup"])
       document.body.dispatchEvent(new KeyboardEvent(kind, { key, code, keyCode, ctrlKey, metaKey, bubbles: true }));
   };
-  window.addEventListener("keydown", keep, { capture: true, signal: view.listening.signal });
+  window.addEventListener("keydown", keep, { capture: true, signal: mine.signal });
+  // Of two calls in quick succession Streamlit ends the first after the second has begun: it ends what is its own.
   return () => {
-    view.listening.abort();
-    view.watching.disconnect();
-    waiting.delete(view);
+    if (view.listening !== mine) return;
+    mine.abort();
+    view.leave();
   };
 }

@@ -22,6 +22,7 @@ class View {
   constructor(root) {
     this.queue = [];
     this.latest = 0;
+    this.tries = 0;
     this.local = null;
     this.cursor = 0;
     this.anchor = null;
@@ -47,13 +48,19 @@ class View {
     this.part = make("div", { className: "instrument" }, this.top.part, this.row, this.legend, this.tip, this.said);
     root.append(this.part);
     this.watching = new ResizeObserver(() => this.width !== this.row.clientWidth && this.lay());
-    this.watching.observe(this.row);
-    waiting.add(this);
+  }
+
+  /* Off the page; news bring it back. */
+  leave() {
+    this.watching.disconnect();
+    waiting.delete(this);
   }
 
   /* News from the page. */
   hear(data, send) {
     this.send = send;
+    this.watching.observe(this.row);
+    waiting.add(this);
     const other = !this.data || this.data.layers !== data.layers || this.data.heads !== data.heads;
     if (other) [this.queue, this.cursor, this.anchor, this.range] = [[], 0, null, null];
     this.data = data;

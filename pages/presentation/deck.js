@@ -81,7 +81,7 @@ export default function ({ data, setStateValue, parentElement }) {
   const bar = (parentElement.bar ??= new Bar(parentElement));
   bar.hear(data, setStateValue);
   bar.listening?.abort();
-  bar.listening = new AbortController();
-  window.addEventListener("keydown", (event) => bar.key(event), { signal: bar.listening.signal });
-  return () => bar.listening.abort();
+  const mine = (bar.listening = new AbortController()); // a call that is ended late ends its own alone
+  window.addEventListener("keydown", (event) => bar.key(event), { signal: mine.signal });
+  return () => mine.abort();
 }

@@ -1,4 +1,4 @@
-"""Every step of the engine by the rules of CUDA and of MPS, to the bits of the CPU."""
+"""Every step of the engine by the rules of CUDA and of MPS, to the numbers of the CPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.support import pretend
-from tests.support.steps import STEPS, Bench, plain, small_worlds
+from tests.support.steps import STEPS, Bench, assert_same, small_worlds
 from tests.support.tiny import KINDS, tiny_lm
 
 QUICK = {("gpt2", "cuda"), ("gemma3_text", "mps")}
@@ -37,5 +37,4 @@ def both(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bot
 @pytest.mark.parametrize("step", STEPS)
 def test_numbers_are_those_of_the_cpu(both: Both, step: str) -> None:
     assert both.device.lm.device.type == pretend.NAME
-    there = plain(STEPS[step](both.device))
-    assert there == plain(STEPS[step](both.cpu))
+    assert_same(STEPS[step](both.device), STEPS[step](both.cpu))

@@ -1,4 +1,4 @@
-"""Heads of a layer as rows of one pass: the bits of one by one, with fewer kernels and waits."""
+"""Heads of a layer as rows of one pass: the numbers of one by one, with fewer kernels and waits."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from fasp_core.model.packing import Pack, pack, pack_equal
 from fasp_core.model.passes import NotFinite
 from fasp_core.model.spec import ModelSpec
 from tests.support import pretend
+from tests.support.steps import assert_same
 from tests.support.tiny import HEADS, KINDS, VOCAB, tiny_lm, token_rows
 
 DEEP, WIDE = 30, 9  # layers and heads of the built-in model
@@ -78,21 +79,21 @@ def swept(lm: LanguageModel, what: str, skip: Sequence[int] = (), together: int 
     return dict(sweep_heads(lm, packs, read, skip, together))
 
 
-def assert_same(found: dict[int, Any], wanted: dict[int, Any]) -> None:
+def same(found: dict[int, Any], wanted: dict[int, Any]) -> None:
+    """But for rounding: BLAS chooses its kernels by the number of rows, on some processors more than on others."""
     assert list(found) == list(wanted)
-    for flat, readings in found.items():
-        assert all(map(np.array_equal, readings, wanted[flat])), flat
+    assert_same([list(readings) for readings in found.values()], [list(readings) for readings in wanted.values()])
 
 
 @pytest.mark.parametrize("what", INPUTS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_give_the_bits_of_one_by_one(kind: str, what: str) -> None:
+def test_rows_give_the_numbers_of_one_by_one(kind: str, what: str) -> None:
     lm = tiny_lm(kind)
     alone = swept(lm, what)
     for together in (3, HEADS):
-        assert_same(swept(lm, what, together=together), alone)
+        same(swept(lm, what, together=together), alone)
     some = swept(lm, what, skip=(-1, 0, 2, 5), together=HEADS)
-    assert_same(some, {flat: alone[flat] for flat in (1, 3, 4, 6, 7)})
+    same(some, {flat: alone[flat] for flat in (1, 3, 4, 6, 7)})
 
 
 @pytest.mark.parametrize("what", INPUTS)
@@ -102,7 +103,7 @@ def test_a_device_takes_rows_by_itself(kind: str, what: str) -> None:
     assert at_once(lm, token_rows(2, 9)) == HEADS
     assert at_once(tiny_lm(kind), token_rows(2, 9)) == 1
     assert at_once(lm, token_rows(100, 100)) == 1
-    assert_same(swept(lm, what), swept(tiny_lm(kind), what))
+    same(swept(lm, what), swept(tiny_lm(kind), what))
 
 
 def test_kernels_and_waits_of_a_middle_layer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +118,7 @@ def test_kernels_and_waits_of_a_middle_layer(monkeypatch: pytest.MonkeyPatch) ->
         next(heads)  # the unpruned model
         with pretend.counting() as seen[together]:
             found[together] = dict(heads)
-    assert_same(found[WIDE], found[1])
+    same(found[WIDE], found[1])
     alone, rows = seen[1], seen[WIDE]
     assert rows.launched <= 40 * (DEEP // 2)  # blocks and reading
     assert rows.launched < alone.launched / WIDE + 20
@@ -139,7 +140,7 @@ def test_memory_that_ends_takes_heads_first_and_rows_then(
         packs, read = Windows.packs(model, [batch])
         with pretend.limit(most):
             found.append(dict(sweep_heads(model, packs, read, skip=range(-1, HEADS))))
-    assert_same(found[1], found[0])
+    same(found[1], found[0])
     assert ("heads" in seen, "rows" in seen) == (heads, rows)
 
 

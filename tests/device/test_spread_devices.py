@@ -20,7 +20,7 @@ from fasp_core.model.loading import load
 from fasp_core.model.spec import ModelSpec
 from fasp_core.studies.contexts import weights
 from tests.support import pretend
-from tests.support.steps import STEPS, Bench, plain, small_worlds
+from tests.support.steps import STEPS, Bench, assert_same, small_worlds
 from tests.support.tiny import BLOCKS, OUTSIDE
 from tests.support.worlds import write_model
 
@@ -66,7 +66,7 @@ def both(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
 @pytest.mark.parametrize("step", [s if s in QUICK else pytest.param(s, marks=pytest.mark.slow) for s in STEPS])
 def test_two_devices_give_the_numbers_of_the_cpu(both: tuple[Bench, Bench], step: str) -> None:
     here, there = both
-    assert plain(STEPS[step](there)) == plain(STEPS[step](here))
+    assert_same(STEPS[step](there), STEPS[step](here))
 
 
 def test_what_waits_in_main_memory_is_refused_where_it_would_be_missed(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_a_folder_is_loaded_onto_a_device(tmp_path: Path) -> None:
         assert {p.device.type for p in lm.model.parameters()} == {pretend.NAME}
         here = unmapped(load(ModelSpec(str(folder), device="cpu")))
         for step in ("nll", "export"):
-            found = [plain(STEPS[step](Bench(m, tmp_path / f"{i}"))) for i, m in enumerate((lm, here))]
-            assert found[0] == found[1]
+            found = [STEPS[step](Bench(m, tmp_path / f"{i}")) for i, m in enumerate((lm, here))]
+            assert_same(found[0], found[1])
 
 
 @pytest.mark.slow
@@ -99,5 +99,5 @@ def test_16_bits(kind: str, dtype: str, step: str, tmp_path: Path) -> None:
     with pretend.rules(), small_worlds(tmp_path):
         folder = write_model(tmp_path / "model", kind)
         here, there = (load(ModelSpec(str(folder), dtype, device)) for device in ("cpu", pretend.NAME))
-        found = plain(STEPS[step](Bench(there, tmp_path / "device")))
-        assert found == plain(STEPS[step](Bench(unmapped(here), tmp_path / "cpu")))
+        found = STEPS[step](Bench(there, tmp_path / "device"))
+        assert_same(found, STEPS[step](Bench(unmapped(here), tmp_path / "cpu")), rounding=0)

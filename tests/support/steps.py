@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -324,11 +323,22 @@ STEPS: dict[str, Callable[[Bench], Any]] = {
 }
 
 
-def plain(found: Any) -> Any:
-    """Nested lists of arrays as bytes and of all else as text: equal for equal bits."""
-    if isinstance(found, (list, tuple)):
-        return [plain(item) for item in found]
-    if hasattr(found, "shape"):
-        array = np.asarray(found)
-        return str(array.dtype), array.shape, array.tobytes()
-    return json.dumps(found) if isinstance(found, float) else str(found)
+def assert_same(found: Any, wanted: Any, rounding: float = 2e-5) -> None:
+    """Nested lists are the same: arrays but for rounding, as some kernels are chosen by how many rows a pass has.
+
+    `rounding` is relative to the largest number of an array; 0: the same bits. All else is compared as text.
+    """
+    if isinstance(wanted, (list, tuple)):
+        assert len(found) == len(wanted)
+        for one, other in zip(found, wanted, strict=True):
+            assert_same(one, other, rounding)
+    elif hasattr(wanted, "shape"):
+        found, wanted = np.asarray(found), np.asarray(wanted)
+        assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
+        if rounding and wanted.dtype.kind == "f":
+            largest = float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0))
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=rounding * largest)
+        else:
+            assert found.tobytes() == wanted.tobytes()
+    else:
+        assert str(found) == str(wanted)
