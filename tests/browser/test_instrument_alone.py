@@ -1,0 +1,117 @@
+"""The instrument's script on a blank page, called as Streamlit calls it: late endings, and answers that never come."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fasp_core.figures.cells import cell_colors
+from fasp_core.figures.theme import LIGHT
+from pages.instrument import instrument
+from pages.instrument.sent import Map, Rule, Shown, colors_of, effects
+from tests.support.fakes import make_table
+
+pytestmark = pytest.mark.browser
+LAYERS, HEADS = 3, 4
+
+
+def shown(done: int = 0, prune: tuple[int, ...] = ()) -> dict[str, Any]:
+    """What the page tells the script of a tiny model."""
+    table = make_table(LAYERS, HEADS)
+    drawn = cell_colors(table.ppl.z_ppl, table.ppl.se_ppl, LIGHT, "robust", "fade")
+    return Shown(
+        effects=effects(table, "neutral")[0],
+        layers=LAYERS,
+        heads=HEADS,
+        method="FASP",
+        rule=Rule.of(table.head_scores("neutral"), "fasp", 0),
+        gamma=0.3,
+        alpha=0.25,
+        sliders={"gamma": (1.0, 0.01, True), "alpha": (0.5, 0.005, True)},
+        prune=sorted(prune),
+        keep=[],
+        gains={},
+        picked=[],
+        means="toggle",
+        order=None,
+        texts=["perplexity\ngap"] * LAYERS * HEADS,
+        sure=None,
+        maps=[Map("Impact", "note", "help", "unit", drawn.colors, drawn.ticks)],
+        base=(20.0, 3.0),
+        taught=(1.0, 1.0),
+        off=("", ""),
+        learnt="",
+        colors=colors_of(LIGHT),
+        done=done,
+    ).sent()
+
+
+@pytest.fixture
+def page(browser: Any) -> Generator[Any]:
+    """A blank page with a shadow tree for the instrument: `call(data)` draws it, `sent` is what it told the page."""
+    page = browser.new_page()
+    page.clock.install()
+    page.goto("about:blank")
+    page.evaluate(
+        """async text => {
+            const url = URL.createObjectURL(new Blob([text], {type: 'text/javascript'}));
+            const script = (await import(url)).default;
+            const host = document.createElement('div');
+            document.body.append(host);
+            const parentElement = host.attachShadow({mode: 'open'});
+            [window.sent, window.heard] = [[], []];
+            const setStateValue = (name, acts) => sent.push(acts);
+            window.call = data => script({data, setStateValue, parentElement});
+            document.addEventListener('keydown', event => heard.push(event.key));
+            window.press = key => parentElement.querySelector('[role=gridcell]').dispatchEvent(new KeyboardEvent(
+                'keydown', {key, ctrlKey: key === 'z', bubbles: true, composed: true, cancelable: true})); }""",
+        instrument.script(),
+    )
+    yield page
+    page.close()
+
+
+def test_an_ending_that_comes_late_leaves_the_next_call_alone(page: Any) -> None:
+    """Streamlit ends a call that the next has overtaken when it likes: a key from inside is still heard once."""
+    page.evaluate("data => { const end = call(data); window.end = call(data); end(); }", shown())
+    page.evaluate("() => press('z')")
+    assert page.evaluate("() => heard") == ["z"]
+    page.evaluate("() => end()")  # and the last ending is one
+    page.evaluate("() => press('z')")
+    assert page.evaluate("() => heard.length") == 2, "heard as it comes out of the shadow tree"
+    page.evaluate("data => { call(data)(); call(data); press('z'); }", shown())
+    assert page.evaluate("() => heard.length") == 3, "a call after an ending listens again"
+
+
+def test_an_act_is_told_again_until_the_page_has_acted_on_it(page: Any) -> None:
+    page.evaluate("data => { call(data); press(' '); }", shown())
+    (first,) = page.evaluate("() => sent")
+    assert [one["n"] for one in first] == [first[0]["n"]]
+    assert first[0]["prune"] + first[0]["keep"] == [first[0]["head"]]
+    page.clock.fast_forward(30_000)
+    told = page.evaluate("() => sent")
+    assert 2 <= len(told) <= 4, "ever more rarely"
+    assert all({**one, "tries": 0} == {**first[0], "tries": 0} for (one,) in told), "the same act"
+    assert len({str(acts) for acts in told}) == len(told), "each time another value, or nobody would hear it"
+    page.evaluate("data => { call(data); }", shown(first[0]["n"], tuple(first[0]["prune"])))
+    page.clock.fast_forward(1_000_000)
+    assert page.evaluate("() => sent.length") == len(told), "answered"
+
+
+def test_an_instrument_that_has_left_the_page_is_silent(page: Any) -> None:
+    page.evaluate("data => { call(data); press(' '); document.body.replaceChildren(); }", shown())
+    page.clock.fast_forward(100_000)
+    assert page.evaluate("() => sent.length") == 1
+
+
+def test_the_width_is_followed_after_a_late_ending(page: Any) -> None:
+    page.evaluate("data => { const end = call(data); call(data); end(); }", shown())
+    wide = page.evaluate("() => document.body.firstChild.shadowRoot.querySelector('.board').clientWidth")
+    page.evaluate("() => { document.body.style.width = '240px'; }")
+    page.wait_for_function(
+        "wide => document.body.firstChild.shadowRoot.querySelector('.board').clientWidth < wide", arg=wide
+    )
+    assert np.isfinite(wide)
