@@ -46,11 +46,23 @@ def claim(capsys: Any, *options: str) -> dict[str, Any]:
     return found
 
 
+def comparison_of(axis: str) -> compare.Comparison:
+    """Of all methods and seeds that README speaks of."""
+    found = compare.stored(engine().models.facts(ModelSpec()).id, axis, "neutral", Store(), "built-in")  # type: ignore[union-attr]
+    assert found is not None
+    assert {c.gamma for c in found.candidates if c.method == "fasp"} == {0.2, 0.3, 0.4, 0.5, 0.6, 0.7}
+    assert {c.seed for c in found.candidates if c.method == "random"} >= set(range(5))
+    return found
+
+
 def readme() -> str:
     return " ".join((ROOT / "README.md").read_text("utf-8").split())
 
 
-def test_the_claim(capsys: Any) -> None:
+def test_the_claim_and_the_search_against_fasp(capsys: Any) -> None:
+    """On one page, which is drawn once."""
+    page = told("compare").replace("\\", "")
+    assert "The choice, on validation" in page
     found = claim(capsys)
     assert found.keys() >= OUTCOME_KEYS
     assert (found["measure"], found["reading"]) == ("expected", "neutral")
@@ -60,37 +72,29 @@ def test_the_claim(capsys: Any) -> None:
     assert 0 < low < found["reduction_pct"] < high  # "reduced" needs an interval that is clear of zero
     assert found["measures"]["sampled"]["continuations_a_side"] >= 10_000
     assert found["sentence"] in readme()
-    page = told("compare").replace("\\", "")
     for sentence in (found["sentence"], *found["cautions"]):
         assert sentence in page
     stricter = claim(capsys, "--max-ppl", ".08")
     low, high = stricter["interval_pct"]
     assert f"{stricter['reduction_pct']:.0f}% [{low:.0f}%, {high:.0f}%]" in readme()
 
-
-def test_the_search_against_fasp() -> None:
-    comparison = engine().results.comparison(ModelSpec(), "race_ethnicity", "neutral")
-    assert comparison is not None
-    found = against_fasp.versus(
+    comparison = comparison_of("race_ethnicity")
+    against = against_fasp.versus(
         comparison, engine().results.searches(ModelSpec(), "race_ethnicity", "neutral"), "neutral", 0.1
     )
-    assert found is not None
-    assert len(found.runs) >= 5
-    mean = found.mean
+    assert against is not None
+    assert len(against.runs) >= 5
+    mean = against.mean
     assert (
         f"{mean.value:+.0%} [{mean.low:+.0%}, {mean.high:+.0%}]".replace("-", "−").replace("%,", ",").replace("%]", "]")
         in readme()
     )
-    assert found.sentence() in told("compare")
+    assert against.sentence() in page
 
 
-@pytest.mark.parametrize("axis", ["race_ethnicity", "gender_and_sex"])
-def test_comparisons_fill_the_page(axis: str) -> None:
-    found = compare.stored(engine().models.facts(ModelSpec()).id, axis, "neutral", Store(), "built-in")  # type: ignore[union-attr]
-    assert found is not None
-    assert {c.gamma for c in found.candidates if c.method == "fasp"} == {0.2, 0.3, 0.4, 0.5, 0.6, 0.7}
-    assert {c.seed for c in found.candidates if c.method == "random"} >= set(range(5))
-    assert "The choice, on validation" in told("compare", axis=axis)
+def test_the_papers_axis_fills_the_page() -> None:
+    comparison_of("gender_and_sex")
+    assert "The choice, on validation" in told("compare", axis="gender_and_sex")
 
 
 def test_transfer_fills_the_page() -> None:

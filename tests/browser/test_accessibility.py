@@ -1,4 +1,7 @@
-"""Every page in either theme: axe-core finds nothing serious or critical (WCAG 2 A and AA), and all fits its window."""
+"""Pages in either theme: axe-core finds nothing serious or critical (WCAG 2 A and AA), and all fits its window.
+
+By default one page of each kind is looked at, and all of them in the slow tier.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ PAGES = {  # what is there once the page is, and the charts on it
     "Released scores": ("Open a file of released scores", 0),
     "Presentation": ("attention heads, and each looks back", 0),  # the last: there the sidebar is closed
 }
+SOME = ("Explore heads", "Compare methods", "Contexts", "Presentation")  # cards and maps, charts, tables, slides
 SHOWN = "() => document.getAnimations().every(a => a.playState !== 'running' || a.effect.getTiming().iterations > 1)"
 
 
@@ -60,9 +64,19 @@ def test_the_first_page_in_the_dark(app: str, browser: Any) -> None:
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
-def test_everything(app: str, browser: Any, scheme: str) -> None:
-    """One visit, the first: the tour, popovers, the dialog of stored results, then every page."""
+def test_what_opens_and_a_page_of_each_kind(app: str, browser: Any) -> None:
+    """One visit, the first: the tour, popovers, the dialog of stored results, then pages."""
+    visited(app, browser, "light", SOME)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page(app: str, browser: Any, scheme: str) -> None:
+    visited(app, browser, scheme, tuple(PAGES))
+
+
+def visited(app: str, browser: Any, scheme: str, pages: tuple[str, ...]) -> None:
+    """Nothing is found on a first visit."""
     link = f"{app}/?axis=nationality&alpha=0.02&{SMALL}"
     reader = Reader(browser, link, scheme=scheme, first_visit=True)
     reader.measured()
@@ -70,7 +84,8 @@ def test_everything(app: str, browser: Any, scheme: str) -> None:
     reader.page.get_by_role("button", name="Skip the tour").click()
     reader.page.wait_for_selector(".st-key-tour", state="detached")
     found += _what_opens(reader, scheme)
-    for title, (said, charts) in PAGES.items():
+    for title in pages:
+        said, charts = PAGES[title]
         reader.page.get_by_role("link", name=title).click()
         reader.wait_said(said)
         reader.until("n => document.querySelectorAll('.js-plotly-plot .main-svg').length >= n", charts)

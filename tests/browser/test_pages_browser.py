@@ -106,12 +106,6 @@ def test_transfer(app: str, browser: object) -> None:
     reader.page.wait_for_timeout(500)
     reader.settled()
     assert page.is_visible(f"text={names[1]} against {names[4]}")
-
-    reader.click_cell(0, 3)
-    reader.wait_said(f"{names[0]} against {names[3]}")
-    reader.wait_said("over 270 heads")
-    assert page.is_visible(f"text={names[0]} against {names[3]}")
-    reader.wait_said("Does a set chosen on one axis help the others?")
     reader.fits()
 
 
