@@ -20,6 +20,11 @@ BROWSERS = (
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 
 
+def find() -> str | None:
+    """Path of the first Chromium or Chrome on this machine."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
 @contextmanager
 def chromium() -> Iterator[tuple[Any, str]]:
     """A started browser and its path.
@@ -29,8 +34,7 @@ def chromium() -> Iterator[tuple[Any, str]]:
     Unavailable
         There is no Chromium or no Playwright.
     """
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
+    if (path := find()) is None:
         raise Unavailable("no Chromium was found: install chromium and run this again.")
     try:
         from playwright.sync_api import sync_playwright

@@ -10,7 +10,6 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 # Threads of one operation wait for one another, and for long where a browser or another program has the processors.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import shutil
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -19,30 +18,19 @@ from typing import Any
 import hypothesis
 import pytest
 
+from benchmarks._browser import find
+
 hypothesis.settings.register_profile("untimed", hypothesis.settings(), deadline=None)  # a busy machine is late at times
 hypothesis.settings.load_profile("untimed")
-BROWSERS = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-    "/Applications/Chromium.app/Contents/MacOS/Chromium",
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-)
 BROWSER_REQUIRED = os.environ.get("FASP_REQUIRE_BROWSER") == "1"
 INSTALL_BROWSER = "brew install --cask chromium" if sys.platform == "darwin" else "sudo apt-get install chromium"
 NO_BROWSER = f"no Chromium: install with '{INSTALL_BROWSER}'"
 
 
-def find_browser() -> str | None:
-    """Path of the first Chromium or Chrome on this machine."""
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
-
-
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Path of a Chromium for `playwright`'s `executable_path`; the test is skipped where there is none."""
-    return find_browser() or pytest.skip(NO_BROWSER)
+    return find() or pytest.skip(NO_BROWSER)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -99,7 +87,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("browser") and not find_browser():
+    if item.get_closest_marker("browser") and not find():
         pytest.skip(NO_BROWSER)
 
 

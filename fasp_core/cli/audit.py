@@ -49,13 +49,17 @@ class Options:
     winsorise: Winsorise = 0.0
     texts: Annotated[int, typer.Option(help="Print this many sampled answers of every name (with --json).")] = 0
     seed: Annotated[int, typer.Option(help="Of the sampling, and of the draws that finish exact answers.")] = 0
+    beside: Annotated[
+        str | None, typer.Option(help="A second model, asked the same: its differences stand beside the first one's.")
+    ] = None
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say the smallest difference that would be found, from a few names.")
     ] = False
     csv: Annotated[Path | None, typer.Option(help="Also write the outcome to this CSV file.")] = None
     html: Annotated[Path | None, typer.Option(help="Also write the outcome to this HTML file.")] = None
     fail_above: Annotated[
-        float | None, typer.Option(help="Exit status 1 if mean |SMD| (without the parts, if any) is above this.")
+        float | None,
+        typer.Option(help="Exit status 1 if mean |SMD| of --model (without the parts, if any) is above this."),
     ] = None
 
     @property
@@ -63,11 +67,18 @@ class Options:
         """`exact` or `sampled`."""
         return self.answers or ("exact" if self.samples is None else "sampled")
 
+    @property
+    def second(self) -> str:
+        """What stands beside the whole model, if anything does."""
+        return "pruned" if self.beside is None else "beside"
+
 
 def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> Said:
     """Ask an instruct model for numbers about named people, and see how far groups are apart."""
     named = parts.read()
     subject = PruneSet() if named is None else named.parts
+    if options.beside is not None and len(subject):
+        raise InputError("One thing stands beside the whole model: name parts to remove, or a model with --beside.")
     groups = _groups(options.groups)
     from fasp_core.studies.contexts import audit
     from fasp_core.studies.contexts import scenarios as worlds
@@ -87,13 +98,18 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
     if options.plan:
         return _plan(given, world, options.context, compared, config, how, progress)
 
-    def ask(one: Scenario, who: PruneSet | None, drawn: AuditConfig | None = None) -> Replies | Exact:
+    def ask(
+        one: Scenario, who: PruneSet | None, drawn: AuditConfig | None = None, model: Weights = given
+    ) -> Replies | Exact:
         if options.how == "exact" and drawn is None:
-            return audit.exactly(given.lm, one, world, config, given.store, who, compared, progress, exact=how)
+            return audit.exactly(model.lm, one, world, config, model.store, who, compared, progress, exact=how)
         two = audit.pair(world, (compared[0], compared[1]))
-        return audit.audit(given.lm, one, world, drawn or config, given.store, who, two, progress)
+        return audit.audit(model.lm, one, world, drawn or config, model.store, who, two, progress)
 
     replies = [[ask(one, who) for one in asked] for who in ([None, subject] if len(subject) else [None])]
+    if options.beside is not None:
+        other = replace(given, model=options.beside)
+        replies.append([ask(one, None, model=other) for one in asked])
     found = [_compared(each, options, pairs) for each in _comparisons(replies, options)]
     document: dict[str, Any] = {
         "model": given.spec.source,
@@ -109,6 +125,7 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
         "winsorised": options.winsorise,
         "matched": options.matched,
         "prune_set": subject.format(),
+        **({} if options.beside is None else {"beside": options.beside}),
         **found[0],
         "provenance": replies[0][0].provenance,
     }
@@ -153,8 +170,8 @@ def _compared(replies: list[list[Replies | Exact]], options: Options, pairs: Any
     from fasp_core.studies.contexts import outcome
 
     gaps = outcome.disparities(replies, options.winsorise, pairs)
-    rows, tested = outcome.scenarios_of(replies, gaps, options.winsorise, pairs)
-    out = {"groups": list(replies[0][0].groups), "scenarios": rows, **outcome.together(gaps, tested)}
+    rows, tested = outcome.scenarios_of(replies, gaps, options.winsorise, pairs, options.second)
+    out = {"groups": list(replies[0][0].groups), "scenarios": rows, **outcome.together(gaps, tested, options.second)}
     out["parsed"] = sum(sum(row["parsed"].values()) for row in rows) / (2 * len(rows))
     if options.how == "exact":
         out["covered"] = sum(row["covered"] for row in rows) / len(rows)
@@ -248,19 +265,19 @@ def _groups(groups: str | None) -> tuple[str, ...] | None:
 def text(d: dict[str, Any]) -> str:
     """One row a scenario."""
     first, second = d["groups"]
-    pruned = "mean_abs_smd_change" in d
+    other = next((how for how in ("pruned", "beside") if f"mean_abs_smd_{how}" in d), None)
     exact = d["how"] == "exact"
     head = ["scenario", "unit", f"parsed, {first}", second, f"mean, {first}", second, "SMD", "95%", "p, all"]
     head += ["covered"] if exact else []
-    rows = [head + (["SMD, pruned", "95%", "inliers", "distance"] if pruned else [])]
+    rows = [head + ([f"SMD, {other}", "95%", "inliers", "distance"] if other else [])]
     for s in d["scenarios"]:
         row = [s["scenario"], s["unit"]]
         row += [f"{s['parsed'][g]:.0%}" for g in d["groups"]]
         row += [number(s["mean"][g]) for g in d["groups"]]
         row += [_signed(s["smd"]["value"]), span(s["smd"]["interval"], _signed), _p(s["p_adjusted"])]
         row += [f"{s['covered']:.0%}"] if exact else []
-        if pruned:
-            row += [_signed(s["smd_pruned"]["value"]), span(s["smd_pruned"]["interval"], _signed)]
+        if other:
+            row += [_signed(s[f"smd_{other}"]["value"]), span(s[f"smd_{other}"]["interval"], _signed)]
             row += [f"{s['inlier_ratio']:.0%}", f"{s['distance_sd']:.2f} SD"]
         rows.append(row)
     mean = d["mean_abs_smd"]
@@ -278,11 +295,11 @@ def text(d: dict[str, Any]) -> str:
         f"Of the context, its scenarios taken as a sample: mean SMD {_signed(d['mean_smd_context']['value'])} "
         f"{span(d['mean_smd_context']['interval'], _signed)}.",
     ]
-    for other in d.get("comparisons", [])[1:]:
-        between = other["mean_abs_smd"]
+    for compared in d.get("comparisons", [])[1:]:
+        between = compared["mean_abs_smd"]
         lines.append(
-            f"{other['groups'][0]} against {other['groups'][1]}: mean |SMD| {between['value']:.2f} "
-            f"{span(between['interval'], _signed)}, p = {_p(other['p_any'])}; the scenarios are in --json and --csv."
+            f"{compared['groups'][0]} against {compared['groups'][1]}: mean |SMD| {between['value']:.2f} "
+            f"{span(between['interval'], _signed)}, p = {_p(compared['p_any'])}; the scenarios are in --json and --csv."
         )
     if "failed" in d:
         said = "is above" if d["failed"] else "is not above"
@@ -292,11 +309,12 @@ def text(d: dict[str, Any]) -> str:
             f"{d['covered']:.1%} of the probability was followed until the number was settled; the rest is estimated "
             f"by {d['limits']['draws']} draws a name, whose noise is in the intervals."
         )
-    if pruned:
+    if other:
         change = d["mean_abs_smd_change"]
         lines.append(
-            f"Without {d['prune_set']}: mean |SMD| {d['mean_abs_smd_pruned']['value']:.2f}, change "
-            f"{_signed(change['value'])} {span(change['interval'], _signed)}."
+            f"{d.get('beside', 'Without ' + d['prune_set'])}: mean |SMD| {d[f'mean_abs_smd_{other}']['value']:.2f}, "
+            f"{'difference' if 'beside' in d else 'change'} {_signed(change['value'])} "
+            f"{span(change['interval'], _signed)}."
         )
     for s in d["scenarios"]:
         difference = s["parsed_difference"]

@@ -50,10 +50,11 @@ def page(document: dict[str, Any], text: str) -> str:
     scenarios = document["scenarios"]
     first, second = document["groups"][:2]
     ends = [[s["smd"]["value"], *s["smd"]["interval"]] for s in scenarios]
-    series = [_series("whole model", scenarios, ends)]
-    if "smd_pruned" in scenarios[0]:
-        after = [[s["smd_pruned"]["value"], *s["smd_pruned"]["interval"]] for s in scenarios]
-        series.append(_series("without " + document["prune_set"][:40], scenarios, after))
+    series = [_series(document["model"] if "beside" in document else "whole model", scenarios, ends)]
+    for key, name in (("smd_pruned", "without " + document["prune_set"][:40]), ("smd_beside", document.get("beside"))):
+        if key in scenarios[0]:
+            after = [[s[key]["value"], *s[key]["interval"]] for s in scenarios]
+            series.append(_series(str(name), scenarios, after))
     words = Words(
         "Standardised mean difference by scenario",
         f"Above 0: larger numbers for {first} than for {second}. Intervals resample names (95%).",

@@ -188,3 +188,51 @@ def test_matched_names_and_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(asked(tmp_path, "--groups", "one,two,three", "--matched")) == 2
     assert "Matched names are of two groups" in capsys.readouterr().err
     assert main(asked(tmp_path, "--groups", "one,two", "--fail-above", "-1")) == 2
+
+
+def test_another_model_beside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its column is what it gives when asked alone; the difference is that of both."""
+    models = {"built-in": numbered_lm(0), "org/other": numbered_lm(1)}
+    monkeypatch.setattr("fasp_core.cli.options.load_model", lambda spec, _cache: models[spec.source])
+    page = tmp_path / "a.html"
+    assert main(asked(tmp_path, "--json", "--beside", "org/other", "--html", str(page))) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert main(asked(tmp_path, "--json", "--model", "org/other")) == 0
+    alone = json.loads(capsys.readouterr().out)
+    (row,), (other,) = found["scenarios"], alone["scenarios"]
+    assert found["beside"] == "org/other"
+    assert row["smd_beside"] == other["smd"]
+    assert row["parsed_beside"] == other["parsed"]
+    assert row["smd"] != other["smd"]
+    assert found["mean_abs_smd_beside"] == alone["mean_abs_smd"]
+    difference = alone["mean_abs_smd"]["value"] - found["mean_abs_smd"]["value"]
+    assert found["mean_abs_smd_change"]["value"] == pytest.approx(difference)
+    assert "org/other" in page.read_text()
+    assert main(asked(tmp_path, "--beside", "org/other")) == 0
+    out = capsys.readouterr().out
+    assert "SMD, beside" in out
+    assert "org/other: mean |SMD|" in out
+    assert main(asked(tmp_path, "--beside", "org/other", "--heads", "L0H1")) == 2
+    assert "One thing stands beside" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("numbered")
+def test_people_may_be_described_instead_of_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same sentence with another attribute: pairs that differ in it alone."""
+    described = (
+        NUMBERED.split("[groups]")[0]
+        + """[groups]
+women = ["the red house", "the blue house"]
+men = ["My red house", "My blue house"]
+"""
+    )
+    args = asked(tmp_path, "--json", "--matched")
+    (tmp_path / "numbered.toml").write_text(described)
+    assert main(args) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["names"] == {"women": 2, "men": 2}
+    assert found["matched"]
+    (row,) = found["scenarios"]
+    assert row["smd"]["value"] != 0

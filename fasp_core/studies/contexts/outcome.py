@@ -18,15 +18,20 @@ Asked = Sequence[Replies | Exact]  # of several scenarios, about the same people
 
 
 def scenarios_of(
-    subjects: Sequence[Asked], gaps: Sequence[Disparity], winsorise: float, pairs: NDArray[np.int64] | None = None
+    subjects: Sequence[Asked],
+    gaps: Sequence[Disparity],
+    winsorise: float,
+    pairs: NDArray[np.int64] | None = None,
+    second: str = "pruned",
 ) -> tuple[list[dict[str, Any]], Tested]:
     """What is said of each scenario, and the test of all of them.
 
     Parameters
     ----------
-    subjects : answers of the whole model and, if one was asked, of the pruned one.
+    subjects : answers of the whole model and, if one was asked, of a second one.
     gaps : `disparity` of each.
     pairs : of names that are matched.
+    second : what the second is, at the end of the names of what is said of it: `pruned`, or `beside` for another model.
     """
     tested = significance([r.numbers(winsorise) for r in subjects[0]], pairs)
     rows = []
@@ -34,13 +39,14 @@ def scenarios_of(
         row = _scenario(base, gaps[0], i, winsorise, pairs)
         row |= {"p": float(tested.each[i]), "p_adjusted": float(tested.adjusted[i])}
         if len(subjects) == 2:
-            row |= _pruned(base, subjects[1][i], gaps[1], i)
+            said = _second(base, subjects[1][i], gaps[1], i)
+            row |= {name.replace("_second", f"_{second}"): value for name, value in said.items()}
         rows.append(row)
     return rows, tested
 
 
-def together(gaps: Sequence[Disparity], tested: Tested) -> dict[str, Any]:
-    """What is said of all scenarios of a context."""
+def together(gaps: Sequence[Disparity], tested: Tested, second: str = "pruned") -> dict[str, Any]:
+    """What is said of all scenarios of a context; `second` as in `scenarios_of`."""
     out: dict[str, Any] = {
         "mean_abs_smd": estimate(gaps[0].mean_absolute()),
         "mean_abs_smd_by_chance": tested.by_chance,
@@ -51,7 +57,7 @@ def together(gaps: Sequence[Disparity], tested: Tested) -> dict[str, Any]:
         "correction": f"max-T over {len(tested.each)} scenarios, {DEALS:,} deals of the names' groups",
     }
     if len(gaps) == 2:
-        out["mean_abs_smd_pruned"] = estimate(gaps[1].mean_absolute())
+        out[f"mean_abs_smd_{second}"] = estimate(gaps[1].mean_absolute())
         out["mean_abs_smd_change"] = estimate(gaps[0].change(gaps[1]))
     return out
 
@@ -93,15 +99,15 @@ def _scenario(
     return row
 
 
-def _pruned(base: Replies | Exact, pruned: Replies | Exact, gap: Disparity, i: int) -> dict[str, Any]:
-    before, after = base.answers, pruned.answers
+def _second(base: Replies | Exact, other: Replies | Exact, gap: Disparity, i: int) -> dict[str, Any]:
+    before, after = base.answers, other.answers
     out: dict[str, Any] = {
-        "smd_pruned": estimate(gap.each()[i]),
-        "parsed_pruned": dict(zip(base.groups, after.parsed().tolist(), strict=True)),
+        "smd_second": estimate(gap.each()[i]),
+        "parsed_second": dict(zip(base.groups, after.parsed().tolist(), strict=True)),
     }
     if isinstance(before, Distributions) and isinstance(after, Distributions):
         return out | {
-            "covered_pruned": float(after.covered.mean()),
+            "covered_second": float(after.covered.mean()),
             "inlier_ratio": distributions.inlier_ratio(before, after),
             "distance_sd": distributions.distance(before, after),
         }
