@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,9 +17,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from benchmarks._common import Unavailable
+from benchmarks._browser import chromium
 from benchmarks.drag import made_up
-from benchmarks.start import BROWSERS, FLAGS
 from fasp_core.figures.cells import cell_colors
 from fasp_core.figures.theme import LIGHT
 from fasp_core.metrics.meters import BiasConfig
@@ -93,23 +91,16 @@ def frames(page: Any, bottom: float) -> Iterator[tuple[Image.Image, int]]:
 
 
 def main() -> int:
-    """Write it; 1 if it is too large. Raises Unavailable without Chromium or Playwright."""
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        raise Unavailable("no Chromium was found: install chromium and run this again.")
-    from playwright.sync_api import sync_playwright
-
+    """Write it; 1 if it is too large. Raises as `chromium`."""
     table = engine().results.scores(ModelSpec(), BiasConfig("race_ethnicity"))
     assert table is not None, "they are committed"
     shown, packed = real(table)
     given = [script(), (HERE / "instrument.css").read_text(encoding="utf-8"), json.loads(json.dumps(shown.sent()))]
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=path, args=list(FLAGS))
+    with chromium() as (browser, _):
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.goto("about:blank")
         bottom, _ = page.evaluate(SHOW, [*given, base64.b64encode(packed).decode()])
         seen = list(frames(page, bottom))
-        browser.close()
     middle = seen[HAND[0][2] - 1][0]  # with most colors
     colors = middle.quantize(160, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     drawn = [one.quantize(palette=colors, dither=Image.Dither.NONE) for one, _ in seen]

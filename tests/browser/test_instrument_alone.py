@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
-from fasp_core.figures.cells import cell_colors
-from fasp_core.figures.theme import LIGHT
+from benchmarks.drag import made_up
 from pages.instrument import instrument
-from pages.instrument.sent import Map, Rule, Shown, colors_of, effects
-from tests.support.fakes import make_table
 
 pytestmark = pytest.mark.browser
-LAYERS, HEADS = 3, 4
 
 
-def shown(done: int = 0, prune: tuple[int, ...] = ()) -> dict[str, Any]:
+def shown(done: int = 0, prune: Iterable[int] = ()) -> dict[str, Any]:
     """What the page tells the script of a tiny model."""
-    table = make_table(LAYERS, HEADS)
-    drawn = cell_colors(table.ppl.z_ppl, table.ppl.se_ppl, LIGHT, "robust", "fade")
-    return Shown(
-        effects=effects(table, "neutral")[0],
-        layers=LAYERS,
-        heads=HEADS,
-        method="FASP",
-        rule=Rule.of(table.head_scores("neutral"), "fasp", 0),
-        gamma=0.3,
-        alpha=0.25,
-        sliders={"gamma": (1.0, 0.01, True), "alpha": (0.5, 0.005, True)},
-        prune=sorted(prune),
-        keep=[],
-        gains={},
-        picked=[],
-        means="toggle",
-        order=None,
-        texts=["perplexity\ngap"] * LAYERS * HEADS,
-        sure=None,
-        maps=[Map("Impact", "note", "help", "unit", drawn.colors, drawn.ticks)],
-        base=(20.0, 3.0),
-        taught=(1.0, 1.0),
-        off=("", ""),
-        learnt="",
-        colors=colors_of(LIGHT),
-        done=done,
-    ).sent()
+    return replace(made_up(3, 4)[0], done=done, prune=sorted(prune)).sent()
 
 
 @pytest.fixture
@@ -96,7 +66,7 @@ def test_an_act_is_told_again_until_the_page_has_acted_on_it(page: Any) -> None:
     assert 2 <= len(told) <= 4, "ever more rarely"
     assert all({**one, "tries": 0} == {**first[0], "tries": 0} for (one,) in told), "the same act"
     assert len({str(acts) for acts in told}) == len(told), "each time another value, or nobody would hear it"
-    page.evaluate("data => { call(data); }", shown(first[0]["n"], tuple(first[0]["prune"])))
+    page.evaluate("data => { call(data); }", shown(first[0]["n"], first[0]["prune"]))
     page.clock.fast_forward(1_000_000)
     assert page.evaluate("() => sent.length") == len(told), "answered"
 
@@ -114,4 +84,3 @@ def test_the_width_is_followed_after_a_late_ending(page: Any) -> None:
     page.wait_for_function(
         "wide => document.body.firstChild.shadowRoot.querySelector('.board').clientWidth < wide", arg=wide
     )
-    assert np.isfinite(wide)

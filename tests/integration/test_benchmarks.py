@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import mmap
@@ -350,6 +351,11 @@ def test_one_that_cannot_run_stops_no_other(
     assert len(shown.err.splitlines()) == 1
     assert "Chromium" in shown.err
     assert json.loads(shown.out)["ratio"] == 2.0
+
+
+@pytest.mark.parametrize("path", sorted(Path(command.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_every_module_can_be_imported(path: Path) -> None:
+    importlib.import_module("benchmarks" if path.stem == "__init__" else f"benchmarks.{path.stem}")
 
 
 def test_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
