@@ -29,6 +29,7 @@ METHOD_TITLES: dict[Method, str] = {
     "neurons-activation": "neurons, by activation",
     "neurons-random": "neurons, at random",
     "weights-wanda": "weights (Wanda)",
+    "weights-effect": "weights, by effect",
     "weights-random": "weights, at random",
 }
 METHOD_HELP = (

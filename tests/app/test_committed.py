@@ -15,7 +15,7 @@ from fasp_core.cli.main import main
 from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import against_fasp, compare
-from fasp_core.studies.contexts.choosing import METHODS
+from fasp_core.studies.contexts.choosing import USUAL
 from pages.backend.engine import Engine, engine
 from tests.support.fakes import use_engine
 from tests.support.made import OUTCOME_KEYS
@@ -124,7 +124,7 @@ def test_robustness_fills_the_page() -> None:
 
 def test_contexts_fill_the_page() -> None:
     (found, *_) = engine().results.matrices(ModelSpec())
-    assert set(found.config.methods) == set(METHODS)
+    assert set(found.config.methods) == set(USUAL)
     assert set(found.contexts) == {"purchases", "services", "activities", "finance"}
     text = told("contexts")
     assert "Nothing was run" not in text

@@ -26,7 +26,7 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.answers import measures
 from fasp_core.studies.contexts import choosing, matrix, summary
 from fasp_core.studies.contexts.audit import AuditConfig, audit
-from fasp_core.studies.contexts.choosing import METHODS, Sizes, common_top
+from fasp_core.studies.contexts.choosing import USUAL, Sizes, common_top
 from fasp_core.studies.contexts.generalisation import Carried, cells_of, rows_of
 from fasp_core.studies.contexts.matrix import MatrixConfig
 from fasp_core.studies.contexts.settings import settings
@@ -81,7 +81,7 @@ def test_everything_is_really_removed_and_kept(lm: LanguageModel, tmp_path: Path
     store = Store(tmp_path)
     told: list[tuple[float, float]] = []
     found = matrix.run(lm, WORLD, CONFIG, store, progress=lambda done, total, _: told.append((done, total)))
-    assert len(found.cells) == len(METHODS) * len(settings(WORLD.scenarios))
+    assert len(found.cells) == len(USUAL) * len(settings(WORLD.scenarios))
     assert all(0 <= done <= total for done, total in told)
     assert told == sorted(told)
     test = replace(CONFIG.audit, seed=1)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from fasp_core.errors import InputError
 from fasp_core.forward.ablation import gated
 from fasp_core.model.language_model import LanguageModel
+from fasp_core.storage.store import Store
 from fasp_core.studies.answers import exact
 from fasp_core.studies.answers.exact import ExactConfig, Sampling, grow
 from fasp_core.studies.answers.reading import Reader
-from fasp_core.studies.contexts import scenarios, slopes
+from fasp_core.studies.contexts import audit, choosing, scenarios, slopes, weights
 from fasp_core.studies.contexts.chats import ask
 from tests.support.numbered import NUMBERED, numbered_lm
 
@@ -28,6 +32,53 @@ def gap(lm: LanguageModel) -> float:
     sums = np.array([slopes._sums(t) for t in grow(lm, chats, Reader("dollars", ""), HOUSE.opening, SAMPLING, WHOLE)])
     means = [part[:, 1].sum() / part[:, 0].sum() for part in (sums[:2], sums[2:])]
     return float(means[0] - means[1])
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_neo"])
+def test_effects_of_weights_equal_finite_differences(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "LEAST", 0.0)
+    lm = numbered_lm(kind=kind)
+    lm.model = lm.model.double()
+    found, difference = slopes.weight_effects(lm, HOUSE, WORLD.people, GROUPS, SAMPLING, WHOLE)
+    assert difference == pytest.approx(gap(lm), abs=1e-6)
+    places = weights.projections(lm)
+    assert found.keys() == places.keys()
+    assert not any(p.requires_grad for p in lm.model.parameters()), "as it was"
+    for place in list(places)[::4]:
+        weight = places[place].weight.data.view(-1)
+        at = int(found[place].abs().argmax())  # where there is most to be wrong about
+        before, ends = float(weight[at]), []
+        step = 2e-3 * abs(before)
+        for end in (before + step, before - step):
+            weight[at] = end
+            ends.append(gap(lm))
+        weight[at] = before
+        slope = -before * (ends[0] - ends[1]) / (2 * step)
+        assert float(found[place][at]) == pytest.approx(slope, rel=1e-2, abs=1e-4)
+
+
+def test_weights_by_effect_are_those_that_lower_the_difference_in_every_scenario(tmp_path: Path) -> None:
+    lm, config, store = numbered_lm(), audit.AuditConfig(tokens=2, temperature=0.8), Store(tmp_path)
+    world = scenarios.parse(NUMBERED.replace('["house"]', '["house", "red"]'), "rooms.toml")
+    said, effects = [], []
+    for scenario in world.scenarios:
+        replies = audit.exactly(lm, scenario, world, config, store, exact=WHOLE)
+        said.append(choosing.clues(lm, replies, config, ["weights-effect"], store))
+        effects.append(slopes.weight_effects(lm, scenario, world.people, GROUPS, config.sampling, WHOLE))
+    chosen = choosing.choose(lm, "weights-effect", said, choosing.Sizes(weight_top=0.02)).weights
+    assert sum(map(len, chosen.values())) > 0
+    for place, module in weights.projections(lm).items():
+        count = int(np.ceil(0.02 * module.weight.numel()))
+        tops = []
+        for changes, difference in effects:
+            falls = -np.sign(difference) * changes[place].numpy()
+            tops.append({int(i) for i in np.argsort(-falls)[:count] if falls[i] > 0})
+        assert set(chosen.get(place, torch.tensor([])).tolist()) == tops[0] & tops[1]
+    with pytest.raises(InputError, match="at most that"):
+        choosing.choose(lm, "weights-effect", said, choosing.Sizes(weight_top=0.05))
+    drawn = audit.audit(lm, world.scenarios[0], world, config, store)
+    with pytest.raises(InputError, match="need exact answers"):
+        choosing.clues(lm, drawn, config, ["weights-effect"], store)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt_neo"])

@@ -37,10 +37,13 @@ Method = Literal[
     "neurons-activation",
     "neurons-random",
     "weights-wanda",
+    "weights-effect",
     "weights-random",
 ]
 METHODS: tuple[Method, ...] = get_args(Method)
+USUAL = tuple(m for m in METHODS if m != "weights-effect")  # which takes exact answers, and as much memory as the model
 KIND = "clues"
+EFFECTS_KEPT = 0.02  # of the weights of each projection, those whose removal lowers the difference most
 
 
 @dataclass(frozen=True)
@@ -81,19 +84,40 @@ class Clues:
         `neurons-activation` [2, L, F], one for each group.
     norms : for each group, [in] norm of the inputs of each projection.
     gap : difference of the groups' mean log numbers; nan unless an effect was asked for.
+    by_effect : flat positions in each projection of the weights whose removal lowers it, to first order, best first;
+        at most `EFFECTS_KEPT` of all.
     """
 
     arrays: dict[str, NDArray[Any]]
     norms: tuple[dict[weights.Place, Tensor], ...]
     gap: float
+    by_effect: dict[weights.Place, Tensor] = field(default_factory=dict)
     _weights: dict[Sizes, dict[weights.Place, Tensor]] = field(default_factory=dict, repr=False)
 
-    def weights(self, lm: LanguageModel, sizes: Sizes) -> dict[weights.Place, Tensor]:
+    def standing_out(self, lm: LanguageModel, sizes: Sizes) -> dict[weights.Place, Tensor]:
         """Weights that stand out for the first group; found once."""
         if sizes not in self._weights:
             first, second = self.norms
             self._weights[sizes] = weights.stands_out(lm, first, second, sizes.weight_top, sizes.weight_other)
         return self._weights[sizes]
+
+    def lowering(self, lm: LanguageModel, sizes: Sizes) -> dict[weights.Place, Tensor]:
+        """The share `weight_top` of each projection, where as many lower the difference.
+
+        Raises
+        ------
+        InputError
+            The share is larger than what is kept.
+        """
+        if sizes.weight_top > EFFECTS_KEPT:
+            raise InputError(
+                f"Weights by effect are kept up to {EFFECTS_KEPT:.0%} of a projection: choose a share of at most that."
+            )
+        places = weights.projections(lm)
+        return {
+            place: at[: int(np.ceil(sizes.weight_top * places[place].weight.numel()))]  # type: ignore[operator]
+            for place, at in self.by_effect.items()
+        }
 
 
 def clues(
@@ -113,6 +137,7 @@ def clues(
     """
     arrays: dict[str, NDArray[Any]] = {}
     norms: tuple[dict[weights.Place, Tensor], ...] = ()
+    by_effect: dict[weights.Place, Tensor] = {}
     gap = float("nan")
     label = f"{slug(lm.name)}--{slug(replies.scenario.context)}-{slug(replies.scenario.name)}"
     names = [[name for name, group in replies.people if group == g] for g in replies.groups]
@@ -139,6 +164,11 @@ def clues(
             found = localise.effects(lm, replies, config.temperature, progress)
         return {k: found.reduction(k) for k in ("heads", "neurons")} | {"gap": np.array([found.gap])}
 
+    def lowering() -> dict[str, NDArray[Any]]:
+        if not isinstance(replies, Exact):
+            raise InputError("Weights by effect need exact answers: leave out samples, or this method.")
+        return _lowering(lm, replies, config, progress)
+
     for method in methods:
         if method in ("heads-effect", "neurons-effect"):
             found = kept("effects", effects, **drawn)
@@ -154,11 +184,34 @@ def clues(
                 lambda: {str(g): localise.activation(lm, replies.scenario, names[g]).mean(0) for g in (0, 1)},
             )
             arrays[method] = np.stack([found["0"], found["1"]])
-        elif kind_of(method) == "weights" and not norms:
-            norms = _norms(lm, replies, names, kept)
+        elif method == "weights-effect":
+            by_effect = _by_place(kept("effects of weights", lowering, **drawn))
+        elif kind_of(method) == "weights" and method in METHODS:
+            norms = norms or _norms(lm, replies, names, kept)
         elif method not in METHODS:
             raise InputError(f"There is no method '{method}': choose of {', '.join(METHODS)}.")
-    return Clues(arrays, norms, gap)
+    return Clues(arrays, norms, gap, by_effect)
+
+
+def _lowering(
+    lm: LanguageModel, replies: Exact, config: AuditConfig, progress: Report | None
+) -> dict[str, NDArray[Any]]:
+    """Positions of weights by projection. No values: the effects of all weights are as large as the model."""
+    people, groups = replies.people, (replies.groups[0], replies.groups[1])
+    changes, gap = slopes.weight_effects(
+        lm, replies.scenario, people, groups, config.sampling, replies.limits, progress
+    )
+    out = {}
+    for (layer, name), change in changes.items():
+        falls = -np.sign(gap) * change
+        best = falls.topk(int(np.ceil(EFFECTS_KEPT * len(falls))))
+        out[f"{layer}|{name}"] = best.indices[best.values > 0].int().numpy()
+    return out
+
+
+def _by_place(found: dict[str, NDArray[Any]]) -> dict[weights.Place, Tensor]:
+    split = {tuple(key.split("|")): torch.from_numpy(at).long() for key, at in found.items()}
+    return {(int(layer), name): at for (layer, name), at in split.items()}
 
 
 def _norms(lm: LanguageModel, replies: Replies | Exact, names: list[list[str]], kept: Any) -> tuple[Any, ...]:
@@ -186,7 +239,8 @@ def choose(lm: LanguageModel, method: Method, said: Sequence[Clues], sizes: Size
     """
     kind = kind_of(method)
     if kind == "weights":
-        chosen = _weights(lm, said, sizes)
+        effect = method == "weights-effect"
+        chosen = _named_by_all([c.lowering(lm, sizes) if effect else c.standing_out(lm, sizes) for c in said])
         return Removal(weights=_shuffled(lm, chosen, seed) if method == "weights-random" else chosen)
     shape = (lm.n_layers, lm.n_heads if kind == "heads" else lm.n_neurons)
     count = max(1, int(getattr(sizes, kind) * shape[0] * shape[1]))
@@ -212,8 +266,8 @@ def common_top(scores: Sequence[NDArray[Any]], count: int) -> NDArray[np.int64]:
     return np.asarray([i for i in order[: max(count, 0)] if wanted[i]], dtype=np.int64)
 
 
-def _weights(lm: LanguageModel, said: Sequence[Clues], sizes: Sizes) -> dict[weights.Place, Tensor]:
-    found = [c.weights(lm, sizes) for c in said]
+def _named_by_all(found: Sequence[dict[weights.Place, Tensor]]) -> dict[weights.Place, Tensor]:
+    """Weights that every scenario names."""
     out = found[0]
     for other in found[1:]:
         out = {place: at[torch.isin(at, other[place])] for place, at in out.items()}

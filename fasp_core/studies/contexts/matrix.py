@@ -29,7 +29,7 @@ from fasp_core.studies.answers.measures import Answers, winsorised
 from fasp_core.studies.common import KIND, Steps, kept
 from fasp_core.studies.contexts import choosing
 from fasp_core.studies.contexts.audit import AuditConfig, Report, audit, pair
-from fasp_core.studies.contexts.choosing import METHODS, Clues, Method, Sizes
+from fasp_core.studies.contexts.choosing import METHODS, USUAL, Clues, Method, Sizes
 from fasp_core.studies.contexts.halves import Removed, Said, Whole, mean_nll
 from fasp_core.studies.contexts.removal import Removal
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
@@ -50,7 +50,7 @@ class MatrixConfig:
     exact : how far exact answers are followed (`halves.py`); None: answers are sampled.
     """
 
-    methods: tuple[Method, ...] = METHODS
+    methods: tuple[Method, ...] = USUAL
     audit: AuditConfig = field(default_factory=AuditConfig)
     sizes: Sizes = field(default_factory=Sizes)
     names: int | None = None

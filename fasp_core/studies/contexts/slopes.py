@@ -1,4 +1,4 @@
-"""What each head and neuron does to an exact difference between groups, to first order.
+"""What each head, neuron and weight does to an exact difference between groups, to first order.
 
 With p(v | t) the probability of token v behind a text t of a tree (`exact.py`), and Q(t, v) the mean of
 h = (log(1 + number) - the group's mean) / the group's probability of a number over all answers that begin with t and v,
@@ -13,16 +13,20 @@ say is not differentiated any further, and the whole of it is small.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, pack
+from fasp_core.model.passes import require_finite
 from fasp_core.studies.answers.exact import ExactConfig, Grower, Node, Sampling, Tree, grow
 from fasp_core.studies.answers.reading import Reader
+from fasp_core.studies.contexts import weights
 from fasp_core.studies.contexts.chats import ask
 from fasp_core.studies.contexts.localise import Effects, Floats, through_gates
 from fasp_core.studies.contexts.scenarios import Scenario
@@ -46,26 +50,99 @@ def effects(
     ----------
     people : (name, group).
     """
-    chats = [ask(lm, scenario, name) for name, _ in people]
-    reader = Reader(scenario.unit, scenario.per)
-    trees = grow(lm, chats, reader, scenario.opening, sampling, config)
-    codes = np.array([groups.index(group) for _, group in people])
-    totals = np.array([_sums(tree) for tree in trees])  # [names, 2]
-    masses, means = np.zeros(2), np.zeros(2)
-    for g in (0, 1):
-        masses[g] = totals[codes == g, 0].sum()
-        means[g] = totals[codes == g, 1].sum() / masses[g] if masses[g] else float("nan")
-    grower = Grower(lm, reader, scenario.opening, sampling, config)
+    grown = _Grown.of(lm, scenario, people, groups, sampling, config)
     heads, neurons = [], []
-    for i, ((_, chat), tree) in enumerate(zip(chats, trees, strict=True)):
-        g = int(codes[i])
-        worth = Worth(tree, reader, means[g], masses[g])
-        by_head, by_neuron = gradients(lm, chat, tree, worth, grower)
+    for i, (chat, tree) in enumerate(zip(grown.chats, grown.trees, strict=True)):
+        by_head, by_neuron = gradients(lm, chat, tree, grown.worth(i), grown.grower)
         heads.append(-by_head)  # a removal moves a gate from 1 to 0
         neurons.append(-by_neuron)
         if progress is not None:
-            progress(i + 1, len(chats), f"effects in {scenario.title}")
-    return Effects(np.stack(heads), np.stack(neurons), codes, float(means[0] - means[1]))
+            progress(i + 1, len(grown.chats), f"effects in {scenario.title}")
+    return Effects(np.stack(heads), np.stack(neurons), grown.codes, grown.gap)
+
+
+@torch.enable_grad()
+def weight_effects(
+    lm: LanguageModel,
+    scenario: Scenario,
+    people: Sequence[tuple[str, str]],
+    groups: tuple[str, str],
+    sampling: Sampling,
+    config: ExactConfig,
+    progress: Report | None = None,
+) -> tuple[dict[weights.Place, Tensor], float]:
+    """First-order change of the difference of the groups' mean log numbers when each weight is set to 0.
+
+    Returns
+    -------
+    Changes, [n] float32 on the CPU for each projection in the order of its weight as it is stored; and the difference.
+
+    Raises
+    ------
+    InputError
+        A part of the model waits in main memory.
+    """
+    grown = _Grown.of(lm, scenario, people, groups, sampling, config)
+    with weights.differentiable(lm) as leaves:
+        totals = [torch.zeros(leaf.numel()) for leaf in leaves.values()]
+        for i, (chat, tree) in enumerate(zip(grown.chats, grown.trees, strict=True)):
+            back = _back(tree, grown.worth(i), grown.grower)
+            for p in pack(lm, [[*chat, *node.ids] for node in tree.nodes]):
+                hidden = lm.model.base_model(**p.inputs(lm), use_cache=False).last_hidden_state
+                states = hidden.flatten(0, 1)[p.reads[:, -1].to(lm.device)]
+                found = torch.autograd.grad(states, list(leaves.values()), back(p, states))
+                for total, grad in zip(totals, found, strict=True):
+                    total.add_(grad.flatten().float().cpu(), alpha=-1.0 if grown.codes[i] else 1.0)
+            if progress is not None:
+                progress(i + 1, len(grown.chats), f"effects of weights in {scenario.title}")
+        changes = {
+            place: -total * leaf.detach().flatten().float().cpu()
+            for (place, leaf), total in zip(leaves.items(), totals, strict=True)
+        }
+    require_finite(lm, np.array([float(c.sum()) for c in changes.values()]), "the gradients of an answer")
+    return changes, grown.gap
+
+
+@dataclass(frozen=True, eq=False)
+class _Grown:
+    """The trees of a scenario's answers, and what their gradients are weighted by."""
+
+    chats: list[list[int]]
+    trees: list[Tree]
+    codes: NDArray[np.int64]
+    means: NDArray[np.float64]
+    masses: NDArray[np.float64]
+    reader: Reader
+    grower: Grower
+
+    @classmethod
+    def of(
+        cls,
+        lm: LanguageModel,
+        scenario: Scenario,
+        people: Sequence[tuple[str, str]],
+        groups: tuple[str, str],
+        sampling: Sampling,
+        config: ExactConfig,
+    ) -> _Grown:
+        chats = [ask(lm, scenario, name) for name, _ in people]
+        reader = Reader(scenario.unit, scenario.per)
+        trees = grow(lm, chats, reader, scenario.opening, sampling, config)
+        codes = np.array([groups.index(group) for _, group in people])
+        totals = np.array([_sums(tree) for tree in trees])  # [names, 2]
+        masses = np.array([totals[codes == g, 0].sum() for g in (0, 1)])
+        sums = np.array([totals[codes == g, 1].sum() for g in (0, 1)])
+        means = np.divide(sums, masses, out=np.full(2, np.nan), where=masses > 0)
+        grower = Grower(lm, reader, scenario.opening, sampling, config)
+        return cls([chat for _, chat in chats], trees, codes, means, masses, reader, grower)
+
+    @property
+    def gap(self) -> float:
+        return float(self.means[0] - self.means[1])
+
+    def worth(self, name: int) -> Worth:
+        g = int(self.codes[name])
+        return Worth(self.trees[name], self.reader, float(self.means[g]), float(self.masses[g]))
 
 
 def _sums(tree: Tree) -> tuple[float, float]:
@@ -117,6 +194,17 @@ def gradients(
     heads = np.zeros((lm.n_layers, lm.n_heads), dtype=np.float32)
     neurons = np.zeros((lm.n_layers, lm.n_neurons), dtype=np.float32)
 
+    back = _back(tree, worth, grower)
+    for packed in pack(lm, [[*chat, *node.ids] for node in tree.nodes]):
+        by_head, by_neuron = through_gates(lm, packed, packed.reads[:, -1], back)
+        heads += by_head
+        neurons += by_neuron
+    return heads, neurons
+
+
+def _back(tree: Tree, worth: Worth, grower: Grower) -> Callable[[Pack, Tensor], Tensor]:
+    """Gradients in final hidden states [n, D] of a pack of the tree's texts, Q held."""
+
     def back(p: Pack, states: Tensor) -> Tensor:
         found = []
         nodes = [tree.nodes[int(i)] for i in p.prompts]
@@ -129,11 +217,7 @@ def gradients(
             found.append(torch.autograd.grad(((chances * q).sum(1) * masses).sum(), mine)[0])
         return torch.cat(found)
 
-    for packed in pack(lm, [[*chat, *node.ids] for node in tree.nodes]):
-        by_head, by_neuron = through_gates(lm, packed, packed.reads[:, -1], back)
-        heads += by_head
-        neurons += by_neuron
-    return heads, neurons
+    return back
 
 
 def _worths(tree: Tree, nodes: Sequence[Node], worth: Worth, grower: Grower, like: Tensor) -> Tensor:

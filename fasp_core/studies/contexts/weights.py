@@ -71,6 +71,21 @@ def stands_out(
 
 
 @contextmanager
+def differentiable(lm: LanguageModel) -> Iterator[dict[Place, Tensor]]:
+    """The weight of every projection, as leaves of a graph for the time of the `with` block. Raises as `without`."""
+    found = {place: _here(module) for place, module in projections(lm).items()}
+    with lm.lock:
+        before = {place: weight.requires_grad for place, weight in found.items()}
+        try:
+            for weight in found.values():
+                weight.requires_grad_(True)
+            yield found
+        finally:
+            for place, weight in found.items():
+                weight.requires_grad_(before[place])
+
+
+@contextmanager
 def without(lm: LanguageModel, chosen: Chosen) -> Iterator[None]:
     """The weights are 0 for the time of the `with` block, and bit for bit what they were after it.
 
@@ -84,12 +99,7 @@ def without(lm: LanguageModel, chosen: Chosen) -> Iterator[None]:
         kept: list[tuple[Tensor, Tensor, Tensor]] = []
         try:
             for place, at in chosen.items():
-                weight = _weight(places[place])
-                if weight.is_meta:
-                    raise InputError(
-                        "Single weights cannot be removed from a model that lies partly in main memory: load it with "
-                        "--device cpu, or on GPUs that hold all of it."
-                    )
+                weight = _here(places[place])
                 flat = weight.data.view(-1)
                 at = at.to(flat.device)
                 kept.append((flat, at, flat[at].clone()))
@@ -103,6 +113,17 @@ def without(lm: LanguageModel, chosen: Chosen) -> Iterator[None]:
 def _weight(module: nn.Module) -> Tensor:
     weight = module.weight
     assert isinstance(weight, Tensor)
+    return weight
+
+
+def _here(module: nn.Module) -> Tensor:
+    """A projection's weight, if it does not wait elsewhere."""
+    weight = _weight(module)
+    if weight.is_meta:
+        raise InputError(
+            "Single weights cannot be removed from a model that lies partly in main memory: load it with "
+            "--device cpu, or on GPUs that hold all of it."
+        )
     return weight
 
 
