@@ -185,6 +185,10 @@ class ContextsOptions:
     per_context: Annotated[int | None, typer.Option(help="Scenarios of each context, at most; else all.")] = None
     heads: Annotated[float | None, typer.Option(help="Share of heads to remove.")] = None
     neurons: Annotated[float | None, typer.Option(help="Share of neurons to remove.")] = None
+    equal_parameters: Annotated[
+        bool,
+        typer.Option("--equal-parameters", help="Neurons and weights (by effect) with the heads' parameters."),
+    ] = False
     tokens: Annotated[int | None, typer.Option(help="Of the text for perplexity.")] = None
     winsorise: Winsorise = 0.0
 
@@ -206,10 +210,13 @@ def contexts(options: ContextsOptions, given: Model, progress: Report) -> Said:
         raise InputError("--nodes is of exact answers: leave it out, or take --answers exact.")
     if how == "exact" and options.samples is not None:
         raise InputError("--samples is of sampled answers: leave it out, or take --answers sampled.")
+    if options.equal_parameters and options.neurons is not None:
+        raise InputError("--equal-parameters sets the share of neurons: leave out --neurons.")
+    sizes = choosing.Sizes(**_named(heads=options.heads, neurons=options.neurons))
     config = matrix.MatrixConfig(
         exact=exact.ExactConfig(**_named(nodes=options.nodes)) if how == "exact" else None,
         audit=audit.AuditConfig(**_named(samples=options.samples, tokens=options.answer_tokens)),
-        sizes=choosing.Sizes(**_named(heads=options.heads, neurons=options.neurons)),
+        sizes=sizes.of_equal_parameters(given.lm) if options.equal_parameters else sizes,
         names=options.names,
         scenarios=options.per_context,
         **_named(methods=tuple(options.method) if options.method else None, tokens=options.tokens),

@@ -57,11 +57,22 @@ def violations(reader: Reader, where: str, scheme: str, inside: str | None = Non
 
 
 def test_the_first_page_in_the_dark(app: str, browser: Any) -> None:
-    """Of the dark theme; the slow tier looks at all pages in it."""
+    """Of the dark theme, with nothing at all in the instrument; the slow tier looks at all pages in it."""
     reader = Reader(browser, f"{app}/?axis=nationality&alpha=0.02&{SMALL}", scheme="dark")
     reader.measured()
+    reader.click_head(24, 6)
+    reader.wait_said("By hand: 1 pruned.")
+    reader.settled()
+    assert not in_the_instrument(reader)
     found = violations(reader, "Explore heads", "dark")
     assert not found, "\n".join(found)
+
+
+def in_the_instrument(reader: Reader) -> list[str]:
+    """Violations of any weight and of all rules, a line for each element."""
+    found = Axe().run(reader.page, context='[class*="st-key-instrument"]', options={"resultTypes": ["violations"]})
+    assert found.response["passes"], "nothing was looked at"
+    return [f"{one['id']}: {node['html'][:200]}" for one in found.response["violations"] for node in one["nodes"]]
 
 
 def test_what_opens_and_a_page_of_each_kind(app: str, browser: Any) -> None:
@@ -91,6 +102,7 @@ def visited(app: str, browser: Any, scheme: str, pages: tuple[str, ...]) -> None
         reader.until("n => document.querySelectorAll('.js-plotly-plot .main-svg').length >= n", charts)
         if title == "Explore heads":
             reader.measured()
+            found += in_the_instrument(reader)
         found += violations(reader, title, scheme)
         reader.keep(f"{title.lower().replace(' ', '-')}-{scheme}.png")
         for width in (900, 1920) if scheme == "light" else ():

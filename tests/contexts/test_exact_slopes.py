@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,3 +101,22 @@ def test_effects_equal_finite_differences(kind: str, monkeypatch: pytest.MonkeyP
         slope = -(ends[0] - ends[1]) / (2 * step)  # a removal moves a gate from 1 to 0
         assert found.change(what)[0][layer, part] == pytest.approx(slope, rel=1e-2, abs=2e-5)
     assert np.abs(found.change("heads")[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_neo"])
+def test_sizes_of_equal_parameters(kind: str) -> None:
+    """A set of each kind holds as many parameters as that of heads, to half a neuron and a weight a projection."""
+    lm, rng = numbered_lm(kind=kind), np.random.default_rng(0)
+    sizes = choosing.Sizes(heads=0.25).of_equal_parameters(lm)
+    places = weights.projections(lm)
+    best = {place: torch.randperm(m.weight.numel()) for place, m in places.items()}
+    scores = {"heads-effect": rng.random((lm.n_layers, lm.n_heads)), "neurons-effect": rng.random((2, lm.n_neurons))}
+    said = choosing.Clues(scores, (), 1.0, best)
+    sizes = replace(sizes, weight_top=min(sizes.weight_top, choosing.EFFECTS_KEPT))
+    heads, neurons = (choosing.choose(lm, m, [said], sizes).parameters(lm) for m in ("heads-effect", "neurons-effect"))
+    assert heads == 2 * lm.head_parameters()
+    assert abs(neurons - heads) <= lm.neuron_parameters() / 2
+    share = choosing.Sizes(heads=0.25).of_equal_parameters(lm).weight_top
+    assert share == pytest.approx(heads / sum(m.weight.numel() for m in places.values()))
+    found = choosing.choose(lm, "weights-effect", [said], sizes).parameters(lm)
+    assert found == sum(int(np.ceil(sizes.weight_top * m.weight.numel())) for m in places.values())

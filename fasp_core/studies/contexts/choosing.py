@@ -10,7 +10,7 @@ between groups, the intersection of the scenarios' sets, of whatever size it com
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -68,6 +68,14 @@ class Sizes:
         if not all(0 < share < 1 for share in asdict(self).values()):
             raise InputError("Shares of parts lie between 0 and 1, both left out.")
 
+    def of_equal_parameters(self, lm: LanguageModel) -> Sizes:
+        """Shares of neurons and of weights by effect that hold as many parameters as the heads, but for rounding."""
+        goal = max(1, int(self.heads * lm.n_layers * lm.n_heads)) * lm.head_parameters()
+        units = lm.n_layers * lm.n_neurons
+        neurons = max(1, round(goal / lm.neuron_parameters()))
+        whole = sum(len(weights.flat(m)) for m in weights.projections(lm).values())
+        return replace(self, neurons=(neurons + 0.5) / units, weight_top=goal / whole)
+
 
 def kind_of(method: Method) -> str:
     """`heads`, `neurons` or `weights`."""
@@ -115,7 +123,7 @@ class Clues:
             )
         places = weights.projections(lm)
         return {
-            place: at[: int(np.ceil(sizes.weight_top * places[place].weight.numel()))]  # type: ignore[operator]
+            place: at[: int(np.ceil(sizes.weight_top * len(weights.flat(places[place]))))]
             for place, at in self.by_effect.items()
         }
 
@@ -279,6 +287,6 @@ def _shuffled(lm: LanguageModel, chosen: weights.Chosen, seed: int) -> dict[weig
     places = weights.projections(lm)
     out = {}
     for place, at in sorted(chosen.items()):
-        size = places[place].weight.numel()  # type: ignore[operator]
+        size = len(weights.flat(places[place]))
         out[place] = torch.from_numpy(np.sort(rng.choice(size, len(at), replace=False))).to(at.device)
     return out

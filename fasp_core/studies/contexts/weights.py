@@ -116,6 +116,11 @@ def _weight(module: nn.Module) -> Tensor:
     return weight
 
 
+def flat(module: nn.Module) -> Tensor:
+    """[n] a projection's weight in the order in which it is stored."""
+    return _weight(module).view(-1)
+
+
 def _here(module: nn.Module) -> Tensor:
     """A projection's weight, if it does not wait elsewhere."""
     weight = _weight(module)
