@@ -25,6 +25,7 @@ from pages.backend.engine import engine
 from pages.backend.requests import Measure
 from pages.backend.results import SCORE_TEXT
 from pages.explore import able, attention, estimates, grids, looking, texts, why, writes
+from pages.session import shared
 from pages.shell.current import Current
 from pages.shell.sidebar import READING_TITLES, SPLIT_TITLES, Settings
 from pages.widgets import background, glossary
@@ -60,6 +61,7 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluatio
     ppl_off, gap_off = table.remainder(flat, settings.reading)
 
     def row() -> None:
+        shared.keep()
         if under_way and job.state not in UNDER_WAY:
             st.rerun(scope="app")
         so_far: SoFar | None = job.so_far

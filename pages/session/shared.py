@@ -7,6 +7,7 @@ send an older one along with a later click.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -28,11 +29,29 @@ DEVICES = ("auto", "cpu", "cuda", "mps", "spread")
 HANDS = ("prune", "keep")  # fields without a widget
 SHARES = ("gamma", "alpha", "lambada_points", "task_points")  # rounded as links write them
 WRITTEN = 100  # addresses that are remembered
+SETTLING = 3.0  # seconds in which a browser may not have heard yet what a widget was set to
+_SET = "set here"  # widgets that were set by the program: what they were, one after the other, what they are, and when
+
+
+def keep() -> None:
+    """Hold to what widgets were set to: until a browser has heard of it, all that it asks for brings their old values.
+
+    At the beginning of every run, of a fragment too.
+    """
+    state = st.session_state
+    found: dict[str, tuple[tuple[object, ...], object, float]] = state.get(_SET, {})
+    for name, (old, new, at) in list(found.items()):
+        if time.monotonic() - at > SETTLING:
+            del found[name]
+        elif state.get(name) in old and state.get(name) != new:
+            state[name] = new
+            state["behind"] = True
 
 
 def arrive() -> None:
     """Before any widget of a page: begin as at first or as the link says, tell what of it was left out."""
     state = st.session_state
+    keep()
     state.setdefault("device", DEVICES[0])
     for name in NAMES:
         if name not in HANDS and state.get(name) is None:
@@ -108,6 +127,8 @@ def adopt(fields: Mapping[str, object]) -> list[str]:
     state = st.session_state
     for name, value in fields.items():
         if name not in HANDS and state.get(name) != value:
+            before = state.setdefault(_SET, {}).get(name, ((),))[0]
+            state[_SET][name] = ((*before, state.get(name)), value, time.monotonic())
             state[name] = value
             state["behind"] = True  # what a fragment was given is from before
     if not any(name in fields for name in HANDS):
@@ -206,6 +227,7 @@ def _read_link() -> None:
         state["asked"] = found  # a link alone makes nobody's machine read a model or a scorer
     else:
         left_out += _taken(found)
+        state.pop(_SET, None)  # no widget has been drawn yet
     if left_out:
         leave_out(left_out)
 

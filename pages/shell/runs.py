@@ -14,6 +14,7 @@ from fasp_core.errors import InputError
 from pages.backend import demo
 from pages.backend.engine import engine
 from pages.backend.requests import Request
+from pages.session import shared
 from pages.shell import stored
 from pages.widgets import background, clicks
 from pages.widgets.markdown import escape_markdown
@@ -37,6 +38,7 @@ def draw() -> None:
 
 
 def _panel(was_busy: bool) -> None:
+    shared.keep()
     jobs = engine().jobs()
     if was_busy and not jobs:
         st.rerun()  # the whole page, whose looking again ends with it

@@ -9,6 +9,7 @@ from typing import ParamSpec
 import streamlit as st
 
 from fasp_core.errors import InputError
+from pages.session import shared
 from pages.widgets.markdown import escape_markdown
 
 P = ParamSpec("P")
@@ -28,6 +29,7 @@ def told(draw: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> None:
+        shared.keep()
         try:
             draw(*args, **kwargs)
         except InputError as error:

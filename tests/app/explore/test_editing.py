@@ -20,6 +20,7 @@ from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import ManualEdits
 from pages.explore.named import NamedSet, from_json, to_json
 from pages.explore.tried import frame
+from pages.session import shared
 from tests.support.fakes import Studio
 from tests.support.running import (
     APP,
@@ -109,6 +110,27 @@ def test_nonsense_is_told_once_and_changes_nothing(studio: Studio, table: Impact
 
 
 # steps
+
+
+def test_what_a_browser_says_before_it_has_heard_of_a_change_does_not_undo_it(
+    studio: Studio, table: ImpactTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look at a measurement that is asked for in that moment brings the old values of all widgets along."""
+    at = exploring()
+    change(at, alpha=0.1)
+    change(at, alpha=0.12)
+    press(at, "undo")
+    press(at, "undo")
+    assert at.slider(key="alpha").value == 0.02
+    for stale in (0.12, 0.1):
+        change(at, alpha=stale)
+        assert at.slider(key="alpha").value == 0.02
+    change(at, alpha=0.15)
+    assert at.slider(key="alpha").value == 0.15, "a new value is somebody's wish"
+    now = shared.time.monotonic() + shared.SETTLING + 1
+    monkeypatch.setattr(shared.time, "monotonic", lambda: now)
+    change(at, alpha=0.12)
+    assert at.slider(key="alpha").value == 0.12, "and after a while an old one is, too"
 
 
 def test_undo_and_redo_take_every_change_of_the_set(studio: Studio, table: ImpactTable) -> None:
