@@ -7,8 +7,9 @@ from pathlib import Path
 import streamlit as st
 
 from pages.backend import demo
-from pages.shell import around
+from pages.shell import around, once
 
+once.install()
 st.set_page_config(page_title="FASP Studio", page_icon=str(Path(__file__).parent / "docs" / "icon.png"), layout="wide")
 first = st.Page("pages/explore/explore.py", title="Explore heads", icon=":material/grid_on:", default=True)
 told = st.Page("pages/presentation/presentation.py", title="Presentation", icon=":material/slideshow:")
