@@ -44,18 +44,17 @@ def toolbar(settings: Settings, table: ImpactTable, now: Current) -> None:
             "Undo",
             key="undo",
             icon=":material/undo:",
-            shortcut="Ctrl+Z",
             disabled=not trail.past,
             on_click=shared.undo,
-            help="The last change of the set: of a head, a slider, the method.",
+            help="The last change of the set: of a head, a slider, the method. Ctrl+Z.",
         )
         st.button(
             "Redo",
             key="redo",
             icon=":material/redo:",
-            shortcut="Ctrl+Y",
             disabled=not trail.future,
             on_click=shared.redo,
+            help="What was undone last. Ctrl+Y.",
         )
         st.button(
             "Reset",

@@ -16,7 +16,7 @@ from fasp_core.studies.compare.plan import SEARCH
 from pages.explore import editing, estimates, grid_options
 from pages.explore.grids import chosen_in, picked
 from pages.instrument import instrument
-from pages.instrument.sent import Act, Map, Rule, Shown, colors_of, effects
+from pages.instrument.sent import Act, Map, Rule, Shown, Step, colors_of, effects
 from pages.session import shared
 from pages.session.recipe import GAINS
 from pages.shell import learned
@@ -65,8 +65,11 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
     instrument.draw(shown, packed, lambda act: _act(settings, table.n_heads, act))
 
 
-def _act(settings: Settings, n_heads: int, act: Act) -> None:
-    """Take over what a hand has done; a step that can be undone."""
+def _act(settings: Settings, n_heads: int, act: Act | Step) -> None:
+    """Take over what a hand has done, as a step that can be undone; or go back or forth."""
+    if isinstance(act, Step):
+        (shared.undo if act.by < 0 else shared.redo)()
+        return
     source, known = settings.spec.source, _others()
     if act.head is not None:
         st.session_state[f"clicked head {source}"] = act.head  # taken away by the view of one head

@@ -24,10 +24,13 @@ class Hand extends View {
   /* The page hears once the hand rests. */
   rest(head) {
     clearTimeout(this.resting);
-    this.resting = setTimeout(() => {
-      this.resting = 0;
-      this.tell(head);
-    }, REST);
+    this.resting = setTimeout(() => this.rested(head), REST);
+  }
+
+  rested(head) {
+    clearTimeout(this.resting);
+    this.resting = 0;
+    this.tell(head);
   }
 
   /* An act on some heads, as the page says that it is meant; from an anchor all get what the anchor has. */
@@ -73,11 +76,16 @@ class Hand extends View {
 
   tell(head) {
     const { gamma, alpha, prune, keep, gains } = this.local;
-    this.latest = Math.max(Date.now(), this.latest + 1, this.data.done + 1);
+    this.number();
     const pairs = Object.entries(gains).map(([one, gain]) => [Number(one), gain]);
     const ids = (set) => [...set].sort((a, b) => a - b);
     this.queue.push({ n: this.latest, gamma, alpha, prune: ids(prune), keep: ids(keep), gains: pairs, head });
     this.ask(PATIENCE);
+  }
+
+  /* Of the next act: above all that were before. */
+  number() {
+    this.latest = Math.max(Date.now(), this.latest + 1, this.data.done + 1);
   }
 
   /* Acts go to the page until it has acted on them: what is said while the connection is down is lost. */
@@ -86,6 +94,25 @@ class Hand extends View {
     this.tries += 1; // another value each time, or the page would not hear it
     this.send("acts", this.queue.map((act) => ({ ...act, tries: this.tries })));
     this.asking = setTimeout(() => this.queue.length && this.part.isConnected && this.ask(2 * patience), patience);
+  }
+
+  /* Undo and redo, wherever the focus is, but where somebody types: there they are the text's. */
+  steps = (event) => {
+    if (!this.part.isConnected) window.removeEventListener("keydown", this.steps, true);
+    else if ((event.ctrlKey || event.metaKey) && !event.altKey && /^[zy]$/i.test(event.key)) {
+      const [at] = event.composedPath();
+      if (at?.closest?.("input:not([type=checkbox], [type=radio], [type=range]), textarea")) return;
+      event.preventDefault();
+      this.step(event.shiftKey || /y/i.test(event.key) ? 1 : -1);
+    }
+  };
+
+  /* Back or forth, after what has been done until now; the page knows where to. */
+  step(by) {
+    if (this.resting) this.rested(null);
+    this.number();
+    this.queue.push({ n: this.latest, step: by });
+    this.ask(PATIENCE);
   }
 
   line(what, slot) {
@@ -229,27 +256,9 @@ export default function ({ data, setStateValue, parentElement }) {
     return () => {};
   }
   const view = (parentElement.instrument ??= new Hand(parentElement));
+  const call = (view.call = {});
   view.hear(data, setStateValue);
-  // Undo and redo are the text's while somebody types. Streamlit hears keys twice that come out of a shadow tree, so
-  // these two are told to it as if they came from the page.
-  view.listening?.abort();
-  const mine = (view.listening = new AbortController());
-  const keep = (event) => {
-    if (!(event.ctrlKey || event.metaKey) || !/^[zy]$/i.test(event.key)) return;
-    const typing = event.composedPath()[0]?.closest?.("input:not([type=checkbox], [type=radio], [type=range]), textarea");
-    const inside = event.composedPath().includes(view.part);
-    if (typing || inside) event.stopImmediatePropagation();
-    if (!inside) return;
-    event.preventDefault();
-    const { key, code, keyCode, ctrlKey, metaKey } = event;
-    for (const kind of ["keydown", "keyup"])
-      document.body.dispatchEvent(new KeyboardEvent(kind, { key, code, keyCode, ctrlKey, metaKey, bubbles: true }));
-  };
-  window.addEventListener("keydown", keep, { capture: true, signal: mine.signal });
-  // Of two calls in quick succession Streamlit ends the first after the second has begun: it ends what is its own.
-  return () => {
-    if (view.listening !== mine) return;
-    mine.abort();
-    view.leave();
-  };
+  window.addEventListener("keydown", view.steps, true); // the same listener again is none
+  // Of two calls in quick succession Streamlit may end the first after the second has begun: it ends what is its own.
+  return () => view.call === call && view.leave();
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.instrument.sent import Act, Shown, acts
+from pages.instrument.sent import Act, Shown, Step, acts
 
 HERE = Path(__file__).parent
 SCRIPTS = ("rule.js", "board.js", "parts.js", "view.js", "hand.js")  # in this order
@@ -29,7 +29,7 @@ _component = st.components.v2.component(
 )
 
 
-def draw(shown: Shown, effects: bytes, act: Callable[[Act], None]) -> None:
+def draw(shown: Shown, effects: bytes, act: Callable[[Act | Step], None]) -> None:
     """Put it on the page; `act` is called in a callback, for each act once and in order."""
     size = shown.layers * shown.heads
     _component(key=KEY, data=shown.sent(), default={"acts": []}, on_acts_change=lambda: _tell(size, act))
@@ -41,7 +41,7 @@ def done() -> int:
     return int(st.session_state.get(DONE, 0))
 
 
-def _tell(size: int, act: Callable[[Act], None]) -> None:
+def _tell(size: int, act: Callable[[Act | Step], None]) -> None:
     state = st.session_state.get(KEY)
     for one in acts(state.get("acts") if state else None, done(), size):
         st.session_state[DONE] = one.n

@@ -121,6 +121,14 @@ class Act:
     head: int | None
 
 
+@dataclass(frozen=True)
+class Step:
+    """A key for one step back (-1) or forth (1) among what was done before; `n` as of an act."""
+
+    n: int
+    by: int
+
+
 def effects(table: ImpactTable, reading: str) -> tuple[str, bytes]:
     """Single-head effects of a reading as the script multiplies them, and a name for them, which is a hash.
 
@@ -164,8 +172,8 @@ def colors_of(theme: Theme) -> dict[str, Any]:
     }
 
 
-def acts(told: Any, done: int, size: int) -> list[Act]:
-    """Acts with a number above `done`, in order; what is malformed or about other heads is passed over."""
+def acts(told: Any, done: int, size: int) -> list[Act | Step]:
+    """Acts and steps with a number above `done`, in order; what is malformed or about other heads is passed over."""
     found = {}
     for one in told[-MOST:] if isinstance(told, list) else ():
         if (act := _act(one, size)) is not None and act.n > done:
@@ -173,9 +181,11 @@ def acts(told: Any, done: int, size: int) -> list[Act]:
     return [found[n] for n in sorted(found)]
 
 
-def _act(one: Any, size: int) -> Act | None:
+def _act(one: Any, size: int) -> Act | Step | None:
     if not isinstance(one, dict) or type(one.get("n")) is not int:
         return None
+    if "step" in one:
+        return Step(one["n"], one["step"]) if type(one["step"]) is int and abs(one["step"]) == 1 else None
     shares: list[Any] = [one.get(name) for name in ("gamma", "alpha")]
     hand: list[Any] = [one.get(name) for name in ("prune", "keep")]
     if not all(type(x) in (int, float) and math.isfinite(x) and 0 <= x <= 1 for x in shares):

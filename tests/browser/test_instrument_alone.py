@@ -32,28 +32,45 @@ def page(browser: Any) -> Generator[Any]:
             const host = document.createElement('div');
             document.body.append(host);
             const parentElement = host.attachShadow({mode: 'open'});
-            [window.sent, window.heard] = [[], []];
+            const field = document.createElement('textarea');
+            document.body.append(field);
+            Object.assign(window, {sent: [], field, root: parentElement});
             const setStateValue = (name, acts) => sent.push(acts);
             window.call = data => script({data, setStateValue, parentElement});
-            document.addEventListener('keydown', event => heard.push(event.key));
-            window.press = key => parentElement.querySelector('[role=gridcell]').dispatchEvent(new KeyboardEvent(
-                'keydown', {key, ctrlKey: key === 'z', bubbles: true, composed: true, cancelable: true})); }""",
+            window.press = (key, at = root.querySelector('[role=gridcell]')) => at.dispatchEvent(new KeyboardEvent(
+                'keydown', {key, ctrlKey: key !== ' ', bubbles: true, composed: true, cancelable: true})); }""",
         instrument.script(),
     )
     yield page
     page.close()
 
 
-def test_an_ending_that_comes_late_leaves_the_next_call_alone(page: Any) -> None:
-    """Streamlit ends a call that the next has overtaken when it likes: a key from inside is still heard once."""
+def test_keys_go_back_and_forth_once_whatever_call_ends(page: Any) -> None:
+    """Streamlit ends a call that the next has overtaken when it likes: a key is a step once, wherever it is pressed."""
     page.evaluate("data => { const end = call(data); window.end = call(data); end(); }", shown())
     page.evaluate("() => press('z')")
-    assert page.evaluate("() => heard") == ["z"]
-    page.evaluate("() => end()")  # and the last ending is one
+    page.evaluate("() => end()")
+    page.evaluate("data => { call(data)(); call(data); }", shown())
+    page.evaluate("() => press('y', document.body)")
+    queue = page.evaluate("() => sent.at(-1)")
+    assert [one["step"] for one in queue] == [-1, 1]
+    assert len(page.evaluate("() => sent")) == 2
+    assert page.evaluate("() => [press('z'), press('x'), press('z', field)]") == [False, True, True], "the text's own"
+    assert page.evaluate("() => sent.at(-1).length") == 3
+    page.evaluate("() => { document.body.replaceChildren(); press('z', document.body); }")
+    assert len(page.evaluate("() => sent")) == 3
+
+
+def test_a_key_takes_back_what_a_slider_has_not_told_yet(page: Any) -> None:
+    page.evaluate("data => call(data)", shown())
+    page.evaluate(
+        "() => { const s = root.querySelector('input'); s.value = 0.5; s.dispatchEvent(new Event('input')); }"
+    )
     page.evaluate("() => press('z')")
-    assert page.evaluate("() => heard.length") == 2, "heard as it comes out of the shadow tree"
-    page.evaluate("data => { call(data)(); call(data); press('z'); }", shown())
-    assert page.evaluate("() => heard.length") == 3, "a call after an ending listens again"
+    first, second = page.evaluate("() => sent.at(-1)")
+    assert (first["gamma"], second["step"]) == (0.5, -1)
+    page.clock.fast_forward(1000)
+    assert len(page.evaluate("() => sent")) == 2
 
 
 def test_an_act_is_told_again_until_the_page_has_acted_on_it(page: Any) -> None:

@@ -20,7 +20,7 @@ from fasp_core.heads.selection import METHODS
 from fasp_core.scoring.manual_edits import HAND, ManualEdits, apply_manual_edits, nothing
 from pages.explore import maps
 from pages.instrument import instrument
-from pages.instrument.sent import Act, Rule, acts, effects
+from pages.instrument.sent import Act, Rule, Step, acts, effects
 from tests.support.fakes import make_table
 
 SIZE = 12
@@ -66,6 +66,9 @@ def test_anything_else_from_a_browser_is_passed_over(one: Any) -> None:
         {"gains": [[12, 0.5]]},
         {"gains": [3]},
         {"gains": None},
+        {"step": 2},
+        {"step": True},
+        {"step": None},
     ],
 )
 def test_what_a_script_of_ours_would_not_say_is_passed_over(wrong: dict[str, Any]) -> None:
@@ -78,11 +81,13 @@ def test_a_queue_that_is_sent_twice_counts_once(monkeypatch: pytest.MonkeyPatch)
     state: dict[str, Any] = {}
     monkeypatch.setattr(st, "session_state", state)
     seen: list[int] = []
-    for queue in ([told(5)], [told(5), told(6)], [told(6), told(7, head=99)], [told(8)]):
+    back = {"n": 9, "step": -1}
+    for queue in ([told(5)], [told(5), told(6)], [told(6), told(7, head=99)], [told(8), back], [back]):
         state[instrument.KEY] = {"acts": queue}
         instrument._tell(SIZE, lambda act: seen.append(act.n))
-    assert seen == [5, 6, 8]
-    assert instrument.done() == 8
+    assert seen == [5, 6, 8, 9]
+    assert instrument.done() == 9
+    assert acts([back, {"n": 10, "step": 1}], 8, SIZE) == [Step(9, -1), Step(10, 1)]
 
 
 def test_the_effects_are_those_of_the_table() -> None:
