@@ -21,13 +21,22 @@ from fasp_core.model.spec import ModelSpec
 from fasp_core.tasks import files
 from fasp_core.tasks.likelihood import encode_pair, log_likelihoods
 
-TASKS = ("hellaswag", "arc_easy", "piqa")  # whose answers share their question
+TASKS = (
+    "hellaswag",
+    "piqa",
+    "arc_easy",
+    "boolq",
+    "openbookqa",
+    "sciq",
+    "csqa",
+    "socialiqa",
+)  # answers share a question
 
 
 def run(
     lm: LanguageModel | None = None,
     tasks: Sequence[str] = TASKS,
-    items: int = 8,
+    items: int = 4,
     batch_sizes: Sequence[int] = (1, 4, 16),
     rounds: int = 2,
     threads: int = 2,

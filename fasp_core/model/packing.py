@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from fasp_core.errors import InputError
 from fasp_core.model.devices import CPU, sizes
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.memory import two
+
+ROOM = 0.1  # what a token's room costs that a pack leaves empty, in tokens: each pack takes some time of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,23 +175,40 @@ def pack_rows(ids: Tensor, prompts: np.ndarray, steps: int = 1) -> Pack:
 
 
 def pack_trees(rows: Sequence[Sequence[int]], steps: int = 1, max_tokens: int = CPU.tree) -> list[Pack]:
-    """One row a pack, of at most `max_tokens` different beginnings (but at least one prompt)."""
-    packs: list[Pack] = []
+    """One row a pack, of at most `max_tokens` different beginnings, or of one longer prompt and a quarter more.
+
+    Prompts that are too many for one pack are parted where they share little, as what they share runs in both.
+    """
+    order = sorted(range(len(rows)), key=lambda i: tuple(rows[i]))
+    shared = [0, *(_shared(rows[a], rows[b]) for a, b in pairwise(order))]  # with the one before
+    packs, start = [], 0
+    while start < len(order):
+        held = len(rows[order[start]])
+        most = max(max_tokens, held + held // 4)
+        costs = []  # in tokens, of an end after each prompt that fits
+        for end in range(start + 1, len(order) + 1):
+            costs.append((0 if end == len(order) else shared[end]) + ROOM * (most - held))
+            if end == len(order) or (held := held + len(rows[order[end]]) - shared[end]) > most:
+                break
+        end = len(order) if held <= most else start + len(costs) - int(np.argmin(costs[::-1]))
+        packs.append(_tree(rows, order[start:end], steps))
+        start = end
+    return packs
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two prompts begin with alike."""
+    return next((t for t, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _tree(rows: Sequence[Sequence[int]], members: Sequence[int], steps: int) -> Pack:
+    """Some of the prompts, in this order, as one row that holds each beginning once."""
     nodes: dict[tuple[int, ...], int] = {}
     ids: list[int] = []
     parents: list[int] = []
-    members: list[int] = []
     reads: list[list[int]] = []
-
-    def close() -> None:
-        packs.append(Pack(torch.tensor([ids]), np.array(members), torch.tensor(reads), np.array(parents)))
-
-    for i in sorted(range(len(rows)), key=lambda i: tuple(rows[i])):
+    for i in members:
         row = tuple(rows[i])
-        new = sum(row[: t + 1] not in nodes for t in range(len(row)))
-        if members and len(ids) + new > max_tokens:
-            close()
-            nodes, ids, parents, members, reads = {}, [], [], [], []
         places: list[int] = []
         for t, token in enumerate(row):
             place = nodes.get(row[: t + 1])
@@ -197,8 +217,5 @@ def pack_trees(rows: Sequence[Sequence[int]], steps: int = 1, max_tokens: int = 
                 ids.append(token)
                 parents.append(places[-1] if places else -1)
             places.append(place)
-        members.append(i)
         reads.append(places[-steps:])
-    if members:
-        close()
-    return packs
+    return Pack(torch.tensor([ids]), np.array(members), torch.tensor(reads), np.array(parents))

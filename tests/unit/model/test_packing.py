@@ -39,7 +39,8 @@ def test_trees_hold_each_beginning_once_and_lead_back_to_every_prompt(rows: list
     for tree in packs:
         beginnings = {tuple(rows[i][: t + 1]) for i in tree.prompts for t in range(len(rows[i]))}
         assert tree.ids.shape == (1, len(beginnings))
-        assert len(beginnings) <= size or len(tree.prompts) == 1
+        first = len(rows[int(tree.prompts[0])])
+        assert len(beginnings) <= max(size, first + first // 4)
 
 
 @given(ROWS)
@@ -124,6 +125,15 @@ def test_shared_beginnings_are_worth_it() -> None:
     rows = [[*range(8), i, 9] for i in range(50)]
     assert sum(p.ids.numel() for p in pack_trees(rows)) == 8 + 2 * 50
     assert sum(p.ids.numel() for p in pack_equal(rows)) == 10 * 50
+
+
+def test_prompts_are_parted_where_they_share_little() -> None:
+    """Three questions with four answers each: no question runs twice, though the first half of the next one had room."""
+    rows = [[*range(100 * q, 100 * q + 20), 1000 + a, 9] for q in range(3) for a in range(4)]
+    assert [sorted(p.prompts) for p in pack_trees(rows, 1, 44)] == [[4 * q + a for a in range(4)] for q in range(3)]
+    assert [len(p.prompts) for p in pack_trees(rows, 1, 60)] == [8, 4]
+    long = [[*range(60), a] for a in range(4)]
+    assert [p.ids.shape[1] for p in pack_trees(long, 1, 44)] == [64], "longer than a pack: its answers stay with it"
 
 
 def test_a_prompt_without_tokens_is_refused() -> None:
