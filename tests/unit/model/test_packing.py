@@ -128,7 +128,7 @@ def test_shared_beginnings_are_worth_it() -> None:
 
 
 def test_prompts_are_parted_where_they_share_little() -> None:
-    """Three questions with four answers each: no question runs twice, though the first half of the next one had room."""
+    """Three questions with four answers each: none runs twice, though half of the next one had room."""
     rows = [[*range(100 * q, 100 * q + 20), 1000 + a, 9] for q in range(3) for a in range(4)]
     assert [sorted(p.prompts) for p in pack_trees(rows, 1, 44)] == [[4 * q + a for a in range(4)] for q in range(3)]
     assert [len(p.prompts) for p in pack_trees(rows, 1, 60)] == [8, 4]
