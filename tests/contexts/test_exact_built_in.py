@@ -21,6 +21,7 @@ CONTEXTS = ("purchases", "activities", "finance")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)  # 77,000 sampled answers
 def test_means_of_samples_lie_within_their_noise(tmp_path: Path) -> None:
     """In logs, where means of so many samples are near normal: within two standard errors for 95% of names, about."""
     lm, world, store = load(ModelSpec()), scenarios.read().smaller(NAMES), Store(tmp_path)
