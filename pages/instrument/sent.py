@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import struct
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -188,7 +187,7 @@ def _act(one: Any, size: int) -> Act | Step | None:
         return Step(one["n"], one["step"]) if type(one["step"]) is int and abs(one["step"]) == 1 else None
     shares: list[Any] = [one.get(name) for name in ("gamma", "alpha")]
     hand: list[Any] = [one.get(name) for name in ("prune", "keep")]
-    if not all(type(x) in (int, float) and math.isfinite(x) and 0 <= x <= 1 for x in shares):
+    if not all(type(x) in (int, float) and 0 <= x <= 1 for x in shares):
         return None
     if not all(isinstance(ids, list) and all(_head(i, size) for i in ids) for ids in hand):
         return None

@@ -58,6 +58,7 @@ def test_anything_else_from_a_browser_is_passed_over(one: Any) -> None:
         {"keep": [-1]},
         {"keep": [1]},
         {"prune": [1.0]},
+        {"alpha": 10**400},  # too large for a float
         {"head": 12},
         {"head": "1"},
         {"n": "1"},
