@@ -11,10 +11,8 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Thread
 
 from fasp_core.model.provenance import VERSION
 from fasp_core.storage.store import cache_root
@@ -55,15 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     PagesManager.uses_pages_directory = (
         False  # else the first link to a page is said to lead nowhere: app.py knows them
     )
-    Thread(target=load_early, daemon=True).start()
     streamlit(["run", str(folder / "app.py"), "--server.port", str(options.port)], standalone_mode=False)
     return 0
-
-
-def load_early() -> None:
-    """Import what takes longest while a browser loads its own part; what fails is told by the page that needs it."""
-    with suppress(Exception):
-        import profanity_check, scipy.stats, torch, transformers  # noqa: E401, F401, I001
 
 
 def parser() -> argparse.ArgumentParser:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -50,17 +48,6 @@ def test_options(started: list[list[str]], tmp_path: Path) -> None:
     assert started[1][-1] == "8600"
     assert started[0][1] == str(tmp_path / "mine") == str(cache_root())
     assert os.environ["FASP_DEMO"] == "1"
-
-
-def test_what_takes_longest_is_loaded_early(started: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside the server, while a browser loads; what cannot be loaded is told by the page that needs it."""
-    monkeypatch.delitem(sys.modules, "profanity_check", raising=False)
-    monkeypatch.setattr(threading.Thread, "start", threading.Thread.run)
-    assert studio.main([]) == 0
-    assert "profanity_check" in sys.modules
-    monkeypatch.setitem(sys.modules, "torch", None)  # as if it was not installed
-    assert studio.main([]) == 0
-    assert len(started) == 4
 
 
 @pytest.mark.parametrize("argv", [["--port", "0"], ["--port", "65536"], ["--port", "x"], ["--prot", "1"]])
