@@ -29,7 +29,7 @@ from fasp_core.cli.score import score
 from fasp_core.cli.scorecard import scorecard
 from fasp_core.cli.search import search
 from fasp_core.cli.select import select
-from fasp_core.cli.study import STUDIES
+from fasp_core.cli.studies import carrying, trust
 from fasp_core.cli.suites import suites
 from fasp_core.cli.utility import utility
 from fasp_core.cli.why.explain import explain
@@ -55,6 +55,19 @@ COMMANDS: tuple[Callable[..., Said], ...] = (
     export,
     report,
     plan,
+)
+STUDIES: tuple[Callable[..., Said], ...] = (
+    trust.additivity,
+    trust.robustness,
+    carrying.transfer,
+    trust.truth,
+    trust.agreement,
+    carrying.divisions,
+    carrying.settle,
+    carrying.contexts,
+    trust.costs,
+    trust.ablations,
+    carrying.axes,
 )
 
 

@@ -9,7 +9,7 @@ import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fasp_core.storage.store import Store
     from fasp_core.studies.compare.limits import Limits
 
+FIRST_AXES = ("race_ethnicity",)  # of most studies where none is named
 WINDOW = 512  # tokens, where the model takes as many and no other number is named
 
 Alpha = Annotated[float, typer.Option(help="Share of all heads to remove.")]
@@ -68,6 +69,9 @@ TaskItems = Annotated[
     int | None,
     typer.Option("--items", help=f"With --utility: items of each task; {defaults.TASK_ITEMS} unless told."),
 ]
+ScoredPrompts = Annotated[int, typer.Option(help="Prompts of the stored scores.")]
+ScoredTokens = Annotated[int, typer.Option(help="Tokens of the stored perplexity scores.")]
+Tested = Annotated[int | None, typer.Option("--prompts", help="Test prompts of each axis, at least.")]
 Tokens = Annotated[int, typer.Option(help="Tokens of the text for perplexity.")]
 Window = Annotated[
     int | None, typer.Option(help="Tokens of a window of that text; else 512, or as many as the model takes.")
@@ -332,6 +336,11 @@ def window_within(window: int | None, longest: int | None, after: str = "") -> i
             "--window, or leave it out."
         )
     return window
+
+
+def named(**settings: Any) -> dict[str, Any]:
+    """What was named; the rest is as the configuration has it."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def limit(max_ppl: float) -> float:

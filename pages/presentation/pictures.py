@@ -108,10 +108,14 @@ def attention(labels: Sequence[str], weights: Sequence[float], name: str, theme:
 
 
 def heads(
-    values: Floats | None, errors: Floats | None, layers: int, per_layer: int, theme: Theme, about: str,
+    values: Floats | None, errors: Floats | None, shape: tuple[int, int], theme: Theme, about: str,
     pruned: Iterable[int] = (), ringed: int | None = None, critical: Iterable[int] = (),
 ) -> str:  # fmt: skip
-    """All heads, layers to the right where there are many; colored by impact, crossed out where they are cut."""
+    """All heads of (layers, heads a layer), layers to the right where there are many.
+
+    Colored by impact, crossed out where they are cut.
+    """
+    layers, per_layer = shape
     across = layers > 2 * per_layer
     columns, rows = (layers, per_layer) if across else (per_layer, layers)
     size = layers * per_layer

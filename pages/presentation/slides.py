@@ -60,8 +60,7 @@ def a_head(talk: Talk) -> Slide:
     picture = pictures.heads(
         None,
         None,
-        t.n_layers,
-        t.n_heads,
+        (t.n_layers, t.n_heads),
         talk.theme,
         f"{talk.size} squares, one a head; {name} is ringed.",
         ringed=head,
@@ -113,7 +112,7 @@ def bias(talk: Talk) -> Slide:
         + ", ".join(f"{n} {m:.2f}" for n, m in zip(names, means, strict=True)) + ".",
     )  # fmt: skip
     of_heads = pictures.heads(
-        z, errors, t.n_layers, t.n_heads, talk.theme,
+        z, errors, (t.n_layers, t.n_heads), talk.theme,
         f"{more} heads widen the gap beyond noise, {less} narrow it; {name} widens it most.",
     )  # fmt: skip
     return Slide(
@@ -150,7 +149,7 @@ def cut(talk: Talk) -> Slide:
     """What happens when they go; its picture on screen is the instrument, on paper the map."""
     t, now, s = talk.table, talk.now, talk.settings
     picture = pictures.heads(
-        t.bias.z_bias(s.reading), t.bias.standard_errors(s.reading), t.n_layers, t.n_heads, talk.theme,
+        t.bias.z_bias(s.reading), t.bias.standard_errors(s.reading), (t.n_layers, t.n_heads), talk.theme,
         f"Crosses on {len(now.heads.heads)} of {talk.size} heads, outlines around {len(now.selection.critical)}.",
         [layer * t.n_heads + head for layer, head in now.heads.heads], critical=now.selection.critical,
     )  # fmt: skip

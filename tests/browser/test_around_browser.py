@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
+from fasp_core.model.loading import load
+from fasp_core.model.spec import ModelSpec
+from fasp_core.storage.store import cache_root
 from pages.shell import tour
-from tests.browser.conftest import SMALL, Reader
+from tests.browser.conftest import SMALL, Reader, serving
 
 pytestmark = pytest.mark.browser
 STEP = "() => [...document.querySelectorAll('.st-key-tour')].map(e => e.innerText).join('')"
@@ -39,6 +45,18 @@ def test_the_tour_comes_once_covers_no_part_and_works_by_keyboard(app: str, brow
     page.get_by_role("button", name="Show the tour").click()
     page.wait_for_selector(".st-key-tour")
     assert not reader.errors, reader.errors
+
+
+def test_two_people_open_a_program_that_has_just_started(browser: object, tmp_path: Path) -> None:
+    """The one's page still imports what the other's needs: neither may see a module that is half there."""
+    load(ModelSpec())  # converted once, in the normal cache
+    (tmp_path / "models").symlink_to(cache_root() / "models")
+    with serving(tmp_path, command=(sys.executable, "-m", "fasp_studio", "--port")) as url:
+        both = [Reader(browser, f"{url}/?{SMALL}", shown="body") for _ in range(2)]
+        for reader in both:
+            reader.wait_heads()
+            assert "→" in reader.measured()[0]
+            assert not reader.errors, reader.errors
 
 
 def test_keyboard_reaches_everything(app: str, browser: object) -> None:
