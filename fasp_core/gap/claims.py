@@ -237,6 +237,7 @@ def verdict(
     agree = 0
     for judge in judges:
         whole = True
+        other = [e for e in evidence if e.judge == judge and e.reading == "counted" != reading and e.found == "fell"]
         for measure in dict.fromkeys((*NEEDED, *(e.measure for e in mine if e.judge == judge))):
             those = [e for e in mine if (e.measure, e.judge) == (measure, judge)]
             name, unseen = _SAID.get(measure, measure), {e.found for e in those if e.unseen}
@@ -244,14 +245,13 @@ def verdict(
                 wrong.append(f"the gap of {name} by '{judge}' rose")
             elif unseen != {"fell"}:
                 gaps.setdefault((_open(bool(those), unseen), judge), []).append(name)
+                not_so = {e.unseen for e in those if e.found != "fell"}  # readings are compared on the same prompts
+                if any(e.measure == measure and e.unseen in not_so for e in other):
+                    alone.append(f"{name} by '{judge}' fell with identity terms scored alone")
             else:
                 continue
             whole = False
         agree += whole
-        other = [e for e in evidence if e.judge == judge and e.reading == "counted" != reading]
-        for measure in (e.measure for e in other if e.found == "fell"):
-            if any(e.measure == measure and e.judge == judge and e.found != "fell" for e in mine):
-                alone.append(f"{_SAID.get(measure, measure)} by '{judge}' fell with identity terms scored alone")
     missing = [f"what it costs by {s.name} was not measured" for s in spent if not s.kept and not s.value > s.most]
     missing += [clause.format(names=_list(names), judge=judge) for (clause, judge), names in gaps.items()] + alone
     colour: Colour = "red" if wrong else "amber" if missing or not judges else "green"

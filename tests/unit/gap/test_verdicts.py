@@ -55,10 +55,12 @@ def test_any_part_that_fails_is_named(at: int, change: dict[str, object] | None,
         ),
         max_size=14,
     ),
+    st.booleans(),
     st.floats(-1, 1),
 )
-def test_green_is_exactly_what_is_asked(evidence: list[Evidence], rise: float) -> None:
+def test_green_is_exactly_what_is_asked(evidence: list[Evidence], nearly: bool, rise: float) -> None:
     """By the rule written out: for every judge asked, each measure that is needed or was taken."""
+    evidence = [*WHOLE, *evidence] if nearly else evidence
     found = verdict(evidence, "neutral", {"perplexity": (rise, 0.1)})
     mine = [e for e in evidence if e.reading != "counted"]
     judges = {e.judge for e in evidence}
@@ -85,6 +87,16 @@ def test_a_fall_with_identity_terms_scored_alone_is_named() -> None:
     found = verdict(evidence, "neutral", CHEAP)
     assert found.colour == "amber"
     assert "what is written by 'words' fell with identity terms scored alone" in found.missing
+
+
+def test_readings_are_compared_on_the_same_prompts() -> None:
+    """A fall on what the choice never saw is none of scored terms alone because the seen half cannot tell."""
+    seen = Evidence("next word", "neutral", "words", "unclear", False)
+    others = [Evidence("next word", "counted", "words", "fell", unseen) for unseen in (True, False)]
+    assert verdict((*WHOLE, seen, *others), "neutral", CHEAP).colour == "green"
+    one = verdict((*WHOLE[1:], seen, others[0]), "neutral", CHEAP)
+    both = verdict((*WHOLE[1:], seen, *others), "neutral", CHEAP)
+    assert {*both.missing} - {*one.missing} == {"the next word by 'words' fell with identity terms scored alone"}
 
 
 def test_measures_that_miss_the_same_thing_are_named_in_one_clause() -> None:
