@@ -8,15 +8,25 @@ const FAR = 4; // px: a button that is let go farther away has dragged
 class Hand extends View {
   constructor(root) {
     super(root);
-    for (const name of ["gamma", "alpha"]) this.top[name].input.addEventListener("input", () => this.slide(name));
+    for (const name of ["gamma", "alpha"]) {
+      const { input } = this.top[name];
+      input.addEventListener("input", () => this.slide(name, Number(input.value)));
+    }
     this.grid.addEventListener("keydown", (event) => this.key(event));
     this.grid.addEventListener("focusin", (event) => this.focused(event.target));
     this.grid.addEventListener("focusout", () => this.point(null));
   }
 
+  /* What a hand does while the page goes back or forth is meant for the set that comes, and waits for it. */
+  waits(what, behind = this.stepping()) {
+    if (behind) this.held.push(what);
+    return behind;
+  }
+
   /* A slider has moved. */
-  slide(name) {
-    this.local = { ...this.local, [name]: Number(this.top[name].input.value) };
+  slide(name, value) {
+    if (this.waits(() => this.slide(name, value))) return;
+    this.local = { ...this.local, [name]: value };
     this.rest(null);
     this.later();
   }
@@ -35,6 +45,7 @@ class Hand extends View {
 
   /* An act on some heads, as the page says that it is meant; from an anchor all get what the anchor has. */
   act(heads, clicked, anchor = null) {
+    if (this.waits(() => this.act(heads, clicked, anchor))) return;
     const { means } = this.data;
     const off = { prune: true, keep: false, leave: null }[means];
     const { prune, keep } = this.local;
@@ -61,6 +72,7 @@ class Hand extends View {
 
   /* Set gates from 0, which is pruned by hand, over 1, as the head is, to 1.5; the page hears later. */
   scale(gates) {
+    if (this.waits(() => this.scale(gates))) return;
     const gains = { ...this.local.gains };
     let byHand = this.local;
     for (const [head, wanted] of gates) {
@@ -75,6 +87,7 @@ class Hand extends View {
   }
 
   tell(head) {
+    if (this.waits(() => this.tell(head))) return;
     const { gamma, alpha, prune, keep, gains } = this.local;
     this.number();
     const pairs = Object.entries(gains).map(([one, gain]) => [Number(one), gain]);
@@ -109,6 +122,7 @@ class Hand extends View {
 
   /* Back or forth, after what has been done until now; the page knows where to. */
   step(by) {
+    if (this.waits(() => this.step(by), this.held.length > 0)) return;
     if (this.resting) this.rested(null);
     this.number();
     this.queue.push({ n: this.latest, step: by });

@@ -21,6 +21,7 @@ const reach = (data) => data.layers * data.heads;
 class View {
   constructor(root) {
     this.queue = [];
+    this.held = [];
     this.latest = 0;
     this.tries = 0;
     this.local = null;
@@ -62,7 +63,7 @@ class View {
     this.watching.observe(this.row);
     waiting.add(this);
     const other = !this.data || this.data.layers !== data.layers || this.data.heads !== data.heads;
-    if (other) [this.queue, this.cursor, this.anchor, this.range] = [[], 0, null, null];
+    if (other) [this.queue, this.held, this.cursor, this.anchor, this.range] = [[], [], 0, null, null];
     this.data = data;
     this.queue = this.queue.filter((act) => act.n > data.done);
     if (!this.queue.length && !this.resting) {
@@ -86,6 +87,12 @@ class View {
       this.lay();
     }
     this.frame();
+    if (!this.stepping()) for (const one of this.held.splice(0)) one();
+  }
+
+  /* Whether the page is still going back or forth, to a set that is not known here. */
+  stepping() {
+    return this.queue.some((act) => "step" in act);
   }
 
   /* Sizes, colors and cells, anew. */

@@ -73,6 +73,34 @@ def test_a_key_takes_back_what_a_slider_has_not_told_yet(page: Any) -> None:
     assert len(page.evaluate("() => sent")) == 2
 
 
+def test_what_a_hand_does_while_the_page_goes_back_is_meant_for_the_set_that_comes(page: Any) -> None:
+    page.evaluate("data => { call(data); press('z'); press(' '); press('z'); press(' '); }", shown(prune=[5, 7]))
+    (first,) = page.evaluate("() => sent.at(-1)")
+    assert first["step"] == -1
+    page.evaluate("data => call(data)", shown(first["n"], prune=[7]))
+    act, second = page.evaluate("() => sent.at(-1)")
+    assert {5, 7} & {*act["prune"]} == {7}, "5 is from before the step"
+    assert (act["head"] in act["prune"] + act["keep"], second["step"]) == (True, -1)
+    page.evaluate("data => call(data)", shown(second["n"]))
+    (last,) = page.evaluate("() => sent.at(-1)")
+    assert (last["n"] > second["n"], 7 in last["prune"]) == (True, False)
+
+
+def test_a_slider_waits_for_the_set_that_comes(page: Any) -> None:
+    page.evaluate("data => { call(data); press('z'); }", shown(prune=[5]))
+    (step,) = page.evaluate("() => sent.at(-1)")
+    page.evaluate(
+        "() => { const s = root.querySelector('input'); s.value = 0.5; s.dispatchEvent(new Event('input')); }"
+    )
+    page.clock.fast_forward(1000)
+    assert len(page.evaluate("() => sent")) == 1
+    page.evaluate("data => call(data)", shown(step["n"]))
+    page.clock.fast_forward(1000)
+    (act,) = page.evaluate("() => sent.at(-1)")
+    assert (act["gamma"], act["prune"]) == (0.5, [])
+    assert page.evaluate("() => root.querySelector('input').value") == "0.5"
+
+
 def test_an_act_is_told_again_until_the_page_has_acted_on_it(page: Any) -> None:
     page.evaluate("data => { call(data); press(' '); }", shown())
     (first,) = page.evaluate("() => sent")
