@@ -7,6 +7,7 @@ import streamlit as st
 from fasp_core.scoring.impact_table import ImpactTable
 from pages.backend.engine import engine
 from pages.explore import editing, grids, maps, measured, named, tried
+from pages.instrument import instrument
 from pages.session import shared
 from pages.shell import learned, sidebar, start
 from pages.shell.current import current
@@ -20,7 +21,7 @@ ABOUT = (
 )
 
 # All that moves under the hand stands on one screen, from 1280 x 800 on.
-COMPACT = """<style>
+COMPACT = """
 [data-testid="stHeader"] { background: transparent; pointer-events: none; }
 [data-testid="stHeader"] :is(button, a, [role="button"]) { pointer-events: auto; }
 [data-testid="stMainBlockContainer"] { padding: 0.7rem 2.2rem 3rem; }
@@ -40,12 +41,12 @@ COMPACT = """<style>
   .st-key-above [data-testid="stHorizontalBlock"] { flex-wrap: wrap; }
   .st-key-above [data-testid="stColumn"] { min-width: calc(50% - 1rem); }
 }
-</style>"""
+"""
 
 
 def page() -> None:
     """Draw the page from the top; anything that takes longer than a moment is a job that is only looked at here."""
-    st.html(COMPACT)
+    st.html(f"<style>{COMPACT}{instrument.UNFADED}</style>")
     front = st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="front")
     front.title("Which heads carry bias?", anchor=False, help=ABOUT, width="content")
     settings = sidebar.draw(front)

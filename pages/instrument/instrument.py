@@ -16,6 +16,8 @@ from pages.instrument.sent import Act, Shown, Step, acts
 HERE = Path(__file__).parent
 SCRIPTS = ("rule.js", "board.js", "parts.js", "view.js", "hand.js")  # in this order
 KEY = "instrument"
+# Streamlit fades what the script has not drawn yet: this is ahead of the page, and is read while the page is made.
+UNFADED = ".st-key-instrument[data-stale] { opacity: 1; transition: none; }"
 DONE = "acts done"  # number of the last act that the page has acted on
 
 

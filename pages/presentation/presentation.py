@@ -17,6 +17,7 @@ from pages.backend.engine import engine
 from pages.backend.requests import Gather
 from pages.explore import looking, maps, measured
 from pages.explore.attention import strongest
+from pages.instrument import instrument
 from pages.presentation import deck, markup, slides
 from pages.presentation.facts import Stored, Talk, read
 from pages.session import shared
@@ -30,7 +31,7 @@ WITH_INSTRUMENT = 3  # the step that is the instrument
 
 def page() -> None:
     """Draw the page from the top; what takes longer than a moment is a job that is only looked at here."""
-    st.html(f"<style>{STYLE}</style>")
+    st.html(f"<style>{STYLE}{instrument.UNFADED}</style>")
     st.set_page_config(initial_sidebar_state="collapsed")
     if left_out := deck.arrive():
         shared.leave_out(left_out)

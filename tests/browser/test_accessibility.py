@@ -28,6 +28,18 @@ SOME = ("Explore heads", "Compare methods", "Contexts", "Presentation")  # cards
 SHOWN = "() => document.getAnimations().every(a => a.playState !== 'running' || a.effect.getTiming().iterations > 1)"
 
 
+FADED = """() => {
+    const part = document.querySelector('.st-key-instrument'), style = document.createElement('style');
+    style.textContent = '.faded { opacity: 0.33; }';
+    document.head.append(style);
+    part.classList.add('faded');
+    const before = part.dataset.stale;
+    part.dataset.stale = true;
+    const found = getComputedStyle(part).opacity;
+    part.dataset.stale = before;
+    part.classList.remove('faded');
+    style.remove();
+    return found; }"""
 RULES = {  # in the dark theme nothing but colours is another
     "light": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]},
     "dark": {"type": "rule", "values": ["color-contrast", "link-in-text-block"]},
@@ -69,7 +81,8 @@ def test_the_first_page_in_the_dark(app: str, browser: Any) -> None:
 
 
 def in_the_instrument(reader: Reader) -> list[str]:
-    """Violations of any weight and of all rules, a line for each element."""
+    """Violations of any weight and of all rules, a line for each element; it does not fade while the page is made."""
+    assert reader.page.evaluate(FADED) == "1"
     found = Axe().run(reader.page, context='[class*="st-key-instrument"]', options={"resultTypes": ["violations"]})
     assert found.response["passes"], "nothing was looked at"
     return [f"{one['id']}: {node['html'][:200]}" for one in found.response["violations"] for node in one["nodes"]]
