@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from fasp_core import defaults
 from fasp_core.cli.command import Said
 from fasp_core.cli.options import Parts, Weights, Winsorise
 from fasp_core.console import Report, number, percent, span, table
@@ -46,7 +47,7 @@ class Options:
     samples: Annotated[int | None, typer.Option(help=f"Sampled answers for each name; else {SAMPLES}.")] = None
     length: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 8
     temperature: Annotated[float, typer.Option(help="Of the sampling.")] = 0.6
-    winsorise: Winsorise = 0.0
+    winsorise: Winsorise = defaults.WINSORISE
     texts: Annotated[int, typer.Option(help="Print this many sampled answers of every name (with --json).")] = 0
     seed: Annotated[int, typer.Option(help="Of the sampling, and of the draws that finish exact answers.")] = 0
     beside: Annotated[
@@ -96,7 +97,7 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
     compared = audit.several(world, groups)
     pairs = audit.matched(world, compared) if options.matched else None
     if options.plan:
-        return _plan(given, world, options.context, compared, config, how, progress)
+        return _plan(given, world, options.context, compared, config, how, options.winsorise, progress)
 
     def ask(
         one: Scenario, who: PruneSet | None, drawn: AuditConfig | None = None, model: Weights = given
@@ -185,6 +186,7 @@ def _plan(
     compared: tuple[str, ...],
     config: AuditConfig,
     how: ExactConfig,
+    winsorise: float,
     progress: Report,
 ) -> Said:
     """The smallest difference that would be found between the first two groups, from a few names in one scenario."""
@@ -195,7 +197,7 @@ def _plan(
     small = world.smaller(power.PILOT)
     pilot = audit.exactly(given.lm, asked[0], small, config, given.store, None, two, progress, exact=how)
     names = (len(world.groups[two[0]]), len(world.groups[two[1]]))
-    found = power.Power.of(pilot.found, names, len(asked))
+    found = power.Power.of(pilot.numbers(winsorise), names, len(asked))
     document = {
         "model": given.spec.source,
         "context": context,
@@ -295,6 +297,8 @@ def text(d: dict[str, Any]) -> str:
         f"Of the context, its scenarios taken as a sample: mean SMD {_signed(d['mean_smd_context']['value'])} "
         f"{span(d['mean_smd_context']['interval'], _signed)}.",
     ]
+    if d["winsorised"]:
+        lines.append(f"Of a scenario's answers the outermost {d['winsorised']:.3g} at either end is moved inwards.")
     for compared in d.get("comparisons", [])[1:]:
         between = compared["mean_abs_smd"]
         lines.append(

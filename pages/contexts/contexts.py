@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import streamlit as st
 
+from fasp_core import defaults
 from fasp_core.errors import InputError
 from fasp_core.model.spec import ModelSpec
 from fasp_core.studies.contexts import matrix, scenarios
@@ -44,7 +45,7 @@ def page() -> None:
         winsorise = st.select_slider(
             "Outermost answers moved inwards",
             WINSORISE,
-            0.0,
+            defaults.WINSORISE,
             format_func=lambda x: "none" if not x else f"{x:.0%} at either end",
             key="contexts winsorise",
             help="Winsorising: a few answers such as $1,000,000 would otherwise decide the means. It is done within "

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fasp_core import defaults
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.studies.answers.distributions import gathered
@@ -86,7 +87,7 @@ def test_the_findings_and_the_matrices(studio: Studio, monkeypatch: pytest.Monke
     found = made_up(SHARES)
     monkeypatch.setattr(engine().results, "matrices", lambda spec: [found])
     at = opened("contexts")
-    findings = Carried(found).findings()
+    findings = Carried(found, defaults.WINSORISE).findings()
     assert [i.value for i in at.main.info] == [escape_markdown(f.sentence) for f in findings]
     assert [f.holds for f in findings] == [True, True]
     charts: Any = at.get("plotly_chart")
@@ -99,7 +100,7 @@ def test_the_findings_and_the_matrices(studio: Studio, monkeypatch: pytest.Monke
     assert "neurons, by effect: chosen on the same scenario, other samples, tested on parts" in said(at)
     assert len(at.get("plotly_chart")) == 4
     cell = found.of("neurons-effect", "same", tested_on="parts")[0]
-    for estimate in Carried(found).signed(cell):
+    for estimate in Carried(found, defaults.WINSORISE).signed(cell):
         assert contexts_matrix.estimate(estimate) in said(at)
     at.session_state["contexts open"] = ("neurons-effect", 1, 0)  # chosen on days, tested on days
     run(at)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fasp_core import defaults
 from fasp_core.studies.answers import distributions, measures
 from fasp_core.studies.answers.distributions import Distributions, log_difference, median_difference, quantiles
 from fasp_core.studies.answers.measures import Answers, Disparity
@@ -44,6 +47,21 @@ def test_what_a_distribution_says_is_what_all_its_samples_say(seed: int, shift: 
     shown = distributions.distance(whole, as_distributions(samples(shift, seed + 1)))
     again = measures.distance(answers, samples(shift, seed + 1))
     assert shown == pytest.approx(again * np.sqrt(n / (n - 1)))
+
+
+def test_rare_millions_hide_no_difference() -> None:
+    """A whole distribution holds every number: one of a billion in a hundred thousand makes a spread of millions."""
+    plain = as_distributions(samples(9.0))
+    value, rare = np.repeat(1e9, len(CODES)), np.full(len(CODES), 1e-5)
+    columns = {"values": value, "masses": rare, "names": np.arange(len(CODES)), "drawn": np.zeros(len(CODES), bool)}
+    with_rare = replace(plain, **{name: np.append(getattr(plain, name), column) for name, column in columns.items()})
+
+    def smd(found: Distributions) -> float:
+        return float(measures.smd(found.moments(), CODES, None, found.spent))
+
+    assert smd(plain) > 1
+    assert abs(smd(with_rare)) < 0.01
+    assert smd(with_rare.winsorised(defaults.WINSORISE)) == pytest.approx(smd(plain), rel=0.02)
 
 
 def test_differences_of_logs_and_medians_by_hand() -> None:

@@ -180,7 +180,7 @@ class ContextsOptions:
         typer.Option("--equal-parameters", help="Neurons and weights (by effect) with the heads' parameters."),
     ] = False
     tokens: Annotated[int | None, typer.Option(help="Of the text for perplexity.")] = None
-    winsorise: Winsorise = 0.0
+    winsorise: Winsorise = defaults.WINSORISE
 
 
 def contexts(options: ContextsOptions, given: Model, progress: Report) -> Said:

@@ -42,6 +42,7 @@ def markdown(matrix: Matrix, winsorise: float) -> str:
         f"{matrix.model}: {len(matrix.people)} names ({', '.join(matrix.groups)}), {answers} to "
         f"{len(matrix.scenarios)} scenarios. Cells: change of mean |SMD| with its 95% interval; share of inliers, of "
         f"which the whole model's other answers have {_usual(carried)}."
+        + (f" The outermost {winsorise:.3g} of answers at either end is moved inwards." if winsorise else "")
     ]
     for method in matrix.config.methods:
         rows = []
