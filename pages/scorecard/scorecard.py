@@ -87,7 +87,9 @@ def _card(settings: sidebar.Settings, heads: PruneSet, plan: Plan) -> None:
         for said in card.impossible:
             st.warning(escape_markdown(said), icon=":material/warning:")
         return
-    st.markdown(f"#### {escape_markdown(card.sentence)}")
+    counted, _, named = card.sentence.partition(". ")
+    st.markdown(f"#### {escape_markdown(counted.rstrip('.'))}.")
+    st.markdown(escape_markdown(named))
     _counts(card)
     st.dataframe(text.frame(card), hide_index=True, height="content")
     st.caption(
