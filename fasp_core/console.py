@@ -60,6 +60,24 @@ def span(interval: Sequence[float] | None, form: Callable[[float | None], str] =
 
 
 @contextmanager
+def prints_aside() -> Iterator[None]:
+    """What is printed inside goes to stderr: by Python, and by native code on the process' own stdout."""
+    kept = None
+    with redirect_stdout(sys.stderr):
+        try:
+            kept = os.dup(1)
+            os.dup2(2, 1)
+        except OSError:  # a program without a terminal may have closed either
+            pass
+        try:
+            yield
+        finally:
+            if kept is not None:
+                os.dup2(kept, 1)
+                os.close(kept)
+
+
+@contextmanager
 def working() -> Iterator[Report]:
     """A block of work with a progress bar; prints inside it go to stderr."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when transformers is imported, in the block
@@ -93,7 +111,7 @@ def working() -> Iterator[Report]:
         bar.set_description_str(text, refresh=False)
         bar.update(done - bar.n)
 
-    with redirect_stdout(sys.stderr):
+    with prints_aside():
         try:
             yield report
         finally:

@@ -18,11 +18,12 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from fasp_core.console import prints_aside
 from fasp_core.errors import InputError
 from tests.fuzz.readers import READERS, Reader
 
@@ -177,7 +178,7 @@ def main() -> int:
         held = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, resource.RLIM_INFINITY))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with redirect_stdout(sys.stderr):  # libraries print there what they think of a file
+    with prints_aside():  # libraries print there what they think of a file
         readers = {name: many(name, count, options.seed) for name, count in wanted.items()}
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     out = {

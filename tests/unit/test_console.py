@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fasp_core.console import one_line, table, to_json
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -48,3 +53,14 @@ def test_table_is_aligned() -> None:
         "long name    1",
         "b          100",
     ]
+
+
+def test_what_native_code_prints_meanwhile_is_no_result() -> None:
+    """Libraries that are not written in Python know nothing of sys.stdout."""
+    code = """import os
+from fasp_core.console import working
+with working():
+    os.write(1, b"from a library\\n")
+print("the result")"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("the result\n", "from a library\n")
