@@ -292,10 +292,25 @@ class Store:
             lock.release()
 
 
+def _header(path: Path) -> bytes | None:
+    """None if nothing is there. Entries come whole: one that is placed meanwhile is found at the second look."""
+    for again in (True, False):
+        try:
+            return (path / HEADER).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            if not os.path.lexists(path):
+                break
+            if not again:
+                raise DamagedEntry(path, f"{HEADER} is missing") from error
+    return None
+
+
 def _open(path: Path) -> Entry | None:
     """Header of the entry at `path`; None if nothing is there or its format is another one."""
+    if (raw := _header(path)) is None:
+        return None
     try:
-        header = json.loads((path / HEADER).read_bytes())
+        header = json.loads(raw)
         seal = header.pop("sha256")
         if sha256(canonical(header)) != seal:  # of content, not bytes: git may change the line ends
             raise DamagedEntry(path, f"{HEADER} has changed")
@@ -304,10 +319,6 @@ def _open(path: Path) -> Entry | None:
                 logger.warning("The cache entry %s is of a newer version of this program: ignored.", path)
             return None
         entry = read_header(path, header)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        if not os.path.lexists(path):
-            return None
-        raise DamagedEntry(path, f"{HEADER} is missing") from error
     except DamagedEntry:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

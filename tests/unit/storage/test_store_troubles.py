@@ -188,6 +188,23 @@ def test_two_processes_at_once(store: Store, tmp_path: Path, verb: str) -> None:
         assert sorted(map(int, log.read_text().split())) == list(range(12))
 
 
+def test_an_entry_that_comes_between_two_looks_is_not_damaged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its header was not there a moment ago, and then its folder is: another process has just placed it."""
+    path = store.save("scores", CONFIG, **contents()).path
+    hidden, read = path.with_name(".elsewhere"), Path.read_bytes
+    path.rename(hidden)
+
+    def late(asked: Path) -> bytes:
+        if hidden.exists():
+            hidden.rename(path)
+            raise FileNotFoundError(asked)
+        return read(asked)
+
+    monkeypatch.setattr(Path, "read_bytes", late)
+    assert store.load("scores", CONFIG) is not None
+    assert not (store.root / "damaged").exists()
+
+
 def test_two_threads_at_once(store: Store) -> None:
     entered, go = threading.Event(), threading.Event()
 
