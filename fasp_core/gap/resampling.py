@@ -115,7 +115,7 @@ def shuffled(values: Floats, rng: np.random.Generator, shuffles: int, index: Cod
 
 def _random_order(strata: Codes, k: int, rng: np.random.Generator) -> Codes:
     """[k, n] orders that follow the numbers `strata` [n], and are random among equal ones."""
-    return np.argsort(strata + rng.random((k, strata.size)) / 2, axis=1, kind="stable")
+    return np.argsort(strata + rng.random((k, strata.size)) / 2, axis=1)
 
 
 def _holds(index: Codes, codes: Codes) -> Floats:

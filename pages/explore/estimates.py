@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import streamlit as st
 
+from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.taught import Change, Taught, learn
@@ -20,14 +20,14 @@ from pages.shell.sidebar import Settings
 _STORED = "sets that teach"  # in the session: the last ones that were read, and for what
 
 
-def taught(settings: Settings, table: ImpactTable, but: Iterable[int] = ()) -> Taught:
+def taught(settings: Settings, table: ImpactTable, heads: PruneSet) -> Taught:
     """By the growing sets of the study of additivity, where that is stored, and by sets measured on this page.
 
-    `but` is a set, by flat ids, that does not count: what it was estimated at must not know what it was measured at.
+    What `heads` itself was measured at does not count: its estimate must not know that.
     """
     known = {**_stored(settings, table), **tried.measured_changes(table.n_heads)}
-    known.pop(tuple(sorted(but)), None)
-    return learn([table.estimated_changes(heads, settings.reading) for heads in known], list(known.values()))
+    known.pop(tuple(sorted(heads.flat(table.n_heads))), None)
+    return learn([table.estimated_changes(ids, settings.reading) for ids in known], list(known.values()))
 
 
 def _stored(settings: Settings, table: ImpactTable) -> dict[tuple[int, ...], Change]:

@@ -32,7 +32,7 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
     name, packed = _packed(table, settings.reading)
     gaining = {layer * table.n_heads + head: gain for layer, head, gain in now.heads.gains}
     options, theme = grid_options.read(), theme_of(st.context.theme.type == "dark")
-    taught = estimates.taught(settings, table)
+    taught = estimates.taught(settings, table, now.heads)
     order = grid_options.order(options, table, settings.reading)
     shown = Shown(
         effects=name,

@@ -56,7 +56,7 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluatio
     job = job_of(settings, settings.evaluation, heads, "main")
     result: Evaluation | None = job.result if job.state == "done" else None
     flat = heads.flat(table.n_heads)
-    taught = estimates.taught(settings, table, flat)
+    taught = estimates.taught(settings, table, heads)
     estimated_ppl, estimated_gap = table.estimate(flat, settings.reading, taught)
     ppl_off, gap_off = table.remainder(flat, settings.reading)
 

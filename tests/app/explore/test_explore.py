@@ -35,6 +35,7 @@ from tests.support.running import (
     bars,
     change,
     exploring,
+    instrument,
     marked,
     metric,
     press,
@@ -123,6 +124,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     (good,) = at.success
     assert good.value.startswith(f"The gap fell by {1 - after / before:.0%} [{-high:.0%}, {-low:.0%}] on ")
     assert "switch to test prompts" in good.value
+    assert tuple(instrument(at)["taught"]) == (1.0, 1.0)  # its own measurement is not what an estimate may know
     assert not bars(at)
     at.session_state["details"] = "About these numbers"
     text = said(run(at))
