@@ -23,7 +23,7 @@ from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from fasp_core.studies.answers.exact import ExactConfig
 from fasp_core.studies.contexts import scenarios
-from fasp_core.studies.contexts.audit import AuditConfig, Exact, Replies, audit, disparity, exactly
+from fasp_core.studies.contexts.audit import AuditConfig, Exact, Following, Replies, audit, disparity, exactly
 from fasp_core.studies.contexts.scenarios import Scenarios
 
 
@@ -55,8 +55,8 @@ def run(
         return [audit(lm, one, small, AuditConfig(samples, seed=seed), store) for one in asked]
 
     def exact(seed: int, store: Store) -> Sequence[Replies | Exact]:
-        limits = ExactConfig(seed=seed, **how)
-        return [exactly(lm, one, small, AuditConfig(), store, exact=limits) for one in asked]
+        following = Following(small, exact=ExactConfig(seed=seed, **how))
+        return [exactly(lm, one, following, store) for one in asked]
 
     found = {}
     for name, ask in (("sampled", sampled), ("exact", exact)):
@@ -65,7 +65,7 @@ def run(
     big = world.smaller(max(2, whole // 2))
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        one = exactly(lm, big.of(context)[0], big, AuditConfig(), Store(folder), exact=ExactConfig(**how))
+        one = exactly(lm, big.of(context)[0], Following(big, exact=ExactConfig(**how)), Store(folder))
         seconds = time.perf_counter() - began
     return {
         "variance_ratio": cost["sampled"] / cost["exact"],

@@ -103,7 +103,8 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
         one: Scenario, who: PruneSet | None, drawn: AuditConfig | None = None, model: Weights = given
     ) -> Replies | Exact:
         if options.how == "exact" and drawn is None:
-            return audit.exactly(model.lm, one, world, config, model.store, who, compared, progress, exact=how)
+            following = audit.Following(world, config, how, compared)
+            return audit.exactly(model.lm, one, following, model.store, who, progress)
         two = audit.pair(world, (compared[0], compared[1]))
         return audit.audit(model.lm, one, world, drawn or config, model.store, who, two, progress)
 
@@ -194,8 +195,8 @@ def _plan(
     from fasp_core.studies.contexts import audit
 
     two, asked = audit.pair(world, (compared[0], compared[1])), world.of(context)
-    small = world.smaller(power.PILOT)
-    pilot = audit.exactly(given.lm, asked[0], small, config, given.store, None, two, progress, exact=how)
+    small = audit.Following(world.smaller(power.PILOT), config, how, two)
+    pilot = audit.exactly(given.lm, asked[0], small, given.store, None, progress)
     names = (len(world.groups[two[0]]), len(world.groups[two[1]]))
     found = power.Power.of(pilot.numbers(winsorise), names, len(asked))
     document = {

@@ -218,10 +218,10 @@ def test_exact_effects_rank_the_planted_parts_first_without_a_sample(world: Worl
 def test_exact_answers_see_a_tenth_of_what_samples_see(world: World) -> None:
     """The planted head at a tenth: its effect is many times the noise that is left of exact answers."""
     weak = PruneSet.parse("L1H2*0.1")
-    limits = ExactConfig(covered=0.9999)
+    following = audit.Following(ROOMS, CONFIG, ExactConfig(covered=0.9999))
     gaps = []
     for removed in (PRUNED, weak):
-        found = audit.exactly(world.lm, HOUSE, ROOMS, CONFIG, world.store, removed, exact=limits).found
+        found = audit.exactly(world.lm, HOUSE, following, world.store, removed).found
         gaps.append(distributions.log_difference(found).value)
         assert found.covered.min() > 0.999
         assert gaps[-1] == pytest.approx(world.expected_gap(removed), abs=0.01)

@@ -12,7 +12,7 @@ from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from fasp_core.studies.answers.exact import ExactConfig
 from fasp_core.studies.contexts import scenarios
-from fasp_core.studies.contexts.audit import AuditConfig, audit, exactly
+from fasp_core.studies.contexts.audit import AuditConfig, Following, audit, exactly
 
 SAMPLES = 400
 NAMES = 32  # of each group
@@ -29,7 +29,7 @@ def test_means_of_samples_lie_within_their_noise(tmp_path: Path) -> None:
     for context in CONTEXTS:
         scenario = world.of(context)[0]
         config = AuditConfig(SAMPLES)
-        found = exactly(lm, scenario, world, config, store, exact=LIMITS).found
+        found = exactly(lm, scenario, Following(world, config, LIMITS), store).found
         drawn = np.log1p(audit(lm, scenario, world, config, store).answers.values)
         moments = found.changed(np.log1p).moments()
         center = float(

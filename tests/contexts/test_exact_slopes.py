@@ -63,7 +63,7 @@ def test_weights_by_effect_are_those_that_lower_the_difference_in_every_scenario
     world = scenarios.parse(NUMBERED.replace('["house"]', '["house", "red"]'), "rooms.toml")
     said, effects = [], []
     for scenario in world.scenarios:
-        replies = audit.exactly(lm, scenario, world, config, store, exact=WHOLE)
+        replies = audit.exactly(lm, scenario, audit.Following(world, config, WHOLE), store)
         said.append(choosing.clues(lm, replies, config, ["weights-effect"], store))
         effects.append(slopes.weight_effects(lm, scenario, world.people, GROUPS, config.sampling, WHOLE))
     chosen = choosing.choose(lm, "weights-effect", said, choosing.Sizes(weight_top=0.02)).weights

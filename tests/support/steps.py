@@ -268,8 +268,8 @@ def _written(b: Bench) -> Any:
 
 
 def _exactly(b: Bench) -> Any:
-    limits = ExactConfig(nodes=20, draws=3)
-    found = audit.exactly(b.lm, WORLD.scenarios[0], WORLD, AUDIT, b.store, PRUNED, exact=limits)
+    following = audit.Following(WORLD, AUDIT, ExactConfig(nodes=20, draws=3))
+    found = audit.exactly(b.lm, WORLD.scenarios[0], following, b.store, PRUNED)
     return found.found.masses, found.texts
 
 

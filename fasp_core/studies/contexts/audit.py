@@ -228,36 +228,40 @@ def audit(
     return kept(store, lm, f"{slug(scenario.context)}-{slug(scenario.name)}", key, work, read, KIND)
 
 
+@dataclass(frozen=True)
+class Following:
+    """Of whose answers, and how far, distributions are followed.
+
+    Attributes
+    ----------
+    config : the length and temperature of it count.
+    groups : two or more; None: the first two.
+    """
+
+    scenarios: Scenarios
+    config: AuditConfig = AuditConfig()
+    exact: ExactConfig = field(default_factory=ExactConfig)
+    groups: tuple[str, ...] | None = None
+
+
 def exactly(
     lm: LanguageModel,
     scenario: Scenario,
-    scenarios: Scenarios,
-    config: AuditConfig,
+    following: Following,
     store: Store,
     removed: PruneSet | Removal | None = None,
-    groups: tuple[str, ...] | None = None,
     progress: Report | None = None,
-    *,
-    exact: ExactConfig | None = None,
 ) -> Exact:
-    """As `audit`, with the distributions that it samples from: of its config the length and temperature count; stored.
-
-    Raises as `audit`.
-
-    Parameters
-    ----------
-    groups : two or more; None: the first two.
-    exact : how far answers are followed; None: as far as usual.
-    """
-    asked, exact = _Asked.of(lm, scenario, scenarios, removed, groups), exact or ExactConfig()
-    how = config.sampling
+    """As `audit`, with the distributions that it samples from; stored. Raises as `audit`."""
+    asked = _Asked.of(lm, scenario, following.scenarios, removed, following.groups)
+    exact, how = following.exact, following.config.sampling
     key = asked.key | {"sampling": asdict(how), "exact": asdict(exact), "how": HOW}
     codes = np.array([asked.compared.index(group) for _, group in asked.people])
 
     def work() -> Any:
         reader = Reader(scenario.unit, scenario.per)
         for i, (_, ids) in enumerate(asked.chats):
-            lm.require(ids, f"The question {i + 1} of {len(asked.chats)}", config.tokens)
+            lm.require(ids, f"The question {i + 1} of {len(asked.chats)}", how.tokens)
         with asked.removal.off(lm):
             step = Steps(progress, 1).next(f"asking about {scenario.title}")
             trees = grow(lm, asked.chats, reader, scenario.opening, how, exact, step)

@@ -18,7 +18,7 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.answers.distributions import Distributions, ascending
 from fasp_core.studies.answers.exact import ExactConfig
 from fasp_core.studies.contexts import choosing
-from fasp_core.studies.contexts.audit import AuditConfig, exactly
+from fasp_core.studies.contexts.audit import AuditConfig, Following, exactly
 from fasp_core.studies.contexts.choosing import Clues, Method, Sizes
 from fasp_core.studies.contexts.removal import Removal
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
@@ -69,9 +69,7 @@ class Whole:
         """What a scenario says."""
         found = []
         for world in (self.world, *(half(self.world, h) for h in (0, 1))):
-            asked = exactly(
-                self.lm, scenario, world, self.audit, self.store, None, self.groups, progress, exact=self.exact
-            )
+            asked = exactly(self.lm, scenario, self._following(world), self.store, None, progress)
             found.append(choosing.clues(self.lm, asked, self.audit, methods, self.store, progress))
         return Said(found[0], (found[1], found[2]))
 
@@ -112,10 +110,11 @@ class Whole:
     def _ask(
         self, scenario: Scenario, world: Scenarios, removal: Removal | None, progress: Report | None
     ) -> tuple[Floats, float]:
-        found = exactly(
-            self.lm, scenario, world, self.audit, self.store, removal, self.groups, progress, exact=self.exact
-        )
+        found = exactly(self.lm, scenario, self._following(world), self.store, removal, progress)
         return points(found.found), float(found.provenance["seconds"])
+
+    def _following(self, world: Scenarios) -> Following:
+        return Following(world, self.audit, self.exact, self.groups)
 
 
 def half(world: Scenarios, h: int) -> Scenarios:
