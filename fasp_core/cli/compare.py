@@ -202,10 +202,9 @@ def _claim(given: Model, options: Options, limits: Limits, picked: Candidate | N
         heads = PruneSet.from_flat(picked.heads, found.n_heads)
         utility.utility(given.lm, heads, samples, 0, items, given.store, progress)
         found = replace(found, able=utility.stored(given.model_id, heads, given.store))
-    if limits.beyond_ppl:
-        meter = Meter(given.lm, limits, "test", given.store, progress)
-        found = replace(found, limits=limits, spent=meter.spent(picked.heads))
-    return found
+    if not limits.beyond_ppl:
+        return found.under(limits)
+    return found.under(limits, Meter(given.lm, limits, "test", given.store, progress).spent(picked.heads))
 
 
 def _methods(

@@ -25,6 +25,7 @@ from fasp_core.scoring.search import Found
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, outcome, searching
 from fasp_core.studies.compare.compare import Comparison
+from fasp_core.studies.compare.limits import Limits
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.compare.plan import HELD_OUT, Candidate
 from fasp_core.studies.explain import explain
@@ -199,6 +200,7 @@ def gather(
     claim = None
     if picked is not None:
         claim = outcome.stored_claim(*known, asked.reading, picked, store, asked.spec.source)
+        claim = None if claim is None else claim.under(Limits(asked.max_ppl))
     searches = searching.stored(*known, store, asked.reading) if asked.method is None and flat else []
     return Facts(
         asked,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -70,10 +69,9 @@ def offer_best(settings: Settings, comparison: Comparison) -> None:
 def named(settings: Settings, claim: Claim, comparison: Comparison) -> Claim:
     """The claim with all limits of the choice, and what its set costs by them on test items, where that is known."""
     if not settings.limits.beyond_ppl:
-        return claim
+        return claim.under(settings.limits)
     meter = engine().results.meter(settings.spec, comparison.n_heads, settings.limits, "test")
-    spent = meter.spent(claim.candidate.heads)
-    return replace(claim, limits=settings.limits, max_ppl=settings.max_ppl, spent=spent)
+    return claim.under(settings.limits, meter.spent(claim.candidate.heads))
 
 
 def offer_claim(settings: Settings, claim: Claim) -> None:

@@ -15,6 +15,7 @@ from fasp_core.model.spec import BUILT_IN, BUILT_IN_TITLE
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.studies.compare import settled
 from fasp_core.studies.compare.compare import Comparison, choose
+from fasp_core.studies.compare.limits import Limits
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.compare.settled import SEEN, Settled
 from fasp_core.tasks.utility import Utility
@@ -80,8 +81,10 @@ def read(asked: Gather) -> Stored:
     results = engine().results
     claim = None
     if (comparison := results.comparison(asked.spec, asked.axis, asked.reading)) is not None:
-        picked = choose(comparison, asked.reading, settled.Plan(asked.axis).max_ppl)
+        limits = Limits(settled.Plan(asked.axis).max_ppl)
+        picked = choose(comparison, asked.reading, limits.max_ppl)
         claim = None if picked is None else results.claim(asked.spec, asked.axis, asked.reading, picked)
+        claim = None if claim is None else claim.under(limits)
         comparison.changes("test", asked.reading)  # kept with it
     try:
         found = results.settled(asked.spec, settled.Plan(asked.axis))

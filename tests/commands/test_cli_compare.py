@@ -94,10 +94,12 @@ def test_a_stored_claim_is_printed(world: MadeUp, run: Run, tmp_cache: Path) -> 
     status, out, _ = run("--outcome")
     assert out.startswith(claim.sentence())
     assert f"sampled ({2 * claim.change['sampled'].n} continuations a side)" in out
-    # the claim belongs to the set, whatever limit it was chosen by
+    # the measurement belongs to the set, whatever limit it was chosen by; the claim is of the limit that is asked
     same = [x for x in (0.08, 0.12, 0.15) if compare.choose(result, "neutral", x) == claim.candidate]
     for limit in same:
-        assert run("--outcome", "--json", "--max-ppl", str(limit))[1] == run("--outcome", "--json")[1]
+        usual, asked = (json.loads(run("--outcome", "--json", *more)[1]) for more in ((), ("--max-ppl", str(limit))))
+        assert asked.pop("chosen_on").endswith(f"perplexity at most {limit:.0%} up")
+        assert all(asked[name] == usual[name] for name in asked if name != "claim")
 
 
 def test_cautions_are_printed(world: MadeUp, run: Run, tmp_cache: Path) -> None:

@@ -108,9 +108,21 @@ class Claim:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """What may be said as a whole, see `claims.verdict`: choice and test share templates and descriptors."""
+        """What may be said as a whole, see `claims.verdict`: choice and test share templates and descriptors.
+
+        So nothing here is unseen, not even what was measured on a part that another choice never saw.
+        """
         costs = {"perplexity": (self.perplexity.relative, self.max_ppl)}
-        return verdict([m.evidence for m in self.measures], self.reading, costs, self.spent)
+        return verdict([replace(m.evidence, unseen=False) for m in self.measures], self.reading, costs, self.spent)
+
+    def under(self, limits: Limits, spent: tuple[Spent, ...] = ()) -> Claim:
+        """The same set as chosen within these limits, whatever it was chosen by when it was measured.
+
+        What takes seconds is worked out for both at once.
+        """
+        found = replace(self, max_ppl=limits.max_ppl, limits=limits if limits.beyond_ppl else None, spent=spent)
+        found.__dict__.update(within=self.within, measures=self.measures)
+        return found
 
     @cached_property
     def measures(self) -> tuple[Measure, ...]:
