@@ -219,8 +219,8 @@ def verdict(
 
     Parameters
     ----------
-    evidence : all that was measured. That of another reading than `reading` speaks only where the gap fell in the other
-        one alone, which is an artefact, or rose.
+    evidence : all that was measured. That of another reading than `reading` speaks only where the gap rose in it, or
+        fell in the scored one alone, which is an artefact.
     costs : by name, what it costs and the most that it may: perplexity's relative rise, for example.
     spent : the same of what is not told in percent, on test items; what was not measured there is missing.
     """
@@ -238,11 +238,15 @@ def verdict(
     for judge in judges:
         whole = True
         other = [e for e in evidence if e.judge == judge and e.reading == "counted" != reading and e.found == "fell"]
-        for measure in dict.fromkeys((*NEEDED, *(e.measure for e in mine if e.judge == judge))):
+        speak = [e for e in evidence if e.judge == judge and (e in mine or e.found == "rose")]
+        for measure in dict.fromkeys((*NEEDED, *(e.measure for e in speak))):
             those = [e for e in mine if (e.measure, e.judge) == (measure, judge)]
             name, unseen = _SAID.get(measure, measure), {e.found for e in those if e.unseen}
             if any(e.found == "rose" for e in those):
                 wrong.append(f"the gap of {name} by '{judge}' rose")
+            elif any((e.measure, e.found) == (measure, "rose") for e in speak):
+                terms = "scored" if reading == "neutral" else "masked"
+                wrong.append(f"the gap of {name} by '{judge}' rose with identity terms {terms}")
             elif unseen != {"fell"}:
                 gaps.setdefault((_open(bool(those), unseen), judge), []).append(name)
                 not_so = {e.unseen for e in those if e.found != "fell"}  # readings are compared on the same prompts

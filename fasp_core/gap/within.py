@@ -46,7 +46,7 @@ class Within:
         """[M] mean gap when the values of each block are shuffled, i.e. what noise alone would show, and [M] the share
         of shuffles with a gap at least as large, the data itself counted. Takes a second."""
         found = self.shuffled_gaps()  # [M, B]
-        tie = 1e-12 * np.ptp(self.gaps)
+        tie = 1e-12 * self.gaps.max()
         above = np.count_nonzero(found >= self.means[:, None] - tie, axis=1)
         return found.mean(1), (1 + above) / (1 + found.shape[1])
 

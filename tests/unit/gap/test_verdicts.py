@@ -67,11 +67,11 @@ def test_green_is_exactly_what_is_asked(evidence: list[Evidence], nearly: bool, 
     holds = bool(judges) and rise <= 0.1
     for judge in judges:
         for measure in {*NEEDED, *(e.measure for e in mine if e.judge == judge)}:
-            those = [e for e in mine if (e.judge, e.measure) == (judge, measure)]
-            unseen = [e for e in those if e.unseen]
-            holds &= bool(unseen) and all(e.found == "fell" for e in unseen) and all(e.found != "rose" for e in those)
-    assert (found.colour == "green") == holds
-    assert (found.colour == "red") == bool(found.wrong) == (rise > 0.1 or any(e.found == "rose" for e in mine))
+            unseen = [e for e in mine if (e.judge, e.measure) == (judge, measure) and e.unseen]
+            holds &= bool(unseen) and all(e.found == "fell" for e in unseen)
+    rose = any(e.found == "rose" for e in evidence)
+    assert (found.colour == "green") == (holds and not rose)
+    assert (found.colour == "red") == bool(found.wrong) == (rise > 0.1 or rose)
     assert (found.colour == "amber") == (bool(found.missing) and not found.wrong)
 
 
@@ -87,6 +87,16 @@ def test_a_fall_with_identity_terms_scored_alone_is_named() -> None:
     found = verdict(evidence, "neutral", CHEAP)
     assert found.colour == "amber"
     assert "what is written by 'words' fell with identity terms scored alone" in found.missing
+
+
+@pytest.mark.parametrize(
+    ("reading", "other", "terms"), [("neutral", "counted", "scored"), ("counted", "neutral", "masked")]
+)
+def test_a_gap_that_rises_in_the_other_reading_is_no_success(reading: str, other: str, terms: str) -> None:
+    evidence = [replace(e, reading=reading) if e.reading == "neutral" else e for e in WHOLE]
+    found = verdict([*evidence, Evidence("written", other, "words", "rose", True)], reading, CHEAP)
+    assert found.colour == "red"
+    assert found.wrong == (f"the gap of what is written by 'words' rose with identity terms {terms}",)
 
 
 def test_readings_are_compared_on_the_same_prompts() -> None:

@@ -64,6 +64,17 @@ def test_noise_alone_is_called_noise() -> None:
     assert inside >= 52
 
 
+@pytest.mark.parametrize(("templates", "high", "low"), [(5, 0.3, 0.1), (7, 0.7, 0.2), (7, 1.0, 0.0)])
+def test_shuffles_that_change_nothing_are_ties(templates: int, high: float, low: float) -> None:
+    """Two blocks of two groups, alike in every template: half of the shuffles of a template change no gap."""
+    t = np.repeat(np.arange(templates), 4)
+    rows = PromptRows.of(
+        np.tile([high, low], (2, 2 * templates)), ["a", "b"] * 2 * templates, 2 * t + np.tile([0, 0, 1, 1], templates)
+    )
+    p = within_templates(rows, [f"t{i}" for i in t], resamples=4000).noise[1][0]
+    assert p == pytest.approx(2.0**-templates, rel=0.5)
+
+
 def test_intervals_hold_what_other_templates_would_show() -> None:
     """Templates are drawn from many whose effects are known: 95% intervals hold their mean change."""
     hits, rng = 0, np.random.default_rng(5)
