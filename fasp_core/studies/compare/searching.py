@@ -30,6 +30,7 @@ from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.common import KIND, as_heads, as_text, kept
 from fasp_core.studies.compare.limits import Limits, Meter
 from fasp_core.studies.compare.plan import SEARCH, Candidate
+from fasp_core.studies.compare.wider import judged
 from fasp_core.typing import Report
 
 GAMMAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # of the FASP sets that a search begins with
@@ -195,6 +196,7 @@ def _key(
         "axis": _axis(prompts),
         "prompts": prompts.prompts().digest[:16],
         **drawn,
+        **judged(prompts),
         "search": {name: value for name, value in asdict(config).items() if name not in LATER or value},
         "tokens": tokens,
     }

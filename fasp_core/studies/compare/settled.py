@@ -153,9 +153,16 @@ class Settled:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """What may be said as a whole, in the masked reading unless the choice was made in the other one."""
+        """What may be said as a whole, in the masked reading unless the choice was made in the other one.
+
+        Not green before all of the plan is measured: whoever may stop at green would.
+        """
         costs = {"perplexity": (self.perplexity.relative, self.plan.max_ppl)}
-        return verdict([m.evidence for m in self.measures], self.plan.reading.split()[0], costs)
+        found = verdict([m.evidence for m in self.measures], self.plan.reading.split()[0], costs)
+        left = tuple(f"not measured yet: {sample.title}" for sample in self.left)
+        if not left:
+            return found
+        return replace(found, colour="amber" if found.colour == "green" else found.colour, missing=found.missing + left)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -13,12 +13,15 @@ from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig, evaluate
 from fasp_core.forward.sampling import GenerationConfig
+from fasp_core.gap.claims import Verdict
 from fasp_core.gap.gaps import gap
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import measurements
 from fasp_core.metrics.meters import BiasConfig, Meter
+from fasp_core.metrics.perplexity import perplexity_change
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
+from fasp_core.studies.common import read_nll
 from fasp_core.studies.compare import searching, settled, wider
 from fasp_core.studies.compare.settled_text import markdown
 from tests.support.tiny import tiny_lm
@@ -182,6 +185,32 @@ def test_a_judge_is_the_classifier_and_not_its_name(monkeypatch: pytest.MonkeyPa
         assert "scorer" not in PLAN.key(lm.id)  # as the program's own entries were made
         assert all("scorer" not in sample.key(lm.id, (1,)) for sample in PLAN.samples())
     assert all(old != new for old, new in zip(*keys, strict=True))
+
+
+@pytest.mark.usefixtures("text")
+def test_another_judge_chooses_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A search of one judge's scores is none of another's, and the program's own keeps its key."""
+    judge = WordScorer()
+    judge.name = "hub:org/judge@" + "a" * 40
+    monkeypatch.setattr(wider, "scorer_of", lambda _: judge)
+    lm = tiny_lm("llama")
+    own, other = (
+        searching._key(lm.id, replace(PLAN.choice, scorer=name), PLAN.search, 100) for name in ("offline", "org/judge")
+    )
+    assert other == own | {"scorer": judge.name}
+
+
+def test_nothing_is_green_before_the_plan_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    green = Verdict("green", (), (), 1, 1)
+    monkeypatch.setattr(settled, "verdict", lambda *_: green)
+    nll = read_nll(np.ones((2, 3)), np.full(3, 5))
+    whole = settled.Settled(PLAN, (1,), "fasp", (1,), (1.0, 0.5, 0.5), perplexity_change(*nll), (), 4)
+    assert whole.verdict == green
+    (sampled,) = (sample for sample in PLAN.samples() if sample.sampled)
+    part = replace(whole, left=(sampled,)).verdict
+    assert (part.colour, part.missing) == ("amber", (f"not measured yet: {sampled.title}",))
+    monkeypatch.setattr(settled, "verdict", lambda *_: replace(green, colour="red", wrong=("it rose",)))
+    assert replace(whole, left=(sampled,)).verdict.colour == "red"
 
 
 def test_an_axis_that_cannot_be_divided_is_refused(tmp_path: Path) -> None:
