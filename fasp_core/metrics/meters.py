@@ -206,7 +206,7 @@ def words_worth(model_id: ModelId, scorer: Scorer) -> str:
     Completing every token of a large vocabulary takes hours, so with a scorer that says which words it knows only the
     tokens are completed that may be worth something. The built-in model's completions come with the program.
     """
-    come_along = model_id.key() == ModelId(f"sha256:{BUILT_IN_SHA256}").key()
+    come_along = model_id.whole.key() == ModelId(f"sha256:{BUILT_IN_SHA256}").key()
     whole = come_along or getattr(scorer, "knows", None) is None
     return WORDS if whole else BY_NEED
 
@@ -217,7 +217,7 @@ def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress
     What it leaves out is said whenever it is used: as a warning, and in the model's notes, which go into provenance.
     """
     how = words_worth(lm.id, scorer)
-    key = {**lm.id.key(), "scorer": scorer.name, "identity_words": _identity_digest(), "words": how}
+    key = {**lm.id.whole.key(), "scorer": scorer.name, "identity_words": _identity_digest(), "words": how}
     said = [field.name for field in fields(WordValues) if field.name != "values"]
 
     def work() -> Any:
@@ -254,7 +254,7 @@ def inexactness(v: WordValues, scorer: str) -> str:
 
 def stored_completions(lm: LanguageModel, store: Store, progress: Report | None = None) -> Completions:
     """What every token is completed to: a pass of the model for each, once for all scorers."""
-    key = {**lm.id.key(), "words": WORDS, "what": "completions"}
+    key = {**lm.id.whole.key(), "words": WORDS, "what": "completions"}
 
     def work() -> Any:
         spelled = Vocabulary.of(lm)
@@ -306,7 +306,7 @@ class ExpectedMeter:
             found = SharedContexts.draw(self.lm, self.prompts, self.rows, steps, contexts, seed, self.progress)
             return {"arrays": found.arrays(), "meta": {}}
 
-        key = {**self.lm.id.key(), "prompts": texts} | drawn
+        key = {**self.lm.id.whole.key(), "prompts": texts} | drawn
         return self.store.made("contexts", key, work, lambda e: SharedContexts.read(e.arrays), label=slug(self.lm.name))
 
     def read(self, pack: Pack, hidden: Any) -> np.ndarray:

@@ -157,6 +157,8 @@ def test_how_words_are_worth_is_told_by_keys() -> None:
     assert meters.words_worth(built_in, Listed({})) == meters.words_worth(other, Hashing()) == meters.WORDS
     assert meters.words_worth(other, Listed({})) == meters.BY_NEED
     assert meters.words_worth(replace(built_in, bos="<s>"), Listed({})) == meters.BY_NEED  # begun in another way
+    # how heads are taken out is no affair of words: both sides of a change are read by the same values
+    assert meters.words_worth(replace(built_in, ablation="mean"), Listed({})) == meters.WORDS
 
 
 # the vocabulary a piece at a time
