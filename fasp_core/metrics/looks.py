@@ -98,8 +98,8 @@ class Looks:
             return
         base, pruned = (Nll(values[done], self.nll.counts[done]) for values in (self.nll.sums, self._sums))
         change = perplexity_change(base, pruned, reach=anytime.reach)
-        ends = math.expm1(change.interval[0]), math.expm1(min(change.interval[1], 700.0))
-        self._tell(perplexity=self._perplexity(change.relative, ends if math.isfinite(ends[1]) else None, base.tokens))
+        ends = (math.expm1(change.interval[0]), math.expm1(change.interval[1])) if change.interval[1] < 700 else None
+        self._tell(perplexity=self._perplexity(change.relative, ends, base.tokens))
 
     def _perplexity(self, relative: float, interval: tuple[float, float] | None, done: int) -> Partial:
         base = self.nll.perplexity

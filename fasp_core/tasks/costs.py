@@ -123,7 +123,7 @@ class CostChange:
         """What may be said, in one sentence."""
         c = self.change
         low, high = c.interval
-        ends = f"[{_percent(low)}, {_percent(high)}]"
+        ends = f"[{_percent(low)}, {_percent(high)}]" if math.isfinite(high) else "no interval of one block"
         if low <= 0 <= high:
             text = f"No change of the {TITLES[self.name]} is shown ({_percent(c.change_nats)} {ends})"
         else:

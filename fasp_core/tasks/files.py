@@ -126,7 +126,7 @@ class Items:
         if self.last_word:
             return 0.0
         guessed = sum(1 / len(item.continuations) for item in self.items) / len(self.items)
-        if len({item.continuations for item in self.items}) > 1:
+        if len({item.continuations for item in self.items}) > 1 or len(self.items) == 1:
             return guessed
         rights = [item.right for item in self.items]
         return max(guessed, max(rights.count(right) for right in set(rights)) / len(rights))

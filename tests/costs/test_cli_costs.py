@@ -12,7 +12,9 @@ import pytest
 
 from fasp_core.data import passages
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.perplexity import Nll
 from fasp_core.tasks import files
+from fasp_core.tasks.costs import Cost, compared
 from fasp_core.tasks.last_words import passages as last_words
 from tests.support.commands import Run, refused, runner, write_sentences
 from tests.support.made import tiny_passages, tiny_questions, write_task
@@ -85,6 +87,14 @@ def test_evaluate_tells_what_else_a_set_costs(run: Run) -> None:
     assert status == 0
     assert "right, points" in text
     assert all(one["said"] in text for one in costs.values())
+
+
+def test_a_cost_of_one_block_has_no_interval_and_says_so() -> None:
+    alone = [{"repeated": Cost(Nll(np.array([nats]), np.array([40])))} for nats in (80.0, 120.0)]
+    (found,) = compared(*alone, "test")
+    assert found.said == (
+        "No change of the perplexity of repeated tokens is shown (+171.8% no interval of one block), on 40 tokens."
+    )
 
 
 def test_costs_of_the_side_that_heads_are_chosen_on(run: Run) -> None:

@@ -48,6 +48,9 @@ def test_looks_change_nothing_of_what_is_measured(lm: LanguageModel, tmp_path: P
     assert last.perplexity is not None
     assert last.perplexity.done == last.perplexity.total
     assert last.perplexity.pruned == pytest.approx(plain.perplexity.pruned)
+    ends = [part.perplexity.interval for part in shown if part.perplexity is not None]
+    assert ends[0] is None  # of a window of two blocks nothing can be said yet
+    assert all(end is None or end[1] < 1e6 for end in ends)
     tokens = [part.perplexity.done for part in shown if part.perplexity is not None]
     assert tokens == sorted(tokens)
     assert len(set(tokens)) >= 3

@@ -53,6 +53,7 @@ def test_chance_is_the_better_of_guessing_and_of_always_the_same_answer(folder: 
     assert files.sample("boolq", 9).chance == pytest.approx(6 / 9)
     write_task(folder, "csqa", [Question("a", (" x", " y"), 0), Question("b", (" x", " y", " z", " w"), 0)])
     assert files.sample("csqa", 9).chance == pytest.approx((1 / 2 + 1 / 4) / 2)
+    assert files.sample("csqa", 1).chance in (1 / 2, 1 / 4)  # of one item the right answer is no habit
     write_task(folder, "lambada", [Question("I see the", (" house",), 0)])
     assert files.sample("lambada", 9).chance == 0
 
