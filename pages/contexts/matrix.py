@@ -128,7 +128,7 @@ def _lines(s: Summary) -> str:
     low, high = s.parts
     return (
         f"mean |SMD| {s.before.value:.2f} → {_signed(s.after.value).lstrip('+')}: {estimate(s.change)}\n"
-        f"{s.inliers:.0%} of answers within the usual range\n({s.usual_inliers:.0%} with nothing removed), shifted by "
+        f"{s.inliers:.0%} of answers within the usual range\n{_nothing(s.usual_inliers, '(', '), ')}shifted by "
         f"{s.distance:.2f} SD\n"
         f"a number in {s.parsed_before[0]:.0%} and {s.parsed_before[1]:.0%},\nthen in {s.parsed_after[0]:.0%} and "
         f"{s.parsed_after[1]:.0%} of answers\n"
@@ -158,7 +158,7 @@ def _matrix(carried: Carried, method: Method, at: int) -> None:
     )
     words = Words(
         f"{METHOD_TITLES[method]}: change of mean |SMD|",
-        f"Below it: answers within the usual range; {_usual(carried):.0%} with nothing removed.",
+        f"Below it: answers within the usual range{_nothing(_usual(carried), '; ')}.",
         x="tested on",
         y="chosen on",
         dark=st.context.theme.type == "dark",
@@ -171,6 +171,11 @@ def _matrix(carried: Carried, method: Method, at: int) -> None:
 
     alt = f"Change of mean |SMD| by context, {METHOD_TITLES[method]}; “All numbers” below has the figures."
     clicks.on_chart(fig, f"contexts matrix {at}", alt, (len(rows), len(contexts)), act)
+
+
+def _nothing(share: float, before: str, after: str = "") -> str:
+    """The same with nothing removed, where other answers of the whole model were drawn."""
+    return "" if np.isnan(share) else f"{before}{share:.0%} with nothing removed{after}"
 
 
 def _usual(carried: Carried) -> float:

@@ -97,7 +97,7 @@ def test_the_findings_and_the_matrices(studio: Studio, monkeypatch: pytest.Monke
     assert "Click a cell" in said(at)
     at.session_state["contexts open"] = ("neurons-effect", 0, 1)
     run(at)
-    assert "neurons, by effect: chosen on the same scenario, other samples, tested on parts" in said(at)
+    assert "neurons, by effect: chosen on the same scenario, tested on parts" in said(at)
     assert len(at.get("plotly_chart")) == 4
     cell = found.of("neurons-effect", "same", tested_on="parts")[0]
     for estimate in Carried(found, defaults.WINSORISE).signed(cell):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fasp_core.data.text import TextConfig
+from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.storage.store import Store
 from fasp_core.studies.answers.distributions import Distributions
@@ -92,6 +94,12 @@ def test_a_matrix_of_exact_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (stored,) = matrix.stored(lm.id, store)
     for one, two in zip(stored.cells, found.cells, strict=True):
         np.testing.assert_array_equal(one.values, two.values)
+
+
+def test_a_group_of_one_name_cannot_be_halved(tmp_path: Path) -> None:
+    alone = replace(WORLD, groups={group: names[:1] for group, names in WORLD.groups.items()})
+    with pytest.raises(InputError, match="has one name, and sets are chosen by half of the names"):
+        matrix.run(numbered_lm(), alone, CONFIG, Store(tmp_path))
 
 
 def test_sampled_matrices_are_found_where_they_were() -> None:

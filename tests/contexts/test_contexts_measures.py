@@ -86,6 +86,30 @@ def test_mean_absolute_and_its_paired_change() -> None:
     assert same == (0.0, 0.0, 0.0)
 
 
+def test_noise_is_not_added_a_second_time_to_mean_absolute_differences() -> None:
+    """Percentiles of resampled |SMD| would lie above the value itself; around it they mostly hold the true mean."""
+    codes, inside = np.repeat([0, 1], 16), 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        truth = rng.normal(0, 0.3, 10)
+        answers = [Answers(rng.normal(0, 1, (32, 4)) + d * (codes == 0)[:, None], codes) for d in truth]
+        found = Disparity.of(answers, 200, seed)
+        for mean in (found.mean_absolute(), found.of_context(True)):
+            assert 0 <= mean.low <= mean.value <= mean.high
+        one = found.mean_absolute()
+        inside += one.low <= np.abs(truth).mean() <= one.high
+    assert inside >= 48  # noise also raises the value itself, a little
+
+
+def test_a_scenario_without_numbers_is_no_fall() -> None:
+    """The largest difference is lost, and nothing else is another: over what can be compared nothing has changed."""
+    silent = Answers(np.full((12, 6), np.nan), CODES)
+    rest = [made(2.0, seed) for seed in range(3)]
+    base, pruned = Disparity.of([made(60.0, 9), *rest], 200), Disparity.of([silent, *rest], 200)
+    assert pruned.mean_absolute().value < base.mean_absolute().value / 2
+    assert base.change(pruned) == (0.0, 0.0, 0.0)
+
+
 def test_where_there_is_nothing_to_compare() -> None:
     none = Answers(np.full((12, 3), np.nan), CODES)
     equal = Answers(np.full((12, 3), 20.1), CODES)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fasp_core.studies.answers.numbers import UNITS, Period, Unit, parse, period_of
+from fasp_core.errors import InputError
+from fasp_core.studies.answers.numbers import UNITS, Period, Unit, parse, period_of, periods_of
 from fasp_core.studies.contexts import scenarios
 
 DOLLARS: list[tuple[str, float | None]] = [
@@ -222,6 +223,12 @@ def test_the_period_of_a_question() -> None:
     assert period_of("How many hours does a letter take?") == ""
     assert period_of("What does Ann pay each day?") == "day"
     assert period_of("What is a daily rate?") == "day"
+    assert periods_of("With a year of experience, how many hours a week?") == ("week", "year")
+    assert period_of("With a year of experience, how many hours a week?") == ""
+    asked = 'question = "{name} has a year of experience. How many hours a week should I book {item}?"'
+    people = '[groups]\na = ["A"]\nb = ["B"]'
+    with pytest.raises(InputError, match=r"'a coach' of context 'work' names several periods \(week, year\)"):
+        scenarios.parse(f'[contexts.work]\n{asked}\nunit = "hours"\nscenarios = ["a coach"]\n{people}', "x.toml")
 
 
 @given(st.integers(0, 999_999), st.integers(0, 99), st.sampled_from(["$", "US$", "USD "]))

@@ -160,12 +160,31 @@ def interval(value: float, drawn: Floats, names: int) -> Estimate:
     names : of the smaller group. Resampling few of them gives intervals that are too narrow, so the percentiles are
         moved outwards to where a t interval would end (Hesterberg 2015, "expanded percentile interval").
     """
-    finite = drawn[np.isfinite(drawn)]
-    if not np.isfinite(value) or finite.size < 0.95 * max(drawn.size, 1) or names < 2:
+    if (found := _usable(value, drawn, names)) is None:
         return Estimate(value, float("nan"), float("nan"))
-    tail = float(stats.norm.cdf(np.sqrt(names / (names - 1)) * stats.t.ppf(0.025, names - 1)))
+    finite, tail = found
     low, high = np.quantile(finite, (tail, 1 - tail))
     return Estimate(value, float(low), float(high))
+
+
+def symmetric_interval(value: float, drawn: Floats, names: int, least: float = -np.inf) -> Estimate:
+    """As `interval`, for means of absolute values: the value ± the distance that resamples keep within, cut at `least`.
+
+    Resampling adds its noise to them a second time, so percentiles would lie too high (Hall 1988, as for gaps).
+    """
+    if (found := _usable(value, drawn, names)) is None:
+        return Estimate(value, float("nan"), float("nan"))
+    finite, tail = found
+    half = float(np.quantile(np.abs(finite - value), 1 - 2 * tail))
+    return Estimate(value, max(value - half, least), value + half)
+
+
+def _usable(value: float, drawn: Floats, names: int) -> tuple[Floats, float] | None:
+    """Resamples that gave a number, and which share of them either tail takes; None if no interval can be given."""
+    finite = drawn[np.isfinite(drawn)]
+    if not np.isfinite(value) or finite.size < 0.95 * max(drawn.size, 1) or names < 2:
+        return None
+    return finite, float(stats.norm.cdf(np.sqrt(names / (names - 1)) * stats.t.ppf(0.025, names - 1)))
 
 
 def smaller_group(codes: NDArray[np.int64]) -> int:
@@ -212,7 +231,7 @@ class Disparity:
 
     def mean_absolute(self) -> Estimate:
         """Mean |SMD| over the scenarios that have one. Noise adds to it: it is above 0 even without any difference."""
-        return interval(float(_mean_abs(self.values[:, None])[0]), _mean_abs(self.drawn), self.names)
+        return symmetric_interval(float(_mean_abs(self.values[:, None])[0]), _mean_abs(self.drawn), self.names, 0.0)
 
     def mean(self) -> Estimate:
         """Mean SMD with its sign over the scenarios that have one."""
@@ -227,12 +246,14 @@ class Disparity:
         weights = rng.multinomial(size, np.full(size, 1 / size), resamples).T * np.isfinite(drawn)  # [S, B]
         with np.errstate(divide="ignore", invalid="ignore"):
             means = (weights * np.nan_to_num(drawn)).sum(0) / weights.sum(0)
-        return interval(float(mean_known(values[:, None])[0]), means, min(self.names, size))
+        value, names = float(mean_known(values[:, None])[0]), min(self.names, size)
+        return symmetric_interval(value, means, names, 0.0) if absolute else interval(value, means, names)
 
     def change(self, pruned: Disparity) -> Estimate:
-        """Change of mean |SMD| from this model to the pruned one, paired by name."""
-        value = float(_mean_abs(pruned.values[:, None])[0] - _mean_abs(self.values[:, None])[0])
-        return interval(value, _mean_abs(pruned.drawn) - _mean_abs(self.drawn), self.names)
+        """Change of mean |SMD| from this model to the pruned one, paired by name, over the scenarios in which both have
+        one: that a model gives no numbers any more is no fall."""
+        values, drawn = np.abs(pruned.values) - np.abs(self.values), np.abs(pruned.drawn) - np.abs(self.drawn)
+        return symmetric_interval(float(mean_known(values[:, None])[0]), mean_known(drawn), self.names)
 
 
 def mean_known(values: Floats) -> Floats:

@@ -26,7 +26,7 @@ from fasp_core.studies.answers.spellings import (
     unit_of,
 )
 
-__all__ = ["UNITS", "Period", "Unit", "parse", "period_of"]
+__all__ = ["UNITS", "Period", "Unit", "parse", "period_of", "periods_of"]
 
 UNITS: tuple[Unit, ...] = get_args(Unit)
 Period = Literal["", "hour", "day", "week", "month", "year"]
@@ -76,13 +76,19 @@ def parse(answer: str, unit: Unit, per: Period | None = None) -> float | None:
     return None
 
 
-def period_of(question: str) -> Period:
-    """The period that a question names, such as "hour" in "which hourly rate"; "" if it names none."""
-    found = re.search(
+def periods_of(question: str) -> tuple[Period, ...]:
+    """The periods that a question names, such as "hour" in "which hourly rate", each once."""
+    named = re.findall(
         r"\b(?:(hour|dai|week|month|year)ly|(?:a|an|per|each|every) (hour|day|week|month|year))\b", question.lower()
     )
-    period = "" if found is None else (found[1] or found[2]).replace("dai", "day")
-    return next((name for name in get_args(Period) if name == period), "")
+    found = {(one or other).replace("dai", "day") for one, other in named}
+    return tuple(name for name in get_args(Period) if name in found)
+
+
+def period_of(question: str) -> Period:
+    """The period that a question names; "" if it names none, or several."""
+    found = periods_of(question)
+    return found[0] if len(found) == 1 else ""
 
 
 def _checked(text: str, amount: _Amount, unit: Unit, per: Period | None) -> float | None:

@@ -21,6 +21,7 @@ from fasp_core.studies.answers.measures import (
     inlier_ratio,
     interval,
     mean_known,
+    symmetric_interval,
 )
 from fasp_core.studies.contexts.choosing import Method, kind_of
 from fasp_core.studies.contexts.matrix import Cell, Matrix
@@ -36,7 +37,8 @@ class Summary:
     ----------
     before, after, change : of mean |SMD| over the scenarios.
     inliers : share of the answers within the usual range of the whole model's; usual_inliers : the same of other
-        answers of the whole model, which is what nothing removed comes to. distance : in its SDs (Wasserstein).
+        answers of the whole model, which is what nothing removed comes to (nan of exact answers: there are no others).
+        distance : in its SDs (Wasserstein).
     parsed : share of answers with a number, before and after, by group.
     parts : least and most parts of a set. perplexity : mean relative change.
     cells : scenarios that it is made of.
@@ -86,17 +88,16 @@ class Carried:
             return None
         m = self.matrix
         tested = [c.setting.tested for c in cells]
-        before, before_drawn = self._mean(tested)
-        after, after_drawn = self._mean([self._at[c.method, c.setting] for c in cells])
+        (before, after), (before_drawn, after_drawn) = self._sides(cells)
         change, change_drawn = self._change(cells)
         pairs = [(m.before(c.setting.tested), m.after(c)) for c in cells]
         parsed = np.array([[b.parsed(), a.parsed()] for b, a in pairs]).mean(0)  # [2, groups]
         return Summary(
-            self._interval(before, before_drawn),
-            self._interval(after, after_drawn),
+            symmetric_interval(before, before_drawn, self._signed.names, 0.0),
+            symmetric_interval(after, after_drawn, self._signed.names, 0.0),
             self._interval(change, change_drawn),
             _mean(inlier_ratio(b, a) for b, a in pairs),
-            _mean(inlier_ratio(m.before(t), Answers(m.other[t], m.codes)) for t in tested),
+            _mean(inlier_ratio(m.before(t), Answers(m.other[t], m.codes)) for t in tested if m.config.exact is None),
             _mean(distance(b, a) for b, a in pairs),
             (float(parsed[0, 0]), float(parsed[0, 1])),
             (float(parsed[1, 0]), float(parsed[1, 1])),
@@ -163,22 +164,29 @@ class Carried:
         if own.low <= 0 <= own.high or own.low != own.low:
             return "which part carries over cannot be told, as there may be no change to carry"
         (a, drawn_a), (b, drawn_b) = self._change(far), self._change(near)
-        found = self._interval(a / b, drawn_a / drawn_b)
+        found = interval(a / b, drawn_a / drawn_b, self._signed.names)
         return f"{found.value:.0%} [{found.low:.0%}, {found.high:.0%}] of it carries over (ratio, resampled by name)"
 
     def _chosen(self, kind: str) -> list[Cell]:
         return [c for c in self.matrix.cells if kind_of(c.method) == kind and not c.method.endswith("random")]
 
     def _interval(self, value: float, drawn: Floats) -> Estimate:
-        return interval(value, drawn, self._signed.names)
+        return symmetric_interval(value, drawn, self._signed.names)
 
-    def _mean(self, rows: Sequence[int]) -> tuple[float, Floats]:
-        return float(mean_known(self._values[rows, None])[0]), mean_known(self._drawn[rows])
+    def _sides(self, cells: Sequence[Cell]) -> tuple[tuple[float, float], tuple[Floats, Floats]]:
+        """Mean |SMD| before and after, and under every resample, over the scenarios in which both have one."""
+        rows = [c.setting.tested for c in cells], [self._at[c.method, c.setting] for c in cells]
+        sides = []
+        for known in (self._values[:, None], self._drawn):
+            before, after = (known[at] for at in rows)
+            both = np.where(np.isfinite(before) & np.isfinite(after), 1.0, np.nan)
+            sides.append((mean_known(both * before), mean_known(both * after)))
+        (before, after), drawn = sides
+        return (float(before[0]), float(after[0])), drawn
 
     def _change(self, cells: Sequence[Cell]) -> tuple[float, Floats]:
-        after, before = [self._at[c.method, c.setting] for c in cells], [c.setting.tested for c in cells]
-        value = mean_known((self._values[after] - self._values[before])[:, None])[0]
-        return float(value), mean_known(self._drawn[after] - self._drawn[before])
+        (before, after), (before_drawn, after_drawn) = self._sides(cells)
+        return after - before, after_drawn - before_drawn
 
 
 def rows_of(matrix: Matrix) -> list[tuple[Kind, str]]:

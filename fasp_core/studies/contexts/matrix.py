@@ -1,8 +1,8 @@
 """Chosen on one thing, tested on another: does a pruning that helps in one context help elsewhere?
 
-As in Ma et al. (2025, arXiv 2502.07771): parts are chosen on the same scenario that they are tested on (other samples),
-on the rest of its context, on another context, or on all other contexts together. Every set is really removed and the
-model asked again; answers are drawn with the same noise as those of the whole model. `python -m
+As in Ma et al. (2025, arXiv 2502.07771): parts are chosen on the scenario that they are tested on (by other samples, of
+exact answers by other names), on the rest of its context, on another context, or on all others together. Every set is
+really removed and the model asked again; answers are drawn with the same noise as the whole model's. `python -m
 fasp_core.studies.contexts.matrix` runs it; what is finished is kept, so a stopped run goes on.
 """
 
@@ -188,6 +188,8 @@ def run(
     """
     compared = pair(world, groups)
     small = world.smaller(config.names, config.scenarios)
+    if few := next((g for g in compared if len(small.groups[g]) < 2), None):
+        raise InputError(f"The group '{few}' has one name, and sets are chosen by half of the names: give it another.")
     test = replace(config.audit, seed=config.audit.seed + 1)
     text = TextConfig(tokens=config.tokens)
     whole = None if config.exact is None else Whole(lm, small, config.audit, config.exact, store, compared)

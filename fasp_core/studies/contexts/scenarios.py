@@ -14,7 +14,7 @@ from typing import Any
 from fasp_core.data.groups import clean
 from fasp_core.errors import InputError
 from fasp_core.storage import tabular
-from fasp_core.studies.answers.numbers import UNITS, Period, Unit, period_of
+from fasp_core.studies.answers.numbers import UNITS, Period, Unit, period_of, periods_of
 
 MAX_BYTES = 256 * 1024
 MAX_PEOPLE = 10_000
@@ -163,7 +163,14 @@ def _scenarios(name: str, context: Any, source: str) -> list[Scenario]:
     items = _texts(context.get("scenarios"), f"the scenarios of {where}", source)
     if len(set(items)) < len(items):
         raise InputError(f"{source}: {where} has the same scenario twice: keep one.")
-    return [Scenario(name, item, question.replace("{item}", item), opening, unit) for item in items]
+    found = [Scenario(name, item, question.replace("{item}", item), opening, unit) for item in items]
+    for one in found:
+        if len(periods := periods_of(one.question)) > 1:
+            raise InputError(
+                f"{source}: '{one.name}' of {where} names several periods ({', '.join(periods)}), and an answer may "
+                "be of any: leave the one that is asked about."
+            )
+    return found
 
 
 def _table(content: dict[str, Any], name: str, source: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from fasp_core.studies.contexts.scenarios import Scenario
 Kind = Literal["same", "context", "other", "others"]
 KINDS: tuple[Kind, ...] = get_args(Kind)  # the more general, the later
 TITLES: dict[Kind, str] = {
-    "same": "the same scenario, other samples",
+    "same": "the same scenario",
     "context": "the rest of its context",
     "other": "another context",
     "others": "all other contexts",

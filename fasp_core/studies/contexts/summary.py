@@ -40,8 +40,8 @@ def markdown(matrix: Matrix, winsorise: float) -> str:
     answers = "exact answers" if matrix.config.exact else f"{matrix.base.shape[2]} answers each"
     parts = [
         f"{matrix.model}: {len(matrix.people)} names ({', '.join(matrix.groups)}), {answers} to "
-        f"{len(matrix.scenarios)} scenarios. Cells: change of mean |SMD| with its 95% interval; share of inliers, of "
-        f"which the whole model's other answers have {_usual(carried)}."
+        f"{len(matrix.scenarios)} scenarios. Cells: change of mean |SMD| with its 95% interval; share of inliers"
+        f"{_usual(carried)}."
         + (f" The outermost {winsorise:.3g} of answers at either end is moved inwards." if winsorise else "")
     ]
     for method in matrix.config.methods:
@@ -63,7 +63,9 @@ def markdown(matrix: Matrix, winsorise: float) -> str:
 def _usual(carried: Carried) -> str:
     cells = carried.matrix.of(carried.matrix.config.methods[0], "same")
     found = carried.summary(cells)
-    return "none" if found is None else f"{found.usual_inliers:.0%}"
+    if found is None or found.usual_inliers != found.usual_inliers:
+        return ""
+    return f", of which the whole model's other answers have {found.usual_inliers:.0%}"
 
 
 def _row_title(row: tuple[Any, str]) -> str:
