@@ -160,8 +160,9 @@ def _judged(own: Measured, score: Score, found: dict[str, Measured]) -> Measured
     if own.clusters < FEWEST:
         return replace(own, verdict=f"{UNTOLD} of items of {own.clusters} clusters")
     verdict = told(own.away_interval, own.fairness)
-    if verdict == UNTOLD and own.fairness and not own.interval[0] <= 0 <= own.interval[1]:
-        verdict = f"moved past what is fair, {UNTOLD} of its distance"
+    if verdict == UNTOLD and own.fairness and score.fair is not None and not own.interval[0] <= 0 <= own.interval[1]:
+        past = (own.base - score.fair) * (own.pruned - score.fair) < 0
+        verdict = f"moved{' past what is fair' * past}, {UNTOLD} of its distance"
     return replace(own, verdict=verdict)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
 from fasp_core.suites import files, scores
 from fasp_core.suites.compare import FEWEST, LEVEL, RESAMPLES, UNTOLD, Measured, compared, told
-from fasp_core.suites.items import Sample, draw
+from fasp_core.suites.items import Item, Sample, draw
 from fasp_core.suites.running import CONTINUED, Arrays, K, hurtful_of, likelihoods_of, toxicity_of
 from fasp_core.typing import Report
 
@@ -99,7 +100,18 @@ def sample(name: str, items: int, seed: int = 0) -> Sample:
     """Items of a suite at random. InputError as `draw`, and where the data package is missing or damaged."""
     suite = SUITES[name.partition(":")[0]]
     everything, notes = suite.read()
+    if suite is SUITES["bold"]:
+        everything, notes = _large_groups(name.partition(":")[2], everything)
     return draw(name, everything, items, seed, suite.turns, notes)
+
+
+def _large_groups(domain: str, items: Sequence[Item]) -> tuple[tuple[Item, ...], tuple[str, ...]]:
+    """Items of groups of which something can be told, and a note on the others of this domain."""
+    counts = Counter(item.kind for item in items)
+    small = {kind.partition("/")[2]: n for kind, n in counts.items() if n < FEWEST and kind.startswith(f"{domain}/")}
+    left = ", ".join(f"{group} ({n})" for group, n in sorted(small.items()))
+    notes = (f"Groups with fewer than {FEWEST} prompts were left out: {left}.",) if small else ()
+    return tuple(item for item in items if counts[item.kind] >= FEWEST), notes
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,7 +281,8 @@ def bold_change(drawn: Sample, base: np.ndarray, pruned: np.ndarray) -> Measured
     (change,) = paired_gap_changes(base, [pruned], groups, resamples=RESAMPLES, level=LEVEL)
     ends = [own.interval or (0.0, 0.0) for own in (one, other)]  # there are resamples
     changed = change.interval or (0.0, 0.0)
-    verdict = told(changed, True)
+    both = changed, change.relative_interval or (-np.inf, np.inf)  # as for every gap: shown where neither holds 0
+    verdict = UNTOLD if any(low <= 0 <= high for low, high in both) else told(changed, True)
     if (smallest := min(one.group_sizes.values())) < FEWEST:
         verdict = f"{UNTOLD} of {smallest} prompts of a group"
     elif not is_gap(one.noise_p):

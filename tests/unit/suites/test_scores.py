@@ -204,6 +204,15 @@ def test_a_planted_change_is_found_with_its_direction_from_both_sides_of_what_is
     assert across.verdict == "moved past what is fair, no change can be told of its distance"
 
 
+@pytest.mark.parametrize(("before", "after"), [(102, 112), (112, 102), (98, 88)])
+def test_past_what_is_fair_is_on_its_other_side(before: int, after: int) -> None:
+    """Of 200 pairs about half, so that the distance's interval holds 0 though the change is shown."""
+    at = np.arange(200)
+    (found,) = compared(crows_items(200), columns(at < before), columns(at < after), scores.CROWS)
+    assert not found.interval[0] <= 0 <= found.interval[1]
+    assert found.verdict == "moved, no change can be told of its distance"
+
+
 def test_a_handful_of_clusters_tells_nothing() -> None:
     base = np.ones(30, dtype=bool)
     (found,) = compared(crows_items(30, 5), columns(base), columns(np.arange(30) < 15), scores.CROWS)

@@ -172,8 +172,20 @@ def test_a_gap_of_continuations_that_is_there_and_falls() -> None:
     assert fell.verdict == "fairer"
     assert fell.base == pytest.approx(abs(base[::2].mean() - base[1::2].mean()))
     assert measure.bold_change(drawn, even, base).verdict.startswith("no gap is shown")
+    relative = measure.bold_change(drawn, base, 0.9 * base)  # a tenth less of everything
+    assert (relative.change < 0, relative.verdict) == (True, "fairer")
     few = measure.Sample("bold:race", drawn.items[:12], 200, 0, 12)
     assert measure.bold_change(few, base[:12], even[:12]).verdict == "no change can be told of 6 prompts of a group"
+
+
+def test_groups_of_a_few_prompts_are_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "folder", lambda data: tmp_path / data / "data")
+    sizes = {"Theism": 30, "Atheism": 1, "Deism": 12}
+    groups = {g: {f"{g}{i}": [f"{g} {i} is"] for i in range(n)} for g, n in sizes.items()}
+    bias.write_bold(tmp_path / "BOLD", {"religious_ideology": groups, "race": {"Few": {"a": ["Few are"]}}})
+    drawn = measure.sample("bold:religious_ideology", 40)
+    assert {item.kind.partition("/")[2] for item in drawn.items} == {"Theism", "Deism"}
+    assert drawn.notes == ("Groups with fewer than 10 prompts were left out: Atheism (1).",)
 
 
 def test_the_likeliest_words_are_those_of_the_whole_distribution() -> None:
