@@ -38,7 +38,7 @@ types: $(VENV)/dev.stamp ## check types
 docs: $(VENV)/dev.stamp ## write the reference of all functions to build/docs
 	$(BIN)/pdoc --docformat numpy --output-directory build/docs fasp_core '!fasp_core.__main__'
 
-bench: $(VENV)/app.stamp ## run the benchmarks; each prints JSON
+bench: $(VENV)/app.stamp ## run the benchmarks; 'python -m benchmarks --json' prints JSON
 	$(BIN)/python -m benchmarks
 
 check-gpu: $(VENV)/dev.stamp ## on a machine with a GPU: does all work there, in under eight minutes (see docs/gpu.md)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "cache").glob("*.md")])
+TOPS = ("fasp_core", "pages")  # below which rooms lie
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -19,6 +21,18 @@ def test_files_of_code_that_a_document_names_exist(document: Path) -> None:
     named = re.findall(r"`([\w/.]+\.py)`", document.read_text(encoding="utf-8"))
     missing = [name for name in named if not any(path.endswith(f"/{name}") for path in code)]
     assert not missing
+
+
+def test_packages_and_their_names_that_the_concepts_name_exist() -> None:
+    """Such as `gap/` and `gap.gap_stats`."""
+    text = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
+    packages = set(re.findall(r"`([\w/]+)/`", text))
+    assert packages
+    assert not {p for p in packages if not any((ROOT / top / p / "__init__.py").is_file() for top in TOPS)}
+    names = {name for name in re.findall(r"`([a-z_]\w*(?:\.\w+)+)`", text) if not name.endswith(".py")}
+    assert names
+    for name in names:
+        pkgutil.resolve_name(f"fasp_core.{name}")
 
 
 def test_the_picture_at_the_head_of_readme_moves_and_is_small() -> None:
