@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -60,7 +61,10 @@ class Options:
     html: Annotated[Path | None, typer.Option(help="Also write the outcome to this HTML file.")] = None
     fail_above: Annotated[
         float | None,
-        typer.Option(help="Exit status 1 if mean |SMD| of --model (without the parts, if any) is above this."),
+        typer.Option(
+            help="Exit status 1 if mean |SMD| of --model (without the parts, if any) is above this between any two "
+            "groups, or a scenario gives none."
+        ),
     ] = None
 
     @property
@@ -144,8 +148,7 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
                 for (name, group), texts in zip(said.people, said.texts, strict=True)
             ]
     if options.fail_above is not None:
-        mean = document.get("mean_abs_smd_pruned", document["mean_abs_smd"])["value"]
-        document["fail_above"], document["failed"] = options.fail_above, not mean <= options.fail_above
+        document |= _judged(found, options.fail_above)
     _write(document, options)
     return document, lambda: text(document)
 
@@ -178,6 +181,28 @@ def _compared(replies: list[list[Replies | Exact]], options: Options, pairs: Any
     if options.how == "exact":
         out["covered"] = sum(row["covered"] for row in rows) / len(rows)
     return out
+
+
+def _judged(found: list[dict[str, Any]], limit: float) -> dict[str, Any]:
+    """Whether the worst pair of groups is within a limit, and every scenario gave numbers to say so by."""
+
+    def mean(compared: dict[str, Any]) -> float:
+        return float(compared.get("mean_abs_smd_pruned", compared["mean_abs_smd"])["value"])
+
+    worst = max(found, key=lambda compared: (math.isnan(mean(compared)), mean(compared)))
+    unknown = dict.fromkeys(
+        row["scenario"]
+        for compared in found
+        for row in compared["scenarios"]
+        for smd in ([row["smd_pruned"]] if "smd_pruned" in row else [row["smd"], row.get("smd_beside", row["smd"])])
+        if not math.isfinite(smd["value"])
+    )
+    return {
+        "fail_above": limit,
+        "worst": {"groups": worst["groups"], "mean_abs_smd": mean(worst)},
+        "without_smd": list(unknown),
+        "failed": bool(unknown) or not mean(worst) <= limit,
+    }
 
 
 def _plan(
@@ -307,8 +332,14 @@ def text(d: dict[str, Any]) -> str:
             f"{span(between['interval'], _signed)}, p = {_p(compared['p_any'])}; the scenarios are in --json and --csv."
         )
     if "failed" in d:
-        said = "is above" if d["failed"] else "is not above"
-        lines.append(f"Mean |SMD| {said} the limit of {d['fail_above']:g}.")
+        (one, another), worst = d["worst"]["groups"], d["worst"]["mean_abs_smd"]
+        if not math.isnan(worst):
+            pair = f"{one} and {another}{', the worst pair,' if 'comparisons' in d else ''}"
+            said = "is not above" if worst <= d["fail_above"] else "is above"
+            lines.append(f"Mean |SMD| of {pair} is {worst:.3g}: it {said} the limit of {d['fail_above']:g}.")
+        if d["without_smd"]:
+            scenarios = ", ".join(d["without_smd"])
+            lines.append(f"The limit of {d['fail_above']:g} is not kept: there is no SMD in {scenarios}.")
     if exact:
         lines.append(
             f"{d['covered']:.1%} of the probability was followed until the number was settled; the rest is estimated "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -169,6 +170,41 @@ def test_several_groups_files_and_a_limit(tmp_path: Path, capsys: pytest.Capture
     assert [c["groups"][1] for c in rest["comparisons"]] == ["all others"] * 3
     assert main(asked(tmp_path, "--fail-above", "0")) == 1
     assert "is above the limit of 0" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("numbered")
+@pytest.mark.parametrize("how", [(), ("--rest",), ("--heads", "L0H1")])
+def test_a_limit_is_on_the_worst_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str], how: tuple[str, ...]) -> None:
+    """Whichever pair comes first."""
+    key = "mean_abs_smd_pruned" if "--heads" in how else "mean_abs_smd"
+    for groups in ("one,two,three", "two,three,one", "three,one,two"):
+        args = asked(tmp_path, "--groups", groups, *how)
+        assert main([*args, "--json"]) == 0
+        means = {tuple(c["groups"]): c[key]["value"] for c in json.loads(capsys.readouterr().out)["comparisons"]}
+        worst = max(means, key=lambda pair: means[pair])
+        below = sorted(means.values())[-2]
+        assert main([*args, "--fail-above", str((below + means[worst]) / 2)]) == 1
+        assert f"Mean |SMD| of {worst[0]} and {worst[1]}, the worst pair," in capsys.readouterr().out
+        assert main([*args, "--fail-above", str(means[worst] + 0.01)]) == 0
+        assert "is not above the limit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [(), ("--fail-above", "9")])
+def test_a_scenario_that_lost_its_numbers_keeps_no_limit(
+    run: Callable[..., Ran], lm: LanguageModel, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    """The mean over the others says nothing of it."""
+    answer = audit.sample
+
+    def silent(_lm: LanguageModel, chats: list[tuple[str, list[int]]], *args: Any) -> list[list[list[int]]]:
+        pruned = any(m._forward_pre_hooks for m in lm.model.modules())
+        rows = answer(_lm, chats, *args)
+        return [[[-1] for _ in row] for row in rows] if pruned and "tree" in chats[0][0] else rows
+
+    monkeypatch.setattr(audit, "sample", silent)
+    status, out, _ = run("--heads", "L0H1", *more)
+    assert status == (1 if more else 0)
+    assert ("there is no SMD in tree." in out) == bool(more)
 
 
 @pytest.mark.usefixtures("numbered")
