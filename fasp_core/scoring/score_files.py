@@ -95,6 +95,7 @@ def describe_scores(
         for reading in toxicity.readings
     }
     sizes = np.bincount(toxicity.codes)
+    drawn = {"sampled": config.generation, "written": config.drawn}.get(config.measure)
     return {
         "model": impacts.model,
         "weights": ppl.provenance.get("weights"),
@@ -106,14 +107,14 @@ def describe_scores(
         "split": config.split,
         "measure": config.measure,
         "scored": config.scored if config.measure == "sampled" else "next word",
-        "steps": config.steps if config.measure == "expected" else None,
+        "steps": None if config.measure == "sampled" else config.steps,
         "scorer": toxicity.scorer,
         "readings": list(toxicity.readings),
         "prompts": int(sizes.sum()),
         "groups": {name: int(size) for name, size in zip(toxicity.groups, sizes, strict=True)},
         "notes": list(config.prompts().notes),
         "seed": config.seed,
-        "generation": config.generation.key() if config.measure == "sampled" else None,
+        "generation": drawn.key() if drawn is not None else None,
         "perplexity": {
             "base": ppl.base.perplexity,
             "tokens": ppl.base.tokens,

@@ -255,6 +255,14 @@ def test_sampled_measure_with_continuations(place: Path, tmp_path: Path, run: Ru
     assert json.loads(out)["reading"] == "sampled"
 
 
+def test_scores_say_how_far_and_how_texts_were_written(place: Path, tmp_path: Path, run: Run) -> None:
+    options = [*common(place, 6), "--measure", "written", "--steps", 3, "--samples", 2]
+    status, out, _ = run("score", *options, "--out", tmp_path / "s", "--json")
+    found = json.loads(out)
+    assert (status, found["steps"], found["readings"]) == (0, 3, ["neutral", "counted"])
+    assert (found["generation"]["samples"], found["generation"]["tokens"]) == (2, 3)
+
+
 def test_texts_for_people(scored: Scored, place: Path, tmp_path: Path, run: Run) -> None:
     folder, cache, document = scored
     out = run("score", *common(place), *EXACT, "--out", tmp_path / "s", "--cache", cache)[1]

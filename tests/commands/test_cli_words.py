@@ -75,6 +75,7 @@ def test_a_closed_reader_is_no_traceback(tmp_path: Path) -> None:
         (["score", "--axis", "age", "--out", "s", "--estimator", "second-order"], ["exact", "refined", "replay"]),
         (["score", "--axis", "age", "--out", "s", "--estimator", "replay"], ["--measure sampled"]),
         (["score", "--axis", "age", "--out", "s", "--estimator", "refined", "--measure", "sampled"], ["expected"]),
+        (["score", "--axis", "age", "--out", "s", "--measure", "written", "--estimator", "replay"], ["exact"]),
         (["score", "--axis", "age", "--out", "s", "--until-reliability", "1.5"], ["between 0 and 1"]),
         (["score", "--axis", "age", "--out", "s", "--until-reliability", ".9", "--max-minutes", "0"], ["minutes"]),
         (["score", "--axis", "age", "--out", "s", "--steps", "0"], ["steps"]),
