@@ -92,6 +92,8 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
         SAMPLES if options.samples is None else options.samples, options.length, options.temperature, options.seed
     )
     _check(options, groups)
+    if options.plan:
+        _check_plan(options, parts)
     how = _exact(options)
     assert given.spec  # its device is looked up first
     world = worlds.read(options.scenarios)
@@ -100,6 +102,8 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
         groups = tuple(world.groups)
     compared = audit.several(world, groups)
     pairs = audit.matched(world, compared) if options.matched else None
+    if named is not None:
+        parts.check(named, given)
     if options.plan:
         return _plan(given, world, options.context, compared, config, how, options.winsorise, progress)
 
@@ -272,6 +276,24 @@ def _check(options: Options, groups: tuple[str, ...] | None) -> None:
         raise InputError("Sampled answers compare two groups: name two, or take --answers exact.")
     if options.matched and (options.rest or len(groups or ()) > 2):
         raise InputError("Matched names are of two groups: name two, or leave out --matched.")
+
+
+def _check_plan(options: Options, parts: Parts) -> None:
+    """A plan asks a few names of the whole model, and says nothing of the groups: what would be is refused."""
+    of_audits = {
+        "--heads": parts.heads,
+        "--prune-set": parts.prune_set,
+        "--beside": options.beside,
+        "--rest": options.rest or None,
+        "--matched": options.matched or None,
+        "--texts": options.texts or None,
+        "--csv": options.csv,
+        "--html": options.html,
+        "--fail-above": options.fail_above,
+    }
+    given = [name for name, value in of_audits.items() if value is not None]
+    if given:
+        raise InputError(f"--plan only says what an audit would find: leave out {' and '.join(given)}, or --plan.")
 
 
 def _exact(options: Options) -> ExactConfig:

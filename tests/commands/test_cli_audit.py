@@ -226,6 +226,38 @@ def test_matched_names_and_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(asked(tmp_path, "--groups", "one,two", "--fail-above", "-1")) == 2
 
 
+@pytest.mark.usefixtures("numbered")
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--heads", "L0H1"),
+        ("--prune-set", "set.txt"),
+        ("--beside", "org/other"),
+        ("--rest",),
+        ("--matched",),
+        ("--texts", "1"),
+        ("--csv", "a.csv"),
+        ("--html", "a.html"),
+        ("--fail-above", "0"),
+    ],
+)
+def test_a_plan_refuses_what_it_does_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set.txt").write_text("L0H1")
+    assert main(asked(tmp_path, "--plan", *given)) == 2
+    assert f"leave out {given[0]}, or --plan" in capsys.readouterr().err
+    assert not list(tmp_path.glob("a.*"))
+
+
+def test_a_prune_set_of_another_model_is_refused(run: Callable[..., Ran], tmp_path: Path) -> None:
+    (tmp_path / "set.json").write_text(json.dumps({"heads": [[0, 1]], "shape": [3, 4]}))
+    status, out, error = run("--prune-set", str(tmp_path / "set.json"))
+    assert (status, out) == (2, "")
+    assert "was chosen for 3 layers of 4 heads" in error
+
+
 def test_another_model_beside(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
