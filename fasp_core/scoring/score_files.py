@@ -371,11 +371,13 @@ def _only(names: tuple[str, ...], several: str, option: str) -> str:
 def heads_of(text: str, n_layers: int, n_heads: int) -> frozenset[int]:
     """Flat ids of heads that are written down, such as `L0H3,L2H1-4`; blank: none.
 
-    Raises as `PruneSet.parse` and `PruneSet.gates`, and InputError for a neuron.
+    Raises as `PruneSet.parse` and `PruneSet.gates`, and InputError for a neuron or a gain.
     """
     named = PruneSet.parse(text)
     if named.neurons:
         raise InputError("A method chooses heads: name heads, such as L0H3, and no neurons.")
+    if "*" in text:  # a gain of 1 leaves nothing named
+        raise InputError("A method removes heads whole: name heads, such as L0H3, without gains.")
     named.gates(n_layers, n_heads)
     return frozenset(named.flat(n_heads))
 

@@ -307,6 +307,9 @@ def test_bad_values_of_select(scored: Scored, run: Run) -> None:
         ("--published-model", "gpt2"): ["leave out"],
         ("--axis", "age"): ["axis.csv", "leave --axis out"],
         ("--method", "random", "--seed", "-1"): ["seed"],
+        ("--force", "L0N3"): ["no neurons"],
+        ("--force", "L0H3*0.4,L1H0"): ["without gains"],
+        ("--lock", "L0H3*1,L1H0"): ["without gains"],
         ("--rule", "released", "--gamma", "1"): ["stable"],
     }.items():
         refused(run("select", "--scores", folder, *args), *words)
