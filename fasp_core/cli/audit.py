@@ -15,12 +15,14 @@ from fasp_core.cli.options import Parts, Weights, Winsorise
 from fasp_core.console import Report, number, percent, span, table
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.storage.atomic import atomic_write, check_files
 
 if TYPE_CHECKING:
     from fasp_core.studies.answers.exact import ExactConfig
     from fasp_core.studies.contexts.audit import AuditConfig, Exact, Replies
     from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
 
+PLACE = "name another place with --csv or --html"
 SAMPLES = 16  # answers for each name, where answers are sampled
 
 
@@ -81,6 +83,7 @@ class Options:
 def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> Said:
     """Ask an instruct model for numbers about named people, and see how far groups are apart."""
     named = parts.read()
+    check_files([path for path in (options.csv, options.html) if path is not None], PLACE)
     subject = PruneSet() if named is None else named.parts
     if options.beside is not None and len(subject):
         raise InputError("One thing stands beside the whole model: name parts to remove, or a model with --beside.")
@@ -250,7 +253,6 @@ def _plan(
 def _write(document: dict[str, Any], options: Options) -> None:
     """The files that were asked for."""
     from fasp_core.report import audits
-    from fasp_core.storage.atomic import atomic_write
 
     files = {}
     if options.csv is not None:
@@ -258,7 +260,7 @@ def _write(document: dict[str, Any], options: Options) -> None:
     if options.html is not None:
         files[options.html] = audits.page(document, text(document)).encode()
     if files:
-        atomic_write(files, "name another place with --csv or --html")
+        atomic_write(files, PLACE)
 
 
 def _check(options: Options, groups: tuple[str, ...] | None) -> None:

@@ -211,9 +211,12 @@ def built_in_converted(cache: Path | None = None) -> bool:
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    """Hex SHA-256 of a file's bytes. InputError where it cannot be read."""
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read ({error.strerror or error}): check who may read it.") from error
 
 
 def _converted(gguf: Path, cache: Path, expected: str | None = None) -> tuple[Path, str]:

@@ -315,6 +315,15 @@ def test_bad_values_of_select(scored: Scored, run: Run) -> None:
         refused(run("select", "--scores", folder, *args), *words)
 
 
+@pytest.mark.parametrize("out", [".", "/", "folder"])
+def test_a_file_that_is_a_folder(
+    scored: Scored, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    refused(run("select", "--scores", scored[0], "--out", out), f"'{out}' is a folder", "--out")
+
+
 def test_lowered_k_is_told(scored: Scored, run: Run) -> None:
     status, out, _ = run("select", "--scores", scored[0], "--gamma", 0.9, "--alpha", 0.5, "--json")
     found = json.loads(out)

@@ -109,6 +109,8 @@ def test_other_groups(run: Callable[..., Ran]) -> None:
         (("--heads", "L0H1", "--prune-set", "x.json"), "either --heads or --prune-set"),
         (("--heads", "L0N48"), "L0N48 does not exist"),
         (("--context", "play"), "no context 'play'"),
+        (("--csv", "."), "'.' is a folder and no file: name another place with --csv or --html"),
+        (("--html", "/"), "'/' is a folder"),
         (("--scenarios", "none.toml"), "cannot be read"),
     ],
 )

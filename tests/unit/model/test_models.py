@@ -278,6 +278,19 @@ def test_a_gguf_file_that_is_not_there(tmp_path: Path) -> None:
         load(ModelSpec(str(tmp_path / "nothing.gguf"), **CPU))
 
 
+def test_a_gguf_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened = written(tmp_path / "tiny.gguf"), Path.open
+
+    def closed(file: Path, *args: Any, **named: Any) -> Any:
+        if file == path:
+            raise PermissionError(13, "Permission denied", str(file))
+        return opened(file, *args, **named)
+
+    monkeypatch.setattr(Path, "open", closed)
+    with pytest.raises(InputError, match=r"tiny.gguf' cannot be read \(Permission denied\): check who may read it"):
+        load(ModelSpec(str(path), **CPU), tmp_path / "cache")
+
+
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     path = written(tmp_path / "tiny.gguf")
     (tmp_path / "file").write_text("not a folder")
