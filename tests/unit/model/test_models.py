@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -244,6 +246,16 @@ def test_a_conversion_that_was_cut_off_is_made_anew(tmp_path: Path) -> None:
     load(spec, cache)
     assert (weights.parent / "source.json").is_file()
     assert [p.name for p in cache.glob("models/.converting-*")] == []
+
+
+def test_what_a_killed_conversion_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    path, models = written(tmp_path / "tiny.gguf"), tmp_path / "cache" / "models"
+    for name, age in ((".converting-old", 25 * 3600), (".converting-new", 60), ("other", 25 * 3600)):
+        (models / name).mkdir(parents=True)
+        (models / name / "model.safetensors").write_text("half")
+        os.utime(models / name, (time.time() - age,) * 2)
+    load(ModelSpec(str(path), **CPU), tmp_path / "cache")
+    assert sorted(p.name for p in models.glob("*/") if not p.name.startswith("tiny")) == [".converting-new", "other"]
 
 
 def test_damaged_gguf_files(tmp_path: Path) -> None:
