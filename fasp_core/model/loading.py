@@ -44,6 +44,7 @@ from fasp_core.model.spec import (
     GGUF_FORM,
     ModelSpec,
 )
+from fasp_core.storage.locks import held
 from fasp_core.storage.store import cache_root
 
 CONFIG_FILES = (  # what shapes a model's numbers beside its weights
@@ -228,7 +229,7 @@ def _converted(gguf: Path, cache: Path, expected: str | None = None) -> tuple[Pa
         return folder, name
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f"{folder.name}.lock"):
+        with held(FileLock(folder.parent / f"{folder.name}.lock")):
             if not _complete(folder, found):
                 if expected is not None and (actual := sha256_file(gguf)) != expected:
                     raise InputError(
