@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     if options.cache is not None:
-        os.environ["FASP_CACHE"] = str(options.cache.expanduser().absolute())
+        os.environ["FASP_CACHE"] = os.path.abspath(os.path.expanduser(options.cache))
     if options.demo:
         os.environ["FASP_DEMO"] = "1"
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,12 +15,14 @@ from fasp_core.cli.options import Parts, Weights, Winsorise
 from fasp_core.console import Report, number, percent, span, table
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.storage.atomic import atomic_write, check_files
 
 if TYPE_CHECKING:
     from fasp_core.studies.answers.exact import ExactConfig
     from fasp_core.studies.contexts.audit import AuditConfig, Exact, Replies
     from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
 
+PLACE = "name another place with --csv or --html"
 SAMPLES = 16  # answers for each name, where answers are sampled
 
 
@@ -60,7 +63,10 @@ class Options:
     html: Annotated[Path | None, typer.Option(help="Also write the outcome to this HTML file.")] = None
     fail_above: Annotated[
         float | None,
-        typer.Option(help="Exit status 1 if mean |SMD| of --model (without the parts, if any) is above this."),
+        typer.Option(
+            help="Exit status 1 if mean |SMD| of --model (without the parts, if any) is above this between any two "
+            "groups, or a scenario gives none."
+        ),
     ] = None
 
     @property
@@ -77,6 +83,7 @@ class Options:
 def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> Said:
     """Ask an instruct model for numbers about named people, and see how far groups are apart."""
     named = parts.read()
+    check_files([path for path in (options.csv, options.html) if path is not None], PLACE)
     subject = PruneSet() if named is None else named.parts
     if options.beside is not None and len(subject):
         raise InputError("One thing stands beside the whole model: name parts to remove, or a model with --beside.")
@@ -88,6 +95,8 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
         SAMPLES if options.samples is None else options.samples, options.length, options.temperature, options.seed
     )
     _check(options, groups)
+    if options.plan:
+        _check_plan(options, parts)
     how = _exact(options)
     assert given.spec  # its device is looked up first
     world = worlds.read(options.scenarios)
@@ -96,6 +105,8 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
         groups = tuple(world.groups)
     compared = audit.several(world, groups)
     pairs = audit.matched(world, compared) if options.matched else None
+    if named is not None:
+        parts.check(named, given)
     if options.plan:
         return _plan(given, world, options.context, compared, config, how, options.winsorise, progress)
 
@@ -144,8 +155,7 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
                 for (name, group), texts in zip(said.people, said.texts, strict=True)
             ]
     if options.fail_above is not None:
-        mean = document.get("mean_abs_smd_pruned", document["mean_abs_smd"])["value"]
-        document["fail_above"], document["failed"] = options.fail_above, not mean <= options.fail_above
+        document |= _judged(found, options.fail_above)
     _write(document, options)
     return document, lambda: text(document)
 
@@ -178,6 +188,28 @@ def _compared(replies: list[list[Replies | Exact]], options: Options, pairs: Any
     if options.how == "exact":
         out["covered"] = sum(row["covered"] for row in rows) / len(rows)
     return out
+
+
+def _judged(found: list[dict[str, Any]], limit: float) -> dict[str, Any]:
+    """Whether the worst pair of groups is within a limit, and every scenario gave numbers to say so by."""
+
+    def mean(compared: dict[str, Any]) -> float:
+        return float(compared.get("mean_abs_smd_pruned", compared["mean_abs_smd"])["value"])
+
+    worst = max(found, key=lambda compared: (math.isnan(mean(compared)), mean(compared)))
+    unknown = dict.fromkeys(
+        row["scenario"]
+        for compared in found
+        for row in compared["scenarios"]
+        for smd in ([row["smd_pruned"]] if "smd_pruned" in row else [row["smd"], row.get("smd_beside", row["smd"])])
+        if not math.isfinite(smd["value"])
+    )
+    return {
+        "fail_above": limit,
+        "worst": {"groups": worst["groups"], "mean_abs_smd": mean(worst)},
+        "without_smd": list(unknown),
+        "failed": bool(unknown) or not mean(worst) <= limit,
+    }
 
 
 def _plan(
@@ -221,7 +253,6 @@ def _plan(
 def _write(document: dict[str, Any], options: Options) -> None:
     """The files that were asked for."""
     from fasp_core.report import audits
-    from fasp_core.storage.atomic import atomic_write
 
     files = {}
     if options.csv is not None:
@@ -229,7 +260,7 @@ def _write(document: dict[str, Any], options: Options) -> None:
     if options.html is not None:
         files[options.html] = audits.page(document, text(document)).encode()
     if files:
-        atomic_write(files, "name another place with --csv or --html")
+        atomic_write(files, PLACE)
 
 
 def _check(options: Options, groups: tuple[str, ...] | None) -> None:
@@ -247,6 +278,24 @@ def _check(options: Options, groups: tuple[str, ...] | None) -> None:
         raise InputError("Sampled answers compare two groups: name two, or take --answers exact.")
     if options.matched and (options.rest or len(groups or ()) > 2):
         raise InputError("Matched names are of two groups: name two, or leave out --matched.")
+
+
+def _check_plan(options: Options, parts: Parts) -> None:
+    """A plan asks a few names of the whole model, and says nothing of the groups: what would be is refused."""
+    of_audits = {
+        "--heads": parts.heads,
+        "--prune-set": parts.prune_set,
+        "--beside": options.beside,
+        "--rest": options.rest or None,
+        "--matched": options.matched or None,
+        "--texts": options.texts or None,
+        "--csv": options.csv,
+        "--html": options.html,
+        "--fail-above": options.fail_above,
+    }
+    given = [name for name, value in of_audits.items() if value is not None]
+    if given:
+        raise InputError(f"--plan only says what an audit would find: leave out {' and '.join(given)}, or --plan.")
 
 
 def _exact(options: Options) -> ExactConfig:
@@ -307,8 +356,14 @@ def text(d: dict[str, Any]) -> str:
             f"{span(between['interval'], _signed)}, p = {_p(compared['p_any'])}; the scenarios are in --json and --csv."
         )
     if "failed" in d:
-        said = "is above" if d["failed"] else "is not above"
-        lines.append(f"Mean |SMD| {said} the limit of {d['fail_above']:g}.")
+        (one, another), worst = d["worst"]["groups"], d["worst"]["mean_abs_smd"]
+        if not math.isnan(worst):
+            pair = f"{one} and {another}{', the worst pair,' if 'comparisons' in d else ''}"
+            said = "is not above" if worst <= d["fail_above"] else "is above"
+            lines.append(f"Mean |SMD| of {pair} is {worst:.3g}: it {said} the limit of {d['fail_above']:g}.")
+        if d["without_smd"]:
+            scenarios = ", ".join(d["without_smd"])
+            lines.append(f"The limit of {d['fail_above']:g} is not kept: there is no SMD in {scenarios}.")
     if exact:
         lines.append(
             f"{d['covered']:.1%} of the probability was followed until the number was settled; the rest is estimated "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +28,7 @@ def export(
     from fasp_core.export.writing import check_free, export
 
     assert given.spec  # its device is looked up first
-    check_free(out)  # before a model is loaded
+    check_free(Path(os.path.expanduser(out)))  # before a model is loaded
     parts.check(found, given)
     document = export(given.lm, found.parts, out, progress).as_dict()
     return document, lambda: text(document)

@@ -101,11 +101,13 @@ def gains(options: Options, given: Model, progress: Report) -> Said:
     from fasp_core.data.text import TextConfig
     from fasp_core.metrics.meters import BiasConfig, left_out
     from fasp_core.scoring.learned.gains import axes_of, find, learn
-    from fasp_core.storage.atomic import atomic_write
+    from fasp_core.storage.atomic import atomic_write, check_files
 
     if not 0 <= options.strength <= 1:
         raise InputError(f"A strength is from 0 to 1, not {options.strength:g}.")
     config = options.config()
+    if options.out is not None:
+        check_files([options.out])
     assert given.spec  # its device is looked up first
     bias = BiasConfig(options.axis, cell=options.cell, division=options.division)
     for one in axes_of(bias):
@@ -168,12 +170,14 @@ def repair(
     """
     from fasp_core.scoring.learned.repair import products, stored_products
     from fasp_core.scoring.learned.repair import repair as repaired
-    from fasp_core.storage.atomic import atomic_write
+    from fasp_core.storage.atomic import atomic_write, check_files
 
     found = parts.required()
     if given.ablation != "zero":  # before a model is loaded for it
         raise InputError(f"A repair is of heads that are set to zero, not to '{given.ablation}': leave --ablation out.")
     config = calibration(text, tokens, window)
+    if out is not None:
+        check_files([out])
     assert given.spec  # its device is looked up first
     parts.check(found, given)
     known = None if given.known_id is None else stored_products(given.known_id, config, given.store)

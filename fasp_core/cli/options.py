@@ -6,7 +6,7 @@ Everything is looked up and checked before a model is loaded. torch takes second
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 
 FIRST_AXES = ("race_ethnicity",)  # of most studies where none is named
 WINDOW = 512  # tokens, where the model takes as many and no other number is named
+READ_BY = {  # measures that read an option of toxicity; the others are read by all
+    "steps": ("expected", "written"),
+    "contexts": ("expected",),
+    "samples": ("written", "sampled"),
+    "length": ("sampled",),
+    "scored": ("sampled",),
+}
 
 Alpha = Annotated[float, typer.Option(help="Share of all heads to remove.")]
 Axis = Annotated[str, typer.Option(help="A HolisticBias axis, such as gender_and_sex, or a CSV file (text,group).")]
@@ -194,7 +201,17 @@ class Toxicity:
     division: Annotated[int | None, typer.Option(help="Which division, by number (with --cell); else 0.")] = None
 
     def on(self, split: str, prompts: int) -> BiasConfig:
-        """The config, its prompts and its scorer looked up before a model is loaded."""
+        """The config, its prompts and its scorer looked up before a model is loaded.
+
+        Raises InputError for an option that the measure does not read, and as `BiasConfig`.
+        """
+        for option in fields(self):
+            measures = READ_BY.get(option.name, (self.measure,))
+            if self.measure not in measures and getattr(self, option.name) != option.default:
+                raise InputError(
+                    f"The {self.measure} measure does not read --{option.name}: leave it out, or add --measure "
+                    f"{' or '.join(measures)}."
+                )
         from fasp_core.forward.sampling import GenerationConfig
         from fasp_core.metrics.meters import BiasConfig, scorer_of
 

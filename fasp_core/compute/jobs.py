@@ -17,6 +17,8 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
+from fasp_core.storage.locks import stoppable
+
 T = TypeVar("T")
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 LOG = 20  # progress texts that a job keeps
@@ -139,7 +141,8 @@ class Job(Generic[T]):
             return max(0.0, self._reported + at_report - self._lane._clock())
 
     def cancel(self) -> None:
-        """Stop it for everybody. Running work ends at its next report; an ended job stays as it is."""
+        """Stop it for everybody. Running work ends at its next report, or soon where it waits for another process; an
+        ended job stays as it is."""
         with self._lane._lock:
             self._lane._stop(self)
 
@@ -343,7 +346,8 @@ class Lane:
         try:
             progress.check()
             assert job._work is not None
-            value = job._work(progress)
+            with stoppable(progress.check):
+                value = job._work(progress)
         except Cancelled:
             state = "cancelled"
         except BaseException as error:

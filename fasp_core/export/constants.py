@@ -24,8 +24,11 @@ def check(lm: LanguageModel, removed: PruneSet) -> None:
     Raises
     ------
     InputError
-        Heads are taken out by a constant that was drawn, in 16 bits, or in an architecture without such a bias.
+        Heads are scaled in 16 bits, or taken out by a constant that was drawn, in 16 bits, or in an architecture
+        without such a bias.
     """
+    if removed.gains and lm.spec.dtype != "float32":
+        raise InputError(f"Gains are folded in float32, not in {lm.spec.dtype}: add --dtype float32.")
     if not _needed(lm, removed):
         return
     if lm.spec.ablation != ABLATIONS[1]:

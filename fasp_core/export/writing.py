@@ -112,7 +112,7 @@ def export(lm: LanguageModel, prune_set: PruneSet, folder: Path, progress: Repor
             "A model that lies partly in main memory cannot be exported: load it with --device cpu, or on GPUs that "
             "hold all of it."
         )
-    folder = folder.expanduser().resolve()
+    folder = Path(os.path.realpath(os.path.expanduser(folder)))  # unlike Path's, it never raises
     with whole_folder(folder, checking.weight_bytes(lm.model)) as work:
         _write(lm, planned, work, _part(report, 0, 20))
         report(20, STEPS, "loading it back")

@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +17,12 @@ from fasp_core.errors import InputError, first_line
 from fasp_core.model.file_heads import check_start
 from fasp_core.model.gguf_settings import ROPE_TENSORS, config_of
 from fasp_core.model.model_files import LAYERS, check_config, check_loaded
+from fasp_core.storage.store import STALE_SECONDS
 
 MAX_PARTS = 5_000_000  # of the header of a GGUF file: a vocabulary of 262,144 tokens has below 2 million
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 _COMPUTED = re.compile(r"(attn_)?rot_embd|rope_freqs\.weight$")  # tables that every loader makes again
+_CONVERTING = ".converting-"  # begins the names of unfinished folders
 _LONG = 1_000  # of a list in the metadata: longer ones are vocabularies
 # ways to split text before merging: those that GPT-2's tokenizer has, and those that also take digits one by one
 _GPT2_SPLIT = ("default", "gpt-2", "gpt2", "phi-2", "olmo", "mpt", "jais", "roberta-bpe", "jina-es", "jina-de")
@@ -167,6 +171,14 @@ def ends(keys: dict[str, Any]) -> list[int]:
     return list(dict.fromkeys(int(token) for token in found if token is not None))
 
 
+def _sweep(models: Path) -> None:
+    """Remove what a conversion that was killed has left, a day ago or longer."""
+    for path in models.glob(f"{_CONVERTING}*"):
+        with suppress(OSError):
+            if path.stat().st_mtime < time.time() - STALE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
+
+
 def convert(path: Path, folder: Path, source_hash: str, finish: bool = True) -> None:
     """The safetensors form of a GGUF file, in float32, with a seal; whole or not at all.
 
@@ -200,7 +212,8 @@ def convert(path: Path, folder: Path, source_hash: str, finish: bool = True) -> 
     clean.load_state_dict(loaded.state_dict())
     if len(stops := ends(header.keys)) > 1:
         clean.generation_config.eos_token_id = stops
-    work = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
+    _sweep(folder.parent)
+    work = Path(tempfile.mkdtemp(prefix=_CONVERTING, dir=folder.parent))
     try:
         clean.save_pretrained(work, safe_serialization=True)
         tokenizer.save_pretrained(work)

@@ -44,6 +44,7 @@ from fasp_core.model.spec import (
     GGUF_FORM,
     ModelSpec,
 )
+from fasp_core.storage.locks import held
 from fasp_core.storage.store import cache_root
 
 CONFIG_FILES = (  # what shapes a model's numbers beside its weights
@@ -211,9 +212,12 @@ def built_in_converted(cache: Path | None = None) -> bool:
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    """Hex SHA-256 of a file's bytes. InputError where it cannot be read."""
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read ({error.strerror or error}): check who may read it.") from error
 
 
 def _converted(gguf: Path, cache: Path, expected: str | None = None) -> tuple[Path, str]:
@@ -225,7 +229,7 @@ def _converted(gguf: Path, cache: Path, expected: str | None = None) -> tuple[Pa
         return folder, name
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f"{folder.name}.lock"):
+        with held(FileLock(folder.parent / f"{folder.name}.lock")):
             if not _complete(folder, found):
                 if expected is not None and (actual := sha256_file(gguf)) != expected:
                     raise InputError(

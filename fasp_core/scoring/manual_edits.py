@@ -114,6 +114,8 @@ def heads_in(text: str, n_layers: int, n_heads: int) -> frozenset[int]:
             named = PruneSet.parse(part)
             if named.neurons:
                 raise InputError(f"'{part}' is a neuron: only heads stand here, such as L0H3.")
+            if "*" in part:
+                raise InputError(f"'{part}' has a gain: heads are pruned or kept whole, so write L0H3 without one.")
             named.gates(n_layers, n_heads)  # says so if one is not there
             found.update(named.flat(n_heads))
             continue

@@ -24,6 +24,11 @@ from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
 from fasp_core.scoring.pool import pool
 from fasp_core.storage.store import Store
 
+OF_MEASURE = {  # estimators
+    "expected": ("exact", "refined", "two-phase", "first-order"),
+    "written": ("exact",),
+    "sampled": ("exact", "first-order", "replay"),
+}
 GAMMA = 0.3  # the share of critical heads, which are no part of a ranking that a choice is made by
 
 
@@ -44,8 +49,8 @@ def score(
     ----------
     estimator : "exact" removes every head. "refined" (expected measure) removes those that a choice may depend on and
         takes first-order scores for the others; "two-phase" does so on 720 of the prompts and corrects first-order
-        scores of all of them by what it finds. "first-order" needs one backward pass, and "replay" (sampled measure)
-        reweights one pool of continuations; with these two, z_ppl is a preview.
+        scores of all of them by what it finds. "first-order" (expected or sampled measure) needs one backward
+        pass, and "replay" (sampled measure) reweights one pool of continuations; with these two, z_ppl is a preview.
     workers : who removes the heads, and makes first-order scores; default: this process. The same scores either way.
     """
     check(estimator, config.measure)
@@ -76,9 +81,12 @@ def check(estimator: str, measure: str) -> None:
     """
     if estimator not in ESTIMATORS:
         raise InputError(f"There is no estimator '{estimator}': use {', '.join(ESTIMATORS)}.")
-    if estimator in (("replay",) if measure == "expected" else ("refined", "two-phase")):
-        other = "sampled" if measure == "expected" else "expected"
-        raise InputError(f"The estimator '{estimator}' belongs to the {other} measure: add --measure {other}.")
+    if estimator not in OF_MEASURE[measure]:
+        others = " or ".join(other for other in OF_MEASURE if estimator in OF_MEASURE[other])
+        raise InputError(
+            f"The estimator '{estimator}' is none of the {measure} measure: add --measure {others}, or take "
+            f"--estimator {' or '.join(OF_MEASURE[measure])}."
+        )
 
 
 def _from_pool(
@@ -166,9 +174,9 @@ def score_until(
 ) -> tuple[ImpactTable, Search]:
     """Score with more and more prompts until the ranking of the prunable heads repeats, or cannot.
 
-    Each round doubles the prompts and takes over the rows of the last one. It ends when every reading whose gap is
-    above noise has the reliability asked for (split halves of the prompts, corrected to the whole sample), when the
-    prompts are used up, or when the next round would not fit into the time. Raises as `score`.
+    Each round doubles the prompts and takes over the rows of the last one. It ends when every reading has a gap above
+    noise and the reliability asked for (split halves of the prompts, corrected to the whole sample), when the prompts
+    are used up, or when the next round would not fit into the time. Raises as `score`.
     """
     began, target = time.monotonic(), goal.reliability
     rounds: list[Round] = []

@@ -95,6 +95,7 @@ def describe_scores(
         for reading in toxicity.readings
     }
     sizes = np.bincount(toxicity.codes)
+    drawn = {"sampled": config.generation, "written": config.drawn}.get(config.measure)
     return {
         "model": impacts.model,
         "weights": ppl.provenance.get("weights"),
@@ -106,14 +107,14 @@ def describe_scores(
         "split": config.split,
         "measure": config.measure,
         "scored": config.scored if config.measure == "sampled" else "next word",
-        "steps": config.steps if config.measure == "expected" else None,
+        "steps": None if config.measure == "sampled" else config.steps,
         "scorer": toxicity.scorer,
         "readings": list(toxicity.readings),
         "prompts": int(sizes.sum()),
         "groups": {name: int(size) for name, size in zip(toxicity.groups, sizes, strict=True)},
         "notes": list(config.prompts().notes),
         "seed": config.seed,
-        "generation": config.generation.key() if config.measure == "sampled" else None,
+        "generation": drawn.key() if drawn is not None else None,
         "perplexity": {
             "base": ppl.base.perplexity,
             "tokens": ppl.base.tokens,
@@ -370,11 +371,13 @@ def _only(names: tuple[str, ...], several: str, option: str) -> str:
 def heads_of(text: str, n_layers: int, n_heads: int) -> frozenset[int]:
     """Flat ids of heads that are written down, such as `L0H3,L2H1-4`; blank: none.
 
-    Raises as `PruneSet.parse` and `PruneSet.gates`, and InputError for a neuron.
+    Raises as `PruneSet.parse` and `PruneSet.gates`, and InputError for a neuron or a gain.
     """
     named = PruneSet.parse(text)
     if named.neurons:
         raise InputError("A method chooses heads: name heads, such as L0H3, and no neurons.")
+    if "*" in text:  # a gain of 1 leaves nothing named
+        raise InputError("A method removes heads whole: name heads, such as L0H3, without gains.")
     named.gates(n_layers, n_heads)
     return frozenset(named.flat(n_heads))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +19,13 @@ def write_synced(path: Path, raw: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def check_files(paths: Iterable[Path], mend: str = "name another place with --out") -> None:
+    """Raises InputError where one of the files that are to be written is a folder; `mend` as in `atomic_write`."""
+    for path in paths:
+        if not path.name or os.path.isdir(path):  # `.` and `/` have no name
+            raise InputError(f"'{path}' is a folder and no file: {mend}.")
+
+
 def atomic_write(files: Mapping[Path, bytes], mend: str = "name another place with --out") -> None:
     """Write files, each whole or not at all, and replace none before all are written.
 
@@ -29,8 +36,9 @@ def atomic_write(files: Mapping[Path, bytes], mend: str = "name another place wi
     Raises
     ------
     InputError
-        A folder cannot be made or written, or the disk is full.
+        One is a folder, a folder cannot be made or written, or the disk is full.
     """
+    check_files(files, mend)
     temporary = {path: path.with_name(f".tmp-{uuid.uuid4().hex}") for path in files}
     try:
         for path, raw in files.items():

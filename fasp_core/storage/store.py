@@ -27,7 +27,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 import filelock
 import pandas as pd
 
-from fasp_core.storage import fallback, keys
+from fasp_core.storage import fallback, keys, locks
 from fasp_core.storage.atomic import write_synced
 from fasp_core.storage.entry import ARRAYS, DamagedEntry, Entry, LackingEntry, NotWritable, read_header, sha256
 from fasp_core.storage.keys import canonical, checked, digest, plain, slug
@@ -283,7 +283,7 @@ class Store:
         lock = filelock.FileLock(self.root / "locks" / f"{checked(kind)}-{digest(config)}.lock")
         try:
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            locks.acquire(lock)
         except OSError as error:  # another process may do the same work then, which does no harm
             self._shelf.note(NotWritable(self.root, error))
         try:

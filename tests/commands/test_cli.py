@@ -255,6 +255,14 @@ def test_sampled_measure_with_continuations(place: Path, tmp_path: Path, run: Ru
     assert json.loads(out)["reading"] == "sampled"
 
 
+def test_scores_say_how_far_and_how_texts_were_written(place: Path, tmp_path: Path, run: Run) -> None:
+    options = [*common(place, 6), "--measure", "written", "--steps", 3, "--samples", 2]
+    status, out, _ = run("score", *options, "--out", tmp_path / "s", "--json")
+    found = json.loads(out)
+    assert (status, found["steps"], found["readings"]) == (0, 3, ["neutral", "counted"])
+    assert (found["generation"]["samples"], found["generation"]["tokens"]) == (2, 3)
+
+
 def test_texts_for_people(scored: Scored, place: Path, tmp_path: Path, run: Run) -> None:
     folder, cache, document = scored
     out = run("score", *common(place), *EXACT, "--out", tmp_path / "s", "--cache", cache)[1]
@@ -299,9 +307,21 @@ def test_bad_values_of_select(scored: Scored, run: Run) -> None:
         ("--published-model", "gpt2"): ["leave out"],
         ("--axis", "age"): ["axis.csv", "leave --axis out"],
         ("--method", "random", "--seed", "-1"): ["seed"],
+        ("--force", "L0N3"): ["no neurons"],
+        ("--force", "L0H3*0.4,L1H0"): ["without gains"],
+        ("--lock", "L0H3*1,L1H0"): ["without gains"],
         ("--rule", "released", "--gamma", "1"): ["stable"],
     }.items():
         refused(run("select", "--scores", folder, *args), *words)
+
+
+@pytest.mark.parametrize("out", [".", "/", "folder"])
+def test_a_file_that_is_a_folder(
+    scored: Scored, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    refused(run("select", "--scores", scored[0], "--out", out), f"'{out}' is a folder", "--out")
 
 
 def test_lowered_k_is_told(scored: Scored, run: Run) -> None:

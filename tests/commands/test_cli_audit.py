@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -108,6 +109,8 @@ def test_other_groups(run: Callable[..., Ran]) -> None:
         (("--heads", "L0H1", "--prune-set", "x.json"), "either --heads or --prune-set"),
         (("--heads", "L0N48"), "L0N48 does not exist"),
         (("--context", "play"), "no context 'play'"),
+        (("--csv", "."), "'.' is a folder and no file: name another place with --csv or --html"),
+        (("--html", "/"), "'/' is a folder"),
         (("--scenarios", "none.toml"), "cannot be read"),
     ],
 )
@@ -172,6 +175,41 @@ def test_several_groups_files_and_a_limit(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.usefixtures("numbered")
+@pytest.mark.parametrize("how", [(), ("--rest",), ("--heads", "L0H1")])
+def test_a_limit_is_on_the_worst_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str], how: tuple[str, ...]) -> None:
+    """Whichever pair comes first."""
+    key = "mean_abs_smd_pruned" if "--heads" in how else "mean_abs_smd"
+    for groups in ("one,two,three", "two,three,one", "three,one,two"):
+        args = asked(tmp_path, "--groups", groups, *how)
+        assert main([*args, "--json"]) == 0
+        means = {tuple(c["groups"]): c[key]["value"] for c in json.loads(capsys.readouterr().out)["comparisons"]}
+        worst = max(means, key=lambda pair: means[pair])
+        below = sorted(means.values())[-2]
+        assert main([*args, "--fail-above", str((below + means[worst]) / 2)]) == 1
+        assert f"Mean |SMD| of {worst[0]} and {worst[1]}, the worst pair," in capsys.readouterr().out
+        assert main([*args, "--fail-above", str(means[worst] + 0.01)]) == 0
+        assert "is not above the limit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [(), ("--fail-above", "9")])
+def test_a_scenario_that_lost_its_numbers_keeps_no_limit(
+    run: Callable[..., Ran], lm: LanguageModel, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    """The mean over the others says nothing of it."""
+    answer = audit.sample
+
+    def silent(_lm: LanguageModel, chats: list[tuple[str, list[int]]], *args: Any) -> list[list[list[int]]]:
+        pruned = any(m._forward_pre_hooks for m in lm.model.modules())
+        rows = answer(_lm, chats, *args)
+        return [[[-1] for _ in row] for row in rows] if pruned and "tree" in chats[0][0] else rows
+
+    monkeypatch.setattr(audit, "sample", silent)
+    status, out, _ = run("--heads", "L0H1", *more)
+    assert status == (1 if more else 0)
+    assert ("there is no SMD in tree." in out) == bool(more)
+
+
+@pytest.mark.usefixtures("numbered")
 def test_matched_names_and_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(asked(tmp_path, "--json", "--matched")) == 0
     paired = json.loads(capsys.readouterr().out)
@@ -188,6 +226,38 @@ def test_matched_names_and_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(asked(tmp_path, "--groups", "one,two,three", "--matched")) == 2
     assert "Matched names are of two groups" in capsys.readouterr().err
     assert main(asked(tmp_path, "--groups", "one,two", "--fail-above", "-1")) == 2
+
+
+@pytest.mark.usefixtures("numbered")
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--heads", "L0H1"),
+        ("--prune-set", "set.txt"),
+        ("--beside", "org/other"),
+        ("--rest",),
+        ("--matched",),
+        ("--texts", "1"),
+        ("--csv", "a.csv"),
+        ("--html", "a.html"),
+        ("--fail-above", "0"),
+    ],
+)
+def test_a_plan_refuses_what_it_does_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set.txt").write_text("L0H1")
+    assert main(asked(tmp_path, "--plan", *given)) == 2
+    assert f"leave out {given[0]}, or --plan" in capsys.readouterr().err
+    assert not list(tmp_path.glob("a.*"))
+
+
+def test_a_prune_set_of_another_model_is_refused(run: Callable[..., Ran], tmp_path: Path) -> None:
+    (tmp_path / "set.json").write_text(json.dumps({"heads": [[0, 1]], "shape": [3, 4]}))
+    status, out, error = run("--prune-set", str(tmp_path / "set.json"))
+    assert (status, out) == (2, "")
+    assert "was chosen for 3 layers of 4 heads" in error
 
 
 def test_another_model_beside(

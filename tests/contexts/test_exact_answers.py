@@ -14,7 +14,7 @@ from fasp_core.studies.answers import exact
 from fasp_core.studies.answers.drawing import spread, systematic
 from fasp_core.studies.answers.exact import ExactConfig, Sampling, Tree, grow
 from fasp_core.studies.answers.reading import Reader
-from tests.support.numbered import numbered_lm
+from tests.support.numbered import numbered_lm, padded
 
 CHATS = ["We the house for red My$", "We the house for blue My$", "We house for the My$"]
 WHOLE = ExactConfig(covered=1 - 1e-9, nodes=10_000, draws=1)
@@ -76,6 +76,17 @@ def test_every_answer_has_the_probability_that_enumeration_gives(
         assert sum(tree.masses) == pytest.approx(1, abs=1e-6)
         for value in expected.keys() | found.keys():
             assert found.get(value, 0.0) == pytest.approx(expected.get(value, 0.0), abs=2e-6), value
+
+
+@pytest.mark.parametrize("nodes", [1, 9])
+def test_tokens_beyond_the_embedding_change_no_answer(nodes: int) -> None:
+    config, reader, sampling = ExactConfig(nodes=nodes, draws=8), Reader("dollars", ""), Sampling(3, 0.8)
+    expected = grow(numbered_lm(), chats(numbered_lm()), reader, "$", sampling, config)
+    lm = padded(numbered_lm())
+    assert max(lm.stops) == len(lm.tokenizer) - 1 == lm.model.get_output_embeddings().weight.shape[0]
+    found = grow(lm, chats(lm), reader, "$", sampling, config)
+    told, untold = (str([(t.texts, t.values, t.masses, t.drawn) for t in trees]) for trees in (found, expected))
+    assert told == untold
 
 
 @pytest.mark.parametrize("config", [ExactConfig(nodes=1, draws=3), ExactConfig(nodes=9), ExactConfig(nodes=30)])

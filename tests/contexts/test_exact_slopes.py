@@ -18,7 +18,7 @@ from fasp_core.studies.answers.exact import ExactConfig, Sampling, grow
 from fasp_core.studies.answers.reading import Reader
 from fasp_core.studies.contexts import audit, choosing, scenarios, slopes, weights
 from fasp_core.studies.contexts.chats import ask
-from tests.support.numbered import NUMBERED, numbered_lm
+from tests.support.numbered import NUMBERED, numbered_lm, padded
 
 WORLD = scenarios.parse(NUMBERED, "rooms.toml")
 (HOUSE,) = WORLD.scenarios
@@ -101,6 +101,14 @@ def test_effects_equal_finite_differences(kind: str, monkeypatch: pytest.MonkeyP
         slope = -(ends[0] - ends[1]) / (2 * step)  # a removal moves a gate from 1 to 0
         assert found.change(what)[0][layer, part] == pytest.approx(slope, rel=1e-2, abs=2e-5)
     assert np.abs(found.change("heads")[0]).max() > 1e-3
+
+
+def test_tokens_beyond_the_embedding_have_no_effect() -> None:
+    models = padded(numbered_lm()), numbered_lm()
+    found, expected = (slopes.effects(lm, HOUSE, WORLD.people, GROUPS, SAMPLING, WHOLE) for lm in models)
+    assert found.gap == expected.gap
+    np.testing.assert_array_equal(found.heads, expected.heads)
+    np.testing.assert_array_equal(found.neurons, expected.neurons)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt_neo"])

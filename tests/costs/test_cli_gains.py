@@ -82,6 +82,8 @@ def test_what_means_nothing_is_refused(run: Run) -> None:
     refused(run("gains", "--method", "hard-concrete", "--heads", 8), "not fewer than the model's 8")
     refused(run("gains", "--rate", 0), "a rate above 0")
     refused(run("gains", "--strength", 2), "from 0 to 1")
+    refused(run("gains", "--steps", 1, "--out", "."), "'.' is a folder")
+    refused(run("repair", "--heads", "L0H1", "--out", "/"), "'/' is a folder")
     refused(run("repair"), "--heads or --prune-set")
     refused(run("repair", "--heads", "L0H9"), "L0H9 does not exist")
     refused(run("repair", "--heads", "L0N1"), "nothing to repair")

@@ -50,6 +50,14 @@ def test_options(started: list[list[str]], tmp_path: Path) -> None:
     assert os.environ["FASP_DEMO"] == "1"
 
 
+def test_a_cache_of_nobody_is_a_name_like_any_other(
+    started: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert studio.main(["--cache", "~nobody-here/x"]) == 0
+    assert started[0][1] == str(tmp_path / "~nobody-here" / "x") == str(cache_root())
+
+
 @pytest.mark.parametrize("argv", [["--port", "0"], ["--port", "65536"], ["--port", "x"], ["--prot", "1"]])
 def test_bad_options(started: list[list[str]], argv: list[str], capsys: Any) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from fasp_core.errors import InputError
 from fasp_core.export import checking, writing
 from fasp_core.export.checking import Speed
 from fasp_core.export.layouts import LAYOUTS
@@ -232,6 +233,15 @@ def test_sixteen_bits_are_compared_in_float32(dtype: str, tmp_path: Path) -> Non
     whole.model.float()
     with masked(whole, removed):
         torch.testing.assert_close(logits(model.float(), ids), logits(whole.model, ids), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_gains_in_sixteen_bits_are_refused_before_anything_is_written(dtype: str, tmp_path: Path) -> None:
+    """Their products would be rounded."""
+    lm = loaded("llama", tmp_path / "in", dtype)
+    with pytest.raises(InputError, match=f"Gains are folded in float32, not in {dtype}: add --dtype float32"):
+        export(lm, PruneSet.parse("L0H1*0.3"), tmp_path / "out", lambda *_: pytest.fail("work has begun"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_export_writes_and_reads_as_the_masked_model(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from typing import Any
 
@@ -71,3 +72,11 @@ def numbered_lm(seed: int = 0, spread: float = 0.25, kind: str = "llama") -> Lan
             parameter.copy_(offset + spread * torch.randn(parameter.shape, generator=noise))
     spec = ModelSpec(f"numbered-{kind}", device="cpu")
     return wrap(model.eval(), _tokenizer(), spec, f"numbered:{kind}:{seed}:{spread}")
+
+
+def padded(lm: LanguageModel) -> LanguageModel:
+    """The model with a token to pad and to end by that its tokenizer alone knows: the embedding was not resized."""
+    lm.tokenizer = copy.deepcopy(lm.tokenizer)
+    lm.tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    lm.model.generation_config.eos_token_id = [1, lm.tokenizer.pad_token_id]
+    return lm

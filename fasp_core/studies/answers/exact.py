@@ -30,7 +30,7 @@ from torch import Tensor
 from fasp_core.errors import InputError
 from fasp_core.forward.branching import Branching
 from fasp_core.forward.noise import gumbel, keys, uniforms, words_of
-from fasp_core.metrics.spelling import token_texts, vocab_size
+from fasp_core.metrics.spelling import token_texts
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.memory import two
 from fasp_core.model.passes import in_halves, require_finite
@@ -178,7 +178,7 @@ class Grower:
 
     Attributes
     ----------
-    stops : [n] tokens that end an answer.
+    stops : [n] tokens that end an answer and that the model can give.
     members : [V, C] whether a token is in a class, as numbers; on the model's device.
     """
 
@@ -187,8 +187,9 @@ class Grower:
     ) -> None:
         self._lm, self._reader, self._opening = lm, reader, opening
         self._sampling, self._config = sampling, config
-        self.stops = torch.tensor(sorted(lm.stops), device=lm.device, dtype=torch.long)
-        kinds = torch.from_numpy(token_classes(lm).copy()).to(lm.device)
+        classes = token_classes(lm)
+        self.stops = torch.tensor([i for i in sorted(lm.stops) if i < len(classes)], device=lm.device, dtype=torch.long)
+        kinds = torch.from_numpy(classes.copy()).to(lm.device)
         kinds[self.stops] = -1
         self._kinds = kinds
         self.members = torch.stack([(kinds == c).float() for c in range(len(CLASSES))], 1)  # [V, C]
@@ -372,8 +373,11 @@ _classes: WeakKeyDictionary[Any, NDArray[np.int64]] = WeakKeyDictionary()  # by 
 
 
 def token_classes(lm: LanguageModel) -> NDArray[np.int64]:
-    """[V] class of each token by what it adds to a text, of `reading.CLASSES`; -1: none of them. Not to be changed."""
-    size = vocab_size(lm)
+    """[V] class of each token by what it adds to a text, of `reading.CLASSES`; -1: none of them. Not to be changed.
+
+    V is what the model gives logits of: a tokenizer may have tokens beyond it.
+    """
+    size = lm.model.get_output_embeddings().weight.shape[0]
     found = _classes.get(lm.tokenizer)
     if found is None or len(found) != size:
         found = np.full(size, -1, dtype=np.int64)
@@ -382,6 +386,7 @@ def token_classes(lm: LanguageModel) -> NDArray[np.int64]:
         except InputError:  # it does not mark where words begin: every token is told apart
             texts = {}
         for i, text in texts.items():
-            found[i] = class_of(text)
+            if i < size:
+                found[i] = class_of(text)
         _classes[lm.tokenizer] = found
     return found

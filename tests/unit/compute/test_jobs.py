@@ -19,6 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from fasp_core.compute.jobs import Cancelled, Lane, Progress
 from fasp_core.compute.lanes import Lanes
 from fasp_core.errors import InputError
+from fasp_core.model import loading
+from fasp_core.storage.keys import digest
+from fasp_core.storage.store import Store
 from tests.support.lanes import LONG, Work, never
 
 
@@ -123,6 +126,44 @@ print("end")
     root = Path(__file__).resolve().parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=LONG)
     assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+
+
+@pytest.mark.parametrize("what", ["an entry", "a conversion"])
+def test_a_job_that_waits_for_another_process_is_cancelled(lane: Lane, tmp_path: Path, what: str) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    store, config = Store(tmp_path), {"a": 1}
+
+    def wait() -> Any:
+        if what == "an entry":
+            return store.compute("scores", config, lambda: pytest.fail("the lock is held"))
+        return loading._converted(tmp_path / "x.gguf", tmp_path)
+
+    converted = loading._converted_folder(tmp_path / "x.gguf", tmp_path, loading.sha256_file(tmp_path / "x.gguf"))
+    locks = {
+        "an entry": tmp_path / "locks" / f"scores-{digest(config)}.lock",
+        "a conversion": converted.with_name(f"{converted.name}.lock"),
+    }
+    locks[what].parent.mkdir()
+    started = threading.Event()
+
+    def work(progress: Progress) -> Any:
+        started.set()
+        return wait()
+
+    hold = "import filelock, sys\nwith filelock.FileLock(sys.argv[1]): print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(locks[what])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        job = lane.submit("waits", work)
+        assert started.wait(LONG)
+        later = lane.submit("later", lambda progress: "done")
+        job.cancel()
+        assert job.wait(LONG)
+        assert later.wait(LONG)
+        assert other.poll() is None, "the lock was free"
+        other.communicate(b"")
+    assert (job.state, later.result) == ("cancelled", "done")
 
 
 # progress

@@ -367,6 +367,25 @@ def test_what_the_command_refuses(run: Callable[..., Ran], tmp_path: Path, args:
     assert below(tmp_path) == []
 
 
+def test_the_folder_of_nobody_is_a_name_like_any_other(
+    run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("--heads", "L0H1", "--out", "~nobody-here/x", "--model", "tiny")[0] == 0
+    assert read_result(tmp_path / "~nobody-here" / "x") is not None
+
+
+def test_the_home_folder_is_looked_at_before_loading(
+    run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fasp_core.cli.options.load_model", lambda *_: pytest.fail("a model is loaded"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").write_text("keep")
+    status, _, error = run("--heads", "L0H1", "--out", "~")
+    assert status == 2
+    assert f"'{tmp_path}' is there already" in error
+
+
 def test_the_command_refuses_a_folder_in_use_before_loading(
     run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

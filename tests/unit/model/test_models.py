@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -246,6 +248,16 @@ def test_a_conversion_that_was_cut_off_is_made_anew(tmp_path: Path) -> None:
     assert [p.name for p in cache.glob("models/.converting-*")] == []
 
 
+def test_what_a_killed_conversion_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    path, models = written(tmp_path / "tiny.gguf"), tmp_path / "cache" / "models"
+    for name, age in ((".converting-old", 25 * 3600), (".converting-new", 60), ("other", 25 * 3600)):
+        (models / name).mkdir(parents=True)
+        (models / name / "model.safetensors").write_text("half")
+        os.utime(models / name, (time.time() - age,) * 2)
+    load(ModelSpec(str(path), **CPU), tmp_path / "cache")
+    assert sorted(p.name for p in models.glob("*/") if not p.name.startswith("tiny")) == [".converting-new", "other"]
+
+
 def test_damaged_gguf_files(tmp_path: Path) -> None:
     whole = written(tmp_path / "whole.gguf").read_bytes()
     rng = np.random.default_rng(0)
@@ -276,6 +288,19 @@ def test_damaged_gguf_files(tmp_path: Path) -> None:
 def test_a_gguf_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"There is no file '.*nothing.gguf': check the path"):
         load(ModelSpec(str(tmp_path / "nothing.gguf"), **CPU))
+
+
+def test_a_gguf_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened = written(tmp_path / "tiny.gguf"), Path.open
+
+    def closed(file: Path, *args: Any, **named: Any) -> Any:
+        if file == path:
+            raise PermissionError(13, "Permission denied", str(file))
+        return opened(file, *args, **named)
+
+    monkeypatch.setattr(Path, "open", closed)
+    with pytest.raises(InputError, match=r"tiny.gguf' cannot be read \(Permission denied\): check who may read it"):
+        load(ModelSpec(str(path), **CPU), tmp_path / "cache")
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:

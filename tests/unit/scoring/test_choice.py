@@ -118,6 +118,8 @@ def test_heads_named_in_a_text(heads: set[int], layers: set[int], columns: set[i
         ("H2-9", "There is no head column"),
         ("L2-1", "There is no layer 'L2-1'"),
         ("L0N4", "is a neuron"),
+        ("L0H3*0.4,L1H0", "'L0H3*0.4' has a gain"),
+        ("L0H3*1,L1H0", "'L0H3*1' has a gain"),
         ("<b>L0H0</b>", "is not a head"),
     ],
 )
