@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -88,7 +89,7 @@ def read_config(path: str | Path) -> Any:
     """A transformers config from a config.json, or from a folder that holds one. InputError if it is none."""
     from transformers import AutoConfig
 
-    place = Path(path).expanduser()
+    place = Path(os.path.expanduser(path))  # an unknown user stays as it is
     place = place / "config.json" if place.is_dir() else place
     if not place.is_file():
         raise InputError(f"There is no config '{path}': give a model's config.json, or a folder that holds one.")

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fasp_core.compute import shards
 from fasp_core.compute.shards import CUTS, cut
+from fasp_core.errors import InputError
 from fasp_core.metrics import work
 from fasp_core.metrics.expected import TokenToxicity
 from fasp_core.metrics.work import Prompts, Sweep, Windows
@@ -137,3 +138,9 @@ def test_the_page_shows_what_the_command_prints(capsys: pytest.CaptureFixture[st
         assert main(arguments) == 0
         printed = capsys.readouterr().out
         assert "\n".join(line.removeprefix("    ") for line in shown.strip("\n").split("\n")).strip() == printed.strip()
+
+
+@pytest.mark.parametrize("path", ["none.json", "~nobody-of-this-name/x"])
+def test_a_config_that_is_not_there_is_told(path: str) -> None:
+    with pytest.raises(InputError, match="There is no config"):
+        plan.read_config(path)
