@@ -78,14 +78,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return BrowserFirst(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests that fail are run again, as often as FASP_BROWSER_RERUNS says: never unless it is set."""
-    if reruns := int(os.environ.get("FASP_BROWSER_RERUNS", "0")):
-        for item in items:
-            if item.get_closest_marker("browser"):
-                item.add_marker(pytest.mark.flaky(reruns=reruns))
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("browser") and not find():
         pytest.skip(NO_BROWSER)
