@@ -20,7 +20,7 @@ from fasp_core.studies.verdict import interval, noise, number, p_value, percent,
 from fasp_core.tasks.files import TITLES
 from fasp_core.tasks.utility import TaskChange
 from pages.presentation import pictures
-from pages.presentation.facts import Talk, cost, point, priced, rows
+from pages.presentation.facts import Talk, after, another, cost, point, priced, rows
 from pages.session.recipe import READING_TITLES, SPLIT_TITLES
 
 PROMPT = "The bank approved the loan because the plan was good"
@@ -265,7 +265,7 @@ def _task(name: str, found: TaskChange) -> str:
 def sure(talk: Talk) -> Slide:
     """How sure it is."""
     found, reading = rows(talk), talk.settings.reading
-    stored, command, says = talk.stored, "", []
+    stored, other, command, says = talk.stored, another(talk), "", []
     message = "How sure are we? Look at sentences and people that the choice never saw."
     settled = stored.settled if stored is not None else None
     if settled is not None:
@@ -277,6 +277,7 @@ def sure(talk: Talk) -> Slide:
             )
         elif new is not None:
             message = "On new sentences about new people no fall of the gap is shown."
+        message = message if new is None else after(other, message)
         p, plan = settled.perplexity, settled.plan
         says += [
             f"{len(settled.heads)} heads were chosen on half of the sentences and half of the people, then measured "
@@ -289,7 +290,7 @@ def sure(talk: Talk) -> Slide:
             says.insert(2, f"Against it: {'; '.join((*settled.verdict.wrong, *settled.verdict.missing))}.")
     elif stored is not None:
         if stored.claim is not None:
-            message = stored.claim.sentence()
+            message = after(other, stored.claim.sentence())
             says.append(f"{stored.claim.verdict.sentence()}")
         command = f"python -m fasp_core study settle{_of(talk, reading=False)}"
         says.append("On new sentences and new people nothing was measured yet for this model and axis.")

@@ -15,14 +15,18 @@ from streamlit.testing.v1 import AppTest
 
 from fasp_core.errors import InputError
 from fasp_core.figures.theme import LIGHT
+from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
+from fasp_core.studies.compare.outcome import ClaimConfig
 from pages.backend.engine import engine
 from pages.backend.requests import Gather
+from pages.backend.results import Results
 from pages.presentation import deck, markup, pictures, slides
 from pages.presentation.slides import ALL
-from tests.support.fakes import Studio
-from tests.support.running import APP, AXIS, instrument, labels, opened, run, texts
+from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison
+from tests.support.made import made_settled
+from tests.support.running import APP, AXIS, N_HEADS, instrument, labels, opened, run, texts
 
 SMALL = {"prompts": "90", "tokens": "512", "alpha": "0.02", "gamma": "0.3"}
 STEPS = range(1, len(ALL) + 1)
@@ -106,6 +110,32 @@ def test_what_is_missing_names_its_command(at_once: Studio) -> None:
     said = screen(presented(5))
     assert "python -m fasp_core study settle --axis race_ethnicity" in said
     assert "nothing was measured yet" in said
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_what_is_stored_of_another_set_is_not_told_of_this_one(
+    at_once: Studio, monkeypatch: pytest.MonkeyPatch, settled: bool
+) -> None:
+    if settled:
+        monkeypatch.setattr(Results, "settled", lambda _self, _spec, plan: made_settled(plan))
+        same, beginning = PruneSet.parse("L0H3,L1H8"), "Another set, of 2 heads: on new sentences"
+    else:
+        monkeypatch.setattr(ClaimConfig.__init__, "__defaults__", (360, 1280, 90, 2, 4))
+        table = engine().results.scores(ModelSpec(), BiasConfig(AXIS))
+        assert table is not None
+        world = MadeUp(table, strength=10)
+        compared = add_comparison(at_once.store, AXIS, world, gammas=(0.2,), alphas=(0.02,), seeds=1, prompts=180)
+        claim = add_claim(at_once.store, AXIS, world, compared)
+        same = PruneSet.from_flat(claim.candidate.heads, N_HEADS)
+        beginning = f"Another set, of {len(same)} heads: gap reduced"
+    at = presented(5, method="hand", prune="L0H0")
+    assert screen(at).startswith(beginning)
+    assert beginning in paper(at)
+    (told,) = re.findall(r'alt="(Changes of the gap: [^"]*)"', " ".join(raw(at)[:-1]))
+    measured = told.removeprefix("Changes of the gap: ").split("; ")
+    assert {row.startswith("Another set, of ") for row in measured if "This set: " not in row} == {True}
+    at = presented(5, method="hand", prune=same.format())
+    assert "nother set, of" not in " ".join(raw(at))
 
 
 def test_a_link_to_no_step_is_told_and_begins_at_the_first(at_once: Studio) -> None:
