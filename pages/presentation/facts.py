@@ -22,6 +22,7 @@ from fasp_core.tasks.utility import Utility
 from pages.backend.engine import engine
 from pages.backend.requests import Gather
 from pages.presentation.pictures import Ends, Point, Row
+from pages.session.recipe import OFFLINE
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings
 
@@ -49,7 +50,7 @@ class Talk:
     Attributes
     ----------
     chosen, tested : the set of the moment as measured on the prompts of the sidebar, and on test prompts.
-    stored : None while it is being read.
+    stored : None while it is being read; nothing where another scorer than the offline one is chosen.
     able : what the set takes from tasks, if that was asked.
     head, look : the head of the first step, and where it looks.
     """
@@ -70,6 +71,11 @@ class Talk:
         """The model's name for people."""
         source = self.settings.spec.source
         return BUILT_IN_TITLE if source == BUILT_IN else source
+
+    @property
+    def offline(self) -> bool:
+        """Whether toxicity is what the offline scorer says: all that is stored is of it."""
+        return self.settings.scorer == OFFLINE
 
     @property
     def size(self) -> int:

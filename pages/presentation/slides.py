@@ -29,6 +29,7 @@ HOW = (
     "Drag γ (protect) and α (cut), or click a head. ≈ is estimated from single heads; a moment after the hand rests "
     "the whole set is really removed and measured."
 )
+OTHERS = "Comparisons of methods and settled claims are of the offline scorer: choose it in the sidebar to see them."
 SCORER = "Toxicity is the opinion of a classifier, not a fact."
 
 
@@ -232,7 +233,9 @@ def price(talk: Talk) -> Slide:
         )
     else:
         source = "" if talk.stored is not None else "Stored results are being read. "
-        if talk.stored is not None:
+        if not talk.offline:
+            says.append(OTHERS)
+        elif talk.stored is not None:
             command = f"python -m fasp_core compare{_of(talk)} --run"
             says.append("What other sets cost was not measured yet for this model and axis.")
     if talk.able is not None:
@@ -288,6 +291,8 @@ def sure(talk: Talk) -> Slide:
         ]
         if settled.verdict.missing or settled.verdict.wrong:
             says.insert(2, f"Against it: {'; '.join((*settled.verdict.wrong, *settled.verdict.missing))}.")
+    elif not talk.offline:
+        says.append(OTHERS)
     elif stored is not None:
         if stored.claim is not None:
             message = after(other, stored.claim.sentence())

@@ -138,6 +138,22 @@ def test_what_is_stored_of_another_set_is_not_told_of_this_one(
     assert "nother set, of" not in " ".join(raw(at))
 
 
+def test_what_is_stored_by_the_offline_scorer_is_not_told_of_another(
+    at_once: Studio, monkeypatch: pytest.MonkeyPatch, judge: str
+) -> None:
+    monkeypatch.setattr(Results, "settled", lambda _self, _spec, plan: made_settled(plan))
+    table = engine().results.scores(ModelSpec(), BiasConfig(AXIS))
+    assert table is not None
+    add_comparison(at_once.store, AXIS, MadeUp(table), gammas=(0.2,), alphas=(0.02,), seeds=1, prompts=180)
+    for step in (4, 5):
+        said = screen(opened("presentation", {**SMALL, "step": str(step)}, scorer=judge))
+        assert "are of the offline scorer: choose it in the sidebar" in said
+        assert "people the gap still falls" not in said
+        assert "heads that FASP cuts" not in said
+        assert "fasp_core compare" not in said
+        assert "fasp_core study" not in said
+
+
 def test_a_link_to_no_step_is_told_and_begins_at_the_first(at_once: Studio) -> None:
     at = opened("presentation", {**SMALL, "step": "9"})
     assert "fasp-step-1" in " ".join(raw(at))
