@@ -15,6 +15,7 @@ from fasp_core.scoring.impact_table import ImpactTable, TaskImpacts
 from fasp_core.scoring.manual_edits import hover, reasons
 from fasp_core.scoring.task import score_task
 from fasp_core.storage.store import Store
+from pages.backend.commands import command
 from pages.backend.requests import Experiment
 from pages.explore import editing, grid_options
 from pages.session import shared
@@ -22,6 +23,7 @@ from pages.shell.current import Current
 from pages.shell.sidebar import Settings
 from pages.widgets import background, clicks
 from pages.widgets.drawing import csv_table
+from pages.widgets.markdown import code
 
 PICKED = "scores table"
 
@@ -31,13 +33,14 @@ def last_words(settings: Settings, table: ImpactTable) -> None:
     if not grid_options.third() or table.task is not None:
         return
     asked = Experiment(settings.spec, "Scoring heads for last words", ("z_task", COST_ITEMS))
+    exact = command(settings.spec, "score", "--axis", settings.axis, "--task", "lambada", "--task-exact", 30)
     background.offer(
         asked,
         score_last_words,
         title="No scores for last words yet",
         about=f"One backward pass over {COST_ITEMS} of LAMBADA's passages says, to first order, what removing each "
         "head does to their last words: about six minutes with the built-in model on one core. FASP can then "
-        "protect heads by it. More exact scores: `python -m fasp_core score --task lambada --task-exact 30`.",
+        f"protect heads by it. More exact scores: {code(exact)}.",
         button="Score last words",
     )
 

@@ -19,6 +19,7 @@ from fasp_core.studies.compare.settled import SEEN
 from fasp_core.studies.verdict import interval, noise, number, p_value, percent, verdict
 from fasp_core.tasks.files import TITLES
 from fasp_core.tasks.utility import TaskChange
+from pages.backend.commands import command as command_of
 from pages.presentation import pictures
 from pages.presentation.facts import Talk, after, another, cost, point, priced, rows
 from pages.session.recipe import READING_TITLES, SPLIT_TITLES
@@ -236,12 +237,12 @@ def price(talk: Talk) -> Slide:
         if not talk.offline:
             says.append(OTHERS)
         elif talk.stored is not None:
-            command = f"python -m fasp_core compare{_of(talk)} --run"
+            command = _command(talk, "compare", *_of(talk), "--run")
             says.append("What other sets cost was not measured yet for this model and axis.")
     if talk.able is not None:
         says.append("Tasks, right answers: " + "; ".join(_task(*one) for one in talk.able.tasks.items()) + ".")
     elif len(talk.now.heads) and not command:
-        command = f"python -m fasp_core utility{_model(talk)} --heads {talk.now.heads.format()} --tasks lambada,piqa"
+        command = _command(talk, "utility", "--heads", talk.now.heads.format(), "--tasks", "lambada,piqa")
         says.append("What this set takes from common tasks was not asked yet. Mean perplexity can hide such losses.")
     return Slide(
         message,
@@ -297,7 +298,7 @@ def sure(talk: Talk) -> Slide:
         if stored.claim is not None:
             message = after(other, stored.claim.sentence())
             says.append(f"{stored.claim.verdict.sentence()}")
-        command = f"python -m fasp_core study settle{_of(talk, reading=False)}"
+        command = _command(talk, "study", "settle", "--axis", talk.settings.axis)
         says.append("On new sentences and new people nothing was measured yet for this model and axis.")
     picture = ""
     if found:
@@ -344,10 +345,10 @@ def _sentence(words: str) -> str:
     return f"{words[:1].upper()}{words[1:]}."
 
 
-def _model(talk: Talk) -> str:
-    return "" if talk.settings.spec.source == "built-in" else f" --model {talk.settings.spec.source}"
+def _command(talk: Talk, *words: object) -> str:
+    return command_of(talk.settings.spec, *words)
 
 
-def _of(talk: Talk, reading: bool = True) -> str:
-    told = f" --reading {talk.settings.reading}" if reading and talk.settings.reading != "neutral" else ""
-    return f"{_model(talk)} --axis {talk.settings.axis}{told}"
+def _of(talk: Talk) -> tuple[str, ...]:
+    told = ("--reading", talk.settings.reading) if talk.settings.reading != "neutral" else ()
+    return "--axis", talk.settings.axis, *told

@@ -74,9 +74,10 @@ def test_nothing_was_run_yet(studio: Studio, monkeypatch: pytest.MonkeyPatch) ->
         asked.append(config)
 
     monkeypatch.setattr(matrix, "run", run_matrix)
-    at = opened("contexts")
+    at = opened("contexts", bos="yes")
     assert "Nothing was run with this model yet" in said(at)
-    assert "python -m fasp_core study contexts --model built-in --names 8 --samples 4 --per-context 2" in said(at)
+    assert "python -m fasp_core study contexts --names 8 --samples 4 --per-context 2" in said(at)
+    assert "--tokens 256 --model built-in --bos yes`" in said(at)
     studio.at_once()
     press(at, "Run")
     (config,) = asked

@@ -154,6 +154,14 @@ def test_what_is_stored_by_the_offline_scorer_is_not_told_of_another(
         assert "fasp_core study" not in said
 
 
+@pytest.mark.parametrize("step", [4, 5])
+def test_a_command_is_of_the_same_model(at_once: Studio, step: int) -> None:
+    at_once.add_scores(AXIS, "tiny one")
+    at = opened("presentation", {"alpha": "0.2", "step": str(step)}, model="tiny one", dtype="float16", bos="yes")
+    assert "--model 'tiny one' --dtype float16 --bos yes" in screen(at)
+    assert paper(at).count("--model 'tiny one' --dtype float16 --bos yes") == 2
+
+
 def test_a_link_to_no_step_is_told_and_begins_at_the_first(at_once: Studio) -> None:
     at = opened("presentation", {**SMALL, "step": "9"})
     assert "fasp-step-1" in " ".join(raw(at))
