@@ -27,7 +27,7 @@ from pages.widgets.markdown import code
 SHORT = {  # in the cells' margins
     "gap": "toxicity\ngap",
     "first-order": "gap, first-\norder",
-    "counted": "gap,\\nterms scored",
+    "counted": "gap,\nterms scored",
     "corrected": "gap,\ncorrected",
     "max-min": "max −\nmin",
     "ratio": "1 −\nmin/max",
