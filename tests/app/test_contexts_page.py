@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.studies.answers.distributions import gathered
 from fasp_core.studies.answers.exact import ExactConfig, Tree
-from fasp_core.studies.contexts import matrix
+from fasp_core.studies.contexts import matrix, outcome
 from fasp_core.studies.contexts.audit import AuditConfig, Exact, Replies
 from fasp_core.studies.contexts.generalisation import Carried
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
@@ -113,6 +115,23 @@ def test_a_cell_of_another_run_is_forgotten(studio: Studio, monkeypatch: pytest.
     monkeypatch.setattr(engine().results, "matrices", lambda spec: [found])
     at = opened("contexts", **{"contexts open": ("neurons-effect", 0, 0)})
     assert "neurons, by effect: chosen" not in said(at)
+
+
+def test_numbers_of_an_audit_are_never_those_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are kept by where the answers lie in memory, so these must not go before them."""
+
+    class Found(list[Any]):
+        pass
+
+    monkeypatch.setattr(outcome, "disparities", lambda *_: [])
+    monkeypatch.setattr(outcome, "scenarios_of", lambda *_: ([], None))
+    found = Found()
+    kept = weakref.ref(found)
+    audit._said(found, id(found), 0.0)
+    del found
+    gc.collect()
+    assert kept() is not None
+    audit._said.clear()
 
 
 def test_an_audit_of_whole_distributions(studio: Studio) -> None:
