@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.studies.answers.distributions import gathered
 from fasp_core.studies.answers.exact import ExactConfig, Tree
+from fasp_core.studies.answers.measures import Estimate
 from fasp_core.studies.contexts import matrix, outcome
 from fasp_core.studies.contexts.audit import AuditConfig, Exact, Replies
 from fasp_core.studies.contexts.generalisation import Carried
@@ -115,6 +117,15 @@ def test_a_cell_of_another_run_is_forgotten(studio: Studio, monkeypatch: pytest.
     monkeypatch.setattr(engine().results, "matrices", lambda spec: [found])
     at = opened("contexts", **{"contexts open": ("neurons-effect", 0, 0)})
     assert "neurons, by effect: chosen" not in said(at)
+
+
+def test_groups_of_a_file_are_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: Any = SimpleNamespace(groups=("[a](http://b)", "**c**"), before=lambda _tested: None)
+    cell: Any = SimpleNamespace(setting=SimpleNamespace(tested="days"))
+    monkeypatch.setattr(contexts_matrix, "parsed_difference", lambda _: Estimate(0.5, 0.4, 0.6))
+    said = contexts_matrix.parsing(found, cell)
+    assert said == f"The whole model gives a number more often for {escape_markdown('[a](http://b)')}."
+    assert "[a](" not in said
 
 
 def test_numbers_of_an_audit_are_never_those_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
