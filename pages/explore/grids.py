@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import streamlit as st
 
@@ -25,7 +27,7 @@ from pages.widgets import background, clicks
 from pages.widgets.drawing import csv_table
 from pages.widgets.markdown import code
 
-PICKED = "scores table"
+TABLE, PICKED = "scores table", "scores picked"  # rows of the table, which are kept when it is not drawn
 
 
 def last_words(settings: Settings, table: ImpactTable) -> None:
@@ -100,14 +102,25 @@ def lines(
 def score_table(table: ImpactTable, file: str) -> None:
     """All scores, also as a file; heads that are picked in it are ringed in the maps and the scatter."""
     st.caption("Tick rows to find their heads in the maps and in “Perplexity against bias”.")
-    csv_table(table.frame(), file, height=380, key=PICKED, on_select="rerun", selection_mode="multi-row")
+    rows = sorted(picked(table.n_layers * table.n_heads))
+    how: dict[str, Any] = {
+        "on_select": _pick,
+        "selection_mode": "multi-row",
+        "selection_default": {"selection": {"rows": rows}},
+    }
+    csv_table(table.frame(), file, height=380, key=TABLE, **how)
+
+
+def _pick() -> None:
+    """Keep which rows are ticked: the table's own state goes with it when another tab is opened."""
+    event = st.session_state.get(TABLE)
+    st.session_state[PICKED] = list(event["selection"]["rows"]) if event else []
 
 
 def picked(n: int) -> set[int]:
     """Flat ids of the heads that are picked in the table."""
-    event = st.session_state.get(PICKED)
-    rows = event.get("selection", {}).get("rows", []) if event else []
-    return {int(row) for row in rows if 0 <= int(row) < n}
+    rows: list[int] = st.session_state.get(PICKED, [])
+    return {row for row in rows if 0 <= row < n}
 
 
 def chosen_in(settings: Settings, table: ImpactTable, selection: Selection) -> np.ndarray | None:
