@@ -199,6 +199,22 @@ def test_a_demo_reads_stored_results_of_its_models_alone(studio: Studio, monkeyp
             asked.check()
 
 
+def test_a_picture_of_many_heads_is_small() -> None:
+    """One path a color: a hand-out holds three of these."""
+    values = np.random.default_rng(0).normal(0, 1, 80 * 64)
+    made = pictures.heads(values, np.full(80 * 64, 0.5), (80, 64), LIGHT, "all", range(100), 7, range(100, 1500))
+    drawn = base64.b64decode(re.findall(r"base64,([^\"]+)", made)[0])
+    every = [one for one in ElementTree.fromstring(drawn) if one.tag.endswith("path")]
+    paths = [one for one in every if one.attrib["fill"] != "none"]
+    assert [one.attrib["d"].count("M") for one in every if one not in paths] == [2 * 100] * 2  # crosses
+    assert sum(one.attrib["d"].count("M") for one in paths) == 80 * 64
+    outlined = [one for one in paths if "stroke" in one.attrib]
+    assert sum(one.attrib["d"].count("M") for one in outlined) == 1400
+    colors = [(one.attrib["fill"], "stroke" in one.attrib) for one in paths]
+    assert len(set(colors)) == len(colors)
+    assert len(drawn) < 250_000
+
+
 def test_texts_of_others_are_letters() -> None:
     """Names of groups and models come from files."""
     evil = '<img src=x onerror="alert(1)">'
