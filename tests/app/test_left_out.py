@@ -87,5 +87,10 @@ def test_prompts_of_ones_own_stay_open_on_every_page_until_they_are_closed(studi
     run(at)
     assert "Open: mine.csv" in [caption.value.replace("\\", "") for caption in at.sidebar.caption]
     assert running.metric(at, "Axis").value == "mine"
+    chosen = ("set.json", b'{"heads": [[0, 1]], "model": "built-in", "axis": "mine"}', "application/json")
+    at.get_by_key("set file").set_value(chosen)
+    run(at)
+    assert running.metric(at, "The file holds")
+    assert not any("chosen for another" in warning.value for warning in at.warning)
     running.press(at, "csv close")
     assert any("Upload a CSV file" in info.value for info in at.info)
