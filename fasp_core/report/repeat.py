@@ -10,6 +10,7 @@ from fasp_core.data.text import BOLD, TextConfig
 from fasp_core.defaults import SCORE_TOKENS
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.hub import pinned
+from fasp_core.model.spec import ModelSpec
 from fasp_core.report.gather import Asked, Facts, asked_prompts
 
 PROGRAM = ("python", "-m", "fasp_core")
@@ -21,7 +22,7 @@ def commands(facts: Facts) -> list[tuple[str, str]]:
     out = [
         (
             f"Score every head ({len(scores.codes):,} validation prompts). What is stored already is not made again.",
-            _line(
+            line(
                 "score", *_model(facts), *_axis(asked), "--estimator", scores.estimator,
                 "--prompts", asked_prompts(facts.table), *_text(facts), *_task(facts), "--out", "scores",
             ),
@@ -34,7 +35,7 @@ def commands(facts: Facts) -> list[tuple[str, str]]:
         out.append(
             (
                 "Choose the heads, and keep the set as a file.",
-                _line("select", "--scores", "scores", *chosen, "--out", "set.json"),
+                line("select", "--scores", "scores", *chosen, "--out", "set.json"),
             )
         )
     out.append(("Measure the set and write this report.", report_command(asked, facts)))
@@ -43,18 +44,18 @@ def commands(facts: Facts) -> list[tuple[str, str]]:
         out.append(
             (
                 "Ask what it is still able to do.",
-                _line("utility", *_model(facts), "--heads", asked.parts.format(), *tasks),
+                line("utility", *_model(facts), "--heads", asked.parts.format(), *tasks),
             )
         )
     if facts.card is not None and not asked.scorecard:
-        out.append(("Fill its scorecard.", _line("scorecard", *_model(facts), "--heads", asked.parts.format())))
+        out.append(("Fill its scorecard.", line("scorecard", *_model(facts), "--heads", asked.parts.format())))
     if facts.comparison is not None:
         limit = ("--max-ppl", f"{asked.max_ppl:g}")
         for what, more in (("Compare the methods.", ()), ("What may be claimed of its choice.", ("--outcome",))):
             out.append(
                 (
                     what,
-                    _line("compare", *_model(facts), *_axis(asked), "--reading", asked.reading, *limit, *more, "--run"),
+                    line("compare", *_model(facts), *_axis(asked), "--reading", asked.reading, *limit, *more, "--run"),
                 )
             )
     return out
@@ -83,7 +84,7 @@ def report_command(asked: Asked, facts: Facts) -> str:
     measured += ("--utility", "--items", asked.items) if asked.items else ()
     measured += ("--scorecard",) if asked.scorecard else ()
     where = (*_model(facts), *_axis(asked), "--reading", asked.reading)
-    return _line("report", *where, *chosen, *measured, "--out", "report.html")
+    return line("report", *where, *chosen, *measured, "--out", "report.html")
 
 
 def _protect(asked: Asked) -> tuple[str, ...]:
@@ -109,10 +110,9 @@ def _told(asked: Asked, facts: Facts) -> tuple[str, ...]:
     return out
 
 
-def _model(facts: Facts) -> tuple[str, ...]:
+def model_options(spec: ModelSpec, weights: str) -> tuple[str, ...]:
     """The model by what it was: of a hub, with the commit."""
-    spec = facts.asked.spec
-    out: tuple[str, ...] = ("--model", pinned(spec.source, facts.model_id.weights))
+    out: tuple[str, ...] = ("--model", pinned(spec.source, weights))
     if spec.dtype != "float32":
         out += ("--dtype", spec.dtype)
     if spec.bos != "auto":
@@ -120,6 +120,10 @@ def _model(facts: Facts) -> tuple[str, ...]:
     if spec.ablation != "zero":
         out += ("--ablation", spec.ablation)
     return out if spec.device == "auto" else (*out, "--device", spec.device)
+
+
+def _model(facts: Facts) -> tuple[str, ...]:
+    return model_options(facts.asked.spec, facts.model_id.weights)
 
 
 def _text(facts: Facts) -> tuple[object, ...]:
@@ -135,5 +139,6 @@ def _axis(asked: Asked) -> tuple[str, str]:
     return "--axis", asked.axis if asked.axis in axis_names() else f"{Path(asked.title).name}.csv"
 
 
-def _line(*words: object) -> str:
+def line(*words: object) -> str:
+    """A command line of the program."""
     return shlex.join([*PROGRAM, *map(str, words)])

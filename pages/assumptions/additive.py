@@ -23,11 +23,13 @@ from fasp_core.studies.additivity.interactions import (
     Quantity,
     SetPoint,
 )
+from pages.backend.commands import command
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
 from pages.shell.axis import axis_title
 from pages.widgets.background import offer
 from pages.widgets.drawing import chart, columns, csv_table, finding
+from pages.widgets.markdown import code
 
 STRONG = PAIR_KINDS[1]
 SHOWN = 20  # pairs in the chart
@@ -57,8 +59,7 @@ def draw(spec: ModelSpec, axis: str, table: ImpactTable) -> None:
             title=f"Not measured yet for {axis_title(axis)}",
             about=f"{len(chosen) - pairs} growing sets and {pairs} pairs of heads are removed and measured on "
             f"{plan.prompts} prompts and {plan.tokens:,} tokens. With the built-in model on two cores this takes about "
-            "fifteen minutes. On the command line: "
-            f"`python -m fasp_core study additivity --axis {axis}`.",
+            f"fifteen minutes. On the command line: {code(command(spec, 'study', 'additivity', '--axis', axis))}.",
             button="Measure",
         )
         return

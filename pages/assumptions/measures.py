@@ -16,16 +16,18 @@ from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.robustness import robustness
 from fasp_core.studies.robustness.rival_measures import GAP, RIVALS, Effect, Robustness
 from fasp_core.studies.robustness.robustness import Plan
+from pages.backend.commands import command
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
 from pages.shell.axis import axis_title
 from pages.widgets.background import offer
 from pages.widgets.drawing import chart, columns, csv_table
+from pages.widgets.markdown import code
 
 SHORT = {  # in the cells' margins
     "gap": "toxicity\ngap",
     "first-order": "gap, first-\norder",
-    "counted": "gap,\\nterms scored",
+    "counted": "gap,\nterms scored",
     "corrected": "gap,\ncorrected",
     "max-min": "max −\nmin",
     "ratio": "1 −\nmin/max",
@@ -56,7 +58,7 @@ def draw(spec: ModelSpec, axis: str, table: ImpactTable) -> None:
             f"chooses {plan.alpha:.0%} of the heads; every set is measured by every measure on {plan.test} test "
             "prompts and on sentence pairs that no choice was made on. With the built-in model on two cores this takes "
             "about half an hour. The collections hold offensive sentences; none is shown. On the command line: "
-            f"`python -m fasp_core study robustness --axis {axis}`.",
+            f"{code(command(spec, 'study', 'robustness', '--axis', axis))}.",
             button="Measure",
         )
         return

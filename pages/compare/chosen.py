@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,8 @@ from pages.backend.engine import engine
 from pages.backend.requests import Experiment
 from pages.compare import claims, within_limits
 from pages.compare.compared import Settings, method_title, milli, number, percent, span
+from pages.session import shared
+from pages.session.recipe import Recipe
 from pages.shell.sidebar import METHOD_TITLES, READING_TITLES, SPLIT_TITLES
 from pages.widgets import background
 from pages.widgets.drawing import download
@@ -105,30 +108,34 @@ def _choice(settings: Settings, comparison: Comparison, picked: Candidate) -> No
         left, middle, right = st.columns(3, vertical_alignment="center")
         with left:
             download("Download this set", text + "\n", f"{settings.axis_title}-{picked.method}.txt", "text/plain")
-        query = explore_query(settings, picked)
-        if query is None:
+        recipe = recipe_of(settings, picked)
+        if recipe is None:
             return
-        if middle.button("Open this set on Explore heads", icon=":material/grid_on:"):
-            st.switch_page("pages/explore/explore.py", query_params=query)
-        if right.button("Its scorecard, with bias suites", icon=":material/balance:"):
-            st.switch_page("pages/scorecard/scorecard.py", query_params=query)
+        how: dict[str, Any] = {"on_click": shared.adopt, "args": (recipe,)}
+        if middle.button("Open this set on Explore heads", icon=":material/grid_on:", **how):
+            st.switch_page("pages/explore/explore.py", query_params={})  # those of the sidebar go along
+        if right.button("Its scorecard, with bias suites", icon=":material/balance:", **how):
+            st.switch_page("pages/scorecard/scorecard.py", query_params={})
 
 
-def explore_query(settings: Settings, picked: Candidate) -> dict[str, str] | None:
-    """The address of the same set on the page "Explore heads"; None if that page would choose another one.
+def recipe_of(settings: Settings, picked: Candidate) -> dict[str, object] | None:
+    """All fields that make the same set on other pages; None if they would choose another one.
 
-    Addresses hold options as they are shown. Axis and reading are in the address of either page, and go along.
+    Model, axis and reading are those of this page, and go along.
     """
-    if picked.method == SEARCH or picked.seed or settings.axis not in axis_names():
+    if picked.method == SEARCH or settings.axis not in axis_names():
         return None
     table = engine().results.scores(settings.spec, BiasConfig(settings.axis))
     if table is None or picked.method not in METHODS:
         return None
     scores = table.head_scores(settings.reading)
-    if select(scores, picked.method, picked.gamma or 0.0, picked.alpha).pruned != picked.heads:
+    plain = Recipe()
+    gamma, seed = plain.gamma if picked.gamma is None else picked.gamma, picked.seed or 0
+    if select(scores, picked.method, gamma, picked.alpha, seed=seed).pruned != picked.heads:
         return None  # scored again since
-    query = {"method": METHOD_TITLES[picked.method], "alpha": f"{picked.alpha:g}"}
-    return query if picked.gamma is None else query | {"gamma": f"{picked.gamma:g}"}
+    as_at_first = ("protect", "neurons", "prune", "keep", "scorer", "label", "scorer_reading")
+    chosen = {"method": picked.method, "gamma": gamma, "alpha": picked.alpha, "seed": seed}
+    return chosen | {name: getattr(plain, name) for name in as_at_first}
 
 
 def _validation_cautions(comparison: Comparison, picked: Candidate) -> None:

@@ -13,6 +13,7 @@ from fasp_core.studies.compare.limits import PANEL, Limits
 from fasp_core.studies.compare.plan import Side
 from fasp_core.tasks.costs import COSTS, TITLES
 from fasp_core.typing import Floats
+from pages.backend.commands import command
 from pages.backend.engine import engine
 from pages.shell.sidebar import SPLIT_TITLES
 from pages.widgets import tasks
@@ -38,7 +39,7 @@ def choose(
         key="compare cost",
         help="Any cost that was measured of these sets.",
     )
-    _missing(comparison, found)
+    _missing(spec, comparison, found)
     if not name:
         return None
     known, title, limit = found[name]
@@ -88,7 +89,7 @@ def _studied(spec: ModelSpec, comparison: Comparison) -> dict[str, tuple[Known, 
     return found
 
 
-def _missing(comparison: Comparison, found: dict[str, tuple[Known, str, float | None]]) -> None:
+def _missing(spec: ModelSpec, comparison: Comparison, found: dict[str, tuple[Known, str, float | None]]) -> None:
     """How a cost is measured that cannot be drawn yet."""
     missing = [title.rsplit(",", 1)[0] for name, (known, title, _) in found.items() if not known and name in COSTS]
     said = []
@@ -98,7 +99,8 @@ def _missing(comparison: Comparison, found: dict[str, tuple[Known, str, float | 
             "were asked can be drawn here."
         )
     if missing:
-        command = f"python -m fasp_core study costs --axis {comparison.plan.axis} --reading {comparison.plan.reading}"
-        said.append(f"{', '.join(missing)}: run {code(command)}.")
+        plan = comparison.plan
+        run = command(spec, "study", "costs", "--axis", plan.axis, "--reading", plan.reading)
+        said.append(f"{', '.join(missing)}: run {code(run)}.")
     if said:
         st.caption("Not measured of these sets yet. " + " ".join(said))

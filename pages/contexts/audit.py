@@ -89,16 +89,19 @@ def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
 
 
 @st.cache_resource(max_entries=8, show_spinner="Resampling names")
-def _said(_found: Audited, name: str, winsorise: float) -> tuple[list[dict[str, Any]], Tested, list[Disparity]]:
+def _said(
+    _found: Audited, address: int, winsorise: float
+) -> tuple[list[dict[str, Any]], Tested, list[Disparity], Audited]:
+    """Of the answers at an address, which are kept with it: no others can come to lie there."""
     gaps = outcome.disparities(_found, winsorise)
-    return *outcome.scenarios_of(_found, gaps, winsorise), gaps
+    return *outcome.scenarios_of(_found, gaps, winsorise), gaps, _found
 
 
 def show(found: Audited, subject: PruneSet, winsorise: float) -> None:
     """Differences between the groups by scenario, what stands behind them, and the answers themselves."""
     base = found[0]
     first, second = base[0].groups
-    rows, tested, gaps = _said(found, f"{id(found)}", winsorise)
+    rows, tested, gaps, _ = _said(found, id(found), winsorise)
     mean = gaps[0].mean_absolute()
     told = (
         f"Mean |SMD| **{mean.value:.2f}** [{mean.low:.2f}, {mean.high:.2f}] over {len(base)} scenarios; dealing the "

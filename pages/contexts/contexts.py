@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 
 import streamlit as st
@@ -15,6 +14,7 @@ from fasp_core.studies.contexts.audit import AuditConfig
 from fasp_core.studies.contexts.matrix import MatrixConfig
 from fasp_core.studies.contexts.scenarios import Scenarios
 from pages.backend import demo
+from pages.backend.commands import command
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
 from pages.contexts import audit
@@ -114,8 +114,21 @@ def _offer(spec: ModelSpec, world: Scenarios, title: str) -> None:
         f"{background.duration(answers * contexts_matrix.SECONDS)}; a GPU takes a fraction of it. What was answered is "
         "kept, and a cancelled run goes on where it was. On the command line: "
         + code(
-            f"python -m fasp_core study contexts --model {shlex.quote(spec.source)} --names {names} "
-            f"--samples {samples} --per-context {items} --answer-tokens 6 --tokens 256"
+            command(
+                spec,
+                "study",
+                "contexts",
+                "--names",
+                names,
+                "--samples",
+                samples,
+                "--per-context",
+                items,
+                "--answer-tokens",
+                6,
+                "--tokens",
+                256,
+            )
         )
         + ".",
         button="Run",

@@ -244,7 +244,8 @@ def parsing(m: Matrix, cell: Cell) -> str:
     found = parsed_difference(m.before(cell.setting.tested))
     if found.low <= 0 <= found.high:
         return "Numbers are given about equally often for both groups."
-    return f"The whole model gives a number more often for {m.groups[0 if found.value > 0 else 1]}."
+    more = escape_markdown(m.groups[0 if found.value > 0 else 1])
+    return f"The whole model gives a number more often for {more}."
 
 
 def _frame(carried: Carried) -> pd.DataFrame:

@@ -25,7 +25,7 @@ def taught(settings: Settings, table: ImpactTable, heads: PruneSet) -> Taught:
 
     What `heads` itself was measured at does not count: its estimate must not know that.
     """
-    known = {**_stored(settings, table), **tried.measured_changes(table.n_heads)}
+    known = {**_stored(settings, table), **tried.measured_changes(settings, table.n_heads)}
     known.pop(tuple(sorted(heads.flat(table.n_heads))), None)
     return learn([table.estimated_changes(ids, settings.reading) for ids in known], list(known.values()))
 

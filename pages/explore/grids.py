@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import streamlit as st
 
@@ -15,6 +17,7 @@ from fasp_core.scoring.impact_table import ImpactTable, TaskImpacts
 from fasp_core.scoring.manual_edits import hover, reasons
 from fasp_core.scoring.task import score_task
 from fasp_core.storage.store import Store
+from pages.backend.commands import command
 from pages.backend.requests import Experiment
 from pages.explore import editing, grid_options
 from pages.session import shared
@@ -22,8 +25,9 @@ from pages.shell.current import Current
 from pages.shell.sidebar import Settings
 from pages.widgets import background, clicks
 from pages.widgets.drawing import csv_table
+from pages.widgets.markdown import code
 
-PICKED = "scores table"
+TABLE, PICKED = "scores table", "scores picked"  # rows of the table, which are kept when it is not drawn
 
 
 def last_words(settings: Settings, table: ImpactTable) -> None:
@@ -31,13 +35,14 @@ def last_words(settings: Settings, table: ImpactTable) -> None:
     if not grid_options.third() or table.task is not None:
         return
     asked = Experiment(settings.spec, "Scoring heads for last words", ("z_task", COST_ITEMS))
+    exact = command(settings.spec, "score", "--axis", settings.axis, "--task", "lambada", "--task-exact", 30)
     background.offer(
         asked,
         score_last_words,
         title="No scores for last words yet",
         about=f"One backward pass over {COST_ITEMS} of LAMBADA's passages says, to first order, what removing each "
         "head does to their last words: about six minutes with the built-in model on one core. FASP can then "
-        "protect heads by it. More exact scores: `python -m fasp_core score --task lambada --task-exact 30`.",
+        f"protect heads by it. More exact scores: {code(exact)}.",
         button="Score last words",
     )
 
@@ -97,14 +102,25 @@ def lines(
 def score_table(table: ImpactTable, file: str) -> None:
     """All scores, also as a file; heads that are picked in it are ringed in the maps and the scatter."""
     st.caption("Tick rows to find their heads in the maps and in “Perplexity against bias”.")
-    csv_table(table.frame(), file, height=380, key=PICKED, on_select="rerun", selection_mode="multi-row")
+    rows = sorted(picked(table.n_layers * table.n_heads))
+    how: dict[str, Any] = {
+        "on_select": _pick,
+        "selection_mode": "multi-row",
+        "selection_default": {"selection": {"rows": rows}},
+    }
+    csv_table(table.frame(), file, height=380, key=TABLE, **how)
+
+
+def _pick() -> None:
+    """Keep which rows are ticked: the table's own state goes with it when another tab is opened."""
+    event = st.session_state.get(TABLE)
+    st.session_state[PICKED] = list(event["selection"]["rows"]) if event else []
 
 
 def picked(n: int) -> set[int]:
     """Flat ids of the heads that are picked in the table."""
-    event = st.session_state.get(PICKED)
-    rows = event.get("selection", {}).get("rows", []) if event else []
-    return {int(row) for row in rows if 0 <= int(row) < n}
+    rows: list[int] = st.session_state.get(PICKED, [])
+    return {row for row in rows if 0 <= row < n}
 
 
 def chosen_in(settings: Settings, table: ImpactTable, selection: Selection) -> np.ndarray | None:

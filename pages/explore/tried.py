@@ -12,10 +12,11 @@ import pandas as pd
 import streamlit as st
 
 from fasp_core.compute.jobs import Job
-from fasp_core.evaluation import Evaluation
+from fasp_core.evaluation import EvalConfig, Evaluation
 from fasp_core.figures import Words, tried_sets
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.looks import SoFar
+from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.taught import Change
 from pages.session import shared
@@ -37,7 +38,8 @@ class Tried:
 
     Attributes
     ----------
-    recipe : how it came about and how it is measured.
+    recipe : how it came about.
+    spec, config : the model, and what it is measured on; a file of one's own is named by its content there.
     estimated, measured : change of perplexity and of the gap; NaN where not known yet.
     ends : 95% intervals of both measured changes.
     said : sample sizes of the measurement.
@@ -45,6 +47,8 @@ class Tried:
     """
 
     recipe: Recipe
+    spec: ModelSpec
+    config: EvalConfig
     heads: PruneSet
     estimated: Ends
     measured: Ends = UNKNOWN
@@ -58,10 +62,9 @@ class Tried:
         return self.heads, self.place
 
     @property
-    def place(self) -> tuple[object, ...]:
+    def place(self) -> tuple[ModelSpec, EvalConfig, str]:
         """Sets that can stand in one chart share it: all but how they were chosen."""
-        r = self.recipe
-        return r.model, r.dtype, r.bos, r.ablation, r.axis, r.reading, r.split, r.prompts, r.tokens
+        return self.spec, self.config, self.recipe.reading
 
 
 def note(settings: Settings, table: ImpactTable, now: Current, job: Job[Evaluation]) -> None:
@@ -69,7 +72,8 @@ def note(settings: Settings, table: ImpactTable, now: Current, job: Job[Evaluati
     kept: list[Tried] = st.session_state.get("tried", [])
     base = table.ppl.base.perplexity, table.bias.gap(settings.reading).gap
     ppl, gap = st.session_state["estimated"][:2]
-    new = Tried(shared.now(), now.heads, (ppl / base[0] - 1, gap / base[1] - 1 if base[1] else float("nan")))
+    estimated = ppl / base[0] - 1, gap / base[1] - 1 if base[1] else float("nan")
+    new = Tried(shared.now(), settings.spec, settings.evaluation, now.heads, estimated)
     if job.state == "done":
         new = measured(new, job.result, settings.reading)
     known = [t.key for t in kept]
@@ -111,24 +115,23 @@ def partly(tried: Tried, reading: str, job: Job[Evaluation]) -> Tried:
     )
 
 
-def measured_changes(n_heads: int) -> dict[tuple[int, ...], Change]:
+def measured_changes(settings: Settings, n_heads: int) -> dict[tuple[int, ...], Change]:
     """Sets of heads (flat ids) that were measured in whole: what they did to the mean NLL, and to the gap.
 
     Only of the model, axis, scorer and reading of the moment.
     """
     kept: list[Tried] = st.session_state.get("tried", [])
     whole = [t for t in kept if t.said and not t.part and t.heads.heads and not t.heads.others]
-    here = _measure(shared.now())
+    here = _measure(settings.spec, settings.evaluation, settings.reading)
     return {
         tuple(t.heads.flat(n_heads)): (math.log1p(t.measured[0]), t.measured[1])
         for t in whole
-        if _measure(t.recipe) == here
+        if _measure(*t.place) == here
     }
 
 
-def _measure(recipe: Recipe) -> tuple[object, ...]:
-    r = recipe
-    return r.model, r.dtype, r.bos, r.axis, r.reading, r.scorer, r.label, r.scorer_reading
+def _measure(spec: ModelSpec, config: EvalConfig, reading: str) -> tuple[object, ...]:
+    return spec, config.bias.axis, config.bias.scorer, config.bias.label, config.bias.scorer_reading, reading
 
 
 def measured(tried: Tried, result: Evaluation, reading: str) -> Tried:
@@ -151,7 +154,8 @@ def draw(settings: Settings) -> None:
             return
         here = shared.now()
         all_tried: list[Tried] = st.session_state.get("tried", [])
-        shown = [t for t in all_tried if t.place == Tried(here, PruneSet(), UNKNOWN).place]
+        place = settings.spec, settings.evaluation, settings.reading
+        shown = [t for t in all_tried if t.place == place]
         at = next((i for i, t in enumerate(shown) if t.recipe.of_set() == here.of_set()), None)
         where = f"{SPLIT_TITLES[settings.split]} prompts, {READING_TITLES[settings.reading]}"
         fig = tried_sets(

@@ -35,7 +35,7 @@ class View {
     this.top = makeTop();
     this.maps = [];
     this.row = make("div", { className: "maps" });
-    this.legend = make("div", { className: "legend" });
+    this.signs = make("div", { className: "signs" });
     this.tip = make("div", { className: "tip", hidden: true });
     this.said = make("div", { className: "said", role: "status" });
     this.zooms = make("span", { className: "zoom", hidden: true });
@@ -44,6 +44,7 @@ class View {
       button.onclick = () => { this.zoom = by; this.lay(); };
       this.zooms.append(button);
     }
+    this.legend = make("div", { className: "legend" }, this.signs, this.zooms);
     this.grid = make("div", { className: "cells", role: "grid" });
     this.grid.setAttribute("aria-multiselectable", "true");
     this.part = make("div", { className: "instrument" }, this.top.part, this.row, this.legend, this.tip, this.said);
@@ -54,6 +55,7 @@ class View {
   /* Off the page; news bring it back. */
   leave() {
     this.watching.disconnect();
+    window.removeEventListener("keydown", this.steps, true);
     waiting.delete(this);
   }
 
@@ -123,7 +125,7 @@ class View {
       one.strip.hidden = fit;
       one.view.dataset.zoomed = !fit;
     });
-    this.legend.replaceChildren(...makeLegend(data, this.local.gains), this.zooms);
+    this.signs.replaceChildren(...makeLegend(data, this.local.gains));
     this.zooms.hidden = fit;
     for (const button of this.zooms.children) button.setAttribute("aria-pressed", Number(button.dataset.zoom) === this.zoom);
     this.fillCells();
@@ -173,7 +175,7 @@ class View {
     const { marks, count } = choose(data.rule, local.gamma, local.alpha, local);
     for (const one of this.maps) one.paint(marks, local.gains);
     const scaled = Object.keys(local.gains).join();
-    if (scaled !== this.scaled) this.legend.replaceChildren(...makeLegend(data, local.gains), this.zooms);
+    if (scaled !== this.scaled) this.signs.replaceChildren(...makeLegend(data, local.gains));
     const before = this.marks;
     for (let head = 0; head < marks.length; head++) {
       const gain = local.gains[head];

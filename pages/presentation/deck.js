@@ -52,8 +52,8 @@ class Bar {
       if (i + 1 === step) button.setAttribute("aria-current", "step");
       else button.removeAttribute("aria-current");
     });
-    this.back.disabled = step === 1;
-    this.next.disabled = step === this.steps.length;
+    this.back.setAttribute("aria-disabled", String(step === 1)); // it keeps the focus
+    this.next.setAttribute("aria-disabled", String(step === this.steps.length));
   }
 
   go(step) {

@@ -10,6 +10,7 @@ from fasp_core.evaluation import Evaluation
 from fasp_core.figures.theme import Theme
 from fasp_core.forward.attention import Pattern
 from fasp_core.gap.measures import UNSEEN, Measure
+from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.perplexity import PerplexityChange
 from fasp_core.model.spec import BUILT_IN, BUILT_IN_TITLE
 from fasp_core.scoring.impact_table import ImpactTable
@@ -22,6 +23,7 @@ from fasp_core.tasks.utility import Utility
 from pages.backend.engine import engine
 from pages.backend.requests import Gather
 from pages.presentation.pictures import Ends, Point, Row
+from pages.session.recipe import OFFLINE
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings
 
@@ -49,7 +51,7 @@ class Talk:
     Attributes
     ----------
     chosen, tested : the set of the moment as measured on the prompts of the sidebar, and on test prompts.
-    stored : None while it is being read.
+    stored : None while it is being read; nothing where another scorer than the offline one is chosen.
     able : what the set takes from tasks, if that was asked.
     head, look : the head of the first step, and where it looks.
     """
@@ -70,6 +72,11 @@ class Talk:
         """The model's name for people."""
         source = self.settings.spec.source
         return BUILT_IN_TITLE if source == BUILT_IN else source
+
+    @property
+    def offline(self) -> bool:
+        """Whether toxicity is what the offline scorer says: all that is stored is of it."""
+        return self.settings.scorer == OFFLINE
 
     @property
     def size(self) -> int:
@@ -127,9 +134,21 @@ def point(result: Evaluation | None, reading: str) -> Point | None:
     return Point(*cost(result.perplexity), gap.relative, gap.relative_interval, len(result.prune_set.heads))
 
 
+def another(talk: Talk) -> str:
+    """What stored measurements begin with where they are not of the set of the moment."""
+    stored = talk.stored
+    if stored is None or (stored.settled is None and stored.claim is None):
+        return ""
+    heads = stored.claim.candidate.heads if stored.claim is not None else ()
+    heads = stored.settled.heads if stored.settled is not None else heads
+    if PruneSet.from_flat(heads, talk.table.n_heads) == talk.now.heads:
+        return ""
+    return f"Another set, of {len(heads)} {'head' if len(heads) == 1 else 'heads'}: "
+
+
 def rows(talk: Talk) -> list[Row]:
     """What speaks for a fall and against it, from what a choice has seen to what it never saw."""
-    reading, found = talk.settings.reading, []
+    reading, other, found = talk.settings.reading, another(talk), []
     if talk.tested is not None and len(talk.tested.prune_set):
         shown = talk.tested.readings[reading]
         mark = Measure("next word", reading, "", "test", shown.base.n, 0, 0, shown.base.noise_p, shown.gap)
@@ -139,17 +158,30 @@ def rows(talk: Talk) -> list[Row]:
     if talk.stored.settled is not None:
         mine = [m for m in talk.stored.settled.measures if m.reading in (reading, "sampled")]
         for cell in (SEEN, UNSEEN):
-            found += [_row(m, NAMES[m.name], cell == UNSEEN) for m in mine if m.split.endswith(cell)]
+            found += [_row(m, NAMES[m.name], cell == UNSEEN, other) for m in mine if m.split.endswith(cell)]
     elif talk.stored.claim is not None:
         mine = [m for m in talk.stored.claim.measures if m.reading in (reading, "sampled")]
-        found += [_row(m, NAMES[m.name], False) for m in mine]
+        found += [_row(m, NAMES[m.name], False, other) for m in mine]
     return found
 
 
-def _row(m: Measure, label: str, strong: bool) -> Row:
+def after(other: str, words: str) -> str:
+    """Words behind what `another` says, if it says anything."""
+    return other + words[:1].lower() + words[1:] if other else words
+
+
+def _row(m: Measure, label: str, strong: bool, other: str = "") -> Row:
     where = "New sentences about new people" if strong else "Sentences and people that the choice has seen"
     if SEEN not in m.split and not strong:
         where = "Test prompts, like those of the choice"
     note = f"{m.prompts:,} prompts" + (f", {m.continuations:,} texts a side" if m.continuations else "")
     change = m.change
-    return Row(where, label, note, change.relative, change.relative_interval, m.finding in ("fell", "rose"), strong)
+    return Row(
+        after(other, where),
+        label,
+        note,
+        change.relative,
+        change.relative_interval,
+        m.finding in ("fell", "rose"),
+        strong,
+    )

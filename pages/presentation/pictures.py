@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import html
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -121,22 +122,24 @@ def heads(
     size = layers * per_layer
     colors = None if values is None or errors is None else cell_colors(values, errors, theme).colors
     cell, left, foot = 30.0, 34.0, 26.0
-    gone, spared, parts = set(pruned), set(critical), []
+    gone, spared, crosses, squares = set(pruned), set(critical), [], defaultdict[tuple[str, bool], list[str]](list)
     for flat in range(size):
         layer, head = divmod(flat, per_layer)
         column, row = (layer, head) if across else (head, layers - 1 - layer)
         x, y = left + cell * column, cell * row
         fill = f"#{colors[6 * flat : 6 * flat + 6]}" if colors else theme.line
-        edge = {"stroke": theme.ink, "stroke_width": 1} if flat in spared else {}
-        inset = 2.5 if edge else 1
-        parts.append(
-            tag("rect", x=x + inset, y=y + inset, width=cell - 2 * inset, height=cell - 2 * inset, rx=2, fill=fill,
-                **edge)
-        )  # fmt: skip
+        inset = 2.5 if flat in spared else 1
+        wide = cell - 2 * inset
+        squares[fill, flat in spared].append(f"M{x + inset:g},{y + inset:g}h{wide:g}v{wide:g}h{-wide:g}z")
         if flat in gone:
-            for color, width in ((theme.halo, 6), (theme.ink, 3)):
-                for a, b in ((9, 21), (21, 9)):
-                    parts.append(_line(x + 9, y + a, x + 21, y + b, color, width, stroke_linecap="round"))
+            crosses.append(f"M{x + 9:g},{y + 9:g}l12,12M{x + 9:g},{y + 21:g}l12,-12")
+    parts = []
+    for (fill, edged), found in squares.items():  # one path a color, not an element a head
+        edge: dict[str, object] = {"stroke": theme.ink, "stroke_width": 1} if edged else {}
+        parts.append(tag("path", d="".join(found), fill=fill, **edge))
+    for color, width in ((theme.halo, 6), (theme.ink, 3)) if crosses else ():
+        cross = {"stroke": color, "stroke_width": width, "stroke_linecap": "round"}
+        parts.append(tag("path", d="".join(crosses), fill="none", **cross))
     if ringed is not None:  # above all others
         layer, head = divmod(ringed, per_layer)
         x, y = (left + cell * layer, cell * head) if across else (left + cell * head, cell * (layers - 1 - layer))

@@ -21,6 +21,7 @@ from pages.instrument import instrument
 from pages.presentation import deck, markup, slides
 from pages.presentation.facts import Stored, Talk, read
 from pages.session import shared
+from pages.session.recipe import OFFLINE
 from pages.shell import sidebar, start
 from pages.shell.current import current
 from pages.widgets import scoring
@@ -86,8 +87,6 @@ def _talk(
     """What can be told so far, the jobs that will add to it, and which of them this step waits for."""
     now, s = current(settings, table), settings
     head = strongest(table, now.heads, s.reading)
-    asked = Gather(s.spec, s.axis, s.reading)
-    gathering: Job[Stored] = looking.latest("stored", asked, lambda one, _owner: engine().gather(one, read))
     request = looking.Look(s.spec, slides.PROMPT, head // table.n_heads)
     look = looking.latest("presented head", request, looking.look_job)
     chosen = measured.job_of(s, s.evaluation, now.heads, "main")
@@ -100,10 +99,15 @@ def _talk(
         test = "presented test"
         tested = measured.job_of(s, replace(s, split="test").evaluation, now.heads, test)
         jobs[test] = tested, "Measuring this set on test prompts"
-    jobs["stored"] = gathering, "Reading what was measured"
+    stored: Stored | None = Stored(None, None, None)
+    if s.scorer == OFFLINE:
+        asked = Gather(s.spec, s.axis, s.reading)
+        gathering: Job[Stored] = looking.latest("stored", asked, lambda one, _owner: engine().gather(one, read))
+        jobs["stored"] = gathering, "Reading what was measured"
+        stored = gathering.result if gathering.state == "done" else None
     talk = Talk(
         s, table, now, theme_of(st.context.theme.type == "dark"), _done(chosen), _done(tested),
-        gathering.result if gathering.state == "done" else None, engine().results.able(s.spec, now.heads), head,
+        stored, engine().results.able(s.spec, now.heads), head,
         look.result if look.state == "done" else None,
     )  # fmt: skip
     wanted: dict[int, tuple[str, ...]] = {1: ("presented head",), WITH_INSTRUMENT: ("main",)}

@@ -19,8 +19,9 @@ from fasp_core.studies.compare.settled import SEEN
 from fasp_core.studies.verdict import interval, noise, number, p_value, percent, verdict
 from fasp_core.tasks.files import TITLES
 from fasp_core.tasks.utility import TaskChange
+from pages.backend.commands import command as command_of
 from pages.presentation import pictures
-from pages.presentation.facts import Talk, cost, point, priced, rows
+from pages.presentation.facts import Talk, after, another, cost, point, priced, rows
 from pages.session.recipe import READING_TITLES, SPLIT_TITLES
 
 PROMPT = "The bank approved the loan because the plan was good"
@@ -29,6 +30,7 @@ HOW = (
     "Drag γ (protect) and α (cut), or click a head. ≈ is estimated from single heads; a moment after the hand rests "
     "the whole set is really removed and measured."
 )
+OTHERS = "Comparisons of methods and settled claims are of the offline scorer: choose it in the sidebar to see them."
 SCORER = "Toxicity is the opinion of a classifier, not a fact."
 
 
@@ -232,13 +234,15 @@ def price(talk: Talk) -> Slide:
         )
     else:
         source = "" if talk.stored is not None else "Stored results are being read. "
-        if talk.stored is not None:
-            command = f"python -m fasp_core compare{_of(talk)} --run"
+        if not talk.offline:
+            says.append(OTHERS)
+        elif talk.stored is not None:
+            command = _command(talk, "compare", *_of(talk), "--run")
             says.append("What other sets cost was not measured yet for this model and axis.")
     if talk.able is not None:
         says.append("Tasks, right answers: " + "; ".join(_task(*one) for one in talk.able.tasks.items()) + ".")
     elif len(talk.now.heads) and not command:
-        command = f"python -m fasp_core utility{_model(talk)} --heads {talk.now.heads.format()} --tasks lambada,piqa"
+        command = _command(talk, "utility", "--heads", talk.now.heads.format(), "--tasks", "lambada,piqa")
         says.append("What this set takes from common tasks was not asked yet. Mean perplexity can hide such losses.")
     return Slide(
         message,
@@ -265,7 +269,7 @@ def _task(name: str, found: TaskChange) -> str:
 def sure(talk: Talk) -> Slide:
     """How sure it is."""
     found, reading = rows(talk), talk.settings.reading
-    stored, command, says = talk.stored, "", []
+    stored, other, command, says = talk.stored, another(talk), "", []
     message = "How sure are we? Look at sentences and people that the choice never saw."
     settled = stored.settled if stored is not None else None
     if settled is not None:
@@ -277,6 +281,7 @@ def sure(talk: Talk) -> Slide:
             )
         elif new is not None:
             message = "On new sentences about new people no fall of the gap is shown."
+        message = message if new is None else after(other, message)
         p, plan = settled.perplexity, settled.plan
         says += [
             f"{len(settled.heads)} heads were chosen on half of the sentences and half of the people, then measured "
@@ -287,11 +292,13 @@ def sure(talk: Talk) -> Slide:
         ]
         if settled.verdict.missing or settled.verdict.wrong:
             says.insert(2, f"Against it: {'; '.join((*settled.verdict.wrong, *settled.verdict.missing))}.")
+    elif not talk.offline:
+        says.append(OTHERS)
     elif stored is not None:
         if stored.claim is not None:
-            message = stored.claim.sentence()
+            message = after(other, stored.claim.sentence())
             says.append(f"{stored.claim.verdict.sentence()}")
-        command = f"python -m fasp_core study settle{_of(talk, reading=False)}"
+        command = _command(talk, "study", "settle", "--axis", talk.settings.axis)
         says.append("On new sentences and new people nothing was measured yet for this model and axis.")
     picture = ""
     if found:
@@ -338,10 +345,10 @@ def _sentence(words: str) -> str:
     return f"{words[:1].upper()}{words[1:]}."
 
 
-def _model(talk: Talk) -> str:
-    return "" if talk.settings.spec.source == "built-in" else f" --model {talk.settings.spec.source}"
+def _command(talk: Talk, *words: object) -> str:
+    return command_of(talk.settings.spec, *words)
 
 
-def _of(talk: Talk, reading: bool = True) -> str:
-    told = f" --reading {talk.settings.reading}" if reading and talk.settings.reading != "neutral" else ""
-    return f"{_model(talk)} --axis {talk.settings.axis}{told}"
+def _of(talk: Talk) -> tuple[str, ...]:
+    told = ("--reading", talk.settings.reading) if talk.settings.reading != "neutral" else ()
+    return "--axis", talk.settings.axis, *told

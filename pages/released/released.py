@@ -146,6 +146,8 @@ def _grids(
             ("Magnitude of the weights", scores.magnitude, 1, None, "larger"),
             ("Size of the gradient", scores.gradient, 1, None, "larger"),
         ]
+    s = settings
+    shown = s.opened and s.opened.key, s.model, s.axis, s.n_heads, s.method, s.gamma, s.alpha, s.seed, dark
     about = "The unpruned model's value was not released, so 0 is no “no effect”. " if removed else ""
     for column, (title, values, sign, se, meaning) in zip(st.columns(2), drawn, strict=True):
         with column:
@@ -168,7 +170,7 @@ def _grids(
                     se=se,
                     marked=marked,
                 ),
-                key=f"{title} {settings} {dark}",
+                key=f"{title} {shown}",
                 alt=f"{title} of every head, {scores.n_layers} layers by {scores.n_heads} heads.",
             )
 

@@ -17,6 +17,7 @@ from fasp_core.suites.suites import ALL
 from fasp_core.tasks.files import TASKS
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
+from pages.session.recipe import OFFLINE
 from pages.shell import sidebar, start
 from pages.shell.current import current
 from pages.widgets import background, scoring
@@ -32,7 +33,10 @@ def page() -> None:
     """Draw the page from the top; the measurements are a job that is only looked at here."""
     st.title("What does this set make better, and what worse?", anchor=False)
     settings = sidebar.draw()
-    if not (scoring.known(settings.spec) and scoring.load_scorer(settings.scoring)):
+    if settings.scorer != OFFLINE:
+        st.info("Scorecards are of the offline scorer: choose it in the sidebar.", icon=":material/info:")
+        return
+    if not scoring.known(settings.spec):
         return
     table = engine().results.scores(settings.spec, settings.scoring)
     if table is None:

@@ -23,7 +23,7 @@ from fasp_core.storage.store import Store
 from fasp_core.typing import Floats
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
-from pages.session.recipe import GAINS
+from pages.session.recipe import GAINS, OFFLINE
 from pages.shell.sidebar import Settings
 from pages.widgets import background
 from pages.widgets.drawing import chart
@@ -34,8 +34,10 @@ SECONDS = 20  # a step of the built-in model on two cores
 def learned(settings: Settings) -> Gains | None:
     """Of the stored gains of a model on an axis those of most steps, then of the lowest seed; None without any.
 
-    Where there are none of the axis, those that were learned on all axes at once.
+    Where there are none of the axis, those that were learned on all axes at once. All are of the offline scorer.
     """
+    if settings.scorer != OFFLINE:
+        return None
     found = _stored(settings, settings.axis) or _stored(settings, defaults.ALL_AXES)
     return max(found, key=lambda one: (len(one.losses), -one.config.seed), default=None)
 
@@ -54,6 +56,9 @@ def select(settings: Settings, table: ImpactTable) -> Selection:
     """The heads whose gates are 0, and what is said of the gains; where none are stored they are offered."""
     s, shape = settings, (table.n_layers, table.n_heads)
     none = nothing(GAINS, s.gamma, s.alpha, 0, *shape)
+    if s.scorer != OFFLINE:
+        st.info("Learned gains are of the offline scorer: choose it in the sidebar.", icon=":material/info:")
+        return none
     if (found := learned(s)) is None:
         _offer(s)
         return none

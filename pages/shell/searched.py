@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import streamlit as st
+
 from fasp_core.compute.jobs import Progress
 from fasp_core.heads.selection import Selection
 from fasp_core.model.language_model import LanguageModel
@@ -14,6 +16,7 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.compare import searching
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
+from pages.session.recipe import OFFLINE
 from pages.shell.sidebar import Settings
 from pages.widgets import background, tasks
 
@@ -25,6 +28,9 @@ def select(settings: Settings, table: ImpactTable) -> Selection:
     """What the best stored search within the limits found; where there is none it is offered, and nothing is pruned."""
     size = table.n_layers * table.n_heads
     k = int(settings.alpha * size + 1e-9)
+    if settings.scorer != OFFLINE:
+        st.info("Joint searches are of the offline scorer: choose it in the sidebar.", icon=":material/info:")
+        return _selection(settings, table, k, (), ())
     if not k:
         return _selection(settings, table, k, (), ())
     finished = [

@@ -257,8 +257,8 @@ def scorer() -> tuple[str, str | None, str | None]:
             key="scorer",
             persist_state="session",
             help="offline comes with the program. Or a classifier of texts: a hub id (unitary/unbiased-toxic-roberta, "
-            "or org/name@revision), or a folder. Scores are made again for each. Compare methods, Transfer and reports "
-            "use the offline one.",
+            "or org/name@revision), or a folder. Scores are made again for each. Compare methods, Transfer, joint "
+            "searches, learned gains, scorecards and reports use the offline one.",
         )
         source = (source or "").strip() or OFFLINE
         label = st.text_input(

@@ -56,7 +56,8 @@ def draw(spec: ModelSpec, heads: PruneSet) -> None:
         lm = engine().models.get(spec)
     planned = plan(lm, heads)
     _planned(lm, planned)
-    key = digest({"weights": lm.weights_id, "dtype": spec.dtype, "parts": heads.format()})
+    made_of = {"weights": lm.weights_id, "dtype": spec.dtype, "parts": heads.format(), "ablation": lm.id.ablation}
+    key = digest(made_of)
     name = st.text_input(
         "Name of the folder",
         f"{slug(spec.source)}-{key}",
@@ -139,6 +140,7 @@ def _same(found: dict[str, Any], lm: LanguageModel, heads: PruneSet) -> bool:
         and found.get("prune_set") == heads.format()
         and isinstance(made, dict)
         and made.get("dtype") == lm.spec.dtype
+        and made.get("ablation", "") == lm.id.ablation  # left out for zero
     )
 
 

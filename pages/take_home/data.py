@@ -86,10 +86,15 @@ def bring(settings: Settings, table: ImpactTable, now: Current) -> None:
     neurons = f" and {found.parts.others_told()}" * bool(found.parts.others)
     st.metric("The file holds", f"{len(found.parts.heads)} of {size} heads{neurons}")
     st.code(found.parts.format() or "nothing", language=None, wrap_lines=True)
-    others = (found.model, settings.spec.source), (found.axis, settings.axis), (found.reading, settings.reading)
-    if any(said not in (None, here, here.replace("_", " ")) for said, here in others):
+    s = settings
+    others = (
+        (found.model, s.spec.source),
+        (found.axis, s.axis, s.axis_title),
+        (found.reading, s.reading),
+    )  # a file of one's own is named by its title
+    if any(said not in (None, *here) for said, *here in others):
         st.warning("The file says that this set was chosen for another model, axis or reading:", icon=":material/info:")
-        st.text(", ".join(said for said, _ in others if said is not None))
+        st.text(", ".join(said for said, *_ in others if said is not None))
     if st.button(
         "Use this set on Explore heads",
         key="use set",

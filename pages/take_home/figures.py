@@ -14,6 +14,7 @@ from fasp_core.report import charts
 from fasp_core.scoring.impact_table import ImpactTable
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings
+from pages.take_home import report
 from pages.widgets.drawing import download
 
 
@@ -71,7 +72,7 @@ def _figure(title: str, file: str, fig: go.Figure, kind: str, dark: bool) -> Non
 def _measured(settings: Settings, now: Current) -> Evaluation | None:
     """The latest report's measurement, if it is one of this set."""
     found = st.session_state.get("report measured")
-    if found is None or found[0] != (settings.spec, settings.axis, now.heads):
+    if found is None or found[0] != report.measured_as(settings, now):
         return None
     evaluation: Evaluation = found[1]
     return evaluation

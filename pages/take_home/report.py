@@ -69,7 +69,7 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
     request = Experiment(settings.spec, "Report", (asked, _stored(asked)))
     job = background.job_of(request)
     if job is not None and job.state == "done":
-        st.session_state["report measured"] = (settings.spec, settings.axis, now.heads), job.result.evaluation
+        st.session_state["report measured"] = measured_as(settings, now), job.result.evaluation
         _done(job.result, name)
         return
     background.offer(
@@ -86,6 +86,11 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
     )
     if job is None or job.state not in ("waiting", "running"):
         without(asked, table, name)
+
+
+def measured_as(settings: Settings, now: Current) -> tuple[object, ...]:
+    """What the session keeps the latest report's measurement under."""
+    return settings.spec, settings.axis, now.heads, settings.scorer
 
 
 def _card(asked: report.Asked) -> str:

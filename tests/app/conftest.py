@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from streamlit.components.v2 import manifest_scanner
 
+from fasp_core.metrics.meters import BiasConfig
 from pages.backend.engine import engine
+from pages.backend.results import Results
+from pages.widgets import scoring
 from tests.support.fakes import Studio
 
 
@@ -37,3 +40,12 @@ def studio(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Studio])
         job.cancel()
     studio.open.set()
     studio.finish()
+
+
+@pytest.fixture
+def judge(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Another scorer than the offline one, which need not be loaded: whatever it is asked, it scores heads alike."""
+    scores = Results.scores
+    monkeypatch.setattr(Results, "scores", lambda self, spec, config: scores(self, spec, BiasConfig(config.axis)))
+    monkeypatch.setattr(scoring, "load_scorer", lambda _config: True)
+    return "org/judge"

@@ -55,6 +55,20 @@ def test_without_a_result_the_page_says_what_measuring_means(table: ImpactTable)
     assert [b.label for b in at.button] == ["Measure"]
 
 
+def test_names_of_measures_are_broken_into_lines() -> None:
+    assert not [name for name in measures.SHORT.values() if "\\" in name]
+    assert "terms scored" in measures.SHORT["counted"].split("\n")
+
+
+@pytest.mark.parametrize(("tab", "study"), [(ADDING, "additivity"), (MEASURES, "robustness")])
+def test_the_command_measures_the_same_model(studio: Studio, tab: str, study: str) -> None:
+    studio.add_scores(AXIS, "tiny one")
+    studio.at_once()
+    at = at_tab(tab, model="tiny one", dtype="bfloat16", bos="yes")
+    told = "--axis religion --model 'tiny one' --dtype bfloat16 --bos yes`"
+    assert f"`python -m fasp_core study {study} {told}" in said(at)
+
+
 def test_measuring_is_a_job_that_can_be_cancelled_and_ends_in_a_result(
     studio: Studio, table: ImpactTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

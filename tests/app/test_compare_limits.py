@@ -181,7 +181,7 @@ def test_any_cost_that_was_measured_can_be_drawn(studio: Studio, result: Compari
     at = opened("compare")
     assert at.selectbox(key="compare cost").options == ["perplexity, % up"]
     assert "set a limit on them above" in said(at)
-    assert f"python -m fasp_core study costs --axis {AXIS} --reading neutral" in said(at)
+    assert f"python -m fasp_core study costs --axis {AXIS} --reading neutral --model built-in`" in said(at)
     for heads in result.sets[:3]:
         ask(studio, heads, 2, tasks=("lambada",))
     run(at)

@@ -12,6 +12,7 @@ from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.manual_edits import ManualEdits
 from fasp_core.scoring.search import Found, SearchConfig
 from fasp_core.studies.compare import against_fasp, compare, outcome
 from fasp_core.studies.compare.compare import Comparison
@@ -24,7 +25,7 @@ from pages.compare.compared import Settings, percent, span
 from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up
 from tests.support.made import FALLS, made_settled
 from tests.support.made.tasks import add_answers, use_tasks
-from tests.support.running import AXIS, metrics, opened, press, run, said
+from tests.support.running import AXIS, HAND, metrics, opened, press, run, said
 
 SMALL: dict[str, Any] = {"gammas": (0.2, 0.4), "alphas": (0.02, 0.05, 0.1), "seeds": 2, "prompts": 180, "tokens": 640}
 
@@ -281,19 +282,34 @@ def test_sides_and_readings_of_the_charts(studio: Studio, table: ImpactTable) ->
     assert list(at.dataframe[-1].value.gap_counted) == sorted(at.dataframe[-1].value.gap_counted)
 
 
-def test_the_link_opens_the_same_set_or_is_not_there(studio: Studio, table: ImpactTable) -> None:
+def test_the_recipe_makes_the_same_set_or_is_not_there(studio: Studio, table: ImpactTable) -> None:
     settings = Settings(ModelSpec(), AXIS, "race ethnicity", "neutral", 0.1)
     found = compare.Plan(AXIS, **SMALL).candidates(table)
     fasp, random = found[0], found[-1]
-    assert chosen.explore_query(settings, fasp) == {
-        "method": "FASP",
-        "gamma": "0.2",
-        "alpha": "0.02",
-    }
+    as_at_first = {"protect": "perplexity", "scorer": "offline"}
+    as_at_first |= dict.fromkeys(("neurons", "prune", "keep", "label", "scorer_reading"), "")
+    of_fasp = {"method": "fasp", "gamma": 0.2, "alpha": 0.02, "seed": 0}
+    assert chosen.recipe_of(settings, fasp) == of_fasp | as_at_first
     assert random.seed == 1
-    assert chosen.explore_query(settings, random) is None  # that page starts with seed 0
-    assert chosen.explore_query(settings, Candidate("fasp", 0.2, 0.02, None, (0, 1))) is None  # scored again since
-    assert chosen.explore_query(settings, Candidate(SEARCH, None, 0.02, 0, fasp.heads)) is None
+    of_random = {"method": "random", "gamma": 0.3, "alpha": random.alpha, "seed": 1}
+    assert chosen.recipe_of(settings, random) == of_random | as_at_first
+    assert chosen.recipe_of(settings, Candidate("fasp", 0.2, 0.02, None, (0, 1))) is None  # scored again since
+    assert chosen.recipe_of(settings, Candidate(SEARCH, None, 0.02, 0, fasp.heads)) is None
+
+
+@pytest.mark.parametrize("button", ["Open this set on Explore heads", "Its scorecard, with bias suites"])
+def test_the_same_set_opens_whatever_was_set_before_and_each_time(
+    studio: Studio, table: ImpactTable, button: str
+) -> None:
+    best = picked(add_comparison(studio.store, AXIS, MadeUp(table, strength=10), **SMALL))
+    others = {"neurons": "L0N1", "scorer": "others/scorer", HAND: ManualEdits(frozenset({0}), frozenset({1}))}
+    at = opened("compare", alpha=0.3, **others)
+    for _ in range(2):
+        at.switch_page("pages/compare/compare.py")
+        press(run(at), button)
+        assert at.session_state["selection"].pruned == best.heads
+        assert {name: at.session_state[name] for name in ("neurons", "scorer")} == {"neurons": "", "scorer": "offline"}
+        at.session_state["alpha"] = 0.3
 
 
 def test_sets_that_a_search_found_are_offered(

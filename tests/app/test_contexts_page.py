@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,8 @@ from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.studies.answers.distributions import gathered
 from fasp_core.studies.answers.exact import ExactConfig, Tree
-from fasp_core.studies.contexts import matrix
+from fasp_core.studies.answers.measures import Estimate
+from fasp_core.studies.contexts import matrix, outcome
 from fasp_core.studies.contexts.audit import AuditConfig, Exact, Replies
 from fasp_core.studies.contexts.generalisation import Carried
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
@@ -74,9 +78,10 @@ def test_nothing_was_run_yet(studio: Studio, monkeypatch: pytest.MonkeyPatch) ->
         asked.append(config)
 
     monkeypatch.setattr(matrix, "run", run_matrix)
-    at = opened("contexts")
+    at = opened("contexts", bos="yes")
     assert "Nothing was run with this model yet" in said(at)
-    assert "python -m fasp_core study contexts --model built-in --names 8 --samples 4 --per-context 2" in said(at)
+    assert "python -m fasp_core study contexts --names 8 --samples 4 --per-context 2" in said(at)
+    assert "--tokens 256 --model built-in --bos yes`" in said(at)
     studio.at_once()
     press(at, "Run")
     (config,) = asked
@@ -112,6 +117,32 @@ def test_a_cell_of_another_run_is_forgotten(studio: Studio, monkeypatch: pytest.
     monkeypatch.setattr(engine().results, "matrices", lambda spec: [found])
     at = opened("contexts", **{"contexts open": ("neurons-effect", 0, 0)})
     assert "neurons, by effect: chosen" not in said(at)
+
+
+def test_groups_of_a_file_are_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: Any = SimpleNamespace(groups=("[a](http://b)", "**c**"), before=lambda _tested: None)
+    cell: Any = SimpleNamespace(setting=SimpleNamespace(tested="days"))
+    monkeypatch.setattr(contexts_matrix, "parsed_difference", lambda _: Estimate(0.5, 0.4, 0.6))
+    said = contexts_matrix.parsing(found, cell)
+    assert said == f"The whole model gives a number more often for {escape_markdown('[a](http://b)')}."
+    assert "[a](" not in said
+
+
+def test_numbers_of_an_audit_are_never_those_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are kept by where the answers lie in memory, so these must not go before them."""
+
+    class Found(list[Any]):
+        pass
+
+    monkeypatch.setattr(outcome, "disparities", lambda *_: [])
+    monkeypatch.setattr(outcome, "scenarios_of", lambda *_: ([], None))
+    found = Found()
+    kept = weakref.ref(found)
+    audit._said(found, id(found), 0.0)
+    del found
+    gc.collect()
+    assert kept() is not None
+    audit._said.clear()
 
 
 def test_an_audit_of_whole_distributions(studio: Studio) -> None:

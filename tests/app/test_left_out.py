@@ -7,6 +7,7 @@ from typing import Any
 from streamlit.testing.v1 import AppTest
 
 from pages.backend import folders
+from tests.support import running
 from tests.support.fakes import Studio
 from tests.support.running import AXIS, ROOT, exploring, removed, run
 
@@ -73,3 +74,23 @@ def test_prompts_of_ones_own(studio: Studio) -> None:
     run(at)
     assert removed(at) == 5
     assert {"a", "b"} == set(at.session_state["job main"].result.base.groups)
+
+
+def test_prompts_of_ones_own_stay_open_on_every_page_until_they_are_closed(studio: Studio) -> None:
+    content = ("text;group\n" + ROWS).encode()
+    studio.add_scores(str(folders.keep_upload(content, "mine.csv")))
+    studio.at_once()
+    at = running.opened("explore", axis="my own prompts (CSV)")
+    at.file_uploader(key="csv").set_value(("mine.csv", content, "text/csv"))
+    run(at)
+    at.switch_page("pages/take_home/take_home.py")
+    run(at)
+    assert "Open: mine.csv" in [caption.value.replace("\\", "") for caption in at.sidebar.caption]
+    assert running.metric(at, "Axis").value == "mine"
+    chosen = ("set.json", b'{"heads": [[0, 1]], "model": "built-in", "axis": "mine"}', "application/json")
+    at.get_by_key("set file").set_value(chosen)
+    run(at)
+    assert running.metric(at, "The file holds")
+    assert not any("chosen for another" in warning.value for warning in at.warning)
+    running.press(at, "csv close")
+    assert any("Upload a CSV file" in info.value for info in at.info)

@@ -15,14 +15,18 @@ from streamlit.testing.v1 import AppTest
 
 from fasp_core.errors import InputError
 from fasp_core.figures.theme import LIGHT
+from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
+from fasp_core.studies.compare.outcome import ClaimConfig
 from pages.backend.engine import engine
 from pages.backend.requests import Gather
+from pages.backend.results import Results
 from pages.presentation import deck, markup, pictures, slides
 from pages.presentation.slides import ALL
-from tests.support.fakes import Studio
-from tests.support.running import APP, AXIS, instrument, labels, opened, run, texts
+from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison
+from tests.support.made import made_settled
+from tests.support.running import APP, AXIS, N_HEADS, instrument, labels, opened, run, texts
 
 SMALL = {"prompts": "90", "tokens": "512", "alpha": "0.02", "gamma": "0.3"}
 STEPS = range(1, len(ALL) + 1)
@@ -108,6 +112,56 @@ def test_what_is_missing_names_its_command(at_once: Studio) -> None:
     assert "nothing was measured yet" in said
 
 
+@pytest.mark.parametrize("settled", [True, False])
+def test_what_is_stored_of_another_set_is_not_told_of_this_one(
+    at_once: Studio, monkeypatch: pytest.MonkeyPatch, settled: bool
+) -> None:
+    if settled:
+        monkeypatch.setattr(Results, "settled", lambda _self, _spec, plan: made_settled(plan))
+        same, beginning = PruneSet.parse("L0H3,L1H8"), "Another set, of 2 heads: on new sentences"
+    else:
+        monkeypatch.setattr(ClaimConfig.__init__, "__defaults__", (360, 1280, 90, 2, 4))
+        table = engine().results.scores(ModelSpec(), BiasConfig(AXIS))
+        assert table is not None
+        world = MadeUp(table, strength=10)
+        compared = add_comparison(at_once.store, AXIS, world, gammas=(0.2,), alphas=(0.02,), seeds=1, prompts=180)
+        claim = add_claim(at_once.store, AXIS, world, compared)
+        same = PruneSet.from_flat(claim.candidate.heads, N_HEADS)
+        beginning = f"Another set, of {len(same)} heads: gap reduced"
+    at = presented(5, method="hand", prune="L0H0")
+    assert screen(at).startswith(beginning)
+    assert beginning in paper(at)
+    (told,) = re.findall(r'alt="(Changes of the gap: [^"]*)"', " ".join(raw(at)[:-1]))
+    measured = told.removeprefix("Changes of the gap: ").split("; ")
+    assert {row.startswith("Another set, of ") for row in measured if "This set: " not in row} == {True}
+    at = presented(5, method="hand", prune=same.format())
+    assert "nother set, of" not in " ".join(raw(at))
+
+
+def test_what_is_stored_by_the_offline_scorer_is_not_told_of_another(
+    at_once: Studio, monkeypatch: pytest.MonkeyPatch, judge: str
+) -> None:
+    monkeypatch.setattr(Results, "settled", lambda _self, _spec, plan: made_settled(plan))
+    table = engine().results.scores(ModelSpec(), BiasConfig(AXIS))
+    assert table is not None
+    add_comparison(at_once.store, AXIS, MadeUp(table), gammas=(0.2,), alphas=(0.02,), seeds=1, prompts=180)
+    for step in (4, 5):
+        said = screen(opened("presentation", {**SMALL, "step": str(step)}, scorer=judge))
+        assert "are of the offline scorer: choose it in the sidebar" in said
+        assert "people the gap still falls" not in said
+        assert "heads that FASP cuts" not in said
+        assert "fasp_core compare" not in said
+        assert "fasp_core study" not in said
+
+
+@pytest.mark.parametrize("step", [4, 5])
+def test_a_command_is_of_the_same_model(at_once: Studio, step: int) -> None:
+    at_once.add_scores(AXIS, "tiny one")
+    at = opened("presentation", {"alpha": "0.2", "step": str(step)}, model="tiny one", dtype="float16", bos="yes")
+    assert "--model 'tiny one' --dtype float16 --bos yes" in screen(at)
+    assert paper(at).count("--model 'tiny one' --dtype float16 --bos yes") == 2
+
+
 def test_a_link_to_no_step_is_told_and_begins_at_the_first(at_once: Studio) -> None:
     at = opened("presentation", {**SMALL, "step": "9"})
     assert "fasp-step-1" in " ".join(raw(at))
@@ -143,6 +197,22 @@ def test_a_demo_reads_stored_results_of_its_models_alone(studio: Studio, monkeyp
     for asked in (Gather(ModelSpec("tiny one"), AXIS, "neutral"), Gather(ModelSpec(), "/etc/passwd", "neutral")):
         with pytest.raises(InputError, match="demo"):
             asked.check()
+
+
+def test_a_picture_of_many_heads_is_small() -> None:
+    """One path a color: a hand-out holds three of these."""
+    values = np.random.default_rng(0).normal(0, 1, 80 * 64)
+    made = pictures.heads(values, np.full(80 * 64, 0.5), (80, 64), LIGHT, "all", range(100), 7, range(100, 1500))
+    drawn = base64.b64decode(re.findall(r"base64,([^\"]+)", made)[0])
+    every = [one for one in ElementTree.fromstring(drawn) if one.tag.endswith("path")]
+    paths = [one for one in every if one.attrib["fill"] != "none"]
+    assert [one.attrib["d"].count("M") for one in every if one not in paths] == [2 * 100] * 2  # crosses
+    assert sum(one.attrib["d"].count("M") for one in paths) == 80 * 64
+    outlined = [one for one in paths if "stroke" in one.attrib]
+    assert sum(one.attrib["d"].count("M") for one in outlined) == 1400
+    colors = [(one.attrib["fill"], "stroke" in one.attrib) for one in paths]
+    assert len(set(colors)) == len(colors)
+    assert len(drawn) < 250_000
 
 
 def test_texts_of_others_are_letters() -> None:

@@ -207,3 +207,10 @@ def test_every_model_and_axis_of_the_released_file(monkeypatch: pytest.MonkeyPat
             assert titles(at)[:2] == ["Perplexity after removal", "Bias after removal"]
             assert len(at.code) == 2
     assert metrics(at)["Critical heads"] == "307 of 1024"
+
+
+def test_keys_of_charts_do_not_hold_the_file() -> None:
+    at = opened(of_rows(0.9))
+    found: Any = at.get("plotly_chart")
+    assert found
+    assert all(len(chart.proto.id) < 500 for chart in found)

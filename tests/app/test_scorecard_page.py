@@ -106,3 +106,12 @@ def test_what_is_chosen_is_what_is_measured(scored: Studio) -> None:
     assert at.session_state["scorecard items"] == 50
     run(at)
     assert list(at.dataframe[0].value["measure"]) == [parts[3].title]
+
+
+def test_a_scorecard_by_the_offline_scorer_is_none_by_another(scored: Studio, judge: str) -> None:
+    keep(scored, heads_of(card()), Plan().parts()[0])
+    assert card().dataframe
+    at = card(scorer=judge)
+    assert "Scorecards are of the offline scorer" in said(at)
+    assert not at.dataframe
+    assert not at.subheader

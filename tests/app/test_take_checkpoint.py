@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def page() -> None:
     from fasp_core.model.spec import ModelSpec
     from pages.take_home import checkpoint as take_checkpoint
 
-    take_checkpoint.draw(ModelSpec(st.session_state["model"]), PruneSet.parse(st.session_state["parts"]))
+    spec = ModelSpec(st.session_state["model"], ablation=st.session_state["ablation"])
+    take_checkpoint.draw(spec, PruneSet.parse(st.session_state["parts"]))
 
 
 @pytest.fixture
@@ -45,12 +47,13 @@ def at_once(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(spec: ModelSpec) -> LanguageModel:
-    return tiny_lm(spec.source.removeprefix("tiny-"))
+    lm = tiny_lm(spec.source.removeprefix("tiny-"))
+    return replace(lm, spec=replace(lm.spec, ablation=spec.ablation))
 
 
-def opened(parts: str, model: str = "tiny-llama") -> AppTest:
+def opened(parts: str, model: str = "tiny-llama", ablation: str = "zero") -> AppTest:
     at = AppTest.from_function(page, default_timeout=60)
-    at.session_state["model"], at.session_state["parts"] = model, parts
+    at.session_state["model"], at.session_state["parts"], at.session_state["ablation"] = model, parts, ablation
     return run(at)
 
 
@@ -93,6 +96,18 @@ def test_an_export_and_what_came_of_it(at_once: Path) -> None:
     assert "Download as zip" in download.proto.label  # type: ignore[union-attr]
     assert "The checkpoint is written." in said(opened(SHRINKS))  # who comes later finds it
     assert "Write it" in labels(opened("L0H0"))  # another set is another folder
+
+
+@pytest.mark.parametrize("folder", ["", "mine"])
+def test_heads_taken_out_in_another_way_are_another_checkpoint(at_once: Path, folder: str) -> None:
+    at = opened(SHRINKS)
+    at.text_input[0].set_value(folder or at.text_input[0].value)
+    assert "The checkpoint is written." in said(press(run(at), "Write it"))
+    at = opened(SHRINKS, ablation="mean")
+    at.text_input[0].set_value(folder or at.text_input[0].value)
+    run(at)
+    assert "The checkpoint is written." not in said(at)
+    assert ("name another one" in said(at)) == bool(folder)
 
 
 def test_the_zip_holds_the_folder(at_once: Path, tmp_path: Path) -> None:

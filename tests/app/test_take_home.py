@@ -116,6 +116,14 @@ def test_the_report_is_measured_on_test_prompts_and_kept(studio: Studio, table: 
     assert downloads(at).count("Interactive") == 3
 
 
+def test_groups_by_the_offline_scorer_are_no_figure_of_another(studio: Studio, table: ImpactTable, judge: str) -> None:
+    studio.at_once()
+    at = start(taking())
+    assert downloads(at).count("Interactive") == 4
+    at.session_state["scorer"] = judge
+    assert downloads(run(at)).count("Interactive") == 3
+
+
 @pytest.mark.parametrize(
     ("state", "options"),
     [

@@ -61,6 +61,19 @@ def test_keys_go_back_and_forth_once_whatever_call_ends(page: Any) -> None:
     assert len(page.evaluate("() => sent")) == 3
 
 
+def test_an_instrument_that_left_hears_no_keys(page: Any) -> None:
+    page.evaluate("data => { call(data)(); press('z', document.body); }", shown())
+    assert page.evaluate("() => sent") == []
+    page.evaluate("data => { call(data); press('z', document.body); }", shown())
+    assert len(page.evaluate("() => sent")) == 1
+
+
+def test_the_zoom_that_was_pressed_keeps_the_focus(page: Any) -> None:
+    page.evaluate("data => call(data)", made_up(80, 64)[0].sent())
+    page.evaluate("() => { const two = root.querySelector('[data-zoom=\"2\"]'); two.focus(); two.click(); }")
+    assert page.evaluate("() => [root.activeElement?.dataset.zoom, root.activeElement?.ariaPressed]") == ["2", "true"]
+
+
 def test_a_key_takes_back_what_a_slider_has_not_told_yet(page: Any) -> None:
     page.evaluate("data => call(data)", shown())
     page.evaluate(

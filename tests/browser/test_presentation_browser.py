@@ -71,6 +71,15 @@ def test_each_step_is_one_screen_and_accessible(app: str, browser: Any, scheme: 
     reader.fits()
 
 
+def test_a_button_at_an_end_keeps_the_focus(app: str, browser: Any) -> None:
+    reader = presented(browser, app, 2)
+    back = reader.page.get_by_role("button", name="Previous step")
+    back.press("Enter")
+    whole(reader, 1)
+    assert back.get_attribute("aria-disabled") == "true"
+    assert back.evaluate("one => one.getRootNode().activeElement === one")
+
+
 def test_keys_of_the_instrument_stay_its_own(app: str, browser: Any) -> None:
     reader = presented(browser, app, 3)
     page = reader.page

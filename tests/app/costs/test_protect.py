@@ -140,3 +140,10 @@ def test_compare_shows_other_costs_of_the_sets_that_were_measured(studio: Studio
     assert set(np.round(points, 6)) <= {round(100 * float(np.expm1(0.5 + 0.1 * i)), 6) for i in range(4)} | {0.0}
     change(at, **{"compare cost": "accuracy_piqa"})
     assert charts(at)[-1]["layout"]["xaxis"]["title"]["text"] == "right answers lost on PIQA, points (study)"
+
+
+def test_the_command_for_last_words_is_of_the_same_model(studio: Studio, table: ImpactTable) -> None:
+    studio.at_once()
+    at = exploring(**{"grid last words": True})
+    expected = f"`python -m fasp_core score --axis {AXIS} --task lambada --task-exact 30 --model built-in`"
+    assert expected in said(at)

@@ -6,6 +6,8 @@ Nothing can be clicked on the maps here: real clicks are made in a browser.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,12 +17,14 @@ from streamlit.testing.v1 import AppTest
 
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.spec import BUILT_IN
+from fasp_core.model.spec import BUILT_IN, ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import ManualEdits
+from pages.explore import tried
 from pages.explore.named import NamedSet, from_json, to_json
 from pages.explore.tried import frame
 from pages.session import shared
+from pages.shell.sidebar import Settings
 from tests.support.fakes import Studio
 from tests.support.running import (
     APP,
@@ -303,6 +307,39 @@ def test_a_file_of_something_else_is_refused(content: bytes) -> None:
 
 
 # tried sets
+
+
+OURS = Settings(ModelSpec(), AXIS, "race ethnicity", "neutral", "fasp", 0.3, 0.02, 0, "valid", 90, 512)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(OURS, spec=ModelSpec(ablation="mean")),
+        replace(OURS, scorer="org/judge"),
+        replace(OURS, scorer="org/judge", label="insult"),
+        replace(OURS, scorer="org/judge", scorer_reading="softmax"),
+        replace(OURS, axis="/uploads/another.csv"),
+    ],
+)
+def test_what_was_measured_otherwise_is_no_measurement_of_the_same_set(
+    studio: Studio, table: ImpactTable, monkeypatch: pytest.MonkeyPatch, other: Settings
+) -> None:
+    state: dict[str, Any] = {"estimated": (20.0, 0.01)}
+    monkeypatch.setattr(shared.st, "session_state", state)
+    now: Any = SimpleNamespace(heads=PruneSet.of([(0, 1)]))
+    gap = SimpleNamespace(relative=-0.5, relative_interval=(-0.6, -0.4), n=90)
+    ppl = SimpleNamespace(relative=0.1, base=20.0, ppl_interval=(21.0, 23.0), tokens=512)
+    result = SimpleNamespace(perplexity=ppl, readings={"neutral": SimpleNamespace(gap=gap)})
+    done: Any = SimpleNamespace(state="done", result=result)
+    waiting: Any = SimpleNamespace(state="waiting", so_far=None)
+    tried.note(OURS, table, now, done)
+    tried.note(OURS, table, now, waiting)
+    tried.note(other, table, now, waiting)
+    assert [bool(t.said) for t in state["tried"]] == [True, False]
+    assert list(tried.measured_changes(OURS, N_HEADS)) == [(1,)]
+    assert tried.measured_changes(replace(OURS, split="test"), N_HEADS)  # on whatever prompts of the axis
+    assert not tried.measured_changes(other, N_HEADS)
 
 
 def test_every_set_that_was_tried_is_there(studio: Studio, table: ImpactTable) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from fractions import Fraction
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -25,6 +26,7 @@ from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import ManualEdits
 from pages.backend.engine import engine
 from pages.backend.requests import Measure
+from pages.explore import grids
 from pages.explore.tried import frame
 from tests.support.fakes import Studio
 from tests.support.oracles import gap_by_hand
@@ -83,6 +85,20 @@ def test_what_is_known_so_far_is_shown_and_kept(studio: Studio, table: ImpactTab
     studio.finish()
     run(at)
     assert [bool(t.part) for t in at.session_state["tried"]] == [True, False]
+
+
+def test_rows_that_are_ticked_outlive_their_table(table: ImpactTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    state: dict[str, Any] = {}
+    drawn: list[dict[str, Any]] = []
+    monkeypatch.setattr(grids.st, "session_state", state)
+    monkeypatch.setattr(grids, "csv_table", lambda *_, **how: drawn.append(how))
+    grids.score_table(table, "scores.csv")
+    state[drawn[0]["key"]] = {"selection": {"rows": [3, 9999]}}
+    drawn[0]["on_select"]()
+    del state[drawn[0]["key"]]  # another tab is opened
+    assert grids.picked(270) == {3}
+    grids.score_table(table, "scores.csv")
+    assert drawn[1]["selection_default"] == {"selection": {"rows": [3]}}
 
 
 def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:

@@ -13,7 +13,7 @@ from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
 from fasp_core.scoring.learned import gains
 from fasp_core.scoring.learned.gates import GainsConfig
 from tests.support.fakes import Studio
-from tests.support.running import AXIS, change, exploring, instrument, marked, opened, removed, requested, said
+from tests.support.running import AXIS, change, exploring, instrument, labels, marked, opened, removed, requested, said
 
 CONFIG = GainsConfig(steps=2, passages=0, paragraphs=0)
 
@@ -106,3 +106,12 @@ def test_gains_of_all_axes_serve_where_an_axis_has_none(studio: Studio) -> None:
     at = exploring(method="gains")
     assert requested(at) == PruneSet.from_gates(own)
     assert "on all axes" not in said(at)
+
+
+def test_gains_by_the_offline_scorer_are_none_by_another(studio: Studio, judge: str) -> None:
+    keep(studio)
+    at = exploring(method="gains", scorer=judge)
+    assert not len(requested(at))
+    assert "Learned gains are of the offline scorer" in said(at)
+    assert "Learn" not in labels(at)
+    assert not any("gains were learned" in e.label for e in at.expander)

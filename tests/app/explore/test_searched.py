@@ -16,7 +16,7 @@ from fasp_core.studies.compare.limits import Limits
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
 from tests.support.fakes import Studio
-from tests.support.running import AXIS, N_HEADS, change, exploring, metric, press, removed, run, said
+from tests.support.running import AXIS, N_HEADS, change, exploring, labels, metric, press, removed, run, said
 
 SIZE = BUILT_IN_SHAPE[0] * N_HEADS
 CONFIG = SearchConfig(max_heads=5, max_ppl=0.1, measurements=40)  # alpha .02
@@ -97,6 +97,14 @@ def test_a_search_that_found_nothing_says_so(studio: Studio) -> None:
     at = exploring(method="search", alpha=0.02)
     assert removed(at) == 0
     assert "No set within the limits has a smaller validation gap (2 sets measured)." in said(at)
+
+
+def test_a_search_by_the_offline_scorer_is_none_by_another(studio: Studio, judge: str) -> None:
+    keep(studio, (3, 12, 40, 77, 200), 0.004)
+    at = exploring(method="search", alpha=0.02, scorer=judge)
+    assert removed(at) == 0
+    assert "Joint searches are of the offline scorer" in said(at)
+    assert "Search" not in labels(at)
 
 
 def test_a_search_runs_in_the_background(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
