@@ -20,7 +20,7 @@ from pages.backend.requests import Experiment
 from pages.contexts import audit
 from pages.contexts import matrix as contexts_matrix
 from pages.shell import sidebar, start
-from pages.widgets import background, scoring
+from pages.widgets import background, scoring, uploads
 from pages.widgets.markdown import code
 
 WINSORISE = (0.0, 0.01, 0.05, 0.1)
@@ -62,24 +62,25 @@ def _world() -> Scenarios:
     """The scenarios that come with the program, or the reader's."""
     if demo.current() is not None:
         return scenarios.read()
-    given = st.file_uploader(
+    given = uploads.opened(
         "Scenarios of your own (TOML)",
+        "contexts file",
         type="toml",
-        key="contexts file",
         max_upload_size=1,
         help="Groups, names, contexts and questions, as in `fasp_core/contexts/scenarios.toml`: copy and change it.",
     )
     if given is None:
         return scenarios.read()
-    if given.size > scenarios.MAX_BYTES:
+    name, content = given
+    if len(content) > scenarios.MAX_BYTES:
         raise InputError(
             f"A file of scenarios has at most {scenarios.MAX_BYTES // 1024} KB: this one is larger. Shorten it."
         )
     try:
-        text = given.getvalue().decode("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"The scenarios '{given.name}' are no UTF-8 text: save the file as UTF-8.") from error
-    return scenarios.parse(text, given.name)
+        raise InputError(f"The scenarios '{name}' are no UTF-8 text: save the file as UTF-8.") from error
+    return scenarios.parse(text, name)
 
 
 def _matrices(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:

@@ -17,10 +17,9 @@ from pages.backend import demo, folders
 from pages.shell import sidebar
 from pages.shell.axis import axis_title
 from pages.shell.sidebar import GAMMA, METHOD_TITLES
-from pages.widgets.markdown import escape_markdown
+from pages.widgets import uploads
 
 ALPHA = 0.1  # with gamma .3 the authors' own worked example
-FILE = "released file"  # in the session: what is open, for it outlives the uploader when another page is shown
 
 
 @dataclass(frozen=True)
@@ -89,11 +88,10 @@ def draw() -> Settings:
 def _file() -> tuple[Opened | None, str]:
     if demo.current() is not None:
         return None, ""
-    st.file_uploader(
+    found = uploads.opened(
         "Released file (JSON or CSV)",
+        "released_upload",
         type=["json", "csv"],
-        key="released_upload",
-        on_change=_uploaded,
         help="head_contributions.json or a head_scores_*.csv from the folder `model` of github.com/chandar-lab/FASP. "
         "It is read in memory and not kept.",
     )
@@ -102,30 +100,18 @@ def _file() -> tuple[Opened | None, str]:
         key="released_path",
         persist_state="session",
         placeholder="FASP/model/head_contributions.json",
-        disabled=FILE in st.session_state,
+        disabled=found is not None,
         help="The path is opened by the computer that runs the app.",
     )
     try:
-        if FILE in st.session_state:
-            name, content = st.session_state[FILE]
-            opened = read(name, content)
-            if st.session_state.get("released_upload") is None:  # another page was shown meanwhile
-                st.caption(f"Open: {escape_markdown(name)}")
-                st.button("Close file", key="released_close", on_click=lambda: st.session_state.pop(FILE))
-            return opened, ""
+        if found is not None:
+            name, content = found
+            return read(name, content), ""
         if path.strip():
             return _from_path(Path(path.strip())), ""
     except InputError as error:
         return None, str(error)
     return None, ""
-
-
-def _uploaded() -> None:
-    upload: Any = st.session_state["released_upload"]
-    if upload is None:
-        st.session_state.pop(FILE, None)
-    else:
-        st.session_state[FILE] = (upload.name, upload.getvalue())
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

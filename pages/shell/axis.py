@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
@@ -12,9 +11,8 @@ from fasp_core.data.prompts import from_csv
 from fasp_core.errors import InputError
 from pages.backend import demo, folders
 from pages.session.recipe import OWN_CSV, Recipe
+from pages.widgets import uploads
 from pages.widgets.markdown import escape_markdown
-
-FILE = "own prompts"  # in the session: what is open, for it outlives the uploader when another page is shown
 
 
 def listed() -> str:
@@ -29,32 +27,21 @@ def choose() -> tuple[str, str]:
     axis = _axis((*axis_names(), *demo.unless(OWN_CSV)))
     if axis != OWN_CSV:
         return axis, axis_title(axis)
-    st.file_uploader("CSV with columns text, group", type=["csv", "tsv", "txt"], key="csv", on_change=_uploaded)
-    if FILE not in st.session_state:
+    found = uploads.opened("CSV with columns text, group", "csv", type=["csv", "tsv", "txt"])
+    if found is None:
         st.info(
             "Upload a CSV file with the columns `text` and `group`: one prompt a row, with commas, semicolons or tabs. "
             "A fifth of the prompts is used to choose heads and the rest to test the choice.",
             icon=":material/upload:",
         )
         st.stop()
-    name, content = st.session_state[FILE]
-    if st.session_state.get("csv") is None:  # another page was shown meanwhile
-        st.caption(f"Open: {escape_markdown(name)}")
-        st.button("Close file", key="csv close", on_click=lambda: st.session_state.pop(FILE))
+    name, content = found
     try:
         from_csv(content, name)
         return str(folders.keep_upload(content, name)), Path(name).stem
     except InputError as error:
         st.error(escape_markdown(error))
         st.stop()
-
-
-def _uploaded() -> None:
-    upload: Any = st.session_state["csv"]
-    if upload is None:
-        st.session_state.pop(FILE, None)
-    else:
-        st.session_state[FILE] = (upload.name, upload.getvalue())
 
 
 def _axis(options: tuple[str, ...]) -> str:

@@ -20,6 +20,7 @@ from pages.shell import runs
 from pages.widgets.markdown import code, escape_markdown
 from tests.support.fakes import Studio
 from tests.support.running import ROOT, run
+from tests.support.running import opened as in_app
 
 HOSTILE = (
     '<script>window.ran=1</script><img src=x onerror="window.ran=1">[x](javascript:window.ran=1)'
@@ -235,11 +236,16 @@ unit = "dollars"
 question = "Is {{name}} worth a {{item}}?"
 scenarios = [{name}]
 """
-    at = opened("contexts")
+    at = in_app("contexts")
     at.file_uploader(key="contexts file").set_value(("own.toml", text.encode(), "application/toml"))
     run(at)
     assert live(at) == []
     assert "a.example" in everything(at)
+    for page in ("released/released.py", "contexts/contexts.py"):
+        at.switch_page(f"pages/{page}")
+        run(at)
+    assert live(at) == []
+    assert "a.example" in everything(at)  # the file is still open, as its uploader is not
 
 
 def test_plotly_reads_no_html_of_others() -> None:
