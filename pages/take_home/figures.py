@@ -12,6 +12,7 @@ from fasp_core.evaluation import Evaluation
 from fasp_core.figures import export
 from fasp_core.report import charts
 from fasp_core.scoring.impact_table import ImpactTable
+from pages.session.recipe import OFFLINE
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings
 from pages.take_home import report
@@ -53,7 +54,7 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
         for column, (title, file, fig) in zip(st.columns(2), figures[start : start + 2], strict=False):
             with column:
                 _figure(title, file, fig, str(kind), drawn)
-    if measured is None:
+    if measured is None and settings.scorer == OFFLINE:  # whose reports measure it
         st.caption("The groups before and after are a figure as soon as the set was measured: write the report, above.")
 
 

@@ -122,6 +122,7 @@ def test_groups_by_the_offline_scorer_are_no_figure_of_another(studio: Studio, t
     assert downloads(at).count("Interactive") == 4
     at.session_state["scorer"] = judge
     assert downloads(run(at)).count("Interactive") == 3
+    assert "write the report, above" not in said(at)  # there is none for this scorer
 
 
 @pytest.mark.parametrize(
