@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -112,3 +114,17 @@ def test_where_results_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_entry_point_is_this_command() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert project["scripts"] == {"fasp-studio": "fasp_studio.__main__:main"}
+
+
+def test_a_wheel_holds_all_that_the_app_reads(tmp_path: Path) -> None:
+    """Its scripts, styles, templates, settings and results too."""
+    build = [sys.executable, "-W", "ignore", "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
+    subprocess.run(build, check=True, cwd=ROOT, capture_output=True)
+    site = tmp_path / "fasp_studio" / "site"
+    for folder, to in (("fasp_core", tmp_path), ("fasp_studio", tmp_path), ("pages", site)):
+        wanted = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        assert [path for path in wanted if not (to / path.relative_to(ROOT)).is_file()] == []
+    results = [path for kind in studio.SHIPPED for path in (ROOT / "cache" / kind).glob("built-in--*/*")]
+    assert len(results) > 100
+    others = [ROOT / "app.py", ROOT / ".streamlit" / "config.toml", ROOT / "requirements-data.txt"]
+    assert [path for path in (*results, *others) if not (site / path.relative_to(ROOT)).is_file()] == []
