@@ -12,11 +12,13 @@ import pytest
 
 from fasp_core.console import to_json
 from fasp_core.gap import gap_stats, paired_gap_changes
-from fasp_core.gap.claims import cautions, finding, is_artefact
+from fasp_core.gap.claims import NEEDED, cautions, finding, is_artefact
+from fasp_core.gap.measures import Measure
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.perplexity import PerplexityChange
 from fasp_core.model.identity import ModelId
 from fasp_core.storage.store import Store
+from fasp_core.studies.compare.limits import Limits
 from fasp_core.studies.compare.outcome import Claim, ClaimConfig
 from fasp_core.studies.compare.plan import Candidate
 from fasp_core.tasks import utility
@@ -45,6 +47,23 @@ def claimed(reading: str = "neutral", **after: tuple[float, float]) -> Claim:
 
 
 FELL, STAYED, ROSE, NONE = (0.01, 0.002), (0.01, 0.01), (0.01, 0.02), (0.0, 0.0)
+
+
+def test_a_claim_is_judged_by_the_limit_that_is_asked() -> None:
+    """It costs 5%, and was measured for a choice within 10%."""
+    claim = claimed(neutral=FELL)
+    within, beyond = claim.under(Limits(0.06)), claim.under(Limits(0.04))
+    assert (within.verdict.wrong, beyond.verdict.colour) == ((), "red")
+    assert beyond.as_dict()["chosen_on"].endswith("perplexity at most 4% up")
+
+
+def test_a_choice_that_saw_everything_has_no_unseen_proof() -> None:
+    claim, change = claimed(neutral=FELL), claimed(neutral=FELL).change["neutral"]
+    beside = [Measure(name, "neutral", "offline", "test, new both", 9, 0, 0.1, 0.001, change) for name in NEEDED]
+    assert all(m.evidence.unseen and m.evidence.found == "fell" for m in beside)
+    found = replace(claim)
+    found.__dict__.update(measures=tuple(beside))
+    assert found.verdict.colour == "amber"
 
 
 def test_a_claim_that_is_shown() -> None:
