@@ -219,12 +219,12 @@ class Reader:
         box = self.page.locator('[data-testid="stMetric"]', has_text=label).first
         return str(box.locator('[data-testid="stMetricValue"]').inner_text())
 
-    def measured(self) -> tuple[str, str]:
-        """Perplexity and gap once both are measured ("a → b")."""
+    def measured(self, timeout: float = 120) -> tuple[str, str]:
+        """Perplexity and gap once both are measured ("a → b"), within so many seconds."""
         self.until(
             """() => [...document.querySelectorAll('[data-testid="stMetricValue"]')]
                 .filter(e => e.innerText.includes('→')).length >= 2 && !document.body.innerText.includes('so far ')""",
-            timeout=120,
+            timeout=timeout,
         )
         return self.metric("Perplexity"), self.metric("Toxicity gap")
 
