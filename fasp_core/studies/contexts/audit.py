@@ -25,7 +25,7 @@ from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.answers.distributions import Distributions, gathered
 from fasp_core.studies.answers.exact import ExactConfig, Sampling, grow
-from fasp_core.studies.answers.measures import Answers, Disparity, winsorised
+from fasp_core.studies.answers.measures import Answers, Disparity
 from fasp_core.studies.answers.numbers import parse
 from fasp_core.studies.answers.reading import Reader
 from fasp_core.studies.common import Steps, kept
@@ -98,7 +98,7 @@ class Replies:
 
     def numbers(self, winsorise: float = 0.0) -> Answers:
         """The numbers, the outermost shares moved inwards."""
-        return Answers(winsorised(self.answers.values, winsorise), self.answers.codes)
+        return self.answers.winsorised(winsorise)
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,18 +266,11 @@ def exactly(
             step = Steps(progress, 1).next(f"asking about {scenario.title}")
             trees = grow(lm, asked.chats, reader, scenario.opening, how, exact, step)
         found, texts = gathered(trees, codes)
-        columns = {name: getattr(found, name) for name in ("names", "values", "masses", "drawn")}
-        return {"tables": {"answers": pd.DataFrame(columns | {"text": texts})}, "meta": {}}
+        return {"tables": {"answers": pd.DataFrame(found.columns() | {"text": texts})}, "meta": {}}
 
     def read(entry: Entry) -> Exact:
         table = entry.table("answers")
-        found = Distributions(
-            table["values"].to_numpy(dtype=float, na_value=np.nan),
-            table["masses"].to_numpy(dtype=float),
-            table["names"].to_numpy(dtype=np.int64),
-            table["drawn"].to_numpy(dtype=bool),
-            codes,
-        )
+        found = Distributions.read(table, codes)
         texts = tuple(map(str, table["text"]))
         return Exact(scenario, asked.people, asked.compared, found, texts, exact, entry.meta["provenance"])
 

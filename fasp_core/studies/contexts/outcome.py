@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasp_core.studies.answers import distributions, measures
-from fasp_core.studies.answers.distributions import QUANTILES, Distributions
+from fasp_core.studies.answers.distributions import QUANTILES, Distributions, moved
 from fasp_core.studies.answers.measures import Answers, Disparity
 from fasp_core.studies.answers.testing import DEALS, Tested, significance
 from fasp_core.studies.contexts.audit import Exact, Replies, disparity
@@ -39,7 +39,7 @@ def scenarios_of(
         row = _scenario(base, gaps[0], i, winsorise, pairs)
         row |= {"p": float(tested.each[i]), "p_adjusted": float(tested.adjusted[i])}
         if len(subjects) == 2:
-            said = _second(base, subjects[1][i], gaps[1], i)
+            said = _second(base, subjects[1][i], gaps[1].each()[i], winsorise)
             row |= {name.replace("_second", f"_{second}"): value for name, value in said.items()}
         rows.append(row)
     return rows, tested
@@ -99,23 +99,15 @@ def _scenario(
     return row
 
 
-def _second(base: Replies | Exact, other: Replies | Exact, gap: Disparity, i: int) -> dict[str, Any]:
+def _second(base: Replies | Exact, other: Replies | Exact, smd: measures.Estimate, winsorise: float) -> dict[str, Any]:
     before, after = base.answers, other.answers
-    out: dict[str, Any] = {
-        "smd_second": estimate(gap.each()[i]),
+    inliers, distance = moved(before, after, winsorise)
+    return {
+        "smd_second": estimate(smd),
         "parsed_second": dict(zip(base.groups, after.parsed().tolist(), strict=True)),
-    }
-    if isinstance(before, Distributions) and isinstance(after, Distributions):
-        return out | {
-            "covered_second": float(after.covered.mean()),
-            "inlier_ratio": distributions.inlier_ratio(before, after),
-            "distance_sd": distributions.distance(before, after),
-        }
-    assert isinstance(before, Answers)
-    assert isinstance(after, Answers)
-    return out | {
-        "inlier_ratio": measures.inlier_ratio(before, after),
-        "distance_sd": measures.distance(before, after),
+        **({"covered_second": float(after.covered.mean())} if isinstance(after, Distributions) else {}),
+        "inlier_ratio": inliers,
+        "distance_sd": distance,
     }
 
 
