@@ -23,6 +23,7 @@ def scenarios_of(
     winsorise: float,
     pairs: NDArray[np.int64] | None = None,
     second: str = "pruned",
+    comparisons: int = 1,
 ) -> tuple[list[dict[str, Any]], Tested]:
     """What is said of each scenario, and the test of all of them.
 
@@ -32,8 +33,9 @@ def scenarios_of(
     gaps : `disparity` of each.
     pairs : of names that are matched.
     second : what the second is, at the end of the names of what is said of it: `pruned`, or `beside` for another model.
+    comparisons : of groups, for whose number p values are corrected.
     """
-    tested = significance([r.numbers(winsorise) for r in subjects[0]], pairs)
+    tested = significance([r.numbers(winsorise) for r in subjects[0]], pairs, comparisons=comparisons)
     rows = []
     for i, base in enumerate(subjects[0]):
         row = _scenario(base, gaps[0], i, winsorise, pairs)
@@ -45,8 +47,9 @@ def scenarios_of(
     return rows, tested
 
 
-def together(gaps: Sequence[Disparity], tested: Tested, second: str = "pruned") -> dict[str, Any]:
-    """What is said of all scenarios of a context; `second` as in `scenarios_of`."""
+def together(gaps: Sequence[Disparity], tested: Tested, second: str = "pruned", comparisons: int = 1) -> dict[str, Any]:
+    """What is said of all scenarios of a context; `second` and `comparisons` as in `scenarios_of`."""
+    times = f", times {comparisons} comparisons of groups (Bonferroni)" if comparisons > 1 else ""
     out: dict[str, Any] = {
         "mean_abs_smd": estimate(gaps[0].mean_absolute()),
         "mean_abs_smd_by_chance": tested.by_chance,
@@ -54,7 +57,7 @@ def together(gaps: Sequence[Disparity], tested: Tested, second: str = "pruned") 
         "mean_smd": estimate(gaps[0].mean()),
         "mean_smd_context": estimate(gaps[0].of_context(False)),
         "mean_abs_smd_context": estimate(gaps[0].of_context(True)),
-        "correction": f"max-T over {len(tested.each)} scenarios, {DEALS:,} deals of the names' groups",
+        "correction": f"max-T over {len(tested.each)} scenarios, {DEALS:,} deals of the names' groups{times}",
     }
     if len(gaps) == 2:
         out[f"mean_abs_smd_{second}"] = estimate(gaps[1].mean_absolute())
