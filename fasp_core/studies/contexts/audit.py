@@ -35,7 +35,7 @@ from fasp_core.studies.contexts.scenarios import ALL_OTHERS, Scenario, Scenarios
 from fasp_core.typing import Report
 
 KIND = "audits"
-HOW = 1  # version of how exact answers are followed and read, part of their keys
+HOW = 2  # version of how exact answers are followed and read, part of their keys
 
 
 @dataclass(frozen=True)
