@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fasp_core import defaults
+from fasp_core.cli.audit_text import text
 from fasp_core.cli.command import Said
 from fasp_core.cli.options import Parts, Weights, Winsorise
-from fasp_core.console import Report, number, percent, span, table
+from fasp_core.console import Report, one_line
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.storage.atomic import atomic_write, check_files
@@ -116,14 +117,14 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
         if options.how == "exact" and drawn is None:
             following = audit.Following(world, config, how, compared)
             return audit.exactly(model.lm, one, following, model.store, who, progress)
-        two = audit.pair(world, (compared[0], compared[1]))
-        return audit.audit(model.lm, one, world, drawn or config, model.store, who, two, progress)
+        return audit.audit(model.lm, one, world, drawn or config, model.store, who, compared, progress)
 
     replies = [[ask(one, who) for one in asked] for who in ([None, subject] if len(subject) else [None])]
     if options.beside is not None:
         other = replace(given, model=options.beside)
         replies.append([ask(one, None, model=other) for one in asked])
-    found = [_compared(each, options, pairs) for each in _comparisons(replies, options)]
+    sides = _comparisons(replies, options)
+    found = [_compared(each, options, pairs, len(sides)) for each in sides]
     document: dict[str, Any] = {
         "model": given.spec.source,
         "context": options.context,
@@ -148,12 +149,14 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
         document["comparisons"] = found
     if options.texts:
         drawn = replace(config, samples=options.texts)
-        for row, one in zip(document["scenarios"], asked, strict=True):
+        for i, one in enumerate(asked):
             said = ask(one, None, drawn if options.how == "exact" else config)
-            row["texts"] = [
-                {"name": name, "group": group, "answers": list(texts[: options.texts])}
-                for (name, group), texts in zip(said.people, said.texts, strict=True)
-            ]
+            for pair in found:
+                pair["scenarios"][i]["texts"] = [
+                    {"name": name, "group": group, "answers": list(texts[: options.texts])}
+                    for (name, group), texts in zip(said.people, said.texts, strict=True)
+                    if options.rest or group in pair["groups"]
+                ]
     if options.fail_above is not None:
         document |= _judged(found, options.fail_above)
     _write(document, options)
@@ -177,13 +180,14 @@ def _comparisons(subjects: list[list[Replies | Exact]], options: Options) -> lis
     ]
 
 
-def _compared(replies: list[list[Replies | Exact]], options: Options, pairs: Any) -> dict[str, Any]:
-    """What is said of two groups."""
+def _compared(replies: list[list[Replies | Exact]], options: Options, pairs: Any, comparisons: int) -> dict[str, Any]:
+    """What is said of two groups, in one of some comparisons."""
     from fasp_core.studies.contexts import outcome
 
     gaps = outcome.disparities(replies, options.winsorise, pairs)
-    rows, tested = outcome.scenarios_of(replies, gaps, options.winsorise, pairs, options.second)
-    out = {"groups": list(replies[0][0].groups), "scenarios": rows, **outcome.together(gaps, tested, options.second)}
+    rows, tested = outcome.scenarios_of(replies, gaps, options.winsorise, pairs, options.second, comparisons)
+    out = {"groups": list(replies[0][0].groups), "scenarios": rows}
+    out |= outcome.together(gaps, tested, options.second, comparisons)
     out["parsed"] = sum(sum(row["parsed"].values()) for row in rows) / (2 * len(rows))
     if options.how == "exact":
         out["covered"] = sum(row["covered"] for row in rows) / len(rows)
@@ -222,11 +226,13 @@ def _plan(
     winsorise: float,
     progress: Report,
 ) -> Said:
-    """The smallest difference that would be found between the first two groups, from a few names in one scenario."""
+    """The smallest difference that would be found between two groups, from a few names in one scenario."""
     from fasp_core.studies.answers import power
     from fasp_core.studies.contexts import audit
 
-    two, asked = audit.pair(world, (compared[0], compared[1])), world.of(context)
+    if len(compared) > 2:
+        raise InputError("--plan is of two groups: name them with --groups, such as black,white.")
+    two, asked = (compared[0], compared[1]), world.of(context)
     small = audit.Following(world.smaller(power.PILOT), config, how, two)
     pilot = audit.exactly(given.lm, asked[0], small, given.store, None, progress)
     names = (len(world.groups[two[0]]), len(world.groups[two[1]]))
@@ -240,14 +246,7 @@ def _plan(
         "pilot": {"scenario": asked[0].name, "names": len(pilot.people), "seconds": pilot.provenance["seconds"]},
         **power.document(found),
     }
-    sampled = ", ".join(f"{v:.2f} with {k} samples" for k, v in document["smallest_smd_sampled"].items())
-    told = (
-        f"With {names[0]} and {names[1]} names, an audit by exact answers finds an |SMD| of {found.smallest():.3f} in "
-        f"a scenario with {power.POWER:.0%} probability; of {len(asked)} scenarios, corrected for their number, "
-        f"{found.smallest(scenarios=len(asked)):.3f}; {sampled}. Names differ by {found.between:.3f} SDs of the "
-        f"answers (from {len(pilot.people)} names, {asked[0].name})."
-    )
-    return document, lambda: told
+    return document, lambda: one_line(power.sentence(found, len(pilot.people), asked[0].name))
 
 
 def _write(document: dict[str, Any], options: Options) -> None:
@@ -312,82 +311,3 @@ def _groups(groups: str | None) -> tuple[str, ...] | None:
     if len(found) < 2 or not all(found):
         raise InputError(f"'{groups}' does not name two groups: write them as black,white.")
     return found
-
-
-def text(d: dict[str, Any]) -> str:
-    """One row a scenario."""
-    first, second = d["groups"]
-    other = next((how for how in ("pruned", "beside") if f"mean_abs_smd_{how}" in d), None)
-    exact = d["how"] == "exact"
-    head = ["scenario", "unit", f"parsed, {first}", second, f"mean, {first}", second, "SMD", "95%", "p, all"]
-    head += ["covered"] if exact else []
-    rows = [head + ([f"SMD, {other}", "95%", "inliers", "distance"] if other else [])]
-    for s in d["scenarios"]:
-        row = [s["scenario"], s["unit"]]
-        row += [f"{s['parsed'][g]:.0%}" for g in d["groups"]]
-        row += [number(s["mean"][g]) for g in d["groups"]]
-        row += [_signed(s["smd"]["value"]), span(s["smd"]["interval"], _signed), _p(s["p_adjusted"])]
-        row += [f"{s['covered']:.0%}"] if exact else []
-        if other:
-            row += [_signed(s[f"smd_{other}"]["value"]), span(s[f"smd_{other}"]["interval"], _signed)]
-            row += [f"{s['inlier_ratio']:.0%}", f"{s['distance_sd']:.2f} SD"]
-        rows.append(row)
-    mean = d["mean_abs_smd"]
-    names = " and ".join(f"{n} names of group {g}" for g, n in d["names"].items())
-    lines = [
-        f"{d['title']}: {d['model']} about {names}, "
-        + ("the distribution of the answers of each." if exact else f"{d['samples']} answers each."),
-        "",
-        table(rows),
-        "",
-        f"Mean |SMD| {mean['value']:.2f} {span(mean['interval'], _signed)}; {number(d['mean_abs_smd_by_chance'])} is "
-        f"what dealing the names' groups anew gives on average, p = {_p(d['p_any'])}. A number in {d['parsed']:.0%} of "
-        f"answers. SMD: mean of {first} minus mean of {second}, over the pooled SD; intervals resample names; p, all: "
-        "corrected for the number of scenarios (max-T).",
-        f"Of the context, its scenarios taken as a sample: mean SMD {_signed(d['mean_smd_context']['value'])} "
-        f"{span(d['mean_smd_context']['interval'], _signed)}.",
-    ]
-    if d["winsorised"]:
-        lines.append(f"Of a scenario's answers the outermost {d['winsorised']:.3g} at either end is moved inwards.")
-    for compared in d.get("comparisons", [])[1:]:
-        between = compared["mean_abs_smd"]
-        lines.append(
-            f"{compared['groups'][0]} against {compared['groups'][1]}: mean |SMD| {between['value']:.2f} "
-            f"{span(between['interval'], _signed)}, p = {_p(compared['p_any'])}; the scenarios are in --json and --csv."
-        )
-    if "failed" in d:
-        (one, another), worst = d["worst"]["groups"], d["worst"]["mean_abs_smd"]
-        if not math.isnan(worst):
-            pair = f"{one} and {another}{', the worst pair,' if 'comparisons' in d else ''}"
-            said = "is not above" if worst <= d["fail_above"] else "is above"
-            lines.append(f"Mean |SMD| of {pair} is {worst:.3g}: it {said} the limit of {d['fail_above']:g}.")
-        if d["without_smd"]:
-            scenarios = ", ".join(d["without_smd"])
-            lines.append(f"The limit of {d['fail_above']:g} is not kept: there is no SMD in {scenarios}.")
-    if exact:
-        lines.append(
-            f"{d['covered']:.1%} of the probability was followed until the number was settled; the rest is estimated "
-            f"by {d['limits']['draws']} draws a name, whose noise is in the intervals."
-        )
-    if other:
-        change = d["mean_abs_smd_change"]
-        lines.append(
-            f"{d.get('beside', 'Without ' + d['prune_set'])}: mean |SMD| {d[f'mean_abs_smd_{other}']['value']:.2f}, "
-            f"{'difference' if 'beside' in d else 'change'} {_signed(change['value'])} "
-            f"{span(change['interval'], _signed)}."
-        )
-    for s in d["scenarios"]:
-        difference = s["parsed_difference"]
-        low, high = difference["interval"]
-        if low > 0 or high < 0:
-            more = first if low > 0 else second
-            lines.append(f"{s['scenario']}: a number is given more often for {more} ({percent(difference['value'])}).")
-    return "\n".join(lines)
-
-
-def _p(value: float | None) -> str:
-    return "n/a" if value is None or value != value else f"{value:.3f}" if value >= 0.001 else f"{value:.4f}"
-
-
-def _signed(value: float | None) -> str:
-    return "n/a" if value is None or value != value else f"{value:+.2f}"

@@ -50,8 +50,8 @@ class GenerationConfig:
     first: int = 0
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.tokens < 1 or self.first < 0 or not self.temperature > 0:
-            raise InputError("Sampling needs at least 1 sample, 1 token and a temperature above 0.")
+        if self.samples < 1 or self.tokens < 1 or self.first < 0 or not 0 < self.temperature < np.inf:
+            raise InputError("Sampling needs at least 1 sample, 1 token and a finite temperature above 0.")
 
     def key(self) -> dict[str, Any]:
         """For the store."""

@@ -31,7 +31,7 @@ def frame(document: dict[str, Any]) -> pd.DataFrame:
 def _flat(name: str, value: Any) -> dict[str, Any]:
     if name == "texts":
         return {}
-    if isinstance(value, dict) and set(value) == {"value", "interval"}:
+    if isinstance(value, dict) and isinstance(value.get("interval"), list):  # no group of that name
         return {name: value["value"], f"{name}_low": value["interval"][0], f"{name}_high": value["interval"][1]}
     if isinstance(value, dict):
         return {k: v for key, inner in value.items() for k, v in _flat(f"{name}_{key}", inner).items()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import streamlit as st
 
 from fasp_core import defaults
@@ -67,7 +65,8 @@ def _world() -> Scenarios:
         "contexts file",
         type="toml",
         max_upload_size=1,
-        help="Groups, names, contexts and questions, as in `fasp_core/contexts/scenarios.toml`: copy and change it.",
+        help="Groups, names, contexts and questions, as in `fasp_core/studies/contexts/scenarios.toml`: copy and "
+        "change it.",
     )
     if given is None:
         return scenarios.read()
@@ -103,7 +102,6 @@ def _offer(spec: ModelSpec, world: Scenarios, title: str) -> None:
     samples = middle.select_slider("Answers for each name", (2, 3, 4, 8, 16), 4, key="matrix samples")
     items = right.select_slider("Scenarios of each context", (1, 2, 3, 10), 2, key="matrix scenarios")
     config = MatrixConfig(audit=AuditConfig(samples, 6), names=names, scenarios=items, tokens=256)
-    config = replace(config, names=min(names, *map(len, world.groups.values())))
     sets = len(config.methods) * len(matrix.settings(world.smaller(names, items).scenarios))
     answers = sets * 2 * names * samples
     background.offer(

@@ -10,16 +10,19 @@ import pandas as pd
 import streamlit as st
 
 from fasp_core.figures import Cells, Series, Words, answers_by_group, cell_matrix, dots
-from fasp_core.studies.answers.measures import Estimate, parsed_difference
+from fasp_core.studies.answers.distributions import Distributions, points
+from fasp_core.studies.answers.measures import Answers, Estimate, parsed_difference
 from fasp_core.studies.contexts.choosing import Method
 from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of
 from fasp_core.studies.contexts.matrix import Cell, Matrix
 from fasp_core.studies.contexts.settings import TITLES, Kind
+from fasp_core.typing import Floats
 from pages.widgets import clicks
 from pages.widgets.drawing import chart, csv_table
 from pages.widgets.markdown import escape_markdown
 
 SECONDS = 0.22  # for one answer of a pruned model, with the built-in one on two cores
+POINTS = 32  # of a name's distribution, in charts
 _OPEN = "contexts open"
 METHOD_TITLES: dict[Method, str] = {
     "heads-effect": "heads, by effect",
@@ -31,18 +34,19 @@ METHOD_TITLES: dict[Method, str] = {
     "weights-wanda": "weights (Wanda)",
     "weights-effect": "weights, by effect",
     "weights-random": "weights, at random",
+    "weights-effect-random": "weights, at random, as many as by effect",
 }
 METHOD_HELP = (
     "By effect: to first order, what removing the part does to the difference between the groups. By attention: from "
     "the place where the answer begins to the name. By activation and Wanda: parts that stand out for the first group "
-    "and not for the other. At random: as many as the others choose."
+    "and not for the other. At random: as many as are chosen by effect on the same scenarios (of weights: by Wanda)."
 )
 
 
 def title(found: Matrix) -> str:
     """What tells one run from another."""
     scenarios, names = len(found.scenarios), len(found.people)
-    answers = "exact answers" if found.config.exact else f"{found.base.shape[2]} answers each"
+    answers = "exact answers" if found.config.exact else f"{found.config.audit.samples} answers each"
     return f"{scenarios} scenarios, {names} names ({' and '.join(found.groups)}), {answers}"
 
 
@@ -133,7 +137,7 @@ def _lines(s: Summary) -> str:
         f"a number in {s.parsed_before[0]:.0%} and {s.parsed_before[1]:.0%},\nthen in {s.parsed_after[0]:.0%} and "
         f"{s.parsed_after[1]:.0%} of answers\n"
         f"{low:,}{'' if low == high else f' to {high:,}'} parts removed,\nperplexity {s.perplexity:+.1%}; "
-        f"{s.cells} test{'s' if s.cells > 1 else ''}"
+        f"{s.cells} test{'' if s.cells == 1 else 's'}{s.without}"
     )
 
 
@@ -207,12 +211,12 @@ def _cell(carried: Carried, method: Method, row: int, column: int) -> None:
         )
         cell = cells[picked]
         scenario = m.scenarios[cell.setting.tested]
-        before, after = m.before(cell.setting.tested, carried.winsorise), m.after(cell, carried.winsorise)
+        base, after = m.base[cell.setting.tested], cell.answers
         st.markdown(f"“{escape_markdown(scenario.ask('…'))}” {escape_markdown(scenario.opening)}")
         chart(
             answers_by_group(
-                before.values,
-                after.values,
+                drawable(base.winsorised(carried.winsorise)),
+                drawable(after.winsorised(carried.winsorise)),
                 m.codes,
                 m.groups,
                 Words(
@@ -227,10 +231,10 @@ def _cell(carried: Carried, method: Method, row: int, column: int) -> None:
         )
         found = carried.summary([cell])
         assert found is not None
-        base, pruned = carried.signed(cell)
+        whole, pruned = carried.signed(cell)
         st.markdown(
             f"SMD ({escape_markdown(m.groups[0])} minus {escape_markdown(m.groups[1])}): "
-            f"{estimate(base)} → {estimate(pruned)}."
+            f"{estimate(whole)} → {estimate(pruned)}."
         )
         st.caption(f"{_lines(found)}. {parsing(m, cell)}".replace(",\n", ", ").replace("\n(", " (").replace("\n", "; "))
         if cell.prune_set:
@@ -241,11 +245,16 @@ def _cell(carried: Carried, method: Method, row: int, column: int) -> None:
 
 def parsing(m: Matrix, cell: Cell) -> str:
     """A difference in how often a number is given is a finding too."""
-    found = parsed_difference(m.before(cell.setting.tested))
+    found = parsed_difference(m.base[cell.setting.tested])
     if found.low <= 0 <= found.high:
         return "Numbers are given about equally often for both groups."
     more = escape_markdown(m.groups[0 if found.value > 0 else 1])
     return f"The whole model gives a number more often for {more}."
+
+
+def drawable(answers: Answers | Distributions) -> Floats:
+    """[names, answers] that a chart shows: what was sampled, or points of distributions."""
+    return answers.values if isinstance(answers, Answers) else points(answers, POINTS)
 
 
 def _frame(carried: Carried) -> pd.DataFrame:
@@ -256,6 +265,7 @@ def _frame(carried: Carried) -> pd.DataFrame:
             "chosen on": row_title(row),
             "tested on": context,
             "parts": s.parts[0],
+            "tests": s.cells,
             "|SMD| before": s.before.value,
             "after": s.after.value,
             "change": s.change.value,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.studies.answers.distributions import gathered
 from fasp_core.studies.answers.exact import ExactConfig, Tree
 from fasp_core.studies.answers.measures import Estimate
-from fasp_core.studies.contexts import matrix, outcome
+from fasp_core.studies.contexts import matrix, outcome, scenarios
 from fasp_core.studies.contexts.audit import AuditConfig, Exact, Replies
 from fasp_core.studies.contexts.generalisation import Carried
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
@@ -88,6 +89,18 @@ def test_nothing_was_run_yet(studio: Studio, monkeypatch: pytest.MonkeyPatch) ->
     assert (config.names, config.audit.samples, config.scenarios) == (8, 4, 2)
 
 
+def test_a_group_of_one_name_that_is_not_compared_hides_nothing(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = scenarios.read()
+    third = replace(world, groups={**world.groups, "third": ("Bo",)})
+    monkeypatch.setattr(scenarios, "read", lambda *_: third)
+    at = opened("contexts")
+    assert "Nothing was run with this model yet" in said(at)
+    assert {t.label for t in at.tabs} >= {"Audit"}
+    assert not at.error
+
+
 def test_the_findings_and_the_matrices(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     found = made_up(SHARES)
     monkeypatch.setattr(engine().results, "matrices", lambda spec: [found])
@@ -120,7 +133,7 @@ def test_a_cell_of_another_run_is_forgotten(studio: Studio, monkeypatch: pytest.
 
 
 def test_groups_of_a_file_are_letters(monkeypatch: pytest.MonkeyPatch) -> None:
-    found: Any = SimpleNamespace(groups=("[a](http://b)", "**c**"), before=lambda _tested: None)
+    found: Any = SimpleNamespace(groups=("[a](http://b)", "**c**"), base={"days": None})
     cell: Any = SimpleNamespace(setting=SimpleNamespace(tested="days"))
     monkeypatch.setattr(contexts_matrix, "parsed_difference", lambda _: Estimate(0.5, 0.4, 0.6))
     said = contexts_matrix.parsing(found, cell)

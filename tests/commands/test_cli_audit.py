@@ -161,6 +161,9 @@ def test_several_groups_files_and_a_limit(tmp_path: Path, capsys: pytest.Capture
     low, high = row["smd_bounds"]
     assert low <= row["smd"]["value"] <= high
     assert 0 < row["p"] <= row["p_adjusted"] <= 1
+    assert row["p_adjusted"] == pytest.approx(min(3 * row["p"], 1))  # one scenario, three comparisons
+    assert found["p_any"] == row["p_adjusted"]
+    assert "times 3 comparisons of groups" in found["correction"]
     table = pd.read_csv(tmp_path / "a.csv")
     assert table.groups.tolist() == ["one - two", "one - three", "two - three"]
     assert table.smd[0] == pytest.approx(row["smd"]["value"])
@@ -172,6 +175,35 @@ def test_several_groups_files_and_a_limit(tmp_path: Path, capsys: pytest.Capture
     assert [c["groups"][1] for c in rest["comparisons"]] == ["all others"] * 3
     assert main(asked(tmp_path, "--fail-above", "0")) == 1
     assert "is above the limit of 0" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("numbered")
+def test_texts_are_of_the_groups_of_each_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(asked(tmp_path, "--json", "--groups", "one,two,three", "--texts", "1")) == 0
+    for compared in json.loads(capsys.readouterr().out)["comparisons"]:
+        for row in compared["scenarios"]:
+            assert {t["group"] for t in row["texts"]} == set(compared["groups"])
+    assert main(asked(tmp_path, "--json", "--groups", "one,two,three", "--texts", "1", "--rest")) == 0
+    for compared in json.loads(capsys.readouterr().out)["comparisons"]:
+        assert {t["group"] for t in compared["scenarios"][0]["texts"]} == {"one", "two", "three"}
+
+
+@pytest.mark.usefixtures("numbered")
+def test_hostile_groups_scenarios_and_temperatures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "a.csv"
+    hostile = (
+        NUMBERED.replace('"house"', '"\\u001b[31mho\\nuse"').replace("one =", "value =").replace("two =", "interval =")
+    )
+    (tmp_path / "hostile.toml").write_text(hostile)
+    assert main(asked(tmp_path, "--csv", str(table), "--scenarios", str(tmp_path / "hostile.toml"))) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "[31mho use" in said
+    assert {"mean_value", "mean_interval", "smd_low", "parsed_value"} <= set(pd.read_csv(table))
+    assert main(asked(tmp_path, "--temperature", "inf")) == 2
+    error = capsys.readouterr().err.strip()
+    assert "a finite temperature above 0" in error
+    assert "\n" not in error
 
 
 @pytest.mark.usefixtures("numbered")
@@ -221,8 +253,20 @@ def test_matched_names_and_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert one["smd"]["interval"] != other["smd"]["interval"]
     assert main(asked(tmp_path, "--plan", "--json")) == 0
     plan = json.loads(capsys.readouterr().out)
+    assert plan["smallest_smd"] is None
+    assert plan["smallest_smd_sampled"] == {"4": None, "16": None, "64": None}
+    assert main(asked(tmp_path, "--plan")) == 0
+    assert "With 2 and 2 names no difference is ever found" in capsys.readouterr().out
+    more = NUMBERED.replace('"the"]', '"the", "to", "."]').replace('"My"]', '"My", "for", "We"]')
+    (tmp_path / "more.toml").write_text(more)
+    assert main(asked(tmp_path, "--plan", "--json", "--scenarios", str(tmp_path / "more.toml"))) == 0
+    plan = json.loads(capsys.readouterr().out)
     assert 0 < plan["smallest_smd"] < plan["smallest_smd_sampled"]["16"] < plan["smallest_smd_sampled"]["4"]
+    low, high = plan["between_names_sd_interval"]
+    assert low < plan["between_names_sd"] < high
     assert plan["power"] == 0.8
+    assert main(asked(tmp_path, "--plan", "--groups", "one,two,three")) == 2
+    assert "--plan is of two groups" in capsys.readouterr().err
     assert main(asked(tmp_path, "--groups", "one,two,three", "--matched")) == 2
     assert "Matched names are of two groups" in capsys.readouterr().err
     assert main(asked(tmp_path, "--groups", "one,two", "--fail-above", "-1")) == 2

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fasp_core import defaults
 from fasp_core.cli.main import main
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
@@ -26,7 +28,7 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.answers import measures
 from fasp_core.studies.contexts import choosing, matrix, summary
 from fasp_core.studies.contexts.audit import AuditConfig, audit
-from fasp_core.studies.contexts.choosing import USUAL, Sizes, common_top
+from fasp_core.studies.contexts.choosing import USUAL, Method, Sizes, common_top
 from fasp_core.studies.contexts.generalisation import Carried, cells_of, rows_of
 from fasp_core.studies.contexts.matrix import MatrixConfig
 from fasp_core.studies.contexts.settings import settings
@@ -77,6 +79,27 @@ def test_parts_that_do_not_help_are_left() -> None:
     assert set(common_top([first, second], 4).tolist()) == {0, 1}
 
 
+def test_random_sets_are_as_large_as_those_beside_them(lm: LanguageModel) -> None:
+    """By effect fewer parts may serve several scenarios than one; the random set is as small."""
+    shape = {"heads": (lm.n_layers, lm.n_heads), "neurons": (lm.n_layers, lm.n_neurons)}
+    place, weight = next((p, choosing.weights.flat(m)) for p, m in choosing.weights.projections(lm).items())
+
+    def says(first: int) -> choosing.Clues:
+        scores = {f"{kind}-effect": np.arange(float(np.prod(s))).reshape(s) - first for kind, s in shape.items()}
+        return choosing.Clues(scores, (), 1.0, {place: torch.arange(first, first + 3)})
+
+    said = [says(int(np.prod(shape["heads"])) - 2), says(3)]
+    sizes = replace(CONFIG.sizes, heads=0.9, weight_top=3 / len(weight), neurons=0.5)
+    sizes = replace(sizes, weight_top=min(sizes.weight_top, choosing.EFFECTS_KEPT))
+    methods: tuple[Method, ...] = ("heads-random", "neurons-random", "weights-effect-random")
+    for method in methods:
+        for part in (said, said[:1], said[1:]):
+            random, beside = (choosing.choose(lm, m, part, sizes, 1) for m in (method, choosing.BESIDE[method]))
+            assert len(random) == len(beside)
+            assert {p: len(at) for p, at in random.weights.items()} == {p: len(at) for p, at in beside.weights.items()}
+    assert len(choosing.choose(lm, "heads-random", said, sizes)) == 1
+
+
 def test_everything_is_really_removed_and_kept(lm: LanguageModel, tmp_path: Path, monkeypatch: Any) -> None:
     store = Store(tmp_path)
     told: list[tuple[float, float]] = []
@@ -86,9 +109,9 @@ def test_everything_is_really_removed_and_kept(lm: LanguageModel, tmp_path: Path
     assert told == sorted(told)
     test = replace(CONFIG.audit, seed=1)
     for i, scenario in enumerate(WORLD.scenarios):
-        for config, values in ((test, found.base[i]), (CONFIG.audit, found.other[i])):
+        for config, answers in ((test, found.base[i]), (CONFIG.audit, found.other[i])):
             expected = audit(lm, scenario, WORLD, config, Store(tmp_path / "other")).answers.values
-            np.testing.assert_array_equal(values, expected)
+            np.testing.assert_array_equal(answers.values, expected)
     for cell in found.cells:
         if cell.method.startswith("weights"):
             assert not cell.prune_set
@@ -100,9 +123,10 @@ def test_everything_is_really_removed_and_kept(lm: LanguageModel, tmp_path: Path
     assert [c.setting.tested for c in picked] == [0, 1]
     for cell in picked:
         subject = PruneSet.parse(cell.prune_set)
-        assert cell.parts == int(0.3 * lm.size)
-        answers = audit(lm, WORLD.scenarios[cell.setting.tested], WORLD, test, Store(tmp_path / "other"), subject)
-        np.testing.assert_array_equal(cell.values, answers.answers.values)
+        (beside,) = [c for c in found.of("heads-effect", "other") if c.setting == cell.setting]
+        assert cell.parts == beside.parts
+        asked = audit(lm, WORLD.scenarios[cell.setting.tested], WORLD, test, Store(tmp_path / "other"), subject)
+        np.testing.assert_array_equal(cell.answers.values, asked.answers.values)
         assert cell.parameters == cell.parts * lm.head_parameters()
     wanda, random = (found.of(m, "same") for m in ("weights-wanda", "weights-random"))  # type: ignore[arg-type]
     assert [c.parts for c in wanda] == [c.parts for c in random]
@@ -113,7 +137,7 @@ def test_everything_is_really_removed_and_kept(lm: LanguageModel, tmp_path: Path
     assert again.scenarios == WORLD.scenarios
     for one, other in zip(again.cells, found.cells, strict=True):
         assert (one.method, one.setting, one.parts) == (other.method, other.setting, other.parts)
-        np.testing.assert_array_equal(one.values, other.values)
+        np.testing.assert_array_equal(one.answers.values, other.answers.values)
     assert not matrix.stored(ModelId("another model"), store)
 
 
@@ -137,7 +161,7 @@ def test_another_method_asks_only_what_is_new(lm: LanguageModel, tmp_path: Path,
         (c.method, c.setting, c.prune_set) for c in expected.cells
     ]
     for a, b in zip(found.cells, expected.cells, strict=True):
-        np.testing.assert_array_equal(a.values, b.values)
+        np.testing.assert_array_equal(a.answers.values, b.answers.values)
         np.testing.assert_array_equal(a.nll.sums, b.nll.sums)
         assert a.seconds >= 0
     for time in found.times():
@@ -165,7 +189,7 @@ def test_effects_are_of_the_samples_that_are_not_tested_on(
     assert {seed for seed, _ in seeds} == {config.audit.seed}
     tested = audit(lm, WORLD.scenarios[0], WORLD, replace(CONFIG.audit, seed=1), Store(tmp_path))
     assert tested.ids != seeds[0][1]
-    np.testing.assert_array_equal(found.base[0], tested.answers.values)
+    np.testing.assert_array_equal(found.base[0].values, tested.answers.values)
 
 
 @pytest.mark.parametrize("wrong", [{"methods": ()}, {"methods": ("magic",)}, {"names": 1}, {"scenarios": 0}])
@@ -196,17 +220,17 @@ def test_summaries_are_means_over_scenarios() -> None:
     assert [c.setting.tested for c in cells] == [0, 1]
     told = carried.summary(cells)
     assert told is not None
-    before = np.mean([abs(smd(found.base[i], found.codes)) for i in (0, 1)])
-    after = np.mean([abs(smd(c.values, found.codes)) for c in cells])
+    before = np.mean([abs(smd(found.base[i].values, found.codes)) for i in (0, 1)])
+    after = np.mean([abs(smd(c.answers.values, found.codes)) for c in cells])
     assert told.before.value == pytest.approx(before)
     assert told.after.value == pytest.approx(after)
     assert told.change.value == pytest.approx(after - before)
     assert told.change.low < told.change.value < told.change.high < 0
     assert told.change.high - told.change.low < told.after.high - told.after.low  # paired
     assert told.parsed_before == told.parsed_after == (1.0, 1.0)
-    usual = [measures.inlier_ratio(found.before(c.setting.tested), found.after(c)) for c in cells]
+    usual = [measures.inlier_ratio(found.base[c.setting.tested], c.answers) for c in cells]  # type: ignore[arg-type]
     assert told.inliers == pytest.approx(np.mean(usual))
-    whole = [measures.inlier_ratio(found.before(i), measures.Answers(found.other[i], found.codes)) for i in (0, 1)]
+    whole = [measures.inlier_ratio(found.base[i], found.other[i]) for i in (0, 1)]  # type: ignore[arg-type]
     assert told.usual_inliers == pytest.approx(np.mean(whole))
     assert told.parts == (3, 3)
     assert told.perplexity == pytest.approx(0.0)
@@ -241,6 +265,54 @@ def test_findings_that_nobody_can_tell() -> None:
     alone = Carried(made_up({("heads-effect", "same"): 0.5})).findings()
     assert [f.holds for f in alone] == [None, None]
     assert "open" in alone[0].sentence
+
+
+def test_a_set_that_silences_a_scenario_is_compared_on_the_others() -> None:
+    """Scenario 0 loses 90% of its difference by heads and by neurons alike, scenario 1 a tenth: where neurons leave
+    scenario 1 without numbers, neurons do not beat heads."""
+    made = made_up(dict.fromkeys(EVERY, 0.5))
+    rng = np.random.default_rng(3)
+    cells = []
+    for cell in made.cells:
+        share = 0.9 if cell.setting.tested == 0 else 0.1
+        whole = made.base[cell.setting.tested].values
+        values = whole - share * 10 * (made.codes == 0)[:, None] + 0.2 * rng.normal(size=whole.shape)
+        if cell.method == "neurons-effect" and cell.setting.tested == 1:
+            values = np.full_like(values, np.nan)
+        cells.append(replace(cell, answers=measures.Answers(values, made.codes)))
+    carried = Carried(replace(made, cells=tuple(cells)))
+    neurons, shrink = carried.findings()
+    title = made.scenarios[1].title
+    assert neurons.holds is None
+    assert f"over 2 pairs of tests (2 more, in {title}, lack numbers)" in neurons.sentence
+    assert shrink.holds is None
+    assert (
+        f"over 3 pairs of tests (1 more, in {title}, lack numbers)" in shrink.sentence
+    )  # heads in both, neurons in one
+    silenced = carried.summary(carried.matrix.of("neurons-effect", "same"))
+    assert silenced is not None
+    assert (silenced.cells, silenced.left, silenced.lost) == (1, 1, (title,))
+
+
+def test_that_effects_shrink_is_said_with_the_sizes_of_sets() -> None:
+    shares = dict(zip(EVERY, (0.5, 0.1, 0.9, 0.2), strict=True))
+    made = made_up(shares)
+    smaller = tuple(replace(c, parts=2 if c.setting.kind == "other" else 13) for c in made.cells)
+    told = Carried(replace(made, cells=smaller)).findings()[1]
+    assert told.holds is True
+    assert "held 2.0 heads instead of 13.0 and 2.0 neurons instead of 13.0" in told.sentence
+    assert "held" not in Carried(made).findings()[1].sentence
+
+
+def test_a_distance_is_winsorised_at_the_limits_of_the_whole_model() -> None:
+    """One answer of a billion by the pruned model is no distance of millions of SDs."""
+    made = made_up({("heads-effect", "same"): 0.0}, noise=0.0)
+    for cell in made.cells:
+        cell.answers.values[0, 0] = 1e9
+    told = Carried(made, defaults.WINSORISE).summary(made.of("heads-effect", "same"))
+    assert told is not None
+    assert told.distance < 0.1
+    assert Carried(made).summary(made.of("heads-effect", "same")).distance > 1e5  # type: ignore[union-attr]
 
 
 def test_random_sets_are_no_finding() -> None:
@@ -285,7 +357,7 @@ def test_the_command(ran: Callable[..., tuple[int, str, str]]) -> None:
 def test_a_set_that_silences_a_group_has_no_change() -> None:
     found = made_up({("heads-effect", "same"): 0.5})
     for cell in found.cells:
-        cell.values[found.codes == 0] = np.nan
+        cell.answers.values[found.codes == 0] = np.nan
     told = Carried(found).summary(found.of("heads-effect", "same"))
     assert told is not None
     assert np.isnan(told.change.value)
@@ -308,7 +380,7 @@ def test_cells_of_two_noises_stand_in_no_matrix(lm: LanguageModel, tmp_path: Pat
     old.save(matrix.KIND, noise.before(header.config), tables=tables, arrays=arrays, meta=entry.meta)
     again = matrix.run(lm, WORLD, one, old)  # the same matrix: read as what it is
     assert again.provenance["noise"] == 1
-    np.testing.assert_array_equal(again.cells[0].values, made.cells[0].values + 1e6)
+    np.testing.assert_array_equal(again.cells[0].answers.values, made.cells[0].answers.values + 1e6)
     wider = matrix.run(lm, WORLD, both, old)  # another one: nothing of it is taken
     for cell, expected in zip(wider.of("heads-random"), made.cells, strict=True):
-        np.testing.assert_array_equal(cell.values, expected.values)
+        np.testing.assert_array_equal(cell.answers.values, expected.answers.values)

@@ -224,11 +224,13 @@ def test_exact_answers_see_a_tenth_of_what_samples_see(world: World) -> None:
         found = audit.exactly(world.lm, HOUSE, following, world.store, removed).found
         gaps.append(distributions.log_difference(found).value)
         assert found.covered.min() > 0.999
-        assert gaps[-1] == pytest.approx(world.expected_gap(removed), abs=0.01)
-    assert abs(gaps[1] - gaps[0]) > 0.001
+        assert gaps[-1] == pytest.approx(world.expected_gap(removed), abs=1e-5)
+    change = gaps[1] - gaps[0]
+    assert change == pytest.approx(world.expected_gap(weak) - world.expected_gap(PRUNED), rel=0.01)
+    assert abs(change) > 0.005
     sampled = np.log1p(world.asked(weak).answers.values)
     noise = np.sqrt(sum(np.nanvar(part) / np.isfinite(part).sum() for part in (sampled[:10], sampled[10:])))
-    assert noise > 5 * abs(gaps[1] - world.expected_gap(weak))
+    assert noise > 5 * abs(change)
 
 
 def test_attention_to_the_name_is_the_planted_heads(world: World) -> None:

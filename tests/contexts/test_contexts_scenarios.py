@@ -63,6 +63,8 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         (('["a letter", "a report"]', "[]"), "must be a list of texts"),
         (('"a report"', '"a letter"'), "same scenario twice"),
         (('two = ["Cy"]', ""), "names one group"),
+        (("two =", '"all others" ='), "group 'all others', which is no name of a group"),
+        (("two =", '"" ='), "group '', which is no name of a group"),
         (('"Cy"', '"Ann"'), "the name 'Ann' more than once"),
         (('"Cy"', '" "'), "group 'two' must be a list of texts"),
         (('unit = "hours"', 'unit = "hours"\nopening = 3'), "opening of context 'work' is no text"),

@@ -12,8 +12,8 @@ from fasp_core.forward.branching import Branching
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.studies.answers import exact
 from fasp_core.studies.answers.drawing import spread, systematic
-from fasp_core.studies.answers.exact import ExactConfig, Sampling, Tree, grow
-from fasp_core.studies.answers.reading import Reader
+from fasp_core.studies.answers.exact import ExactConfig, Sampling, Tree, grow, token_classes
+from fasp_core.studies.answers.reading import Reader, same
 from tests.support.numbered import numbered_lm, padded
 
 CHATS = ["We the house for red My$", "We the house for blue My$", "We house for the My$"]
@@ -76,6 +76,23 @@ def test_every_answer_has_the_probability_that_enumeration_gives(
         assert sum(tree.masses) == pytest.approx(1, abs=1e-6)
         for value in expected.keys() | found.keys():
             assert found.get(value, 0.0) == pytest.approx(expected.get(value, 0.0), abs=2e-6), value
+
+
+def test_tokens_that_are_not_told_apart_are_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever stands for a class, each of its tokens leaves the number that the class has."""
+    monkeypatch.setattr(exact, "LEAST", 0.01)
+    lm, reader = numbered_lm(), Reader("dollars", "")
+    classes, seen = token_classes(lm), 0
+    for tree in grow(lm, chats(lm), reader, "$", Sampling(4, 0.8), ExactConfig(nodes=60)):
+        for node in tree.nodes:
+            for kind, leaf in enumerate(node.classes):
+                for token in () if leaf is None else np.flatnonzero(classes == kind).tolist():
+                    said = "$" + lm.tokenizer.decode([*node.ids, token], skip_special_tokens=True)
+                    if token not in (*node.told, *lm.stops):
+                        seen += 1
+                        assert reader.settled(said), said
+                        assert same(reader.value(said), tree.values[leaf]), said
+    assert seen > 20
 
 
 @pytest.mark.parametrize("nodes", [1, 9])

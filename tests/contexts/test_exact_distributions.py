@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fasp_core import defaults
-from fasp_core.studies.answers import distributions, measures
+from fasp_core.studies.answers import distributions, measures, numbers
 from fasp_core.studies.answers.distributions import Distributions, log_difference, median_difference, quantiles
 from fasp_core.studies.answers.measures import Answers, Disparity
-from fasp_core.studies.answers.numbers import parse
+from fasp_core.studies.answers.numbers import Period, Unit, parse
 from fasp_core.studies.answers.reading import CLASSES, LITTLE, Reader, class_of, same
 from fasp_core.studies.answers.testing import dealt, significance
 
@@ -242,6 +242,28 @@ def test_a_number_without_decimals_is_open_in_size() -> None:
     assert [reader.doubt(t) for t in ("$20", "$1,2", "$The", "$", "$20.", "$20.5", "$20 in")] == [
         *(1, 1, 1, 1, LITTLE, LITTLE, LITTLE)
     ]
+
+
+AMOUNTS = {
+    "dollars": ("$20", "20 dollars", "around $20", "$1.50", "$20k"),
+    "hours": ("2 hours", "about 2 hours", "2 hours a day"),
+    "percent": ("20%", "20 percent", "about 20%"),
+}
+
+
+@pytest.mark.parametrize(("unit", "per"), [("dollars", "hour"), ("hours", "week"), ("percent", "")])
+def test_words_of_a_class_settle_every_amount_that_one_of_them_settles(unit: Unit, per: Period) -> None:
+    """Behind "$20" a range may follow " to", a period " per": they belong to no class."""
+    small = [word for word in numbers._GO_ON if class_of(" " + word) == 2]
+    assert len(small) > 50
+    reader = Reader(unit, per)
+    for amount in AMOUNTS[unit]:
+        if (value := reader.class_value(amount, 2)) is not None:
+            for word in small:
+                said = f"{amount} {word}"
+                assert reader.settled(said), said
+                assert same(reader.value(said), value), said
+    assert {class_of(f" {word}") for word in ("to", "or", "per", "and", "until", "each")} == {-1}
 
 
 def test_classes_of_tokens() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fasp_core.metrics.perplexity import Nll
 from fasp_core.model.language_model import LanguageModel
+from fasp_core.studies.answers.measures import Answers
 from fasp_core.studies.contexts import scenarios
 from fasp_core.studies.contexts.audit import AuditConfig
 from fasp_core.studies.contexts.choosing import Sizes
@@ -73,6 +74,7 @@ def made_up(effects: dict[tuple[str, str], float], noise: float = 0.02, seed: in
     kept = WORLD.scenarios[2:]
     people = tuple((f"p{i}", "one" if i % 2 else "two") for i in range(NAMES))
     own = 50 + 10 * rng.normal(size=(len(kept), NAMES, SAMPLES))
+    codes = np.array([int(g == "two") for _, g in people])
     lean = 10.0 * np.array([g == "one" for _, g in people])[:, None]
     nll = Nll(np.full(8, 24.0), np.full(8, 8))
     cells = []
@@ -80,8 +82,9 @@ def made_up(effects: dict[tuple[str, str], float], noise: float = 0.02, seed: in
         for (method, kind), share in effects.items():
             if setting.kind == kind:
                 values = own[setting.tested] + (1 - share) * lean + 10 * noise * rng.normal(size=(NAMES, SAMPLES))
-                cells.append(Cell(method, setting, 3, 3, "L0H0-2", values, nll))  # type: ignore[arg-type]
+                cells.append(Cell(method, setting, 3, 3, "L0H0-2", Answers(values, codes), nll))  # type: ignore[arg-type]
     contexts = {c: c for c in ("days", "parts")}
     config = replace(CONFIG, methods=tuple(dict.fromkeys(method for method, _ in effects)))  # type: ignore[arg-type]
     other = own + lean + 10 * noise * rng.normal(size=own.shape)
-    return Matrix("made-up", config, contexts, kept, ("one", "two"), people, own + lean, other, nll, tuple(cells), {})
+    whole, again = (tuple(Answers(x, codes) for x in values) for values in (own + lean, other))
+    return Matrix("made-up", config, contexts, kept, ("one", "two"), people, whole, again, nll, tuple(cells), {})

@@ -174,7 +174,8 @@ def _digest(lm: LanguageModel) -> str:
 def _matrix(b: Bench) -> Any:
     config = matrix.MatrixConfig(("weights-wanda",), AUDIT, SIZES, names=2, scenarios=1, tokens=64)
     found = matrix.run(b.lm, WORLD, config, b.store)
-    return found.base, [cell.nll.sums for cell in found.cells], [cell.values for cell in found.cells]
+    answers = [a.values for a in (*found.base, *(cell.answers for cell in found.cells))]
+    return answers, [cell.nll.sums for cell in found.cells]
 
 
 def _export(b: Bench) -> Any:

@@ -162,7 +162,7 @@ class ContextsOptions:
     scenarios: Annotated[Path | None, typer.Option(help="A TOML file of your own scenarios and names.")] = None
     method: Annotated[
         list[str] | None,
-        typer.Option(help="Such as heads-effect; may be given more than once; else all but weights-effect."),
+        typer.Option(help="Such as heads-effect; may be given more than once; else all but those of weights-effect."),
     ] = None
     answers: Annotated[
         Literal["exact", "sampled"] | None,

@@ -9,17 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from fasp_core.studies.answers import measures
 from fasp_core.studies.answers.exact import Tree
-from fasp_core.studies.answers.measures import INLIERS, RESAMPLES, Estimate, draws, interval, smaller_group, smd
+from fasp_core.studies.answers.measures import (
+    INLIERS,
+    RESAMPLES,
+    Answers,
+    Estimate,
+    draws,
+    interval,
+    smaller_group,
+    smd,
+)
 from fasp_core.typing import Floats
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 CHUNK = 100  # resamples of medians at once
+DIGITS = 3  # in which numbers agree that are kept as one
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +52,21 @@ class Distributions:
     drawn: NDArray[np.bool_]
     codes: NDArray[np.int64]
     spent = 0.0  # a whole distribution has no degrees of freedom to lose
+
+    @classmethod
+    def read(cls, table: Any, codes: NDArray[np.int64]) -> Distributions:
+        """From a stored data frame with a column of each but `codes`."""
+        return cls(
+            table["values"].to_numpy(dtype=float, na_value=np.nan),
+            table["masses"].to_numpy(dtype=float),
+            table["names"].to_numpy(dtype=np.int64),
+            table["drawn"].to_numpy(dtype=bool),
+            codes,
+        )
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """What `read` reads."""
+        return {name: getattr(self, name) for name in ("names", "values", "masses", "drawn")}
 
     @cached_property
     def given(self) -> NDArray[np.bool_]:
@@ -92,12 +119,32 @@ class Distributions:
         """With other numbers in the place of those that there are."""
         return replace(self, values=change(self.values))
 
-    def winsorised(self, share: float) -> Distributions:
-        """Numbers beyond the `share` and 1 - `share` quantiles moved to them; share is in [0, .5)."""
+    def limits(self, share: float) -> tuple[float, float]:
+        """As `Answers.limits`."""
         if not share or not self.given.any():
-            return self
+            return -np.inf, np.inf
         low, high = quantiles(*self.everybody(), (share, 1 - share))
-        return self.changed(lambda x: np.clip(x, low, high))
+        return float(low), float(high)
+
+    def within(self, limits: tuple[float, float]) -> Distributions:
+        """Numbers beyond some limits moved to them."""
+        return self.changed(lambda x: np.clip(x, *limits))
+
+    def winsorised(self, share: float) -> Distributions:
+        """Numbers beyond their own `limits` moved to them."""
+        return self.within(self.limits(share))
+
+    def thinned(self) -> Distributions:
+        """Numbers of a name that agree in `DIGITS` digits as one, at their mean: means stay as they are, and no number
+        moves by more than a hundredth of itself."""
+        digits = np.array([f"{x:.{DIGITS - 1}e}" for x in self.values])
+        order = np.lexsort((digits, self.drawn, self.names))
+        names, drawn, masses, digits = self.names[order], self.drawn[order], self.masses[order], digits[order]
+        new = (names[1:] != names[:-1]) | (drawn[1:] != drawn[:-1]) | (digits[1:] != digits[:-1])
+        begins = np.flatnonzero(np.concatenate([[True], new]))
+        total = np.add.reduceat(masses, begins)
+        values = np.add.reduceat(masses * self.values[order], begins) / total
+        return Distributions(values, total, names[begins], drawn[begins], self.codes)
 
     def bounds(self) -> tuple[float, float]:
         """Least and largest SMD, if all that was not followed to its end were numbers at the 5th percentile of the
@@ -214,3 +261,29 @@ def distance(base: Distributions, pruned: Distributions) -> float:
     if not sd:
         return float("nan")
     return float(stats.wasserstein_distance(before[0], after[0], before[1], after[1]) / sd)
+
+
+def moved(
+    base: Answers | Distributions, pruned: Answers | Distributions, winsorise: float = 0.0
+) -> tuple[float, float]:
+    """(inlier ratio, distance) of two models' answers; for the distance, numbers beyond the base's limits are moved to
+    them in both."""
+    limits = base.limits(winsorise)
+    if isinstance(base, Distributions) and isinstance(pruned, Distributions):
+        return inlier_ratio(base, pruned), distance(base.within(limits), pruned.within(limits))
+    assert isinstance(base, Answers)
+    assert isinstance(pruned, Answers)
+    return measures.inlier_ratio(base, pruned), measures.distance(base.within(limits), pruned.within(limits))
+
+
+def points(found: Distributions, count: int) -> Floats:
+    """[names, count] equally likely answers, to be drawn: the share without a number, rounded, is nan, and the others
+    are quantiles in the middle of equal parts, ascending."""
+    out = np.full((len(found.codes), count), np.nan)
+    for i, row in enumerate(out):
+        mine = found.given & (found.names == i)
+        kept = round(count * float(found.shares()[i]))
+        if mine.any() and kept:
+            at = (np.arange(kept) + 0.5) / kept
+            row[:kept] = quantiles(*ascending(found.values[mine], found.masses[mine]), at.tolist())
+    return out

@@ -7,7 +7,7 @@ with all their answers; the same draws serve every scenario and both models, so 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -57,13 +57,20 @@ class Answers:
         filled = np.where(seen & ~np.isclose(self.values, mean, rtol=1e-12, atol=0), self.values - mean, 0.0)
         return np.stack([seen.sum(1), filled.sum(1), (filled**2).sum(1)], 1).astype(float)
 
+    def limits(self, share: float) -> tuple[float, float]:
+        """The `share` and 1 - `share` quantiles of the numbers; share is in [0, .5), and of 0 or none there is none."""
+        if not share or not np.isfinite(self.values).any():
+            return -np.inf, np.inf
+        low, high = np.nanquantile(self.values, (share, 1 - share))
+        return float(low), float(high)
 
-def winsorised(values: Floats, share: float) -> Floats:
-    """Values beyond the `share` and 1 - `share` quantiles moved to them; nan stays. Share is in [0, .5)."""
-    if not share or not np.isfinite(values).any():
-        return values
-    low, high = np.nanquantile(values, (share, 1 - share))
-    return np.asarray(np.clip(values, low, high))
+    def within(self, limits: tuple[float, float]) -> Answers:
+        """Numbers beyond some limits moved to them."""
+        return replace(self, values=np.clip(self.values, *limits))
+
+    def winsorised(self, share: float) -> Answers:
+        """Numbers beyond their own `limits` moved to them."""
+        return self.within(self.limits(share))
 
 
 def draws(

@@ -29,6 +29,8 @@ _LETTERS = re.compile(r"[a-z]+$")
 _DIGITS = re.compile(r"\d(?:[\d.,]*\d)?")
 _WORD = re.compile(r"(?<![^\W\d_])[^\W\d_]{2,}(?![^\W\d_])")  # of letters alone
 _NUMBER = re.compile(r"\d[\d.,]*$")
+# small words behind which an amount may still change
+_RESTLESS = frozenset(["an", "and", "each", "every", "in", "min", "or", "per", "to", "until", "weekly"])
 CLASSES = (("\n",), (" zzzz",), (" the", " thezzzz"))  # what stands for a line's end, a word, a small word
 
 
@@ -104,7 +106,7 @@ def class_of(piece: str) -> int:
     if piece[:1] != " " or len(word) < 2 or not (word.isascii() and word.isalpha()):
         return -1
     if word in numbers._GO_ON:
-        return 2
+        return -1 if word in _RESTLESS else 2
     return -1 if word in _beginnings() or word.startswith(_long_words()) else 1
 
 

@@ -27,8 +27,8 @@ class Tested:
 
     Attributes
     ----------
-    each, adjusted : [S] of each by itself, and corrected for their number.
-    any : of mean |SMD|: is there a difference in any of them?
+    each, adjusted : [S] of each by itself, and corrected for their number and that of comparisons.
+    any : of mean |SMD|, corrected for the number of comparisons: is there a difference in any of them?
     by_chance : mean |SMD| that dealt labels have on average; noise alone makes it more than 0.
     """
 
@@ -39,7 +39,11 @@ class Tested:
 
 
 def significance(
-    answers: Sequence[Numbers], pairs: NDArray[np.int64] | None = None, deals: int = DEALS, seed: int = 0
+    answers: Sequence[Numbers],
+    pairs: NDArray[np.int64] | None = None,
+    deals: int = DEALS,
+    seed: int = 0,
+    comparisons: int = 1,
 ) -> Tested:
     """Against the hypothesis that names' groups do not matter.
 
@@ -47,6 +51,7 @@ def significance(
     ----------
     answers : of the same names in the same order.
     pairs : [names] number of the pair of each name, where names are matched one to one.
+    comparisons : of groups, of which this is one; p values are corrected for them by their number (Bonferroni).
     """
     codes = answers[0].codes
     first = np.concatenate([(codes == 0)[None], dealt(codes, pairs, deals, seed)]).astype(float)  # [1 + B, names]
@@ -63,6 +68,7 @@ def significance(
     each = np.where(known, p(scaled[:, 1:], scaled[:, 0]), np.nan)
     adjusted = np.where(known, p(np.broadcast_to(largest[1:], (len(found), deals)), scaled[:, 0]), np.nan)
     overall = float(p(every[None, 1:], every[:1])[0]) if np.isfinite(every[0]) else float("nan")
+    adjusted, overall = np.minimum(adjusted * comparisons, 1.0), float(np.minimum(overall * comparisons, 1.0))
     return Tested(each, adjusted, overall, float(mean_known(every[1:, None])[0]))
 
 

@@ -25,17 +25,17 @@ from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.answers.distributions import Distributions, gathered
 from fasp_core.studies.answers.exact import ExactConfig, Sampling, grow
-from fasp_core.studies.answers.measures import Answers, Disparity, winsorised
+from fasp_core.studies.answers.measures import Answers, Disparity
 from fasp_core.studies.answers.numbers import parse
 from fasp_core.studies.answers.reading import Reader
 from fasp_core.studies.common import Steps, kept
 from fasp_core.studies.contexts.chats import ask
 from fasp_core.studies.contexts.removal import Removal
-from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
+from fasp_core.studies.contexts.scenarios import ALL_OTHERS, Scenario, Scenarios
 from fasp_core.typing import Report
 
 KIND = "audits"
-HOW = 1  # version of how exact answers are followed and read, part of their keys
+HOW = 2  # version of how exact answers are followed and read, part of their keys
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ class Replies:
     Attributes
     ----------
     people : (name, group) by row.
-    groups : the two that are compared; the first is group 0.
+    groups : two or more; the first is group 0, and it is compared with the second.
     texts : [names][samples] answers, the scenario's opening included.
     ids : [names][samples] token ids after the opening, the token that ends the answer included.
     """
 
     scenario: Scenario
     people: tuple[tuple[str, str], ...]
-    groups: tuple[str, str]
+    groups: tuple[str, ...]
     texts: tuple[tuple[str, ...], ...]
     ids: tuple[tuple[tuple[int, ...], ...], ...]
     provenance: dict[str, Any]
@@ -98,7 +98,7 @@ class Replies:
 
     def numbers(self, winsorise: float = 0.0) -> Answers:
         """The numbers, the outermost shares moved inwards."""
-        return Answers(winsorised(self.answers.values, winsorise), self.answers.codes)
+        return self.answers.winsorised(winsorise)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +134,7 @@ class Exact:
         """One group against another, or against all others together (None)."""
         a = self.groups.index(first)
         others = [i for i in range(len(self.groups)) if i != a] if second is None else [self.groups.index(second)]
-        title = second or "all others"
+        title = second or ALL_OTHERS
         people = tuple(
             (name, group if group == first else title)
             for name, group in self.people
@@ -191,7 +191,7 @@ def audit(
     config: AuditConfig,
     store: Store,
     removed: PruneSet | Removal | None = None,
-    groups: tuple[str, str] | None = None,
+    groups: tuple[str, ...] | None = None,
     progress: Report | None = None,
 ) -> Replies:
     """Ask about everybody in one scenario; stored.
@@ -199,15 +199,14 @@ def audit(
     Parameters
     ----------
     removed : from the model; None: nothing.
-    groups : the two to compare; None: the first two.
+    groups : two or more; None: the first two.
 
     Raises
     ------
     InputError
         No chat template, a group that is not there, or a part of the set that is not in the model.
     """
-    compared = pair(scenarios, groups)
-    asked = _Asked.of(lm, scenario, scenarios, removed, compared)
+    asked = _Asked.of(lm, scenario, scenarios, removed, groups)
     key = asked.key | {"sampling": asdict(config), "noise": noise.VERSION}
 
     def work() -> Any:
@@ -223,7 +222,7 @@ def audit(
     def read(entry: Entry) -> Replies:
         texts = tuple(map(tuple, entry.meta["texts"]))
         ids = tuple(tuple(map(tuple, row)) for row in entry.meta["ids"])
-        return Replies(scenario, asked.people, compared, texts, ids, entry.meta["provenance"])
+        return Replies(scenario, asked.people, asked.compared, texts, ids, entry.meta["provenance"])
 
     return kept(store, lm, f"{slug(scenario.context)}-{slug(scenario.name)}", key, work, read, KIND)
 
@@ -266,18 +265,11 @@ def exactly(
             step = Steps(progress, 1).next(f"asking about {scenario.title}")
             trees = grow(lm, asked.chats, reader, scenario.opening, how, exact, step)
         found, texts = gathered(trees, codes)
-        columns = {name: getattr(found, name) for name in ("names", "values", "masses", "drawn")}
-        return {"tables": {"answers": pd.DataFrame(columns | {"text": texts})}, "meta": {}}
+        return {"tables": {"answers": pd.DataFrame(found.columns() | {"text": texts})}, "meta": {}}
 
     def read(entry: Entry) -> Exact:
         table = entry.table("answers")
-        found = Distributions(
-            table["values"].to_numpy(dtype=float, na_value=np.nan),
-            table["masses"].to_numpy(dtype=float),
-            table["names"].to_numpy(dtype=np.int64),
-            table["drawn"].to_numpy(dtype=bool),
-            codes,
-        )
+        found = Distributions.read(table, codes)
         texts = tuple(map(str, table["text"]))
         return Exact(scenario, asked.people, asked.compared, found, texts, exact, entry.meta["provenance"])
 

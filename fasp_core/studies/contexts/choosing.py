@@ -39,9 +39,16 @@ Method = Literal[
     "weights-wanda",
     "weights-effect",
     "weights-random",
+    "weights-effect-random",
 ]
 METHODS: tuple[Method, ...] = get_args(Method)
-USUAL = tuple(m for m in METHODS if m != "weights-effect")  # which takes exact answers, and as much memory as the model
+USUAL = tuple(m for m in METHODS if "weights-effect" not in m)  # takes exact answers and as much memory as the model
+BESIDE: dict[Method, Method] = {  # whose sets random ones are as large as
+    "heads-random": "heads-effect",
+    "neurons-random": "neurons-effect",
+    "weights-random": "weights-wanda",
+    "weights-effect-random": "weights-effect",
+}
 KIND = "clues"
 EFFECTS_KEPT = 0.02  # of the weights of each projection, those whose removal lowers the difference most
 
@@ -52,7 +59,7 @@ class Sizes:
 
     Attributes
     ----------
-    heads, neurons : that methods with a score choose, and random sets.
+    heads, neurons : that methods with a score choose, at most.
     unit_top, unit_other : neurons by activation: in the top share for the first group and not for the other.
     weight_top, weight_other : the same for the weights of each projection.
     """
@@ -177,7 +184,7 @@ def clues(
             raise InputError("Weights by effect need exact answers: leave out samples, or this method.")
         return _lowering(lm, replies, config, progress)
 
-    for method in methods:
+    for method in dict.fromkeys(BESIDE.get(m, m) for m in methods):
         if method in ("heads-effect", "neurons-effect"):
             found = kept("effects", effects, **drawn)
             arrays[method], gap = found[kind_of(method)], float(found["gap"][0])
@@ -194,9 +201,9 @@ def clues(
             arrays[method] = np.stack([found["0"], found["1"]])
         elif method == "weights-effect":
             by_effect = _by_place(kept("effects of weights", lowering, **drawn))
-        elif kind_of(method) == "weights" and method in METHODS:
-            norms = norms or _norms(lm, replies, names, kept)
-        elif method not in METHODS:
+        elif method == "weights-wanda":
+            norms = _norms(lm, replies, names, kept)
+        else:
             raise InputError(f"There is no method '{method}': choose of {', '.join(METHODS)}.")
     return Clues(arrays, norms, gap, by_effect)
 
@@ -242,14 +249,18 @@ def choose(lm: LanguageModel, method: Method, said: Sequence[Clues], sizes: Size
 
     Parameters
     ----------
-    seed : of random sets. Random heads and neurons are as many as a score would choose, random weights as many in each
-        projection as `weights-wanda` chooses.
+    seed : of random sets. They hold as many parts as the same scenarios' set of the method in `BESIDE`, of weights as
+        many in each projection.
     """
     kind = kind_of(method)
+    like = choose(lm, BESIDE[method], said, sizes) if method in BESIDE else None
     if kind == "weights":
+        if like is not None:
+            return Removal(weights=_shuffled(lm, like.weights, seed))
         effect = method == "weights-effect"
-        chosen = _named_by_all([c.lowering(lm, sizes) if effect else c.standing_out(lm, sizes) for c in said])
-        return Removal(weights=_shuffled(lm, chosen, seed) if method == "weights-random" else chosen)
+        return Removal(
+            weights=_named_by_all([c.lowering(lm, sizes) if effect else c.standing_out(lm, sizes) for c in said])
+        )
     shape = (lm.n_layers, lm.n_heads if kind == "heads" else lm.n_neurons)
     count = max(1, int(getattr(sizes, kind) * shape[0] * shape[1]))
     if method == "neurons-activation":
@@ -257,8 +268,8 @@ def choose(lm: LanguageModel, method: Method, said: Sequence[Clues], sizes: Size
         named = [set(localise.stands_out(a[0], a[1], sizes.unit_top, sizes.unit_other)) for a in by_group]
         parts = sorted(set.intersection(*named))
     else:
-        if method.endswith("random"):
-            flat = np.random.default_rng(seed).permutation(shape[0] * shape[1])[:count]
+        if like is not None:
+            flat = np.random.default_rng(seed).permutation(shape[0] * shape[1])[: len(like)]
         else:
             flat = common_top([c.arrays[method] for c in said], count)
         parts = [divmod(int(i), shape[1]) for i in flat]

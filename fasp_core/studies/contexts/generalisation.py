@@ -12,13 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fasp_core.studies.answers.distributions import moved
 from fasp_core.studies.answers.measures import (
     RESAMPLES,
-    Answers,
     Disparity,
     Estimate,
-    distance,
-    inlier_ratio,
     interval,
     mean_known,
     symmetric_interval,
@@ -38,10 +36,11 @@ class Summary:
     before, after, change : of mean |SMD| over the scenarios.
     inliers : share of the answers within the usual range of the whole model's; usual_inliers : the same of other
         answers of the whole model, which is what nothing removed comes to (nan of exact answers: there are no others).
-        distance : in its SDs (Wasserstein).
+        distance : in its SDs (Wasserstein), both winsorised at the whole model's limits.
     parsed : share of answers with a number, before and after, by group.
     parts : least and most parts of a set. perplexity : mean relative change.
-    cells : scenarios that it is made of.
+    cells : tests in which both models gave numbers, of which before, after and change are made.
+    left : how many tests lack numbers. lost : titles of their scenarios.
     """
 
     before: Estimate
@@ -55,6 +54,39 @@ class Summary:
     parts: tuple[int, int]
     perplexity: float
     cells: int
+    left: int
+    lost: tuple[str, ...]
+
+    @property
+    def without(self) -> str:
+        """What follows the number of tests."""
+        return _without(self.left, self.lost)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Changes of mean |SMD| by two kinds of sets, over the tests in which both left numbers.
+
+    Attributes
+    ----------
+    first, second, difference : the changes, and the first minus the second; below 0: the first lower it by more.
+    drawn : [2, B] both under each resample.
+    tests : how many pairs of them.
+    left : how many pairs lack numbers. lost : titles of their scenarios.
+    """
+
+    first: Estimate
+    second: Estimate
+    difference: Estimate
+    drawn: Floats
+    tests: int
+    left: int
+    lost: tuple[str, ...]
+
+    @property
+    def said(self) -> str:
+        """What it is of."""
+        return f"over {self.tests} pairs of tests{_without(self.left, self.lost)}"
 
 
 @dataclass(frozen=True)
@@ -76,8 +108,8 @@ class Carried:
     def __init__(self, matrix: Matrix, winsorise: float = 0.0, resamples: int = RESAMPLES, seed: int = 0) -> None:
         self.matrix, self.winsorise = matrix, winsorise
         n = len(matrix.scenarios)
-        answers = [matrix.before(i, winsorise) for i in range(n)] + [matrix.after(c, winsorise) for c in matrix.cells]
-        found = Disparity.of(answers, resamples, seed)
+        answers = [*matrix.base, *(c.answers for c in matrix.cells)]
+        found = Disparity.of([a.winsorised(winsorise) for a in answers], resamples, seed)
         self._values, self._drawn = np.abs(found.values), np.abs(found.drawn)  # [S + C], [S + C, B]
         self._signed = found
         self._at = {(cell.method, cell.setting): n + i for i, cell in enumerate(matrix.cells)}
@@ -89,21 +121,24 @@ class Carried:
         m = self.matrix
         tested = [c.setting.tested for c in cells]
         (before, after), (before_drawn, after_drawn) = self._sides(cells)
-        change, change_drawn = self._change(cells)
-        pairs = [(m.before(c.setting.tested), m.after(c)) for c in cells]
+        known = np.isfinite(self._changes(cells)[:, 0])
+        pairs = [(m.base[c.setting.tested], c.answers) for c in cells]
         parsed = np.array([[b.parsed(), a.parsed()] for b, a in pairs]).mean(0)  # [2, groups]
+        shown = [moved(b, a, self.winsorise) for b, a in pairs]
         return Summary(
             symmetric_interval(before, before_drawn, self._signed.names, 0.0),
             symmetric_interval(after, after_drawn, self._signed.names, 0.0),
-            self._interval(change, change_drawn),
-            _mean(inlier_ratio(b, a) for b, a in pairs),
-            _mean(inlier_ratio(m.before(t), Answers(m.other[t], m.codes)) for t in tested if m.config.exact is None),
-            _mean(distance(b, a) for b, a in pairs),
+            self._interval(after - before, after_drawn - before_drawn),
+            _mean(inliers for inliers, _ in shown),
+            _mean(moved(m.base[t], m.other[t])[0] for t in tested if m.config.exact is None),
+            _mean(distance for _, distance in shown),
             (float(parsed[0, 0]), float(parsed[0, 1])),
             (float(parsed[1, 0]), float(parsed[1, 1])),
             (min(c.parts for c in cells), max(c.parts for c in cells)),
             _mean(m.perplexity(c).relative for c in cells),
-            len(cells),
+            int(known.sum()),
+            int((~known).sum()),
+            self._titles(c for c, k in zip(cells, known, strict=True) if not k),
         )
 
     def signed(self, cell: Cell) -> tuple[Estimate, Estimate]:
@@ -111,11 +146,22 @@ class Carried:
         each = self._signed.each()
         return each[cell.setting.tested], each[self._at[cell.method, cell.setting]]
 
-    def difference(self, first: Sequence[Cell], second: Sequence[Cell]) -> Estimate:
-        """Change of mean |SMD| by the first cells minus that by the second; below 0: the first lower it by more."""
-        a, drawn_a = self._change(first)
-        b, drawn_b = self._change(second)
-        return self._interval(a - b, drawn_a - drawn_b)
+    def difference(self, pairs: Sequence[tuple[Cell, Cell]]) -> Compared:
+        """Of sets that are tested on the same scenario, two by two."""
+        first, second = (self._changes(side) for side in zip(*pairs, strict=True))  # [pairs, 1 + B]
+        both = np.where(np.isfinite(first) & np.isfinite(second), 1.0, np.nan)
+        means = np.stack([mean_known(both * side) for side in (first, second)])
+        known = np.isfinite(both[:, 0])
+        a, b, between = (self._interval(float(row[0]), row[1:]) for row in (*means, means[0] - means[1]))
+        return Compared(
+            a,
+            b,
+            between,
+            means[:, 1:],
+            int(known.sum()),
+            int((~known).sum()),
+            self._titles(c for (c, _), k in zip(pairs, known, strict=True) if not k),
+        )
 
     def findings(self) -> tuple[Finding, Finding]:
         """The two findings of Ma et al. (2025): neurons beat heads; effects shrink as generality grows."""
@@ -123,34 +169,38 @@ class Carried:
 
     def _neurons_beat_heads(self) -> Finding:
         heads, neurons = self._chosen("heads"), self._chosen("neurons")
-        if not heads or not neurons:
+        pairs = [(n, h) for n in neurons for h in heads if n.setting == h.setting]
+        if not pairs:
             return Finding(None, "Whether neurons beat heads is open: the run holds no sets of both.")
-        found = self.difference(neurons, heads)
-        means = [self._change(cells)[0] for cells in (neurons, heads)]
+        found = self.difference(pairs)
         told = (
-            f"removing neurons changed mean |SMD| by {means[0]:+.2f} and removing heads by {means[1]:+.2f}, a "
-            f"difference of {_told(found)} over {len(neurons)} and {len(heads)} tests"
+            f"removing neurons changed mean |SMD| by {found.first.value:+.2f} and removing heads by "
+            f"{found.second.value:+.2f}, a difference of {_told(found.difference)} {found.said}"
         )
-        if found.high < 0:
+        if found.difference.high < 0:
             return Finding(True, f"Neurons beat heads here, as in the paper: {told}.")
-        if found.low > 0:
+        if found.difference.low > 0:
             return Finding(False, f"Heads beat neurons here, other than in the paper: {told}.")
         return Finding(None, f"Whether neurons beat heads, as in the paper, these answers cannot tell: {told}.")
 
     def _effects_shrink(self) -> Finding:
         chosen = self._chosen("heads") + self._chosen("neurons") + self._chosen("weights")
-        near = [c for c in chosen if c.setting.kind == "same"]
-        far = [c for c in chosen if c.setting.kind in ("other", "others")]
-        if not near or not far:
+        near = {(c.method, c.setting.tested): c for c in chosen if c.setting.kind == "same"}
+        pairs = [
+            (c, near[c.method, c.setting.tested])
+            for c in chosen
+            if c.setting.kind in ("other", "others") and (c.method, c.setting.tested) in near
+        ]
+        if not pairs:
             return Finding(None, "Whether effects shrink with generality is open: the run holds no other context.")
-        value, drawn = self._change(near)
-        own, lost = self._interval(value, drawn), self.difference(far, near)
+        found = self.difference(pairs)
+        own, lost = found.second, found.difference
         told = (
             f"mean |SMD| changed by {_told(own)} on the scenarios that sets were chosen on, and by "
-            f"{self._change(far)[0]:+.2f} in other contexts, a difference of {_told(lost)}"
+            f"{found.first.value:+.2f} in other contexts, a difference of {_told(lost)} {found.said}{_sizes(pairs)}"
         )
         if self.matrix.config.exact is not None:
-            told += f", over {len(near)} and {len(far)} tests; {self._carries(near, far, own)}"
+            told += f"; {self._carries(found)}"
         if own.high < 0 and lost.low > 0:
             return Finding(True, f"Effects shrink as generality grows, as in the paper: {told}.")
         if own.high >= 0:
@@ -159,13 +209,13 @@ class Carried:
             return Finding(False, f"Effects grow with generality here, other than in the paper: {told}.")
         return Finding(None, f"Whether effects shrink with generality, as in the paper, is not shown: {told}.")
 
-    def _carries(self, near: Sequence[Cell], far: Sequence[Cell], own: Estimate) -> str:
+    def _carries(self, found: Compared) -> str:
         """Which part of the change carries over: a ratio, told only where its denominator is away from 0."""
+        far, own = found.first, found.second
         if own.low <= 0 <= own.high or own.low != own.low:
             return "which part carries over cannot be told, as there may be no change to carry"
-        (a, drawn_a), (b, drawn_b) = self._change(far), self._change(near)
-        found = interval(a / b, drawn_a / drawn_b, self._signed.names)
-        return f"{found.value:.0%} [{found.low:.0%}, {found.high:.0%}] of it carries over (ratio, resampled by name)"
+        part = interval(far.value / own.value, found.drawn[0] / found.drawn[1], self._signed.names)
+        return f"{part.value:.0%} [{part.low:.0%}, {part.high:.0%}] of it carries over (ratio, resampled by name)"
 
     def _chosen(self, kind: str) -> list[Cell]:
         return [c for c in self.matrix.cells if kind_of(c.method) == kind and not c.method.endswith("random")]
@@ -184,9 +234,14 @@ class Carried:
         (before, after), drawn = sides
         return (float(before[0]), float(after[0])), drawn
 
-    def _change(self, cells: Sequence[Cell]) -> tuple[float, Floats]:
-        (before, after), (before_drawn, after_drawn) = self._sides(cells)
-        return after - before, after_drawn - before_drawn
+    def _changes(self, cells: Sequence[Cell]) -> Floats:
+        """[cells, 1 + B] of |SMD|: as measured, and under every resample; nan where one side has none."""
+        rows = [c.setting.tested for c in cells], [self._at[c.method, c.setting] for c in cells]
+        before, after = (np.column_stack([self._values[at], self._drawn[at]]) for at in rows)
+        return np.asarray(after - before)
+
+    def _titles(self, cells: Iterable[Cell]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.matrix.scenarios[c.setting.tested].title for c in cells))
 
 
 def rows_of(matrix: Matrix) -> list[tuple[Kind, str]]:
@@ -198,6 +253,23 @@ def rows_of(matrix: Matrix) -> list[tuple[Kind, str]]:
 def cells_of(matrix: Matrix, method: Method, row: tuple[Kind, str], tested_on: str | None = None) -> list[Cell]:
     """Cells of a row of `rows_of`, tested on one context or on all."""
     return matrix.of(method, row[0], row[1] or None, tested_on)
+
+
+def _sizes(pairs: Sequence[tuple[Cell, Cell]]) -> str:
+    """Where sets for other contexts hold other numbers of parts than those for the scenario itself: how many."""
+    differ = []
+    for kind in dict.fromkeys(kind_of(far.method) for far, _ in pairs):
+        far, near = np.mean([(f.parts, n.parts) for f, n in pairs if kind_of(f.method) == kind], axis=0)
+        if far != near:
+            differ.append(f"{far:,.1f} {kind} instead of {near:,.1f}")
+    if not differ:
+        return ""
+    held = " and ".join(differ)
+    return f"; sets for other contexts held {held} on average, and size alone may be why the changes differ"
+
+
+def _without(left: int, lost: Sequence[str]) -> str:
+    return f" ({left} more, in {', '.join(lost)}, lack numbers)" if left else ""
 
 
 def _mean(values: Iterable[float]) -> float:

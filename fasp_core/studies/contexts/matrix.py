@@ -8,6 +8,7 @@ fasp_core.studies.contexts.matrix` runs it; what is finished is kept, so a stopp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -24,16 +25,19 @@ from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
+from fasp_core.studies.answers.distributions import DIGITS, Distributions
 from fasp_core.studies.answers.exact import ExactConfig
-from fasp_core.studies.answers.measures import Answers, winsorised
+from fasp_core.studies.answers.measures import Answers
 from fasp_core.studies.common import KIND, Steps, kept
 from fasp_core.studies.contexts import choosing
-from fasp_core.studies.contexts.audit import AuditConfig, Report, audit, pair
+from fasp_core.studies.contexts.audit import HOW, AuditConfig, Report, audit, pair
 from fasp_core.studies.contexts.choosing import METHODS, USUAL, Clues, Method, Sizes
 from fasp_core.studies.contexts.halves import Removed, Said, Whole, mean_nll
 from fasp_core.studies.contexts.removal import Removal
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
 from fasp_core.studies.contexts.settings import KINDS, Kind, Setting, settings
+
+EXACT = {"how": HOW, "digits": DIGITS}  # what shapes exact answers, in the key of a matrix of them
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Cell:
     ----------
     parts : how many heads, neurons or weights the set holds; the model is unchanged if there are none.
     prune_set : its heads and neurons, as text; two sets parted by a semicolon.
-    values : [names, samples] numbers answered without it; nan: no number.
+    answers : without it.
     nll : of the text, without it.
     seconds : that asking took; nan if that was not kept.
     """
@@ -88,7 +92,7 @@ class Cell:
     parts: int
     parameters: int
     prune_set: str
-    values: np.ndarray
+    answers: Answers | Distributions
     nll: Nll
     seconds: float = float("nan")
 
@@ -110,8 +114,9 @@ class Matrix:
     Attributes
     ----------
     contexts : {context: title}.
-    base : [S, names, samples] numbers that the whole model answered, on the test samples.
-    other : the same on the samples that sets were chosen on: how far answers differ when nothing is removed.
+    base : the whole model's answers to each scenario, on the test samples.
+    other : the same on the samples that sets were chosen on: how far answers differ when nothing is removed. Exact
+        answers are the same as `base`.
     base_nll : of the text.
     """
 
@@ -121,8 +126,8 @@ class Matrix:
     scenarios: tuple[Scenario, ...]
     groups: tuple[str, str]
     people: tuple[tuple[str, str], ...]
-    base: np.ndarray
-    other: np.ndarray
+    base: tuple[Answers | Distributions, ...]
+    other: tuple[Answers | Distributions, ...]
     base_nll: Nll
     cells: tuple[Cell, ...]
     provenance: dict[str, Any]
@@ -131,14 +136,6 @@ class Matrix:
     def codes(self) -> np.ndarray:
         """[names] group of each, 0 or 1."""
         return np.array([self.groups.index(group) for _, group in self.people])
-
-    def before(self, scenario: int, winsorise: float = 0.0) -> Answers:
-        """The whole model's answers."""
-        return Answers(winsorised(self.base[scenario], winsorise), self.codes)
-
-    def after(self, cell: Cell, winsorise: float = 0.0) -> Answers:
-        """The pruned model's answers, to the scenario that the cell is tested on."""
-        return Answers(winsorised(cell.values, winsorise), self.codes)
 
     def perplexity(self, cell: Cell) -> PerplexityChange:
         """With and without the cell's set."""
@@ -201,8 +198,8 @@ def run(
         steps = Steps(progress, 3 * len(small.scenarios) + len(plan))
         said: list[Clues] = []
         halves: list[Said] = []
-        base: list[np.ndarray] = []
-        other: list[np.ndarray] = []
+        base: list[Answers | Distributions] = []
+        other: list[Answers | Distributions] = []
         for scenario in small.scenarios:
             if whole is not None:
                 base.append(whole.base(scenario, steps.next()))
@@ -210,12 +207,12 @@ def run(
                 steps.next()
                 halves.append(whole.clues(scenario, missing, steps.next()))
                 continue
-            base.append(audit(lm, scenario, small, test, store, None, compared, steps.next()).answers.values)
+            base.append(audit(lm, scenario, small, test, store, None, compared, steps.next()).answers)
             found = audit(lm, scenario, small, config.audit, store, None, compared, steps.next())
-            other.append(found.answers.values)
+            other.append(found.answers)
             said.append(choosing.clues(lm, found, config.audit, missing, store, steps.next()))
         nll = [perplexity_of(lm, Removal().prune_set, text, store)[0]]
-        rows, values = [], []
+        rows, after = [], []
         for i, (method, setting) in enumerate(plan):
             report = steps.next()
             cell = known.get((method, setting))
@@ -226,36 +223,32 @@ def run(
                 else:
                     removal = choosing.choose(lm, method, [said[j] for j in setting.sources], config.sizes, seed)
                     found = audit(lm, scenario, small, test, store, removal, compared, report)
-                    removed = Removed((removal,), found.answers.values, found.provenance["seconds"])
+                    removed = Removed((removal,), found.answers, found.provenance["seconds"])
                 cell = Cell(
                     method,
                     setting,
                     max(map(len, removed.removals)),
                     max(r.parameters(lm) for r in removed.removals),
                     "; ".join(r.prune_set.format() for r in removed.removals).strip("; "),
-                    removed.values,
+                    removed.answers,
                     mean_nll([_nll(lm, r, text, store) for r in removed.removals]),
                     removed.seconds,
                 )
             nll.append(cell.nll)
-            values.append(cell.values)
+            after.append(cell.answers)
             where = {name: getattr(setting, name) for name in ("kind", "chosen_on", "tested")}
             what = {name: getattr(cell, name) for name in ("parts", "parameters", "prune_set", "seconds")}
             rows.append({"row": i, "method": method, **where, **what})
+        texts = {"sums": np.stack([n.sums for n in nll]), "counts": nll[0].counts.astype(np.int32)}
+        tables, arrays = _stored(base, other, after)
         return {
-            "tables": {"cells": pd.DataFrame(rows)},
-            "arrays": {
-                "base": np.stack(base),
-                "other": np.stack(other),
-                "values": np.stack(values),
-                "sums": np.stack([n.sums for n in nll]),
-                "counts": nll[0].counts.astype(np.int32),
-            },
+            "tables": {"cells": pd.DataFrame(rows), **tables},
+            "arrays": {**arrays, **texts},
             "meta": {"contexts": small.contexts},
         }
 
     key = _key(lm, small, config, compared)
-    if (earlier := store.read(KIND, noise.before(key), read)) is not None:
+    if whole is None and (earlier := store.read(KIND, noise.before(key), read)) is not None:
         return earlier
     return kept(store, lm, "contexts", key, work, read)
 
@@ -274,7 +267,13 @@ def _known(model_id: ModelId, key: dict[str, Any], store: Store) -> dict[tuple[M
 def find(model_id: ModelId, store: Store) -> list[Entry]:
     """Headers of the finished matrices of a model, the largest first."""
     wanted = {"experiment": "contexts", **model_id.wanted()}
-    found = store.find(KIND, wanted, lambda entry: bool(entry.config["matrix"]))
+
+    def readable(entry: Entry) -> bool:  # exact answers that were followed, or kept, in another way are others
+        matrix = entry.config["matrix"]
+        same = all(entry.config.get(name) == value for name, value in EXACT.items())
+        return bool(matrix) and (same or not matrix.get("exact"))
+
+    found = store.find(KIND, wanted, readable)
     return sorted(found, key=lambda e: -sum(size for _, size in e.files.values()))
 
 
@@ -293,6 +292,8 @@ def read(entry: Entry) -> Matrix:
     given |= {"methods": tuple(given["methods"]), "audit": AuditConfig(**given["audit"])}
     given["exact"] = ExactConfig(**given["exact"]) if given.get("exact") else None
     config = MatrixConfig(**given | {"sizes": Sizes(**given["sizes"])})
+    people, groups = tuple((name, group) for name, group in c["people"]), (c["groups"][0], c["groups"][1])
+    base, other, after = _answers(entry, len(scenarios), np.array([groups.index(group) for _, group in people]))
     plan = {(s.kind, s.chosen_on, s.tested): s for s in settings(scenarios)}
     cells = tuple(
         Cell(
@@ -301,7 +302,7 @@ def read(entry: Entry) -> Matrix:
             int(row["parts"]),
             int(row["parameters"]),
             row["prune_set"],
-            arrays["values"][int(row["row"])],
+            after[int(row["row"])],
             Nll(arrays["sums"][1 + int(row["row"])], counts),
             float(row.get("seconds", np.nan)),
         )
@@ -312,14 +313,32 @@ def read(entry: Entry) -> Matrix:
         config,
         entry.meta["contexts"],
         scenarios,
-        (c["groups"][0], c["groups"][1]),
-        tuple((name, group) for name, group in c["people"]),
-        arrays["base"],
-        arrays["other"],
+        groups,
+        people,
+        base,
+        other,
         Nll(arrays["sums"][0], counts),
         cells,
         entry.meta["provenance"] | {"noise": noise.version(entry.config)},
     )
+
+
+def _stored(*found: Sequence[Answers | Distributions]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tables and arrays of the answers `base`, `other` and those of cells."""
+    names = ("base", "other", "values")
+    if not isinstance(found[0][0], Distributions):
+        return {}, {name: np.stack([a.values for a in part]) for name, part in zip(names, found, strict=True)}
+    several = [a for a in (*found[0], *found[2]) if isinstance(a, Distributions)]
+    frames = [pd.DataFrame({"of": i} | a.columns()).astype({"masses": np.float32}) for i, a in enumerate(several)]
+    return {"answers": pd.concat(frames)}, {}
+
+
+def _answers(entry: Entry, scenarios: int, codes: np.ndarray) -> list[tuple[Answers | Distributions, ...]]:
+    """What `_stored` stores."""
+    if "values" in entry.arrays:
+        return [tuple(Answers(x, codes) for x in entry.arrays[name]) for name in ("base", "other", "values")]
+    every = tuple(Distributions.read(part, codes) for _, part in entry.table("answers").groupby("of"))
+    return [every[:scenarios], every[:scenarios], every[scenarios:]]
 
 
 def _key(lm: LanguageModel, world: Scenarios, config: MatrixConfig, groups: tuple[str, str]) -> dict[str, Any]:
@@ -333,6 +352,7 @@ def _key(lm: LanguageModel, world: Scenarios, config: MatrixConfig, groups: tupl
         "template": lm.tokenizer.chat_template,
         "matrix": config.key(),
         "noise": noise.VERSION,
+        **({} if config.exact is None else EXACT),
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasp_core.studies.answers import distributions, measures
-from fasp_core.studies.answers.distributions import QUANTILES, Distributions
+from fasp_core.studies.answers.distributions import QUANTILES, Distributions, moved
 from fasp_core.studies.answers.measures import Answers, Disparity
 from fasp_core.studies.answers.testing import DEALS, Tested, significance
 from fasp_core.studies.contexts.audit import Exact, Replies, disparity
@@ -23,6 +23,7 @@ def scenarios_of(
     winsorise: float,
     pairs: NDArray[np.int64] | None = None,
     second: str = "pruned",
+    comparisons: int = 1,
 ) -> tuple[list[dict[str, Any]], Tested]:
     """What is said of each scenario, and the test of all of them.
 
@@ -32,21 +33,23 @@ def scenarios_of(
     gaps : `disparity` of each.
     pairs : of names that are matched.
     second : what the second is, at the end of the names of what is said of it: `pruned`, or `beside` for another model.
+    comparisons : of groups, for whose number p values are corrected.
     """
-    tested = significance([r.numbers(winsorise) for r in subjects[0]], pairs)
+    tested = significance([r.numbers(winsorise) for r in subjects[0]], pairs, comparisons=comparisons)
     rows = []
     for i, base in enumerate(subjects[0]):
         row = _scenario(base, gaps[0], i, winsorise, pairs)
         row |= {"p": float(tested.each[i]), "p_adjusted": float(tested.adjusted[i])}
         if len(subjects) == 2:
-            said = _second(base, subjects[1][i], gaps[1], i)
+            said = _second(base, subjects[1][i], gaps[1].each()[i], winsorise)
             row |= {name.replace("_second", f"_{second}"): value for name, value in said.items()}
         rows.append(row)
     return rows, tested
 
 
-def together(gaps: Sequence[Disparity], tested: Tested, second: str = "pruned") -> dict[str, Any]:
-    """What is said of all scenarios of a context; `second` as in `scenarios_of`."""
+def together(gaps: Sequence[Disparity], tested: Tested, second: str = "pruned", comparisons: int = 1) -> dict[str, Any]:
+    """What is said of all scenarios of a context; `second` and `comparisons` as in `scenarios_of`."""
+    times = f", times {comparisons} comparisons of groups (Bonferroni)" if comparisons > 1 else ""
     out: dict[str, Any] = {
         "mean_abs_smd": estimate(gaps[0].mean_absolute()),
         "mean_abs_smd_by_chance": tested.by_chance,
@@ -54,7 +57,7 @@ def together(gaps: Sequence[Disparity], tested: Tested, second: str = "pruned") 
         "mean_smd": estimate(gaps[0].mean()),
         "mean_smd_context": estimate(gaps[0].of_context(False)),
         "mean_abs_smd_context": estimate(gaps[0].of_context(True)),
-        "correction": f"max-T over {len(tested.each)} scenarios, {DEALS:,} deals of the names' groups",
+        "correction": f"max-T over {len(tested.each)} scenarios, {DEALS:,} deals of the names' groups{times}",
     }
     if len(gaps) == 2:
         out[f"mean_abs_smd_{second}"] = estimate(gaps[1].mean_absolute())
@@ -99,23 +102,15 @@ def _scenario(
     return row
 
 
-def _second(base: Replies | Exact, other: Replies | Exact, gap: Disparity, i: int) -> dict[str, Any]:
+def _second(base: Replies | Exact, other: Replies | Exact, smd: measures.Estimate, winsorise: float) -> dict[str, Any]:
     before, after = base.answers, other.answers
-    out: dict[str, Any] = {
-        "smd_second": estimate(gap.each()[i]),
+    inliers, distance = moved(before, after, winsorise)
+    return {
+        "smd_second": estimate(smd),
         "parsed_second": dict(zip(base.groups, after.parsed().tolist(), strict=True)),
-    }
-    if isinstance(before, Distributions) and isinstance(after, Distributions):
-        return out | {
-            "covered_second": float(after.covered.mean()),
-            "inlier_ratio": distributions.inlier_ratio(before, after),
-            "distance_sd": distributions.distance(before, after),
-        }
-    assert isinstance(before, Answers)
-    assert isinstance(after, Answers)
-    return out | {
-        "inlier_ratio": measures.inlier_ratio(before, after),
-        "distance_sd": measures.distance(before, after),
+        **({"covered_second": float(after.covered.mean())} if isinstance(after, Distributions) else {}),
+        "inlier_ratio": inliers,
+        "distance_sd": distance,
     }
 
 

@@ -18,6 +18,7 @@ from fasp_core.studies.answers.numbers import UNITS, Period, Unit, period_of, pe
 
 MAX_BYTES = 256 * 1024
 MAX_PEOPLE = 10_000
+ALL_OTHERS = "all others"  # what stands for the groups that one is compared with together
 _BLANK = re.compile(r"\{([^{}]*)\}")
 
 
@@ -137,6 +138,8 @@ def parse(text: str, source: str) -> Scenarios:
     }
     if len(groups) < max(2, len(content["groups"])):
         raise InputError(f"{source} names one group or one group twice: an audit compares two or more under [groups].")
+    if no_name := [name for name in groups if name in ("", ALL_OTHERS)]:
+        raise InputError(f"{source} has a group '{no_name[0]}', which is no name of a group: call it something else.")
     everybody = Counter(name for names in groups.values() for name in names)
     if twice := sorted(name for name, times in everybody.items() if times > 1):
         raise InputError(f"{source} has the name '{twice[0]}' more than once: a name stands for one group, once.")

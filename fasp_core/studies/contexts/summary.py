@@ -37,7 +37,7 @@ def document(matrix: Matrix, winsorise: float) -> dict[str, Any]:
 def markdown(matrix: Matrix, winsorise: float) -> str:
     """One table a method, and the two findings."""
     carried = Carried(matrix, winsorise)
-    answers = "exact answers" if matrix.config.exact else f"{matrix.base.shape[2]} answers each"
+    answers = "exact answers" if matrix.config.exact else f"{matrix.config.audit.samples} answers each"
     parts = [
         f"{matrix.model}: {len(matrix.people)} names ({', '.join(matrix.groups)}), {answers} to "
         f"{len(matrix.scenarios)} scenarios. Cells: change of mean |SMD| with its 95% interval; share of inliers"
