@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from fasp_core.data import scorers
+from fasp_core.data import classifiers, scorers
 from fasp_core.errors import InputError
 
 
@@ -227,6 +228,29 @@ def test_unusable_classifiers_are_input_errors(save: Save, tmp_path: Path) -> No
         scorers.make_scorer(str(save(kind="headless")))
     with pytest.raises(InputError, match="unbounded"):
         scorers.make_scorer(str(save(["toxic"], "regression")))
+
+
+def test_a_loaded_classifier_does_not_change_with_its_file(save: Save) -> None:
+    scorer = scorers.ClassifierScorer(str(folder := save()))
+    before = scorer.score(TEXTS)
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.seek(-4000, os.SEEK_END)
+        file.write(b"\0" * 4000)
+    np.testing.assert_array_equal(scorer.score(TEXTS), before)
+    assert scorers.ClassifierScorer(str(folder)).name != scorer.name
+
+
+def test_a_classifier_that_changes_while_it_is_loaded(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, digest = save(), classifiers._digest
+
+    def digest_and_change(of: Path) -> str:
+        found = digest(of)
+        (of / "config.json").write_text((of / "config.json").read_text() + " ")
+        return found
+
+    monkeypatch.setattr(classifiers, "_digest", digest_and_change)
+    with pytest.raises(InputError, match="were changed meanwhile"):
+        scorers.ClassifierScorer(str(folder))
 
 
 def test_pickled_weights_are_refused(save: Save) -> None:
