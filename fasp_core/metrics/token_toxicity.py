@@ -79,6 +79,19 @@ class WordValues:
     mean_inexact: float = 0.0
     n_seen: int = 0
 
+    def inexactness(self, scorer: str) -> str:
+        """What values of words by need leave out and what that changes, "" if nothing is left out."""
+        if not self.n_left_out:
+            return ""
+        follow = f"{self.n_seen:,} tokens" if self.n_seen else "all tokens"
+        return (
+            f"Values of words: {self.n_left_out:,} of {self.n_words:,} tokens neither are nor begin a word worth more "
+            f"than {LEAST:g} to '{scorer}' and count as they are; completing them changed the value of one "
+            f"of {min(AUDITED, self.n_left_out):,} of them by {self.largest_left_out:.4f} at most. The others saw "
+            f"{follow} follow; in whole, the value of one of {min(CHECKED, self.n_words - self.n_left_out):,} of them "
+            f"changed by {self.largest_inexact:.4f} at most, by {self.mean_inexact:+.4f} on average."
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:

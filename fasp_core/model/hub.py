@@ -27,6 +27,7 @@ from huggingface_hub.utils import validate_repo_id
 from fasp_core.errors import InputError
 from fasp_core.model.hub_errors import Unreachable, explained
 from fasp_core.model.model_files import CONFIG, INDEX, SINGLE, check_index
+from fasp_core.storage import locks
 from fasp_core.storage.atomic import atomic_write
 
 PREFIX = "hub:"  # of the id of weights that a hub names
@@ -302,6 +303,7 @@ def _file(found: Resolved, file: str) -> Path:
     path = f"{found.origin.subfolder}/{file}".strip("/")
     if found.local is not None:
         return found.local / path
+    locks.check()
     with _patience(found.ref, path):
         return Path(hf_hub_download(found.origin.repo, path, revision=found.origin.revision, etag_timeout=SECONDS))
 

@@ -44,7 +44,7 @@ from fasp_core.model.spec import (
     GGUF_FORM,
     ModelSpec,
 )
-from fasp_core.storage.locks import held
+from fasp_core.storage import locks
 from fasp_core.storage.stamps import stamp, unchanged
 from fasp_core.storage.store import cache_root
 
@@ -73,6 +73,7 @@ def load(spec: ModelSpec, cache: Path | None = None) -> LanguageModel:
         The source does not exist, cannot be reached, holds no safetensors, is of an unsupported architecture, or was
         changed meanwhile.
     """
+    since, spec = spec.stamp, replace(spec, stamp="")
     if spec.source == BUILT_IN:
         return from_folder(*_converted(built_in_path(), cache_root(cache), BUILT_IN_SHA256), spec)
     path = Path(spec.source if "\0" in spec.source else os.path.expanduser(spec.source))
@@ -80,11 +81,11 @@ def load(spec: ModelSpec, cache: Path | None = None) -> LanguageModel:
         if not os.path.isfile(path):
             raise InputError(f"There is no file '{spec.source}': check the path of the .gguf file.")
         check_name(path)
-        with unchanged(path, spec.stamp):
+        with unchanged(path, since):
             return from_folder(*_converted(path, cache_root(cache)), spec)
     if (ref := hub.ref_of(spec.source)) is not None:
         return _from_hub(ref.at(spec.commit) if spec.commit else ref, spec)
-    with unchanged(path, spec.stamp):
+    with unchanged(path, since):
         files = sorted(path.glob("*.safetensors"))
         check_folder(path, files)
         files += [path / name for name in CONFIG_FILES if (path / name).is_file()]
@@ -217,7 +218,8 @@ def built_in_converted(cache: Path | None = None) -> bool:
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes. InputError where it cannot be read."""
+    """Hex SHA-256 of a file's bytes. InputError where it cannot be read; stops where `storage.locks` says so."""
+    locks.check()
     try:
         with path.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
@@ -234,7 +236,7 @@ def _converted(gguf: Path, cache: Path, expected: str | None = None) -> tuple[Pa
         return folder, name
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with held(FileLock(folder.parent / f"{folder.name}.lock")):
+        with locks.held(FileLock(folder.parent / f"{folder.name}.lock")):
             if not _complete(folder, found):
                 if expected is not None and (actual := sha256_file(gguf)) != expected:
                     raise InputError(

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fasp_core.data import classifiers, scorers
 from fasp_core.errors import InputError
+from fasp_core.metrics.meters import scorer_for
 
 
 class Counting:
@@ -238,6 +239,14 @@ def test_a_loaded_classifier_does_not_change_with_its_file(save: Save) -> None:
         file.write(b"\0" * 4000)
     np.testing.assert_array_equal(scorer.score(TEXTS), before)
     assert scorers.ClassifierScorer(str(folder)).name != scorer.name
+
+
+def test_a_folder_is_loaded_again_when_its_files_change(save: Save) -> None:
+    folder = save()
+    first = scorer_for(str(folder))
+    assert scorer_for(str(folder)) is first
+    save(seed=1).joinpath("model.safetensors").replace(folder / "model.safetensors")
+    assert scorer_for(str(folder)).name == scorers.make_scorer(str(folder)).name != first.name
 
 
 def test_a_classifier_that_changes_while_it_is_loaded(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
