@@ -109,7 +109,7 @@ class ClassifierScorer:
         self.name = f"{where} label {labels[self._column]} ({reading}) @{revision}"
 
     def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Toxicity [n] in [0, 1]."""
+        """Toxicity [n] in [0, 1]. Raises as `finite`."""
         import torch
 
         texts = worded(texts)
@@ -128,7 +128,7 @@ class ClassifierScorer:
                 logits = self._model(**batch.to(self._model.device)).logits.cpu().double()  # [rows, labels]
             chances = logits.sigmoid() if self._independent else logits.softmax(-1)
             scores[rows] = chances[:, self._column].numpy()
-        return scores
+        return finite(scores, f"{self.name}, on {self._model.device}")
 
     def move(self, device: str) -> None:
         """Run on another device from now on."""
@@ -139,6 +139,22 @@ class ClassifierScorer:
 def worded(texts: Sequence[str]) -> list[str]:
     """The texts with a full stop in place of what is blank."""
     return [text if text.strip() else "." for text in texts]
+
+
+def finite(scores: NDArray[np.float64], scorer: str) -> NDArray[np.float64]:
+    """The scores, before anything is made of them or stored.
+
+    Raises
+    ------
+    InputError
+        One is infinite or not a number; `scorer` names whose it is.
+    """
+    if np.isfinite(scores).all():
+        return scores
+    raise InputError(
+        f"The scorer gave scores that are not finite numbers ({scorer}): its weights may be damaged, so load it from "
+        "another source, or run it on another device."
+    )
 
 
 def _found(source: str, label: str | None, reading: str | None, commit: str) -> tuple[Path, str, str, tuple[str, ...]]:

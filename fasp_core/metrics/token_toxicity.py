@@ -30,6 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fasp_core.data.classifiers import finite
 from fasp_core.data.scorers import Scorer
 from fasp_core.forward.next_word import Rows
 from fasp_core.metrics.completing import TOP, Completions, Report, Words, complete_all, completions
@@ -130,9 +131,10 @@ class WordScores:
         self._score: dict[str, float] = {}
 
     def ask(self, words: Iterable[str]) -> None:
+        """Raises as `finite`."""
         new = [word for word in dict.fromkeys(words) if word not in self._score]
         if new:
-            self._score |= zip(new, self._scorer.score(new).tolist(), strict=True)
+            self._score |= zip(new, finite(self._scorer.score(new), self._scorer.name).tolist(), strict=True)
 
     @property
     def floor(self) -> float:
