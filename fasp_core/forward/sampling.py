@@ -7,6 +7,7 @@ the models differ: the variance of a difference falls with the size of the inter
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -37,7 +38,7 @@ class GenerationConfig:
     ----------
     samples : continuations a prompt.
     tokens : longest continuation; it ends earlier at an end-of-text token.
-    temperature : divides the logits; above 0.
+    temperature : divides the logits; finite, above 0.
     seed : of the noise.
     first : number of the first continuation of each prompt. The noise of a continuation depends on its number, so that
         they can be made in parts.
@@ -50,8 +51,9 @@ class GenerationConfig:
     first: int = 0
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.tokens < 1 or self.first < 0 or not self.temperature > 0:
-            raise InputError("Sampling needs at least 1 sample, 1 token and a temperature above 0.")
+        sizes_fit = self.samples >= 1 and self.tokens >= 1 and self.first >= 0
+        if not (sizes_fit and self.temperature > 0 and math.isfinite(self.temperature)):
+            raise InputError("Sampling needs at least 1 sample, 1 token and a finite temperature above 0.")
 
     def key(self) -> dict[str, Any]:
         """For the store."""

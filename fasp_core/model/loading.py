@@ -48,7 +48,7 @@ from fasp_core.storage import locks
 from fasp_core.storage.stamps import stamp, unchanged
 from fasp_core.storage.store import cache_root
 
-CONFIG_FILES = (  # what shapes a model's numbers beside its weights
+CONFIG_FILES = (  # what shapes a model's numbers beside its weights, with every *.model of a tokenizer
     "config.json",
     "tokenizer.json",
     "tokenizer.model",
@@ -88,7 +88,8 @@ def load(spec: ModelSpec, cache: Path | None = None) -> LanguageModel:
     with unchanged(path, since):
         files = sorted(path.glob("*.safetensors"))
         check_folder(path, files)
-        files += [path / name for name in CONFIG_FILES if (path / name).is_file()]
+        named = dict.fromkeys((*CONFIG_FILES, *sorted(f.name for f in path.glob("*.model"))))
+        files += [path / name for name in named if (path / name).is_file()]
         whole = hashlib.sha256("".join(f"{f.name} {sha256_file(f)} " for f in files).encode())
         return from_folder(path, f"sha256:{whole.hexdigest()}", spec)
 
