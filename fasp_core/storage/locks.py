@@ -35,7 +35,7 @@ def held(lock: filelock.BaseFileLock) -> Iterator[None]:
 
 
 @contextmanager
-def turn(lock: threading.Lock) -> Iterator[None]:
+def turn(lock: threading.Lock | threading.RLock) -> Iterator[None]:
     """As `held`, of a lock that another thread may hold for long."""
     check()
     while not lock.acquire(timeout=LOOK):
