@@ -260,7 +260,7 @@ def check_folder(folder: Path, weights: Iterable[Path]) -> None:
     check_names(names, str(folder), base if isinstance(base, str) else None)
     for path in (folder / n for n in names if n in SMALL or n.endswith(".model")):
         check_start(path)
-    held = {path.name: tensors(path) for path in weights if path.name == SINGLE or SINGLE not in names}
+    held = {path.name: tensors(path) for path in weights}
     if INDEX in names:
         for tensor, file in check_index(settings(folder / INDEX), names, str(folder)).items():
             if tensor not in held.get(file, ()):
