@@ -10,6 +10,7 @@ import argparse
 import os
 import shutil
 import sys
+import uuid
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -98,10 +99,9 @@ def seed(shipped: Path, cache: Path) -> None:
             target = cache / kind / entry.name
             if target.exists():
                 continue
-            work = target.with_name(f".tmp-seed-{os.getpid()}")
-            shutil.rmtree(work, ignore_errors=True)
-            shutil.copytree(entry, work)
+            work = target.with_name(f".tmp-seed-{uuid.uuid4().hex}")  # containers share process ids
             try:
+                shutil.copytree(entry, work)
                 os.rename(work, target)
             except OSError:
                 shutil.rmtree(work, ignore_errors=True)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasp_core.errors import InputError, first_line
+from fasp_core.storage.stamps import unchanged
 
 READINGS = ("sigmoid", "softmax")
 # labels that stand beside each other in the data of Jigsaw's challenges, where a text may have several of them
@@ -52,8 +53,8 @@ class ClassifierScorer:
     Raises
     ------
     InputError
-        The source cannot be loaded, has no trained classification head, or has no such label, or its labels may be read
-        in two ways.
+        The source cannot be loaded or was changed meanwhile, has no trained classification head, or has no such label,
+        or its labels may be read in two ways.
     """
 
     def __init__(
@@ -67,19 +68,24 @@ class ClassifierScorer:
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+        from fasp_core.model.memory import hold
+
         if reading not in (None, *READINGS):
             raise InputError(f"Labels cannot be read by '{reading}': choose sigmoid or softmax.")
-        folder, where, revision, self.commit, self.notes = _found(source, label, reading, commit)
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                folder, use_safetensors=True, output_loading_info=True, trust_remote_code=False, dtype=torch.float32
-            )
-        except Exception as error:  # a loader raises whatever its formats raise; the mend is the same
-            raise InputError(
-                f"The classifier '{source}' could not be loaded ({first_line(error)}): "
-                "give the hub id or the folder of a sequence classifier with safetensors weights."
-            ) from error
+        folder, where, self.commit, self.notes = _found(source, label, reading, commit)
+        with unchanged(folder):
+            revision = self.commit or _digest(folder)
+            try:
+                self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+                model, loading = AutoModelForSequenceClassification.from_pretrained(
+                    folder, use_safetensors=True, output_loading_info=True, trust_remote_code=False, dtype=torch.float32
+                )
+            except Exception as error:  # a loader raises whatever its formats raise; the mend is the same
+                raise InputError(
+                    f"The classifier '{source}' could not be loaded ({first_line(error)}): "
+                    "give the hub id or the folder of a sequence classifier with safetensors weights."
+                ) from error
+            hold(model)
         if loading["missing_keys"]:
             raise InputError(
                 f"'{source}' lacks trained weights for a classifier ({sorted(loading['missing_keys'])[0]}): "
@@ -103,7 +109,7 @@ class ClassifierScorer:
         self.name = f"{where} label {labels[self._column]} ({reading}) @{revision}"
 
     def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Toxicity [n] in [0, 1]."""
+        """Toxicity [n] in [0, 1]. Raises as `finite`."""
         import torch
 
         texts = worded(texts)
@@ -122,7 +128,7 @@ class ClassifierScorer:
                 logits = self._model(**batch.to(self._model.device)).logits.cpu().double()  # [rows, labels]
             chances = logits.sigmoid() if self._independent else logits.softmax(-1)
             scores[rows] = chances[:, self._column].numpy()
-        return scores
+        return finite(scores, f"{self.name}, on {self._model.device}")
 
     def move(self, device: str) -> None:
         """Run on another device from now on."""
@@ -135,17 +141,31 @@ def worded(texts: Sequence[str]) -> list[str]:
     return [text if text.strip() else "." for text in texts]
 
 
-def _found(
-    source: str, label: str | None, reading: str | None, commit: str
-) -> tuple[Path, str, str, str, tuple[str, ...]]:
-    """Of a classifier: its folder here, what it is called, a hash or commit, the commit of a hub, and notes."""
+def finite(scores: NDArray[np.float64], scorer: str) -> NDArray[np.float64]:
+    """The scores, before anything is made of them or stored.
+
+    Raises
+    ------
+    InputError
+        One is infinite or not a number; `scorer` names whose it is.
+    """
+    if np.isfinite(scores).all():
+        return scores
+    raise InputError(
+        f"The scorer gave scores that are not finite numbers ({scorer}): its weights may be damaged, so load it from "
+        "another source, or run it on another device."
+    )
+
+
+def _found(source: str, label: str | None, reading: str | None, commit: str) -> tuple[Path, str, str, tuple[str, ...]]:
+    """Of a classifier: its folder here, what it is called, the commit of a hub ("" of a folder), and notes."""
     from fasp_core.model import hub
     from fasp_core.model.file_heads import settings
 
     if (ref := hub.ref_of(source)) is None:
         folder = Path(os.path.expanduser(source))
         _check(os.listdir(folder), source)
-        return folder, folder.resolve().name, _digest(folder), "", ()
+        return folder, folder.resolve().name, "", ()
 
     def config(path: Path) -> None:
         said = settings(path)
@@ -158,7 +178,7 @@ def _found(
     found = hub.resolve(ref.at(commit) if commit else ref)
     named = f"{found.origin.repo}/{found.origin.subfolder}".strip("/")
     notes = (found.note,) if found.note else ()
-    return hub.fetch(found, _check, config), named, found.origin.revision, found.origin.revision, notes
+    return hub.fetch(found, _check, config), named, found.origin.revision, notes
 
 
 def _check(names: Collection[str], name: str) -> None:

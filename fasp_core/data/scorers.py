@@ -18,7 +18,7 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fasp_core.data.classifiers import ClassifierScorer, worded
+from fasp_core.data.classifiers import ClassifierScorer, finite, worded
 from fasp_core.errors import InputError
 
 T = TypeVar("T")
@@ -114,13 +114,14 @@ class CachedScorer:
         self._file = None if store_dir is None else Path(store_dir) / "scores.sqlite"
 
     def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Toxicity [n] in [0, 1] as the scorer gives it."""
+        """Toxicity [n] in [0, 1] as the scorer gives it. Raises as `finite`, and then keeps none of them."""
         memory = self._memory  # one look-up, as another thread may start it afresh
         known = {text: memory[text] for text in dict.fromkeys(texts) if text in memory}
         unknown = [text for text in dict.fromkeys(texts) if text not in known]
         stored = self._read(unknown)
         unseen = [text for text in unknown if text not in stored]
-        fresh = dict(zip(unseen, self._scorer.score(unseen).tolist(), strict=True)) if unseen else {}
+        scores = finite(self._scorer.score(unseen), self.name).tolist() if unseen else []
+        fresh = dict(zip(unseen, scores, strict=True))
         self._write(fresh)
         if len(memory) + len(unknown) > MEMORY:
             memory = self._memory = {}

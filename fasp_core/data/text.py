@@ -71,12 +71,14 @@ class TokenWindows:
     batches : list of (ids [B, T] int64, first [B] int): in each row, targets at positions >= first are scored.
     digest : hash of all token ids and of the way they are cut.
     n_scored : number of scored targets.
+    text : hash of the text that they are cut from, see `text_digest`.
     """
 
     config: TextConfig
     batches: tuple[tuple[torch.Tensor, np.ndarray], ...]
     digest: str
     n_scored: int
+    text: str = ""
 
 
 def load_text(source: str) -> str:
@@ -111,6 +113,11 @@ def load_text(source: str) -> str:
 def used_text(config: TextConfig) -> str:
     """The beginning of the text that the tokens come from: a token is rarely longer than 16 characters."""
     return load_text(config.source)[: 16 * (config.skip + config.tokens) + 1000]
+
+
+def text_digest(used: str) -> str:
+    """A hash of a text, part of every key of what is measured on it."""
+    return hashlib.sha256(used.encode()).hexdigest()[:16]
 
 
 def file_stamp(path: str) -> tuple[int, int] | None:
@@ -188,7 +195,8 @@ def token_windows(lm: LanguageModel, config: TextConfig) -> TokenWindows:
         The text is shorter than `skip + 2` tokens, or holds a token that the model has no embedding of.
     """
     config = fitting(config, lm.longest_window)
-    texts = _documents(lm, config)
+    whole = used_text(config)
+    texts = _documents(lm, config, whole)
     if not any(len(ids) > 1 for ids in texts):
         raise InputError(f"The text '{config.source}' is too short: it has fewer than {config.skip + 2} tokens.")
     begin = list(lm.framing.begin)
@@ -216,12 +224,13 @@ def token_windows(lm: LanguageModel, config: TextConfig) -> TokenWindows:
         batches,
         hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16],
         sum(int((b.shape[1] - f).sum()) for b, f in batches),
+        text_digest(whole),
     )
 
 
-def _documents(lm: LanguageModel, config: TextConfig) -> list[list[int]]:
+def _documents(lm: LanguageModel, config: TextConfig, whole: str) -> list[list[int]]:
     """Token ids of each document that is used; most texts are a single one."""
-    whole, room = used_text(config), config.tokens
+    room = config.tokens
     if config.source not in passages.PARAGRAPHS.values():
         return [lm.tokens(whole)[config.skip : config.skip + room]]
     skipped, found = 0, []

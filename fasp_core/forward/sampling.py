@@ -7,6 +7,7 @@ the models differ: the variance of a difference falls with the size of the inter
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -37,7 +38,7 @@ class GenerationConfig:
     ----------
     samples : continuations a prompt.
     tokens : longest continuation; it ends earlier at an end-of-text token.
-    temperature : divides the logits; above 0.
+    temperature : divides the logits; finite, above 0.
     seed : of the noise.
     first : number of the first continuation of each prompt. The noise of a continuation depends on its number, so that
         they can be made in parts.
@@ -50,7 +51,7 @@ class GenerationConfig:
     first: int = 0
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.tokens < 1 or self.first < 0 or not 0 < self.temperature < np.inf:
+        if self.samples < 1 or self.tokens < 1 or self.first < 0 or not 0 < self.temperature < math.inf:
             raise InputError("Sampling needs at least 1 sample, 1 token and a finite temperature above 0.")
 
     def key(self) -> dict[str, Any]:

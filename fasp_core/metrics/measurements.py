@@ -13,12 +13,12 @@ import pandas as pd
 
 from fasp_core.compute.shards import CUTS, Workers, results
 from fasp_core.data.prompts import PromptSet
-from fasp_core.data.text import TextConfig, token_windows
+from fasp_core.data.text import TextConfig
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import CachedRunner, Seen
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, Meter, SampledMeter, meter, result_key
-from fasp_core.metrics.perplexity import Nll, measure_nll, ppl_key
+from fasp_core.metrics.perplexity import Nll, measure_nll, ppl_key, windows_of
 from fasp_core.metrics.work import Sets
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
@@ -77,7 +77,7 @@ def perplexity_of(
 
     def work() -> Any:
         started = time.monotonic()
-        windows = token_windows(lm, text)
+        windows = windows_of(lm, text, key)
         if runner is not None:
             nll = runner.nll(windows, prune_set, progress, seen)
         else:
@@ -89,7 +89,8 @@ def perplexity_of(
         arrays = entry.arrays
         return Nll(arrays["sums"], arrays["counts"].astype(np.int64)), entry.meta["provenance"]
 
-    return store.made(KIND, _nll_key(lm, prune_set, text), work, read, label=_label(lm, "ppl"))
+    key = _nll_key(lm, prune_set, text)
+    return store.made(KIND, key, work, read, label=_label(lm, "ppl"))
 
 
 def toxicity_of(
@@ -202,7 +203,7 @@ def measure_there(
     todo = [s for s in sets if any(store.load(KIND, key) is None for key in keys[s])]
     if not todo:
         return
-    gauge, windows = meter(lm, config, store), token_windows(lm, text)
+    gauge, windows = meter(lm, config, store), windows_of(lm, text, keys[todo[0]][0])
     assert isinstance(gauge, ExpectedMeter)
     size = -(-len(todo) // (CUTS * workers.width()))
     flat = [tuple(s.flat(lm.n_heads)) for s in todo]  # neighbours share their lowest heads, so runs stay together

@@ -31,13 +31,14 @@ from fasp_core.forward.sampling import GenerationConfig, sample, sample_ids
 from fasp_core.metrics.completing import Completions, complete_all
 from fasp_core.metrics.expected import READINGS, Reader, TokenToxicity, measure_expected, read_expected
 from fasp_core.metrics.shared_contexts import SharedContexts
-from fasp_core.metrics.token_toxicity import AUDITED, CHECKED, LEAST, Vocabulary, WordValues, word_values
+from fasp_core.metrics.token_toxicity import Vocabulary, WordValues, word_values
 from fasp_core.metrics.written import LONGEST, written
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, encode, pack
 from fasp_core.model.spec import BUILT_IN_SHA256
 from fasp_core.storage.keys import digest, slug
+from fasp_core.storage.stamps import stamp
 from fasp_core.storage.store import Entry, Store
 from fasp_core.typing import Report
 
@@ -69,6 +70,8 @@ class BiasConfig:
     contexts : for `expected`, how many contexts all prompts of a block share, see `shared_contexts`; None: each prompt
         has one of its own, and the mean over steps is taken in place of the sum.
     cell, division : prompts of one cell of a division of templates and descriptors, see `divisions`; "": all of them.
+    scorer_stamp : of a classifier's folder, the state of its files that is meant, so that what was asked of another one
+        is another question; shapes nothing.
     """
 
     axis: str
@@ -85,6 +88,7 @@ class BiasConfig:
     contexts: int | None = None
     cell: str = ""
     division: int | None = None
+    scorer_stamp: str = ""
 
     def __post_init__(self) -> None:
         if self.measure not in MEASURES:
@@ -147,9 +151,13 @@ def _prompts(
 _commits: dict[str, str] = {}  # of classifiers of a hub: a name means the same as long as the process lives
 
 
-@lru_cache(maxsize=4)
 def scorer_for(source: str, label: str | None = None, reading: str | None = None) -> Scorer:
-    """The scorer, loaded once a process."""
+    """The scorer, loaded once a process, and anew where the files of a folder have changed."""
+    return _scorer(source, label, reading, stamp(source))
+
+
+@lru_cache(maxsize=4)
+def _scorer(source: str, label: str | None, reading: str | None, _stamp: str) -> Scorer:
     scorer = make_scorer(source, label, reading=reading, commit=_commits.get(source, ""))
     if commit := getattr(scorer, "commit", ""):
         _commits.setdefault(source, commit)
@@ -231,25 +239,11 @@ def stored_word_values(lm: LanguageModel, scorer: Scorer, store: Store, progress
         return WordValues(entry.arrays["values"], **{name: entry.meta[name] for name in said if name in entry.meta})
 
     found: WordValues = store.made("words", key, work, read, label=slug(lm.name))
-    note = inexactness(found, scorer.name)
+    note = found.inexactness(scorer.name)
     if note and note not in lm.notes:
         logger.warning("%s: %s", lm.name, note)
         lm.notes = (*lm.notes, note)
     return found
-
-
-def inexactness(v: WordValues, scorer: str) -> str:
-    """What values of words by need leave out and what that changes, "" if nothing is left out."""
-    if not v.n_left_out:
-        return ""
-    follow = f"{v.n_seen:,} tokens" if v.n_seen else "all tokens"
-    return (
-        f"Values of words: {v.n_left_out:,} of {v.n_words:,} tokens neither are nor begin a word worth more than "
-        f"{LEAST:g} to '{scorer}' and count as they are; completing them changed the value of one of "
-        f"{min(AUDITED, v.n_left_out):,} of them by {v.largest_left_out:.4f} at most. The others saw {follow} follow; "
-        f"in whole, the value of one of {min(CHECKED, v.n_words - v.n_left_out):,} of them changed by "
-        f"{v.largest_inexact:.4f} at most, by {v.mean_inexact:+.4f} on average."
-    )
 
 
 def stored_completions(lm: LanguageModel, store: Store, progress: Report | None = None) -> Completions:

@@ -6,10 +6,9 @@ matrix in float32 would be the largest thing in memory.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,7 +18,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from fasp_core.data.text import TextConfig, TokenWindows, file_stamp, fitting, used_text
+from fasp_core.data.text import TextConfig, TokenWindows, file_stamp, fitting, text_digest, token_windows, used_text
+from fasp_core.errors import InputError
 from fasp_core.forward.next_word import log_loss
 from fasp_core.forward.recorded_pass import final_hidden
 from fasp_core.model.devices import sizes
@@ -257,4 +257,18 @@ def ppl_key(text: TextConfig, model_id: ModelId, estimator: str = "exact") -> di
 
 @lru_cache(maxsize=8)
 def _text_digest(text: TextConfig, _stamp: tuple[int, int] | None) -> str:
-    return hashlib.sha256(used_text(text).encode()).hexdigest()[:16]
+    return text_digest(used_text(text))
+
+
+def windows_of(lm: LanguageModel, text: TextConfig, key: Mapping[str, Any]) -> TokenWindows:
+    """The windows of the text that a key is of, see `ppl_key`.
+
+    Raises
+    ------
+    InputError
+        As `token_windows`, or its file was changed since the key was made.
+    """
+    windows = token_windows(lm, text)
+    if windows.text != key["text"]:
+        raise InputError(f"The text '{text.source}' was changed meanwhile: run this again.")
+    return windows

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fasp_core.data.text import TextConfig, TokenWindows, token_windows
+from fasp_core.data.text import TextConfig, TokenWindows
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.measurements import KIND
-from fasp_core.metrics.perplexity import BLOCK, Nll, ppl_key, token_nll, window_packs
+from fasp_core.metrics.perplexity import BLOCK, Nll, ppl_key, token_nll, window_packs, windows_of
 from fasp_core.model.devices import sizes
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack
@@ -75,7 +75,7 @@ def tokens_of(
 
     def work() -> Any:
         started = time.monotonic()
-        windows = token_windows(lm, text)
+        windows = windows_of(lm, text, key)
         packs, first = window_packs(windows, sizes(lm.device).windows)
 
         def read(batch: Pack, hidden: Tensor) -> Floats:

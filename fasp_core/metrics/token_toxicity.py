@@ -30,6 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fasp_core.data.classifiers import finite
 from fasp_core.data.scorers import Scorer
 from fasp_core.forward.next_word import Rows
 from fasp_core.metrics.completing import TOP, Completions, Report, Words, complete_all, completions
@@ -79,6 +80,19 @@ class WordValues:
     mean_inexact: float = 0.0
     n_seen: int = 0
 
+    def inexactness(self, scorer: str) -> str:
+        """What values of words by need leave out and what that changes, "" if nothing is left out."""
+        if not self.n_left_out:
+            return ""
+        follow = f"{self.n_seen:,} tokens" if self.n_seen else "all tokens"
+        return (
+            f"Values of words: {self.n_left_out:,} of {self.n_words:,} tokens neither are nor begin a word worth more "
+            f"than {LEAST:g} to '{scorer}' and count as they are; completing them changed the value of one "
+            f"of {min(AUDITED, self.n_left_out):,} of them by {self.largest_left_out:.4f} at most. The others saw "
+            f"{follow} follow; in whole, the value of one of {min(CHECKED, self.n_words - self.n_left_out):,} of them "
+            f"changed by {self.largest_inexact:.4f} at most, by {self.mean_inexact:+.4f} on average."
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
@@ -117,9 +131,10 @@ class WordScores:
         self._score: dict[str, float] = {}
 
     def ask(self, words: Iterable[str]) -> None:
+        """Raises as `finite`."""
         new = [word for word in dict.fromkeys(words) if word not in self._score]
         if new:
-            self._score |= zip(new, self._scorer.score(new).tolist(), strict=True)
+            self._score |= zip(new, finite(self._scorer.score(new), self._scorer.name).tolist(), strict=True)
 
     @property
     def floor(self) -> float:

@@ -17,6 +17,7 @@ from fasp_core.errors import InputError, first_line
 from fasp_core.model.file_heads import check_start
 from fasp_core.model.gguf_settings import ROPE_TENSORS, config_of
 from fasp_core.model.model_files import LAYERS, check_config, check_loaded
+from fasp_core.storage.stamps import unchanged
 from fasp_core.storage.store import STALE_SECONDS
 
 MAX_PARTS = 5_000_000  # of the header of a GGUF file: a vocabulary of 262,144 tokens has below 2 million
@@ -179,39 +180,41 @@ def _sweep(models: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def convert(path: Path, folder: Path, source_hash: str, finish: bool = True) -> None:
+def convert(path: Path, folder: Path, source_hash: str, finish: bool = True, since: str = "") -> None:
     """The safetensors form of a GGUF file, in float32, with a seal; whole or not at all.
 
-    Raises as `read_header`.
+    Raises as `read_header` and `unchanged`.
 
     Parameters
     ----------
     finish : whether the tokenizer gets what transformers passes over.
+    since : the file's `stamp` before it was hashed.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    header = read_header(path)
     source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    try:
-        config = AutoConfig.for_model(**header.config)
-        check_placed(header.tensors, config)
-        loaded, loading = AutoModelForCausalLM.from_pretrained(
-            **source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
-        )
-        check_loaded(loading)
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-    except Exception as error:  # a reader raises whatever a damaged file makes it stumble over
-        raise unreadable(path, error) from error
-    if finish:
-        finish_tokenizer(tokenizer, header.keys, path.name)
-    settings = loaded.config.to_dict()
-    # a model that remembers its quantized origin cannot be saved
-    settings.pop("quantization_config", None)
-    clean = type(loaded)(type(loaded.config).from_dict(settings))
-    clean.load_state_dict(loaded.state_dict())
-    if len(stops := ends(header.keys)) > 1:
-        clean.generation_config.eos_token_id = stops
+    with unchanged(path, since):
+        header = read_header(path)
+        try:
+            config = AutoConfig.for_model(**header.config)
+            check_placed(header.tensors, config)
+            loaded, loading = AutoModelForCausalLM.from_pretrained(
+                **source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+            )
+            check_loaded(loading)
+            tokenizer = AutoTokenizer.from_pretrained(**source)
+        except Exception as error:  # a reader raises whatever a damaged file makes it stumble over
+            raise unreadable(path, error) from error
+        if finish:
+            finish_tokenizer(tokenizer, header.keys, path.name)
+        settings = loaded.config.to_dict()
+        # a model that remembers its quantized origin cannot be saved
+        settings.pop("quantization_config", None)
+        clean = type(loaded)(type(loaded.config).from_dict(settings))
+        clean.load_state_dict(loaded.state_dict())
+        if len(stops := ends(header.keys)) > 1:
+            clean.generation_config.eos_token_id = stops
     _sweep(folder.parent)
     work = Path(tempfile.mkdtemp(prefix=_CONVERTING, dir=folder.parent))
     try:

@@ -26,7 +26,8 @@ from huggingface_hub.utils import validate_repo_id
 
 from fasp_core.errors import InputError
 from fasp_core.model.hub_errors import Unreachable, explained
-from fasp_core.model.model_files import CONFIG, INDEX, SINGLE, check_index
+from fasp_core.model.model_files import CONFIG, INDEX, SINGLE, SMALL, check_index
+from fasp_core.storage import locks
 from fasp_core.storage.atomic import atomic_write
 
 PREFIX = "hub:"  # of the id of weights that a hub names
@@ -35,12 +36,7 @@ TRIES = {"GET": 20, "HEAD": 3}  # requests for one file: downloads that were cut
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _REFS = re.compile(r"(refs/[^/]+/[^/]+)(?:/(.*))?")  # a pull request: refs/pr/1
 _ADDRESS = re.compile(r"(?:hf|https?)://(?:[\w.]*huggingface\.co/|hf\.co/|models/)?([^/\s]+/[^/\s?#]+).*")
-_READ = (".model", ".jinja")  # of the small files, beside those that are named here
-_NAMED = (
-    CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "vocab.bpe", "bpe.codes", "chat_template.json",
-    "README.md",
-)  # fmt: skip
+_READ = (".model", ".jinja")  # of the small files, beside those that are named in `SMALL`
 _lock = threading.RLock()  # one download at a time: the limits are those of the session that all share
 
 
@@ -271,7 +267,7 @@ def fetch(
         ) from error
     if config is not None:
         config(_file(found, CONFIG))
-    small = [n for n in here if n in _NAMED or n.endswith(_READ)]
+    small = [n for n in here if n in (*SMALL, "README.md") or n.endswith(_READ)]
     small += [n for n in found.names if n.startswith("additional_chat_templates/") and n.endswith(_READ)]
     for file in small:  # before the weights: where these are, all is
         _file(found, file)
@@ -302,6 +298,7 @@ def _file(found: Resolved, file: str) -> Path:
     path = f"{found.origin.subfolder}/{file}".strip("/")
     if found.local is not None:
         return found.local / path
+    locks.check()
     with _patience(found.ref, path):
         return Path(hf_hub_download(found.origin.repo, path, revision=found.origin.revision, etag_timeout=SECONDS))
 
@@ -367,7 +364,7 @@ def _patience(ref: HubRef, file: str = "", kind: str = "") -> Iterator[None]:
         if response.status_code == 429 or response.status_code >= 500:
             hf_raise_for_status(response)
 
-    with _lock:
+    with locks.turn(_lock):
         session = get_session()
         usual = session.event_hooks
         session.event_hooks = {

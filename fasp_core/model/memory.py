@@ -1,4 +1,4 @@
-"""Too little memory: how it is told, what is given back, and batches in halves."""
+"""Memory that is a model's own, and too little of it: how it is told, what is given back, and batches in halves."""
 
 from __future__ import annotations
 
@@ -41,3 +41,27 @@ def free() -> None:
             torch.cuda.empty_cache()
         elif torch.backends.mps.is_available():
             torch.mps.empty_cache()
+
+
+def hold(model: Any) -> None:
+    """Copy a model's weights into memory of their own, where they lie in main memory.
+
+    Loaders map files: who writes into a file would change the weights of a model that was loaded long before, and who
+    cuts it would end the process. One tensor is copied at a time, and tensors that are one stay one.
+    """
+    own: dict[tuple[Any, ...], Any] = {}
+
+    def copied(tensor: Any) -> Any:
+        if tensor.device.type != "cpu":
+            return tensor
+        place = tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+        if place not in own:
+            own[place] = tensor.clone()
+        return own[place]
+
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = copied(tensor.data)
+    waits = [getattr(getattr(module, "_hf_hook", None), "weights_map", None) for module in model.modules()]
+    waiting = {id(one.dataset): one.dataset.state_dict for one in waits if one is not None}  # of a spread model
+    for held in waiting.values():
+        held.update({name: copied(tensor) for name, tensor in held.items()})

@@ -22,6 +22,10 @@ from fasp_core.model.file_heads import Tensor, check_start, settings, tensors
 
 CONFIG, INDEX, SINGLE = "config.json", "model.safetensors.index.json", "model.safetensors"
 ADAPTER = "adapter_config.json"
+SMALL = (  # files that loaders read beside weights, *.model and templates
+    CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "vocab.bpe", "bpe.codes", "chat_template.json",
+)  # fmt: skip
 MAX_LAYERS = 1_000
 TIMES = 8  # numbers that a model may have for each that its files hold: 4-bit weights lie packed in 32-bit ones
 SPARE = 100_000_000  # and beside that, for masks and tables that are computed
@@ -254,7 +258,7 @@ def check_folder(folder: Path, weights: Iterable[Path]) -> None:
     config = settings(folder / CONFIG) if CONFIG in names else {}
     check_config(config, str(folder))  # what it is, before what it lacks
     check_names(names, str(folder), base if isinstance(base, str) else None)
-    for path in (folder / n for n in names if n.endswith((".json", ".model", ".txt")) and n != INDEX):
+    for path in (folder / n for n in names if n in SMALL or n.endswith(".model")):
         check_start(path)
     held = {path.name: tensors(path) for path in weights}
     if INDEX in names:

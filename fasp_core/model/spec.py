@@ -38,6 +38,8 @@ class ModelSpec:
     commit : of a model of a hub, which commit its name stands for; "" lets the hub say. A loaded model's spec has it.
     ablation : what a head's output becomes where it is taken out: "zero"; "mean", its mean over a calibration text;
         "resample", its output at one token drawn from that text ("resample-7" is draw 7, by itself it is draw 0).
+    stamp : of a folder or a .gguf file, which state of its files is meant (`storage.stamps`); "" takes any. A
+        loaded model's spec has none.
     """
 
     source: str = BUILT_IN
@@ -46,6 +48,7 @@ class ModelSpec:
     bos: str = "auto"
     commit: str = ""
     ablation: str = ABLATIONS[0]
+    stamp: str = ""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

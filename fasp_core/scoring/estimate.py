@@ -17,10 +17,10 @@ import numpy as np
 
 from fasp_core import gap
 from fasp_core.compute.shards import Workers, results
-from fasp_core.data.text import TextConfig, token_windows
+from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, Report, meter
-from fasp_core.metrics.perplexity import measure_nll, ppl_key
+from fasp_core.metrics.perplexity import measure_nll, ppl_key, windows_of
 from fasp_core.metrics.work import FirstOrder, Prompts
 from fasp_core.model.devices import sizes
 from fasp_core.model.language_model import LanguageModel
@@ -44,7 +44,7 @@ def ppl_preview(lm: LanguageModel, text: TextConfig, store: Store, progress: Rep
 
     def work() -> Any:
         started = time.monotonic()
-        windows = token_windows(lm, text)
+        windows = windows_of(lm, text, key)
         base = measure_nll(lm, windows)
         found = gauss_newton(lm, windows, progress=progress, rows=4, draws=2)
         return ppl_contents(

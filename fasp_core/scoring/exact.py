@@ -16,13 +16,13 @@ import torch
 
 from fasp_core import gap
 from fasp_core.compute.shards import StopCheck, Workers, results
-from fasp_core.data.text import KNOWN, TextConfig, TokenWindows, token_windows
+from fasp_core.data.text import KNOWN, TextConfig, TokenWindows
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.expected import scatter
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, Meter, Report, SampledMeter, WrittenMeter, meter
-from fasp_core.metrics.perplexity import BLOCK, Nll, ppl_key
+from fasp_core.metrics.perplexity import BLOCK, Nll, ppl_key, windows_of
 from fasp_core.metrics.work import Prompts, Windows, Written, swept
 from fasp_core.model.devices import sizes
 from fasp_core.model.language_model import LanguageModel
@@ -53,7 +53,7 @@ def ppl_impacts(
 
     def work() -> Any:
         started = time.monotonic()
-        windows = token_windows(lm, text)
+        windows = windows_of(lm, text, key)
         rows = list(_rows(windows))
         ids = np.concatenate([row_ids([row.tolist()], first) for row, first in rows])
         parts = store.parts(KIND, key)

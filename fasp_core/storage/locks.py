@@ -1,7 +1,8 @@
-"""Locks between processes; who waits for one can be told to stop."""
+"""Locks between processes and between threads; who waits for one can be told to stop."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -33,11 +34,28 @@ def held(lock: filelock.BaseFileLock) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def turn(lock: threading.Lock | threading.RLock) -> Iterator[None]:
+    """As `held`, of a lock that another thread may hold for long."""
+    check()
+    while not lock.acquire(timeout=LOOK):
+        check()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check() -> None:
+    """Raise what `stoppable` was given, where work of this thread is to stop."""
+    if (asked := _check.get()) is not None:
+        asked()
+
+
 def acquire(lock: filelock.BaseFileLock) -> None:
     """Take a lock, however long another process holds it. Raises as `held`."""
     while True:
-        if (check := _check.get()) is not None:
-            check()
+        check()
         try:
             lock.acquire(timeout=LOOK)
         except filelock.Timeout:

@@ -48,7 +48,7 @@ class Parts:
             self._shelf.note(NotWritable(self._root, error))
 
     def load(self, name: str) -> dict[str, npt.NDArray[Any]] | None:
-        """One part, or None if it is not there. A damaged one is removed."""
+        """One part, or None if it is not there or cannot be read. A damaged one is removed."""
         path = self._file(name)
         try:
             raw = path.read_bytes()
@@ -56,6 +56,9 @@ class Parts:
             if given == computed:
                 return st.load(raw)
         except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:  # a passing trouble of the disk is no reason to remove it
+            logger.warning("The part %s cannot be read (%s) and will be computed again.", path, error)
             return None
         except (ValueError, AttributeError, TypeError, KeyError, RecursionError, SafetensorError):
             pass

@@ -12,6 +12,7 @@ cannot be written stays in memory, where all readers of this process find it (`f
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -339,10 +340,14 @@ def _parquet(table: pd.DataFrame) -> bytes:
 
 
 def _sync_folder(folder: Path) -> None:
+    """As far as the file system can: some that are mounted from elsewhere have no such call for folders."""
     if os.name == "posix":  # elsewhere a folder cannot be opened
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+                raise
         finally:
             os.close(handle)
 

@@ -47,9 +47,9 @@ def decode(content: bytes, what: str, errors: str = "strict") -> str:
     """
     if content.startswith(b"PK\x03\x04"):
         raise InputError(f"{what} is a workbook or an archive, not text: save it as 'CSV UTF-8' or plain text first.")
-    if b"\0" in content[:2]:
-        raise InputError(f"{what} looks like UTF-16 without a byte order mark: save it as UTF-8.")
     mark, encoding = next((pair for pair in _MARKS if content.startswith(pair[0])), (b"", "utf-8"))
+    if not mark and b"\0" in content[:2]:
+        raise InputError(f"{what} looks like UTF-16 without a byte order mark: save it as UTF-8.")
     try:
         text = content[len(mark) :].decode(encoding, errors if encoding == "utf-8" else "strict")
     except UnicodeDecodeError as error:

@@ -98,7 +98,7 @@ def left_out(found: MutableMapping[str, object]) -> list[str]:
 def check_model(spec: ModelSpec) -> None:
     """Refuse a model, a precision or a device that was not allowed. Raises InputError."""
     demo = current()
-    if demo is not None and replace(spec, commit="") not in [ModelSpec(source) for source in demo.models]:
+    if demo is not None and replace(spec, commit="", stamp="") not in [ModelSpec(source) for source in demo.models]:
         raise InputError("This demo shows other models only: choose one from the list.")
 
 

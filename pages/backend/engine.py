@@ -92,7 +92,9 @@ class Engine:
             progress(0, 1, f"loading {config.scorer}")
             return self.scorer(config).name
 
-        return self._submit("scorers", LoadScorer(config.scorer, config.label, config.scorer_reading), work)
+        return self._submit(
+            "scorers", LoadScorer(config.scorer, config.label, config.scorer_reading, config.scorer_stamp), work
+        )
 
     def measure(self, asked: Measure, owner: Hashable) -> Job[Evaluation]:
         """Measure a prune set; a newer request of the same owner overtakes it."""

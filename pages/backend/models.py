@@ -17,7 +17,9 @@ from fasp_core.model.devices import one_name
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.memory import free
-from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
+from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE, ModelSpec
+from fasp_core.storage import locks
+from fasp_core.storage.stamps import stamp
 from fasp_core.storage.store import Store
 from pages.backend import demo, folders
 
@@ -45,7 +47,8 @@ class Models:
     def __init__(self, load: Callable[[ModelSpec], LanguageModel] = loading.load) -> None:
         self._load = load
         self._loaded: OrderedDict[ModelSpec, CachedRunner] = OrderedDict()  # by `named`
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held for moments; a load holds the turn of its model
+        self._turns: dict[ModelSpec, threading.Lock] = {}
         self._facts: dict[ModelSpec, Facts] = {}  # small, and outlives the models
         self._commits: dict[str, str] = {}  # what names of a hub meant when it was last asked
         self._asked: dict[str, float] = {}  # when that was
@@ -60,20 +63,38 @@ class Models:
         """
         demo.check_model(spec)
         folders.check_model(spec)
+        if (there := self._there(spec)) is not None:
+            return there
         with self._lock:
-            if (name := self.named(spec)) not in self._loaded:
-                if len(self._loaded) >= KEEP_MODELS:  # first: memory may not hold one more
-                    while len(self._loaded) >= KEEP_MODELS:
-                        self._loaded.popitem(last=False)
-                    free()
-                lm = calibration.ready(self._load(self.pinned(spec)), Store())
-                if lm.spec.commit:
-                    self._commits.setdefault(spec.source, lm.spec.commit)
-                    name = replace(name, commit=lm.spec.commit)
-                self._loaded[name] = CachedRunner(lm)
-                self._facts[name] = Facts(lm.id, lm.n_layers, lm.n_heads)
-            self._loaded.move_to_end(name)
-            return self._loaded[name]
+            turn = self._turns.setdefault(self.named(spec), threading.Lock())
+        with locks.turn(turn):  # others are loaded, and asked, meanwhile
+            return self._there(spec) or self._fresh(self.pinned(spec))
+
+    def _there(self, spec: ModelSpec) -> CachedRunner | None:
+        name = self.named(spec)
+        with self._lock:
+            if (found := self._loaded.get(name)) is not None:
+                self._loaded.move_to_end(name)
+            return found
+
+    def _fresh(self, spec: ModelSpec) -> CachedRunner:
+        self._make_room(KEEP_MODELS - 1)  # first: memory may not hold one more
+        lm = calibration.ready(self._load(spec), Store())
+        if lm.spec.commit:
+            self._commits.setdefault(spec.source, lm.spec.commit)
+        name, made = replace(self.named(spec), commit=lm.spec.commit), CachedRunner(lm)
+        self._make_room(KEEP_MODELS - 1)  # others may have been loaded meanwhile
+        with self._lock:
+            self._loaded[name] = made
+            self._facts[name] = Facts(lm.id, lm.n_layers, lm.n_heads)
+        return made
+
+    def _make_room(self, left: int) -> None:
+        with self._lock:
+            gone = [self._loaded.popitem(last=False) for _ in range(len(self._loaded) - left)]
+        if gone:
+            gone.clear()
+            free()
 
     def get(self, spec: ModelSpec) -> LanguageModel:
         """The loaded model; as `runner`."""
@@ -92,11 +113,14 @@ class Models:
         return known.id
 
     def pinned(self, spec: ModelSpec) -> ModelSpec:
-        """The same with the commit that a name of a hub stands for, where it was loaded once."""
-        return spec if spec.commit else replace(spec, commit=self._commits.get(spec.source, ""))
+        """The same with the commit that a name of a hub stands for, where it was loaded once, or with the state in
+        which a folder's or a file's content is: another one is another model."""
+        if spec.commit or spec.stamp or spec.source == BUILT_IN:
+            return spec
+        return replace(spec, commit=self._commits.get(spec.source, ""), stamp=stamp(spec.source))
 
     def named(self, spec: ModelSpec) -> ModelSpec:
-        """With its commit and the one name of its device: however these are asked for, the model is the same."""
+        """As `pinned`, with the one name of its device: however these are asked for, the model is the same."""
         spec = self.pinned(spec)
         try:
             return replace(spec, device=one_name(spec.device))

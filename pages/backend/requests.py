@@ -51,7 +51,9 @@ class Request:
     def settings(self) -> dict[str, str]:
         """How it is done, as names and short values; without words, which a reader may have typed."""
         said = _said(*vars(self).values()).items()
-        return {name: value for name, value in said if value and (name, value) not in USUAL}
+        return {
+            name: value for name, value in said if value and (name, value) not in USUAL and not name.endswith("stamp")
+        }
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class LoadScorer(Request):
     scorer: str
     label: str | None
     reading: str | None
+    stamp: str = ""
     title = "Loading the scorer"
     spec = None
 

@@ -70,8 +70,11 @@ def toolbar(settings: Settings, table: ImpactTable, now: Current) -> None:
         with st.popover("Maps", icon=":material/tune:", key="grid popover"):
             grid_options.draw()
         with st.popover("Link", icon=":material/link:", key="link popover"):
-            st.markdown("This address opens the same set on every page.")
-            st.code(shared.link(), language=None, wrap_lines=True)
+            if (address := shared.link()) is None:
+                st.markdown(shared.TOO_LONG)
+            else:
+                st.markdown("This address opens the same set on every page.")
+                st.code(address, language=None, wrap_lines=True)
 
 
 def meaning() -> str:

@@ -40,6 +40,7 @@ class Write(OnePrompt):
     scorer: str
     label: str | None
     scorer_reading: str | None = None
+    scorer_stamp: str = ""
 
     def allowed_in_demo(self, limits: Demo) -> None:
         super().allowed_in_demo(limits)

@@ -25,6 +25,7 @@ from pages.widgets.drawing import download
 from pages.widgets.markdown import escape_markdown
 
 LONGEST_NAME = 60
+LONGEST_SET = 2_000_000  # characters in a file: sets that are too long for a link are taken along so
 MOST = 100
 
 
@@ -89,7 +90,7 @@ def from_json(content: bytes, taken: Sets) -> Sets:
     found, left = dict(taken), MAX_PARTS
     for name, one in read.items():
         found.pop(name, None)
-        if len(one.parts) > 20_000 or len(one.chosen) > 200 or len(one.model) > 300:
+        if len(one.parts) > LONGEST_SET or len(one.chosen) > 200 or len(one.model) > 300:
             raise InputError("A set in this file is too long to be one: choose another file.")
         if not (one.chosen + one.model).isprintable():  # half characters, which no page can show
             raise InputError("A set in this file has a name that cannot be shown: choose another file.")

@@ -62,7 +62,8 @@ def _one_prompt(settings: Settings, heads: PruneSet, shown: bool) -> None:
         return
     bias = settings.evaluation.bias
     drawn = GenerationConfig(int(samples), int(length))
-    request = looking.Write(settings.spec, prompt, heads, drawn, bias.scorer, bias.label, bias.scorer_reading)
+    judge = bias.scorer, bias.label, bias.scorer_reading, bias.scorer_stamp
+    request = looking.Write(settings.spec, prompt, heads, drawn, *judge)
     job = looking.latest("written", request, looking.write_job)
     if looking.ready(job, "written", "Writing"):
         _pair(job.result, heads, shown)

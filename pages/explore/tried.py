@@ -131,7 +131,8 @@ def measured_changes(settings: Settings, n_heads: int) -> dict[tuple[int, ...], 
 
 
 def _measure(spec: ModelSpec, config: EvalConfig, reading: str) -> tuple[object, ...]:
-    return spec, config.bias.axis, config.bias.scorer, config.bias.label, config.bias.scorer_reading, reading
+    bias = config.bias
+    return spec, bias.axis, bias.scorer, bias.scorer_stamp, bias.label, bias.scorer_reading, reading
 
 
 def measured(tried: Tried, result: Evaluation, reading: str) -> Tried:

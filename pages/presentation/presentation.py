@@ -65,7 +65,7 @@ def present(settings: sidebar.Settings, table: ImpactTable) -> None:
             if name in names:
                 looking.ready(job, name, title)
     _quietly([job for name, (job, _) in jobs.items() if name not in names])
-    st.html(markup.handout(talk, shared.link()))
+    st.html(markup.handout(talk, shared.link() or shared.TOO_LONG))
 
 
 def _quietly(jobs: list[Job[Any]]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from urllib.parse import urlencode
 
 from fasp_core.data.classifiers import READINGS as CLASSIFIER_READINGS
 from fasp_core.data.holistic_bias import axis_names
@@ -43,7 +44,8 @@ METHOD_TITLES = {
     HAND: "by hand only",
 }
 OFFLINE = "offline"  # the scorer that comes with the program
-LONGEST = 8000  # characters of a value in a link
+LONGEST = 30_000  # characters of a value in a link: some thousand neurons by name
+LONGEST_LINK = 60_000  # characters of a whole link: servers end what a browser asks for at 65,536
 MOST = 200_000  # parts that ranges in a link may name: a short text must not fill the memory
 STEPS = 200  # that can be undone
 
@@ -193,6 +195,11 @@ _READ: dict[str, Callable[[str], object]] = {
     "prompts": _some(PROMPTS),
     "tokens": _some(TOKENS),
 }
+
+
+def fits(query: Mapping[str, str]) -> bool:
+    """Whether a link with these fields can be opened again."""
+    return max(map(len, query.values()), default=0) <= LONGEST and len(urlencode(query)) <= LONGEST_LINK
 
 
 def read(query: Mapping[str, str]) -> tuple[dict[str, object], list[str]]:

@@ -30,6 +30,7 @@ HANDS = ("prune", "keep")  # fields without a widget
 SHARES = ("gamma", "alpha", "lambada_points", "task_points")  # rounded as links write them
 WRITTEN = 100  # addresses that are remembered
 SETTLING = 3.0  # seconds in which a browser may not have heard yet what a widget was set to
+TOO_LONG = 'This set is too long for a link: save it under "Saved sets" on "Explore heads", and download the file.'
 _SET = "set here"  # widgets that were set by the program: what they were, one after the other, what they are, and when
 
 
@@ -164,8 +165,10 @@ def behind() -> bool:
 
 
 def write() -> None:
-    """Let the address say what is chosen."""
+    """Let the address say what is chosen; it says nothing of a set that is `TOO_LONG`."""
     wanted = now().query()
+    if not recipe.fits(wanted):
+        wanted = {}
     address = st.query_params
     shown = {name: address[name] for name in NAMES if name in address}
     if wanted == shown:
@@ -178,9 +181,11 @@ def write() -> None:
         address.update(wanted)
 
 
-def link() -> str:
-    """The whole address of the page as it is now."""
+def link() -> str | None:
+    """The whole address of the page as it is now; None where the set is `TOO_LONG`."""
     query = now().query()
+    if not recipe.fits(query):
+        return None
     return str(st.context.url or "").split("?")[0] + (f"?{urlencode(query)}" if query else "")
 
 

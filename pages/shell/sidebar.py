@@ -24,6 +24,7 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.devices import passed_over
 from fasp_core.model.spec import BUILT_IN, BUILT_IN_TITLE, DTYPES, ModelSpec
 from fasp_core.scoring.manual_edits import HAND
+from fasp_core.storage.stamps import stamp
 from fasp_core.studies.compare.limits import Limits
 from fasp_core.studies.compare.plan import SEARCH
 from pages.backend import demo, folders
@@ -110,7 +111,10 @@ class Settings:
         )
 
     def _by_scorer(self, config: BiasConfig) -> BiasConfig:
-        return replace(config, scorer=self.scorer, label=self.label, scorer_reading=self.scorer_reading)
+        if self.scorer == OFFLINE:
+            return config
+        read = replace(config, scorer=self.scorer, label=self.label, scorer_reading=self.scorer_reading)
+        return replace(read, scorer_stamp=stamp(self.scorer))
 
 
 def draw(front: DeltaGenerator | None = None) -> Settings:

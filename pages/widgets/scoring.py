@@ -32,7 +32,7 @@ def load(spec: ModelSpec) -> bool:
             st.rerun()
         return False
     if job.state == "done":
-        if engine().models.pinned(spec) != spec:  # what a name of a hub means is known now
+        if engine().models.pinned(spec).commit != spec.commit:  # what a name of a hub means is known now
             st.rerun()
         return True
     background.watch(job, f"Loading {escape_markdown(spec.source)}")

@@ -116,6 +116,7 @@ def test_names_in_links_demos_and_beside_the_folders_that_a_page_may_open(
     monkeypatch.setenv("FASP_DEMO_MODELS", f"built-in,{name}")
     demo.check_model(ModelSpec(name))
     demo.check_model(ModelSpec(name, commit="a" * 40))
+    demo.check_model(ModelSpec(name, stamp="0" * 16))
     with pytest.raises(InputError):
         demo.check_model(ModelSpec("org/name"))
     found: dict[str, object] = {"scorer": name, "model": name}

@@ -23,7 +23,7 @@ TEXTS = ["I met a red person", "They hate the stupid river.", ""]
 
 @pytest.fixture(autouse=True)
 def _anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    meters.scorer_for.cache_clear()
+    meters._scorer.cache_clear()
     monkeypatch.setattr(meters, "_commits", {})
 
 
@@ -50,7 +50,7 @@ def test_a_name_means_the_same_as_long_as_the_process_lives(hub: Hub, files: Fil
     config = BiasConfig("religion", scorer="org/scorer")
     name = scorer_of(config).name
     repo.push({**files["scorer"], "README.md": b"more"})
-    meters.scorer_for.cache_clear()  # as others that are loaded push it out
+    meters._scorer.cache_clear()  # as others that are loaded push it out
     assert scorer_of(config).name == name
     assert name in scorer_of(BiasConfig("religion", scorer="org/scorer", label="insult")).name.replace(
         "insult", "toxic"
@@ -140,6 +140,6 @@ def test_readings_that_are_none(folders: dict[str, Path]) -> None:
 def test_a_scorer_without_an_identity_is_an_error_of_the_program(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(classifiers, "_found", lambda *_: (folders["scorer"], "org/x", "None", "", ()))
+    monkeypatch.setattr(classifiers, "_found", lambda *_: (folders["scorer"], "org/x", "None", ()))
     with pytest.raises(ValueError, match="without an identity"):
         make_scorer("org/x")

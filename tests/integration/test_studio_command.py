@@ -91,11 +91,14 @@ def test_seeding_fills_what_is_missing_and_changes_nothing_else(tmp_path: Path) 
     for kind in studio.SHIPPED:
         shutil.copytree(ROOT / "cache" / "scores" / name, shipped / kind / name)
     (cache / "words" / name).mkdir(parents=True)
+    other = cache / "tasks" / f".tmp-seed-{os.getpid()}" / "of a start in another container"
+    other.mkdir(parents=True)
     studio.seed(shipped, cache)
     studio.seed(shipped, cache)
     assert [entry.path.name for entry in Store(cache).entries("scores")] == [name]
     assert sorted(p.name for p in (cache / "experiments").iterdir()) == [name]  # and nothing half done
     assert list((cache / "words" / name).iterdir()) == []
+    assert other.exists()
     studio.seed(shipped, shipped)
     assert [p.name for p in (shipped / "scores").iterdir()] == [name]
 

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 
 from fasp_core import defaults
 from fasp_core.data.passages import PARAGRAPHS
-from fasp_core.data.text import TextConfig, token_windows
+from fasp_core.data.text import TextConfig, TokenWindows
 from fasp_core.errors import InputError
 from fasp_core.forward.recorded_pass import final_hidden
 from fasp_core.heads.prune_set import MAX_GAIN, PruneSet
-from fasp_core.metrics.perplexity import ppl_key
+from fasp_core.metrics.perplexity import ppl_key, windows_of
 from fasp_core.model.architectures import columns
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
@@ -84,7 +84,7 @@ def products(lm: LanguageModel, text: TextConfig, store: Store, progress: Report
 
     def work() -> Any:
         started = time.monotonic()
-        found = _products(lm, text, progress)
+        found = _products(lm, windows_of(lm, text, key), progress)
         return {"arrays": {"products": found}, "meta": {"provenance": provenance(lm, time.monotonic() - started)}}
 
     key = products_key(lm.id, text)
@@ -108,14 +108,13 @@ def _read(entry: Entry) -> Floats:
 
 
 @torch.no_grad()
-def _products(lm: LanguageModel, text: TextConfig, progress: Report | None) -> Floats:
-    batches = token_windows(lm, text).batches
+def _products(lm: LanguageModel, windows: TokenWindows, progress: Report | None) -> Floats:
     found = np.zeros((lm.n_layers, lm.n_heads, lm.n_heads))
     weights = []
     for layer in range(lm.n_layers):
         with present(lm.out_proj(layer)):
             weights.append(columns(lm.out_proj(layer)).detach())
-    todo = [(row, int(at)) for ids, first in batches for row, at in zip(ids, first, strict=True)]
+    todo = [(row, int(at)) for ids, first in windows.batches for row, at in zip(ids, first, strict=True)]
     for i, (row, at) in enumerate(todo):
         if progress is not None:
             progress(i, len(todo), f"window {i + 1} of {len(todo)}")

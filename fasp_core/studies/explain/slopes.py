@@ -8,12 +8,11 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-from fasp_core.data.text import token_windows
 from fasp_core.forward.gate_gradients import functional_gradients
 from fasp_core.forward.next_word import log_loss_with_gradient
 from fasp_core.gap.parts import nodes
 from fasp_core.metrics.meters import ExpectedMeter, meter
-from fasp_core.metrics.perplexity import window_packs
+from fasp_core.metrics.perplexity import window_packs, windows_of
 from fasp_core.model.devices import sizes
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, halves, pack_equal
@@ -31,11 +30,12 @@ class Slopes:
         gauge = meter(lm, plan.bias, store, progress)
         assert isinstance(gauge, ExpectedMeter)
         self.lm, self.plan, self.gauge, self.progress = lm, plan, gauge, progress
-        self.parts = store.parts(KIND, plan.key(lm.id))
+        key = plan.key(lm.id)
+        self.parts = store.parts(KIND, key)
         self.ends = np.asarray(plan.prune_set.gates(lm.n_layers, lm.n_heads), dtype=np.float64)
         self.flat = [layer * lm.n_heads + head for layer, head, _ in plan.movers]
         self.packs = pack_equal(gauge.rows, plan.bias.steps, max_tokens=sizes(lm.device).backward)
-        self.windows, self.first = window_packs(token_windows(lm, plan.text))
+        self.windows, self.first = window_packs(windows_of(lm, plan.text, key["text"]))
         self.tokens = np.array([part.ids.shape[1] for part in self.windows]) - self.first
         self.reading = plan.bias.readings.index(plan.reading)
 

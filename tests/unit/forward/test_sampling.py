@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -148,7 +149,7 @@ def test_progress_counts_continuations(lm: LanguageModel) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"samples": 0}, {"tokens": 0}, {"temperature": 0.0}, {"temperature": -1.0}, {"temperature": float("inf")}]
+    "wrong", [{"samples": 0}, {"tokens": 0}, *({"temperature": t} for t in (0.0, -1.0, math.inf, math.nan))]
 )
 def test_configs_that_sample_nothing_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="at least 1 sample, 1 token and a finite temperature above 0"):

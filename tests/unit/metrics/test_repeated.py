@@ -60,7 +60,7 @@ def test_a_second_time_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "text.txt").write_text(tiny_text(100))
     text, lm, store = TextConfig(str(tmp_path / "text.txt"), 100, 50, 50), tiny_lm("gpt2"), Store(tmp_path / "cache")
     first = tokens_of(lm, HEADS, text, store)
-    monkeypatch.setattr("fasp_core.metrics.repeated.token_windows", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("fasp_core.metrics.repeated.windows_of", lambda *_: pytest.fail("measured again"))
     assert tokens_of(lm, HEADS, text, store).nats.tolist() == first.nats.tolist()
 
 

@@ -98,6 +98,26 @@ def test_the_id_names_weights_and_tokenizer_and_not_the_place(folder: Path, tmp_
     assert len({first, renamed, changed}) == 3
 
 
+def test_the_id_names_every_tokenizer_model(folder: Path) -> None:
+    """T5's is called spiece.model; what has none keeps its id."""
+    held = [folder / name for name in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")]
+    told = "".join(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()} " for path in held)
+    found = [load(ModelSpec(str(folder), **CPU)).weights_id]
+    assert found == [f"sha256:{hashlib.sha256(told.encode()).hexdigest()}"]
+    for name, content in (("spiece.model", b"one"), ("spiece.model", b"other"), ("words.model", b"one")):
+        (folder / name).write_bytes(content)
+        found.append(load(ModelSpec(str(folder), **CPU)).weights_id)
+    assert len(set(found)) == 4
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "all_results.json"])
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\n", b"", b"<html>", None])
+def test_files_that_no_loader_reads_may_be_anything(name: str, content: bytes | None, folder: Path) -> None:
+    before = load(ModelSpec(str(folder), **CPU)).weights_id
+    (folder / name).mkdir() if content is None else (folder / name).write_bytes(content)
+    assert load(ModelSpec(str(folder), **CPU)).weights_id == before
+
+
 def test_dtypes(folder: Path) -> None:
     for name, dtype in DTYPES.items():
         lm = load(ModelSpec(str(folder), dtype=name, **CPU))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from urllib.parse import parse_qsl, urlencode
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from fasp_core.data.holistic_bias import axis_names
 from fasp_core.heads.prune_set import PruneSet
-from pages.session.recipe import ALL_METHODS, METHOD_TITLES, PROMPTS, TOKENS, Recipe, Trail, read
+from pages.session.recipe import ALL_METHODS, LONGEST, METHOD_TITLES, PROMPTS, TOKENS, Recipe, Trail, fits, read
 
 parts = st.frozensets(st.tuples(st.integers(0, 29), st.integers(0, 8)), max_size=20)
 recipes = st.builds(
@@ -43,6 +44,28 @@ def test_a_link_carries_all_of_it(recipe: Recipe) -> None:
     found, left_out = read(query)
     assert Recipe(**found) == recipe  # type: ignore[arg-type]
     assert left_out == []
+
+
+def some(count: int, layers: int, width: int) -> list[tuple[int, int]]:
+    return random.Random(0).sample([(layer, i) for layer in range(layers) for i in range(width)], count)
+
+
+@pytest.mark.parametrize("count", [1300, 2500, 20_000])
+def test_a_link_of_many_parts_is_read_or_said_to_be_too_long(count: int) -> None:
+    """Heads and neurons of large models, without ranges."""
+    neurons = PruneSet(neurons=frozenset(some(count, 80, 28_672)))
+    heads = PruneSet(frozenset(some(count // 5, 80, 64)))
+    recipe = Recipe(neurons=neurons.format(), prune=heads.format())
+    found, left_out = read(recipe.query())
+    assert fits(recipe.query()) == (not left_out) == (count < 20_000)
+    assert left_out or Recipe(**found) == recipe  # type: ignore[arg-type]
+
+
+def test_a_link_is_no_longer_than_a_server_reads() -> None:
+    parts = ",".join(f"L{layer}H{head}" for layer in range(60) for head in range(0, 128, 2))
+    assert len(parts) < LONGEST
+    assert fits({"prune": parts})
+    assert not fits({"prune": parts, "keep": parts})
 
 
 def test_what_is_as_at_first_is_not_in_the_link() -> None:

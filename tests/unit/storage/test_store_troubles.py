@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,25 @@ def test_a_disk_that_refuses(store: Store, monkeypatch: pytest.MonkeyPatch, call
     assert files_below(store.root) == set()
     monkeypatch.undo()
     assert equal(store.save("scores", CONFIG, **contents()))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are opened on POSIX alone")
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EIO])
+def test_a_file_system_that_syncs_files_alone(store: Store, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """As some of SMB and FUSE; any other refusal is one."""
+    synced = os.fsync
+
+    def files_alone(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(code, os.strerror(code))
+        synced(handle)
+
+    monkeypatch.setattr(os, "fsync", files_alone)
+    if code == errno.EIO:
+        with pytest.raises(InputError, match="FASP_CACHE"):
+            store.save("scores", CONFIG, **contents())
+    else:
+        assert equal(store.save("scores", CONFIG, **contents()))
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="/proc/self/fd names the open files")
@@ -291,6 +311,19 @@ def test_any_damage_to_a_part_is_seen(data: hs.DataObject) -> None:
         path.write_bytes(raw)
         assert parts.load("a") is None
         assert parts.names() == set()
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.EISDIR])
+def test_parts_that_cannot_be_read_stay(
+    store: Store, code: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = store.parts("scores", CONFIG)
+    parts.save("a", {"x": np.ones(2)})
+    monkeypatch.setattr(Path, "read_bytes", refuse(code))
+    assert parts.load("a") is None
+    assert os.strerror(code) in caplog.text
+    monkeypatch.undo()
+    assert parts.load("a") is not None
 
 
 def test_damaged_parts_are_warned_of(store: Store, caplog: pytest.LogCaptureFixture) -> None:

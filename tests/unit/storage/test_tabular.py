@@ -110,6 +110,11 @@ def test_the_header_tells_the_separator(text: str, separator: str | None) -> Non
     assert len(list(table.rows())) == 1
 
 
+@pytest.mark.parametrize(("mark", "encoding"), tabular._MARKS)
+def test_a_mark_says_the_encoding(mark: bytes, encoding: str) -> None:
+    assert tabular.decode(mark + "téxt,group\n".encode(encoding), "It") == "téxt,group\n"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
