@@ -135,7 +135,12 @@ def _text(document: dict[str, Any], found: Gains, heads: PruneSet, options: Opti
         f"Gates of {document['heads']} heads, {moved} of them moved by more than .2 (at most by "
         f"{number(document['largest_move'])}, root mean square {number(document['root_mean_squared_move'])})."
     ]
-    if len(found.held):
+    if len(found.held) and not found.at_step:
+        said.append(
+            "None had a smaller gap than the unpruned model on templates and descriptors that no step saw, so "
+            "every head stays as it is."
+        )
+    elif len(found.held):
         unseen = found.held[:, 1].min()
         said.append(
             f"They are those after step {found.at_step} of {len(found.losses)}, whose gap on validation templates and "
