@@ -108,8 +108,8 @@ def text(d: dict[str, Any]) -> str:
         "## Limits",
         _bullets(
             "Which parts are removed or scaled was decided by whoever made this. This card shows that the export "
-            "equals the masked model; it does not show that the model is fairer, nor what the change costs. Measure both "
-            "on prompts on which nothing was chosen.",
+            "equals the masked model; it does not show that the model is fairer, nor what the change costs. Measure "
+            "both on prompts on which nothing was chosen.",
             "A smaller gap in one measure, on template sentences in English, is not a fair model. Other groups, "
             "contexts and languages may be better or worse off than before.",
             "Zeroed parts still take memory and time.",
