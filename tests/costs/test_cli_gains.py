@@ -63,6 +63,7 @@ def test_hard_concrete_gates_remove_heads_that_repair_makes_up_for(run: Run, tmp
     assert document["before"] == removed.format()
     assert [one["layer"] for one in document["layers"]] == sorted({layer for layer, _ in removed.heads})
     assert all(one["lost_after"] <= one["lost_before"] for one in document["layers"])
+    assert document["tokens"] < 300  # the first token of all has no context
     gates = repaired.gates(LAYERS, HEADS)
     assert ((gates >= 0) & (gates <= 1.5)).all()
     status, told, _ = run("repair", "--heads", removed.format(), "--tokens", 300, "--window", 60)
@@ -81,10 +82,17 @@ def test_what_means_nothing_is_refused(run: Run) -> None:
     refused(run("gains", "--method", "hard-concrete", "--keep", 1), "leave --keep out")
     refused(run("gains", "--method", "hard-concrete", "--heads", 8), "not fewer than the model's 8")
     refused(run("gains", "--rate", 0), "a rate above 0")
+    refused(run("gains", "--heads", 5), "--heads is read with --method hard-concrete alone")
+    refused(run("gains", "--sparsity", 2), "--sparsity is read with --method hard-concrete alone")
+    refused(run("gains", "--across", "worst"), "--across is read with --axis all alone")
+    for option in ("--max-nats", "--rate", "--keep"):
+        for value in ("nan", "inf"):
+            refused(run("gains", option, value), "a number, 0 or more")
     refused(run("gains", "--strength", 2), "from 0 to 1")
     refused(run("gains", "--steps", 1, "--out", "."), "'.' is a folder")
     refused(run("repair", "--heads", "L0H1", "--out", "/"), "'/' is a folder")
     refused(run("repair"), "--heads or --prune-set")
+    refused(run("repair", "--heads", "L0H1", "--window", 9999), "Windows of 9,999 tokens do not fit")
     refused(run("repair", "--heads", "L0H9"), "L0H9 does not exist")
     refused(run("repair", "--heads", "L0N1"), "nothing to repair")
     refused(run("repair", "--heads", "L0H1", "--text", "paragraphs-test"), "Claims are made on 'paragraphs-test'")
