@@ -139,6 +139,14 @@ def gains(options: Options, given: Model, progress: Report) -> Said:
     return document, lambda: _text(document, found, heads, options)
 
 
+def seen_text() -> str:
+    """Which text steps see, and how perplexity is measured on another one."""
+    return (
+        f"Steps see the first {defaults.SCORE_TOKENS:,} tokens of 'bold': perplexity on text that they do not see is "
+        "measured by evaluate --text paragraphs-test and by compare --outcome --methods gains."
+    )
+
+
 def _text(document: dict[str, Any], found: Gains, heads: PruneSet, options: Options) -> str:
     last = found.losses[-min(10, len(found.losses)) :].mean(0)
     moved = document["moved_by_more_than_a_fifth"]
@@ -166,7 +174,7 @@ def _text(document: dict[str, Any], found: Gains, heads: PruneSet, options: Opti
     said.append(
         f"In the last steps, on what they saw: gap {percent(last[0] - 1)}, text {last[1]:+.4f} nats a token"
         f"{paragraphs}, last words {last[2]:+.3f} nats. That was minimised; what it is worth, measure on test prompts: "
-        f"{measure}{where}{division} --prune-set FILE."
+        f"{measure}{where}{division} --prune-set FILE. {seen_text()}"
     )
     return "\n\n".join([" ".join(said), *noted(document), heads.format()])
 

@@ -40,6 +40,7 @@ def test_gains_see_paragraphs_and_make_a_set(run: Run, tmp_path: Path) -> None:
     assert status == 0
     assert "paragraphs +" in told or "paragraphs -" in told
     assert "root mean square" in told
+    assert "evaluate --text paragraphs-test" in told
     status, text, _ = run("gains", *asked, "--paragraphs", 0, "--json")
     assert status == 0
     assert "paragraph_nats" not in json.loads(text)["curve"][0]
@@ -73,6 +74,14 @@ def test_hard_concrete_gates_remove_heads_that_repair_makes_up_for(run: Run, tmp
     status, told, _ = run("repair", "--heads", "L0H0-3,L1H0", "--tokens", 300, "--window", 60)
     assert status == 0
     assert "nothing of them was rescaled: 0." in told
+
+
+def test_text_that_steps_saw_is_told_of_beside_perplexity(run: Run, tiny_world: Path) -> None:
+    asked = ("--axis", tiny_world / "axis.csv", "--split", "valid", "--prompts", 8, "--tokens", 100, "--window", 50)
+    for heads, text, told in (("L0H1*0.5", "bold", 1), ("L0H1", "bold", 0), ("L0H1*0.5", "paragraphs-test", 0)):
+        status, out, err = run("evaluate", *asked, "--heads", heads, "--text", text, "--json")
+        assert status == 0, err
+        assert sum("evaluate --text paragraphs-test" in note for note in json.loads(out)["notes"]) == told
 
 
 def test_what_means_nothing_is_refused(run: Run) -> None:
