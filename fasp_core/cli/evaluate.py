@@ -9,6 +9,7 @@ import typer
 
 from fasp_core import defaults
 from fasp_core.cli.command import Said
+from fasp_core.cli.gains import seen_text
 from fasp_core.cli.options import Model, Parts, Prompts, Split, Text, Tokens, Toxicity
 from fasp_core.cli.text import evaluation_text
 from fasp_core.console import Report, log
@@ -53,6 +54,7 @@ def evaluate(options: Options, toxicity: Toxicity, parts: Parts, text: Text, giv
     if options.continuations < 0 or (options.continuations and toxicity.measure != "sampled"):
         raise InputError("Continuations exist with --measure sampled only, and their number is 0 or more.")
     from fasp_core import evaluation
+    from fasp_core.data.text import BOLD
 
     assert given.spec  # its device is looked up first
     bias, where = toxicity.on(options.split, options.n_prompts), text.of(options.tokens)
@@ -63,6 +65,8 @@ def evaluate(options: Options, toxicity: Toxicity, parts: Parts, text: Text, giv
         costs = replace(costs, text=config.text)
     result = evaluation.evaluate(given.lm, found.parts, config, given.store, progress, costs=costs)
     document = result.as_dict(options.continuations)
+    if found.parts.gains and config.text.source == BOLD:
+        document["notes"].append(f"If these gains were learned: {seen_text()}")
     if document.get("continuations"):
         log("Warning: the continuations were written by a language model and may be offensive.")
     return document, lambda: evaluation_text(document)

@@ -35,17 +35,20 @@ def export(
 
 
 def text(d: dict[str, Any]) -> str:
-    """What is gone, what is zeroed and why, sizes before and after, and where it lies."""
-    from fasp_core.export.card import compared, sizes, timed, told
+    """What is gone, what is zeroed and why, what is scaled, sizes before and after, and where it lies."""
+    from fasp_core.export.card import changed, compared, sizes, timed, told
+
+    scaled = d["scaled"]
 
     return "\n".join(
         [
-            f"{one_line(d['model'])} without {told(d['heads'], d['neurons'])}",
+            f"{one_line(d['model'])} {changed(d)}",
             *(
                 f"{title}: {told(d[key]['heads'], d[key]['neurons'])}{_named(d[key]['parts'])}"
                 for title, key in (("physically gone", "gone"), ("only zeroed", "zeroed"))
             ),
             *(f"  {reason}" for reason in d["reasons"]),
+            *([f"scaled: {told(scaled['heads'], 0)}{_named(scaled['parts'])}"] if scaled["heads"] else []),
             "",
             table([["", "before", "after"], *sizes(d)]),
             "",

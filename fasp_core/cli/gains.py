@@ -10,7 +10,7 @@ import typer
 
 from fasp_core import defaults
 from fasp_core.cli.command import Said
-from fasp_core.cli.options import Model, Parts, Reading, Window
+from fasp_core.cli.options import Model, Parts, Reading, Text, Window
 from fasp_core.cli.text import noted
 from fasp_core.console import Report, number, percent, table
 from fasp_core.errors import InputError
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 
 PROMPTS, ALL_PROMPTS = 216, 504  # of a step: of one axis, and of seven together
+READ_WITH = {  # options that are read beside another one alone
+    "heads": "--method hard-concrete",
+    "sparsity": "--method hard-concrete",
+    "across": f"--axis {defaults.ALL_AXES}",
+}
 RATES = {"gains": 0.04, "hard-concrete": 0.2}  # of Adam: log-odds have further to go than gates
 
 
@@ -82,9 +87,15 @@ class Options:
     out: Annotated[Path | None, typer.Option(help="File for the set, which --prune-set reads.")] = None
 
     def config(self) -> GainsConfig:
-        """How gates are learned. InputError as `GainsConfig`."""
+        """How gates are learned. InputError for an option that is not read, and as `GainsConfig`."""
         from fasp_core.scoring.learned.gates import GainsConfig
 
+        asked = (f"--method {self.method}", f"--axis {self.axis}")
+        for option in fields(self):
+            if READ_WITH.get(option.name, asked[0]) not in asked and getattr(self, option.name) != option.default:
+                raise InputError(
+                    f"--{option.name} is read with {READ_WITH[option.name]} alone: add that, or leave it out."
+                )
         named = [f.name for f in fields(GainsConfig) if f.name != "rate" and hasattr(self, f.name)]
         rate = RATES[self.method] if self.rate is None else self.rate
         usual = ALL_PROMPTS if self.axis == defaults.ALL_AXES else PROMPTS
@@ -128,6 +139,14 @@ def gains(options: Options, given: Model, progress: Report) -> Said:
     return document, lambda: _text(document, found, heads, options)
 
 
+def seen_text() -> str:
+    """Which text steps see, and how perplexity is measured on another one."""
+    return (
+        f"Steps see the first {defaults.SCORE_TOKENS:,} tokens of 'bold': perplexity on text that they do not see is "
+        "measured by evaluate --text paragraphs-test and by compare --outcome --methods gains."
+    )
+
+
 def _text(document: dict[str, Any], found: Gains, heads: PruneSet, options: Options) -> str:
     last = found.losses[-min(10, len(found.losses)) :].mean(0)
     moved = document["moved_by_more_than_a_fifth"]
@@ -135,7 +154,12 @@ def _text(document: dict[str, Any], found: Gains, heads: PruneSet, options: Opti
         f"Gates of {document['heads']} heads, {moved} of them moved by more than .2 (at most by "
         f"{number(document['largest_move'])}, root mean square {number(document['root_mean_squared_move'])})."
     ]
-    if len(found.held):
+    if len(found.held) and not found.at_step:
+        said.append(
+            "None had a smaller gap than the unpruned model on templates and descriptors that no step saw, so "
+            "every head stays as it is."
+        )
+    elif len(found.held):
         unseen = found.held[:, 1].min()
         said.append(
             f"They are those after step {found.at_step} of {len(found.losses)}, whose gap on validation templates and "
@@ -150,7 +174,7 @@ def _text(document: dict[str, Any], found: Gains, heads: PruneSet, options: Opti
     said.append(
         f"In the last steps, on what they saw: gap {percent(last[0] - 1)}, text {last[1]:+.4f} nats a token"
         f"{paragraphs}, last words {last[2]:+.3f} nats. That was minimised; what it is worth, measure on test prompts: "
-        f"{measure}{where}{division} --prune-set FILE."
+        f"{measure}{where}{division} --prune-set FILE. {seen_text()}"
     )
     return "\n\n".join([" ".join(said), *noted(document), heads.format()])
 
@@ -175,34 +199,33 @@ def repair(
     found = parts.required()
     if given.ablation != "zero":  # before a model is loaded for it
         raise InputError(f"A repair is of heads that are set to zero, not to '{given.ablation}': leave --ablation out.")
-    config = calibration(text, tokens, window)
+    source = Text(text=text, window=window)
+    config = calibration(source, tokens)
     if out is not None:
         check_files([out])
     assert given.spec  # its device is looked up first
     parts.check(found, given)
-    known = None if given.known_id is None else stored_products(given.known_id, config, given.store)
-    if known is None:
-        known = products(given.lm, config, given.store, progress)
-    done = repaired(found.parts, known)
+    config = source.fitted(config, given.model_id)
+    known = stored_products(given.model_id, config, given.store) or products(given.lm, config, given.store, progress)
+    done = repaired(found.parts, known.values)
     if out is not None:
         atomic_write({out: done.prune_set.format().encode()})
-    document = {"model": given.spec.source, "before": found.parts.format(), **done.as_dict(), "tokens": tokens}
+    document = {"model": given.spec.source, "before": found.parts.format(), **done.as_dict(), "tokens": known.tokens}
     return document | {"text": text}, lambda: _repair_text(document)
 
 
-def calibration(text: str, tokens: int, window: int | None) -> TextConfig:
+def calibration(source: Text, tokens: int) -> TextConfig:
     """The text that sets are repaired on. InputError for one that claims are made on."""
-    from fasp_core.cli.options import Text
     from fasp_core.data.passages import PARAGRAPHS
     from fasp_core.data.text import BOLD
     from fasp_core.studies.compare.plan import HELD_OUT
 
-    if text == PARAGRAPHS["test"] or (text == BOLD and tokens > HELD_OUT):
+    if source.text == PARAGRAPHS["test"] or (source.text == BOLD and tokens > HELD_OUT):
         raise InputError(
             f"Claims are made on '{PARAGRAPHS['test']}' and on what follows {HELD_OUT:,} tokens of '{BOLD}': repair on "
             f"'{PARAGRAPHS['valid']}', or on less."
         )
-    return Text(text=text, window=window).of(tokens)
+    return source.of(tokens)
 
 
 def _repair_text(d: dict[str, Any]) -> str:

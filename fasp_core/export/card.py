@@ -52,14 +52,14 @@ def licence(lm: LanguageModel) -> str | None:
 
 def text(d: dict[str, Any]) -> str:
     """README.md, from the document that `Exported.as_dict` gives."""
-    ref = named_by(d["weights"])
+    ref, removed, scaled = named_by(d["weights"]), d["heads"] + d["neurons"], d["scaled"]["heads"]
     base = BUILT_IN_ID if d["model"] == BUILT_IN else ref.repo if ref is not None else None
     data = ModelCardData(
         base_model=base,
         license=d["licence"],
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["pruned", "attention-head-pruning", "fairness"],
+        tags=[*(["pruned", "attention-head-pruning"] if removed else []), "fairness"],
     )
     speed, check = d["tokens_per_second"], d["check"]
     name = base or Path(d["model"]).name
@@ -73,24 +73,27 @@ def text(d: dict[str, Any]) -> str:
     )
     parts = [
         f"---\n{data.to_yaml()}\n---",
-        f"# {name if _USUAL.fullmatch(name) else _code(name)}, pruned",
-        f"{_code(name)} without {told(d['heads'], d['neurons'])}. Written by FASP Studio. It loads with plain "
-        "transformers, without code of its own:",
+        f"# {name if _USUAL.fullmatch(name) else _code(name)}, {'pruned' if removed or not scaled else 'heads scaled'}",
+        f"{_code(name)} {changed(d)}. Written by FASP Studio. It loads with plain transformers, without code of its "
+        "own:",
         "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f"model = AutoModelForCausalLM.from_pretrained({folder})\n"
         f"tokenizer = AutoTokenizer.from_pretrained({folder})\n```",
-        "## What was removed",
+        "## What was changed",
         _bullets(
             f"Source: {_code(name)}, weights {_code(d['weights'])}, loaded in {speed['dtype']}.",
-            f"Removed: {_listed(d['prune_set'])} (`L0H3` is layer 0, head 3; `L5N17` is a hidden unit of an MLP). The "
-            "whole list is in `prune_set.txt`.",
+            f"The set: {_listed(d['prune_set'])} (`L0H3` is layer 0, head 3, removed; `L0H3*0.4` is scaled; `L5N17` is "
+            "a hidden unit of an MLP). The whole list is in `prune_set.txt`.",
             f"Physically gone: {_counted(d['gone'])}.",
             f"Only zeroed: {_counted(d['zeroed'])}.",
             *(f"Why zeroed: {reason}" for reason in d["reasons"]),
-            "The mean outputs of these heads over a calibration text are part of the biases of output projections; no "
-            "other weight was changed, and nothing was trained."
-            if made.get("ablation")
-            else "Output projections keep their biases; no other weight was changed, and nothing was trained.",
+            *([f"Scaled: {told(scaled, 0)}, by multiplying columns of output projections."] if scaled else []),
+            (
+                "The mean outputs of these heads over a calibration text are part of the biases of output projections"
+                if made.get("ablation")
+                else "Output projections keep their biases"
+            )
+            + f"; no other weight was changed{'' if scaled else ', and nothing was trained'}.",
         ),
         "## Sizes",
         "\n".join(["| | before | after |", "|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in sizes(d))]),
@@ -104,9 +107,9 @@ def text(d: dict[str, Any]) -> str:
         + f"; {_plain(made['machine'])}; {made['created']}.",
         "## Limits",
         _bullets(
-            "Which parts are removed was decided by whoever made this. This card shows that the export equals the "
-            "masked model; it does not show that the model is fairer, nor what the removal costs. Measure both on "
-            "prompts on which nothing was chosen.",
+            "Which parts are removed or scaled was decided by whoever made this. This card shows that the export "
+            "equals the masked model; it does not show that the model is fairer, nor what the change costs. Measure "
+            "both on prompts on which nothing was chosen.",
             "A smaller gap in one measure, on template sentences in English, is not a fair model. Other groups, "
             "contexts and languages may be better or worse off than before.",
             "Zeroed parts still take memory and time.",
@@ -177,6 +180,14 @@ def megabytes(size: float) -> str:
 
 def _small(difference: float) -> str:
     return f"{difference:.1e}" if difference else "0"
+
+
+def changed(d: dict[str, Any]) -> str:
+    """`without 3 heads and 1 neuron`, `without 3 heads, with 2 heads scaled`, `with 2 heads scaled`, `as it is`."""
+    said = [f"without {told(d['heads'], d['neurons'])}"] if d["heads"] + d["neurons"] else []
+    if scaled := d["scaled"]["heads"]:
+        said.append(f"with {told(scaled, 0)} scaled")
+    return ", ".join(said) or "as it is"
 
 
 def told(heads: int, neurons: int) -> str:

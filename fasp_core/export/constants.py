@@ -67,7 +67,7 @@ def fold(lm: LanguageModel, removed: PruneSet, state: dict[str, Tensor]) -> None
                 weight = state[f"{base}{path}.weight"]
                 state[f"{base}{path}.bias"] = weight.new_zeros(len(weight))
         weight = columns(lm.out_proj(layer)).detach()
-        more = (weight.double().cpu() @ given[layer].double()).to(weight.device, weight.dtype)
+        more = (weight.cpu().double() @ given[layer].double()).to(weight.dtype).to(weight.device)  # MPS has no float64
         state[f"{base}{out}.bias"] = state[f"{base}{out}.bias"] + more
 
 

@@ -60,6 +60,11 @@ class Plan:
     reasons: tuple[str, ...]
 
     @property
+    def scaled(self) -> PruneSet:
+        """The heads whose columns of the output projection are multiplied."""
+        return PruneSet(gains=self.removed.gains)
+
+    @property
     def smaller(self) -> bool:
         """Whether anything really goes."""
         return self.after != self.before

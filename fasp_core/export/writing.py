@@ -76,6 +76,7 @@ class Exported:
             "neurons": len(p.removed.neurons),
             "gone": {"heads": len(p.gone.heads), "neurons": len(p.gone.neurons), "parts": p.gone.format()},
             "zeroed": {"heads": len(p.zeroed.heads), "neurons": len(p.zeroed.neurons), "parts": p.zeroed.format()},
+            "scaled": {"heads": len(p.scaled.gains), "parts": p.scaled.format()},
             "reasons": list(p.reasons),
             "layers": len(p.heads),
             "shape": {"before": asdict(p.before), "after": asdict(p.after)},

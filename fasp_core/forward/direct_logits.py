@@ -19,6 +19,7 @@ from fasp_core.errors import InputError
 from fasp_core.forward.recorded_pass import final_hidden
 from fasp_core.model.architectures import columns
 from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import present
 from fasp_core.model.packing import Pack
 
 Linear = Callable[[Tensor], Tensor]
@@ -67,15 +68,20 @@ def direct_writes(lm: LanguageModel, batch: Pack, layer: int) -> Tensor:
             if module is not None:
                 hooks.callback(module.register_forward_pre_hook(keep(name)).remove)
         final_hidden(lm, batch)
-    weight = columns(projection).to(lm.device).float()  # [D, H * head dim]
+    weight = _columns(projection, lm.device)  # [D, H * head dim]
     heads = seen["heads"].view(len(seen["heads"]), lm.n_heads, -1)
     found = torch.einsum("mhi,dhi->mhd", heads, weight.view(len(weight), lm.n_heads, -1))
     if own is not None:
         found = held(own, seen["attention"])(found)
     found = held(norm, seen["sum"])(found)
     for module in rest:  # OPT's projection to the width of its embedding
-        found = found @ columns(module).to(lm.device).float().T
+        found = found @ _columns(module, lm.device).T
     return found
+
+
+def _columns(module: nn.Module, device: torch.device) -> Tensor:
+    with present(module):
+        return columns(module).to(device).float()
 
 
 def held(norm: nn.Module, x: Tensor) -> Linear:
@@ -86,12 +92,14 @@ def held(norm: nn.Module, x: Tensor) -> Linear:
     whole = x.float()
     if isinstance(norm, nn.LayerNorm):
         scale = (whole.var(-1, unbiased=False, keepdim=True) + norm.eps).rsqrt()[:, None]
-        gain = 1.0 if norm.weight is None else norm.weight.detach().float().to(x.device)
+        with present(norm):
+            gain = 1.0 if norm.weight is None else norm.weight.detach().to(x.device).float()
         return lambda parts: (parts - parts.mean(-1, keepdim=True)) * scale * gain
     some: Any = norm
     eps = float(getattr(some, "variance_epsilon", None) or some.eps)
-    ones = torch.ones(1, x.shape[-1], device=some.weight.device, dtype=torch.float32)
-    factor = some(ones).float().to(x.device) * (1 + eps) ** 0.5  # of Gemma 1 + weight, of others the weight
+    with present(norm):
+        ones = torch.ones(1, x.shape[-1], device=some.weight.device, dtype=torch.float32)
+        factor = some(ones).float().to(x.device) * (1 + eps) ** 0.5  # of Gemma 1 + weight, of others the weight
     scale = (whole.square().mean(-1, keepdim=True) + eps).rsqrt()[:, None]
     return lambda parts: parts * scale * factor
 

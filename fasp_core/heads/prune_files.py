@@ -151,6 +151,8 @@ def _read(content: Any) -> PruneFile:
         parts = PruneSet.of(_pairs(content["heads"], MAX_HEADS), _pairs(content.get("neurons", []), MAX_NEURON))
         if gains := content.get("gains"):  # as text, so that one place says what a gain may be
             scaled = PruneSet.parse(",".join(f"L{layer:d}H{head:d}*{gain:.4f}" for layer, head, gain in gains))
+            if both := sorted(parts.heads & {(layer, head) for layer, head, _ in scaled.gains}):
+                raise InputError(f"{PruneSet.of(both[:1]).format()} is both removed and scaled: name it once.")
             parts = PruneSet(parts.heads | scaled.heads, parts.neurons, scaled.gains)
     else:
         parts = PruneSet.parse(content["prune_set"])

@@ -68,7 +68,8 @@ def select(settings: Settings, table: ImpactTable) -> Selection:
     note = (
         f"Gains learned{where} in {found.at_step} steps (seed {found.config.seed}) on validation prompts and text, at "
         f"strength {s.strength:g}: at 1, {moved} of {found.gates.size} heads are moved by more than .2. Look at test "
-        "prompts for what they are worth."
+        f"prompts for what they are worth. Steps saw the first {defaults.SCORE_TOKENS:,} tokens of the text that "
+        'perplexity is measured on here; "Compare methods" measures text that they did not see.'
     )
     return replace(none, pruned=heads, k=len(heads), requested_k=len(heads), notes=(note,))
 

@@ -129,6 +129,8 @@ def _planned(lm: LanguageModel, planned: Plan) -> None:
             f"**Only zeroed:** {card.told(len(zeroed.heads), len(zeroed.neurons))}: {_listed(zeroed.format())}."
         )
         lines += [f"Why: {reason}" for reason in planned.reasons]
+    if len(planned.scaled):
+        lines.append(f"**Scaled:** {card.told(len(planned.scaled), 0)}, by multiplying columns of output projections.")
     st.markdown("\n".join(f"- {line}" for line in lines))
 
 

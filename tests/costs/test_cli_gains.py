@@ -40,6 +40,7 @@ def test_gains_see_paragraphs_and_make_a_set(run: Run, tmp_path: Path) -> None:
     assert status == 0
     assert "paragraphs +" in told or "paragraphs -" in told
     assert "root mean square" in told
+    assert "evaluate --text paragraphs-test" in told
     status, text, _ = run("gains", *asked, "--paragraphs", 0, "--json")
     assert status == 0
     assert "paragraph_nats" not in json.loads(text)["curve"][0]
@@ -63,6 +64,7 @@ def test_hard_concrete_gates_remove_heads_that_repair_makes_up_for(run: Run, tmp
     assert document["before"] == removed.format()
     assert [one["layer"] for one in document["layers"]] == sorted({layer for layer, _ in removed.heads})
     assert all(one["lost_after"] <= one["lost_before"] for one in document["layers"])
+    assert document["tokens"] < 300  # the first token of all has no context
     gates = repaired.gates(LAYERS, HEADS)
     assert ((gates >= 0) & (gates <= 1.5)).all()
     status, told, _ = run("repair", "--heads", removed.format(), "--tokens", 300, "--window", 60)
@@ -74,6 +76,14 @@ def test_hard_concrete_gates_remove_heads_that_repair_makes_up_for(run: Run, tmp
     assert "nothing of them was rescaled: 0." in told
 
 
+def test_text_that_steps_saw_is_told_of_beside_perplexity(run: Run, tiny_world: Path) -> None:
+    asked = ("--axis", tiny_world / "axis.csv", "--split", "valid", "--prompts", 8, "--tokens", 100, "--window", 50)
+    for heads, text, told in (("L0H1*0.5", "bold", 1), ("L0H1", "bold", 0), ("L0H1*0.5", "paragraphs-test", 0)):
+        status, out, err = run("evaluate", *asked, "--heads", heads, "--text", text, "--json")
+        assert status == 0, err
+        assert sum("evaluate --text paragraphs-test" in note for note in json.loads(out)["notes"]) == told
+
+
 def test_what_means_nothing_is_refused(run: Run) -> None:
     refused(run("gains", "--cells", "mean", "--steps", 1), "cannot be divided")
     refused(run("gains", "--patience", 5, "--steps", 1), "cannot be divided")
@@ -81,10 +91,17 @@ def test_what_means_nothing_is_refused(run: Run) -> None:
     refused(run("gains", "--method", "hard-concrete", "--keep", 1), "leave --keep out")
     refused(run("gains", "--method", "hard-concrete", "--heads", 8), "not fewer than the model's 8")
     refused(run("gains", "--rate", 0), "a rate above 0")
+    refused(run("gains", "--heads", 5), "--heads is read with --method hard-concrete alone")
+    refused(run("gains", "--sparsity", 2), "--sparsity is read with --method hard-concrete alone")
+    refused(run("gains", "--across", "worst"), "--across is read with --axis all alone")
+    for option in ("--max-nats", "--rate", "--keep"):
+        for value in ("nan", "inf"):
+            refused(run("gains", option, value), "a number, 0 or more")
     refused(run("gains", "--strength", 2), "from 0 to 1")
     refused(run("gains", "--steps", 1, "--out", "."), "'.' is a folder")
     refused(run("repair", "--heads", "L0H1", "--out", "/"), "'/' is a folder")
     refused(run("repair"), "--heads or --prune-set")
+    refused(run("repair", "--heads", "L0H1", "--window", 9999), "Windows of 9,999 tokens do not fit")
     refused(run("repair", "--heads", "L0H9"), "L0H9 does not exist")
     refused(run("repair", "--heads", "L0N1"), "nothing to repair")
     refused(run("repair", "--heads", "L0H1", "--text", "paragraphs-test"), "Claims are made on 'paragraphs-test'")

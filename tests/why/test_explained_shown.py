@@ -54,6 +54,17 @@ def test_a_sentence_names_the_largest_part_and_what_spoils() -> None:
     assert "25% of the largest part of the gap: raise --nodes above 5" in note
 
 
+def test_where_every_head_spoils_leaving_all_out_is_the_unpruned_model() -> None:
+    found = split()
+    all_spoil = replace(found, gap=parts([0.0005, 0.001, 0.0005], [1, 1, 1], 0.018))
+    assert all_spoil.sentence().endswith(
+        "L1H2*0.5, L0H1, L2H0 raise it beyond noise, and leaving all of them out changes it by -2.00."
+    )
+    heads = PruneSet.parse("L0H1")
+    alone = replace(found, plan=replace(found.plan, prune_set=heads), gap=parts([0.002], [1], 0.018), without=())
+    assert alone.sentence().endswith("L0H1 raises it beyond noise, and leaving it out changes it by -2.00.")
+
+
 def test_tables_and_the_report_hold_every_number(tmp_path: Path) -> None:
     found = split()
     table = tables.explained_table(found)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -183,17 +185,19 @@ def test_what_cannot_be_enumerated_or_sampled_is_refused() -> None:
     assert np.isnan(errors).all()
 
 
-def test_shapiq_agrees() -> None:
-    """A second library, where it is installed; it brings more than this one test is worth, so it is no requirement."""
-    shapiq = pytest.importorskip("shapiq")
+def test_exact_shapley_values_are_means_over_all_orders() -> None:
+    """The last ones are those that `shapiq` 1.4.1 gives (`ExactComputer`), which brings more than one test is worth."""
     n = 6
     table = np.random.default_rng(7).normal(size=2**n)
 
-    def worth(joined: frozenset[int]) -> float:
+    def worth(joined: Iterable[int]) -> float:
         return float(table[sum(1 << i for i in joined)])
 
-    def game(coalitions: np.ndarray) -> np.ndarray:
-        return np.array([worth(frozenset(np.flatnonzero(row).tolist())) for row in np.atleast_2d(coalitions)])
-
-    theirs = shapiq.ExactComputer(game, n_players=n)("SV", order=1)
-    np.testing.assert_allclose([theirs[(i,)] for i in range(n)], shapley.exact(worth, n), atol=1e-10)
+    added = np.zeros(n)
+    for order in permutations(range(n)):
+        for k, i in enumerate(order):
+            added[i] += (worth(order[: k + 1]) - worth(order[:k])) / math.factorial(n)
+    found = shapley.exact(worth, n)
+    np.testing.assert_allclose(found, added, atol=1e-12)
+    theirs = [-0.1273209583, -0.1711247638, -0.0681519106, -0.2717216867, -0.5919530897, 0.0418477279]
+    np.testing.assert_allclose(found, theirs, atol=1e-9)

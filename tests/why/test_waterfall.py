@@ -63,7 +63,7 @@ def test_rows_are_named_in_order_and_marks_need_no_color() -> None:
     assert raises.marker.pattern.shape == ("", "/")
     assert raises.hovertext[1].endswith("raises it beyond noise")
     assert "part 0.3 [0.25, 0.35]" in raises.hovertext[1]
-    assert named(fig, "unpruned").x[0], named(fig, "pruned").x[0] == (2.0, 1.9)
+    assert (named(fig, "unpruned").x[0], named(fig, "pruned").x[0]) == (2.0, 1.9)
     for dark, theme in ((False, LIGHT), (True, DARK)):
         page = rgb(theme.page)
         for name in ("lowers", "raises"):

@@ -30,10 +30,11 @@ SOFTNESS = 0.2  # of the soft maximum, as a share of the mean gap before learnin
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Prompts as token ids, and (codes [m], how many groups)."""
+    """Prompts as token ids, (codes [m], how many groups), and their unpruned gap where it is known without a pass."""
 
     ids: Sequence[list[int]]
     groups: tuple[Tensor, int]
+    open_gap: float | None = None
 
 
 class Prompts:
@@ -72,8 +73,8 @@ class Prompts:
         self.codes = np.asarray(codes)
         _, at = np.unique(np.asarray(gauge.prompts.blocks or range(len(self.codes))), return_inverse=True)
         self.blocks = [np.flatnonzero(at == b) for b in range(int(at.max()) + 1)]
-        known = toxicity_of(lm, PruneSet(), bias, store, progress)  # stored, for a run that goes on
-        self.base_gap = float(gap.gap(known.row(config.reading), self.codes))
+        self.known = toxicity_of(lm, PruneSet(), bias, store, progress).row(config.reading)  # stored
+        self.base_gap = float(gap.gap(self.known, self.codes))
         if not self.base_gap > 0:
             raise InputError(f"The unpruned model shows no gap on {bias.axis}: there is nothing to learn.")
         self.seen: PromptSet | None = None
@@ -91,7 +92,8 @@ class Prompts:
         if self.seen is None:
             chosen = self._drawn(rng)
             codes = torch.as_tensor(self.codes[chosen], device=self.lm.device)
-            return [Part([self.gauge.rows[i] for i in chosen], (codes, len(self.names)))]
+            ids, open_gap = [self.gauge.rows[i] for i in chosen], gap.gap(self.known[chosen], self.codes[chosen])
+            return [Part(ids, (codes, len(self.names)), float(open_gap))]
         number = int.from_bytes(hashlib.sha256(f"{self.config.seed}|{step}".encode()).digest()[:4], "big")
         cells = (self.seen,) if self.config.cells == "none" else quarters(self.seen, number)
         return [self._part(cell, math.ceil(self.n / len(cells)), number) for cell in cells]
@@ -105,7 +107,7 @@ class Prompts:
         return Part(ids, (torch.as_tensor(np.asarray(codes), device=self.lm.device), len(names)))
 
     def _drawn(self, rng: np.random.Generator) -> list[int]:
-        """Of the fixed sample: whole blocks, or where there are none, of each group its share, two at least."""
+        """Of the fixed sample: whole blocks, until every group is there, or of each group its share, two at least."""
         share = self.n / len(self.codes)
         if len(self.blocks) == len(self.codes):
             each = [np.flatnonzero(self.codes == g) for g in range(len(self.names))]
@@ -114,7 +116,7 @@ class Prompts:
         chosen: list[int] = []
         for b in rng.permutation(len(self.blocks)):
             chosen += self.blocks[b].tolist()
-            if len(chosen) >= self.n:
+            if len(chosen) >= self.n and len(set(self.codes[chosen])) == len(self.names):
                 break
         return chosen
 

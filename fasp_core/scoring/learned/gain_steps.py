@@ -42,8 +42,9 @@ class Course:
     values : [L, H] what Adam moves; `u` are uniform numbers by which gates come of it, drawn anew for the prompts of
         a step and for each window and passage.
     path : values before the first step and after each.
-    losses : of each step, before it: relative gap, nats of sentences, of last words and (where seen) of paragraphs.
-    held : (step, relative gap) on prompts that no step sees.
+    losses : of each step, before it: gap relative to the unpruned model's on the same prompts, nats of sentences, of
+        last words and (where seen) of paragraphs.
+    held : (step, relative gap) on prompts that no step sees, of gains from step 0, the unpruned model, on.
     axes : the prompts of each axis whose gap falls.
 
     Raises as `Prompts`, and InputError where as many heads are to be removed as there are.
@@ -84,7 +85,9 @@ class Course:
         self.losses: list[list[float]] = []
         self.held: list[tuple[int, float]] = []
         self.apart = [axis.apart for axis in self.axes if axis.apart is not None]
-        self.apart_gaps = [float(gap_of(self._open_values(part), *part.groups)) for part in self.apart]
+        self.apart_gaps = [self._gap_under(part) for part in self.apart]
+        if self.apart and config.method == "gains":  # closing gates are not open at step 0
+            self.held.append((0, 1.0))
 
     @property
     def base_gap(self) -> float:
@@ -137,24 +140,24 @@ class Course:
             self.kind.settle(self.values)
         self.losses.append(seen)
         self.path.append(self.values.detach().cpu().double().numpy())
-        if self.apart and (self.step % CHECK == 0 or self.step == c.steps):
+        self._look()
+
+    def _look(self) -> None:
+        """At what no step sees, every few steps and after the last."""
+        due = self.step and (self.step % CHECK == 0 or self.step == self.config.steps)
+        if self.apart and due and (not self.held or self.held[-1][0] < self.step):
             self.held.append((self.step, self._held_gap()))
 
     def _gap(self, rng: np.random.Generator) -> float:
-        """Gap of some prompts relative to the unpruned model's, its gradient added to the values'."""
+        """Gap of some prompts relative to the unpruned model's on the same, its gradient added to the values'."""
         drawn = [axis.parts(rng, self.step) for axis in self.axes]
         parts = [part for some in drawn for part in some]
         self._redraw()
         ids = [row for part in parts for row in part.ids]
         packs = pack(self.lm, ids, self.gauge.config.steps)
-        scales = [torch.tensor(axis.base_gap) for axis in self.axes]
-        bases = [axis.base_gap for axis in self.axes]
-        for i, axis in enumerate(self.axes):
-            if axis.seen is not None:  # other prompts in each step: paired with the same under all gates open
-                with torch.no_grad():
-                    before = torch.stack([gap_of(self._open_values(part), *part.groups) for part in drawn[i]])
-                scales[i] = before.mean()
-                bases[i] = float(combined(before, self.config.cells, scales[i]))
+        before = [torch.tensor([self._gap_under(part) for part in some]) for some in drawn]
+        scales = [gaps.mean() for gaps in before]
+        bases = [float(combined(gaps, self.config.cells, scale)) for gaps, scale in zip(before, scales, strict=True)]
 
         def relative_of(values: Tensor) -> Tensor:
             split, each = iter(values.split([len(part.ids) for part in parts])), []
@@ -200,18 +203,20 @@ class Course:
         return columns.mean(1) if self.gauge.worth.spread else columns.sum(1)
 
     @torch.no_grad()
-    def _open_values(self, part: Part, gates: Floats | None = None) -> Tensor:
-        """[m] of prompts under all gates open, or under those that are given."""
+    def _gap_under(self, part: Part, gates: Floats | None = None) -> float:
+        """Of prompts under all gates open, or under those that are given."""
+        if gates is None and part.open_gap is not None:
+            return part.open_gap
         opened = np.ones((self.lm.n_layers, self.lm.n_heads)) if gates is None else gates
         values = torch.empty(len(part.ids), device=self.lm.device)
         for some in pack(self.lm, part.ids, self.gauge.config.steps):
             values[some.prompts] = self._values(some, opened.astype(np.float32))
-        return values
+        return float(gap_of(values, *part.groups))
 
     def _held_gap(self) -> float:
         """Relative gap under the gates that a set would be made of now."""
         gates = self.kind.final(self.path[-1])
-        found = [float(gap_of(self._open_values(part, gates), *part.groups)) for part in self.apart]
+        found = [self._gap_under(part, gates) for part in self.apart]
         return float(np.mean([gap / base for gap, base in zip(found, self.apart_gaps, strict=True)]))
 
     def _cost(self, known: list[_Row], chosen: Iterator[int], cost: float, free: float) -> float:
@@ -247,11 +252,13 @@ class Course:
         }
 
     def load(self, state: dict[str, np.ndarray] | None) -> None:
-        """Go on from `state`."""
+        """Go on from `state`, or take the beginning of one that has gone further than this course goes."""
         if state is None:
             return
-        self.path, self.losses = list(state["path"]), state["losses"].tolist()
-        self.held = [(int(step), float(relative)) for step, relative in state.get("held", ())]
+        last = self.config.steps
+        self.path, self.losses = list(state["path"][: last + 1]), state["losses"][:last].tolist()
+        held = [(int(step), float(relative)) for step, relative in state.get("held", ())]
+        self.held = [seen for seen in held if seen[0] <= last and (seen[0] % CHECK == 0 or seen[0] == last)]
         with torch.no_grad():
             self.values.copy_(torch.as_tensor(self.path[-1], dtype=torch.float32))  # MPS has no float64
         self.adam.state[self.values] = {
@@ -259,6 +266,7 @@ class Course:
             "exp_avg": torch.as_tensor(state["first"], device=self.lm.device).clone(),
             "exp_avg_sq": torch.as_tensor(state["second"], device=self.lm.device).clone(),
         }
+        self._look()
 
 
 @dataclass(eq=False)

@@ -3,8 +3,8 @@
 A prune set is gates of 0 and 1. Here every head has a gate from 0 to 1.5, all of them learned together: Adam (Kingma
 and Ba 2015) on validation prompts, text and passages, and nothing else of the model moves. The loss is the gap of a
 batch of whole blocks relative to the unpruned model's, plus what sentences and paragraphs cost beyond a few thousandths
-of a nat, plus what LAMBADA's last words cost at all. Costs are paired: the same windows and passages under all gates
-open. With hard-concrete gates (`gates.py`) the same loss finds heads to remove.
+of a nat, plus what LAMBADA's last words cost at all. All of it is paired: the same prompts, windows and passages under
+all gates open. With hard-concrete gates (`gates.py`) the same loss finds heads to remove.
 
 A gate is folded into the output projection's columns on export, and costs nothing when the model runs.
 """
@@ -34,6 +34,7 @@ from fasp_core.tasks.last_words import passages
 from fasp_core.typing import Floats, Report
 
 KIND = "gains"
+PAIRED = {"gap": "paired"}  # of a step, which was divided by the unpruned gap of all prompts where a key lacks it
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class Gains:
     losses : [steps, 3 or 4] before each step, on what it saw: the gap relative to the unpruned model's, nats that
         sentences cost more, that last words cost more, and that paragraphs cost more where steps saw some.
     base_gap : of the unpruned model, on the fixed sample of validation prompts.
-    held : [C, 2] (step, relative gap) on prompts that no step saw; empty without patience.
+    held : [C, 2] (step, relative gap) on prompts that no step saw; empty without patience. Gains begin at step 0.
     at_step : whose gates are taken.
     """
 
@@ -111,7 +112,21 @@ def gains_key(model_id: ModelId, bias: BiasConfig, text: TextConfig, config: Gai
         more["pool"] = " ".join(one.pool().digest[:16] for one in (first, *others))
     if others:
         more |= {"axis": _named(bias), "prompts": " ".join(b.prompts().digest[:16] for b in (first, *others))}
-    return {**result_key(first, model_id), "gains": told, "text": ppl_key(text, model_id), "passages": words, **more}
+    return {
+        **result_key(first, model_id),
+        "gains": told,
+        "text": ppl_key(text, model_id),
+        "passages": words,
+        **PAIRED,
+        **more,
+    }
+
+
+def course_key(model_id: ModelId, bias: BiasConfig, text: TextConfig, config: GainsConfig) -> dict[str, Any]:
+    """Everything that shapes the way that gates go, however far."""
+    key = gains_key(model_id, bias, text, config)
+    del key["gains"]["steps"]
+    return key
 
 
 def _named(bias: BiasConfig) -> str:
@@ -126,7 +141,10 @@ def learn(
     store: Store,
     progress: Report | None = None,
 ) -> Gains:
-    """Learn a gate for every head; stored after every step, so that a stopped run goes on.
+    """Learn a gate for every head; stored after every step.
+
+    A stopped run goes on, and so does one of fewer steps that is asked for more; the first steps of a longer one, ended
+    or not, are taken as they are.
 
     Parameters
     ----------
@@ -145,7 +163,7 @@ def learn(
 
     def work() -> Any:
         started = time.monotonic()
-        parts = store.parts(KIND, key)
+        parts = store.parts(KIND, course_key(lm.id, bias, text, config))
         course = Course(lm, axes_of(bias), text, config, store, progress)
         course.load(parts.load("state"))
         while not course.done:
@@ -173,8 +191,11 @@ def so_far(
     model_id: ModelId, bias: BiasConfig, text: TextConfig, config: GainsConfig, store: Store
 ) -> tuple[Floats, Floats] | None:
     """(losses, held) of a run that is not finished, as in `Gains`; None before its first step. Without a model."""
-    state = store.parts(KIND, gains_key(model_id, bias, text, config)).load("state")
-    return None if state is None else (state["losses"], state.get("held", np.zeros((0, 2))))
+    state = store.parts(KIND, course_key(model_id, bias, text, config)).load("state")
+    if state is None:
+        return None
+    held = state.get("held", np.zeros((0, 2)))
+    return state["losses"][: config.steps], held[held[:, 0] <= config.steps]
 
 
 def stored(model_id: ModelId, axis: str, reading: str, method: str, store: Store) -> list[Gains]:

@@ -76,22 +76,34 @@ class Repaired:
         }
 
 
-def products(lm: LanguageModel, text: TextConfig, store: Store, progress: Report | None = None) -> Floats:
-    """[L, H, H] inner products of what the heads of a layer add, summed over the places of a text that predict a token.
+@dataclass(frozen=True, eq=False)
+class Products:
+    """What the heads of a layer add to a text, by pairs.
 
-    Stored. The output projection's bias is none of any head's.
+    Attributes
+    ----------
+    values : [L, H, H] inner products, summed over the places of the text that predict a token.
+    tokens : how many those are.
     """
+
+    values: Floats
+    tokens: int
+
+
+def products(lm: LanguageModel, text: TextConfig, store: Store, progress: Report | None = None) -> Products:
+    """Of a text; stored. The output projection's bias is none of any head's."""
 
     def work() -> Any:
         started = time.monotonic()
         found = _products(lm, windows_of(lm, text, key), progress)
-        return {"arrays": {"products": found}, "meta": {"provenance": provenance(lm, time.monotonic() - started)}}
+        made = {"tokens": found.tokens, "provenance": provenance(lm, time.monotonic() - started)}
+        return {"arrays": {"products": found.values}, "meta": made}
 
     key = products_key(lm.id, text)
     return store.made(KIND, key, work, _read, label=f"{slug(lm.name)}--products")
 
 
-def stored_products(model_id: ModelId, text: TextConfig, store: Store) -> Floats | None:
+def stored_products(model_id: ModelId, text: TextConfig, store: Store) -> Products | None:
     """The same if they are stored; without a model."""
     return store.read(KIND, products_key(model_id, text), _read)
 
@@ -103,12 +115,12 @@ def products_key(model_id: ModelId, text: TextConfig) -> dict[str, Any]:
     return {**ppl_key(text, model_id), "score": "", "experiment": "products of heads"}
 
 
-def _read(entry: Entry) -> Floats:
-    return np.asarray(entry.arrays["products"], dtype=np.float64)
+def _read(entry: Entry) -> Products:
+    return Products(np.asarray(entry.arrays["products"], dtype=np.float64), int(entry.meta["tokens"]))
 
 
 @torch.no_grad()
-def _products(lm: LanguageModel, windows: TokenWindows, progress: Report | None) -> Floats:
+def _products(lm: LanguageModel, windows: TokenWindows, progress: Report | None) -> Products:
     found = np.zeros((lm.n_layers, lm.n_heads, lm.n_heads))
     weights = []
     for layer in range(lm.n_layers):
@@ -127,7 +139,7 @@ def _products(lm: LanguageModel, windows: TokenWindows, progress: Report | None)
                 hooks.callback(lm.out_proj(layer).register_forward_pre_hook(see).remove)
             final_hidden(lm, row[None])
     require_finite(lm, found, "what heads add to a text")
-    return found
+    return Products(found, windows.n_scored)
 
 
 def products_of(x: Tensor, weight: Tensor, n_heads: int) -> Floats:
@@ -151,7 +163,7 @@ def repair(prune_set: PruneSet, known: Floats) -> Repaired:
 
     Parameters
     ----------
-    known : [L, H, H], see `products`.
+    known : [L, H, H], see `Products`.
 
     Raises
     ------

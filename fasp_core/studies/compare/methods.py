@@ -235,7 +235,7 @@ class Bench:
 
     def _products(self) -> Any:
         known = stored_products(self.model_id, TEXT, self.store)
-        return products(self.load(), TEXT, self.store, self.progress) if known is None else known
+        return (products(self.load(), TEXT, self.store, self.progress) if known is None else known).values
 
     def _best(self, found: Sequence[tuple[PruneSet, str]]) -> Chosen | None:
         """The set of lowest validation gap that keeps to the limits; ties go to the first."""

@@ -136,10 +136,9 @@ class Explained:
             return said + "no head's part raises the gap beyond noise."
         listed = ", ".join(self.names[i] for i in spoil[:4]) + f" and {len(spoil) - 4} more" * (len(spoil) > 4)
         said += f"{listed} {'raises' if len(spoil) == 1 else 'raise'} it beyond noise"
-        if not self.without:
-            return said + "."
         of = "it" if len(spoil) == 1 else "all of them" if len(spoil) <= MOST_LEFT_OUT else f"the first {MOST_LEFT_OUT}"
-        change = self.without[-1].gap.change
+        whole = len(spoil) == len(g.values) <= MOST_LEFT_OUT  # leaving out every head gives the unpruned model
+        change = -self.gap.change if whole else self.without[-1].gap.change
         return said + f", and leaving {of} out changes it by {1000 * change:+.2f}."
 
     def as_dict(self) -> dict[str, Any]:

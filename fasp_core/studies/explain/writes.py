@@ -19,6 +19,7 @@ from fasp_core.forward.direct_logits import direct_writes, require_direct_path
 from fasp_core.gap import group_codes
 from fasp_core.metrics.meters import BiasConfig, result_key, scorer_of, stored_word_values
 from fasp_core.model.language_model import LanguageModel
+from fasp_core.model.loading import present
 from fasp_core.model.packing import encode, pack
 from fasp_core.model.passes import require_finite
 from fasp_core.storage.store import Contents, Entry, Store
@@ -38,7 +39,7 @@ class Writes:
     Attributes
     ----------
     frame : columns head, group, kind ("mean", or "difference" from all prompts), side ("promoted", "suppressed"),
-        place, token, logit, toxicity (of the token as a word, above the scorer's floor).
+        place, token, logit, toxicity (of the token as a word, above the scorer's floor, wherever it may begin one).
     """
 
     layer: int
@@ -65,13 +66,19 @@ def run(lm: LanguageModel, bias: BiasConfig, layer: int, store: Store, progress:
     if not 0 <= layer < lm.n_layers:
         raise InputError(f"There is no layer {layer}: this model has layers 0 to {lm.n_layers - 1}.")
     require_direct_path(lm)
-    key = {"experiment": "writes", "bias": result_key(bias, lm.id), "layer": layer, "places": WORDS}
+    key = {
+        "experiment": "writes",
+        "bias": result_key(bias, lm.id),
+        "layer": layer,
+        "places": WORDS,
+        "worth": "anywhere",
+    }
 
     def work() -> Contents:
         prompts = bias.prompts()
         codes, names = group_codes(prompts.groups)
         means = _means(lm, prompts.texts, codes, layer, progress)
-        worth = stored_word_values(lm, scorer_of(bias, lm), store, progress).values[0, 1]
+        worth = stored_word_values(lm, scorer_of(bias, lm), store, progress).values[:, 1].max(0)
         frame = _frame(lm, means, (*names, EVERYBODY), np.asarray(worth))
         return {"tables": {"words": frame}, "meta": {"layer": layer, "groups": names, "prompts": len(prompts.texts)}}
 
@@ -104,10 +111,12 @@ def _means(lm: LanguageModel, texts: Any, codes: np.ndarray, layer: int, progres
 
 def _frame(lm: LanguageModel, means: Tensor, names: tuple[str, ...], worth: np.ndarray) -> pd.DataFrame:
     rows: list[tuple[Any, ...]] = []
-    unembedding = lm.model.get_output_embeddings().weight
+    head = lm.model.get_output_embeddings()
+    with present(head):
+        unembedding = head.weight.detach()
     n_tokens = min(len(worth), len(unembedding))
-    for head in range(means.shape[1]):
-        logits = (means[:, head].to(unembedding.device, unembedding.dtype) @ unembedding.T).float()[:, :n_tokens]
+    for at in range(means.shape[1]):
+        logits = (means[:, at].to(unembedding.device, unembedding.dtype) @ unembedding.T).float()[:, :n_tokens]
         shares = (logits - logits.mean(1, keepdim=True)).cpu().numpy()
         require_finite(lm, shares.sum(1), "what a head writes")
         for g, name in enumerate(names):
@@ -117,7 +126,7 @@ def _frame(lm: LanguageModel, means: Tensor, names: tuple[str, ...], worth: np.n
                 order = np.argsort(-values, kind="stable")
                 for side, ids in (("promoted", order[:WORDS]), ("suppressed", order[::-1][:WORDS])):
                     rows += [
-                        (head, name, kind, side, place, lm.tokenizer.decode([int(i)]), values[i], worth[i])
+                        (at, name, kind, side, place, lm.tokenizer.decode([int(i)]), values[i], worth[i])
                         for place, i in enumerate(ids)
                     ]
     columns = ["head", "group", "kind", "side", "place", "token", "logit", "toxicity"]

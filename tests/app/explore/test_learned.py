@@ -79,7 +79,7 @@ def test_where_none_are_stored_they_are_offered(studio: Studio) -> None:
 
 def test_what_is_learned_so_far_is_seen_while_it_goes_on_and_once_it_was_stopped(studio: Studio) -> None:
     text, config = TextConfig(tokens=defaults.SCORE_TOKENS), GainsConfig()
-    key = gains.gains_key(studio.load(ModelSpec()).id, BiasConfig(AXIS), text, config)
+    key = gains.course_key(studio.load(ModelSpec()).id, BiasConfig(AXIS), text, config)
     state = {"path": np.ones((3, *BUILT_IN_SHAPE)), "losses": np.array([[1.0, 0, 0, 0], [0.8, 0.01, 0.1, 0]])}
     studio.store.parts(gains.KIND, key).save("state", state)
     at = exploring(method="gains")

@@ -153,3 +153,5 @@ def test_a_file_keeps_gains() -> None:
     for bad in ([[0, 1, 2.0]], [[0, 1]], [["a", 1, 0.5]], 3):
         with pytest.raises(InputError):
             prune_files.read(json.dumps({"heads": [], "gains": bad}).encode(), "x.json")
+    with pytest.raises(InputError, match="L0H3 is both removed and scaled: name it once"):
+        prune_files.read(json.dumps({"heads": [[0, 3]], "gains": [[0, 3, 0.5]]}).encode(), "x.json")

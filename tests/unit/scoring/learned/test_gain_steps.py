@@ -154,7 +154,8 @@ def test_learning_stops_when_what_no_step_sees_gets_no_better(
     monkeypatch.setattr(Course, "_held_gap", lambda *_: next(values))
     config = GainsConfig(steps=60, prompts=24, passages=0, paragraphs=0, windows=0, patience=2 * CHECK)
     found = learn(lm, bias, text, config, store)
-    assert found.held.tolist() == [[CHECK, 0.8], [2 * CHECK, 0.5], [3 * CHECK, 0.6], [4 * CHECK, 0.7]]
+    seen = [[0, 1.0], [CHECK, 0.8], [2 * CHECK, 0.5], [3 * CHECK, 0.6], [4 * CHECK, 0.7]]
+    assert found.held.tolist() == seen
     assert (len(found.losses), found.at_step) == (4 * CHECK, 2 * CHECK)
     assert np.array_equal(found.gates, found.path[2 * CHECK])
     again = gains.find(lm.id, bias, text, config, store)
@@ -162,7 +163,18 @@ def test_learning_stops_when_what_no_step_sees_gets_no_better(
     assert again.at_step == found.at_step
     document = again.as_dict()
     assert (document["steps"], document["gates_of_step"]) == (4 * CHECK, 2 * CHECK)
-    assert document["unseen_curve"][1] == {"step": 2 * CHECK, "gap_relative": 0.5}
+    assert document["unseen_curve"][2] == {"step": 2 * CHECK, "gap_relative": 0.5}
+
+
+def test_gains_that_are_worse_than_the_unpruned_model_are_not_taken(
+    bias: BiasConfig, text: TextConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Course, "_held_gap", lambda *_: 1.2)
+    config = GainsConfig(steps=40, prompts=24, passages=0, paragraphs=0, windows=0, patience=CHECK)
+    found = learn(tiny_lm("gpt2"), bias, text, config, Store(tmp_path / "store"))
+    assert (len(found.losses), found.at_step) == (CHECK, 0)
+    assert (found.gates == 1).all()
+    assert not len(found.at(1))
 
 
 def test_paragraphs_are_part_of_the_loss(bias: BiasConfig, text: TextConfig, tmp_path: Path, paragraphs: None) -> None:
@@ -185,7 +197,7 @@ def test_only_what_differs_from_before_is_in_a_key(bias: BiasConfig, text: TextC
     before = ("reading", "steps", "rate", "prompts", "windows", "passages", "max_nats", "cost", "task_cost", "keep")
     old = gains.gains_key(model, bias, text, GainsConfig(passages=0, paragraphs=0))
     assert tuple(old["gains"]) == (*before, "pool", "seed")
-    assert set(old) - set(meters.result_key(bias, model)) == {"gains", "text", "passages"}
+    assert set(old) - set(meters.result_key(bias, model)) == {"gains", "text", "passages", "gap"}
     keys = [old]
     for told in (
         {"paragraphs": 2},
@@ -279,3 +291,29 @@ def test_a_stopped_run_of_closing_gates_goes_on_to_the_same(bias: BiasConfig, te
     assert asdict(again.config) == asdict(straight.config)
     assert float(expected_l0(torch.from_numpy(again.path[-1]))) < again.gates.size
     assert float(gap_of(torch.tensor([1.0, 3.0]), torch.tensor([0, 1]), 2)) == 2
+
+
+@pytest.mark.parametrize("patience", [0, 20])
+def test_more_steps_go_on_and_fewer_are_the_first_of_them(
+    bias: BiasConfig, text: TextConfig, tmp_path: Path, patience: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, made = tiny_lm("gpt2"), []
+    move = Course.move
+    monkeypatch.setattr(Course, "move", lambda run: (made.append(run.step), move(run)))
+
+    def found(steps: int, store: str) -> gains.Gains:
+        made.clear()
+        config = GainsConfig(steps=steps, prompts=24, passages=0, paragraphs=0, patience=patience)
+        return learn(lm, bias, text, config, Store(tmp_path / store))
+
+    straight, short = found(CHECK + 4, "whole"), found(CHECK + 2, "short")
+    found(CHECK + 2, "more")
+    assert made == list(range(CHECK + 2))
+    more = found(CHECK + 4, "more")
+    assert made == [CHECK + 2, CHECK + 3]
+    fewer = found(CHECK + 2, "whole")
+    assert made == []
+    for one, other in ((more, straight), (fewer, short)):
+        assert one.path == pytest.approx(other.path, abs=1e-6)
+        assert one.losses == pytest.approx(other.losses, abs=1e-6)
+        assert one.held == pytest.approx(other.held, abs=1e-6)

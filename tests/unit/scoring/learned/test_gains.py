@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,29 @@ def test_the_gradient_of_the_gap_is_its_difference(bias: BiasConfig, text: TextC
             with torch.no_grad():
                 run.values[head] -= sign * step
         assert float(found[head]) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=0.02, abs=2e-4)
+
+
+@pytest.mark.parametrize("prompts", [4, 24])
+def test_a_step_is_relative_to_the_same_prompts(
+    bias: BiasConfig, text: TextConfig, tmp_path: Path, prompts: int
+) -> None:
+    config = replace(QUICK, prompts=prompts)
+    run = course(bias, text, tmp_path, config)
+    for seed in range(5):
+        assert run._gap(np.random.default_rng(seed)) == pytest.approx(1, rel=1e-4)
+
+
+def test_a_step_sees_every_group(bias: BiasConfig, text: TextConfig, tmp_path: Path) -> None:
+    """Also where blocks lack some."""
+    run = course(bias, text, tmp_path, replace(QUICK, prompts=2))
+    (axis,) = run.axes
+    axis.blocks = [np.array([i]) for block in axis.blocks for i in block]
+    axis.blocks = [np.concatenate(axis.blocks[:2]), *axis.blocks[2:]]  # not one prompt a block throughout
+    for seed in range(20):
+        (part,) = axis.parts(np.random.default_rng(seed), 0)
+        codes, groups = part.groups
+        assert len(set(codes.tolist())) == groups == len(COLORS)
+        assert np.isfinite(run._gap(np.random.default_rng(seed)))
 
 
 def test_several_packs_give_the_gradient_of_one(

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import lsq_linear
 
+from fasp_core.data.text import token_windows
 from fasp_core.errors import InputError
 from fasp_core.export.writing import export
 from fasp_core.forward.ablation import masked
@@ -94,8 +95,11 @@ def test_heads_that_say_the_same_share_the_rest() -> None:
 def test_a_repaired_layer_writes_what_is_nearest(kind: str, tmp_path: Path) -> None:
     lm, store = tiny_lm(kind), Store(tmp_path / "store")
     text = write_text(tmp_path, 160, tokens=150, window=50, stride=50)
-    known = products(lm, text, store)
-    assert np.array_equal(stored_products(lm.id, text, store), known)
+    found, again = products(lm, text, store), stored_products(lm.id, text, store)
+    assert again is not None
+    assert np.array_equal(again.values, found.values)
+    assert again.tokens == found.tokens == token_windows(lm, text).n_scored < 150
+    known = found.values
     assert stored_products(lm.id, replace(text, tokens=100), store) is None
     chosen = PruneSet.parse("L0H1,L1H2,L1N3")
     done = repair(chosen, known)
@@ -112,7 +116,7 @@ def test_a_repaired_layer_writes_what_is_nearest(kind: str, tmp_path: Path) -> N
     hook.remove()
     whole, cut, mended = (out[0, :-1].double() for out in seen)
     first = PruneSet.parse("L0H1")
-    single = repair(first, products(lm, replace(text, tokens=50), store))  # of these tokens alone
+    single = repair(first, products(lm, replace(text, tokens=50), store).values)  # of these tokens alone
     bias = lm.out_proj(0).bias
     plain = whole if bias is None else whole - bias.detach().double()
     assert float(((whole - cut) ** 2).sum() / (plain**2).sum()) == pytest.approx(single.before[0], rel=1e-3)
@@ -124,7 +128,7 @@ def test_an_export_is_the_repaired_model(tmp_path: Path) -> None:
 
     lm, store = tiny_lm("llama"), Store(tmp_path / "store")
     text = write_text(tmp_path, 160, tokens=150, window=50, stride=50)
-    done = repair(PruneSet.parse("L0H1,L1H0-1"), products(lm, text, store))
+    done = repair(PruneSet.parse("L0H1,L1H0-1"), products(lm, text, store).values)
     assert done.prune_set.gains
     export(lm, done.prune_set, tmp_path / "out")
     ids = torch.arange(2, 22)[None]

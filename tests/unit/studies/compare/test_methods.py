@@ -123,7 +123,7 @@ def test_every_method_on_the_same_prompts(world: World, compared: Comparison) ->
     assert PruneSet.parse(told["gains"]["prune_set"]) in {soft.at(s) for s in methods.STRENGTHS}
     if "hard-concrete" in told:
         assert told["hard-concrete"]["prune_set"] == hard.at(1).format()
-    known = products(world.lm, world.text, world.store)
+    known = products(world.lm, world.text, world.store).values
     repaired = {repair(one, known).prune_set for one, _ in bench._looser("fasp")}
     if "fasp+repair" in told:
         assert PruneSet.parse(told["fasp+repair"]["prune_set"]) in repaired
