@@ -108,9 +108,13 @@ def by_hand(source: str) -> ManualEdits:
     return found
 
 
-def tell(source: str, changed: ManualEdits) -> None:
-    """Set heads by hand, as a step that can be undone: of several acts before the page is drawn, each is one."""
+def tell(source: str, changed: ManualEdits, fields: Mapping[str, object] | None = None) -> None:
+    """Set heads by hand, and fields of the recipe with them, as one step that can be undone.
+
+    Of several acts before the page is drawn, each is a step.
+    """
     step()
+    adopt(fields or {})
     _set(source, changed)
     step()
 
