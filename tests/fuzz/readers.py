@@ -142,16 +142,8 @@ def _events(rng: Random, _: Path) -> Any:
 
 
 def _queue(rng: Random, _: Path) -> Any:
-    act = {
-        "n": 1_700_000_000_000,
-        "gamma": 0.3,
-        "alpha": 0.05,
-        "prune": [5],
-        "keep": [7],
-        "leave": [9],
-        "gains": [[8, 0.4]],
-        "head": 5,
-    }
+    hand = {"prune": [5], "keep": [7], "leave": [9], "gains": [[8, 0.4]]}
+    act = {"n": 1_700_000_000_000, "gamma": 0.3, "alpha": 0.05, **hand, "head": 5}
     return mutate.of_tree(rng, [act, {**act, "n": 1_700_000_000_001}])
 
 
