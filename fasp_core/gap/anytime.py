@@ -23,7 +23,7 @@ import numpy as np
 from fasp_core.gap.estimates import LEVEL
 from fasp_core.typing import Codes, Floats
 
-FIRST = 8  # blocks of the first look: with fewer the interval says next to nothing
+FIRST = 8  # blocks of the first look, where there are twice as many: with fewer the interval is wide
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,13 @@ def reach(n: int, level: float = LEVEL) -> float:
 
 
 def looks(blocks: int) -> list[int]:
-    """After how many blocks one looks before all are done: twice as many each time, up to a third of them."""
-    found, size = [], FIRST
-    while 3 * size <= blocks:
+    """After how many blocks one looks before all are done: twice as many each time, up to a third of them.
+
+    The first look may take half of them. None where so few say nothing: below ten blocks.
+    """
+    found: list[int] = []
+    size = min(FIRST, blocks // 2)
+    while math.isfinite(reach(size)) and (not found or 3 * size <= blocks):
         found.append(size)
         size *= 2
     return found

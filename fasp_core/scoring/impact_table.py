@@ -35,6 +35,7 @@ from fasp_core.scoring.taught import Taught
 from fasp_core.typing import Floats
 
 T = TypeVar("T")
+KEPT = 1000  # results a table remembers, estimates of sets among them
 MOST = 1e3  # times that an estimate lets one head change the toxicity of a prompt
 
 
@@ -143,10 +144,12 @@ class BiasImpacts:
         return {}
 
     def _once(self, key: Any, work: Callable[[], T]) -> T:
-        """Resampling takes a moment and a page asks again at every click."""
-        if key not in self._kept:
-            self._kept[key] = work()
-        value: T = self._kept[key]
+        """Resampling takes a moment and a page asks again at every click; what was asked for longest ago goes first."""
+        found: T | None = self._kept.pop(key, None)
+        value = work() if found is None else found
+        self._kept[key] = value
+        for old in list(self._kept)[:-KEPT]:
+            self._kept.pop(old, None)
         return value
 
     @property

@@ -11,7 +11,7 @@ from fasp_core.figures.theme import Theme, theme_of
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import PROTECTS
 from fasp_core.scoring.impact_table import ImpactTable
-from fasp_core.scoring.manual_edits import HAND, how, how_bias, impacts
+from fasp_core.scoring.manual_edits import HAND, ManualEdits, how, how_bias, impacts
 from fasp_core.studies.compare.plan import SEARCH
 from pages.explore import editing, estimates, grid_options
 from pages.explore.grids import chosen_in, picked
@@ -30,7 +30,7 @@ _EFFECTS = "effects of heads"  # in the session: the last ones that were packed,
 def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
     """Maps, sliders and estimates; an act changes the recipe."""
     name, packed = _packed(table, settings.reading)
-    gaining = {layer * table.n_heads + head: gain for layer, head, gain in now.heads.gains}
+    gaining = {layer * table.n_heads + head: gain for layer, head, gain in now.gains}
     options, theme = grid_options.read(), theme_of(st.context.theme.type == "dark")
     taught = estimates.taught(settings, table, now.heads)
     order = grid_options.order(options, table, settings.reading)
@@ -66,26 +66,43 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
 
 
 def _act(settings: Settings, n_heads: int, act: Act | Step) -> None:
-    """Take over what a hand has done, as a step that can be undone; or go back or forth."""
+    """Take over what a hand has done, as a step that can be undone; or go back or forth.
+
+    Whatever else has changed since the page was drawn stays: acts that come together each know the others.
+    """
     if isinstance(act, Step):
         (shared.undo if act.by < 0 else shared.redo)()
         return
-    source, known = settings.spec.source, _others()
+    source = settings.spec.source
     if act.head is not None:
         st.session_state[f"clicked head {source}"] = act.head  # taken away by the view of one head
-    moved: dict[str, object] = {"gamma": act.gamma, "alpha": act.alpha}
-    gains = frozenset((*divmod(head, n_heads), gain) for head, gain in act.gains.items())
-    if settings.method == GAINS:
-        gains -= {(layer, head, round(gain, 6)) for layer, head, gain in learned.prune_set(settings).gains}
-    if gains != known.gains:
-        moved["neurons"] = PruneSet(neurons=known.neurons, gains=gains).format()
-    shared.step()
-    shared.adopt({name: value for name, value in moved.items() if st.session_state.get(name) != value})
-    shared.tell(source, act.by_hand)
+    moved: dict[str, object] = {name: getattr(act, name) for name in SLIDERS if getattr(act, name) is not None}
+    by_hand = act.on(shared.by_hand(source))
+    if act.gains:
+        moved["neurons"], by_hand = _scaled(settings, n_heads, act.gains, by_hand)
+    shared.tell(source, by_hand, moved)
+
+
+def _scaled(settings: Settings, n_heads: int, gains: dict[int, float], by_hand: ManualEdits) -> tuple[str, ManualEdits]:
+    """Neurons and gains after some are set, and what is set by hand: a head is kept that was learned to be scaled."""
+    known = _others()
+    own = {gain[:2]: gain[2] for gain in known.gains}
+    learnt = learned.prune_set(settings).gains if settings.method == GAINS else ()
+    usual = {(layer, head): round(gain, 6) for layer, head, gain in learnt}
+    for head, gain in gains.items():
+        place = divmod(head, n_heads)
+        own.pop(place, None)
+        if gain == (1 if head in by_hand.prune | by_hand.keep else usual.get(place, 1)):
+            continue
+        if gain == 1:
+            by_hand = by_hand.set([head], False)
+        else:
+            own[place] = gain
+    return PruneSet(neurons=known.neurons, gains=frozenset((*at, g) for at, g in own.items())).format(), by_hand
 
 
 def _others() -> PruneSet:
-    """Neurons and gains as they stand, not as the page was drawn: of acts that come together each knows the others."""
+    """Neurons and gains as they stand, not as the page was drawn."""
     try:
         return PruneSet.parse(str(st.session_state.get("neurons") or "")).others
     except InputError:  # the sidebar tells it

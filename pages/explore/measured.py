@@ -75,7 +75,8 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluatio
             if result is None and so_far is not None and (part := so_far.gaps.get(settings.reading)) is not None:
                 _partial(_gap_label(settings), part, "prompts", 1000)
             else:
-                _gap(result, estimated_gap, table, settings, taught)
+                whole = so_far is not None and so_far.perplexity is not None  # the first prompts come before the text
+                _gap(result, estimated_gap, table, settings, taught, whole)
         with right:
             _removed(table, now, settings)
         with last:
@@ -185,13 +186,22 @@ def _gap_label(settings: Settings) -> str:
     return f"Toxicity gap, ×10⁻³ · {READING_TITLES.get(settings.reading, settings.reading)}"
 
 
-def _gap(result: Evaluation | None, estimate: float, table: ImpactTable, settings: Settings, taught: Taught) -> None:
+def _gap(
+    result: Evaluation | None,
+    estimate: float,
+    table: ImpactTable,
+    settings: Settings,
+    taught: Taught,
+    whole: bool = False,
+) -> None:
+    """`whole`: until then nothing is known, as there are too few blocks of prompts for looks."""
     label = _gap_label(settings)
     if result is None:
         base = table.bias.gap(settings.reading)
         st.metric(label, f"≈ {1000 * estimate:.2f}", help=GAP_HELP)
         usual = estimates.said(taught, 1, 1000 * base.gap)
-        st.caption(f"**estimate**, {usual}; unpruned {1000 * base.gap:.2f} on {base.n} validation prompts.")
+        later = " Measured as a whole, once all prompts are done." if whole else ""
+        st.caption(f"**estimate**, {usual}; unpruned {1000 * base.gap:.2f} on {base.n} validation prompts.{later}")
         return
     shown = result.readings[settings.reading]
     st.metric(

@@ -15,6 +15,8 @@ class Hand extends View {
     this.grid.addEventListener("keydown", (event) => this.key(event));
     this.grid.addEventListener("focusin", (event) => this.focused(event.target));
     this.grid.addEventListener("focusout", () => this.point(null));
+    // Of screen readers: what a pointer does is the board's, for it passes through the cells.
+    this.grid.addEventListener("click", ({ target: { head } }) => head !== undefined && this.act([head], head));
   }
 
   /* What a hand does while the page goes back or forth is meant for the set that comes, and waits for it. */
@@ -39,7 +41,6 @@ class Hand extends View {
 
   rested(head) {
     clearTimeout(this.resting);
-    this.resting = 0;
     this.tell(head);
   }
 
@@ -74,25 +75,26 @@ class Hand extends View {
   scale(gates) {
     if (this.waits(() => this.scale(gates))) return;
     const gains = { ...this.local.gains };
-    let byHand = this.local;
+    const [on, off, marks] = [[], [], this.marksOf(this.local)];
     for (const [head, wanted] of gates) {
       const gate = Math.round(20 * Math.min(1.5, Math.max(0, wanted))) / 20;
-      if (this.marks[head] & PRUNED && gate) byHand = told(byHand, [head], byHand.prune.has(head) ? null : false);
-      if (!gate) byHand = told(byHand, [head], true);
+      if (!gate) off.push(head);
+      else if (marks[head] & PRUNED) on.push(head);
       if (gate && gate !== 1) gains[head] = gate;
       else delete gains[head];
     }
-    this.local = { ...this.local, prune: byHand.prune, keep: byHand.keep, gains };
+    this.local = { ...this.local, ...told(toggled(this.local, on, this.marksOf), off, true), gains };
     this.frame();
   }
 
+  /* Only what the hand has changed: the rest may be other by now, from elsewhere on the page. */
   tell(head) {
     if (this.waits(() => this.tell(head))) return;
-    const { gamma, alpha, prune, keep, gains } = this.local;
+    const { local, known } = this;
     this.number();
-    const pairs = Object.entries(gains).map(([one, gain]) => [Number(one), gain]);
-    const ids = (set) => [...set].sort((a, b) => a - b);
-    this.queue.push({ n: this.latest, gamma, alpha, prune: ids(prune), keep: ids(keep), gains: pairs, head });
+    const moved = (name) => (local[name] === known[name] ? null : local[name]);
+    this.queue.push({ n: this.latest, gamma: moved("gamma"), alpha: moved("alpha"), ...changes(known, local), head });
+    this.known = local;
     this.ask(PATIENCE);
   }
 
@@ -123,7 +125,7 @@ class Hand extends View {
   /* Back or forth, after what has been done until now; the page knows where to. */
   step(by) {
     if (this.waits(() => this.step(by), this.held.length > 0)) return;
-    if (this.resting) this.rested(null);
+    if (this.local !== this.known) this.rested(null);
     this.number();
     this.queue.push({ n: this.latest, step: by });
     this.ask(PATIENCE);
@@ -181,6 +183,7 @@ class Hand extends View {
       else this.act([head], head);
     });
     one.board.addEventListener("pointercancel", () => {
+      if (typeof this.pressed?.gate === "number") this.tell(this.pressed.head);
       [this.pressed, this.dragging, this.range] = [null, false, null];
       this.later();
     });

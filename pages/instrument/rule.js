@@ -45,6 +45,19 @@ export const told = ({ prune, keep }, heads, off) => {
   return next;
 };
 
+/* What a hand has changed: heads that are told anew, and gates, where 1 is as the head is. */
+export const changes = (before, after) => {
+  const news = (set, old) => [...set].filter((head) => !old.has(head)).sort((a, b) => a - b);
+  const gate = ({ gains }, head) => gains[head] ?? 1;
+  const scaled = Object.keys({ ...before.gains, ...after.gains }).filter((head) => gate(before, head) !== gate(after, head));
+  return {
+    prune: news(after.prune, before.prune),
+    keep: news(after.keep, before.keep),
+    leave: news(new Set([...before.prune, ...before.keep]), new Set([...after.prune, ...after.keep])),
+    gains: scaled.map((head) => [Number(head), gate(after, head)]),
+  };
+};
+
 /* Heads that are off come on, those that are on go off; only what the method would not do of itself is told.
  * Telling one head may move another, so it is looked at again until all stand. */
 export const toggled = (byHand, heads, marksOf) => {

@@ -16,7 +16,7 @@ from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import ManualEdits
 
 STEPS = 32_767  # the log of a head's largest change of a prompt's toxicity is so many of its steps
-MOST = 100  # acts at once; a browser may send anything
+MOST = 100  # acts at once, the first of those that are sent: the others come again; a browser may send anything
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Shown:
     ----------
     effects : the name of those.
     method : how a method is called; `sliders` are range, step and whether they are read, of gamma and alpha.
-    prune, keep : set by hand. gains: heads that are scaled, by flat id. picked: ringed.
+    prune, keep : set by hand. gains: heads that are scaled, by flat id, those that are off among them. picked: ringed.
     means : what a click does, as on the page: toggle, prune, keep, or leave to the method.
     order : which head stands at which place, layer after layer; None: as they are numbered.
     texts : [N] what is said of a head beside its state. sure: [N] percent of resamples in which it is chosen, or None.
@@ -103,21 +103,29 @@ class Shown:
 
 @dataclass(frozen=True)
 class Act:
-    """What a hand has done: how things stand after it.
+    """What a hand has done, and nothing else: the rest is as the page has it by then.
 
     Attributes
     ----------
     n : its number; later ones are higher.
-    gains : heads that are scaled, by flat id: above 0, at most 1.5, not 1.
+    gamma, alpha : None where a slider stands as it stood.
+    prune, keep, leave : heads that are told anew, by flat id; to leave is to the method.
+    gains : what heads are scaled by from now on, by flat id: above 0, at most 1.5; 1 is as a head is.
     head : the head that was clicked last; None if a slider was moved.
     """
 
     n: int
-    gamma: float
-    alpha: float
-    by_hand: ManualEdits
+    gamma: float | None
+    alpha: float | None
+    prune: frozenset[int]
+    keep: frozenset[int]
+    leave: frozenset[int]
     gains: dict[int, float]
     head: int | None
+
+    def on(self, by_hand: ManualEdits) -> ManualEdits:
+        """What is set by hand after it."""
+        return by_hand.set(self.leave, None).set(self.prune, True).set(self.keep, False)
 
 
 @dataclass(frozen=True)
@@ -174,7 +182,7 @@ def colors_of(theme: Theme) -> dict[str, Any]:
 def acts(told: Any, done: int, size: int) -> list[Act | Step]:
     """Acts and steps with a number above `done`, in order; what is malformed or about other heads is passed over."""
     found = {}
-    for one in told[-MOST:] if isinstance(told, list) else ():
+    for one in told[:MOST] if isinstance(told, list) else ():
         if (act := _act(one, size)) is not None and act.n > done:
             found[act.n] = act
     return [found[n] for n in sorted(found)]
@@ -186,16 +194,17 @@ def _act(one: Any, size: int) -> Act | Step | None:
     if "step" in one:
         return Step(one["n"], one["step"]) if type(one["step"]) is int and abs(one["step"]) == 1 else None
     shares: list[Any] = [one.get(name) for name in ("gamma", "alpha")]
-    hand: list[Any] = [one.get(name) for name in ("prune", "keep")]
-    if not all(type(x) in (int, float) and 0 <= x <= 1 for x in shares):
+    hand: list[Any] = [one.get(name) for name in ("prune", "keep", "leave")]
+    if not all(x is None or (type(x) in (int, float) and 0 <= x <= 1) for x in shares):
         return None
     if not all(isinstance(ids, list) and all(_head(i, size) for i in ids) for ids in hand):
         return None
-    prune, keep = (frozenset(ids) for ids in hand)
+    prune, keep, leave = (frozenset(ids) for ids in hand)
     head, gains = one.get("head"), _gains(one.get("gains"), size)
-    if gains is None or prune & keep or not (head is None or _head(head, size)):
+    if gains is None or prune & keep or leave & (prune | keep) or not (head is None or _head(head, size)):
         return None
-    return Act(one["n"], round(shares[0], 6), round(shares[1], 6), ManualEdits(prune, keep), gains, head)
+    gamma, alpha = (None if x is None else round(float(x), 6) for x in shares)
+    return Act(one["n"], gamma, alpha, prune, keep, leave, gains, head)
 
 
 def _gains(pairs: Any, size: int) -> dict[int, float] | None:
@@ -204,7 +213,7 @@ def _gains(pairs: Any, size: int) -> dict[int, float] | None:
     for pair in pairs if isinstance(pairs, list) else [None]:
         if not isinstance(pair, list) or len(pair) != 2 or not _head(pair[0], size):
             return None
-        if type(pair[1]) not in (int, float) or not 0 < pair[1] <= 1.5 or pair[1] == 1:  # also refuses NaN
+        if type(pair[1]) not in (int, float) or not 0 < pair[1] <= 1.5:  # also refuses NaN
             return None
         found[pair[0]] = round(float(pair[1]), 6)
     return found

@@ -1,7 +1,8 @@
 /* What the instrument shows: sizes, one frame, rings and what is said of a head.
  *
- * What is shown is ahead of the page: acts wait in a queue until the page says that it has acted on them, and only then
- * does its word on sliders and heads count again. */
+ * What is shown, `local`, is ahead of the page: acts wait in a queue until the page says that it has acted on them, and
+ * only then does its word on sliders and heads count again. `known` is what the page is told of that; while a hand is at
+ * work the two are not the same. */
 const effects = new Map(); // what single heads do, by name
 const NAMING = 100; // ms without a change
 const waiting = new Set(); // instruments that look for theirs
@@ -24,7 +25,7 @@ class View {
     this.held = [];
     this.latest = 0;
     this.tries = 0;
-    this.local = null;
+    this.local = this.known = null;
     this.cursor = 0;
     this.anchor = null;
     this.range = null;
@@ -49,12 +50,17 @@ class View {
     this.grid.setAttribute("aria-multiselectable", "true");
     this.part = make("div", { className: "instrument" }, this.top.part, this.row, this.legend, this.tip, this.said);
     root.append(this.part);
-    this.watching = new ResizeObserver(() => this.width !== this.row.clientWidth && this.lay());
+    this.watching = new ResizeObserver(this.resized);
   }
+
+  resized = () => {
+    if (this.width !== this.row.clientWidth || this.height !== window.innerHeight) this.lay();
+  };
 
   /* Off the page; news bring it back. */
   leave() {
     this.watching.disconnect();
+    window.removeEventListener("resize", this.resized);
     window.removeEventListener("keydown", this.steps, true);
     waiting.delete(this);
   }
@@ -63,14 +69,19 @@ class View {
   hear(data, send) {
     this.send = send;
     this.watching.observe(this.row);
+    window.addEventListener("resize", this.resized); // the same listener again is none
     waiting.add(this);
     const other = !this.data || this.data.layers !== data.layers || this.data.heads !== data.heads;
-    if (other) [this.queue, this.held, this.cursor, this.anchor, this.range] = [[], [], 0, null, null];
+    if (other) {
+      clearTimeout(this.resting);
+      [this.queue, this.held, this.cursor, this.anchor, this.range] = [[], [], 0, null, null];
+      [this.local, this.known, this.pressed, this.dragging] = [null, null, null, false];
+    }
     this.data = data;
     this.queue = this.queue.filter((act) => act.n > data.done);
-    if (!this.queue.length && !this.resting) {
+    if (!this.queue.length && this.local === this.known) {
       const { gamma, alpha, prune, keep, gains } = data;
-      this.local = { gamma, alpha, prune: new Set(prune), keep: new Set(keep), gains };
+      this.local = this.known = { gamma, alpha, prune: new Set(prune), keep: new Set(keep), gains };
     }
     this.headAt = data.order ?? Array.from({ length: reach(data) }, (_, i) => i);
     this.slotOf = new Array(reach(data));
@@ -80,7 +91,7 @@ class View {
       const { input } = this.top[name];
       Object.assign(input, { min: 0, max: end, step, disabled: !used });
     }
-    const look = JSON.stringify([data.maps, data.order, data.colors, data.picked, data.layers, data.heads]);
+    const look = JSON.stringify(["maps", "order", "colors", "picked", "layers", "heads", "method"].map((name) => data[name]));
     if (look !== this.look) {
       this.look = look;
       this.part.style.colorScheme = data.colors.dark ? "dark" : "light";
@@ -101,7 +112,7 @@ class View {
   lay() {
     const { data } = this;
     if (!data || !this.row.clientWidth) return;
-    this.width = this.row.clientWidth;
+    [this.width, this.height] = [this.row.clientWidth, window.innerHeight];
     if (this.maps.length !== data.maps.length) {
       this.maps = data.maps.map((_, i) => makeMap(i));
       this.row.replaceChildren(...this.maps.map((one) => one.part));

@@ -16,6 +16,7 @@ const made = (name, props = {}, ...inside) => {
 
 class Bar {
   constructor(root) {
+    this.asked = null;
     this.list = made("ol");
     this.back = made("button", { type: "button", "aria-label": "Previous step", title: "← arrow key" }, "‹");
     this.next = made("button", { type: "button", "aria-label": "Next step", title: "→ arrow key" }, "›");
@@ -31,6 +32,7 @@ class Bar {
     root.append(made("div", { className: "bar" }, nav, made("div", { className: "tools" }, this.ask, this.print)), this.notes, this.said);
   }
 
+  /* Until the page is at the step that was asked for last, its word on where it is is from before. */
   hear(data, send) {
     Object.assign(this, { send, steps: data.steps });
     if (this.list.children.length !== data.steps.length)
@@ -43,7 +45,8 @@ class Bar {
         }),
       );
     this.notes.replaceChildren(made("h2", {}, "Speaker's notes"), ...data.notes.map((text) => made("p", {}, text)));
-    this.mark(data.step);
+    if (this.asked === data.step) this.asked = null;
+    if (this.asked === null) this.mark(data.step);
   }
 
   mark(step) {
@@ -60,6 +63,7 @@ class Bar {
     if (step < 1 || step > this.steps.length || step === this.step) return false;
     this.mark(step);
     this.said.textContent = `Step ${step} of ${this.steps.length}: ${this.steps[step - 1]}`;
+    this.asked = step;
     this.send("step", step);
     return true;
   }

@@ -79,9 +79,8 @@ def a_head(talk: Talk) -> Slide:
             f"{t.n_layers} layers of {t.n_heads} heads: each square is one of them. At every word a head picks out "
             f"earlier "
             "words and passes on what it finds there.",
-            f"The lines show where head {name} looks when it reads the last word. It is the one we come back to: of "
-            f"the "
-            "heads that are cut later, the one that widens the gap most.",
+            f"The lines show where head {name} looks when it reads the last word. It is the one we come back to: "
+            f"{_reason(talk)}.",
             "To cut a head is to multiply what it passes on by zero. Nothing is trained again, and it can be undone.",
         ),
         f"{looked}Model: {talk.model}. Where a head looks does not prove what it does: that is measured by removing "
@@ -94,6 +93,14 @@ def a_head(talk: Talk) -> Slide:
             "If asked: cutting is exact. The saved model has a few columns of zeros, or lacks the heads altogether.",
         ),
     )
+
+
+def _reason(talk: Talk) -> str:
+    """Why this head is the one that is shown."""
+    among = "the heads that are cut later" if talk.now.heads.heads else "all heads"
+    if talk.table.bias.z_bias(talk.settings.reading)[talk.head] > 0:
+        return f"of {among}, the one that widens the gap most"
+    return f"of {among}, none of which widens the gap, the one that narrows it least"
 
 
 def bias(talk: Talk) -> Slide:
@@ -136,7 +143,9 @@ def bias(talk: Talk) -> Slide:
         f"leave about "
         f"{CHANCE * talk.size:.0f}. Scores: {how_bias(scores)}. {SCORER}",
         (
-            "One message: bias is not everywhere in the model. It sits more in some parts than in others.",
+            "One message: bias is not everywhere in the model. It sits more in some parts than in others."
+            if more > CHANCE * talk.size
+            else "No more heads widen the gap than chance alone would leave: point at none of them.",
             "Thousandths sound small. A model writes many words, and the difference is between groups of people in "
             "the same "
             "sentence.",
@@ -162,6 +171,10 @@ def cut(talk: Talk) -> Slide:
         shown = talk.chosen.readings[s.reading]
         where = f"{shown.base.n:,} {SPLIT_TITLES[s.split]} prompts"
         message, _ = verdict(shown, talk.chosen.perplexity.relative, where)
+    drags = (
+        "Drag α slowly from zero: crosses appear on orange squares. Watch the gap, and then perplexity.",
+        "Then drag γ to zero: nothing is protected any more. What does the same number of heads cost now?",
+    )
     return Slide(
         message,
         picture,
@@ -175,9 +188,7 @@ def cut(talk: Talk) -> Slide:
         if s.split == "valid"
         else "No score was made on test prompts.",
         (
-            "Drag α slowly from zero: crosses appear on orange squares, and the gap falls. Go on, and perplexity "
-            "runs away.",
-            "Then drag γ to zero: nothing is protected any more, and the same number of heads costs more language.",
+            *(drags if s.method == "fasp" else ()),
             "The sentence on top is written by a fixed rule. Where no fall is shown, it says so.",
         ),
     )
@@ -250,8 +261,11 @@ def price(talk: Talk) -> Slide:
         tuple(says),
         f"{source} Blue: measured now, the perplexity on text that scores were made on.".strip(),
         (
-            "Move along the curve from left to right: the first heads buy most, later ones cost more than they bring.",
-            "Where on the curve to stand is a decision of the house, not of the method.",
+            *(
+                ("Move along the curve from left to right: what does each step buy, and what does it cost?",)
+                * bool(points)
+            ),
+            "How much language to give for a smaller gap is a decision of the house, not of the method.",
             "Perplexity is a mean over words. A model can lose a skill, such as keeping a name in mind over a page, "
             "while its "
             "perplexity hardly moves. That is why tasks are asked as well.",
@@ -315,9 +329,11 @@ def sure(talk: Talk) -> Slide:
         + f"Lines are 95% intervals; a hollow dot: no change is shown. "
         f"{_sentence(READING_TITLES.get(reading, reading))} " + SCORER,
         (
-            "This is the slide to stay on. What was seen by the choice always looks better than what was not.",
-            "The blue lines are what may be promised for sentences and people that nobody has tested yet, and they "
-            "are wide.",
+            "This is the slide to stay on. What was seen by the choice flatters it.",
+            "The blue lines are what may be promised for sentences and people that nobody has tested yet: read out "
+            "their ends."
+            if any(row.strong for row in found)
+            else "Nothing here is from new sentences about new people: promise nothing about them.",
             "A smaller gap is not a fair model: it is one number, on sentences from templates, in English.",
         ),
         command,

@@ -31,22 +31,33 @@ SHARES = ("gamma", "alpha", "lambada_points", "task_points")  # rounded as links
 WRITTEN = 100  # addresses that are remembered
 SETTLING = 3.0  # seconds in which a browser may not have heard yet what a widget was set to
 TOO_LONG = 'This set is too long for a link: save it under "Saved sets" on "Explore heads", and download the file.'
+DRAWING = 1.0  # and in which it may not have drawn it, although its address says so already
 _SET = "set here"  # widgets that were set by the program: what they were, one after the other, what they are, and when
 
 
 def keep() -> None:
     """Hold to what widgets were set to: until a browser has heard of it, all that it asks for brings their old values.
 
-    At the beginning of every run, of a fragment too.
+    Whether it has heard, its address says, which it sends along: then an old value is somebody's choice. At the
+    beginning of every run, of a fragment too.
     """
     state = st.session_state
     found: dict[str, tuple[tuple[object, ...], object, float]] = state.get(_SET, {})
     for name, (old, new, at) in list(found.items()):
-        if time.monotonic() - at > SETTLING:
+        age = time.monotonic() - at
+        if age > SETTLING:
             del found[name]
         elif state.get(name) in old and state.get(name) != new:
+            if age > DRAWING and recipe.read(_address())[0].get(name, getattr(Recipe(), name)) == new:
+                del found[name]
+                continue
             state[name] = new
             state["behind"] = True
+
+
+def _address() -> dict[str, str]:
+    """What the address says of the recipe: of the browser's own, until it is written anew."""
+    return {name: st.query_params[name] for name in NAMES if name in st.query_params}
 
 
 def arrive() -> None:
@@ -109,9 +120,13 @@ def by_hand(source: str) -> ManualEdits:
     return found
 
 
-def tell(source: str, changed: ManualEdits) -> None:
-    """Set heads by hand, as a step that can be undone: of several acts before the page is drawn, each is one."""
+def tell(source: str, changed: ManualEdits, fields: Mapping[str, object] | None = None) -> None:
+    """Set heads by hand, and fields of the recipe with them, as one step that can be undone.
+
+    Of several acts before the page is drawn, each is a step.
+    """
     step()
+    adopt(fields or {})
     _set(source, changed)
     step()
 
@@ -166,13 +181,12 @@ def behind() -> bool:
 
 def write() -> None:
     """Let the address say what is chosen; it says nothing of a set that is `TOO_LONG`."""
-    wanted = now().query()
+    wanted, shown = now().query(), _address()
     if not recipe.fits(wanted):
         wanted = {}
-    address = st.query_params
-    shown = {name: address[name] for name in NAMES if name in address}
     if wanted == shown:
         return
+    address = st.query_params
     seen: list[dict[str, str]] = st.session_state.setdefault("addresses", [])
     st.session_state["addresses"] = [*seen, wanted][-WRITTEN:]
     for name in set(shown) - set(wanted):
@@ -218,8 +232,7 @@ def _go(trail: Trail) -> None:
 
 
 def _read_link() -> None:
-    state = st.session_state
-    query = {name: st.query_params[name] for name in NAMES if name in st.query_params}
+    state, query = st.session_state, _address()
     if not query or query in state.get("addresses", []):
         return
     state["addresses"] = [*state.get("addresses", []), query][-WRITTEN:]

@@ -21,13 +21,15 @@ from pages.shell.sidebar import Settings
 class Current:
     """What the method chose, what was set by hand, and the heads and neurons that are off.
 
-    `choose` is the method: from what is set by hand to the choice around it.
+    `choose` is the method: from what is set by hand to the choice around it. `gains` are those of all heads, of those
+    that are off, too: they count again once a head is on.
     """
 
     selection: Selection
     by_hand: ManualEdits
     heads: PruneSet
     choose: Choose
+    gains: frozenset[tuple[int, int, float]]
 
 
 def current(settings: Settings, table: ImpactTable) -> Current:
@@ -46,7 +48,7 @@ def current(settings: Settings, table: ImpactTable) -> Current:
         kept = PruneSet.from_flat(by_hand.keep, table.n_heads).heads
         gains = {g[:2]: g for g in learned.prune_set(settings).gains if g[:2] not in kept} | gains
     heads = PruneSet(pruned, more.neurons, frozenset(gain for head, gain in gains.items() if head not in pruned))
-    return Current(selection, by_hand, heads, choose)
+    return Current(selection, by_hand, heads, choose, frozenset(gains.values()))
 
 
 def _method(settings: Settings, table: ImpactTable) -> Choose:

@@ -1,4 +1,4 @@
-"""A first visit's four steps: a card that points at the parts themselves, moves none, and goes when it is told to.
+"""A first visit's four steps: a card that points at the parts themselves, brings each into view, and goes when told to.
 
 That it was seen is kept in a cookie, which the next visit of the same browser brings along; no address changes. Where a
 browser keeps no cookies it comes back with the next visit.
@@ -36,12 +36,14 @@ STEPS = (
 )
 # What each step is about is framed where it stands; the instrument's own parts take their frame from a variable.
 _FRAME = "2px solid #D9771F"
+_AROUND = f"outline: {_FRAME}; outline-offset: 5px; border-radius: 4px; scroll-margin: 16px;"
 POINTS = (
-    f".st-key-instrument {{ --tour-maps: {_FRAME}; }}",
-    f".st-key-instrument {{ --tour-sliders: {_FRAME}; }}",
-    f".st-key-above {{ outline: {_FRAME}; outline-offset: 5px; border-radius: 4px; }}",
-    f".st-key-split {{ outline: {_FRAME}; outline-offset: 5px; border-radius: 4px; }}",
+    ("instrument", f"--tour-maps: {_FRAME};"),
+    ("instrument", f"--tour-sliders: {_FRAME};"),
+    ("above", _AROUND),
+    ("split", _AROUND),
 )
+_SEEK = "<script>document.querySelector('.st-key-{}')?.scrollIntoView({{ block: 'nearest' }});</script>"
 _PLACE = """.st-key-tour { position: fixed; right: 2.2rem; bottom: 1rem; width: 46rem; max-width: 90vw; z-index: 1000;
   box-shadow: 0 4px 24px rgba(0, 0, 0, 0.3); }"""
 _SEEN = f"<script>document.cookie = '{COOKIE}=seen; path=/; max-age=31536000; SameSite=Lax';</script>"
@@ -68,7 +70,8 @@ def _strip() -> None:
     title, text = STEPS[step]
     last = step == len(STEPS) - 1
     page = theme_of(st.context.theme.type == "dark").page
-    st.html(f"<style>{_PLACE} .st-key-tour {{ background: {page}; }} {POINTS[step]}</style>")
+    part, frame = POINTS[step]
+    st.html(f"<style>{_PLACE} .st-key-tour {{ background: {page}; }} .st-key-{part} {{ {frame} }}</style>")
     with st.container(border=True, key="tour"):
         st.markdown(f"**{title}** ({step + 1} of {len(STEPS)}). {text}")
         with st.container(horizontal=True, gap="small"):
@@ -82,6 +85,7 @@ def _strip() -> None:
             st.button("Back", key="tour back", disabled=not step, on_click=_go, args=(max(step - 1, 0),))
             if not last:
                 st.button("Skip the tour", key="tour skip", type="tertiary", on_click=_go, args=(None,))
+            st.html(_SEEK.format(part), unsafe_allow_javascript=True)  # likewise
 
 
 def _go(step: int | None) -> None:

@@ -106,6 +106,31 @@ def test_the_price_is_measured_on_test_prompts(at_once: Studio) -> None:
     assert "python -m fasp_core compare --axis race_ethnicity --run" in said, "no comparison is stored"
 
 
+def test_the_head_that_is_shown_is_called_what_it_is(at_once: Studio) -> None:
+    table = engine().results.scores(ModelSpec(), BiasConfig(AXIS))
+    assert table is not None
+    head = "L{}H{}".format(*divmod(int(table.bias.z_bias("neutral").argmin()), N_HEADS))
+    for query, reason in (
+        ({}, "of the heads that are cut later, the one that widens the gap most."),
+        ({"alpha": "0"}, "of all heads, the one that widens the gap most."),
+        ({"method": "hand", "prune": head}, "none of which widens the gap, the one that narrows it least."),
+    ):
+        assert reason in screen(presented(1, **query)), query
+
+
+def test_a_speaker_is_told_nothing_of_what_is_not_there(at_once: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(deck, "draw", told.extend)
+    monkeypatch.setattr(slides, "CHANCE", 1.0)
+    for step in STEPS:
+        presented(step, method="hand", prune="L0H0")
+    notes = " ".join(told)
+    for absent in ("sits more in some parts", "Drag α", "the curve", "blue lines"):
+        assert absent not in notes
+    assert "point at none of them" in notes
+    assert "promise nothing about them" in notes
+
+
 def test_what_is_missing_names_its_command(at_once: Studio) -> None:
     said = screen(presented(5))
     assert "python -m fasp_core study settle --axis race_ethnicity" in said

@@ -95,6 +95,26 @@ def test_boxes_layers_and_keys(app: str, browser: Any) -> None:
     assert not reader.errors, reader.errors
 
 
+def test_a_step_back_and_the_same_choice_again(app: str, browser: Any) -> None:
+    """What is chosen on a page that shows the step counts, however soon."""
+    reader = Reader(browser, f"{app}/?{SMALL}")
+    reader.measured()
+    slider = reader.page.locator('[data-testid="stSidebar"]').get_by_role("slider").nth(1)
+    slider.press("ArrowRight")
+    reader.address("alpha=0.055")
+    reader.settled()
+    reader.page.keyboard.press("Control+z")
+    reader.address("alpha", there=False)
+    reader.page.wait_for_timeout(1200)
+    reader.until("e => Number(e.value) === 0.05", slider.element_handle())
+    slider.press("ArrowRight")
+    reader.address("alpha=0.055")
+    reader.page.wait_for_timeout(1500)
+    reader.settled()
+    reader.address("alpha=0.055")
+    assert not reader.errors, reader.errors
+
+
 def test_a_copied_link_opens_the_same_set_and_numbers(app: str, browser: Any) -> None:
     reader = Reader(browser, f"{app}/?{SMALL}")
     reader.wait_heads()

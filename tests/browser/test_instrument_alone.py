@@ -14,9 +14,9 @@ from pages.instrument import instrument
 pytestmark = pytest.mark.browser
 
 
-def shown(done: int = 0, prune: Iterable[int] = ()) -> dict[str, Any]:
+def shown(done: int = 0, prune: Iterable[int] = (), **more: Any) -> dict[str, Any]:
     """What the page tells the script of a tiny model."""
-    return replace(made_up(3, 4)[0], done=done, prune=sorted(prune)).sent()
+    return replace(made_up(3, 4)[0], done=done, prune=sorted(prune), **more).sent()
 
 
 @pytest.fixture
@@ -92,11 +92,11 @@ def test_what_a_hand_does_while_the_page_goes_back_is_meant_for_the_set_that_com
     assert first["step"] == -1
     page.evaluate("data => call(data)", shown(first["n"], prune=[7]))
     act, second = page.evaluate("() => sent.at(-1)")
-    assert {5, 7} & {*act["prune"]} == {7}, "5 is from before the step"
+    assert not {5, 7} & {*act["prune"], *act["keep"], *act["leave"]}, "5 is from before the step, 7 the page knows"
     assert (act["head"] in act["prune"] + act["keep"], second["step"]) == (True, -1)
     page.evaluate("data => call(data)", shown(second["n"]))
     (last,) = page.evaluate("() => sent.at(-1)")
-    assert (last["n"] > second["n"], 7 in last["prune"]) == (True, False)
+    assert (last["n"] > second["n"], 7 in last["prune"] + last["leave"]) == (True, False)
 
 
 def test_a_slider_waits_for_the_set_that_comes(page: Any) -> None:
@@ -142,3 +142,111 @@ def test_the_width_is_followed_after_a_late_ending(page: Any) -> None:
     page.wait_for_function(
         "wide => document.body.firstChild.shadowRoot.querySelector('.board').clientWidth < wide", arg=wide
     )
+
+
+def test_the_height_is_followed(page: Any) -> None:
+    page.set_viewport_size({"width": 1000, "height": 900})
+    page.evaluate("data => call(data)", made_up(30, 30)[0].sent())
+    high = page.evaluate("() => root.querySelector('.board').clientHeight")
+    page.set_viewport_size({"width": 1000, "height": 500})
+    page.wait_for_function("high => root.querySelector('.board').clientHeight < high", arg=high)
+
+
+NOTHING = {"gamma": None, "alpha": None, "prune": [], "keep": [], "leave": [], "gains": []}
+
+
+def last(page: Any) -> dict[str, Any]:
+    """The last act that the page was told, but for its number and head."""
+    act = page.evaluate("() => sent.at(-1).at(-1)")
+    return {name: act[name] for name in NOTHING}
+
+
+def test_an_act_says_what_the_hand_changed_and_nothing_else(page: Any) -> None:
+    """Whatever was changed elsewhere on the page since it told of itself stays."""
+    page.evaluate("data => { call(data); press(' '); }", shown(prune=[5], gains={6: 0.4}))
+    first = last(page)
+    head = page.evaluate("() => sent.at(-1).at(-1).head")
+    assert {**first, "prune": [], "keep": []} == NOTHING
+    assert first["prune"] + first["keep"] == [head]
+    page.evaluate("() => press(' ')")
+    assert last(page) == {**NOTHING, "leave": [head]}
+    page.evaluate(
+        "() => { const s = root.querySelector('input'); s.value = 0.5; s.dispatchEvent(new Event('input')); }"
+    )
+    page.clock.fast_forward(1000)
+    assert last(page) == {**NOTHING, "gamma": 0.5}
+
+
+def test_a_head_is_turned_by_what_reads_the_page_aloud(page: Any) -> None:
+    """Such a reader clicks a cell; a pointer does not reach it, so that its click counts once."""
+    page.evaluate("data => { call(data); root.querySelectorAll('[role=gridcell]')[2].click(); }", shown())
+    assert len(page.evaluate("() => sent")) == 1
+    assert page.evaluate("() => sent[0][0].head === root.querySelectorAll('[role=gridcell]')[2].head")
+    x, y = page.evaluate("() => { const b = root.querySelector('.board').getBoundingClientRect(); return [b.x, b.y]; }")
+    page.mouse.click(x + 4, y + 4)
+    assert len(page.evaluate("() => sent")) == 2
+
+
+def test_names_follow_the_method(page: Any) -> None:
+    rule = made_up(3, 4)[0].rule
+    for method in ("FASP", "bias only"):
+        page.evaluate("data => call(data)", shown(alpha=0.3, gamma=0.0, method=method, rule=rule))
+        page.clock.fast_forward(1000)
+        names = page.evaluate("() => [...root.querySelectorAll('[role=gridcell]')].map(c => c.ariaLabel)")
+        assert [f"pruned by {method}" in name for name in names if "pruned" in name] == [True] * 3
+
+
+def dragged(page: Any, *after: str) -> None:
+    """Press the first head with Alt, draw its gate down by half, and then dispatch events."""
+    page.evaluate(
+        """after => { const board = root.querySelector('.board'), { x, y } = board.getBoundingClientRect();
+            board.setPointerCapture = () => {};
+            const event = (name, by) => board.dispatchEvent(new PointerEvent(name,
+                { button: 0, isPrimary: true, pointerId: 1, altKey: true, clientX: x + 4, clientY: y + 4 + by }));
+            window.event = event;
+            event('pointerdown', 0); event('pointermove', 30);
+            for (const name of after) event(name, 30); }""",
+        after,
+    )
+
+
+def test_a_gate_that_is_dragged_stays_in_the_hand(page: Any) -> None:
+    """News of the page, such as of a measurement that has ended, do not take it away."""
+    page.evaluate("data => call(data)", shown(alpha=0.0))
+    dragged(page)
+    page.evaluate("data => call(data)", shown(alpha=0.0, prune=[5]))
+    page.evaluate("() => event('pointerup', 30)")
+    head = page.evaluate("() => sent.at(-1).at(-1).head")
+    assert last(page) == {**NOTHING, "gains": [[head, 0.5]]}
+
+
+def test_a_drag_that_is_broken_off_is_told_as_it_stands(page: Any) -> None:
+    page.evaluate("data => call(data)", shown(alpha=0.0))
+    dragged(page, "pointercancel")
+    head = page.evaluate("() => sent.at(-1).at(-1).head")
+    assert last(page) == {**NOTHING, "gains": [[head, 0.5]]}
+
+
+@pytest.mark.parametrize(("alpha", "wanted"), [(0.0, {"leave": [0]}), (0.4, {"keep": [0]})])
+def test_a_gate_that_is_raised_from_0_counts(page: Any, alpha: float, wanted: dict[str, Any]) -> None:
+    """A head that was pruned by hand is left to the method, and kept where that would prune it."""
+    rule = replace(made_up(3, 4)[0].rule, cost=[*range(12)])
+    page.evaluate("data => call(data)", shown(prune=[0], alpha=alpha, gamma=0.0, rule=rule))
+    page.evaluate(
+        "() => { const cell = [...root.querySelectorAll('[role=gridcell]')].find(c => c.head === 0); cell.focus();"
+        " cell.dispatchEvent(new KeyboardEvent('keydown', {key: '+', bubbles: true})); }"
+    )
+    page.clock.fast_forward(1000)
+    assert last(page) == {**NOTHING, **wanted, "gains": [[0, 0.1]]}
+
+
+def test_gates_of_heads_that_are_off_are_not_lost(page: Any) -> None:
+    """FASP prunes a head that is scaled, and leaves it again as alpha falls: it is scaled as before."""
+    page.evaluate("data => call(data)", shown(alpha=0.3, gamma=0.0, gains={3: 0.6}))
+    page.evaluate(
+        "() => { const s = root.querySelectorAll('input')[1]; s.value = 0; s.dispatchEvent(new Event('input')); }"
+    )
+    page.clock.fast_forward(1000)
+    assert last(page) == {**NOTHING, "alpha": 0}
+    cell = "[...root.querySelectorAll('[role=gridcell]')].find(c => c.head === 3)"
+    assert "scaled by 0.6" in page.evaluate(f"() => {cell}.dataset.state")

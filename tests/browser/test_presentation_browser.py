@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from pages.presentation import deck
 from pages.presentation.deck import STEPS
 from tests.browser.conftest import CELLS, SMALL, Reader, cached, prepared_cache, serving
 
@@ -35,6 +36,26 @@ def whole(reader: Reader, step: int) -> None:
             '[data-testid="stApp"]')?.dataset.testScriptState === 'notRunning'""",
         timeout=120,
     )
+
+
+def test_no_key_is_lost_while_the_page_is_behind(browser: Any) -> None:
+    """The bar's script alone: an answer to the first of two keys comes before the third is pressed."""
+    page = browser.new_page()
+    page.goto("about:blank")
+    sent = page.evaluate(
+        """async text => {
+            const url = URL.createObjectURL(new Blob([text], {type: 'text/javascript'}));
+            const script = (await import(url)).default;
+            const parentElement = document.body.appendChild(document.createElement('div'));
+            const sent = [], setStateValue = (_, step) => sent.push(step);
+            const hear = step => script({data: {step, steps: [...'abcde'], notes: []}, setStateValue, parentElement});
+            const press = () => window.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'}));
+            hear(1); press(); press(); hear(2); press(); hear(3); hear(4); hear(2);
+            return [sent, parentElement.bar.step]; }""",
+        (Path(deck.__file__).parent / "deck.js").read_text(),
+    )
+    assert sent == [[2, 3, 4], 2]
+    page.close()
 
 
 @pytest.mark.parametrize(

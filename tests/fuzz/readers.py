@@ -30,6 +30,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
 from fasp_core.metrics import continuations
 from fasp_core.scoring import score_files
+from fasp_core.scoring.manual_edits import ManualEdits
 from fasp_core.storage import catalog, keys, store
 from fasp_core.storage.store import HEADER, Store
 from fasp_core.studies.answers import numbers
@@ -141,21 +142,14 @@ def _events(rng: Random, _: Path) -> Any:
 
 
 def _queue(rng: Random, _: Path) -> Any:
-    act = {
-        "n": 1_700_000_000_000,
-        "gamma": 0.3,
-        "alpha": 0.05,
-        "prune": [5],
-        "keep": [7],
-        "gains": [[8, 0.4]],
-        "head": 5,
-    }
+    hand = {"prune": [5], "keep": [7], "leave": [9], "gains": [[8, 0.4]]}
+    act = {"n": 1_700_000_000_000, "gamma": 0.3, "alpha": 0.05, **hand, "head": 5}
     return mutate.of_tree(rng, [act, {**act, "n": 1_700_000_000_001}])
 
 
 def _read_queue(told: Any) -> None:
     for act in acts(told, 3, 270):
-        assert not act.by_hand.prune & act.by_hand.keep
+        assert len(act.on(ManualEdits())) == len(act.prune | act.keep)
 
 
 def _read_event(event: Any) -> None:

@@ -63,7 +63,18 @@ CASES = [
     (72, 7, 0.9, 0.1, 1.0, 0.3),  # hardly any change
     (48, 2, 0.2, 0.5, 1.0, 0.3),
     (60, 7, 0.0, 1.0, 1.0, 0.5),  # the pruned model's groups have nothing to do with the unpruned one's
+    (10, 23, 0.4, 0.3, 1.0, 0.8),  # as few blocks as are looked at before they are whole
+    (10, 2, 0.9, 0.1, 1.0, 0.3),
+    (12, 7, 0.0, 1.0, 1.0, 0.5),
+    (18, 12, 0.4, 0.3, 1.0, 0.8),
+    (20, 2, 0.4, 0.3, 1.0, 0.3),
 ]
+
+
+def test_looks_begin_with_eight_blocks_or_half_of_them_and_end_with_a_third() -> None:
+    few = {9: [], 10: [5], 15: [7], 16: [8], 23: [8], 24: [8], 47: [8], 48: [8, 16]}
+    assert {blocks: anytime.looks(blocks) for blocks in few} == few
+    assert anytime.looks(225) == [8, 16, 32, 64]
 
 
 @pytest.mark.parametrize(("blocks", "groups", "share", "own", "noise", "skew"), CASES)
@@ -84,7 +95,7 @@ def test_partial_gaps_cover_the_true_change_at_all_looks(
         base, pruned = sentence * (5 + effect + both), sentence * (4 + after + share * both + alone)
         found = [
             anytime.partial_gap(base.ravel(), codes, at, pruned[:done]).interval
-            for done in range(anytime.FIRST, blocks + 1, 4)
+            for done in range(anytime.looks(blocks)[0], blocks + 1, 4)
         ]
         misses += not all(ends is not None and ends[0] <= truth <= ends[1] for ends in found)
     assert misses / runs <= 0.05

@@ -126,15 +126,37 @@ def test_what_a_browser_says_before_it_has_heard_of_a_change_does_not_undo_it(
     press(at, "undo")
     press(at, "undo")
     assert at.slider(key="alpha").value == 0.02
+    monkeypatch.setattr(shared, "DRAWING", 0.0)
     for stale in (0.12, 0.1):
+        at.query_params["alpha"] = str(stale)
         change(at, alpha=stale)
         assert at.slider(key="alpha").value == 0.02
+    at.query_params["alpha"] = "0.12"
     change(at, alpha=0.15)
     assert at.slider(key="alpha").value == 0.15, "a new value is somebody's wish"
     now = shared.time.monotonic() + shared.SETTLING + 1
     monkeypatch.setattr(shared.time, "monotonic", lambda: now)
+    at.query_params["alpha"] = "0.12"
     change(at, alpha=0.12)
     assert at.slider(key="alpha").value == 0.12, "and after a while an old one is, too"
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.5])
+def test_an_old_value_that_is_chosen_again_is_a_choice_once_the_browser_has_heard(
+    studio: Studio, table: ImpactTable, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Its address says that it has; what it draws comes a moment later."""
+    clock = [100.0]
+    monkeypatch.setattr(shared, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    at = exploring()
+    change(at, many="H3")
+    press(at, "many replace the set")
+    assert at.query_params["method"] in ("hand", ["hand"])
+    clock[0] += seconds
+    change(at, method="fasp")
+    wanted = "fasp" if seconds > shared.DRAWING else "hand"
+    assert at.session_state["method"] == wanted
+    assert at.query_params.get("method", ["fasp"]) in (wanted, [wanted])
 
 
 def test_undo_and_redo_take_every_change_of_the_set(studio: Studio, table: ImpactTable) -> None:

@@ -61,6 +61,10 @@ def test_what_is_known_so_far_is_shown_and_kept(studio: Studio, table: ImpactTab
     studio.open.clear()
     at = exploring()
     job = at.session_state["job main"]
+    assert "Measured as a whole" not in said(at)
+    job.so_far = SoFar(perplexity=Partial(20, 21, 0.05, None, 512, 1024))
+    run(at)
+    assert "Measured as a whole, once all prompts are done." in said(at), "the first prompts come before the text"
     gap = Partial(0.02, 0.01, -0.5, (-0.9, -0.1), 72, 216)
     job.so_far = SoFar({"neutral": gap})
     run(at)

@@ -6,7 +6,7 @@ import pytest
 
 from fasp_core.heads.prune_set import PruneSet
 from tests.support.fakes import Studio
-from tests.support.running import AXIS, change, exploring, removed, requested, said
+from tests.support.running import AXIS, change, exploring, instrument, removed, requested, said
 
 
 @pytest.fixture
@@ -46,4 +46,7 @@ def test_gains_are_measured_with_the_pruned_heads(studio: Studio) -> None:
     assert (1, 0) not in pruned
     found = requested(at)
     assert found == PruneSet(pruned, frozenset({(5, 17)}), frozenset({(1, 0, 0.4)}))  # what is pruned stays so
+    drawn = instrument(at)
+    gains = {9: 0.4, layer * drawn["heads"] + head: 1.2}
+    assert {int(flat): gain for flat, gain in drawn["gains"].items()} == gains, "it is scaled again once it is on"
     assert "**And 1 neuron and 1 scaled head**, which estimates leave out" in said(at)

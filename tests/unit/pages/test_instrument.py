@@ -20,7 +20,7 @@ from fasp_core.heads.selection import METHODS
 from fasp_core.scoring.manual_edits import HAND, ManualEdits, apply_manual_edits, nothing
 from pages.explore import maps
 from pages.instrument import instrument
-from pages.instrument.sent import Act, Rule, Step, acts, effects
+from pages.instrument.sent import MOST, Act, Rule, Step, acts, effects
 from tests.support.fakes import make_table
 
 SIZE = 12
@@ -28,13 +28,20 @@ junk = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats() | some.text(),
     lambda inner: (
         some.lists(inner)
-        | some.dictionaries(some.sampled_from(["n", "gamma", "alpha", "prune", "keep", "head", "x"]), inner)
+        | some.dictionaries(some.sampled_from(["n", "gamma", "alpha", "prune", "keep", "leave", "head", "x"]), inner)
     ),
 )
 
 
 def told(n: int, **more: Any) -> dict[str, Any]:
-    return {"n": n, "gamma": 0.3, "alpha": 0.05, "prune": [1], "keep": [2], "gains": [[3, 0.4]], "head": 1, **more}
+    shares, hand = {"gamma": 0.3, "alpha": None}, {"prune": [1], "keep": [2], "leave": [4]}
+    return {"n": n, **shares, **hand, "gains": [[3, 0.4], [5, 1]], "head": 1, **more}
+
+
+def act(n: int = 1, **more: Any) -> Act:
+    """One that changes nothing but what is named."""
+    none: frozenset[int] = frozenset()
+    return Act(**{**dict(n=n, gamma=None, alpha=None, prune=none, keep=none, leave=none, gains={}, head=None), **more})
 
 
 @given(some.lists(some.integers(1, 60), max_size=40), some.integers(0, 60))
@@ -58,12 +65,14 @@ def test_anything_else_from_a_browser_is_passed_over(one: Any) -> None:
         {"keep": [-1]},
         {"keep": [1]},
         {"prune": [1.0]},
+        {"leave": [2]},
+        {"leave": None},
         {"alpha": 10**400},  # too large for a float
         {"head": 12},
         {"head": "1"},
         {"n": "1"},
         {"gains": [[3, 1.6]]},
-        {"gains": [[3, 1]]},
+        {"gains": [[3, 0]]},
         {"gains": [[12, 0.5]]},
         {"gains": [3]},
         {"gains": None},
@@ -73,7 +82,8 @@ def test_anything_else_from_a_browser_is_passed_over(one: Any) -> None:
     ],
 )
 def test_what_a_script_of_ours_would_not_say_is_passed_over(wrong: dict[str, Any]) -> None:
-    assert acts([told(1)], 0, SIZE) == [Act(1, 0.3, 0.05, ManualEdits(frozenset({1}), frozenset({2})), {3: 0.4}, 1)]
+    hand = {"prune": frozenset({1}), "keep": frozenset({2}), "leave": frozenset({4})}
+    assert acts([told(1)], 0, SIZE) == [act(1, gamma=0.3, **hand, gains={3: 0.4, 5: 1.0}, head=1)]
     assert acts([told(1) | wrong], 0, SIZE) == []
 
 
@@ -132,18 +142,71 @@ def test_colors_of_cells(theme: Any) -> None:
     assert cell_colors([1.0, 1e3, np.inf], [0, 0, 0], theme, "symlog", "fade").ticks
 
 
-def test_acts_that_come_together_know_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gain that is set and taken back before the page is drawn again is gone."""
-    state: dict[str, Any] = {"neurons": "L1N2"}
+def test_of_more_acts_than_are_read_at_once_the_first_come_first() -> None:
+    """Each says what it changes alone, so none may be left out; the browser sends again what is not done."""
+    found = acts([told(n) for n in range(1, MOST + 50)], 0, SIZE)
+    assert [one.n for one in found] == [*range(1, MOST + 1)]
+
+
+HEADS = 9
+FASP: Any = SimpleNamespace(spec=SimpleNamespace(source="m"), method="fasp")
+
+
+@pytest.fixture
+def state(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The session of a reader who changed things elsewhere on the page after the instrument was drawn."""
+    state: dict[str, Any] = {"model": "m", "gamma": 0.5, "alpha": 0.05, "neurons": "L1N2"}
+    state["by_hand m"] = ManualEdits(frozenset({1}), frozenset({2}))
     monkeypatch.setattr(st, "session_state", state)
-    monkeypatch.setattr(maps.shared, "step", lambda: None)
-    monkeypatch.setattr(maps.shared, "tell", lambda *_: None)
-    monkeypatch.setattr(maps.shared, "adopt", state.update)
-    drawn: Any = SimpleNamespace(spec=SimpleNamespace(source="m"), method="fasp", neurons=PruneSet.parse("L1N2"))
+    monkeypatch.setattr(maps.shared, "_known", lambda _: SimpleNamespace(n_layers=3, n_heads=HEADS))
+    return state
+
+
+def neurons(state: dict[str, Any]) -> PruneSet:
+    return PruneSet.parse(str(state["neurons"]))
+
+
+def test_only_what_the_hand_changed_is_applied(state: dict[str, Any]) -> None:
+    maps._act(FASP, HEADS, act(1, prune=frozenset({7}), head=7))
+    assert (state["gamma"], state["alpha"], state["neurons"]) == (0.5, 0.05, "L1N2")
+    assert state["by_hand m"] == ManualEdits(frozenset({1, 7}), frozenset({2}))
+    maps._act(FASP, HEADS, act(2, alpha=0.1, leave=frozenset({1}), keep=frozenset({7})))
+    assert (state["gamma"], state["alpha"]) == (0.5, 0.1)
+    assert state["by_hand m"] == ManualEdits(frozenset(), frozenset({2, 7}))
+
+
+def test_acts_that_come_together_know_one_another(state: dict[str, Any]) -> None:
+    """A gain that is set and taken back before the page is drawn again is gone."""
     for n, gains, wanted in (
         (1, {3: 0.6}, "L1N2,L0H3*0.6"),
-        (2, {3: 0.6, 4: 1.2}, "L1N2,L0H3*0.6,L0H4*1.2"),
-        (3, {}, "L1N2"),
+        (2, {4: 1.2}, "L1N2,L0H3*0.6,L0H4*1.2"),
+        (3, {}, "L1N2,L0H3*0.6,L0H4*1.2"),
+        (4, {3: 1.0, 4: 1.0}, "L1N2"),
     ):
-        maps._act(drawn, 9, Act(n, 0.3, 0.05, ManualEdits(), gains, 3))
-        assert PruneSet.parse(state["neurons"]) == PruneSet.parse(wanted)
+        maps._act(FASP, HEADS, act(n, gains=gains))
+        assert neurons(state) == PruneSet.parse(wanted)
+
+
+def test_an_act_is_one_step(state: dict[str, Any]) -> None:
+    """A gate that is drawn to 0 takes its gain along: one step back has both again."""
+    state["neurons"] = "L0H3*0.6"
+    maps._act(FASP, HEADS, act(1, prune=frozenset({3}), gains={3: 1.0}, head=3))
+    assert (state["neurons"], 3 in state["by_hand m"].prune) == ("", True)
+    maps.shared.undo()
+    assert (state["neurons"], 3 in state["by_hand m"].prune) == ("L0H3*0.6", False)
+
+
+def test_gates_of_heads_that_were_learned_to_be_scaled(state: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 1 such a head is kept, at its learned gate nothing is told, and elsewhere it has a gain of its own."""
+    monkeypatch.setattr(maps.learned, "prune_set", lambda _: PruneSet(gains=frozenset({(1, 2, 0.8), (1, 3, 0.7)})))
+    drawn: Any = SimpleNamespace(spec=FASP.spec, method="gains")
+    state.update({"neurons": "", "by_hand m": ManualEdits()})
+    for n, gain, more, own, by_hand in (
+        (1, 0.6, {}, "L1H2*0.6", ManualEdits()),
+        (2, 0.8, {}, "", ManualEdits()),
+        (3, 1.0, {}, "", ManualEdits(keep=frozenset({11}))),
+        (4, 0.8, {}, "L1H2*0.8", ManualEdits(keep=frozenset({11}))),
+        (5, 1.0, {"prune": frozenset({11})}, "", ManualEdits(frozenset({11}))),
+    ):
+        maps._act(drawn, HEADS, act(n, gains={11: gain}, **more))
+        assert (state["neurons"], state["by_hand m"]) == (own, by_hand), n

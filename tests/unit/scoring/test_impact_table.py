@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fasp_core.errors import InputError
 from fasp_core.heads.selection import METHODS, select
+from fasp_core.scoring import impact_table
 from fasp_core.scoring.impact_table import ImpactTable
 from tests.support.fakes import READINGS, make_table
 from tests.support.oracles import gap_by_hand
@@ -120,6 +121,17 @@ def test_resampling_is_done_once() -> None:
     # the memory is the table's own
     other = make_table(seed=1).bias
     assert other.gap("neutral").gap != b.gap("neutral").gap
+
+
+def test_a_table_does_not_remember_every_set_that_was_ever_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(impact_table, "KEPT", 5)
+    table = make_table()
+    errors = table.bias.standard_errors("neutral")
+    for last in range(1, N):
+        table.estimated_changes(range(last), "neutral")
+        assert table.bias.standard_errors("neutral") is errors, "what is asked for again and again stays"
+    assert len(table.bias._kept) == 5
+    assert table.estimated_changes([7], "neutral") is table.estimated_changes([7], "neutral")
 
 
 def test_reliability_reads_the_heads_it_is_given() -> None:
