@@ -32,6 +32,7 @@ class Options:
     learn: Annotated[bool, typer.Option(help="Begin with all that finished searches for as many heads measured.")] = (
         False
     )
+    gates: Annotated[bool, typer.Option(help="Begin with the heads that learned gates close most, too.")] = False
 
 
 def search(options: Options, more_limits: MoreLimits, given: Model, progress: Report) -> Said:
@@ -68,9 +69,8 @@ def search(options: Options, more_limits: MoreLimits, given: Model, progress: Re
             "scores' first."
         )
     prompts = searching.measured_on(options.axis, impacts)
-    found = [
-        searching.run(lm, impacts, prompts, config, given.store, progress, learn=options.learn) for config in configs
-    ]
+    also = searching.Also(options.learn, options.gates)
+    found = [searching.run(lm, impacts, prompts, config, given.store, progress, also=also) for config in configs]
     document = {
         "model": given.spec.source,
         "axis": options.axis,

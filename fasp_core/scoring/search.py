@@ -330,13 +330,19 @@ def search(
             break  # a model of few heads: all sets are known
         best = min(proposals, key=lambda heads: proposals[heads])
         look(best, proposals[best][1])
-    if progress is not None:
-        progress(total, total, "search: done")
     inside = [t for t in tried.values() if t.nats <= limit and t.gap < base_gap]
     inside = [t for t in inside if other is None or spent(t) <= other.most]
     best_first = sorted(inside, key=lambda t: t.gap)
     nothing = Tried((), 0.0, base_gap, float("nan"))
-    winner = next((t for t in best_first if fits is None or fits(t.heads)), nothing)
+    winner = nothing
+    for i, one in enumerate(best_first, start=1):
+        if progress is not None and fits is not None:
+            progress(total, total, f"search: other limits of set {i}, of {len(best_first)} at most")
+        if fits is None or fits(one.heads):
+            winner = one
+            break
+    if progress is not None:
+        progress(total, total, "search: done")
     return Found(config, winner.heads, winner.gap, winner.nats, base_gap, tuple(tried.values()))
 
 

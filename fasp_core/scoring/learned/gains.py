@@ -71,6 +71,11 @@ class Gains:
         """The set at a strength from 0 (the unpruned model) to 1 (as learned): gates 1 + s (g - 1)."""
         return PruneSet.from_gates(np.clip(1 + strength * (self.gates - 1), 0, MAX_GAIN))
 
+    def most_closed(self, most: int) -> tuple[int, ...]:
+        """At most so many heads (flat ids) of the smallest gates below 1, in ascending order of their ids."""
+        flat = self.gates.ravel()
+        return tuple(sorted(int(head) for head in np.argsort(flat, kind="stable")[:most] if flat[head] < 1))
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         moved = np.abs(self.gates - 1)

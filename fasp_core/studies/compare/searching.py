@@ -7,7 +7,7 @@ the scores were made on. Each measured set is stored as it is made: a stopped se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.learned import gains, gates
 from fasp_core.scoring.search import Found, Heads, Other, Problem, SearchConfig, Tried, search
 from fasp_core.storage.keys import digest, slug
 from fasp_core.storage.store import Entry, Store
@@ -37,6 +38,21 @@ GAMMAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # of the FASP sets that a search begins
 TOKENS = 2048
 LATER = ("within", "lambada_nats", "lambada_points", "task_points", "items")  # in a key only where they say something
 SCORE_TEXT = TextConfig(tokens=8192)
+
+
+@dataclass(frozen=True)
+class Also:
+    """What a search begins with beside FASP's sets.
+
+    Attributes
+    ----------
+    learned : all sets that finished searches for as many heads have measured, whatever their limit on perplexity. Such
+        a search is not independent of theirs.
+    gates : for each set of learned gates of the axis, the heads that it closes most (Louizos et al. 2018 remove those).
+    """
+
+    learned: bool = False
+    gates: bool = False
 
 
 def limits_of(config: SearchConfig) -> Limits:
@@ -71,7 +87,7 @@ def run(
     store: Store,
     progress: Report | None = None,
     tokens: int = TOKENS,
-    learn: bool = False,
+    also: Also = Also(),
 ) -> Found:
     """Search from FASP's sets of the same size, on the prompts of the scores; stored.
 
@@ -79,12 +95,11 @@ def run(
     ----------
     impacts : scores of `prompts`, as `measured_on` finds them.
     tokens : of the validation text, for perplexity.
-    learn : also from all sets that finished searches for as many heads have measured, whatever their limit on
-        perplexity. Such a search is not independent of theirs.
 
     Raises
     ------
     InputError
+        There are no learned gates to begin from.
         The scores are of other prompts than the axis has now, or the set may hold every head; the nats of LAMBADA's
         last word are limited, and it is not known what single heads do to them.
     """
@@ -92,10 +107,11 @@ def run(
         raise InputError(f"A set of {config.max_heads} heads leaves none of {lm.name}'s {lm.size}: choose fewer.")
     axis = _axis(prompts)
     known: list[Heads] = []
-    if learn:
+    closed = _closed(lm, axis, config, store) if also.gates else []
+    if also.learned:
         others = stored(lm.id, axis, store, config.reading, config.max_heads)
         known = sorted({t.heads for f in others if not f.learned and f.config.within == config.within for t in f.tried})
-    key = _key(lm.id, prompts, config, tokens, known)
+    key = _key(lm.id, prompts, config, tokens, known) | ({"gates": digest(closed)} if closed else {})
     problem = Problem.of(impacts, config.reading, prompts.prompts().templates if config.within else ())
     scores = impacts.head_scores(config.reading)
     starts = [select(scores, "fasp", gamma, config.max_heads / lm.size).pruned for gamma in GAMMAS]
@@ -125,7 +141,7 @@ def run(
                 raise InputError(f"The scores of {axis} are of other prompts: score the axis again.")
             return nll.mean - base.mean, found.row(config.reading)
 
-        found = search(problem, config, measure, [*known, *starts], sets.set, other, fits)
+        found = search(problem, config, measure, [*known, *closed, *starts], sets.set, other, fits)
         table = pd.DataFrame([asdict(t) | {"heads": as_text(t.heads)} for t in found.tried])
         return {
             "tables": {"tried": table if other is not None else table.drop(columns="other")},
@@ -140,6 +156,17 @@ def run(
 
     which = ("within-" if config.within else "") + ("learned" if known else str(config.seed))
     return kept(store, lm, f"search-{slug(axis.rsplit('/', 1)[-1])}-{slug(config.reading)}-{which}", key, work, read)
+
+
+def _closed(lm: LanguageModel, axis: str, config: SearchConfig, store: Store) -> list[Heads]:
+    """Sets that learned gates close most. Raises InputError where none were learned."""
+    found = [one for method in gates.METHODS for one in gains.stored(lm.id, axis, config.reading, method, store)]
+    if not found:
+        raise InputError(
+            f"No gates were learned on {axis} ({config.reading}): run 'python -m fasp_core gains --model {lm.name} "
+            f"--axis {axis} --reading {config.reading} --method hard-concrete' first."
+        )
+    return list(dict.fromkeys(one.most_closed(config.max_heads) for one in found))
 
 
 def stored(model_id: ModelId, axis: str, store: Store, reading: str, max_heads: int | None = None) -> list[Found]:

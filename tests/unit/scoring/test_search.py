@@ -212,7 +212,10 @@ def test_the_best_set_that_fits_is_taken_and_few_are_asked() -> None:
         asked.append(heads)
         return free.heads[0] not in heads
 
-    found = search(world.problem, config, world.measure, (), None, None, fits)
+    said: list[str] = []
+    found = search(world.problem, config, world.measure, (), lambda _d, _t, text: said.append(text), None, fits)
+    assert said[-1] == "search: done"
+    assert sum("other limits of set" in text for text in said) == len(asked)
     inside = [t for t in found.tried if t.nats <= np.log1p(0.2) and t.gap < found.base_gap]
     best = min((t for t in inside if free.heads[0] not in t.heads), key=lambda t: t.gap)
     assert found.heads == best.heads

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fasp_core.cli.main import main
@@ -23,6 +24,9 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.learned import gains
+from fasp_core.scoring.learned.gain_steps import GainsConfig
+from fasp_core.scoring.learned.gains import Gains
 from fasp_core.scoring.score import score
 from fasp_core.scoring.search import SearchConfig
 from fasp_core.storage.store import Store
@@ -126,7 +130,7 @@ def test_a_search_learns_from_others(world: Any, axis: str, tmp_path: Path, monk
         return toxicity_of(lm, subject, config, store, *rest)
 
     monkeypatch.setattr(searching, "toxicity_of", seen)
-    found = searching.run(lm, impacts, measured_on(axis, impacts), CONFIG, store, learn=True)
+    found = searching.run(lm, impacts, measured_on(axis, impacts), CONFIG, store, also=searching.Also(learned=True))
     assert found.learned == len(known)
     assert {t.heads for t in found.tried[: found.learned]} == known
     assert len(found.tried) <= len(known) + CONFIG.measurements
@@ -134,10 +138,27 @@ def test_a_search_learns_from_others(world: Any, axis: str, tmp_path: Path, monk
     assert found.gap <= min(f.gap for f in others)
     assert searching.candidate(found, lm.size).seed is None
     again = searching.run(
-        lm, impacts, measured_on(axis, impacts), CONFIG, store, learn=True
+        lm, impacts, measured_on(axis, impacts), CONFIG, store, also=searching.Also(learned=True)
     )  # learns from independent ones alone
     assert again.tried == found.tried or [t.heads for t in again.tried] == [t.heads for t in found.tried]
     assert len(searching.stored(lm.id, axis, store, "neutral", 2)) == 3
+
+
+def test_a_search_begins_with_what_learned_gates_close(
+    world: Any, axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, impacts, _ = world
+    store, both = Store(tmp_path), searching.Also(gates=True)
+    with pytest.raises(InputError, match=r"No gates were learned on .* --method hard-concrete"):
+        searching.run(lm, impacts, measured_on(axis, impacts), CONFIG, store, also=both)
+    gates = np.array([[1.2, 0.4, 1.0, 0.9], [0.1, 1.0, 1.0, 1.3]])
+    one = Gains(GainsConfig(), gates[None], np.zeros((0, 3)), 1.0, {})
+    monkeypatch.setattr(gains, "stored", lambda *asked: [one] if asked[3] == "gains" else [])
+    closed = searching.run(lm, impacts, measured_on(axis, impacts), CONFIG, store, also=both)
+    assert closed.tried[0].heads == (1, 4)  # .4 and .1, of two heads at most
+    plain = searching.run(lm, impacts, measured_on(axis, impacts), CONFIG, store)
+    assert plain.tried[0].heads != (1, 4), "another entry, which did not begin with them"
+    assert one.most_closed(99) == (1, 3, 4), "gates of 1 and above are not closed"
 
 
 def test_a_set_of_every_head_is_refused(world: Any, axis: str, tmp_path: Path) -> None:
