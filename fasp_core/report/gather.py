@@ -228,5 +228,4 @@ def _measured_card(asked: Asked, lm: LanguageModel, store: Store, progress: Repo
     """Measure the lines that are missing; by title, why a part cannot be measured."""
     if not len(asked.parts):
         return {}
-    card = scorecard.run(lm, asked.parts, card_plan(asked.axis), store, progress)
-    return dict(said.split(": ", 1) for said in card.impossible)
+    return dict(scorecard.run(lm, asked.parts, card_plan(asked.axis), store, progress).impossible)

@@ -85,7 +85,7 @@ def context(facts: Facts) -> dict[str, Any]:
         "tasks": None if facts.able is None else tables.task_table(facts.able),
         "card": None if facts.card is None else tables.card_table(facts.card),
         "card_says": None if facts.card is None else facts.card.sentence,
-        "card_notes": [] if facts.card is None else facts.card.impossible,
+        "card_notes": [] if facts.card is None else [f"{what}: {said}" for what, said in facts.card.impossible.items()],
         "task_notes": [] if facts.able is None else facts.able.notes,
         "explained": None if facts.explained is None else explained(facts.explained, name),
     }
