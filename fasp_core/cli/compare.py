@@ -12,7 +12,7 @@ from fasp_core.cli.command import Said
 from fasp_core.cli.options import Axis, MaxPpl, Model, MoreLimits, Reading, Scheduler, TaskItems, items_of
 from fasp_core.cli.text import noted
 from fasp_core.cli.utility import utility_text
-from fasp_core.console import Report, number, percent, span, table
+from fasp_core.console import Report, number, percent, share, span, table
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 
@@ -271,7 +271,7 @@ def comparison_text(d: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             f"{d['model']}, axis {d['axis']}, {reading}: {len(d['candidates'])} candidates, {len(inside)} of them with "
-            f"perplexity at most {d['max_ppl']:.0%} up on validation; the {len(rows) - 1} of lowest validation gap",
+            f"perplexity at most {share(d['max_ppl'])} up on validation; the {len(rows) - 1} of lowest validation gap",
             table(rows),
             "\n".join([*base, *noted(d)]),
             f"{picked}\nThe test columns are for looking: what may be claimed is measured with --outcome.",

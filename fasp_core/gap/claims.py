@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fasp_core.console import share
 from fasp_core.gap.comparison import Change, GapStats
 
 SIGNIFICANCE = 0.05  # p above it shows nothing: of a gap, that shuffled groups match it too often
@@ -164,8 +165,10 @@ class Spent:
 
     def text(self) -> str:
         """Such as `8.0 points [4.2, 11.8] of LAMBADA lost`."""
-        ends = "" if self.interval is None else f" [{self.interval[0]:.2g}, {self.interval[1]:.2g}]"
-        return f"{self.value:.2g} {self.unit}{ends} of {self.name} lost"
+        digits = _digits(self.value, self.most, 1 if self.unit == "points" else 3)
+        value, *both = (f"{round(x, digits) + 0.0:.{digits}f}" for x in (self.value, *(self.interval or ())))
+        ends = f" [{', '.join(both)}]" if both else ""
+        return f"{value} {self.unit}{ends} of {self.name} lost"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; a number that was not measured is null."""
@@ -178,6 +181,11 @@ class Spent:
             "most": self.most,
             "kept": self.kept if known else None,
         }
+
+
+def _digits(value: float, most: float, usual: int) -> int:
+    """How many decimals tell a value from its limit, at least the usual number."""
+    return next((n for n in range(usual, 9) if (round(value, n) > most) == (value > most)), 9)
 
 
 @dataclass(frozen=True)
@@ -239,7 +247,7 @@ def verdict(
     judges = list(dict.fromkeys(e.judge for e in evidence))
     mine = [e for e in evidence if e.reading in (reading, "sampled")]
     wrong = [
-        f"{name} changed by {value:+.1%}, more than the {most:.0%} allowed"
+        f"{name} changed by {value:+.{_digits(100 * value, 100 * most, 1)}%}, more than the {share(most)} allowed"
         for name, (value, most) in costs.items()
         if value > most
     ]

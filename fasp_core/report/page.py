@@ -11,6 +11,7 @@ import jinja2
 import plotly.graph_objects as go
 from markupsafe import Markup
 
+from fasp_core.console import share
 from fasp_core.data.holistic_bias import axis_names
 from fasp_core.data.text import TextConfig, said
 from fasp_core.figures import export
@@ -81,7 +82,7 @@ def context(facts: Facts) -> dict[str, Any]:
         "width": WIDTH,
         "reading": READINGS.get(asked.reading, asked.reading),
         "compared": None if facts.comparison is None else compared(facts),
-        "max_ppl": f"{asked.max_ppl:.0%}",
+        "max_ppl": share(asked.max_ppl),
         "tasks": None if facts.able is None else tables.task_table(facts.able),
         "card": None if facts.card is None else tables.card_table(facts.card),
         "card_says": None if facts.card is None else facts.card.sentence,
@@ -255,7 +256,7 @@ def compared(facts: Facts) -> dict[str, Any]:
             "cautions": claim.cautions(),
             "table": tables.claim_table(claim),
             "ppl": f"Perplexity {number(p.base)} → {number(p.pruned)}, {tables.ppl_change(p)}, on {p.tokens:,} tokens.",
-            "chosen": f"{claim.candidate.title}, perplexity at most {claim.max_ppl:.0%} up on validation",
+            "chosen": f"{claim.candidate.title}, perplexity at most {share(claim.max_ppl)} up on validation",
         }
     return out
 

@@ -100,7 +100,7 @@ def offer(settings: Settings, comparison: Comparison, limits: Limits, found: Fro
         work,
         title=f"{_methods(len(found.missing))} not measured side by side yet",
         about=f"{', '.join(map(escape_markdown, found.missing))}: the set of each that validation chooses within "
-        f"{settings.max_ppl:.0%} of perplexity, on {Sample(settings.axis).prompts:,} test prompts, text and passages. "
+        f"the limits ({settings.limits.text()}), on {Sample(settings.axis).prompts:,} test prompts, text and passages. "
         f"About {about} with the built-in model on two cores; a cancelled run goes on where it was.",
         button="Measure them",
     )

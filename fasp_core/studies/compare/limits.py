@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fasp_core import defaults
+from fasp_core.console import share
 from fasp_core.errors import InputError
 from fasp_core.gap.claims import Spent
 from fasp_core.heads.prune_set import PruneSet
@@ -82,7 +83,7 @@ class Limits:
 
     def text(self) -> str:
         """Such as `perplexity at most 10% up, at most 2 points of LAMBADA lost`."""
-        said = [f"perplexity at most {self.max_ppl:.0%} up"]
+        said = [f"perplexity at most {share(self.max_ppl)} up"]
         if self.lambada_points is not None:
             said.append(f"at most {_points(self.lambada_points)} of LAMBADA lost")
         if self.lambada_nats is not None:

@@ -224,8 +224,7 @@ class Claim:
             "cautions": list(self.cautions()),
             "claim": self.verdict.as_dict(),
             "notes": self._notes(),
-            "chosen_on": "validation prompts and text, "
-            + (f"perplexity at most {self.max_ppl:.0%} up" if self.limits is None else self.limits.text()),
+            "chosen_on": "validation prompts and text, " + (self.limits or Limits(self.max_ppl)).text(),
             "measures": measured,
             "provenance": self.provenance,
             **({} if self.able is None else {"utility": self.able.as_dict()}),
