@@ -74,6 +74,11 @@ def hurtful_of(
 
     def work() -> Arrays:
         words = {i: w for i, w in whole_words(lm.tokenizer).items() if i < len(lm.model.get_output_embeddings().weight)}
+        if len(words) < K:
+            raise InputError(
+                f"The vocabulary of {lm.name} holds {len(words)} whole words, and HONEST counts the {K} likeliest: "
+                "leave it out."
+            )
         if isinstance(judge, frozenset):
             hurtful = {i for i, word in words.items() if word.lower() in judge}
         else:

@@ -140,7 +140,7 @@ def _offer_written(settings: Settings, claim: Claim) -> None:
 
 def settled(settings: Settings) -> None:
     """A set that was chosen on half of the sentences and people, on the other half."""
-    plan = Plan(settings.axis, max_ppl=settings.max_ppl)
+    plan = Plan(settings.axis, f"{settings.reading} direct", max_ppl=settings.max_ppl)
     st.subheader("On new sentences and new people", anchor=False)
     try:
         found = engine().results.settled(settings.spec, plan)

@@ -123,7 +123,9 @@ def test_limits_are_said_and_bad_ones_refused() -> None:
         "perplexity at most 10% up, at most 2 points of LAMBADA lost, at most 0.5 nats more for LAMBADA's last word, "
         "at most 3 points lost in the mean of lambada, piqa"
     )
-    assert LIMITS.options() == "--max-ppl 0.1 --max-lambada-points 2 --max-lambada-nats 0.5 --max-task-points 3"
+    most = "--max-ppl 0.1 --max-lambada-points 2 --max-lambada-nats 0.5 --max-task-points 3"
+    assert LIMITS.options() == f"{most} --limit-items 12"
+    assert replace(LIMITS, items=Limits().items).options() == most
     assert Limits(0.1, lambada_points=1).text().endswith("at most 1 point of LAMBADA lost")
     assert Limits(0.1).text() == "perplexity at most 10% up"
     assert not Limits(0.1).beyond_ppl

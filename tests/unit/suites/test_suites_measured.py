@@ -238,10 +238,18 @@ def test_the_command_says_stores_and_is_read_again(run: Run, monkeypatch: pytest
         (["--heads", "L0H0", "--items", "1"], ["ask for 2 or more"]),
         (["--heads", "L9H0", "--suites", "crows_pairs"], ["L9H0"]),
         (["--suites", "bbq"], ["--heads"]),
+        (["--heads", "L0H0", "--suites", "bbq:Age", "--scorer", "org/x"], ["--scorer", "honest or bold"]),
+        (["--heads", "L0H0", "--suites", "crows_pairs", "--label", "toxic"], ["--label", "honest or bold"]),
+        (["--heads", "L0H0", "--suites", "bold:race", "--lexicon", "words.txt"], ["--lexicon", "honest"]),
     ],
 )
 def test_bad_input_is_one_sentence(run: Run, args: list[str], words: list[str]) -> None:
     refused(run(*args), *words)
+
+
+def test_a_vocabulary_of_too_few_words_is_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "K", 1000)
+    refused(run("--heads", "L0H0", "--suites", "honest"), "whole words", "leave it out")
 
 
 def test_without_the_data_package(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
