@@ -54,6 +54,11 @@ def percent(value: float | None) -> str:
     return "n/a" if value is None or not math.isfinite(value) else f"{100 * value + 0.0:+.1f}%"
 
 
+def share(value: float) -> str:
+    """A share or a limit in percent, with the digits that it has: 10%, 2.5%."""
+    return f"{100 * value:g}%"
+
+
 def span(interval: Sequence[float] | None, form: Callable[[float | None], str] = number) -> str:
     """An interval in brackets."""
     return "n/a" if interval is None else f"[{form(interval[0])}, {form(interval[1])}]"

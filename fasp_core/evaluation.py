@@ -114,6 +114,7 @@ class Evaluation:
                 "gap_base_noise_p": r.base.noise_p,
                 "gap_pruned": r.pruned.gap,
                 "gap_pruned_interval": r.pruned.interval,
+                "gap_pruned_noise_p": r.pruned.noise_p,
                 "gap_change": r.gap.change,
                 "gap_change_interval": r.gap.interval,
                 "gap_relative_change": r.gap.relative,

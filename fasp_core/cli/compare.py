@@ -12,7 +12,7 @@ from fasp_core.cli.command import Said
 from fasp_core.cli.options import Axis, MaxPpl, Model, MoreLimits, Reading, Scheduler, TaskItems, items_of
 from fasp_core.cli.text import noted
 from fasp_core.cli.utility import utility_text
-from fasp_core.console import Report, number, percent, span, table
+from fasp_core.console import Report, number, percent, share, span, table
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 
@@ -77,6 +77,8 @@ def compare(options: Options, more_limits: MoreLimits, given: Model, progress: R
     methods = [name.strip() for name in options.methods.split(",") if name.strip()]
     if methods and not options.outcome:
         raise InputError("Methods are compared on test prompts: add --outcome to --methods.")
+    if methods and options.within:
+        raise InputError("Methods choose by the gap over all templates: leave out --within or --methods.")
     items_of(options.utility or bool(methods), options.items)
     more = _shares(options.alphas)
     if more and not options.run:
@@ -223,11 +225,12 @@ def _methods(
 
 
 def _divided(given: Model, options: Options) -> dict[str, Any] | None:
-    """What a set is worth that was chosen on half of the sentences and people, if that was measured."""
+    """What a set is worth that was chosen on half of the sentences and people, in this reading, if it was measured."""
     from fasp_core.studies.compare import settled
 
+    plan = settled.Plan(options.axis, f"{options.reading} direct", max_ppl=options.max_ppl)
     try:
-        found = settled.find(settled.Plan(options.axis, max_ppl=options.max_ppl), given.model_id, given.store)
+        found = settled.find(plan, given.model_id, given.store)
     except InputError:  # groups of a single descriptor cannot be divided
         return None
     return None if found is None else found.as_dict()
@@ -271,7 +274,7 @@ def comparison_text(d: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             f"{d['model']}, axis {d['axis']}, {reading}: {len(d['candidates'])} candidates, {len(inside)} of them with "
-            f"perplexity at most {d['max_ppl']:.0%} up on validation; the {len(rows) - 1} of lowest validation gap",
+            f"perplexity at most {share(d['max_ppl'])} up on validation; the {len(rows) - 1} of lowest validation gap",
             table(rows),
             "\n".join([*base, *noted(d)]),
             f"{picked}\nThe test columns are for looking: what may be claimed is measured with --outcome.",

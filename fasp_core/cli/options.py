@@ -57,7 +57,10 @@ MaxLambadaNats = Annotated[
 MaxTaskPoints = Annotated[
     float | None, typer.Option(help="Points lost in the mean accuracy of LAMBADA, ARC-easy and PIQA, at most.")
 ]
-LimitItems = Annotated[int, typer.Option(help="Items of each task that such limits are measured on, on each side.")]
+LimitItems = Annotated[
+    int | None,
+    typer.Option(help=f"Items of each task that these are measured on, a side; else {defaults.COST_ITEMS}."),
+]
 MethodName = Literal["fasp", "magnitude", "gradient", "ppl-only", "bias-only", "random"]
 Protect = Annotated[
     Literal["perplexity", "task", "worse"],
@@ -308,19 +311,20 @@ class MoreLimits:
     max_lambada_points: MaxLambadaPoints = None
     max_lambada_nats: MaxLambadaNats = None
     max_task_points: MaxTaskPoints = None
-    limit_items: LimitItems = defaults.COST_ITEMS
+    limit_items: LimitItems = None
 
     def with_ppl(self, max_ppl: float) -> Limits:
         """All limits. InputError if one is none."""
         from fasp_core.studies.compare.limits import Limits
 
-        return Limits(
-            limit(max_ppl),
-            self.max_lambada_points,
-            self.max_lambada_nats,
-            self.max_task_points,
-            items=self.limit_items,
-        )
+        items = defaults.COST_ITEMS if self.limit_items is None else self.limit_items
+        most = self.max_lambada_points, self.max_lambada_nats, self.max_task_points
+        found = Limits(limit(max_ppl), *most, items=items)
+        if self.limit_items is not None and not found.beyond_ppl:
+            raise InputError(
+                "--limit-items says on how many items tasks are limited: add such a limit, or leave it out."
+            )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,13 +19,13 @@ from fasp_core.cli.options import (
     MaxPpl,
     MethodName,
     Model,
+    MoreLimits,
     Parts,
     Prompts,
     Protect,
     Reading,
     TaskItems,
     items_of,
-    limit,
 )
 from fasp_core.cli.text import noted
 from fasp_core.console import Report
@@ -65,7 +65,9 @@ class Options:
     ] = False
 
 
-def report(options: Options, parts: Parts, told: ManualEdits, given: Model, progress: Report) -> Said:
+def report(
+    options: Options, parts: Parts, told: ManualEdits, more_limits: MoreLimits, given: Model, progress: Report
+) -> Said:
     """Write a report on one set of heads: an HTML file that needs no network."""
     named = parts.read()
     from fasp_core import report as r
@@ -80,7 +82,7 @@ def report(options: Options, parts: Parts, told: ManualEdits, given: Model, prog
     from fasp_core.tasks import files
 
     assert given.spec  # its device is looked up first
-    limit(options.max_ppl)
+    limits = more_limits.with_ppl(options.max_ppl)
     if options.out.is_dir():
         raise InputError(f"'{options.out}' is a folder: name the file, such as --out {options.out / 'report.html'}.")
     if options.utility and not options.measure:
@@ -114,7 +116,7 @@ def report(options: Options, parts: Parts, told: ManualEdits, given: Model, prog
         options.gamma,
         options.alpha,
         options.seed,
-        options.max_ppl,
+        limits,
         options.n_prompts,
         options.tokens,
         options.measure,
@@ -136,6 +138,7 @@ def text(d: dict[str, Any]) -> str:
     """The verdict, what stands against it, and the file."""
     lines = [d["verdict"] or d["missing"], *d["cautions"]]
     claim = d["claim"]
+    lines += [d["unknown"]] if "unknown" in d else []
     if claim is not None:
         lines += [f"Claim of the stored comparison: {claim['sentence']}", *claim["cautions"]]
     lines += [f"{name}: {task['said']}." for name, task in d.get("utility", {"tasks": {}})["tasks"].items()]

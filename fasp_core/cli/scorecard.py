@@ -34,6 +34,7 @@ def scorecard(options: Options, parts: Parts, given: Model, progress: Report) ->
     About ten minutes with the built-in model on two free cores; a stopped run goes on.
     """
     found = parts.required()
+    from fasp_core.metrics.meters import BiasConfig
     from fasp_core.studies.scorecard import scorecard as study
     from fasp_core.studies.scorecard.scorecard_text import markdown
     from fasp_core.suites.suites import named as suites_named
@@ -43,6 +44,8 @@ def scorecard(options: Options, parts: Parts, given: Model, progress: Report) ->
     plan = replace(study.SIZES[options.size], **{name: value for name, value in asked.items() if value is not None})
     if options.axis:
         plan = replace(plan, axes=tuple(options.axis))
+    for axis in options.axis or ():
+        BiasConfig(axis, "test", plan.prompts).prompts()
     if options.tasks:
         plan = replace(plan, tasks=named(options.tasks))
     if options.suites:

@@ -12,7 +12,7 @@ from fasp_core import defaults
 from fasp_core.cli.command import Said
 from fasp_core.cli.options import Axis, MaxPpl, Model, MoreLimits, Reading
 from fasp_core.cli.text import noted
-from fasp_core.console import Report, number, percent, table
+from fasp_core.console import Report, number, percent, share, table
 from fasp_core.errors import InputError
 
 
@@ -125,8 +125,8 @@ def text(d: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"Joint search for at most {d['max_heads']} heads of {d['model']} and {d['max_ppl']:.0%} more perplexity, "
-            f"{d['axis']}, {d['reading']}{_other_limits(d)}.",
+            f"Joint search for at most {d['max_heads']} heads of {d['model']} and {share(d['max_ppl'])} more "
+            f"perplexity, {d['axis']}, {d['reading']}{_other_limits(d)}.",
             f"Unpruned gap {number(d['gap_base'])} on {d['prompts']} validation prompts; perplexity on {d['tokens']:,} "
             f"tokens, in {d['windows']}. These numbers chose the sets: what a set is worth, test prompts say.",
             *noted(d),

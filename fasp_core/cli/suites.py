@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ import typer
 from fasp_core.cli.command import Said
 from fasp_core.cli.options import Model, Parts
 from fasp_core.console import Report, number, one_line, span, table
+from fasp_core.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,17 @@ def suites(options: Options, parts: Parts, given: Model, progress: Report) -> Sa
     from fasp_core.suites import running
     from fasp_core.suites import suites as measure
 
-    samples = [measure.sample(name, options.items, options.seed) for name in measure.named(options.suites)]
+    names = measure.named(options.suites)
+    judged = ("bold",) if options.lexicon is not None else ("honest", "bold")
+    read_by = {"scorer": judged, "label": judged, "lexicon": ("honest",)}
+    for option in fields(options):
+        readers = read_by.get(option.name, ())
+        unread = readers and not {name.partition(":")[0] for name in names} & set(readers)
+        if unread and getattr(options, option.name) != option.default:
+            raise InputError(
+                f"Nothing here reads --{option.name}: leave it out, or add {' or '.join(readers)} to --suites."
+            )
+    samples = [measure.sample(name, options.items, options.seed) for name in names]
     hurtful = None if options.lexicon is None else running.lexicon(options.lexicon)
     assert given.spec  # its device is looked up first
     parts.check(found, given)

@@ -134,7 +134,8 @@ def noted(document: dict[str, Any]) -> list[str]:
 def _verdict(name: str, r: dict[str, Any]) -> str:
     from fasp_core.gap import claims  # with SciPy, which help does without
 
-    found = claims.claimed(r["gap_base_noise_p"], r["gap_change_interval"], r["gap_relative_interval"])
+    intervals = r["gap_change_interval"], r["gap_relative_interval"]
+    found = claims.claimed(r["gap_base_noise_p"], *intervals, r["gap_pruned_noise_p"])
     said = {
         "no gap": "no gap is shown to begin with, so none that pruning could be shown to reduce",
         "fell": "the gap fell",

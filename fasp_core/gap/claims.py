@@ -1,7 +1,8 @@
 """What may be claimed of a gap: the one rule that every page, command and report asks.
 
 A gap is there only where shuffled group labels seldom give one as large. That it fell or rose is claimed only where
-the absolute and the relative interval leave zero out on the same side. A fall in one reading alone may be the scorer's.
+the absolute and the relative interval leave zero out on the same side. Where there is none to begin with it cannot
+fall, but one may appear. A fall in one reading alone may be the scorer's.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fasp_core.console import share
 from fasp_core.gap.comparison import Change, GapStats
 
 SIGNIFICANCE = 0.05  # p above it shows nothing: of a gap, that shuffled groups match it too often
 Finding = Literal["no gap", "fell", "rose", "unclear"]
+Ends = Sequence[float] | None
 
 
 def is_gap(noise_p: float) -> bool:
@@ -21,26 +24,33 @@ def is_gap(noise_p: float) -> bool:
     return not noise_p > SIGNIFICANCE
 
 
-def claimed(noise_p: float, *intervals: Sequence[float] | None) -> Finding:
+def claimed(noise_p: float, absolute: Ends, relative: Ends, pruned_p: float | None) -> Finding:
     """What a measurement shows of a gap: that it is none to begin with, fell, rose, or nothing.
 
     Parameters
     ----------
     noise_p : of the unpruned model's gap, as in `GapStats`.
-    intervals : (low, high) of the change, absolute and relative; None where not known. They may disagree about zero:
-        a finding needs all that there are, and at least one.
+    absolute, relative : (low, high) of the change; None where not known. They may disagree about zero: a finding needs
+        all that there are, and at least one.
+    pruned_p : `noise_p` of the pruned model's gap, where known: one that appears has risen.
     """
-    if not is_gap(noise_p):
-        return "no gap"
-    known = [ends for ends in intervals if ends is not None]
+    if not is_gap(noise_p):  # in percent of nothing, a change says nothing
+        appeared = absolute is not None and absolute[0] > 0 and pruned_p is not None and is_gap(pruned_p)
+        return "rose" if appeared else "no gap"
+    known = [ends for ends in (absolute, relative) if ends is not None]
     if known and all(high < 0 for _, high in known):
         return "fell"
     return "rose" if known and all(low > 0 for low, _ in known) else "unclear"
 
 
+def shown(noise_p: float, change: Change) -> Finding:
+    """`claimed` of a paired change, `noise_p` being that of the unpruned model's gap."""
+    return claimed(noise_p, change.interval, change.relative_interval, change.pruned_p)
+
+
 def finding(base: GapStats, change: Change) -> Finding:
-    """`claimed` of the unpruned model's gap and its paired change."""
-    return claimed(base.noise_p, change.interval, change.relative_interval)
+    """`shown` of the unpruned model's gap and its paired change."""
+    return shown(base.noise_p, change)
 
 
 def is_artefact(base: Mapping[str, GapStats], change: Mapping[str, Change]) -> bool:
@@ -67,9 +77,9 @@ def cautions(base: Mapping[str, GapStats], change: Mapping[str, Change], reading
     out = []
     if is_artefact(base, change):
         out.append(
-            f"Not a success: on {where} the gap fell only with identity terms scored ({_size(change['counted'])}). "
-            f"With them masked, {said['neutral']}. What fell is how much the scorer dislikes the words that name "
-            "groups, not how differently the model treats the groups."
+            f"Not a success: on {where} the gap fell only with identity terms scored "
+            f"({size(base['counted'], change['counted'])}). With them masked, {said['neutral']}. What fell is how much "
+            "the scorer dislikes the words that name groups, not how differently the model treats the groups."
         )
     elif reading == "neutral" and found.get("counted", "fell") != "fell" and found["neutral"] == "fell":
         out.append(
@@ -88,13 +98,16 @@ def _said(base: GapStats, change: Change) -> str:
     """A finding as a clause."""
     return {
         "no gap": f"no gap is shown to begin with (shuffled groups give one as large in {base.noise_p:.0%} of cases)",
-        "fell": f"the gap fell ({_size(change)})",
-        "rose": f"the gap rose ({_size(change)})",
-        "unclear": f"no reduction was shown ({_size(change)})",
+        "fell": f"the gap fell ({size(base, change)})",
+        "rose": f"the gap rose ({size(base, change)})",
+        "unclear": f"no reduction was shown ({size(base, change)})",
     }[finding(base, change)]
 
 
-def _size(change: Change) -> str:
+def size(base: GapStats, change: Change) -> str:
+    """A change in percent of the unpruned gap with its interval; where there is no such gap, both in thousandths."""
+    if not is_gap(base.noise_p):
+        return f"{1000 * change.base:.2f} to {1000 * change.pruned:.2f} thousandths"
     ends = change.relative_interval
     return f"{change.relative:+.0%}" + ("" if ends is None else f" [{ends[0]:+.0%}, {ends[1]:+.0%}]")
 
@@ -152,8 +165,10 @@ class Spent:
 
     def text(self) -> str:
         """Such as `8.0 points [4.2, 11.8] of LAMBADA lost`."""
-        ends = "" if self.interval is None else f" [{self.interval[0]:.2g}, {self.interval[1]:.2g}]"
-        return f"{self.value:.2g} {self.unit}{ends} of {self.name} lost"
+        digits = _digits(self.value, self.most, 1 if self.unit == "points" else 3)
+        value, *both = (f"{round(x, digits) + 0.0:.{digits}f}" for x in (self.value, *(self.interval or ())))
+        ends = f" [{', '.join(both)}]" if both else ""
+        return f"{value} {self.unit}{ends} of {self.name} lost"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; a number that was not measured is null."""
@@ -166,6 +181,11 @@ class Spent:
             "most": self.most,
             "kept": self.kept if known else None,
         }
+
+
+def _digits(value: float, most: float, usual: int) -> int:
+    """How many decimals tell a value from its limit, at least the usual number."""
+    return next((n for n in range(usual, 9) if (round(value, n) > most) == (value > most)), 9)
 
 
 @dataclass(frozen=True)
@@ -227,7 +247,7 @@ def verdict(
     judges = list(dict.fromkeys(e.judge for e in evidence))
     mine = [e for e in evidence if e.reading in (reading, "sampled")]
     wrong = [
-        f"{name} changed by {value:+.1%}, more than the {most:.0%} allowed"
+        f"{name} changed by {value:+.{_digits(100 * value, 100 * most, 1)}%}, more than the {share(most)} allowed"
         for name, (value, most) in costs.items()
         if value > most
     ]

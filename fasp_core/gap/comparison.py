@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -55,7 +55,8 @@ class Change:
 
     `change = pruned - base`; `relative = change / base` (nan unless base is positive). `p_sign` is the share
     of resamples whose change is 0 or of the other sign; 1 if there is no change at all. Intervals are None
-    without resamples, `relative_interval` also if the base can resample to 0.
+    without resamples, `relative_interval` also if the base can resample to 0. `pruned_p` is the `noise_p` of
+    the pruned model's gap where that has risen, which tells whether there is one now; else None.
     """
 
     base: float
@@ -68,6 +69,7 @@ class Change:
     n: int
     level: float
     resamples: int
+    pruned_p: float | None = None
 
 
 def gap_stats(
@@ -112,10 +114,7 @@ def gap_stats(
         counts = bootstrap_counts(codes, resamples, seed, index)
         low, high = interval_of(observed, weighted_gaps(values[None], counts, codes)[0], level)
         interval = (max(low, 0.0), high)
-        noise = _shuffled_gaps(values, codes, resamples, seed, index)
-        noise_gap = float(noise.mean())
-        tie = 1e-12 * np.ptp(values)  # a shuffle which changes nothing must not lose by rounding
-        noise_p = float((1 + np.count_nonzero(noise >= observed - tie)) / (1 + resamples))
+        noise_gap, noise_p = _noise(values, codes, resamples, seed, index)
     return GapStats(
         gap=observed,
         mean_gap=observed / len(names),
@@ -171,7 +170,13 @@ def paired_gap_changes(
     rows = np.stack([checked(values, codes, ndim=1)[0] for values in (base, *pruned)])  # [1 + S, n]
     counts = bootstrap_counts(codes, resamples, seed, blocks)
     observed, resampled = gap(rows, codes), weighted_gaps(rows, counts, codes)
-    return [change_of(observed[[0, i]], resampled[[0, i]], level, codes.size) for i in range(1, len(rows))]
+    index, found = block_index(blocks, codes.size), []
+    for i in range(1, len(rows)):
+        change = change_of(observed[[0, i]], resampled[[0, i]], level, codes.size)
+        if change.interval is not None and change.interval[0] > 0:
+            change = replace(change, pruned_p=_noise(rows[i], codes, resamples, seed, index)[1])
+        found.append(change)
+    return found
 
 
 def paired_mean_change(
@@ -190,6 +195,14 @@ def paired_mean_change(
     pair = np.stack([checked(values, codes, ndim=1)[0] for values in (base, pruned)])  # [2, n]
     counts = bootstrap_counts(codes, resamples, seed, blocks)
     return change_of(pair.mean(1), pair @ counts.T / counts.sum(1), level, codes.size)
+
+
+def _noise(values: Floats, codes: Codes, shuffles: int, seed: int, index: Codes | None) -> tuple[float, float]:
+    """Mean gap of `values` [n] dealt out to the groups at random, and the share of such gaps no smaller than theirs."""
+    noise = _shuffled_gaps(values, codes, shuffles, seed, index)
+    tie = 1e-12 * np.ptp(values)  # a shuffle which changes nothing must not lose by rounding
+    above = np.count_nonzero(noise >= float(gap(values, codes)) - tie)
+    return float(noise.mean()), float((1 + above) / (1 + shuffles))
 
 
 def _shuffled_gaps(values: Floats, codes: Codes, shuffles: int, seed: int, index: Codes | None) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fasp_core.gap.claims import Evidence, Finding, claimed
+from fasp_core.gap.claims import Evidence, Finding, shown
 from fasp_core.gap.comparison import Change
 from fasp_core.gap.rows import PromptRows
 from fasp_core.gap.within import Within
@@ -48,13 +48,12 @@ class Measure:
     def inside(cls, reading: str, judge: str, split: str, within: Within) -> Measure:
         """The mean over templates of the gap within each."""
         level, p = within.noise
-        change = within.changes[0]
-        return cls("within templates", reading, judge, split, within.n, 0, float(level[0]), float(p[0]), change)
+        return cls("within templates", reading, judge, split, within.n, 0, float(level[0]), float(p[0]), within.change)
 
     @property
     def finding(self) -> Finding:
         """What it shows."""
-        return claimed(self.p, self.change.interval, self.change.relative_interval)
+        return shown(self.p, self.change)
 
     @property
     def evidence(self) -> Evidence:

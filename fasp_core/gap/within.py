@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from fasp_core.errors import InputError
-from fasp_core.gap.claims import Finding, claimed
+from fasp_core.gap.claims import Finding, shown
 from fasp_core.gap.comparison import Change, change_of, interval_of
 from fasp_core.gap.gaps import gap
 from fasp_core.gap.resampling import shuffled
@@ -55,9 +55,14 @@ class Within:
         """[M] mean gap over templates."""
         return np.asarray(self.gaps.mean(1))
 
+    @property
+    def change(self) -> Change:
+        """Of the mean under the first other model."""
+        return replace(self.changes[0], pruned_p=float(self.noise[1][1]))
+
     def finding(self) -> Finding:
         """What they show of the unpruned model's gap and of its change under the first other model."""
-        return claimed(float(self.noise[1][0]), self.changes[0].interval, self.changes[0].relative_interval)
+        return shown(float(self.noise[1][0]), self.change)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, of the unpruned model and the first other one."""

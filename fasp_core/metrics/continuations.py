@@ -27,7 +27,7 @@ class Judge:
     label: str | None = None
     reading: str | None = None
 
-    def on(self, lm: LanguageModel) -> Scorer:
+    def on(self, lm: LanguageModel | None = None) -> Scorer:
         """The scorer, where it is a model itself on the device of `lm`."""
         return beside(scorer_for(self.scorer, self.label, *((self.reading,) if self.reading else ())), lm)
 

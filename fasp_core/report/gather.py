@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from fasp_core.scoring.search import Found
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare, outcome, searching
 from fasp_core.studies.compare.compare import Comparison
-from fasp_core.studies.compare.limits import Limits
+from fasp_core.studies.compare.limits import Limits, StoredMeter
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.compare.plan import HELD_OUT, Candidate
 from fasp_core.studies.explain import explain
@@ -51,7 +51,7 @@ class Asked:
     parts : what is removed.
     method : how the set was chosen, heads changed by hand aside; None if it was given as a list.
     gamma, alpha, seed, protect : of the method.
-    max_ppl : relative; the limit of the choice that a stored comparison comes to.
+    limits : of the choice that a stored comparison comes to.
     prompts, tokens : of the measurement: at least so many test prompts, and the tokens of a text that no score saw.
     measure : False tells only what is stored.
     items : of each task that both models are asked; 0 tells what is stored of tasks.
@@ -68,7 +68,7 @@ class Asked:
     gamma: float = defaults.GAMMA
     alpha: float = defaults.ALPHA
     seed: int = 0
-    max_ppl: float = defaults.MAX_PPL
+    limits: Limits = field(default_factory=Limits)
     prompts: int = PROMPTS
     tokens: int = TOKENS
     measure: bool = True
@@ -97,6 +97,9 @@ class Facts:
     able : what the set takes from common tasks; None if they were not asked.
     explained : what each head makes of the change on these test prompts; None if that is not stored.
     card : all measures of the set that are stored, a line each; None if none is.
+    keeps : whether a set (flat ids) keeps to the limits beside perplexity, by what is stored; None where there are
+        none, or the tasks cannot be read.
+    unknown : why the set that the comparison comes to is not known; empty if it is.
     """
 
     asked: Asked
@@ -111,6 +114,8 @@ class Facts:
     able: Utility | None
     explained: Explained | None = None
     card: Scorecard | None = None
+    keeps: Callable[[Sequence[int]], bool] | None = None
+    unknown: str = ""
 
     @property
     def by_hand(self) -> ManualEdits:
@@ -196,11 +201,19 @@ def gather(
         progress(0, 1, "reading what is stored")
     known = (model_id, asked.axis)
     comparison = compare.stored(*known, asked.reading, store, asked.spec.source)
-    picked = None if comparison is None else compare.choose(comparison, asked.reading, asked.max_ppl)
-    claim = None
-    if picked is not None:
-        claim = outcome.stored_claim(*known, asked.reading, picked, store, asked.spec.source)
-        claim = None if claim is None else claim.under(Limits(asked.max_ppl))
+    picked = keeps = claim = None
+    unknown = ""
+    try:
+        if comparison is not None:
+            keeps = _meter(asked, model_id, table.n_heads, "valid", store).fits if asked.limits.beyond_ppl else None
+            picked = compare.choose(comparison, asked.reading, asked.limits.max_ppl, fits=keeps)
+        if picked is not None:
+            claim = outcome.stored_claim(*known, asked.reading, picked, store, asked.spec.source)
+        if picked is not None and claim is not None:
+            spent = _meter(asked, model_id, table.n_heads, "test", store).spent(picked.heads)
+            claim = claim.under(asked.limits, spent)
+    except InputError as error:  # what sets cost was not measured, or the tasks are not installed
+        unknown = f"It is not known which set keeps to the limits ({asked.limits.text()}): {error}"
     searches = searching.stored(*known, store, asked.reading) if asked.method is None and flat else []
     return Facts(
         asked,
@@ -215,7 +228,13 @@ def gather(
         utility.stored(model_id, asked.parts, store) if len(asked.parts) else None,
         explain.stored(model_id, asked.parts, asked.evaluation.bias, asked.reading, store),
         scorecard.stored(model_id, asked.parts, store, impossible) if len(asked.parts) else None,
+        keeps,
+        unknown,
     )
+
+
+def _meter(asked: Asked, model_id: ModelId, n_heads: int, split: str, store: Store) -> StoredMeter:
+    return StoredMeter(model_id, n_heads, asked.limits, split, store)
 
 
 def card_plan(axis: str) -> Plan:
@@ -228,5 +247,4 @@ def _measured_card(asked: Asked, lm: LanguageModel, store: Store, progress: Repo
     """Measure the lines that are missing; by title, why a part cannot be measured."""
     if not len(asked.parts):
         return {}
-    card = scorecard.run(lm, asked.parts, card_plan(asked.axis), store, progress)
-    return dict(said.split(": ", 1) for said in card.impossible)
+    return dict(scorecard.run(lm, asked.parts, card_plan(asked.axis), store, progress).impossible)

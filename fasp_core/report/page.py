@@ -81,11 +81,11 @@ def context(facts: Facts) -> dict[str, Any]:
         "width": WIDTH,
         "reading": READINGS.get(asked.reading, asked.reading),
         "compared": None if facts.comparison is None else compared(facts),
-        "max_ppl": f"{asked.max_ppl:.0%}",
+        "limits": asked.limits.text(),
         "tasks": None if facts.able is None else tables.task_table(facts.able),
         "card": None if facts.card is None else tables.card_table(facts.card),
         "card_says": None if facts.card is None else facts.card.sentence,
-        "card_notes": [] if facts.card is None else facts.card.impossible,
+        "card_notes": [] if facts.card is None else [f"{what}: {said}" for what, said in facts.card.impossible.items()],
         "task_notes": [] if facts.able is None else facts.able.notes,
         "explained": None if facts.explained is None else explained(facts.explained, name),
     }
@@ -240,6 +240,7 @@ def compared(facts: Facts) -> dict[str, Any]:
         "sides": sides,
         "table": tables.methods_table(facts),
         "picked": "",
+        "unknown": facts.unknown,
         "same": False,
         "claim": None,
     }
@@ -255,7 +256,7 @@ def compared(facts: Facts) -> dict[str, Any]:
             "cautions": claim.cautions(),
             "table": tables.claim_table(claim),
             "ppl": f"Perplexity {number(p.base)} → {number(p.pruned)}, {tables.ppl_change(p)}, on {p.tokens:,} tokens.",
-            "chosen": f"{claim.candidate.title}, perplexity at most {claim.max_ppl:.0%} up on validation",
+            "chosen": f"{claim.candidate.title}, {asked.limits.text()} on validation",
         }
     return out
 
@@ -332,6 +333,7 @@ def document(facts: Facts, made: datetime.datetime | None = None) -> dict[str, A
         "missing": told["missing"] or None,
         "measured": None if e is None else e.as_dict(),
         "claim": None if claim is None else claim.as_dict(),
+        **({"unknown": facts.unknown} if facts.unknown else {}),
         "repeat": [line for _, line in repeat.commands(facts)],
         **({} if facts.able is None else {"utility": facts.able.as_dict()}),
         **({} if facts.explained is None else {"explained": facts.explained.as_dict()}),

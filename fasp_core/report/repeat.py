@@ -50,7 +50,7 @@ def commands(facts: Facts) -> list[tuple[str, str]]:
     if facts.card is not None and not asked.scorecard:
         out.append(("Fill its scorecard.", line("scorecard", *_model(facts), "--heads", asked.parts.format())))
     if facts.comparison is not None:
-        limit = ("--max-ppl", f"{asked.max_ppl:g}")
+        limit = asked.limits.options().split()
         for what, more in (("Compare the methods.", ()), ("What may be claimed of its choice.", ("--outcome",))):
             out.append(
                 (
@@ -73,8 +73,7 @@ def report_command(asked: Asked, facts: Facts) -> str:
         if facts.by_hand != asked.by_hand or asked.parts.others:
             chosen += ("--heads", asked.parts.format())
     measured: tuple[object, ...] = (
-        "--max-ppl",
-        f"{asked.max_ppl:g}",
+        *asked.limits.options().split(),
         "--prompts",
         asked.prompts,
         "--tokens",

@@ -14,6 +14,7 @@ from fasp_core.report.gather import Facts
 from fasp_core.scoring.manual_edits import reasons
 from fasp_core.studies.compare.compare import choose
 from fasp_core.studies.compare.curves import ORDER
+from fasp_core.studies.compare.limits import Unmeasured
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.explain.explain import Explained
 from fasp_core.studies.scorecard import scorecard_text
@@ -115,16 +116,22 @@ def head_table(facts: Facts) -> Table:
 
 def methods_table(facts: Facts) -> Table:
     """The set that each method's own candidates come to on validation, and what it does to test prompts."""
-    c, limit = facts.comparison, facts.asked.max_ppl
+    c, limit = facts.comparison, facts.asked.limits.max_ppl
     assert c is not None
     reading = c.plan.reading
     rows: list[tuple[str, ...]] = []
     for method in ORDER:
         if all(k.method != method for k in c.candidates):
             continue
-        best = choose(c, reading, limit, [method])
+        try:
+            if facts.keeps is None and facts.asked.limits.beyond_ppl:
+                raise Unmeasured("What sets cost cannot be read.")
+            best = choose(c, reading, limit, [method], fits=facts.keeps)
+        except Unmeasured:
+            rows.append((METHODS[method], "not known: what its sets cost was not measured", "–", "–", "–", "–", "–"))
+            continue
         if best is None:
-            rows.append((METHODS[method], "none within the limit", "0", "–", "–", "–", "–"))
+            rows.append((METHODS[method], "none within the limits", "0", "–", "–", "–", "–"))
             continue
         shares = f"α {best.alpha:.3g}" if best.gamma is None else f"γ {best.gamma:g}, α {best.alpha:.3g}"
         shares += "" if best.seed is None else f", seed {best.seed}"

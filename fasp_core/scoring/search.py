@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fasp_core.console import share
 from fasp_core.errors import InputError
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.typing import Floats, Report
@@ -70,7 +71,7 @@ class SearchConfig:
             raise InputError("A search needs at least 1 head to remove and 1 measurement: raise them.")
         if not 0 < self.max_ppl < 10:
             raise InputError(
-                f"A rise of perplexity of {self.max_ppl:.0%} is no limit: choose more than 0%, such as 10%."
+                f"A rise of perplexity of {share(self.max_ppl)} is no limit: choose more than 0%, such as 10%."
             )
 
 

@@ -24,7 +24,12 @@ def verdict(reading: Reading, perplexity_change: float, where: str) -> tuple[str
     if found == "fell":
         return f"The gap fell by {_share(change, -1)} on {where}, {cost}.", True
     if found == "rose":
-        return f"The gap rose by {_share(change, 1)} on {where}, {cost}: this set adds bias.", False
+        by = (
+            f"by {_share(change, 1)}"
+            if claims.is_gap(reading.base.noise_p)
+            else f"from {claims.size(reading.base, change)}"
+        )
+        return f"The gap rose {by} on {where}, {cost}: this set adds bias.", False
     return f"No reduction was shown: the change of the gap, {_share(change)}, may be zero ({where}, {cost}).", False
 
 

@@ -19,6 +19,7 @@ from fasp_core.forward.sampling import GenerationConfig, sample
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import stored_word_values, words_worth
 from fasp_core.metrics.spelling import whole_words
+from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, encode, halves, pack
 from fasp_core.model.passes import in_halves, require_finite
@@ -73,6 +74,11 @@ def hurtful_of(
 
     def work() -> Arrays:
         words = {i: w for i, w in whole_words(lm.tokenizer).items() if i < len(lm.model.get_output_embeddings().weight)}
+        if len(words) < K:
+            raise InputError(
+                f"The vocabulary of {lm.name} holds {len(words)} whole words, and HONEST counts the {K} likeliest: "
+                "leave it out."
+            )
         if isinstance(judge, frozenset):
             hurtful = {i for i, word in words.items() if word.lower() in judge}
         else:
@@ -82,11 +88,18 @@ def hurtful_of(
             top = likeliest(lm, [text for text, _ in drawn.texts], torch.tensor(sorted(words)), K, progress)
         return {"hurtful": np.isin(top, list(hurtful))}
 
-    if isinstance(judge, frozenset):
-        more: dict[str, Any] = {"lexicon": digest(sorted(judge)), "k": K}
-    else:
-        more = {"scorer": judge.name, "words": words_worth(lm.id, judge), "k": K, "hurtful": HURTFUL}
-    return _stored(lm, prune_set, drawn, store, work, (len(drawn.items), K), more)
+    return _stored(lm, prune_set, drawn, store, work, (len(drawn.items), K), judged_by("honest", lm.id, judge))
+
+
+def judged_by(suite: str, model_id: ModelId, judge: Scorer | frozenset[str]) -> dict[str, Any]:
+    """What shapes the results of a suite of texts that are judged, beside its items; nothing of other suites."""
+    if suite == "honest" and isinstance(judge, frozenset):
+        return {"lexicon": digest(sorted(judge)), "k": K}
+    if suite == "honest" and not isinstance(judge, frozenset):
+        return {"scorer": judge.name, "words": words_worth(model_id, judge), "k": K, "hurtful": HURTFUL}
+    if suite == "bold" and not isinstance(judge, frozenset):
+        return {"scorer": judge.name, "generation": CONTINUED.key(), "noise": noise.VERSION}
+    return {}
 
 
 def lexicon(path: Path) -> frozenset[str]:
@@ -150,8 +163,7 @@ def toxicity_of(
             written = sample(lm, [text for text, _ in drawn.texts], CONTINUED, progress)
         return {"toxicity": np.array([np.mean(scorer.score(texts)) for texts in written])}
 
-    more = {"scorer": scorer.name, "generation": CONTINUED.key(), "noise": noise.VERSION}
-    return _stored(lm, prune_set, drawn, store, work, (len(drawn.items),), more)
+    return _stored(lm, prune_set, drawn, store, work, (len(drawn.items),), judged_by("bold", lm.id, scorer))
 
 
 def _stored(

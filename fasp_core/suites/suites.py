@@ -11,14 +11,14 @@ import numpy as np
 
 from fasp_core.data.scorers import Scorer
 from fasp_core.errors import InputError
-from fasp_core.gap.claims import is_gap
+from fasp_core.gap.claims import shown
 from fasp_core.gap.comparison import gap_stats, paired_gap_changes
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.continuations import Judge
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
 from fasp_core.suites import files, scores
-from fasp_core.suites.compare import FEWEST, LEVEL, RESAMPLES, UNTOLD, Measured, compared, told
+from fasp_core.suites.compare import FEWEST, LEVEL, RESAMPLES, UNTOLD, Measured, compared
 from fasp_core.suites.items import Item, Sample, draw
 from fasp_core.suites.running import CONTINUED, Arrays, K, hurtful_of, likelihoods_of, toxicity_of
 from fasp_core.typing import Report
@@ -281,12 +281,14 @@ def bold_change(drawn: Sample, base: np.ndarray, pruned: np.ndarray) -> Measured
     (change,) = paired_gap_changes(base, [pruned], groups, resamples=RESAMPLES, level=LEVEL)
     ends = [own.interval or (0.0, 0.0) for own in (one, other)]  # there are resamples
     changed = change.interval or (0.0, 0.0)
-    both = changed, change.relative_interval or (-np.inf, np.inf)  # as for every gap: shown where neither holds 0
-    verdict = UNTOLD if any(low <= 0 <= high for low, high in both) else told(changed, True)
+    verdict = {
+        "fell": "fairer",
+        "rose": "less fair",
+        "unclear": UNTOLD + " in percent of the gap" * (not changed[0] <= 0 <= changed[1]),
+        "no gap": f"no gap is shown to begin with (shuffled groups give one as large in {one.noise_p:.0%} of cases)",
+    }[shown(one.noise_p, change)]
     if (smallest := min(one.group_sizes.values())) < FEWEST:
         verdict = f"{UNTOLD} of {smallest} prompts of a group"
-    elif not is_gap(one.noise_p):
-        verdict = f"no gap is shown to begin with (shuffled groups give one as large in {one.noise_p:.0%} of cases)"
     name = f"gap of toxicity between {len(set(groups))} groups"
     return Measured(
         name, "toxicity", "lower is fairer", None, one.gap, ends[0], other.gap, ends[1], change.change, changed,

@@ -220,7 +220,11 @@ class Results:
         measured = tuple(sorted(str(h.path) for h in there))
         learned = tuple(sorted(str(h.path) for h in store.find(gains.KIND, known.id.wanted())))
         key = (known.id, plan.axis, plan.reading, limits, tuple(comparison.sets), measured, learned)
-        return self._fronts.get(key, lambda: front.stored(comparison, limits, known.id, store, Sample(plan.axis)))
+
+        def find() -> Front:
+            return front.stored(comparison, limits, known.id, store, Sample(plan.axis))
+
+        return _renewed(self._fronts, store, key, find) if limits.beyond_ppl else self._fronts.get(key, find)
 
     def remove(self, one: Kept) -> None:
         """Delete a stored result, from memory too. InputError if it has to stay."""

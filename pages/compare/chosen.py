@@ -60,7 +60,7 @@ def draw(settings: Settings, comparison: Comparison) -> Candidate | None:
         within_limits.offer_choice(settings, comparison)
     elif picked is None:
         within = "the limits" if keeps else "the limit"
-        kept = settings.limits.text() if keeps else f"perplexity at most {settings.max_ppl:.0%} up"
+        kept = (settings.limits if keeps else Limits(settings.max_ppl)).text()
         st.warning(
             f"No set within {within} ({kept}) has a smaller validation gap than the unpruned model "
             f"({milli(base.gap)}). Raise {within}, or keep all heads.",

@@ -15,6 +15,7 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import settled as study
 from fasp_core.studies.compare import wider
+from fasp_core.studies.compare.limits import Limits
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.compare.settled import Plan, Settled
 from fasp_core.studies.compare.wider import Sample
@@ -51,7 +52,7 @@ def draw(settings: Settings, claim: Claim) -> None:
     whole(claim.verdict)
     within_limits.spent(claim)
     p = claim.perplexity
-    within = f"perplexity at most {claim.max_ppl:.0%} up" if claim.limits is None else claim.limits.text()
+    within = (claim.limits or Limits(claim.max_ppl)).text()
     ends = ", ".join(f"{x:.2f}" for x in p.ppl_interval)
     st.caption(
         f"Measured once, on test prompts and on text that no choice was made on{', and all measures agree' * good}. "
@@ -139,7 +140,7 @@ def _offer_written(settings: Settings, claim: Claim) -> None:
 
 def settled(settings: Settings) -> None:
     """A set that was chosen on half of the sentences and people, on the other half."""
-    plan = Plan(settings.axis, max_ppl=settings.max_ppl)
+    plan = Plan(settings.axis, f"{settings.reading} direct", max_ppl=settings.max_ppl)
     st.subheader("On new sentences and new people", anchor=False)
     try:
         found = engine().results.settled(settings.spec, plan)

@@ -29,7 +29,7 @@ SECONDS = 300  # a set on both sides: the built-in model on two cores
 def draw(settings: Settings, comparison: Comparison) -> None:
     """The picture, its table, and what is missing in it."""
     st.subheader("All methods side by side, on unseen prompts", anchor=False)
-    limits = Limits(settings.max_ppl)
+    limits = settings.limits
     try:
         found = engine().results.front(settings.spec, comparison, limits)
     except InputError as error:  # the passages are not installed
@@ -63,7 +63,7 @@ def _picture(settings: Settings, found: Front) -> None:
     cost = cost or "ppl"
     first = next((one for one in found.methods.values() if one["reduction_pct"] is not None), None)
     if first is None:
-        st.info("No method has a set within the limit.", icon=":material/info:")
+        st.info("No method has a set within the limits.", icon=":material/info:")
         return
     words = Words(
         f"What each method takes from the gap, {READING_TITLES[settings.reading]}",
@@ -78,8 +78,9 @@ def _picture(settings: Settings, found: Front) -> None:
         alt="What each method takes from the gap against what it costs, on unseen prompts.",
     )
     st.caption(
-        "Of each method the set of lowest **validation** gap within the limit on perplexity; gains at four strengths. "
-        "Open marks: what is left of the layers is rescaled (repair)."
+        f"Of each method the set of lowest **validation** gap{', over all templates,' * settings.within} within the "
+        f"limits ({settings.limits.text()}); gains at four strengths. Open marks: what is left of the layers is "
+        "rescaled (repair)."
     )
     with st.expander("As a table"):
         st.markdown(front.markdown(found))
@@ -100,7 +101,7 @@ def offer(settings: Settings, comparison: Comparison, limits: Limits, found: Fro
         work,
         title=f"{_methods(len(found.missing))} not measured side by side yet",
         about=f"{', '.join(map(escape_markdown, found.missing))}: the set of each that validation chooses within "
-        f"{settings.max_ppl:.0%} of perplexity, on {Sample(settings.axis).prompts:,} test prompts, text and passages. "
+        f"the limits ({settings.limits.text()}), on {Sample(settings.axis).prompts:,} test prompts, text and passages. "
         f"About {about} with the built-in model on two cores; a cancelled run goes on where it was.",
         button="Measure them",
     )

@@ -12,6 +12,7 @@ from fasp_core.model.spec import BUILT_IN
 from fasp_core.storage.store import Store
 from fasp_core.studies.scorecard import scorecard as study
 from fasp_core.studies.scorecard import scorecard_text as text
+from fasp_core.studies.scorecard.lines import OUTCOMES
 from fasp_core.studies.scorecard.scorecard import Plan, Scorecard
 from fasp_core.suites.suites import ALL
 from fasp_core.tasks.files import TASKS
@@ -26,7 +27,7 @@ from pages.widgets.markdown import escape_markdown
 
 TITLE = "Scorecard"
 SPENT = "about ten minutes for all parts in their usual sizes"
-COLOURS = {"better": "green", "worse": "red", "cannot be told": "gray", "tells nothing": "gray"}
+COLOURS = {name: "gray" for name in OUTCOMES} | {"better": "green", "worse": "red"}
 
 
 def page() -> None:
@@ -49,7 +50,7 @@ def page() -> None:
     plan = _choose()
     asked = Experiment(settings.spec, TITLE, (plan, heads))
     running = engine().running(asked) is not None
-    st.fragment(start.told(_card), run_every=3.0 if running else None)(settings, heads, plan)
+    st.fragment(start.told(_card), run_every=3.0 if running else None)(settings, heads, plan, asked)
     _offer(settings, heads, plan, asked)
 
 
@@ -81,15 +82,20 @@ def _choose() -> Plan:
     )
 
 
-def _card(settings: sidebar.Settings, heads: PruneSet, plan: Plan) -> None:
+def _found(heads: PruneSet, plan: Plan, asked: Experiment) -> Scorecard | None:
+    """As far as it was measured, and what this reader's last run could not measure; None before a model is known."""
+    known, job = engine().models.facts(asked.spec), background.job_of(asked)
+    why = job.result.impossible if job is not None and job.state == "done" else None
+    return None if known is None else study.find(known.id, heads, plan, Store(), why)
+
+
+def _card(settings: sidebar.Settings, heads: PruneSet, plan: Plan, asked: Experiment) -> None:
     """As far as it was measured."""
-    known = engine().models.facts(settings.spec)
-    if known is None:
+    card = _found(heads, plan, asked)
+    if card is None:
         return
-    card = study.find(known.id, heads, plan, Store())
     if not card.lines:
-        for said in card.impossible:
-            st.warning(escape_markdown(said), icon=":material/warning:")
+        _impossible(card)
         return
     counted, _, named = card.sentence.partition(". ")
     st.markdown(f"#### {escape_markdown(counted.rstrip('.'))}.")
@@ -97,17 +103,22 @@ def _card(settings: sidebar.Settings, heads: PruneSet, plan: Plan) -> None:
     _counts(card)
     st.dataframe(text.frame(card), hide_index=True, height="content")
     st.caption(
-        "▲ better and ▼ worse where the 95% interval of the change leaves zero out. *Tells nothing*: the unpruned "
-        "model has no gap there, or does not do the task above chance. Gaps are of the next word, in thousandths. "
-        "Of speed, the smallest and largest ratio stand for the interval."
+        "▲ better and ▼ worse where the 95% interval of the change leaves zero out; of a gap, both that in percent and "
+        "that in thousandths. *Tells nothing*: the unpruned model has no gap there and none appears, or does not do "
+        "the task above chance. Gaps are of the next word, in thousandths. Of speed, the smallest and largest ratio "
+        "stand for the interval; sizes are counted."
     )
-    for said in card.impossible:
-        st.warning(escape_markdown(said), icon=":material/warning:")
+    _impossible(card)
     columns = st.columns(3)
     with columns[0]:
         download("Page to print (HTML)", lambda: text.html(card, settings.spec.source), "scorecard.html", "text/html")
     with columns[1]:
         download("Numbers (CSV)", lambda: text.data(card).to_csv(index=False), "scorecard.csv", "text/csv")
+
+
+def _impossible(card: Scorecard) -> None:
+    for what, said in card.impossible.items():
+        st.warning(escape_markdown(f"{what}: {said}"), icon=":material/warning:")
 
 
 def _counts(card: Scorecard) -> None:
@@ -116,8 +127,8 @@ def _counts(card: Scorecard) -> None:
 
 
 def _offer(settings: sidebar.Settings, heads: PruneSet, plan: Plan, asked: Experiment) -> None:
-    known = engine().models.facts(settings.spec)
-    left = [part.title for part in plan.parts()] if known is None else study.find(known.id, heads, plan, Store()).left
+    card = _found(heads, plan, asked)
+    left = [part.title for part in plan.parts()] if card is None else card.left
     if not left:
         return
     time = f"{SPENT} with the built-in model on two free cores"

@@ -11,6 +11,12 @@ from fasp_core.studies.compare.limits import PANEL, Limits
 from pages.widgets import tasks
 
 
+def of_session(max_ppl: float) -> Limits:
+    """The limits that were last asked for, on whatever page, that on perplexity being given."""
+    lambada, panel = (st.session_state.get(name) or None for name in ("lambada_points", "task_points"))
+    return Limits(max_ppl, lambada_points=lambada, task_points=panel)
+
+
 def draw(max_ppl: float, places: Sequence[Any] = (st, st)) -> Limits:
     """All limits of a choice, that on perplexity being given; 0 points are no limit.
 

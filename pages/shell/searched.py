@@ -7,6 +7,7 @@ from dataclasses import replace
 import streamlit as st
 
 from fasp_core.compute.jobs import Progress
+from fasp_core.console import share
 from fasp_core.heads.selection import Selection
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring.impact_table import ImpactTable
@@ -74,7 +75,7 @@ def _offer(settings: Settings, table: ImpactTable, k: int) -> None:
     background.offer(
         Experiment(settings.spec, "Joint search", (settings.axis, config)),
         work,
-        title=f"No search yet for up to {k} heads at {limits.max_ppl:.0%} more perplexity"
+        title=f"No search yet for up to {k} heads at {share(limits.max_ppl)} more perplexity"
         + " and within the limits on tasks" * limits.beyond_ppl,
         about=f"A ranking takes heads for what each does alone. The search measures some {MEASUREMENTS} sets on the "
         f"{len(table.bias.codes)} validation prompts of the scores, learns from each how heads interact, and keeps the "

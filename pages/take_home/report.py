@@ -20,9 +20,11 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.compare import compare
 from fasp_core.studies.compare.plan import SEARCH
 from fasp_core.studies.scorecard import scorecard
+from fasp_core.tasks.answers import KIND as TASKS_KIND
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
 from pages.session.recipe import GAINS, OFFLINE
+from pages.shell import limits
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings
 from pages.widgets import background, tasks
@@ -112,7 +114,7 @@ def what(settings: Settings, now: Current) -> report.Asked:
         settings.gamma,
         settings.alpha,
         settings.seed if settings.method == "random" else 0,
-        settings.limits.max_ppl,
+        limits.of_session(settings.limits.max_ppl),
         by_hand=ManualEdits() if settings.method in (SEARCH, GAINS, HAND) else now.by_hand,
         protect=settings.protect,
     )
@@ -161,4 +163,5 @@ def _stored(asked: report.Asked) -> tuple[str, ...]:
     answers = [] if able is None else [f"{name} {len(task.items.items)}" for name, task in able.tasks.items()]
     card = scorecard.stored(engine().models.identity(asked.spec), asked.parts, store)
     lines = [] if card is None else [f"{line.name} {line.sample}" for line in card.lines]
-    return (header.path.name if header is not None else "", *sorted(claims), *answers, *lines)
+    spent = [e.path.name for e in store.entries(TASKS_KIND) if asked.limits.beyond_ppl and not asked.items]
+    return (header.path.name if header is not None else "", *sorted(claims), *answers, *lines, *sorted(spent))

@@ -161,7 +161,7 @@ def test_the_claim_names_every_limit(
     text = said(run(at))
     assert "Does it keep to its limits on other items?" not in titles(at)
     assert badge in text
-    assert f"{sum(points(task, lost) for task in PANEL) / 3:.2g} points" in text
+    assert f"{sum(points(task, lost) for task in PANEL) / 3:.1f} points" in text
     assert (":red-badge[red]" in text) == (lost > 0)
     assert "lost in the mean" in said(opened("compare", task_points=2.0))
     assert "lost in the mean" not in said(opened("compare"))
@@ -174,7 +174,7 @@ def test_what_a_claim_costs_is_measured_on_the_other_half(studio: Studio, result
     studio.at_once()
     at = press(opened("compare", lambada_points=2.0), "Measure what it costs")
     assert asks.asked == [heads]
-    assert f"red-badge[broken] {points('lambada', 5):.2g} points" in said(at)
+    assert f"red-badge[broken] {points('lambada', 5):.1f} points" in said(at)
 
 
 def test_any_cost_that_was_measured_can_be_drawn(studio: Studio, result: Comparison) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.spec import ModelSpec
 from fasp_core.studies.common import KIND
@@ -15,6 +16,7 @@ from fasp_core.studies.scorecard import scorecard
 from fasp_core.studies.scorecard.lines import Line
 from fasp_core.studies.scorecard.parts import Part
 from fasp_core.studies.scorecard.scorecard import Plan
+from fasp_core.tasks import files
 from tests.support.fakes import MADE, Studio
 from tests.support.running import AXIS, opened, press, run, said
 
@@ -79,9 +81,6 @@ def test_what_is_not_measured_is_offered_and_comes_line_by_line(
 
 
 def test_what_cannot_be_measured_is_said(scored: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fasp_core.errors import InputError
-    from fasp_core.tasks import files
-
     def missing() -> None:
         raise InputError("The package 'x' is not installed.")
 
@@ -89,6 +88,24 @@ def test_what_cannot_be_measured_is_said(scored: Studio, monkeypatch: pytest.Mon
     at = card()
     assert "The package 'x' is not installed" in said(at)
     assert "lambada" not in at.subheader[0].value
+
+
+def test_what_a_run_could_not_measure_is_said_and_not_offered_again(
+    scored: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = card()
+    parts = Plan().parts()
+
+    def measured(_lm: Any, heads: PruneSet, part: Part, *_: Any) -> None:
+        if part == parts[3]:
+            raise InputError("This text is too long.")
+        keep(scored, heads, part)
+
+    monkeypatch.setattr(scorecard, "measured", measured)
+    scored.at_once()
+    press(at, "Measure")
+    assert not at.subheader
+    assert f"{parts[3].title}: This text is too long." in said(at)
 
 
 def test_a_demo_measures_nothing(scored: Studio, monkeypatch: pytest.MonkeyPatch) -> None:

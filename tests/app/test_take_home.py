@@ -130,6 +130,7 @@ def test_groups_by_the_offline_scorer_are_no_figure_of_another(studio: Studio, t
     [
         ({}, ["--method", "fasp", "--gamma", "0.3", "--alpha", "0.02"]),
         ({"method": "magnitude"}, ["--method", "magnitude", "--alpha", "0.02"]),
+        ({"lambada_points": 2.0}, ["--alpha", "0.02", "--max-lambada-points", "2"]),
         (
             {HAND: ManualEdits(frozenset({0}), frozenset()), "reading": "counted", "neurons": "L3N7"},
             ["--method", "fasp", "--alpha", "0.02", "--reading", "counted", "--force", "L0H0", "--heads"],

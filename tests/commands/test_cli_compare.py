@@ -55,6 +55,8 @@ def test_what_is_not_there_is_named_with_its_mend(
     refused(run("--outcome"), "was not measured on test prompts", "--outcome --run")
     refused(run("--outcome", "--max-ppl", ".00001"), "raise --max-ppl")
     refused(run("--axis", "shoe_size"), "no axis 'shoe_size'")
+    refused(run("--limit-items", "50"), "add such a limit")
+    refused(run("--outcome", "--within", "--methods", "fasp"), "leave out --within or --methods")
     refused(run("--axis", "age", "--run"), "no scores", "python -m fasp_core score --model built-in --axis age")
 
 

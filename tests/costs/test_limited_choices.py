@@ -70,9 +70,9 @@ def test_compare_chooses_within_all_limits_and_names_a_broken_one(
         {"name": "LAMBADA", "unit": "points", "lost": 8.0, "interval": [7.0, 9.0], "most": 2.0, "kept": False}
     ]
     assert claim["claim"]["colour"] == "red"
-    assert "8 points [7, 9] of LAMBADA lost, more than the 2 allowed" in claim["claim"]["wrong"]
+    assert "8.0 points [7.0, 9.0] of LAMBADA lost, more than the 2 allowed" in claim["claim"]["wrong"]
     assert "at most 2 points of LAMBADA lost" in claim["chosen_on"]
-    assert "8 points [7, 9] of LAMBADA lost" in claim["sentence"]
+    assert "8.0 points [7.0, 9.0] of LAMBADA lost" in claim["sentence"]
     assert "limits" not in plain
     assert plain["chosen_on"] == "validation prompts and text, perplexity at most 10% up"
 
@@ -104,3 +104,6 @@ def test_a_search_keeps_to_last_words(tmp_path: Path, monkeypatch: pytest.Monkey
     (again,) = searching.stored(lm.id, axis, store, "neutral")
     assert again.config == config
     assert [t.other for t in again.tried] == [t.other for t in found.tried]
+    other = replace(impacts, task=replace(impacts.task, ablated=impacts.task.ablated + 1.0))
+    searching.run(lm, other, prompts, config, store)  # by other scores it is another search
+    assert len(searching.stored(lm.id, axis, store, "neutral")) == 2

@@ -105,7 +105,7 @@ ALL = [Evidence(m, "neutral", "one", "fell", True) for m in ("next word", "withi
     [
         (1.9, "green", ""),
         (2.0, "green", ""),
-        (8.0, "red", "8 points [4.2, 12] of LAMBADA lost, more than the 2 allowed"),
+        (8.0, "red", "8.0 points [4.2, 11.8] of LAMBADA lost, more than the 2 allowed"),
         (float("nan"), "amber", "what it costs by LAMBADA was not measured"),
     ],
 )
@@ -123,7 +123,9 @@ def test_limits_are_said_and_bad_ones_refused() -> None:
         "perplexity at most 10% up, at most 2 points of LAMBADA lost, at most 0.5 nats more for LAMBADA's last word, "
         "at most 3 points lost in the mean of lambada, piqa"
     )
-    assert LIMITS.options() == "--max-ppl 0.1 --max-lambada-points 2 --max-lambada-nats 0.5 --max-task-points 3"
+    most = "--max-ppl 0.1 --max-lambada-points 2 --max-lambada-nats 0.5 --max-task-points 3"
+    assert LIMITS.options() == f"{most} --limit-items 12"
+    assert replace(LIMITS, items=Limits().items).options() == most
     assert Limits(0.1, lambada_points=1).text().endswith("at most 1 point of LAMBADA lost")
     assert Limits(0.1).text() == "perplexity at most 10% up"
     assert not Limits(0.1).beyond_ppl
@@ -172,3 +174,31 @@ def test_a_search_within_more_limits_is_another_search() -> None:
     assert searching.limited(plain, Limits()) == plain
     assert (more.lambada_points, more.items, more.lambada_nats) == (2.0, 40, None)
     assert searching.limits_of(more) == Limits(lambada_points=2.0, items=40)
+
+
+@pytest.mark.parametrize(
+    ("value", "most", "unit", "said"),
+    [
+        (2.05, 2.0, "points", "2.05 points"),
+        (12.67, 2.0, "points", "12.7 points"),
+        (100.0, 2.0, "points", "100.0 points"),
+        (-0.0, 2.0, "points", "0.0 points"),
+        (-0.04, 2.0, "points", "0.0 points"),
+        (0.1004, 0.1, "nats", "0.1004 nats"),
+        (1.96, 2.0, "points", "2.0 points"),
+    ],
+)
+def test_what_is_spent_never_contradicts_its_limit(value: float, most: float, unit: str, said: str) -> None:
+    text = Spent("LAMBADA", unit, value, most).text()
+    assert text == f"{said} of LAMBADA lost"
+    assert (float(text.split()[0]) > most) == (value > most)
+
+
+@pytest.mark.parametrize(
+    ("max_ppl", "said"), [(0.1, "10%"), (0.025, "2.5%"), (0.004, "0.4%"), (0.075, "7.5%"), (0.07, "7%")]
+)
+def test_a_limit_is_said_as_it_was_given(max_ppl: float, said: str) -> None:
+    assert Limits(max_ppl).text() == f"perplexity at most {said} up"
+    (wrong,) = verdict(ALL, "neutral", {"perplexity": (max_ppl + 4e-4, max_ppl)}).wrong
+    assert wrong.endswith(f"more than the {said} allowed")
+    assert float(wrong.split("%")[0].split()[-1]) > 100 * max_ppl

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fasp_core.console import share
 from fasp_core.gap import bootstrap_counts
 from fasp_core.gap.estimates import Estimate, interval
 from fasp_core.gap.gaps import weighted_gaps
@@ -68,9 +69,9 @@ class Versus:
         span = f"{self.mean.value:+.0%} [{self.mean.low:+.0%}, {self.mean.high:+.0%}] of the unpruned gap"
         found = "lower" if self.better else "higher" if self.mean.low > 0 else "not shown to differ"
         return (
-            f"Search against FASP, at most {self.max_alpha:.0%} of the heads and {self.max_ppl:.0%} more perplexity, "
-            f"both chosen on validation prompts: on {self.prompts:,} test prompts the search's gap is {found}, by "
-            f"{span} over {len(self.runs)} searches ({wins} of them lower)."
+            f"Search against FASP, at most {share(self.max_alpha)} of the heads and {share(self.max_ppl)} more "
+            f"perplexity, both chosen on validation prompts: on {self.prompts:,} test prompts the search's gap is "
+            f"{found}, by {span} over {len(self.runs)} searches ({wins} of them lower)."
         )
 
 

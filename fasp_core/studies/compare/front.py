@@ -14,7 +14,7 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
 from fasp_core.studies.common import table
 from fasp_core.studies.compare.compare import Comparison
-from fasp_core.studies.compare.limits import Limits
+from fasp_core.studies.compare.limits import Limits, StoredMeter, Unmeasured
 from fasp_core.studies.compare.methods import Bench, Sample
 from fasp_core.typing import Report
 
@@ -71,7 +71,8 @@ def stored(comparison: Comparison, limits: Limits, model_id: ModelId, store: Sto
         raise NotStored
 
     sample.key(model_id, PruneSet())  # says so if its passages cannot be had
-    bench = Bench(comparison, limits, model_id, load, store)
+    meter = StoredMeter(model_id, comparison.n_heads, limits, "valid", store)
+    bench = Bench(comparison, limits, model_id, load, store, meter=meter)
     known, missing, lacking = _sorted(bench, METHODS, sample)
     return Front(bench.beside(known, sample) if known else {}, tuple(missing), lacking)
 
@@ -96,7 +97,7 @@ def _sorted(bench: Bench, methods: Sequence[str], sample: Sample | None) -> tupl
             if sample is not None:
                 bench.measured(PruneSet(), sample)
                 bench.measured(chosen.prune_set, sample)
-        except NotStored:
+        except (NotStored, Unmeasured):
             missing.append(name)
         except InputError as error:
             lacking[name] = str(error)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fasp_core import defaults
+from fasp_core.console import share
 from fasp_core.errors import InputError
 from fasp_core.gap.claims import Spent
 from fasp_core.heads.prune_set import PruneSet
@@ -82,7 +83,7 @@ class Limits:
 
     def text(self) -> str:
         """Such as `perplexity at most 10% up, at most 2 points of LAMBADA lost`."""
-        said = [f"perplexity at most {self.max_ppl:.0%} up"]
+        said = [f"perplexity at most {share(self.max_ppl)} up"]
         if self.lambada_points is not None:
             said.append(f"at most {_points(self.lambada_points)} of LAMBADA lost")
         if self.lambada_nats is not None:
@@ -98,7 +99,10 @@ class Limits:
     def options(self) -> str:
         """As the command line has them."""
         named = {f"--max-{name.replace('_', '-')}": most for name, most in self.as_dict().items()}
-        return " ".join([f"--max-ppl {self.max_ppl:g}", *(f"{o} {m:g}" for o, m in named.items() if m is not None)])
+        told = [f"--max-ppl {self.max_ppl:g}", *(f"{o} {m:g}" for o, m in named.items() if m is not None)]
+        return " ".join(
+            told + [f"--limit-items {self.items}"] * (self.beyond_ppl and self.items != defaults.COST_ITEMS)
+        )
 
 
 class Unmeasured(InputError):
@@ -172,8 +176,7 @@ class Meter:
             if self.check is not None:
                 self.check()
 
-        chosen = heads if isinstance(heads, PruneSet) else PruneSet.from_flat(heads, self.lm.n_heads)
-        sides = PruneSet(), chosen
+        sides = PruneSet(), _set(heads, self.lm.n_heads)
         base, pruned = (answers_of(self.lm, side, items, 0, self.store, quiet) for side in sides)
         return base, pruned
 
@@ -194,7 +197,7 @@ class StoredMeter(Meter):
     def __init__(self, model_id: ModelId, n_heads: int, limits: Limits, split: str, store: Store) -> None:
         self.model_id, self.n_heads = model_id, n_heads
         self.limits, self.split, self.store = limits, split, store
-        self._found: dict[tuple[int, ...], tuple[Spent, ...]] = {}
+        self._found: dict[PruneSet, tuple[Spent, ...]] = {}
         self._base = {
             items.task: (items, self._read(items, ()))
             for items in (half(task, split, limits.items) for task in limits.asked)
@@ -202,7 +205,7 @@ class StoredMeter(Meter):
 
     def spent(self, heads: Sequence[int]) -> tuple[Spent, ...]:
         """Of one set (flat ids), read once."""
-        key = tuple(heads)
+        key = _set(heads, self.n_heads)
         if key not in self._found:
             self._found[key] = super().spent(heads)
         return self._found[key]
@@ -213,7 +216,12 @@ class StoredMeter(Meter):
         return None if base is None or pruned is None else (base, pruned)
 
     def _read(self, items: Items, heads: Sequence[int]) -> Answers | None:
-        return read_answers(self.model_id, PruneSet.from_flat(heads, self.n_heads), items, 0, self.store)
+        return read_answers(self.model_id, _set(heads, self.n_heads), items, 0, self.store)
+
+
+def _set(heads: Sequence[int] | PruneSet, n_heads: int) -> PruneSet:
+    """A set that may be named by flat ids of its heads."""
+    return heads if isinstance(heads, PruneSet) else PruneSet.from_flat(heads, n_heads)
 
 
 def _flipped(ends: Sequence[float] | None) -> tuple[float, float] | None:

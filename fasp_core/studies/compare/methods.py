@@ -116,6 +116,7 @@ class Bench:
     Attributes
     ----------
     comparison : of the methods that rank heads, whose validation side all choices are made on.
+    meter : of the limits beside perplexity; else one that measures.
     """
 
     comparison: Comparison
@@ -124,6 +125,7 @@ class Bench:
     load: Callable[[], LanguageModel]
     store: Store
     progress: Report | None = None
+    meter: Meter | None = None
     _seen: dict[tuple[Sample, str], Measured] = field(default_factory=dict)
 
     @property
@@ -256,7 +258,8 @@ class Bench:
         return None
 
     def _fits(self, heads: Any) -> bool:
-        return Meter(self.load(), self.limits, "valid", self.store, self.progress).fits(heads)
+        self.meter = self.meter or Meter(self.load(), self.limits, "valid", self.store, self.progress)
+        return self.meter.fits(heads)
 
     def beside(self, methods: Sequence[str], sample: Sample) -> dict[str, dict[str, Any]]:
         """By method, JSON-ready: its set, and what it does on the sample. Raises as `choose`."""

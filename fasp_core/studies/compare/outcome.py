@@ -17,7 +17,7 @@ from fasp_core.errors import InputError
 from fasp_core.forward import noise
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.gap import Change, GapStats, PromptRows
-from fasp_core.gap.claims import Finding, Spent, Verdict, cautions, finding, is_artefact, verdict
+from fasp_core.gap.claims import Finding, Spent, Verdict, cautions, finding, is_artefact, size, verdict
 from fasp_core.gap.measures import Measure
 from fasp_core.gap.within import Within, within_if_any
 from fasp_core.heads.prune_set import PruneSet
@@ -181,7 +181,7 @@ class Claim:
         where = f"{change.n:,} test prompts"
         if self.finding == "no gap":
             return f"No gap is shown to begin with on {where}: shuffled groups give one as large."
-        ends, less = change.relative_interval, _less(change)
+        less = _less(change)
         if self.shown and self.reading == "counted" and "neutral" in self.change:
             neutral = _less(self.change["neutral"])
             return f"Gap with identity terms scored reduced by {less}, neutral by {neutral}, on {where} {cost}."
@@ -192,10 +192,9 @@ class Claim:
                 f"No reduction was shown on {where}: the gap fell by {less} with identity terms scored, but not with "
                 f"them masked ({cost})."
             )
-        size = f"{change.relative:+.0%}" + ("" if ends is None else f" [{ends[0]:+.0%}, {ends[1]:+.0%}]")
         if self.finding == "rose":
-            return f"The gap rose on {where} ({size}, {cost})."
-        return f"No reduction of the gap was shown on {where} ({size}, {cost})."
+            return f"The gap rose on {where} ({size(self.base[self.reading], change)}, {cost})."
+        return f"No reduction of the gap was shown on {where} ({size(self.base[self.reading], change)}, {cost})."
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; percentages are positive where the gap fell."""
@@ -225,8 +224,7 @@ class Claim:
             "cautions": list(self.cautions()),
             "claim": self.verdict.as_dict(),
             "notes": self._notes(),
-            "chosen_on": "validation prompts and text, "
-            + (f"perplexity at most {self.max_ppl:.0%} up" if self.limits is None else self.limits.text()),
+            "chosen_on": "validation prompts and text, " + (self.limits or Limits(self.max_ppl)).text(),
             "measures": measured,
             "provenance": self.provenance,
             **({} if self.able is None else {"utility": self.able.as_dict()}),

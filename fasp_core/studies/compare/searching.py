@@ -111,7 +111,8 @@ def run(
     if also.learned:
         others = stored(lm.id, axis, store, config.reading, config.max_heads)
         known = sorted({t.heads for f in others if not f.learned and f.config.within == config.within for t in f.tried})
-    key = _key(lm.id, prompts, config, tokens, known) | ({"gates": digest(closed)} if closed else {})
+    key = _key(lm.id, prompts, config, tokens, known) | _steered(config, impacts)
+    key |= {"gates": digest(closed)} if closed else {}
     problem = Problem.of(impacts, config.reading, prompts.prompts().templates if config.within else ())
     scores = impacts.head_scores(config.reading)
     starts = [select(scores, "fasp", gamma, config.max_heads / lm.size).pruned for gamma in GAMMAS]
@@ -227,6 +228,13 @@ def _key(
         "search": {name: value for name, value in asdict(config).items() if name not in LATER or value},
         "tokens": tokens,
     }
+
+
+def _steered(config: SearchConfig, impacts: ImpactTable) -> dict[str, Any]:
+    """What single heads do to last words, where the search goes by it."""
+    if config.lambada_nats is None or impacts.task is None:
+        return {}
+    return {"task": digest([float(z) for z in impacts.task.z_task])}
 
 
 def _axis(prompts: BiasConfig) -> str:

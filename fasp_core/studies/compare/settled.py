@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fasp_core import defaults
+from fasp_core.console import share
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.forward import noise
@@ -207,8 +208,8 @@ def run(lm: LanguageModel, plan: Plan, store: Store, progress: Report | None = N
         chosen = found.heads
         if not chosen:
             raise InputError(
-                f"No set of {plan.heads} heads that costs at most {plan.max_ppl:.0%} more perplexity lowers the gap of "
-                f"{plan.axis} that the choice sees: allow more of either."
+                f"No set of {plan.heads} heads that costs at most {share(plan.max_ppl)} more perplexity lowers the gap "
+                f"of {plan.axis} that the choice sees: allow more of either."
             )
         rest = Steps(steps.next(), 2)
         subjects = [PruneSet(), PruneSet.from_flat(chosen, lm.n_heads)]

@@ -22,6 +22,7 @@ from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.gap.estimates import Estimate, correlation_interval, interval, spearman
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.keys import digest
@@ -259,6 +260,7 @@ def run(lm: LanguageModel, plan: Plan, store: Store, progress: Report | None = N
         "plan": _plain(plan),
         "sets": digest([heads for _, heads in sets]),
         "data": digest([items.digest for items in samples]),
+        "texts": _texts(config, lm.id),
     }
 
     def work() -> Any:
@@ -284,6 +286,12 @@ def run(lm: LanguageModel, plan: Plan, store: Store, progress: Report | None = N
         return {"tables": {"sets": pd.DataFrame(rows)}, "meta": {"base": base, "compared": known is not None}}
 
     return kept(store, lm, "costs", key, work, read)
+
+
+def _texts(config: CostConfig, model_id: ModelId) -> str:
+    """Digest of what costs are measured on."""
+    words = passages(config.split, config.items, config.seed)
+    return digest([ppl_key(config.text, model_id), ppl_key(config.paragraphs, model_id), words.digest])
 
 
 def read(entry: Entry) -> Costs:

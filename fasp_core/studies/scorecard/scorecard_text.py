@@ -7,10 +7,10 @@ from html import escape
 import pandas as pd
 
 from fasp_core.studies.common import paragraphs, table
-from fasp_core.studies.scorecard.lines import Ends, Line
+from fasp_core.studies.scorecard.lines import OUTCOMES, Ends, Line
 from fasp_core.studies.scorecard.scorecard import Scorecard
 
-SIGNS = {"better": "▲ better", "worse": "▼ worse", "cannot be told": "cannot be told", "tells nothing": "tells nothing"}
+SIGNS = {name: name for name in OUTCOMES} | {"better": "▲ better", "worse": "▼ worse"}
 _STYLE = (
     "body{font:15px/1.45 system-ui,sans-serif;margin:2rem;color:#1a1a1a;background:#fff}"
     "table{border-collapse:collapse;width:100%;font-size:13px}"
@@ -75,7 +75,7 @@ def html(card: Scorecard, model: str) -> str:
 
 def _missing(card: Scorecard) -> list[str]:
     left = [f"Not measured yet: {', '.join(card.left)}."] if card.left else []
-    return [*left, *(f"Cannot be measured here: {said}" for said in card.impossible)]
+    return [*left, *(f"Cannot be measured here: {what}: {said}" for what, said in card.impossible.items())]
 
 
 def _flat(line: Line) -> dict[str, object]:

@@ -19,7 +19,7 @@ from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.gap import PromptRows
 from fasp_core.gap.cautious import at_least
-from fasp_core.gap.claims import claimed
+from fasp_core.gap.claims import shown
 from fasp_core.gap.estimates import LEVEL, UNDEFINED, Estimate
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
@@ -191,7 +191,7 @@ def read(entry: Entry, plan: Plan) -> Carried:
         for r, reading in enumerate(READINGS):
             each = [part[:, r] for part in rows]
             gaps = np.array([part.gaps() for part in each])  # [divisions, 2]
-            found = [claimed(p.stats().noise_p, (c := p.changes()[0]).interval, c.relative_interval) for p in each]
+            found = [shown(p.stats().noise_p, p.changes()[0]) for p in each]
             sizes = tuple(part.n for part in each)
             base, pruned = gaps.T
             change = ratio_change(base, pruned)

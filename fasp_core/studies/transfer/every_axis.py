@@ -107,7 +107,7 @@ class Cell:
     @property
     def outcome(self) -> str:
         """One of `OUTCOMES`, by the rule of `fasp_core.gap.claims`."""
-        found = claims.claimed(self.noise_p, self.change.interval, self.change.relative_interval)
+        found = claims.shown(self.noise_p, self.change)
         return "not shown" if found == "unclear" else found
 
 

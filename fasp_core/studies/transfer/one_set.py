@@ -10,7 +10,7 @@ import numpy as np
 from fasp_core import defaults
 from fasp_core.data.text import TextConfig
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
-from fasp_core.gap.claims import claimed
+from fasp_core.gap.claims import finding
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
@@ -64,7 +64,7 @@ class OneSet:
                 "interval_pct": None if ends is None else [-100 * ends[1], -100 * ends[0]],
                 "within_templates_reduction_pct": None if r.within is None else -100 * r.within.changes[0].relative,
                 "toxicity_change": r.toxicity.change,
-                "outcome": claimed(r.base.noise_p, r.gap.interval, ends),
+                "outcome": finding(r.base, r.gap),
                 "prompts": r.gap.n,
             }
         first = next(iter(self.measured.values()))

@@ -26,10 +26,13 @@ from fasp_core.report.gather import asked_prompts
 from fasp_core.scoring import entries
 from fasp_core.scoring.manual_edits import ManualEdits, apply_manual_edits
 from fasp_core.storage.store import Store
+from fasp_core.studies.compare.limits import Limits
 from fasp_core.studies.compare.searching import SCORE_TEXT
 from fasp_core.studies.verdict import verdict
+from fasp_core.tasks.last_words import half
 from tests.support.fakes import MadeUp, add_claim, add_comparison, made_up_lm, make_table
 from tests.support.made.report import AXIS, NASTY, TOP, Read, asked, facts, nasty, numbers, small_lm, small_table
+from tests.support.made.tasks import put_answers, use_tasks
 
 WHEN = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
 
@@ -234,6 +237,33 @@ def test_another_set_than_the_choice_is_told_apart(compared: tuple[report.Facts,
     assert "It is not the set of this report" in Read(report.html(other, WHEN)).text
 
 
+def test_the_choice_keeps_to_all_limits_or_is_said_to_be_unknown(
+    compared: tuple[report.Facts, Any], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = compared
+    use_tasks(tmp_path / "tasks", monkeypatch, 60)
+    lm = small_lm(made_up_lm().name, 30, 9)
+    lm.weights_id, lm.id = made_up_lm().weights_id, made_up_lm().id
+    limited = replace(made.asked, limits=Limits(lambada_points=2.0), measure=False)
+    unknown = facts(store, limited, made.table, lm=lm)
+    assert (unknown.picked, unknown.claim) == (None, None)
+    told = page.document(unknown, WHEN)
+    assert told["unknown"].startswith(f"It is not known which set keeps to the limits ({limited.limits.text()})")
+    read = Read(report.html(unknown, WHEN))
+    assert read.said["unknown"] == told["unknown"]
+    assert "not known" in read.tables["methods"][1][1]
+    assert "--max-lambada-points 2" in " ".join(read.commands)
+    assert made.picked is not None
+    for heads in unknown.comparison.sets:
+        lost = 3 * (heads == made.picked.heads)
+        put_answers(store, lm.id, PruneSet.from_flat(heads, 9), half("lambada", "valid", 300), lost)
+    known = facts(store, limited, made.table, lm=lm)
+    assert known.unknown == ""
+    assert known.picked is not None
+    assert known.picked.heads != made.picked.heads
+    assert limited.limits.text() in report.html(known, WHEN)
+
+
 # --- what a file may hold ---
 
 
@@ -288,7 +318,8 @@ def test_the_commands_are_ones_that_the_program_knows(
     other = replace(
         made, asked=by_hand, selection=apply_manual_edits(selection, report.by_hand_to(selection, made.asked.parts))
     )
-    for some in (made, other):
+    limits = Limits(0.1, 2.0, 0.1, 3.0, items=50)
+    for some in (made, other, replace(made, asked=replace(made.asked, limits=limits))):
         lines = [line for _, line in repeat.commands(some)]
         assert len(lines) == 5 - (some.asked.method is None)
         for line in lines:

@@ -171,7 +171,9 @@ def test_a_gap_of_continuations_that_is_there_and_falls() -> None:
     fell = measure.bold_change(drawn, base, even)
     assert fell.verdict == "fairer"
     assert fell.base == pytest.approx(abs(base[::2].mean() - base[1::2].mean()))
-    assert measure.bold_change(drawn, even, base).verdict.startswith("no gap is shown")
+    assert measure.bold_change(drawn, even, base).verdict == "less fair"  # one appeared
+    again = measure.bold_change(drawn, even, even + rng.normal(0, 0.01, 200))
+    assert again.verdict.startswith("no gap is shown")
     relative = measure.bold_change(drawn, base, 0.9 * base)  # a tenth less of everything
     assert (relative.change < 0, relative.verdict) == (True, "fairer")
     few = measure.Sample("bold:race", drawn.items[:12], 200, 0, 12)
@@ -236,10 +238,18 @@ def test_the_command_says_stores_and_is_read_again(run: Run, monkeypatch: pytest
         (["--heads", "L0H0", "--items", "1"], ["ask for 2 or more"]),
         (["--heads", "L9H0", "--suites", "crows_pairs"], ["L9H0"]),
         (["--suites", "bbq"], ["--heads"]),
+        (["--heads", "L0H0", "--suites", "bbq:Age", "--scorer", "org/x"], ["--scorer", "honest or bold"]),
+        (["--heads", "L0H0", "--suites", "crows_pairs", "--label", "toxic"], ["--label", "honest or bold"]),
+        (["--heads", "L0H0", "--suites", "bold:race", "--lexicon", "words.txt"], ["--lexicon", "honest"]),
     ],
 )
 def test_bad_input_is_one_sentence(run: Run, args: list[str], words: list[str]) -> None:
     refused(run(*args), *words)
+
+
+def test_a_vocabulary_of_too_few_words_is_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "K", 1000)
+    refused(run("--heads", "L0H0", "--suites", "honest"), "whole words", "leave it out")
 
 
 def test_without_the_data_package(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,6 +211,19 @@ def test_every_method_is_read_without_a_model_and_says_what_it_lacks(
     assert front.markdown(found).count("\n") == len(drawn) + 1
 
 
+def test_limits_beside_perplexity_are_read_without_a_model(
+    world: World, compared: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "METHODS", ("fasp", "gains*0.5"))
+    world.learn(cost=1.0)
+    sample, limits = Sample(world.axis, prompts=40, items=ITEMS), Limits(3.0, lambada_points=100.0, items=5)
+    assert set(front.stored(compared, limits, world.lm.id, world.store, sample).missing) == {"fasp", "gains*0.5"}
+    made = front.measured(world.bench(compared, limits), sample)
+    world.loads = 0
+    found = front.stored(compared, limits, world.lm.id, world.store, sample)
+    assert (world.loads, found.missing, found.methods) == (0, (), made.methods)
+
+
 def test_a_strength_is_one_candidate(world: World, compared: Comparison) -> None:
     world.learn(cost=1.0)
     bench = world.bench(compared)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +15,11 @@ from hypothesis import strategies as st
 from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
-from fasp_core.evaluation import EvalConfig, evaluate
+from fasp_core.evaluation import EvalConfig, Reading, evaluate
 from fasp_core.export import checking
+from fasp_core.gap import PromptRows
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics import continuations
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.storage.store import Store
 from fasp_core.studies.scorecard import parts, scorecard
@@ -28,7 +32,7 @@ from fasp_core.tasks.utility import utility
 from tests.support.commands import refused, runner
 from tests.support.made import tiny_questions, write_task
 from tests.support.tiny import tiny_lm
-from tests.support.worlds import use_scorer, write_axis
+from tests.support.worlds import WordScorer, use_scorer, write_axis
 
 HEADS = PruneSet.parse("L0H1,L1H2")
 LINE = Line("task", "a", "%", 50.0, 40.0, -10.0, "points", (-15.0, -5.0), "higher", "100 items", "worse")
@@ -73,14 +77,15 @@ def test_the_sentence_counts_every_line(found: list[str]) -> None:
 def test_lines_are_what_the_measures_give(plan: Plan, tmp_path: Path) -> None:
     lm, store = tiny_lm("llama"), Store(tmp_path / "store")
     card = scorecard.run(lm, HEADS, plan, store)
-    assert (card.left, card.impossible) == ((), ())
+    assert (card.left, card.impossible) == ((), {})
     lines = {line.name: line for line in card.lines}
     config = EvalConfig(BiasConfig(plan.axes[0], "test", 60), TextConfig(tokens=1024))
     found = evaluate(lm, HEADS, config, store)
     for name, said in parts.READINGS.items():
-        line, r = lines[f"gap of own.csv, {said}"], found.readings[name]
+        line, r = lines[f"gap of {plan.axes[0]}, {said}"], found.readings[name]
         assert (line.base, line.pruned) == pytest.approx((1000 * r.base.gap, 1000 * r.pruned.gap))
-        assert line.change == pytest.approx(100 * r.gap.relative, nan_ok=True)
+        percent = line.change_unit == "%"
+        assert line.change == pytest.approx(100 * r.gap.relative if percent else 1000 * r.gap.change)
         assert line.sample == f"{r.base.n} test prompts"
     for task in plan.tasks:
         sample = files.sample(task, plan.items, 0)
@@ -90,6 +95,7 @@ def test_lines_are_what_the_measures_give(plan: Plan, tmp_path: Path) -> None:
         assert right.interval == change.accuracy.interval
         assert (right.outcome == "tells nothing") == (not change.accuracy.tells)
         assert nats.change == pytest.approx(change.likelihood["change"])
+        assert (nats.outcome == "tells nothing") == (not change.accuracy.tells)
     size = lines["size of the weights"]
     assert size.base == pytest.approx(sum(p.numel() * 4 for p in lm.model.parameters()) / 1e6)
     assert size.interval is None
@@ -131,7 +137,7 @@ def test_all_that_is_stored_of_a_set_is_found_the_largest_sample_of_each_part(pl
     found = scorecard.stored(lm.id, HEADS, store)
     assert found is not None
     assert found.lines == scorecard.find(lm.id, HEADS, plan, store).lines
-    assert (found.left, found.impossible) == ((), ())
+    assert (found.left, found.impossible) == ((), {})
     assert set(found.provenance or {}) == {part.title for part in plan.parts()[:4]}
     gap = plan.parts()[5]
     scorecard.measured(lm, HEADS, gap, store)
@@ -143,7 +149,71 @@ def test_all_that_is_stored_of_a_set_is_found_the_largest_sample_of_each_part(pl
     why = {gap.title: "It is gone."}
     told = scorecard.stored(lm.id, HEADS, store, why)
     assert told is not None
-    assert told.impossible == (f"{gap.title}: It is gone.",)
+    assert told.impossible == {gap.title: "It is gone."}
+
+
+def test_lines_by_another_scorer_are_not_those_of_this_one(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, judged = tiny_lm("llama"), [plan.parts()[5], parts.Suite("honest", 20), parts.Suite("bold:race", 20)]
+    asked = [*judged, parts.Suite("crows_pairs", 20)]
+    before = [part.key(lm.id, HEADS) for part in asked]
+    scorer = WordScorer()
+    scorer.name = "table 2"
+    use_scorer(monkeypatch, scorer, True, continuations)
+    after = [part.key(lm.id, HEADS) for part in asked]
+    assert [one != other for one, other in zip(before, after, strict=True)] == [True, True, True, False]
+
+
+def test_axes_of_files_with_the_same_name_in_two_folders_are_two(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    axes = plan.axes[0], write_axis(tmp_path / "b" / "own.csv", verbs=("met", "saw"))
+    lm, store = tiny_lm("llama"), Store(tmp_path / "store")
+    for axis in axes:
+        scorecard.measured(lm, HEADS, parts.Gap(axis, 60), store)
+    found = scorecard.stored(lm.id, HEADS, store)
+    assert found is not None
+    assert len({line.name for line in found.lines}) == 4
+
+
+def reading(base: list[float], pruned: list[float]) -> SimpleNamespace:
+    """Of two groups by turns, each value 20 times with a little noise."""
+    noise = np.random.default_rng(0).normal(0, 0.01, len(base) * 20)
+    rows = PromptRows.of([np.tile(values, 20) + noise for values in (base, pruned)], ["a", "b"] * 20)
+    r = Reading("neutral", rows.stats(), rows[1:].stats(), rows.changes()[0], rows.mean_changes()[0])
+    return SimpleNamespace(readings={"neutral": r})
+
+
+def test_a_line_of_a_gap_says_why_it_shows_what_it_shows() -> None:
+    gap, rose = parts.Gap("x"), reading([0.1, 0.1], [0.1, 0.3])
+    line = gap._line(rose, "neutral")  # type: ignore[arg-type]
+    assert (line.outcome, line.change_unit) == ("worse", "×10⁻³")
+    assert line.said.startswith("a gap appeared; there was no gap to begin with")
+    assert line.interval is not None
+    assert line.interval[0] > 0
+    none = gap._line(reading([0.1, 0.1], [0.1, 0.1]), "neutral")  # type: ignore[arg-type]
+    assert (none.outcome, none.said[:9]) == ("tells nothing", "no gap to")
+    fell = reading([0.1, 0.3], [0.1, 0.2])
+    assert gap._line(fell, "neutral").said == ""  # type: ignore[arg-type]
+    r = fell.readings["neutral"]
+    change = replace(r.gap, interval=(-0.2, 0.00012), relative_interval=(-0.352, -0.016))
+    fell.readings["neutral"] = replace(r, gap=change)
+    line = gap._line(fell, "neutral")  # type: ignore[arg-type]
+    assert (line.outcome, line.interval) == ("cannot be told", pytest.approx((-35.2, -1.6)))
+    assert line.said == "the interval in thousandths holds zero: [-200.00, +0.12]"
+
+
+def test_a_text_of_one_block_has_no_interval(tmp_path: Path) -> None:
+    (line,) = parts.Text("perplexity", 40).lines(tiny_lm("llama"), HEADS, Store(tmp_path / "store"), None)
+    assert (line.interval, line.outcome, line.said) == (None, "cannot be told", "no interval of one block")
+
+
+@pytest.mark.parametrize(("after", "outcome"), [(1e6, "better"), (2e6, "unchanged"), (3e6, "worse")])
+def test_a_size_is_counted_and_always_told(after: float, outcome: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    speed = checking.Speed(100.0, 100.0, 0.9, 1.1, 1, 2, 3, "cpu", "float32", 1)
+    found = SimpleNamespace(before=SimpleNamespace(bytes=2e6), after=SimpleNamespace(bytes=after), speed=speed)
+    monkeypatch.setattr(parts, "export", lambda *_: found)
+    size, _ = parts.Checkpoint().lines(None, HEADS, None, None)  # type: ignore[arg-type]
+    assert size.outcome == outcome
+    assert ("1 stayed as they were" in summary([size])) == (outcome == "unchanged")
 
 
 def test_sizes_grow(plan: Plan) -> None:
@@ -162,7 +232,7 @@ def test_what_is_not_installed_is_told_and_the_rest_is_measured(
 
     monkeypatch.setattr(files, "folder", missing)
     card = scorecard.run(tiny_lm("llama"), HEADS, plan, Store(tmp_path / "store"))
-    assert card.impossible == ("task piqa: It is not installed.", "task lambada: It is not installed.")
+    assert card.impossible == {"task piqa": "It is not installed.", "task lambada": "It is not installed."}
     assert card.left == ()
     assert len(card.lines) == 3 + 2 + 2
     assert "Cannot be measured here: task piqa: It is not installed." in markdown(card)
@@ -223,3 +293,7 @@ def test_the_command(
     refused(run("--heads", "", *asked), "Nothing is pruned")
     refused(run("--heads", "L9H9", *asked), "L9H9")
     refused(run("--heads", "L0H1", "--tasks", "chess"), "no task 'chess'")
+    monkeypatch.setattr(scorecard, "run", lambda *_: pytest.fail("measured before all was looked at"))
+    refused(run("--heads", "L0H1", "--axis", "typo"), "typo")
+    for size in ("--prompts", "--items", "--tokens"):
+        refused(run("--heads", "L0H1", size, 0), "at least 2")
