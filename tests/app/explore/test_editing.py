@@ -219,19 +219,6 @@ def test_a_link_opens_the_same_set(studio: Studio, table: ImpactTable) -> None:
     assert linked().query_params == {}  # as at first, the address is short
 
 
-def test_a_set_that_is_too_long_for_a_link(studio: Studio, table: ImpactTable) -> None:
-    at = exploring()
-    text = ",".join(f"L{layer}N{i}" for layer in range(30) for i in range(0, 400, 2))
-    change(at, neurons=text)
-    assert any(m.value == shared.TOO_LONG for m in at.main.markdown)
-    assert query(at) == {}  # rather than an address that opens another set
-    change(at, neurons="L5N17-19")
-    assert not any(m.value == shared.TOO_LONG for m in at.main.markdown)
-    assert query(at)["neurons"] == "L5N17-19"
-    named = {"long": NamedSet("built-in", text, "by hand")}
-    assert from_json(to_json(named).encode(), {})["long"].heads == PruneSet.parse(text)
-
-
 def test_other_pages_keep_the_selection_and_its_link(studio: Studio, table: ImpactTable) -> None:
     at = exploring(gamma=0.5, alpha=0.1)
     change(at, many="L0H0")

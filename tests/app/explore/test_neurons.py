@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fasp_core.heads.prune_set import PruneSet
+from pages.explore.named import NamedSet, from_json, to_json
+from pages.session import shared
 from tests.support.fakes import Studio
 from tests.support.running import AXIS, change, exploring, instrument, removed, requested, said
 
@@ -50,3 +52,16 @@ def test_gains_are_measured_with_the_pruned_heads(studio: Studio) -> None:
     gains = {9: 0.4, layer * drawn["heads"] + head: 1.2}
     assert {int(flat): gain for flat, gain in drawn["gains"].items()} == gains, "it is scaled again once it is on"
     assert "**And 1 neuron and 1 scaled head**, which estimates leave out" in said(at)
+
+
+def test_a_set_that_is_too_long_for_a_link(studio: Studio) -> None:
+    at = exploring()
+    text = ",".join(f"L{layer}N{i}" for layer in range(30) for i in range(0, 400, 2))
+    change(at, neurons=text)
+    assert any(m.value == shared.TOO_LONG for m in at.main.markdown)
+    assert at.query_params == {}  # rather than an address that opens another set
+    change(at, neurons="L5N17-19")
+    assert not any(m.value == shared.TOO_LONG for m in at.main.markdown)
+    assert at.query_params["neurons"] in ("L5N17-19", ["L5N17-19"])
+    named = {"long": NamedSet("built-in", text, "by hand")}
+    assert from_json(to_json(named).encode(), {})["long"].heads == PruneSet.parse(text)

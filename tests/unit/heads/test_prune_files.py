@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -121,12 +120,11 @@ def test_anything_else_is_refused_in_one_sentence(content: bytes, words: str) ->
     assert "\n" not in said
 
 
+@pytest.mark.timeout(60)  # written out, they would take hours
 def test_a_short_text_cannot_name_billions() -> None:
     text = ",".join(f"L{layer}N0-999999" for layer in range(9999))
-    started = time.monotonic()
     with pytest.raises(InputError, match=f"More than {MAX_PARTS:,}"):
         prune_files.read(text.encode(), "set.txt")
-    assert time.monotonic() - started < 5
 
 
 def test_half_characters_can_be_shown() -> None:
