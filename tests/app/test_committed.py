@@ -136,10 +136,12 @@ def test_scorecards_fill_the_page(method: str, whose: str) -> None:
     text = told("scorecard", method=method, gamma=0.3, alpha=0.05)
     assert "not measured yet" not in text
     found = re.search(
-        r"Of (\d+) measures (\d+) got better, (\d+) got worse, and of (\d+) no change can be told; (\d+) tell", text
+        r"Of (\d+) measures (\d+) got better, (\d+) got worse, and of (\d+) no change can be told; 1 stayed as it was; "
+        r"(\d+) tell",
+        text,
     )
     assert found is not None
     measures, better, worse, unsure, nothing = found.groups()
     assert f"{whose} set: of {measures} measures {better} got better" in readme()
     assert f"{worse} got worse" in readme()
-    assert f"of {unsure} no change can be told, and {nothing} tell nothing of this model" in readme()
+    assert f"of {unsure} no change can be told, the size stayed as it was, and {nothing} tell nothing" in readme()

@@ -228,7 +228,7 @@ def test_a_gap_that_is_not_above_noise_is_struck_through(
     original = studio.toxicity_of
 
     def toxicity_of(lm: Any, heads: PruneSet, config: BiasConfig, *rest: Any) -> measurements.Toxicity:
-        studio.base_gap = 0.0 if config.axis == "religion" else 0.02
+        studio.base_gap, studio.pruned_gap = (0.0, 0.0) if config.axis == "religion" else (0.02, 0.01)
         return original(lm, heads, config, *rest)
 
     monkeypatch.setattr(measurements, "toxicity_of", toxicity_of)

@@ -207,7 +207,7 @@ def _closing_gates(b: Bench) -> Any:
 
 
 def _repair(b: Bench) -> Any:
-    return repair.products(b.lm, b.text, b.store)
+    return repair.products(b.lm, b.text, b.store).values
 
 
 def _explain(b: Bench) -> Any:

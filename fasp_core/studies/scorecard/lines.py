@@ -72,10 +72,11 @@ def summary(lines: Sequence[Line]) -> str:
     if not lines:
         return "Nothing has been measured yet."
     by = {found: [line for line in lines if line.outcome == found] for found in OUTCOMES}
+    same = len(by["unchanged"])
     counted = (
         f"Of {len(lines)} {'measure' if len(lines) == 1 else 'measures'} {len(by['better'])} got better, "
         f"{len(by['worse'])} got worse, and of {len(by['cannot be told'])} no change can be told"
-        + f"; {len(by['unchanged'])} stayed as they were" * bool(by["unchanged"])
+        + f"; {same} stayed as {'it was' if same == 1 else 'they were'}" * bool(same)
         + f"; {len(by['tells nothing'])} tell nothing of this model" * bool(by["tells nothing"])
         + "."
     )

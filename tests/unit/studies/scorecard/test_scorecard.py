@@ -213,7 +213,7 @@ def test_a_size_is_counted_and_always_told(after: float, outcome: str, monkeypat
     monkeypatch.setattr(parts, "export", lambda *_: found)
     size, _ = parts.Checkpoint().lines(None, HEADS, None, None)  # type: ignore[arg-type]
     assert size.outcome == outcome
-    assert ("1 stayed as they were" in summary([size])) == (outcome == "unchanged")
+    assert ("1 stayed as it was" in summary([size])) == (outcome == "unchanged")
 
 
 def test_sizes_grow(plan: Plan) -> None:
