@@ -46,6 +46,13 @@ class Options:
     heads: Annotated[
         int, typer.Option(help="How many heads hard-concrete gates remove; 0: those whose gates are rather 0 than 1.")
     ] = 13
+    around: Annotated[
+        str,
+        typer.Option(
+            help="Heads that stay removed or scaled while the others learn to make up for them: such as L0H3,L2H1*0.4, "
+            "or a file of select --out."
+        ),
+    ] = ""
     steps: Annotated[int, typer.Option(help="Steps of Adam, at most; about 20 s each with the built-in model.")] = 40
     rate: Annotated[float | None, typer.Option(help="Of Adam; else .04, and .2 of hard-concrete gates.")] = None
     max_nats: Annotated[float, typer.Option(help="What each text may cost for nothing, in nats a token.")] = 0.005
@@ -96,11 +103,25 @@ class Options:
                 raise InputError(
                     f"--{option.name} is read with {READ_WITH[option.name]} alone: add that, or leave it out."
                 )
-        named = [f.name for f in fields(GainsConfig) if f.name != "rate" and hasattr(self, f.name)]
+        named = [f.name for f in fields(GainsConfig) if f.name not in ("rate", "around") and hasattr(self, f.name)]
         rate = RATES[self.method] if self.rate is None else self.rate
         usual = ALL_PROMPTS if self.axis == defaults.ALL_AXES else PROMPTS
         prompts = usual if self.step_prompts is None else self.step_prompts
-        return GainsConfig(rate=rate, prompts=prompts, **{name: getattr(self, name) for name in named})
+        told = {name: getattr(self, name) for name in named}
+        return GainsConfig(rate=rate, prompts=prompts, around=self._around(), **told)
+
+    def _around(self) -> str:
+        """As a set is written; "" for none."""
+        if not self.around:
+            return ""
+        from fasp_core.heads.prune_set import PruneSet
+        from fasp_core.scoring.score_files import read_prune_set
+
+        path = Path(self.around)
+        found = read_prune_set(path).parts if path.suffix or path.exists() else PruneSet.parse(self.around)
+        if found.neurons or not found.heads | found.gains:
+            raise InputError("--around names heads that keep their gates, at least one, and no neurons.")
+        return found.format()
 
 
 def gains(options: Options, given: Model, progress: Report) -> Said:

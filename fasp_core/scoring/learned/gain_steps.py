@@ -16,6 +16,7 @@ from fasp_core.errors import InputError
 from fasp_core.forward.ablation import gated
 from fasp_core.forward.next_word import log_loss, log_loss_with_gradient
 from fasp_core.forward.recorded_pass import final_hidden, hidden_with_gradient
+from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, pack
@@ -39,8 +40,8 @@ class Course:
 
     Attributes
     ----------
-    values : [L, H] what Adam moves; `u` are uniform numbers by which gates come of it, drawn anew for the prompts of
-        a step and for each window and passage.
+    values : [L, H] what Adam moves, but for those of `kept` [L, H]; `u` are uniform numbers by which gates come of it,
+        drawn anew for the prompts of a step and for each window and passage.
     path : values before the first step and after each.
     losses : of each step, before it: gap relative to the unpruned model's on the same prompts, nats of sentences, of
         last words and (where seen) of paragraphs.
@@ -75,18 +76,20 @@ class Course:
             found = rows(lm, passages("valid", config.pool, config.seed))
             self.words = [_Row(torch.tensor(ids), int(at)) for ids, at in zip(found.ids, found.first, strict=True)]
         self.kind = gates_of(config)
-        self.values = torch.full(
-            (lm.n_layers, lm.n_heads), self.kind.start, device=lm.device, dtype=torch.float32, requires_grad=True
-        )
+        start = np.full((lm.n_layers, lm.n_heads), self.kind.start)
+        kept = PruneSet.parse(config.around).gates(lm.n_layers, lm.n_heads) if config.around else np.ones_like(start)
+        self.kept = torch.from_numpy(kept != 1).to(lm.device)
+        start[kept != 1] = kept[kept != 1]
+        self.values = torch.tensor(start, device=lm.device, dtype=torch.float32, requires_grad=True)
         self.u = torch.full_like(self.values, 0.5, requires_grad=False)
         self.adam = torch.optim.Adam([self.values], lr=config.rate)
-        self.path = [np.full((lm.n_layers, lm.n_heads), self.kind.start)]
+        self.path = [start]
         self.noise = np.random.default_rng([config.seed, 0, 1])
         self.losses: list[list[float]] = []
         self.held: list[tuple[int, float]] = []
         self.apart = [axis.apart for axis in self.axes if axis.apart is not None]
         self.apart_gaps = [self._gap_under(part) for part in self.apart]
-        if self.apart and config.method == "gains":  # closing gates are not open at step 0
+        if self.apart and config.method == "gains" and not config.around:  # else not all gates are open at step 0
             self.held.append((0, 1.0))
 
     @property
@@ -109,6 +112,21 @@ class Course:
         late = bool(self.held) and self.held[-1][0] - self.best >= self.config.patience
         return self.step >= self.config.steps or late
 
+    @property
+    def free(self) -> tuple[float, float, float]:
+        """Nats a token that sentences, last words and paragraphs may cost."""
+        return self.config.max_nats, 0.0, self.config.max_nats
+
+    @property
+    def counts(self) -> list[float]:
+        """What a nat of each of them counts in the next step: multipliers follow from what steps have cost."""
+        first = (self.config.cost, self.config.task_cost, self.config.cost)
+        counts = list(first)
+        for _, *nats in self.losses if self.config.dual else ():
+            for k, (rise, free) in enumerate(zip(nats, self.free, strict=False)):
+                counts[k] = max(0.0, counts[k] + self.config.dual * first[k] * (rise - free))
+        return counts
+
     def told(self) -> str:
         """What the last step saw, for people."""
         if not self.losses:
@@ -123,18 +141,15 @@ class Course:
         rng, c = np.random.default_rng([self.config.seed, self.step]), self.config
         self.adam.zero_grad()
         self.noise = np.random.default_rng([c.seed, self.step, 1])
-        seen = [
-            self._gap(rng),
-            self._cost(self.windows, _draw(rng, len(self.windows), c.windows), c.cost, c.max_nats),
-            self._cost(self.words, _draw(rng, len(self.words), c.passages), c.task_cost, 0.0),
-        ]
-        if c.paragraphs:
-            drawn = _draw(rng, len(self.paragraphs), c.paragraphs)
-            seen.append(self._cost(self.paragraphs, drawn, c.cost, c.max_nats))
+        seen = [self._gap(rng)]
+        sources = [(self.windows, c.windows), (self.words, c.passages), (self.paragraphs, c.paragraphs)]
+        for (known, n), counts, free in zip(sources[: 3 if c.paragraphs else 2], self.counts, self.free, strict=False):
+            seen.append(self._cost(known, _draw(rng, len(known), n), counts, free))
         if (penalty := self.kind.penalty(self.values)) is not None:
             self._add(penalty)
         assert self.values.grad is not None
         require_finite(self.lm, self.values.grad.cpu().numpy(), "a gradient of gates")
+        self.values.grad.masked_fill_(self.kept, 0.0)  # Adam does not move what never had a gradient
         self.adam.step()
         with torch.no_grad():
             self.kind.settle(self.values)
@@ -215,12 +230,12 @@ class Course:
 
     def _held_gap(self) -> float:
         """Relative gap under the gates that a set would be made of now."""
-        gates = self.kind.final(self.path[-1])
+        gates = self.kind.final(averaged(self.path, self.config.average))
         found = [self._gap_under(part, gates) for part in self.apart]
         return float(np.mean([gap / base for gap, base in zip(found, self.apart_gaps, strict=True)]))
 
     def _cost(self, known: list[_Row], chosen: Iterator[int], cost: float, free: float) -> float:
-        """Nats a target more than with all gates open; the gradient of what lies above `free` is added."""
+        """Nats a target more than with all gates open; adds their gradient, without multipliers that above `free`."""
         total, base, targets = torch.zeros((), device=self.lm.device), 0.0, 0
         for i in chosen:
             row = known[i]
@@ -236,7 +251,7 @@ class Course:
         if not targets:
             return 0.0
         rise = (total - base) / targets
-        if float(rise.detach()) > free:
+        if cost and (self.config.dual or float(rise.detach()) > free):
             self._add(cost * (rise - free))
         return float(rise.detach())
 
@@ -267,6 +282,11 @@ class Course:
             "exp_avg_sq": torch.as_tensor(state["second"], device=self.lm.device).clone(),
         }
         self._look()
+
+
+def averaged(path: Sequence[Floats], n: int) -> Floats:
+    """[L, H] mean of the last `n` values after a step, of fewer if fewer steps were made: [steps + 1, L, H]."""
+    return np.asarray(np.mean(path[max(1, len(path) - n) :] if len(path) > 1 else path, axis=0))
 
 
 @dataclass(eq=False)

@@ -26,7 +26,7 @@ from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import provenance
-from fasp_core.scoring.learned.gain_steps import Course, paragraphs_of
+from fasp_core.scoring.learned.gain_steps import Course, averaged, paragraphs_of
 from fasp_core.scoring.learned.gates import LATER, GainsConfig, gates_of
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
@@ -65,7 +65,7 @@ class Gains:
     @property
     def gates(self) -> Floats:
         """[L, H] as learned."""
-        return np.asarray(gates_of(self.config).final(self.path[self.at_step]))
+        return gates_of(self.config).final(averaged(self.path[: self.at_step + 1], self.config.average))
 
     def at(self, strength: float) -> PruneSet:
         """The set at a strength from 0 (the unpruned model) to 1 (as learned): gates 1 + s (g - 1)."""
@@ -203,15 +203,19 @@ def so_far(
     return state["losses"][: config.steps], held[held[:, 0] <= config.steps]
 
 
-def stored(model_id: ModelId, axis: str, reading: str, method: str, store: Store) -> list[Gains]:
-    """All that were learned on a whole axis with a method, in the order of their folders; without a model."""
+def stored(model_id: ModelId, axis: str, reading: str, method: str, store: Store, around: bool = False) -> list[Gains]:
+    """All that were learned on a whole axis with a method, in the order of their folders; without a model.
+
+    `around`: those of heads around a set; else those of all heads.
+    """
     asked = {"axis": axis} if axis == defaults.ALL_AXES else result_key(BiasConfig(axis), model_id)
     wanted = {**model_id.wanted(), "axis": asked["axis"], "split": "valid"}
     prompts = "" if asked["axis"] == axis else asked["prompts"]  # files are known by what they hold
 
     def fits(entry: Entry) -> bool:
         config = config_of(entry)
-        return (config.reading, config.method) == (reading, method) and prompts in ("", entry.config["prompts"])
+        kind = (config.reading, config.method, bool(config.around))
+        return kind == (reading, method, around) and prompts in ("", entry.config["prompts"])
 
     found = (store.read(KIND, header.config, read) for header in store.find(KIND, wanted, fits))
     return [one for one in found if one is not None]

@@ -35,6 +35,9 @@ LATER: dict[str, Any] = {  # fields that came later, and what their absence from
     "heads": 13,
     "sparsity": 1.0,
     "across": "mean",
+    "dual": 0.0,
+    "average": 1,
+    "around": "",
 }
 
 
@@ -50,8 +53,11 @@ class GainsConfig:
         blocks, of several axes each its share; windows of sentences, LAMBADA's passages, and windows of contiguous
         paragraphs.
     max_nats : what sentences, and what paragraphs, may cost for nothing, in nats a token.
-    cost : what each further nat counts, a gap of the unpruned model's size being 1.
+    cost : what each further nat counts, a gap of the unpruned model's size being 1; with multipliers at first.
     task_cost : the same of the last words' nats, for which nothing is free.
+    dual : how fast what a nat counts is learned itself, a step's nats too many raising it by so many times `cost`
+        (lowering it where a step costs less than it may): the multiplier of a limit, by stochastic gradient ascent on
+        the dual (Arrow, Hurwicz and Uzawa 1958). 0: it stays, and what is within the limit counts nothing.
     keep : what the mean squared distance of the gates from 1 counts.
     pool : passages that are drawn from.
     cells : "none": the gap is that of all prompts of a step. Else each step halves templates and descriptors anew and
@@ -63,6 +69,10 @@ class GainsConfig:
     sparsity : what the expected number of closed gates counts: its distance from `heads` as a share of them, or where
         none are asked for itself, as a share of all.
     across : of several axes, whether the mean of their relative gaps falls, or a soft maximum of them ("worst").
+    average : of how many last steps the gates are the mean, which takes the noise of single steps away (Polyak and
+        Juditsky 1992).
+    around : heads that keep the gates they have in this set, as `PruneSet.format` writes it, so that the others make up
+        for them; "": every gate is learned.
     """
 
     reading: str = "neutral"
@@ -84,6 +94,9 @@ class GainsConfig:
     heads: int = 13
     sparsity: float = 1.0
     across: str = "mean"
+    dual: float = 0.0
+    average: int = 1
+    around: str = ""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.prompts < 1 or min(self.windows, self.passages, self.paragraphs) < 0:
@@ -94,6 +107,10 @@ class GainsConfig:
         for name, known in (("method", METHODS), ("cells", CELLS), ("across", ACROSS)):
             if getattr(self, name) not in known:
                 raise InputError(f"There is no {name} '{getattr(self, name)}': choose one of {', '.join(known)}.")
+        if not 0 <= self.dual < math.inf or self.average < 1:
+            raise InputError("Multipliers move at a rate of 0 or more, and gates are the mean of 1 step or more.")
+        if self.around and self.method != "gains":
+            raise InputError("Hard-concrete gates choose the heads that go: leave --around out.")
         if self.patience < 0 or self.heads < 0 or self.seed < 0:
             raise InputError("Patience, heads and seed are whole numbers from 0 up.")
         if self.keep and self.method != "gains":

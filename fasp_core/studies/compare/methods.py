@@ -1,11 +1,11 @@
 """Methods beside each other: the best set of each that validation chooses, on the same unseen prompts and passages.
 
 A method is one that ranks heads, the joint search, or gates that were learned (`gains`, `hard-concrete`; `gains-all` of
-those learned on all axes at once; `gains*0.5` at one strength), any of them with `+repair`: its sets with what is left
-of their layers rescaled. Each method's set is the one of lowest validation
-gap among those that keep to the limits on the validation side. All of them are measured on the test side once, paired
-with the unpruned model and with each other: the same prompts and resamples, the same text, the same passages. A
-measurement is stored by its set, so a second call needs no model.
+those learned on all axes at once; `gains-around` of those learned around removed heads; `gains*0.5` at one strength),
+any of them with `+repair`: its sets with what is left of their layers rescaled. Each method's set is the one of lowest
+validation gap among those that keep to the limits on the validation side. All of them are measured on the test side
+once, paired with the unpruned model and with each other: the same prompts and resamples, the same text, the same
+passages. A measurement is stored by its set, so a second call needs no model.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from fasp_core.typing import Report
 NAMES = (*gates.METHODS, SEARCH, *selection.METHODS)
 REPAIR = "+repair"
 ON_ALL = "-all"  # of learned gates: those of all axes at once
+AROUND = "gains-around"  # those of heads around a set, which keeps its gates
 STRENGTHS = (1.0, 0.75, 0.5)  # of learned gains, that are candidates
 LOOSER = (1.0, 1.5, 2.0)  # times the limit on perplexity: choices that are repaired, as a repair lowers the cost
 
@@ -180,12 +181,14 @@ class Bench:
         """
         whole, _, strength = method.removesuffix(REPAIR).partition("*")
         name, repaired = whole.removesuffix(ON_ALL), method.endswith(REPAIR)
+        if whole == AROUND:
+            name = gates.METHODS[0]
         if name not in NAMES or (whole != name and name not in gates.METHODS):
             raise InputError(
-                f"There is no method '{method}': choose of {', '.join(NAMES)}, each also with {REPAIR}, learned gates "
-                f"also with {ON_ALL}."
+                f"There is no method '{method}': choose of {', '.join((*NAMES, AROUND))}, each also with {REPAIR}, "
+                f"learned gates also with {ON_ALL}."
             )
-        strengths = _strengths(name, strength, method)
+        strengths = _strengths(name, strength, method) if whole != AROUND else (1.0,)
         if name == gates.METHODS[0] and repaired:
             raise InputError(f"Learned gains leave no head as it was, so nothing is repaired: leave {REPAIR} out.")
         if name not in gates.METHODS and not any(c.method == name for c in self.comparison.candidates):
@@ -196,8 +199,7 @@ class Bench:
             )
         if name not in gates.METHODS and not repaired:
             return self._ranked(name, self.limits.max_ppl)
-        axis = self.axis if whole == name else defaults.ALL_AXES
-        found = self._learned(name, axis, strengths) if name in gates.METHODS else self._looser(name)
+        found = self._learned(whole, name, strengths) if name in gates.METHODS else self._looser(name)
         if repaired:
             known = self._products()
             found = [(repair(one, known).prune_set, f"{title}, repaired") for one, title in found]
@@ -219,16 +221,18 @@ class Bench:
         picked = [self._ranked(name, times * self.limits.max_ppl, limited=False) for times in LOOSER]
         return list({one.prune_set: (one.prune_set, one.title) for one in picked if one is not None}.values())
 
-    def _learned(self, name: str, axis: str, strengths: Sequence[float]) -> list[tuple[PruneSet, str]]:
-        """Sets of all gates that were learned with a method on an axis, or on all."""
-        found = gains.stored(self.model_id, axis, self.reading, name, self.store)
+    def _learned(self, whole: str, name: str, strengths: Sequence[float]) -> list[tuple[PruneSet, str]]:
+        """Sets of all gates that were learned with a method on an axis, on all (`whole` says so), or around a set."""
+        axis, around = defaults.ALL_AXES if whole.endswith(ON_ALL) else self.axis, whole == AROUND
+        found = gains.stored(self.model_id, axis, self.reading, name, self.store, around)
         if not found:
             more = "" if name == gates.METHODS[0] else f" --method {name}"
+            more += " --around HEADS" if around else ""
             raise InputError(
                 f"No gates of '{name}' were learned on {axis} ({self.reading}): run 'python -m fasp_core gains "
                 f"--model {self.comparison.model} --axis {axis} --reading {self.reading}{more}' first."
             )
-        on = "" if axis == self.axis else " on all axes"
+        on = " around a set" if around else "" if axis == self.axis else " on all axes"
         return [
             (one.at(s), f"{name}{on}, seed {one.config.seed}, {one.at_step} steps, strength {s:g}")
             for one in found

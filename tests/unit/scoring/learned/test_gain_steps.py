@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.scoring.learned import gains
 from fasp_core.scoring.learned.gain_prompts import combined, gap_of
-from fasp_core.scoring.learned.gain_steps import CHECK, Course
+from fasp_core.scoring.learned.gain_steps import CHECK, Course, averaged
 from fasp_core.scoring.learned.gains import learn
 from fasp_core.scoring.learned.gates import GainsConfig, expected_l0
 from fasp_core.storage.store import Store
@@ -192,6 +192,60 @@ def test_paragraphs_are_part_of_the_loss(bias: BiasConfig, text: TextConfig, tmp
     assert float(run.values.grad.abs().max()) > 0
 
 
+def test_multipliers_follow_what_steps_have_cost(bias: BiasConfig, text: TextConfig, tmp_path: Path) -> None:
+    run = course(bias, text, tmp_path, cost=10.0, task_cost=0.5, max_nats=0.01, dual=4.0)
+    assert run.counts == [10.0, 0.5, 10.0]
+    run.losses = [[1.0, 0.03, 0.1], [0.9, -0.2, -1.0], [0.8, -0.9, 0.2]]
+    by_hand = [10.0 + 40 * 0.02, 0.5 + 2 * 0.1]
+    by_hand = [by_hand[0] - 40 * 0.21, max(0, by_hand[1] - 2 * 1.0)]
+    by_hand = [max(0, by_hand[0] - 40 * 0.91), by_hand[1] + 2 * 0.2]
+    assert run.counts == pytest.approx([*by_hand, 10.0])
+    assert course(bias, text, tmp_path, cost=10.0).counts == [10.0, 1.0, 10.0]
+
+
+def test_with_multipliers_what_is_within_a_limit_counts_too(bias: BiasConfig, text: TextConfig, tmp_path: Path) -> None:
+    """Else single steps, which scatter about the limit, would always push away from it."""
+    for dual, moved in ((0.0, False), (2.0, True)):
+        run = course(bias, text, tmp_path, dual=dual)
+        with torch.no_grad():
+            run.values[GUILTY] = 0.2
+        run.values.grad = None
+        rise = run._cost(run.windows, iter([0]), 5.0, 9.0)  # far within
+        assert rise < 9
+        assert (run.values.grad is not None) == moved
+        run.values.grad = None
+        run._cost(run.windows, iter([0]), 0.0, -9.0)
+        assert run.values.grad is None
+
+
+def test_gates_may_be_the_mean_of_the_last_steps(bias: BiasConfig, text: TextConfig, tmp_path: Path) -> None:
+    lm, store = tiny_lm("gpt2"), Store(tmp_path / "store")
+    config = GainsConfig(steps=5, prompts=24, passages=0, paragraphs=0, average=3)
+    found = learn(lm, bias, text, config, store)
+    assert np.allclose(found.gates, found.path[3:6].mean(0))
+    assert not np.allclose(found.gates, found.path[5])
+    assert np.array_equal(averaged(found.path[:1], 3), found.path[0])
+    assert np.allclose(averaged(found.path[:3], 9), found.path[1:3].mean(0))
+
+
+def test_heads_of_a_set_keep_their_gates_while_the_others_make_up_for_them(
+    bias: BiasConfig, text: TextConfig, tmp_path: Path
+) -> None:
+    lm, store, kept = tiny_lm("gpt2"), Store(tmp_path / "store"), "L0H1,L1H2*0.4"
+    config = GainsConfig(steps=4, prompts=24, passages=0, paragraphs=0, around=kept)
+    found = learn(lm, bias, text, config, store)
+    assert (found.path[:, 0, 1] == 0).all()
+    assert np.allclose(found.path[:, 1, 2], 0.4)
+    others = np.ones(found.gates.shape, dtype=bool)
+    others[[0, 1], [1, 2]] = False
+    assert (found.path[0][others] == 1).all()
+    assert (found.gates[others] != 1).all()
+    assert found.at(1.0).heads >= {(0, 1)}
+    assert (1, 2, 0.4) in found.at(1.0).gains
+    with pytest.raises(InputError, match="L7H0 does not exist"):
+        learn(lm, bias, text, replace(config, around="L7H0"), store)
+
+
 def test_only_what_differs_from_before_is_in_a_key(bias: BiasConfig, text: TextConfig, paragraphs: None) -> None:
     model = tiny_lm("llama").id
     before = ("reading", "steps", "rate", "prompts", "windows", "passages", "max_nats", "cost", "task_cost", "keep")
@@ -207,6 +261,9 @@ def test_only_what_differs_from_before_is_in_a_key(bias: BiasConfig, text: TextC
         {"method": "hard-concrete"},
         {"method": "hard-concrete", "heads": 4},
         {"method": "hard-concrete", "sparsity": 2.0},
+        {"dual": 1.0},
+        {"average": 4},
+        {"around": "L0H1"},
     ):
         keys.append(gains.gains_key(model, bias, text, GainsConfig(**{"passages": 0, "paragraphs": 0} | told)))
     assert len({repr(key) for key in keys}) == len(keys)

@@ -235,3 +235,16 @@ def test_a_strength_is_one_candidate(world: World, compared: Comparison) -> None
             bench.choose(wrong)
     with pytest.raises(InputError, match="There is no method"):
         bench.choose("fasp-all")
+
+
+def test_gains_around_a_set_are_a_method_of_their_own(world: World, compared: Comparison) -> None:
+    world.learn(cost=1.0)
+    bench = world.bench(compared)
+    with pytest.raises(InputError, match="--around HEADS' first"):
+        bench.choose("gains-around")
+    world.learn(cost=1.0, around="L1H2")
+    found = world.bench(compared, Limits(9.0)).choose("gains-around")
+    assert found is None or (found.prune_set.heads >= {(1, 2)} and "around a set" in found.title)
+    (one,) = gains.stored(world.lm.id, world.axis, "neutral", "gains", world.store, around=True)
+    assert one.gates[1, 2] == 0
+    assert [g.config.around for g in gains.stored(world.lm.id, world.axis, "neutral", "gains", world.store)] == [""]
