@@ -284,7 +284,7 @@ class Course:
         self._look()
 
 
-def averaged(path: Sequence[Floats], n: int) -> Floats:
+def averaged(path: Sequence[Floats] | Floats, n: int) -> Floats:
     """[L, H] mean of the last `n` values after a step, of fewer if fewer steps were made: [steps + 1, L, H]."""
     return np.asarray(np.mean(path[max(1, len(path) - n) :] if len(path) > 1 else path, axis=0))
 
