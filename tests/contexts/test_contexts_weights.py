@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from fasp_core.errors import InputError
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.studies.contexts import scenarios, weights
+from fasp_core.storage.store import Store
+from fasp_core.studies.contexts import matrix, scenarios, weights
 from fasp_core.studies.contexts.chats import ask
+from fasp_core.studies.contexts.removal import Removal
 from tests.support.contexts import FILE, instruct_lm
+from tests.support.worlds import write_text
 
 HOUSE = scenarios.parse(FILE, "rooms.toml").scenarios[0]
 
@@ -67,6 +71,16 @@ def test_weights_are_off_inside_and_back_outside(lm: LanguageModel) -> None:
     with pytest.raises(RuntimeError, match="inside"), weights.without(lm, chosen):
         raise RuntimeError("inside")
     assert all(torch.equal(v, lm.model.state_dict()[k]) for k, v in state.items())
+
+
+def test_a_text_that_was_changed_at_its_place_is_measured_again(lm: LanguageModel, tmp_path: Path) -> None:
+    place, module = next(iter(weights.projections(lm).items()))
+    removal, store = Removal(weights={place: torch.arange(0, module.weight.numel(), 3)}), Store(tmp_path / "store")
+    before = matrix._nll(lm, removal, write_text(tmp_path, 60, tokens=40, window=20, stride=20), store)
+    text = write_text(tmp_path, 60, tokens=40, window=20, stride=20)
+    Path(text.source).write_text(" ".join(reversed(Path(text.source).read_text().split())))
+    after = matrix._nll(lm, removal, text, store)
+    assert before.sums.sum() != after.sums.sum()
 
 
 def test_the_same_norms_leave_nothing_out(lm: LanguageModel) -> None:

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fasp_core.data.text import TextConfig, fitting, token_windows
+from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.forward import noise
 from fasp_core.metrics.measurements import perplexity_of
-from fasp_core.metrics.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change
+from fasp_core.metrics.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change, ppl_key, windows_of
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.keys import slug
@@ -365,11 +365,11 @@ def _seed(config: MatrixConfig, setting: Setting) -> int:
 def _nll(lm: LanguageModel, removal: Removal, text: TextConfig, store: Store) -> Nll:
     if not removal.weights:
         return perplexity_of(lm, removal.prune_set, text, store)[0]
-    key = {"score": "ppl", **lm.id.key(), "text": asdict(fitting(text, lm.id.longest)), "off": removal.key()}
+    key = {**ppl_key(text, lm.id), "off": removal.key()}
 
     def work() -> Any:
         with removal.off(lm):
-            nll = measure_nll(lm, token_windows(lm, text))
+            nll = measure_nll(lm, windows_of(lm, text, key))
         return {"arrays": {"sums": nll.sums, "counts": nll.counts}}
 
     def read_nll(entry: Entry) -> Nll:
