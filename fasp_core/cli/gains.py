@@ -82,6 +82,13 @@ class Options:
             "a lower gap on them; 0: never."
         ),
     ] = 0
+    dual: Annotated[
+        float,
+        typer.Option(
+            help="Multipliers of the limits: how fast what a nat counts follows what steps have cost; 0: it stays."
+        ),
+    ] = 0.0
+    average: Annotated[int, typer.Option(help="Of how many last steps the gates are the mean.")] = 10
     keep: Annotated[float, typer.Option(help="What the gates' mean squared distance from 1 counts.")] = 0.0
     sparsity: Annotated[float, typer.Option(help="What the expected number of closed hard-concrete gates counts.")] = 1
     strength: Annotated[float, typer.Option(help="From 0 (unpruned) to 1 (as learned): gates 1 + s (g - 1).")] = 1.0

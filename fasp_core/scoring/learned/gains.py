@@ -131,6 +131,8 @@ def course_key(model_id: ModelId, bias: BiasConfig, text: TextConfig, config: Ga
     """Everything that shapes the way that gates go, however far."""
     key = gains_key(model_id, bias, text, config)
     del key["gains"]["steps"]
+    if not config.patience:  # which looks at the mean on the way
+        key["gains"].pop("average", None)
     return key
 
 

@@ -95,7 +95,7 @@ class GainsConfig:
     sparsity: float = 1.0
     across: str = "mean"
     dual: float = 0.0
-    average: int = 1
+    average: int = 10
     around: str = ""
 
     def __post_init__(self) -> None:

@@ -31,7 +31,7 @@ def keep(studio: Studio, seed: int = 0, steps: int = 2, axis: str = AXIS) -> np.
     gates[3, 1] = 0.0
     path = np.stack([np.ones(BUILT_IN_SHAPE)] * steps + [gates]).astype(np.float32)
     text = TextConfig(tokens=defaults.SCORE_TOKENS)
-    config = GainsConfig(steps=steps, passages=0, paragraphs=0, seed=seed)
+    config = GainsConfig(steps=steps, passages=0, paragraphs=0, seed=seed, average=1)
     key = gains.gains_key(studio.load(ModelSpec()).id, BiasConfig(axis), text, config)
     arrays = {"path": path, "losses": np.ones((steps, 3))}
     studio.store.save(gains.KIND, key, arrays=arrays, meta={"base_gap": 0.004, "provenance": {}})

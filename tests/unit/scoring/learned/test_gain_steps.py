@@ -152,7 +152,7 @@ def test_learning_stops_when_what_no_step_sees_gets_no_better(
     lm, store = tiny_lm("gpt2"), Store(tmp_path / "store")
     values = iter([0.8, 0.5, 0.6, 0.7, 0.9, 0.4])
     monkeypatch.setattr(Course, "_held_gap", lambda *_: next(values))
-    config = GainsConfig(steps=60, prompts=24, passages=0, paragraphs=0, windows=0, patience=2 * CHECK)
+    config = GainsConfig(steps=60, prompts=24, passages=0, paragraphs=0, windows=0, patience=2 * CHECK, average=1)
     found = learn(lm, bias, text, config, store)
     seen = [[0, 1.0], [CHECK, 0.8], [2 * CHECK, 0.5], [3 * CHECK, 0.6], [4 * CHECK, 0.7]]
     assert found.held.tolist() == seen
@@ -249,7 +249,7 @@ def test_heads_of_a_set_keep_their_gates_while_the_others_make_up_for_them(
 def test_only_what_differs_from_before_is_in_a_key(bias: BiasConfig, text: TextConfig, paragraphs: None) -> None:
     model = tiny_lm("llama").id
     before = ("reading", "steps", "rate", "prompts", "windows", "passages", "max_nats", "cost", "task_cost", "keep")
-    old = gains.gains_key(model, bias, text, GainsConfig(passages=0, paragraphs=0))
+    old = gains.gains_key(model, bias, text, GainsConfig(passages=0, paragraphs=0, average=1))
     assert tuple(old["gains"]) == (*before, "pool", "seed")
     assert set(old) - set(meters.result_key(bias, model)) == {"gains", "text", "passages", "gap"}
     keys = [old]
@@ -265,7 +265,9 @@ def test_only_what_differs_from_before_is_in_a_key(bias: BiasConfig, text: TextC
         {"average": 4},
         {"around": "L0H1"},
     ):
-        keys.append(gains.gains_key(model, bias, text, GainsConfig(**{"passages": 0, "paragraphs": 0} | told)))
+        keys.append(
+            gains.gains_key(model, bias, text, GainsConfig(**{"passages": 0, "paragraphs": 0, "average": 1} | told))
+        )
     assert len({repr(key) for key in keys}) == len(keys)
 
 
