@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import runpy
 from collections.abc import Iterator
 from typing import Any
 
@@ -111,8 +112,6 @@ def identity_words() -> frozenset[str]:
     and plural, without scikit-learn's English function words. Only inflections that the data hold are in it.
     They include words that many would call an insult ("dumb", "retarded"), because HolisticBias lists them.
     """
-    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # a second to import, used only here
-
     phrases = [
         phrase
         for axis in axis_names()
@@ -122,4 +121,14 @@ def identity_words() -> frozenset[str]:
     ]
     phrases += [noun for _, one, many in _nouns() for noun in (one, many)]
     words = {word for phrase in phrases for word in re.split(r"[\s/-]+", phrase.lower())}
-    return frozenset(words - ENGLISH_STOP_WORDS - {""})
+    return frozenset(words - _function_words() - {""})
+
+
+def _function_words() -> frozenset[str]:
+    """scikit-learn's, read from their own file where it has one: the package takes a second to import."""
+    file = package_folder("sklearn") / "feature_extraction" / "_stop_words.py"
+    if not file.is_file():
+        from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+        return frozenset(ENGLISH_STOP_WORDS)
+    return frozenset(runpy.run_path(str(file))["ENGLISH_STOP_WORDS"])

@@ -12,6 +12,8 @@ import sqlite3
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
@@ -55,18 +57,22 @@ class OfflineScorer:
     """
 
     def __init__(self) -> None:
-        try:
-            from profanity_check import predict_prob
-            from profanity_check.profanity_check import vectorizer
-        except ImportError as error:
-            raise InputError("The offline scorer is not installed: run 'pip install alt-profanity-check'.") from error
-        self._predict = predict_prob
+        if find_spec("profanity_check") is None:
+            raise InputError("The offline scorer is not installed: run 'pip install alt-profanity-check'.")
         self.name = f"alt-profanity-check {importlib.metadata.version('alt-profanity-check')}"
-        self.knows = frozenset(vectorizer.vocabulary_)
+
+    @cached_property
+    def knows(self) -> frozenset[str]:
+        """Its words."""
+        from profanity_check.profanity_check import vectorizer
+
+        return frozenset(vectorizer.vocabulary_)
 
     def score(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Toxicity [n] in [0, 1]."""
-        return np.asarray(self._predict(worded(texts)), dtype=np.float64) if len(texts) else np.zeros(0)
+        from profanity_check import predict_prob  # a second and more to import: the name alone finds stored results
+
+        return np.asarray(predict_prob(worded(texts)), dtype=np.float64) if len(texts) else np.zeros(0)
 
 
 class VaderScorer:

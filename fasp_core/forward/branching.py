@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import trees_fit
@@ -28,6 +27,8 @@ class Branching:
     """
 
     def __init__(self, lm: LanguageModel, prompts: Sequence[Sequence[int]], longest: int) -> None:
+        from transformers import DynamicCache  # half a second to import
+
         self._lm = lm
         self._ids = torch.tensor([list(p) for p in prompts])
         n, self._length = self._ids.shape

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from fasp_core.data.text import TextConfig, TokenWindows, file_stamp, fitting, text_digest, token_windows, used_text
@@ -207,6 +206,8 @@ def perplexity_change(
     ----------
     reach : half of the interval in standard errors, by the number of blocks; None: Student's t at `level`.
     """
+    from scipy import stats  # a second to import: help and choices do without
+
     if not np.array_equal(base.counts, pruned.counts):
         raise ValueError("the two measurements are of different text")
     change = pruned.mean - base.mean

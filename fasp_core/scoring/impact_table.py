@@ -13,7 +13,6 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
-from scipy.stats import sem
 
 from fasp_core.errors import InputError
 from fasp_core.gap import (
@@ -388,4 +387,5 @@ class ImpactTable:
 
 def _sem(values: Floats) -> Floats:
     """[N] standard errors of the means of [N, n] values; nan where there is a single one."""
-    return np.asarray(sem(values, axis=1) if values.shape[1] > 1 else np.full(len(values), np.nan))
+    n = values.shape[1]
+    return np.asarray(values.std(axis=1, ddof=1) / np.sqrt(n) if n > 1 else np.full(len(values), np.nan))

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 LEVEL = 0.95
 INTERVALS = {
@@ -73,6 +72,8 @@ def paired(base: ArrayLike, pruned: ArrayLike, chance: float) -> Paired:
     ----------
     McNemar (1947), Psychometrika 12; Wilson (1927), JASA 22; Agresti and Min (2005), Statistics in Medicine 24.
     """
+    from scipy import stats  # a second to import: help and choices do without
+
     one, other = np.asarray(base, dtype=bool), np.asarray(pruned, dtype=bool)
     n, lost, gained = len(one), int((one & ~other).sum()), int((other & ~one).sum())
     first, second = _share_interval(int(one.sum()), n), _share_interval(int(other.sum()), n)
@@ -93,6 +94,8 @@ def paired(base: ArrayLike, pruned: ArrayLike, chance: float) -> Paired:
 
 def mean_change(base: ArrayLike, pruned: ArrayLike) -> dict[str, Any]:
     """Means of two models' values [n] on the same items, and their paired change; no interval for a single item."""
+    from scipy import stats  # a second to import: help and choices do without
+
     one, other = np.asarray(base, dtype=np.float64), np.asarray(pruned, dtype=np.float64)
     change, n = other - one, len(one)
     interval = None
@@ -108,11 +111,15 @@ def mean_change(base: ArrayLike, pruned: ArrayLike) -> dict[str, Any]:
 
 
 def _share_interval(right: int, n: int) -> Interval:
+    from scipy import stats  # a second to import: help and choices do without
+
     low, high = stats.binomtest(right, n).proportion_ci(LEVEL, method="wilson")
     return float(low), float(high)
 
 
 def _points_interval(lost: int, gained: int, n: int) -> Interval:
+    from scipy import stats  # a second to import: help and choices do without
+
     b, c, m = lost + 0.5, gained + 0.5, n + 2
     middle = (c - b) / m
     half = float(stats.norm.ppf((1 + LEVEL) / 2)) * sqrt(b + c - (c - b) ** 2 / m) / m

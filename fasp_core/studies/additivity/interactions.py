@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from fasp_core.gap import PromptRows
 from fasp_core.gap.estimates import UNDEFINED, Estimate, correlation_interval, interval, pearson, slope
@@ -292,6 +291,8 @@ def _rows(found: MeasuredSets, r: int, members: Floats, prediction: str) -> Floa
 def _pairs(
     found: MeasuredSets, measured: _Changes, single: _Changes, place: dict[int, int], at: np.ndarray, units: int
 ) -> tuple[Interaction, ...]:
+    from scipy import stats  # a second to import: help and choices do without
+
     if not at.size:
         return ()
     a, b = (np.array([place[found.sets[i][side]] for i in at]) for side in (0, 1))

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from fasp_core.studies.answers import measures
 from fasp_core.studies.answers.exact import Tree
@@ -253,6 +252,8 @@ def inlier_ratio(base: Distributions, pruned: Distributions) -> float:
 
 def distance(base: Distributions, pruned: Distributions) -> float:
     """Wasserstein distance between both models' numbers, in SDs of the unpruned model's; nan without numbers."""
+    from scipy import stats  # a second to import: help and choices do without
+
     before, after = base.everybody(), pruned.everybody()
     if not len(before[0]) or not len(after[0]):
         return float("nan")

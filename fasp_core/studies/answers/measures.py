@@ -12,7 +12,6 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from fasp_core.typing import Floats
 
@@ -188,6 +187,8 @@ def symmetric_interval(value: float, drawn: Floats, names: int, least: float = -
 
 def _usable(value: float, drawn: Floats, names: int) -> tuple[Floats, float] | None:
     """Resamples that gave a number, and which share of them either tail takes; None if no interval can be given."""
+    from scipy import stats  # a second to import: help and choices do without
+
     finite = drawn[np.isfinite(drawn)]
     if not np.isfinite(value) or finite.size < 0.95 * max(drawn.size, 1) or names < 2:
         return None
@@ -289,6 +290,8 @@ def inlier_ratio(base: Answers, pruned: Answers) -> float:
 
 def distance(base: Answers, pruned: Answers) -> float:
     """Wasserstein distance between the answers of both models, in SDs of the unpruned model's; nan without answers."""
+    from scipy import stats  # a second to import: help and choices do without
+
     before, after = (a.values[np.isfinite(a.values)] for a in (base, pruned))
     if before.size < 2 or not after.size or not before.std(ddof=1):
         return float("nan")

@@ -16,7 +16,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
 from fasp_core.errors import InputError
@@ -279,6 +278,8 @@ def choose(lm: LanguageModel, method: Method, said: Sequence[Clues], sizes: Size
 def common_top(scores: Sequence[NDArray[Any]], count: int) -> NDArray[np.int64]:
     """Flat ids of the parts whose worst rank over all score arrays is best; of equals, the better mean rank and then
     the earlier part. A score of nan or below 0 is no reason to remove a part, so fewer than `count` may come."""
+    from scipy import stats  # a second to import: help and choices do without
+
     ranks = np.stack([stats.rankdata(-np.nan_to_num(s.ravel(), nan=-np.inf), method="min") for s in scores])
     order = np.lexsort((np.arange(ranks.shape[1]), ranks.mean(0), ranks.max(0)))
     wanted = np.all([s.ravel() > 0 for s in scores], axis=0)

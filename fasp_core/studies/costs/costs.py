@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
@@ -135,6 +134,8 @@ class Costs:
 
     def foretold(self, resamples: int = RESAMPLES) -> list[Foretold]:
         """Every cost and every two, by every target."""
+        from scipy.stats import rankdata  # a second to import: help and choices do without
+
         n = len(self.sets)
         drawn = np.random.default_rng(0).integers(0, n, (resamples, n))
         at = np.vstack([np.arange(n), drawn]).T  # [n, 1 + B]; first all sets as they are

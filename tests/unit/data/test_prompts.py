@@ -364,3 +364,10 @@ def test_every_descriptor_consists_of_identity_words(whole: PromptSet) -> None:
     described = {d for d, g in zip(whole.descriptors, whole.groups, strict=True) if g != "none"}
     named = {word for d in described | set(whole.nouns) for word in d.lower().replace("-", " ").split()}
     assert named <= known
+
+
+def test_function_words_are_those_of_the_package() -> None:
+    """They are read from its file, without it."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    assert holistic_bias._function_words() == ENGLISH_STOP_WORDS
