@@ -69,9 +69,14 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
         st.rerun()  # a step back, say, has changed the sidebar
     now = current(settings, table)
     with st.container(key="above"):
-        job = measured.cards(settings, table, now)
-    tried.note(settings, table, now, job)
+        if first := not instrument.drawn():
+            st.space()  # as high as the cards
+        else:
+            job = measured.cards(settings, table, now)
+            tried.note(settings, table, now, job)
     maps.draw(settings, table, now)
+    if first:  # a browser has enough to do with the maps, and a measurement would take its processors
+        return
     editing.toolbar(settings, table, now)
     grids.last_words(settings, table)
     tried.draw(settings)

@@ -275,6 +275,7 @@ export default function ({ data, setStateValue, parentElement }) {
   const view = (parentElement.instrument ??= new Hand(parentElement));
   const call = (view.call = {});
   view.hear(data, setStateValue);
+  if (data.first) setTimeout(() => setStateValue("drawn", Date.now())); // the rest of the page comes after the maps
   window.addEventListener("keydown", view.steps, true); // the same listener again is none
   // Of two calls in quick succession Streamlit may end the first after the second has begun: it ends what is its own.
   return () => view.call === call && view.leave();

@@ -19,6 +19,7 @@ KEY = "instrument"
 # Streamlit fades what the script has not drawn yet: this is ahead of the page, and is read while the page is made.
 UNFADED = ".st-key-instrument[data-stale] { opacity: 1; transition: none; }"
 DONE = "acts done"  # number of the last act that the page has acted on
+DRAWN = "instrument drawn"  # whether a browser has told so in this session
 
 
 def script() -> str:
@@ -34,8 +35,22 @@ _component = st.components.v2.component(
 def draw(shown: Shown, effects: bytes, act: Callable[[Act | Step], None]) -> None:
     """Put it on the page; `act` is called in a callback, for each act once and in order."""
     size = shown.layers * shown.heads
-    _component(key=KEY, data=shown.sent(), default={"acts": []}, on_acts_change=lambda: _tell(size, act))
+    _component(
+        key=KEY,
+        data={**shown.sent(), "first": not drawn()},
+        default={"acts": [], "drawn": 0},
+        on_acts_change=lambda: _tell(size, act),
+        on_drawn_change=lambda: st.session_state.update({DRAWN: True}),
+    )
     _component(key=f"{KEY} effects", data=effects)
+
+
+def drawn() -> bool:
+    """Whether this reader has seen the maps: what else a page has may wait until then, and would only delay them.
+
+    The script says so once it has drawn them for the first time.
+    """
+    return DRAWN in st.session_state
 
 
 def done() -> int:

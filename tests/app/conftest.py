@@ -12,6 +12,7 @@ from streamlit.components.v2 import manifest_scanner
 from fasp_core.metrics.meters import BiasConfig
 from pages.backend.engine import engine
 from pages.backend.results import Results
+from pages.instrument import instrument
 from pages.widgets import scoring
 from tests.support.fakes import Studio
 
@@ -22,6 +23,12 @@ def _packages_read_once() -> Generator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifest_scanner, "scan_component_manifests", cache(manifest_scanner.scan_component_manifests))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _maps_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no browser to say so."""
+    monkeypatch.setattr(instrument, "drawn", lambda: True)
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ def page(browser: Any) -> Generator[Any]:
             const parentElement = host.attachShadow({mode: 'open'});
             const field = document.createElement('textarea');
             document.body.append(field);
-            Object.assign(window, {sent: [], field, root: parentElement});
-            const setStateValue = (name, acts) => sent.push(acts);
+            Object.assign(window, {sent: [], drawn: [], field, root: parentElement});
+            const setStateValue = (name, told) => (name === 'acts' ? sent : drawn).push(told);
             window.call = data => script({data, setStateValue, parentElement});
             window.press = (key, at = root.querySelector('[role=gridcell]')) => at.dispatchEvent(new KeyboardEvent(
                 'keydown', {key, ctrlKey: key !== ' ', bubbles: true, composed: true, cancelable: true})); }""",
@@ -59,6 +59,20 @@ def test_keys_go_back_and_forth_once_whatever_call_ends(page: Any) -> None:
     assert page.evaluate("() => sent.at(-1).length") == 3
     page.evaluate("() => { document.body.replaceChildren(); press('z', document.body); }")
     assert len(page.evaluate("() => sent")) == 3
+
+
+def test_the_page_hears_when_it_is_drawn_first(page: Any) -> None:
+    """What the page has below waits for that; a later number is another value, which a new server hears too."""
+    page.evaluate("data => call(data)", {**shown(), "first": True})
+    assert page.evaluate("() => root.querySelectorAll('.instrument [aria-label]').length") > 12
+    page.clock.run_for(10)
+    page.evaluate("data => call(data)", {**shown(), "first": False})
+    page.clock.run_for(10)
+    assert page.evaluate("() => drawn.length") == 1
+    page.evaluate("data => call(data)", {**shown(), "first": True})
+    page.clock.run_for(10)
+    first, second = page.evaluate("() => drawn")
+    assert second > first > 0
 
 
 def test_an_instrument_that_left_hears_no_keys(page: Any) -> None:

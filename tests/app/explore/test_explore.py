@@ -28,6 +28,7 @@ from pages.backend.engine import engine
 from pages.backend.requests import Measure
 from pages.explore import grids
 from pages.explore.tried import frame
+from pages.instrument import instrument as explore_instrument
 from tests.support.fakes import Studio
 from tests.support.oracles import gap_by_hand
 from tests.support.running import (
@@ -89,6 +90,24 @@ def test_what_is_known_so_far_is_shown_and_kept(studio: Studio, table: ImpactTab
     studio.finish()
     run(at)
     assert [bool(t.part) for t in at.session_state["tried"]] == [True, False]
+
+
+def test_maps_come_first_and_the_rest_once_they_are_drawn(
+    studio: Studio, table: ImpactTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A browser says when it has drawn them; until then nothing is measured, and nothing stands below."""
+    with monkeypatch.context() as patched:
+        patched.setattr(explore_instrument, "drawn", lambda: False)
+        at = exploring()
+    assert instrument(at)["first"]
+    assert not at.metric
+    assert not at.tabs
+    assert "job main" not in at.session_state
+    run(at)
+    assert not instrument(at)["first"]
+    assert len(at.metric) == 3
+    assert at.tabs
+    assert at.session_state["job main"] is not None
 
 
 def test_rows_that_are_ticked_outlive_their_table(table: ImpactTable, monkeypatch: pytest.MonkeyPatch) -> None:
