@@ -6,11 +6,14 @@ same place on the page overtakes an older.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.runtime.scriptrunner_utils.script_requests import ScriptRequestType
 
 from fasp_core.compute.jobs import Job, Progress
 from fasp_core.errors import InputError
@@ -27,6 +30,8 @@ from pages.backend.engine import engine
 from pages.backend.requests import OnePrompt, Request
 from pages.widgets import background, clicks
 
+UNDER_WAY = ("waiting", "running")
+TICK = 0.02  # seconds between two looks at a job
 T = TypeVar("T")
 K = TypeVar("K", bound=Request)
 
@@ -87,6 +92,23 @@ def latest(name: str, asked: K, submit: Callable[[K, Hashable], Job[T]]) -> Job[
     return job
 
 
+def wait_for_news(job: Job[Any], known: object, seconds: float) -> None:
+    """Wait, as a timer's run, until a job shows something other than `known` or ends, or somebody asks for another run.
+
+    So news is drawn when it is there, and not when the next timer ends; a run costs a browser much, waiting nothing.
+    """
+    end = time.monotonic() + seconds
+    while job.so_far is known and job.state in UNDER_WAY and time.monotonic() < end and not _asked():
+        job.wait(TICK)
+
+
+def _asked() -> bool:
+    """Whether this run is to end or to be followed by another one; Streamlit's own way to ask takes the request."""
+    context = get_script_run_ctx(suppress_warning=True)
+    requests = None if context is None else context.script_requests
+    return requests is not None and requests._state is not ScriptRequestType.CONTINUE
+
+
 def begin(name: str, asked: Hashable) -> None:
     """Ask for a measurement that grows: from its first stage, see `grow`."""
     state = st.session_state
@@ -101,7 +123,7 @@ def begun(name: str, asked: Hashable) -> bool:
 def stop(name: str) -> None:
     """End what still runs for a place on the page, which asks for something else by now; what is stored stays."""
     job: Job[Any] | None = st.session_state.get(f"job {name}")
-    if job is not None and job.state in ("waiting", "running"):
+    if job is not None and job.state in UNDER_WAY:
         job.cancel()
 
 

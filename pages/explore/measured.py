@@ -46,7 +46,7 @@ SO_FAR_HELP = (
 )
 ABOUT = "About these numbers"
 LOOK = 0.5  # seconds between looks at a measurement: each costs a browser a quarter of a second
-UNDER_WAY = ("waiting", "running")
+WAIT = 0.45  # of these, for news: below half a second, when Streamlit begins to fade what is not drawn anew
 LARGE = 0.2  # second-order terms from this share of the unpruned perplexity are a reason for doubt
 
 
@@ -60,11 +60,16 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluatio
     estimated_ppl, estimated_gap = table.estimate(flat, settings.reading, taught)
     ppl_off, gap_off = table.remainder(flat, settings.reading)
 
+    drawn: list[SoFar | None] = []  # what the job had shown when the row was drawn last
+
     def row() -> None:
+        if drawn and under_way:
+            looking.wait_for_news(job, drawn[-1], WAIT)
         shared.keep()
-        if under_way and job.state not in UNDER_WAY:
+        if under_way and job.state not in looking.UNDER_WAY:
             st.rerun(scope="app")
         so_far: SoFar | None = job.so_far
+        drawn[:] = [so_far]
         left, middle, right, last = st.columns((1, 1.3, 1, 1.55))
         with left:
             if result is None and so_far is not None and so_far.perplexity is not None:
@@ -88,7 +93,7 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluatio
     under_way = result is None and job.state != "failed"
     # A fragment in either case: what it draws lies a floor deeper on the page, and the maps would jump meanwhile.
     st.fragment(run_every=LOOK if under_way else None)(row)()
-    if under_way and job.state not in UNDER_WAY:  # it has ended while estimates were drawn
+    if under_way and job.state not in looking.UNDER_WAY:  # it has ended while estimates were drawn
         st.rerun()
     for note in now.selection.notes:
         st.info(escape_markdown(note), icon=":material/info:")
