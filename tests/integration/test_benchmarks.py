@@ -255,6 +255,12 @@ def test_live(lm: LanguageModel, text: TextConfig, prompts: BiasConfig, tmp_path
     assert not (tmp_path / "store" / "measured").exists()
 
 
+def test_live_without_a_browser_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_browser, "BROWSERS", ("no-such-browser",))
+    (told,) = live._on_page().values()
+    assert "install chromium" in told
+
+
 def test_live_toggles_no_head_twice(lm: LanguageModel) -> None:
     """A head toggled twice would bring back a set whose measurement is stored."""
     plan = live._plan(lm, toggles=6, worst=2, seed=3)
