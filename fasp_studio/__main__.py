@@ -49,13 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    ahead.begin(folder)
+    from streamlit import runtime
     from streamlit.runtime.pages_manager import PagesManager
     from streamlit.web.cli import main as streamlit
 
     PagesManager.uses_pages_directory = (
         False  # else the first link to a page is said to lead nowhere: app.py knows them
     )
+    ahead.begin(folder, runtime.exists)
     streamlit(["run", str(folder / "app.py"), "--server.port", str(options.port)], standalone_mode=False)
     return 0
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -12,12 +14,18 @@ MODULES = ("pages.explore.measured", "pages.explore.named", "pages.explore.editi
 _reading: threading.Thread | None = None
 
 
-def begin(folder: Path) -> None:
-    """Begin to read, in a thread of its own; `folder` is that of `app.py`."""
+def begin(folder: Path, ready: Callable[[], bool]) -> None:
+    """Begin to read, in a thread of its own.
+
+    Parameters
+    ----------
+    folder : that of `app.py`.
+    ready : whether the server is up. Before, two threads would import Streamlit's modules, which import one another.
+    """
     global _reading
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
-    _reading = threading.Thread(target=_read, name="ahead", daemon=True)
+    _reading = threading.Thread(target=_read, args=(ready,), name="ahead", daemon=True)
     _reading.start()
 
 
@@ -27,7 +35,9 @@ def wait() -> None:
         _reading.join()
 
 
-def _read() -> None:
+def _read(ready: Callable[[], bool]) -> None:
+    while not ready():
+        time.sleep(0.01)
     for name in MODULES:
         import_module(name)
     from fasp_core.errors import InputError

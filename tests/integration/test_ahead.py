@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from fasp_studio import ahead
 
-ahead.begin(Path({str(ROOT)!r}))
+ahead.begin(Path({str(ROOT)!r}), lambda: True)
 ahead.wait()
 from pages.backend.engine import engine
 print(len(engine().results.tables._found), [name for name in {LATE} if name in sys.modules], *sys.modules)
@@ -43,10 +43,21 @@ def test_who_began_nothing_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_page_waits_until_all_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     go, read = threading.Event(), []
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(ahead, "_read", lambda: read.append(go.wait(20)))
+    monkeypatch.setattr(ahead, "_read", lambda ready: read.append(go.wait(20) and ready()))
     monkeypatch.setattr(ahead, "_reading", None)
-    ahead.begin(tmp_path)
+    ahead.begin(tmp_path, lambda: True)
     assert sys.path[0] == str(tmp_path)
     threading.Timer(0.1, go.set).start()
     ahead.wait()
     assert read == [True]
+
+
+def test_it_begins_once_the_server_is_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    up, asked = [False, False, True], []
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(ahead, "_reading", None)
+    monkeypatch.setattr(ahead, "import_module", lambda name: asked.append((name, len(up))))
+    monkeypatch.setattr(ahead, "MODULES", ("one",))
+    ahead.begin(tmp_path, lambda: up.pop(0))
+    ahead.wait()
+    assert asked == [("one", 0)]

@@ -26,7 +26,7 @@ def started(tmp_cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]
     calls: list[list[str]] = []
     monkeypatch.setattr(streamlit.web.cli, "main", lambda args, **_: calls.append(args))
     monkeypatch.setenv("FASP_DEMO", "")
-    monkeypatch.setattr(studio.ahead, "begin", lambda folder: None)  # it would import beside the tests
+    monkeypatch.setattr(studio.ahead, "begin", lambda folder, ready: None)  # it would import beside the tests
     monkeypatch.setattr(studio, "seed", lambda shipped, cache: calls.append([str(shipped), str(cache)]))
     return calls
 
