@@ -106,7 +106,7 @@ def _asked() -> bool:
     """Whether this run is to end or to be followed by another one; Streamlit's own way to ask takes the request."""
     context = get_script_run_ctx(suppress_warning=True)
     requests = None if context is None else context.script_requests
-    return requests is not None and requests._state is not ScriptRequestType.CONTINUE
+    return getattr(requests, "_state", ScriptRequestType.CONTINUE) is not ScriptRequestType.CONTINUE
 
 
 def begin(name: str, asked: Hashable) -> None:
