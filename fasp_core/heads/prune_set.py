@@ -128,6 +128,11 @@ class PruneSet:
             gates[layer, head] = gate
         return gates
 
+    def closed(self, n_heads: int) -> dict[int, float]:
+        """By flat id, how far heads are closed: 1 for removed ones, 1 minus the gain of scaled ones."""
+        scaled = {layer * n_heads + head: 1 - gain for layer, head, gain in self.gains}
+        return scaled | dict.fromkeys(self.flat(n_heads), 1.0)
+
     def neuron_gates(self, n_layers: int, n_neurons: int) -> dict[int, np.ndarray]:
         """By layer in which neurons are removed: [F] float32, 0 for those and 1 for the others.
 

@@ -30,7 +30,7 @@ from fasp_core.gap import (
 from fasp_core.gap import gap as toxicity_gap
 from fasp_core.heads.selection import HeadScores
 from fasp_core.metrics.perplexity import Nll, nats_standard_errors
-from fasp_core.scoring.taught import Taught
+from fasp_core.scoring.taught import Change, Closed, Taught, closed
 from fasp_core.typing import Floats
 
 T = TypeVar("T")
@@ -191,9 +191,11 @@ class BiasImpacts:
 
         return self._once(("factors", reading), work)
 
-    def estimate(self, heads: Sequence[int], reading: str) -> float:
-        """The gap if factors of single heads multiply (flat ids); what fits whole sets, see `studies.additivity`."""
-        toxicity = self.base[self._row(reading)] * np.exp(self.log_factors(reading)[list(heads)].sum(0))
+    def estimate(self, heads: Closed, reading: str) -> float:
+        """The gap if factors of single heads multiply; what fits whole sets, see `studies.additivity`."""
+        by = closed(heads)
+        logs = np.array(list(by.values())) @ self.log_factors(reading)[list(by)]
+        toxicity = self.base[self._row(reading)] * np.exp(logs)
         return float(toxicity_gap(toxicity.clip(0.0, 1.0), self.codes))
 
     def standard_errors(self, reading: str, resamples: int = 1000) -> np.ndarray:
@@ -328,26 +330,30 @@ class ImpactTable:
         nats = self.ppl.base.mean + float(self.ppl.z_nats[ids].sum())
         return float(np.exp(min(nats, 700.0))), self.bias.added_up(ids, reading)
 
-    def estimate(self, heads: Iterable[int], reading: str, taught: Taught | None = None) -> tuple[float, float]:
-        """Perplexity and gap of a set (flat ids): effects of single heads multiplied, and corrected by measured sets.
+    def estimate(
+        self, heads: Closed, reading: str, taught: Taught | None = None, start: Change = (0.0, 0.0)
+    ) -> tuple[float, float]:
+        """Perplexity and gap of a set: effects of single heads multiplied, corrected by measured sets, beyond a start.
 
-        The script of the app does the same, see `pages/instrument/rule.js`.
+        `start` has changes that are known, as `estimated_changes` has them. The script of the app does the same, see
+        `pages/instrument/rule.js`.
         """
         nats, change = self.estimated_changes(heads, reading)
         by = (taught or Taught()).factors
         gap = self.bias.estimate((), reading)
-        return float(np.exp(min(self.ppl.base.mean + by[0] * nats, 700.0))), max(0.0, gap + by[1] * change * gap)
+        nats, change = start[0] + by[0] * nats, start[1] + by[1] * change
+        return float(np.exp(min(self.ppl.base.mean + nats, 700.0))), max(0.0, gap + change * gap)
 
-    def estimated_changes(self, heads: Iterable[int], reading: str) -> tuple[float, float]:
+    def estimated_changes(self, heads: Closed, reading: str) -> Change:
         """Changes of the mean NLL and, relative to the unpruned model's, of the gap, before any correction."""
-        ids = tuple(sorted(heads))
+        by = closed(heads)
 
-        def work() -> tuple[float, float]:
+        def work() -> Change:
             base = self.bias.estimate((), reading)
-            change = self.bias.estimate(ids, reading) / base - 1 if base else float("nan")
-            return float(np.nan_to_num(self.ppl.z_nats)[list(ids)].sum()), change
+            change = self.bias.estimate(by, reading) / base - 1 if base else float("nan")
+            return float(np.nan_to_num(self.ppl.z_nats)[list(by)] @ list(by.values())), change
 
-        return self.bias._once(("estimated", ids, reading), work)
+        return self.bias._once(("estimated", tuple(by.items()), reading), work)
 
     def remainder(self, heads: Iterable[int], reading: str) -> tuple[float, float]:
         """How far `added_up` changes if effects multiply instead: the size of the second-order terms.

@@ -4,10 +4,14 @@ An estimate multiplies the effects of single heads (`ImpactTable.estimate`). Hea
 measured say what it is worth: their measured changes are a factor times the estimated ones, found by least squares
 through 0 and drawn to 1 as if by one more set, of the usual size, that is as estimated. The usual error is the median
 over those sets, each estimated with what the others teach.
+
+A head that is scaled counts by how far it is closed, 1 minus its gate: to first order between the two gates, 1 and 0,
+at which it was measured, and beyond 1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +19,13 @@ import numpy as np
 from fasp_core.typing import Floats
 
 Change = tuple[float, float]  # of the mean NLL in nats a token, and of the gap relative to that of the unpruned model
+Closed = Iterable[int] | Mapping[int, float]  # heads that are off, or how far heads are closed; by flat id
+
+
+def closed(heads: Closed) -> dict[int, float]:
+    """How far heads are closed, by flat id in ascending order: 1 minus the gate, so 1 if off; none of 0."""
+    by = heads if isinstance(heads, Mapping) else dict.fromkeys(heads, 1.0)
+    return {head: float(by[head]) for head in sorted(by) if by[head]}
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from fasp_core.data.text import TextConfig
+from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.loading import known_id
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.entries import find
-from fasp_core.scoring.taught import Taught, learn
+from fasp_core.scoring.taught import Taught, closed, learn
 from fasp_core.storage.store import Store
 from fasp_core.studies.additivity import additivity
 from tests.support.fakes import make_table
@@ -70,6 +71,53 @@ def test_the_estimate_multiplies_and_is_corrected() -> None:
     half = table.estimate(heads, "neutral", Taught((0.5, 0.5)))
     assert half[1] == pytest.approx((gap + both[1]) / 2)
     assert half[0] == pytest.approx(math.sqrt(ppl * both[0]))
+
+
+GATES = some.dictionaries(some.integers(0, 11), some.floats(0, 1.5), max_size=12)
+
+
+@given(some.frozensets(some.integers(0, 11)), some.frozensets(some.integers(0, 11)))
+def test_gates_of_0_and_1_are_heads_that_are_off_and_on(off: frozenset[int], on: frozenset[int]) -> None:
+    table, taught = make_table(), Taught((1.3, 0.8))
+    by = {**dict.fromkeys(on, 0.0), **dict.fromkeys(off, 1.0)}
+    assert closed(by) == closed(off)
+    assert table.estimate(by, "neutral", taught) == table.estimate(off, "neutral", taught)
+    heads = PruneSet.from_flat(off, 4)
+    assert closed(heads.closed(4)) == closed(off)
+
+
+@given(GATES, some.sampled_from(["neutral", "counted"]))
+def test_a_scaled_head_counts_by_how_far_it_is_closed(gates: dict[int, float], reading: str) -> None:
+    """Nats by hand, and the toxicity of each prompt times the factor of each head to the power of that."""
+    table = make_table()
+    row = table.bias.readings.index(reading)
+    base, toxicity = table.bias.base[row], table.bias.base[row].copy()
+    nats = 0.0
+    for head, gate in gates.items():
+        nats += (1 - gate) * float(table.ppl.z_nats[head])
+        toxicity *= (table.bias.ablated[head, row] / base) ** (1 - gate)
+    ppl, gap = table.estimate({head: 1 - gate for head, gate in gates.items()}, reading)
+    assert ppl == pytest.approx(table.ppl.base.perplexity * math.exp(nats))
+    assert gap == pytest.approx(gap_by_hand(toxicity.clip(0, 1), table.bias.codes), rel=1e-3)
+
+
+@given(some.integers(0, 11), some.lists(some.floats(0, 1), min_size=2, max_size=6))
+def test_a_single_head_costs_ever_more_or_ever_less_as_it_closes(head: int, closing: list[float]) -> None:
+    table = make_table()
+    costs = [table.estimate({head: by}, "neutral")[0] for by in sorted(closing)]
+    ends = [table.estimate(heads, "neutral")[0] for heads in ((), (head,))]
+    assert costs == sorted(costs, reverse=ends[1] < ends[0])
+    assert min(ends) - 1e-9 <= min(costs) <= max(costs) <= max(ends) + 1e-9
+
+
+def test_what_is_known_without_the_heads_is_where_they_start() -> None:
+    table, start = make_table(), (0.02, -0.3)
+    ppl, gap = table.estimate((), "neutral", Taught((2.0, 0.5)), start)
+    whole = table.estimate((), "neutral")
+    assert (ppl, gap) == pytest.approx((whole[0] * math.exp(0.02), 0.7 * whole[1]))
+    one = table.estimate({3: 0.4}, "neutral", None, start)
+    alone = table.estimate({3: 0.4}, "neutral")
+    assert one == pytest.approx((alone[0] * math.exp(0.02), alone[1] - 0.3 * whole[1]))
 
 
 def test_what_the_committed_study_teaches() -> None:
