@@ -68,6 +68,7 @@ STUDIES: tuple[Callable[..., Said], ...] = (
     trust.costs,
     trust.ablations,
     carrying.axes,
+    trust.strengths,
 )
 
 

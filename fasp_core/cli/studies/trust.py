@@ -184,3 +184,26 @@ def ablations(options: AblationsOptions, given: Model, progress: Report) -> Said
     plan.measured.bias.prompts()
     found = study.run(given.lm, plan, given.store, progress)
     return found.as_dict(), lambda: study.markdown(found)
+
+
+def strengths(given: Model, progress: Report, axis: Axes = None, reading: Reading = "neutral") -> Said:
+    """What do stored gains do at strengths 1/4, 1/2, 3/4 and 1?
+
+    Of gains that were learned on an axis those of most steps; measured on the prompts and the text of its scores.
+    """
+    from fasp_core.metrics.meters import BiasConfig
+    from fasp_core.scoring.learned.gains import furthest, stored
+    from fasp_core.studies import strengths as study
+
+    results = []
+    for name in axis or FIRST_AXES:
+        found = furthest(stored(given.model_id, name, reading, "gains", given.store))
+        if found is None:
+            raise InputError(
+                f"There are no gains of {name}: run 'python -m fasp_core gains --model {given.spec.source} --axis "
+                f"{name} --reading {reading}' first."
+            )
+        bias = BiasConfig(name)
+        known = study.find(found, bias, given.model_id, given.store)
+        results.append(known or study.run(given.lm, found, bias, given.store, progress))
+    return {"axes": [one.as_dict() for one in results]}, lambda: study.markdown(results)

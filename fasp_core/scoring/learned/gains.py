@@ -12,6 +12,7 @@ A gate is folded into the output projection's columns on export, and costs nothi
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -221,6 +222,11 @@ def stored(model_id: ModelId, axis: str, reading: str, method: str, store: Store
 
     found = (store.read(KIND, header.config, read) for header in store.find(KIND, wanted, fits))
     return [one for one in found if one is not None]
+
+
+def furthest(found: Iterable[Gains]) -> Gains | None:
+    """Of several gains those of most steps, then of the lowest seed; None of none."""
+    return max(found, key=lambda one: (len(one.losses), -one.config.seed), default=None)
 
 
 def config_of(entry: Entry) -> GainsConfig:
