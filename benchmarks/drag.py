@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,10 @@ from fasp_core.figures.theme import LIGHT
 from fasp_core.metrics.perplexity import Nll
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable, PplImpacts
 from pages.instrument.instrument import HERE, script
-from pages.instrument.sent import Map, Rule, Shown, colors_of, effects
+from pages.instrument.sent import Map, Rule, Shown, Strength, colors_of, effects
 
 SHAPES = ((30, 9), (80, 64))
+CASES = ("", "strength_")  # gamma and alpha in turn; the strength of learned gains, which moves every gate
 PROMPTS, GROUPS = 720, 9
 
 # A frame's whole work on the page's thread: the slider's event, choice, estimates, marks, and what the browser does
@@ -34,7 +37,7 @@ DRIVE = """async ([text, style, data, packed, frames]) => {
     const frame = () => new Promise(done => requestAnimationFrame(done));
     let last = await frame();
     for (let i = 0; i < frames + 10; i++) {
-        const name = i % 160 < 80 ? 'alpha' : 'gamma', at = 1 - Math.abs(i % 80 - 40) / 40;
+        const name = data.strength ? 'strength' : i % 160 < 80 ? 'alpha' : 'gamma', at = 1 - Math.abs(i % 80 - 40) / 40;
         const now = await frame(), began = performance.now();
         const slider = view.top[name].input;
         slider.value = at * slider.max;
@@ -55,16 +58,19 @@ def run(frames: int = 200, seed: int = 0) -> dict[str, Any]:
     frame_p95_ms_N: work of a frame of N heads, until it is painted; 95% take no longer. frame_p50_ms_N: half of them.
     script_p95_ms_N: the script's part of that, whatever else the machine does to the browser's own.
     gap_p50_ms_N: from one frame to the next, which the screen's rate bounds below.
+    strength_...: the same of the one slider of learned gains, a gate for each head, nothing of which is measured.
 
     Raises as `chromium`.
     """
     found: dict[str, Any] = {}
     style = (HERE / "instrument.css").read_text(encoding="utf-8")
     with chromium() as (browser, path):
-        for layers, heads in SHAPES:
+        for (layers, heads), case in product(SHAPES, CASES):
             page = browser.new_page(viewport={"width": 1440, "height": 900})
             page.goto("about:blank")
             shown, packed = made_up(layers, heads, seed)
+            if case:
+                shown = learned(shown, seed)
             given = [script(), style, json.loads(json.dumps(shown.sent())), base64.b64encode(packed).decode(), frames]
             work, own, gaps, size = page.evaluate(DRIVE, given)
             for name, times, percent in (
@@ -73,10 +79,18 @@ def run(frames: int = 200, seed: int = 0) -> dict[str, Any]:
                 ("script", own, 95),
                 ("gap", gaps, 50),
             ):
-                found[f"{name}_p{percent}_ms_{size}"] = float(np.percentile(times, percent))
-            say(f"drag: {size} heads, 95% of frames within {found[f'frame_p95_ms_{size}']:.1f} ms")
+                found[f"{case}{name}_p{percent}_ms_{size}"] = float(np.percentile(times, percent))
+            say(f"drag: {case}{size} heads, 95% of frames within {found[f'{case}frame_p95_ms_{size}']:.1f} ms")
             page.close()
     return {**found, "frames": frames, "prompts": PROMPTS, "browser": path, **machine()}
+
+
+def learned(shown: Shown, seed: int = 0) -> Shown:
+    """The same with learned gains as the method."""
+    size = shown.layers * shown.heads
+    gates = np.random.default_rng(seed).uniform(0.5, 1.3, size).round(6).tolist()
+    rule = Rule(size, None, None, [], [])
+    return replace(shown, rule=rule, strength=Strength(1.0, gates))
 
 
 def made_up(layers: int, heads: int, seed: int = 0) -> tuple[Shown, bytes]:
@@ -115,7 +129,7 @@ def made_up(layers: int, heads: int, seed: int = 0) -> tuple[Shown, bytes]:
         rule=Rule.of(scores, "fasp", 0),
         gamma=0.3,
         alpha=0.05,
-        sliders={"gamma": (1.0, 0.01, True), "alpha": (0.4, 0.005, True)},
+        sliders={"gamma": (1.0, 0.01, True), "alpha": (0.4, 0.005, True), "strength": (1.0, 0.01, True)},
         prune=[],
         keep=[],
         gains={},

@@ -23,7 +23,7 @@ from fasp_core.scoring.search import Found
 from fasp_core.storage import catalog
 from fasp_core.storage.catalog import Kept
 from fasp_core.storage.store import Entry, Store
-from fasp_core.studies import common
+from fasp_core.studies import common, strengths
 from fasp_core.studies.compare import compare, front, outcome, searching, settled, wider
 from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.front import Front
@@ -36,6 +36,7 @@ from fasp_core.studies.contexts.matrix import Matrix
 from fasp_core.studies.costs import costs
 from fasp_core.studies.explain import explain
 from fasp_core.studies.explain.explain import Explained
+from fasp_core.studies.strengths import Strengths
 from fasp_core.tasks import utility
 from fasp_core.tasks.answers import KIND
 from fasp_core.tasks.utility import Utility
@@ -94,6 +95,7 @@ class Results:
         self._settled = Latest[settled.Settled](4)
         self._able = Latest[Utility](12)  # by what they are of, and when the folder of their entries changed
         self._tasks = Latest[TaskImpacts](8)
+        self._strengths = Latest[Strengths](6)
         self._costs = Latest[costs.Costs](4)
         self._explained = Latest[Explained](12)
         self._meters = Latest[StoredMeter](12)
@@ -211,6 +213,13 @@ class Results:
         known = self._models.facts(spec)
         return [] if known is None else gains.stored(known.id, axis, reading, "gains", Store())
 
+    def strengths(self, spec: ModelSpec, found: Gains, bias: BiasConfig) -> Strengths | None:
+        """What gains do at some strengths on these prompts, if that was measured."""
+        if (known := self._models.facts(spec)) is None:
+            return None
+        key = (known.id, bias, found.config, found.at(1.0))
+        return self._strengths.get(key, lambda: strengths.find(found, bias, known.id, Store()))
+
     def front(self, spec: ModelSpec, comparison: Comparison, limits: Limits) -> Front | None:
         """All methods side by side on test prompts, as far as that is stored; None while the model is not known."""
         if (known := self._models.facts(spec)) is None:
@@ -235,6 +244,7 @@ class Results:
         self._settled.clear()
         self._tasks.clear()
         self._costs.clear()
+        self._strengths.clear()
         self._explained.clear()
         self._fronts.clear()
 

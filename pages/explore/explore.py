@@ -77,6 +77,7 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
     maps.draw(settings, table, now)
     if first:  # a browser has enough to do with the maps, and a measurement would take its processors
         return
+    learned.measure(settings)
     editing.toolbar(settings, table, now)
     grids.last_words(settings, table)
     tried.draw(settings)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import streamlit as st
 
@@ -12,11 +15,13 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import PROTECTS
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import HAND, ManualEdits, how, how_bias, impacts
+from fasp_core.scoring.taught import Change
 from fasp_core.studies.compare.plan import SEARCH
 from pages.explore import editing, estimates, grid_options
+from pages.explore.estimates import Estimated
 from pages.explore.grids import chosen_in, picked
 from pages.instrument import instrument
-from pages.instrument.sent import Act, Map, Rule, Shown, Step, colors_of, effects
+from pages.instrument.sent import Act, Map, Rule, Shown, Step, Strength, colors_of, effects
 from pages.session import shared
 from pages.session.recipe import GAINS
 from pages.shell import learned
@@ -30,9 +35,10 @@ _EFFECTS = "effects of heads"  # in the session: the last ones that were packed,
 def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
     """Maps, sliders and estimates; an act changes the recipe."""
     name, packed = _packed(table, settings.reading)
-    gaining = {layer * table.n_heads + head: gain for layer, head, gain in now.gains}
+    gaining = {layer * table.n_heads + head: gain for layer, head, gain in settings.neurons.gains}
     options, theme = grid_options.read(), theme_of(st.context.theme.type == "dark")
-    taught = estimates.taught(settings, table, now.heads)
+    guess = estimates.of(settings, table, now)
+    singly = replace(guess, strengths=None)  # what a hand does to heads beside
     order = grid_options.order(options, table, settings.reading)
     shown = Shown(
         effects=name,
@@ -45,6 +51,7 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
         sliders={
             "gamma": (*SLIDERS["gamma"], settings.method == "fasp"),
             "alpha": (*SLIDERS["alpha"], settings.method not in (GAINS, HAND)),
+            "strength": (*SLIDERS["strength"], settings.method == GAINS),
         },
         prune=sorted(now.by_hand.prune),
         keep=sorted(now.by_hand.keep),
@@ -56,13 +63,38 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
         sure=_sure(settings, table, now),
         maps=_maps(settings, table, options, theme),
         base=(table.ppl.base.perplexity, 1000 * table.bias.gap(settings.reading).gap),
-        taught=taught.factors,
-        off=(estimates.off(taught, 0), estimates.off(taught, 1)),
-        learnt=f"Perplexity {estimates.said(taught, 0)}; gap {estimates.said(taught, 1)}.",
+        taught=guess.taught.factors,
+        off=_off(guess.taught.off),
+        learnt=f"Estimates: effects of single heads, multiplied; a scaled head counts by how far it is closed. "
+        f"{_told(singly, settings.reading)}",
         colors=colors_of(theme),
         done=instrument.done(),
+        strength=_strength(settings, guess),
     )
     instrument.draw(shown, packed, lambda act: _act(settings, table.n_heads, act))
+
+
+def _strength(settings: Settings, guess: Estimated) -> Strength | None:
+    """What the script draws of learned gains, and estimates them by; None where there are none."""
+    if settings.method != GAINS or (found := learned.learned(settings)) is None:
+        return None
+    gates, known = np.round(found.gates.ravel(), 6).tolist(), guess.strengths
+    if known is None:
+        return Strength(settings.strength, gates)
+    at, nats, gap = known.line(settings.reading).T.tolist()
+    told = _told(replace(guess, alone=True), settings.reading)
+    more = "Heads that a hand sets otherwise count beside, as single heads."
+    learnt = f"Estimates: straight lines between strengths {', '.join(f'{s:g}' for s in at)}. {told} {more}"
+    return Strength(settings.strength, gates, at, nats, gap, _off(known.off(settings.reading)), learnt)
+
+
+def _off(errors: Change) -> tuple[str, str]:
+    return estimates.off(errors[0]), estimates.off(errors[1])
+
+
+def _told(guess: Estimated, reading: str) -> str:
+    ppl, gap = (estimates.said(guess, reading, which) for which in (0, 1))
+    return f"Perplexity {ppl}; gap {gap}."
 
 
 def _act(settings: Settings, n_heads: int, act: Act | Step) -> None:
@@ -76,10 +108,11 @@ def _act(settings: Settings, n_heads: int, act: Act | Step) -> None:
     source = settings.spec.source
     if act.head is not None:
         st.session_state[f"clicked head {source}"] = act.head  # taken away by the view of one head
-    moved: dict[str, object] = {name: getattr(act, name) for name in SLIDERS if getattr(act, name) is not None}
+    moved: dict[str, Any] = {name: getattr(act, name) for name in SLIDERS if getattr(act, name) is not None}
     by_hand = act.on(shared.by_hand(source))
     if act.gains:
-        moved["neurons"], by_hand = _scaled(settings, n_heads, act.gains, by_hand)
+        at = replace(settings, strength=float(moved.get("strength", st.session_state["strength"])))
+        moved["neurons"], by_hand = _scaled(at, n_heads, act.gains, by_hand)
     shared.tell(source, by_hand, moved)
 
 

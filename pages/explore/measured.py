@@ -19,12 +19,12 @@ from fasp_core.metrics.measurements import Toxicity
 from fasp_core.report import charts
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import how, how_bias
-from fasp_core.scoring.taught import Taught
 from fasp_core.studies.verdict import interval, noise, number, p_value, percent, verdict
 from pages.backend.engine import engine
 from pages.backend.requests import Measure
 from pages.backend.results import SCORE_TEXT
 from pages.explore import able, attention, estimates, grids, looking, texts, why, writes
+from pages.explore.estimates import Estimated
 from pages.session import shared
 from pages.shell.current import Current
 from pages.shell.sidebar import READING_TITLES, SPLIT_TITLES, Settings
@@ -56,8 +56,7 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluatio
     job = job_of(settings, settings.evaluation, heads, "main")
     result: Evaluation | None = job.result if job.state == "done" else None
     flat = heads.flat(table.n_heads)
-    taught = estimates.taught(settings, table, heads)
-    estimated_ppl, estimated_gap = table.estimate(flat, settings.reading, taught)
+    guess = estimates.of(settings, table, now)
     ppl_off, gap_off = table.remainder(flat, settings.reading)
 
     drawn: list[SoFar | None] = []  # what the job had shown when the row was drawn last
@@ -75,13 +74,13 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluatio
             if result is None and so_far is not None and so_far.perplexity is not None:
                 _partial("Perplexity", so_far.perplexity, "tokens", 1)
             else:
-                _perplexity(result, estimated_ppl, ppl_off, table, taught)
+                _perplexity(result, guess, ppl_off, table, settings)
         with middle:
             if result is None and so_far is not None and (part := so_far.gaps.get(settings.reading)) is not None:
                 _partial(_gap_label(settings), part, "prompts", 1000)
             else:
                 whole = so_far is not None and so_far.perplexity is not None  # the first prompts come before the text
-                _gap(result, estimated_gap, table, settings, taught, whole)
+                _gap(result, guess, table, settings, whole)
         with right:
             _removed(table, now, settings)
         with last:
@@ -97,7 +96,7 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluatio
         st.rerun()
     for note in now.selection.notes:
         st.info(escape_markdown(note), icon=":material/info:")
-    st.session_state["estimated"] = estimated_ppl, estimated_gap, ppl_off, gap_off, taught
+    st.session_state["estimated"] = guess, ppl_off, gap_off
     return job
 
 
@@ -154,7 +153,9 @@ def job_of(settings: Settings, config: EvalConfig, heads: PruneSet, name: str) -
     return looking.latest(name, Measure(settings.spec, heads, config), engine().measure)
 
 
-def _perplexity(result: Evaluation | None, estimate: float, off: float, table: ImpactTable, taught: Taught) -> None:
+def _perplexity(
+    result: Evaluation | None, guess: Estimated, off: float, table: ImpactTable, settings: Settings
+) -> None:
     label = "Perplexity"
     help_text = (
         "exp of the mean negative log-likelihood a token on Wikipedia sentences (BOLD), "
@@ -162,10 +163,10 @@ def _perplexity(result: Evaluation | None, estimate: float, off: float, table: I
         "base and pruned model on the same text.\n\n" + glossary.text("second-order")
     )
     if result is None:
-        st.metric(label, f"≈ {number(estimate)}", help=help_text)
+        st.metric(label, f"≈ {number(guess.perplexity)}", help=help_text)
         base = table.ppl.base.perplexity
         doubt = "" if off < LARGE * base else " **Low confidence.**"
-        usual = estimates.said(taught, 0, base)
+        usual = estimates.said(guess, settings.reading, 0, base)
         st.caption(f"**estimate**, {usual}; unpruned {base:.2f}.{doubt}")
         return
     p = result.perplexity
@@ -192,19 +193,14 @@ def _gap_label(settings: Settings) -> str:
 
 
 def _gap(
-    result: Evaluation | None,
-    estimate: float,
-    table: ImpactTable,
-    settings: Settings,
-    taught: Taught,
-    whole: bool = False,
+    result: Evaluation | None, guess: Estimated, table: ImpactTable, settings: Settings, whole: bool = False
 ) -> None:
     """`whole`: until then nothing is known, as there are too few blocks of prompts for looks."""
     label = _gap_label(settings)
     if result is None:
         base = table.bias.gap(settings.reading)
-        st.metric(label, f"≈ {1000 * estimate:.2f}", help=GAP_HELP)
-        usual = estimates.said(taught, 1, 1000 * base.gap)
+        st.metric(label, f"≈ {1000 * guess.gap:.2f}", help=GAP_HELP)
+        usual = estimates.said(guess, settings.reading, 1, 1000 * base.gap)
         later = " Measured as a whole, once all prompts are done." if whole else ""
         st.caption(f"**estimate**, {usual}; unpruned {1000 * base.gap:.2f} on {base.n} validation prompts.{later}")
         return
@@ -224,13 +220,15 @@ def _gap(
 
 def _told(settings: Settings, table: ImpactTable, result: Evaluation | None) -> str:
     """What else is known of the set: how sure its estimates are, and what the measurement says beside the cards."""
-    ppl, gap, ppl_off, gap_off, taught = st.session_state["estimated"]
-    text = (
-        "**This set.** Single heads multiplied, and corrected by measured sets (the changes times "
-        f"{taught.factors[0]:.2f} and {taught.factors[1]:.2f}): perplexity {number(ppl)}, {estimates.said(taught, 0)}; "
-        f"gap {1000 * gap:.2f}, {estimates.said(taught, 1)}. Second-order terms: {ppl_off:.2f} and "
-        f"{1000 * gap_off:.2f}."
+    guess, ppl_off, gap_off = st.session_state["estimated"]
+    by, (ppl, gap) = guess.taught.factors, (estimates.said(guess, settings.reading, which) for which in (0, 1))
+    how_made = (
+        f"Single heads multiplied, and corrected by measured sets (the changes times {by[0]:.2f} and {by[1]:.2f})"
     )
+    numbers = f"perplexity {number(guess.perplexity)}, {ppl}; gap {1000 * guess.gap:.2f}, {gap}"
+    text = f"**This set.** {how_made}: {numbers}. Second-order terms: {ppl_off:.2f} and {1000 * gap_off:.2f}."
+    if guess.strengths is not None:
+        text = f"**This set.** Gains that were learned together, beyond them {how_made.lower()}: {numbers}."
     if result is None:
         return text + f" {noise(table.bias.gap(settings.reading))}"
     shown = result.readings[settings.reading]
@@ -242,7 +240,7 @@ def _told(settings: Settings, table: ImpactTable, result: Evaluation | None) -> 
     )
     share = f"{result.parameters_removed / result.parameters:.1%} of {result.parameters / 1e6:.1f} M parameters"
     return (
-        f"{text} {share} are removed. {noise(shown.base)} Estimate was {1000 * gap:.2f}."
+        f"{text} {share} are removed. {noise(shown.base)} Estimate was {1000 * guess.gap:.2f}."
         + (f" {others[:1].upper()}{others[1:]}." if others else "")
         + _inside(shown)
     )
@@ -265,7 +263,8 @@ def _removed(table: ImpactTable, now: Current, settings: Settings) -> None:
     st.metric("Removed", f"{len(now.heads.heads)} of {total} heads", help="Heads that are off in what is measured.")
     neurons = ""
     if now.heads.others:
-        neurons = f"**And {now.heads.others_told()}**, which estimates leave out. "
+        left_out = "; estimates leave neurons out" * bool(now.heads.neurons)
+        neurons = f"**And {now.heads.others_told()}**{left_out}. "
     protected = f"{len(now.selection.critical)} critical heads are protected. "
     hand = [f"{len(ids)} {what}" for ids, what in ((now.by_hand.prune, "pruned"), (now.by_hand.keep, "kept")) if ids]
     st.caption(

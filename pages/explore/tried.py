@@ -71,8 +71,8 @@ def note(settings: Settings, table: ImpactTable, now: Current, job: Job[Evaluati
     """Remember the set of the moment, and what is known of it; and of the set before, what was known in the end."""
     kept: list[Tried] = st.session_state.get("tried", [])
     base = table.ppl.base.perplexity, table.bias.gap(settings.reading).gap
-    ppl, gap = st.session_state["estimated"][:2]
-    estimated = ppl / base[0] - 1, gap / base[1] - 1 if base[1] else float("nan")
+    guess = st.session_state["estimated"][0]
+    estimated = guess.perplexity / base[0] - 1, guess.gap / base[1] - 1 if base[1] else float("nan")
     new = Tried(shared.now(), settings.spec, settings.evaluation, now.heads, estimated)
     if job.state == "done":
         new = measured(new, job.result, settings.reading)

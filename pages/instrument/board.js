@@ -46,10 +46,13 @@ export const paintColors = (canvas, shape, colors, headAt) => {
   }
 };
 
+/* How long the bar of a gain is, in px; a quarter of one is not seen. */
+const barOf = (gain, cw) => Math.max(2, Math.round((4 * (cw - 5) * Math.min(gain, 1.5)) / 1.5) / 4);
+
 /* The look of a state, in the middle of a cell: critical is outlined, pruned crossed out; what a hand set is a disc,
  * crossed if it goes and empty if it stays; a head that is scaled has a bar as long as its gain; a ring is
  * around what is looked for. */
-export const drawState = (pen, [x, y, cw, ch], state, colors, gain, picked) => {
+export const drawState = (pen, [x, y, cw, ch], state, colors, gain = 1, picked = false) => {
   const [right, down] = [x + cw - 1, y + ch - 1];
   const [cx, cy] = [(x + right) / 2, (y + down) / 2];
   const small = Math.min(cw, ch) < NARROW + 3;
@@ -92,8 +95,8 @@ export const drawState = (pen, [x, y, cw, ch], state, colors, gain, picked) => {
     pen.lineWidth = 2.5;
     pen.stroke();
   }
-  if (gain !== undefined && !(state & PRUNED)) {
-    const width = Math.max(2, ((cw - 5) * Math.min(gain, 1.5)) / 1.5);
+  if (gain !== 1 && !(state & PRUNED)) {
+    const width = barOf(gain, cw);
     pen.fillStyle = colors.ink;
     pen.fillRect(x + 1, down - 6, cw - 3, 5);
     pen.fillStyle = colors.halo;
@@ -115,18 +118,18 @@ export const marksOn = (canvas, shape, headAt, { colors, picked }) => {
   ink.setTransform(ratio, 0, 0, ratio, 0, 0);
   for (let state = 1; state < 16; state++) drawState(ink, [state * cw, 0, cw, ch], state, colors);
   const shown = new Int16Array(headAt.length).fill(-1);
-  const gates = new Float32Array(headAt.length).fill(1);
-  return (marks, gains) => {
+  const bars = new Float32Array(headAt.length);
+  return (marks, gates) => {
     for (let slot = 0; slot < headAt.length; slot++) {
       const head = headAt[slot];
       const state = marks[head];
-      const gate = gains[head] ?? 1;
-      if (shown[slot] === state && Math.abs(gates[slot] - gate) < 1e-6) continue;
-      const special = gate !== 1 || picked.includes(head); // more on it than a state
+      const gate = state & PRUNED ? 1 : gates[head];
+      const bar = gate === 1 ? 0 : barOf(gate, cw);
+      if (shown[slot] === state && bars[slot] === bar) continue;
       const [x, y] = cellOf(shape, slot);
       if (shown[slot] >= 0) pen.clearRect(x, y, cw, ch);
-      [shown[slot], gates[slot]] = [state, gate];
-      if (special) drawState(pen, [x, y, cw, ch], state, colors, gains[head], picked.includes(head));
+      [shown[slot], bars[slot]] = [state, bar];
+      if (bar || picked.includes(head)) drawState(pen, [x, y, cw, ch], state, colors, gate, picked.includes(head));
       else if (state) pen.drawImage(sheet, state * cw * ratio, 0, cw * ratio, ch * ratio, x, y, cw, ch);
     }
   };

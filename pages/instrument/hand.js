@@ -5,10 +5,12 @@ const SNAP = 0.08; // how near a gate comes to 0 or 1 before it is just that
 const PATIENCE = 8000; // ms without an answer, after which acts are told once more; twice as long each time
 const FAR = 4; // px: a button that is let go farther away has dragged
 
+const SLIDERS = ["gamma", "alpha", "strength"];
+
 class Hand extends View {
   constructor(root) {
     super(root);
-    for (const name of ["gamma", "alpha"]) {
+    for (const name of SLIDERS) {
       const { input } = this.top[name];
       input.addEventListener("input", () => this.slide(name, Number(input.value)));
     }
@@ -62,28 +64,26 @@ class Hand extends View {
     const marks = this.marks;
     this.said.textContent =
       heads.length === 1
-        ? `${nameOf(clicked, this.data.heads)} ${stateOf(marks[clicked], this.data, this.local.gains[clicked])}`
+        ? `${nameOf(clicked, this.data.heads)} ${stateOf(marks[clicked], this.data, this.gates[clicked])}`
         : `${heads.length} heads changed`;
   }
 
-  /* What a head's output is multiplied by. */
-  gateOf(head) {
-    return this.marks[head] & PRUNED ? 0 : (this.local.gains[head] ?? 1);
-  }
-
-  /* Set gates from 0, which is pruned by hand, over 1, as the head is, to 1.5; the page hears later. */
+  /* Set gates from 0, which is pruned by hand, over 1, as the head is, to 1.5; the page hears later. A head that was
+   * learned to be scaled is as it is because it is kept by hand. */
   scale(gates) {
     if (this.waits(() => this.scale(gates))) return;
     const gains = { ...this.local.gains };
-    const [on, off, marks] = [[], [], this.marksOf(this.local)];
+    const [on, off, stay, marks, learned] = [[], [], [], this.marksOf(this.local), this.learned()];
     for (const [head, wanted] of gates) {
       const gate = Math.round(20 * Math.min(1.5, Math.max(0, wanted))) / 20;
       if (!gate) off.push(head);
       else if (marks[head] & PRUNED) on.push(head);
       if (gate && gate !== 1) gains[head] = gate;
       else delete gains[head];
+      if (gate === 1 && learned && learned[head] !== 1) stay.push(head);
     }
-    this.local = { ...this.local, ...told(toggled(this.local, on, this.marksOf), off, true), gains };
+    const byHand = told(toggled(this.local, on, this.marksOf), off, true);
+    this.local = { ...this.local, ...told(byHand, stay, false), gains };
     this.frame();
   }
 
@@ -92,8 +92,8 @@ class Hand extends View {
     if (this.waits(() => this.tell(head))) return;
     const { local, known } = this;
     this.number();
-    const moved = (name) => (local[name] === known[name] ? null : local[name]);
-    this.queue.push({ n: this.latest, gamma: moved("gamma"), alpha: moved("alpha"), ...changes(known, local), head });
+    const moved = SLIDERS.map((name) => [name, local[name] === known[name] ? null : local[name]]);
+    this.queue.push({ n: this.latest, ...Object.fromEntries(moved), ...changes(known, local), head });
     this.known = local;
     this.ask(PATIENCE);
   }
@@ -154,7 +154,7 @@ class Hand extends View {
       event.preventDefault();
       one.board.setPointerCapture(event.pointerId);
       const head = headOf(event);
-      this.pressed = { head, x: event.clientX, y: event.clientY, gate: event.altKey ? this.gateOf(head) : null };
+      this.pressed = { head, x: event.clientX, y: event.clientY, gate: event.altKey ? this.gates[head] : null };
     });
     one.board.addEventListener("pointermove", (event) => {
       const head = headOf(event);
@@ -256,7 +256,7 @@ class Hand extends View {
       this.act(this.line(/l/i.test(event.key) ? "layer" : "head", slot), at);
     } else if (/^[-+=]$/.test(event.key)) {
       const by = event.key === "-" ? -0.1 : 0.1;
-      this.scale((this.range ? this.block(...this.range) : [at]).map((head) => [head, this.gateOf(head) + by]));
+      this.scale((this.range ? this.block(...this.range) : [at]).map((head) => [head, this.gates[head] + by]));
       this.rest(at);
     } else if (event.key === "Escape" && this.range) {
       this.range = null;

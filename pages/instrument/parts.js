@@ -25,10 +25,11 @@ const number = (name, what) => {
   return { value, change, part };
 };
 
-/* What stands above the maps: both sliders and the estimates. */
+/* What stands above the maps: the sliders and the estimates. Where gains were learned, one slider is in place of two. */
 export const makeTop = () => {
   const gamma = slider("gamma", "γ", "protect");
   const alpha = slider("alpha", "α", "prune");
+  const strength = slider("strength", "s", "strength");
   const numbers = {
     perplexity: number("perplexity", "≈ perplexity"),
     gap: number("gap", "≈ toxicity gap, ×10⁻³"),
@@ -36,7 +37,8 @@ export const makeTop = () => {
   };
   const list = make("dl", { className: "numbers" });
   list.append(...Object.values(numbers).map((one) => one.part));
-  return { gamma, alpha, numbers, list, part: make("div", { className: "top" }, gamma.part, alpha.part, list) };
+  const part = make("div", { className: "top" }, gamma.part, alpha.part, strength.part, list);
+  return { gamma, alpha, strength, numbers, list, part };
 };
 
 export const signed = (x, digits) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(digits);
@@ -44,22 +46,22 @@ const percent = (now, before) =>
   before > 0 && Number.isFinite(now) ? `${signed((100 * (now - before)) / before, 0)}%` : "";
 const short = (x) => (x < 1e4 ? x.toFixed(2) : x.toExponential(1));
 
-/* Without `found` they are on their way; heads that are scaled have no effects to multiply. */
-export const fillNumbers = ({ numbers, list }, found, { base: [perplexity, gap], off, learnt }, scaled) => {
-  list.title = `Estimates: effects of single heads, multiplied. ${learnt}`;
+/* Without `found` they are on their way; `off` is how far off they are, `learnt` how they are made and one knows. */
+export const fillNumbers = ({ numbers, list }, found, [perplexity, gap], { off: [a, b], learnt }) => {
+  list.title = learnt;
   const tell = ({ value, change }, text, more, worse) => {
     value.textContent = text;
     change.textContent = more;
     change.dataset.worse = worse;
   };
-  if (!found || scaled) {
-    for (const one of Object.values(numbers)) tell(one, ...(scaled ? ["–", "measured alone"] : ["…", ""]), "");
+  if (!found) {
+    for (const one of Object.values(numbers)) tell(one, "…", "", "");
     return;
   }
   const { perplexity: now } = found;
-  tell(numbers.perplexity, short(now), `${percent(now, perplexity)} ${off[0]}`, now > perplexity);
-  tell(numbers.gap, (1000 * found.gap).toFixed(2), `${percent(1000 * found.gap, gap)} ${off[1]}`, 1000 * found.gap > gap);
-  if (found.task === null) tell(numbers.task, "–", "not scored", "");
+  tell(numbers.perplexity, short(now), `${percent(now, perplexity)} ${a}`, now > perplexity);
+  tell(numbers.gap, (1000 * found.gap).toFixed(2), `${percent(1000 * found.gap, gap)} ${b}`, 1000 * found.gap > gap);
+  if (typeof found.task !== "number") tell(numbers.task, "–", found.task === null ? "not scored" : "measured alone", "");
   else tell(numbers.task, signed(found.task, 2), "nats a word", found.task > 0);
 };
 
@@ -114,7 +116,7 @@ export const fillAxes = (one, shape, ranked) => {
   one.foot.append(make("em", {}, name(right)));
 };
 
-export const makeLegend = ({ colors, maps }, gains) => {
+export const makeLegend = ({ colors, maps }, scaled) => {
   const entry = (state, text, gain) => {
     const canvas = make("canvas");
     const ratio = window.devicePixelRatio || 1;
@@ -135,18 +137,18 @@ export const makeLegend = ({ colors, maps }, gains) => {
     entry(PRUNED, "pruned"),
     entry(PRUNED | FORCED, "pruned by hand"),
     entry(LOCKED, "kept by hand"),
-    ...(Object.keys(gains).length ? [entry(0, "scaled", 0.8)] : []),
+    ...(scaled ? [entry(0, "scaled", 0.8)] : []),
     swatch(colors.veiled, "sign within noise"),
     ...(maps.some(unscored) ? [swatch(colors.missing, "not scored yet")] : []),
     make("span", { className: "keys" }, "Space toggles · Shift extends · + − scale · L layer · C column"),
   ];
 };
 
-/* What is said of a head's state. */
+/* What is said of a head's state, and of what it is scaled by. */
 export const stateOf = (state, { method }, gain) => {
   const critical = state & CRITICAL;
   if (state & FORCED) return "pruned by hand" + (critical ? ", although critical" : "");
-  const scaled = gain === undefined ? "" : `, scaled by ${gain}`;
+  const scaled = gain === 1 ? "" : `, scaled by ${Number(gain.toFixed(2))}`;
   if (state & LOCKED) return "kept by hand" + (critical ? ", and critical" : "") + scaled;
   if (state & PRUNED) return `pruned by ${method}`;
   return (critical ? "kept: critical" : "kept") + scaled;

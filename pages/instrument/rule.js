@@ -45,6 +45,26 @@ export const told = ({ prune, keep }, heads, off) => {
   return next;
 };
 
+/* Gates of all heads at a strength, from those at 1, as fasp_core.scoring.learned.gains.Gains.at has them. */
+export const gatesAt = (learned, strength) =>
+  learned.map((gate) => Math.round(1e4 * Math.min(1.5, Math.max(0, 1 + strength * (gate - 1)))) / 1e4);
+
+/* What the output of every head is multiplied by: 0 where it goes, else what it is scaled by, by hand or, unless it is
+ * kept by hand, as it was learned (null: nothing was), else 1. */
+export const gatesOf = (marks, learned, { keep, gains }) => {
+  const gates = new Float64Array(marks.length).fill(1);
+  for (let head = 0; head < marks.length; head++)
+    if (marks[head] & PRUNED) gates[head] = 0;
+    else gates[head] = gains[head] ?? (learned && !keep.has(head) ? learned[head] : 1);
+  return gates;
+};
+
+/* Straight lines between points of ascending `at`. */
+export const between = (at, values, x) => {
+  const i = Math.min(at.length - 2, Math.max(0, at.findIndex((end) => end >= x) - 1));
+  return values[i] + ((values[i + 1] - values[i]) * (x - at[i])) / (at[i + 1] - at[i]);
+};
+
 /* What a hand has changed: heads that are told anew, and gates, where 1 is as the head is. */
 export const changes = (before, after) => {
   const news = (set, old) => [...set].filter((head) => !old.has(head)).sort((a, b) => a - b);
@@ -88,32 +108,35 @@ const gapOf = ({ base, groups, count }, logs) => {
 };
 
 /* What single effects come to when they are multiplied, as ImpactTable.estimate does it: perplexity, gap, and what last
- * words lose (null where that is not known). `taught` has the factors of measured sets, of nats and of the gap.
+ * words lose (null where that is not known). `closed` says of every head how far it is closed, 1 minus its gate;
+ * `taught` has the factors of measured sets, of nats and of the gap; `start` changes that are known without the heads,
+ * of nats and of the gap relative to the unpruned model's.
  *
  * Effects are { nats, meanNats, base, steps, scale, groups, count, task }: nats a token that each head adds to their mean;
  * the toxicity of n prompts, and the log of its change by each head in whole steps of that head's scale; the group of
- * each prompt. The sum of the last marks is kept with them, so that a frame costs as much as it changes. */
-export const estimate = (effects, marks, taught = [1, 1]) => {
+ * each prompt. The sum of the last heads is kept with them, so that a frame costs as much as it changes. */
+export const estimate = (effects, closed, taught = [1, 1], start = [0, 0]) => {
   const { nats, meanNats, base, steps, scale, task } = effects;
   const n = base.length;
   const none = new Float64Array(n);
-  effects.kept ??= { logs: none, off: new Uint8Array(marks.length), whole: gapOf(effects, none) };
-  const { logs, off, whole } = effects.kept;
+  effects.kept ??= { logs: none, was: new Float64Array(closed.length), whole: gapOf(effects, none) };
+  const { logs, was, whole } = effects.kept;
   let total = 0;
   let words = 0;
-  for (let head = 0; head < marks.length; head++) {
-    const gone = marks[head] & PRUNED;
-    if (gone) {
-      total += nats[head];
-      if (task) words += task[head];
+  for (let head = 0; head < closed.length; head++) {
+    const by = closed[head];
+    if (by) {
+      total += by * nats[head];
+      if (task) words += by * task[head];
     }
-    if (gone === off[head]) continue;
-    off[head] = gone;
-    const step = gone ? scale[head] : -scale[head];
+    if (by === was[head]) continue;
+    const step = (by - was[head]) * scale[head];
+    was[head] = by;
     for (let i = 0, at = head * n; i < n; i++, at++) logs[i] += step * steps[at];
   }
-  const gap = Math.max(0, whole + taught[1] * (gapOf(effects, logs) - whole));
-  return { perplexity: Math.exp(Math.min(meanNats + taught[0] * total, 700)), gap, task: task ? words : null };
+  const gap = Math.max(0, whole + start[1] * whole + taught[1] * (gapOf(effects, logs) - whole));
+  const mean = meanNats + start[0] + taught[0] * total;
+  return { perplexity: Math.exp(Math.min(mean, 700)), gap, task: task ? words : null };
 };
 
 /* The heads of the rectangle between two heads, both within; `place` says where a head stands, `at` who stands there. */

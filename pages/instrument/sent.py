@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -54,14 +54,37 @@ class Map:
 
 
 @dataclass(frozen=True)
+class Strength:
+    """Learned gains, whose strength is a slider.
+
+    Attributes
+    ----------
+    value : the strength, from 0 to 1.
+    gates : [N] what was learned for each head, as `Gains.gates` has it.
+    at, nats, gap : [S] ascending strengths that were measured, 0 among them, and changes of the mean NLL (nats a token)
+        and of the gap, relative to that of the unpruned model; none where they were not.
+    off : usual errors of perplexity and gap between them, as text; learnt: from what, in a sentence.
+    """
+
+    value: float
+    gates: list[float]
+    at: list[float] = field(default_factory=list)
+    nats: list[float] = field(default_factory=list)
+    gap: list[float] = field(default_factory=list)
+    off: tuple[str, str] = ("", "")
+    learnt: str = ""
+
+
+@dataclass(frozen=True)
 class Shown:
     """All that the script draws but the effects of heads, which do not change with the set and are sent by themselves.
 
     Attributes
     ----------
     effects : the name of those.
-    method : how a method is called; `sliders` are range, step and whether they are read, of gamma and alpha.
-    prune, keep : set by hand. gains: heads that are scaled, by flat id, those that are off among them. picked: ringed.
+    method : how a method is called; `sliders` are range, step and whether they are read, of gamma, alpha and strength.
+    prune, keep : set by hand. gains: heads that are scaled by hand, by flat id, those that are off among them. picked:
+        ringed.
     means : what a click does, as on the page: toggle, prune, keep, or leave to the method.
     order : which head stands at which place, layer after layer; None: as they are numbered.
     texts : [N] what is said of a head beside its state. sure: [N] percent of resamples in which it is chosen, or None.
@@ -70,6 +93,7 @@ class Shown:
         from what, in a sentence.
     colors : of the theme, by name.
     done : number of the last act that the page has acted on.
+    strength : of learned gains, where they are the method: in place of gamma and alpha.
     """
 
     effects: str
@@ -95,6 +119,7 @@ class Shown:
     learnt: str
     colors: dict[str, Any]
     done: int
+    strength: Strength | None = None
 
     def sent(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -108,7 +133,7 @@ class Act:
     Attributes
     ----------
     n : its number; later ones are higher.
-    gamma, alpha : None where a slider stands as it stood.
+    gamma, alpha, strength : None where a slider stands as it stood.
     prune, keep, leave : heads that are told anew, by flat id; to leave is to the method.
     gains : what heads are scaled by from now on, by flat id: above 0, at most 1.5; 1 is as a head is.
     head : the head that was clicked last; None if a slider was moved.
@@ -122,6 +147,7 @@ class Act:
     leave: frozenset[int]
     gains: dict[int, float]
     head: int | None
+    strength: float | None = None
 
     def on(self, by_hand: ManualEdits) -> ManualEdits:
         """What is set by hand after it."""
@@ -193,7 +219,7 @@ def _act(one: Any, size: int) -> Act | Step | None:
         return None
     if "step" in one:
         return Step(one["n"], one["step"]) if type(one["step"]) is int and abs(one["step"]) == 1 else None
-    shares: list[Any] = [one.get(name) for name in ("gamma", "alpha")]
+    shares: list[Any] = [one.get(name) for name in ("gamma", "alpha", "strength")]
     hand: list[Any] = [one.get(name) for name in ("prune", "keep", "leave")]
     if not all(x is None or (type(x) in (int, float) and 0 <= x <= 1) for x in shares):
         return None
@@ -203,8 +229,8 @@ def _act(one: Any, size: int) -> Act | Step | None:
     head, gains = one.get("head"), _gains(one.get("gains"), size)
     if gains is None or prune & keep or leave & (prune | keep) or not (head is None or _head(head, size)):
         return None
-    gamma, alpha = (None if x is None else round(float(x), 6) for x in shares)
-    return Act(one["n"], gamma, alpha, prune, keep, leave, gains, head)
+    gamma, alpha, strength = (None if x is None else round(float(x), 6) for x in shares)
+    return Act(one["n"], gamma, alpha, prune, keep, leave, gains, head, strength)
 
 
 def _gains(pairs: Any, size: int) -> dict[int, float] | None:

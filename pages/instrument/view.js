@@ -81,15 +81,16 @@ class View {
     this.queue = this.queue.filter((act) => act.n > data.done);
     if (!this.queue.length && this.local === this.known) {
       const { gamma, alpha, prune, keep, gains } = data;
-      this.local = this.known = { gamma, alpha, prune: new Set(prune), keep: new Set(keep), gains };
+      const strength = data.strength?.value ?? 1;
+      this.local = this.known = { gamma, alpha, strength, prune: new Set(prune), keep: new Set(keep), gains };
     }
     this.headAt = data.order ?? Array.from({ length: reach(data) }, (_, i) => i);
     this.slotOf = new Array(reach(data));
     this.headAt.forEach((head, slot) => (this.slotOf[head] = slot));
-    for (const name of ["gamma", "alpha"]) {
-      const [end, step, used] = data.sliders[name];
-      const { input } = this.top[name];
+    for (const [name, [end, step, used]] of Object.entries(data.sliders)) {
+      const { input, part } = this.top[name];
       Object.assign(input, { min: 0, max: end, step, disabled: !used });
+      part.hidden = (name === "strength") !== (data.strength !== null);
     }
     const look = JSON.stringify(["maps", "order", "colors", "picked", "layers", "heads", "method"].map((name) => data[name]));
     if (look !== this.look) {
@@ -136,7 +137,7 @@ class View {
       one.strip.hidden = fit;
       one.view.dataset.zoomed = !fit;
     });
-    this.signs.replaceChildren(...makeLegend(data, this.local.gains));
+    this.signs.replaceChildren(...makeLegend(data, this.scaled));
     this.zooms.hidden = fit;
     for (const button of this.zooms.children) button.setAttribute("aria-pressed", Number(button.dataset.zoom) === this.zoom);
     this.fillCells();
@@ -175,7 +176,20 @@ class View {
     this.asked = requestAnimationFrame(() => this.frame());
   }
 
-  marksOf = (byHand) => choose(this.data.rule, this.local.gamma, this.local.alpha, byHand).marks;
+  /* Gates as they were learned, at the strength of the moment; null where the method is another. */
+  learned() {
+    const { strength } = this.data;
+    return strength && gatesAt(strength.gates, this.local.strength);
+  }
+
+  choose(byHand, learned) {
+    const { rule } = this.data;
+    const { gamma, alpha } = this.local;
+    const closed = learned && { ...rule, found: [...learned.keys()].filter((head) => learned[head] === 0) };
+    return choose(closed ?? rule, gamma, alpha, byHand);
+  }
+
+  marksOf = (byHand) => this.choose(byHand, this.learned()).marks;
 
   /* One frame: what the sliders and what is set by hand come to, on every map, and in the numbers. */
   frame() {
@@ -183,35 +197,50 @@ class View {
     this.asked = 0;
     const { data, local } = this;
     if (!data || !local || !this.maps[0]?.paint) return;
-    const { marks, count } = choose(data.rule, local.gamma, local.alpha, local);
-    for (const one of this.maps) one.paint(marks, local.gains);
-    const scaled = Object.keys(local.gains).join();
-    if (scaled !== this.scaled) this.signs.replaceChildren(...makeLegend(data, local.gains));
+    const learned = this.learned();
+    const { marks, count } = this.choose(local, learned);
+    const gates = gatesOf(marks, learned, local);
+    for (const one of this.maps) one.paint(marks, gates);
     const before = this.marks;
+    let [critical, scaled] = [0, 0];
     for (let head = 0; head < marks.length; head++) {
-      const gain = local.gains[head];
-      if (before && before[head] === marks[head] && gain === this.gains[head]) continue;
-      this.cells[head].dataset.state = stateOf(marks[head], data, gain);
+      if (marks[head] & CRITICAL) critical++;
+      if (gates[head] && gates[head] !== 1) scaled++;
+      if (before && before[head] === marks[head] && this.gates[head] === gates[head]) continue;
+      const state = stateOf(marks[head], data, gates[head]);
+      if (before && this.cells[head].dataset.state === state) continue;
+      this.cells[head].dataset.state = state;
       this.unnamed.add(head);
     }
+    if (scaled > 0 !== this.scaled) this.signs.replaceChildren(...makeLegend(data, scaled > 0));
     clearTimeout(this.naming);
     if (before) this.naming = setTimeout(() => this.name(), NAMING);
-    [this.marks, this.gains, this.scaled] = [marks, local.gains, scaled];
+    [this.marks, this.gates, this.scaled] = [marks, gates, scaled > 0];
     if (!before) this.name();
-    const size = reach(data);
-    const { gamma, alpha } = this.top;
-    if (Number(gamma.input.value) !== local.gamma) gamma.input.value = local.gamma;
-    if (Number(alpha.input.value) !== local.alpha) alpha.input.value = local.alpha;
-    gamma.value.textContent = local.gamma.toFixed(2);
-    alpha.value.textContent = local.alpha.toFixed(3);
-    const critical = marks.reduce((sum, state) => sum + Boolean(state & CRITICAL), 0);
-    gamma.count.textContent = `${critical} critical`;
-    alpha.count.textContent = `${count} of ${size} pruned`;
-    this.found = effects.has(data.effects) ? estimate(effects.get(data.effects), marks, data.taught) : null;
-    const gated = Object.keys(local.gains).some((head) => !(marks[head] & PRUNED));
-    fillNumbers(this.top, this.found, data, gated);
+    for (const [name, digits] of [["gamma", 2], ["alpha", 3], ["strength", 2]]) {
+      const { input, value } = this.top[name];
+      if (Number(input.value) !== local[name]) input.value = local[name];
+      value.textContent = local[name].toFixed(digits);
+    }
+    this.top.gamma.count.textContent = `${critical} critical`;
+    this.top.alpha.count.textContent = `${count} of ${reach(data)} pruned`;
+    this.top.strength.count.textContent = `${scaled} of ${reach(data)} scaled, ${count} pruned`;
+    this.guess(learned);
     this.strips();
     this.ring();
+  }
+
+  /* What the set is estimated to do. Of learned gains that were measured at some strengths: straight lines between
+   * these, and beyond them the heads that a hand has set otherwise. */
+  guess(learned) {
+    const { base, effects: name, off, learnt, strength, taught } = this.data;
+    const line = strength?.at.length ? strength : null;
+    const closed = this.gates.map((gate, head) => (line ? learned[head] : 1) - gate);
+    const start = line && [line.nats, line.gap].map((values) => between(line.at, values, this.local.strength));
+    this.found = effects.has(name) ? estimate(effects.get(name), closed, taught, start ?? undefined) : null;
+    if (this.found && line) this.found.task = undefined; // not measured at strengths
+    const known = line ? { off: closed.some(Boolean) ? off : line.off, learnt: line.learnt } : { off, learnt };
+    fillNumbers(this.top, this.found, base, known);
   }
 
   /* Names of heads whose state has changed, for screen readers: once they rest, for they are long. */
@@ -226,7 +255,7 @@ class View {
   words(head, marks) {
     const { texts, heads, sure } = this.data;
     const often = !this.queue.length && sure?.[head] != null ? `; in the set in ${sure[head]}% of resamples` : "";
-    const state = stateOf(marks[head], this.data, this.local.gains[head]);
+    const state = stateOf(marks[head], this.data, this.gates[head]);
     return `${nameOf(head, heads)}, ${state}; ${texts[head].replaceAll("\n", "; ")}${often}`;
   }
 
@@ -276,7 +305,7 @@ class View {
     const board = over.board.getBoundingClientRect();
     const whole = this.part.getBoundingClientRect();
     const { texts, heads, sure } = this.data;
-    const state = stateOf(this.marks[head], this.data, this.local.gains[head]);
+    const state = stateOf(this.marks[head], this.data, this.gates[head]);
     const lines = [make("b", {}, nameOf(head, heads)), make("div", {}, state)];
     lines.push(...texts[head].split("\n").map((text) => make("div", {}, text)));
     if (!this.queue.length && sure?.[head] != null)

@@ -20,7 +20,10 @@ from fasp_core.scoring.learned.gains import Gains
 from fasp_core.scoring.learned.gates import GainsConfig
 from fasp_core.scoring.manual_edits import nothing
 from fasp_core.storage.store import Store
+from fasp_core.studies import strengths
+from fasp_core.studies.strengths import Strengths
 from fasp_core.typing import Floats
+from pages.backend import demo
 from pages.backend.engine import engine
 from pages.backend.requests import Experiment
 from pages.session.recipe import GAINS, OFFLINE
@@ -38,8 +41,7 @@ def learned(settings: Settings) -> Gains | None:
     """
     if settings.scorer != OFFLINE:
         return None
-    found = _stored(settings, settings.axis) or _stored(settings, defaults.ALL_AXES)
-    return max(found, key=lambda one: (len(one.losses), -one.config.seed), default=None)
+    return gains.furthest(_stored(settings, settings.axis) or _stored(settings, defaults.ALL_AXES))
 
 
 def _stored(settings: Settings, axis: str) -> list[Gains]:
@@ -72,6 +74,35 @@ def select(settings: Settings, table: ImpactTable) -> Selection:
         'perplexity is measured on here; "Compare methods" measures text that they did not see.'
     )
     return replace(none, pruned=heads, k=len(heads), requested_k=len(heads), notes=(note,))
+
+
+def measured(settings: Settings) -> Strengths | None:
+    """What the gains do at some strengths, where gains are the method and that was measured."""
+    if settings.method != GAINS or (found := learned(settings)) is None:
+        return None
+    return engine().results.strengths(settings.spec, found, settings.scoring)
+
+
+def measure(settings: Settings) -> None:
+    """Measure the gains at some strengths in the background, once, where that is not stored; how far it is."""
+    if settings.method != GAINS or demo.current() is not None or (found := learned(settings)) is None:
+        return
+    if measured(settings) is not None:
+        return
+    bias = settings.scoring
+
+    def work(lm: LanguageModel, store: Store, progress: Progress) -> Strengths:
+        return strengths.run(lm, found, bias, store, progress)
+
+    asked = Experiment(settings.spec, "Gains at four strengths", (bias, found.config, found.at(1.0)))
+    job = background.job_of(asked)
+    if job is None:
+        job = st.session_state["jobs seen"][asked] = engine().experiment(asked, work)
+    if job.state in ("waiting", "running"):
+        background.watch(job, "Measuring the gains at four strengths, for estimates between them")
+    background.look_again(job)
+    if job.state == "failed":
+        background.show_error(job)
 
 
 def curve(settings: Settings) -> None:

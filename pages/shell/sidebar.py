@@ -52,7 +52,7 @@ from pages.widgets.markdown import escape_markdown
 
 __all__ = ["ALPHA", "GAMMA", "METHOD_TITLES", "READING_TITLES", "SPLIT_TITLES", "Settings"]
 
-SLIDERS = {"gamma": (1.0, 0.01), "alpha": (0.4, 0.005)}  # ends and steps
+SLIDERS = {"gamma": (1.0, 0.01), "alpha": (0.4, 0.005), "strength": (1.0, 0.01)}  # ends and steps
 KEPT: dict[str, Any] = {"persist_state": "session"}  # a widget keeps its value on pages that do not draw it
 
 
@@ -118,7 +118,10 @@ class Settings:
 
 
 def draw(front: DeltaGenerator | None = None) -> Settings:
-    """Draw the sidebar and read it; method and reading go to `front` where a page has a place for them."""
+    """Draw the sidebar and read it; method and reading go to `front` where a page has a place for them.
+
+    Such a page has the instrument, whose slider is the only one for the strength of learned gains there.
+    """
     with st.sidebar:
         spec = model()
         axis, axis_title = axes.choose()
@@ -132,8 +135,7 @@ def draw(front: DeltaGenerator | None = None) -> Settings:
         seed, limited, by, power = 0, Limits(), PROTECTS[0], 1.0
         if method == GAINS:
             critical, pruned = st.session_state["gamma"], st.session_state["alpha"]
-            hint = "0 is the unpruned model, 1 the gains as learned; between them every gate is 1 + s (g − 1)."
-            power = st.slider("Strength of the gains", 0.0, 1.0, step=0.05, key="strength", help=hint, **KEPT)
+            power = st.session_state["strength"] if front is not None else strength()
         else:
             critical, pruned = gamma(disabled=method != "fasp"), alpha(disabled=method == HAND)
             by = protect(spec, disabled=method != "fasp")
@@ -318,6 +320,13 @@ def alpha(key: str = "alpha", more: str = "Heads that are pruned by hand count."
     title, hint = "α  share of heads to prune", glossary.text("alpha", more=more)
     end, step = SLIDERS["alpha"]
     return st.slider(title, 0.0, end, step=step, format="%.3f", key=key, help=hint, **(KEPT | how))
+
+
+def strength() -> float:
+    """Of learned gains."""
+    hint = "0 is the unpruned model, 1 the gains as learned; between them every gate is 1 + s (g − 1)."
+    end, step = SLIDERS["strength"]
+    return st.slider("Strength of the gains", 0.0, end, step=step, key="strength", help=hint, **KEPT)
 
 
 def model() -> ModelSpec:

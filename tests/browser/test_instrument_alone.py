@@ -6,10 +6,12 @@ from collections.abc import Generator, Iterable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.drag import made_up
 from pages.instrument import instrument
+from pages.instrument.sent import Rule, Strength
 
 pytestmark = pytest.mark.browser
 
@@ -166,7 +168,7 @@ def test_the_height_is_followed(page: Any) -> None:
     page.wait_for_function("high => root.querySelector('.board').clientHeight < high", arg=high)
 
 
-NOTHING = {"gamma": None, "alpha": None, "prune": [], "keep": [], "leave": [], "gains": []}
+NOTHING = {"gamma": None, "alpha": None, "strength": None, "prune": [], "keep": [], "leave": [], "gains": []}
 
 
 def last(page: Any) -> dict[str, Any]:
@@ -252,6 +254,72 @@ def test_a_gate_that_is_raised_from_0_counts(page: Any, alpha: float, wanted: di
     )
     page.clock.fast_forward(1000)
     assert last(page) == {**NOTHING, **wanted, "gains": [[0, 0.1]]}
+
+
+GAINS = {
+    "rule": Rule(12, None, None, [], []),
+    "strength": Strength(
+        1.0, [0.0, 0.5, 1.5, *[1.0] * 9], [0, 0.5, 1], [0, 0.01, 0.05], [0, -0.2, -0.5], ("±1%", "±2%"), "lines"
+    ),
+    "base": (20.0, 4.0),
+}
+DRAG = """s => { const input = root.querySelector('#strength'); input.value = s;
+    input.dispatchEvent(new Event('input')); root.instrument.frame();
+    const at = name => root.querySelector(`[data-head=${name}]`).dataset.state;
+    const { perplexity, gap } = root.instrument.found;
+    return { gates: [...root.instrument.gates], states: ['L0H0', 'L0H1', 'L0H2', 'L0H3'].map(at),
+        whole: root.instrument.found, perplexity, gap,
+        off: root.querySelector('[data-estimate=gap]').nextElementSibling.textContent,
+        count: root.querySelector('#strength').parentNode.querySelector('.count').textContent,
+        shown: [...root.querySelectorAll('.slider')].filter(e => !e.hidden).length }; }"""
+
+
+def test_learned_gains_have_one_slider_which_all_follows_in_every_frame(page: Any) -> None:
+    """Gates and estimates of Python at each strength, long before the page hears; then it hears once."""
+    shown_at, packed = made_up(3, 4)
+    data = replace(shown_at, **GAINS).sent()
+    page.evaluate("([packed, data]) => { call(Uint8Array.from(packed)); call(data); }", [list(packed), data])
+    whole = page.evaluate("() => root.instrument.found.perplexity") / np.exp(0.05)
+    base = page.evaluate("() => root.instrument.found.gap") / 0.5
+    for s, nats, gap in ((0.5, 0.01, -0.2), (0.75, 0.03, -0.35), (0.25, 0.005, -0.1), (0.0, 0.0, 0.0)):
+        found = page.evaluate(DRAG, s)
+        assert found["shown"] == 1
+        assert found["gates"][:4] == pytest.approx([1 - s, 1 - 0.5 * s, 1 + 0.5 * s, 1])
+        assert found["perplexity"] == pytest.approx(whole * np.exp(nats))
+        assert found["gap"] == pytest.approx(base * (1 + gap))
+        assert found["off"].endswith("±2%")
+        assert found["count"] == ("0 of 12 scaled, 0 pruned" if s == 0 else "3 of 12 scaled, 0 pruned")
+    assert found["states"] == ["kept"] * 4
+    assert page.evaluate("() => sent") == []
+    found = page.evaluate(DRAG, 1.0)
+    assert found["states"] == ["pruned by FASP", "kept, scaled by 0.5", "kept, scaled by 1.5", "kept"]
+    page.evaluate(DRAG, 0.6)
+    page.clock.fast_forward(149)
+    assert page.evaluate("() => sent") == []
+    page.clock.fast_forward(1)
+    assert last(page) == {**NOTHING, "strength": 0.6}
+
+
+def test_what_a_hand_sets_stays_on_top_of_a_strength(page: Any) -> None:
+    """A lock, a force and a gain by hand do not move with the slider, and the estimate counts them beside."""
+    shown_at, packed = made_up(3, 4)
+    data = replace(shown_at, **GAINS, keep=[1], prune=[3], gains={2: 0.7}).sent()
+    page.evaluate("([packed, data]) => { call(Uint8Array.from(packed)); call(data); }", [list(packed), data])
+    for s in (0.3, 0.9):
+        found = page.evaluate(DRAG, s)
+        assert found["gates"][:4] == pytest.approx([1 - s, 1, 0.7, 0])
+        assert found["off"].endswith("±12%"), "the error of single heads, not of the lines"
+    cell = "[...root.querySelectorAll('[role=gridcell]')].find(c => c.head === 0)"
+    page.clock.fast_forward(1000)
+    page.evaluate(f"() => {cell}.dispatchEvent(new KeyboardEvent('keydown', {{key: '+', bubbles: true}}))")
+    assert page.evaluate("() => root.instrument.local.gains[0]") == pytest.approx(0.2)
+
+
+def test_a_learned_gate_that_a_hand_brings_to_1_is_kept(page: Any) -> None:
+    page.evaluate("data => call(data)", replace(made_up(3, 4)[0], **GAINS).sent())
+    page.evaluate("() => { root.instrument.scale([[1, 1.0]]); root.instrument.tell(1); }")
+    assert last(page) == {**NOTHING, "keep": [1]}
+    assert page.evaluate("() => root.instrument.gates[1]") == 1
 
 
 def test_gates_of_heads_that_are_off_are_not_lost(page: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, PROTECTS, HeadScores, orders, select
 from fasp_core.scoring.manual_edits import ManualEdits, apply_manual_edits, block, nothing
 from fasp_core.scoring.taught import Taught
@@ -121,18 +122,13 @@ def test_whole_heads_are_never_cut_short(page: Any) -> None:
     assert wrong == []
 
 
-ESTIMATE = """cases => cases.map(({effects, sets, taught}) => {
-    const {estimate, PRUNED} = window.rule;
-    return sets.map(heads => {
-        const marks = new Uint8Array(effects.nats.length);
-        for (const head of heads) marks[head] |= PRUNED;
-        const {perplexity, gap} = estimate(effects, marks, taught);
-        return [perplexity, gap]; });
-})"""
+ESTIMATE = """cases => cases.map(({effects, sets, taught}) => sets.map(([closed, start]) => {
+    const {perplexity, gap} = window.rule.estimate(effects, Float64Array.from(closed), taught, start);
+    return [perplexity, gap]; }))"""
 
 
 def test_the_scripts_estimate_is_that_of_python(page: Any) -> None:
-    """One set after the other, as they come in a drag, corrected by what measured sets teach."""
+    """One set after the other, as they come in a drag, corrected by what measured sets teach; heads off and scaled."""
     rng = np.random.default_rng(0)
     cases, wanted = [], []
     for seed in range(20):
@@ -141,9 +137,40 @@ def test_the_scripts_estimate_is_that_of_python(page: Any) -> None:
         (length,) = struct.unpack("<I", packed[:4])
         head = json.loads(packed[8 : 8 + length])
         steps = np.frombuffer(packed[8 + length :], "<i2").tolist()
-        sets = [[], *(np.flatnonzero(rng.random(12) < rng.random()).tolist() for _ in range(30))]
+        sets = [(np.zeros(12), (0.0, 0.0))]
+        for _ in range(15):  # heads that are off, and gates from 0 to 1.5 beside them
+            off = (rng.random(12) < rng.random()).astype(float)
+            scaled = np.where(rng.random(12) < 0.5, 1 - rng.uniform(0, 1.5, 12), off)
+            sets += [(off, (0.0, 0.0)), (scaled, tuple(rng.uniform(-0.1, 0.1, 2)))]
         taught = Taught((float(rng.uniform(0.5, 2)), float(rng.uniform(0.3, 1.5))))
-        cases.append({"effects": head | {"steps": steps}, "sets": sets, "taught": taught.factors})
-        wanted.append([table.estimate(heads, "neutral", taught) for heads in sets])
+        cases.append(
+            {"effects": head | {"steps": steps}, "sets": [(c.tolist(), s) for c, s in sets], "taught": taught.factors}
+        )
+        wanted.append([table.estimate(dict(enumerate(closed)), "neutral", taught, start) for closed, start in sets])
     found = np.array(page.evaluate(ESTIMATE, cases))
     assert found == pytest.approx(np.array(wanted), rel=2e-3, abs=1e-6)
+
+
+def test_gates_at_a_strength_and_what_stands_between_measured_ones(page: Any) -> None:
+    """As in Python: learned gates, a head that is kept, one that is scaled by hand, one that is off; straight lines."""
+    rng = np.random.default_rng(0)
+    learned = rng.uniform(0, 1.5, 60).round(6)
+    learned[[3, 4]] = 0.0, 1.0
+    strengths = [0.0, *rng.uniform(0, 1, 20).round(2).tolist(), 1.0]
+    gates = page.evaluate("([g, all]) => all.map(s => window.rule.gatesAt(g, s))", [learned.tolist(), strengths])
+    for strength, found in zip(strengths, gates, strict=True):
+        wanted = PruneSet.from_gates(np.clip(1 + strength * (learned[None] - 1), 0, 1.5)).gates(1, 60)[0]
+        assert np.abs(np.array(found) - wanted).max() < 1.01e-4  # another rounding of halves
+    assert gates[0] == [1] * 60
+    assert gates[-1][3:5] == [0, 1]
+    hand = page.evaluate(
+        """g => [...window.rule.gatesOf(Uint8Array.from(g.map((_, i) => i === 5 ? window.rule.PRUNED : 0)), g,
+            {keep: new Set([6, 7]), gains: {7: 0.4, 8: 0.3}})]""",
+        gates[-1],
+    )
+    assert hand[5:9] == [0, 1, 0.4, 0.3]
+    assert hand[9:] == gates[-1][9:]
+    at, values = [0, 0.25, 0.5, 0.75, 1], [0, *rng.normal(size=4).tolist()]
+    x = [0, *rng.random(50).tolist(), *at]
+    lines = page.evaluate("([at, v, x]) => x.map(s => window.rule.between(at, v, s))", [at, values, x])
+    assert lines == pytest.approx(np.interp(x, at, values))

@@ -2,27 +2,63 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from fasp_core import defaults
 from fasp_core.data.text import TextConfig
+from fasp_core.gap import PromptRows
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
 from fasp_core.scoring.learned import gains
+from fasp_core.scoring.learned.gains import Gains
 from fasp_core.scoring.learned.gates import GainsConfig
+from fasp_core.storage.store import Store
+from fasp_core.studies import strengths
+from fasp_core.studies.strengths import Strengths
+from pages.backend.engine import engine
+from pages.shell import learned
 from tests.support.fakes import Studio
-from tests.support.running import AXIS, change, exploring, instrument, labels, marked, opened, removed, requested, said
+from tests.support.running import (
+    AXIS,
+    change,
+    exploring,
+    instrument,
+    labels,
+    marked,
+    opened,
+    press,
+    removed,
+    requested,
+    run,
+    said,
+)
 
 CONFIG = GainsConfig(steps=2, passages=0, paragraphs=0)
 
 
 @pytest.fixture
-def studio(studio: Studio) -> Studio:
+def studio(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Studio:
+    """Gains at some strengths are on straight lines, as soon as they are asked for."""
     studio.add_scores(AXIS)
     studio.at_once()
+    monkeypatch.setattr(strengths, "run", straight)
     return studio
+
+
+def straight(lm: Any, found: Gains, bias: BiasConfig, store: Store, _progress: Any = None) -> Strengths | None:
+    """In place of `strengths.run`: a nat costs .1 at strength 1, where the gap has fallen by 40%."""
+    s, prompts = np.array([0.0, *strengths.AT]), bias.prompts()
+    rows = PromptRows.of(np.zeros((1, len(prompts))), prompts.groups, prompts.blocks)
+    toxicity = np.repeat(((1 - 0.4 * s)[:, None] * (0.01 * (1 + rows.codes % 3)))[:, None], 2, 1)
+    counts = np.full(8, 64)
+    arrays = {"nats": counts * (3 + 0.1 * s[:, None]), "counts": counts, "toxicity": toxicity, **rows.stored("")}
+    meta = {"axis": bias.axis, "at": list(strengths.AT), "groups": rows.groups, "readings": ["neutral", "counted"]}
+    store.save("experiments", strengths.key(found, bias, lm.id), arrays=arrays, meta={**meta, "provenance": {}})
+    return strengths.find(found, bias, lm.id, store)
 
 
 def keep(studio: Studio, seed: int = 0, steps: int = 2, axis: str = AXIS) -> np.ndarray:
@@ -38,29 +74,70 @@ def keep(studio: Studio, seed: int = 0, steps: int = 2, axis: str = AXIS) -> np.
     return gates
 
 
+def learned_at(shown: dict[str, Any]) -> np.ndarray:
+    """[L, H] gates of the set that the instrument draws, as its script makes them."""
+    told = shown["strength"]
+    gates = np.round(np.clip(1 + told["value"] * (np.array(told["gates"]) - 1), 0, 1.5), 4)
+    return gates.reshape(shown["layers"], shown["heads"])
+
+
 def test_one_slider_stands_in_the_place_of_the_others(studio: Studio) -> None:
     gates = keep(studio, steps=1)
     keep(studio, seed=1, steps=1)  # of as many steps the lowest seed
     at = exploring(method="gains")
-    assert {s.key for s in at.slider} & {"gamma", "alpha", "strength"} == {"strength"}
+    assert not {s.key for s in at.slider} & {"gamma", "alpha", "strength"}, "the instrument has the only one"
     assert requested(at) == PruneSet.from_gates(gates)
     assert removed(at) == 1
     assert "Gains learned in 1 steps (seed 0)" in said(at)
     assert not at.error
-    shown, (scaled, off) = instrument(at), (requested(at).gains, {(3, 1)})
-    assert {tuple(divmod(int(head), shown["heads"])): gain for head, gain in shown["gains"].items()} == {
-        (layer, head): gain for layer, head, gain in scaled
-    }
-    assert marked(at, "pruned") == off
-    assert not shown["sliders"]["gamma"][2] | shown["sliders"]["alpha"][2]
-    change(at, strength=0.5)
-    assert requested(at) == PruneSet.from_gates(1 + 0.5 * (gates - 1))
+    shown = instrument(at)
+    assert PruneSet.from_gates(learned_at(shown)) == requested(at)
+    assert (shown["gains"], marked(at, "pruned")) == ({}, {(3, 1)})
+    assert [shown["sliders"][name][2] for name in ("gamma", "alpha", "strength")] == [False, False, True]
+    for strength in (0.5, 0.0, 1.0, 0.5):  # as an act of the instrument sets it
+        at.session_state["strength"] = strength
+        run(at)
+        assert requested(at) == PruneSet.from_gates(1 + strength * (gates - 1))
+        assert instrument(at)["strength"]["value"] == strength
     assert at.query_params["strength"] in ("0.5", ["0.5"])
-    change(at, strength=0.0)
-    assert not len(requested(at))
+    press(at, "undo")
+    assert at.session_state["strength"] == 1.0
     change(at, method="fasp")
     assert {s.key for s in at.slider} & {"gamma", "alpha", "strength"} == {"gamma", "alpha"}
     assert not requested(at).gains
+
+
+def test_the_sidebar_has_the_slider_where_there_is_no_instrument(studio: Studio) -> None:
+    keep(studio)
+    at = opened("take_home", query={"method": "gains", "strength": "0.35"})
+    (slider,) = [s for s in at.slider if s.key == "strength"]
+    assert slider.value == 0.35
+
+
+def test_an_estimate_of_learned_gains_is_a_first_guess_until_strengths_are_measured(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is done in the background; then it lies on straight lines between them, and says so."""
+    keep(studio)
+    with monkeypatch.context() as patch:
+        patch.setattr(learned, "measure", lambda _: None)
+        shown = instrument(opened(query={"method": "gains", "strength": "0.4"}))
+    assert shown["strength"]["at"] == []
+    assert (shown["taught"], shown["off"]) == ([1.0, 1.0], ["", ""])
+    at = opened(query={"method": "gains", "strength": "0.4"})
+    told, guess = instrument(at)["strength"], at.session_state["estimated"][0]
+    assert told["at"] == [0, 0.25, 0.5, 0.75, 1]
+    assert told["nats"] == pytest.approx([0.1 * s for s in told["at"]], abs=1e-6)
+    assert told["gap"] == pytest.approx([-0.4 * s for s in told["at"]], abs=1e-4)
+    assert "straight lines between strengths 0, 0.25, 0.5, 0.75, 1" in told["learnt"]
+    table = engine().results.scores(ModelSpec(), BiasConfig(AXIS))
+    assert table is not None
+    assert guess.alone
+    assert guess.perplexity == pytest.approx(table.ppl.base.perplexity * np.exp(0.04))
+    assert guess.gap == pytest.approx(0.84 * table.bias.gap("neutral").gap, rel=1e-3)
+    by_hand = opened(query={"method": "gains", "strength": "0.4", "prune": "L0H0"}).session_state["estimated"][0]
+    assert by_hand.strengths is not None
+    assert not by_hand.alone
 
 
 def test_what_is_set_by_hand_goes_before_what_was_learned(studio: Studio) -> None:

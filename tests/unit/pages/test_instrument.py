@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,7 +35,8 @@ junk = some.recursive(
 
 
 def told(n: int, **more: Any) -> dict[str, Any]:
-    shares, hand = {"gamma": 0.3, "alpha": None}, {"prune": [1], "keep": [2], "leave": [4]}
+    shares = {"gamma": 0.3, "alpha": None, "strength": 0.25}
+    hand = {"prune": [1], "keep": [2], "leave": [4]}
     return {"n": n, **shares, **hand, "gains": [[3, 0.4], [5, 1]], "head": 1, **more}
 
 
@@ -61,6 +63,8 @@ def test_anything_else_from_a_browser_is_passed_over(one: Any) -> None:
         {"gamma": 1.1},
         {"alpha": float("nan")},
         {"alpha": True},
+        {"strength": 1.5},
+        {"strength": "1"},
         {"prune": [12]},
         {"keep": [-1]},
         {"keep": [1]},
@@ -83,7 +87,7 @@ def test_anything_else_from_a_browser_is_passed_over(one: Any) -> None:
 )
 def test_what_a_script_of_ours_would_not_say_is_passed_over(wrong: dict[str, Any]) -> None:
     hand = {"prune": frozenset({1}), "keep": frozenset({2}), "leave": frozenset({4})}
-    assert acts([told(1)], 0, SIZE) == [act(1, gamma=0.3, **hand, gains={3: 0.4, 5: 1.0}, head=1)]
+    assert acts([told(1)], 0, SIZE) == [act(1, gamma=0.3, strength=0.25, **hand, gains={3: 0.4, 5: 1.0}, head=1)]
     assert acts([told(1) | wrong], 0, SIZE) == []
 
 
@@ -149,13 +153,28 @@ def test_of_more_acts_than_are_read_at_once_the_first_come_first() -> None:
 
 
 HEADS = 9
-FASP: Any = SimpleNamespace(spec=SimpleNamespace(source="m"), method="fasp")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What acts read of the settings."""
+
+    spec: Any
+    method: str = "fasp"
+    strength: float = 1.0
+
+
+FASP: Any = Drawn(SimpleNamespace(source="m"))
+
+
+LEARNED = np.ones((3, HEADS))
+LEARNED[1, 2:4] = 0.8, 0.7
 
 
 @pytest.fixture
 def state(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The session of a reader who changed things elsewhere on the page after the instrument was drawn."""
-    state: dict[str, Any] = {"model": "m", "gamma": 0.5, "alpha": 0.05, "neurons": "L1N2"}
+    state: dict[str, Any] = {"model": "m", "gamma": 0.5, "alpha": 0.05, "strength": 1.0, "neurons": "L1N2"}
     state["by_hand m"] = ManualEdits(frozenset({1}), frozenset({2}))
     monkeypatch.setattr(st, "session_state", state)
     monkeypatch.setattr(maps.shared, "_known", lambda _: SimpleNamespace(n_layers=3, n_heads=HEADS))
@@ -198,8 +217,8 @@ def test_an_act_is_one_step(state: dict[str, Any]) -> None:
 
 def test_gates_of_heads_that_were_learned_to_be_scaled(state: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """At 1 such a head is kept, at its learned gate nothing is told, and elsewhere it has a gain of its own."""
-    monkeypatch.setattr(maps.learned, "prune_set", lambda _: PruneSet(gains=frozenset({(1, 2, 0.8), (1, 3, 0.7)})))
-    drawn: Any = SimpleNamespace(spec=FASP.spec, method="gains")
+    monkeypatch.setattr(maps.learned, "prune_set", lambda s: PruneSet.from_gates(1 + s.strength * (LEARNED - 1)))
+    drawn: Any = Drawn(FASP.spec, "gains")
     state.update({"neurons": "", "by_hand m": ManualEdits()})
     for n, gain, more, own, by_hand in (
         (1, 0.6, {}, "L1H2*0.6", ManualEdits()),
@@ -210,3 +229,20 @@ def test_gates_of_heads_that_were_learned_to_be_scaled(state: dict[str, Any], mo
     ):
         maps._act(drawn, HEADS, act(n, gains={11: gain}, **more))
         assert (state["neurons"], state["by_hand m"]) == (own, by_hand), n
+
+
+def test_a_gate_is_the_learned_one_at_the_strength_of_the_act(
+    state: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strength and gates come in acts of their own, and the page may have been drawn before either."""
+    monkeypatch.setattr(maps.learned, "prune_set", lambda s: PruneSet.from_gates(1 + s.strength * (LEARNED - 1)))
+    drawn: Any = Drawn(FASP.spec, "gains")
+    state["neurons"] = ""
+    maps._act(drawn, HEADS, act(1, strength=0.5))
+    assert state["strength"] == 0.5
+    maps._act(drawn, HEADS, act(2, gains={11: 0.8}))
+    assert neurons(state) == PruneSet.parse("L1H2*0.8"), "learned is 0.9 there"
+    maps._act(drawn, HEADS, act(3, strength=1.0, gains={11: 0.8}))
+    assert (state["strength"], state["neurons"]) == (1.0, "")
+    maps.shared.undo()
+    assert (state["strength"], state["neurons"]) == (0.5, "L1H2*0.8")
