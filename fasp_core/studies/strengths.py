@@ -16,8 +16,8 @@ import numpy as np
 from fasp_core import defaults
 from fasp_core.data.text import TextConfig
 from fasp_core.gap import Change, PromptRows
+from fasp_core.metrics import measurements
 from fasp_core.metrics.cached_runner import CachedRunner
-from fasp_core.metrics.measurements import perplexity_of, toxicity_of
 from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import PerplexityChange, perplexity_change, ppl_key
 from fasp_core.model.identity import ModelId
@@ -71,12 +71,10 @@ class Strengths:
         far apart as measured ones are.
         """
         x, nats, gap = self.line(reading).T
-        errors = [
-            [abs(np.interp(x[i], x[[i - 1, i + 1]], values[[i - 1, i + 1]]) - values[i]) for i in range(1, len(x) - 1)]
-            for values in (np.expm1(nats), gap)
-        ]
-        ppl, gaps = (float(max(one, default=float("nan"))) for one in errors)
-        return ppl, gaps
+        inner = range(1, len(x) - 1)
+        errors = np.array([_left_out(x, np.stack([nats, gap]), i) for i in inner]).reshape(-1, 2)
+        ppl, gaps = errors.max(0) if len(errors) else (float("nan"),) * 2
+        return float(ppl), float(gaps)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -101,6 +99,13 @@ class Strengths:
             "largest_error_of_one_left_out": {name: list(self.off(name)) for name in self.gaps},
             "provenance": self.provenance,
         }
+
+
+def _left_out(x: Floats, values: Floats, i: int) -> tuple[float, float]:
+    """How far perplexity and gap at the i-th strength are from the line between its neighbours."""
+    share = (x[i] - x[i - 1]) / (x[i + 1] - x[i - 1])
+    nats, gap = values[:, i - 1] + share * (values[:, i + 1] - values[:, i - 1])
+    return abs(float(np.expm1(nats) - np.expm1(values[0, i]))), abs(float(gap - values[1, i]))
 
 
 def key(found: Gains, bias: BiasConfig, model_id: ModelId) -> dict[str, Any]:
@@ -132,8 +137,8 @@ def run(lm: LanguageModel, found: Gains, bias: BiasConfig, store: Store, progres
         toxicity, nats, counts = [], [], np.empty(0)
         for strength in (0.0, *AT):
             subject, says = found.at(strength), f"strength {strength:g}: {{}}"
-            nll, _ = perplexity_of(lm, subject, TEXT, store, steps.next(says), runner)
-            one = toxicity_of(lm, subject, bias, store, steps.next(says), runner)
+            nll, _ = measurements.perplexity_of(lm, subject, TEXT, store, steps.next(says), runner)
+            one = measurements.toxicity_of(lm, subject, bias, store, steps.next(says), runner)
             toxicity.append(one.values)
             nats.append(nll.sums)
             counts = nll.counts

@@ -26,7 +26,7 @@ def test_neurons_are_measured_with_the_heads(studio: Studio) -> None:
     both: PruneSet = at.session_state["job main"].key.heads
     assert both == PruneSet(heads.heads, PruneSet.parse("L5N17,L6N0-2").neurons)
     assert removed(at) == len(heads.heads)  # the card counts heads, and names the neurons
-    assert "**And 4 neurons**, which estimates leave out" in said(at)
+    assert "**And 4 neurons**; estimates leave neurons out" in said(at)
     assert studio.asked[-1][0] == both
 
 
@@ -51,7 +51,7 @@ def test_gains_are_measured_with_the_pruned_heads(studio: Studio) -> None:
     drawn = instrument(at)
     gains = {9: 0.4, layer * drawn["heads"] + head: 1.2}
     assert {int(flat): gain for flat, gain in drawn["gains"].items()} == gains, "it is scaled again once it is on"
-    assert "**And 1 neuron and 1 scaled head**, which estimates leave out" in said(at)
+    assert "**And 1 neuron and 1 scaled head**; estimates leave neurons out" in said(at)
 
 
 def test_a_set_that_is_too_long_for_a_link(studio: Studio) -> None:
