@@ -25,7 +25,7 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.scoring.learned.gains import Gains
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Contents, Entry, Store
-from fasp_core.studies.common import Steps, kept, paragraphs, read_nll, table
+from fasp_core.studies.common import KIND, Steps, kept, paragraphs, read_nll, table
 from fasp_core.typing import Floats, Report
 
 AT = (0.25, 0.5, 0.75, 1.0)  # strengths that are measured; at 0 nothing changes
@@ -121,7 +121,7 @@ def key(found: Gains, bias: BiasConfig, model_id: ModelId) -> dict[str, Any]:
 
 def find(found: Gains, bias: BiasConfig, model_id: ModelId, store: Store) -> Strengths | None:
     """The stored result, or None. Never loads a model."""
-    return store.read("experiments", key(found, bias, model_id), read)
+    return store.read(KIND, key(found, bias, model_id), read)
 
 
 def run(lm: LanguageModel, found: Gains, bias: BiasConfig, store: Store, progress: Report | None = None) -> Strengths:

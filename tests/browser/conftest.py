@@ -24,14 +24,16 @@ from playwright.sync_api import TimeoutError as TimeLimit
 from playwright.sync_api import sync_playwright
 
 from fasp_core.metrics.meters import BiasConfig
-from fasp_core.model.loading import built_in_converted, load
+from fasp_core.model.loading import built_in_converted, known_id, load
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
+from fasp_core.scoring.learned import gains
 from fasp_core.storage.store import Store, cache_root
 from pages.backend.engine import engine
 from pages.shell import tour
 from tests.support.fakes import add_examples
 from tests.support.made.report import add_report_example
+from tests.support.made.strengths import add_strengths
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = "prompts=90&tokens=512"  # in a link: sizes of quick measurements
@@ -75,13 +77,17 @@ def prepared_cache(cache: Path) -> Path:
     if not built_in_converted():
         load(ModelSpec())
     cache.mkdir(exist_ok=True)
-    for kind in ("scores", "words"):
+    for kind in ("scores", "words", "gains"):
         shutil.copytree(ROOT / "cache" / kind, cache / kind)
     for entry in (ROOT / "cache" / "experiments").glob("built-in--contexts--*"):
         shutil.copytree(entry, cache / "experiments" / entry.name)
     (cache / "models").symlink_to(cache_root() / "models")
     add_examples(Store(cache))
     add_report_example(Store(cache))
+    identity, store, bias = known_id(ModelSpec()), Store(cache), BiasConfig("race_ethnicity")
+    assert identity is not None
+    for found in gains.stored(identity, bias.axis, "neutral", "gains", store):
+        add_strengths(store, found, bias, identity)
     return cache
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from fasp_core import defaults
 from fasp_core.data.text import TextConfig
-from fasp_core.gap import PromptRows
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import BUILT_IN_SHAPE, ModelSpec
@@ -22,6 +21,7 @@ from fasp_core.studies.strengths import Strengths
 from pages.backend.engine import engine
 from pages.shell import learned
 from tests.support.fakes import Studio
+from tests.support.made.strengths import add_strengths
 from tests.support.running import (
     AXIS,
     change,
@@ -49,16 +49,9 @@ def studio(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Studio:
     return studio
 
 
-def straight(lm: Any, found: Gains, bias: BiasConfig, store: Store, _progress: Any = None) -> Strengths | None:
-    """In place of `strengths.run`: a nat costs .1 at strength 1, where the gap has fallen by 40%."""
-    s, prompts = np.array([0.0, *strengths.AT]), bias.prompts()
-    rows = PromptRows.of(np.zeros((1, len(prompts))), prompts.groups, prompts.blocks)
-    toxicity = np.repeat(((1 - 0.4 * s)[:, None] * (0.01 * (1 + rows.codes % 3)))[:, None], 2, 1)
-    counts = np.full(8, 64)
-    arrays = {"nats": counts * (3 + 0.1 * s[:, None]), "counts": counts, "toxicity": toxicity, **rows.stored("")}
-    meta = {"axis": bias.axis, "at": list(strengths.AT), "groups": rows.groups, "readings": ["neutral", "counted"]}
-    store.save("experiments", strengths.key(found, bias, lm.id), arrays=arrays, meta={**meta, "provenance": {}})
-    return strengths.find(found, bias, lm.id, store)
+def straight(lm: Any, found: Gains, bias: BiasConfig, store: Store, _progress: Any = None) -> Strengths:
+    """In place of `strengths.run`."""
+    return add_strengths(store, found, bias, lm.id)
 
 
 def keep(studio: Studio, seed: int = 0, steps: int = 2, axis: str = AXIS) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from fasp_core.studies import strengths
 from fasp_core.studies.strengths import Strengths
 from tests.support.tiny import tiny_lm, tiny_text
 from tests.support.worlds import PEOPLE, use_scorer, write_axis
-
 
 Made = tuple[LanguageModel, Gains, BiasConfig, Store, Strengths]
 
