@@ -98,7 +98,7 @@ def said(found: Estimated, reading: str, which: int, base: float = 1.0) -> str:
     if (known := found.strengths) is not None:
         size = f"{known.tokens:,} tokens" if which == 0 else f"{known.prompts:,} prompts"
         text = f"between strengths measured on {size}"
-        return f"{text}, off by {error} at most where one is left out" if found.alone else f"{text}, and single heads"
+        return f"{text} ({error} if one is left out)" if found.alone else f"{text}, and single heads"
     if not error:
         return "how far off is not known: no measured sets"
     return f"usually off by {error}, from {found.taught.sets[which]} measured sets"

@@ -46,8 +46,8 @@ export const paintColors = (canvas, shape, colors, headAt) => {
   }
 };
 
-/* How long the bar of a gain is, in px; a quarter of one is not seen. */
-const barOf = (gain, cw) => Math.max(2, Math.round((4 * (cw - 5) * Math.min(gain, 1.5)) / 1.5) / 4);
+/* How long the bar of a gain is, in whole px, so that few are drawn anew in a frame in which all gains move. */
+const barOf = (gain, cw) => Math.max(2, Math.round(((cw - 5) * Math.min(gain, 1.5)) / 1.5));
 
 /* The look of a state, in the middle of a cell: critical is outlined, pruned crossed out; what a hand set is a disc,
  * crossed if it goes and empty if it stays; a head that is scaled has a bar as long as its gain; a ring is

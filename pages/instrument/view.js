@@ -206,11 +206,10 @@ class View {
     for (let head = 0; head < marks.length; head++) {
       if (marks[head] & CRITICAL) critical++;
       if (gates[head] && gates[head] !== 1) scaled++;
-      if (before && before[head] === marks[head] && this.gates[head] === gates[head]) continue;
-      const state = stateOf(marks[head], data, gates[head]);
-      if (before && this.cells[head].dataset.state === state) continue;
-      this.cells[head].dataset.state = state;
+      const moved = !before || before[head] !== marks[head];
+      if (!moved && this.gates[head] === gates[head]) continue;
       this.unnamed.add(head);
+      if (moved || !learned) this.cells[head].dataset.state = stateOf(marks[head], data, gates[head]); // else at rest
     }
     if (scaled > 0 !== this.scaled) this.signs.replaceChildren(...makeLegend(data, scaled > 0));
     clearTimeout(this.naming);
@@ -246,6 +245,7 @@ class View {
   /* Names of heads whose state has changed, for screen readers: once they rest, for they are long. */
   name() {
     for (const head of this.unnamed) {
+      this.cells[head].dataset.state = stateOf(this.marks[head], this.data, this.gates[head]);
       this.cells[head].setAttribute("aria-selected", Boolean(this.marks[head] & PRUNED));
       this.cells[head].setAttribute("aria-label", this.words(head, this.marks));
     }

@@ -267,6 +267,7 @@ DRAG = """s => { const input = root.querySelector('#strength'), before = sent.le
     input.dispatchEvent(new Event('input')); root.instrument.frame();
     const at = name => root.querySelector(`[data-head=${name}]`).dataset.state;
     const { perplexity, gap } = root.instrument.found;
+    root.instrument.name(); // as once the hand rests
     return { gates: [...root.instrument.gates], states: ['L0H0', 'L0H1', 'L0H2', 'L0H3'].map(at),
         perplexity, gap, told: sent.length - before,
         off: root.querySelector('[data-estimate=gap]').nextElementSibling.textContent,
