@@ -192,6 +192,7 @@ def markdown(results: Sequence[Strengths]) -> str:
 def _rows(one: Strengths) -> Iterator[str]:
     for i, at in enumerate(one.at):
         p = one.perplexity[i]
-        cells = [(p.relative, tuple(end / p.base - 1 for end in p.ppl_interval))]
+        low, high = (end / p.base - 1 for end in p.ppl_interval)
+        cells: list[tuple[float, tuple[float, float] | None]] = [(p.relative, (low, high))]
         cells += [(change[i].relative, change[i].relative_interval) for change in one.gaps.values()]
         yield " | ".join([f"{at:g}", *(f"{x:+.1%}" + (f" [{e[0]:+.1%}, {e[1]:+.1%}]" if e else "") for x, e in cells)])
