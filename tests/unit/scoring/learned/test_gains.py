@@ -172,3 +172,14 @@ def test_what_cannot_be_learned_is_refused(bias: BiasConfig, text: TextConfig, t
     sampled = BiasConfig(bias.axis, "valid", 80, measure="sampled")
     with pytest.raises(InputError, match="expected toxicity"):
         learn(tiny_lm("llama"), sampled, text, GainsConfig(passages=0, paragraphs=0), Store(tmp_path / "store"))
+
+
+def test_of_several_gains_those_that_saw_paragraphs_go_before_others_of_as_many_steps() -> None:
+    def made(steps: int, **told: Any) -> gains.Gains:
+        return gains.Gains(GainsConfig(**told), np.ones((steps + 1, 2, 2)), np.zeros((steps, 3)), 1.0, {})
+
+    first, blind, later, more = made(4), made(4, paragraphs=0), made(4, seed=1), made(5, paragraphs=0)
+    assert gains.furthest([blind, later, first]) is first
+    assert gains.furthest([blind, later]) is later
+    assert gains.furthest([blind, first, more]) is more
+    assert gains.furthest([]) is None
