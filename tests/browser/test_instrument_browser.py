@@ -21,7 +21,8 @@ READ = """host => new Promise(done => requestAnimationFrame(() => requestAnimati
     const of = start => all('[role=gridcell]').filter(c => c.dataset.state.startsWith(start)).map(c => c.dataset.head);
     done({gamma: Number(host.querySelector('#gamma').value), alpha: Number(host.querySelector('#alpha').value),
         pruned: of('pruned').sort(), critical: of('kept: critical').sort(), perplexity: text('perplexity'),
-        gap: text('gap'), taught: view.instrument.data.taught, counts: all('.count').filter(c => c.checkVisibility()).map(c => c.textContent)}); })))"""
+        gap: text('gap'), taught: view.instrument.data.taught,
+        counts: all('.count').filter(c => c.checkVisibility()).map(c => c.textContent)}); })))"""
 
 
 def shown(reader: Reader) -> dict[str, Any]:
