@@ -26,7 +26,7 @@ LIVE = (210, 1024)
 CHANGES = READERS + READERS // 2
 PLACES = """() => { window.most = 0; setInterval(() => {
     for (const one of document.querySelectorAll('[data-testid="stProgress"]'))
-        window.most = Math.max(window.most, Number(one.textContent.match(/waiting, (\\d+) before this one/)?.[1] ?? 0);
+        window.most = Math.max(window.most, Number(one.textContent.match(/waiting, (\\d+) before this one/)?.[1] ?? 0));
 }, 200); }"""  # the longest queue that a reader is told of from now on
 
 

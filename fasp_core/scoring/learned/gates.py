@@ -76,7 +76,7 @@ class GainsConfig:
     """
 
     reading: str = "neutral"
-    steps: int = 40
+    steps: int = 60
     rate: float = 0.04
     prompts: int = 216
     windows: int = 1
