@@ -45,7 +45,8 @@ POINTS = (
 )
 _SEEK = "<script>document.querySelector('.st-key-{}')?.scrollIntoView({{ block: 'nearest' }});</script>"
 _PLACE = """.st-key-tour { position: fixed; right: 2.2rem; bottom: 1rem; width: 46rem; max-width: 90vw; z-index: 1000;
-  box-shadow: 0 4px 24px rgba(0, 0, 0, 0.3); }"""
+  box-shadow: 0 4px 24px rgba(0, 0, 0, 0.3); }
+@media (min-width: 768px) { .st-key-tour { max-width: calc(100vw - 24rem); } } /* beside the sidebar, not below it */"""
 _SEEN = f"<script>document.cookie = '{COOKIE}=seen; path=/; max-age=31536000; SameSite=Lax';</script>"
 
 
