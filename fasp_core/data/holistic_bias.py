@@ -15,10 +15,10 @@ letter with two stated exceptions, so "a LGBT person" stays as published.
 
 from __future__ import annotations
 
+import ast
 import functools
 import json
 import re
-import runpy
 from collections.abc import Iterator
 from typing import Any
 
@@ -125,10 +125,11 @@ def identity_words() -> frozenset[str]:
 
 
 def _function_words() -> frozenset[str]:
-    """scikit-learn's, read from their own file where it has one: the package takes a second to import."""
+    """scikit-learn's, read from their own file where that is as it is now: the package takes a second to import."""
     file = package_folder("sklearn") / "feature_extraction" / "_stop_words.py"
-    if not file.is_file():
-        from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+    for one in ast.parse(file.read_text(encoding="utf-8")).body if file.is_file() else ():
+        if isinstance(one, ast.Assign) and isinstance(one.value, ast.Call) and len(one.value.args) == 1:
+            return frozenset(ast.literal_eval(one.value.args[0]))
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-        return frozenset(ENGLISH_STOP_WORDS)
-    return frozenset(runpy.run_path(str(file))["ENGLISH_STOP_WORDS"])
+    return frozenset(ENGLISH_STOP_WORDS)

@@ -347,7 +347,7 @@ OURS = Settings(ModelSpec(), AXIS, "race ethnicity", "neutral", "fasp", 0.3, 0.0
 def test_what_was_measured_otherwise_is_no_measurement_of_the_same_set(
     studio: Studio, table: ImpactTable, monkeypatch: pytest.MonkeyPatch, other: Settings
 ) -> None:
-    state: dict[str, Any] = {"estimated": (20.0, 0.01)}
+    state: dict[str, Any] = {"estimated": (SimpleNamespace(perplexity=20.0, gap=0.01),)}
     monkeypatch.setattr(shared.st, "session_state", state)
     now: Any = SimpleNamespace(heads=PruneSet.of([(0, 1)]))
     gap = SimpleNamespace(relative=-0.5, relative_interval=(-0.6, -0.4), n=90)

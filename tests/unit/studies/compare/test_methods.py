@@ -56,7 +56,8 @@ class World:
         return replace(self.text, tokens=tokens, skip=400 if side == "test" else 0)
 
     def learn(self, **told: Any) -> gains.Gains:
-        config = GainsConfig(**{"steps": 6, "rate": 0.2, "prompts": 30, "passages": 0, "paragraphs": 0} | told)
+        few = {"steps": 6, "rate": 0.2, "prompts": 30, "passages": 0, "paragraphs": 0, "average": 1}
+        config = GainsConfig(**few | told)
         return gains.learn(self.lm, BiasConfig(self.axis), self.text, config, self.store)
 
     def bench(self, found: Comparison, limits: Limits = LIMITS) -> Bench:
@@ -141,7 +142,7 @@ def test_a_learned_set_is_the_best_within_the_limits(world: World, compared: Com
     base = bench.measured(PruneSet(), sample)
     inside = [
         float(m.rows[0].gaps())
-        for m in (bench.measured(one, sample) for one, _ in bench._learned("gains", world.axis, methods.STRENGTHS))
+        for m in (bench.measured(one, sample) for one, _ in bench._learned("gains", "gains", methods.STRENGTHS))
         if np.expm1(m.nll["text"].mean - base.nll["text"].mean) <= LIMITS.max_ppl
     ]
     assert chosen.gap == min(inside)
