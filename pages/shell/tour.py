@@ -72,7 +72,8 @@ def _strip() -> None:
     last = step == len(STEPS) - 1
     page = theme_of(st.context.theme.type == "dark").page
     part, frame = POINTS[step]
-    st.html(f"<style>{_PLACE} .st-key-tour {{ background: {page}; }} .st-key-{part} {{ {frame} }}</style>")
+    framed = f"body:has(.st-key-tour) .st-key-{part} {{ {frame} }}"  # a style stays on the page when the tour is over
+    st.html(f"<style>{_PLACE} .st-key-tour {{ background: {page}; }} {framed}</style>")
     with st.container(border=True, key="tour"):
         st.markdown(f"**{title}** ({step + 1} of {len(STEPS)}). {text}")
         with st.container(horizontal=True, gap="small"):
