@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks._browser import chromium
 from benchmarks._common import ROOT, machine, say
-from benchmarks._served import DRAWN, MEASURED, STUDIO, WAIT, fresh, serving
+from benchmarks._page import DRAWN, MEASURED, STUDIO, WAIT, fresh, serving
 
 BARE = """import plotly.graph_objects as go
 import streamlit as st

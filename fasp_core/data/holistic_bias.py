@@ -127,9 +127,11 @@ def identity_words() -> frozenset[str]:
 def _function_words() -> frozenset[str]:
     """scikit-learn's, read from their own file where that is as it is now: the package takes a second to import."""
     file = package_folder("sklearn") / "feature_extraction" / "_stop_words.py"
-    for one in ast.parse(file.read_text(encoding="utf-8")).body if file.is_file() else ():
-        if isinstance(one, ast.Assign) and isinstance(one.value, ast.Call) and len(one.value.args) == 1:
-            return frozenset(ast.literal_eval(one.value.args[0]))
+    found = ast.parse(file.read_text(encoding="utf-8")).body if file.is_file() else []
+    for one in found:
+        match one:
+            case ast.Assign([ast.Name("ENGLISH_STOP_WORDS")], ast.Call(args=[ast.List() as words])):
+                return frozenset(ast.literal_eval(words))
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     return frozenset(ENGLISH_STOP_WORDS)
