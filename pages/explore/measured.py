@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from fasp_core.compute.jobs import Job
 from fasp_core.data.text import said
@@ -46,11 +50,27 @@ SO_FAR_HELP = (
 )
 ABOUT = "About these numbers"
 LOOK = 0.5  # seconds between looks at a measurement: each costs a browser a quarter of a second
+FOLLOW = 2.5  # seconds that a run waits for first numbers
 WAIT = 0.45  # of these, for news: below half a second, when Streamlit begins to fade what is not drawn anew
 LARGE = 0.2  # second-order terms from this share of the unpruned perplexity are a reason for doubt
 
 
-def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluation]:
+@dataclass(frozen=True)
+class Cards:
+    """A measurement whose numbers are on the page.
+
+    Attributes
+    ----------
+    drawn : what the job had shown when they were drawn last, the last of the list.
+    numbers : draws them again, in their place.
+    """
+
+    job: Job[Evaluation]
+    drawn: list[SoFar | None]
+    numbers: Callable[[], None]
+
+
+def cards(settings: Settings, table: ImpactTable, now: Current) -> Cards:
     """Perplexity, toxicity gap, what is removed; and how far its measurement is, which narrows in place."""
     heads = now.heads
     job = job_of(settings, settings.evaluation, heads, "main")
@@ -59,7 +79,23 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluatio
     guess = estimates.of(settings, table, now)
     ppl_off, gap_off = table.remainder(flat, settings.reading)
 
-    drawn: list[SoFar | None] = []  # what the job had shown when the row was drawn last
+    drawn: list[SoFar | None] = []
+    places: list[DeltaGenerator] = []
+
+    def numbers() -> None:
+        so_far: SoFar | None = job.so_far
+        drawn[:] = [so_far]
+        with places[0].container():
+            if result is None and so_far is not None and so_far.perplexity is not None:
+                _partial("Perplexity", so_far.perplexity, "tokens", 1)
+            else:
+                _perplexity(result, guess, ppl_off, table, settings)
+        with places[1].container():
+            if result is None and so_far is not None and (part := so_far.gaps.get(settings.reading)) is not None:
+                _partial(_gap_label(settings), part, "prompts", 1000)
+            else:
+                whole = so_far is not None and so_far.perplexity is not None  # the first prompts come before the text
+                _gap(result, guess, table, settings, whole)
 
     def row() -> None:
         if drawn and under_way:
@@ -67,20 +103,9 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluatio
         shared.keep()
         if under_way and job.state not in looking.UNDER_WAY:
             st.rerun(scope="app")
-        so_far: SoFar | None = job.so_far
-        drawn[:] = [so_far]
         left, middle, right, last = st.columns((1, 1.3, 1, 1.55))
-        with left:
-            if result is None and so_far is not None and so_far.perplexity is not None:
-                _partial("Perplexity", so_far.perplexity, "tokens", 1)
-            else:
-                _perplexity(result, guess, ppl_off, table, settings)
-        with middle:
-            if result is None and so_far is not None and (part := so_far.gaps.get(settings.reading)) is not None:
-                _partial(_gap_label(settings), part, "prompts", 1000)
-            else:
-                whole = so_far is not None and so_far.perplexity is not None  # the first prompts come before the text
-                _gap(result, guess, table, settings, whole)
+        places[:] = [left.empty(), middle.empty()]
+        numbers()
         with right:
             _removed(table, now, settings)
         with last:
@@ -97,7 +122,24 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluatio
     for note in now.selection.notes:
         st.info(escape_markdown(note), icon=":material/info:")
     st.session_state["estimated"] = guess, ppl_off, gap_off
-    return job
+    return Cards(job, drawn, numbers)
+
+
+def follow(shown: Cards) -> None:
+    """Draw the first numbers as soon as they are there, at the end of the run of a fragment that asked for them.
+
+    A timer's run would come later, and costs a browser more. The run of a whole page draws more behind this.
+    """
+    end = time.monotonic() + FOLLOW
+    while looking.of_fragment() and shown.job.state in looking.UNDER_WAY and not _both(shown.drawn[-1]):
+        looking.wait_for_news(shown.job, shown.drawn[-1], end - time.monotonic())
+        if shown.job.so_far is shown.drawn[-1]:  # it has ended, it takes too long, or somebody asks for something else
+            return
+        shown.numbers()
+
+
+def _both(known: SoFar | None) -> bool:
+    return known is not None and known.perplexity is not None and bool(known.gaps)
 
 
 def details(settings: Settings, table: ImpactTable, now: Current) -> None:

@@ -163,6 +163,20 @@ class Carried:
             self._titles(c for (c, _), k in zip(pairs, known, strict=True) if not k),
         )
 
+    def at_equal_inliers(self, pairs: Sequence[tuple[Cell, Cell]]) -> Estimate | None:
+        """Of `difference`, what is left where both sets leave as many answers within the usual range.
+
+        The intercept of the line of differences on differences of inlier shares over the pairs, fitted under each
+        resample of the names (analysis of covariance). None of fewer than three pairs, or where all shares are equal.
+        """
+        first, second = (self._changes(side) for side in zip(*pairs, strict=True))
+        shares = np.array([[self._inliers(c) for c in pair] for pair in pairs])
+        found = intercepts(shares[:, 0] - shares[:, 1], first - second)
+        return self._interval(float(found[0]), found[1:]) if np.isfinite(found[0]) else None
+
+    def _inliers(self, cell: Cell) -> float:
+        return moved(self.matrix.base[cell.setting.tested], cell.answers, self.winsorise)[0]
+
     def findings(self) -> tuple[Finding, Finding]:
         """The two findings of Ma et al. (2025): neurons beat heads; effects shrink as generality grows."""
         return self._neurons_beat_heads(), self._effects_shrink()
@@ -177,6 +191,10 @@ class Carried:
             f"removing neurons changed mean |SMD| by {found.first.value:+.2f} and removing heads by "
             f"{found.second.value:+.2f}, a difference of {_told(found.difference)} {found.said}"
         )
+        if (equal := self.at_equal_inliers(pairs)) is not None:
+            kept = (_mean(self._inliers(c) for c in side) for side in zip(*pairs, strict=True))
+            told += "; {:.0%} and {:.0%} of answers stayed in their usual range, ".format(*kept)
+            told += f"and where as many do (a line over the pairs) the difference is {_told(equal)}"
         if found.difference.high < 0:
             return Finding(True, f"Neurons beat heads here, as in the paper: {told}.")
         if found.difference.low > 0:
@@ -242,6 +260,21 @@ class Carried:
 
     def _titles(self, cells: Iterable[Cell]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.matrix.scenarios[c.setting.tested].title for c in cells))
+
+
+def intercepts(x: Floats, y: Floats) -> Floats:
+    """[B] least-squares values at x = 0 of lines through points (x [n], y [n, B]), those with nan left out.
+
+    nan where fewer than three points are left, or all lie at one x.
+    """
+    known = np.isfinite(x)[:, None] & np.isfinite(y)
+    count = known.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_x, mean_y = ((np.where(known, v, 0.0).sum(0) / count) for v in (x[:, None], y))
+        dx, dy = (np.where(known, v - mean, 0.0) for v, mean in ((x[:, None], mean_x), (y, mean_y)))
+        square = (dx**2).sum(0)
+        slopes = (dx * dy).sum(0) / np.where((count > 2) & (square > 1e-12), square, np.nan)
+    return np.asarray(mean_y - slopes * mean_x)
 
 
 def rows_of(matrix: Matrix) -> list[tuple[Kind, str]]:
