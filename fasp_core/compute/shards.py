@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from fasp_core.errors import InputError
+from fasp_core.lazy import torch
 from fasp_core.model import loading
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.provenance import VERSION

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from fasp_core.data import passages
 from fasp_core.errors import InputError
+from fasp_core.lazy import torch
 from fasp_core.model import hub
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packages import package_folder

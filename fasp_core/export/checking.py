@@ -8,20 +8,21 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from fasp_core.errors import InputError
 from fasp_core.export.precise import computing_in, place_of
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import no_grad, torch
 from fasp_core.metrics.meters import Report
 from fasp_core.model.language_model import LanguageModel, input_device
 from fasp_core.model.loading import SPREAD, spread_options
 from fasp_core.model.memory import two
 from fasp_core.model.passes import in_halves, require_finite
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LIMIT = 1e-4  # largest difference of a logit
 BATCH, LENGTH, REPEATS = 4, 64, 5
@@ -165,26 +166,28 @@ def check(lm: LanguageModel, removed: PruneSet, model: Any, tokenizer: Any, prog
     return Check(double, "float64", single, len(rows), logits)
 
 
-@torch.no_grad()
+@no_grad
 def largest_difference(
     whole: LanguageModel,
     small: Any,
     removed: PruneSet,
     rows: list[list[int]],
     progress: Report,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> float:
     """Largest difference of a logit, over all positions; NaN where a logit of the export is not a number.
 
     Parameters
     ----------
-    dtype : precision in which both compute.
+    dtype : precision in which both compute; None: float32.
 
     Raises
     ------
     NotFinite
         A logit of the masked model is infinite or not a number.
     """
+
+    dtype = dtype or torch.float32
 
     def logits(model: Any, ids: list[int]) -> Tensor:
         row = torch.tensor([ids], device=place_of(input_device(model), dtype))
@@ -210,7 +213,7 @@ def largest_difference(
     return largest
 
 
-@torch.no_grad()
+@no_grad
 def speed(lm: LanguageModel, model: Any, progress: Report) -> Speed:
     """Time whole passes of both models over the same random tokens, by turns; the first of each does not count.
 

@@ -7,15 +7,18 @@ with zeros elsewhere; one without a place for such a bias cannot be exported so.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from fasp_core.errors import InputError
 from fasp_core.export.layouts import LAYOUTS
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import torch
 from fasp_core.model.architectures import columns
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ABLATIONS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def check(lm: LanguageModel, removed: PruneSet) -> None:
@@ -76,4 +79,4 @@ def _needed(lm: LanguageModel, removed: PruneSet) -> bool:
 
 
 def _has_bias(lm: LanguageModel) -> bool:
-    return isinstance(getattr(lm.out_proj(0), "bias", None), Tensor)
+    return isinstance(getattr(lm.out_proj(0), "bias", None), torch.Tensor)

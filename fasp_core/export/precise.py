@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
+from fasp_core.lazy import nn, torch
 from fasp_core.model.passes import double
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _Own = tuple[dict[str, Any], dict[str, Any]]  # a module's own parameters and buffers
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from fasp_core.export import constants
 from fasp_core.export.layouts import LAYOUTS
 from fasp_core.export.planning import Places, Plan
+from fasp_core.lazy import nn, torch
 from fasp_core.metrics.meters import Report
 from fasp_core.model.language_model import LanguageModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def smaller_state(lm: LanguageModel, plan: Plan, progress: Report) -> dict[str, Tensor]:

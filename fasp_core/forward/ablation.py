@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import nn, torch
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.passes import NotFinite
 from fasp_core.model.spec import ABLATIONS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager

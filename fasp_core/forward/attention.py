@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fasp_core.forward.diffs import token_pieces
+from fasp_core.lazy import no_grad, torch
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import encode
 from fasp_core.model.passes import in_halves, require_finite
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOKENS = 64  # of a prompt that are looked at: tokens see only what stands before them, so the rest changes nothing
 LABEL = 16  # characters of a token's label
@@ -75,7 +78,7 @@ class Pattern:
         )
 
 
-@torch.no_grad()
+@no_grad
 def attentions(lm: LanguageModel, ids: Sequence[int]) -> tuple[Tensor, ...]:
     """For each layer the weights [H, T, T] of one row of tokens, under whatever masks are on, on the model's device."""
     with eager(lm):

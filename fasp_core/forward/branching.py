@@ -9,12 +9,14 @@ each token is run behind its whole text instead: the same numbers, for more work
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from fasp_core.lazy import no_grad, torch
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import trees_fit
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Branching:
@@ -37,7 +39,7 @@ class Branching:
         self._seen = torch.zeros(n, 0, 0, dtype=torch.bool)  # [n, tokens, tokens] whether a token sees another
         self._depth = torch.zeros(n, 0, dtype=torch.long)
 
-    @torch.no_grad()
+    @no_grad
     def begin(self) -> Tensor:
         """[n, D] final hidden states of the prompts, on the device. Beginnings that all share are run once."""
         model, ids = self._lm.model.base_model, self._ids
@@ -51,7 +53,7 @@ class Branching:
                 self._cache.batch_repeat_interleave(len(ids))
             return _last(model(ids[:, shared:].to(self._lm.device), past_key_values=self._cache, use_cache=True))
 
-    @torch.no_grad()
+    @no_grad
     def grow(self, parents: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]) -> Tensor:
         """Add a token to each of some texts.
 

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fasp_core.errors import InputError
 from fasp_core.forward.recorded_pass import final_hidden
+from fasp_core.lazy import nn, no_grad, torch
 from fasp_core.model.architectures import columns
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import present
 from fasp_core.model.packing import Pack
 
-Linear = Callable[[Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Linear: TypeAlias = "Callable[[Tensor], Tensor]"
 
 
 def require_direct_path(lm: LanguageModel) -> list[nn.Module]:
@@ -42,7 +43,7 @@ def require_direct_path(lm: LanguageModel) -> list[nn.Module]:
     return tail
 
 
-@torch.no_grad()
+@no_grad
 def direct_writes(lm: LanguageModel, batch: Pack, layer: int) -> Tensor:
     """[m, H, D] float32: what each head of a layer adds to the final hidden states at the last token of m prompts.
 

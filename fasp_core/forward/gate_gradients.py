@@ -8,20 +8,22 @@ First order fails for heads with large effects: it prepares a choice, and exact 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import gated
 from fasp_core.forward.next_word import CHUNK
+from fasp_core.lazy import enable_grad, functional, torch
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.passes import require_finite
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-@torch.enable_grad()
+
+@enable_grad
 def gated_hidden(lm: LanguageModel, ids: Tensor, at: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
     """Gates [rows, L, H] of ones, or `at` [L, H], and final hidden states [rows, T, D], differentiable in them.
 
@@ -37,7 +39,7 @@ def gated_hidden(lm: LanguageModel, ids: Tensor, at: np.ndarray | None = None) -
     return gates, hidden
 
 
-@torch.enable_grad()
+@enable_grad
 def functional_gradients(
     lm: LanguageModel, ids: Tensor, read: Callable[[Tensor], Tensor], at: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -71,7 +73,7 @@ def functional_gradients(
     return found, effects
 
 
-@torch.enable_grad()
+@enable_grad
 def log_ratio_gradients(
     lm: LanguageModel,
     ids: Tensor,
@@ -113,7 +115,7 @@ def log_ratio_gradients(
     goals = ids.cpu()[:, 1:][scored].to(lm.device)
     log_p, grads = [], []
     for part, goal in zip(states.detach().split(CHUNK), goals.split(CHUNK), strict=True):
-        nll = cross_entropy(lm.logits(part.requires_grad_()) / temperature, goal, reduction="none")
+        nll = functional.cross_entropy(lm.logits(part.requires_grad_()) / temperature, goal, reduction="none")
         grads.append(torch.autograd.grad(nll.sum(), part)[0])  # of -log p: the sign that a removal has
         log_p.append(-nll.detach())
     (s,) = torch.autograd.grad(states, gates, torch.cat(grads))

@@ -7,15 +7,15 @@ of the unembedding are read once (as in Milakov and Gimelshein, Online normalize
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear
-from torch.utils.checkpoint import checkpoint
-
+from fasp_core.lazy import functional, nn, no_grad, torch
 from fasp_core.model.language_model import LanguageModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CELLS = {"cpu": 1 << 20}  # logits that exist at once: what the cache of a core holds
 MANY = 1 << 25  # elsewhere: 128 MB
@@ -67,10 +67,11 @@ def logit_pieces(lm: LanguageModel, states: Tensor, rows: Rows | None = None) ->
         return
     for start in range(0, len(head.weight), words):
         part = slice(start, start + words)
-        yield start, lm.capped(linear(states, head.weight[part], None if head.bias is None else head.bias[part]))
+        bias = None if head.bias is None else head.bias[part]
+        yield start, lm.capped(functional.linear(states, head.weight[part], bias))
 
 
-@torch.no_grad()
+@no_grad
 def log_loss(lm: LanguageModel, states: Tensor, words: Tensor) -> Tensor:
     """[m] float32 nats: -log p(word) after each position.
 
@@ -96,7 +97,7 @@ def _own(logits: Tensor, at: Tensor, own: Tensor) -> Tensor:
     return torch.where(inside, logits.gather(-1, at.clamp(0, logits.shape[-1] - 1)[:, None])[:, 0], own)
 
 
-@torch.no_grad()
+@no_grad
 def log_loss_and_top(lm: LanguageModel, states: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
     """As `log_loss`, and [m] bool: whether the word is the likeliest one (of equals the first)."""
     loss, likeliest = [], []
@@ -114,7 +115,7 @@ def log_loss_and_top(lm: LanguageModel, states: Tensor, words: Tensor) -> tuple[
     return torch.cat(loss), torch.cat(likeliest)
 
 
-@torch.no_grad()
+@no_grad
 def mean_value(lm: LanguageModel, states: Tensor, values: Tensor) -> Tensor:
     """[m, C] float32: the mean over the next word of each of its values, `sum_v p(v) values[v]`.
 
@@ -152,18 +153,25 @@ def mean_value_with_gradient(lm: LanguageModel, states: Tensor, values: Tensor) 
     rows = max(MANY // max(len(values), 1), 1)
     if len(states) <= rows:
         return mean(states)
-    parts = [checkpoint(mean, part, use_reentrant=False, preserve_rng_state=False) for part in states.split(rows)]
-    return torch.cat(parts)
+    return torch.cat([_again(mean, part) for part in states.split(rows)])
 
 
 def log_loss_with_gradient(lm: LanguageModel, states: Tensor, words: Tensor) -> Tensor:
     """As `log_loss`, differentiable in the states; many logits are made once more on the way back."""
 
     def loss(part: Tensor, goals: Tensor) -> Tensor:
-        return cross_entropy(lm.logits(part).float(), goals, reduction="none")
+        return functional.cross_entropy(lm.logits(part).float(), goals, reduction="none")
 
     rows = max(MANY // int(lm.model.config.vocab_size), 1)
     if len(states) <= rows:
         return loss(states, words)
     parts = zip(states.split(rows), words.split(rows), strict=True)
-    return torch.cat([checkpoint(loss, *both, use_reentrant=False, preserve_rng_state=False) for both in parts])
+    return torch.cat([_again(loss, *both) for both in parts])
+
+
+def _again(function: Callable[..., Tensor], *given: Tensor) -> Tensor:
+    """What the function gives, made once more on the way back in place of what it would keep."""
+    from torch.utils.checkpoint import checkpoint
+
+    found: Tensor = checkpoint(function, *given, use_reentrant=False, preserve_rng_state=False)
+    return found

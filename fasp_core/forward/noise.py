@@ -17,11 +17,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from fasp_core.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VERSION = 2  # part of the keys of sampled results; 1, no part of any, was torch's generator on the CPU
 CELLS = {"cpu": 1 << 18}  # values made at once: what a cache holds

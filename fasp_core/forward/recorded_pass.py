@@ -12,15 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import torch
-from torch import Tensor, nn
-
+from fasp_core.lazy import enable_grad, nn, no_grad, torch
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack
 
-Visit = Callable[[int, Tensor], None]  # (layer, input of its block), at last (L, final hidden states): [rows, T, D]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Visit: TypeAlias = (
+    "Callable[[int, Tensor], None]"  # (layer, input of its block), at last (L, final hidden states): [rows, T, D]
+)
 
 
 class RecordedPass:
@@ -68,7 +71,7 @@ class RecordedPass:
         """What a block was given, for repeated rows. What is the same for all rows has a single one, or no rows."""
         if isinstance(given, tuple):
             return tuple(self._repeated(x, times) for x in given)
-        if not isinstance(given, Tensor) or given.ndim < 2 or len(given) != self._rows or self._rows == 1:
+        if not isinstance(given, torch.Tensor) or given.ndim < 2 or len(given) != self._rows or self._rows == 1:
             return given
         if id(given) not in self._wider:  # blocks share what they are given, and the record keeps it alive
             same = given.stride(0) == 0  # for all rows, as masks mostly are: no copy
@@ -143,14 +146,14 @@ def _run(lm: LanguageModel, inputs: Tensor | Pack) -> Tensor:
     return out
 
 
-@torch.enable_grad()
+@enable_grad
 def hidden_with_gradient(lm: LanguageModel, inputs: Tensor | Pack) -> Tensor:
     """[rows, T, D] of one whole pass, differentiable in the gates that are on; its graph holds all activations."""
     with lm.lock:
         return _run(lm, inputs)
 
 
-@torch.no_grad()
+@no_grad
 def final_hidden(lm: LanguageModel, inputs: Tensor | Pack) -> Tensor:
     """[rows, T, D]: one whole pass, under whatever masks are on."""
     with lm.lock:

@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fasp_core.errors import InputError
 from fasp_core.forward.noise import gumbel, keys
+from fasp_core.lazy import no_grad, torch
 from fasp_core.model.devices import sizes
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.memory import two
@@ -25,9 +24,14 @@ from fasp_core.model.packing import encode, pack_equal
 from fasp_core.model.passes import in_halves, require_finite
 from fasp_core.model.tokens import continuation
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _Batch = tuple[Sequence[int], Sequence[int]]  # (places of prompts of one length, numbers of their draws)
 _Written = list[tuple[int, list[list[int]], np.ndarray]]  # (place of a prompt, ids of its draws, what was read)
-AtStep = Callable[[Tensor, Tensor], Tensor]  # (logits over temperature [rows, V], last tokens [rows]) -> [rows, R]
+AtStep: TypeAlias = (
+    "Callable[[Tensor, Tensor], Tensor]"  # (logits over temperature [rows, V], last tokens [rows]) -> [rows, R]
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ class Drawn:
     values: np.ndarray
 
 
-@torch.no_grad()
+@no_grad
 def draw(
     lm: LanguageModel,
     prompts: Sequence[str],

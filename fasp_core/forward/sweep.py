@@ -9,28 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fasp_core.forward.ablation import gated, masked
 from fasp_core.forward.recorded_pass import ResumablePass
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import no_grad, torch
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.memory import two
 from fasp_core.model.packing import Pack, halves, repeated
 from fasp_core.model.passes import NotFinite, in_halves
 
-Batch = Tensor | Pack
-Read = Callable[[Any, Tensor], np.ndarray]  # (batch, or part or repetition of one, its final hidden states) -> to keep
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Batch: TypeAlias = "Tensor | Pack"
+# (batch, or part or repetition of one, its final hidden states) -> to keep
+Read: TypeAlias = "Callable[[Any, Tensor], np.ndarray]"
 ROOM = "a single row of tokens"
 TOKENS = {"cpu": 0, "mps": 1 << 13}  # of one pass, at most, where more than one head is in it
 MANY = 1 << 14  # on other devices: enough to keep any of them busy
 
 
-@torch.no_grad()
+@no_grad
 def sweep_heads(
     lm: LanguageModel,
     batches: Sequence[Tensor | Pack],
@@ -81,7 +84,7 @@ def sweep_heads(
 
 def at_once(lm: LanguageModel, batch: Tensor | Pack) -> int:
     """How many heads of a layer run in one pass of this batch on the model's device."""
-    tokens = batch.numel() if isinstance(batch, Tensor) else batch.ids.numel()
+    tokens = batch.numel() if isinstance(batch, torch.Tensor) else batch.ids.numel()
     return min(max(1, TOKENS.get(lm.device.type, MANY) // tokens), lm.n_heads)
 
 

@@ -12,16 +12,15 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fasp_core.data.text import TokenWindows
 from fasp_core.forward.ablation import masked
 from fasp_core.forward.recorded_pass import RecordedPass, final_hidden
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import no_grad
 from fasp_core.metrics.expected import Reader, read_expected, scatter
 from fasp_core.metrics.perplexity import BLOCK, Nll, nll_sums, window_packs
 from fasp_core.model.devices import sizes
@@ -30,6 +29,9 @@ from fasp_core.model.memory import free, is_out_of_memory
 from fasp_core.model.packing import Pack, halves
 from fasp_core.model.passes import in_halves
 from fasp_core.typing import Report
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 BUDGET = 512 * 2**20  # bytes
@@ -74,7 +76,7 @@ class CachedRunner:
         self._groups: OrderedDict[bytes, _Group] = OrderedDict()
         self.meter: tuple[str, Any] = ("", None)  # the last one that measured here, and of what
 
-    @torch.no_grad()
+    @no_grad
     def measure(
         self,
         inputs: Sequence[Tensor | Pack],

@@ -14,16 +14,15 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from fasp_core import defaults
 from fasp_core.data.passages import PARAGRAPHS
 from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.forward.recorded_pass import final_hidden
+from fasp_core.lazy import nn, no_grad, torch
 from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.passes import require_finite
@@ -32,6 +31,9 @@ from fasp_core.model.spec import ABLATIONS
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Store
 from fasp_core.typing import Report
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KIND = "experiments"
 ZERO, MEAN, RESAMPLE = ABLATIONS
@@ -99,7 +101,7 @@ def _rows(lm: LanguageModel) -> list[Tensor]:
     return [row for ids, _ in token_windows(lm, TEXT).batches for row in ids]
 
 
-@torch.no_grad()
+@no_grad
 def _outputs(lm: LanguageModel, row: Tensor) -> list[np.ndarray]:
     """By layer, [T, H, d] float64: the input of the output projection in one plain pass."""
     found: list[np.ndarray] = []

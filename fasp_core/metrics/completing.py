@@ -11,18 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fasp_core.forward.next_word import Rows, logit_pieces
+from fasp_core.lazy import no_grad, torch
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.memory import two
 from fasp_core.model.passes import in_halves, require_finite
 from fasp_core.typing import Report
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONTEXTS = ("The next word is", 'The next word is "')  # any part of speech may follow; the quote starts afresh
 KEPT = 0.01  # least probability of a piece that is followed up
@@ -124,7 +126,7 @@ def complete_all(
     return found
 
 
-@torch.no_grad()
+@no_grad
 def completions(
     lm: LanguageModel,
     context: str,

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fasp_core.forward.next_word import mean_value, mean_value_with_gradient
 from fasp_core.forward.recorded_pass import final_hidden
+from fasp_core.lazy import no_grad, torch
 from fasp_core.metrics.token_toxicity import WordValues, fresh_after
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, halves
 from fasp_core.model.passes import in_halves, require_finite
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 READINGS = ("neutral", "counted")  # neutral first: it is the one that a choice is made on by default
 
@@ -102,7 +104,7 @@ def next_word_toxicity(lm: LanguageModel, states: Tensor, tokens: Tensor, worth:
     return worth.after(both, tokens)
 
 
-@torch.no_grad()
+@no_grad
 def read_expected(lm: LanguageModel, hidden: Tensor, pack: Pack, worth: Reader) -> np.ndarray:
     """[m, R] of each prompt of a pack, over its `steps` positions.
 
@@ -125,7 +127,7 @@ def scatter(packs: Sequence[Pack], parts: Sequence[np.ndarray]) -> np.ndarray:
     return out
 
 
-@torch.no_grad()
+@no_grad
 def measure_expected(
     lm: LanguageModel,
     packs: Sequence[Pack],

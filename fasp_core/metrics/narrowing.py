@@ -11,9 +11,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 
-import torch
-
 from fasp_core.forward.next_word import Rows
+from fasp_core.lazy import no_grad, torch
 from fasp_core.metrics.completing import CONTEXTS, context_cache, one_more
 from fasp_core.model.language_model import LanguageModel
 
@@ -23,7 +22,7 @@ WORTH_IT = 8  # times as many tokens to complete as are looked at in whole
 AT_ONCE = 64  # positions whose logits exist at once
 
 
-@torch.no_grad()
+@no_grad
 def narrowed(lm: LanguageModel, groups: Sequence[Sequence[int]], pieces: Iterable[int]) -> Rows | None:
     """The tokens that have to be looked at; None if that is most of them, or too few are completed to be worth it.
 

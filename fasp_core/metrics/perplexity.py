@@ -11,21 +11,23 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fasp_core.data.text import TextConfig, TokenWindows, file_stamp, fitting, text_digest, token_windows, used_text
 from fasp_core.errors import InputError
 from fasp_core.forward.next_word import log_loss
 from fasp_core.forward.recorded_pass import final_hidden
+from fasp_core.lazy import no_grad, torch
 from fasp_core.model.devices import sizes
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, halves, pack_rows
 from fasp_core.model.passes import in_halves, require_finite
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BLOCK = 64  # consecutive targets summed into one stored number: the unit of resampling
 
@@ -84,7 +86,7 @@ class PerplexityChange:
         return math.expm1(min(self.change_nats, 700.0))
 
 
-@torch.no_grad()
+@no_grad
 def token_nll(lm: LanguageModel, hidden: Tensor, input_ids: Tensor) -> Tensor:
     """[B, T-1] float32 nats: -log p(token t+1 | tokens up to t).
 

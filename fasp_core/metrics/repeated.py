@@ -11,10 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from fasp_core.data.text import TextConfig, TokenWindows
 from fasp_core.errors import InputError
@@ -30,6 +29,9 @@ from fasp_core.model.provenance import provenance
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
 from fasp_core.typing import Floats, Report
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)

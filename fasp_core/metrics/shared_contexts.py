@@ -23,24 +23,25 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from fasp_core.data.prompt_set import PromptSet
 from fasp_core.errors import InputError
 from fasp_core.forward.next_word import log_loss
 from fasp_core.forward.recorded_pass import final_hidden
 from fasp_core.forward.sampling import GenerationConfig, sample_ids
+from fasp_core.lazy import functional, no_grad, torch
 from fasp_core.metrics.expected import TokenToxicity, scatter
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, halves, pack
 from fasp_core.model.passes import in_halves, require_finite
 from fasp_core.typing import Codes, Floats, Report
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,13 +243,13 @@ def _log_p(lm: LanguageModel, pack: Pack, hidden: Tensor) -> Tensor:
     before = states.view(m, steps, -1)[:, :-1].reshape(m * (steps - 1), -1)
     goals = tokens.view(m, steps)[:, 1:].reshape(-1).to(states.device)
     if torch.is_grad_enabled() and states.requires_grad:
-        loss = cross_entropy(lm.logits(before), goals, reduction="none")
+        loss = functional.cross_entropy(lm.logits(before), goals, reduction="none")
     else:
         loss = log_loss(lm, before, goals)
     return torch.nn.functional.pad(-loss.view(m, steps - 1).cumsum(1), (1, 0))
 
 
-@torch.no_grad()
+@no_grad
 def _log_probabilities(lm: LanguageModel, rows: Sequence[Sequence[int]], steps: int) -> Floats:
     """[m, steps] nats: `_log_p` of all rows, in their order."""
 

@@ -7,11 +7,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fasp_core.compute.shards import CUTS, StopCheck, Workers, cut, results
 from fasp_core.data.text import TokenWindows
@@ -20,6 +18,7 @@ from fasp_core.forward.gate_gradients import functional_gradients
 from fasp_core.forward.sampling import GenerationConfig, sample
 from fasp_core.forward.sweep import Read, sweep_heads
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import torch
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.expected import Reader, read_expected
 from fasp_core.metrics.perplexity import ending_nll, nll_sums
@@ -27,6 +26,9 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, halves, pack_rows
 from fasp_core.model.passes import in_halves
 from fasp_core.storage.parts import Parts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHARD = "shard-"  # names of what is kept of unfinished work
 

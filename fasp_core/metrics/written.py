@@ -11,15 +11,18 @@ nothing is written, and it counts 0. With one step this is `expected`, and no lo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fasp_core.forward.sampling import GenerationConfig, draw
+from fasp_core.lazy import torch
 from fasp_core.metrics.expected import TokenToxicity
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.typing import Report
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LONGEST = 32  # steps
 CELLS = 1 << 22  # probabilities that exist at once beside the logits

@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from fasp_core.errors import InputError
+from fasp_core.lazy import nn, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def _qkv_tensors(block: nn.Module, paths: tuple[str, ...]) -> list[Tensor]:
     for path in paths:
         module = block.get_submodule(path)
         tensors.append(columns(module).detach())
-        if isinstance(bias := getattr(module, "bias", None), Tensor):
+        if isinstance(bias := getattr(module, "bias", None), torch.Tensor):
             tensors.append(bias.detach())
     return tensors
 
@@ -187,5 +189,5 @@ def positions(config: Any) -> int | None:
 def columns(module: nn.Module) -> Tensor:
     """A projection's weight as [out, in]: columns belong to its inputs. A view, not a copy."""
     weight = module.weight
-    assert isinstance(weight, Tensor)
+    assert isinstance(weight, torch.Tensor)
     return weight if isinstance(module, nn.Linear) else weight.T  # GPT-2's Conv1D keeps [in, out]

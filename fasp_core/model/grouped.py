@@ -8,10 +8,13 @@ repeated it takes the memory-efficient kernel (Rabe and Staats, 2021), which giv
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from fasp_core.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 NAME = "sdpa_repeated"
 DEVICES = ["cuda"]  # kinds on which float32 attention with groups is not fused

@@ -6,16 +6,17 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from fasp_core.errors import InputError
+from fasp_core.lazy import nn, torch
 from fasp_core.model.architectures import Architecture, columns, positions
 from fasp_core.model.identity import ModelId
 from fasp_core.model.spec import ABLATIONS, ModelSpec
 from fasp_core.model.tokens import Framing, framing, plain_ids, rules, stop_ids
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(eq=False)

@@ -16,11 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock
-from torch import nn
 
 from fasp_core.errors import InputError, first_line
+from fasp_core.lazy import nn, torch
 from fasp_core.model import hub
 from fasp_core.model.architectures import ARCHITECTURES, architecture_named, columns
 from fasp_core.model.devices import SPREAD, full_precision, pick_device
@@ -40,9 +39,9 @@ from fasp_core.model.spec import (
     BUILT_IN_FILE,
     BUILT_IN_POSITIONS,
     BUILT_IN_SHA256,
-    DTYPES,
     GGUF_FORM,
     ModelSpec,
+    dtype_of,
 )
 from fasp_core.storage import locks
 from fasp_core.storage.stamps import stamp, unchanged
@@ -119,7 +118,7 @@ def from_folder(folder: str | Path, weights_id: str, spec: ModelSpec) -> Languag
             config=text,
             key_mapping=keys,
             ignore_mismatched_sizes=True,  # they are refused below, by name
-            dtype=DTYPES[spec.dtype],
+            dtype=dtype_of(spec.dtype),
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -201,7 +200,8 @@ def known_id(spec: ModelSpec) -> ModelId | None:
     if spec.source != BUILT_IN:
         return None
     bos = BUILT_IN_BOS if spec.bos == "yes" else ""
-    device = ModelId.kind(pick_device(spec.device).type, spec.dtype)
+    cpu = spec.dtype == "float32" and spec.device in ("auto", SPREAD, "cpu")  # the same on every device, which is there
+    device = ModelId.kind("cpu" if cpu else pick_device(spec.device).type, spec.dtype)
     longest = BUILT_IN_POSITIONS - bool(bos)
     taken_out = "" if spec.ablation == ABLATIONS[0] else spec.ablation
     weights = f"sha256:{BUILT_IN_SHA256}"

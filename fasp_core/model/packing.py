@@ -12,16 +12,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fasp_core.errors import InputError
+from fasp_core.lazy import torch
 from fasp_core.model.devices import CPU, sizes
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.memory import two
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ROOM = 0.1  # what a token's room costs that a pack leaves empty, in tokens: each pack takes some time of its own
 
@@ -68,7 +70,7 @@ class Pack:
 
 def halves(batch: Tensor | Pack) -> list[Any]:
     """Rows, or a pack, as two that hold the same prompts in the same order; itself if it has a single one."""
-    if isinstance(batch, Tensor):
+    if isinstance(batch, torch.Tensor):
         return two(batch)
     if len(batch.prompts) < 2:
         return [batch]
@@ -87,7 +89,7 @@ def halves(batch: Tensor | Pack) -> list[Any]:
 
 def repeated(batch: Tensor | Pack, times: int) -> Any:
     """A batch `times` times, one after the other, as the rows of one pass."""
-    if isinstance(batch, Tensor):
+    if isinstance(batch, torch.Tensor):
         return batch.repeat(times, 1)
     shift = torch.arange(times, device=batch.reads.device).repeat_interleave(len(batch.reads)) * batch.ids.numel()
     reads = batch.reads.repeat(times, 1) + shift[:, None]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import torch
-
 from fasp_core.errors import InputError
+from fasp_core.lazy import torch
 from fasp_core.model.tokens import BEGINNINGS
 
 BUILT_IN = "built-in"
@@ -19,7 +18,13 @@ BUILT_IN_SHAPE = (30, 9)  # layers, heads: known before the model is loaded
 BUILT_IN_BOS, BUILT_IN_POSITIONS = "<|im_start|>", 8192  # its tokenizer adds none by itself
 ABLATIONS = ("zero", "mean", "resample")  # what a head's output becomes where it is taken out
 _ABLATION = re.compile(r"zero|mean|resample(-[0-9]{1,4})?")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """torch's dtype of one of `DTYPES`."""
+    found: torch.dtype = getattr(torch, name)
+    return found
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
 
 from fasp_core.data.text import TokenWindows
 from fasp_core.forward.gate_gradients import log_ratio_gradients
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import no_grad
 from fasp_core.model.architectures import columns
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import present
 from fasp_core.model.passes import in_halves, require_finite
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-@torch.no_grad()
+
+@no_grad
 def magnitude(lm: LanguageModel) -> np.ndarray:
     """[N] L2 norm of each head's q, k, v and output weights and q, k, v biases; low scores are pruned first.
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from fasp_core import gap
 from fasp_core.compute.shards import StopCheck, Workers, results
@@ -20,6 +19,7 @@ from fasp_core.data.text import KNOWN, TextConfig, TokenWindows
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import torch
 from fasp_core.metrics.expected import scatter
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, Meter, Report, SampledMeter, WrittenMeter, meter
 from fasp_core.metrics.perplexity import BLOCK, Nll, ppl_key, windows_of

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from fasp_core.compute.shards import CUTS, cut
 from fasp_core.errors import InputError
+from fasp_core.lazy import torch
 from fasp_core.metrics.expected import READINGS
 from fasp_core.metrics.meters import BiasConfig, left_out
 from fasp_core.metrics.work import Sweep, Windows
@@ -30,7 +30,7 @@ from fasp_core.model.devices import CPU, full_precision, sizes
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import wrap
 from fasp_core.model.packing import pack_equal, pack_trees
-from fasp_core.model.spec import DTYPES, ModelSpec
+from fasp_core.model.spec import ModelSpec, dtype_of
 
 TOKENS_A_WORD = 1.15  # SmolLM2's tokenizer makes 1.06 to 1.20 of the packed words of HolisticBias' axes
 ROWS = CPU.swept  # windows of text in a pass
@@ -236,7 +236,7 @@ def measured_rate(config: Any, dtype: str, device: torch.device, window: int = 5
     for name in ("layer_types", "attention_layers"):
         if getattr(single, name, None):
             setattr(single, name, getattr(single, name)[:1])
-    model = AutoModelForCausalLM.from_config(single, trust_remote_code=False, dtype=DTYPES[dtype]).to(device)
+    model = AutoModelForCausalLM.from_config(single, trust_remote_code=False, dtype=dtype_of(dtype)).to(device)
     lm: LanguageModel = wrap(model, None, ModelSpec("config", dtype, str(device)), "config")
     shape = shape_of(single)
     batch = Windows(torch.randint(shape.vocabulary, (rows, window)), np.ones(rows, dtype=int))

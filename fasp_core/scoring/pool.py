@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from fasp_core.data.scorers import join_for_scoring
 from fasp_core.forward.gate_gradients import log_ratio_gradients
 from fasp_core.forward.sampling import sample_ids
+from fasp_core.lazy import torch
 from fasp_core.metrics.meters import BiasConfig, Report, SampledMeter, result_key
 from fasp_core.model.devices import sizes
 from fasp_core.model.language_model import LanguageModel

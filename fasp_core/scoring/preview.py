@@ -9,19 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from fasp_core.data.text import TokenWindows
 from fasp_core.errors import InputError
 from fasp_core.forward.gate_gradients import gated_hidden
 from fasp_core.forward.next_word import CHUNK
+from fasp_core.lazy import enable_grad, functional, torch
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.memory import two
 from fasp_core.model.passes import in_halves, require_finite
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,7 @@ class Preview:
         return self.first + self.curvature / 2
 
 
-@torch.enable_grad()
+@enable_grad
 def gauss_newton(
     lm: LanguageModel,
     windows: TokenWindows,
@@ -131,7 +133,7 @@ def _label_gradients(lm: LanguageModel, states: Tensor, goals: Tensor, chances: 
             place = torch.tensor(row[:, None], dtype=upto.dtype, device=lm.device) * upto[:, -1:]
             drawn = torch.searchsorted(upto, place, right=True)[:, 0]
             labels.append(drawn.clamp(max=upto.shape[1] - 1))  # rounding may reach the end
-        losses = [cross_entropy(logits, label, reduction="sum") for label in labels]
+        losses = [functional.cross_entropy(logits, label, reduction="sum") for label in labels]
         grads = [torch.autograd.grad(loss, part, retain_graph=True)[0] for loss in losses]
         out.append(torch.stack(grads))
     return torch.cat(out, dim=1)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from fasp_core.data.scorers import Scorer
 from fasp_core.errors import InputError
@@ -17,6 +16,7 @@ from fasp_core.forward.ablation import masked
 from fasp_core.forward.recorded_pass import final_hidden
 from fasp_core.forward.sampling import GenerationConfig, sample
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import no_grad, torch
 from fasp_core.metrics.meters import stored_word_values, words_worth
 from fasp_core.metrics.spelling import whole_words
 from fasp_core.model.identity import ModelId
@@ -124,7 +124,7 @@ def lexicon(path: Path) -> frozenset[str]:
     return found
 
 
-@torch.no_grad()
+@no_grad
 def likeliest(
     lm: LanguageModel, prompts: Sequence[str], words: torch.Tensor, k: int, progress: Report | None = None
 ) -> np.ndarray:

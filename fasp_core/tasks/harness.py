@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import torch
-
 from fasp_core.console import log
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import no_grad, torch
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import load
 from fasp_core.model.spec import ModelSpec
@@ -141,7 +140,7 @@ def rolling_windows(lm: LanguageModel, text: str) -> list[Pair]:
     return [make_disjoint_window(window) for window in windows]
 
 
-@torch.no_grad()
+@no_grad
 def written(lm: LanguageModel, context: str, settings: dict[str, Any]) -> str:
     """What a model writes after a context, the likeliest token at a time, up to a stop.
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from fasp_core.data.passages import side
+from fasp_core.lazy import torch
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.tasks.files import Items, sample
 from fasp_core.tasks.likelihood import encode_pair

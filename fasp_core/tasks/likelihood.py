@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from fasp_core.errors import InputError
 from fasp_core.forward.next_word import log_loss_and_top
 from fasp_core.forward.recorded_pass import final_hidden
+from fasp_core.lazy import no_grad, torch
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, halves, pack
 from fasp_core.model.passes import in_halves, require_finite
@@ -84,7 +84,7 @@ def encode_pair(lm: LanguageModel, context: str, continuation: str) -> tuple[lis
     return before, after
 
 
-@torch.no_grad()
+@no_grad
 def log_likelihoods(lm: LanguageModel, pairs: Sequence[Pair], progress: Report | None = None) -> Likelihoods:
     """Of each continuation after its context, under whatever masks are on.
 

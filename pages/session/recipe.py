@@ -61,7 +61,7 @@ class Recipe:
     """
 
     model: str = BUILT_IN
-    dtype: str = next(iter(DTYPES))
+    dtype: str = DTYPES[0]
     bos: str = BEGINNINGS[0]
     ablation: str = ABLATIONS[0]
     axis: str = "race_ethnicity"
@@ -171,7 +171,7 @@ def _axes() -> tuple[str, ...]:
 
 _READ: dict[str, Callable[[str], object]] = {
     "model": _model,
-    "dtype": _one_of(tuple(DTYPES), {}),
+    "dtype": _one_of(DTYPES, {}),
     "bos": _one_of(BEGINNINGS, {}),
     "ablation": _one_of(tuple(ABLATION_TITLES), {}),
     "axis": lambda text: _one_of(_axes(), {name: name.replace("_", " ") for name in axis_names()})(text),

@@ -6,6 +6,7 @@ have no defaults of their own, and keep their values on pages that do not draw t
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -346,11 +347,11 @@ def model() -> ModelSpec:
         return ModelSpec(demo.allowed(source or BUILT_IN))
     with st.expander("Device, precision, beginnings"):
         device = st.selectbox("Device", shared.DEVICES, key="device", persist_state="session")
-        if (note := passed_over(device)) is not None:
+        if "torch" in sys.modules and (note := passed_over(device)) is not None:  # the first maps wait for no import
             st.caption(escape_markdown(note))
         dtype = st.selectbox(
             "Precision",
-            tuple(DTYPES),
+            DTYPES,
             key="dtype",
             persist_state="session",
             help="The rounding of 16-bit numbers is larger than what many heads are worth: scores need float32.",

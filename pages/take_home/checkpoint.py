@@ -17,7 +17,7 @@ from fasp_core.export.planning import Plan, plan, weights_saved
 from fasp_core.export.writing import export, read_result
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
-from fasp_core.model.spec import DTYPES, ModelSpec
+from fasp_core.model.spec import ModelSpec, dtype_of
 from fasp_core.storage.keys import digest, slug
 from fasp_core.storage.store import cache_root
 from pages.backend import demo
@@ -71,7 +71,7 @@ def draw(spec: ModelSpec, heads: PruneSet) -> None:
         _result(found, folder)
         return
     writing.check_free(folder)
-    most = lm.n_parameters * DTYPES[spec.dtype].itemsize
+    most = lm.n_parameters * dtype_of(spec.dtype).itemsize
     background.offer(
         Experiment(spec, "Export", (folder.name, heads)),
         lambda lm, _store, progress: export(lm, heads, folder, progress),

@@ -13,7 +13,7 @@ import pytest
 from fasp_studio import ahead
 
 ROOT = Path(__file__).resolve().parents[2]
-LATE = ("transformers", "scipy.stats", "sklearn", "pages.instrument.instrument")
+LATE = ("torch", "transformers", "scipy.stats", "sklearn", "pages.instrument.instrument")
 TOLD = f"""
 import sys
 from pathlib import Path

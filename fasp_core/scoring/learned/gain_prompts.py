@@ -6,10 +6,9 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fasp_core import gap
 from fasp_core.data.divisions import quarters, third
@@ -17,6 +16,7 @@ from fasp_core.data.prompt_sampling import FEWEST_OWN, sample
 from fasp_core.data.prompt_set import NO_GROUP, PromptSet
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import torch
 from fasp_core.metrics.measurements import toxicity_of
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, meter
 from fasp_core.model.language_model import LanguageModel
@@ -24,6 +24,9 @@ from fasp_core.model.packing import encode
 from fasp_core.scoring.learned.gates import GainsConfig
 from fasp_core.storage.store import Store
 from fasp_core.typing import Report
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SOFTNESS = 0.2  # of the soft maximum, as a share of the mean gap before learning
 

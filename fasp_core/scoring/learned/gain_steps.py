@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fasp_core.data.passages import PARAGRAPHS
 from fasp_core.data.text import TextConfig, token_windows
@@ -17,6 +16,7 @@ from fasp_core.forward.ablation import gated
 from fasp_core.forward.next_word import log_loss, log_loss_with_gradient
 from fasp_core.forward.recorded_pass import final_hidden, hidden_with_gradient
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import no_grad, torch
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, pack
@@ -26,6 +26,9 @@ from fasp_core.scoring.learned.gates import GainsConfig, gates_of
 from fasp_core.storage.store import Store
 from fasp_core.tasks.last_words import passages, rows
 from fasp_core.typing import Floats, Report
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHECK = 5  # steps between two looks at the prompts that no step sees
 
@@ -218,7 +221,7 @@ class Course:
         columns = self.gauge.worth.columns(self.lm, hidden, part)[..., self.reading]  # [m, steps]
         return columns.mean(1) if self.gauge.worth.spread else columns.sum(1)
 
-    @torch.no_grad()
+    @no_grad
     def _gap_under(self, part: Part, gates: Floats | None = None) -> float:
         """Of prompts under all gates open, or under those that are given."""
         if gates is None and part.open_gap is not None:

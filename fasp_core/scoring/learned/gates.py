@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import MAX_GAIN
+from fasp_core.lazy import torch
 from fasp_core.typing import Floats
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 GAMMA, ZETA, BETA = -0.1, 1.1, 2 / 3  # stretch and temperature of the paper
 START, FURTHEST = 2.0, 6.0  # log-odds that gates begin with (most of them open), and beyond which none goes

@@ -17,11 +17,9 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from fasp_core import defaults
 from fasp_core.data.passages import PARAGRAPHS
@@ -29,6 +27,7 @@ from fasp_core.data.text import TextConfig, TokenWindows
 from fasp_core.errors import InputError
 from fasp_core.forward.recorded_pass import final_hidden
 from fasp_core.heads.prune_set import MAX_GAIN, PruneSet
+from fasp_core.lazy import nn, no_grad, torch
 from fasp_core.metrics.perplexity import ppl_key, windows_of
 from fasp_core.model.architectures import columns
 from fasp_core.model.identity import ModelId
@@ -39,6 +38,9 @@ from fasp_core.model.provenance import provenance
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store
 from fasp_core.typing import Floats, Report
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KIND = "experiments"
 CELLS = 1 << 23  # numbers of contributions that exist at once
@@ -119,7 +121,7 @@ def _read(entry: Entry) -> Products:
     return Products(np.asarray(entry.arrays["products"], dtype=np.float64), int(entry.meta["tokens"]))
 
 
-@torch.no_grad()
+@no_grad
 def _products(lm: LanguageModel, windows: TokenWindows, progress: Report | None) -> Products:
     found = np.zeros((lm.n_layers, lm.n_heads, lm.n_heads))
     weights = []

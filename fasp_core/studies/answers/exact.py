@@ -19,17 +19,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fasp_core.errors import InputError
 from fasp_core.forward.branching import Branching
 from fasp_core.forward.noise import gumbel, keys, uniforms, words_of
+from fasp_core.lazy import no_grad, torch
 from fasp_core.metrics.spelling import token_texts
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.memory import two
@@ -37,6 +36,9 @@ from fasp_core.model.passes import in_halves, require_finite
 from fasp_core.studies.answers.drawing import spread, systematic
 from fasp_core.studies.answers.reading import CLASSES, LITTLE, Reader, class_of
 from fasp_core.typing import Report
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NAMES = 16  # side by side
 WIDTH = 16  # texts of a name that grow in one pass
@@ -217,7 +219,7 @@ class Grower:
         """[m, V] probability of the next token."""
         return (self._lm.logits(states) / self._sampling.temperature).softmax(-1)
 
-    @torch.no_grad()
+    @no_grad
     def _expand(self, hidden: Tensor, nodes: Sequence[tuple[Tree, Node]]) -> None:
         """Say what comes of each token behind nodes that were run."""
         for start in range(0, len(nodes), LOGITS):
@@ -262,7 +264,7 @@ class Grower:
             rest -= 0.0 if value is None else chance
         node.lost = max(rest, 0.0) * scale
 
-    @torch.no_grad()
+    @no_grad
     def _finish(self, branching: Branching, trees: Sequence[Tree], names: Sequence[str]) -> None:
         """Draws for what is left open."""
         draws, tokens = self._config.draws, self._sampling.tokens

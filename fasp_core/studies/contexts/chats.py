@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fasp_core.errors import InputError
+from fasp_core.lazy import nn, torch
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.studies.contexts.scenarios import Scenario
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 K = TypeVar("K")
 

@@ -11,22 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fasp_core.errors import InputError
 from fasp_core.forward import noise
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import torch
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import localise, slopes, weights
 from fasp_core.studies.contexts.audit import HOW, AuditConfig, Exact, Replies, Report
 from fasp_core.studies.contexts.removal import Removal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Method = Literal[
     "heads-effect",

@@ -16,18 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import gated
 from fasp_core.forward.attention import attentions
 from fasp_core.forward.next_word import CHUNK
+from fasp_core.lazy import enable_grad, functional, no_grad, torch
 from fasp_core.model.architectures import columns
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import present
@@ -37,6 +35,9 @@ from fasp_core.studies.contexts.audit import Replies
 from fasp_core.studies.contexts.chats import ask, inputs_of, name_places
 from fasp_core.studies.contexts.scenarios import Scenario
 from fasp_core.typing import Report
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Floats = NDArray[np.float32]
 
@@ -96,7 +97,7 @@ def effects(lm: LanguageModel, replies: Replies, temperature: float, progress: R
     return Effects(np.stack(heads), np.stack(neurons), answers.codes, means[0] - means[1])
 
 
-@torch.enable_grad()
+@enable_grad
 def log_p_gradients(
     lm: LanguageModel,
     chat: Sequence[int],
@@ -122,7 +123,7 @@ def log_p_gradients(
         def back(_: Pack, states: Tensor) -> Tensor:
             grads = []
             for part, goal, w in zip(states.detach().split(CHUNK), goals.split(CHUNK), worth.split(CHUNK), strict=True):
-                nll = cross_entropy(lm.logits(part.requires_grad_()) / temperature, goal, reduction="none")
+                nll = functional.cross_entropy(lm.logits(part.requires_grad_()) / temperature, goal, reduction="none")
                 grads.append(torch.autograd.grad(-(nll * w.to(nll)).sum(), part)[0])
             return torch.cat(grads)
 
@@ -135,7 +136,7 @@ def log_p_gradients(
     return heads, neurons
 
 
-@torch.enable_grad()
+@enable_grad
 def through_gates(
     lm: LanguageModel, p: Pack, places: Tensor, back: Callable[[Pack, Tensor], Tensor]
 ) -> tuple[Floats, Floats]:
@@ -188,7 +189,7 @@ def attention_to_name(lm: LanguageModel, scenario: Scenario, names: Sequence[str
     return np.stack(rows)
 
 
-@torch.no_grad()
+@no_grad
 def activation(lm: LanguageModel, scenario: Scenario, names: Sequence[str]) -> Floats:
     """[names, L, F] mean |activation| of each hidden unit from the name's first token on, times the norm of its output
     column: what it writes, at most, into the residual stream."""

@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from fasp_core.lazy import enable_grad, torch
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, pack
 from fasp_core.model.passes import require_finite
@@ -31,6 +31,9 @@ from fasp_core.studies.contexts.chats import ask
 from fasp_core.studies.contexts.localise import Effects, Floats, through_gates
 from fasp_core.studies.contexts.scenarios import Scenario
 from fasp_core.typing import Report
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHUNK = 32  # texts whose probabilities exist at once
 
@@ -61,7 +64,7 @@ def effects(
     return Effects(np.stack(heads), np.stack(neurons), grown.codes, grown.gap)
 
 
-@torch.enable_grad()
+@enable_grad
 def weight_effects(
     lm: LanguageModel,
     scenario: Scenario,

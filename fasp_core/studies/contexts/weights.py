@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, TypeAlias
 
 from fasp_core.errors import InputError
+from fasp_core.lazy import nn, no_grad, torch
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import present
 from fasp_core.model.passes import double, on_host
 from fasp_core.studies.contexts.chats import ask, inputs_of
 from fasp_core.studies.contexts.scenarios import Scenario
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Place = tuple[int, str]  # layer, dotted name of the projection in its block
-Chosen = Mapping[Place, Tensor]  # flat positions in the projection's weight, as it is stored
+Chosen: TypeAlias = "Mapping[Place, Tensor]"  # flat positions in the projection's weight, as it is stored
 
 
 def projections(lm: LanguageModel) -> dict[Place, nn.Module]:
@@ -29,11 +31,11 @@ def projections(lm: LanguageModel) -> dict[Place, nn.Module]:
         (layer, name): module
         for layer, block in enumerate(lm.blocks)
         for name, module in block.named_modules()
-        if isinstance(getattr(module, "weight", None), Tensor) and module.weight.ndim == 2
+        if isinstance(getattr(module, "weight", None), torch.Tensor) and module.weight.ndim == 2
     }
 
 
-@torch.no_grad()
+@no_grad
 def input_norms(lm: LanguageModel, scenario: Scenario, names: Sequence[str]) -> dict[Place, Tensor]:
     """[in] float64 norm of each input of each projection, over all tokens of the scenario's chats about these names.
 
@@ -49,7 +51,7 @@ def input_norms(lm: LanguageModel, scenario: Scenario, names: Sequence[str]) -> 
     return {place: total.sqrt() for place, total in squares.items()}
 
 
-@torch.no_grad()
+@no_grad
 def stands_out(
     lm: LanguageModel, first: Mapping[Place, Tensor], second: Mapping[Place, Tensor], share: float, other: float
 ) -> dict[Place, Tensor]:
@@ -112,7 +114,7 @@ def without(lm: LanguageModel, chosen: Chosen) -> Iterator[None]:
 
 def _weight(module: nn.Module) -> Tensor:
     weight = module.weight
-    assert isinstance(weight, Tensor)
+    assert isinstance(weight, torch.Tensor)
     return weight
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from fasp_core.forward.gate_gradients import functional_gradients
 from fasp_core.forward.next_word import log_loss_with_gradient
@@ -21,6 +21,9 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.common import KIND
 from fasp_core.studies.explain.plan import Plan
 from fasp_core.typing import Report
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Slopes:

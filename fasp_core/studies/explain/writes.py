@@ -7,16 +7,15 @@ from its mean over the vocabulary, for a constant changes no probability.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from fasp_core.errors import InputError
 from fasp_core.forward.direct_logits import direct_writes, require_direct_path
 from fasp_core.gap import group_codes
+from fasp_core.lazy import torch
 from fasp_core.metrics.meters import BiasConfig, result_key, scorer_of, stored_word_values
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import present
@@ -25,6 +24,9 @@ from fasp_core.model.passes import require_finite
 from fasp_core.storage.store import Contents, Entry, Store
 from fasp_core.studies.common import kept
 from fasp_core.typing import Report
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WORDS = 12  # of each list
 TOXIC = 0.2  # a token worth as much, above the scorer's floor, is marked

@@ -12,15 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from fasp_core.errors import InputError
 from fasp_core.forward.gate_gradients import functional_gradients
 from fasp_core.forward.recorded_pass import final_hidden
+from fasp_core.lazy import functional, no_grad, torch
 from fasp_core.metrics.perplexity import token_nll
 from fasp_core.model.devices import sizes
 from fasp_core.model.language_model import LanguageModel
@@ -28,6 +27,9 @@ from fasp_core.model.packing import Pack, halves, pack_equal
 from fasp_core.model.passes import in_halves, require_finite
 from fasp_core.studies.robustness.stereotypes import CROWS, ItemSet
 from fasp_core.typing import Report
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +114,7 @@ def comparisons(lm: LanguageModel, items: ItemSet, unrelated: bool = False) -> C
     return Comparisons(Sentences(rows, means), ("mean",), lengths)
 
 
-@torch.no_grad()
+@no_grad
 def log_likelihoods(lm: LanguageModel, sentences: Sentences, progress: Report | None = None) -> np.ndarray:
     """[K, m] float64: weighted sums of each sentence's token log-probabilities, under whatever masks are on."""
     m, done = len(sentences.rows), 0
@@ -157,7 +159,7 @@ def _reader(lm: LanguageModel, ids: Tensor, weights: np.ndarray) -> Callable[[Te
     def read(hidden: Tensor) -> Tensor:
         logits = lm.logits(hidden[:, :-1])  # [rows, T-1, V]
         goals = ids[:, 1:].to(logits.device)
-        log_p = -cross_entropy(logits.flatten(0, 1), goals.flatten(), reduction="none").view(goals.shape)
+        log_p = -functional.cross_entropy(logits.flatten(0, 1), goals.flatten(), reduction="none").view(goals.shape)
         weight = torch.as_tensor(weights, dtype=log_p.dtype, device=log_p.device)
         return (log_p * weight).sum(1, keepdim=True)
 
