@@ -55,12 +55,6 @@ class Options:
     ] = ""
     steps: Annotated[int, typer.Option(help="Steps of Adam, at most; about 20 s each with the built-in model.")] = 60
     rate: Annotated[float | None, typer.Option(help="Of Adam; else .04, and .2 of hard-concrete gates.")] = None
-    decay: Annotated[
-        float, typer.Option(help="Steps after which the rate is half of what it was at first; 0: it stays.")
-    ] = 0.0
-    sample: Annotated[int, typer.Option(help="Validation prompts of each axis, at least, that steps draw from.")] = (
-        defaults.SCORE_PROMPTS
-    )
     max_nats: Annotated[float, typer.Option(help="What each text may cost for nothing, in nats a token.")] = 0.005
     passages: Annotated[int, typer.Option(help="Of LAMBADA in each step; 0: its last words count nothing.")] = 8
     paragraphs: Annotated[
@@ -154,7 +148,7 @@ def gains(options: Options, given: Model, progress: Report) -> Said:
     if options.out is not None:
         check_files([options.out])
     assert given.spec  # its device is looked up first
-    bias = BiasConfig(options.axis, n_prompts=options.sample, cell=options.cell, division=options.division)
+    bias = BiasConfig(options.axis, cell=options.cell, division=options.division)
     for one in axes_of(bias):
         resolve_axis(one.axis)
     text = TextConfig(tokens=defaults.SCORE_TOKENS)

@@ -153,7 +153,6 @@ class Course:
         assert self.values.grad is not None
         require_finite(self.lm, self.values.grad.cpu().numpy(), "a gradient of gates")
         self.values.grad.masked_fill_(self.kept, 0.0)  # Adam does not move what never had a gradient
-        self.adam.param_groups[0]["lr"] = c.rate_at(self.step)
         self.adam.step()
         with torch.no_grad():
             self.kind.settle(self.values)

@@ -40,7 +40,6 @@ LATER: dict[str, Any] = {  # fields that came later, and what their absence from
     "dual": 0.0,
     "average": 1,
     "around": "",
-    "decay": 0.0,
 }
 
 
@@ -52,8 +51,6 @@ class GainsConfig:
     ----------
     reading : the gap that falls: "neutral" or "counted".
     steps, rate : of Adam.
-    decay : after how many steps the rate is half of what it was at first, `rate / (1 + step / decay)`, so that gates
-        move far at once and settle (Robbins and Monro 1951); 0: it stays. It does not depend on how many steps follow.
     prompts, windows, passages, paragraphs : what each step sees, drawn anew: of prompts at least so many, in whole
         blocks, of several axes each its share; windows of sentences, LAMBADA's passages, and windows of contiguous
         paragraphs.
@@ -102,7 +99,6 @@ class GainsConfig:
     dual: float = 0.0
     average: int = 10
     around: str = ""
-    decay: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.prompts < 1 or min(self.windows, self.passages, self.paragraphs) < 0:
@@ -113,18 +109,14 @@ class GainsConfig:
         for name, known in (("method", METHODS), ("cells", CELLS), ("across", ACROSS)):
             if getattr(self, name) not in known:
                 raise InputError(f"There is no {name} '{getattr(self, name)}': choose one of {', '.join(known)}.")
-        if not 0 <= self.dual < math.inf or not 0 <= self.decay < math.inf or self.average < 1:
-            raise InputError("Multipliers and decay are 0 or more, and gates are the mean of 1 step or more.")
+        if not 0 <= self.dual < math.inf or self.average < 1:
+            raise InputError("Multipliers move at a rate of 0 or more, and gates are the mean of 1 step or more.")
         if self.around and self.method != "gains":
             raise InputError("Hard-concrete gates choose the heads that go: leave --around out.")
         if self.patience < 0 or self.heads < 0 or self.seed < 0:
             raise InputError("Patience, heads and seed are whole numbers from 0 up.")
         if self.keep and self.method != "gains":
             raise InputError("Hard-concrete gates end as 0 or 1 and are not kept near 1: leave --keep out.")
-
-    def rate_at(self, step: int) -> float:
-        """Of Adam in a step; the first is step 0."""
-        return self.rate / (1 + step / self.decay) if self.decay else self.rate
 
     @property
     def fresh(self) -> bool:

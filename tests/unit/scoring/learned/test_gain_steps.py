@@ -228,17 +228,6 @@ def test_gates_may_be_the_mean_of_the_last_steps(bias: BiasConfig, text: TextCon
     assert np.allclose(averaged(found.path[:3], 9), found.path[1:3].mean(0))
 
 
-def test_a_step_moves_at_its_rate(bias: BiasConfig, text: TextConfig, tmp_path: Path) -> None:
-    """Adam's first step moves every gate by the rate; the same gradient again moves it by the rate of then."""
-    run = course(bias, text, tmp_path, decay=1.0, rate=0.01)
-    for expected in (0.01, 0.005, 0.01 / 3):
-        run.adam.state.clear()
-        run.move()
-        moved = np.abs(run.path[-1] - run.path[-2])
-        assert moved[moved > 1e-4] == pytest.approx(expected, rel=1e-2)
-        assert (moved > 1e-4).any()
-
-
 def test_heads_of_a_set_keep_their_gates_while_the_others_make_up_for_them(
     bias: BiasConfig, text: TextConfig, tmp_path: Path
 ) -> None:
@@ -274,7 +263,6 @@ def test_only_what_differs_from_before_is_in_a_key(bias: BiasConfig, text: TextC
         {"method": "hard-concrete", "sparsity": 2.0},
         {"dual": 1.0},
         {"average": 4},
-        {"decay": 20.0},
         {"around": "L0H1"},
     ):
         keys.append(
@@ -374,7 +362,7 @@ def test_more_steps_go_on_and_fewer_are_the_first_of_them(
 
     def found(steps: int, store: str) -> gains.Gains:
         made.clear()
-        config = GainsConfig(steps=steps, prompts=24, passages=0, paragraphs=0, patience=patience, decay=4.0)
+        config = GainsConfig(steps=steps, prompts=24, passages=0, paragraphs=0, patience=patience)
         return learn(lm, bias, text, config, Store(tmp_path / store))
 
     straight, short = found(CHECK + 4, "whole"), found(CHECK + 2, "short")

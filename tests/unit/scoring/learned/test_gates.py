@@ -87,12 +87,6 @@ def test_settings_that_mean_nothing_are_refused(told: dict[str, object], says: s
         GainsConfig(**told)  # type: ignore[arg-type]
 
 
-def test_a_rate_that_falls_is_half_after_so_many_steps() -> None:
-    config = GainsConfig(rate=0.1, decay=20)
-    assert [config.rate_at(step) for step in (0, 20, 60)] == pytest.approx([0.1, 0.05, 0.025])
-    assert GainsConfig(rate=0.1).rate_at(500) == 0.1
-
-
 def test_most_gates_begin_open() -> None:
     for config in (GainsConfig(), GainsConfig(method="hard-concrete")):
         kind = gates_of(config)
