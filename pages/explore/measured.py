@@ -61,11 +61,13 @@ class Cards:
 
     Attributes
     ----------
+    under_way : whether they were drawn before it ended.
     drawn : what the job had shown when they were drawn last, the last of the list.
     numbers : draws them again, in their place.
     """
 
     job: Job[Evaluation]
+    under_way: bool
     drawn: list[SoFar | None]
     numbers: Callable[[], None]
 
@@ -122,7 +124,7 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Cards:
     for note in now.selection.notes:
         st.info(escape_markdown(note), icon=":material/info:")
     st.session_state["estimated"] = guess, ppl_off, gap_off
-    return Cards(job, drawn, numbers)
+    return Cards(job, under_way, drawn, numbers)
 
 
 def follow(shown: Cards) -> None:
@@ -130,10 +132,14 @@ def follow(shown: Cards) -> None:
 
     A timer's run would come later, and costs a browser more. The run of a whole page draws more behind this.
     """
+    if not (shown.under_way and looking.of_fragment()):
+        return
     end = time.monotonic() + FOLLOW
-    while looking.of_fragment() and shown.job.state in looking.UNDER_WAY and not _both(shown.drawn[-1]):
+    while not _both(shown.drawn[-1]):
         looking.wait_for_news(shown.job, shown.drawn[-1], end - time.monotonic())
-        if shown.job.so_far is shown.drawn[-1]:  # it has ended, it takes too long, or somebody asks for something else
+        if shown.job.state not in looking.UNDER_WAY:  # as where it was stored
+            st.rerun()
+        if shown.job.so_far is shown.drawn[-1]:  # it takes too long, or somebody asks for something else
             return
         shown.numbers()
 

@@ -78,7 +78,7 @@ class GainsConfig:
     """
 
     reading: str = "neutral"
-    steps: int = 60
+    steps: int = 100
     rate: float = 0.04
     prompts: int = 216
     windows: int = 1

@@ -74,6 +74,18 @@ def test_a_run_draws_first_numbers_itself_until_both_are_known(
 
     drawn: list[SoFar | None] = [None]
     job: Any = Telling(0)
-    measured.follow(measured.Cards(job, drawn, lambda: drawn.append(job.so_far)))
+    measured.follow(measured.Cards(job, True, drawn, lambda: drawn.append(job.so_far)))
     assert len(drawn) == (3 if of_fragment else 1)
     assert len(told) == (1 if of_fragment else 3)  # the third look is left to the timer
+
+
+def test_a_measurement_that_ends_meanwhile_is_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = SimpleNamespace(script_requests=ScriptRequests(), fragment_ids_this_run=["explore"])
+    monkeypatch.setattr(looking, "get_script_run_ctx", lambda **_: context)
+    reruns: list[int] = []
+    monkeypatch.setattr(measured.st, "rerun", lambda: reruns.append(1))
+    job: Any = Told(3, ends=True)
+    measured.follow(measured.Cards(job, True, [None], lambda: None))
+    assert (job.looks, reruns) == (3, [1])
+    measured.follow(measured.Cards(job, False, [None], lambda: None))  # it was drawn when it had ended
+    assert reruns == [1]
