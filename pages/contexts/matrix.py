@@ -65,8 +65,9 @@ def draw(found: Matrix, winsorise: float) -> None:
     if found.config.exact:
         other = "Sets that are tested on their own scenario are chosen on half of the names and tested on the others."
     st.caption(
-        f"{escape_markdown(found.model)}: {escape_markdown(title(found))}. |SMD| is the standardised mean difference "
-        "between the groups without its sign, averaged over scenarios; noise adds to it, so removing parts at random "
+        f"{escape_markdown(found.model)}: {escape_markdown(title(found))}. |SMD| is the difference of the "
+        "groups' mean log answers without its sign, in standard deviations of the whole model's answers, averaged over "
+        "scenarios; noise adds to it, so removing parts at random "
         f"stands beside. {other} Intervals resample names (95%)."
     )
     chart(

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from fasp_core.cli.main import main
+from fasp_core.defaults import WINSORISE
 from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import against_fasp, compare
 from fasp_core.studies.contexts.choosing import USUAL
+from fasp_core.studies.contexts.generalisation import Carried
 from pages.backend.engine import Engine, engine
 from tests.support.fakes import use_engine
 from tests.support.made import OUTCOME_KEYS
@@ -123,12 +125,23 @@ def test_robustness_fills_the_page() -> None:
 
 
 def test_contexts_fill_the_page() -> None:
-    (found, *_) = engine().results.matrices(ModelSpec())
-    assert set(found.config.methods) == set(USUAL)
-    assert set(found.contexts) == {"purchases", "services", "activities", "finance"}
+    exact, sampled = engine().results.matrices(ModelSpec())
+    assert exact.config.exact is not None
+    assert set(sampled.config.methods) == set(USUAL)
+    for found in (exact, sampled):
+        assert set(found.contexts) == {"purchases", "services", "activities", "finance"}
     text = told("contexts")
     assert "Nothing was run" not in text
-    assert "beat heads" in text
+    for sentence in (
+        "Heads raise differences by less than neurons here, other than in the paper",
+        "Nothing can shrink with generality here",
+    ):
+        assert sentence in text
+    neurons, shrink = (finding.sentence for finding in Carried(exact, WINSORISE).findings())
+    numbers = re.findall(r"(?:by|of|is) ([+-]\S+(?: \[.*?\])?)", neurons) + re.findall(r"by (\S+(?: \[.*?\])?)", shrink)
+    assert len(numbers) == 6
+    for number in numbers:
+        assert number.strip(",").replace("-", "−") in readme()
 
 
 @pytest.mark.parametrize(("method", "whose"), [("fasp", "FASP's"), ("search", "The search's")])

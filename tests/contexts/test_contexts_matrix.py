@@ -206,10 +206,11 @@ def test_shares_are_checked() -> None:
 # --- summaries ---
 
 
-def smd(values: np.ndarray, codes: np.ndarray) -> float:
-    a, b = values[codes == 0].ravel(), values[codes == 1].ravel()
-    pooled = ((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / (len(a) + len(b) - 2)
-    return float((a.mean() - b.mean()) / np.sqrt(pooled))
+def apart(answers: Any, whole: Any) -> float:
+    """How far groups are apart in logs, in SDs of the whole model's."""
+    (a, b), (c, d) = ([np.log1p(x.values[x.codes == g]).ravel() for g in (0, 1)] for x in (answers, whole))
+    pooled = ((len(c) - 1) * c.var(ddof=1) + (len(d) - 1) * d.var(ddof=1)) / (len(c) + len(d) - 2)
+    return float(abs(a.mean() - b.mean()) / np.sqrt(pooled))
 
 
 def test_summaries_are_means_over_scenarios() -> None:
@@ -220,8 +221,9 @@ def test_summaries_are_means_over_scenarios() -> None:
     assert [c.setting.tested for c in cells] == [0, 1]
     told = carried.summary(cells)
     assert told is not None
-    before = np.mean([abs(smd(found.base[i].values, found.codes)) for i in (0, 1)])
-    after = np.mean([abs(smd(c.answers.values, found.codes)) for c in cells])
+    whole = [found.base[i] for i in (0, 1)]
+    before = np.mean([apart(w, w) for w in whole])
+    after = np.mean([apart(c.answers, w) for c, w in zip(cells, whole, strict=True)])
     assert told.before.value == pytest.approx(before)
     assert told.after.value == pytest.approx(after)
     assert told.change.value == pytest.approx(after - before)
@@ -230,8 +232,8 @@ def test_summaries_are_means_over_scenarios() -> None:
     assert told.parsed_before == told.parsed_after == (1.0, 1.0)
     usual = [measures.inlier_ratio(found.base[c.setting.tested], c.answers) for c in cells]  # type: ignore[arg-type]
     assert told.inliers == pytest.approx(np.mean(usual))
-    whole = [measures.inlier_ratio(found.base[i], found.other[i]) for i in (0, 1)]  # type: ignore[arg-type]
-    assert told.usual_inliers == pytest.approx(np.mean(whole))
+    other = [measures.inlier_ratio(found.base[i], found.other[i]) for i in (0, 1)]  # type: ignore[arg-type]
+    assert told.usual_inliers == pytest.approx(np.mean(other))
     assert told.parts == (3, 3)
     assert told.perplexity == pytest.approx(0.0)
     assert carried.summary(cells_of(found, "heads-effect", ("other", "days"), "days")) is None

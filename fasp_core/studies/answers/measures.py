@@ -6,7 +6,7 @@ with all their answers; the same draws serve every scenario and both models, so 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -67,6 +67,10 @@ class Answers:
         """Numbers beyond some limits moved to them."""
         return replace(self, values=np.clip(self.values, *limits))
 
+    def changed(self, change: Callable[[Floats], Floats]) -> Answers:
+        """Another number for each."""
+        return replace(self, values=change(self.values))
+
     def winsorised(self, share: float) -> Answers:
         """Numbers beyond their own `limits` moved to them."""
         return self.within(self.limits(share))
@@ -107,7 +111,11 @@ class Numbers(Protocol):
 
 
 def smd(
-    moments: Floats, codes: NDArray[np.int64], counts: Floats | None = None, spent: float = Answers.spent
+    moments: Floats,
+    codes: NDArray[np.int64],
+    counts: Floats | None = None,
+    spent: float = Answers.spent,
+    by: Floats | None = None,
 ) -> Floats:
     """[...] standardised mean difference: mean of group 0 minus mean of group 1 over the pooled SD.
 
@@ -116,13 +124,15 @@ def smd(
     moments : [names, 3] of `Answers.moments`.
     counts : [B, names] of `draws`; None: every name once, and one value.
     spent : degrees of freedom that the SD lacks: 2 of samples (ddof 1 in each group), 0 of whole distributions.
+    by : moments of the answers whose SD is taken in place of these ones' own (as Glass 1976 does).
 
     Returns
     -------
-    nan where a group has fewer than 2 answers (no answer, of distributions) or all answers are equal.
+    nan where a group has fewer than 2 answers (no answer, of distributions) or all those that give the SD are equal.
     """
     weights = np.ones((1, len(codes))) if counts is None else counts
-    out = _smd([(weights * (codes == g)) @ moments for g in (0, 1)], spent)
+    sums, others = ([(weights * (codes == g)) @ m for g in (0, 1)] for m in (moments, moments if by is None else by))
+    out = _smd(sums, spent, others)
     return out if counts is not None else out[0]
 
 
@@ -131,17 +141,21 @@ def smd_between(moments: Floats, first: Floats, spent: float = Answers.spent) ->
     return _smd([first @ moments, (1 - first) @ moments], spent)
 
 
-def _smd(sums: Sequence[Floats], spent: float) -> Floats:
-    """[B] from the moments of both groups, [B, 3] each."""
+def _smd(sums: Sequence[Floats], spent: float, by: Sequence[Floats] | None = None) -> Floats:
+    """[B] from the moments of both groups, [B, 3] each, and of those whose SD is taken; None: the same."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        means = [s[:, 1] / s[:, 0] for s in sums]
-        within = sum(np.maximum(s[:, 2] - s[:, 0] * m**2, 0.0) for s, m in zip(sums, means, strict=True))
-        size = sums[0][:, 0] + sums[1][:, 0] - spent
-        differs = within > 1e-12 * (sums[0][:, 2] + sums[1][:, 2])  # more than rounding
-        found = np.where(differs, (means[0] - means[1]) / np.sqrt(within / size), np.nan)
+        found = (sums[0][:, 1] / sums[0][:, 0] - sums[1][:, 1] / sums[1][:, 0]) / _spread(by or sums, spent)
     least = spent if spent else 1e-9
     enough = (sums[0][:, 0] >= least) & (sums[1][:, 0] >= least)
     return np.asarray(np.where(enough, found, np.nan))
+
+
+def _spread(sums: Sequence[Floats], spent: float) -> Floats:
+    """[B] pooled SD; nan where all are equal."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        within = sum(np.maximum(s[:, 2] - s[:, 1] ** 2 / s[:, 0], 0.0) for s in sums)
+        differs = within > 1e-12 * (sums[0][:, 2] + sums[1][:, 2])  # more than rounding
+        return np.where(differs, np.sqrt(within / (sums[0][:, 0] + sums[1][:, 0] - spent)), np.nan)
 
 
 def parsed_difference(
@@ -222,14 +236,22 @@ class Disparity:
         resamples: int = RESAMPLES,
         seed: int = 0,
         pairs: NDArray[np.int64] | None = None,
+        by: Sequence[int] | None = None,
+        strata: NDArray[np.int64] | None = None,
     ) -> Disparity:
-        """Of scenarios with the same names in the same order; `pairs` as in `draws`."""
+        """Of scenarios with the same names in the same order; `pairs` as in `draws`.
+
+        `by` : of each, the place of the one whose SD it is divided by; None: its own. `strata` : [names] parts of the
+        groups that names are resampled within, as each was treated in its own way; None: the groups.
+        """
         codes = answers[0].codes
-        counts = draws(codes, resamples, seed, pairs)
+        counts = draws(codes if strata is None else strata, resamples, seed, pairs)
         moments = [a.moments() for a in answers]
+        others = moments if by is None else [moments[i] for i in by]
+        each = list(zip(moments, answers, others, strict=True))
         return cls(
-            np.array([float(smd(m, codes, None, a.spent)) for m, a in zip(moments, answers, strict=True)]),
-            np.stack([smd(m, codes, counts, a.spent) for m, a in zip(moments, answers, strict=True)]),
+            np.array([float(smd(m, codes, None, a.spent, other)) for m, a, other in each]),
+            np.stack([smd(m, codes, counts, a.spent, other) for m, a, other in each]),
             smaller_group(codes),
         )
 

@@ -1,6 +1,12 @@
 """What a matrix of contexts says: changes of |SMD| by what a set was chosen on, and whether two findings hold.
 
-Everything is on the same resamples of the names, so differences between methods and between settings are paired. Noise
+SMD is here the difference of the groups' mean log(1 + number) in SDs of the whole model's (Glass 1976), numbers beyond
+the whole model's outermost ones moved to these. A pruned model may have next to no spread of its own, or answer
+millions: its own SMD is then any number at all, and so would be means over scenarios.
+
+Everything is on the same resamples of the names, so differences between methods and between settings are paired. With
+exact answers names are resampled within the halves that sets for their own scenario are tested on: each half is under a
+set of its own, and what the two sets do otherwise is no difference between groups. Noise
 adds to |SMD|, and so may lower or raise it when answers are merely drawn from another model; random sets of the same
 size show by how much, and stand beside every method.
 """
@@ -22,6 +28,7 @@ from fasp_core.studies.answers.measures import (
     symmetric_interval,
 )
 from fasp_core.studies.contexts.choosing import Method, kind_of
+from fasp_core.studies.contexts.halves import by_turns
 from fasp_core.studies.contexts.matrix import Cell, Matrix
 from fasp_core.studies.contexts.settings import Kind
 from fasp_core.typing import Floats
@@ -102,14 +109,18 @@ class Carried:
 
     Parameters
     ----------
-    winsorise : share of each scenario's answers at either end that is moved inwards, 0 to below .5.
+    winsorise : share of the whole model's answers at either end beyond which numbers are moved inwards, 0 to below .5.
     """
 
     def __init__(self, matrix: Matrix, winsorise: float = 0.0, resamples: int = RESAMPLES, seed: int = 0) -> None:
         self.matrix, self.winsorise = matrix, winsorise
         n = len(matrix.scenarios)
+        of = [*range(n), *(c.setting.tested for c in matrix.cells)]  # whose scenario
         answers = [*matrix.base, *(c.answers for c in matrix.cells)]
-        found = Disparity.of([a.winsorised(winsorise) for a in answers], resamples, seed)
+        limits = [a.limits(winsorise) for a in matrix.base]
+        logs = [a.within(limits[i]).changed(np.log1p) for a, i in zip(answers, of, strict=True)]
+        halves = None if matrix.config.exact is None else 2 * matrix.codes + by_turns(matrix.codes)
+        found = Disparity.of(logs, resamples, seed, by=of, strata=halves)
         self._values, self._drawn = np.abs(found.values), np.abs(found.drawn)  # [S + C], [S + C, B]
         self._signed = found
         self._at = {(cell.method, cell.setting): n + i for i, cell in enumerate(matrix.cells)}
@@ -188,8 +199,8 @@ class Carried:
             return Finding(None, "Whether neurons beat heads is open: the run holds no sets of both.")
         found = self.difference(pairs)
         told = (
-            f"removing neurons changed mean |SMD| by {found.first.value:+.2f} and removing heads by "
-            f"{found.second.value:+.2f}, a difference of {_told(found.difference)} {found.said}"
+            f"removing neurons changed mean |SMD|{self._at_first(pairs)} by {found.first.value:+.2f} and removing "
+            f"heads by {found.second.value:+.2f}, a difference of {_told(found.difference)} {found.said}"
         )
         if (equal := self.at_equal_inliers(pairs)) is not None:
             kept = (_mean(self._inliers(c) for c in side) for side in zip(*pairs, strict=True))
@@ -198,7 +209,9 @@ class Carried:
         if found.difference.high < 0:
             return Finding(True, f"Neurons beat heads here, as in the paper: {told}.")
         if found.difference.low > 0:
-            return Finding(False, f"Heads beat neurons here, other than in the paper: {told}.")
+            raised = found.second.value > 0
+            what = "Heads raise differences by less than neurons" if raised else "Heads beat neurons"
+            return Finding(False, f"{what} here, other than in the paper: {told}.")
         return Finding(None, f"Whether neurons beat heads, as in the paper, these answers cannot tell: {told}.")
 
     def _effects_shrink(self) -> Finding:
@@ -214,13 +227,16 @@ class Carried:
         found = self.difference(pairs)
         own, lost = found.second, found.difference
         told = (
-            f"mean |SMD| changed by {_told(own)} on the scenarios that sets were chosen on, and by "
-            f"{found.first.value:+.2f} in other contexts, a difference of {_told(lost)} {found.said}{_sizes(pairs)}"
+            f"mean |SMD|{self._at_first(pairs)} changed by {_told(own)} on the scenarios that sets were chosen on, and "
+            f"by {found.first.value:+.2f} in other contexts, a difference of {_told(lost)} {found.said}{_sizes(pairs)}"
         )
         if self.matrix.config.exact is not None:
             told += f"; {self._carries(found)}"
         if own.high < 0 and lost.low > 0:
             return Finding(True, f"Effects shrink as generality grows, as in the paper: {told}.")
+        if own.low > 0:
+            none = "Nothing can shrink with generality here, as sets raise differences even where they were chosen"
+            return Finding(None, f"{none}: {told}.")
         if own.high >= 0:
             return Finding(None, f"Whether effects shrink with generality these answers cannot tell: {told}.")
         if lost.high < 0:
@@ -228,12 +244,17 @@ class Carried:
         return Finding(None, f"Whether effects shrink with generality, as in the paper, is not shown: {told}.")
 
     def _carries(self, found: Compared) -> str:
-        """Which part of the change carries over: a ratio, told only where its denominator is away from 0."""
+        """Which part of a fall carries over: a ratio, told only where its denominator is away from 0."""
         far, own = found.first, found.second
-        if own.low <= 0 <= own.high or own.low != own.low:
-            return "which part carries over cannot be told, as there may be no change to carry"
+        if not own.high < 0:
+            return "which part carries over cannot be told, as no fall is shown that could"
         part = interval(far.value / own.value, found.drawn[0] / found.drawn[1], self._signed.names)
         return f"{part.value:.0%} [{part.low:.0%}, {part.high:.0%}] of it carries over (ratio, resampled by name)"
+
+    def _at_first(self, pairs: Sequence[tuple[Cell, Cell]]) -> str:
+        """What the whole model's is over the scenarios that are tested on."""
+        tested = sorted({cell.setting.tested for cell, _ in pairs})
+        return f" ({_mean(self._values[tested]):.2f} in the whole model)"
 
     def _chosen(self, kind: str) -> list[Cell]:
         return [c for c in self.matrix.cells if kind_of(c.method) == kind and not c.method.endswith("random")]
@@ -311,4 +332,5 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _told(e: Estimate, digits: int = 2) -> str:
-    return f"{e.value:+.{digits}f} [{e.low:+.{digits}f}, {e.high:+.{digits}f}]"
+    value, low, high = (round(end, digits) + 0.0 for end in e)  # no minus before 0
+    return f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"

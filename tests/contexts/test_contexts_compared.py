@@ -1,13 +1,17 @@
-"""Methods compared where their sets keep as many answers in the usual range."""
+"""Methods compared where their sets keep as many answers in the usual range, and measures that no set blows up."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fasp_core.studies.answers.measures import Answers, Disparity
 from fasp_core.studies.contexts.generalisation import Carried, intercepts
+from fasp_core.studies.contexts.halves import by_turns
 from tests.contexts.test_contexts_matrix import EVERY, made_up
 
 NUMBER = st.floats(-10, 10)
@@ -45,3 +49,36 @@ def test_the_finding_says_it() -> None:
     assert found.value == pytest.approx(expected)
     assert found.low < found.value < found.high
     assert f"the difference is {found.value:+.2f}" in carried.findings()[0].sentence
+
+
+def test_a_set_that_leaves_no_spread_has_a_difference_in_the_whole_models() -> None:
+    """All but the same answer for everybody: over its own spread such a difference is any number."""
+    made = made_up({("heads-effect", "same"): 0.0})
+    values = np.where(made.codes == 0, 40.0, 40.001)[:, None] + np.zeros((1, 3))
+    values[0, 0] += 1e-6
+    cells = tuple(replace(c, answers=Answers(values, made.codes)) for c in made.cells)
+    told = Carried(replace(made, cells=cells)).summary(list(cells))
+    assert told is not None
+    assert told.after.value < 0.01
+    assert told.change.high < 0.1
+    own = Disparity.of([Answers(values, made.codes)])
+    assert abs(own.values[0]) > 100
+
+
+@pytest.mark.parametrize("codes", [[0, 0, 0, 1, 1, 1, 1], [1, 0, 1, 0, 0, 1]])
+def test_halves_are_every_second_name_of_a_group(codes: list[int]) -> None:
+    names = {g: [f"{g}{i}" for i in range(codes.count(g))] for g in (0, 1)}
+    people = [f"{g}{codes[:i].count(g)}" for i, g in enumerate(codes)]
+    turns = by_turns(np.array(codes))
+    for h in (0, 1):
+        assert {p for p, t in zip(people, turns, strict=True) if t == h} == {n for g in (0, 1) for n in names[g][h::2]}
+
+
+def test_names_are_resampled_within_strata() -> None:
+    """What two sets do to the halves is no spread between resamples."""
+    codes, halves = np.repeat([0, 1], 8), np.tile([0, 1], 8)
+    base = Answers(np.random.default_rng(0).normal(10, 1, (16, 4)), codes)
+    pruned = Answers(base.values + 50 * halves[:, None], codes)
+    free, held = (Disparity.of([base, pruned], by=[0, 0], strata=s) for s in (None, 2 * codes + halves))
+    assert held.drawn[1].std() == pytest.approx(held.drawn[0].std(), rel=1e-6)
+    assert free.drawn[1].std() > 10 * held.drawn[1].std()
