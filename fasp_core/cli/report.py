@@ -70,11 +70,10 @@ def report(
 ) -> Said:
     """Write a report on one set of heads: an HTML file that needs no network."""
     named = parts.read()
-    from fasp_core import report as r
     from fasp_core.data.text import TextConfig
     from fasp_core.heads.prune_set import PruneSet
     from fasp_core.metrics.meters import BiasConfig
-    from fasp_core.report import page
+    from fasp_core.report import gather, page
     from fasp_core.scoring import entries, manual_edits
     from fasp_core.scoring.score_files import check_folder
     from fasp_core.storage.atomic import atomic_write
@@ -106,10 +105,10 @@ def report(
     if named is not None:
         parts.check(named, given)
     by_hand = manual_edits.ManualEdits(*told.flat(table.n_layers, table.n_heads))
-    asked = r.Asked(
+    asked = gather.Asked(
         given.spec,
         options.axis,
-        r.axis_title(options.axis),
+        gather.axis_title(options.axis),
         options.reading,
         PruneSet() if named is None else named.parts,
         options.method or ("fasp" if named is None or len(by_hand) else None),
@@ -126,8 +125,8 @@ def report(
         options.scorecard,
     )
     if named is None:
-        asked = replace(asked, parts=PruneSet.of(r.origin(asked, table).heads))
-    facts = r.gather(asked, table, given.model_id, given.store, lambda: given.lm, progress)
+        asked = replace(asked, parts=PruneSet.of(gather.origin(asked, table).heads))
+    facts = gather.gather(asked, table, given.model_id, given.store, lambda: given.lm, progress)
     made = datetime.datetime.now(datetime.UTC)
     atomic_write({options.out: page.html(facts, made).encode()})
     document = {**page.document(facts, made), "file": str(options.out)}

@@ -9,8 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
-
 from fasp_core.console import one_line
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.hub import named_by, pinned
@@ -38,6 +36,8 @@ def licence(lm: LanguageModel) -> str | None:
     """The licence that the source's own model card names; None where it is not known. Nothing is guessed."""
     if lm.name == BUILT_IN:
         return BUILT_IN_LICENCE
+    from huggingface_hub import ModelCard, hf_hub_download  # imported late: the first page does without
+
     with suppress(Exception):  # no card, no network, or a card that cannot be read: not known
         if (ref := named_by(lm.weights_id)) is not None:
             path = Path(hf_hub_download(ref.repo, "README.md", revision=ref.revision, etag_timeout=5))
@@ -52,6 +52,8 @@ def licence(lm: LanguageModel) -> str | None:
 
 def text(d: dict[str, Any]) -> str:
     """README.md, from the document that `Exported.as_dict` gives."""
+    from huggingface_hub import ModelCardData  # as in `licence`
+
     ref, removed, scaled = named_by(d["weights"]), d["heads"] + d["neurons"], d["scaled"]["heads"]
     base = BUILT_IN_ID if d["model"] == BUILT_IN else ref.repo if ref is not None else None
     data = ModelCardData(

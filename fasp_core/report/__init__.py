@@ -3,10 +3,3 @@
 `gather.py` measures and reads what is stored, `charts.py` draws, `tables.py` makes the rows, `repeat.py` the commands
 that give the same again, `page.py` puts it into `report.html.jinja`.
 """
-
-from __future__ import annotations
-
-from fasp_core.report.gather import PROMPTS, TOKENS, Asked, Facts, axis_title, by_hand_to, gather, origin
-from fasp_core.report.page import html
-
-__all__ = ["PROMPTS", "TOKENS", "Asked", "Facts", "axis_title", "by_hand_to", "gather", "html", "origin"]

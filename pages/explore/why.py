@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import streamlit as st
@@ -12,7 +13,7 @@ from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.report import charts, tables
+from fasp_core.report import charts
 from fasp_core.studies.explain.explain import Explained
 from pages.backend import demo
 from pages.backend.engine import engine
@@ -21,6 +22,9 @@ from pages.explore import looking
 from pages.shell.sidebar import READING_TITLES, Settings
 from pages.widgets import clicks
 from pages.widgets.markdown import escape_markdown
+
+if TYPE_CHECKING:
+    from fasp_core.report.tables import Table
 
 JOB = "explain"
 PROMPTS, TOKENS = (90, 210, 450, 900), (1024, 2048, 4096, 8192)
@@ -81,6 +85,8 @@ def draw(settings: Settings, heads: PruneSet) -> None:
 
 def show(found: Explained) -> None:
     """The sentence, both staircases, what leaving heads out gains, and the same as a table."""
+    from fasp_core.report import tables  # with half a second of imports: the first maps do without
+
     st.markdown(f"{escape_markdown(found.sentence())} ({READING_TITLES[found.plan.reading]})")
     for name, fig in zip(("gap", "cost"), charts.waterfalls(found, st.context.theme.type == "dark"), strict=True):
         alt = f"Staircase of the {name} by {len(found.names)} heads; the table below has its numbers."
@@ -97,5 +103,5 @@ def show(found: Explained) -> None:
         st.info(escape_markdown(note), icon=":material/info:")
 
 
-def _table(made: tables.Table) -> None:
+def _table(made: Table) -> None:
     st.dataframe(pd.DataFrame(made.rows, columns=list(made.head)), hide_index=True, height="content")

@@ -7,12 +7,13 @@ from typing import Any
 
 import streamlit as st
 
-from fasp_core import defaults, report
+from fasp_core import defaults
 from fasp_core.compute.jobs import Progress
 from fasp_core.errors import InputError
 from fasp_core.evaluation import Evaluation
 from fasp_core.figures.export import file_name
 from fasp_core.model.language_model import LanguageModel
+from fasp_core.report import gather, page
 from fasp_core.report.page import summary
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import HAND, ManualEdits
@@ -55,12 +56,12 @@ def draw(settings: Settings, table: ImpactTable, now: Current) -> None:
         return
     left, middle, right = st.columns((1, 1, 1))
     prompts = left.select_slider(
-        "Test prompts, at least", (450, 900, 1800, 5000), report.PROMPTS, key="report prompts",
+        "Test prompts, at least", (450, 900, 1800, 5000), gather.PROMPTS, key="report prompts",
         help="Whatever the sidebar measures on, a report is about test prompts. 450 are those of a comparison of "
         "methods: what it has measured is taken over.",
     )  # fmt: skip
     tokens = middle.select_slider(
-        "Tokens of held-out text", (1024, 2048, 4096, 8192), report.TOKENS, key="report tokens",
+        "Tokens of held-out text", (1024, 2048, 4096, 8192), gather.TOKENS, key="report tokens",
         help="For perplexity, of a text that no score was made on.",
     )  # fmt: skip
     items = right.select_slider(
@@ -95,16 +96,16 @@ def measured_as(settings: Settings, now: Current) -> tuple[object, ...]:
     return settings.spec, settings.axis, now.heads, settings.scorer
 
 
-def _card(asked: report.Asked) -> str:
+def _card(asked: gather.Asked) -> str:
     """What of a scorecard goes into the report."""
     card = scorecard.stored(engine().models.identity(asked.spec), asked.parts, Store())
     lines = 0 if card is None else len(card.lines)
     return f"the {lines} lines of its scorecard" if lines else "its scorecard (page Scorecard) once that is measured"
 
 
-def what(settings: Settings, now: Current) -> report.Asked:
+def what(settings: Settings, now: Current) -> gather.Asked:
     """The report's subject, as the command line would name it; sets of a joint search are lists there."""
-    return report.Asked(
+    return gather.Asked(
         settings.spec,
         settings.axis,
         settings.axis_title,
@@ -120,14 +121,14 @@ def what(settings: Settings, now: Current) -> report.Asked:
     )
 
 
-def write(asked: report.Asked, table: ImpactTable, lm: LanguageModel, store: Store, progress: Progress) -> Written:
+def write(asked: gather.Asked, table: ImpactTable, lm: LanguageModel, store: Store, progress: Progress) -> Written:
     """Measure and write; a job's work."""
-    facts = report.gather(asked, table, lm.id, store, lambda: lm, progress)
+    facts = gather.gather(asked, table, lm.id, store, lambda: lm, progress)
     progress(0, 1, "writing the report")
-    return Written(report.html(facts).encode(), summary(facts), facts.evaluation)
+    return Written(page.html(facts).encode(), summary(facts), facts.evaluation)
 
 
-def without(asked: report.Asked, table: ImpactTable, name: str) -> None:
+def without(asked: gather.Asked, table: ImpactTable, name: str) -> None:
     """The report of what is known without running the model."""
     model_id = engine().models.identity(asked.spec)
 
@@ -136,7 +137,7 @@ def without(asked: report.Asked, table: ImpactTable, name: str) -> None:
             raise InputError("This report measures nothing.")
 
         told = replace(asked, measure=False, items=0)
-        return report.html(report.gather(told, table, model_id, Store(), no_model)).encode()
+        return page.html(gather.gather(told, table, model_id, Store(), no_model)).encode()
 
     told = "It says that nothing was measured on test prompts."
     download("Write it without measuring", make, name, "text/html", key="report without", type="tertiary", help=told)
@@ -153,7 +154,7 @@ def _done(written: Written, name: str) -> None:
     st.caption("It opens in any browser without a network, and prints on A4.")
 
 
-def _stored(asked: report.Asked) -> tuple[str, ...]:
+def _stored(asked: gather.Asked) -> tuple[str, ...]:
     """The stored results that a report tells of: with others it is another report."""
     store = Store()
     header = compare.find(engine().models.identity(asked.spec), asked.axis, asked.reading, store)

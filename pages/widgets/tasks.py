@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from fasp_core.report.tables import task_table
 from fasp_core.tasks.files import TITLES
 from fasp_core.tasks.utility import Utility
 from pages.widgets.markdown import escape_markdown
@@ -18,6 +17,8 @@ def title(task: str) -> str:
 
 def table(found: Utility) -> None:
     """One row a task, and what has to be known of it."""
+    from fasp_core.report.tables import task_table  # with half a second of imports: the first maps do without
+
     made = task_table(found)
     st.dataframe(pd.DataFrame(made.rows, columns=list(made.head)), hide_index=True, height="content")
     st.caption(

@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 import pytest
 
-from fasp_core import report
 from fasp_core.figures import export
 from fasp_core.heads.selection import select
 from fasp_core.report import charts
+from fasp_core.report.page import html
 from fasp_core.storage.store import Store
 from tests.browser.conftest import Reader
 from tests.support.made.report import asked, facts, small_table
@@ -76,7 +76,7 @@ def test_what_is_taken_home(browser: Any, tmp_path: Path) -> None:
     groups = (HOSTILE, f"{HOSTILE}2", "<b>c</b>")
     table = small_table(groups)
     made = facts(Store(tmp_path / "cache"), asked(), table)
-    (tmp_path / "report.html").write_text(report.html(made))
+    (tmp_path / "report.html").write_text(html(made))
     selection = select(table.head_scores("neutral"), "fasp", 0.3, 0.25)
     figs = charts.grids(table, "neutral", selection, made.by_hand)
     (tmp_path / "figure.html").write_text(export.standalone(figs[0], HOSTILE, HOSTILE))

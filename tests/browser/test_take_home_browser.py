@@ -12,11 +12,11 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from fasp_core import report
 from fasp_core.figures import export
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
-from fasp_core.report import charts
+from fasp_core.report import charts, gather
+from fasp_core.report.page import html
 from fasp_core.storage.store import Store
 from tests.browser.conftest import SMALL, Reader
 from tests.support.made.report import Read, asked, facts, small_table
@@ -67,7 +67,7 @@ def is_png(content: bytes) -> bool:
 
 def test_a_report_needs_no_network_and_prints(browser: object, tmp_path: Path) -> None:
     made = facts(Store(tmp_path / "cache"), asked(), small_table())
-    (tmp_path / "report.html").write_text(report.html(made))
+    (tmp_path / "report.html").write_text(html(made))
     tab = Alone(browser, tmp_path / "report.html", color_scheme="dark")
     page = tab.page
     assert page.locator(".js-plotly-plot .main-svg").count() >= 8  # two layers a chart
@@ -96,7 +96,7 @@ def test_a_report_needs_no_network_and_prints(browser: object, tmp_path: Path) -
 def test_an_interactive_figure_stands_alone(browser: object, tmp_path: Path) -> None:
     table = small_table()
     selection = select(table.head_scores("neutral"), "fasp", 0.3, 0.25)
-    fig = charts.grids(table, "neutral", selection, report.by_hand_to(selection, PruneSet()))[0]
+    fig = charts.grids(table, "neutral", selection, gather.by_hand_to(selection, PruneSet()))[0]
     (tmp_path / "figure.html").write_text(export.standalone(fig, "<b>Title</b>", "name"))
     tab = Alone(browser, tmp_path / "figure.html")
     assert tab.page.title() == "<b>Title</b>"

@@ -12,13 +12,13 @@ from unittest.mock import patch
 
 import numpy as np
 
-from fasp_core import report
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import measurements
 from fasp_core.metrics.measurements import KIND
 from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.spec import ModelSpec
+from fasp_core.report import gather
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
@@ -45,23 +45,23 @@ def small_table(groups: tuple[str, ...] | None = None) -> ImpactTable:
 TOP = PruneSet.from_flat(np.argsort(-small_table().bias.z_bias("neutral"))[:3], SHAPE[1])  # lowers the gap most
 
 
-def asked(**more: Any) -> report.Asked:
+def asked(**more: Any) -> gather.Asked:
     """What a report on the small model is asked for: the set that lowers the gap most, unless told otherwise."""
-    base = report.Asked(ModelSpec("small"), AXIS, AXIS, "neutral", TOP, alpha=0.25)
+    base = gather.Asked(ModelSpec("small"), AXIS, AXIS, "neutral", TOP, alpha=0.25)
     return replace(base, **more)
 
 
-def facts(store: Store, asked: report.Asked, table: ImpactTable, world: MadeUp | None = None, lm: Any = None) -> Any:
+def facts(store: Store, asked: gather.Asked, table: ImpactTable, world: MadeUp | None = None, lm: Any = None) -> Any:
     """Gathered with `world` in place of a model."""
     world = world or MadeUp(table)
     lm = lm or small_lm(asked.spec.source)
     with ExitStack() as stack:
         stack.enter_context(patch.object(measurements, "perplexity_of", world.perplexity_of))
         stack.enter_context(patch.object(measurements, "toxicity_of", world.toxicity_of))
-        return report.gather(asked, table, lm.id, store, lambda: lm)
+        return gather.gather(asked, table, lm.id, store, lambda: lm)
 
 
-def nasty(store: Store, tmp_path: Path) -> report.Facts:
+def nasty(store: Store, tmp_path: Path) -> gather.Facts:
     """A report whose model, axis and groups have names that are markup."""
     names = (NASTY, BREAKS.replace("\n", " "), "b</script>")
     lines = ["text,group"]
@@ -71,11 +71,11 @@ def nasty(store: Store, tmp_path: Path) -> report.Facts:
     (tmp_path / "nasty.csv").write_text("\n".join(lines) + "\n")
     title = f"{NASTY}{BREAKS}"
     wanted = asked(spec=ModelSpec(f"org/{NASTY}{BREAKS}"), axis=str(tmp_path / "nasty.csv"), title=title)
-    made: report.Facts = facts(store, wanted, small_table(names))
+    made: gather.Facts = facts(store, wanted, small_table(names))
     return made
 
 
-def add_measured(store: Store, asked: report.Asked, table: ImpactTable) -> None:
+def add_measured(store: Store, asked: gather.Asked, table: ImpactTable) -> None:
     """Store what a report on the built-in model measures, as if it had been measured."""
     world, lm, config = MadeUp(table), made_up_lm(), asked.evaluation
     for parts in (PruneSet(), asked.parts):
@@ -95,9 +95,9 @@ def add_report_example(store: Store) -> PruneSet:
     lm = made_up_lm()
     table = entries.best(SCORE_TEXT, BiasConfig(axis), lm.id, lm.name, store)
     assert table is not None
-    chosen = report.origin(report.Asked(ModelSpec(), axis, axis, "neutral", PruneSet(), "fasp", 0.3, 0.02), table)
+    chosen = gather.origin(gather.Asked(ModelSpec(), axis, axis, "neutral", PruneSet(), "fasp", 0.3, 0.02), table)
     parts = PruneSet.of(chosen.heads)
-    add_measured(store, report.Asked(ModelSpec(), axis, axis, "neutral", parts, "fasp", 0.3, 0.02), table)
+    add_measured(store, gather.Asked(ModelSpec(), axis, axis, "neutral", parts, "fasp", 0.3, 0.02), table)
     return parts
 
 

@@ -15,7 +15,7 @@ from fasp_core.errors import InputError
 from fasp_core.heads import prune_files
 from fasp_core.heads.prune_set import MAX_PARTS, PruneSet
 from fasp_core.heads.selection import HeadScores, Selection, select
-from fasp_core.report import by_hand_to
+from fasp_core.report.gather import by_hand_to
 from fasp_core.scoring.manual_edits import ManualEdits, apply_manual_edits
 from fasp_core.scoring.score_files import read_prune_set
 

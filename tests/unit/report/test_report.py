@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fasp_core import report
 from fasp_core.evaluation import Evaluation
 from fasp_core.figures import export
 from fasp_core.gap import claims
@@ -21,7 +20,7 @@ from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.identity import ModelId
 from fasp_core.model.spec import ModelSpec
-from fasp_core.report import page, repeat
+from fasp_core.report import gather, page, repeat
 from fasp_core.report.gather import asked_prompts
 from fasp_core.scoring import entries
 from fasp_core.scoring.manual_edits import ManualEdits, apply_manual_edits
@@ -43,8 +42,8 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def found(store: Store) -> report.Facts:
-    made: report.Facts = facts(store, asked(), small_table())
+def found(store: Store) -> gather.Facts:
+    made: gather.Facts = facts(store, asked(), small_table())
     return made
 
 
@@ -55,7 +54,7 @@ def found(store: Store) -> report.Facts:
 def test_every_figure_of_the_outcome_is_the_measurements(store: Store, reading: str) -> None:
     made = facts(store, asked(reading=reading), small_table())
     e: Evaluation = made.evaluation
-    read = Read(report.html(made, WHEN))
+    read = Read(page.html(made, WHEN))
     assert next(name for kind, name in read.rows if kind == "outcome") == reading
     for name, r in e.readings.items():
         what, gaps, change, noise, shows, on = read.rows["outcome", name]
@@ -80,7 +79,7 @@ def test_every_figure_of_the_outcome_is_the_measurements(store: Store, reading: 
     assert numbers(on) == [p.tokens]
 
 
-def test_the_verdict_is_the_pages(found: report.Facts) -> None:
+def test_the_verdict_is_the_pages(found: gather.Facts) -> None:
     from pages.explore.measured import verdict as of_the_page
 
     assert of_the_page is verdict
@@ -88,7 +87,7 @@ def test_the_verdict_is_the_pages(found: report.Facts) -> None:
     assert e is not None
     r = e.readings["neutral"]
     text, good = verdict(r, e.perplexity.relative, f"{r.base.n} test prompts")
-    read = Read(report.html(found, WHEN))
+    read = Read(page.html(found, WHEN))
     assert read.said["verdict"] == text
     assert good
     assert not found.claim
@@ -96,8 +95,8 @@ def test_the_verdict_is_the_pages(found: report.Facts) -> None:
     assert verdict(counted, e.perplexity.relative, f"{counted.base.n} test prompts")[0] in read.text
 
 
-def test_groups_and_heads_are_those_of_the_measurement(found: report.Facts) -> None:
-    read, e, table = Read(report.html(found, WHEN)), found.evaluation, found.table
+def test_groups_and_heads_are_those_of_the_measurement(found: gather.Facts) -> None:
+    read, e, table = Read(page.html(found, WHEN)), found.evaluation, found.table
     assert e is not None
     r = e.readings["neutral"]
     head, *rows = read.tables["groups"]
@@ -121,8 +120,8 @@ def test_groups_and_heads_are_those_of_the_measurement(found: report.Facts) -> N
     assert f"{len(table.bias.codes)} validation prompts" in read.text
 
 
-def test_charts_are_the_figures_of_the_page(found: report.Facts) -> None:
-    read = Read(report.html(found, WHEN))
+def test_charts_are_the_figures_of_the_page(found: gather.Facts) -> None:
+    read = Read(page.html(found, WHEN))
     charts = [json.loads(c) for c in read.charts]
     titles = [c["layout"]["title"]["text"] for c in charts]
     assert [t.split("<br>")[0].split(",")[0] for t in titles] == [
@@ -135,7 +134,7 @@ def test_many_groups_stand_in_several_charts_none_taller_than_a_sheet(store: Sto
     rows = [f"Group {g:02} goes {i} times.,group {g:02}" for g in range(60) for i in range(30)]
     (tmp_path / "many.csv").write_text("text,group\n" + "\n".join(rows) + "\n")
     csv = str(tmp_path / "many.csv")
-    read = Read(report.html(facts(store, asked(axis=csv, title="many"), small_table()), WHEN))
+    read = Read(page.html(facts(store, asked(axis=csv, title="many"), small_table()), WHEN))
     charts = [json.loads(c)["layout"] for c in read.charts]
     assert sum("of 60 groups" in c["title"]["text"] for c in charts) == 3
     assert all(c["height"] < 1000 for c in charts)
@@ -151,7 +150,7 @@ def test_an_artefact_is_no_success(store: Store) -> None:
     strongest = int(np.argmax(table.bias.z_bias("counted")))
     parts = PruneSet.from_flat([strongest], table.n_heads)
     made = facts(store, asked(reading="counted", parts=parts), table, world)
-    read = Read(report.html(made, WHEN))
+    read = Read(page.html(made, WHEN))
     assert "The gap fell" in read.said["verdict"]
     assert "Not a success" in read.text
     assert not any("say good" in (a.get("class") or "") for _, a in read.tags)
@@ -159,7 +158,7 @@ def test_an_artefact_is_no_success(store: Store) -> None:
 
 def test_where_there_is_no_gap_none_is_claimed(store: Store) -> None:
     world = MadeUp(small_table(), spread=dict.fromkeys(("neutral", "counted", "sampled"), 0.0))
-    read = Read(report.html(facts(store, asked(), small_table(), world), WHEN))
+    read = Read(page.html(facts(store, asked(), small_table(), world), WHEN))
     assert read.said["verdict"].startswith("No gap is shown to begin with")
     assert not any("say good" in (a.get("class") or "") for _, a in read.tags)
 
@@ -169,8 +168,8 @@ def test_what_was_not_measured_is_said(store: Store, more: dict[str, Any]) -> No
     def no_model() -> Any:
         raise AssertionError("nothing is to be measured")
 
-    made = report.gather(asked(**more), small_table(), ModelId("w"), store, no_model)
-    read = Read(report.html(made, WHEN))
+    made = gather.gather(asked(**more), small_table(), ModelId("w"), store, no_model)
+    read = Read(page.html(made, WHEN))
     assert read.said["missing"] == read.said["no-outcome"] != ""
     assert "outcome" not in read.tables
     assert "No comparison of methods is stored" in read.said["no-comparison"]
@@ -182,7 +181,7 @@ def test_what_was_not_measured_is_said(store: Store, more: dict[str, Any]) -> No
 
 
 @pytest.fixture
-def compared(store: Store) -> tuple[report.Facts, Any]:
+def compared(store: Store) -> tuple[gather.Facts, Any]:
     """A report on the built-in model's shape, with a comparison and its claim in the store."""
     from fasp_core.studies.compare.outcome import ClaimConfig
 
@@ -194,13 +193,13 @@ def compared(store: Store) -> tuple[report.Facts, Any]:
     comparison = add_comparison(store, AXIS, world, **plan)
     claim = add_claim(store, AXIS, world, comparison, config=ClaimConfig(360, 1280, 90, 2, 4))
     parts = PruneSet.from_flat(claim.candidate.heads, 9)
-    wanted = report.Asked(ModelSpec(), AXIS, AXIS, "neutral", parts, prompts=90)
+    wanted = gather.Asked(ModelSpec(), AXIS, AXIS, "neutral", parts, prompts=90)
     return facts(store, wanted, table, world, lm), claim
 
 
-def test_the_claim_is_the_pages_sentence_with_its_cautions(compared: tuple[report.Facts, Any]) -> None:
+def test_the_claim_is_the_pages_sentence_with_its_cautions(compared: tuple[gather.Facts, Any]) -> None:
     made, claim = compared
-    read = Read(report.html(made, WHEN))
+    read = Read(page.html(made, WHEN))
     assert read.said["claim"] == claim.sentence()
     assert claim.cautions()
     for caution in claim.cautions():
@@ -231,14 +230,14 @@ def test_the_claim_is_the_pages_sentence_with_its_cautions(compared: tuple[repor
     assert any("--outcome" in line for line in read.commands)
 
 
-def test_another_set_than_the_choice_is_told_apart(compared: tuple[report.Facts, Any], store: Store) -> None:
+def test_another_set_than_the_choice_is_told_apart(compared: tuple[gather.Facts, Any], store: Store) -> None:
     made, _ = compared
     other = replace(made, asked=replace(made.asked, parts=PruneSet.parse("L0H0")))
-    assert "It is not the set of this report" in Read(report.html(other, WHEN)).text
+    assert "It is not the set of this report" in Read(page.html(other, WHEN)).text
 
 
 def test_the_choice_keeps_to_all_limits_or_is_said_to_be_unknown(
-    compared: tuple[report.Facts, Any], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compared: tuple[gather.Facts, Any], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, _ = compared
     use_tasks(tmp_path / "tasks", monkeypatch, 60)
@@ -249,7 +248,7 @@ def test_the_choice_keeps_to_all_limits_or_is_said_to_be_unknown(
     assert (unknown.picked, unknown.claim) == (None, None)
     told = page.document(unknown, WHEN)
     assert told["unknown"].startswith(f"It is not known which set keeps to the limits ({limited.limits.text()})")
-    read = Read(report.html(unknown, WHEN))
+    read = Read(page.html(unknown, WHEN))
     assert read.said["unknown"] == told["unknown"]
     assert "not known" in read.tables["methods"][1][1]
     assert "--max-lambada-points 2" in " ".join(read.commands)
@@ -261,7 +260,7 @@ def test_the_choice_keeps_to_all_limits_or_is_said_to_be_unknown(
     assert known.unknown == ""
     assert known.picked is not None
     assert known.picked.heads != made.picked.heads
-    assert limited.limits.text() in report.html(known, WHEN)
+    assert limited.limits.text() in page.html(known, WHEN)
 
 
 # --- what a file may hold ---
@@ -270,8 +269,8 @@ def test_the_choice_keeps_to_all_limits_or_is_said_to_be_unknown(
 def test_names_stay_text(store: Store, tmp_path: Path) -> None:
     """Model, axis and group names that are markup: none of it becomes an element."""
     made = nasty(store, tmp_path)
-    plain = report.html(replace(made, asked=replace(made.asked, title="t", spec=ModelSpec("m"))), WHEN)
-    html = report.html(made, WHEN)
+    plain = page.html(replace(made, asked=replace(made.asked, title="t", spec=ModelSpec("m"))), WHEN)
+    html = page.html(made, WHEN)
     read = Read(html)
     assert [t for t, _ in read.tags if t == "img"] == []
     elements = [[t for t, _ in one.tags if t != "span"] for one in (read, Read(plain))]  # a span for each word
@@ -283,9 +282,9 @@ def test_names_stay_text(store: Store, tmp_path: Path) -> None:
     assert all("<" not in chart for chart in read.charts)
 
 
-def test_nothing_is_fetched(found: report.Facts) -> None:
+def test_nothing_is_fetched(found: gather.Facts) -> None:
     """No element names a resource; addresses stand in links alone."""
-    read = Read(report.html(found, WHEN))
+    read = Read(page.html(found, WHEN))
     fetching = {"src", "srcset", "data", "poster", "background", "action", "formaction", "xlink:href"}
     for tag, attributes in read.tags:
         assert tag not in ("link", "iframe", "object", "embed", "base", "form", "img")
@@ -303,7 +302,7 @@ def test_nothing_is_fetched(found: report.Facts) -> None:
 
 
 def test_the_commands_are_ones_that_the_program_knows(
-    compared: tuple[report.Facts, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    compared: tuple[gather.Facts, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every line is taken by the command line as it stands, up to the work itself."""
     import typer.main
@@ -314,9 +313,9 @@ def test_the_commands_are_ones_that_the_program_knows(
     group: Any = typer.main.get_command(app)
     told = ManualEdits(frozenset({0}), frozenset({1, 2}))
     by_hand = replace(made.asked, method="random", seed=3, spec=ModelSpec("a b/c", "bfloat16", "cpu"), by_hand=told)
-    selection = report.origin(replace(made.asked, method="random", alpha=0.25, seed=3, by_hand=told), made.table)
+    selection = gather.origin(replace(made.asked, method="random", alpha=0.25, seed=3, by_hand=told), made.table)
     other = replace(
-        made, asked=by_hand, selection=apply_manual_edits(selection, report.by_hand_to(selection, made.asked.parts))
+        made, asked=by_hand, selection=apply_manual_edits(selection, gather.by_hand_to(selection, made.asked.parts))
     )
     limits = Limits(0.1, 2.0, 0.1, 3.0, items=50)
     for some in (made, other, replace(made, asked=replace(made.asked, limits=limits))):
@@ -352,10 +351,10 @@ def test_the_command_asks_for_the_very_prompts_of_the_scores(axis: str) -> None:
 
 def test_hand_made_changes_are_named(store: Store) -> None:
     table = small_table()
-    chosen = report.origin(asked(method="fasp"), table)
+    chosen = gather.origin(asked(method="fasp"), table)
     parts = PruneSet.of(chosen.heads).toggled(chosen.heads[0]).toggled((0, 0) if (0, 0) not in chosen.heads else (2, 3))
     made = facts(store, asked(method="fasp", gamma=0.3, alpha=0.25, parts=parts), table)
-    read = Read(report.html(made, WHEN))
+    read = Read(page.html(made, WHEN))
     setting = {row[0]: row[1] for row in read.tables["facts"]}
     assert setting["chosen by"] == "FASP, γ 0.3, α 0.25"
     assert f"kept L{chosen.heads[0][0]}H{chosen.heads[0][1]}" in setting["changed by hand"]
@@ -365,6 +364,6 @@ def test_hand_made_changes_are_named(store: Store) -> None:
 
 def test_the_other_half_of_a_wrong_request_is_refused(store: Store) -> None:
     with pytest.raises(Exception, match="There is no reading 'loud'"):
-        report.gather(asked(reading="loud"), small_table(), ModelId("w"), store, small_lm)
+        gather.gather(asked(reading="loud"), small_table(), ModelId("w"), store, small_lm)
     with pytest.raises(Exception, match="L9H0 does not exist"):
-        report.gather(asked(parts=PruneSet.parse("L9H0")), small_table(), ModelId("w"), store, small_lm)
+        gather.gather(asked(parts=PruneSet.parse("L9H0")), small_table(), ModelId("w"), store, small_lm)

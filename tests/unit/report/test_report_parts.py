@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fasp_core import report
 from fasp_core.report import data, page
 from fasp_core.storage.store import Store
 from fasp_core.studies.scorecard.lines import Line
@@ -30,7 +29,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_lines_of_a_scorecard_go_along(store: Store) -> None:
-    assert "Scorecard" not in report.html(facts(store, asked(), small_table()), WHEN)
+    assert "Scorecard" not in page.html(facts(store, asked(), small_table()), WHEN)
     lm, line = (
         small_lm(),
         Line("task", "x", "%", 50.0, 40.0, -10.0, "points", (-15.0, -5.0), "higher", "9 <i>", "worse"),
@@ -40,7 +39,7 @@ def test_lines_of_a_scorecard_go_along(store: Store) -> None:
         meta = {"lines": [found.as_dict()], "provenance": {**MADE, "created": "2026-02-02"}}
         store.save("experiments", part.key(lm.id, TOP), arrays={}, meta=meta)
     made = facts(store, asked(), small_table())
-    read = Read(report.html(made, WHEN))
+    read = Read(page.html(made, WHEN))
     assert made.card.sentence == "Of 2 measures 0 got better, 1 got worse, and of 1 no change can be told. Worse: x."
     assert read.said["scorecard"] == made.card.sentence
     assert read.rows["scorecard", "x"] == [
@@ -57,12 +56,12 @@ def test_lines_of_a_scorecard_go_along(store: Store) -> None:
 
 def test_tasks_that_both_models_answered(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_tasks(tmp_path / "tasks", monkeypatch, 40)
-    plain = report.html(facts(store, asked(), small_table()), WHEN)
+    plain = page.html(facts(store, asked(), small_table()), WHEN)
     assert "Still able" not in plain
     add_answers(store, small_lm().id, TOP, "lambada", 100, 4)
     add_answers(store, small_lm().id, TOP, "piqa", 25, 0)
     made = facts(store, asked(), small_table())
-    read = Read(report.html(made, WHEN))
+    read = Read(page.html(made, WHEN))
     assert list(made.able.tasks) == ["lambada", "piqa"]
     for name, task in made.able.tasks.items():
         title, items, chance, both, points, nats, shows = read.rows["tasks", name]
