@@ -101,7 +101,9 @@ def _card(settings: sidebar.Settings, heads: PruneSet, plan: Plan, asked: Experi
     st.markdown(f"#### {escape_markdown(counted.rstrip('.'))}.")
     st.markdown(escape_markdown(named))
     _counts(card)
-    st.dataframe(text.frame(card), hide_index=True, height="content")
+    first = ["measure", "change", "what it shows"]  # seen in a narrow window too
+    shown = text.frame(card)
+    st.dataframe(shown, hide_index=True, height="content", column_order=[*first, *shown.columns.drop(first)])
     st.caption(
         "▲ better and ▼ worse where the 95% interval of the change leaves zero out; of a gap, both that in percent and "
         "that in thousandths. *Tells nothing*: the unpruned model has no gap there and none appears, or does not do "
@@ -123,7 +125,8 @@ def _impossible(card: Scorecard) -> None:
 
 def _counts(card: Scorecard) -> None:
     counts = {name: sum(line.outcome == name for line in card.lines) for name in COLOURS}
-    st.markdown(" ".join(f":{COLOURS[name]}-badge[{n} {text.SIGNS[name]}]" for name, n in counts.items() if n))
+    signs = text.SIGNS | {"tells nothing": "tells nothing" if counts["tells nothing"] == 1 else "tell nothing"}
+    st.markdown(" ".join(f":{COLOURS[name]}-badge[{n} {signs[name]}]" for name, n in counts.items() if n))
 
 
 def _offer(settings: sidebar.Settings, heads: PruneSet, plan: Plan, asked: Experiment) -> None:
