@@ -1,7 +1,7 @@
 """Every method that is stored as a point on unseen prompts: docs/methods.png and docs/methods.md. Measures nothing.
 
-`python -m benchmarks._front`, once `compare --axis race_ethnicity --outcome --methods all` has measured what
-there is.
+`python -m benchmarks._front`, once `compare --axis race_ethnicity --outcome --max-ppl .05 --max-lambada-points 2
+--methods all --items 2000 --run` has measured what there is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 from benchmarks._browser import chromium
 from benchmarks._common import AXIS, ROOT, Unavailable, say
-from fasp_core import defaults
 from fasp_core.figures import Words, method_front
 from fasp_core.model.loading import known_id
 from fasp_core.model.spec import BUILT_IN, ModelSpec
@@ -23,12 +22,13 @@ from fasp_core.studies.compare.methods import Sample
 
 WIDTH = 700  # px of a picture
 COSTS = ("ppl", "lambada")  # a picture each, side by side
+LIMITS = Limits(0.05, lambada_points=2)
 
 
 def run(
     axis: str = AXIS,
     reading: str = "neutral",
-    max_ppl: float = defaults.MAX_PPL,
+    limits: Limits = LIMITS,
     store: Store | None = None,
     folder: Path = ROOT / "docs",
 ) -> dict[str, Any]:
@@ -44,22 +44,25 @@ def run(
     comparison = compare.stored(known, axis, reading, store, BUILT_IN)
     if comparison is None:
         raise Unavailable(f"no comparison on {axis} is stored.")
-    sample = Sample(axis)
-    found = front.stored(comparison, Limits(max_ppl), known, store, sample)
+    found = front.fullest(comparison, limits, known, store)
     if not front.points(found):
         raise Unavailable(
             f"no method is measured on test prompts: run 'python -m fasp_core compare --axis {axis} --outcome "
-            "--methods all' first."
+            "--max-ppl .05 --max-lambada-points 2 --methods all --run' first."
         )
+    sample = found.sample or Sample(axis)
     note = f"{sample.prompts:,} test prompts or more; bars: 95% intervals."
     drawn = []
     for cost in COSTS:
         words = Words(f"{axis}, {reading}", note, front.COSTS[cost][0], "gap less than unpruned, %")
-        drawn.append(method_front(front.points(found, cost), words, limit=100 * max_ppl if cost == "ppl" else None))
+        drawn.append(
+            method_front(front.points(found, cost), words, limit=100 * limits.max_ppl if cost == "ppl" else None)
+        )
     picture = _picture(drawn, folder / "methods.png")
     said = f"# Methods beside each other\n\n![Gap against cost]({picture.name})\n\n{front.markdown(found)}"
-    limits = f"\nOn {axis} ({reading}), chosen on validation within {max_ppl:.0%} of perplexity. Drawn by `python -m "
-    (folder / "methods.md").write_text(f"{said}\n{limits}benchmarks._front`.\n", encoding="utf-8")
+    best = front.sentence(found)
+    how = f"On {axis} ({reading}), chosen on validation ({limits.text()}). Drawn by `python -m benchmarks._front`.\n"
+    (folder / "methods.md").write_text("\n\n".join(filter(None, (said, best, how))), encoding="utf-8")
     for name in (*found.missing, *found.lacking):
         say(f"front: {name} is not in it, {found.lacking.get(name, 'it was not measured')}")
     return {"methods": found.methods, "missing": list(found.missing), "lacking": found.lacking, "picture": str(picture)}

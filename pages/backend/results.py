@@ -28,7 +28,6 @@ from fasp_core.studies.compare import compare, front, outcome, searching, settle
 from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.front import Front
 from fasp_core.studies.compare.limits import Limits, StoredMeter
-from fasp_core.studies.compare.methods import Sample
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.compare.plan import Candidate
 from fasp_core.studies.contexts import matrix
@@ -231,7 +230,7 @@ class Results:
         key = (known.id, plan.axis, plan.reading, limits, tuple(comparison.sets), measured, learned)
 
         def find() -> Front:
-            return front.stored(comparison, limits, known.id, store, Sample(plan.axis))
+            return front.fullest(comparison, limits, known.id, store)
 
         return _renewed(self._fronts, store, key, find) if limits.beyond_ppl else self._fronts.get(key, find)
 

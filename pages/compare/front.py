@@ -19,7 +19,7 @@ from pages.backend.requests import Experiment
 from pages.compare.compared import Settings
 from pages.shell.sidebar import READING_TITLES
 from pages.widgets import background
-from pages.widgets.drawing import chart, download
+from pages.widgets.drawing import chart, download, finding
 from pages.widgets.markdown import escape_markdown
 
 COST_TITLES = {"ppl": "Sentences", "paragraphs": "Paragraphs", "lambada": "Last words"}
@@ -38,6 +38,9 @@ def draw(settings: Settings, comparison: Comparison) -> None:
     if found is None:
         return
     if found.methods:
+        if (said := front.sentence(found)) is not None:
+            best = found.methods[found.best or ""]
+            finding((best["interval_pct"] or [0])[0] > 0, said)
         _picture(settings, found)
     offer(settings, comparison, limits, found)
     if found.lacking:
@@ -93,7 +96,7 @@ def offer(settings: Settings, comparison: Comparison, limits: Limits, found: Fro
         return
 
     def work(lm: LanguageModel, store: Store, progress: Progress) -> Front:
-        return front.run(lm, comparison, limits, store, progress)
+        return front.run(lm, comparison, limits, store, progress, found.sample)
 
     about = background.duration(SECONDS * len(found.missing))
     background.offer(

@@ -31,6 +31,7 @@ def method(reduction: float, cost: float, words: float) -> dict[str, Any]:
         "heads_removed": 13,
         "heads_scaled": 0,
         "chosen": "a title",
+        "validation": {"reduction_pct": reduction + 2, "ppl_change_pct": cost},
     }
 
 
@@ -48,6 +49,11 @@ def test_what_is_stored_is_drawn_and_the_rest_offered(monkeypatch: pytest.Monkey
     text = said(at)
     assert "All methods side by side, on unseen prompts" in [s.value for s in at.subheader]
     assert "| fasp | 13 removed, 0 scaled | 63% [54, 72] | 32% | +8.0% | +8.0% | -7.3 [-10.3, -4.3] |" in text
+    assert (
+        "validation chooses **fasp** (a title): on 5,004 test prompts its gap is 63% [54, 72] smaller, within "
+        "templates 32%, perplexity of sentences +8.0% [+7.0, +9.0], of paragraphs +8.0% [+7.0, +9.0], last words "
+        "-7.3 points [-10.3, -4.3] (300 passages)." in text
+    )
     assert "1 method not measured side by side yet" in text
     assert "Measure them" in [b.label for b in at.main.button]
     assert "hard-concrete: No gates were learned." in text

@@ -34,7 +34,7 @@ def test_nothing_stored_says_what_to_run(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(Unavailable, match="no comparison on race_ethnicity is stored"):
         picture.run(store=Store(tmp_path / "store"), folder=tmp_path)
     monkeypatch.setattr(picture.compare, "stored", lambda *_: SimpleNamespace())
-    monkeypatch.setattr(picture.front, "stored", lambda *_: Front({}, ("fasp",)))
+    monkeypatch.setattr(picture.front, "fullest", lambda *_: Front({}, ("fasp",)))
     with pytest.raises(Unavailable, match="--methods all"):
         picture.run(store=Store(tmp_path / "store"), folder=tmp_path)
     assert not list(tmp_path.glob("methods*"))
@@ -42,7 +42,7 @@ def test_nothing_stored_says_what_to_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_table_stands_beside_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(picture.compare, "stored", lambda *_: SimpleNamespace())
-    monkeypatch.setattr(picture.front, "stored", lambda *_: Front({"fasp": ONE}, ("search",), {"gains*1": "none"}))
+    monkeypatch.setattr(picture.front, "fullest", lambda *_: Front({"fasp": ONE}, ("search",), {"gains*1": "none"}))
     drawn: list[Any] = []
 
     def keep(figures: list[Any], path: Path) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fasp_core import defaults
 from fasp_core.errors import InputError
 from fasp_core.figures import MethodPoint
 from fasp_core.heads.prune_set import PruneSet
@@ -18,6 +19,7 @@ from fasp_core.studies.compare.limits import Limits, StoredMeter, Unmeasured
 from fasp_core.studies.compare.methods import Bench, Sample
 from fasp_core.typing import Report
 
+PASSAGES = (defaults.COST_ITEMS, 2000)  # of the samples that methods may be stored on
 EVERY = "all"  # stands for these
 METHODS = (
     "fasp",
@@ -57,11 +59,19 @@ class Front:
     methods : by name what `Bench.beside` says of each that could be read or measured.
     missing : methods whose sets are there but were not measured.
     lacking : by method why there is no set of it to measure.
+    sample : what they were measured on, or would be; None: not said.
     """
 
     methods: dict[str, dict[str, Any]]
     missing: tuple[str, ...] = ()
     lacking: dict[str, str] = field(default_factory=dict)
+    sample: Sample | None = None
+
+    @property
+    def best(self) -> str | None:
+        """The method that validation chooses: of those that are here, the one whose set has the lowest gap there."""
+        seen = {name: one["validation"]["reduction_pct"] for name, one in self.methods.items() if one.get("validation")}
+        return max(seen, key=seen.__getitem__, default=None)
 
 
 def stored(comparison: Comparison, limits: Limits, model_id: ModelId, store: Store, sample: Sample) -> Front:
@@ -74,13 +84,20 @@ def stored(comparison: Comparison, limits: Limits, model_id: ModelId, store: Sto
     meter = StoredMeter(model_id, comparison.n_heads, limits, "valid", store)
     bench = Bench(comparison, limits, model_id, load, store, meter=meter)
     known, missing, lacking = _sorted(bench, METHODS, sample)
-    return Front(bench.beside(known, sample) if known else {}, tuple(missing), lacking)
+    return Front(bench.beside(known, sample) if known else {}, tuple(missing), lacking, sample)
+
+
+def fullest(comparison: Comparison, limits: Limits, model_id: ModelId, store: Store) -> Front:
+    """As `stored`, of the sample on which most methods are."""
+    samples = [Sample(comparison.plan.axis, items=n) for n in PASSAGES]
+    found = [stored(comparison, limits, model_id, store, sample) for sample in samples]
+    return max(found, key=lambda one: len(one.methods))
 
 
 def measured(bench: Bench, sample: Sample) -> Front:
     """All methods, measured where that is not stored."""
     known, _, lacking = _sorted(bench, METHODS, None)
-    return Front(bench.beside(known, sample) if known else {}, (), lacking)
+    return Front(bench.beside(known, sample) if known else {}, (), lacking, sample)
 
 
 def _sorted(bench: Bench, methods: Sequence[str], sample: Sample | None) -> tuple[list[str], list[str], dict[str, str]]:
@@ -121,6 +138,31 @@ def points(front: Front, cost: str = "ppl") -> list[MethodPoint]:
     return out
 
 
+def sentence(front: Front) -> str | None:
+    """Which method validation chooses, and what its set does on the test side; None where nothing tells."""
+    if (name := front.best) is None:
+        return None
+    one = front.methods[name]
+
+    def ends(key: str, digits: int, sign: str = "") -> str:
+        found = one.get(key)
+        return "" if found is None else f" [{found[0]:{sign}.{digits}f}, {found[1]:{sign}.{digits}f}]"
+
+    within = one.get("within_templates_reduction_pct")
+    said = f"Of the methods that are measured here validation chooses **{name}** ({one['chosen']}): on "
+    said += f"{one['prompts']:,} test prompts its gap is {one['reduction_pct']:.0f}%{ends('interval_pct', 0)} smaller"
+    if within is not None:
+        said += f", within templates {within:.0f}%{ends('within_templates_interval_pct', 0)}"
+    for what in ("ppl", "paragraphs"):
+        if (rise := one.get(f"{what}_change_pct")) is not None:
+            named = {"ppl": "perplexity of sentences", "paragraphs": "of paragraphs"}[what]
+            said += f", {named} {rise:+.1f}%{ends(f'{what}_interval_pct', 1, '+')}"
+    if "lambada_points" in one:
+        words = f"{one['lambada_points']:+.1f} points{ends('lambada_interval', 1, '+')}"
+        said += f", last words {words} ({one['items']:,} passages)"
+    return f"{said}."
+
+
 def markdown(front: Front) -> str:
     """A line a method, all on the same prompts, text and passages."""
     rows = []
@@ -141,7 +183,14 @@ def markdown(front: Front) -> str:
     return table("method | heads | gap less | within templates | sentences | paragraphs | LAMBADA, points", rows)
 
 
-def run(lm: LanguageModel, comparison: Comparison, limits: Limits, store: Store, report: Report | None) -> Front:
+def run(
+    lm: LanguageModel,
+    comparison: Comparison,
+    limits: Limits,
+    store: Store,
+    report: Report | None,
+    sample: Sample | None = None,
+) -> Front:
     """All methods measured; what is stored is not measured again."""
     bench = Bench(comparison, limits, lm.id, lambda: lm, store, report)
-    return measured(bench, Sample(comparison.plan.axis))
+    return measured(bench, sample or Sample(comparison.plan.axis))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,13 @@ def test_every_method_is_read_without_a_model_and_says_what_it_lacks(
         assert p.x == -found.methods[p.name]["lambada_points"]
         assert p.x_ends[0] <= p.x_ends[1]
     assert front.markdown(found).count("\n") == len(drawn) + 1
+    lowest = max(found.methods.items(), key=lambda one: one[1]["validation"]["reduction_pct"])[0]
+    assert found.best == lowest
+    assert f"validation chooses **{lowest}**" in (front.sentence(found) or "")
+    assert front.sentence(before) is None
+    monkeypatch.setattr(front, "PASSAGES", (ITEMS + 1, ITEMS))
+    monkeypatch.setattr(front, "Sample", partial(Sample, prompts=40))
+    assert front.fullest(compared, LIMITS, world.lm.id, world.store) == found
 
 
 def test_limits_beside_perplexity_are_read_without_a_model(
