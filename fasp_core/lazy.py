@@ -9,7 +9,7 @@ imported for those who check types.
 from __future__ import annotations
 
 import functools
-import importlib
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -23,15 +23,22 @@ if TYPE_CHECKING:
 else:
 
     class _Lazy:
-        """A module by name."""
+        """A module, by what imports it."""
 
-        def __init__(self, name: str) -> None:
-            self.__name__ = name
+        def __init__(self, load: Callable[[], Any]) -> None:
+            self._load = load
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(importlib.import_module(self.__name__), name)
+            return getattr(self._load(), name)
 
-    torch, nn, functional = map(_Lazy, ("torch", "torch.nn", "torch.nn.functional"))
+    def _torch() -> Any:
+        import torch
+
+        return torch
+
+    torch = _Lazy(_torch)
+    nn = _Lazy(lambda: _torch().nn)
+    functional = _Lazy(lambda: _torch().nn.functional)
 
 
 def no_grad(function: Callable[P, T]) -> Callable[P, T]:
@@ -45,12 +52,18 @@ def enable_grad(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def _decorated(name: str, function: Callable[P, T]) -> Callable[P, T]:
-    made: list[Callable[P, T]] = []
+    if inspect.isgeneratorfunction(function):  # torch leaves what takes its values as it is meanwhile
+
+        @functools.wraps(function)
+        def each(*args: P.args, **kwargs: P.kwargs) -> T:
+            found: T = getattr(torch, name)()(function)(*args, **kwargs)
+            return found
+
+        return each
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        if not made:
-            made.append(getattr(torch, name)()(function))
-        return made[0](*args, **kwargs)
+        with getattr(torch, name)():
+            return function(*args, **kwargs)
 
     return run
