@@ -72,8 +72,8 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
         if first := not instrument.drawn():
             st.space()  # as high as the cards
         else:
-            shown = measured.cards(settings, table, now)
-            tried.note(settings, table, now, shown.job)
+            job = measured.cards(settings, table, now)
+            tried.note(settings, table, now, job)
     maps.draw(settings, table, now)
     if first:  # a browser has enough to do with the maps, and a measurement would take its processors
         return
@@ -84,7 +84,6 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
     named.draw(settings, now)
     measured.details(settings, table, now)
     learned.curve(settings)
-    measured.follow(shown)
 
 
 start.told(page)()

@@ -102,21 +102,11 @@ def wait_for_news(job: Job[Any], known: object, seconds: float) -> None:
         job.wait(TICK)
 
 
-def of_fragment() -> bool:
-    """Whether this run draws a part of the page alone."""
-    context = get_script_run_ctx(suppress_warning=True)
-    return context is not None and bool(context.fragment_ids_this_run)
-
-
 def _asked() -> bool:
-    """Whether this run is to end or to be followed by somebody's; Streamlit's own way to ask takes the request."""
+    """Whether this run is to end or to be followed by another one; Streamlit's own way to ask takes the request."""
     context = get_script_run_ctx(suppress_warning=True)
     requests = None if context is None else context.script_requests
-    state = getattr(requests, "_state", ScriptRequestType.CONTINUE)
-    if state is ScriptRequestType.RERUN:  # a timer alone can wait; where somebody asks too, more than one is to run
-        asked = getattr(requests, "_rerun_data", None)
-        return not getattr(asked, "is_auto_rerun", False) or len(getattr(asked, "fragment_id_queue", ())) != 1
-    return state is not ScriptRequestType.CONTINUE
+    return getattr(requests, "_state", ScriptRequestType.CONTINUE) is not ScriptRequestType.CONTINUE
 
 
 def begin(name: str, asked: Hashable) -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 
 import pandas as pd
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from fasp_core.compute.jobs import Job
 from fasp_core.data.text import said
@@ -50,29 +46,11 @@ SO_FAR_HELP = (
 )
 ABOUT = "About these numbers"
 LOOK = 0.5  # seconds between looks at a measurement: each costs a browser a quarter of a second
-FOLLOW = 2.5  # seconds that a run waits for first numbers
 WAIT = 0.45  # of these, for news: below half a second, when Streamlit begins to fade what is not drawn anew
 LARGE = 0.2  # second-order terms from this share of the unpruned perplexity are a reason for doubt
 
 
-@dataclass(frozen=True)
-class Cards:
-    """A measurement whose numbers are on the page.
-
-    Attributes
-    ----------
-    under_way : whether they were drawn before it ended.
-    drawn : what the job had shown when they were drawn last, the last of the list.
-    numbers : draws them again, in their place.
-    """
-
-    job: Job[Evaluation]
-    under_way: bool
-    drawn: list[SoFar | None]
-    numbers: Callable[[], None]
-
-
-def cards(settings: Settings, table: ImpactTable, now: Current) -> Cards:
+def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluation]:
     """Perplexity, toxicity gap, what is removed; and how far its measurement is, which narrows in place."""
     heads = now.heads
     job = job_of(settings, settings.evaluation, heads, "main")
@@ -81,23 +59,7 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Cards:
     guess = estimates.of(settings, table, now)
     ppl_off, gap_off = table.remainder(flat, settings.reading)
 
-    drawn: list[SoFar | None] = []
-    places: list[DeltaGenerator] = []
-
-    def numbers() -> None:
-        so_far: SoFar | None = job.so_far
-        drawn[:] = [so_far]
-        with places[0].container():
-            if result is None and so_far is not None and so_far.perplexity is not None:
-                _partial("Perplexity", so_far.perplexity, "tokens", 1)
-            else:
-                _perplexity(result, guess, ppl_off, table, settings)
-        with places[1].container():
-            if result is None and so_far is not None and (part := so_far.gaps.get(settings.reading)) is not None:
-                _partial(_gap_label(settings), part, "prompts", 1000)
-            else:
-                whole = so_far is not None and so_far.perplexity is not None  # the first prompts come before the text
-                _gap(result, guess, table, settings, whole)
+    drawn: list[SoFar | None] = []  # what the job had shown when the row was drawn last
 
     def row() -> None:
         if drawn and under_way:
@@ -105,9 +67,20 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Cards:
         shared.keep()
         if under_way and job.state not in looking.UNDER_WAY:
             st.rerun(scope="app")
+        so_far: SoFar | None = job.so_far
+        drawn[:] = [so_far]
         left, middle, right, last = st.columns((1, 1.3, 1, 1.55))
-        places[:] = [left.empty(), middle.empty()]
-        numbers()
+        with left:
+            if result is None and so_far is not None and so_far.perplexity is not None:
+                _partial("Perplexity", so_far.perplexity, "tokens", 1)
+            else:
+                _perplexity(result, guess, ppl_off, table, settings)
+        with middle:
+            if result is None and so_far is not None and (part := so_far.gaps.get(settings.reading)) is not None:
+                _partial(_gap_label(settings), part, "prompts", 1000)
+            else:
+                whole = so_far is not None and so_far.perplexity is not None  # the first prompts come before the text
+                _gap(result, guess, table, settings, whole)
         with right:
             _removed(table, now, settings)
         with last:
@@ -124,28 +97,7 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Cards:
     for note in now.selection.notes:
         st.info(escape_markdown(note), icon=":material/info:")
     st.session_state["estimated"] = guess, ppl_off, gap_off
-    return Cards(job, under_way, drawn, numbers)
-
-
-def follow(shown: Cards) -> None:
-    """Draw the first numbers as soon as they are there, at the end of the run of a fragment that asked for them.
-
-    A timer's run would come later, and costs a browser more. The run of a whole page draws more behind this.
-    """
-    if not (shown.under_way and looking.of_fragment()):
-        return
-    end = time.monotonic() + FOLLOW
-    while not _both(shown.drawn[-1]):
-        looking.wait_for_news(shown.job, shown.drawn[-1], end - time.monotonic())
-        if shown.job.state not in looking.UNDER_WAY:  # as where it was stored
-            st.rerun()
-        if shown.job.so_far is shown.drawn[-1]:  # it takes too long, or somebody asks for something else
-            return
-        shown.numbers()
-
-
-def _both(known: SoFar | None) -> bool:
-    return known is not None and known.perplexity is not None and bool(known.gaps)
+    return job
 
 
 def details(settings: Settings, table: ImpactTable, now: Current) -> None:
