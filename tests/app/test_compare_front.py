@@ -50,7 +50,8 @@ def test_what_is_stored_is_drawn_and_the_rest_offered(monkeypatch: pytest.Monkey
     assert "All methods side by side, on unseen prompts" in [s.value for s in at.subheader]
     assert "| fasp | 13 removed, 0 scaled | 63% [54, 72] | 32% | +8.0% | +8.0% | -7.3 [-10.3, -4.3] |" in text
     assert (
-        "validation chooses **fasp** (a title): on 5,004 test prompts its gap is 63% [54, 72] smaller, within "
+        "Of the 2 methods that are measured here validation chooses `fasp` (a title): on 5,004 test prompts its gap is "
+        "63% [54, 72] smaller, within "
         "templates 32%, perplexity of sentences +8.0% [+7.0, +9.0], of paragraphs +8.0% [+7.0, +9.0], last words "
         "-7.3 points [-10.3, -4.3] (300 passages)." in text
     )

@@ -139,8 +139,8 @@ def points(front: Front, cost: str = "ppl") -> list[MethodPoint]:
 
 
 def sentence(front: Front) -> str | None:
-    """Which method validation chooses, and what its set does on the test side; None where nothing tells."""
-    if (name := front.best) is None:
+    """Which method validation chooses, and what its set does on the test side; None of fewer than two methods."""
+    if (name := front.best) is None or len(front.methods) < 2:
         return None
     one = front.methods[name]
 
@@ -149,7 +149,9 @@ def sentence(front: Front) -> str | None:
         return "" if found is None else f" [{found[0]:{sign}.{digits}f}, {found[1]:{sign}.{digits}f}]"
 
     within = one.get("within_templates_reduction_pct")
-    said = f"Of the methods that are measured here validation chooses **{name}** ({one['chosen']}): on "
+    said = (
+        f"Of the {len(front.methods)} methods that are measured here validation chooses `{name}` ({one['chosen']}): on "
+    )
     said += f"{one['prompts']:,} test prompts its gap is {one['reduction_pct']:.0f}%{ends('interval_pct', 0)} smaller"
     if within is not None:
         said += f", within templates {within:.0f}%{ends('within_templates_interval_pct', 0)}"

@@ -213,7 +213,9 @@ def test_every_method_is_read_without_a_model_and_says_what_it_lacks(
     assert front.markdown(found).count("\n") == len(drawn) + 1
     lowest = max(found.methods.items(), key=lambda one: one[1]["validation"]["reduction_pct"])[0]
     assert found.best == lowest
-    assert f"validation chooses **{lowest}**" in (front.sentence(found) or "")
+    assert f"Of the {len(found.methods)} methods" in (said := front.sentence(found) or "")
+    assert f"validation chooses `{lowest}`" in said
+    assert front.sentence(replace(found, methods={lowest: found.methods[lowest]})) is None  # nothing was chosen
     assert front.sentence(before) is None
     monkeypatch.setattr(front, "PASSAGES", (ITEMS + 1, ITEMS))
     monkeypatch.setattr(front, "Sample", partial(Sample, prompts=40))
