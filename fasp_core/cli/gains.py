@@ -53,7 +53,7 @@ class Options:
             "or a file of select --out."
         ),
     ] = ""
-    steps: Annotated[int, typer.Option(help="Steps of Adam, at most; about 20 s each with the built-in model.")] = 100
+    steps: Annotated[int, typer.Option(help="Steps of Adam, at most; about 20 s each with the built-in model.")] = 60
     rate: Annotated[float | None, typer.Option(help="Of Adam; else .04, and .2 of hard-concrete gates.")] = None
     max_nats: Annotated[float, typer.Option(help="What each text may cost for nothing, in nats a token.")] = 0.005
     passages: Annotated[int, typer.Option(help="Of LAMBADA in each step; 0: its last words count nothing.")] = 8
@@ -89,6 +89,14 @@ class Options:
         ),
     ] = 0.0
     average: Annotated[int, typer.Option(help="Of how many last steps the gates are the mean.")] = 10
+    clip: Annotated[
+        float,
+        typer.Option(help="Cut a step's gradient to the length that this share of those so far did not exceed; 0: no."),
+    ] = 0.3
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        typer.Option(help="In which the model runs in a step: bfloat16 is faster where a processor or GPU has it."),
+    ] = "float32"
     keep: Annotated[float, typer.Option(help="What the gates' mean squared distance from 1 counts.")] = 0.0
     sparsity: Annotated[float, typer.Option(help="What the expected number of closed hard-concrete gates counts.")] = 1
     strength: Annotated[float, typer.Option(help="From 0 (unpruned) to 1 (as learned): gates 1 + s (g - 1).")] = 1.0

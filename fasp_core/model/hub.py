@@ -21,9 +21,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
-
 from fasp_core.errors import InputError
 from fasp_core.model.hub_errors import Unreachable, explained
 from fasp_core.model.model_files import CONFIG, INDEX, SINGLE, SMALL, check_index
@@ -59,6 +56,9 @@ class HubRef:
     subfolder: str = ""
 
     def __post_init__(self) -> None:
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id
+
         whole = f"{self.repo}@{self.revision}/{self.subfolder}"
         try:
             validate_repo_id(self.repo)

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fasp_core.model.devices import facts, passed_over
+from fasp_core.model.hub import pinned
+from fasp_core.model.spec import ModelSpec
 
 if TYPE_CHECKING:  # seconds to import, and VERSION needs no model
     from fasp_core.model.language_model import LanguageModel
 
 VERSION = "0.1.0"
+PROGRAM = ("python", "-m", "fasp_core")
 
 
 def provenance(lm: LanguageModel, seconds: float, command: str = "") -> dict[str, Any]:
@@ -59,3 +62,20 @@ def started_as(argv: Sequence[str]) -> str:
     if len(argv) > 1 and not argv[1].startswith("-"):
         return shlex.join([Path(argv[1]).name, *argv[2:]])
     return "python"
+
+
+def line(*words: object) -> str:
+    """A command line of the program."""
+    return shlex.join([*PROGRAM, *map(str, words)])
+
+
+def model_options(spec: ModelSpec, weights: str) -> tuple[str, ...]:
+    """The model by what it was: of a hub, with the commit."""
+    out: tuple[str, ...] = ("--model", pinned(spec.source, weights))
+    if spec.dtype != "float32":
+        out += ("--dtype", spec.dtype)
+    if spec.bos != "auto":
+        out += ("--bos", spec.bos)
+    if spec.ablation != "zero":
+        out += ("--ablation", spec.ablation)
+    return out if spec.device == "auto" else (*out, "--device", spec.device)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from fasp_core.data.holistic_bias import axis_names
 from fasp_core.data.text import BOLD, TextConfig
 from fasp_core.defaults import SCORE_TOKENS
 from fasp_core.heads.prune_set import PruneSet
-from fasp_core.model.hub import pinned
-from fasp_core.model.spec import ModelSpec
+from fasp_core.model.provenance import line, model_options
 from fasp_core.report.gather import Asked, Facts, asked_prompts
-
-PROGRAM = ("python", "-m", "fasp_core")
 
 
 def commands(facts: Facts) -> list[tuple[str, str]]:
@@ -109,18 +105,6 @@ def _told(asked: Asked, facts: Facts) -> tuple[str, ...]:
     return out
 
 
-def model_options(spec: ModelSpec, weights: str) -> tuple[str, ...]:
-    """The model by what it was: of a hub, with the commit."""
-    out: tuple[str, ...] = ("--model", pinned(spec.source, weights))
-    if spec.dtype != "float32":
-        out += ("--dtype", spec.dtype)
-    if spec.bos != "auto":
-        out += ("--bos", spec.bos)
-    if spec.ablation != "zero":
-        out += ("--ablation", spec.ablation)
-    return out if spec.device == "auto" else (*out, "--device", spec.device)
-
-
 def _model(facts: Facts) -> tuple[str, ...]:
     return model_options(facts.asked.spec, facts.model_id.weights)
 
@@ -136,8 +120,3 @@ def _text(facts: Facts) -> tuple[object, ...]:
 def _axis(asked: Asked) -> tuple[str, str]:
     """A person's own prompts are named by the file alone: it lies in another place for every reader."""
     return "--axis", asked.axis if asked.axis in axis_names() else f"{Path(asked.title).name}.csv"
-
-
-def line(*words: object) -> str:
-    """A command line of the program."""
-    return shlex.join([*PROGRAM, *map(str, words)])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fasp_core.model.provenance import line, model_options
 from fasp_core.model.spec import ModelSpec
-from fasp_core.report.repeat import line, model_options
 from pages.backend.engine import engine
 
 

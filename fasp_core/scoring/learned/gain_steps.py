@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, pack
 from fasp_core.model.passes import require_finite
+from fasp_core.model.spec import dtype_of
 from fasp_core.scoring.learned.gain_prompts import Part, Prompts, combined, gap_of
 from fasp_core.scoring.learned.gates import GainsConfig, gates_of
 from fasp_core.storage.store import Store
@@ -30,6 +32,7 @@ from fasp_core.typing import Floats, Report
 if TYPE_CHECKING:
     from torch import Tensor
 
+TOGETHER = 2048  # tokens of prompts whose graphs are kept at once; of more, every pack runs twice
 CHECK = 5  # steps between two looks at the prompts that no step sees
 
 
@@ -48,6 +51,7 @@ class Course:
     path : values before the first step and after each.
     losses : of each step, before it: gap relative to the unpruned model's on the same prompts, nats of sentences, of
         last words and (where seen) of paragraphs.
+    lengths : of each step's gradient, before it was cut.
     held : (step, relative gap) on prompts that no step sees, of gains from step 0, the unpruned model, on.
     axes : the prompts of each axis whose gap falls.
 
@@ -85,10 +89,11 @@ class Course:
         start[kept != 1] = kept[kept != 1]
         self.values = torch.tensor(start, device=lm.device, dtype=torch.float32, requires_grad=True)
         self.u = torch.full_like(self.values, 0.5, requires_grad=False)
-        self.adam = torch.optim.Adam([self.values], lr=config.rate)
+        self.adam = torch.optim.Adam([self.values], lr=config.rate, betas=(0.9, config.memory))
         self.path = [start]
         self.noise = np.random.default_rng([config.seed, 0, 1])
         self.losses: list[list[float]] = []
+        self.lengths: list[float] = []
         self.held: list[tuple[int, float]] = []
         self.apart = [axis.apart for axis in self.axes if axis.apart is not None]
         self.apart_gaps = [self._gap_under(part) for part in self.apart]
@@ -141,8 +146,28 @@ class Course:
 
     def move(self) -> None:
         """One step of Adam on data drawn for it."""
-        rng, c = np.random.default_rng([self.config.seed, self.step]), self.config
         self.adam.zero_grad()
+        with self._precision():
+            seen = self._gradient()
+        assert self.values.grad is not None
+        require_finite(self.lm, self.values.grad.cpu().numpy(), "a gradient of gates")
+        self.values.grad.masked_fill_(self.kept, 0.0)  # Adam does not move what never had a gradient
+        self._cut(self.values.grad)
+        self.adam.step()
+        with torch.no_grad():
+            self.kind.settle(self.values)
+        self.losses.append(seen)
+        self.path.append(self.values.detach().cpu().double().numpy())
+        self._look()
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self.config.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.lm.device.type, dtype=dtype_of(self.config.precision))
+
+    def _gradient(self) -> list[float]:
+        """Add the gradient of a step's loss to the values'; what the step saw, as in `losses`."""
+        rng, c = np.random.default_rng([self.config.seed, self.step]), self.config
         self.noise = np.random.default_rng([c.seed, self.step, 1])
         seen = [self._gap(rng)]
         sources = [(self.windows, c.windows), (self.words, c.passages), (self.paragraphs, c.paragraphs)]
@@ -150,15 +175,14 @@ class Course:
             seen.append(self._cost(known, _draw(rng, len(known), n), counts, free))
         if (penalty := self.kind.penalty(self.values)) is not None:
             self._add(penalty)
-        assert self.values.grad is not None
-        require_finite(self.lm, self.values.grad.cpu().numpy(), "a gradient of gates")
-        self.values.grad.masked_fill_(self.kept, 0.0)  # Adam does not move what never had a gradient
-        self.adam.step()
-        with torch.no_grad():
-            self.kind.settle(self.values)
-        self.losses.append(seen)
-        self.path.append(self.values.detach().cpu().double().numpy())
-        self._look()
+        return seen
+
+    def _cut(self, gradient: Tensor) -> None:
+        """To the length that `clip` of all gradients so far, this one among them, did not exceed."""
+        self.lengths.append(float(gradient.norm()))
+        most = float(np.quantile(self.lengths, self.config.clip))
+        if self.config.clip and self.lengths[-1] > most:
+            gradient *= most / self.lengths[-1]
 
     def _look(self) -> None:
         """At what no step sees, every few steps and after the last."""
@@ -185,7 +209,7 @@ class Course:
             return combined(torch.stack(each), self.config.across, torch.ones(()))
 
         values = torch.empty(len(ids), device=self.lm.device)
-        if len(packs) > 1:  # the gap is of all of them together, and graphs of all do not fit: first its derivatives
+        if sum(part.ids.numel() for part in packs) > TOGETHER:  # the gap is of all of them: first its derivatives
             with torch.no_grad():
                 for part in packs:
                     values[part.prompts] = self._values(part, self._gates())
@@ -195,7 +219,8 @@ class Course:
             for part in packs:
                 self._add((weights[part.prompts] * self._values(part, self._gates())).sum())
         else:
-            values[packs[0].prompts] = self._values(packs[0], self._gates())
+            for part in packs:
+                values[part.prompts] = self._values(part, self._gates())
             relative = relative_of(values)
             self._add(relative)
         return float(relative.detach())
@@ -218,7 +243,7 @@ class Course:
         with gated(self.lm, gates):
             hidden = run(self.lm, part)
         columns = self.gauge.worth.columns(self.lm, hidden, part)[..., self.reading]  # [m, steps]
-        return columns.mean(1) if self.gauge.worth.spread else columns.sum(1)
+        return (columns.mean(1) if self.gauge.worth.spread else columns.sum(1)).float()
 
     @no_grad
     def _gap_under(self, part: Part, gates: Floats | None = None) -> float:
@@ -264,6 +289,7 @@ class Course:
         return {
             "path": np.stack(self.path),
             "losses": np.array(self.losses),
+            "lengths": np.array(self.lengths),
             "first": moments["exp_avg"].cpu().numpy(),
             "second": moments["exp_avg_sq"].cpu().numpy(),
             **({"held": np.array(self.held)} if self.held else {}),
@@ -275,6 +301,7 @@ class Course:
             return
         last = self.config.steps
         self.path, self.losses = list(state["path"][: last + 1]), state["losses"][:last].tolist()
+        self.lengths = state["lengths"][:last].tolist() if "lengths" in state else [0.0] * len(self.losses)
         held = [(int(step), float(relative)) for step, relative in state.get("held", ())]
         self.held = [seen for seen in held if seen[0] <= last and (seen[0] % CHECK == 0 or seen[0] == last)]
         with torch.no_grad():

@@ -225,8 +225,14 @@ def stored(model_id: ModelId, axis: str, reading: str, method: str, store: Store
 
 
 def furthest(found: Iterable[Gains]) -> Gains | None:
-    """Of several gains those of most steps, then those that saw paragraphs, then of the lowest seed; None of none."""
-    return max(found, key=lambda one: (len(one.losses), bool(one.config.paragraphs), -one.config.seed), default=None)
+    """Of several gains those with cut gradients, then of most steps, then those that saw paragraphs, then of the lowest
+    seed; None of none.
+    """
+
+    def order(one: Gains) -> tuple[bool, int, bool, int]:
+        return one.config.clip > 0, len(one.losses), bool(one.config.paragraphs), -one.config.seed
+
+    return max(found, key=order, default=None)
 
 
 def config_of(entry: Entry) -> GainsConfig:

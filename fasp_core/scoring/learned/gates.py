@@ -40,7 +40,11 @@ LATER: dict[str, Any] = {  # fields that came later, and what their absence from
     "dual": 0.0,
     "average": 1,
     "around": "",
+    "clip": 0.0,
+    "memory": 0.999,
+    "precision": "float32",
 }
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -75,10 +79,15 @@ class GainsConfig:
         Juditsky 1992).
     around : heads that keep the gates they have in this set, as `PruneSet.format` writes it, so that the others make up
         for them; "": every gate is learned.
+    clip : a step's gradient is cut to the length that this share of all gradients so far did not exceed (AutoClip:
+        Seetharaman, Wichern, Pardo and Le Roux 2020), so that no window or passage throws all gates about. 0: never.
+    memory : of Adam for squared gradients (its second beta).
+    precision : in which the model runs in a step, the weights' own or "bfloat16" by autocast; results are measured in
+        the weights' own in any case.
     """
 
     reading: str = "neutral"
-    steps: int = 100
+    steps: int = 60
     rate: float = 0.04
     prompts: int = 216
     windows: int = 1
@@ -99,6 +108,9 @@ class GainsConfig:
     dual: float = 0.0
     average: int = 10
     around: str = ""
+    clip: float = 0.3
+    memory: float = 0.99
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.prompts < 1 or min(self.windows, self.passages, self.paragraphs) < 0:
@@ -106,11 +118,14 @@ class GainsConfig:
         counts = (self.keep, self.cost, self.task_cost, self.sparsity, self.max_nats)
         if not 0 < self.rate < math.inf or not all(0 <= one < math.inf for one in counts):  # NaN too
             raise InputError("Gates are learned at a rate above 0, and what counts in the loss is a number, 0 or more.")
-        for name, known in (("method", METHODS), ("cells", CELLS), ("across", ACROSS)):
+        named = {"method": METHODS, "cells": CELLS, "across": ACROSS, "precision": PRECISIONS}
+        for name, known in named.items():
             if getattr(self, name) not in known:
                 raise InputError(f"There is no {name} '{getattr(self, name)}': choose one of {', '.join(known)}.")
         if not 0 <= self.dual < math.inf or self.average < 1:
             raise InputError("Multipliers move at a rate of 0 or more, and gates are the mean of 1 step or more.")
+        if not 0 <= self.clip <= 1 or not 0 <= self.memory < 1:
+            raise InputError("Gradients are cut at a share from 0 to 1 of those so far, and Adam's memory is below 1.")
         if self.around and self.method != "gains":
             raise InputError("Hard-concrete gates choose the heads that go: leave --around out.")
         if self.patience < 0 or self.heads < 0 or self.seed < 0:
