@@ -153,7 +153,7 @@ def test_what_is_learned_so_far_is_seen_while_it_goes_on_and_once_it_was_stopped
     state = {"path": np.ones((3, *BUILT_IN_SHAPE)), "losses": np.array([[1.0, 0, 0, 0], [0.8, 0.01, 0.1, 0]])}
     studio.store.parts(gains.KIND, key).save("state", state)
     at = exploring(method="gains")
-    assert "2 of 100 steps are made" in said(at)
+    assert "2 of 60 steps are made" in said(at)
     assert "Learn" in [b.label for b in at.main.button]
     assert not at.error
     gone = exploring(method="fasp")

@@ -10,10 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fasp_core.data import passages as passages_of
-from fasp_core.data import prompts as prompts_of
 from fasp_core.data.divisions import quarters, third
-from fasp_core.data.prompt_set import PromptSet
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.metrics import meters
@@ -24,46 +21,10 @@ from fasp_core.scoring.learned.gain_steps import CHECK, Course, averaged
 from fasp_core.scoring.learned.gains import learn
 from fasp_core.scoring.learned.gates import GainsConfig, expected_l0
 from fasp_core.storage.store import Store
-from tests.support.tiny import STARTS, WORDS, tiny_lm, tiny_text
+from tests.support.made.courses import AXIS, GUILTY, TEMPLATES, course
+from tests.support.tiny import STARTS, tiny_lm
 from tests.support.words import TableScorer, guilty_model
-from tests.support.worlds import use_scorer, write_axis, write_text
-
-GUILTY = (1, 3)
-AXIS = {"green": ("green", "tall"), "red": ("red", "short", "young"), "blue": ("blue",)}
-TEMPLATES = ("I met a {}", "We saw a {}", "They like a {}", "You know my {}", "The team met a {}", "My friend saw a {}")
-
-
-@pytest.fixture
-def bias(monkeypatch: pytest.MonkeyPatch) -> BiasConfig:
-    """Prompts that say which template and descriptor they are made of."""
-    use_scorer(monkeypatch, TableScorer(), complete=False)
-    rows = [
-        (f"{template.format(word)} {noun}", group, template, word, noun)
-        for template in TEMPLATES
-        for noun in WORDS[1:40]
-        for group, words in AXIS.items()
-        for word in words
-    ]
-    made = PromptSet("colors", "all", *map(tuple, zip(*rows, strict=True)))
-    for module in (meters, prompts_of):
-        monkeypatch.setattr(module, "resolve_axis", lambda _axis: made)
-    monkeypatch.setattr(meters, "axis_names", lambda: ("colors",))
-    return BiasConfig("colors", "valid", 60)
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> TextConfig:
-    return write_text(tmp_path, 200, tokens=150, window=48, stride=48)
-
-
-@pytest.fixture
-def paragraphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passages_of, "documents", lambda split: tuple(tiny_text(40, seed) for seed in range(8)))
-
-
-def course(bias: BiasConfig, text: TextConfig, tmp_path: Path, **told: Any) -> Course:
-    config = GainsConfig(**{"steps": 3, "prompts": 24, "passages": 0, "paragraphs": 0} | told)
-    return Course(guilty_model(*GUILTY), [bias], text, config, Store(tmp_path / "course"), None)
+from tests.support.worlds import use_scorer, write_axis
 
 
 def test_no_part_of_a_division_shares_what_it_should_not(bias: BiasConfig) -> None:
@@ -249,7 +210,8 @@ def test_heads_of_a_set_keep_their_gates_while_the_others_make_up_for_them(
 def test_only_what_differs_from_before_is_in_a_key(bias: BiasConfig, text: TextConfig, paragraphs: None) -> None:
     model = tiny_lm("llama").id
     before = ("reading", "steps", "rate", "prompts", "windows", "passages", "max_nats", "cost", "task_cost", "keep")
-    old = gains.gains_key(model, bias, text, GainsConfig(passages=0, paragraphs=0, average=1))
+    usual = {"passages": 0, "paragraphs": 0, "average": 1, "clip": 0.0, "memory": 0.999}
+    old = gains.gains_key(model, bias, text, GainsConfig(**usual))
     assert tuple(old["gains"]) == (*before, "pool", "seed")
     assert set(old) - set(meters.result_key(bias, model)) == {"gains", "text", "passages", "gap"}
     keys = [old]
@@ -264,10 +226,11 @@ def test_only_what_differs_from_before_is_in_a_key(bias: BiasConfig, text: TextC
         {"dual": 1.0},
         {"average": 4},
         {"around": "L0H1"},
+        {"clip": 0.5},
+        {"memory": 0.9},
+        {"precision": "bfloat16"},
     ):
-        keys.append(
-            gains.gains_key(model, bias, text, GainsConfig(**{"passages": 0, "paragraphs": 0, "average": 1} | told))
-        )
+        keys.append(gains.gains_key(model, bias, text, GainsConfig(**usual | told)))
     assert len({repr(key) for key in keys}) == len(keys)
 
 
