@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
@@ -30,8 +30,6 @@ from fasp_core.studies.compare.front import Front
 from fasp_core.studies.compare.limits import Limits, StoredMeter
 from fasp_core.studies.compare.outcome import Claim
 from fasp_core.studies.compare.plan import Candidate
-from fasp_core.studies.contexts import matrix
-from fasp_core.studies.contexts.matrix import Matrix
 from fasp_core.studies.costs import costs
 from fasp_core.studies.explain import explain
 from fasp_core.studies.explain.explain import Explained
@@ -41,6 +39,9 @@ from fasp_core.tasks.answers import KIND
 from fasp_core.tasks.utility import Utility
 from pages.backend import demo
 from pages.backend.models import Models
+
+if TYPE_CHECKING:  # of one page, and slow to import
+    from fasp_core.studies.contexts.matrix import Matrix
 
 SCORE_TEXT = TextConfig(tokens=8192)
 T = TypeVar("T")
@@ -197,6 +198,8 @@ class Results:
 
     def matrices(self, spec: ModelSpec) -> list[Matrix]:
         """Stored matrices of contexts, the largest first."""
+        from fasp_core.studies.contexts import matrix
+
         if (known := self._models.facts(spec)) is None:
             return []
         found = [self._read(header, matrix.read) for header in matrix.find(known.id, Store())]
