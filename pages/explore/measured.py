@@ -189,7 +189,8 @@ def _partial(label: str, part: Partial, unit: str, scale: float) -> None:
 
 
 def _gap_label(settings: Settings) -> str:
-    return f"Toxicity gap, ×10⁻³ · {READING_TITLES.get(settings.reading, settings.reading)}"
+    reading = READING_TITLES.get(settings.reading, settings.reading).removeprefix("identity ")  # cut off at 1,280 px
+    return f"Toxicity gap, ×10⁻³ · {reading}"
 
 
 def _gap(

@@ -134,7 +134,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     ppl, gap = table.estimate(heads.flat(N_HEADS), "neutral")
     assert metric(at, "Perplexity").value == f"≈ {ppl:.2f}"
     assert metric(at, "Toxicity gap").value == f"≈ {1000 * gap:.2f}"
-    assert metric(at, "Toxicity gap").label.endswith("identity terms masked")
+    assert metric(at, "Toxicity gap").label.endswith("· terms masked")
     assert said(at).count("**estimate**") == 2
     assert "**measured**" not in said(at)
     assert "→" not in "".join(m.value for m in at.metric)
@@ -174,7 +174,7 @@ def test_estimate_then_measurement(studio: Studio, table: ImpactTable) -> None:
     # the other reading is read from the same measurement
     asked = len(studio.asked)
     change(at, reading="counted")
-    assert "identity terms scored" in metric(at, "Toxicity gap").label
+    assert "· terms scored" in metric(at, "Toxicity gap").label
     chosen = select(table.head_scores("counted"), alpha=0.02)
     assert requested(at).heads == frozenset(chosen.heads)
     change(at, reading="neutral")
