@@ -1,4 +1,4 @@
-"""What made a result: versions, device, time, and command lines that repeat it. Kept beside results, never part of their names."""
+"""What made a result: versions, device, time, command lines. Kept with results, and never part of their names."""
 
 from __future__ import annotations
 
