@@ -11,9 +11,10 @@ from fasp_studio import ahead
 ahead.wait()
 
 from pages.backend import demo  # noqa: E402
-from pages.shell import around, once  # noqa: E402
+from pages.shell import around, once, overtaken  # noqa: E402
 
 once.install()
+overtaken.install()
 st.set_page_config(page_title="FASP Studio", page_icon=str(Path(__file__).parent / "docs" / "icon.png"), layout="wide")
 first = st.Page("pages/explore/explore.py", title="Explore heads", icon=":material/grid_on:", default=True)
 told = st.Page("pages/presentation/presentation.py", title="Presentation", icon=":material/slideshow:")

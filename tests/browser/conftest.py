@@ -248,8 +248,8 @@ class Reader:
                 """() => [document.querySelector('[data-testid="stApp"]')?.dataset.testScriptState,
                     document.activeElement?.outerHTML.slice(0, 300), document.body.innerText]"""
             )
-            said = f"never: {holds} {arg!r}\n{self.page.url}\nscript: {state}, focus: {focus}\n{body}"
-            raise AssertionError(said) from error
+            said = f"never: {holds} {arg!r}\n{self.page.url}\nerrors: {self.errors}\nscript: {state}, focus: {focus}"
+            raise AssertionError(f"{said}\n{body}") from error
 
     def address(self, part: str, there: bool = True) -> str:
         """The address once a part is in it, or no more."""
