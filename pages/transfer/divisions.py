@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import streamlit as st
 
 from fasp_core.errors import InputError
+from fasp_core.scoring.learned.gates import PRECISIONS
 from fasp_core.storage.keys import digest
 from fasp_core.storage.store import Store
 from fasp_core.studies.transfer import divisions as study
@@ -19,7 +22,11 @@ from pages.widgets import background
 from pages.widgets.drawing import csv_table
 from pages.widgets.markdown import escape_markdown
 
-CHOOSE = {"mean": "their scores", "cautious": "what they are worth at least"}
+CHOOSE = {
+    "mean": "heads by their scores",
+    "cautious": "heads by what they are worth at least",
+    "gains": "learned gains",
+}
 SECONDS = 1500.0  # a division with the built-in model, on one core beside other work
 
 
@@ -29,32 +36,34 @@ def draw(settings: Settings) -> None:
     st.subheader("To new sentences and new people", anchor=False)
     st.caption(
         "The sentence templates of an axis, and the descriptors of each group, are halved by lot. FASP scores heads "
-        f"and chooses a set (γ = {config.gamma:g}, α = {config.alpha:g}, {READING_TITLES[config.reading]}) on "
-        "validation prompts of the quarter that is *seen*; test prompts of all four quarters say what it is worth. "
-        "Again with other halves: intervals are over these divisions."
+        f"and chooses a set (γ = {config.gamma:g}, α = {config.alpha:g}), or gains are learned, on validation prompts "
+        f"of the quarter that is *seen* ({READING_TITLES[config.reading]}); test prompts of all four quarters say what "
+        "that is worth. Again with other halves: intervals are over these divisions."
     )
     with st.container(horizontal=True, vertical_alignment="bottom"):
         axis = st.selectbox("Axis", settings.names, format_func=axis_title, key="divisions axis", width=320)
         choose = st.segmented_control(
-            "The choice ranks heads by",
+            "What is chosen",
             list(CHOOSE),
             default="mean",
             required=True,
             format_func=CHOOSE.__getitem__,
             key="divisions choose",
             help="A score is a mean over the templates and descriptors that are seen. The cautious choice takes what a "
-            "head is worth in nine of ten draws of other templates and descriptors from among them.",
+            "head is worth in nine of ten draws of other templates and descriptors from among them. Gains scale every "
+            "head instead of removing some; their steps halve the quarter anew each time.",
         )
     plan = Plan(axis, config.reading, config.gamma, config.alpha, choose=str(choose))
+    model_id = engine().models.identity(settings.spec)
     try:
-        name = digest(plan.key(engine().models.identity(settings.spec)))
+        name = digest(plan.key(model_id))
     except InputError as error:  # groups of a single descriptor cannot be divided
         st.info(escape_markdown(str(error)), icon=":material/info:")
         return
     kept: dict[str, Carried] = st.session_state.setdefault("divisions", {})
     if name not in kept:
-        found = study.find(plan, engine().models.identity(settings.spec), Store())
-        if found is not None:
+        asked = [plan] if choose != "gains" else [replace(plan, precision=one) for one in PRECISIONS]
+        for found in filter(None, (study.find(one, model_id, Store()) for one in asked)):
             kept[name] = found
     if name in kept:
         show(kept[name])
@@ -63,7 +72,8 @@ def draw(settings: Settings) -> None:
         Experiment(settings.spec, "New sentences and new people", (name,)),
         lambda lm, store, progress: study.run(lm, plan, store, progress),
         title="Not measured yet with these settings",
-        about=f"{plan.divisions} divisions, each with scores on {plan.scored} prompts and four times {plan.prompts} "
+        about=f"{plan.divisions} divisions, each with "
+        f"{'gains learned' if choose == 'gains' else 'scores'} on {plan.scored} prompts and four times {plan.prompts} "
         f"test prompts. With the built-in model on one core beside other work that took about "
         f"{background.duration(plan.divisions * SECONDS)}. A cancelled run goes on where it was.",
         button="Measure the divisions",

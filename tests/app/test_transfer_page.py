@@ -82,7 +82,7 @@ def test_divisions_that_were_measured_are_told(tables: dict[str, ImpactTable], m
     cells = {reading: dict.fromkeys(CELLS, cell) for reading in ("neutral", "counted")}
     made = divisions.Carried(plan, cells, ((1, 2),) * 5, (0.01,) * 5, MADE)
     asked: list[str] = []
-    monkeypatch.setattr(divisions, "find", lambda plan, *_: asked.append(plan.choose) or made)
+    monkeypatch.setattr(divisions, "find", lambda plan, *_: asked.append(f"{plan.choose} {plan.precision}") or made)
     at = opened("transfer")
     assert made.outcome in said(at)
     (shown,) = (d.value for d in at.dataframe if "fell in" in d.value)
@@ -91,7 +91,8 @@ def test_divisions_that_were_measured_are_told(tables: dict[str, ImpactTable], m
     assert set(shown["fell in"]) == {"3 of 5"}
     assert set(shown["change, %"]) == {cell.change.text(0, 100)}
     change_widgets(at, **{"divisions choose": "cautious"})
-    assert asked == ["mean", "cautious"]
+    change_widgets(at, **{"divisions choose": "gains"})
+    assert asked == ["mean float32", "cautious float32", "gains float32", "gains bfloat16"]
 
 
 # --- what a click opens

@@ -83,9 +83,15 @@ class DivisionsOptions:
     alpha: Alpha = defaults.ALPHA
     divisions: Annotated[int | None, typer.Option(help="How many divisions into halves.")] = None
     choose: Annotated[
-        Literal["mean", "cautious"],
-        typer.Option(help="By scores, or by what a head is worth at least when templates and descriptors are redrawn."),
+        Literal["mean", "cautious", "gains"],
+        typer.Option(
+            help="Heads by scores, or by what they are worth at least when templates and descriptors are redrawn; or "
+            "learn gains for all heads on the quarter that is seen."
+        ),
     ] = "mean"
+    precision: Annotated[
+        Literal["float32", "bfloat16"], typer.Option(help="Of steps that learn gains, as in the command gains.")
+    ] = "float32"
     scored: Annotated[int | None, typer.Option(help="Validation prompts of the quarter that is seen.")] = None
     prompts: Annotated[int | None, typer.Option(help="Test prompts of each quarter, at least.")] = None
     tokens: Annotated[int, typer.Option(help="Of the text for perplexity.")] = defaults.SCORE_TOKENS
@@ -101,7 +107,7 @@ def divisions(options: DivisionsOptions, given: Model, progress: Report) -> Said
     text = TextConfig(tokens=options.tokens)
     for name in options.axis or FIRST_AXES:
         chosen = name, options.reading, options.gamma, options.alpha
-        plan = study.Plan(*chosen, text=text, choose=options.choose, **sizes)
+        plan = study.Plan(*chosen, text=text, choose=options.choose, precision=options.precision, **sizes)
         stored = None if given.known_id is None else study.find(plan, given.known_id, given.store)
         results.append(stored or study.run(given.lm, plan, given.store, progress))
     document = {"axes": [{**asdict(found), "outcome": found.outcome} for found in results]}

@@ -4,6 +4,7 @@ A division halves the templates and, in each group, the descriptors (`fasp_core.
 a FASP set is chosen on validation prompts of the quarter that is seen, and the set is measured on test prompts of all
 four. Other divisions make other choices: intervals are over divisions, so they hold what depends on which half was
 seen. A cautious choice ranks heads by what they are worth at least when templates and descriptors are drawn again.
+Gains are learned on the quarter instead, with new halves of it in every step and a third of it apart to stop by.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.perplexity import perplexity_change, ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
+from fasp_core.scoring.learned.gains import learn
+from fasp_core.scoring.learned.gates import GainsConfig
 from fasp_core.scoring.score import score
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Contents, Entry, Store
@@ -37,8 +40,9 @@ from fasp_core.studies.common import KIND, Steps, as_heads, as_text, kept, read_
 from fasp_core.typing import Report
 
 FEWEST = 2  # divisions, for an interval
-CHOICES = ("mean", "cautious")
-USUAL = ("choose", "mean")  # no part of keys
+CHOICES = ("mean", "cautious", "gains")
+USUAL = {"choose": "mean", "precision": "float32"}  # no part of keys
+PATIENCE = 15  # steps of gains without a lower gap on what no step sees
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class Plan:
     Attributes
     ----------
     reading : that the choice minimises the gap of.
-    choose : by "mean" scores, or "cautious"ly, see `fasp_core.gap.cautious`.
+    choose : heads by "mean" scores, or "cautious"ly, see `fasp_core.gap.cautious`, or "gains" for all heads.
+    precision : of steps that learn gains, see `GainsConfig`.
     divisions : how many, numbered from 0.
     scored : validation prompts of the quarter that is seen, at least.
     prompts : test prompts of each quarter, at least.
@@ -63,16 +68,24 @@ class Plan:
     prompts: int = 900
     text: TextConfig = field(default_factory=lambda: TextConfig(tokens=defaults.SCORE_TOKENS))
     choose: str = "mean"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         if self.choose not in CHOICES:
-            raise InputError(f"There is no choice '{self.choose}': use {' or '.join(CHOICES)}.")
+            raise InputError(f"There is no choice '{self.choose}': use {', '.join(CHOICES[:-1])} or {CHOICES[-1]}.")
+        if self.precision != USUAL["precision"] and self.choose != "gains":
+            raise InputError("Only steps that learn gains have a precision: choose gains, or leave it out.")
         if self.divisions < FEWEST:
             raise InputError(f"{self.divisions} divisions give no interval: ask for {FEWEST} or more.")
 
     def choice(self, division: int) -> BiasConfig:
         """What the choice of a division sees."""
         return BiasConfig(self.axis, "valid", self.scored, cell="seen", division=division)
+
+    @property
+    def learning(self) -> GainsConfig:
+        """How gains are learned."""
+        return GainsConfig(self.reading, cells="worst", patience=PATIENCE, precision=self.precision)
 
     def test(self, cell: str, division: int) -> BiasConfig:
         """What a set is measured on in a cell."""
@@ -84,9 +97,10 @@ class Plan:
         return {
             "experiment": "divisions",
             **model_id.key(),
-            **{name: value for name, value in asdict(self).items() if name != "text" and (name, value) != USUAL},
+            **{name: value for name, value in asdict(self).items() if name != "text" and USUAL.get(name) != value},
             "text": ppl_key(self.text, model_id),
             "samples": [config.prompts().digest[:16] for config in asked],
+            **({"gains": asdict(self.learning)} if self.choose == "gains" else {}),
         }
 
 
@@ -116,7 +130,8 @@ class Carried:
     Attributes
     ----------
     cells : by reading, then by cell.
-    heads : by division, the set that was chosen, flat ids.
+    heads : by division, the set that was chosen, flat ids; of gains, those that ended at 0.
+    gates : by division, gains as `PruneSet.format` writes them; empty where heads were removed.
     perplexity : [divisions] relative change on the text of the scores.
     """
 
@@ -125,15 +140,19 @@ class Carried:
     heads: tuple[tuple[int, ...], ...]
     perplexity: tuple[float, ...]
     provenance: dict[str, Any]
+    gates: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> str:
         """In a sentence: from what was seen to what is new in both."""
         seen, new = (self.cells[self.plan.reading][name].change for name in ("seen", "new both"))
-        how = "Chosen cautiously" if self.plan.choose == "cautious" else "Chosen"
+        cautious = " cautiously" * (self.plan.choose == "cautious")
+        how = f"Chosen{cautious} on half of the templates and descriptors, sets of {len(self.heads[0])} heads"
+        if self.gates:
+            how = "Learned on half of the templates and descriptors, gains"
         return (
-            f"{how} on half of the templates and descriptors, sets of {len(self.heads[0])} heads change the gap there "
-            f"by {seen.text(0, 100)}%, and where both are new by {new.text(0, 100)}% ({self.plan.divisions} divisions)."
+            f"{how} change the gap there by {seen.text(0, 100)}%, and where both are new by {new.text(0, 100)}% "
+            f"({self.plan.divisions} divisions)."
         )
 
 
@@ -148,20 +167,12 @@ def run(lm: LanguageModel, plan: Plan, store: Store, progress: Report | None = N
 
     def work() -> Contents:
         arrays: dict[str, Any] = {}
-        heads: list[str] = []
+        sets: list[PruneSet] = []
         steps, runner = Steps(progress, plan.divisions * (1 + len(CELLS))), CachedRunner(lm)
         nll = [perplexity_of(lm, PruneSet(), plan.text, store)[0]]
         for d in range(plan.divisions):
-            report = steps.next(f"division {d + 1}, scores: {{}}")
-            scores = score(lm, plan.text, plan.choice(d), store, report, "refined")
-            ranked = scores.head_scores(plan.reading)
-            if plan.choose == "cautious":
-                prompts, r = plan.choice(d).prompts(), scores.bias.readings.index(plan.reading)
-                rows = PromptRows.paired(scores.bias.base[r], scores.bias.ablated[:, r], scores.bias.codes)
-                ranked = replace(ranked, z_bias=at_least(rows, prompts.templates, prompts.descriptors))
-            flat = select(ranked, "fasp", plan.gamma, plan.alpha).pruned
-            chosen = PruneSet.from_flat(flat, lm.n_heads)
-            heads.append(as_text(flat))
+            chosen = _chosen(lm, plan, d, store, steps)
+            sets.append(chosen)
             nll.append(perplexity_of(lm, chosen, plan.text, store, runner=runner)[0])
             for i, cell in enumerate(CELLS):
                 report, config = steps.next(f"division {d + 1}, {cell}: {{}}"), plan.test(cell, d)
@@ -169,10 +180,29 @@ def run(lm: LanguageModel, plan: Plan, store: Store, progress: Report | None = N
                 rows = PromptRows.of([t.values for t in pair], pair[0].groups, pair[0].blocks)
                 arrays |= {f"{d}_{i}_toxicity": rows.values.astype(np.float32), **rows.stored(f"{d}_{i}_")}
         arrays |= {"nll": np.stack([n.sums for n in nll]), "counts": nll[0].counts.astype(np.int32)}
-        return {"arrays": arrays, "meta": {"heads": heads}}
+        meta = {"heads": [as_text(one.flat(lm.n_heads)) for one in sets]}
+        if plan.choose == "gains":
+            meta["gates"] = [one.format() for one in sets]
+        return {"arrays": arrays, "meta": meta}
 
-    name = f"divisions-{slug(plan.axis)}{'-cautious' * (plan.choose == 'cautious')}"
+    name = f"divisions-{slug(plan.axis)}{f'-{plan.choose}' * (plan.choose != USUAL['choose'])}"
     return kept(store, lm, name, plan.key(lm.id), work, lambda entry: read(entry, plan))
+
+
+def _chosen(lm: LanguageModel, plan: Plan, division: int, store: Store, steps: Steps) -> PruneSet:
+    """What the quarter of a division that is seen teaches."""
+    config = plan.choice(division)
+    if plan.choose == "gains":
+        report = steps.next(f"division {division + 1}, gains: {{}}")
+        return learn(lm, config, plan.text, plan.learning, store, report).at(1.0)
+    report = steps.next(f"division {division + 1}, scores: {{}}")
+    scores = score(lm, plan.text, config, store, report, "refined")
+    ranked = scores.head_scores(plan.reading)
+    if plan.choose == "cautious":
+        prompts, r = config.prompts(), scores.bias.readings.index(plan.reading)
+        rows = PromptRows.paired(scores.bias.base[r], scores.bias.ablated[:, r], scores.bias.codes)
+        ranked = replace(ranked, z_bias=at_least(rows, prompts.templates, prompts.descriptors))
+    return PruneSet.from_flat(select(ranked, "fasp", plan.gamma, plan.alpha).pruned, lm.n_heads)
 
 
 def find(plan: Plan, model_id: ModelId, store: Store) -> Carried | None:
@@ -198,7 +228,8 @@ def read(entry: Entry, plan: Plan) -> Carried:
             cells[reading][cell] = Cell(tuple(base), tuple(pruned), tuple(found), change, sizes)
     nll = read_nll(arrays["nll"], arrays["counts"])
     ppl = tuple(perplexity_change(nll[0], other).relative for other in nll[1:])
-    return Carried(plan, cells, tuple(map(as_heads, entry.meta["heads"])), ppl, entry.meta["provenance"])
+    heads = tuple(map(as_heads, entry.meta["heads"]))
+    return Carried(plan, cells, heads, ppl, entry.meta["provenance"], tuple(entry.meta.get("gates", ())))
 
 
 def ratio_change(base: np.ndarray, pruned: np.ndarray) -> Estimate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from fasp_core.gap import PromptRows
 from fasp_core.gap.cautious import at_least
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
+from fasp_core.scoring.learned.gains import learn
+from fasp_core.scoring.learned.gates import GainsConfig
 from fasp_core.scoring.score import score
 from fasp_core.storage.store import Store
 from fasp_core.studies.transfer import divisions as study
@@ -67,8 +70,39 @@ def test_a_cautious_choice_ranks_by_what_heads_are_worth_at_least(
     assert "Chosen cautiously" in found.outcome
     assert study.find(plain, lm.id, store) is None
     assert "choose" not in plain.key(lm.id)  # keys of before there was a choice
-    with pytest.raises(InputError, match="mean or cautious"):
+    with pytest.raises(InputError, match="mean, cautious or gains"):
         replace(plain, choose="boldly")
+    with pytest.raises(InputError, match="Only steps that learn gains"):
+        replace(plan, precision="bfloat16")
+
+
+def test_gains_are_those_that_are_learned_on_the_quarter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_scorer(monkeypatch, complete=False)
+    monkeypatch.setattr(study, "GainsConfig", quick)
+    lm, store = tiny_lm("llama"), Store(tmp_path / "store")
+    text = write_text(tmp_path, 200, tokens=100, window=64, stride=48)
+    plan = study.Plan("race_ethnicity", divisions=2, scored=54, prompts=27, text=text, choose="gains")
+    assert (plan.learning.cells, plan.learning.patience > 0, plan.learning.reading) == ("worst", True, "neutral")
+    found = study.run(lm, plan, store)
+    other = Store(tmp_path / "other")
+    for d, written in enumerate(found.gates):
+        learned = learn(lm, plan.choice(d), text, plan.learning, other).at(1.0)
+        assert written == learned.format()
+        assert list(found.heads[d]) == learned.flat(lm.n_heads)
+        for cell in CELLS:
+            whole = evaluate(lm, learned, EvalConfig(plan.test(cell, d), text), other)
+            assert found.cells["neutral"][cell].pruned[d] == pytest.approx(whole.readings["neutral"].pruned.gap, 1e-4)
+            assert found.perplexity[d] == pytest.approx(whole.perplexity.relative)
+    assert any(found.gates)
+    assert found.outcome.startswith("Learned on half")
+    assert study.find(plan, lm.id, store) == found
+    assert study.find(replace(plan, precision="bfloat16"), lm.id, store) is None
+    assert study.find(replace(plan, choose="mean"), lm.id, store) is None
+
+
+def quick(reading: str, **more: Any) -> GainsConfig:
+    """A few steps without passages or paragraphs."""
+    return GainsConfig(reading, steps=5, prompts=27, passages=0, paragraphs=0, rate=0.02, average=1, **more)
 
 
 def test_intervals_of_a_ratio_hold_it() -> None:
