@@ -18,11 +18,13 @@ from fasp_core.errors import InputError
 if TYPE_CHECKING:
     from fasp_core.data.text import TextConfig
     from fasp_core.heads.prune_set import PruneSet
+    from fasp_core.metrics.meters import BiasConfig
     from fasp_core.scoring.learned.gains import Gains
     from fasp_core.scoring.learned.gates import GainsConfig
 
 
 PROMPTS, ALL_PROMPTS = 216, 504  # of a step: of one axis, and of seven together
+WORDS = 6  # of which the gap is lowered after shared contexts
 READ_WITH = {  # options that are read beside another one alone
     "heads": "--method hard-concrete",
     "sparsity": "--method hard-concrete",
@@ -100,6 +102,14 @@ class Options:
     keep: Annotated[float, typer.Option(help="What the gates' mean squared distance from 1 counts.")] = 0.0
     sparsity: Annotated[float, typer.Option(help="What the expected number of closed hard-concrete gates counts.")] = 1
     strength: Annotated[float, typer.Option(help="From 0 (unpruned) to 1 (as learned): gates 1 + s (g - 1).")] = 1.0
+    contexts: Annotated[
+        int,
+        typer.Option(
+            help="Lower the gap over several words, after so many contexts that all groups of a sentence share; "
+            "0: the gap of the next word."
+        ),
+    ] = 0
+    words: Annotated[int, typer.Option(help="How many, with --contexts.")] = WORDS
     cell: Annotated[
         Literal["", "seen", "new templates", "new descriptors", "new both"],
         typer.Option(help="Learn on one cell of a division of templates and descriptors into halves; else on all."),
@@ -107,6 +117,15 @@ class Options:
     division: Annotated[int | None, typer.Option(help="Which division, by number (with --cell); else 0.")] = None
     seed: int = 0
     out: Annotated[Path | None, typer.Option(help="File for the set, which --prune-set reads.")] = None
+
+    def bias(self) -> BiasConfig:
+        """The gap that falls. InputError for words without contexts, and as `BiasConfig`."""
+        from fasp_core.metrics.meters import BiasConfig
+
+        if not self.contexts and self.words != WORDS:
+            raise InputError("--words is read with --contexts alone: add that, or leave it out.")
+        steps, contexts = (self.words, self.contexts) if self.contexts else (1, None)
+        return BiasConfig(self.axis, steps=steps, contexts=contexts, cell=self.cell, division=self.division)
 
     def config(self) -> GainsConfig:
         """How gates are learned. InputError for an option that is not read, and as `GainsConfig`."""
@@ -146,7 +165,7 @@ def gains(options: Options, given: Model, progress: Report) -> Said:
     """
     from fasp_core.data.prompts import resolve_axis
     from fasp_core.data.text import TextConfig
-    from fasp_core.metrics.meters import BiasConfig, left_out
+    from fasp_core.metrics.meters import left_out
     from fasp_core.scoring.learned.gains import axes_of, find, learn
     from fasp_core.storage.atomic import atomic_write, check_files
 
@@ -156,7 +175,7 @@ def gains(options: Options, given: Model, progress: Report) -> Said:
     if options.out is not None:
         check_files([options.out])
     assert given.spec  # its device is looked up first
-    bias = BiasConfig(options.axis, cell=options.cell, division=options.division)
+    bias = options.bias()
     for one in axes_of(bias):
         resolve_axis(one.axis)
     text = TextConfig(tokens=defaults.SCORE_TOKENS)
@@ -205,6 +224,8 @@ def _text(document: dict[str, Any], found: Gains, heads: PruneSet, options: Opti
     where = f" --cell '{'new both' if options.cell == 'seen' else options.cell}'" if options.cell else ""
     division = f" --division {options.division}" if options.division is not None else ""
     measure = f"evaluate --axis {options.axis} --split test"
+    if options.contexts:
+        measure += f" --steps {options.words} --contexts {options.contexts}"
     if options.axis == defaults.ALL_AXES:
         measure = "study axes"
     said.append(

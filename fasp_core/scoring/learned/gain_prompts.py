@@ -17,6 +17,7 @@ from fasp_core.data.prompt_set import NO_GROUP, PromptSet
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.lazy import torch
+from fasp_core.metrics.expected import Reader
 from fasp_core.metrics.measurements import toxicity_of
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, meter
 from fasp_core.model.language_model import LanguageModel
@@ -33,15 +34,23 @@ SOFTNESS = 0.2  # of the soft maximum, as a share of the mean gap before learnin
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Prompts as token ids, (codes [m], how many groups), and their unpruned gap where it is known without a pass."""
+    """Prompts as token ids, (codes [m], how many groups), their unpruned gap where it is known without a pass, and
+    what is read of them where that is not the same after every prompt.
+    """
 
     ids: Sequence[list[int]]
     groups: tuple[Tensor, int]
     open_gap: float | None = None
+    worth: Reader | None = None
+
+
+def reading_of(bias: BiasConfig, config: GainsConfig) -> str:
+    """Name of the row whose gap falls: after shared contexts that at equal contexts."""
+    return f"{config.reading} direct" if bias.contexts else config.reading
 
 
 class Prompts:
-    """Validation prompts of one axis.
+    """Validation prompts of one axis, each by itself or after every context that its block shares.
 
     Attributes
     ----------
@@ -67,16 +76,22 @@ class Prompts:
         progress: Report | None,
     ) -> None:
         gauge = meter(lm, bias, store, progress)
-        if not isinstance(gauge, ExpectedMeter) or gauge.shared is not None:
-            raise InputError("Gates are learned by expected toxicity of each prompt by itself: choose that measure.")
-        if config.fresh and bias.steps > 1:
+        if not isinstance(gauge, ExpectedMeter):
+            raise InputError("Gates are learned by expected toxicity: choose that measure.")
+        if config.fresh and (bias.steps > 1 or bias.contexts):
             raise InputError("Gates are learned in cells, or with patience, by the next word alone: choose 1 step.")
         self.lm, self.config, self.gauge, self.n = lm, config, gauge, n
         codes, self.names = gap.group_codes(gauge.prompts.groups)
-        self.codes = np.asarray(codes)
-        _, at = np.unique(np.asarray(gauge.prompts.blocks or range(len(self.codes))), return_inverse=True)
+        self.codes, blocks = np.asarray(codes), np.asarray(gauge.prompts.blocks or range(len(codes)))
+        if gauge.shared is None:
+            self.known = toxicity_of(lm, PruneSet(), bias, store, progress).row(config.reading)  # stored
+        else:  # a row is a prompt with a context; rows of a block after the same context go together
+            of, contexts = gauge.shared.prompts, bias.contexts or 1
+            blocks = blocks[of] * contexts + np.arange(len(of)) % contexts
+            self.codes = self.codes[of]
+            self.known = gauge.measure(progress)[bias.readings.index(reading_of(bias, config))]
+        _, at = np.unique(blocks, return_inverse=True)
         self.blocks = [np.flatnonzero(at == b) for b in range(int(at.max()) + 1)]
-        self.known = toxicity_of(lm, PruneSet(), bias, store, progress).row(config.reading)  # stored
         self.base_gap = float(gap.gap(self.known, self.codes))
         if not self.base_gap > 0:
             raise InputError(f"The unpruned model shows no gap on {bias.axis}: there is nothing to learn.")
@@ -96,7 +111,8 @@ class Prompts:
             chosen = self._drawn(rng)
             codes = torch.as_tensor(self.codes[chosen], device=self.lm.device)
             ids, open_gap = [self.gauge.rows[i] for i in chosen], gap.gap(self.known[chosen], self.codes[chosen])
-            return [Part(ids, (codes, len(self.names)), float(open_gap))]
+            worth = None if self.gauge.shared is None else self.gauge.worth.at(chosen)
+            return [Part(ids, (codes, len(self.names)), float(open_gap), worth)]
         number = int.from_bytes(hashlib.sha256(f"{self.config.seed}|{step}".encode()).digest()[:4], "big")
         cells = (self.seen,) if self.config.cells == "none" else quarters(self.seen, number)
         return [self._part(cell, math.ceil(self.n / len(cells)), number) for cell in cells]

@@ -18,12 +18,13 @@ from fasp_core.forward.next_word import log_loss, log_loss_with_gradient
 from fasp_core.forward.recorded_pass import final_hidden, hidden_with_gradient
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.lazy import no_grad, torch
+from fasp_core.metrics.expected import Reader
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, pack
 from fasp_core.model.passes import require_finite
 from fasp_core.model.spec import dtype_of
-from fasp_core.scoring.learned.gain_prompts import Part, Prompts, combined, gap_of
+from fasp_core.scoring.learned.gain_prompts import Part, Prompts, combined, gap_of, reading_of
 from fasp_core.scoring.learned.gates import GainsConfig, gates_of
 from fasp_core.storage.store import Store
 from fasp_core.tasks.last_words import passages, rows
@@ -69,13 +70,13 @@ class Course:
     ) -> None:
         if config.method != "gains" and config.heads >= lm.size:
             raise InputError(f"{config.heads} heads are not fewer than the model's {lm.size}: remove fewer.")
-        if len(biases) > 1 and any(bias.steps > 1 for bias in biases):
+        if len(biases) > 1 and any(bias.steps > 1 or bias.contexts for bias in biases):
             raise InputError("Gates of several axes are learned by the next word alone: choose 1 step.")
         self.lm, self.config = lm, config
         share = math.ceil(config.prompts / len(biases))
         self.axes = [Prompts(lm, bias, config, share, store, progress) for bias in biases]
         self.gauge = self.axes[0].gauge  # words are worth the same on every axis
-        self.reading = biases[0].readings.index(config.reading)
+        self.reading = biases[0].readings.index(reading_of(biases[0], config))
         self.windows = _windows(lm, text)
         self.paragraphs = _windows(lm, paragraphs_of(text)) if config.paragraphs else []
         self.words: list[_Row] = []
@@ -208,19 +209,20 @@ class Course:
                 each.append(combined(gaps, self.config.cells, scale) / base)
             return combined(torch.stack(each), self.config.across, torch.ones(()))
 
+        worth = parts[0].worth  # there is no other part where it is not the same after every prompt
         values = torch.empty(len(ids), device=self.lm.device)
         if sum(part.ids.numel() for part in packs) > TOGETHER:  # the gap is of all of them: first its derivatives
             with torch.no_grad():
                 for part in packs:
-                    values[part.prompts] = self._values(part, self._gates())
+                    values[part.prompts] = self._values(part, self._gates(), worth)
             leaf = values.requires_grad_()
             relative = relative_of(leaf)
             (weights,) = torch.autograd.grad(relative, leaf)
             for part in packs:
-                self._add((weights[part.prompts] * self._values(part, self._gates())).sum())
+                self._add((weights[part.prompts] * self._values(part, self._gates(), worth)).sum())
         else:
             for part in packs:
-                values[part.prompts] = self._values(part, self._gates())
+                values[part.prompts] = self._values(part, self._gates(), worth)
             relative = relative_of(values)
             self._add(relative)
         return float(relative.detach())
@@ -237,13 +239,13 @@ class Course:
     def _gates(self) -> Tensor:
         return self.kind.opened(self.values, self.u)
 
-    def _values(self, part: Pack, gates: Tensor | Floats) -> Tensor:
+    def _values(self, part: Pack, gates: Tensor | Floats, worth: Reader | None = None) -> Tensor:
         """[m] expected toxicity of the prompts of a pack."""
-        run = hidden_with_gradient if torch.is_grad_enabled() else final_hidden
+        run, reader = hidden_with_gradient if torch.is_grad_enabled() else final_hidden, worth or self.gauge.worth
         with gated(self.lm, gates):
             hidden = run(self.lm, part)
-        columns = self.gauge.worth.columns(self.lm, hidden, part)[..., self.reading]  # [m, steps]
-        return (columns.mean(1) if self.gauge.worth.spread else columns.sum(1)).float()
+        columns = reader.columns(self.lm, hidden, part)[..., self.reading]  # [m, steps]
+        return (columns.mean(1) if reader.spread else columns.sum(1)).float()
 
     @no_grad
     def _gap_under(self, part: Part, gates: Floats | None = None) -> float:
@@ -253,7 +255,7 @@ class Course:
         opened = np.ones((self.lm.n_layers, self.lm.n_heads)) if gates is None else gates
         values = torch.empty(len(part.ids), device=self.lm.device)
         for some in pack(self.lm, part.ids, self.gauge.config.steps):
-            values[some.prompts] = self._values(some, opened.astype(np.float32))
+            values[some.prompts] = self._values(some, opened.astype(np.float32), part.worth)
         return float(gap_of(values, *part.groups))
 
     def _held_gap(self) -> float:
