@@ -94,6 +94,10 @@ def test_what_means_nothing_is_refused(run: Run) -> None:
     refused(run("gains", "--heads", 5), "--heads is read with --method hard-concrete alone")
     refused(run("gains", "--sparsity", 2), "--sparsity is read with --method hard-concrete alone")
     refused(run("gains", "--across", "worst"), "--across is read with --axis all alone")
+    refused(run("gains", "--words", 4), "--words is read with --contexts alone")
+    refused(run("gains", "--contexts", 2, "--words", 65), "choose 1 to 64")
+    refused(run("gains", "--contexts", -1), "no fewer than 1")
+    refused(run("gains", "--contexts", 2, "--steps", 1), "Shared contexts need blocks")  # a CSV file has none
     for option in ("--max-nats", "--rate", "--keep"):
         for value in ("nan", "inf"):
             refused(run("gains", option, value), "a number, 0 or more")
