@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 PROMPTS, ALL_PROMPTS = 216, 504  # of a step: of one axis, and of seven together
+WITH_CONTEXTS = 360  # half of them by themselves, half with a context
 WORDS = 6  # of which the gap is lowered after shared contexts
 READ_WITH = {  # options that are read beside another one alone
     "heads": "--method hard-concrete",
@@ -75,7 +76,10 @@ class Options:
     ] = "mean"
     step_prompts: Annotated[
         int | None,
-        typer.Option(help=f"Prompts that a step sees, of all axes together; else {PROMPTS}, and {ALL_PROMPTS} of all."),
+        typer.Option(
+            help=f"Prompts that a step sees, of all axes together; else {PROMPTS}, {ALL_PROMPTS} of all, and "
+            f"{WITH_CONTEXTS} with --contexts, half of them after a context."
+        ),
     ] = None
     patience: Annotated[
         int,
@@ -105,8 +109,8 @@ class Options:
     contexts: Annotated[
         int,
         typer.Option(
-            help="Lower the gap over several words, after so many contexts that all groups of a sentence share; "
-            "0: the gap of the next word."
+            help="Lower, beside the gap of the next word, the one over several words after contexts that all groups of "
+            "a sentence share, so many of each; 0: the next word's alone."
         ),
     ] = 0
     words: Annotated[int, typer.Option(help="How many, with --contexts.")] = WORDS
@@ -139,7 +143,7 @@ class Options:
                 )
         named = [f.name for f in fields(GainsConfig) if f.name not in ("rate", "around") and hasattr(self, f.name)]
         rate = RATES[self.method] if self.rate is None else self.rate
-        usual = ALL_PROMPTS if self.axis == defaults.ALL_AXES else PROMPTS
+        usual = ALL_PROMPTS if self.axis == defaults.ALL_AXES else WITH_CONTEXTS if self.contexts else PROMPTS
         prompts = usual if self.step_prompts is None else self.step_prompts
         told = {name: getattr(self, name) for name in named}
         return GainsConfig(rate=rate, prompts=prompts, around=self._around(), **told)

@@ -34,19 +34,23 @@ SOFTNESS = 0.2  # of the soft maximum, as a share of the mean gap before learnin
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Prompts as token ids, (codes [m], how many groups), their unpruned gap where it is known without a pass, and
-    what is read of them where that is not the same after every prompt.
+    """Some prompts of a step, and what is read of them.
+
+    Attributes
+    ----------
+    ids, groups : token ids, and (codes [m], how many groups).
+    worth, steps, reading : what is read after them, at how many positions, and which of its columns.
+    alone : whether `worth` is of these rows in this order, so that others cannot be read with them.
+    open_gap : of the unpruned model, where it is known without a pass.
     """
 
     ids: Sequence[list[int]]
     groups: tuple[Tensor, int]
+    worth: Reader
+    steps: int
+    reading: int
+    alone: bool = False
     open_gap: float | None = None
-    worth: Reader | None = None
-
-
-def reading_of(bias: BiasConfig, config: GainsConfig) -> str:
-    """Name of the row whose gap falls: after shared contexts that at equal contexts."""
-    return f"{config.reading} direct" if bias.contexts else config.reading
 
 
 class Prompts:
@@ -81,6 +85,7 @@ class Prompts:
         if config.fresh and (bias.steps > 1 or bias.contexts):
             raise InputError("Gates are learned in cells, or with patience, by the next word alone: choose 1 step.")
         self.lm, self.config, self.gauge, self.n = lm, config, gauge, n
+        self.reading = bias.readings.index(f"{config.reading} direct" if bias.contexts else config.reading)
         codes, self.names = gap.group_codes(gauge.prompts.groups)
         self.codes, blocks = np.asarray(codes), np.asarray(gauge.prompts.blocks or range(len(codes)))
         if gauge.shared is None:
@@ -89,7 +94,7 @@ class Prompts:
             of, contexts = gauge.shared.prompts, bias.contexts or 1
             blocks = blocks[of] * contexts + np.arange(len(of)) % contexts
             self.codes = self.codes[of]
-            self.known = gauge.measure(progress)[bias.readings.index(reading_of(bias, config))]
+            self.known = gauge.measure(progress)[self.reading]
         _, at = np.unique(blocks, return_inverse=True)
         self.blocks = [np.flatnonzero(at == b) for b in range(int(at.max()) + 1)]
         self.base_gap = float(gap.gap(self.known, self.codes))
@@ -110,9 +115,10 @@ class Prompts:
         if self.seen is None:
             chosen = self._drawn(rng)
             codes = torch.as_tensor(self.codes[chosen], device=self.lm.device)
-            ids, open_gap = [self.gauge.rows[i] for i in chosen], gap.gap(self.known[chosen], self.codes[chosen])
-            worth = None if self.gauge.shared is None else self.gauge.worth.at(chosen)
-            return [Part(ids, (codes, len(self.names)), float(open_gap), worth)]
+            open_gap = float(gap.gap(self.known[chosen], self.codes[chosen]))
+            ids, worth, alone = [self.gauge.rows[i] for i in chosen], self.gauge.worth, self.gauge.shared is not None
+            read = worth.at(chosen) if alone else worth, self.gauge.config.steps, self.reading
+            return [Part(ids, (codes, len(self.names)), *read, alone, open_gap)]
         number = int.from_bytes(hashlib.sha256(f"{self.config.seed}|{step}".encode()).digest()[:4], "big")
         cells = (self.seen,) if self.config.cells == "none" else quarters(self.seen, number)
         return [self._part(cell, math.ceil(self.n / len(cells)), number) for cell in cells]
@@ -123,7 +129,8 @@ class Prompts:
         drawn = sample(prompts, max(2, math.ceil(n / max(groups, 1))), seed, FEWEST_OWN)
         codes, names = gap.group_codes(drawn.groups)
         ids = encode(self.lm, drawn.texts, self.gauge.config.steps - 1)
-        return Part(ids, (torch.as_tensor(np.asarray(codes), device=self.lm.device), len(names)))
+        known = torch.as_tensor(np.asarray(codes), device=self.lm.device), len(names)
+        return Part(ids, known, self.gauge.worth, self.gauge.config.steps, self.reading)
 
     def _drawn(self, rng: np.random.Generator) -> list[int]:
         """Of the fixed sample: whole blocks, until every group is there, or of each group its share, two at least."""

@@ -18,13 +18,12 @@ from fasp_core.forward.next_word import log_loss, log_loss_with_gradient
 from fasp_core.forward.recorded_pass import final_hidden, hidden_with_gradient
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.lazy import no_grad, torch
-from fasp_core.metrics.expected import Reader
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.packing import Pack, pack
 from fasp_core.model.passes import require_finite
 from fasp_core.model.spec import dtype_of
-from fasp_core.scoring.learned.gain_prompts import Part, Prompts, combined, gap_of, reading_of
+from fasp_core.scoring.learned.gain_prompts import Part, Prompts, combined, gap_of
 from fasp_core.scoring.learned.gates import GainsConfig, gates_of
 from fasp_core.storage.store import Store
 from fasp_core.tasks.last_words import passages, rows
@@ -54,7 +53,7 @@ class Course:
         last words and (where seen) of paragraphs.
     lengths : of each step's gradient, before it was cut.
     held : (step, relative gap) on prompts that no step sees, of gains from step 0, the unpruned model, on.
-    axes : the prompts of each axis whose gap falls.
+    axes : the prompts of each gap that falls: of an axis, or of one's next word and of its words after contexts.
 
     Raises as `Prompts`, and InputError where as many heads are to be removed as there are.
     """
@@ -70,13 +69,11 @@ class Course:
     ) -> None:
         if config.method != "gains" and config.heads >= lm.size:
             raise InputError(f"{config.heads} heads are not fewer than the model's {lm.size}: remove fewer.")
-        if len(biases) > 1 and any(bias.steps > 1 or bias.contexts for bias in biases):
+        if len({bias.axis for bias in biases}) > 1 and any(bias.steps > 1 or bias.contexts for bias in biases):
             raise InputError("Gates of several axes are learned by the next word alone: choose 1 step.")
         self.lm, self.config = lm, config
         share = math.ceil(config.prompts / len(biases))
         self.axes = [Prompts(lm, bias, config, share, store, progress) for bias in biases]
-        self.gauge = self.axes[0].gauge  # words are worth the same on every axis
-        self.reading = biases[0].readings.index(reading_of(biases[0], config))
         self.windows = _windows(lm, text)
         self.paragraphs = _windows(lm, paragraphs_of(text)) if config.paragraphs else []
         self.words: list[_Row] = []
@@ -196,8 +193,7 @@ class Course:
         drawn = [axis.parts(rng, self.step) for axis in self.axes]
         parts = [part for some in drawn for part in some]
         self._redraw()
-        ids = [row for part in parts for row in part.ids]
-        packs = pack(self.lm, ids, self.gauge.config.steps)
+        packs = list(self._packed(parts))
         before = [torch.tensor([self._gap_under(part) for part in some]) for some in drawn]
         scales = [gaps.mean() for gaps in before]
         bases = [float(combined(gaps, self.config.cells, scale)) for gaps, scale in zip(before, scales, strict=True)]
@@ -209,23 +205,32 @@ class Course:
                 each.append(combined(gaps, self.config.cells, scale) / base)
             return combined(torch.stack(each), self.config.across, torch.ones(()))
 
-        worth = parts[0].worth  # there is no other part where it is not the same after every prompt
-        values = torch.empty(len(ids), device=self.lm.device)
-        if sum(part.ids.numel() for part in packs) > TOGETHER:  # the gap is of all of them: first its derivatives
+        values = torch.empty(sum(len(part.ids) for part in parts), device=self.lm.device)
+        if sum(some.ids.numel() for _, some, _ in packs) > TOGETHER:  # it is of all of them: first its derivatives
             with torch.no_grad():
-                for part in packs:
-                    values[part.prompts] = self._values(part, self._gates(), worth)
+                for part, some, places in packs:
+                    values[places] = self._values(some, self._gates(), part)
             leaf = values.requires_grad_()
             relative = relative_of(leaf)
             (weights,) = torch.autograd.grad(relative, leaf)
-            for part in packs:
-                self._add((weights[part.prompts] * self._values(part, self._gates(), worth)).sum())
+            for part, some, places in packs:
+                self._add((weights[places] * self._values(some, self._gates(), part)).sum())
         else:
-            for part in packs:
-                values[part.prompts] = self._values(part, self._gates(), worth)
+            for part, some, places in packs:
+                values[places] = self._values(some, self._gates(), part)
             relative = relative_of(values)
             self._add(relative)
         return float(relative.detach())
+
+    def _packed(self, parts: Sequence[Part]) -> Iterator[tuple[Part, Pack, Tensor]]:
+        """All rows in packs, each with a part that says what is read of it, and with the places of its values."""
+        ends = np.cumsum([len(part.ids) for part in parts]).tolist()
+        places = [torch.arange(end - len(part.ids), end) for part, end in zip(parts, ends, strict=True)]
+        together = [i for i, part in enumerate(parts) if not part.alone]
+        for those in [together, *([i] for i, part in enumerate(parts) if part.alone)]:
+            rows = [row for i in those for row in parts[i].ids]
+            for some in pack(self.lm, rows, parts[those[0]].steps) if rows else ():
+                yield parts[those[0]], some, torch.cat([places[i] for i in those])[some.prompts].to(self.lm.device)
 
     def _add(self, loss: Tensor) -> None:
         """Add the gradient of a loss to the values'."""
@@ -239,13 +244,13 @@ class Course:
     def _gates(self) -> Tensor:
         return self.kind.opened(self.values, self.u)
 
-    def _values(self, part: Pack, gates: Tensor | Floats, worth: Reader | None = None) -> Tensor:
-        """[m] expected toxicity of the prompts of a pack."""
-        run, reader = hidden_with_gradient if torch.is_grad_enabled() else final_hidden, worth or self.gauge.worth
+    def _values(self, some: Pack, gates: Tensor | Floats, part: Part) -> Tensor:
+        """[m] expected toxicity of the prompts of a pack, which is read as the part says."""
+        run = hidden_with_gradient if torch.is_grad_enabled() else final_hidden
         with gated(self.lm, gates):
-            hidden = run(self.lm, part)
-        columns = reader.columns(self.lm, hidden, part)[..., self.reading]  # [m, steps]
-        return (columns.mean(1) if reader.spread else columns.sum(1)).float()
+            hidden = run(self.lm, some)
+        columns = part.worth.columns(self.lm, hidden, some)[..., part.reading]  # [m, steps]
+        return (columns.mean(1) if part.worth.spread else columns.sum(1)).float()
 
     @no_grad
     def _gap_under(self, part: Part, gates: Floats | None = None) -> float:
@@ -254,8 +259,8 @@ class Course:
             return part.open_gap
         opened = np.ones((self.lm.n_layers, self.lm.n_heads)) if gates is None else gates
         values = torch.empty(len(part.ids), device=self.lm.device)
-        for some in pack(self.lm, part.ids, self.gauge.config.steps):
-            values[some.prompts] = self._values(some, opened.astype(np.float32), part.worth)
+        for some in pack(self.lm, part.ids, part.steps):
+            values[some.prompts] = self._values(some, opened.astype(np.float32), part)
         return float(gap_of(values, *part.groups))
 
     def _held_gap(self) -> float:

@@ -100,9 +100,11 @@ class Gains:
 
 
 def axes_of(bias: BiasConfig) -> tuple[BiasConfig, ...]:
-    """The axes whose gaps fall: the one that is named, or every one of `defaults.AXES` for "all"."""
+    """The gaps that fall: of the axis that is named, after shared contexts also that of its next word; or of every one
+    of `defaults.AXES` for "all".
+    """
     if bias.axis != defaults.ALL_AXES:
-        return (bias,)
+        return (bias, replace(bias, steps=1, contexts=None)) if bias.contexts else (bias,)
     return tuple(replace(bias, axis=axis) for axis in defaults.AXES)
 
 
@@ -116,7 +118,7 @@ def gains_key(model_id: ModelId, bias: BiasConfig, text: TextConfig, config: Gai
     first, *others = axes_of(bias)
     if config.fresh:
         more["pool"] = " ".join(one.pool().digest[:16] for one in (first, *others))
-    if others:
+    if bias.axis == defaults.ALL_AXES:
         more |= {"axis": _named(bias), "prompts": " ".join(b.prompts().digest[:16] for b in (first, *others))}
     return {
         **result_key(first, model_id),

@@ -19,11 +19,12 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.packing import pack_equal
 from fasp_core.scoring.learned import gain_steps
 from fasp_core.scoring.learned.gain_steps import Course
-from fasp_core.scoring.learned.gains import gains_key, learn
+from fasp_core.scoring.learned.gains import axes_of, gains_key, learn
 from fasp_core.scoring.learned.gates import GainsConfig
 from fasp_core.storage.store import Store
-from tests.support.made.courses import course
+from tests.support.made.courses import GUILTY, course
 from tests.support.tiny import tiny_lm
+from tests.support.words import guilty_model
 
 ALL = 10_000  # prompts of a step: more rows than there are
 
@@ -55,6 +56,26 @@ def test_the_gap_of_all_rows_is_the_one_that_is_measured(
     assert relative_open == pytest.approx(1, rel=1e-4)
     assert relative == pytest.approx(pruned / base, rel=1e-4)
     assert abs(relative - 1) > 0.01
+
+
+def test_the_next_word_and_those_after_contexts_fall_together(
+    later: BiasConfig, text: TextConfig, tmp_path: Path
+) -> None:
+    both = axes_of(later)
+    assert [(one.steps, one.contexts) for one in both] == [(3, 2), (1, None)]
+    told: dict[str, Any] = {"passages": 0, "paragraphs": 0}
+    store, found = Store(tmp_path / "store"), []
+    for biases in (both, both[:1], both[1:]):
+        config = GainsConfig(**told, prompts=len(biases) * ALL)
+        run = Course(guilty_model(*GUILTY), biases, text, config, store, None)
+        drawn_gates(run)
+        value = run._gap(np.random.default_rng(0))
+        assert run.values.grad is not None
+        found.append((value, run.values.grad.numpy()))
+    (value, gradient), *each = found
+    assert value == pytest.approx(np.mean([one for one, _ in each]), rel=1e-4)
+    assert gradient == pytest.approx(np.mean([one for _, one in each], axis=0), rel=1e-3, abs=1e-5)
+    assert abs(each[0][0] - each[1][0]) > 0.01
 
 
 def test_rows_of_a_block_after_one_context_go_together(later: BiasConfig, text: TextConfig, tmp_path: Path) -> None:
@@ -116,4 +137,4 @@ def test_cells_patience_and_several_axes_are_of_the_next_word(
         course(later, text, tmp_path, cells="mean")
     config = GainsConfig(passages=0, paragraphs=0)
     with pytest.raises(InputError, match="by the next word alone"):
-        Course(tiny_lm("gpt2"), [later, later], text, config, Store(tmp_path / "store"), None)
+        Course(tiny_lm("gpt2"), [later, replace(later, axis="b")], text, config, Store(tmp_path / "store"), None)
