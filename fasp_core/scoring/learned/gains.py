@@ -49,6 +49,7 @@ class Gains:
         sentences cost more, that last words cost more, and that paragraphs cost more where steps saw some.
     base_gap : of the unpruned model, on the fixed sample of validation prompts.
     held : [C, 2] (step, relative gap) on prompts that no step saw; empty without patience. Gains begin at step 0.
+    words : whose gap falls: 1 of the next one alone, more of so many after shared contexts beside it.
     at_step : whose gates are taken.
     """
 
@@ -58,6 +59,7 @@ class Gains:
     base_gap: float
     provenance: dict[str, Any]
     held: Floats = field(default_factory=lambda: np.zeros((0, 2)))
+    words: int = 1
 
     @property
     def at_step(self) -> int:
@@ -89,6 +91,7 @@ class Gains:
             "largest_move": float(moved.max()),
             "root_mean_squared_move": float(np.sqrt((moved**2).mean())),
             "base_gap": self.base_gap,
+            "words": self.words,
             "steps": len(self.losses),
             "gates_of_step": self.at_step,
             "curve": [
@@ -227,12 +230,12 @@ def stored(model_id: ModelId, axis: str, reading: str, method: str, store: Store
 
 
 def furthest(found: Iterable[Gains]) -> Gains | None:
-    """Of several gains those with cut gradients, then of most steps, then those that saw paragraphs, then of the lowest
-    seed; None of none.
+    """Of several gains those with cut gradients, then of most steps, then those that saw paragraphs, then of the next
+    word alone, then of the lowest seed; None of none.
     """
 
-    def order(one: Gains) -> tuple[bool, int, bool, int]:
-        return one.config.clip > 0, len(one.losses), bool(one.config.paragraphs), -one.config.seed
+    def order(one: Gains) -> tuple[bool, int, bool, int, int]:
+        return one.config.clip > 0, len(one.losses), bool(one.config.paragraphs), -one.words, -one.config.seed
 
     return max(found, key=order, default=None)
 
@@ -247,4 +250,5 @@ def read(entry: Entry) -> Gains:
     arrays, meta = entry.arrays, entry.meta
     held = arrays.get("held", np.zeros((0, 2)))
     path = arrays["path"].astype(np.float64)
-    return Gains(config_of(entry), path, arrays["losses"], meta["base_gap"], meta["provenance"], held)
+    told = meta["base_gap"], meta["provenance"]
+    return Gains(config_of(entry), path, arrays["losses"], *told, held, entry.config["steps"])

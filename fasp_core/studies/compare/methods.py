@@ -234,7 +234,7 @@ class Bench:
             )
         on = " around a set" if around else "" if axis == self.axis else " on all axes"
         return [
-            (one.at(s), f"{name}{on}, seed {one.config.seed}, {one.at_step} steps, strength {s:g}")
+            (one.at(s), f"{name}{on}{_over(one)}, seed {one.config.seed}, {one.at_step} steps, strength {s:g}")
             for one in found
             for s in strengths
         ]
@@ -298,6 +298,10 @@ class Bench:
             if fasp is not None and name != "fasp":
                 out[name] |= table.less_than(one.prune_set, fasp.prune_set)
         return out
+
+
+def _over(one: gains.Gains) -> str:
+    return f" over {one.words} words" if one.words > 1 else ""
 
 
 def _strengths(name: str, told: str, method: str) -> tuple[float, ...]:

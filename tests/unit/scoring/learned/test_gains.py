@@ -185,5 +185,6 @@ def test_of_several_gains_those_that_saw_paragraphs_go_before_others_of_as_many_
     assert gains.furthest([blind, later]) is later
     assert gains.furthest([blind, first, more]) is more
     thrown = made(9, clip=0.0)
+    assert gains.furthest([replace(first, words=6), later]) is later
     assert gains.furthest([thrown, more]) is more  # nothing kept single windows from throwing its gates about
     assert gains.furthest([]) is None

@@ -19,7 +19,7 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.packing import pack_equal
 from fasp_core.scoring.learned import gain_steps
 from fasp_core.scoring.learned.gain_steps import Course
-from fasp_core.scoring.learned.gains import axes_of, gains_key, learn
+from fasp_core.scoring.learned.gains import axes_of, gains_key, learn, stored
 from fasp_core.scoring.learned.gates import GainsConfig
 from fasp_core.storage.store import Store
 from tests.support.made.courses import GUILTY, course
@@ -122,6 +122,8 @@ def test_the_guilty_head_is_turned_down(later: BiasConfig, text: TextConfig, tmp
     run = course(later, text, tmp_path, **config)
     store = Store(tmp_path / "store")
     found = learn(run.lm, later, text, GainsConfig(**config, keep=0.5), store)
+    assert (found.words, found.as_dict()["words"]) == (3, 3)
+    assert [one.words for one in stored(run.lm.id, later.axis, "neutral", "gains", store)] == [3]
     gates = found.gates
     assert np.unravel_index(gates.argmin(), gates.shape) == (1, 3)
     assert gates[1, 3] < 0.5
