@@ -9,15 +9,18 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fasp_core.cli.main import main
+from fasp_core.data.divisions import CELLS
 from fasp_core.defaults import WINSORISE
 from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import against_fasp, compare
 from fasp_core.studies.contexts.choosing import USUAL
 from fasp_core.studies.contexts.generalisation import Carried
+from fasp_core.studies.transfer import divisions
 from pages.backend.engine import Engine, engine
 from tests.support.fakes import use_engine
 from tests.support.made import OUTCOME_KEYS
@@ -103,6 +106,25 @@ def test_transfer_fills_the_page() -> None:
     found = re.search(r"\*\*Of 42 measurements of a set on another axis: in (\d+) the gap fell", told("transfer"))
     assert found is not None
     assert f"on other axes in {found[1]} of 42" in readme()
+
+
+@pytest.mark.parametrize("choose", ["mean", "gains"])
+def test_divisions_are_quoted_and_fill_the_page(choose: str) -> None:
+    precision = "bfloat16" if choose == "gains" else "float32"
+    plan = divisions.Plan("race_ethnicity", choose=choose, precision=precision)
+    found = divisions.find(plan, engine().models.facts(ModelSpec()).id, Store())  # type: ignore[union-attr]
+    assert found is not None
+    assert found.outcome in told("transfer", **{"divisions axis": "race_ethnicity", "divisions choose": choose})
+    for cell in CELLS:
+        quoted = []
+        for reading in ("neutral", "counted"):
+            one = found.cells[reading][cell]
+            assert one.found == ("fell",) * 5
+            ends = [f"{100 * end:.0f}".replace("-", "−") for end in (one.change.low, one.change.high)]
+            change = f"{100 * one.change.value:.0f}% [{ends[0]}, {ends[1]}]".replace("-", "−")
+            quoted.append(f"{1000 * np.mean(one.base):.2f} → {1000 * np.mean(one.pruned):.2f} | {change} |")
+        name = "both new" if cell == "new both" else cell
+        assert f"| {name} | {' '.join(quoted)}" in readme().replace("**", "")
 
 
 def test_additivity_fills_the_page() -> None:

@@ -115,6 +115,9 @@ def results() -> Iterator[tuple[str, Callable[[], Any]]]:
     options = ["--gamma", ".3", "--alpha", ".05", "--prompts", "450", "--tokens", "2048", "--json"]
     yield "transfer", lambda: _said(lambda: main(["study", "transfer", *options]))
     yield "truth", lambda: _said(lambda: main(["study", "truth", "--json"]))
+    command = ["study", "divisions", "--axis", "race_ethnicity", "--json"]
+    for more in ((), ("--choose", "cautious"), ("--choose", "gains", "--precision", "bfloat16")):
+        yield f"divisions {more[1] if more else 'mean'}", lambda more=more: _said(lambda: main([*command, *more]))
     yield "titles", _titles
 
 
