@@ -39,8 +39,9 @@ def test_what_is_committed_and_rests_on_earlier_noise() -> None:
     assert {noise.version(e.config) for e in drawn} <= {1, noise.VERSION}
     for entry in entries:
         if entry not in drawn and noise.version(entry.config) != noise.VERSION:
-            assert {value for name, value in _settings(entry.config) if name == "steps"} <= {1}
-            assert "sampled" not in {value for name, value in _settings(entry.config) if name == "measure"}
+            asked = _settings({**entry.config, "gains": {}})  # the steps of gains are Adam's
+            assert {value for name, value in asked if name == "steps"} <= {1}
+            assert "sampled" not in {value for name, value in asked if name == "measure"}
 
 
 def _settings(config: Any) -> list[tuple[str, Any]]:
