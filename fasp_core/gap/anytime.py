@@ -7,6 +7,9 @@ a mean of 0, is a nonnegative martingale in n that begins at 1, so with probabil
 (Ville). Its assumptions are those of Student's t, independent blocks with a normal spread; it is exact then from two
 blocks on, whatever their variance.
 
+Of few blocks a confidence sequence says nothing. Where the first look is one of four blocks, and known to be, it takes
+Student's t at 97.5%, and all later ones the confidence sequence at 97.5%: at any of them 5% err at most.
+
 References
 ----------
 Lai, On confidence sequences, Annals of Statistics 4, 1976. Wang and Ramdas, Anytime-valid t-tests and confidence
@@ -23,6 +26,7 @@ import numpy as np
 from fasp_core.gap.estimates import LEVEL
 from fasp_core.typing import Codes, Floats
 
+EACH = (1 + LEVEL) / 2  # of a first look by Student's t, and of all later ones
 FIRST = 8  # blocks of the first look, where there are twice as many: with fewer the interval is wide
 
 
@@ -56,6 +60,18 @@ def reach(n: int, level: float = LEVEL) -> float:
     r = n + 1.0
     q = (r / (1 - level) ** 2) ** (1 / n)
     return math.sqrt((n - 1) * (q - 1) / (1 - q / r)) if q < r else math.inf
+
+
+def planned(n: int, level: float = EACH) -> float:
+    """As `reach`, at one look of which it was known beforehand that n values are there; infinite below four."""
+    from scipy.special import stdtrit  # a quarter of a second to import: maps and choices do without
+
+    return float(stdtrit(n - 1, (1 + level) / 2)) if n > 3 else math.inf
+
+
+def after(n: int) -> float:
+    """As `reach`, at all looks but the first, which was `planned`."""
+    return reach(n, EACH)
 
 
 def looks(blocks: int) -> list[int]:

@@ -26,7 +26,7 @@ from fasp_core.metrics.perplexity import BLOCK, Nll, nll_sums, window_packs
 from fasp_core.model.devices import sizes
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.memory import free, is_out_of_memory
-from fasp_core.model.packing import Pack, halves
+from fasp_core.model.packing import Pack, halves, pack_rows
 from fasp_core.model.passes import in_halves
 from fasp_core.typing import Report
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 BUDGET = 512 * 2**20  # bytes
+BEGIN = 4  # blocks of a window of text that are told first
 Seen = Callable[[np.ndarray, np.ndarray], None]  # places of blocks of text [k], and their summed nats [k]
 
 
@@ -99,7 +100,7 @@ class CachedRunner:
             A single row does not fit into memory.
         """
         out: list[list[T]] = [[] for _ in inputs]
-        order = range(len(inputs)) if seen is None else np.random.default_rng(0).permutation(len(inputs)).tolist()
+        order = range(len(inputs)) if seen is None else _order(len(inputs)).tolist()
         with masked(self.lm, prune_set):
             group = self._group(inputs)
             starts = [kept.start(prune_set) for kept in group.batches]
@@ -158,7 +159,9 @@ class CachedRunner:
 
         Parameters
         ----------
-        seen : told the places of the blocks of each pack of windows that is done, and their sums; see `measure`.
+        seen : told the places of the blocks of each pack of windows that is done, and their sums; see `measure`. Where
+            a window holds twice `BEGIN` blocks, its first ones are run and told before all else: that takes half of
+            its time.
         """
         packs, first = window_packs(windows, sizes(self.lm.device).windows)
         sizes_of = [sum(-(-(pack.ids.shape[1] - int(first[p])) // BLOCK) for p in pack.prompts) for pack in packs]
@@ -171,7 +174,15 @@ class CachedRunner:
             if seen is not None:
                 seen(np.arange(ends[i], ends[i + 1]), np.concatenate([part for part, _ in found]))
 
-        told = None if seen is None else tell
+        if seen is None:
+            told = None
+        else:
+            told, i = tell, int(_order(len(packs))[-1])  # of the pack that is run last
+            row, start = packs[i].ids[:1], int(first[packs[i].prompts[0]])
+            if row.shape[1] - start >= (2 * BEGIN - 1) * BLOCK:
+                begun = pack_rows(row[:, : start + BEGIN * BLOCK], packs[i].prompts[:1])
+                found = self.measure([begun], prune_set, read, progress)
+                seen(ends[i] + np.arange(BEGIN), found[0][0])
         sums, counts = zip(*self.measure(packs, prune_set, read, progress, told), strict=True)
         return Nll(np.concatenate(sums), np.concatenate(counts))
 
@@ -205,6 +216,10 @@ class CachedRunner:
             if size <= self.budget / 2:
                 return _Group(stride, size, [_Kept() for _ in inputs])
         return _Group(0, 0, [_Kept() for _ in inputs])
+
+
+def _order(batches: int) -> np.ndarray:
+    return np.random.default_rng(0).permutation(batches)
 
 
 def _ids(batch: Tensor | Pack) -> Tensor:

@@ -1,9 +1,9 @@
 """What is known of a pruned model before its sample is whole: blocks of prompts and windows of text in random order.
 
 Of the unpruned model the whole sample is known, so all that is shown is paired. A few blocks of prompts come first, in
-passes of their own, then the windows of text, then more blocks; the whole sample is measured as always, and what it
-gives does not depend on who has looked. Intervals hold at every look, see `fasp_core.gap.anytime`. Looks are of
-expected toxicity, at prompts whose blocks hold every group.
+passes of their own, then the beginning of a window of text, all windows, and more blocks of prompts; the whole sample
+is measured as always, and what it gives does not depend on who has looked. Intervals hold at every look, see
+`fasp_core.gap.anytime`. Looks are of expected toxicity, at prompts whose blocks hold every group.
 """
 
 from __future__ import annotations
@@ -92,12 +92,13 @@ class Looks:
 
     def text(self, at: np.ndarray, sums: np.ndarray) -> None:
         """Take over blocks of text that are done."""
+        first = bool(np.isnan(self._sums).all())
         self._sums[at] = sums
         done = ~np.isnan(self._sums)
         if done.all():
             return
         base, pruned = (Nll(values[done], self.nll.counts[done]) for values in (self.nll.sums, self._sums))
-        change = perplexity_change(base, pruned, reach=anytime.reach)
+        change = perplexity_change(base, pruned, reach=anytime.planned if first else anytime.after)
         ends = (math.expm1(change.interval[0]), math.expm1(change.interval[1])) if change.interval[1] < 700 else None
         self._tell(perplexity=self._perplexity(change.relative, ends, base.tokens))
 

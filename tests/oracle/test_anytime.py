@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from fasp_core.data.text import TextConfig
 from fasp_core.gap import anytime
-from fasp_core.metrics.perplexity import Nll, perplexity_change
+from fasp_core.metrics.cached_runner import BEGIN
+from fasp_core.metrics.perplexity import Nll, perplexity_change, ppl_key
+from fasp_core.model.loading import known_id
+from fasp_core.model.spec import ModelSpec
+from fasp_core.storage.store import Store
+
+COMMITTED = Path(__file__).resolve().parents[2] / "cache"
 
 
 def bayes_factor(t: float, n: int) -> float:
@@ -47,6 +56,15 @@ def test_it_covers_at_all_looks_at_once_where_a_fixed_interval_does_not() -> Non
     fixed = [0.0, 0.0, *(float(stats.t.ppf(0.975, n - 1)) for n in range(2, 201))]
     assert missed(values, always) <= 0.05
     assert missed(values, fixed) > 0.3
+
+
+def test_a_planned_first_look_and_all_later_ones_cover_together() -> None:
+    for n in (4, 8, 40):
+        assert anytime.planned(n) == pytest.approx(stats.t.ppf(1 - 0.05 / 4, n - 1))
+        assert bayes_factor(anytime.after(n + 2), n + 2) == pytest.approx(1 / 0.025, rel=1e-4)
+    assert anytime.planned(3) == math.inf
+    values = np.random.default_rng(0).normal(size=(4000, 200))
+    assert 0.025 <= missed(values, [anytime.planned(n) if n == BEGIN else anytime.after(n) for n in range(201)]) <= 0.05
 
 
 @pytest.mark.parametrize("shape", [2.0, 4.0])
@@ -103,14 +121,42 @@ def test_partial_gaps_cover_the_true_change_at_all_looks(
 
 def test_partial_perplexities_cover_the_true_change_at_all_looks() -> None:
     rng = np.random.default_rng(0)
-    misses, runs, blocks = 0, 200, 64
+    misses, runs, blocks = 0, 300, 64
     counts = rng.integers(40, 65, blocks)
     for _ in range(runs):
         base = counts * rng.normal(3.3, 0.4, blocks)
         sums = base + counts * rng.normal(0.1, 0.15, blocks)
         found = [
-            perplexity_change(Nll(base[:n], counts[:n]), Nll(sums[:n], counts[:n]), reach=anytime.reach).interval
-            for n in range(anytime.FIRST, blocks + 1, 4)
+            partial(base, sums, counts, np.arange(n), anytime.after if i else anytime.planned)
+            for i, n in enumerate(range(BEGIN, blocks + 1, 4))
         ]
         misses += not all(low <= 0.1 <= high for low, high in found)
     assert misses / runs <= 0.05
+
+
+def test_looks_at_real_text_cover_what_the_whole_sample_says() -> None:
+    """All 270 heads of the built-in model on its text: the beginning of a window, which has less context than the rest
+    of it, then another window; against two windows, as many as pages begin with."""
+    identity = known_id(ModelSpec())
+    assert identity is not None
+    scores = Store(COMMITTED).load("scores", ppl_key(TextConfig(tokens=8192), identity))
+    assert scores is not None
+    base, sums, counts = (scores.arrays[name] for name in ("base_sums", "sums", "counts"))
+    misses, first = [], []
+    for w in range(0, 16, 2):
+        two = np.arange(8 * w, 8 * w + 16)
+        for head in sums[:, two]:
+            truth = (head.sum() - base[two].sum()) / counts[two].sum()
+            looks = [(np.arange(BEGIN), anytime.planned), (np.r_[:BEGIN, 8:16], anytime.after)]
+            ends = [partial(base[two], head, counts[two], *look) for look in looks]
+            held = [low <= truth <= high for low, high in ends]
+            misses.append(not all(held))
+            first.append(not held[0])
+    assert 0.005 < np.mean(first) < 0.03
+    assert np.mean(misses) < 0.05
+
+
+def partial(
+    base: np.ndarray, sums: np.ndarray, counts: np.ndarray, at: np.ndarray, reach: Callable[[int], float]
+) -> tuple[float, float]:
+    return perplexity_change(Nll(base[at], counts[at]), Nll(sums[at], counts[at]), reach=reach).interval

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from fasp_core.compute.jobs import Cancelled, Lane
-from fasp_core.data.text import TextConfig
+from fasp_core.data.text import TextConfig, token_windows
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
 from fasp_core.gap import anytime, gap, group_codes
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics import cached_runner
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.looks import SoFar, complete_blocks
 from fasp_core.metrics.meters import BiasConfig
@@ -71,6 +72,30 @@ def test_a_look_is_what_the_whole_measurement_says_of_its_blocks(lm: LanguageMod
         everything = anytime.partial_gap(base, codes, at, pruned[at])
         assert everything.pruned == pytest.approx(gap(pruned, codes), rel=1e-9)
         assert everything.done == len(codes)
+
+
+@pytest.mark.parametrize(
+    ("stride", "blocks", "first"),
+    [(256, 1, {65}), (256, 2, {129}), (256, 3, {256}), (128, 1, {65, 192}), (128, 2, {256})],
+)
+def test_the_beginning_of_a_window_is_told_first_where_it_is_half_of_it(
+    lm: LanguageModel, monkeypatch: pytest.MonkeyPatch, stride: int, blocks: int, first: set[int]
+) -> None:
+    """Its blocks are those of the whole text, whose numbers stay as they are."""
+    monkeypatch.setattr(cached_runner, "BEGIN", blocks)
+    windows = token_windows(lm, TextConfig(tokens=1024, window=256, stride=stride))
+    told, lengths = list[tuple[np.ndarray, np.ndarray]](), list[int]()
+    embedding: Any = lm.model.get_input_embeddings()
+    with embedding.register_forward_pre_hook(lambda _module, inputs: lengths.append(inputs[0].shape[1])):
+        whole = CachedRunner(lm).nll(windows, HEADS, seen=lambda *found: told.append(found))
+    plain = CachedRunner(lm).nll(windows, HEADS)
+    assert np.array_equal(whole.sums, plain.sums)
+    assert lengths[0] in first
+    assert (begun := lengths[0] < 256) == (first != {256})
+    for at, sums in told:
+        assert sums == pytest.approx(plain.sums[at], rel=1e-5)
+    assert len(told[0][0]) == blocks or not begun
+    assert sorted(np.concatenate([at for at, _ in told[begun:]])) == list(range(len(plain.sums)))
 
 
 def test_what_is_stored_is_not_looked_at_again(lm: LanguageModel, tmp_path: Path) -> None:
