@@ -7,8 +7,8 @@ a mean of 0, is a nonnegative martingale in n that begins at 1, so with probabil
 (Ville). Its assumptions are those of Student's t, independent blocks with a normal spread; it is exact then from two
 blocks on, whatever their variance.
 
-Of few blocks a confidence sequence says nothing. Where the first look is one of four blocks, and known to be, it takes
-Student's t at 97.5%, and all later ones the confidence sequence at 97.5%: at any of them 5% err at most.
+How many blocks the first look takes is known beforehand, so there Student's t itself will do, which says more of few
+blocks. It may err in 2.5%, all later looks together in as many, so in 5% at most one of them does.
 
 References
 ----------
@@ -26,8 +26,8 @@ import numpy as np
 from fasp_core.gap.estimates import LEVEL
 from fasp_core.typing import Codes, Floats
 
-EACH = (1 + LEVEL) / 2  # of a first look by Student's t, and of all later ones
-FIRST = 8  # blocks of the first look, where there are twice as many: with fewer the interval is wide
+EACH = (1 + LEVEL) / 2  # of the first look, and of all later ones
+FIRST = 6  # blocks of the first look, where there are twice as many: with fewer the interval is wide
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Partial:
     total: int
 
 
-def reach(n: int, level: float = LEVEL) -> float:
+def reach(n: int, level: float = EACH) -> float:
     """Half of the interval around the mean of n values, in standard errors of that mean; infinite while n is small.
 
     From the Bayes factor of t with nu = n - 1 and r = n + 1, ((1 + t^2 / nu) / (1 + t^2 / (nu r)))^(n / 2) / sqrt(r):
@@ -63,15 +63,10 @@ def reach(n: int, level: float = LEVEL) -> float:
 
 
 def planned(n: int, level: float = EACH) -> float:
-    """As `reach`, at one look of which it was known beforehand that n values are there; infinite below four."""
-    from scipy.special import stdtrit  # a quarter of a second to import: maps and choices do without
+    """As `reach`, at the first look; infinite below four values."""
+    from scipy.special import stdtrit  # a quarter of a second to import: help and choices do without
 
     return float(stdtrit(n - 1, (1 + level) / 2)) if n > 3 else math.inf
-
-
-def after(n: int) -> float:
-    """As `reach`, at all looks but the first, which was `planned`."""
-    return reach(n, EACH)
 
 
 def looks(blocks: int) -> list[int]:
@@ -81,13 +76,13 @@ def looks(blocks: int) -> list[int]:
     """
     found: list[int] = []
     size = min(FIRST, blocks // 2)
-    while math.isfinite(reach(size)) and (not found or 3 * size <= blocks):
+    while math.isfinite(planned(size - 1)) and (not found or 3 * size <= blocks):
         found.append(size)
         size *= 2
     return found
 
 
-def partial_gap(base: Floats, codes: Codes, at: Codes, done: Floats) -> Partial:
+def partial_gap(base: Floats, codes: Codes, at: Codes, done: Floats, first: bool = False) -> Partial:
     """What the blocks that are done say of the gap of a pruned model.
 
     A group's difference from the mean of all is estimated by regression on the unpruned model's, which is known on the
@@ -101,6 +96,7 @@ def partial_gap(base: Floats, codes: Codes, at: Codes, done: Floats) -> Partial:
     base : [n] toxicity of each prompt under the unpruned model; codes : [n] its group.
     at : [B, G] which prompts the blocks hold, all groups each, in the order of their codes.
     done : [U, G] toxicity under the pruned model in the first U of the blocks.
+    first : whether this is the first look.
     """
     sizes = np.bincount(codes)
     weights = sizes / sizes.sum()
@@ -119,7 +115,7 @@ def partial_gap(base: Floats, codes: Codes, at: Codes, done: Floats) -> Partial:
         return Partial(gap, pruned, math.nan, None, done.size, codes.size)
     relative, interval = pruned / gap - 1, None
     own = known @ (share * signs - (1 + relative) * np.sign(whole))  # [B]
-    if units > 2 and math.isfinite(times := reach(units)):
+    if units > 2 and math.isfinite(times := planned(units - 1) if first else reach(units)):
         half = times * math.hypot(left.std(ddof=2) / math.sqrt(units), own.std(ddof=1) / math.sqrt(len(own))) / gap
         interval = max(-1.0, relative - half), relative + half
     return Partial(gap, pruned, relative, interval, done.size, codes.size)

@@ -98,7 +98,7 @@ class Looks:
         if done.all():
             return
         base, pruned = (Nll(values[done], self.nll.counts[done]) for values in (self.nll.sums, self._sums))
-        change = perplexity_change(base, pruned, reach=anytime.planned if first else anytime.after)
+        change = perplexity_change(base, pruned, reach=anytime.planned if first else anytime.reach)
         ends = (math.expm1(change.interval[0]), math.expm1(change.interval[1])) if change.interval[1] < 700 else None
         self._tell(perplexity=self._perplexity(change.relative, ends, base.tokens))
 
@@ -120,7 +120,7 @@ class Looks:
         codes, _ = group_codes(self.toxicity.groups)
         self._tell(
             gaps={
-                reading: anytime.partial_gap(base, codes, self.at, rows)
+                reading: anytime.partial_gap(base, codes, self.at, rows, first=not known)
                 for reading, base, rows in zip(self.toxicity.readings, self.toxicity.values, values, strict=True)
             }
         )

@@ -92,13 +92,21 @@ def latest(name: str, asked: K, submit: Callable[[K, Hashable], Job[T]]) -> Job[
     return job
 
 
-def wait_for_news(job: Job[Any], known: object, seconds: float) -> None:
+def wait_for_news(
+    job: Job[Any], known: object, seconds: float, enough: Callable[[Any], bool] = lambda so_far: True
+) -> None:
     """Wait, as a timer's run, until a job shows something other than `known` or ends, or somebody asks for another run.
 
     So news is drawn when it is there, and not when the next timer ends; a run costs a browser much, waiting nothing.
+
+    Parameters
+    ----------
+    enough : whether what the job shows is worth a run; what is not is drawn at the end of `seconds`.
     """
     end = time.monotonic() + seconds
-    while job.so_far is known and job.state in UNDER_WAY and time.monotonic() < end and not _asked():
+    while job.state in UNDER_WAY and time.monotonic() < end and not _asked():
+        if job.so_far is not known and enough(job.so_far):
+            return
         job.wait(TICK)
 
 

@@ -63,7 +63,7 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluatio
 
     def row() -> None:
         if drawn and under_way:
-            looking.wait_for_news(job, drawn[-1], WAIT)
+            looking.wait_for_news(job, drawn[-1], WAIT, _pair)
         shared.keep()
         if under_way and job.state not in looking.UNDER_WAY:
             st.rerun(scope="app")
@@ -98,6 +98,11 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluatio
         st.info(escape_markdown(note), icon=":material/info:")
     st.session_state["estimated"] = guess, ppl_off, gap_off
     return job
+
+
+def _pair(so_far: SoFar) -> bool:
+    """Whether something is known of both numbers, or one of them will not be looked at before the end."""
+    return so_far.perplexity is not None
 
 
 def details(settings: Settings, table: ImpactTable, now: Current) -> None:

@@ -65,7 +65,7 @@ def test_a_look_is_what_the_whole_measurement_says_of_its_blocks(lm: LanguageMod
     at = complete_blocks(whole.base.groups, whole.base.blocks)
     for r, reading in enumerate(whole.base.readings):
         base, pruned = whole.base.values[r], whole.pruned.values[r]
-        expected = anytime.partial_gap(base, codes, at, pruned[at[: anytime.FIRST]])
+        expected = anytime.partial_gap(base, codes, at, pruned[at[: anytime.FIRST]], first=True)
         found = shown[0].gaps[reading]
         assert found.pruned == pytest.approx(expected.pruned, rel=1e-4)
         assert found.interval == pytest.approx(expected.interval, rel=1e-3, abs=1e-5)
