@@ -4,17 +4,27 @@ without it.
 `from fasp_core.lazy import torch, nn, functional` gives the modules of these names once something of them is asked for.
 Decorators are used at once, so `no_grad` and `enable_grad` are here as well. Annotations need no module: `Tensor` is
 imported for those who check types.
+
+While torch's threads wait for each other they keep their processors busy, with GNU's OpenMP for some milliseconds.
+Where there are few processors a browser and the page's own thread need them: there they soon sleep (`GOMP_SPINCOUNT`).
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+FEW = 4  # processors
+SPINS = "3000"  # looks of a waiting thread before it sleeps: some tens of microseconds, as long as a small step takes
+
 P = ParamSpec("P")
 T = TypeVar("T")
+
+if (os.cpu_count() or 1) <= FEW:
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is loaded
 
 if TYPE_CHECKING:
     import torch as torch

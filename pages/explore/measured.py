@@ -41,8 +41,8 @@ GAP_HELP = glossary.text(
 )
 SO_FAR_HELP = (
     "Measured on a part of the sample: blocks of prompts, and windows of text, in random order, against the unpruned "
-    "model on the same ones. The interval is a confidence sequence: it holds at all looks at once, so it may be read "
-    "at any time, and is wider than that of the whole sample, which takes its place."
+    "model on the same ones. The interval holds at all looks at once, so it may be read at any time, and is wider than "
+    "that of the whole sample, which takes its place."
 )
 ABOUT = "About these numbers"
 LOOK = 0.5  # seconds between looks at a measurement: each costs a browser a quarter of a second
@@ -101,7 +101,7 @@ def cards(settings: Settings, table: ImpactTable, now: Current) -> Job[Evaluatio
 
 
 def _pair(so_far: SoFar) -> bool:
-    """Whether something is known of both numbers, or one of them will not be looked at before the end."""
+    """Whether both numbers are told, of which perplexity is the later one: a run for each would delay the pair."""
     return so_far.perplexity is not None
 
 

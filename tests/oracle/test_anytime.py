@@ -171,7 +171,7 @@ def test_looks_at_real_text_cover_what_the_whole_sample_says() -> None:
 @pytest.mark.parametrize("reading", ["neutral", "counted"])
 @pytest.mark.parametrize("blocks", [24, 72])
 def test_looks_at_real_prompts_cover_what_the_whole_sample_says(reading: str, blocks: int) -> None:
-    """Each of 270 heads of the built-in model taken out, on samples of 24 blocks, as many as pages begin with, or 72."""
+    """Each of 270 heads of the built-in model taken out, on 24 blocks, as many as pages begin with, or on 72."""
     identity = known_id(ModelSpec())
     assert identity is not None
     table = find(TextConfig(tokens=8192), BiasConfig("race_ethnicity"), identity, "built-in", Store(COMMITTED))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import torch as real
 
 from fasp_core import lazy
@@ -28,6 +30,17 @@ print(torch.ones(2).sum().item(), "torch" in sys.modules)
 def test_no_module_of_the_engine_imports_torch_before_it_is_used() -> None:
     told = subprocess.run([sys.executable, "-c", ALL], cwd=ROOT, capture_output=True, text=True, check=True)
     assert told.stdout.split() == ["False", "2.0", "True"], told.stderr
+
+
+@pytest.mark.parametrize(
+    ("processors", "set_by_hand", "told"), [(2, "", lazy.SPINS), (4, "", lazy.SPINS), (16, "", "None"), (2, "9", "9")]
+)
+def test_waiting_threads_sleep_where_processors_are_few(processors: int, set_by_hand: str, told: str) -> None:
+    code = f"import os; os.cpu_count = lambda: {processors}\nimport fasp_core.lazy; print(os.getenv('GOMP_SPINCOUNT'))"
+    env = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
+    env |= {"GOMP_SPINCOUNT": set_by_hand} if set_by_hand else {}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == told
 
 
 def test_its_names_are_those_of_the_modules() -> None:

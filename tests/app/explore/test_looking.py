@@ -381,6 +381,17 @@ def test_news_is_waited_for_as_long_as_there_is_none() -> None:
     assert nothing.looks > 0
 
 
+def test_half_of_the_news_is_drawn_when_the_time_is_over() -> None:
+    half, whole = Told(1, shows="half"), Told(1, shows="whole")
+    for job, seconds in ((half, 0.001), (whole, 60)):
+        looking.wait_for_news(job, None, seconds, "whole".__eq__)
+    assert half.looks > 1
+    assert whole.looks == 1
+    ended = Told(2, shows="half", ends=True)
+    looking.wait_for_news(ended, None, 60, "whole".__eq__)
+    assert ended.looks == 2
+
+
 def test_who_asks_for_another_run_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     requests = ScriptRequests()
     monkeypatch.setattr(looking, "get_script_run_ctx", lambda **_: SimpleNamespace(script_requests=requests))
