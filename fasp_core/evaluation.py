@@ -8,12 +8,12 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from fasp_core.data.text import TextConfig, fitting, said
 from fasp_core.gap import Change, GapStats, PromptRows
 from fasp_core.gap.within import Within, within_if_any
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import pd
 from fasp_core.metrics import measurements
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.looks import Looks, SoFar

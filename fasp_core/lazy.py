@@ -1,7 +1,7 @@
-"""torch, which takes a second to import: loaded when it is first used, so that help, choices and stored results do
-without it.
+"""torch and pandas, which take a second to import: loaded when they are first used, so that help, choices and the first
+maps do without them.
 
-`from fasp_core.lazy import torch, nn, functional` gives the modules of these names once something of them is asked for.
+`from fasp_core.lazy import torch, nn, functional, pd` gives these modules once something of them is asked for.
 Decorators are used at once, so `no_grad` and `enable_grad` are here as well. Annotations need no module: `Tensor` is
 imported for those who check types.
 
@@ -27,6 +27,7 @@ if (os.cpu_count() or 1) <= FEW:
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is loaded
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch as torch
     from torch import nn as nn
     from torch.nn import functional as functional
@@ -41,11 +42,17 @@ else:
         def __getattr__(self, name: str) -> Any:
             return getattr(self._load(), name)
 
+    def _pandas() -> Any:
+        import pandas
+
+        return pandas
+
     def _torch() -> Any:
         import torch
 
         return torch
 
+    pd = _Lazy(_pandas)
     torch = _Lazy(_torch)
     nn = _Lazy(lambda: _torch().nn)
     functional = _Lazy(lambda: _torch().nn.functional)

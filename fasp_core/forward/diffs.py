@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
-import pandas as pd
+from fasp_core.lazy import pd
 
 _WORD = re.compile(r"\s*(?:\w+|[^\w\s])|\s+")
 _BROKEN = "\ufffd"  # what a decoder writes for a character whose bytes are not all there yet

@@ -9,13 +9,13 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from fasp_core.compute.shards import CUTS, Workers, results
 from fasp_core.data.prompts import PromptSet
 from fasp_core.data.text import TextConfig
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import pd
 from fasp_core.metrics.cached_runner import CachedRunner, Seen
 from fasp_core.metrics.meters import BiasConfig, ExpectedMeter, Meter, SampledMeter, meter, result_key
 from fasp_core.metrics.perplexity import Nll, measure_nll, ppl_key, windows_of

@@ -5,10 +5,9 @@ from __future__ import annotations
 import html
 from typing import Any
 
-import pandas as pd
-
 from fasp_core.figures import Series, Words, dots
 from fasp_core.figures.export import DRAW, block, opaque, plotly_js, policy
+from fasp_core.lazy import pd
 
 STYLE = (
     "body { margin: 24px; font-family: sans-serif; } pre { white-space: pre-wrap; } .wide { overflow-x: auto; } "

@@ -6,13 +6,12 @@ import io
 from dataclasses import replace
 from typing import Any
 
-import pandas as pd
-
 from fasp_core.console import to_json
 from fasp_core.data.text import TextConfig
 from fasp_core.heads import prune_files
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import Selection
+from fasp_core.lazy import pd
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.report.gather import asked_prompts
 from fasp_core.scoring import score_files

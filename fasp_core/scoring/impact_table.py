@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import pandas as pd
 
 from fasp_core.errors import InputError
 from fasp_core.gap import (
@@ -29,6 +28,7 @@ from fasp_core.gap import (
 )
 from fasp_core.gap import gap as toxicity_gap
 from fasp_core.heads.selection import HeadScores
+from fasp_core.lazy import pd
 from fasp_core.metrics.perplexity import Nll, nats_standard_errors
 from fasp_core.scoring.taught import Change, Closed, Taught, closed
 from fasp_core.typing import Floats

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
-import pandas as pd
 import safetensors.numpy as st
+from pyarrow import parquet
 from safetensors import SafetensorError
 
 from fasp_core.errors import InputError
+from fasp_core.lazy import pd
 
 ARRAYS = "arrays.safetensors"
 
@@ -82,9 +83,18 @@ class Entry:
 
     def table(self, name: str) -> pd.DataFrame:
         """The table saved under `name`; LackingEntry if there is none, DamagedEntry if its file has changed."""
+        found: pd.DataFrame = self._parquet(name).to_pandas()
+        return found
+
+    def columns(self, name: str) -> dict[str, list[Any]]:
+        """The columns of that table, without pandas."""
+        found = self._parquet(name)
+        return {name: column.to_pylist() for name, column in zip(found.column_names, found.columns, strict=True)}
+
+    def _parquet(self, name: str) -> Any:
         raw = self.read(f"{name}.parquet")
         try:
-            return pd.read_parquet(io.BytesIO(raw), engine="pyarrow")
+            return parquet.ParquetFile(io.BytesIO(raw)).read()  # `read_table` imports pandas
         except (ValueError, OSError, TypeError) as error:  # a seal that fits says only that it is what was written
             raise DamagedEntry(self.path, f"{name}.parquet is no table") from error
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import filelock
-import pandas as pd
 
+from fasp_core.lazy import pd
 from fasp_core.storage import fallback, keys, locks
 from fasp_core.storage.atomic import write_synced
 from fasp_core.storage.entry import ARRAYS, DamagedEntry, Entry, LackingEntry, NotWritable, read_header, sha256

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import streamlit as st
 
 from fasp_core.figures import Words
 from fasp_core.figures.assumptions import Ends, growing_sets, interval_list, predicted_against_measured
 from fasp_core.gap.estimates import Estimate
+from fasp_core.lazy import pd
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Entry, Store

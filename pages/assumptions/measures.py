@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-import pandas as pd
 import streamlit as st
 
 from fasp_core.figures import Cells, Words, cell_matrix
 from fasp_core.gap.claims import SIGNIFICANCE
 from fasp_core.gap.estimates import Estimate
+from fasp_core.lazy import pd
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Entry, Store

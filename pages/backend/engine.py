@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-import pandas as pd
-
 from fasp_core.compute import cluster
 from fasp_core.compute.jobs import Job, Lane, Progress
 from fasp_core.compute.lanes import Lanes, Past
 from fasp_core.compute.shards import Workers
 from fasp_core.data.scorers import Scorer, scorer_self_bias
 from fasp_core.evaluation import Evaluation, evaluate
+from fasp_core.lazy import pd
 from fasp_core.metrics.meters import BiasConfig, scorer_of
 from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model import loading
@@ -73,7 +72,7 @@ class Engine:
         self.models = Models(load)
         self.results = Results(self.models)
         self.scorer = scorer
-        self._opinions = Latest[pd.DataFrame](16)
+        self._opinions: Latest[pd.DataFrame] = Latest(16)
         self.lanes = lanes or Lanes(make=partial(Lane, here=readers.here))
 
     def load(self, spec: ModelSpec) -> Job[None]:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from fasp_core.data.holistic_bias import axis_names
@@ -14,6 +13,7 @@ from fasp_core.errors import InputError
 from fasp_core.gap.claims import cautions, finding
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import METHODS, select
+from fasp_core.lazy import pd
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.studies.compare import against_fasp, outcome
 from fasp_core.studies.compare.compare import Comparison, choose

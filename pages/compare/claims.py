@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import streamlit as st
 
 from fasp_core import defaults
@@ -11,6 +10,7 @@ from fasp_core.errors import InputError
 from fasp_core.gap.claims import Verdict
 from fasp_core.gap.measures import Measure
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import pd
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import settled as study

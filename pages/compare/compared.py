@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from fasp_core.data.text import said
 from fasp_core.figures import Curve, Points, Words, method_curves, tradeoff
 from fasp_core.gap import GapStats, claims
+from fasp_core.lazy import pd
 from fasp_core.model.spec import ModelSpec
 from fasp_core.studies.compare.compare import Comparison
 from fasp_core.studies.compare.curves import ORDER, both_sides, curves, values

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from fasp_core.figures import BASE, PRUNED, Strip, Words, dots, strips
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import pd
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store

@@ -6,10 +6,10 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from fasp_core.figures import Cells, Series, Words, answers_by_group, cell_matrix, dots
+from fasp_core.lazy import pd
 from fasp_core.studies.answers.distributions import Distributions, points
 from fasp_core.studies.answers.measures import Answers, Estimate, parsed_difference
 from fasp_core.studies.contexts.choosing import Method

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import pandas as pd
 import streamlit as st
 
 from fasp_core.compute.jobs import Job
@@ -14,6 +13,7 @@ from fasp_core.figures import Words, group_bars
 from fasp_core.gap import group_intervals
 from fasp_core.gap.anytime import Partial
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import pd
 from fasp_core.metrics.looks import SoFar
 from fasp_core.metrics.measurements import Toxicity
 from fasp_core.report import charts

@@ -6,13 +6,13 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from fasp_core import gap
 from fasp_core.errors import InputError
 from fasp_core.evaluation import Evaluation
 from fasp_core.heads.prune_set import MAX_PARTS, PruneSet
+from fasp_core.lazy import pd
 from fasp_core.storage import tabular
 from fasp_core.studies.verdict import interval, percent
 from pages.backend import demo

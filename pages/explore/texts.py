@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import pandas as pd
 import streamlit as st
 
 from fasp_core.evaluation import Evaluation
@@ -12,6 +11,7 @@ from fasp_core.figures import Row, Written, side_by_side
 from fasp_core.forward.diffs import compare, largest_changes, word_pieces
 from fasp_core.forward.sampling import GenerationConfig
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import pd
 from fasp_core.metrics.continuations import Pair
 from pages.backend import demo
 from pages.backend.engine import engine

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from fasp_core.compute.jobs import Job
 from fasp_core.evaluation import EvalConfig, Evaluation
 from fasp_core.figures import Words, tried_sets
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import pd
 from fasp_core.metrics.looks import SoFar
 from fasp_core.model.spec import ModelSpec
 from fasp_core.scoring.impact_table import ImpactTable

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import streamlit as st
 
 from fasp_core.compute.jobs import Job
 from fasp_core.evaluation import Evaluation
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import pd
 from fasp_core.studies.verdict import interval, noise, percent, verdict
 from pages.backend import demo
 from pages.backend.engine import engine

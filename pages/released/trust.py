@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from fasp_core import released
@@ -11,6 +10,7 @@ from fasp_core.errors import InputError
 from fasp_core.figures import Words
 from fasp_core.figures.ranking import ranked_heads
 from fasp_core.heads.selection import Selection
+from fasp_core.lazy import pd
 from fasp_core.released import Agreement, Estimate, SeedRows, Trust
 from pages.released.shown import Settings
 from pages.shell.axis import axis_title

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import streamlit as st
 
 from fasp_core.errors import InputError
+from fasp_core.lazy import pd
 from fasp_core.storage import catalog
 from fasp_core.storage.catalog import Kept
 from fasp_core.storage.store import Store

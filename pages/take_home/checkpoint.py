@@ -8,7 +8,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from fasp_core.errors import InputError
@@ -16,6 +15,7 @@ from fasp_core.export import card, checking, writing
 from fasp_core.export.planning import Plan, plan, weights_saved
 from fasp_core.export.writing import export, read_result
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import pd
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec, dtype_of
 from fasp_core.storage.keys import digest, slug

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pandas as pd
 import streamlit as st
 
 from fasp_core.errors import InputError
+from fasp_core.lazy import pd
 from fasp_core.scoring.learned.gates import PRECISIONS
 from fasp_core.storage.keys import digest
 from fasp_core.storage.store import Store

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from fasp_core.figures import Cells, Words, cell_matrix, scatter_pair
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import pd
 from fasp_core.scoring.manual_edits import how_removed
 from fasp_core.scoring.score import prunable
 from fasp_core.studies.transfer.correlation import LEAST_CEILING, AxisScore, Correlations, Pair, strongest

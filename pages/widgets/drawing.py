@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
 from fasp_core.gap.estimates import Estimate
+from fasp_core.lazy import pd
 
 
 def chart(fig: go.Figure, key: str, alt: str | None = None, **more: Any) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import streamlit as st
 
+from fasp_core.lazy import pd
 from fasp_core.tasks.files import TITLES
 from fasp_core.tasks.utility import Utility
 from pages.widgets.markdown import escape_markdown

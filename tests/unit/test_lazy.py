@@ -21,15 +21,37 @@ import fasp_core
 for found in pkgutil.walk_packages(fasp_core.__path__, "fasp_core."):
     if not found.name.endswith(("__main__", "tasks.harness")):
         __import__(found.name)
-print("torch" in sys.modules)
-from fasp_core.lazy import torch
-print(torch.ones(2).sum().item(), "torch" in sys.modules)
+print("torch" in sys.modules, "pandas" in sys.modules)
+from fasp_core.lazy import pd, torch
+print(torch.ones(2).sum().item(), pd.Series([1, 2]).sum(), "torch" in sys.modules, "pandas" in sys.modules)
 """
 
 
-def test_no_module_of_the_engine_imports_torch_before_it_is_used() -> None:
+def test_no_module_of_the_engine_imports_torch_or_pandas_before_they_are_used() -> None:
     told = subprocess.run([sys.executable, "-c", ALL], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert told.stdout.split() == ["False", "2.0", "True"], told.stderr
+    assert told.stdout.split() == ["False", "False", "2.0", "3", "True", "True"], told.stderr
+
+
+MAPS = """
+import sys
+from fasp_core.data.text import TextConfig
+from fasp_core.metrics.meters import BiasConfig
+from fasp_core.model.loading import known_id
+from fasp_core.model.spec import ModelSpec
+from fasp_core.scoring.entries import find
+from fasp_core.storage.store import Store
+from fasp_core.studies.additivity import additivity
+store, identity, axis = Store("cache"), known_id(ModelSpec()), "race_ethnicity"
+table = find(TextConfig(tokens=8192), BiasConfig(axis), identity, "built-in", store)
+entry = additivity.find(additivity.Plan(axis), table, identity, store)
+print(len(additivity.measured_changes(entry, "neutral")), "torch" in sys.modules, "pandas" in sys.modules)
+"""
+
+
+def test_the_first_maps_do_without_torch_and_pandas() -> None:
+    """Scores, and the measured sets by which estimates are corrected."""
+    told = subprocess.run([sys.executable, "-c", MAPS], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["32", "False", "False"]
 
 
 @pytest.mark.parametrize(

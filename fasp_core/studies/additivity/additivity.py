@@ -12,13 +12,13 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.gap import PromptRows, gap
 from fasp_core.gap.estimates import Estimate
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import pd
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.measurements import perplexity_of, toxicity_of
 from fasp_core.metrics.meters import BiasConfig
@@ -215,7 +215,7 @@ def run(
 
 def measured_changes(entry: Entry, reading: str) -> dict[tuple[int, ...], Change]:
     """What the growing sets did to mean NLL and to the gap, without resampling; none of a reading that is not there."""
-    a, sets = entry.arrays, entry.table("sets")
+    a, sets = entry.arrays, entry.columns("sets")
     if reading not in entry.meta["readings"]:
         return {}
     r, codes = entry.meta["readings"].index(reading), a["codes"].astype(np.int64)

@@ -16,12 +16,12 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 
 from fasp_core.compute.shards import Workers
 from fasp_core.gap import Change, GapStats, PromptRows
 from fasp_core.gap.within import within_templates
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import pd
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.measurements import measure_there, perplexity_of, toxicity_of
 from fasp_core.metrics.meters import result_key

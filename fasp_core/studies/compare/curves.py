@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from fasp_core.heads.selection import METHODS
+from fasp_core.lazy import pd
 from fasp_core.studies.compare.compare import Comparison, choose
 from fasp_core.studies.compare.plan import SEARCH, Side
 

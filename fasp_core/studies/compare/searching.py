@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.forward import noise
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
+from fasp_core.lazy import pd
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.measurements import perplexity_of, toxicity_of
 from fasp_core.metrics.meters import BiasConfig

@@ -13,13 +13,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from fasp_core.errors import InputError
 from fasp_core.forward import noise
 from fasp_core.forward.sampling import GenerationConfig, sample_ids
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import pd
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Entry, Store

@@ -14,11 +14,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.forward import noise
+from fasp_core.lazy import pd
 from fasp_core.metrics.measurements import perplexity_of
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change, ppl_key, windows_of
 from fasp_core.model.identity import ModelId

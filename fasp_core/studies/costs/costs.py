@@ -15,12 +15,12 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.gap.estimates import Estimate, correlation_interval, interval, spearman
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import pd
 from fasp_core.metrics.perplexity import ppl_key
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel

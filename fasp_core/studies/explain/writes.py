@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from fasp_core.errors import InputError
 from fasp_core.forward.direct_logits import direct_writes, require_direct_path
 from fasp_core.gap import group_codes
-from fasp_core.lazy import torch
+from fasp_core.lazy import pd, torch
 from fasp_core.metrics.meters import BiasConfig, result_key, scorer_of, stored_word_values
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.loading import present

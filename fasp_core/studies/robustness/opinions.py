@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 from fasp_core.data.prompt_set import NO_GROUP
@@ -14,6 +13,7 @@ from fasp_core.data.prompts import resolve_axis
 from fasp_core.data.scorers import Scorer
 from fasp_core.errors import InputError
 from fasp_core.gap.claims import SIGNIFICANCE
+from fasp_core.lazy import pd
 from fasp_core.studies.common import mean_interval
 
 SENTENCES = (  # no word of judgement, and no article that would have to fit the word

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
 from fasp_core.gap import PromptRows
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.lazy import pd
 from fasp_core.metrics.cached_runner import CachedRunner
 from fasp_core.metrics.measurements import KIND as MEASURED
 from fasp_core.metrics.measurements import perplexity_of, toxicity_of

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-import pandas as pd
-
+from fasp_core.lazy import pd
 from fasp_core.studies.common import paragraphs, table
 from fasp_core.studies.scorecard.lines import OUTCOMES, Ends, Line
 from fasp_core.studies.scorecard.scorecard import Scorecard

@@ -16,7 +16,6 @@ from itertools import combinations
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 from fasp_core.data.holistic_bias import axis_names
@@ -24,6 +23,7 @@ from fasp_core.errors import InputError
 from fasp_core.gap import GapStats
 from fasp_core.gap.estimates import UNDEFINED, Estimate, correlation_interval, fisher, pearson, spearman
 from fasp_core.gap.gaps import weighted_gaps
+from fasp_core.lazy import pd
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
 from fasp_core.scoring.score import prunable

@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
@@ -21,6 +20,7 @@ from fasp_core.gap import Change, PromptRows, claims
 from fasp_core.gap.further import FurtherStats
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select
+from fasp_core.lazy import pd
 from fasp_core.metrics import measurements
 from fasp_core.metrics.meters import BiasConfig, result_key
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change, ppl_key
