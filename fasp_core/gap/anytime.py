@@ -12,7 +12,8 @@ blocks. It may err in 2.5%, all later looks together in as many, so in 5% at mos
 
 References
 ----------
-Lai, On confidence sequences, Annals of Statistics 4, 1976. Wang and Ramdas, Anytime-valid t-tests and confidence
+Lai, On confidence sequences, Annals of Statistics 4, 1976. Royall, On finite population sampling theory under certain
+linear regression models, Biometrika 57, 1970. Wang and Ramdas, Anytime-valid t-tests and confidence
 sequences for Gaussian means with unknown variance, Sequential Analysis 44, 2025.
 """
 
@@ -88,8 +89,10 @@ def partial_gap(base: Floats, codes: Codes, at: Codes, done: Floats, first: bool
     A group's difference from the mean of all is estimated by regression on the unpruned model's, which is known on the
     whole sample: the pruned model's differences are taken as `share` times those, and corrected by what is left over in
     the blocks that are done. The gap is then linear in blocks, with the signs of these differences; its error is that
-    of the mean of what is left over, and of what the unpruned model's own error makes of the relative change. With all
-    blocks done it is the gap of the sample.
+    of the mean of what is left over, and of what the unpruned model's own error makes of the relative change. What is
+    left over is taken to spread as much as a block's part of the unpruned gap is large (Royall 1970): that is known of
+    all blocks, and where it is smaller in the few that are done, the error is larger by that. With all blocks done it
+    is the gap of the sample.
 
     Parameters
     ----------
@@ -116,6 +119,9 @@ def partial_gap(base: Floats, codes: Codes, at: Codes, done: Floats, first: bool
     relative, interval = pruned / gap - 1, None
     own = known @ (share * signs - (1 + relative) * np.sign(whole))  # [B]
     if units > 2 and math.isfinite(times := planned(units - 1) if first else reach(units)):
-        half = times * math.hypot(left.std(ddof=2) / math.sqrt(units), own.std(ddof=1) / math.sqrt(len(own))) / gap
+        sizes = (known @ np.sign(whole)) ** 2
+        larger = math.sqrt(max(1.0, sizes.mean() / seen)) if (seen := sizes[:units].mean()) > 0 else 1.0
+        spread = larger * left.std(ddof=2) / math.sqrt(units)
+        half = times * math.hypot(spread, own.std(ddof=1) / math.sqrt(len(own))) / gap
         interval = max(-1.0, relative - half), relative + half
     return Partial(gap, pruned, relative, interval, done.size, codes.size)

@@ -18,9 +18,10 @@ from fasp_core.metrics.meters import BiasConfig
 from fasp_core.metrics.perplexity import Nll, perplexity_change, ppl_key
 from fasp_core.model.loading import known_id
 from fasp_core.model.spec import ModelSpec
-from fasp_core.scoring.entries import find
+from fasp_core.scoring.entries import best
 from fasp_core.storage.store import Store
 
+AXES = ("race_ethnicity", "gender_and_sex", "nationality", "religion", "sexual_orientation", "age", "ability")
 COMMITTED = Path(__file__).resolve().parents[2] / "cache"
 
 
@@ -168,30 +169,30 @@ def test_looks_at_real_text_cover_what_the_whole_sample_says() -> None:
     assert np.mean(misses) < 0.05
 
 
-@pytest.mark.parametrize("reading", ["neutral", "counted"])
-@pytest.mark.parametrize("blocks", [24, 72])
-def test_looks_at_real_prompts_cover_what_the_whole_sample_says(reading: str, blocks: int) -> None:
-    """Each of 270 heads of the built-in model taken out, on 24 blocks, as many as pages begin with, or on 72."""
+@pytest.mark.parametrize("axis", AXES)
+def test_looks_at_real_prompts_cover_what_the_whole_sample_says(axis: str) -> None:
+    """Heads of the built-in model taken out; with identity terms scored few sentences hold much of some gaps."""
     identity = known_id(ModelSpec())
     assert identity is not None
-    table = find(TextConfig(tokens=8192), BiasConfig("race_ethnicity"), identity, "built-in", Store(COMMITTED))
+    table = best(TextConfig(tokens=8192), BiasConfig(axis), identity, "built-in", Store(COMMITTED))
     assert table is not None
-    bias, which = table.bias, table.bias.readings.index(reading)
+    bias, rng = table.bias, np.random.default_rng(1)
     codes = np.asarray(bias.codes)
     whole = complete_blocks(tuple(bias.groups[c] for c in codes), tuple(bias.blocks))
-    rng, misses = np.random.default_rng(0), []
-    for _ in range(3):
-        drawn = whole[rng.permutation(len(whole))[:blocks]]
-        at = np.arange(drawn.size).reshape(drawn.shape)
-        base, labels = bias.base[which][drawn.ravel()], codes[drawn.ravel()]
-        for head in bias.ablated[:, which][:, drawn.ravel()]:
-            truth = gap(head, labels) / gap(base, labels) - 1
-            found = [
-                anytime.partial_gap(base, labels, at, head[at[:n]], first=not i).interval
-                for i, n in enumerate(anytime.looks(blocks))
-            ]
-            misses.append(not all(ends is not None and ends[0] <= truth <= ends[1] for ends in found))
-    assert np.mean(misses) <= 0.05
+    for which in range(len(bias.readings)):
+        misses = []
+        for _ in range(24):
+            drawn = whole[rng.permutation(len(whole))[:48]]
+            at = np.arange(drawn.size).reshape(drawn.shape)
+            base, labels = bias.base[which][drawn.ravel()], codes[drawn.ravel()]
+            for head in bias.ablated[::18, which][:, drawn.ravel()]:
+                truth = gap(head, labels) / gap(base, labels) - 1
+                found = [
+                    anytime.partial_gap(base, labels, at, head[at[:n]], first=not i).interval
+                    for i, n in enumerate(anytime.looks(len(at)))
+                ]
+                misses.append(not all(ends is not None and ends[0] <= truth <= ends[1] for ends in found))
+        assert np.mean(misses) <= 0.05, bias.readings[which]
 
 
 def partial(
