@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +17,9 @@ from fasp_core.errors import InputError
 
 if TYPE_CHECKING:
     from fasp_core.tasks.costs import CostConfig
+
+
+READ_WITH = {"cost_tokens": ("paragraphs", "repeated"), "cost_items": ("lambada",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,13 @@ class Options:
         """The costs that are asked for, on the side that is measured; None if there are none."""
         from fasp_core.tasks.costs import CostConfig, named
 
+        for option in fields(self):
+            costs = READ_WITH.get(option.name)
+            if costs and not any(c in self.costs for c in costs) and getattr(self, option.name) != option.default:
+                name = option.name.replace("_", "-")
+                raise InputError(
+                    f"--{name} is read with --costs {' or '.join(costs)} alone: add that, or leave it out."
+                )
         if not self.costs:
             return None
         found = CostConfig(named(self.costs), self.split, self.cost_tokens, self.cost_items, seed)
@@ -54,6 +64,7 @@ def evaluate(options: Options, toxicity: Toxicity, parts: Parts, text: Text, giv
     if options.continuations < 0 or (options.continuations and toxicity.measure != "sampled"):
         raise InputError("Continuations exist with --measure sampled only, and their number is 0 or more.")
     from fasp_core import evaluation
+    from fasp_core.data.passages import PARAGRAPHS
     from fasp_core.data.text import BOLD
 
     assert given.spec  # its device is looked up first
@@ -65,8 +76,11 @@ def evaluate(options: Options, toxicity: Toxicity, parts: Parts, text: Text, giv
         costs = replace(costs, text=config.text)
     result = evaluation.evaluate(given.lm, found.parts, config, given.store, progress, costs=costs)
     document = result.as_dict(options.continuations)
-    if found.parts.gains and config.text.source == BOLD:
+    seen = config.text.source in (BOLD, PARAGRAPHS["valid"]) or (costs is not None and options.split == "valid")
+    if found.parts.gains and seen:
         document["notes"].append(f"If these gains were learned: {seen_text()}")
+    if not len(found.parts):
+        document["notes"].append("The set is empty, so both models are the unpruned one.")
     if document.get("continuations"):
         log("Warning: the continuations were written by a language model and may be offensive.")
     return document, lambda: evaluation_text(document)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -128,6 +129,14 @@ class Options:
 
         if not self.contexts and self.words != WORDS:
             raise InputError("--words is read with --contexts alone: add that, or leave it out.")
+        if self.contexts < 0:
+            raise InputError(f"{self.contexts} contexts are none: ask for 1 or more, or leave --contexts out.")
+        if self.contexts and (self.axis == defaults.ALL_AXES or self.cells != "none" or self.patience):
+            raise InputError(
+                f"--contexts is read without --axis {defaults.ALL_AXES}, --cells and --patience: leave one of them out."
+            )
+        if self.axis == defaults.ALL_AXES and self.cell:
+            raise InputError(f"--cell is of one axis, and --axis {defaults.ALL_AXES} of seven: leave one of them out.")
         steps, contexts = (self.words, self.contexts) if self.contexts else (1, None)
         return BiasConfig(self.axis, steps=steps, contexts=contexts, cell=self.cell, division=self.division)
 
@@ -156,7 +165,12 @@ class Options:
         from fasp_core.scoring.score_files import read_prune_set
 
         path = Path(self.around)
-        found = read_prune_set(path).parts if path.suffix or path.exists() else PruneSet.parse(self.around)
+        try:
+            found = read_prune_set(path).parts if os.path.exists(path) else PruneSet.parse(self.around)
+        except InputError:
+            if not path.suffix:
+                raise
+            found = read_prune_set(path).parts  # says that there is no such file
         if found.neurons or not found.heads | found.gains:
             raise InputError("--around names heads that keep their gates, at least one, and no neurons.")
         return found.format()
@@ -195,7 +209,7 @@ def gains(options: Options, given: Model, progress: Report) -> Said:
     }
     if options.out is not None:
         atomic_write({options.out: heads.format().encode()})
-    return document, lambda: _text(document, found, heads, options)
+    return document, lambda: _text(document, found, heads, options, given)
 
 
 def seen_text() -> str:
@@ -206,7 +220,7 @@ def seen_text() -> str:
     )
 
 
-def _text(document: dict[str, Any], found: Gains, heads: PruneSet, options: Options) -> str:
+def _text(document: dict[str, Any], found: Gains, heads: PruneSet, options: Options, given: Model) -> str:
     last = found.losses[-min(10, len(found.losses)) :].mean(0)
     moved = document["moved_by_more_than_a_fifth"]
     said = [
@@ -227,11 +241,11 @@ def _text(document: dict[str, Any], found: Gains, heads: PruneSet, options: Opti
     paragraphs = f", paragraphs {last[3]:+.4f}" if len(last) > 3 else ""
     where = f" --cell '{'new both' if options.cell == 'seen' else options.cell}'" if options.cell else ""
     division = f" --division {options.division}" if options.division is not None else ""
-    measure = f"evaluate --axis {options.axis} --split test"
+    measure = f"evaluate {given.named(options.axis)} --split test"
     if options.contexts:
         measure += f" --steps {options.words} --contexts {options.contexts}"
     if options.axis == defaults.ALL_AXES:
-        measure = "study axes"
+        measure = f"study axes {given.named()}"
     said.append(
         f"In the last steps, on what they saw: gap {percent(last[0] - 1)}, text {last[1]:+.4f} nats a token"
         f"{paragraphs}, last words {last[2]:+.3f} nats. That was minimised; what it is worth, measure on test prompts: "
@@ -258,6 +272,8 @@ def repair(
     from fasp_core.storage.atomic import atomic_write, check_files
 
     found = parts.required()
+    if not found.parts.heads | found.parts.gains:
+        raise InputError("A repair is of heads that are removed or scaled, and the set names none: give some.")
     if given.ablation != "zero":  # before a model is loaded for it
         raise InputError(f"A repair is of heads that are set to zero, not to '{given.ablation}': leave --ablation out.")
     source = Text(text=text, window=window)

@@ -161,11 +161,12 @@ class Model(Weights):
         typer.Option(help="A beginning token before prompts and windows of text; auto: as the model's tokenizer does."),
     ] = "auto"
 
-    def named(self, axis: str) -> str:
-        """Model and axis as options of a command."""
+    def named(self, axis: str = "") -> str:
+        """Model, and axis if there is one, as options of a command."""
         begun = () if self.spec.bos == "auto" else ("--bos", self.spec.bos)
         taken_out = () if self.ablation == "zero" else ("--ablation", self.ablation)
-        return shlex.join(["--model", self.spec.source, *begun, *taken_out, "--axis", axis])
+        of = ("--axis", axis) if axis else ()
+        return shlex.join(["--model", self.spec.source, *begun, *taken_out, *of])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,7 +49,9 @@ def draw(settings: Settings) -> None:
             "head is worth in nine of ten draws of other templates and descriptors from among them. Gains scale every "
             "head instead of removing some; their steps halve the quarter anew each time.",
         )
-    plan = Plan(axis, config.reading, config.gamma, config.alpha, choose=str(choose))
+    plan = Plan(axis, config.reading, choose=str(choose))
+    if choose != "gains":  # which are of all heads
+        plan = replace(plan, gamma=config.gamma, alpha=config.alpha)
     model_id = engine().models.identity(settings.spec)
     try:
         name = digest(plan.key(model_id))

@@ -108,6 +108,12 @@ def test_costs_of_the_side_that_heads_are_chosen_on(run: Run) -> None:
     refused(run("evaluate", "--heads", PRUNED, "--costs", "paragraphs,lambda"), "'lambda'", "paragraphs, repeated")
     refused(run("evaluate", "--heads", PRUNED, "--costs", ","), "choose of")
     refused(run("evaluate", "--heads", PRUNED, "--costs", "lambada", "--cost-items", 0), "1 or more")
+    refused(run("evaluate", "--heads", PRUNED, "--cost-items", 7), "--cost-items is read with --costs lambada alone")
+    refused(
+        run("evaluate", "--heads", PRUNED, "--costs", "lambada", "--cost-tokens", 7), "--costs paragraphs or repeated"
+    )
+    empty = json.loads(run("evaluate", "--heads", "", "--json")[1])["notes"]
+    assert "The set is empty, so both models are the unpruned one." in empty
 
 
 def test_paragraphs_are_a_text_like_others(run: Run) -> None:

@@ -78,10 +78,26 @@ def test_hard_concrete_gates_remove_heads_that_repair_makes_up_for(run: Run, tmp
 
 def test_text_that_steps_saw_is_told_of_beside_perplexity(run: Run, tiny_world: Path) -> None:
     asked = ("--axis", tiny_world / "axis.csv", "--split", "valid", "--prompts", 8, "--tokens", 100, "--window", 50)
-    for heads, text, told in (("L0H1*0.5", "bold", 1), ("L0H1", "bold", 0), ("L0H1*0.5", "paragraphs-test", 0)):
+    for heads, text, told in (
+        ("L0H1*0.5", "bold", 1),
+        ("L0H1", "bold", 0),
+        ("L0H1*0.5", "paragraphs", 1),
+        ("L0H1*0.5", "paragraphs-test", 0),
+    ):
         status, out, err = run("evaluate", *asked, "--heads", heads, "--text", text, "--json")
         assert status == 0, err
         assert sum("evaluate --text paragraphs-test" in note for note in json.loads(out)["notes"]) == told
+
+
+def test_the_next_step_is_told_with_what_shaped_the_gates(run: Run, tmp_path: Path) -> None:
+    """A set to learn around may end in a gain, which is no file of that ending."""
+    around = "L0H1,L1H2*0.4"
+    asked = ("--steps", 1, "--passages", 0, "--paragraphs", 0, "--ablation", "mean", "--around", around)
+    status, told, err = run("gains", *asked)
+    assert status == 0, err
+    assert "evaluate --model " in told
+    assert "--ablation mean --axis " in told
+    assert {"L0H1", "L1H2*0.4"} <= set(told.split()[-1].split(","))
 
 
 def test_what_means_nothing_is_refused(run: Run) -> None:
@@ -96,7 +112,14 @@ def test_what_means_nothing_is_refused(run: Run) -> None:
     refused(run("gains", "--across", "worst"), "--across is read with --axis all alone")
     refused(run("gains", "--words", 4), "--words is read with --contexts alone")
     refused(run("gains", "--contexts", 2, "--words", 65), "choose 1 to 64")
-    refused(run("gains", "--contexts", -1), "no fewer than 1")
+    refused(run("gains", "--contexts", -1), "-1 contexts are none")
+    refused(run("gains", "--contexts", 2, "--axis", "all"), "--contexts is read without --axis all, --cells")
+    refused(run("gains", "--contexts", 2, "--patience", 5), "--contexts is read without --axis all, --cells")
+    refused(run("gains", "--axis", "all", "--cell", "seen"), "--cell is of one axis")
+    refused(run("gains", "--passages", -1), "passages and paragraphs of a step are whole numbers from 0 up")
+    refused(run("gains", "--around", "sets/no such.json"), "No such file")
+    refused(run("gains", "--around", "L0H1*x"), "L0H1*x")
+    refused(run("gains", "--around", "L0N1"), "no neurons")
     refused(run("gains", "--contexts", 2, "--steps", 1), "Shared contexts need blocks")  # a CSV file has none
     for option in ("--max-nats", "--rate", "--keep"):
         for value in ("nan", "inf"):
@@ -107,6 +130,6 @@ def test_what_means_nothing_is_refused(run: Run) -> None:
     refused(run("repair"), "--heads or --prune-set")
     refused(run("repair", "--heads", "L0H1", "--window", 9999), "Windows of 9,999 tokens do not fit")
     refused(run("repair", "--heads", "L0H9"), "L0H9 does not exist")
-    refused(run("repair", "--heads", "L0N1"), "nothing to repair")
+    refused(run("repair", "--heads", "L0N1"), "the set names none")
     refused(run("repair", "--heads", "L0H1", "--text", "paragraphs-test"), "Claims are made on 'paragraphs-test'")
     refused(run("repair", "--heads", "L0H1", "--text", "bold", "--tokens", 16_385), "16,384 tokens of 'bold'")

@@ -11,6 +11,7 @@ import pytest
 from fasp_core import defaults
 from fasp_core.data.text import TextConfig
 from fasp_core.metrics import calibration
+from fasp_core.studies.costs import ablations
 from tests.support.commands import Run, refused, runner, write_sentences
 from tests.support.tiny import tiny_text
 
@@ -40,6 +41,14 @@ def test_a_set_is_measured_by_either_way(run: Run, tmp_path: Path) -> None:
     assert status == 2
     assert "Heads cannot be taken out by 'median'" in err
     refused(run("repair", "--heads", "L0H1", "--ablation", "mean"), "leave --ablation out")
+
+
+def test_a_set_that_is_not_there_is_told_before_heads_are_scored(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablations, "score", lambda *_: pytest.fail("scored"))
+    for heads in ("L99H0", "L0N999999"):
+        refused(run("study ablations", "--axis", tmp_path / "axis.csv", "--heads", heads), f"{heads} does not exist")
 
 
 @pytest.mark.slow

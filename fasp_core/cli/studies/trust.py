@@ -199,10 +199,8 @@ def strengths(given: Model, progress: Report, axis: Axes = None, reading: Readin
     for name in axis or FIRST_AXES:
         found = furthest(stored(given.model_id, name, reading, "gains", given.store))
         if found is None:
-            raise InputError(
-                f"There are no gains of {name}: run 'python -m fasp_core gains --model {given.spec.source} --axis "
-                f"{name} --reading {reading}' first."
-            )
+            learn = f"python -m fasp_core gains {given.named(name)} --reading {reading}"
+            raise InputError(f"There are no gains of {name}: run '{learn}' first.")
         bias = BiasConfig(name)
         known = study.find(found, bias, given.model_id, given.store)
         results.append(known or study.run(given.lm, found, bias, given.store, progress))

@@ -114,7 +114,10 @@ class GainsConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.prompts < 1 or min(self.windows, self.passages, self.paragraphs) < 0:
-            raise InputError("Gates are learned in 1 step or more, from 1 prompt or more, at a rate above 0.")
+            raise InputError(
+                "Gates are learned in 1 step or more, from 1 prompt or more, and windows, passages and paragraphs of a "
+                "step are whole numbers from 0 up."
+            )
         counts = (self.keep, self.cost, self.task_cost, self.sparsity, self.max_nats)
         if not 0 < self.rate < math.inf or not all(0 <= one < math.inf for one in counts):  # NaN too
             raise InputError("Gates are learned at a rate above 0, and what counts in the loss is a number, 0 or more.")

@@ -188,7 +188,7 @@ class Bench:
                 f"There is no method '{method}': choose of {', '.join((*NAMES, AROUND))}, each also with {REPAIR}, "
                 f"learned gates also with {ON_ALL}."
             )
-        strengths = _strengths(name, strength, method) if whole != AROUND else (1.0,)
+        strengths = (1.0,) if whole == AROUND and not strength else _strengths(name, strength, method)
         if name == gates.METHODS[0] and repaired:
             raise InputError(f"Learned gains leave no head as it was, so nothing is repaired: leave {REPAIR} out.")
         if name not in gates.METHODS and not any(c.method == name for c in self.comparison.candidates):

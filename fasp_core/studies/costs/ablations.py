@@ -73,7 +73,11 @@ class Ablations:
     measured: dict[tuple[str, str], Evaluation]
 
     def rankings(self) -> list[dict[str, Any]]:
-        """How each way's scores repeat, and agree with those by zero: Spearman over the heads that are not critical."""
+        """How each way's scores repeat, and agree with those by zero.
+
+        By bias over heads that are not critical (of zero where ways are compared, of the way itself where it repeats),
+        by perplexity over all.
+        """
         zero, r, out = self.scores[ZERO], self.plan.reading, []
         free = prunable(zero, self.plan.gamma)
         for way, one in self.scores.items():
@@ -125,6 +129,8 @@ def run(lm: LanguageModel, plan: Plan, store: Store, progress: Report | None = N
     ----------
     lm : whose heads are taken out by zero.
     """
+    plan.given.gates(lm.n_layers, lm.n_heads)  # says so before anything is run
+    plan.given.neuron_gates(lm.n_layers, lm.n_neurons)
     ways = len(RANKED)
     steps = Steps(progress, 2 * ways + len(REMOVED) * (ways + bool(plan.given)))
     models = {way: taken_out_by(lm, way, store, steps.next()) for way in RANKED}
@@ -169,8 +175,8 @@ def markdown(found: Ablations) -> str:
             f"taking a head out; measured on {p.prompts} test prompts, {p.tokens:,} tokens of each text, {p.items} "
             "passages.",
             table("chosen by | removed by | heads | gap less | sentences | paragraphs | LAMBADA, points", rows),
-            "How far the ranking of heads that may be pruned repeats on other prompts, and Spearman's correlation with "
-            "that by zero:",
+            "How far the ranking by bias of heads that may be pruned repeats on other prompts, and Spearman's "
+            "correlation with scores by zero, z_bias over those heads and z_ppl over all:",
             table("ablation | reliability | z_bias | z_ppl", ranked),
         ]
     )

@@ -55,7 +55,7 @@ class Plan:
     choose : heads by "mean" scores, or "cautious"ly, see `fasp_core.gap.cautious`, or "gains" for all heads.
     precision : of steps that learn gains, see `GainsConfig`.
     divisions : how many, numbered from 0.
-    scored : validation prompts of the quarter that is seen, at least.
+    scored : validation prompts of the quarter that is seen, at least; gains are learned on all of that.
     prompts : test prompts of each quarter, at least.
     """
 
@@ -75,6 +75,8 @@ class Plan:
             raise InputError(f"There is no choice '{self.choose}': use {', '.join(CHOICES[:-1])} or {CHOICES[-1]}.")
         if self.precision != USUAL["precision"] and self.choose != "gains":
             raise InputError("Only steps that learn gains have a precision: choose gains, or leave it out.")
+        if self.choose == "gains" and (self.gamma, self.alpha) != (defaults.GAMMA, defaults.ALPHA):
+            raise InputError("Gains are learned for all heads, of which gamma and alpha choose none: leave them out.")
         if self.divisions < FEWEST:
             raise InputError(f"{self.divisions} divisions give no interval: ask for {FEWEST} or more.")
 

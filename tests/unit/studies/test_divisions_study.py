@@ -121,3 +121,9 @@ def test_intervals_of_a_ratio_hold_it() -> None:
 def test_a_single_division_is_refused() -> None:
     with pytest.raises(InputError, match="give no interval"):
         study.Plan("race_ethnicity", divisions=1)
+
+
+def test_shares_of_heads_mean_nothing_to_gains() -> None:
+    for told in ({"gamma": 0.2}, {"alpha": 0.1}):
+        with pytest.raises(InputError, match="gamma and alpha choose none"):
+            study.Plan("race_ethnicity", choose="gains", **told)

@@ -13,6 +13,7 @@ import torch
 from fasp_core.data.divisions import quarters, third
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
+from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import meters
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.scoring.learned import gains
@@ -203,6 +204,10 @@ def test_heads_of_a_set_keep_their_gates_while_the_others_make_up_for_them(
     assert (found.gates[others] != 1).all()
     assert found.at(1.0).heads >= {(0, 1)}
     assert (1, 2, 0.4) in found.at(1.0).gains
+    half = found.at(0.5).gates(lm.n_layers, lm.n_heads)
+    assert np.allclose(half[others], (1 + found.gates[others]) / 2)
+    assert (half[0, 1], half[1, 2]) == (0, 0.4)
+    assert found.at(0.0) == PruneSet.parse(kept)
     with pytest.raises(InputError, match="L7H0 does not exist"):
         learn(lm, bias, text, replace(config, around="L7H0"), store)
 
