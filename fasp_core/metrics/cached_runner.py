@@ -174,6 +174,10 @@ class CachedRunner:
             if seen is not None:
                 seen(np.arange(ends[i], ends[i + 1]), np.concatenate([part for part, _ in found]))
 
+        def looking(*_: object) -> None:
+            if progress is not None:
+                progress(0, 1, "a look at the beginning of the text")
+
         if seen is None:
             told = None
         else:
@@ -181,7 +185,7 @@ class CachedRunner:
             row, start = packs[i].ids[:1], int(first[packs[i].prompts[0]])
             if row.shape[1] - start >= (2 * BEGIN - 1) * BLOCK:
                 begun = pack_rows(row[:, : start + BEGIN * BLOCK], packs[i].prompts[:1])
-                found = self.measure([begun], prune_set, read, progress)
+                found = self.measure([begun], prune_set, read, looking)
                 seen(ends[i] + np.arange(BEGIN), found[0][0])
         sums, counts = zip(*self.measure(packs, prune_set, read, progress, told), strict=True)
         return Nll(np.concatenate(sums), np.concatenate(counts))
