@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy.typing as npt
 import safetensors.numpy as st
@@ -16,8 +16,11 @@ from pyarrow import parquet
 from safetensors import SafetensorError
 
 from fasp_core.errors import InputError
-from fasp_core.lazy import pd
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
 ARRAYS = "arrays.safetensors"
 
 
@@ -83,18 +86,18 @@ class Entry:
 
     def table(self, name: str) -> pd.DataFrame:
         """The table saved under `name`; LackingEntry if there is none, DamagedEntry if its file has changed."""
-        found: pd.DataFrame = self._parquet(name).to_pandas()
-        return found
+        return self._parquet(name, lambda read: read.to_pandas())
 
     def columns(self, name: str) -> dict[str, list[Any]]:
         """The columns of that table, without pandas."""
-        found = self._parquet(name)
-        return {name: column.to_pylist() for name, column in zip(found.column_names, found.columns, strict=True)}
+        return self._parquet(
+            name, lambda read: {n: c.to_pylist() for n, c in zip(read.column_names, read.columns, strict=True)}
+        )
 
-    def _parquet(self, name: str) -> Any:
+    def _parquet(self, name: str, form: Callable[[Any], T]) -> T:
         raw = self.read(f"{name}.parquet")
         try:
-            return parquet.ParquetFile(io.BytesIO(raw)).read()  # `read_table` imports pandas
+            return form(parquet.ParquetFile(io.BytesIO(raw)).read())  # `read_table` imports pandas
         except (ValueError, OSError, TypeError) as error:  # a seal that fits says only that it is what was written
             raise DamagedEntry(self.path, f"{name}.parquet is no table") from error
 
