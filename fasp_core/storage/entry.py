@@ -86,7 +86,8 @@ class Entry:
 
     def table(self, name: str) -> pd.DataFrame:
         """The table saved under `name`; LackingEntry if there is none, DamagedEntry if its file has changed."""
-        return self._parquet(name, lambda read: read.to_pandas())
+        found: pd.DataFrame = self._parquet(name, lambda read: read.to_pandas())
+        return found
 
     def columns(self, name: str) -> dict[str, list[Any]]:
         """The columns of that table, without pandas."""
