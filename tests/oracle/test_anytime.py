@@ -177,6 +177,7 @@ def test_looks_at_real_prompts_cover_what_the_whole_sample_says(axis: str) -> No
     table = best(TextConfig(tokens=8192), BiasConfig(axis), identity, "built-in", Store(COMMITTED))
     assert table is not None
     bias, rng = table.bias, np.random.default_rng(1)
+    assert bias.blocks is not None
     codes = np.asarray(bias.codes)
     whole = complete_blocks(tuple(bias.groups[c] for c in codes), tuple(bias.blocks))
     for which in range(len(bias.readings)):
