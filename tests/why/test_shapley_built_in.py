@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ COMMITTED = Path(__file__).resolve().parents[2] / "cache"
 
 
 @pytest.mark.slow
-def test_parts_of_the_sets_of_thirteen_heads_are_near_their_shapley_values(tmp_path: Path) -> None:
+def test_parts_of_a_set_of_thirteen_heads_are_near_their_shapley_values(tmp_path: Path) -> None:
+    shutil.copytree(COMMITTED / "words", tmp_path / "words")
     lm, store = load(ModelSpec()), Store(tmp_path)
     table = find(TextConfig(tokens=8192), BiasConfig("race_ethnicity"), lm.id, lm.name, Store(COMMITTED))
     assert table is not None
