@@ -41,7 +41,7 @@ SHOW = """async ([text, style, data, packed]) => {
     host.append(Object.assign(document.createElement('style'), {textContent: style}));
     const start = await (await fetch(`data:;base64,${packed}`)).arrayBuffer();
     made.default({data: new Uint8Array(start), parentElement: host, setStateValue: () => {}});
-    made.default({data, parentElement: host, setStateValue: () => {}});
+    made.default({data: [data], parentElement: host, setStateValue: () => {}});
     window.view = host.instrument;
     await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
     return [view.part.getBoundingClientRect().bottom, view.maps.length];

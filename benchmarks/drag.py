@@ -32,7 +32,7 @@ DRIVE = """async ([text, style, data, packed, frames]) => {
     host.append(Object.assign(document.createElement('style'), {textContent: style}));
     const start = await (await fetch(`data:;base64,${packed}`)).arrayBuffer();
     made.default({data: new Uint8Array(start), parentElement: host, setStateValue: () => {}});
-    made.default({data, parentElement: host, setStateValue: () => {}});
+    made.default({data: [data], parentElement: host, setStateValue: () => {}});
     const view = host.instrument, channel = new MessageChannel(), work = [], own = [], gaps = [];
     const frame = () => new Promise(done => requestAnimationFrame(done));
     let last = await frame();

@@ -267,11 +267,12 @@ class Hand extends View {
   }
 }
 
-export default function ({ data, setStateValue, parentElement }) {
-  if (data instanceof Uint8Array) {
-    readEffects(data);
+export default function ({ data: sent, setStateValue, parentElement }) {
+  if (sent instanceof Uint8Array) {
+    readEffects(sent);
     return () => {};
   }
+  const [data] = sent;
   const view = (parentElement.instrument ??= new Hand(parentElement));
   const call = (view.call = {});
   view.hear(data, setStateValue);

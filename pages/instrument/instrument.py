@@ -37,7 +37,7 @@ def draw(shown: Shown, effects: bytes, act: Callable[[Act | Step], None]) -> Non
     size = shown.layers * shown.heads
     _component(
         key=KEY,
-        data={**shown.sent(), "first": not drawn()},
+        data=[{**shown.sent(), "first": not drawn()}],  # no mapping, in which Streamlit would look for tables
         default={"acts": [], "drawn": 0},
         on_acts_change=lambda: _tell(size, act),
         on_drawn_change=lambda: st.session_state.update({DRAWN: True}),

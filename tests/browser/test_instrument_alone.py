@@ -38,7 +38,8 @@ def page(browser: Any) -> Generator[Any]:
             document.body.append(field);
             Object.assign(window, {sent: [], drawn: [], field, root: parentElement});
             const setStateValue = (name, told) => (name === 'acts' ? sent : drawn).push(told);
-            window.call = data => script({data, setStateValue, parentElement});
+            const inList = data => data instanceof Uint8Array ? data : [data]; // as the page sends them
+            window.call = data => script({data: inList(data), setStateValue, parentElement});
             window.press = (key, at = root.querySelector('[role=gridcell]')) => at.dispatchEvent(new KeyboardEvent(
                 'keydown', {key, ctrlKey: key !== ' ', bubbles: true, composed: true, cancelable: true})); }""",
         instrument.script(),

@@ -136,7 +136,7 @@ def instrument(at: AppTest) -> dict[str, Any]:
     """What the instrument's script was given."""
     found: Any = at.get("bidi_component")
     sent = [json.loads(one.proto.json) for one in found if one.proto.json]
-    (shown,) = (one for one in sent if "rule" in one)
+    (shown,) = (one[0] for one in sent if isinstance(one, list))
     return dict(shown)
 
 
