@@ -1,4 +1,4 @@
-"""What the first page needs, read while the browser still loads: modules, and the scores that it shows."""
+"""What the first page needs, made while the browser still loads: modules, and the scores that it shows."""
 
 from __future__ import annotations
 
@@ -41,12 +41,17 @@ def _read(ready: Callable[[], bool]) -> None:
     for name in MODULES:
         import_module(name)
     from fasp_core.errors import InputError
-    from fasp_core.metrics.meters import BiasConfig
+    from fasp_core.metrics.meters import BiasConfig, left_out
     from fasp_core.model.spec import ModelSpec
     from pages.backend.engine import engine
     from pages.session.recipe import Recipe
 
+    first = Recipe()
     try:
-        engine().results.scores(ModelSpec(), BiasConfig(Recipe().axis))
+        table = engine().results.scores(ModelSpec(), BiasConfig(first.axis))
+        left_out(BiasConfig(first.axis))
     except InputError:  # a demo without this axis
         return
+    if table is not None:  # keeps both
+        table.bias.gap(first.reading)
+        table.bias.standard_errors(first.reading)
