@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fasp_core.studies.answers.measures import Answers, Disparity
 from fasp_core.studies.contexts.generalisation import Carried, intercepts
-from fasp_core.studies.contexts.halves import by_turns
+from fasp_core.studies.contexts.scenarios import by_turns
 from tests.contexts.test_contexts_matrix import EVERY, made_up
 
 NUMBER = st.floats(-10, 10)

@@ -27,12 +27,28 @@ WHOLE = ExactConfig(covered=1 - 1e-12, nodes=1000, draws=1)
 GROUPS = ("one", "two")
 
 
+def totals(lm: LanguageModel) -> np.ndarray:
+    """[names, 2] probability of a number, and the sum of log(1 + number)."""
+    chats = [ask(lm, HOUSE, name) for name, _ in WORLD.people]
+    return np.array([slopes._sums(t) for t in grow(lm, chats, Reader("dollars", ""), HOUSE.opening, SAMPLING, WHOLE)])
+
+
 def gap(lm: LanguageModel) -> float:
     """Difference of the groups' mean log(1 + number), of answers with one."""
-    chats = [ask(lm, HOUSE, name) for name, _ in WORLD.people]
-    sums = np.array([slopes._sums(t) for t in grow(lm, chats, Reader("dollars", ""), HOUSE.opening, SAMPLING, WHOLE)])
+    return difference(totals(lm))
+
+
+def difference(sums: np.ndarray) -> float:
+    """Of the first two names' mean and that of the last two."""
     means = [part[:, 1].sum() / part[:, 0].sum() for part in (sums[:2], sums[2:])]
     return float(means[0] - means[1])
+
+
+def first_of_each(sums: np.ndarray, whole: np.ndarray) -> float:
+    """Difference of the first name of each group, whose distance from the group's mean in the whole model counts."""
+    mean = [part[:, 1].sum() / part[:, 0].sum() for part in (whole[:2], whole[2:])]
+    one, two = ((sums[i, 1] - m * sums[i, 0]) / whole[i, 0] for i, m in zip((0, 2), mean, strict=True))
+    return float(one - two)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt_neo"])
@@ -90,16 +106,20 @@ def test_effects_equal_finite_differences(kind: str, monkeypatch: pytest.MonkeyP
     found = slopes.effects(lm, HOUSE, WORLD.people, GROUPS, SAMPLING, WHOLE)
     assert found.gap == pytest.approx(gap(lm), abs=1e-6)
     assert found.heads.shape == (4, lm.n_layers, lm.n_heads)
+    before, half = totals(lm), found.of(scenarios.by_turns(found.codes) == 0)
+    assert half.gap == pytest.approx(float(np.subtract(*(before[[0, 2], 1] / before[[0, 2], 0]))), abs=1e-6)
     for what, layer, part in (("heads", 0, 1), ("heads", 1, 2), ("neurons", 1, 5)):
-        step, ends = 2e-2, []  # wide enough for probabilities in float32
+        step, ends = 7e-3, []  # wide enough for probabilities in float32
         for gate in (1 + step, 1 - step):
             heads = torch.ones(lm.n_layers, lm.n_heads, dtype=torch.double)
             units = torch.ones(lm.n_neurons, dtype=torch.double)
             (heads[layer] if what == "heads" else units)[part] = gate
             with gated(lm, heads, {layer: units}):
-                ends.append(gap(lm))
-        slope = -(ends[0] - ends[1]) / (2 * step)  # a removal moves a gate from 1 to 0
+                ends.append(totals(lm))
+        slope = -(difference(ends[0]) - difference(ends[1])) / (2 * step)  # a removal moves a gate from 1 to 0
         assert found.change(what)[0][layer, part] == pytest.approx(slope, rel=1e-2, abs=2e-5)
+        slope = -(first_of_each(ends[0], before) - first_of_each(ends[1], before)) / (2 * step)
+        assert half.change(what)[0][layer, part] == pytest.approx(slope, rel=1e-2, abs=2e-5)
     assert np.abs(found.change("heads")[0]).max() > 1e-3
 
 

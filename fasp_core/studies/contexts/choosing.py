@@ -26,6 +26,7 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import localise, slopes, weights
 from fasp_core.studies.contexts.audit import HOW, AuditConfig, Exact, Replies, Report
 from fasp_core.studies.contexts.removal import Removal
+from fasp_core.studies.contexts.scenarios import by_turns
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,8 +144,14 @@ def clues(
     methods: Sequence[Method],
     store: Store,
     progress: Report | None = None,
+    half: int | None = None,
 ) -> Clues:
     """What a scenario's answers and chats say; stored, each kind by itself.
+
+    Parameters
+    ----------
+    half : of the names, as `halves.half` has it, of exact answers; None: all. Effects on all names and on both halves
+        are found together.
 
     Raises
     ------
@@ -156,39 +163,49 @@ def clues(
     by_effect: dict[weights.Place, Tensor] = {}
     gap = float("nan")
     label = f"{slug(lm.name)}--{slug(replies.scenario.context)}-{slug(replies.scenario.name)}"
-    names = [[name for name, group in replies.people if group == g] for g in replies.groups]
+    by_group = [[name for name, group in replies.people if group == g] for g in replies.groups]
+    names = by_group if half is None else [mine[half::2] for mine in by_group]
     everybody = [name for mine in names for name in mine]
     key = {
         **lm.id.key(),
         "scenario": asdict(replies.scenario),
-        "names": names,
         "template": lm.tokenizer.chat_template,
     }
 
-    def kept(what: str, work: Any, **more: Any) -> dict[str, NDArray[Any]]:
-        return store.compute(KIND, {**key, "what": what, **more}, lambda: {"arrays": work()}, label=label).arrays
+    def kept(what: str, work: Any, names: Any = names, **more: Any) -> dict[str, NDArray[Any]]:
+        asked = {**key, "names": names, "what": what, **more}
+        return store.compute(KIND, asked, lambda: {"arrays": work()}, label=label).arrays
 
     drawn: dict[str, Any] = {"sampling": asdict(config), "noise": noise.VERSION}
     if isinstance(replies, Exact):
         drawn = {"sampling": asdict(config.sampling), "exact": asdict(replies.limits), "how": HOW}
+    effects_of = "effects, halves beside" if isinstance(replies, Exact) else "effects"
+    of_half = "" if half is None else f" of half {half}"
 
     def effects() -> dict[str, NDArray[Any]]:
-        if isinstance(replies, Exact):
-            people, groups = replies.people, (replies.groups[0], replies.groups[1])
-            found = slopes.effects(lm, replies.scenario, people, groups, config.sampling, replies.limits, progress)
-        else:
-            found = localise.effects(lm, replies, config.temperature, progress)
-        return {k: found.reduction(k) for k in ("heads", "neurons")} | {"gap": np.array([found.gap])}
+        if not isinstance(replies, Exact):
+            return _reductions(localise.effects(lm, replies, config.temperature, progress))
+        people, groups = replies.people, (replies.groups[0], replies.groups[1])
+        found = slopes.effects(lm, replies.scenario, people, groups, config.sampling, replies.limits, progress)
+        turns = by_turns(found.codes)
+        out = _reductions(found)
+        for h in (0, 1):
+            out |= {f"{name} of half {h}": array for name, array in _reductions(found.of(turns == h)).items()}
+        return out
 
     def lowering() -> dict[str, NDArray[Any]]:
         if not isinstance(replies, Exact):
             raise InputError("Weights by effect need exact answers: leave out samples, or this method.")
-        return _lowering(lm, replies, config, progress)
+        people = replies.people
+        if half is not None:
+            turns = by_turns(np.array([replies.groups.index(group) for _, group in people]))
+            people = tuple(person for person, turn in zip(people, turns, strict=True) if turn == half)
+        return _lowering(lm, replace(replies, people=people), config, progress)
 
     for method in dict.fromkeys(BESIDE.get(m, m) for m in methods):
         if method in ("heads-effect", "neurons-effect"):
-            found = kept("effects", effects, **drawn)
-            arrays[method], gap = found[kind_of(method)], float(found["gap"][0])
+            found = kept(effects_of, effects, by_group, **drawn)
+            arrays[method], gap = found[kind_of(method) + of_half], float(found["gap" + of_half][0])
         elif method == "heads-attention":
             found = kept(
                 "attention", lambda: {"mean": localise.attention_to_name(lm, replies.scenario, everybody).mean(0)}
@@ -207,6 +224,10 @@ def clues(
         else:
             raise InputError(f"There is no method '{method}': choose of {', '.join(METHODS)}.")
     return Clues(arrays, norms, gap, by_effect)
+
+
+def _reductions(found: localise.Effects) -> dict[str, NDArray[Any]]:
+    return {kind: found.reduction(kind) for kind in ("heads", "neurons")} | {"gap": np.array([found.gap])}
 
 
 def _lowering(

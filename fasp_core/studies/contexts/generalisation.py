@@ -28,8 +28,8 @@ from fasp_core.studies.answers.measures import (
     symmetric_interval,
 )
 from fasp_core.studies.contexts.choosing import Method, kind_of
-from fasp_core.studies.contexts.halves import by_turns
 from fasp_core.studies.contexts.matrix import Cell, Matrix
+from fasp_core.studies.contexts.scenarios import by_turns
 from fasp_core.studies.contexts.settings import Kind
 from fasp_core.typing import Floats
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fasp_core.metrics.perplexity import Nll
 from fasp_core.model.language_model import LanguageModel
@@ -67,11 +66,11 @@ class Whole:
 
     def clues(self, scenario: Scenario, methods: Sequence[Method], progress: Report | None) -> Said:
         """What a scenario says."""
-        found = []
-        for world in (self.world, *(half(self.world, h) for h in (0, 1))):
-            asked = exactly(self.lm, scenario, self._following(world), self.store, None, progress)
-            found.append(choosing.clues(self.lm, asked, self.audit, methods, self.store, progress))
-        return Said(found[0], (found[1], found[2]))
+        asked = exactly(self.lm, scenario, self._following(self.world), self.store, None, progress)
+        whole, first, second = (
+            choosing.clues(self.lm, asked, self.audit, methods, self.store, progress, h) for h in (None, 0, 1)
+        )
+        return Said(whole, (first, second))
 
     def cell(
         self,
@@ -124,15 +123,6 @@ class Whole:
 def half(world: Scenarios, h: int) -> Scenarios:
     """Every second name of each group, from the first or from the second on; pairs in the same order stay together."""
     return Scenarios(world.contexts, world.scenarios, {g: names[h::2] for g, names in world.groups.items()})
-
-
-def by_turns(codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[names] 0 or 1: which `half` each name is in, from the group of each."""
-    found = np.zeros_like(codes)
-    for group in np.unique(codes):
-        mine = np.flatnonzero(codes == group)
-        found[mine] = np.arange(len(mine)) % 2
-    return found
 
 
 def mean_nll(found: Sequence[Nll]) -> Nll:

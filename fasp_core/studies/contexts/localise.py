@@ -50,13 +50,33 @@ class Effects:
     ----------
     heads, neurons : [names, L, H] and [names, L, F], each name's share; a group's effect is their sum.
     codes : [names] group, 0 or 1.
-    gap : mean of log(1 + number) of group 0 minus that of group 1; nan if a group gave no number.
+    masses, sums : [names] how many answers gave a number, or the probability of one, and the sum of log(1 + number).
     """
 
     heads: Floats
     neurons: Floats
     codes: NDArray[np.int64]
-    gap: float
+    masses: NDArray[np.float64]
+    sums: NDArray[np.float64]
+
+    @property
+    def gap(self) -> float:
+        """Mean of log(1 + number) of group 0 minus that of group 1; nan if a group gave no number."""
+        first, second = group_means(self.codes, self.masses, self.sums)
+        return float(first - second)
+
+    def of(self, members: NDArray[np.bool_]) -> Effects:
+        """On the difference of some names alone, with the mean of a whole group in the place of theirs (it counts where
+        a removal changes how many answers give a number).
+
+        Parameters
+        ----------
+        members : [names] of which names.
+        """
+        whole, mine = (np.bincount(self.codes, self.masses * m, 2) for m in (1, members))
+        share = np.divide(whole, mine, out=np.zeros(2), where=mine > 0)[self.codes[members]].astype(np.float32)
+        heads, neurons = (rows[members] * share[:, None, None] for rows in (self.heads, self.neurons))
+        return Effects(heads, neurons, self.codes[members], self.masses[members], self.sums[members])
 
     def change(self, kind: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Change of the gap and its standard error (nan: one name), [L, H] of `heads` or [L, F] of `neurons`."""
@@ -70,6 +90,14 @@ class Effects:
         return np.asarray(-np.sign(self.gap) * self.change(kind)[0])
 
 
+def group_means(
+    codes: NDArray[np.int64], masses: NDArray[np.float64], sums: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """[2] of each group's answers with a number; nan without any."""
+    mass, total = (np.bincount(codes, x, 2) for x in (masses, sums))
+    return np.asarray(np.divide(total, mass, out=np.full(2, np.nan), where=mass > 0))
+
+
 def effects(lm: LanguageModel, replies: Replies, temperature: float, progress: Report | None = None) -> Effects:
     """First-order effects of all heads and neurons from the stored answers of the unpruned model.
 
@@ -80,12 +108,10 @@ def effects(lm: LanguageModel, replies: Replies, temperature: float, progress: R
     answers = replies.answers
     numbers = np.log1p(answers.values)  # [names, samples], nan without a number
     seen = np.isfinite(numbers)
-    weights = np.zeros_like(numbers)
-    means = []
-    for g in (0, 1):
-        mine = seen & (answers.codes == g)[:, None]
-        means.append(float(numbers[mine].mean()) if mine.any() else float("nan"))
-        weights[mine] = (numbers[mine] - means[-1]) / mine.sum()
+    masses, sums = seen.sum(1).astype(float), np.where(seen, numbers, 0.0).sum(1)
+    means, mass = group_means(answers.codes, masses, sums), np.bincount(answers.codes, masses, 2)
+    centred = (numbers - means[answers.codes][:, None]) / np.maximum(mass, 1)[answers.codes][:, None]
+    weights = np.where(seen, centred, 0.0)
     heads, neurons = [], []
     for i, (name, _) in enumerate(replies.people):
         _, chat = ask(lm, replies.scenario, name)
@@ -94,7 +120,7 @@ def effects(lm: LanguageModel, replies: Replies, temperature: float, progress: R
         neurons.append(-by_neuron)
         if progress is not None:
             progress(i + 1, len(replies.people), f"effects in {replies.scenario.title}")
-    return Effects(np.stack(heads), np.stack(neurons), answers.codes, means[0] - means[1])
+    return Effects(np.stack(heads), np.stack(neurons), answers.codes, masses, sums)
 
 
 @enable_grad

@@ -11,6 +11,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fasp_core.data.groups import clean
 from fasp_core.errors import InputError
 from fasp_core.storage import tabular
@@ -187,3 +190,12 @@ def _texts(values: Any, what: str, source: str) -> tuple[str, ...]:
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v.strip() for v in values):
         raise InputError(f'{source}: {what} must be a list of texts, such as ["one", "two"].')
     return tuple(v.strip() for v in values)
+
+
+def by_turns(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[names] 0 or 1: which half each name is in, every second one of its group, from the group of each."""
+    found = np.zeros_like(codes)
+    for group in np.unique(codes):
+        mine = np.flatnonzero(codes == group)
+        found[mine] = np.arange(len(mine)) % 2
+    return found

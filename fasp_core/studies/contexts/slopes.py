@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,7 @@ from fasp_core.studies.answers.exact import ExactConfig, Grower, Node, Sampling,
 from fasp_core.studies.answers.reading import Reader
 from fasp_core.studies.contexts import weights
 from fasp_core.studies.contexts.chats import ask
-from fasp_core.studies.contexts.localise import Effects, Floats, through_gates
+from fasp_core.studies.contexts.localise import Effects, Floats, group_means, through_gates
 from fasp_core.studies.contexts.scenarios import Scenario
 from fasp_core.typing import Report
 
@@ -61,7 +62,7 @@ def effects(
         neurons.append(-by_neuron)
         if progress is not None:
             progress(i + 1, len(grown.chats), f"effects in {scenario.title}")
-    return Effects(np.stack(heads), np.stack(neurons), grown.codes, grown.gap)
+    return Effects(np.stack(heads), np.stack(neurons), grown.codes, *grown.totals.T)
 
 
 @enable_grad
@@ -113,8 +114,7 @@ class _Grown:
     chats: list[list[int]]
     trees: list[Tree]
     codes: NDArray[np.int64]
-    means: NDArray[np.float64]
-    masses: NDArray[np.float64]
+    totals: NDArray[np.float64]  # [names, 2] as of `_sums`
     reader: Reader
     grower: Grower
 
@@ -132,20 +132,22 @@ class _Grown:
         reader = Reader(scenario.unit, scenario.per)
         trees = grow(lm, chats, reader, scenario.opening, sampling, config)
         codes = np.array([groups.index(group) for _, group in people])
-        totals = np.array([_sums(tree) for tree in trees])  # [names, 2]
-        masses = np.array([totals[codes == g, 0].sum() for g in (0, 1)])
-        sums = np.array([totals[codes == g, 1].sum() for g in (0, 1)])
-        means = np.divide(sums, masses, out=np.full(2, np.nan), where=masses > 0)
+        totals = np.array([_sums(tree) for tree in trees])
         grower = Grower(lm, reader, scenario.opening, sampling, config)
-        return cls([chat for _, chat in chats], trees, codes, means, masses, reader, grower)
+        return cls([chat for _, chat in chats], trees, codes, totals, reader, grower)
+
+    @cached_property
+    def means(self) -> NDArray[np.float64]:
+        return group_means(self.codes, *self.totals.T)
 
     @property
     def gap(self) -> float:
         return float(self.means[0] - self.means[1])
 
     def worth(self, name: int) -> Worth:
-        g = int(self.codes[name])
-        return Worth(self.trees[name], self.reader, float(self.means[g]), float(self.masses[g]))
+        mine = self.codes == self.codes[name]
+        mean, mass = float(self.means[self.codes[name]]), float(self.totals[mine, 0].sum())
+        return Worth(self.trees[name], self.reader, mean, mass)
 
 
 def _sums(tree: Tree) -> tuple[float, float]:
