@@ -13,7 +13,7 @@ from fasp_core import defaults
 from fasp_core.cli.command import Said
 from fasp_core.cli.options import Model, Parts, Reading, Text, Window
 from fasp_core.cli.text import noted
-from fasp_core.console import Report, number, percent, table
+from fasp_core.console import Report, number, percent, table, to_json
 from fasp_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def gains(options: Options, given: Model, progress: Report) -> Said:
     from fasp_core.data.text import TextConfig
     from fasp_core.metrics.meters import left_out
     from fasp_core.scoring.learned.gains import axes_of, find, learn
-    from fasp_core.storage.atomic import atomic_write, check_files
+    from fasp_core.storage.atomic import check_files
 
     if not 0 <= options.strength <= 1:
         raise InputError(f"A strength is from 0 to 1, not {options.strength:g}.")
@@ -208,8 +208,24 @@ def gains(options: Options, given: Model, progress: Report) -> Said:
         "notes": left_out(*axes_of(bias)),
     }
     if options.out is not None:
-        atomic_write({options.out: heads.format().encode()})
+        _write(options.out, heads, found.path.shape[1:], given, options.axis, options.reading, options.method)
     return document, lambda: _text(document, found, heads, options, given)
+
+
+def _write(
+    path: Path,
+    parts: PruneSet,
+    shape: tuple[int, ...],
+    given: Model,
+    axis: str | None,
+    reading: str | None,
+    method: str,
+) -> None:
+    from fasp_core.heads.prune_files import learned
+    from fasp_core.storage.atomic import atomic_write
+
+    told = {"model": given.spec.source, "axis": axis, "reading": reading, "method": method, "ablation": given.ablation}
+    atomic_write({path: to_json(learned(parts, (shape[0], shape[1]), **told)).encode() + b"\n"})
 
 
 def seen_text() -> str:
@@ -269,7 +285,7 @@ def repair(
     """
     from fasp_core.scoring.learned.repair import products, stored_products
     from fasp_core.scoring.learned.repair import repair as repaired
-    from fasp_core.storage.atomic import atomic_write, check_files
+    from fasp_core.storage.atomic import check_files
 
     found = parts.required()
     if not found.parts.heads | found.parts.gains:
@@ -286,7 +302,7 @@ def repair(
     known = stored_products(given.model_id, config, given.store) or products(given.lm, config, given.store, progress)
     done = repaired(found.parts, known.values)
     if out is not None:
-        atomic_write({out: done.prune_set.format().encode()})
+        _write(out, done.prune_set, known.values.shape[:2], given, found.axis, found.reading, "repair")
     document = {"model": given.spec.source, "before": found.parts.format(), **done.as_dict(), "tokens": known.tokens}
     return document | {"text": text}, lambda: _repair_text(document)
 

@@ -303,6 +303,8 @@ class Parts:
 
         shape = BUILT_IN_SHAPE if given.model == BUILT_IN else (given.lm.n_layers, given.lm.n_heads)
         check(found, shape, str(self.prune_set or "--heads"))
+        if found.ablation not in (None, given.ablation):
+            log(f"This set was learned with heads taken out by '{found.ablation}': --ablation says how they are now.")
 
 
 @dataclass(frozen=True, kw_only=True)

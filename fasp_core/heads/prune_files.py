@@ -1,7 +1,7 @@
 """The file of a prune set: what it says, and how any bytes are read as one or refused. Pure functions.
 
-One form for the app, the command line and Python: the JSON document of `select --out`. Read is also a plain text of
-parts, such as `L0H3,L2H1-4`, and a bare JSON list of [layer, head] pairs.
+One form for the app, the command line and Python: the JSON document of `select --out`, or a shorter one of sets that
+were learned. Read is also a plain text of parts, such as `L0H3,L2H1-4`, and a bare JSON list of [layer, head] pairs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PruneFile:
     Attributes
     ----------
     shape : of the model that the set was chosen for; None where the file does not say.
-    model, axis, reading, method, notes : as the file has them, None or empty where it does not say.
+    model, axis, reading, method, ablation, notes : as the file has them, None or empty where it does not say.
     """
 
     parts: PruneSet
@@ -37,6 +37,7 @@ class PruneFile:
     axis: str | None = None
     reading: str | None = None
     method: str | None = None
+    ablation: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -88,6 +89,16 @@ def document(
         if more:
             out[name] = [list(one) for one in sorted(more)]
     return out
+
+
+def learned(parts: PruneSet, shape: Shape, **told: str | None) -> dict[str, Any]:
+    """What `gains --out` and `repair --out` write.
+
+    Parameters
+    ----------
+    told : model, axis, reading, method, ablation.
+    """
+    return {"prune_set": parts.format(), "shape": list(shape), **told}
 
 
 def read(raw: bytes, name: str, shape: Shape | None = None) -> PruneFile:
@@ -165,6 +176,7 @@ def _read(content: Any) -> PruneFile:
         _text(content.get("axis")),
         _text(content.get("reading")),
         _text(content.get("method")),
+        _text(content.get("ablation")),
         tuple(filter(None, map(_text, notes))) if isinstance(notes, list) else (),
     )
 

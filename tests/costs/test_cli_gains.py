@@ -10,6 +10,7 @@ import pytest
 
 from fasp_core.cli.gains import RATES
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.scoring.score_files import read_prune_set
 from tests.support.commands import Run, refused, runner
 from tests.support.tiny import HEADS
 
@@ -24,7 +25,7 @@ def run(capsys: pytest.CaptureFixture[str], tiny_world: Path) -> Run:
 
 
 def test_gains_see_paragraphs_and_make_a_set(run: Run, tmp_path: Path) -> None:
-    out = tmp_path / "set.txt"
+    out = tmp_path / "set.json"
     asked = ("--steps", 3, "--passages", 2)
     status, text, err = run("gains", *asked, "--out", out, "--json")
     assert status == 0, err
@@ -33,7 +34,9 @@ def test_gains_see_paragraphs_and_make_a_set(run: Run, tmp_path: Path) -> None:
     assert set(document["curve"][0]) == {"step", "gap_relative", "text_nats", "last_word_nats", "paragraph_nats"}
     assert (document["steps"], document["gates_of_step"]) == (3, 3)
     assert document["unseen_curve"] == []
-    written = PruneSet.parse(out.read_text())
+    file = read_prune_set(out)
+    assert (file.shape, file.reading, file.method, file.ablation) == ((LAYERS, HEADS), "neutral", "gains", "zero")
+    written = file.parts
     assert written == PruneSet.parse(document["prune_set"])
     assert written.gains
     status, told, _ = run("gains", *asked)  # stored
@@ -47,18 +50,18 @@ def test_gains_see_paragraphs_and_make_a_set(run: Run, tmp_path: Path) -> None:
 
 
 def test_hard_concrete_gates_remove_heads_that_repair_makes_up_for(run: Run, tmp_path: Path) -> None:
-    out, mended = tmp_path / "set.txt", tmp_path / "mended.txt"
+    out, mended = tmp_path / "set.json", tmp_path / "mended.json"
     asked = ("--method", "hard-concrete", "--heads", 2, "--steps", 2, "--passages", 0, "--out", out)
     status, text, err = run("gains", *asked, "--json")
     assert status == 0, err
     document = json.loads(text)
     assert document["config"]["rate"] == RATES["hard-concrete"]
-    removed = PruneSet.parse(out.read_text())
+    removed = read_prune_set(out).parts
     assert (len(removed.heads), removed.gains) == (2, frozenset())
     status, text, err = run("repair", "--prune-set", out, "--tokens", 300, "--window", 60, "--out", mended, "--json")
     assert status == 0, err
     document = json.loads(text)
-    repaired = PruneSet.parse(mended.read_text())
+    repaired = read_prune_set(mended).parts
     assert repaired == PruneSet.parse(document["prune_set"])
     assert repaired.heads == removed.heads
     assert document["before"] == removed.format()
@@ -71,6 +74,8 @@ def test_hard_concrete_gates_remove_heads_that_repair_makes_up_for(run: Run, tmp
     assert status == 0
     assert told.rstrip().endswith(repaired.format())
     assert np.isfinite(float(document["layers"][0]["lost_after"]))
+    status, _, err = run("repair", "--prune-set", out, "--tokens", 300, "--window", 60)
+    assert (status, "was learned with heads taken out" in err) == (0, False)
     status, told, _ = run("repair", "--heads", "L0H0-3,L1H0", "--tokens", 300, "--window", 60)
     assert status == 0
     assert "nothing of them was rescaled: 0." in told
@@ -93,11 +98,15 @@ def test_the_next_step_is_told_with_what_shaped_the_gates(run: Run, tmp_path: Pa
     """A set to learn around may end in a gain, which is no file of that ending."""
     around = "L0H1,L1H2*0.4"
     asked = ("--steps", 1, "--passages", 0, "--paragraphs", 0, "--ablation", "mean", "--around", around)
-    status, told, err = run("gains", *asked)
+    out = tmp_path / "set.json"
+    status, told, err = run("gains", *asked, "--out", out)
     assert status == 0, err
     assert "evaluate --model " in told
     assert "--ablation mean --axis " in told
     assert {"L0H1", "L1H2*0.4"} <= set(told.split()[-1].split(","))
+    status, _, err = run("repair", "--prune-set", out, "--tokens", 300, "--window", 60)
+    assert status == 0
+    assert "was learned with heads taken out by 'mean'" in err
 
 
 def test_what_means_nothing_is_refused(run: Run) -> None:
