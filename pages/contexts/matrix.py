@@ -12,7 +12,7 @@ from fasp_core.figures import Cells, Series, Words, answers_by_group, cell_matri
 from fasp_core.lazy import pd
 from fasp_core.studies.answers.distributions import Distributions, points
 from fasp_core.studies.answers.measures import Answers, Estimate, parsed_difference
-from fasp_core.studies.contexts.choosing import Method
+from fasp_core.studies.contexts.choosing import Method, kind_of
 from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of
 from fasp_core.studies.contexts.matrix import Cell, Matrix
 from fasp_core.studies.contexts.settings import TITLES, Kind
@@ -47,7 +47,13 @@ def title(found: Matrix) -> str:
     """What tells one run from another."""
     scenarios, names = len(found.scenarios), len(found.people)
     answers = "exact answers" if found.config.exact else f"{found.config.audit.samples} answers each"
-    return f"{scenarios} scenarios, {names} names ({' and '.join(found.groups)}), {answers}"
+    most: dict[str, int] = {}
+    for cell in found.cells:
+        kind = kind_of(cell.method)
+        most[kind] = max(most.get(kind, 0), cell.parts)
+    sizes = " or ".join(f"{count:,} {kind}" for kind, count in most.items())
+    groups = " and ".join(found.groups)
+    return f"{scenarios} scenarios, {names} names ({groups}), {answers}, sets of at most {sizes}"
 
 
 @st.cache_resource(max_entries=8, show_spinner="Resampling names")
