@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -15,8 +16,9 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.answers.measures import Disparity, parsed_difference
 from fasp_core.studies.answers.testing import Tested
 from fasp_core.studies.contexts import outcome
-from fasp_core.studies.contexts.audit import AuditConfig, Exact, Replies, audit, exactly
-from fasp_core.studies.contexts.scenarios import Scenarios
+from fasp_core.studies.contexts.audit import AuditConfig, Exact, Following, Replies, audit, exactly
+from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
+from fasp_core.typing import Report
 from pages.backend.requests import Experiment
 from pages.contexts.matrix import SECONDS, estimate, series_of
 from pages.widgets import background, clicks
@@ -60,19 +62,10 @@ def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
         show(job.result, subject, winsorise)
         return
     times = len(asked) * len(small.people) * (2 if len(subject) else 1)
-    ask: Any = exactly if how == "exact" else audit
 
     def work(lm: LanguageModel, store: Store, progress: Any) -> Audited:
-        subjects = [PruneSet(), subject] if len(subject) else [PruneSet()]
-        total = len(subjects) * len(asked)
-
-        def step(i: int) -> Any:
-            return lambda done, of, text: progress(i + done / max(of, 1e-9), total, text)
-
-        return [
-            [ask(lm, s, small, config, store, who, progress=step(j * len(asked) + i)) for i, s in enumerate(asked)]
-            for j, who in enumerate(subjects)
-        ]
+        removed = [PruneSet(), subject] if len(subject) else [PruneSet()]
+        return ask(lm, asked, small, config, how == "exact", removed, store, progress)
 
     seconds = times * (EXACT_SECONDS if how == "exact" else samples * SECONDS)
     told = "the distribution of the answers of each" if how == "exact" else f"{samples} answers each"
@@ -86,6 +79,31 @@ def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
         "be an instruct model, with a chat template.",
         button="Ask",
     )
+
+
+def ask(
+    lm: LanguageModel,
+    asked: Sequence[Scenario],
+    world: Scenarios,
+    config: AuditConfig,
+    exact: bool,
+    removed: Sequence[PruneSet],
+    store: Store,
+    progress: Report,
+) -> Audited:
+    """Answers to all scenarios, without each of some sets; whole distributions, or samples."""
+    total = len(removed) * len(asked)
+    following = Following(world, config)
+
+    def one(n: int, scenario: Scenario, who: PruneSet) -> Replies | Exact:
+        def told(done: float, of: float, text: str) -> None:
+            progress(n + done / max(of, 1e-9), total, text)
+
+        if exact:
+            return exactly(lm, scenario, following, store, who, told)
+        return audit(lm, scenario, world, config, store, who, progress=told)
+
+    return [[one(j * len(asked) + i, s, who) for i, s in enumerate(asked)] for j, who in enumerate(removed)]
 
 
 @st.cache_resource(max_entries=8, show_spinner="Resampling names")

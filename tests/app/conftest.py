@@ -14,6 +14,7 @@ from pages.backend.engine import engine
 from pages.backend.results import Results
 from pages.instrument import instrument
 from pages.widgets import scoring
+from tests.support.faithful import Faithful
 from tests.support.fakes import Studio
 
 
@@ -56,3 +57,11 @@ def judge(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(Results, "scores", lambda self, spec, config: scores(self, spec, BiasConfig(config.axis)))
     monkeypatch.setattr(scoring, "load_scorer", lambda _config: True)
     return "org/judge"
+
+
+@pytest.fixture
+def monkeypatch() -> Generator[pytest.MonkeyPatch]:
+    """Whose stand-ins are called as what they stand for can be."""
+    patch = Faithful()
+    yield patch
+    patch.undo()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,11 +15,13 @@ import pytest
 from fasp_core import defaults
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.storage.store import Store
 from fasp_core.studies.answers.distributions import gathered
 from fasp_core.studies.answers.exact import ExactConfig, Tree
 from fasp_core.studies.answers.measures import Estimate
+from fasp_core.studies.contexts import audit as asked
 from fasp_core.studies.contexts import matrix, outcome, scenarios
-from fasp_core.studies.contexts.audit import AuditConfig, Exact, Replies
+from fasp_core.studies.contexts.audit import AuditConfig, Exact, Following, Replies
 from fasp_core.studies.contexts.generalisation import Carried
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
 from pages.backend.engine import engine
@@ -27,6 +30,7 @@ from pages.contexts import matrix as contexts_matrix
 from pages.widgets.markdown import escape_markdown
 from tests.support.contexts import made_up
 from tests.support.fakes import MADE, Studio
+from tests.support.numbered import NUMBERED, numbered_lm
 from tests.support.running import opened, press, run, said
 
 SHARES = {
@@ -60,9 +64,10 @@ def answered(
     return Replies(scenario, world.people, ("black", "white"), texts, (), MADE)
 
 
-def followed(lm: Any, scenario: Scenario, world: Scenarios, config: AuditConfig, *more: Any, **_: Any) -> Exact:
+def followed(lm: Any, scenario: Scenario, following: Following, store: Any, removed: PruneSet, *_: Any) -> Exact:
     """The same, as if the samples were all that there is."""
-    said = answered(lm, scenario, world, config, *more)
+    config = following.config
+    said = answered(lm, scenario, following.scenarios, config, store, removed)
     n = config.samples
     trees = [
         Tree(list(texts), list(values), [1 / n] * n, 0.0)
@@ -219,3 +224,30 @@ def test_a_model_without_a_chat_is_told(studio: Studio, monkeypatch: pytest.Monk
     studio.at_once()
     press(at, "Ask")
     assert "has no chat template" in said(at)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_model_is_asked(tmp_path: Path, exact: bool) -> None:
+    """A tiny one, really: the answers that the functions behind the page give, in the order that it shows."""
+    world = scenarios.parse(NUMBERED.replace('["house"]', '["house", "red"]'), "rooms.toml")
+    lm, config, store = numbered_lm(), AuditConfig(samples=2, tokens=2), Store(tmp_path)
+    removed = [PruneSet(), PruneSet.parse("L0H1")]
+    told: list[float] = []
+    found = audit.ask(lm, world.scenarios, world, config, exact, removed, store, lambda done, *_: told.append(done))
+    assert told == sorted(told)
+    for who, answered in zip(removed, found, strict=True):
+        for scenario, one in zip(world.scenarios, answered, strict=True):
+            if exact:
+                wanted: Any = asked.exactly(lm, scenario, asked.Following(world, config), store, who)
+            else:
+                wanted = asked.audit(lm, scenario, world, config, store, who)
+            assert (one.scenario, one.texts) == (wanted.scenario, wanted.texts)
+
+
+def test_stand_ins_are_called_as_what_they_stand_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "ask", lambda *_, **__: None)
+    with pytest.raises(TypeError, match="missing a required argument: 'asked'"):
+        audit.ask(None)  # type: ignore[call-arg, arg-type]
+    monkeypatch.setattr(engine().results, "matrices", lambda *_: [])
+    with pytest.raises(TypeError, match="'spec'"):
+        engine().results.matrices()  # type: ignore[call-arg]
