@@ -193,14 +193,14 @@ def strips(rows: Sequence[Strip], groups: tuple[str, str], words: Words) -> go.F
                 )
             )
     place = np.arange(len(rows), dtype=np.float64)
-    told = click_trace(np.full(len(rows), float(edges[-1]) / 2), place, [row.hover for row in rows], size=40)
+    told = click_trace(np.full(len(rows), float(edges[-1]) / 2), place, [row.hover for row in rows], size=30)
     ends = STEPS[np.log10(1 + STEPS) <= edges[-1]]
     ticks = {"tickvals": np.log10(1 + ends).tolist(), "ticktext": [f"{x:,.0f}" for x in ends]}
     names = {"tickvals": list(range(len(rows))), "ticktext": [escape(row.label) for row in rows]}
     return figure(
         [told, *traces],
         words,
-        120 + 62 * len(rows),
+        max(220, 128 + 34 * len(rows)),  # as `dots` of one series, which may stand beside
         92,
         xaxis=axis(words.theme, words.unit, showgrid=True, fixedrange=True, **ticks),
         yaxis=axis(words.theme, "", fixedrange=True, range=[len(rows) - 0.4, -0.6], ticklabelstandoff=6, **names),

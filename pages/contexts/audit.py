@@ -32,7 +32,7 @@ Audited = list[list[Replies | Exact]]
 
 def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
     """Settings, the offer to ask, and what was answered."""
-    left, middle, right = st.columns(3)
+    left, middle, right, last = st.columns(4)
     context = left.selectbox(
         "Context", list(world.contexts), format_func=world.contexts.__getitem__, key="audit context"
     )
@@ -47,9 +47,9 @@ def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
     samples = 4
     if how == "sampled":
         samples = right.select_slider("Answers for each name", (2, 4, 8, 16), 4, key="audit samples")
-    written = st.text_input(
-        "Without these heads and neurons",
-        placeholder="L0H3,L2H1-4,L5N17: none if left empty",
+    written = last.text_input(
+        "Without heads and neurons",
+        placeholder="such as L0H3,L2H1-4,L5N17",
         key="audit heads",
         help="Heads as L0H3, ranges of a layer as L2H1-4, neurons (hidden units of the MLP) as L5N17.",
     )
@@ -138,9 +138,15 @@ def show(found: Audited, subject: PruneSet, winsorise: float) -> None:
             f"{covered:.0%} of the probability of the answers was followed until their number was settled; the rest is "
             "estimated by draws, whose noise is in the intervals."
         )
-    _differences(found, subject, gaps)
+    order = sorted(range(len(base)), key=lambda i: -abs(rows[i]["smd"]["value"] or 0.0))
     if exact:
-        _strips(exact, rows, winsorise)
+        left, right = st.columns((3, 2))
+        with left:
+            _strips(exact, rows, order, winsorise)
+        with right:
+            _differences(found, subject, gaps, order)
+    else:
+        _differences(found, subject, gaps, order)
     csv_table(pd.DataFrame([_row(row, base[0].groups) for row in rows]), "audit.csv")
     for r in base:
         difference = parsed_difference(r.answers)
@@ -158,29 +164,29 @@ def show(found: Audited, subject: PruneSet, winsorise: float) -> None:
         st.dataframe(_texts(base[picked]), hide_index=True)
 
 
-def _differences(found: Audited, subject: PruneSet, gaps: list[Disparity]) -> None:
+def _differences(found: Audited, subject: PruneSet, gaps: list[Disparity], order: Sequence[int]) -> None:
     """The difference of every scenario with its interval."""
-    base = found[0]
-    first, second = base[0].groups
+    first, second = found[0][0].groups
     labels, colors = ("whole model", f"without {len(subject)} parts"), (BASE, PRUNED)
     series = []
     for gap, replies, label, color in zip(gaps, found, labels, colors, strict=False):
-        each = gap.each()
+        whole = gap.each()
+        each = [whole[i] for i in order]
         hover = [
             f"{r.scenario.name}, {label}\nSMD {estimate(e)}\na number in {r.answers.parsed()[0]:.0%} ({first}) and "
             f"{r.answers.parsed()[1]:.0%} ({second}) of "
             + ("the probability" if isinstance(r, Exact) else f"{r.answers.values.size:,} answers")
-            for r, e in zip(replies, each, strict=True)
+            for r, e in zip((replies[i] for i in order), each, strict=True)
         ]
         series.append(series_of(label, each, hover, color=color))
     chart(
         dots(
-            [r.scenario.name for r in base],
+            [found[0][i].scenario.name for i in order],
             series,
             Words(
                 "Standardised mean difference by scenario",
-                f"Above 0: larger numbers for {first} than for {second}. Intervals resample names (95%).",
-                unit=f"mean of {first} minus mean of {second}, in pooled SDs",
+                f"{first} minus {second}; 95% intervals resample names.",
+                unit="in pooled SDs",
                 dark=st.context.theme.type == "dark",
             ),
         ),
@@ -189,9 +195,8 @@ def _differences(found: Audited, subject: PruneSet, gaps: list[Disparity]) -> No
     )
 
 
-def _strips(exact: list[Exact], rows: list[dict[str, Any]], winsorise: float) -> None:
-    """Both groups' distributions in every scenario, the largest difference first."""
-    order = sorted(range(len(exact)), key=lambda i: -abs(rows[i]["smd"]["value"] or 0.0))
+def _strips(exact: list[Exact], rows: list[dict[str, Any]], order: Sequence[int], winsorise: float) -> None:
+    """Both groups' distributions in every scenario."""
     shown, drawn = [], []
     for i in order:
         one, row = exact[i].numbers(winsorise), rows[i]
