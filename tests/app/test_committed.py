@@ -18,8 +18,9 @@ from fasp_core.defaults import WINSORISE
 from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import against_fasp, compare
-from fasp_core.studies.contexts.choosing import USUAL
+from fasp_core.studies.contexts.choosing import USUAL, Method
 from fasp_core.studies.contexts.generalisation import Carried
+from fasp_core.studies.contexts.settings import Kind
 from fasp_core.studies.transfer import divisions
 from pages.backend.engine import Engine, engine
 from tests.support.fakes import use_engine
@@ -147,16 +148,18 @@ def test_robustness_fills_the_page() -> None:
 
 
 def test_contexts_fill_the_page() -> None:
-    exact, sampled = engine().results.matrices(ModelSpec())
+    every, exact, sampled = engine().results.matrices(ModelSpec())
+    assert (len(every.scenarios), len(every.people)) == (19, 64)
+    assert every.config.exact is not None
     assert exact.config.exact is not None
     assert set(sampled.config.methods) == set(USUAL)
-    for found in (exact, sampled):
+    for found in (every, exact, sampled):
         assert set(found.contexts) == {"purchases", "services", "activities", "finance"}
     text = told("contexts")
     assert "Nothing was run" not in text
     for sentence in (
-        "Heads raise differences by less than neurons here, other than in the paper",
-        "Nothing can shrink with generality here",
+        "these answers cannot tell, only that they differ by at most 0.01 (95%)",
+        "Whether effects shrink with generality these answers cannot tell",
     ):
         assert sentence in text
     neurons, shrink = (finding.sentence for finding in Carried(exact, WINSORISE).findings())
@@ -164,6 +167,32 @@ def test_contexts_fill_the_page() -> None:
     assert len(numbers) == 6
     for number in numbers:
         assert number.strip(",").replace("-", "−") in readme()
+
+
+def test_readme_tells_what_all_contexts_say() -> None:
+    every = engine().results.matrices(ModelSpec())[0]
+    carried = Carried(every, WINSORISE)
+
+    def change(method: Method, kind: Kind) -> str:
+        summary = carried.summary(every.of(method, kind))
+        assert summary is not None
+        return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*summary.change).replace("-", "−")
+
+    for method in every.config.methods:
+        summary = carried.summary(every.of(method))
+        assert summary is not None
+        assert "{:+.3f} [{:+.3f}, {:+.3f}]".format(*summary.change).replace("-", "−") in readme()
+        assert f"{summary.inliers:.0%}" in readme()
+    for kind in ("context", "other"):
+        assert change("heads-effect", kind) in readme()
+    neurons, heads = every.of("neurons-effect"), every.of("heads-effect")
+    found = carried.difference([(n, h) for n in neurons for h in heads if n.setting == h.setting])
+    assert (
+        f"{{:+.3f}} [{{:+.3f}}, {{:+.3f}}] over {found.tests} pairs".format(*found.difference).replace("-", "−")
+        in readme()
+    )
+    minutes = sum(t.tests * t.seconds for t in every.times()) / 60
+    assert f"all together {minutes:.0f} minutes" in readme()
 
 
 @pytest.mark.parametrize(("method", "whose"), [("fasp", "FASP's"), ("search", "The search's")])

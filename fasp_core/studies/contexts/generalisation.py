@@ -212,7 +212,9 @@ class Carried:
             raised = found.second.value > 0
             what = "Heads raise differences by less than neurons" if raised else "Heads beat neurons"
             return Finding(False, f"{what} here, other than in the paper: {told}.")
-        return Finding(None, f"Whether neurons beat heads, as in the paper, these answers cannot tell: {told}.")
+        most = np.ceil(100 * max(-found.difference.low, found.difference.high)) / 100
+        within = f", only that they differ by at most {most:.2f} (95%)" if np.isfinite(most) else ""
+        return Finding(None, f"Whether neurons beat heads, as in the paper, these answers cannot tell{within}: {told}.")
 
     def _effects_shrink(self) -> Finding:
         chosen = self._chosen("heads") + self._chosen("neurons") + self._chosen("weights")
