@@ -73,8 +73,8 @@ def draw(found: Matrix, winsorise: float) -> None:
     st.caption(
         f"{escape_markdown(found.model)}: {escape_markdown(title(found))}. |SMD| is the difference of the "
         "groups' mean log answers without its sign, in standard deviations of the whole model's answers, averaged over "
-        "scenarios; noise adds to it, so removing parts at random "
-        f"stands beside. {other} Intervals resample names (95%)."
+        f"scenarios; noise adds to it{', so parts at random stand beside' if _random(found) else ''}. {other} "
+        "Intervals resample names (95%)."
     )
     chart(
         _generality(carried),
@@ -107,6 +107,11 @@ def row_title(row: tuple[Kind, str]) -> str:
     return row[1] or TITLES[row[0]]
 
 
+def _random(found: Matrix) -> bool:
+    """Whether sets at random stand beside the others."""
+    return any(method.endswith("random") for method in found.config.methods)
+
+
 def _generality(carried: Carried) -> Any:
     """Methods side by side, by how general the choice is."""
     m = carried.matrix
@@ -123,7 +128,7 @@ def _generality(carried: Carried) -> Any:
         series.append(series_of(METHOD_TITLES[method], ends, hover, faint=method.endswith("random")))
     words = Words(
         "Change of mean |SMD|, by what the sets were chosen on",
-        "Below 0: the groups come closer. Hollow: parts at random.",
+        "Below 0: the groups come closer." + (" Hollow: parts at random." if _random(m) else ""),
         unit="change of mean |SMD|, 95% interval",
         dark=st.context.theme.type == "dark",
     )
