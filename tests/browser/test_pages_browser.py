@@ -153,7 +153,7 @@ def test_assumptions(filled: str, browser: object) -> None:
 def test_contexts(app: str, browser: object) -> None:
     reader = Reader(browser, f"{app}/contexts")
     reader.until("() => document.querySelectorAll('.js-plotly-plot .main-svg').length >= 9")
-    reader.wait_said("other than in the paper")
+    reader.wait_said("as in the paper")
     reader.wait_said("Click a cell for the answers behind it")
     reader.click_cell(3, 1, chart=1)  # chosen on services, tested on services: there is no such set
     reader.wait_said("There is nothing of this kind")
