@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Generator
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.components.v2 import manifest_scanner
@@ -14,8 +16,29 @@ from pages.backend.engine import engine
 from pages.backend.results import Results
 from pages.instrument import instrument
 from pages.widgets import scoring
-from tests.support.faithful import Faithful
 from tests.support.fakes import Studio
+
+
+class Faithful(pytest.MonkeyPatch):
+    """A `MonkeyPatch` whose stand-ins refuse arguments that what they stand for would refuse."""
+
+    def setattr(self, target: Any, name: Any, *value: Any, **how: Any) -> None:  # type: ignore[override]
+        real = None if isinstance(target, str) else getattr(target, name, None)
+        told = inspect.isroutine(real) and not inspect.isbuiltin(real) and value
+        if told and (inspect.isfunction(value[0]) or inspect.ismethod(value[0])):
+            value = (_as_called(real, value[0]),)
+        super().setattr(target, name, *value, **how)
+
+
+def _as_called(real: Any, stand_in: Any) -> Any:
+    signature = inspect.signature(real)
+
+    @wraps(stand_in)
+    def called(*given: Any, **named: Any) -> Any:
+        signature.bind(*given, **named)
+        return stand_in(*given, **named)
+
+    return called
 
 
 @pytest.fixture(scope="session", autouse=True)
