@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.answers import measures
 from fasp_core.studies.answers.distributions import Distributions, points
 from fasp_core.studies.answers.exact import ExactConfig
-from fasp_core.studies.contexts import matrix, scenarios, summary
+from fasp_core.studies.contexts import localise, matrix, scenarios, slopes, summary
 from fasp_core.studies.contexts.audit import AuditConfig, Following, disparity, exactly
 from fasp_core.studies.contexts.choosing import Sizes
 from fasp_core.studies.contexts.halves import half
@@ -147,6 +148,26 @@ def test_a_matrix_of_exact_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         np.testing.assert_array_equal(one.answers.names, two.answers.names)
     monkeypatch.setattr(matrix, "EXACT", {**matrix.EXACT, "how": 0})  # followed in another way: not shown
     assert not matrix.stored(lm.id, store)
+
+
+@pytest.mark.parametrize("limits", [LIMITS, None])
+def test_random_sets_beside_known_ones_need_no_effects(
+    limits: ExactConfig | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the matrix beside them they need the sizes of its sets alone, and are the same sets."""
+    monkeypatch.setattr(matrix, "TextConfig", partial(TextConfig, window=64, stride=64))
+    lm, both = numbered_lm(), replace(CONFIG, exact=limits)
+    expected = matrix.run(lm, WORLD, both, Store(tmp_path / "whole"))
+    matrix.run(lm, WORLD, replace(both, methods=both.methods[:2]), Store(tmp_path / "first"))
+    shutil.copytree(tmp_path / "first" / matrix.KIND, tmp_path / "second" / matrix.KIND)
+    monkeypatch.setattr(slopes, "effects", lambda *_, **__: pytest.fail("no effect is asked for"))
+    monkeypatch.setattr(localise, "effects", lambda *_, **__: pytest.fail("no effect is asked for"))
+    found = matrix.run(lm, WORLD, both, Store(tmp_path / "second"))
+    assert [(c.setting, c.prune_set) for c in found.of("heads-random")] == [
+        (c.setting, c.prune_set) for c in expected.of("heads-random")
+    ]
+    alone = matrix.run(lm, WORLD, replace(both, methods=("heads-random",)), Store(tmp_path / "second"))
+    assert [c.prune_set for c in alone.cells] == [c.prune_set for c in expected.of("heads-random")]
 
 
 def test_a_group_of_one_name_cannot_be_halved(tmp_path: Path) -> None:

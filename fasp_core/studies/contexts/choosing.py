@@ -266,15 +266,20 @@ def _norms(lm: LanguageModel, replies: Replies | Exact, names: list[list[str]], 
     return out
 
 
-def choose(lm: LanguageModel, method: Method, said: Sequence[Clues], sizes: Sizes, seed: int = 0) -> Removal:
+def choose(
+    lm: LanguageModel, method: Method, said: Sequence[Clues], sizes: Sizes, seed: int = 0, size: int | None = None
+) -> Removal:
     """The parts that all scenarios of `said` name.
 
     Parameters
     ----------
     seed : of random sets. They hold as many parts as the same scenarios' set of the method in `BESIDE`, of weights as
         many in each projection.
+    size : how many heads or neurons that set holds, where it is known: then random ones need nothing said.
     """
     kind = kind_of(method)
+    if method in BESIDE and size is not None and kind != "weights":
+        return _at_random(lm, kind, size, seed)
     like = choose(lm, BESIDE[method], said, sizes) if method in BESIDE else None
     if kind == "weights":
         if like is not None:
@@ -283,19 +288,27 @@ def choose(lm: LanguageModel, method: Method, said: Sequence[Clues], sizes: Size
         return Removal(
             weights=_named_by_all([c.lowering(lm, sizes) if effect else c.standing_out(lm, sizes) for c in said])
         )
-    shape = (lm.n_layers, lm.n_heads if kind == "heads" else lm.n_neurons)
+    if like is not None:
+        return _at_random(lm, kind, len(like), seed)
+    shape = _shape(lm, kind)
     count = max(1, int(getattr(sizes, kind) * shape[0] * shape[1]))
     if method == "neurons-activation":
         by_group = [c.arrays[method] for c in said]
         named = [set(localise.stands_out(a[0], a[1], sizes.unit_top, sizes.unit_other)) for a in by_group]
         parts = sorted(set.intersection(*named))
     else:
-        if like is not None:
-            flat = np.random.default_rng(seed).permutation(shape[0] * shape[1])[: len(like)]
-        else:
-            flat = common_top([c.arrays[method] for c in said], count)
-        parts = [divmod(int(i), shape[1]) for i in flat]
+        parts = [divmod(int(i), shape[1]) for i in common_top([c.arrays[method] for c in said], count)]
     return Removal(PruneSet.of(**{kind: parts}))
+
+
+def _shape(lm: LanguageModel, kind: str) -> tuple[int, int]:
+    return lm.n_layers, lm.n_heads if kind == "heads" else lm.n_neurons
+
+
+def _at_random(lm: LanguageModel, kind: str, size: int, seed: int) -> Removal:
+    layers, wide = _shape(lm, kind)
+    flat = np.random.default_rng(seed).permutation(layers * wide)[:size]
+    return Removal(PruneSet.of(**{kind: [divmod(int(i), wide) for i in flat]}))
 
 
 def common_top(scores: Sequence[NDArray[Any]], count: int) -> NDArray[np.int64]:

@@ -80,17 +80,20 @@ class Whole:
         scenario: Scenario,
         sizes: Sizes,
         seed: int,
+        like: Sequence[int | None],
         progress: Report | None,
     ) -> Removed:
-        """Choose, remove, ask."""
+        """Choose, remove, ask. `like`: of random sets, how many parts each is to hold; None: not known."""
         if setting.kind != "same":
-            removal = choosing.choose(self.lm, method, [said[j].whole for j in setting.sources], sizes, seed)
+            sources = [said[j].whole for j in setting.sources]
+            removal = choosing.choose(self.lm, method, sources, sizes, seed, like[0])
             answers, seconds = self._ask(scenario, self.world, removal, progress)
             return Removed((removal,), answers, seconds)
         (source,) = setting.sources
         removals, parts, total = [], [], 0.0
         for h in (0, 1):
-            removal = choosing.choose(self.lm, method, [said[source].halves[h]], sizes, seed)
+            mine = said[source].halves[h]
+            removal = choosing.choose(self.lm, method, [mine], sizes, seed, like[h])
             found, seconds = self._ask(scenario, half(self.world, 1 - h), removal, progress)
             removals.append(removal)
             parts.append(found)

@@ -18,6 +18,7 @@ import numpy as np
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.forward import noise
+from fasp_core.heads.prune_set import PruneSet
 from fasp_core.lazy import pd
 from fasp_core.metrics.measurements import perplexity_of
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change, ppl_key, windows_of
@@ -31,7 +32,7 @@ from fasp_core.studies.answers.measures import Answers
 from fasp_core.studies.common import KIND, Steps, kept
 from fasp_core.studies.contexts import choosing
 from fasp_core.studies.contexts.audit import HOW, AuditConfig, Report, audit, pair
-from fasp_core.studies.contexts.choosing import METHODS, USUAL, Clues, Method, Sizes
+from fasp_core.studies.contexts.choosing import BESIDE, METHODS, USUAL, Clues, Method, Sizes, kind_of
 from fasp_core.studies.contexts.halves import Removed, Said, Whole, mean_nll
 from fasp_core.studies.contexts.removal import Removal
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
@@ -95,6 +96,9 @@ class Cell:
     answers: Answers | Distributions
     nll: Nll
     seconds: float = float("nan")
+
+
+Cells = dict[tuple[Method, Setting], Cell]
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,9 @@ def run(
     def work() -> Any:
         plan = [(m, s) for m in config.methods for s in settings(small.scenarios)]
         known = _known(lm.id, key, store)
-        missing = tuple(m for m in config.methods if any(x not in known for x in plan if x[0] == m))
+        sized = {x: sizes for x in plan if (sizes := _sizes(known, *x, config.exact is not None)) is not None}
+        unsaid = [x for x in plan if x not in known and x not in sized]
+        missing = tuple(m for m in config.methods if any(x[0] == m for x in unsaid))
         steps = Steps(progress, 3 * len(small.scenarios) + len(plan))
         said: list[Clues] = []
         halves: list[Said] = []
@@ -218,10 +224,12 @@ def run(
             cell = known.get((method, setting))
             if cell is None:
                 scenario, seed = small.scenarios[setting.tested], _seed(config, setting)
+                like = sized.get((method, setting), (None, None))
                 if whole is not None:
-                    removed = whole.cell(method, setting, halves, scenario, config.sizes, seed, report)
+                    removed = whole.cell(method, setting, halves, scenario, config.sizes, seed, like, report)
                 else:
-                    removal = choosing.choose(lm, method, [said[j] for j in setting.sources], config.sizes, seed)
+                    sources = [said[j] for j in setting.sources]
+                    removal = choosing.choose(lm, method, sources, config.sizes, seed, like[0])
                     found = audit(lm, scenario, small, test, store, removal, compared, report)
                     removed = Removed((removal,), found.answers, found.provenance["seconds"])
                 cell = Cell(
@@ -253,7 +261,17 @@ def run(
     return kept(store, lm, "contexts", key, work, read)
 
 
-def _known(model_id: ModelId, key: dict[str, Any], store: Store) -> dict[tuple[Method, Setting], Cell]:
+def _sizes(known: Cells, method: Method, setting: Setting, exact: bool) -> tuple[int, ...] | None:
+    """How many heads or neurons a random set is to hold, of exact answers tested where it was chosen each half's; None
+    where the sets that it is to be as large as are not known, or it is none."""
+    beside = known.get((BESIDE.get(method, method), setting)) if method in BESIDE else None
+    if beside is None or kind_of(method) == "weights":
+        return None
+    found = tuple(len(PruneSet.parse(part)) for part in beside.prune_set.split("; "))
+    return found if len(found) == (2 if exact and setting.kind == "same" else 1) else None
+
+
+def _known(model_id: ModelId, key: dict[str, Any], store: Store) -> Cells:
     """Cells of stored matrices that differ from this one in their methods alone."""
 
     def rest(config: dict[str, Any]) -> dict[str, Any]:
