@@ -41,7 +41,7 @@ from pages.backend import demo
 from pages.backend.models import Models
 
 if TYPE_CHECKING:  # of one page, and slow to import
-    from fasp_core.studies.contexts.matrix import Matrix
+    from fasp_core.studies.contexts.cells import Matrix
 
 SCORE_TEXT = TextConfig(tokens=8192)
 T = TypeVar("T")

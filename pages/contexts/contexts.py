@@ -9,7 +9,7 @@ from fasp_core.errors import InputError
 from fasp_core.model.spec import ModelSpec
 from fasp_core.studies.contexts import matrix, scenarios
 from fasp_core.studies.contexts.audit import AuditConfig
-from fasp_core.studies.contexts.matrix import MatrixConfig
+from fasp_core.studies.contexts.cells import MatrixConfig
 from fasp_core.studies.contexts.scenarios import Scenarios
 from pages.backend import demo
 from pages.backend.commands import command

@@ -12,9 +12,9 @@ from fasp_core.figures import Cells, Series, Words, answers_by_group, cell_matri
 from fasp_core.lazy import pd
 from fasp_core.studies.answers.distributions import Distributions, points
 from fasp_core.studies.answers.measures import Answers, Estimate, parsed_difference
+from fasp_core.studies.contexts.cells import Cell, Matrix
 from fasp_core.studies.contexts.choosing import Method, kind_of
-from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of
-from fasp_core.studies.contexts.matrix import Cell, Matrix
+from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of, told
 from fasp_core.studies.contexts.settings import TITLES, Kind
 from fasp_core.typing import Floats
 from pages.widgets import clicks
@@ -69,12 +69,13 @@ def draw(found: Matrix, winsorise: float) -> None:
         st.info(escape_markdown(finding.sentence), icon=icon[finding.holds])
     other = "Sets are chosen on other answers than they are tested on."
     if found.config.exact:
-        other = "Sets that are tested on their own scenario are chosen on half of the names and tested on the others."
+        other = "Sets that are tested on their own scenario are chosen on half of the names and tested on the others"
+        other += f", the mean of {found.config.halvings} halvings." if found.config.halvings > 1 else "."
     st.caption(
         f"{escape_markdown(found.model)}: {escape_markdown(title(found))}. |SMD| is the difference of the "
         "groups' mean log answers without its sign, in standard deviations of the whole model's answers, averaged over "
         f"scenarios; noise adds to it{', so parts at random stand beside' if _random(found) else ''}. {other} "
-        "Intervals resample names (95%)."
+        "Intervals resample names (95%); those for other scenarios names and scenarios."
     )
     chart(
         _generality(carried),
@@ -301,5 +302,5 @@ def _signed(x: float) -> str:
 
 
 def estimate(e: Estimate) -> str:
-    """`+0.12 [-0.03, +0.30]`."""
-    return "no value" if e.value != e.value else f"{e.value:+.2f} [{e.low:+.2f}, {e.high:+.2f}]".replace("-", "−")
+    """`+0.12 [−0.03, +0.30]`."""
+    return "no value" if e.value != e.value else told(e).replace("-", "−")

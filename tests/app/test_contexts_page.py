@@ -22,6 +22,7 @@ from fasp_core.studies.answers.measures import Estimate
 from fasp_core.studies.contexts import audit as asked
 from fasp_core.studies.contexts import matrix, outcome, scenarios
 from fasp_core.studies.contexts.audit import AuditConfig, Exact, Following, Replies
+from fasp_core.studies.contexts.cells import MatrixConfig
 from fasp_core.studies.contexts.generalisation import Carried
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
 from pages.backend.engine import engine
@@ -78,9 +79,9 @@ def followed(lm: Any, scenario: Scenario, following: Following, store: Any, remo
 
 
 def test_nothing_was_run_yet(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[matrix.MatrixConfig] = []
+    asked: list[MatrixConfig] = []
 
-    def run_matrix(lm: Any, world: Scenarios, config: matrix.MatrixConfig, store: Any, **_: Any) -> None:
+    def run_matrix(lm: Any, world: Scenarios, config: MatrixConfig, store: Any, **_: Any) -> None:
         asked.append(config)
 
     monkeypatch.setattr(matrix, "run", run_matrix)

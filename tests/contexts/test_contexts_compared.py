@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fasp_core.studies.answers.measures import Answers, Disparity
-from fasp_core.studies.contexts.generalisation import Carried, intercepts
+from fasp_core.studies.answers.measures import Answers, Disparity, Estimate
+from fasp_core.studies.contexts.generalisation import Carried, intercepts, told
 from fasp_core.studies.contexts.scenarios import by_turns
 from tests.contexts.test_contexts_matrix import EVERY, made_up
 
@@ -43,12 +43,12 @@ def test_the_finding_says_it() -> None:
     pairs = [(n, h) for n in carried._chosen("neurons") for h in carried._chosen("heads") if n.setting == h.setting]
     found = carried.at_equal_inliers(pairs)
     assert found is not None
-    shares = np.array([carried._inliers(n) - carried._inliers(h) for n, h in pairs])
+    shares = np.array([carried._moved(n)[0] - carried._moved(h)[0] for n, h in pairs])
     changes = np.array([carried.difference([pair]).difference.value for pair in pairs])
     expected = np.polynomial.polynomial.polyfit(shares, changes, 1)[0]
     assert found.value == pytest.approx(expected)
     assert found.low < found.value < found.high
-    assert f"the difference is {found.value:+.2f}" in carried.findings()[0].sentence
+    assert f"the difference is {told(found)}" in carried.findings()[0].sentence
 
 
 def test_a_set_that_leaves_no_spread_has_a_difference_in_the_whole_models() -> None:
@@ -56,11 +56,11 @@ def test_a_set_that_leaves_no_spread_has_a_difference_in_the_whole_models() -> N
     made = made_up({("heads-effect", "same"): 0.0})
     values = np.where(made.codes == 0, 40.0, 40.001)[:, None] + np.zeros((1, 3))
     values[0, 0] += 1e-6
-    cells = tuple(replace(c, answers=Answers(values, made.codes)) for c in made.cells)
-    told = Carried(replace(made, cells=cells)).summary(list(cells))
-    assert told is not None
-    assert told.after.value < 0.01
-    assert told.change.high < 0.1
+    cells = tuple(replace(c, halvings=(Answers(values, made.codes),)) for c in made.cells)
+    found = Carried(replace(made, cells=cells)).summary(list(cells))
+    assert found is not None
+    assert found.after.value < 0.01
+    assert found.change.high < 0.1
     own = Disparity.of([Answers(values, made.codes)])
     assert abs(own.values[0]) > 100
 
@@ -74,11 +74,45 @@ def test_halves_are_every_second_name_of_a_group(codes: list[int]) -> None:
         assert {p for p, t in zip(people, turns, strict=True) if t == h} == {n for g in (0, 1) for n in names[g][h::2]}
 
 
-def test_names_are_resampled_within_strata() -> None:
-    """What two sets do to the halves is no spread between resamples."""
-    codes, halves = np.repeat([0, 1], 8), np.tile([0, 1], 8)
-    base = Answers(np.random.default_rng(0).normal(10, 1, (16, 4)), codes)
-    pruned = Answers(base.values + 50 * halves[:, None], codes)
-    free, held = (Disparity.of([base, pruned], by=[0, 0], strata=s) for s in (None, 2 * codes + halves))
-    assert held.drawn[1].std() == pytest.approx(held.drawn[0].std(), rel=1e-6)
-    assert free.drawn[1].std() > 10 * held.drawn[1].std()
+def with_shares(heads: tuple[float, float], neurons: tuple[float, float]) -> Carried:
+    """Sets for the scenario itself that take these shares of the difference in two scenarios, all names alike."""
+    made = made_up({("heads-effect", "same"): 0.0, ("neurons-effect", "same"): 0.0})
+    cells = []
+    for cell in made.cells:
+        share = (heads if cell.method == "heads-effect" else neurons)[cell.setting.tested]
+        whole = made.base[cell.setting.tested]
+        assert isinstance(whole, Answers)
+        values = whole.values - 10 * share * (made.codes == 0)[:, None]
+        cells.append(replace(cell, halvings=(Answers(values, made.codes),)))
+    return Carried(replace(made, cells=tuple(cells)))
+
+
+def test_other_scenarios_may_differ_by_as_much_as_these_do() -> None:
+    alike, apart = with_shares((0.2, 0.2), (0.8, 0.8)), with_shares((0.2, 0.8), (0.8, 0.2))
+    found = []
+    for carried in (alike, apart):
+        by_method = [carried.matrix.of(method, "same") for method in ("neurons-effect", "heads-effect")]
+        found.append(carried.difference(list(zip(*by_method, strict=True))))
+    for one in found:
+        assert one.elsewhere.value == pytest.approx(one.difference.value)
+        assert one.elsewhere.low <= one.difference.low < one.difference.high <= one.elsewhere.high
+    width = [one.elsewhere.high - one.elsewhere.low for one in found]
+    assert found[1].difference.high - found[1].difference.low < width[1] / 1.5
+    assert width[0] < width[1]
+    assert "for other scenarios of their kind" in found[1].said
+    (single,) = [carried.difference([(a, b)]) for a, b in zip(*by_method, strict=True)][:1]
+    assert np.isnan(single.elsewhere.low)
+    assert "other scenarios" not in single.said
+
+
+@pytest.mark.parametrize(
+    ("estimate", "expected"),
+    [
+        (Estimate(0.1234, 0.05, 0.2), "+0.12 [+0.05, +0.20]"),
+        (Estimate(0.0012, -0.0071, 0.0094), "+0.001 [-0.007, +0.009]"),
+        (Estimate(-0.0001, -0.0002, 0.0), "+0.000 [+0.000, +0.000]"),
+        (Estimate(0.5, np.nan, np.nan), "+0.50 [+nan, +nan]"),
+    ],
+)
+def test_narrow_intervals_are_told_with_a_digit_more(estimate: Estimate, expected: str) -> None:
+    assert told(estimate) == expected

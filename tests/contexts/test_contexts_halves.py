@@ -16,15 +16,18 @@ from hypothesis import strategies as st
 from fasp_core.data.text import TextConfig
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.perplexity import Nll
 from fasp_core.storage.store import Store
-from fasp_core.studies.answers import measures
+from fasp_core.studies.answers import distributions, measures
 from fasp_core.studies.answers.distributions import Distributions, points
 from fasp_core.studies.answers.exact import ExactConfig
 from fasp_core.studies.contexts import localise, matrix, scenarios, slopes, summary
 from fasp_core.studies.contexts.audit import AuditConfig, Following, disparity, exactly
+from fasp_core.studies.contexts.cells import Cell, Matrix, MatrixConfig
 from fasp_core.studies.contexts.choosing import Sizes
-from fasp_core.studies.contexts.halves import half
-from fasp_core.studies.contexts.matrix import MatrixConfig
+from fasp_core.studies.contexts.generalisation import Carried
+from fasp_core.studies.contexts.halves import half, levelled
+from fasp_core.studies.contexts.scenarios import by_turns
 from tests.support.numbered import numbered_lm
 
 WORLD = scenarios.parse(
@@ -45,6 +48,7 @@ two = ["blue", "My", "for"]
     "rooms.toml",
 )
 LIMITS = ExactConfig(nodes=8, draws=4)
+NLL = Nll(np.ones(2), np.ones(2, dtype=np.int64))
 CONFIG = MatrixConfig(
     ("heads-effect", "neurons-effect", "heads-random"),
     AuditConfig(tokens=3),
@@ -109,6 +113,122 @@ def test_halves_hold_every_name_once() -> None:
     assert both[0].groups == {"one": ("red", "to"), "two": ("blue", "for")}
     assert both[1].groups == {"one": ("the",), "two": ("My",)}
     assert both[0].scenarios == WORLD.scenarios
+
+
+@given(st.integers(2, 40), st.integers(2, 40), st.integers(0, 5))
+def test_every_halving_is_of_as_many_names(first: int, second: int, halving: int) -> None:
+    codes = np.repeat([0, 1], (first, second))
+    turns = by_turns(codes, halving)
+    for group, size in ((0, first), (1, second)):
+        assert (turns[codes == group] == 0).sum() == (size + 1) // 2
+    if first == second:  # pairs stay together
+        np.testing.assert_array_equal(turns[:first], turns[first:])
+    world = replace(WORLD, groups={g: tuple(f"{g}{i}" for i in range(n)) for g, n in (("a", first), ("b", second))})
+    held = [half(world, h, halving).groups for h in (0, 1)]
+    names = [f"a{i}" for i in range(first)] + [f"b{i}" for i in range(second)]
+    for h, groups in enumerate(held):
+        assert [*groups["a"], *groups["b"]] == [name for name, turn in zip(names, turns, strict=True) if turn == h]
+
+
+def test_halvings_differ() -> None:
+    codes = np.repeat([0, 1], 16)
+    assert len({tuple(by_turns(codes, i)) for i in range(6)}) == 6
+
+
+def test_what_two_sets_do_otherwise_is_no_difference_between_names() -> None:
+    """Where one half is moved as a whole, resampled names are as if none was."""
+    plain = with_rare(0.0, 1.0)
+    turns = by_turns(plain.codes, 3)
+    moved = replace(plain, values=plain.values + 500.0 * turns[plain.names])
+    level, expected = levelled(moved, 3), levelled(plain, 3)
+    counts = measures.draws(plain.codes, 200)
+    found = [measures.smd(x.moments(), x.codes, counts, x.spent, plain.moments()) for x in (level, expected)]
+    np.testing.assert_allclose(found[0], found[1])
+    for x, before in ((level, moved), (expected, plain)):
+        for g in (0, 1):
+            assert np.average(x.of(g)[0], weights=x.of(g)[1]) == pytest.approx(
+                np.average(before.of(g)[0], weights=before.of(g)[1])
+            )
+
+
+def test_intervals_of_a_halved_test_hold() -> None:
+    """Names scatter within halves that are far apart: of 300 made-up tests about 95 in 100 intervals hold the truth."""
+    rng, held = np.random.default_rng(1), []
+    codes = np.repeat([0, 1], 12)
+    turns = by_turns(codes)
+    names = np.arange(24)
+    base = Distributions(np.exp(names % 5 + 1.0), np.ones(24), names, np.zeros(24, bool), codes)
+    setting = matrix.settings(WORLD.scenarios[:1])[0]
+    for _ in range(300):
+        logs = 3 + 0.5 * (codes == 0) + 2.0 * turns + 0.2 * rng.normal(size=24)
+        answers = replace(base, values=np.expm1(logs))
+        cell = Cell("heads-effect", setting, 1, 1, "", (answers,), NLL)
+        made = Matrix(
+            "made-up", CONFIG, {}, WORLD.scenarios[:1], ("one", "two"), (), (base,), (base,), NLL, (cell,), {}
+        )
+        _, after = Carried(made, resamples=300).signed(cell)
+        spread = np.sqrt(np.log1p(base.values)[codes == 0].var() / 2 + np.log1p(base.values)[codes == 1].var() / 2)
+        held.append(after.low <= 0.5 / spread <= after.high)
+    assert 0.9 <= np.mean(held) <= 0.99
+
+
+def test_halvings_count_as_one_test_the_mean_of_theirs() -> None:
+    rng, codes = np.random.default_rng(0), np.repeat([0, 1], 6)
+    names = np.arange(12)
+
+    def drawn() -> Distributions:
+        return Distributions(np.expm1(rng.normal(3, 1, 12)), np.ones(12), names, np.zeros(12, bool), codes)
+
+    base, several = drawn(), (drawn(), drawn(), drawn())
+    setting = matrix.settings(WORLD.scenarios[:1])[0]
+    cell = Cell("heads-effect", setting, 1, 1, "", several, NLL)
+    made = Matrix("made-up", CONFIG, {}, WORLD.scenarios[:1], ("one", "two"), (), (base,), (base,), NLL, (cell,), {})
+    found = Carried(made, resamples=200).summary([cell])
+    assert found is not None
+
+    def apart(x: Distributions) -> float:
+        logs = np.log1p(x.values)
+        spread = np.sqrt((np.log1p(base.values)[codes == 0].var() + np.log1p(base.values)[codes == 1].var()) / 2)
+        return float((logs[codes == 0].mean() - logs[codes == 1].mean()) / spread)
+
+    assert found.after.value == pytest.approx(np.mean([abs(apart(x)) for x in several]))
+    assert found.inliers == pytest.approx(np.mean([distributions.moved(base, x, 0.0)[0] for x in several]))
+    assert cell.answers.shares() == pytest.approx(np.ones(12))
+    few = replace(cell, halvings=tuple(x.between((0,), (1,)) for x in several))
+    assert Carried(replace(made, cells=(few,)), resamples=50).signed(few)[1].value == pytest.approx(
+        np.mean([apart(x) for x in several])
+    )
+
+
+def test_several_halvings_are_asked_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrix, "TextConfig", partial(TextConfig, window=64, stride=64))
+    lm, store, twice = numbered_lm(), Store(tmp_path), replace(CONFIG, halvings=2)
+    once = matrix.run(lm, WORLD, CONFIG, store)
+    found = matrix.run(lm, WORLD, twice, store)
+    for one, two in zip(once.cells, found.cells, strict=True):
+        assert len(two.halvings) == (2 if two.setting.kind == "same" and not two.method.endswith("random") else 1)
+        np.testing.assert_array_equal(one.halvings[0].values, two.halvings[0].values)
+    following = Following(WORLD, CONFIG.audit, LIMITS)
+    for cell in found.of("neurons-effect", "same"):
+        if cell.prune_set.count("; ") != 3:  # a half that names no neuron
+            continue
+        subjects = [PruneSet.parse(part) for part in cell.prune_set.split("; ")]
+        for i, h in np.ndindex(2, 2):
+            others = replace(following, scenarios=half(WORLD, 1 - h, i))
+            said = exactly(lm, WORLD.scenarios[cell.setting.tested], others, store, subjects[2 * i + h])
+            names = [name for name, _ in found.people]
+            shares = cell.halvings[i].shares()
+            expected = dict(zip([name for name, _ in said.people], said.found.shares(), strict=True))
+            assert {n: shares[names.index(n)] for n in expected} == pytest.approx(expected)
+    again = next(m for m in matrix.stored(lm.id, store) if m.config.halvings == 2)
+    for one, two in zip(again.cells, found.cells, strict=True):
+        assert one.setting == two.setting
+        for a, b in zip(one.halvings, two.halvings, strict=True):
+            np.testing.assert_array_equal(a.values, b.values)
+    with pytest.raises(InputError, match="halved once or more"):
+        replace(CONFIG, halvings=0)
+    with pytest.raises(InputError, match="only for exact answers"):
+        replace(twice, exact=None)
 
 
 def test_a_matrix_of_exact_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,9 +28,9 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.answers import measures
 from fasp_core.studies.contexts import choosing, matrix, summary
 from fasp_core.studies.contexts.audit import AuditConfig, audit
+from fasp_core.studies.contexts.cells import MatrixConfig
 from fasp_core.studies.contexts.choosing import USUAL, Method, Sizes, common_top
 from fasp_core.studies.contexts.generalisation import Carried, cells_of, rows_of
-from fasp_core.studies.contexts.matrix import MatrixConfig
 from fasp_core.studies.contexts.settings import settings
 from tests.support.contexts import CONFIG, THREE, WORLD, instruct_lm, made_up
 
@@ -281,7 +281,7 @@ def test_a_set_that_silences_a_scenario_is_compared_on_the_others() -> None:
         values = whole - share * 10 * (made.codes == 0)[:, None] + 0.2 * rng.normal(size=whole.shape)
         if cell.method == "neurons-effect" and cell.setting.tested == 1:
             values = np.full_like(values, np.nan)
-        cells.append(replace(cell, answers=measures.Answers(values, made.codes)))
+        cells.append(replace(cell, halvings=(measures.Answers(values, made.codes),)))
     carried = Carried(replace(made, cells=tuple(cells)))
     neurons, shrink = carried.findings()
     title = made.scenarios[1].title

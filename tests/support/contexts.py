@@ -12,8 +12,9 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.studies.answers.measures import Answers
 from fasp_core.studies.contexts import scenarios
 from fasp_core.studies.contexts.audit import AuditConfig
+from fasp_core.studies.contexts.cells import Cell, Matrix, MatrixConfig
 from fasp_core.studies.contexts.choosing import Sizes
-from fasp_core.studies.contexts.matrix import Cell, Matrix, MatrixConfig, settings
+from fasp_core.studies.contexts.settings import settings
 from tests.support.tiny import tiny_lm
 
 FILE = """
@@ -82,7 +83,7 @@ def made_up(effects: dict[tuple[str, str], float], noise: float = 0.02, seed: in
         for (method, kind), share in effects.items():
             if setting.kind == kind:
                 values = own[setting.tested] + (1 - share) * lean + 10 * noise * rng.normal(size=(NAMES, SAMPLES))
-                cells.append(Cell(method, setting, 3, 3, "L0H0-2", Answers(values, codes), nll))  # type: ignore[arg-type]
+                cells.append(Cell(method, setting, 3, 3, "L0H0-2", (Answers(values, codes),), nll))  # type: ignore[arg-type]
     contexts = {c: c for c in ("days", "parts")}
     config = replace(CONFIG, methods=tuple(dict.fromkeys(method for method, _ in effects)))  # type: ignore[arg-type]
     other = own + lean + 10 * noise * rng.normal(size=own.shape)

@@ -33,6 +33,7 @@ from fasp_core.scoring.learned import gains, gates, repair
 from fasp_core.storage.store import Store
 from fasp_core.studies.answers.exact import ExactConfig
 from fasp_core.studies.contexts import audit, choosing, localise, matrix, scenarios, slopes, weights
+from fasp_core.studies.contexts.cells import MatrixConfig
 from fasp_core.studies.explain import explain
 from fasp_core.studies.explain.plan import Plan
 from fasp_core.studies.robustness import likelihood
@@ -172,7 +173,7 @@ def _digest(lm: LanguageModel) -> str:
 
 
 def _matrix(b: Bench) -> Any:
-    config = matrix.MatrixConfig(("weights-wanda",), AUDIT, SIZES, names=2, scenarios=1, tokens=64)
+    config = MatrixConfig(("weights-wanda",), AUDIT, SIZES, names=2, scenarios=1, tokens=64)
     found = matrix.run(b.lm, WORLD, config, b.store)
     answers = [a.values for a in (*found.base, *(cell.answers for cell in found.cells))]
     return answers, [cell.nll.sums for cell in found.cells]

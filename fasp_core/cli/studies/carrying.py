@@ -185,6 +185,9 @@ class ContextsOptions:
         bool,
         typer.Option("--equal-parameters", help="Neurons and weights (by effect) with the heads' parameters."),
     ] = False
+    halvings: Annotated[
+        int, typer.Option(help="Of the names, where a set is tested on the scenario that chose it (exact answers).")
+    ] = 1
     tokens: Annotated[int | None, typer.Option(help="Of the text for perplexity.")] = None
     winsorise: Winsorise = defaults.WINSORISE
 
@@ -196,7 +199,7 @@ def contexts(options: ContextsOptions, given: Model, progress: Report) -> Said:
     and removed, and it is asked again (Ma et al. 2025).
     """
     from fasp_core.studies.answers import exact
-    from fasp_core.studies.contexts import audit, choosing, matrix, summary
+    from fasp_core.studies.contexts import audit, cells, choosing, matrix, summary
     from fasp_core.studies.contexts import scenarios as worlds
 
     if not 0 <= options.winsorise < 0.5:
@@ -209,12 +212,13 @@ def contexts(options: ContextsOptions, given: Model, progress: Report) -> Said:
     if options.equal_parameters and options.neurons is not None:
         raise InputError("--equal-parameters sets the share of neurons: leave out --neurons.")
     sizes = choosing.Sizes(**named(heads=options.heads, neurons=options.neurons))
-    config = matrix.MatrixConfig(
+    config = cells.MatrixConfig(
         exact=exact.ExactConfig(**named(nodes=options.nodes)) if how == "exact" else None,
         audit=audit.AuditConfig(**named(samples=options.samples, tokens=options.answer_tokens)),
         sizes=sizes.of_equal_parameters(given.lm) if options.equal_parameters else sizes,
         names=options.names,
         scenarios=options.per_context,
+        halvings=options.halvings,
         **named(methods=tuple(options.method) if options.method else None, tokens=options.tokens),
     )
     world = worlds.read(options.scenarios)

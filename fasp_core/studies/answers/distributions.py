@@ -185,6 +185,12 @@ def gathered(trees: Sequence[Tree], codes: NDArray[np.int64]) -> tuple[Distribut
     )
 
 
+def mixed(found: Sequence[Distributions]) -> Distributions:
+    """Of the same names, each one's distributions in equal parts."""
+    rows = [np.concatenate([getattr(d, name) for d in found]) for name in ("values", "masses", "names", "drawn")]
+    return Distributions(rows[0], rows[1] / len(found), rows[2], rows[3], found[0].codes)
+
+
 def ascending(values: Floats, masses: Floats) -> tuple[Floats, Floats]:
     """In order, the masses over their sum."""
     order = np.argsort(values, kind="stable")

@@ -237,15 +237,13 @@ class Disparity:
         seed: int = 0,
         pairs: NDArray[np.int64] | None = None,
         by: Sequence[int] | None = None,
-        strata: NDArray[np.int64] | None = None,
     ) -> Disparity:
         """Of scenarios with the same names in the same order; `pairs` as in `draws`.
 
-        `by` : of each, the place of the one whose SD it is divided by; None: its own. `strata` : [names] parts of the
-        groups that names are resampled within, as each was treated in its own way; None: the groups.
+        `by` : of each, the place of the one whose SD it is divided by; None: its own.
         """
         codes = answers[0].codes
-        counts = draws(codes if strata is None else strata, resamples, seed, pairs)
+        counts = draws(codes, resamples, seed, pairs)
         moments = [a.moments() for a in answers]
         others = moments if by is None else [moments[i] for i in by]
         each = list(zip(moments, answers, others, strict=True))

@@ -144,14 +144,15 @@ def clues(
     methods: Sequence[Method],
     store: Store,
     progress: Report | None = None,
-    half: int | None = None,
+    half: tuple[int, int] | None = None,
+    halvings: int = 1,
 ) -> Clues:
     """What a scenario's answers and chats say; stored, each kind by itself.
 
     Parameters
     ----------
-    half : of the names, as `halves.half` has it, of exact answers; None: all. Effects on all names and on both halves
-        are found together.
+    half : of the names, of exact answers: which halving and which half, as `halves.half` has them; None: all.
+    halvings : of the names. Effects on all names and on both halves in each of these are found together.
 
     Raises
     ------
@@ -164,7 +165,15 @@ def clues(
     gap = float("nan")
     label = f"{slug(lm.name)}--{slug(replies.scenario.context)}-{slug(replies.scenario.name)}"
     by_group = [[name for name, group in replies.people if group == g] for g in replies.groups]
-    names = by_group if half is None else [mine[half::2] for mine in by_group]
+
+    def in_half(codes: NDArray[np.int64], halving: int, h: int) -> NDArray[np.bool_]:
+        return np.asarray(by_turns(codes, halving) == h)
+
+    def mine(names: list[str]) -> list[str]:
+        chosen = np.ones(len(names), bool) if half is None else in_half(np.zeros(len(names), np.int64), *half)
+        return [name for name, kept in zip(names, chosen, strict=True) if kept]
+
+    names = [mine(found) for found in by_group]
     everybody = [name for mine in names for name in mine]
     key = {
         **lm.id.key(),
@@ -179,18 +188,24 @@ def clues(
     drawn: dict[str, Any] = {"sampling": asdict(config), "noise": noise.VERSION}
     if isinstance(replies, Exact):
         drawn = {"sampling": asdict(config.sampling), "exact": asdict(replies.limits), "how": HOW}
-    effects_of = "effects, halves beside" if isinstance(replies, Exact) else "effects"
-    of_half = "" if half is None else f" of half {half}"
+    effects_of = "effects"
+    if isinstance(replies, Exact):
+        effects_of += ", halves beside" if halvings == 1 else f", {halvings} halvings beside"
+
+    def titled(halving: int, h: int) -> str:
+        return f" of half {h}" + (f", halving {halving}" if halving else "")
+
+    of_half = "" if half is None else titled(*half)
 
     def effects() -> dict[str, NDArray[Any]]:
         if not isinstance(replies, Exact):
             return _reductions(localise.effects(lm, replies, config.temperature, progress))
         people, groups = replies.people, (replies.groups[0], replies.groups[1])
         found = slopes.effects(lm, replies.scenario, people, groups, config.sampling, replies.limits, progress)
-        turns = by_turns(found.codes)
         out = _reductions(found)
-        for h in (0, 1):
-            out |= {f"{name} of half {h}": array for name, array in _reductions(found.of(turns == h)).items()}
+        for halving, h in np.ndindex(halvings, 2):
+            part = _reductions(found.of(in_half(found.codes, halving, h)))
+            out |= {name + titled(halving, h): array for name, array in part.items()}
         return out
 
     def lowering() -> dict[str, NDArray[Any]]:
@@ -198,8 +213,8 @@ def clues(
             raise InputError("Weights by effect need exact answers: leave out samples, or this method.")
         people = replies.people
         if half is not None:
-            turns = by_turns(np.array([replies.groups.index(group) for _, group in people]))
-            people = tuple(person for person, turn in zip(people, turns, strict=True) if turn == half)
+            chosen = in_half(np.array([replies.groups.index(group) for _, group in people]), *half)
+            people = tuple(person for person, kept in zip(people, chosen, strict=True) if kept)
         return _lowering(lm, replace(replies, people=people), config, progress)
 
     for method in dict.fromkeys(BESIDE.get(m, m) for m in methods):

@@ -5,8 +5,9 @@ the whole model's outermost ones moved to these. A pruned model may have next to
 millions: its own SMD is then any number at all, and so would be means over scenarios.
 
 Everything is on the same resamples of the names, so differences between methods and between settings are paired. With
-exact answers names are resampled within the halves that sets for their own scenario are tested on: each half is under a
-set of its own, and what the two sets do otherwise is no difference between groups. Noise
+exact answers the halves that sets for their own scenario are tested on are brought to one mean before names are
+resampled: each half is under a set of its own, and what the two sets do otherwise is no difference between groups.
+Several halvings of the names count as one test, the mean of theirs. Noise
 adds to |SMD|, and so may lower or raise it when answers are merely drawn from another model; random sets of the same
 size show by how much, and stand beside every method.
 """
@@ -15,10 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fasp_core.studies.answers.distributions import moved
+from fasp_core.studies.answers.distributions import Distributions, moved
 from fasp_core.studies.answers.measures import (
     RESAMPLES,
     Disparity,
@@ -27,11 +30,13 @@ from fasp_core.studies.answers.measures import (
     mean_known,
     symmetric_interval,
 )
+from fasp_core.studies.contexts.cells import Cell, Matrix
 from fasp_core.studies.contexts.choosing import Method, kind_of
-from fasp_core.studies.contexts.matrix import Cell, Matrix
-from fasp_core.studies.contexts.scenarios import by_turns
+from fasp_core.studies.contexts.halves import levelled
 from fasp_core.studies.contexts.settings import Kind
 from fasp_core.typing import Floats
+
+NARROW = 0.06  # intervals below this width are told with a digit more
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,8 @@ class Compared:
     drawn : [2, B] both under each resample.
     tests : how many pairs of them.
     left : how many pairs lack numbers. lost : titles of their scenarios.
+    elsewhere : the difference, scenarios taken for a sample of those that might have been asked: names and scenarios
+        are resampled, crossed (Owen 2007, "The pigeonhole bootstrap").
     """
 
     first: Estimate
@@ -89,11 +96,15 @@ class Compared:
     tests: int
     left: int
     lost: tuple[str, ...]
+    elsewhere: Estimate
 
     @property
     def said(self) -> str:
         """What it is of."""
-        return f"over {self.tests} pairs of tests{_without(self.left, self.lost)}"
+        wider = ""
+        if np.isfinite(self.elsewhere.low):
+            wider = f", {told(self.elsewhere).partition(' ')[2]} for other scenarios of their kind"
+        return f"over {self.tests} pairs of tests{_without(self.left, self.lost)}{wider}"
 
 
 @dataclass(frozen=True)
@@ -113,16 +124,31 @@ class Carried:
     """
 
     def __init__(self, matrix: Matrix, winsorise: float = 0.0, resamples: int = RESAMPLES, seed: int = 0) -> None:
-        self.matrix, self.winsorise = matrix, winsorise
-        n = len(matrix.scenarios)
-        of = [*range(n), *(c.setting.tested for c in matrix.cells)]  # whose scenario
-        answers = [*matrix.base, *(c.answers for c in matrix.cells)]
+        self.matrix, self.winsorise, self._seed = matrix, winsorise, seed
         limits = [a.limits(winsorise) for a in matrix.base]
-        logs = [a.within(limits[i]).changed(np.log1p) for a, i in zip(answers, of, strict=True)]
-        halves = None if matrix.config.exact is None else 2 * matrix.codes + by_turns(matrix.codes)
-        found = Disparity.of(logs, resamples, seed, by=of, strata=halves)
-        self._values, self._drawn = np.abs(found.values), np.abs(found.drawn)  # [S + C], [S + C, B]
-        self._signed = found
+        logs = [a.within(limit).changed(np.log1p) for a, limit in zip(matrix.base, limits, strict=True)]
+        of, halved = list(range(len(logs))), [False] * len(logs)  # whose scenario
+        ends = [*range(len(logs) + 1)]
+        for cell in matrix.cells:
+            tested = cell.setting.tested
+            for i, answers in enumerate(cell.halvings):
+                one = answers.within(limits[tested]).changed(np.log1p)
+                halved.append(isinstance(one, Distributions) and cell.setting.kind == "same")
+                logs.append(levelled(one, i) if isinstance(one, Distributions) and halved[-1] else one)
+                of.append(tested)
+            ends.append(len(logs))
+        each = Disparity.of(logs, resamples, seed, by=of)
+        # a group's mean has lost a second degree of freedom to its two halves
+        wider = np.sqrt((each.names - 1) / (each.names - 2)) if each.names > 2 else np.nan
+        values = each.values[:, None]
+        drawn = values + (each.drawn - values) * np.where(halved, wider, 1.0)[:, None]
+
+        def means(rows: Floats) -> Floats:
+            return np.stack([rows[a:b].mean(0) for a, b in pairwise(ends)])
+
+        self._values, self._drawn = means(np.abs(values))[:, 0], means(np.abs(drawn))  # [S + C], [S + C, B]
+        self._signed = Disparity(means(values)[:, 0], means(drawn), each.names)
+        n = len(matrix.scenarios)
         self._at = {(cell.method, cell.setting): n + i for i, cell in enumerate(matrix.cells)}
 
     def summary(self, cells: Sequence[Cell]) -> Summary | None:
@@ -133,9 +159,10 @@ class Carried:
         tested = [c.setting.tested for c in cells]
         (before, after), (before_drawn, after_drawn) = self._sides(cells)
         known = np.isfinite(self._changes(cells)[:, 0])
-        pairs = [(m.base[c.setting.tested], c.answers) for c in cells]
-        parsed = np.array([[b.parsed(), a.parsed()] for b, a in pairs]).mean(0)  # [2, groups]
-        shown = [moved(b, a, self.winsorise) for b, a in pairs]
+        parsed = np.array([[m.base[c.setting.tested].parsed(), c.answers.parsed()] for c in cells]).mean(
+            0
+        )  # [2, groups]
+        shown = [self._moved(c) for c in cells]
         return Summary(
             symmetric_interval(before, before_drawn, self._signed.names, 0.0),
             symmetric_interval(after, after_drawn, self._signed.names, 0.0),
@@ -172,7 +199,21 @@ class Carried:
             int(known.sum()),
             int((~known).sum()),
             self._titles(c for (c, _), k in zip(pairs, known, strict=True) if not k),
+            self._elsewhere(both * (first - second), np.array([c.setting.tested for c, _ in pairs])),
         )
+
+    def _elsewhere(self, rows: Floats, tested: NDArray[np.int64]) -> Estimate:
+        """The mean of [pairs, 1 + B], with its interval when scenarios are resampled too, all pairs of one together."""
+        known = tested[np.isfinite(rows[:, 0])]
+        places, of = np.unique(known, return_inverse=True)
+        if len(places) < 2:
+            return Estimate(float("nan"), float("nan"), float("nan"))
+        rows = rows[np.isfinite(rows[:, 0])]
+        resamples = rows.shape[1] - 1
+        rng = np.random.default_rng(self._seed + 1)
+        times = rng.multinomial(len(places), np.full(len(places), 1 / len(places)), resamples)[:, of].T  # [pairs, B]
+        drawn = np.asarray((times * rows[:, 1:]).sum(0) / times.sum(0))
+        return symmetric_interval(float(rows[:, 0].mean()), drawn, min(self._signed.names, len(places)))
 
     def at_equal_inliers(self, pairs: Sequence[tuple[Cell, Cell]]) -> Estimate | None:
         """Of `difference`, what is left where both sets leave as many answers within the usual range.
@@ -181,12 +222,15 @@ class Carried:
         resample of the names (analysis of covariance). None of fewer than three pairs, or where all shares are equal.
         """
         first, second = (self._changes(side) for side in zip(*pairs, strict=True))
-        shares = np.array([[self._inliers(c) for c in pair] for pair in pairs])
+        shares = np.array([[self._moved(c)[0] for c in pair] for pair in pairs])
         found = intercepts(shares[:, 0] - shares[:, 1], first - second)
         return self._interval(float(found[0]), found[1:]) if np.isfinite(found[0]) else None
 
-    def _inliers(self, cell: Cell) -> float:
-        return moved(self.matrix.base[cell.setting.tested], cell.answers, self.winsorise)[0]
+    def _moved(self, cell: Cell) -> tuple[float, float]:
+        """Inliers and distance, means over the halvings."""
+        base = self.matrix.base[cell.setting.tested]
+        first, second = np.mean([moved(base, answers, self.winsorise) for answers in cell.halvings], axis=0)
+        return float(first), float(second)
 
     def findings(self) -> tuple[Finding, Finding]:
         """The two findings of Ma et al. (2025): neurons beat heads; effects shrink as generality grows."""
@@ -198,23 +242,24 @@ class Carried:
         if not pairs:
             return Finding(None, "Whether neurons beat heads is open: the run holds no sets of both.")
         found = self.difference(pairs)
-        told = (
-            f"removing neurons changed mean |SMD|{self._at_first(pairs)} by {found.first.value:+.2f} and removing "
-            f"heads by {found.second.value:+.2f}, a difference of {_told(found.difference)} {found.said}"
+        said = (
+            f"removing neurons changed mean |SMD|{self._at_first(pairs)} by {told(found.first)} and removing heads by "
+            f"{told(found.second)}, a difference of {told(found.difference)} {found.said}"
         )
         if (equal := self.at_equal_inliers(pairs)) is not None:
-            kept = (_mean(self._inliers(c) for c in side) for side in zip(*pairs, strict=True))
-            told += "; {:.0%} and {:.0%} of answers stayed in their usual range, ".format(*kept)
-            told += f"and where as many do (a line over the pairs) the difference is {_told(equal)}"
+            kept = (_mean(self._moved(c)[0] for c in side) for side in zip(*pairs, strict=True))
+            said += "; {:.0%} and {:.0%} of answers stayed in their usual range, ".format(*kept)
+            said += f"and where as many do (a line over the pairs) the difference is {told(equal)}"
         if found.difference.high < 0:
-            return Finding(True, f"Neurons beat heads here, as in the paper: {told}.")
+            return Finding(True, f"Neurons beat heads here, as in the paper: {said}.")
         if found.difference.low > 0:
             raised = found.second.value > 0
             what = "Heads raise differences by less than neurons" if raised else "Heads beat neurons"
-            return Finding(False, f"{what} here, other than in the paper: {told}.")
-        most = np.ceil(100 * max(-found.difference.low, found.difference.high)) / 100
-        within = f", only that they differ by at most {most:.2f} (95%)" if np.isfinite(most) else ""
-        return Finding(None, f"Whether neurons beat heads, as in the paper, these answers cannot tell{within}: {told}.")
+            return Finding(False, f"{what} here, other than in the paper: {said}.")
+        most = max(-found.difference.low, found.difference.high)
+        most = np.ceil(1000 * most) / 1000 if most < NARROW / 2 else np.ceil(100 * most) / 100
+        within = f", only that they differ by at most {most:g} (95%)" if np.isfinite(most) else ""
+        return Finding(None, f"Whether neurons beat heads, as in the paper, these answers cannot tell{within}: {said}.")
 
     def _effects_shrink(self) -> Finding:
         chosen = self._chosen("heads") + self._chosen("neurons") + self._chosen("weights")
@@ -228,22 +273,22 @@ class Carried:
             return Finding(None, "Whether effects shrink with generality is open: the run holds no other context.")
         found = self.difference(pairs)
         own, lost = found.second, found.difference
-        told = (
-            f"mean |SMD|{self._at_first(pairs)} changed by {_told(own)} on the scenarios that sets were chosen on, and "
-            f"by {found.first.value:+.2f} in other contexts, a difference of {_told(lost)} {found.said}{_sizes(pairs)}"
+        said = (
+            f"mean |SMD|{self._at_first(pairs)} changed by {told(own)} on the scenarios that sets were chosen on, and "
+            f"by {told(found.first)} in other contexts, a difference of {told(lost)} {found.said}{_sizes(pairs)}"
         )
         if self.matrix.config.exact is not None:
-            told += f"; {self._carries(found)}"
+            said += f"; {self._carries(found)}"
         if own.high < 0 and lost.low > 0:
-            return Finding(True, f"Effects shrink as generality grows, as in the paper: {told}.")
+            return Finding(True, f"Effects shrink as generality grows, as in the paper: {said}.")
         if own.low > 0:
             none = "Nothing can shrink with generality here, as sets raise differences even where they were chosen"
-            return Finding(None, f"{none}: {told}.")
+            return Finding(None, f"{none}: {said}.")
         if own.high >= 0:
-            return Finding(None, f"Whether effects shrink with generality these answers cannot tell: {told}.")
+            return Finding(None, f"Whether effects shrink with generality these answers cannot tell: {said}.")
         if lost.high < 0:
-            return Finding(False, f"Effects grow with generality here, other than in the paper: {told}.")
-        return Finding(None, f"Whether effects shrink with generality, as in the paper, is not shown: {told}.")
+            return Finding(False, f"Effects grow with generality here, other than in the paper: {said}.")
+        return Finding(None, f"Whether effects shrink with generality, as in the paper, is not shown: {said}.")
 
     def _carries(self, found: Compared) -> str:
         """Which part of a fall carries over: a ratio, told only where its denominator is away from 0."""
@@ -333,6 +378,8 @@ def _mean(values: Iterable[float]) -> float:
     return float(found.mean()) if found.size else float("nan")
 
 
-def _told(e: Estimate, digits: int = 2) -> str:
+def told(e: Estimate) -> str:
+    """`+0.12 [-0.03, +0.27]`; of an interval narrower than .06 a digit more."""
+    digits = 3 if e.high - e.low < NARROW else 2
     value, low, high = (round(end, digits) + 0.0 for end in e)  # no minus before 0
     return f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"

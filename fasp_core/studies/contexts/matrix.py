@@ -3,14 +3,13 @@
 As in Ma et al. (2025, arXiv 2502.07771): parts are chosen on the scenario that they are tested on (by other samples, of
 exact answers by other names), on the rest of its context, on another context, or on all others together. Every set is
 really removed and the model asked again; answers are drawn with the same noise as the whole model's. `python -m
-fasp_core.studies.contexts.matrix` runs it; what is finished is kept, so a stopped run goes on.
+fasp_core study contexts` runs it; what is finished is kept, so a stopped run goes on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from fasp_core.forward import noise
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.lazy import pd
 from fasp_core.metrics.measurements import perplexity_of
-from fasp_core.metrics.perplexity import Nll, PerplexityChange, measure_nll, perplexity_change, ppl_key, windows_of
+from fasp_core.metrics.perplexity import Nll, measure_nll, ppl_key, windows_of
 from fasp_core.model.identity import ModelId
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.keys import slug
@@ -32,141 +31,14 @@ from fasp_core.studies.answers.measures import Answers
 from fasp_core.studies.common import KIND, Steps, kept
 from fasp_core.studies.contexts import choosing
 from fasp_core.studies.contexts.audit import HOW, AuditConfig, Report, audit, pair
-from fasp_core.studies.contexts.choosing import BESIDE, METHODS, USUAL, Clues, Method, Sizes, kind_of
-from fasp_core.studies.contexts.halves import Removed, Said, Whole, mean_nll
+from fasp_core.studies.contexts.cells import Cell, Cells, Matrix, MatrixConfig
+from fasp_core.studies.contexts.choosing import BESIDE, Clues, Method, Sizes, kind_of
+from fasp_core.studies.contexts.halves import Removed, Said, Whole, halvings_of, mean_nll
 from fasp_core.studies.contexts.removal import Removal
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
-from fasp_core.studies.contexts.settings import KINDS, Kind, Setting, settings
+from fasp_core.studies.contexts.settings import KINDS, Setting, settings
 
 EXACT = {"how": HOW, "digits": DIGITS}  # what shapes exact answers, in the key of a matrix of them
-
-
-@dataclass(frozen=True)
-class MatrixConfig:
-    """What is run.
-
-    Attributes
-    ----------
-    audit : samples; sets are chosen on answers drawn with its seed, and tested on answers drawn with the next one.
-    names : first names of each group, at most; None: all.
-    scenarios : of each context, at most; None: all.
-    tokens : of the text for perplexity.
-    seed : of random sets.
-    exact : how far exact answers are followed (`halves.py`); None: answers are sampled.
-    """
-
-    methods: tuple[Method, ...] = USUAL
-    audit: AuditConfig = field(default_factory=AuditConfig)
-    sizes: Sizes = field(default_factory=Sizes)
-    names: int | None = None
-    scenarios: int | None = None
-    tokens: int = 1024
-    seed: int = 0
-    exact: ExactConfig | None = None
-
-    def key(self) -> dict[str, Any]:
-        """For the store; what is sampled is found where it was before there were exact answers."""
-        return {name: value for name, value in asdict(self).items() if name != "exact" or value is not None}
-
-    def __post_init__(self) -> None:
-        if not self.methods or any(m not in METHODS for m in self.methods):
-            raise InputError(f"Choose one or more methods of {', '.join(METHODS)}.")
-        if (self.names is not None and self.names < 2) or (self.scenarios is not None and self.scenarios < 1):
-            raise InputError("A matrix needs at least 2 names of each group and 1 scenario of each context.")
-
-
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """One set and one scenario; of exact answers tested where it was chosen, a set for each half of the names.
-
-    Attributes
-    ----------
-    parts : how many heads, neurons or weights the set holds; the model is unchanged if there are none.
-    prune_set : its heads and neurons, as text; two sets parted by a semicolon.
-    answers : without it.
-    nll : of the text, without it.
-    seconds : that asking took; nan if that was not kept.
-    """
-
-    method: Method
-    setting: Setting
-    parts: int
-    parameters: int
-    prune_set: str
-    answers: Answers | Distributions
-    nll: Nll
-    seconds: float = float("nan")
-
-
-Cells = dict[tuple[Method, Setting], Cell]
-
-
-@dataclass(frozen=True)
-class RunTime:
-    """Tests of one kind, how many of them were timed, and the mean seconds of those; nan: none was."""
-
-    kind: Kind
-    tests: int
-    timed: int
-    seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class Matrix:
-    """Everything that was measured; read from the store without a model.
-
-    Attributes
-    ----------
-    contexts : {context: title}.
-    base : the whole model's answers to each scenario, on the test samples.
-    other : the same on the samples that sets were chosen on: how far answers differ when nothing is removed. Exact
-        answers are the same as `base`.
-    base_nll : of the text.
-    """
-
-    model: str
-    config: MatrixConfig
-    contexts: dict[str, str]
-    scenarios: tuple[Scenario, ...]
-    groups: tuple[str, str]
-    people: tuple[tuple[str, str], ...]
-    base: tuple[Answers | Distributions, ...]
-    other: tuple[Answers | Distributions, ...]
-    base_nll: Nll
-    cells: tuple[Cell, ...]
-    provenance: dict[str, Any]
-
-    @cached_property
-    def codes(self) -> np.ndarray:
-        """[names] group of each, 0 or 1."""
-        return np.array([self.groups.index(group) for _, group in self.people])
-
-    def perplexity(self, cell: Cell) -> PerplexityChange:
-        """With and without the cell's set."""
-        return perplexity_change(self.base_nll, cell.nll)
-
-    def times(self) -> list[RunTime]:
-        """How long each kind of experiment takes, the least general first."""
-        out = []
-        for kind in KINDS:
-            seconds = np.array([c.seconds for c in self.cells if c.setting.kind == kind])
-            if len(seconds):
-                timed = seconds[np.isfinite(seconds)]
-                out.append(RunTime(kind, len(seconds), len(timed), float(timed.mean()) if len(timed) else float("nan")))
-        return out
-
-    def of(
-        self, method: Method, kind: Kind | None = None, chosen_on: str | None = None, tested_on: str | None = None
-    ) -> list[Cell]:
-        """Cells of a method; `tested_on` names a context."""
-        return [
-            c
-            for c in self.cells
-            if c.method == method
-            and kind in (None, c.setting.kind)
-            and chosen_on in (None, c.setting.chosen_on)
-            and tested_on in (None, self.scenarios[c.setting.tested].context)
-        ]
 
 
 def run(
@@ -193,7 +65,9 @@ def run(
         raise InputError(f"The group '{few}' has one name, and sets are chosen by half of the names: give it another.")
     test = replace(config.audit, seed=config.audit.seed + 1)
     text = TextConfig(tokens=config.tokens)
-    whole = None if config.exact is None else Whole(lm, small, config.audit, config.exact, store, compared)
+    whole = (
+        None if config.exact is None else Whole(lm, small, config.audit, config.exact, store, compared, config.halvings)
+    )
 
     def work() -> Any:
         plan = [(m, s) for m in config.methods for s in settings(small.scenarios)]
@@ -218,7 +92,8 @@ def run(
             other.append(found.answers)
             said.append(choosing.clues(lm, found, config.audit, missing, store, steps.next()))
         nll = [perplexity_of(lm, Removal().prune_set, text, store)[0]]
-        rows, after = [], []
+        rows: list[dict[str, Any]] = []
+        after: list[Answers | Distributions] = []
         for i, (method, setting) in enumerate(plan):
             report = steps.next()
             cell = known.get((method, setting))
@@ -231,7 +106,7 @@ def run(
                     sources = [said[j] for j in setting.sources]
                     removal = choosing.choose(lm, method, sources, config.sizes, seed, like[0])
                     found = audit(lm, scenario, small, test, store, removal, compared, report)
-                    removed = Removed((removal,), found.answers, found.provenance["seconds"])
+                    removed = Removed((removal,), (found.answers,), found.provenance["seconds"])
                 cell = Cell(
                     method,
                     setting,
@@ -243,10 +118,11 @@ def run(
                     removed.seconds,
                 )
             nll.append(cell.nll)
-            after.append(cell.answers)
+            after += cell.halvings
             where = {name: getattr(setting, name) for name in ("kind", "chosen_on", "tested")}
             what = {name: getattr(cell, name) for name in ("parts", "parameters", "prune_set", "seconds")}
-            rows.append({"row": i, "method": method, **where, **what})
+            several = {"halvings": len(cell.halvings)} if config.halvings > 1 else {}
+            rows.append({"row": i, "method": method, **where, **what, **several})
         texts = {"sums": np.stack([n.sums for n in nll]), "counts": nll[0].counts.astype(np.int32)}
         tables, arrays = _stored(base, other, after)
         return {
@@ -268,18 +144,25 @@ def _sizes(known: Cells, method: Method, setting: Setting, exact: bool) -> tuple
     if beside is None or kind_of(method) == "weights":
         return None
     found = tuple(len(PruneSet.parse(part)) for part in beside.prune_set.split("; "))
-    return found if len(found) == (2 if exact and setting.kind == "same" else 1) else None
+    return found if len(found) == (2 * len(beside.halvings) if exact and setting.kind == "same" else 1) else None
 
 
 def _known(model_id: ModelId, key: dict[str, Any], store: Store) -> Cells:
-    """Cells of stored matrices that differ from this one in their methods alone."""
+    """Cells of stored matrices that differ from this one in their methods alone, or in how often names were halved, as
+    far as that changes nothing of a cell."""
 
     def rest(config: dict[str, Any]) -> dict[str, Any]:
-        return {**config, "matrix": {**config["matrix"], "methods": None}}
+        return {**config, "matrix": {**config["matrix"], "methods": None, "halvings": None}}
 
     related = [h for h in find(model_id, store) if rest(h.config) == rest(key)]
     found = [matrix for h in related if (matrix := store.read(KIND, h.config, read)) is not None]
-    return {(cell.method, cell.setting): cell for matrix in found for cell in matrix.cells}
+    halvings = key["matrix"].get("halvings", 1)
+    return {
+        (cell.method, cell.setting): cell
+        for matrix in found
+        for cell in matrix.cells
+        if len(cell.halvings) == halvings_of(cell.method, cell.setting, halvings)
+    }
 
 
 def find(model_id: ModelId, store: Store) -> list[Entry]:
@@ -313,6 +196,7 @@ def read(entry: Entry) -> Matrix:
     people, groups = tuple((name, group) for name, group in c["people"]), (c["groups"][0], c["groups"][1])
     base, other, after = _answers(entry, len(scenarios), np.array([groups.index(group) for _, group in people]))
     plan = {(s.kind, s.chosen_on, s.tested): s for s in settings(scenarios)}
+    following = iter(after)  # a cell's answers lie together, in the order of the cells
     cells = tuple(
         Cell(
             row["method"],
@@ -320,7 +204,7 @@ def read(entry: Entry) -> Matrix:
             int(row["parts"]),
             int(row["parameters"]),
             row["prune_set"],
-            after[int(row["row"])],
+            tuple(next(following) for _ in range(int(row.get("halvings", 1)))),
             Nll(arrays["sums"][1 + int(row["row"])], counts),
             float(row.get("seconds", np.nan)),
         )

@@ -192,10 +192,15 @@ def _texts(values: Any, what: str, source: str) -> tuple[str, ...]:
     return tuple(v.strip() for v in values)
 
 
-def by_turns(codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[names] 0 or 1: which half each name is in, every second one of its group, from the group of each."""
+def by_turns(codes: NDArray[np.int64], halving: int = 0) -> NDArray[np.int64]:
+    """[names] 0 or 1: which half each name is in, from the group of each.
+
+    Of the first halving (0) every second one of its group; of others as many at random, the same places in groups of
+    the same size.
+    """
     found = np.zeros_like(codes)
     for group in np.unique(codes):
         mine = np.flatnonzero(codes == group)
-        found[mine] = np.arange(len(mine)) % 2
+        turns = np.arange(len(mine)) % 2
+        found[mine] = np.random.default_rng([halving, len(mine)]).permutation(turns) if halving else turns
     return found

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from fasp_core.studies.common import paragraphs, table
-from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of
-from fasp_core.studies.contexts.matrix import Matrix
+from fasp_core.studies.contexts.cells import Matrix
+from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of, told
 from fasp_core.studies.contexts.settings import TITLES
 
 
@@ -84,5 +84,4 @@ def _cell(found: Summary | None) -> str:
         return "–"
     if found.change.value != found.change.value:
         return f"no numbers; {found.inliers:.0%}"
-    low, high = found.change.low, found.change.high
-    return f"{found.change.value:+.2f} [{low:+.2f}, {high:+.2f}]; {found.inliers:.0%}"
+    return f"{told(found.change)}; {found.inliers:.0%}"
