@@ -42,6 +42,7 @@ from pages.backend.models import Models
 
 if TYPE_CHECKING:  # of one page, and slow to import
     from fasp_core.studies.contexts.cells import Matrix
+    from fasp_core.studies.contexts.costing import SetCosts
 
 SCORE_TEXT = TextConfig(tokens=8192)
 T = TypeVar("T")
@@ -204,6 +205,17 @@ class Results:
             return []
         found = [self._read(header, matrix.read) for header in matrix.find(known.id, Store())]
         return [m for m in found if m is not None]
+
+    def set_costs(self, spec: ModelSpec, matrix: Matrix) -> SetCosts | None:
+        """What a matrix' sets take from the model, if that was measured."""
+        from fasp_core.studies.contexts import costing
+
+        if (known := self._models.facts(spec)) is None:
+            return None
+        try:
+            return costing.stored(known.id, matrix, Store())
+        except InputError:  # paragraphs or passages are not installed, so nothing was measured
+            return None
 
     def searches(self, spec: ModelSpec, axis: str, reading: str) -> list[Found]:
         """Finished joint searches."""

@@ -20,12 +20,11 @@ from fasp_core.studies.contexts.audit import AuditConfig, Exact, Following, Repl
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
 from fasp_core.typing import Report
 from pages.backend.requests import Experiment
-from pages.contexts.matrix import SECONDS, estimate, series_of
+from pages.contexts.matrix import EXACT_SECONDS, HOW, SECONDS, estimate, series_of
 from pages.widgets import background, clicks
 from pages.widgets.drawing import chart, csv_table
 from pages.widgets.markdown import escape_markdown
 
-EXACT_SECONDS = 1.0  # for the distribution of one name in one scenario, with the built-in model on two cores
 LIKELIEST = 8  # answers of a name that are shown
 Audited = list[list[Replies | Exact]]
 
@@ -39,8 +38,8 @@ def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
     names = middle.select_slider("Names of each group", (4, 8, 16, 32), 8, key="audit names")
     how = right.selectbox(
         "Answers",
-        ("exact", "sampled"),
-        format_func={"exact": "exact distributions", "sampled": "samples"}.__getitem__,
+        tuple(HOW),
+        format_func=HOW.__getitem__,
         key="audit how",
         help="Exact: every likely answer of each name with its probability. Samples are what you can read whole.",
     )

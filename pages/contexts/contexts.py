@@ -7,6 +7,7 @@ import streamlit as st
 from fasp_core import defaults
 from fasp_core.errors import InputError
 from fasp_core.model.spec import ModelSpec
+from fasp_core.studies.answers.exact import ExactConfig
 from fasp_core.studies.contexts import matrix, scenarios
 from fasp_core.studies.contexts.audit import AuditConfig
 from fasp_core.studies.contexts.cells import MatrixConfig
@@ -91,44 +92,37 @@ def _matrices(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
     chosen = 0
     if len(found) > 1:
         chosen = st.selectbox("Run", range(len(found)), format_func=lambda i: contexts_matrix.title(found[i]))
-    st.fragment(start.told(contexts_matrix.draw))(found[chosen], winsorise)
+    costs = engine().results.set_costs(spec, found[chosen])
+    st.fragment(start.told(contexts_matrix.draw))(found[chosen], winsorise, costs)
     with st.expander("Run another one"):
         _offer(spec, world, "Another matrix")
 
 
 def _offer(spec: ModelSpec, world: Scenarios, title: str) -> None:
-    left, middle, right = st.columns(3)
+    kind, left, middle, right = st.columns(4)
+    how = contexts_matrix.HOW
+    exact = kind.selectbox("Answers", tuple(how), format_func=how.__getitem__, key="matrix how") == "exact"
     names = left.select_slider("Names of each group", (4, 8, 16, 32), 8, key="matrix names")
-    samples = middle.select_slider("Answers for each name", (2, 3, 4, 8, 16), 4, key="matrix samples")
-    items = right.select_slider("Scenarios of each context", (1, 2, 3, 10), 2, key="matrix scenarios")
-    config = MatrixConfig(audit=AuditConfig(samples, 6), names=names, scenarios=items, tokens=256)
+    items = middle.select_slider("Scenarios of each context", (1, 2, 3, 10), 2, key="matrix scenarios")
+    samples = 4
+    if not exact:
+        samples = right.select_slider("Answers for each name", (2, 3, 4, 8, 16), 4, key="matrix samples")
+    given = AuditConfig() if exact else AuditConfig(samples, 6)
+    config = MatrixConfig(audit=given, names=names, scenarios=items, tokens=256, exact=ExactConfig() if exact else None)
     sets = len(config.methods) * len(matrix.settings(world.smaller(names, items).scenarios))
-    answers = sets * 2 * names * samples
+    answers = sets * 2 * names
+    seconds = answers * (contexts_matrix.EXACT_SECONDS if exact else samples * contexts_matrix.SECONDS)
+    told = f"{answers:,} distributions" if exact else f"{answers * samples:,} answers"
+    sampled = () if exact else ("--samples", samples, "--answer-tokens", 6)
     background.offer(
         Experiment(spec, "Contexts", (repr(config), repr(world))),
         lambda lm, store, progress: matrix.run(lm, world, config, store, progress=progress),
         title=title,
         about=f"{len(config.methods)} ways to choose heads, neurons or weights, {sets} sets in all: each is removed "
-        f"and the model answers again, {answers:,} answers. With the built-in model on two cores that takes about "
-        f"{background.duration(answers * contexts_matrix.SECONDS)}; a GPU takes a fraction of it. What was answered is "
+        f"and the model answers again, {told}. With the built-in model on two cores that takes about "
+        f"{background.duration(seconds)}; a GPU takes a fraction of it. What was answered is "
         "kept, and a cancelled run goes on where it was. On the command line: "
-        + code(
-            command(
-                spec,
-                "study",
-                "contexts",
-                "--names",
-                names,
-                "--samples",
-                samples,
-                "--per-context",
-                items,
-                "--answer-tokens",
-                6,
-                "--tokens",
-                256,
-            )
-        )
+        + code(command(spec, "study", "contexts", "--names", names, "--per-context", items, *sampled, "--tokens", 256))
         + ".",
         button="Run",
     )

@@ -14,6 +14,7 @@ from fasp_core.studies.answers.distributions import Distributions, points
 from fasp_core.studies.answers.measures import Answers, Estimate, parsed_difference
 from fasp_core.studies.contexts.cells import Cell, Matrix
 from fasp_core.studies.contexts.choosing import Method, kind_of
+from fasp_core.studies.contexts.costing import SetCosts
 from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of, told
 from fasp_core.studies.contexts.settings import TITLES, Kind
 from fasp_core.typing import Floats
@@ -22,6 +23,8 @@ from pages.widgets.drawing import chart, csv_table
 from pages.widgets.markdown import escape_markdown
 
 SECONDS = 0.22  # for one answer of a pruned model, with the built-in one on two cores
+EXACT_SECONDS = 1.0  # for the distribution of one name in one scenario, likewise
+HOW = {"exact": "exact distributions", "sampled": "samples"}
 POINTS = 32  # of a name's distribution, in charts
 _OPEN = "contexts open"
 METHOD_TITLES: dict[Method, str] = {
@@ -57,13 +60,13 @@ def title(found: Matrix) -> str:
 
 
 @st.cache_resource(max_entries=8, show_spinner="Resampling names")
-def _carried(_found: Matrix, name: str, winsorise: float) -> Carried:
-    return Carried(_found, winsorise)
+def _carried(_found: Matrix, _costs: SetCosts | None, name: str, winsorise: float) -> Carried:
+    return Carried(_found, winsorise, costs=_costs)
 
 
-def draw(found: Matrix, winsorise: float) -> None:
+def draw(found: Matrix, winsorise: float, costs: SetCosts | None = None) -> None:
     """Everything that a run says; clicks rerun only this part."""
-    carried = _carried(found, f"{id(found)}", winsorise)
+    carried = _carried(found, costs, f"{id(found)} {id(costs)}", winsorise)
     for finding in carried.findings():
         icon = {True: ":material/check_circle:", False: ":material/error_outline:", None: ":material/help:"}
         st.info(escape_markdown(finding.sentence), icon=icon[finding.holds])
@@ -151,6 +154,7 @@ def _lines(s: Summary) -> str:
         f"{s.parsed_after[1]:.0%} of answers\n"
         f"{low:,}{'' if low == high else f' to {high:,}'} parts removed,\nperplexity {s.perplexity:+.1%}; "
         f"{s.cells} test{'' if s.cells == 1 else 's'}{s.without}"
+        + ("" if s.costs is None else f"\n{s.costs.said}".replace("-", "−").replace("), LAMBADA", "),\nLAMBADA"))
     )
 
 
@@ -290,6 +294,8 @@ def _frame(carried: Carried) -> pd.DataFrame:
             "parsed before": np.mean(s.parsed_before),
             "parsed after": np.mean(s.parsed_after),
             "perplexity change": s.perplexity,
+            "paragraphs": None if s.costs is None else s.costs.paragraphs.relative,
+            "LAMBADA, points": None if s.costs is None else s.costs.points.value,
         }
         for method, row, context in product(m.config.methods, rows_of(m), m.contexts)
         if (s := carried.summary(cells_of(m, method, row, context))) is not None

@@ -15,6 +15,7 @@ import pytest
 from fasp_core import defaults
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
+from fasp_core.metrics.perplexity import Nll
 from fasp_core.storage.store import Store
 from fasp_core.studies.answers.distributions import gathered
 from fasp_core.studies.answers.exact import ExactConfig, Tree
@@ -23,6 +24,7 @@ from fasp_core.studies.contexts import audit as asked
 from fasp_core.studies.contexts import matrix, outcome, scenarios
 from fasp_core.studies.contexts.audit import AuditConfig, Exact, Following, Replies
 from fasp_core.studies.contexts.cells import MatrixConfig
+from fasp_core.studies.contexts.costing import SetCosts
 from fasp_core.studies.contexts.generalisation import Carried
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
 from pages.backend.engine import engine
@@ -87,12 +89,16 @@ def test_nothing_was_run_yet(studio: Studio, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(matrix, "run", run_matrix)
     at = opened("contexts", bos="yes")
     assert "Nothing was run with this model yet" in said(at)
-    assert "python -m fasp_core study contexts --names 8 --samples 4 --per-context 2" in said(at)
-    assert "--tokens 256 --model built-in --bos yes`" in said(at)
+    assert "`python -m fasp_core study contexts --names 8 --per-context 2 --tokens 256 --model built-in" in said(at)
     studio.at_once()
     press(at, "Run")
     (config,) = asked
-    assert (config.names, config.audit.samples, config.scenarios) == (8, 4, 2)
+    assert (config.names, config.exact, config.scenarios) == (8, ExactConfig(), 2)
+    at.main.selectbox(key="matrix how").set_value("sampled")
+    run(at)
+    assert "--per-context 2 --samples 4 --answer-tokens 6 --tokens 256 --model built-in --bos yes`" in said(at)
+    press(at, "Run")
+    assert (asked[-1].audit.samples, asked[-1].exact) == (4, None)
 
 
 def test_a_group_of_one_name_that_is_not_compared_hides_nothing(
@@ -129,6 +135,23 @@ def test_the_findings_and_the_matrices(studio: Studio, monkeypatch: pytest.Monke
     at.session_state["contexts open"] = ("neurons-effect", 1, 0)  # chosen on days, tested on days
     run(at)
     assert "There is nothing of this kind" in said(at)
+
+
+def test_what_sets_take_from_the_model_stands_beside(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = made_up(SHARES)
+    texts = {"": Nll(np.array([24.0, 26.0]), np.array([8, 8])), "L0H0-2": Nll(np.array([25.0, 27.0]), np.array([8, 8]))}
+    right = {"": np.array([1.0, 1.0, 0.0, 0.0]), "L0H0-2": np.array([1.0, 0.0, 0.0, 0.0])}
+    costs = SetCosts(texts, right, {})
+    monkeypatch.setattr(engine().results, "matrices", lambda spec: [found])
+    monkeypatch.setattr(engine().results, "set_costs", lambda spec, matrix: costs)
+    at = opened("contexts")
+    (table,) = (f.value for f in at.dataframe if "chosen on" in f.value)
+    assert table["paragraphs"].tolist() == pytest.approx([np.expm1(1 / 8)] * len(table))
+    assert table["LAMBADA, points"].tolist() == pytest.approx([-25.0] * len(table))
+    at.session_state["contexts open"] = ("neurons-effect", 0, 1)
+    run(at)
+    assert "paragraphs +13.3% [+13.3, +13.3] (16 tokens)" in said(at)
+    assert "LAMBADA −25.0 points [−104.6, +54.6] (4 passages)" in said(at)
 
 
 def test_a_cell_of_another_run_is_forgotten(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:

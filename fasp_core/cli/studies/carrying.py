@@ -189,6 +189,9 @@ class ContextsOptions:
         int, typer.Option(help="Of the names, where a set is tested on the scenario that chose it (exact answers).")
     ] = 1
     tokens: Annotated[int | None, typer.Option(help="Of the text for perplexity.")] = None
+    costs: Annotated[
+        bool, typer.Option("--costs", help="Measure what each set takes from paragraphs and LAMBADA's last words, too.")
+    ] = False
     winsorise: Winsorise = defaults.WINSORISE
 
 
@@ -199,7 +202,7 @@ def contexts(options: ContextsOptions, given: Model, progress: Report) -> Said:
     and removed, and it is asked again (Ma et al. 2025).
     """
     from fasp_core.studies.answers import exact
-    from fasp_core.studies.contexts import audit, cells, choosing, matrix, summary
+    from fasp_core.studies.contexts import audit, cells, choosing, costing, matrix, summary
     from fasp_core.studies.contexts import scenarios as worlds
 
     if not 0 <= options.winsorise < 0.5:
@@ -223,7 +226,8 @@ def contexts(options: ContextsOptions, given: Model, progress: Report) -> Said:
     )
     world = worlds.read(options.scenarios)
     found = matrix.run(given.lm, world, config, given.store, progress=progress)
-    return summary.document(found, options.winsorise), lambda: summary.markdown(found, options.winsorise)
+    costs = costing.measure(given.lm, found, given.store, progress) if options.costs else None
+    return summary.document(found, options.winsorise, costs), lambda: summary.markdown(found, options.winsorise, costs)
 
 
 def axes(

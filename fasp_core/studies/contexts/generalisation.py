@@ -32,6 +32,7 @@ from fasp_core.studies.answers.measures import (
 )
 from fasp_core.studies.contexts.cells import Cell, Matrix
 from fasp_core.studies.contexts.choosing import Method, kind_of
+from fasp_core.studies.contexts.costing import RowCosts, SetCosts
 from fasp_core.studies.contexts.halves import levelled
 from fasp_core.studies.contexts.settings import Kind
 from fasp_core.typing import Floats
@@ -53,6 +54,7 @@ class Summary:
     parts : least and most parts of a set. perplexity : mean relative change.
     cells : tests in which both models gave numbers, of which before, after and change are made.
     left : how many tests lack numbers. lost : titles of their scenarios.
+    costs : of paragraphs and last words; None: not measured.
     """
 
     before: Estimate
@@ -68,6 +70,7 @@ class Summary:
     cells: int
     left: int
     lost: tuple[str, ...]
+    costs: RowCosts | None
 
     @property
     def without(self) -> str:
@@ -121,9 +124,18 @@ class Carried:
     Parameters
     ----------
     winsorise : share of the whole model's answers at either end beyond which numbers are moved inwards, 0 to below .5.
+    costs : what its sets take from the model, where that was measured.
     """
 
-    def __init__(self, matrix: Matrix, winsorise: float = 0.0, resamples: int = RESAMPLES, seed: int = 0) -> None:
+    def __init__(
+        self,
+        matrix: Matrix,
+        winsorise: float = 0.0,
+        resamples: int = RESAMPLES,
+        seed: int = 0,
+        costs: SetCosts | None = None,
+    ) -> None:
+        self._costs = costs
         self.matrix, self.winsorise, self._seed = matrix, winsorise, seed
         limits = [a.limits(winsorise) for a in matrix.base]
         logs = [a.within(limit).changed(np.log1p) for a, limit in zip(matrix.base, limits, strict=True)]
@@ -177,6 +189,7 @@ class Carried:
             int(known.sum()),
             int((~known).sum()),
             self._titles(c for c, k in zip(cells, known, strict=True) if not k),
+            None if self._costs is None else self._costs.of(cells),
         )
 
     def signed(self, cell: Cell) -> tuple[Estimate, Estimate]:

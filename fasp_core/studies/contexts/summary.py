@@ -7,13 +7,14 @@ from typing import Any
 
 from fasp_core.studies.common import paragraphs, table
 from fasp_core.studies.contexts.cells import Matrix
+from fasp_core.studies.contexts.costing import SetCosts
 from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of, told
 from fasp_core.studies.contexts.settings import TITLES
 
 
-def document(matrix: Matrix, winsorise: float) -> dict[str, Any]:
+def document(matrix: Matrix, winsorise: float, costs: SetCosts | None = None) -> dict[str, Any]:
     """Everything that a matrix says, for `--json`."""
-    carried = Carried(matrix, winsorise)
+    carried = Carried(matrix, winsorise, costs=costs)
     return {
         "model": matrix.model,
         "groups": list(matrix.groups),
@@ -34,9 +35,9 @@ def document(matrix: Matrix, winsorise: float) -> dict[str, Any]:
     }
 
 
-def markdown(matrix: Matrix, winsorise: float) -> str:
-    """One table a method, and the two findings."""
-    carried = Carried(matrix, winsorise)
+def markdown(matrix: Matrix, winsorise: float, costs: SetCosts | None = None) -> str:
+    """One table a method, and the two findings; with `costs`, below each table what its sets take from the model."""
+    carried = Carried(matrix, winsorise, costs=costs)
     answers = "exact answers" if matrix.config.exact else f"{matrix.config.audit.samples} answers each"
     parts = [
         f"{matrix.model}: {len(matrix.people)} names ({', '.join(matrix.groups)}), {answers} to "
@@ -52,6 +53,8 @@ def markdown(matrix: Matrix, winsorise: float) -> str:
             total = "" if every is None else _cell(every)
             rows.append(" | ".join([_row_title(row), _size(every), *map(_cell, found), total]))
         parts += [f"## {method}", table(" | ".join(["chosen on", "parts", *matrix.contexts, "all"]), rows)]
+        if costs is not None and (every := carried.summary(matrix.of(method))) is not None and every.costs is not None:
+            parts.append(f"Its sets cost, on average: {every.costs.said}.")
     times = (
         f"{TITLES[t.kind]} | {t.tests} | {t.timed} | {t.seconds:.1f} | {t.tests * t.seconds / 60:.0f}"
         for t in matrix.times()
