@@ -15,6 +15,7 @@ from fasp_core.studies.answers.measures import Answers, Estimate, parsed_differe
 from fasp_core.studies.contexts.cells import Cell, Matrix
 from fasp_core.studies.contexts.choosing import Method, kind_of
 from fasp_core.studies.contexts.costing import SetCosts
+from fasp_core.studies.contexts.findings import findings
 from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of, told
 from fasp_core.studies.contexts.settings import TITLES, Kind
 from fasp_core.typing import Floats
@@ -67,7 +68,7 @@ def _carried(_found: Matrix, _costs: SetCosts | None, name: str, winsorise: floa
 def draw(found: Matrix, winsorise: float, costs: SetCosts | None = None) -> None:
     """Everything that a run says; clicks rerun only this part."""
     carried = _carried(found, costs, f"{id(found)} {id(costs)}", winsorise)
-    for finding in carried.findings():
+    for finding in findings(carried):
         icon = {True: ":material/check_circle:", False: ":material/error_outline:", None: ":material/help:"}
         st.info(escape_markdown(finding.sentence), icon=icon[finding.holds])
     other = "Sets are chosen on other answers than they are tested on."

@@ -19,6 +19,7 @@ from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare import against_fasp, compare
 from fasp_core.studies.contexts.choosing import USUAL, Method
+from fasp_core.studies.contexts.findings import findings
 from fasp_core.studies.contexts.generalisation import Carried
 from fasp_core.studies.contexts.settings import Kind
 from fasp_core.studies.transfer import divisions
@@ -162,7 +163,7 @@ def test_contexts_fill_the_page() -> None:
         "Whether effects shrink with generality these answers cannot tell",
     ):
         assert sentence in text
-    neurons, shrink = (finding.sentence for finding in Carried(exact, WINSORISE).findings())
+    neurons, shrink = (finding.sentence for finding in findings(Carried(exact, WINSORISE)))
     numbers = re.findall(r"(?:by|of|is) ([+-]\S+(?: \[.*?\])?)", neurons) + re.findall(r"by (\S+(?: \[.*?\])?)", shrink)
     assert len(numbers) == 6
     for number in numbers:

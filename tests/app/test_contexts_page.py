@@ -25,6 +25,7 @@ from fasp_core.studies.contexts import matrix, outcome, scenarios
 from fasp_core.studies.contexts.audit import AuditConfig, Exact, Following, Replies
 from fasp_core.studies.contexts.cells import MatrixConfig
 from fasp_core.studies.contexts.costing import SetCosts
+from fasp_core.studies.contexts.findings import findings
 from fasp_core.studies.contexts.generalisation import Carried
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
 from pages.backend.engine import engine
@@ -117,9 +118,9 @@ def test_the_findings_and_the_matrices(studio: Studio, monkeypatch: pytest.Monke
     found = made_up(SHARES)
     monkeypatch.setattr(engine().results, "matrices", lambda spec: [found])
     at = opened("contexts")
-    findings = Carried(found, defaults.WINSORISE).findings()
-    assert [i.value for i in at.main.info] == [escape_markdown(f.sentence) for f in findings]
-    assert [f.holds for f in findings] == [True, True]
+    both = findings(Carried(found, defaults.WINSORISE))
+    assert [i.value for i in at.main.info] == [escape_markdown(f.sentence) for f in both]
+    assert [f.holds for f in both] == [True, True]
     charts: Any = at.get("plotly_chart")
     assert len(charts) == 3  # by generality, heads, neurons
     (table,) = (f.value for f in at.dataframe if "chosen on" in f.value)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fasp_core.studies.answers.measures import Answers, Disparity, Estimate
+from fasp_core.studies.contexts.findings import chosen, findings
 from fasp_core.studies.contexts.generalisation import Carried, intercepts, told
 from fasp_core.studies.contexts.scenarios import by_turns
 from tests.contexts.test_contexts_matrix import EVERY, made_up
@@ -40,7 +41,7 @@ def test_it_is_what_a_fit_gives_and_unknown_points_count_nothing() -> None:
 def test_the_finding_says_it() -> None:
     """As a fit of the pairs one by one."""
     carried = Carried(made_up(dict(zip(EVERY, (0.5, 0.1, 0.9, 0.2), strict=True))))
-    pairs = [(n, h) for n in carried._chosen("neurons") for h in carried._chosen("heads") if n.setting == h.setting]
+    pairs = [(n, h) for n in chosen(carried, "neurons") for h in chosen(carried, "heads") if n.setting == h.setting]
     found = carried.at_equal_inliers(pairs)
     assert found is not None
     shares = np.array([carried._moved(n)[0] - carried._moved(h)[0] for n, h in pairs])
@@ -48,7 +49,7 @@ def test_the_finding_says_it() -> None:
     expected = np.polynomial.polynomial.polyfit(shares, changes, 1)[0]
     assert found.value == pytest.approx(expected)
     assert found.low < found.value < found.high
-    assert f"the difference is {told(found)}" in carried.findings()[0].sentence
+    assert f"the difference is {told(found)}" in findings(carried)[0].sentence
 
 
 def test_a_set_that_leaves_no_spread_has_a_difference_in_the_whole_models() -> None:

@@ -30,6 +30,7 @@ from fasp_core.studies.contexts import choosing, matrix, summary
 from fasp_core.studies.contexts.audit import AuditConfig, audit
 from fasp_core.studies.contexts.cells import MatrixConfig
 from fasp_core.studies.contexts.choosing import USUAL, Method, Sizes, common_top
+from fasp_core.studies.contexts.findings import findings
 from fasp_core.studies.contexts.generalisation import Carried, cells_of, rows_of
 from fasp_core.studies.contexts.settings import settings
 from tests.support.contexts import CONFIG, THREE, WORLD, instruct_lm, made_up
@@ -247,7 +248,7 @@ EVERY = [(m, k) for m in ("heads-effect", "neurons-effect") for k in ("same", "o
 
 def test_findings_that_hold() -> None:
     shares = dict(zip(EVERY, (0.5, 0.1, 0.9, 0.2), strict=True))
-    neurons, shrink = Carried(made_up(shares)).findings()
+    neurons, shrink = findings(Carried(made_up(shares)))
     assert (neurons.holds, shrink.holds) == (True, True)
     assert "as in the paper" in neurons.sentence
     assert "Effects shrink" in shrink.sentence
@@ -255,16 +256,16 @@ def test_findings_that_hold() -> None:
 
 def test_findings_that_do_not() -> None:
     shares = dict(zip(EVERY, (0.5, 0.9, 0.1, 0.5), strict=True))
-    neurons, shrink = Carried(made_up(shares)).findings()
+    neurons, shrink = findings(Carried(made_up(shares)))
     assert (neurons.holds, shrink.holds) == (False, False)
 
 
 def test_findings_that_nobody_can_tell() -> None:
     shares = dict.fromkeys(EVERY, 0.0)
-    neurons, shrink = Carried(made_up(shares, noise=0.5)).findings()
+    neurons, shrink = findings(Carried(made_up(shares, noise=0.5)))
     assert (neurons.holds, shrink.holds) == (None, None)
     assert "cannot tell" in neurons.sentence
-    alone = Carried(made_up({("heads-effect", "same"): 0.5})).findings()
+    alone = findings(Carried(made_up({("heads-effect", "same"): 0.5})))
     assert [f.holds for f in alone] == [None, None]
     assert "open" in alone[0].sentence
 
@@ -283,7 +284,7 @@ def test_a_set_that_silences_a_scenario_is_compared_on_the_others() -> None:
             values = np.full_like(values, np.nan)
         cells.append(replace(cell, halvings=(measures.Answers(values, made.codes),)))
     carried = Carried(replace(made, cells=tuple(cells)))
-    neurons, shrink = carried.findings()
+    neurons, shrink = findings(carried)
     title = made.scenarios[1].title
     assert neurons.holds is None
     assert f"over 2 pairs of tests (2 more, in {title}, lack numbers)" in neurons.sentence
@@ -300,10 +301,10 @@ def test_that_effects_shrink_is_said_with_the_sizes_of_sets() -> None:
     shares = dict(zip(EVERY, (0.5, 0.1, 0.9, 0.2), strict=True))
     made = made_up(shares)
     smaller = tuple(replace(c, parts=2 if c.setting.kind == "other" else 13) for c in made.cells)
-    told = Carried(replace(made, cells=smaller)).findings()[1]
+    told = findings(Carried(replace(made, cells=smaller)))[1]
     assert told.holds is True
     assert "held 2.0 heads instead of 13.0 and 2.0 neurons instead of 13.0" in told.sentence
-    assert "held" not in Carried(made).findings()[1].sentence
+    assert "held" not in findings(Carried(made))[1].sentence
 
 
 def test_a_distance_is_winsorised_at_the_limits_of_the_whole_model() -> None:
@@ -319,7 +320,7 @@ def test_a_distance_is_winsorised_at_the_limits_of_the_whole_model() -> None:
 
 def test_random_sets_are_no_finding() -> None:
     shares = {("heads-random", "same"): 0.9, ("neurons-effect", "same"): 0.1}
-    assert Carried(made_up(shares)).findings()[0].holds is None
+    assert findings(Carried(made_up(shares)))[0].holds is None
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a matrix of contexts says: changes of |SMD| by what a set was chosen on, and whether two findings hold.
+"""What a matrix of contexts says: changes of |SMD| by what a set was chosen on. Two findings: `findings.py`.
 
 SMD is here the difference of the groups' mean log(1 + number) in SDs of the whole model's (Glass 1976), numbers beyond
 the whole model's outermost ones moved to these. A pruned model may have next to no spread of its own, or answer
@@ -26,12 +26,11 @@ from fasp_core.studies.answers.measures import (
     RESAMPLES,
     Disparity,
     Estimate,
-    interval,
     mean_known,
     symmetric_interval,
 )
 from fasp_core.studies.contexts.cells import Cell, Matrix
-from fasp_core.studies.contexts.choosing import Method, kind_of
+from fasp_core.studies.contexts.choosing import Method
 from fasp_core.studies.contexts.costing import RowCosts, SetCosts
 from fasp_core.studies.contexts.halves import levelled
 from fasp_core.studies.contexts.settings import Kind
@@ -110,16 +109,8 @@ class Compared:
         return f"over {self.tests} pairs of tests{_without(self.left, self.lost)}{wider}"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A claim of the paper and what this model's answers say of it: True, False, or None where they cannot tell."""
-
-    holds: bool | None
-    sentence: str
-
-
 class Carried:
-    """Summaries of a matrix.
+    """Summaries of a matrix. `names`: of the smaller group.
 
     Parameters
     ----------
@@ -160,6 +151,7 @@ class Carried:
 
         self._values, self._drawn = means(np.abs(values))[:, 0], means(np.abs(drawn))  # [S + C], [S + C, B]
         self._signed = Disparity(means(values)[:, 0], means(drawn), each.names)
+        self.names = each.names
         n = len(matrix.scenarios)
         self._at = {(cell.method, cell.setting): n + i for i, cell in enumerate(matrix.cells)}
 
@@ -176,8 +168,8 @@ class Carried:
         )  # [2, groups]
         shown = [self._moved(c) for c in cells]
         return Summary(
-            symmetric_interval(before, before_drawn, self._signed.names, 0.0),
-            symmetric_interval(after, after_drawn, self._signed.names, 0.0),
+            symmetric_interval(before, before_drawn, self.names, 0.0),
+            symmetric_interval(after, after_drawn, self.names, 0.0),
             self._interval(after - before, after_drawn - before_drawn),
             _mean(inliers for inliers, _ in shown),
             _mean(moved(m.base[t], m.other[t])[0] for t in tested if m.config.exact is None),
@@ -226,7 +218,7 @@ class Carried:
         rng = np.random.default_rng(self._seed + 1)
         times = rng.multinomial(len(places), np.full(len(places), 1 / len(places)), resamples)[:, of].T  # [pairs, B]
         drawn = np.asarray((times * rows[:, 1:]).sum(0) / times.sum(0))
-        return symmetric_interval(float(rows[:, 0].mean()), drawn, min(self._signed.names, len(places)))
+        return symmetric_interval(float(rows[:, 0].mean()), drawn, min(self.names, len(places)))
 
     def at_equal_inliers(self, pairs: Sequence[tuple[Cell, Cell]]) -> Estimate | None:
         """Of `difference`, what is left where both sets leave as many answers within the usual range.
@@ -239,88 +231,22 @@ class Carried:
         found = intercepts(shares[:, 0] - shares[:, 1], first - second)
         return self._interval(float(found[0]), found[1:]) if np.isfinite(found[0]) else None
 
+    def whole(self, tested: Sequence[int]) -> float:
+        """Mean |SMD| of the whole model over some scenarios."""
+        return _mean(self._values[list(tested)])
+
+    def inliers(self, cells: Iterable[Cell]) -> float:
+        """Mean share of answers within the whole model's usual range."""
+        return _mean(self._moved(c)[0] for c in cells)
+
     def _moved(self, cell: Cell) -> tuple[float, float]:
         """Inliers and distance, means over the halvings."""
         base = self.matrix.base[cell.setting.tested]
         first, second = np.mean([moved(base, answers, self.winsorise) for answers in cell.halvings], axis=0)
         return float(first), float(second)
 
-    def findings(self) -> tuple[Finding, Finding]:
-        """The two findings of Ma et al. (2025): neurons beat heads; effects shrink as generality grows."""
-        return self._neurons_beat_heads(), self._effects_shrink()
-
-    def _neurons_beat_heads(self) -> Finding:
-        heads, neurons = self._chosen("heads"), self._chosen("neurons")
-        pairs = [(n, h) for n in neurons for h in heads if n.setting == h.setting]
-        if not pairs:
-            return Finding(None, "Whether neurons beat heads is open: the run holds no sets of both.")
-        found = self.difference(pairs)
-        said = (
-            f"removing neurons changed mean |SMD|{self._at_first(pairs)} by {told(found.first)} and removing heads by "
-            f"{told(found.second)}, a difference of {told(found.difference)} {found.said}"
-        )
-        if (equal := self.at_equal_inliers(pairs)) is not None:
-            kept = (_mean(self._moved(c)[0] for c in side) for side in zip(*pairs, strict=True))
-            said += "; {:.0%} and {:.0%} of answers stayed in their usual range, ".format(*kept)
-            said += f"and where as many do (a line over the pairs) the difference is {told(equal)}"
-        if found.difference.high < 0:
-            return Finding(True, f"Neurons beat heads here, as in the paper: {said}.")
-        if found.difference.low > 0:
-            raised = found.second.value > 0
-            what = "Heads raise differences by less than neurons" if raised else "Heads beat neurons"
-            return Finding(False, f"{what} here, other than in the paper: {said}.")
-        most = max(-found.difference.low, found.difference.high)
-        most = np.ceil(1000 * most) / 1000 if most < NARROW / 2 else np.ceil(100 * most) / 100
-        within = f", only that they differ by at most {most:g} (95%)" if np.isfinite(most) else ""
-        return Finding(None, f"Whether neurons beat heads, as in the paper, these answers cannot tell{within}: {said}.")
-
-    def _effects_shrink(self) -> Finding:
-        chosen = self._chosen("heads") + self._chosen("neurons") + self._chosen("weights")
-        near = {(c.method, c.setting.tested): c for c in chosen if c.setting.kind == "same"}
-        pairs = [
-            (c, near[c.method, c.setting.tested])
-            for c in chosen
-            if c.setting.kind in ("other", "others") and (c.method, c.setting.tested) in near
-        ]
-        if not pairs:
-            return Finding(None, "Whether effects shrink with generality is open: the run holds no other context.")
-        found = self.difference(pairs)
-        own, lost = found.second, found.difference
-        said = (
-            f"mean |SMD|{self._at_first(pairs)} changed by {told(own)} on the scenarios that sets were chosen on, and "
-            f"by {told(found.first)} in other contexts, a difference of {told(lost)} {found.said}{_sizes(pairs)}"
-        )
-        if self.matrix.config.exact is not None:
-            said += f"; {self._carries(found)}"
-        if own.high < 0 and lost.low > 0:
-            return Finding(True, f"Effects shrink as generality grows, as in the paper: {said}.")
-        if own.low > 0:
-            none = "Nothing can shrink with generality here, as sets raise differences even where they were chosen"
-            return Finding(None, f"{none}: {said}.")
-        if own.high >= 0:
-            return Finding(None, f"Whether effects shrink with generality these answers cannot tell: {said}.")
-        if lost.high < 0:
-            return Finding(False, f"Effects grow with generality here, other than in the paper: {said}.")
-        return Finding(None, f"Whether effects shrink with generality, as in the paper, is not shown: {said}.")
-
-    def _carries(self, found: Compared) -> str:
-        """Which part of a fall carries over: a ratio, told only where its denominator is away from 0."""
-        far, own = found.first, found.second
-        if not own.high < 0:
-            return "which part carries over cannot be told, as no fall is shown that could"
-        part = interval(far.value / own.value, found.drawn[0] / found.drawn[1], self._signed.names)
-        return f"{part.value:.0%} [{part.low:.0%}, {part.high:.0%}] of it carries over (ratio, resampled by name)"
-
-    def _at_first(self, pairs: Sequence[tuple[Cell, Cell]]) -> str:
-        """What the whole model's is over the scenarios that are tested on."""
-        tested = sorted({cell.setting.tested for cell, _ in pairs})
-        return f" ({_mean(self._values[tested]):.2f} in the whole model)"
-
-    def _chosen(self, kind: str) -> list[Cell]:
-        return [c for c in self.matrix.cells if kind_of(c.method) == kind and not c.method.endswith("random")]
-
     def _interval(self, value: float, drawn: Floats) -> Estimate:
-        return symmetric_interval(value, drawn, self._signed.names)
+        return symmetric_interval(value, drawn, self.names)
 
     def _sides(self, cells: Sequence[Cell]) -> tuple[tuple[float, float], tuple[Floats, Floats]]:
         """Mean |SMD| before and after, and under every resample, over the scenarios in which both have one."""
@@ -367,19 +293,6 @@ def rows_of(matrix: Matrix) -> list[tuple[Kind, str]]:
 def cells_of(matrix: Matrix, method: Method, row: tuple[Kind, str], tested_on: str | None = None) -> list[Cell]:
     """Cells of a row of `rows_of`, tested on one context or on all."""
     return matrix.of(method, row[0], row[1] or None, tested_on)
-
-
-def _sizes(pairs: Sequence[tuple[Cell, Cell]]) -> str:
-    """Where sets for other contexts hold other numbers of parts than those for the scenario itself: how many."""
-    differ = []
-    for kind in dict.fromkeys(kind_of(far.method) for far, _ in pairs):
-        far, near = np.mean([(f.parts, n.parts) for f, n in pairs if kind_of(f.method) == kind], axis=0)
-        if far != near:
-            differ.append(f"{far:,.1f} {kind} instead of {near:,.1f}")
-    if not differ:
-        return ""
-    held = " and ".join(differ)
-    return f"; sets for other contexts held {held} on average, and size alone may be why the changes differ"
 
 
 def _without(left: int, lost: Sequence[str]) -> str:

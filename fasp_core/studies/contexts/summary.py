@@ -8,6 +8,7 @@ from typing import Any
 from fasp_core.studies.common import paragraphs, table
 from fasp_core.studies.contexts.cells import Matrix
 from fasp_core.studies.contexts.costing import SetCosts
+from fasp_core.studies.contexts.findings import findings
 from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of, told
 from fasp_core.studies.contexts.settings import TITLES
 
@@ -29,7 +30,7 @@ def document(matrix: Matrix, winsorise: float, costs: SetCosts | None = None) ->
             for context in matrix.contexts
             if (found := carried.summary(cells_of(matrix, method, row, context))) is not None
         ],
-        "findings": [asdict(f) for f in carried.findings()],
+        "findings": [asdict(f) for f in findings(carried)],
         "run_time": [asdict(t) for t in matrix.times()],
         "provenance": matrix.provenance,
     }
@@ -60,7 +61,7 @@ def markdown(matrix: Matrix, winsorise: float, costs: SetCosts | None = None) ->
         for t in matrix.times()
     )
     parts += ["## Run time", table("chosen on | tests | timed | seconds a test | minutes in all, about", times)]
-    return paragraphs([*parts, *(f.sentence for f in carried.findings())])
+    return paragraphs([*parts, *(f.sentence for f in findings(carried))])
 
 
 def _usual(carried: Carried) -> str:

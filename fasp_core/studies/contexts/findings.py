@@ -1,0 +1,115 @@
+"""What a matrix of contexts says of two findings of Ma et al. (2025), with effect, interval and number of tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fasp_core.studies.answers.measures import interval
+from fasp_core.studies.contexts.cells import Cell
+from fasp_core.studies.contexts.choosing import kind_of
+from fasp_core.studies.contexts.generalisation import NARROW, Carried, Compared, told
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim of the paper and what this model's answers say of it: True, False, or None where they cannot tell."""
+
+    holds: bool | None
+    sentence: str
+
+
+def findings(carried: Carried) -> tuple[Finding, Finding]:
+    """The two findings of Ma et al. (2025): neurons beat heads; effects shrink as generality grows."""
+    return _neurons_beat_heads(carried), _effects_shrink(carried)
+
+
+def _neurons_beat_heads(carried: Carried) -> Finding:
+    heads, neurons = chosen(carried, "heads"), chosen(carried, "neurons")
+    pairs = [(n, h) for n in neurons for h in heads if n.setting == h.setting]
+    if not pairs:
+        return Finding(None, "Whether neurons beat heads is open: the run holds no sets of both.")
+    found = carried.difference(pairs)
+    said = (
+        f"removing neurons changed mean |SMD|{_at_first(carried, pairs)} by {told(found.first)} and removing heads by "
+        f"{told(found.second)}, a difference of {told(found.difference)} {found.said}"
+    )
+    if (equal := carried.at_equal_inliers(pairs)) is not None:
+        kept = (carried.inliers(side) for side in zip(*pairs, strict=True))
+        said += "; {:.0%} and {:.0%} of answers stayed in their usual range, ".format(*kept)
+        said += f"and where as many do (a line over the pairs) the difference is {told(equal)}"
+    if found.difference.high < 0:
+        return Finding(True, f"Neurons beat heads here, as in the paper: {said}.")
+    if found.difference.low > 0:
+        raised = found.second.value > 0
+        what = "Heads raise differences by less than neurons" if raised else "Heads beat neurons"
+        return Finding(False, f"{what} here, other than in the paper: {said}.")
+    most = max(-found.difference.low, found.difference.high)
+    most = np.ceil(1000 * most) / 1000 if most < NARROW / 2 else np.ceil(100 * most) / 100
+    within = f", only that they differ by at most {most:g} (95%)" if np.isfinite(most) else ""
+    return Finding(None, f"Whether neurons beat heads, as in the paper, these answers cannot tell{within}: {said}.")
+
+
+def _effects_shrink(carried: Carried) -> Finding:
+    cells = [cell for kind in ("heads", "neurons", "weights") for cell in chosen(carried, kind)]
+    near = {(c.method, c.setting.tested): c for c in cells if c.setting.kind == "same"}
+    pairs = [
+        (c, near[c.method, c.setting.tested])
+        for c in cells
+        if c.setting.kind in ("other", "others") and (c.method, c.setting.tested) in near
+    ]
+    if not pairs:
+        return Finding(None, "Whether effects shrink with generality is open: the run holds no other context.")
+    found = carried.difference(pairs)
+    own, lost = found.second, found.difference
+    said = (
+        f"mean |SMD|{_at_first(carried, pairs)} changed by {told(own)} on the scenarios that sets were chosen on, and "
+        f"by {told(found.first)} in other contexts, a difference of {told(lost)} {found.said}{_sizes(pairs)}"
+    )
+    if carried.matrix.config.exact is not None:
+        said += f"; {_carries(carried, found)}"
+    if own.high < 0 and lost.low > 0:
+        return Finding(True, f"Effects shrink as generality grows, as in the paper: {said}.")
+    if own.low > 0:
+        none = "Nothing can shrink with generality here, as sets raise differences even where they were chosen"
+        return Finding(None, f"{none}: {said}.")
+    if own.high >= 0:
+        return Finding(None, f"Whether effects shrink with generality these answers cannot tell: {said}.")
+    if lost.high < 0:
+        return Finding(False, f"Effects grow with generality here, other than in the paper: {said}.")
+    return Finding(None, f"Whether effects shrink with generality, as in the paper, is not shown: {said}.")
+
+
+def _carries(carried: Carried, found: Compared) -> str:
+    """Which part of a fall carries over: a ratio, told only where its denominator is away from 0."""
+    far, own = found.first, found.second
+    if not own.high < 0:
+        return "which part carries over cannot be told, as no fall is shown that could"
+    part = interval(far.value / own.value, found.drawn[0] / found.drawn[1], carried.names)
+    return f"{part.value:.0%} [{part.low:.0%}, {part.high:.0%}] of it carries over (ratio, resampled by name)"
+
+
+def _at_first(carried: Carried, pairs: Sequence[tuple[Cell, Cell]]) -> str:
+    """What the whole model's is over the scenarios that are tested on."""
+    tested = sorted({cell.setting.tested for cell, _ in pairs})
+    return f" ({carried.whole(tested):.2f} in the whole model)"
+
+
+def chosen(carried: Carried, kind: str) -> list[Cell]:
+    """Tests of sets of one kind of parts that were chosen, not drawn."""
+    return [c for c in carried.matrix.cells if kind_of(c.method) == kind and not c.method.endswith("random")]
+
+
+def _sizes(pairs: Sequence[tuple[Cell, Cell]]) -> str:
+    """Where sets for other contexts hold other numbers of parts than those for the scenario itself: how many."""
+    differ = []
+    for kind in dict.fromkeys(kind_of(far.method) for far, _ in pairs):
+        far, near = np.mean([(f.parts, n.parts) for f, n in pairs if kind_of(f.method) == kind], axis=0)
+        if far != near:
+            differ.append(f"{far:,.1f} {kind} instead of {near:,.1f}")
+    if not differ:
+        return ""
+    held = " and ".join(differ)
+    return f"; sets for other contexts held {held} on average, and size alone may be why the changes differ"
