@@ -17,7 +17,9 @@ from fasp_core.data.divisions import CELLS
 from fasp_core.defaults import WINSORISE
 from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
-from fasp_core.studies.compare import against_fasp, compare
+from fasp_core.studies.compare import against_fasp, compare, front
+from fasp_core.studies.compare.limits import Limits
+from fasp_core.studies.compare.methods import Sample
 from fasp_core.studies.contexts.choosing import USUAL, Method
 from fasp_core.studies.contexts.findings import findings
 from fasp_core.studies.contexts.generalisation import Carried
@@ -127,6 +129,41 @@ def test_divisions_are_quoted_and_fill_the_page(choose: str) -> None:
             quoted.append(f"{1000 * np.mean(one.base):.2f} → {1000 * np.mean(one.pruned):.2f} | {change} |")
         name = "both new" if cell == "new both" else cell
         assert f"| {name} | {' '.join(quoted)}" in readme().replace("**", "")
+
+
+@pytest.mark.parametrize(
+    ("limits", "items", "named"),
+    [
+        (Limits(), 300, ("search", "fasp", "gains*1", "hard-concrete")),
+        (Limits(0.05, lambada_points=2), 2000, ("search", "fasp", "gains*1", "gains-all", "hard-concrete")),
+    ],
+)
+def test_methods_are_quoted(limits: Limits, items: int, named: tuple[str, ...]) -> None:
+    """Each line of README's tables, as it is stored."""
+    for kind in ("gains", "tasks"):
+        for entry in (ROOT / "cache" / kind).glob("built-in--*"):
+            shutil.copytree(entry, Store().root / kind / entry.name)
+    known = engine().models.facts(ModelSpec()).id  # type: ignore[union-attr]
+    sample = Sample("race_ethnicity", items=items)
+    found = front.stored(comparison_of("race_ethnicity"), limits, known, Store(), sample)
+    assert set(found.methods) >= set(named)
+    for name in named:
+        one = found.methods[name]
+        numbers = [
+            f"{-one[key]:+.0f}% [{-one[ends][1]:+.0f}, {-one[ends][0]:+.0f}]"
+            for key, ends in (
+                ("reduction_pct", "interval_pct"),
+                ("within_templates_reduction_pct", "within_templates_interval_pct"),
+            )
+        ]
+        for key, ends, unit in (
+            ("ppl_change_pct", "ppl_interval_pct", "%"),
+            ("paragraphs_change_pct", "paragraphs_interval_pct", "%"),
+            ("lambada_points", "lambada_interval", ""),
+        ):
+            numbers.append(f"{one[key]:+.1f}{unit} [{one[ends][0]:+.1f}, {one[ends][1]:+.1f}]")
+        row = " | ".join(numbers).replace("-", "−")
+        assert f"| {row} |" in readme(), name
 
 
 def test_additivity_fills_the_page() -> None:
