@@ -135,7 +135,7 @@ def test_divisions_are_quoted_and_fill_the_page(choose: str) -> None:
     ("limits", "items", "named"),
     [
         (Limits(), 300, ("search", "fasp", "gains*1", "hard-concrete")),
-        (Limits(0.05, lambada_points=2), 2000, ("search", "fasp", "gains*1", "gains-all", "hard-concrete")),
+        (Limits(0.05, lambada_points=2), 2000, ("search", "fasp", "gains*1", "gains-all")),
     ],
 )
 def test_methods_are_quoted(limits: Limits, items: int, named: tuple[str, ...]) -> None:
