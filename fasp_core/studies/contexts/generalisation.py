@@ -163,9 +163,8 @@ class Carried:
         tested = [c.setting.tested for c in cells]
         (before, after), (before_drawn, after_drawn) = self._sides(cells)
         known = np.isfinite(self._changes(cells)[:, 0])
-        parsed = np.array([[m.base[c.setting.tested].parsed(), c.answers.parsed()] for c in cells]).mean(
-            0
-        )  # [2, groups]
+        pairs = [(m.base[c.setting.tested], c.answers) for c in cells]
+        parsed = np.array([[b.parsed(), a.parsed()] for b, a in pairs]).mean(0)  # [2, groups]
         shown = [self._moved(c) for c in cells]
         return Summary(
             symmetric_interval(before, before_drawn, self.names, 0.0),
