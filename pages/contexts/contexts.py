@@ -91,7 +91,8 @@ def _matrices(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
         return
     chosen = 0
     if len(found) > 1:
-        chosen = st.selectbox("Run", range(len(found)), format_func=lambda i: contexts_matrix.title(found[i]))
+        titles = [f"{i + 1}. {contexts_matrix.title(one)}" for i, one in enumerate(found)]
+        chosen = st.selectbox("Run", range(len(found)), format_func=titles.__getitem__)
     costs = engine().results.set_costs(spec, found[chosen])
     st.fragment(start.told(contexts_matrix.draw))(found[chosen], winsorise, costs)
     with st.expander("Run another one"):

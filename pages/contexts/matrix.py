@@ -57,7 +57,8 @@ def title(found: Matrix) -> str:
         most[kind] = max(most.get(kind, 0), cell.parts)
     sizes = " or ".join(f"{count:,} {kind}" for kind, count in most.items())
     groups = " and ".join(found.groups)
-    return f"{scenarios} scenarios, {names} names ({groups}), {answers}, sets of at most {sizes}"
+    halvings = f", {found.config.halvings} halvings" if found.config.halvings > 1 else ""
+    return f"{scenarios} scenarios, {names} names ({groups}{halvings}), {answers}, sets of at most {sizes}"
 
 
 @st.cache_resource(max_entries=8, show_spinner="Resampling names")
@@ -67,14 +68,15 @@ def _carried(_found: Matrix, _costs: SetCosts | None, name: str, winsorise: floa
 
 def draw(found: Matrix, winsorise: float, costs: SetCosts | None = None) -> None:
     """Everything that a run says; clicks rerun only this part."""
-    carried = _carried(found, costs, f"{id(found)} {id(costs)}", winsorise)
+    carried = _carried(found, costs, f"{id(found)} {costs is not None}", winsorise)
     for finding in findings(carried):
         icon = {True: ":material/check_circle:", False: ":material/error_outline:", None: ":material/help:"}
         st.info(escape_markdown(finding.sentence), icon=icon[finding.holds])
     other = "Sets are chosen on other answers than they are tested on."
     if found.config.exact:
         other = "Sets that are tested on their own scenario are chosen on half of the names and tested on the others"
-        other += f", the mean of {found.config.halvings} halvings." if found.config.halvings > 1 else "."
+        several = f" ({found.config.halvings} times, their mean; sets at random once)"
+        other += f"{several if found.config.halvings > 1 else ''}."
     st.caption(
         f"{escape_markdown(found.model)}: {escape_markdown(title(found))}. |SMD| is the difference of the "
         "groups' mean log answers without its sign, in standard deviations of the whole model's answers, averaged over "
@@ -174,7 +176,7 @@ def _matrix(carried: Carried, method: Method, at: int) -> None:
             f"chosen on {row_title(row)}, tested on {context}\n" + ("nothing of this kind" if s is None else _lines(s))
             for (row, context), s in zip([(r, c) for r in rows for c in contexts], sums, strict=True)
         ],
-        faint=[s is not None and s.change.low <= 0 <= s.change.high for s in sums],
+        faint=[s is not None and not (s.change.low > 0 or s.change.high < 0) for s in sums],
         outlined=[(method, i, j) == opened for i in range(len(rows)) for j in range(len(contexts))],
         names=("no change shown: the interval holds 0", "", "opened"),
     )
@@ -255,8 +257,8 @@ def _cell(carried: Carried, method: Method, row: int, column: int) -> None:
             f"{estimate(whole)} → {estimate(pruned)}."
         )
         st.caption(f"{_lines(found)}. {parsing(m, cell)}".replace(",\n", ", ").replace("\n(", " (").replace("\n", "; "))
-        if cell.prune_set:
-            st.code(cell.prune_set, language=None, wrap_lines=True)
+        if listed := "; ".join(one or "no part" for one in cell.sets or ()) if cell.parts else "":
+            st.code(listed, language=None, wrap_lines=True)
         elif not cell.parts:
             st.caption("No part stood out in every scenario, so nothing was removed.")
 

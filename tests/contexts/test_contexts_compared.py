@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fasp_core.metrics.perplexity import Nll
 from fasp_core.studies.answers.measures import Answers, Disparity, Estimate
+from fasp_core.studies.contexts.cells import Cell
 from fasp_core.studies.contexts.findings import chosen, findings
-from fasp_core.studies.contexts.generalisation import Carried, intercepts, told
+from fasp_core.studies.contexts.generalisation import Carried, Compared, intercepts, told
 from fasp_core.studies.contexts.scenarios import by_turns
+from fasp_core.studies.contexts.settings import settings
 from tests.contexts.test_contexts_matrix import EVERY, made_up
+from tests.support.contexts import WORLD
+
+NLL = Nll(np.ones(2), np.ones(2, dtype=np.int64))
 
 NUMBER = st.floats(-10, 10)
 
@@ -75,35 +82,65 @@ def test_halves_are_every_second_name_of_a_group(codes: list[int]) -> None:
         assert {p for p, t in zip(people, turns, strict=True) if t == h} == {n for g in (0, 1) for n in names[g][h::2]}
 
 
-def with_shares(heads: tuple[float, float], neurons: tuple[float, float]) -> Carried:
-    """Sets for the scenario itself that take these shares of the difference in two scenarios, all names alike."""
-    made = made_up({("heads-effect", "same"): 0.0, ("neurons-effect", "same"): 0.0})
-    cells = []
-    for cell in made.cells:
-        share = (heads if cell.method == "heads-effect" else neurons)[cell.setting.tested]
-        whole = made.base[cell.setting.tested]
-        assert isinstance(whole, Answers)
-        values = whole.values - 10 * share * (made.codes == 0)[:, None]
-        cells.append(replace(cell, halvings=(Answers(values, made.codes),)))
-    return Carried(replace(made, cells=tuple(cells)))
+def with_shares(shares: Sequence[float], names: int = 12) -> Carried:
+    """Sets of neurons that take a share of a difference of 1 from each scenario, beside heads that take none."""
+    rng, codes = np.random.default_rng(0), np.repeat([0, 1], names)
+    scenarios = tuple(replace(WORLD.scenarios[0], name=str(i)) for i in range(len(shares)))
+    base = [np.expm1(3 + rng.normal(0, 0.3, 2 * names) + (codes == 0)) for _ in shares]
+    cells = [
+        Cell(method, setting, 1, 1, "", (Answers(np.expm1(np.log1p(x) - take * (codes == 0))[:, None], codes),), NLL)
+        for method, kept in (("neurons-effect", 1.0), ("heads-effect", 0.0))
+        for setting, x, share in zip(settings(scenarios)[: len(shares)], base, shares, strict=True)
+        for take in [kept * share]
+    ]
+    whole = tuple(Answers(x[:, None], codes) for x in base)
+    made = made_up({("heads-effect", "same"): 0.0})
+    return Carried(replace(made, scenarios=scenarios, base=whole, other=whole, cells=tuple(cells)))
+
+
+def neurons_against_heads(carried: Carried) -> Compared:
+    by_method = [carried.matrix.of(method, "same") for method in ("neurons-effect", "heads-effect")]  # type: ignore[arg-type]
+    return carried.difference(list(zip(*by_method, strict=True)))
 
 
 def test_other_scenarios_may_differ_by_as_much_as_these_do() -> None:
-    alike, apart = with_shares((0.0, 0.0), (0.1, 0.1)), with_shares((0.0, 0.0), (0.0, 0.4))
-    found = []
-    for carried in (alike, apart):
-        by_method = [carried.matrix.of(method, "same") for method in ("neurons-effect", "heads-effect")]
-        found.append(carried.difference(list(zip(*by_method, strict=True))))
-    for one in found:
+    alike, apart = (
+        neurons_against_heads(with_shares(s)) for s in ([0.3] * 8, [0.0, 0.1, 0.2, 0.3, 0.3, 0.4, 0.5, 0.6])
+    )
+    for one in (alike, apart):
         assert one.elsewhere.value == pytest.approx(one.difference.value)
-        assert one.elsewhere.low <= one.difference.low < one.difference.high <= one.elsewhere.high
-    width = [one.elsewhere.high - one.elsewhere.low for one in found]
-    assert found[1].difference.high - found[1].difference.low < width[1] / 1.5
-    assert width[0] < width[1]
-    assert "for other scenarios of their kind" in found[1].said
-    (single,) = [carried.difference([(a, b)]) for a, b in zip(*by_method, strict=True)][:1]
-    assert np.isnan(single.elsewhere.low)
-    assert "other scenarios" not in single.said
+    width, wider = (one.elsewhere.high - one.elsewhere.low for one in (alike, apart))
+    by_names = apart.difference.high - apart.difference.low
+    assert wider > 2 * max(width, by_names)
+    assert "for other scenarios of their kind" in apart.said
+
+
+def test_a_few_scenarios_say_nothing_of_others() -> None:
+    found = neurons_against_heads(with_shares([0.1, 0.2, 0.3, 0.4]))
+    assert np.isnan(found.elsewhere.low)
+    assert "other scenarios" not in found.said
+
+
+@pytest.mark.parametrize("scenarios", [5, 12])
+def test_intervals_for_other_scenarios_hold(scenarios: int) -> None:
+    """Shares of made-up scenarios are drawn around .3; about 95 in 100 intervals hold that."""
+    rng, held = np.random.default_rng(2), []
+    for _ in range(60):
+        carried = with_shares(rng.normal(0.3, 0.1, scenarios).tolist())
+        spread = carried._values[: len(carried.matrix.scenarios)].mean()
+        found = neurons_against_heads(carried).elsewhere
+        held.append(found.low <= -0.3 * spread <= found.high)
+    assert np.mean(held) >= 0.88
+
+
+def test_resamples_without_numbers_cost_no_interval() -> None:
+    carried = with_shares([0.1, 0.2, 0.3, 0.4, 0.3, 0.2])
+    rng = np.random.default_rng(0)
+    lost = rng.random(carried._drawn.shape) < 0.02
+    carried._drawn = np.where(lost, np.nan, carried._drawn)
+    found = neurons_against_heads(carried)
+    assert np.isfinite(found.difference.low)
+    assert np.isfinite(found.elsewhere.low)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from fasp_core.studies.contexts import localise, matrix, scenarios, slopes, summ
 from fasp_core.studies.contexts.audit import AuditConfig, Following, disparity, exactly
 from fasp_core.studies.contexts.cells import Cell, Matrix, MatrixConfig
 from fasp_core.studies.contexts.choosing import Sizes
-from fasp_core.studies.contexts.generalisation import Carried
+from fasp_core.studies.contexts.generalisation import Carried, widened
 from fasp_core.studies.contexts.halves import half, levelled
 from fasp_core.studies.contexts.scenarios import by_turns
 from tests.support.numbered import numbered_lm
@@ -172,6 +172,41 @@ def test_intervals_of_a_halved_test_hold() -> None:
     assert 0.9 <= np.mean(held) <= 0.99
 
 
+@pytest.mark.parametrize("names", [6, 16])
+@pytest.mark.parametrize("halvings", [1, 4])
+def test_levelled_halves_are_widened_to_what_names_scatter(names: int, halvings: int) -> None:
+    """Where sets do nothing, means of levelled halves scatter as those of whole groups."""
+    rng, codes = np.random.default_rng(0), np.repeat([0, 1], names)
+    logs = rng.normal(3, 1, (200, 2 * names))
+    counts = measures.draws(codes, 400)
+
+    def spread(values: Any) -> Any:
+        means = [(counts * (codes == g)) @ values / names for g in (0, 1)]
+        return (means[0] - means[1]).std()
+
+    ratios = []
+    for row in logs:
+        one = Distributions(row, np.ones(2 * names), np.arange(2 * names), np.zeros(2 * names, bool), codes)
+        level = np.mean([levelled(one, i).values for i in range(halvings)], axis=0)
+        ratios.append((spread(level) * widened(names, halvings) / spread(row)) ** 2)
+    assert np.sqrt(np.mean(ratios)) == pytest.approx(1, abs=0.05)
+    assert np.isnan(widened(2, halvings))
+    assert widened(names, 0) == 1
+
+
+def test_a_set_that_removes_nothing_changes_nothing_for_sure() -> None:
+    rng, codes = np.random.default_rng(0), np.repeat([0, 1], 8)
+    base = Distributions(np.expm1(rng.normal(3, 1, 16)), np.ones(16), np.arange(16), np.zeros(16, bool), codes)
+    setting = matrix.settings(WORLD.scenarios[:1])[0]
+    cell = Cell("heads-effect", setting, 1, 1, "", (base, base), NLL)
+    made = Matrix("made-up", CONFIG, {}, WORLD.scenarios[:1], ("one", "two"), (), (base,), (base,), NLL, (cell,), {})
+    found = Carried(made, resamples=200).summary([cell])
+    assert found is not None
+    assert found.change == pytest.approx((0, 0, 0))
+    assert found.before.value == pytest.approx(found.after.value)
+    assert found.before.low < found.before.value < found.before.high
+
+
 def test_halvings_count_as_one_test_the_mean_of_theirs() -> None:
     rng, codes = np.random.default_rng(0), np.repeat([0, 1], 6)
     names = np.arange(12)
@@ -210,9 +245,8 @@ def test_several_halvings_are_asked_and_kept(tmp_path: Path, monkeypatch: pytest
         np.testing.assert_array_equal(one.halvings[0].values, two.halvings[0].values)
     following = Following(WORLD, CONFIG.audit, LIMITS)
     for cell in found.of("neurons-effect", "same"):
-        if cell.prune_set.count("; ") != 3:  # a half that names no neuron
-            continue
-        subjects = [PruneSet.parse(part) for part in cell.prune_set.split("; ")]
+        subjects = [PruneSet.parse(part) for part in cell.sets or ()]
+        assert len(subjects) == 4
         for i, h in np.ndindex(2, 2):
             others = replace(following, scenarios=half(WORLD, 1 - h, i))
             said = exactly(lm, WORLD.scenarios[cell.setting.tested], others, store, subjects[2 * i + h])
@@ -227,6 +261,8 @@ def test_several_halvings_are_asked_and_kept(tmp_path: Path, monkeypatch: pytest
             np.testing.assert_array_equal(a.values, b.values)
     with pytest.raises(InputError, match="halved once or more"):
         replace(CONFIG, halvings=0)
+    with pytest.raises(InputError, match="Sets at random depend on no names"):
+        replace(twice, methods=("heads-random", "neurons-random"))
     with pytest.raises(InputError, match="only for exact answers"):
         replace(twice, exact=None)
 
@@ -242,7 +278,7 @@ def test_a_matrix_of_exact_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert isinstance(base, Distributions)
         assert smd(base, 0.01) == pytest.approx(float(disparity(asked, 0.01).values[0]), abs=1e-6, nan_ok=True)
     for cell in found.of("neurons-effect", "same"):
-        subjects = PruneSet.parse(cell.prune_set.split("; ")[0]), PruneSet.parse(cell.prune_set.split("; ")[-1])
+        subjects = [PruneSet.parse(part) for part in cell.sets or ()]
         for h, subject in enumerate(subjects):  # chosen on one half, tested on the other
             others = replace(following, scenarios=half(WORLD, 1 - h))
             said = exactly(lm, WORLD.scenarios[cell.setting.tested], others, store, subject)

@@ -300,7 +300,7 @@ def test_a_set_that_silences_a_scenario_is_compared_on_the_others() -> None:
 def test_that_effects_shrink_is_said_with_the_sizes_of_sets() -> None:
     shares = dict(zip(EVERY, (0.5, 0.1, 0.9, 0.2), strict=True))
     made = made_up(shares)
-    smaller = tuple(replace(c, parts=2 if c.setting.kind == "other" else 13) for c in made.cells)
+    smaller = tuple(replace(c, prune_set="L0H0-1" if c.setting.kind == "other" else "L0H0-12") for c in made.cells)
     told = findings(Carried(replace(made, cells=smaller)))[1]
     assert told.holds is True
     assert "held 2.0 heads instead of 13.0 and 2.0 neurons instead of 13.0" in told.sentence

@@ -190,7 +190,8 @@ class ContextsOptions:
     ] = 1
     tokens: Annotated[int | None, typer.Option(help="Of the text for perplexity.")] = None
     costs: Annotated[
-        bool, typer.Option("--costs", help="Measure what each set takes from paragraphs and LAMBADA's last words, too.")
+        bool,
+        typer.Option("--costs", help="Measure what each set of heads or neurons takes from texts, too."),
     ] = False
     winsorise: Winsorise = defaults.WINSORISE
 
@@ -224,6 +225,10 @@ def contexts(options: ContextsOptions, given: Model, progress: Report) -> Said:
         halvings=options.halvings,
         **named(methods=tuple(options.method) if options.method else None, tokens=options.tokens),
     )
+    if options.costs:
+        if all(choosing.kind_of(method) == "weights" for method in config.methods):
+            raise InputError("--costs is of heads and neurons: add a method that removes some, or leave it out.")
+        costing.CONFIG.look_up()
     world = worlds.read(options.scenarios)
     found = matrix.run(given.lm, world, config, given.store, progress=progress)
     costs = costing.measure(given.lm, found, given.store, progress) if options.costs else None

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from fasp_core.errors import InputError
+from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.perplexity import Nll, PerplexityChange, perplexity_change
 from fasp_core.studies.answers.distributions import Distributions, mixed
 from fasp_core.studies.answers.exact import ExactConfig
 from fasp_core.studies.answers.measures import Answers
 from fasp_core.studies.contexts.audit import AuditConfig
-from fasp_core.studies.contexts.choosing import METHODS, USUAL, Method, Sizes
+from fasp_core.studies.contexts.choosing import BESIDE, METHODS, USUAL, Method, Sizes, kind_of
 from fasp_core.studies.contexts.scenarios import Scenario
 from fasp_core.studies.contexts.settings import KINDS, Kind, Setting
 
@@ -56,6 +57,8 @@ class MatrixConfig:
             raise InputError("A matrix needs at least 2 names of each group and 1 scenario of each context.")
         if self.halvings < 1 or (self.halvings > 1 and self.exact is None):
             raise InputError("Names are halved once or more, and more than once only for exact answers.")
+        if self.halvings > 1 and all(m in BESIDE for m in self.methods):
+            raise InputError("Sets at random depend on no names: leave out halvings, or add a method that chooses.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +67,9 @@ class Cell:
 
     Attributes
     ----------
-    parts : how many heads, neurons or weights the set holds; the model is unchanged if there are none.
-    prune_set : its heads and neurons, as text; several sets parted by semicolons.
+    parts : how many heads, neurons or weights the set holds, of several the most; the model is unchanged if there are
+        none.
+    prune_set : its heads and neurons, as text; several sets, of which some may be empty, parted by semicolons.
     halvings : answers without it, of exact answers tested where it was chosen in each halving of the names; else one.
     nll : of the text, without it.
     seconds : that asking took; nan if that was not kept.
@@ -79,6 +83,20 @@ class Cell:
     halvings: tuple[Answers | Distributions, ...]
     nll: Nll
     seconds: float = float("nan")
+
+    @cached_property
+    def sets(self) -> tuple[str, ...] | None:
+        """Each set of heads and neurons, in order; None of single weights, and where an earlier version left out empty
+        ones."""
+        found = tuple(self.prune_set.split("; "))
+        halved = isinstance(self.halvings[0], Distributions) and self.setting.kind == "same"
+        wanted = 2 * len(self.halvings) if halved else 1
+        return None if kind_of(self.method) == "weights" or len(found) != wanted else found
+
+    @property
+    def size(self) -> float:
+        """How many parts its sets hold on average; of single weights the most."""
+        return self.parts if self.sets is None else float(np.mean([len(PruneSet.parse(one)) for one in self.sets]))
 
     @cached_property
     def answers(self) -> Answers | Distributions:

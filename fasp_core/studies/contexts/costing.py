@@ -23,10 +23,8 @@ from fasp_core.storage.store import Entry, Store
 from fasp_core.studies.answers.measures import Estimate
 from fasp_core.studies.common import KIND, Steps, kept, read_nll
 from fasp_core.studies.contexts.cells import Cell, Matrix
-from fasp_core.studies.contexts.choosing import kind_of
 from fasp_core.tasks.costs import CostConfig, costs_of
 from fasp_core.tasks.last_words import passages
-from fasp_core.tasks.paired import mean_change
 from fasp_core.typing import Floats, Report
 
 CONFIG = CostConfig(("paragraphs", "lambada"), "test", 2048, 60)
@@ -38,8 +36,8 @@ class RowCosts:
 
     Attributes
     ----------
-    paragraphs : change of perplexity; its interval is from the spread over windows of text.
-    points : change of right last words of a hundred, with a t interval over passages.
+    paragraphs : change of perplexity; its interval is from the spread over blocks of text.
+    points : change of right last words of a hundred, with an interval over passages (`points_of`).
     passages : how many.
     """
 
@@ -52,7 +50,7 @@ class RowCosts:
         """`paragraphs +1.2% [+0.3, +2.1] (2,044 tokens), LAMBADA -0.5 points [-2.0, +1.0] (60 passages)`."""
         nats, ends = self.paragraphs.change_nats, self.paragraphs.interval
         value, low, high = (100 * math.expm1(min(x, 700.0)) for x in (nats, *ends))
-        between = f"[{low:+.1f}, {high:+.1f}]" if math.isfinite(ends[1]) else "no interval of one window"
+        between = f"[{low:+.1f}, {high:+.1f}]" if math.isfinite(ends[1]) else "no interval of one block"
         return (
             f"paragraphs {value:+.1f}% {between} ({self.paragraphs.tokens:,} tokens), LAMBADA "
             f"{self.points.value:+.1f} points [{self.points.low:+.1f}, {self.points.high:+.1f}] "
@@ -75,31 +73,39 @@ class SetCosts:
     provenance: dict[str, Any]
 
     def of(self, cells: Sequence[Cell]) -> RowCosts | None:
-        """Of some tests; None where one of them removes single weights, or there is none."""
-        sets = [sets_of(cell) for cell in cells]
+        """Of some tests; None where one of them removes single weights, or its sets are not known, or there is none."""
+        sets = [_asked(cell) for cell in cells]
         if not sets or any(mine is None for mine in sets):
             return None
         sums, right = (
             np.mean([np.mean([found[s] for s in mine or ()], axis=0) for mine in sets], axis=0)
             for found in ({s: nll.sums for s, nll in self.texts.items()}, self.right)
         )
-        change = mean_change(self.right[""], right)
-        low, high = change["change_interval"] or (float("nan"), float("nan"))
-        points = Estimate(*(100 * x for x in (change["change"], low, high)))
         base = self.texts[""]
+        points = points_of(right - self.right[""])
         return RowCosts(perplexity_change(base, Nll(sums, base.counts)), points, len(right))
 
 
-def sets_of(cell: Cell) -> list[str] | None:
-    """Sets of heads and neurons that a test removed, as text; None of single weights."""
-    if kind_of(cell.method) == "weights":
-        return None
-    found = cell.prune_set.split("; ")
-    return found[:2] if cell.setting.kind == "same" else found
+def points_of(changes: Floats) -> Estimate:
+    """Mean change of right answers [n], each from -1 to 1, in points.
+
+    A normal interval that allows for two items more, one whose answer was lost in half and one that was won: where no
+    answer changed, some others might (Agresti and Min 2005, for sets one by one, where changes are -1, 0 or 1).
+    """
+    size, squares = len(changes) + 2, float((changes**2).sum()) + 1
+    mean = float(changes.sum()) / size
+    half = 1.959964 * math.sqrt(max(squares / size - mean**2, 0.0) / size)
+    low, high = max(100 * (mean - half), -100.0), min(100 * (mean + half), 100.0)
+    return Estimate(100 * float(changes.mean()), low, high)
+
+
+def _asked(cell: Cell) -> tuple[str, ...] | None:
+    """Of names that were halved several times the first halving's sets."""
+    return None if cell.sets is None else cell.sets[:2]
 
 
 def measure(lm: LanguageModel, matrix: Matrix, store: Store, progress: Report | None = None) -> SetCosts:
-    """Remove each different set of a matrix, and measure; stored, as is every step of it."""
+    """Remove each different set of heads and neurons of a matrix, and measure; stored, as is every step of it."""
     sets = _sets(matrix)
 
     def work() -> Any:
@@ -119,7 +125,7 @@ def stored(model_id: ModelId, matrix: Matrix, store: Store) -> SetCosts | None:
 
 
 def _sets(matrix: Matrix) -> list[str]:
-    return sorted({"", *(one for cell in matrix.cells for one in sets_of(cell) or ())})
+    return sorted({"", *(one for cell in matrix.cells for one in _asked(cell) or ())})
 
 
 def _key(model_id: ModelId, sets: Sequence[str]) -> dict[str, Any]:

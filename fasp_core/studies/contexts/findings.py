@@ -106,7 +106,7 @@ def _sizes(pairs: Sequence[tuple[Cell, Cell]]) -> str:
     """Where sets for other contexts hold other numbers of parts than those for the scenario itself: how many."""
     differ = []
     for kind in dict.fromkeys(kind_of(far.method) for far, _ in pairs):
-        far, near = np.mean([(f.parts, n.parts) for f, n in pairs if kind_of(f.method) == kind], axis=0)
+        far, near = np.mean([(f.size, n.size) for f, n in pairs if kind_of(f.method) == kind], axis=0)
         if far != near:
             differ.append(f"{far:,.1f} {kind} instead of {near:,.1f}")
     if not differ:

@@ -14,6 +14,7 @@ size show by how much, and stand beside every method.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -37,6 +38,7 @@ from fasp_core.studies.contexts.settings import Kind
 from fasp_core.typing import Floats
 
 NARROW = 0.06  # intervals below this width are told with a digit more
+SCENARIOS = 5  # with fewer, resampling them covers too little
 
 
 @dataclass(frozen=True)
@@ -130,30 +132,37 @@ class Carried:
         self.matrix, self.winsorise, self._seed = matrix, winsorise, seed
         limits = [a.limits(winsorise) for a in matrix.base]
         logs = [a.within(limit).changed(np.log1p) for a, limit in zip(matrix.base, limits, strict=True)]
-        of, halved = list(range(len(logs))), [False] * len(logs)  # whose scenario
-        ends = [*range(len(logs) + 1)]
+        n = len(logs)
+        whole = list(logs)
+        of, halvings = list(range(n)), [0] * n  # whose scenario; how often names were halved for it
+        ends, rows = [*range(n + 1)], {}
         for cell in matrix.cells:
             tested = cell.setting.tested
-            for i, answers in enumerate(cell.halvings):
-                one = answers.within(limits[tested]).changed(np.log1p)
-                halved.append(isinstance(one, Distributions) and cell.setting.kind == "same")
-                logs.append(levelled(one, i) if isinstance(one, Distributions) and halved[-1] else one)
-                of.append(tested)
-            ends.append(len(logs))
+            after = [a.within(limits[tested]).changed(np.log1p) for a in cell.halvings]
+            halved = isinstance(whole[tested], Distributions) and cell.setting.kind == "same"
+            sides = [after]
+            if halved:  # the whole model's answers beside them, brought to one mean in the same way
+                sides = [
+                    [levelled(a, i) for i, a in enumerate(side) if isinstance(a, Distributions)]
+                    for side in (after, [whole[tested]] * len(after))
+                ]
+            rows[cell.method, cell.setting] = (len(ends) - 1, len(ends) if halved else tested)
+            for side in sides:
+                logs += side
+                of += [tested] * len(side)
+                halvings += [len(side) if halved else 0] * len(side)
+                ends.append(len(logs))
         each = Disparity.of(logs, resamples, seed, by=of)
-        # a group's mean has lost a second degree of freedom to its two halves
-        wider = np.sqrt((each.names - 1) / (each.names - 2)) if each.names > 2 else np.nan
         values = each.values[:, None]
-        drawn = values + (each.drawn - values) * np.where(halved, wider, 1.0)[:, None]
+        drawn = values + (each.drawn - values) * np.array([widened(each.names, m) for m in halvings])[:, None]
 
-        def means(rows: Floats) -> Floats:
-            return np.stack([rows[a:b].mean(0) for a, b in pairwise(ends)])
+        def means(found: Floats) -> Floats:
+            return np.stack([found[a:b].mean(0) for a, b in pairwise(ends)])
 
-        self._values, self._drawn = means(np.abs(values))[:, 0], means(np.abs(drawn))  # [S + C], [S + C, B]
+        self._values, self._drawn = means(np.abs(values))[:, 0], means(np.abs(drawn))  # [rows], [rows, B]
         self._signed = Disparity(means(values)[:, 0], means(drawn), each.names)
         self.names = each.names
-        n = len(matrix.scenarios)
-        self._at = {(cell.method, cell.setting): n + i for i, cell in enumerate(matrix.cells)}
+        self._at = rows  # of each cell, and of the whole model's answers that it is compared with
 
     def summary(self, cells: Sequence[Cell]) -> Summary | None:
         """Of some cells together; None if there are none."""
@@ -161,15 +170,17 @@ class Carried:
             return None
         m = self.matrix
         tested = [c.setting.tested for c in cells]
-        (before, after), (before_drawn, after_drawn) = self._sides(cells)
-        known = np.isfinite(self._changes(cells)[:, 0])
+        changes = self._changes(cells)
+        known = np.isfinite(changes[:, 0])
+        change = mean_known(changes)
+        before, after = self._sides(cells)
         pairs = [(m.base[c.setting.tested], c.answers) for c in cells]
         parsed = np.array([[b.parsed(), a.parsed()] for b, a in pairs]).mean(0)  # [2, groups]
         shown = [self._moved(c) for c in cells]
         return Summary(
-            symmetric_interval(before, before_drawn, self.names, 0.0),
-            symmetric_interval(after, after_drawn, self.names, 0.0),
-            self._interval(after - before, after_drawn - before_drawn),
+            symmetric_interval(float(before[0]), before[1:], self.names, 0.0),
+            symmetric_interval(float(after[0]), after[1:], self.names, 0.0),
+            self._interval(float(change[0]), change[1:]),
             _mean(inliers for inliers, _ in shown),
             _mean(moved(m.base[t], m.other[t])[0] for t in tested if m.config.exact is None),
             _mean(distance for _, distance in shown),
@@ -186,7 +197,7 @@ class Carried:
     def signed(self, cell: Cell) -> tuple[Estimate, Estimate]:
         """SMD, with its sign, of a cell's scenario: of the whole model and of the pruned one."""
         each = self._signed.each()
-        return each[cell.setting.tested], each[self._at[cell.method, cell.setting]]
+        return each[cell.setting.tested], each[self._at[cell.method, cell.setting][0]]
 
     def difference(self, pairs: Sequence[tuple[Cell, Cell]]) -> Compared:
         """Of sets that are tested on the same scenario, two by two."""
@@ -207,16 +218,21 @@ class Carried:
         )
 
     def _elsewhere(self, rows: Floats, tested: NDArray[np.int64]) -> Estimate:
-        """The mean of [pairs, 1 + B], with its interval when scenarios are resampled too, all pairs of one together."""
+        """The mean of [pairs, 1 + B], with its interval when scenarios are resampled too, all pairs of one together.
+
+        nan of fewer scenarios than resampling can speak of.
+        """
         known = tested[np.isfinite(rows[:, 0])]
         places, of = np.unique(known, return_inverse=True)
-        if len(places) < 2:
+        if len(places) < SCENARIOS:
             return Estimate(float("nan"), float("nan"), float("nan"))
         rows = rows[np.isfinite(rows[:, 0])]
         resamples = rows.shape[1] - 1
         rng = np.random.default_rng(self._seed + 1)
         times = rng.multinomial(len(places), np.full(len(places), 1 / len(places)), resamples)[:, of].T  # [pairs, B]
-        drawn = np.asarray((times * rows[:, 1:]).sum(0) / times.sum(0))
+        weights = times * np.isfinite(rows[:, 1:])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            drawn = np.asarray((weights * np.nan_to_num(rows[:, 1:])).sum(0) / weights.sum(0))
         return symmetric_interval(float(rows[:, 0].mean()), drawn, min(self.names, len(places)))
 
     def at_equal_inliers(self, pairs: Sequence[tuple[Cell, Cell]]) -> Estimate | None:
@@ -247,25 +263,40 @@ class Carried:
     def _interval(self, value: float, drawn: Floats) -> Estimate:
         return symmetric_interval(value, drawn, self.names)
 
-    def _sides(self, cells: Sequence[Cell]) -> tuple[tuple[float, float], tuple[Floats, Floats]]:
-        """Mean |SMD| before and after, and under every resample, over the scenarios in which both have one."""
-        rows = [c.setting.tested for c in cells], [self._at[c.method, c.setting] for c in cells]
-        sides = []
-        for known in (self._values[:, None], self._drawn):
-            before, after = (known[at] for at in rows)
-            both = np.where(np.isfinite(before) & np.isfinite(after), 1.0, np.nan)
-            sides.append((mean_known(both * before), mean_known(both * after)))
-        (before, after), drawn = sides
-        return (float(before[0]), float(after[0])), drawn
+    def _sides(self, cells: Sequence[Cell]) -> tuple[Floats, Floats]:
+        """[1 + B] mean |SMD| before and after, as measured and under each resample, where both have one."""
+        known = np.where(np.isfinite(self._changes(cells)), 1.0, np.nan)
+        places = [c.setting.tested for c in cells], [self._at[c.method, c.setting][0] for c in cells]
+        before, after = (mean_known(known * self._rows(at)) for at in places)
+        return before, after
 
     def _changes(self, cells: Sequence[Cell]) -> Floats:
         """[cells, 1 + B] of |SMD|: as measured, and under every resample; nan where one side has none."""
-        rows = [c.setting.tested for c in cells], [self._at[c.method, c.setting] for c in cells]
-        before, after = (np.column_stack([self._values[at], self._drawn[at]]) for at in rows)
-        return np.asarray(after - before)
+        after, before = zip(*(self._at[c.method, c.setting] for c in cells), strict=True)
+        return np.asarray(self._rows(after) - self._rows(before))
+
+    def _rows(self, at: Sequence[int]) -> Floats:
+        return np.column_stack([self._values[list(at)], self._drawn[list(at)]])
 
     def _titles(self, cells: Iterable[Cell]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.matrix.scenarios[c.setting.tested].title for c in cells))
+
+
+def widened(names: int, halvings: int) -> float:
+    """By how much resampled differences of levelled halves are to be widened; nan of two names.
+
+    A name's distance from the mean of its half has lost a degree of freedom to each half instead of one to the group;
+    over several halvings, whose halves differ, a part of that loss is shared.
+
+    Parameters
+    ----------
+    names : of the smaller group. halvings : whose mean it is; 0: names were not halved.
+    """
+    if not halvings:
+        return 1.0
+    left = (names - 2) / (names - 1) if names > 2 else 0.0
+    kept = left / halvings + left**2 * (1 - 1 / halvings)
+    return 1 / math.sqrt(kept) if kept else math.nan
 
 
 def intercepts(x: Floats, y: Floats) -> Floats:

@@ -32,7 +32,7 @@ from fasp_core.studies.common import KIND, Steps, kept
 from fasp_core.studies.contexts import choosing
 from fasp_core.studies.contexts.audit import HOW, AuditConfig, Report, audit, pair
 from fasp_core.studies.contexts.cells import Cell, Cells, Matrix, MatrixConfig
-from fasp_core.studies.contexts.choosing import BESIDE, Clues, Method, Sizes, kind_of
+from fasp_core.studies.contexts.choosing import BESIDE, Clues, Method, Sizes
 from fasp_core.studies.contexts.halves import Removed, Said, Whole, halvings_of, mean_nll
 from fasp_core.studies.contexts.removal import Removal
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
@@ -51,8 +51,8 @@ def run(
 ) -> Matrix:
     """Choose, remove, ask: the whole matrix; stored, as is every step of it.
 
-    What another stored matrix, of other methods but the same in all else, has asked is not asked again. Of one whose
-    answers were drawn with earlier noise nothing is taken: it is the same matrix, or none of this one.
+    What another stored matrix, of other methods or halvings but the same in all else, has asked is not asked again. Of
+    one whose answers were drawn with earlier noise nothing is taken: it is the same matrix, or none of this one.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def run(
     def work() -> Any:
         plan = [(m, s) for m in config.methods for s in settings(small.scenarios)]
         known = _known(lm.id, key, store)
-        sized = {x: sizes for x in plan if (sizes := _sizes(known, *x, config.exact is not None)) is not None}
+        sized = {x: sizes for x in plan if (sizes := _sizes(known, *x)) is not None}
         unsaid = [x for x in plan if x not in known and x not in sized]
         missing = tuple(m for m in config.methods if any(x[0] == m for x in unsaid))
         steps = Steps(progress, 3 * len(small.scenarios) + len(plan))
@@ -112,7 +112,7 @@ def run(
                     setting,
                     max(map(len, removed.removals)),
                     max(r.parameters(lm) for r in removed.removals),
-                    "; ".join(r.prune_set.format() for r in removed.removals).strip("; "),
+                    "; ".join(r.prune_set.format() for r in removed.removals),
                     removed.answers,
                     mean_nll([_nll(lm, r, text, store) for r in removed.removals]),
                     removed.seconds,
@@ -137,14 +137,13 @@ def run(
     return kept(store, lm, "contexts", key, work, read)
 
 
-def _sizes(known: Cells, method: Method, setting: Setting, exact: bool) -> tuple[int, ...] | None:
+def _sizes(known: Cells, method: Method, setting: Setting) -> tuple[int, ...] | None:
     """How many heads or neurons a random set is to hold, of exact answers tested where it was chosen each half's; None
     where the sets that it is to be as large as are not known, or it is none."""
     beside = known.get((BESIDE.get(method, method), setting)) if method in BESIDE else None
-    if beside is None or kind_of(method) == "weights":
+    if beside is None:
         return None
-    found = tuple(len(PruneSet.parse(part)) for part in beside.prune_set.split("; "))
-    return found if len(found) == (2 * len(beside.halvings) if exact and setting.kind == "same" else 1) else None
+    return None if beside.sets is None else tuple(len(PruneSet.parse(one)) for one in beside.sets)
 
 
 def _known(model_id: ModelId, key: dict[str, Any], store: Store) -> Cells:
