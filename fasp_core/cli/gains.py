@@ -57,7 +57,12 @@ class Options:
             "or a file of select --out."
         ),
     ] = ""
-    steps: Annotated[int, typer.Option(help="Steps of Adam, at most; about 15 s each with the built-in model.")] = 60
+    steps: Annotated[
+        int,
+        typer.Option(
+            help="Steps of Adam, at most; about 15 s each with the built-in model, 30 s of hard-concrete gates."
+        ),
+    ] = 60
     rate: Annotated[float | None, typer.Option(help="Of Adam; else .04, and .2 of hard-concrete gates.")] = None
     max_nats: Annotated[float, typer.Option(help="What each text may cost for nothing, in nats a token.")] = 0.005
     passages: Annotated[int, typer.Option(help="Of LAMBADA in each step; 0: its last words count nothing.")] = 8

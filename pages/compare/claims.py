@@ -39,7 +39,7 @@ SHOWN = {
 COLOURS = {"green": "green", "amber": "orange", "red": "red"}
 TASKS_SPENT = "some ten minutes with the built-in model on two cores"
 WRITTEN_SPENT = "about half an hour with the built-in model on two cores"
-SETTLED_SPENT = "some three hours with the built-in model on two cores"
+SETTLED_SPENT = "three to five hours with the built-in model on two cores"
 
 
 def draw(settings: Settings, claim: Claim) -> None:
