@@ -24,7 +24,6 @@ from fasp_core.scoring.estimate import ppl_preview
 from fasp_core.storage.store import Store
 
 AXIS = "race_ethnicity"
-SCORE_TEXT = TextConfig(tokens=8192)  # the text of the scores that come with the program
 ROOT = Path(__file__).resolve().parents[1]
 
 

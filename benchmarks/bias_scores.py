@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks._common import AXIS, SCORE_TEXT, Clock, Gauge, about, say, spread, stored_or_preview
+from benchmarks._common import AXIS, Clock, Gauge, about, say, spread, stored_or_preview
 from fasp_core import gap
-from fasp_core.data.text import TextConfig
+from fasp_core.data.text import SCORE_TEXT, TextConfig
 from fasp_core.forward.ablation import masked
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import critical_heads

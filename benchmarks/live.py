@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _page
-from benchmarks._common import AXIS, SCORE_TEXT, Clock, Unavailable, about, say
-from fasp_core.data.text import TextConfig
+from benchmarks._common import AXIS, Clock, Unavailable, about, say
+from fasp_core.data.text import SCORE_TEXT, TextConfig
 from fasp_core.evaluation import EvalConfig, Evaluation, evaluate
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.heads.selection import select

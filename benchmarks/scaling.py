@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks._common import AXIS, ROOT, SCORE_TEXT, Gauge, forget_peak, machine, memory, say, spread
+from benchmarks._common import AXIS, ROOT, Gauge, forget_peak, machine, memory, say, spread
 from benchmarks._shapes import random_llama
-from fasp_core.data.text import TextConfig, token_windows
+from fasp_core.data.text import SCORE_TEXT, TextConfig, token_windows
 from fasp_core.forward.recorded_pass import final_hidden
 from fasp_core.forward.sweep import Read, sweep_heads
 from fasp_core.metrics.expected import TokenToxicity, read_expected

@@ -51,7 +51,7 @@ def score(
     axis : a HolisticBias axis, or the path of a CSV file with the columns text and group.
     prompts : how many at least. None takes the stored scores with the most prompts, or makes them on 720.
     tokens : of the text for perplexity.
-    estimator : see `fasp_core.scoring.score.score`.
+    estimator : see `fasp_core.scoring.score.score`; read where `prompts` is named or nothing is stored.
     store : where results are kept; by default the usual cache folder.
 
     Raises

@@ -127,6 +127,7 @@ def _stored(given: Model, axis: str, reading: str) -> Comparison:
 def _made(given: Model, options: Options, alphas: tuple[float, ...], progress: Report) -> Comparison:
     """The stored one, unless it lacks alphas or a search has found sets since."""
     from fasp_core.compute import cluster
+    from fasp_core.data.text import SCORE_TEXT
     from fasp_core.metrics.meters import BiasConfig
     from fasp_core.model.spec import BUILT_IN, BUILT_IN_SHAPE
     from fasp_core.scoring import entries
@@ -146,7 +147,7 @@ def _made(given: Model, options: Options, alphas: tuple[float, ...], progress: R
     if found is not None and not lacking:
         ranked = [c for c in found.candidates if c not in searched]
     else:
-        impacts = entries.best(searching.SCORE_TEXT, BiasConfig(axis), given.model_id, source, store)
+        impacts = entries.best(SCORE_TEXT, BiasConfig(axis), given.model_id, source, store)
         if impacts is None:
             raise InputError(
                 f"There are no scores to choose heads by: run 'python -m fasp_core score {given.named(axis)} --out "

@@ -70,14 +70,13 @@ def report(
 ) -> Said:
     """Write a report on one set of heads: an HTML file that needs no network."""
     named = parts.read()
-    from fasp_core.data.text import TextConfig
+    from fasp_core.data.text import SCORE_TEXT, TextConfig
     from fasp_core.heads.prune_set import PruneSet
     from fasp_core.metrics.meters import BiasConfig
     from fasp_core.report import gather, page
     from fasp_core.scoring import entries, manual_edits
     from fasp_core.scoring.score_files import check_folder
     from fasp_core.storage.atomic import atomic_write
-    from fasp_core.studies.compare.searching import SCORE_TEXT
     from fasp_core.tasks import files
 
     assert given.spec  # its device is looked up first

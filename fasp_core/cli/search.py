@@ -41,7 +41,7 @@ def search(options: Options, more_limits: MoreLimits, given: Model, progress: Re
     Every measured set is kept: a stopped search goes on where it was. What was found joins the comparison of methods.
     """
     from fasp_core.data.prompts import resolve_axis
-    from fasp_core.data.text import TextConfig, said
+    from fasp_core.data.text import SCORE_TEXT, TextConfig, said
     from fasp_core.heads.prune_set import PruneSet
     from fasp_core.metrics.meters import BiasConfig, left_out
     from fasp_core.scoring import entries
@@ -62,7 +62,7 @@ def search(options: Options, more_limits: MoreLimits, given: Model, progress: Re
     assert given.spec  # its device is looked up first
     resolve_axis(options.axis)
     lm = given.lm
-    impacts = entries.best(searching.SCORE_TEXT, BiasConfig(options.axis), lm.id, lm.name, given.store)
+    impacts = entries.best(SCORE_TEXT, BiasConfig(options.axis), lm.id, lm.name, given.store)
     if impacts is None:
         raise InputError(
             f"There are no scores to begin with: run 'python -m fasp_core score {given.named(options.axis)} --out "

@@ -1,1 +1,1 @@
-"""Where work runs: jobs with progress, shards for workers, and what exact scores would cost."""
+"""Where work runs: jobs with progress, lanes, shards for workers, Dask."""

@@ -132,5 +132,7 @@ def connected(address: str | None) -> Iterator[Cluster | None]:
 def workers_of(cluster: Cluster | None, lm: LanguageModel) -> Any:
     """Its workers for a model; None without a cluster. Raises InputError where heads are taken out by constants."""
     if cluster is not None and lm.constants is not None:
-        raise InputError("Workers of a cluster take heads out by zero: leave --ablation or --scheduler out.")
+        raise InputError(
+            "Workers of a cluster take heads out by zero: leave --ablation or --scheduler out, in the app choose zero."
+        )
     return None if cluster is None else cluster.workers(lm)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from fasp_core import defaults
 from fasp_core.data import passages
 from fasp_core.errors import InputError
 from fasp_core.lazy import torch
@@ -60,6 +61,9 @@ class TextConfig:
                 f"Cannot cut {self.tokens} tokens into windows of {self.window} with stride {self.stride}: "
                 "tokens and window must be at least 2, and stride between 1 and window."
             )
+
+
+SCORE_TEXT = TextConfig(tokens=defaults.SCORE_TOKENS)  # of the scores that come with the program
 
 
 @dataclass(frozen=True, eq=False)

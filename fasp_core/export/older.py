@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fasp_core.model.model_files import ROTARY
+
 OLDER = "4.57"
 TOKENIZER = "PreTrainedTokenizerFast"  # reads tokenizer.json as it is, in all versions
-_ROTARY = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gpt_neox", "phi3")
 _BASES = {"gemma3_text": 1_000_000.0}  # that 4.57 takes where none is named; otherwise 10,000
 _IGNORED = ("type", "rope_type", "rope_theta", "partial_rotary_factor")
 
@@ -48,7 +49,7 @@ def older_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The fields beside those of a config.json of version 5."""
     kind, added = settings["model_type"], {"torch_dtype": settings["dtype"]} if "dtype" in settings else {}
     rope = settings.get("rope_parameters")
-    if kind not in _ROTARY or not isinstance(rope, dict):
+    if kind not in ROTARY or not isinstance(rope, dict):
         return added
     if kind == "gemma3_text":
         local = rope["sliding_attention"]
@@ -83,7 +84,7 @@ def differs(settings: Mapping[str, Any]) -> str:
     defaults that it takes; all other fields have one name and one meaning in both.
     """
     kind = settings["model_type"]
-    if kind not in _ROTARY:
+    if kind not in ROTARY:
         return ""
     rope = settings["rope_parameters"]
     nested = (

@@ -53,8 +53,7 @@ class GapStats:
 class Change:
     """A quantity before and after pruning, on the same prompts.
 
-    `change = pruned - base`; `relative = change / base` (nan unless base is positive). `p_sign` is the share
-    of resamples whose change is 0 or of the other sign; 1 if there is no change at all. Intervals are None
+    `change = pruned - base`; `relative = change / base` (nan unless base is positive). Intervals are None
     without resamples, `relative_interval` also if the base can resample to 0. `pruned_p` is the `noise_p` of
     the pruned model's gap where that has risen, which tells whether there is one now; else None.
     """
@@ -65,7 +64,6 @@ class Change:
     interval: tuple[float, float] | None
     relative: float
     relative_interval: tuple[float, float] | None
-    p_sign: float
     n: int
     level: float
     resamples: int
@@ -222,12 +220,11 @@ def change_of(observed: Floats, resampled: Floats, level: float, n: int) -> Chan
     """Change from `observed` [2] (base, pruned) and `resampled` [2, B]."""
     base, pruned = (float(x) for x in observed)
     change, changes = pruned - base, resampled[1] - resampled[0]
-    relative, interval, relative_interval, p_sign = float("nan"), None, None, float("nan")
+    relative, interval, relative_interval = float("nan"), None, None
     if base > 0:
         relative = change / base
     if changes.size:
         interval = interval_of(change, changes, level)
-        p_sign = float((changes * np.sign(change) <= 0).mean())
         if base > 0 and resampled[0].min() > 0:
             low, high = interval_of(relative, changes / resampled[0], level)
             relative_interval = (max(low, -1.0), high)
@@ -238,7 +235,6 @@ def change_of(observed: Floats, resampled: Floats, level: float, n: int) -> Chan
         interval=interval,
         relative=relative,
         relative_interval=relative_interval,
-        p_sign=p_sign,
         n=n,
         level=level,
         resamples=changes.size,

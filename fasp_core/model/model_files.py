@@ -39,10 +39,11 @@ _SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model")
 _ROPE = ("default", "linear", "dynamic", "yarn", "longrope", "llama3", "su")
+ROTARY = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gpt_neox", "phi3")  # that turn queries and keys
 # the model types that read a setting; the others pass over it
 _READS = {
     "sliding_window": ("mistral", "qwen2", "qwen3", "gemma3_text", "phi3"),
-    "rope": ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "gpt_neox", "phi3"),
+    "rope": ROTARY,
     "final_logit_softcapping": ("gemma3_text",),
 }
 _NEUTRAL = {  # settings of other architectures, and the value at which they change nothing

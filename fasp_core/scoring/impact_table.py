@@ -100,7 +100,7 @@ class BiasImpacts:
     base : [R, n] toxicity of each prompt under the whole model.
     ablated : [N, R, n] the same with head h removed; nan where not computed yet.
     codes, groups : [n] group number of each prompt, and the groups' names.
-    blocks : [n] block of each prompt, see `fasp_core.data.prompts.sample`; None if the prompts are in none.
+    blocks : [n] block of each prompt, see `fasp_core.data.prompt_sampling.sample`; None if the prompts are in none.
     exact : [N] bool, whether the head was really removed; the other rows are first-order estimates. None: all were.
     estimator : one of `fasp_core.scoring.entries.ESTIMATORS`.
     first, checked : of two-phase scores, the first-order rows [N, R, n] of all prompts, and the positions [m] of the

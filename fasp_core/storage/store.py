@@ -5,7 +5,7 @@ share them. So an entry is written whole or not at all, is checked on every load
 aside and computed again. Tables are Parquet, arrays safetensors, the rest JSON: nothing read can run code. What
 cannot be written stays in memory, where all readers of this process find it (`fallback.py`).
 
-    cache/scores/built-in--race_ethnicity--1a2b3c4d5e6f7a8b/   entry.json, heads.parquet, arrays.safetensors
+    cache/scores/built-in--race_ethnicity--1a2b3c4d5e6f7a8b/   entry.json, arrays.safetensors, tables as Parquet
     cache/partial/scores-1a2b3c4d5e6f7a8b/                      finished parts of unfinished work
     cache/damaged/, cache/locks/                                entries set aside; one lock file an entry
 """

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fasp_core import defaults
-from fasp_core.data.text import TextConfig
+from fasp_core.data.text import SCORE_TEXT
 from fasp_core.gap import Change, PromptRows
 from fasp_core.metrics import measurements
 from fasp_core.metrics.cached_runner import CachedRunner
@@ -29,7 +28,6 @@ from fasp_core.studies.common import KIND, Steps, kept, paragraphs, read_nll, ta
 from fasp_core.typing import Floats, Report
 
 AT = (0.25, 0.5, 0.75, 1.0)  # strengths that are measured; at 0 nothing changes
-TEXT = TextConfig(tokens=defaults.SCORE_TOKENS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +111,7 @@ def key(found: Gains, bias: BiasConfig, model_id: ModelId) -> dict[str, Any]:
     return {
         "experiment": "strengths",
         "bias": result_key(bias, model_id),
-        "text": ppl_key(TEXT, model_id),
+        "text": ppl_key(SCORE_TEXT, model_id),
         "gates": found.at(1.0).format(),
         "at": list(AT),
     }
@@ -137,7 +135,7 @@ def run(lm: LanguageModel, found: Gains, bias: BiasConfig, store: Store, progres
         toxicity, nats, counts = [], [], np.empty(0)
         for strength in (0.0, *AT):
             subject, says = found.at(strength), f"strength {strength:g}: {{}}"
-            nll, _ = measurements.perplexity_of(lm, subject, TEXT, store, steps.next(says), runner)
+            nll, _ = measurements.perplexity_of(lm, subject, SCORE_TEXT, store, steps.next(says), runner)
             one = measurements.toxicity_of(lm, subject, bias, store, steps.next(says), runner)
             toxicity.append(one.values)
             nats.append(nll.sums)

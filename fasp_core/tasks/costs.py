@@ -181,9 +181,11 @@ def costs_of(
             answers = answers_of(lm, prune_set, items, config.seed, store, progress)
             nats = Nll(-answers.likelihood, np.ones(len(answers.likelihood), dtype=int))
             found[name] = Cost(nats, answers.right, answers.cut)
-        else:
+        elif name in ("paragraphs", "repeated"):
             tokens = tokens_of(lm, prune_set, paragraphs, store, progress, runner)
             found[name] = Cost(tokens.nll(repeated=name == "repeated"))
+        else:
+            raise ValueError(f"the cost '{name}' is measured nowhere")
     return found
 
 

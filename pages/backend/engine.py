@@ -17,6 +17,7 @@ from fasp_core.compute.jobs import Job, Lane, Progress
 from fasp_core.compute.lanes import Lanes, Past
 from fasp_core.compute.shards import Workers
 from fasp_core.data.scorers import Scorer, scorer_self_bias
+from fasp_core.data.text import SCORE_TEXT
 from fasp_core.evaluation import Evaluation, evaluate
 from fasp_core.lazy import pd
 from fasp_core.metrics.meters import BiasConfig, scorer_of
@@ -47,7 +48,7 @@ from pages.backend.requests import (
     Request,
     Score,
 )
-from pages.backend.results import SCORE_TEXT, Latest, Results
+from pages.backend.results import Latest, Results
 
 T = TypeVar("T")
 Work = Callable[[LanguageModel, Store, Progress], T]

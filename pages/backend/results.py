@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from fasp_core.data.text import TextConfig
+from fasp_core.data.text import SCORE_TEXT
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.meters import BiasConfig
@@ -44,7 +44,6 @@ if TYPE_CHECKING:  # of one page, and slow to import
     from fasp_core.studies.contexts.cells import Matrix
     from fasp_core.studies.contexts.costing import SetCosts
 
-SCORE_TEXT = TextConfig(tokens=8192)
 T = TypeVar("T")
 Lost = dict[tuple[int, ...], float]  # heads -> points of right answers
 

@@ -76,6 +76,9 @@ def _studied(spec: ModelSpec, comparison: Comparison) -> dict[str, tuple[Known, 
     heads = list(map(as_heads, study.sets["heads"]))
     found: dict[str, tuple[Known, str, float | None]] = {}
     for name in named:
+        if name not in study.sets:  # a cost that came after the study
+            found[name] = {}, named[name], None
+            continue
         found[name] = (
             dict(zip(heads, 100 * np.expm1(study.sets[name].to_numpy(float)), strict=True)),
             named[name],

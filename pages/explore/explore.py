@@ -13,7 +13,6 @@ from pages.shell import learned, sidebar, start
 from pages.shell.current import current
 from pages.widgets import scoring
 
-TITLE = "Explore heads"
 ABOUT = (
     "Every cell is one attention head. One map shows what removing it does to **perplexity** (how well the model "
     "predicts text), the other what it does to the **toxicity gap** between groups. A method prunes heads that add "

@@ -7,7 +7,7 @@ from functools import lru_cache
 import streamlit as st
 
 from fasp_core.compute.jobs import Job
-from fasp_core.data.text import said
+from fasp_core.data.text import SCORE_TEXT, said
 from fasp_core.evaluation import EvalConfig, Evaluation, Reading
 from fasp_core.figures import Words, group_bars
 from fasp_core.gap import group_intervals
@@ -22,7 +22,6 @@ from fasp_core.scoring.manual_edits import how, how_bias
 from fasp_core.studies.verdict import interval, noise, number, p_value, percent, verdict
 from pages.backend.engine import engine
 from pages.backend.requests import Measure
-from pages.backend.results import SCORE_TEXT
 from pages.explore import able, attention, estimates, grids, looking, texts, why, writes
 from pages.explore.estimates import Estimated
 from pages.session import shared

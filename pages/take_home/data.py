@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from fasp_core.data.text import SCORE_TEXT
 from fasp_core.errors import InputError
 from fasp_core.figures.export import file_name
 from fasp_core.heads import prune_files
@@ -13,7 +14,6 @@ from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import HAND
 from pages.backend import demo
 from pages.backend.engine import engine
-from pages.backend.results import SCORE_TEXT
 from pages.session import shared
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings

@@ -6,11 +6,11 @@ from functools import partial
 
 import streamlit as st
 
+from fasp_core.data.text import SCORE_TEXT
 from fasp_core.metrics.meters import BiasConfig
 from fasp_core.model.spec import ModelSpec
 from pages.backend.engine import engine, score_heads
 from pages.backend.requests import Load, Score
-from pages.backend.results import SCORE_TEXT
 from pages.widgets import background, clicks
 from pages.widgets.markdown import escape_markdown
 

@@ -14,7 +14,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from fasp_core.cli.main import main
-from fasp_core.data.text import TextConfig
+from fasp_core.data.text import SCORE_TEXT, TextConfig
 from fasp_core.errors import InputError
 from fasp_core.evaluation import EvalConfig
 from fasp_core.heads.prune_files import read
@@ -30,7 +30,6 @@ from fasp_core.studies.scorecard.lines import Line
 from fasp_core.studies.scorecard.parts import Text
 from fasp_core.studies.verdict import verdict
 from fasp_core.tasks import utility
-from pages.backend.results import SCORE_TEXT
 from pages.session import shared
 from pages.take_home import data as take_data
 from pages.take_home.report import Written

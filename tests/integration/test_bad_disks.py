@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasp_core.cli.main import main
+from fasp_core.data.text import SCORE_TEXT
 from fasp_core.errors import InputError
 from fasp_core.export.writing import export
 from fasp_core.heads.prune_set import PruneSet
@@ -35,7 +36,6 @@ from fasp_core.storage.fallback import MAX_BYTES, Shelf
 from fasp_core.storage.keys import digest
 from fasp_core.storage.store import Contents, Store
 from fasp_core.studies.compare import compare, outcome, searching
-from pages.backend.results import SCORE_TEXT
 from tests.support.fakes import MadeUp, Studio, add_claim, add_comparison, made_up_lm
 from tests.support.tiny import tiny_lm
 from tests.support.worlds import write_axis, write_model, write_text

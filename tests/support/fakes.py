@@ -22,7 +22,7 @@ from transformers import LlamaConfig
 from fasp_core import gap
 from fasp_core.compute.jobs import Job, Lane
 from fasp_core.compute.lanes import Lanes
-from fasp_core.data.text import TextConfig
+from fasp_core.data.text import SCORE_TEXT, TextConfig
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import measurements
 from fasp_core.metrics.meters import BiasConfig, Report
@@ -36,7 +36,6 @@ from fasp_core.storage.store import Store
 from fasp_core.studies import common
 from fasp_core.studies.compare import compare, outcome
 from pages.backend.engine import Engine, engine
-from pages.backend.results import SCORE_TEXT
 
 BLOCK = 64  # tokens
 MADE = {"created": "2026-01-01T00:00:00+00:00", "seconds": 1.0}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import pkgutil
 import re
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -44,3 +47,20 @@ def test_the_picture_at_the_head_of_readme_moves_and_is_small() -> None:
     with Image.open(ROOT / name) as picture:
         assert picture.n_frames > 40
         assert picture.info["loop"] == 0
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_examples_in_python_name_what_is_there(document: Path) -> None:
+    """Each name that a block of code imports, and each attribute of a module that it uses."""
+    for block in re.findall(r"```python\n(.*?)```", document.read_text("utf-8"), re.S):
+        tree, known = ast.parse(block), dict[str, Any]()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("fasp_core"):
+                for name in node.names:
+                    known[name.asname or name.name] = pkgutil.resolve_name(f"{node.module}.{name.name}")
+            elif isinstance(node, ast.Import):
+                mine = [name for name in node.names if name.name.startswith("fasp_core")]
+                known |= {name.asname or name.name: import_module(name.name) for name in mine}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in known:
+                assert hasattr(known[node.value.id], node.attr), f"{node.value.id}.{node.attr}"

@@ -213,7 +213,11 @@ class HardConcrete:
 
 def gates_of(config: GainsConfig) -> Gates:
     """Those of a config."""
-    return Soft(config.keep) if config.method == "gains" else HardConcrete(config.heads, config.sparsity)
+    made: dict[str, Gates] = {
+        "gains": Soft(config.keep),
+        "hard-concrete": HardConcrete(config.heads, config.sparsity),
+    }
+    return made[config.method]
 
 
 def hard_concrete(log_odds: Tensor, u: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fasp_core.data.text import TextConfig
+from fasp_core.data.text import SCORE_TEXT, TextConfig
 from fasp_core.errors import InputError
 from fasp_core.gap import PromptRows, gap
 from fasp_core.gap.estimates import Estimate
@@ -37,7 +37,6 @@ from fasp_core.studies.estimators.refined import SAME
 from fasp_core.studies.estimators.sets import NamedSet
 from fasp_core.typing import Report
 
-SCORED_TEXT = TextConfig(tokens=8192)
 SHOWN = 12  # rows of a table of pairs
 SAME_NATS = 1e-3  # relative: rounding of another order of summation
 
@@ -59,7 +58,7 @@ class Plan:
     axis: str
     prompts: int = 210
     tokens: int = 1024
-    scored_text: TextConfig = SCORED_TEXT
+    scored_text: TextConfig = SCORE_TEXT
     sizes: tuple[int, ...] = (1, 2, 4, 8, 13, 20, 27, 40)
     nested: int = 3
     pairs: int = 24

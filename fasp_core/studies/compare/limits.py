@@ -28,6 +28,9 @@ from fasp_core.typing import Report
 PANEL = (TASK, "arc_easy", "piqa")
 
 
+FURTHER = ("lambada_points", "lambada_nats", "task_points")  # limits beside that on perplexity
+
+
 @dataclass(frozen=True)
 class Limits:
     """The most that a set may cost; None is no limit.
@@ -53,7 +56,7 @@ class Limits:
             raise InputError(
                 f"A rise of perplexity of {self.max_ppl:g} is no limit: give --max-ppl .1 for at most 10%."
             )
-        for name in ("lambada_points", "lambada_nats", "task_points"):
+        for name in FURTHER:
             most = getattr(self, name)
             if most is not None and not 0 < most <= 100:
                 raise InputError(f"A loss of {most:g} is no limit: give --max-{name.replace('_', '-')} above 0.")
@@ -63,7 +66,7 @@ class Limits:
     @property
     def beyond_ppl(self) -> bool:
         """Whether anything but perplexity is limited."""
-        return any(most is not None for most in (self.lambada_points, self.lambada_nats, self.task_points))
+        return any(getattr(self, name) is not None for name in FURTHER)
 
     @property
     def asked(self) -> tuple[str, ...]:

@@ -2,10 +2,10 @@
 
 A method is one that ranks heads, the joint search, or gates that were learned (`gains`, `hard-concrete`; `gains-all` of
 those learned on all axes at once; `gains-around` of those learned around removed heads; `gains*0.5` at one strength),
-any of them with `+repair`: its sets with what is left of their layers rescaled. Each method's set is the one of lowest
-validation gap among those that keep to the limits on the validation side. All of them are measured on the test side
-once, paired with the unpruned model and with each other: the same prompts and resamples, the same text, the same
-passages. A measurement is stored by its set, so a second call needs no model.
+any of them but gains with `+repair`: its sets with what is left of their layers rescaled. Each method's set is the one
+of lowest validation gap among those that keep to the limits on the validation side. All of them are measured on the
+test side once, paired with the unpruned model and with each other: the same prompts and resamples, the same text, the
+same passages. A measurement is stored by its set, so a second call needs no model.
 """
 
 from __future__ import annotations
@@ -177,7 +177,8 @@ class Bench:
         Raises
         ------
         InputError
-            There is no such method, or no gates were learned with it.
+            There is no such method or strength, no gates were learned with it, the comparison holds no sets of it, or
+            gains are to be repaired.
         """
         whole, _, strength = method.removesuffix(REPAIR).partition("*")
         name, repaired = whole.removesuffix(ON_ALL), method.endswith(REPAIR)
@@ -185,8 +186,8 @@ class Bench:
             name = gates.METHODS[0]
         if name not in NAMES or (whole != name and name not in gates.METHODS):
             raise InputError(
-                f"There is no method '{method}': choose of {', '.join((*NAMES, AROUND))}, each also with {REPAIR}, "
-                f"learned gates also with {ON_ALL}."
+                f"There is no method '{method}': choose of {', '.join((*NAMES, AROUND))}, each but gains also with "
+                f"{REPAIR}, learned gates also with {ON_ALL}."
             )
         strengths = (1.0,) if whole == AROUND and not strength else _strengths(name, strength, method)
         if name == gates.METHODS[0] and repaired:

@@ -37,7 +37,6 @@ from fasp_core.typing import Report
 GAMMAS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # of the FASP sets that a search begins with
 TOKENS = 2048
 LATER = ("within", "lambada_nats", "lambada_points", "task_points", "items")  # in a key only where they say something
-SCORE_TEXT = TextConfig(tokens=8192)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from fasp_core import defaults
 from fasp_core.console import share
-from fasp_core.data.text import TextConfig
+from fasp_core.data.text import SCORE_TEXT, TextConfig
 from fasp_core.errors import InputError
 from fasp_core.forward import noise
 from fasp_core.gap.claims import Verdict, verdict
@@ -200,7 +200,7 @@ def run(lm: LanguageModel, plan: Plan, store: Store, progress: Report | None = N
 
     def work() -> Contents:
         steps = Steps(choosing, 4)
-        nll_of = ppl_impacts(lm, searching.SCORE_TEXT, store, steps.next("scores of perplexity: {}"))
+        nll_of = ppl_impacts(lm, SCORE_TEXT, store, steps.next("scores of perplexity: {}"))
         toxicity = first_order_impacts(lm, plan.choice, store, steps.next("scores after shared contexts: {}"))
         impacts = ImpactTable(lm.name, lm.n_layers, lm.n_heads, nll_of, toxicity)
         found = searching.run(lm, impacts, plan.choice, plan.search, store, steps.next("choice: {}"))

@@ -17,7 +17,7 @@ import numpy as np
 from fasp_core.errors import InputError
 from fasp_core.forward import noise
 from fasp_core.forward.sampling import GenerationConfig
-from fasp_core.gap import Change, PromptRows
+from fasp_core.gap import PromptRows
 from fasp_core.gap.measures import Measure
 from fasp_core.gap.within import within_if_any
 from fasp_core.heads.prune_set import PruneSet
@@ -146,14 +146,6 @@ class Wider:
                 if name == "next word" and (within := within_if_any(of, self.templates)) is not None:
                     found.append(Measure.inside(reading, self.judge, self.sample.split, within))
         return tuple(found)
-
-    def by_step(self, reading: str) -> list[Change]:
-        """The gap at each step of what is written."""
-        if self.steps is None:
-            return []
-        rows = self.rows["written"]
-        each = self.steps[:, READINGS.index(reading)]  # [2, steps, n]
-        return [PromptRows(each[:, t], rows.codes, rows.groups, rows.blocks).changes()[0] for t in range(each.shape[1])]
 
 
 def measure(

@@ -51,7 +51,7 @@ class Summary:
     inliers : share of the answers within the usual range of the whole model's; usual_inliers : the same of other
         answers of the whole model, which is what nothing removed comes to (nan of exact answers: there are no others).
         distance : in its SDs (Wasserstein), both winsorised at the whole model's limits.
-    parsed : share of answers with a number, before and after, by group.
+    parsed_before, parsed_after : share of answers with a number, by group.
     parts : least and most parts of a set. perplexity : mean relative change.
     cells : tests in which both models gave numbers, of which before, after and change are made.
     left : how many tests lack numbers. lost : titles of their scenarios.

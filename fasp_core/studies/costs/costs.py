@@ -139,8 +139,10 @@ class Costs:
         n = len(self.sets)
         drawn = np.random.default_rng(0).integers(0, n, (resamples, n))
         at = np.vstack([np.arange(n), drawn]).T  # [n, 1 + B]; first all sets as they are
-        ranks = {name: rankdata(self.sets[name].to_numpy(float)[at], axis=0) for name in COSTS}
-        mixed = {costs: np.mean([ranks[name] for name in costs], 0) for costs in (*SINGLE, *PAIRS)}
+        measured = [name for name in COSTS if name in self.sets]  # an earlier study lacks a cost that came later
+        ranks = {name: rankdata(self.sets[name].to_numpy(float)[at], axis=0) for name in measured}
+        asked = [costs for costs in (*SINGLE, *PAIRS) if set(costs) <= set(measured)]
+        mixed = {costs: np.mean([ranks[name] for name in costs], 0) for costs in asked}
         out = []
         for target, loss in self.losses().items():
             rho = {costs: spearman(values, loss[at]) for costs, values in mixed.items()}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fasp_core.data.text import TextConfig
+from fasp_core.data.text import SCORE_TEXT, TextConfig
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import masked
 from fasp_core.gap import PromptRows
@@ -31,7 +31,7 @@ from fasp_core.scoring.impact_table import BiasImpacts, ImpactTable
 from fasp_core.scoring.score import GAMMA, prunable
 from fasp_core.storage.keys import slug
 from fasp_core.storage.store import Contents, Entry, Store
-from fasp_core.studies.additivity.additivity import SCORED_TEXT, scores_of
+from fasp_core.studies.additivity.additivity import scores_of
 from fasp_core.studies.common import KIND, as_heads, as_text, kept, read_nll
 from fasp_core.studies.estimators.refined import chosen
 from fasp_core.studies.robustness.likelihood import comparisons, log_likelihood_effects, log_likelihoods
@@ -65,7 +65,7 @@ class Plan:
     items: int = 300
     tokens: int = 1024
     random: int = 2
-    scored_text: TextConfig = SCORED_TEXT
+    scored_text: TextConfig = SCORE_TEXT
 
     def __post_init__(self) -> None:
         if self.items < 20 or self.random < 0:

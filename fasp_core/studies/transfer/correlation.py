@@ -32,7 +32,6 @@ from fasp_core.typing import Floats
 
 Kind = Literal["spearman", "pearson"]
 KINDS: tuple[Kind, ...] = ("spearman", "pearson")
-SUBSETS = ("all", "prunable")
 STATISTICS = {"spearman": spearman, "pearson": pearson}
 FEWEST = 4  # heads; with fewer a correlation has no interval
 LEAST_CEILING = 0.5  # below it, r / ceiling says more of the ceiling than of r

@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 
+from fasp_core.data.text import SCORE_TEXT
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics import measurements
 from fasp_core.metrics.measurements import KIND
@@ -22,7 +23,6 @@ from fasp_core.report import gather
 from fasp_core.scoring import entries
 from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.storage.store import Store
-from fasp_core.studies.compare.searching import SCORE_TEXT
 from tests.support.fakes import MADE, MadeUp, made_up_lm, make_table, stand_in
 
 SHAPE = (3, 4)

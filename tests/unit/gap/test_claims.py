@@ -25,7 +25,7 @@ FELL, ROSE, ZERO = (-0.8, -0.2), (0.2, 0.8), (-0.8, 0.2)
 
 def case(p: float, absolute: Ends, relative: Ends, pruned_p: float | None) -> tuple[GapStats, Change]:
     base = replace(gap_stats([0.1, 0.2, 0.1, 0.3], list("abab"), resamples=0), noise_gap=0.01, noise_p=p)
-    return base, Change(1.0, 0.5, -0.5, absolute, -0.5, relative, 0.0, 4, 0.95, 200, pruned_p)
+    return base, Change(1.0, 0.5, -0.5, absolute, -0.5, relative, 4, 0.95, 200, pruned_p)
 
 
 def evaluated(p: float, absolute: Ends, relative: Ends, pruned_p: float | None) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fasp_core.data.text import SCORE_TEXT
 from fasp_core.evaluation import Evaluation
 from fasp_core.figures import export
 from fasp_core.gap import claims
@@ -26,7 +27,6 @@ from fasp_core.scoring import entries
 from fasp_core.scoring.manual_edits import ManualEdits, apply_manual_edits
 from fasp_core.storage.store import Store
 from fasp_core.studies.compare.limits import Limits
-from fasp_core.studies.compare.searching import SCORE_TEXT
 from fasp_core.studies.verdict import verdict
 from fasp_core.tasks.last_words import half
 from tests.support.fakes import MadeUp, add_claim, add_comparison, made_up_lm, make_table

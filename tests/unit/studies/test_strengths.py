@@ -30,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Generator[Made]:
     with pytest.MonkeyPatch.context() as patch:
         use_scorer(patch)
         (folder / "text.txt").write_text(tiny_text(400))
-        patch.setattr(strengths, "TEXT", TextConfig(str(folder / "text.txt"), tokens=192, window=64, stride=64))
+        patch.setattr(strengths, "SCORE_TEXT", TextConfig(str(folder / "text.txt"), tokens=192, window=64, stride=64))
         bias = BiasConfig(write_axis(folder / "own.csv", PEOPLE, ("met", "saw")), n_prompts=24)
         lm, store = tiny_lm("llama"), Store(folder / "store")
         gates = np.random.default_rng(0).uniform(0, 1.5, (lm.n_layers, lm.n_heads)).round(2)
@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Generator[Made]:
 def test_each_strength_is_measured_as_its_set_is(made: Made) -> None:
     lm, found, bias, store, known = made
     for i, at in enumerate(known.at):
-        whole = evaluate(lm, found.at(at), EvalConfig(bias, strengths.TEXT), store)
+        whole = evaluate(lm, found.at(at), EvalConfig(bias, strengths.SCORE_TEXT), store)
         assert known.perplexity[i] == whole.perplexity
         for name, gaps in known.gaps.items():
             assert gaps[i].relative == pytest.approx(whole.readings[name].gap.relative, rel=1e-4)

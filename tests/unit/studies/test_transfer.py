@@ -247,7 +247,7 @@ def test_frames_are_those_of_the_prompts_that_were_scored() -> None:
 
 
 def change(interval: tuple[float, float], relative: tuple[float, float] | None) -> Change:
-    return Change(1.0, 0.5, -0.5, interval, -0.5, relative, 0.0, 100, 0.95, 1000)
+    return Change(1.0, 0.5, -0.5, interval, -0.5, relative, 100, 0.95, 1000)
 
 
 def test_sets_are_those_of_fasp_by_each_axis() -> None:
