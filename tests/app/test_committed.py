@@ -193,7 +193,7 @@ def test_contexts_fill_the_page() -> None:
     text = told("contexts")
     assert "Nothing was run" not in text
     for sentence in (
-        "these answers cannot tell, only that they differ by at most 0.01 (95%)",
+        "these answers cannot tell, only that they differ by at most 0.009 (95%)",
         "Whether effects shrink with generality these answers cannot tell",
     ):
         assert sentence in text
@@ -226,6 +226,15 @@ def test_readme_tells_what_all_contexts_say() -> None:
         f"{{:+.3f}} [{{:+.3f}}, {{:+.3f}}] over {found.tests} pairs".format(*found.difference).replace("-", "−")
         in readme()
     )
+    for kind, by_chance in (("heads", "heads-random"), ("neurons", "neurons-random")):
+        mine, others = every.of(f"{kind}-effect"), every.of(by_chance)  # type: ignore[arg-type]
+        found = carried.difference([(n, h) for n in mine for h in others if n.setting == h.setting])
+        assert "{:+.3f} [{:+.3f}, {:+.3f}] of ".format(*found.difference).replace("-", "−") in readme()
+    for where in ("context", "other"):
+        mine, others = every.of("heads-effect", where), every.of("heads-random", where)  # type: ignore[arg-type]
+        found = carried.difference([(n, h) for n in mine for h in others if n.setting == h.setting])
+        assert "by {:+.3f} [{:+.3f}, {:+.3f}] more than chance".format(*found.difference).replace("-", "−") in readme()
+    assert f"{len(every.cells)} tests" in readme()
     minutes = sum(t.tests * t.seconds for t in every.times()) / 60
     assert f"all together {minutes:.0f} minutes" in readme()
 

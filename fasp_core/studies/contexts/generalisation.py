@@ -128,7 +128,7 @@ class Carried:
         seed: int = 0,
         costs: SetCosts | None = None,
     ) -> None:
-        self._costs = costs
+        self._costs, self._shifts = costs, dict[Cell, tuple[float, float]]()
         self.matrix, self.winsorise, self._seed = matrix, winsorise, seed
         limits = [a.limits(winsorise) for a in matrix.base]
         logs = [a.within(limit).changed(np.log1p) for a, limit in zip(matrix.base, limits, strict=True)]
@@ -256,9 +256,11 @@ class Carried:
 
     def _moved(self, cell: Cell) -> tuple[float, float]:
         """Inliers and distance, means over the halvings."""
-        base = self.matrix.base[cell.setting.tested]
-        first, second = np.mean([moved(base, answers, self.winsorise) for answers in cell.halvings], axis=0)
-        return float(first), float(second)
+        if cell not in self._shifts:  # milliseconds each, and asked for again and again
+            base = self.matrix.base[cell.setting.tested]
+            first, second = np.mean([moved(base, answers, self.winsorise) for answers in cell.halvings], axis=0)
+            self._shifts[cell] = float(first), float(second)
+        return self._shifts[cell]
 
     def _interval(self, value: float, drawn: Floats) -> Estimate:
         return symmetric_interval(value, drawn, self.names)
