@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 from typing import Any
 
@@ -69,24 +70,28 @@ def _carried(_found: Matrix, _costs: SetCosts | None, name: str, winsorise: floa
 def draw(found: Matrix, winsorise: float, costs: SetCosts | None = None) -> None:
     """Everything that a run says; clicks rerun only this part."""
     carried = _carried(found, costs, f"{id(found)} {costs is not None}", winsorise)
-    for finding in findings(carried):
+    said = findings(carried)
+    for finding, column in zip(said, st.columns(2), strict=True):
         icon = {True: ":material/check_circle:", False: ":material/error_outline:", None: ":material/help:"}
-        st.info(escape_markdown(finding.sentence), icon=icon[finding.holds])
+        column.info(escape_markdown(f"{finding.verdict}."), icon=icon[finding.holds])
     other = "Sets are chosen on other answers than they are tested on."
     if found.config.exact:
         other = "Sets that are tested on their own scenario are chosen on half of the names and tested on the others"
         several = f" ({found.config.halvings} times, their mean; sets at random once)"
         other += f"{several if found.config.halvings > 1 else ''}."
+    chart(
+        _generality(carried),
+        key="contexts generality",
+        alt="Change of mean |SMD| by method and by what the sets were chosen on; the tables below have the numbers.",
+    )
+    for finding in said:
+        if finding.details:
+            st.caption(escape_markdown(re.sub(r"-(?=\d)", "−", finding.sentence)))
     st.caption(
         f"{escape_markdown(found.model)}: {escape_markdown(title(found))}. |SMD| is the difference of the "
         "groups' mean log answers without its sign, in standard deviations of the whole model's answers, averaged over "
         f"scenarios; noise adds to it{', so parts at random stand beside' if _random(found) else ''}. {other} "
         "Intervals resample names (95%); those for other scenarios names and scenarios."
-    )
-    chart(
-        _generality(carried),
-        key="contexts generality",
-        alt="Change of mean |SMD| by method and by what the sets were chosen on; the tables below have the numbers.",
     )
     methods = list(found.config.methods)
     columns = st.columns(2)

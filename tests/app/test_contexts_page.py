@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -119,7 +120,9 @@ def test_the_findings_and_the_matrices(studio: Studio, monkeypatch: pytest.Monke
     monkeypatch.setattr(engine().results, "matrices", lambda spec: [found])
     at = opened("contexts")
     both = findings(Carried(found, defaults.WINSORISE))
-    assert [i.value for i in at.main.info] == [escape_markdown(f.sentence) for f in both]
+    assert [i.value for i in at.main.info] == [escape_markdown(f"{f.verdict}.") for f in both]
+    for f in both:
+        assert re.sub(r"-(?=\d)", "−", f.sentence) in said(at).replace("\\", "")
     assert [f.holds for f in both] == [True, True]
     charts: Any = at.get("plotly_chart")
     assert len(charts) == 3  # by generality, heads, neurons

@@ -15,10 +15,22 @@ from fasp_core.studies.contexts.generalisation import NARROW, Carried, Compared,
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim of the paper and what this model's answers say of it: True, False, or None where they cannot tell."""
+    """A claim of the paper and what this model's answers say of it.
+
+    Attributes
+    ----------
+    holds : True, False, or None where they cannot tell.
+    verdict : that, as the beginning of a sentence. details : effects, intervals and numbers of tests; "" of none.
+    """
 
     holds: bool | None
-    sentence: str
+    verdict: str
+    details: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """Verdict and details."""
+        return f"{self.verdict}: {self.details}." if self.details else f"{self.verdict}."
 
 
 def findings(carried: Carried) -> tuple[Finding, Finding]:
@@ -30,7 +42,7 @@ def _neurons_beat_heads(carried: Carried) -> Finding:
     heads, neurons = chosen(carried, "heads"), chosen(carried, "neurons")
     pairs = [(n, h) for n in neurons for h in heads if n.setting == h.setting]
     if not pairs:
-        return Finding(None, "Whether neurons beat heads is open: the run holds no sets of both.")
+        return Finding(None, "Whether neurons beat heads is open", "the run holds no sets of both")
     found = carried.difference(pairs)
     said = (
         f"removing neurons changed mean |SMD|{_at_first(carried, pairs)} by {told(found.first)} and removing heads by "
@@ -41,15 +53,15 @@ def _neurons_beat_heads(carried: Carried) -> Finding:
         said += "; {:.0%} and {:.0%} of answers stayed in their usual range, ".format(*kept)
         said += f"and where as many do (a line over the pairs) the difference is {told(equal)}"
     if found.difference.high < 0:
-        return Finding(True, f"Neurons beat heads here, as in the paper: {said}.")
+        return Finding(True, "Neurons beat heads here, as in the paper", said)
     if found.difference.low > 0:
         raised = found.second.value > 0
         what = "Heads raise differences by less than neurons" if raised else "Heads beat neurons"
-        return Finding(False, f"{what} here, other than in the paper: {said}.")
+        return Finding(False, f"{what} here, other than in the paper", said)
     most = max(-found.difference.low, found.difference.high)
     most = np.ceil(1000 * most) / 1000 if most < NARROW / 2 else np.ceil(100 * most) / 100
     within = f", only that they differ by at most {most:g} (95%)" if np.isfinite(most) else ""
-    return Finding(None, f"Whether neurons beat heads, as in the paper, these answers cannot tell{within}: {said}.")
+    return Finding(None, f"Whether neurons beat heads, as in the paper, these answers cannot tell{within}", said)
 
 
 def _effects_shrink(carried: Carried) -> Finding:
@@ -61,7 +73,7 @@ def _effects_shrink(carried: Carried) -> Finding:
         if c.setting.kind in ("other", "others") and (c.method, c.setting.tested) in near
     ]
     if not pairs:
-        return Finding(None, "Whether effects shrink with generality is open: the run holds no other context.")
+        return Finding(None, "Whether effects shrink with generality is open", "the run holds no other context")
     found = carried.difference(pairs)
     own, lost = found.second, found.difference
     said = (
@@ -71,15 +83,15 @@ def _effects_shrink(carried: Carried) -> Finding:
     if carried.matrix.config.exact is not None:
         said += f"; {_carries(carried, found)}"
     if own.high < 0 and lost.low > 0:
-        return Finding(True, f"Effects shrink as generality grows, as in the paper: {said}.")
+        return Finding(True, "Effects shrink as generality grows, as in the paper", said)
     if own.low > 0:
         none = "Nothing can shrink with generality here, as sets raise differences even where they were chosen"
-        return Finding(None, f"{none}: {said}.")
+        return Finding(None, none, said)
     if own.high >= 0:
-        return Finding(None, f"Whether effects shrink with generality these answers cannot tell: {said}.")
+        return Finding(None, "Whether effects shrink with generality these answers cannot tell", said)
     if lost.high < 0:
-        return Finding(False, f"Effects grow with generality here, other than in the paper: {said}.")
-    return Finding(None, f"Whether effects shrink with generality, as in the paper, is not shown: {said}.")
+        return Finding(False, "Effects grow with generality here, other than in the paper", said)
+    return Finding(None, "Whether effects shrink with generality, as in the paper, is not shown", said)
 
 
 def _carries(carried: Carried, found: Compared) -> str:

@@ -30,7 +30,7 @@ def document(matrix: Matrix, winsorise: float, costs: SetCosts | None = None) ->
             for context in matrix.contexts
             if (found := carried.summary(cells_of(matrix, method, row, context))) is not None
         ],
-        "findings": [asdict(f) for f in findings(carried)],
+        "findings": [asdict(f) | {"sentence": f.sentence} for f in findings(carried)],
         "run_time": [asdict(t) for t in matrix.times()],
         "provenance": matrix.provenance,
     }
