@@ -77,9 +77,7 @@ Scheduler = Annotated[
 Split = Annotated[Literal["valid", "test", "all"], typer.Option(help="valid: to choose on; test: only to measure.")]
 TaskItems = Annotated[
     int | None,
-    typer.Option(
-        "--items", help=f"With --utility or --methods: items of each task; {defaults.TASK_ITEMS} unless told."
-    ),
+    typer.Option("--items", help=f"Of each task (--utility, --methods); {defaults.TASK_ITEMS} unless told."),
 ]
 ScoredPrompts = Annotated[int, typer.Option(help="Prompts of the stored scores.")]
 ScoredTokens = Annotated[int, typer.Option(help="Tokens of the stored perplexity scores.")]
