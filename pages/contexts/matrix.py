@@ -64,7 +64,9 @@ def title(found: Matrix) -> str:
 
 @st.cache_resource(max_entries=8, show_spinner="Resampling names")
 def _carried(_found: Matrix, _costs: SetCosts | None, name: str, winsorise: float) -> Carried:
-    return Carried(_found, winsorise, costs=_costs)
+    carried = Carried(_found, winsorise, costs=_costs)
+    carried.inliers(_found.cells)  # kept, and seconds of many cells: while it is said that there is a wait
+    return carried
 
 
 def draw(found: Matrix, winsorise: float, costs: SetCosts | None = None) -> None:
@@ -312,7 +314,7 @@ def _frame(carried: Carried) -> pd.DataFrame:
 
 def _signed(x: float) -> str:
     """A change; a set without which a group gets no numbers has none."""
-    return "no numbers" if x != x else f"{x:+.2f}"
+    return "no numbers" if x != x else f"{round(x, 2) + 0.0:+.2f}".replace("-", "−")  # no minus before 0
 
 
 def estimate(e: Estimate) -> str:
