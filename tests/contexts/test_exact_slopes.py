@@ -56,10 +56,16 @@ def test_effects_of_weights_equal_finite_differences(kind: str, monkeypatch: pyt
     monkeypatch.setattr(exact, "LEAST", 0.0)
     lm = numbered_lm(kind=kind)
     lm.model = lm.model.double()
-    found, difference = slopes.weight_effects(lm, HOUSE, WORLD.people, GROUPS, SAMPLING, WHOLE)
-    assert difference == pytest.approx(gap(lm), abs=1e-6)
+    half = np.array([True, False, True, False])
+    (found, at_all), (of_half, at_half) = slopes.weight_effects(
+        lm, HOUSE, WORLD.people, GROUPS, SAMPLING, WHOLE, parts=[half]
+    )
+    whole = totals(lm)
+    assert at_all == pytest.approx(gap(lm), abs=1e-6)
+    means = whole[[0, 2], 1] / whole[[0, 2], 0]
+    assert at_half == pytest.approx(means[0] - means[1], abs=1e-6)
     places = weights.projections(lm)
-    assert found.keys() == places.keys()
+    assert found.keys() == of_half.keys() == places.keys()
     assert not any(p.requires_grad for p in lm.model.parameters()), "as it was"
     for place in list(places)[::4]:
         weight = places[place].weight.data.view(-1)
@@ -68,10 +74,12 @@ def test_effects_of_weights_equal_finite_differences(kind: str, monkeypatch: pyt
         step = 2e-3 * abs(before)
         for end in (before + step, before - step):
             weight[at] = end
-            ends.append(gap(lm))
+            sums = totals(lm)
+            ends.append((difference(sums), first_of_each(sums, whole)))
         weight[at] = before
-        slope = -before * (ends[0] - ends[1]) / (2 * step)
-        assert float(found[place][at]) == pytest.approx(slope, rel=1e-2, abs=1e-4)
+        slopes_of = -before * (np.array(ends[0]) - ends[1]) / (2 * step)
+        for changes, slope in zip((found, of_half), slopes_of, strict=True):
+            assert float(changes[place][at]) == pytest.approx(slope, rel=1e-2, abs=1e-4)
 
 
 def test_weights_by_effect_are_those_that_lower_the_difference_in_every_scenario(tmp_path: Path) -> None:
@@ -81,21 +89,43 @@ def test_weights_by_effect_are_those_that_lower_the_difference_in_every_scenario
     for scenario in world.scenarios:
         replies = audit.exactly(lm, scenario, audit.Following(world, config, WHOLE), store)
         said.append(choosing.clues(lm, replies, config, ["weights-effect"], store))
-        effects.append(slopes.weight_effects(lm, scenario, world.people, GROUPS, config.sampling, WHOLE))
-    chosen = choosing.choose(lm, "weights-effect", said, choosing.Sizes(weight_top=0.02)).weights
-    assert sum(map(len, chosen.values())) > 0
+        effects += slopes.weight_effects(lm, scenario, world.people, GROUPS, config.sampling, WHOLE)
+    few, many = (choosing.choose(lm, "weights-effect", said, choosing.Sizes(weight_top=t)) for t in (0.002, 0.02))
+    assert 0 < len(few) < len(many)
     for place, module in weights.projections(lm).items():
-        count = int(np.ceil(0.02 * module.weight.numel()))
+        kept, count = (int(np.ceil(share * module.weight.numel())) for share in (0.02, 0.002))
         tops = []
-        for changes, difference in effects:
-            falls = -np.sign(difference) * changes[place].numpy()
-            tops.append({int(i) for i in np.argsort(-falls)[:count] if falls[i] > 0})
-        assert set(chosen.get(place, torch.tensor([])).tolist()) == tops[0] & tops[1]
+        for changes, gap_of in effects:
+            falls = -np.sign(gap_of) * changes[place].numpy()
+            tops.append([int(i) for i in np.argsort(-falls)[:kept] if falls[i] > 0])
+        common = set(tops[0]) & set(tops[1])
+        assert set(many.weights.get(place, torch.tensor([])).tolist()) == common
+        ranks = {i: sorted((top.index(i) for top in tops), reverse=True) for i in common}
+        best = few.weights.get(place, torch.tensor([])).tolist()
+        assert len(best) == min(count, len(common))
+        left = common - set(best)
+        assert all(ranks[i][0] <= ranks[j][0] for i in best for j in left), "the worst rank"
+        assert all(ranks[i] <= ranks[j] for i in best for j in left), "of equals, the better mean rank"
     with pytest.raises(InputError, match="at most that"):
         choosing.choose(lm, "weights-effect", said, choosing.Sizes(weight_top=0.05))
     drawn = audit.audit(lm, world.scenarios[0], world, config, store)
     with pytest.raises(InputError, match="need exact answers"):
         choosing.clues(lm, drawn, config, ["weights-effect"], store)
+
+
+def test_halves_name_weights_of_their_own(tmp_path: Path) -> None:
+    lm, config, store = numbered_lm(), audit.AuditConfig(tokens=2, temperature=0.8), Store(tmp_path)
+    replies = audit.exactly(lm, HOUSE, audit.Following(WORLD, config, WHOLE), store)
+    turns = [scenarios.by_turns(np.array([0, 0, 1, 1]), halving) for halving in (0, 1)]
+    parts = [turn == h for turn in turns for h in (0, 1)]
+    effects = slopes.weight_effects(lm, HOUSE, WORLD.people, GROUPS, SAMPLING, WHOLE, parts=parts)
+    halves = (None, (0, 0), (0, 1), (1, 0), (1, 1))
+    for which, (changes, gap_of) in zip(halves, effects, strict=True):
+        said = choosing.clues(lm, replies, config, ["weights-effect"], store, half=which, halvings=2)
+        (place, change), *_ = changes.items()
+        falls = -np.sign(gap_of) * change.numpy()
+        best = [int(i) for i in np.argsort(-falls)[: int(np.ceil(0.02 * len(falls)))] if falls[i] > 0]
+        assert said.by_effect[place].tolist() == best
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt_neo"])

@@ -2,14 +2,14 @@
 
 What one scenario says are its `Clues`, made from the unpruned model. A set that is to serve several scenarios is made
 of parts that all of them name: by methods with a score, the k parts whose worst rank over the scenarios is best (that
-is, the intersection of the scenarios' top-r sets, with r as large as it takes); by methods with a set difference
-between groups, the intersection of the scenarios' sets, of whatever size it comes to (Ma et al. 2025, arXiv
-2502.07771).
+is, the intersection of the scenarios' top-r sets, with r as large as it takes; of weights, in each projection); by
+methods with a set difference between groups, the intersection of the scenarios' sets, of whatever size it comes to (Ma
+et al. 2025, arXiv 2502.07771).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -118,24 +118,6 @@ class Clues:
             self._weights[sizes] = weights.stands_out(lm, first, second, sizes.weight_top, sizes.weight_other)
         return self._weights[sizes]
 
-    def lowering(self, lm: LanguageModel, sizes: Sizes) -> dict[weights.Place, Tensor]:
-        """The share `weight_top` of each projection, where as many lower the difference.
-
-        Raises
-        ------
-        InputError
-            The share is larger than what is kept.
-        """
-        if sizes.weight_top > EFFECTS_KEPT:
-            raise InputError(
-                f"Weights by effect are kept up to {EFFECTS_KEPT:.0%} of a projection: choose a share of at most that."
-            )
-        places = weights.projections(lm)
-        return {
-            place: at[: int(np.ceil(sizes.weight_top * len(weights.flat(places[place]))))]
-            for place, at in self.by_effect.items()
-        }
-
 
 def clues(
     lm: LanguageModel,
@@ -211,11 +193,17 @@ def clues(
     def lowering() -> dict[str, NDArray[Any]]:
         if not isinstance(replies, Exact):
             raise InputError("Weights by effect need exact answers: leave out samples, or this method.")
-        people = replies.people
-        if half is not None:
-            chosen = in_half(np.array([replies.groups.index(group) for _, group in people]), *half)
-            people = tuple(person for person, kept in zip(people, chosen, strict=True) if kept)
-        return _lowering(lm, replace(replies, people=people), config, progress)
+        people, groups = replies.people, (replies.groups[0], replies.groups[1])
+        codes = np.array([groups.index(group) for _, group in people])
+        parts = {titled(halving, h): in_half(codes, halving, h) for halving, h in np.ndindex(halvings, 2)}
+        found = slopes.weight_effects(
+            lm, replies.scenario, people, groups, config.sampling, replies.limits, progress, list(parts.values())
+        )
+        return {
+            f"{layer}|{name}|{title}": at
+            for title, (changes, gap) in zip(("", *parts), found, strict=True)
+            for (layer, name), at in _lowering(changes, gap).items()
+        }
 
     for method in dict.fromkeys(BESIDE.get(m, m) for m in methods):
         if method in ("heads-effect", "neurons-effect"):
@@ -233,7 +221,7 @@ def clues(
             )
             arrays[method] = np.stack([found["0"], found["1"]])
         elif method == "weights-effect":
-            by_effect = _by_place(kept("effects of weights", lowering, **drawn))
+            by_effect = _by_place(kept(f"{effects_of} of weights", lowering, by_group, **drawn), of_half)
         elif method == "weights-wanda":
             norms = _norms(lm, replies, names, kept)
         else:
@@ -245,25 +233,19 @@ def _reductions(found: localise.Effects) -> dict[str, NDArray[Any]]:
     return {kind: found.reduction(kind) for kind in ("heads", "neurons")} | {"gap": np.array([found.gap])}
 
 
-def _lowering(
-    lm: LanguageModel, replies: Exact, config: AuditConfig, progress: Report | None
-) -> dict[str, NDArray[Any]]:
+def _lowering(changes: dict[weights.Place, Tensor], gap: float) -> dict[weights.Place, NDArray[Any]]:
     """Positions of weights by projection. No values: the effects of all weights are as large as the model."""
-    people, groups = replies.people, (replies.groups[0], replies.groups[1])
-    changes, gap = slopes.weight_effects(
-        lm, replies.scenario, people, groups, config.sampling, replies.limits, progress
-    )
     out = {}
-    for (layer, name), change in changes.items():
+    for place, change in changes.items():
         falls = -np.sign(gap) * change
         best = falls.topk(int(np.ceil(EFFECTS_KEPT * len(falls))))
-        out[f"{layer}|{name}"] = best.indices[best.values > 0].int().numpy()
+        out[place] = best.indices[best.values > 0].int().numpy()
     return out
 
 
-def _by_place(found: dict[str, NDArray[Any]]) -> dict[weights.Place, Tensor]:
+def _by_place(found: dict[str, NDArray[Any]], of_half: str) -> dict[weights.Place, Tensor]:
     split = {tuple(key.split("|")): torch.from_numpy(at).long() for key, at in found.items()}
-    return {(int(layer), name): at for (layer, name), at in split.items()}
+    return {(int(layer), name): at for (layer, name, half), at in split.items() if half == of_half}
 
 
 def _norms(lm: LanguageModel, replies: Replies | Exact, names: list[list[str]], kept: Any) -> tuple[Any, ...]:
@@ -299,10 +281,9 @@ def choose(
     if kind == "weights":
         if like is not None:
             return Removal(weights=_shuffled(lm, like.weights, seed))
-        effect = method == "weights-effect"
-        return Removal(
-            weights=_named_by_all([c.lowering(lm, sizes) if effect else c.standing_out(lm, sizes) for c in said])
-        )
+        if method == "weights-effect":
+            return Removal(weights=_lowering_all(lm, [c.by_effect for c in said], sizes.weight_top))
+        return Removal(weights=_named_by_all([c.standing_out(lm, sizes) for c in said]))
     if like is not None:
         return _at_random(lm, kind, len(like), seed)
     shape = _shape(lm, kind)
@@ -332,9 +313,42 @@ def common_top(scores: Sequence[NDArray[Any]], count: int) -> NDArray[np.int64]:
     from scipy import stats  # a second to import: help and choices do without
 
     ranks = np.stack([stats.rankdata(-np.nan_to_num(s.ravel(), nan=-np.inf), method="min") for s in scores])
-    order = np.lexsort((np.arange(ranks.shape[1]), ranks.mean(0), ranks.max(0)))
     wanted = np.all([s.ravel() > 0 for s in scores], axis=0)
-    return np.asarray([i for i in order[: max(count, 0)] if wanted[i]], dtype=np.int64)
+    order = _worst_first_to_last(ranks)[: max(count, 0)]
+    return np.asarray(order[wanted[order]], dtype=np.int64)
+
+
+def _worst_first_to_last(ranks: NDArray[Any]) -> NDArray[np.int64]:
+    """Columns of [scenarios, n] ranks by the worst of each, then by the mean, then by their order."""
+    return np.lexsort((np.arange(ranks.shape[1]), ranks.mean(0), ranks.max(0)))
+
+
+def _lowering_all(
+    lm: LanguageModel, said: Sequence[Mapping[weights.Place, Tensor]], share: float
+) -> dict[weights.Place, Tensor]:
+    """Of each projection the share whose worst rank over the scenarios is best, of those that all of them keep.
+
+    Raises
+    ------
+    InputError
+        The share is larger than what is kept.
+    """
+    if share > EFFECTS_KEPT:
+        raise InputError(
+            f"Weights by effect are kept up to {EFFECTS_KEPT:.0%} of a projection: choose a share of at most that."
+        )
+    out = {}
+    for place, module in weights.projections(lm).items():
+        lists = [found.get(place, torch.zeros(0, dtype=torch.long)) for found in said]
+        size = len(weights.flat(module))
+        ranks = torch.full((len(lists), size), size)
+        for row, at in zip(ranks, lists, strict=True):
+            row[at] = torch.arange(len(at))
+        common = lists[0][(ranks[:, lists[0]] < size).all(0)]
+        best = _worst_first_to_last(ranks[:, common].numpy())[: int(np.ceil(share * size))]
+        if len(best):
+            out[place] = common[torch.from_numpy(best)]
+    return out
 
 
 def _named_by_all(found: Sequence[dict[weights.Place, Tensor]]) -> dict[weights.Place, Tensor]:

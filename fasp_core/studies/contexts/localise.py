@@ -73,8 +73,7 @@ class Effects:
         ----------
         members : [names] of which names.
         """
-        whole, mine = (np.bincount(self.codes, self.masses * m, 2) for m in (1, members))
-        share = np.divide(whole, mine, out=np.zeros(2), where=mine > 0)[self.codes[members]].astype(np.float32)
+        share = shares(self.codes, self.masses, members)[self.codes[members]].astype(np.float32)
         heads, neurons = (rows[members] * share[:, None, None] for rows in (self.heads, self.neurons))
         return Effects(heads, neurons, self.codes[members], self.masses[members], self.sums[members])
 
@@ -88,6 +87,12 @@ class Effects:
     def reduction(self, kind: str) -> NDArray[np.float64]:
         """By how much |gap| falls, to first order, when the part is removed; below 0: it grows."""
         return np.asarray(-np.sign(self.gap) * self.change(kind)[0])
+
+
+def shares(codes: NDArray[np.int64], masses: NDArray[np.float64], members: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """[2] how often the probability of some members' numbers goes into that of their whole group; 0 without any."""
+    whole, mine = (np.bincount(codes, masses * m, 2) for m in (1, members))
+    return np.asarray(np.divide(whole, mine, out=np.zeros(2), where=mine > 0))
 
 
 def group_means(

@@ -29,7 +29,7 @@ from fasp_core.studies.answers.exact import ExactConfig, Grower, Node, Sampling,
 from fasp_core.studies.answers.reading import Reader
 from fasp_core.studies.contexts import weights
 from fasp_core.studies.contexts.chats import ask
-from fasp_core.studies.contexts.localise import Effects, Floats, group_means, through_gates
+from fasp_core.studies.contexts.localise import Effects, Floats, group_means, shares, through_gates
 from fasp_core.studies.contexts.scenarios import Scenario
 from fasp_core.typing import Report
 
@@ -74,12 +74,20 @@ def weight_effects(
     sampling: Sampling,
     config: ExactConfig,
     progress: Report | None = None,
-) -> tuple[dict[weights.Place, Tensor], float]:
+    parts: Sequence[NDArray[np.bool_]] = (),
+) -> list[tuple[dict[weights.Place, Tensor], float]]:
     """First-order change of the difference of the groups' mean log numbers when each weight is set to 0.
+
+    Each takes as much memory as the model's weights in float32, all at once.
+
+    Parameters
+    ----------
+    parts : [names] of which names, as `Effects.of` has them.
 
     Returns
     -------
-    Changes, [n] float32 on the CPU for each projection in the order of its weight as it is stored; and the difference.
+    Of all names, and then of each part: changes, [n] float32 on the CPU for each projection in the order of its weight
+    as it is stored; and the difference.
 
     Raises
     ------
@@ -87,24 +95,32 @@ def weight_effects(
         A part of the model waits in main memory.
     """
     grown = _Grown.of(lm, scenario, people, groups, sampling, config)
+    masses, sums = grown.totals.T
+    every = [np.ones(len(grown.codes), dtype=bool), *parts]
+    signs = np.where(grown.codes == 0, 1.0, -1.0)
+    factors = np.array([signs * shares(grown.codes, masses, of)[grown.codes] * of for of in every])  # [parts, names]
     with weights.differentiable(lm) as leaves:
-        totals = [torch.zeros(leaf.numel()) for leaf in leaves.values()]
+        totals = {place: [torch.zeros(leaf.numel()) for _ in every] for place, leaf in leaves.items()}
         for i, (chat, tree) in enumerate(zip(grown.chats, grown.trees, strict=True)):
             back = _back(tree, grown.worth(i), grown.grower)
             for p in pack(lm, [[*chat, *node.ids] for node in tree.nodes]):
                 hidden = lm.model.base_model(**p.inputs(lm), use_cache=False).last_hidden_state
                 states = hidden.flatten(0, 1)[p.reads[:, -1].to(lm.device)]
                 found = torch.autograd.grad(states, list(leaves.values()), back(p, states))
-                for total, grad in zip(totals, found, strict=True):
-                    total.add_(grad.flatten().float().cpu(), alpha=-1.0 if grown.codes[i] else 1.0)
+                for mine, grad in zip(totals.values(), found, strict=True):
+                    here = grad.flatten().float().cpu()
+                    for total, factor in zip(mine, factors[:, i].tolist(), strict=True):
+                        if factor:
+                            total.add_(here, alpha=factor)
             if progress is not None:
                 progress(i + 1, len(grown.chats), f"effects of weights in {scenario.title}")
-        changes = {
-            place: -total * leaf.detach().flatten().float().cpu()
-            for (place, leaf), total in zip(leaves.items(), totals, strict=True)
-        }
-    require_finite(lm, np.array([float(c.sum()) for c in changes.values()]), "the gradients of an answer")
-    return changes, grown.gap
+        for place, leaf in leaves.items():
+            weight = leaf.detach().flatten().float().cpu()
+            for total in totals[place]:
+                total.mul_(-weight)
+    require_finite(lm, np.array([float(t[0].sum()) for t in totals.values()]), "the gradients of an answer")
+    gaps = [-float(np.diff(group_means(grown.codes[of], masses[of], sums[of]))[0]) for of in every]
+    return [({place: mine[k] for place, mine in totals.items()}, gap) for k, gap in enumerate(gaps)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,10 +155,6 @@ class _Grown:
     @cached_property
     def means(self) -> NDArray[np.float64]:
         return group_means(self.codes, *self.totals.T)
-
-    @property
-    def gap(self) -> float:
-        return float(self.means[0] - self.means[1])
 
     def worth(self, name: int) -> Worth:
         mine = self.codes == self.codes[name]
