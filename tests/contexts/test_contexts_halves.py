@@ -21,7 +21,7 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.answers import distributions, measures
 from fasp_core.studies.answers.distributions import Distributions, points
 from fasp_core.studies.answers.exact import ExactConfig
-from fasp_core.studies.contexts import localise, matrix, scenarios, slopes, summary
+from fasp_core.studies.contexts import choosing, localise, matrix, scenarios, slopes, summary
 from fasp_core.studies.contexts.audit import AuditConfig, Following, disparity, exactly
 from fasp_core.studies.contexts.cells import Cell, Matrix, MatrixConfig
 from fasp_core.studies.contexts.choosing import Sizes
@@ -324,6 +324,37 @@ def test_random_sets_beside_known_ones_need_no_effects(
     ]
     alone = matrix.run(lm, WORLD, replace(both, methods=("heads-random",)), Store(tmp_path / "second"))
     assert [c.prune_set for c in alone.cells] == [c.prune_set for c in expected.of("heads-random")]
+
+
+def test_cells_are_taken_over_where_their_own_sizes_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run with another share of weights need not ask again about heads."""
+    monkeypatch.setattr(matrix, "TextConfig", partial(TextConfig, window=64, stride=64))
+    lm, store = numbered_lm(), Store(tmp_path)
+    first = matrix.run(lm, WORLD, CONFIG, store)
+    sizes = CONFIG.sizes
+    for fields, mine in (("heads", "heads-effect"), ("unit_top unit_other", "neurons-activation")):
+        for name in fields.split():
+            changed = replace(sizes, **{name: getattr(sizes, name) / 2})
+            for method in choosing.METHODS:
+                same = method not in (mine, mine.replace("effect", "random"), mine.replace("effect", "attention"))
+                assert (sizes.of(method) == changed.of(method)) == same, (name, method)
+    asked: list[str] = []
+    original = matrix.Whole.cell
+
+    def cell(self: Any, method: choosing.Method, *rest: Any) -> Any:
+        asked.append(method)
+        return original(self, method, *rest)
+
+    monkeypatch.setattr(matrix.Whole, "cell", cell)
+    other = replace(CONFIG, sizes=replace(sizes, weight_top=0.003), methods=(*CONFIG.methods, "weights-effect"))
+    found = matrix.run(lm, WORLD, other, store)
+    assert set(asked) == {"weights-effect"}
+    assert [c.prune_set for c in found.of("heads-effect")] == [c.prune_set for c in first.of("heads-effect")]
+    asked.clear()
+    matrix.run(lm, WORLD, replace(other, sizes=replace(other.sizes, heads=CONFIG.sizes.heads / 3)), store)
+    assert set(asked) == {m for m in CONFIG.methods if m.startswith("heads")}
 
 
 def test_a_group_of_one_name_cannot_be_halved(tmp_path: Path) -> None:

@@ -110,6 +110,10 @@ def test_inliers_are_probabilities() -> None:
         np.array([0, 1]),
     )
     assert distributions.inlier_ratio(base, after) == pytest.approx((1 + 0) / 2)
+    silent = replace(base, values=np.where(base.names == 1, np.nan, base.values))  # whose usual range nobody knows
+    assert distributions.inlier_ratio(silent, after) == pytest.approx(1)
+    nobody = replace(base, values=np.full_like(base.values, np.nan))
+    assert np.isnan(distributions.inlier_ratio(nobody, after))
 
 
 def test_labels_that_mean_nothing_are_seldom_found() -> None:

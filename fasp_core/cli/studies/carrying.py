@@ -181,6 +181,7 @@ class ContextsOptions:
     per_context: Annotated[int | None, typer.Option(help="Scenarios of each context, at most; else all.")] = None
     heads: Annotated[float | None, typer.Option(help="Share of heads to remove.")] = None
     neurons: Annotated[float | None, typer.Option(help="Share of neurons to remove.")] = None
+    weights: Annotated[float | None, typer.Option(help="Share of each projection's weights to remove.")] = None
     equal_parameters: Annotated[
         bool,
         typer.Option("--equal-parameters", help="Neurons and weights (by effect) with the heads' parameters."),
@@ -213,9 +214,10 @@ def contexts(options: ContextsOptions, given: Model, progress: Report) -> Said:
         raise InputError("--nodes is of exact answers: leave it out, or take --answers exact.")
     if how == "exact" and options.samples is not None:
         raise InputError("--samples is of sampled answers: leave it out, or take --answers sampled.")
-    if options.equal_parameters and options.neurons is not None:
-        raise InputError("--equal-parameters sets the share of neurons: leave out --neurons.")
-    sizes = choosing.Sizes(**named(heads=options.heads, neurons=options.neurons))
+    for name, share in (("neurons", options.neurons), ("weights", options.weights)):
+        if options.equal_parameters and share is not None:
+            raise InputError(f"--equal-parameters sets the share of {name}: leave out --{name}.")
+    sizes = choosing.Sizes(**named(heads=options.heads, neurons=options.neurons, weight_top=options.weights))
     config = cells.MatrixConfig(
         exact=exact.ExactConfig(**named(nodes=options.nodes)) if how == "exact" else None,
         audit=audit.AuditConfig(**named(samples=options.samples, tokens=options.answer_tokens)),

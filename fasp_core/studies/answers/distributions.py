@@ -77,6 +77,15 @@ class Distributions:
         """[names] probability of the answers that were followed until their number was settled."""
         return self._by_name(~self.drawn)
 
+    @cached_property
+    def usual(self) -> Floats:
+        """[2, names] 5th and 95th percentile of each name's numbers; nan of none."""
+        out = np.full((2, len(self.codes)), np.nan)
+        for i in range(len(self.codes)):
+            mine = self.given & (self.names == i)
+            out[:, i] = quantiles(*ascending(self.values[mine], self.masses[mine]), [q / 100 for q in INLIERS])
+        return out
+
     def shares(self) -> Floats:
         """[names] probability of an answer with a number."""
         return self._by_name(self.given)
@@ -246,14 +255,9 @@ def median_difference(
 def inlier_ratio(base: Distributions, pruned: Distributions) -> float:
     """Probability that the pruned model's answer to a question lies in the 5th to 95th percentile of the unpruned
     model's, mean over names; an answer without a number is an outlier. nan if no name has an unpruned number."""
-    inside = []
-    for i in range(len(base.codes)):
-        mine = base.given & (base.names == i)
-        if mine.any():
-            low, high = quantiles(*ascending(base.values[mine], base.masses[mine]), [q / 100 for q in INLIERS])
-            after = (pruned.names == i) & (pruned.values >= low) & (pruned.values <= high)
-            inside.append(pruned.masses[after].sum())
-    return float(np.mean(inside)) if inside else float("nan")
+    low, high = base.usual[:, pruned.names]
+    inside = pruned._by_name((pruned.values >= low) & (pruned.values <= high))[np.isfinite(base.usual[0])]
+    return float(inside.mean()) if len(inside) else float("nan")
 
 
 def distance(base: Distributions, pruned: Distributions) -> float:

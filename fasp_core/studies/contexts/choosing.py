@@ -63,7 +63,7 @@ class Sizes:
     ----------
     heads, neurons : that methods with a score choose, at most.
     unit_top, unit_other : neurons by activation: in the top share for the first group and not for the other.
-    weight_top, weight_other : the same for the weights of each projection.
+    weight_top, weight_other : the same for the weights of each projection; by effect the first alone.
     """
 
     heads: float = 0.05
@@ -76,6 +76,12 @@ class Sizes:
     def __post_init__(self) -> None:
         if not all(0 < share < 1 for share in asdict(self).values()):
             raise InputError("Shares of parts lie between 0 and 1, both left out.")
+
+    def of(self, method: Method) -> tuple[float, ...]:
+        """Those that a method goes by."""
+        if kind_of(method) == "weights":
+            return (self.weight_top,) if "effect" in method else (self.weight_top, self.weight_other)
+        return (self.unit_top, self.unit_other) if method == "neurons-activation" else (getattr(self, kind_of(method)),)
 
     def of_equal_parameters(self, lm: LanguageModel) -> Sizes:
         """Shares of neurons and of weights by effect that hold as many parameters as the heads, but for rounding."""

@@ -147,20 +147,21 @@ def _sizes(known: Cells, method: Method, setting: Setting) -> tuple[int, ...] | 
 
 
 def _known(model_id: ModelId, key: dict[str, Any], store: Store) -> Cells:
-    """Cells of stored matrices that differ from this one in their methods alone, or in how often names were halved, as
-    far as that changes nothing of a cell."""
+    """Cells of stored matrices that differ from this one in their methods alone, in sizes that a cell's method does not
+    go by, or in how often names were halved, as far as that changes nothing of a cell."""
 
     def rest(config: dict[str, Any]) -> dict[str, Any]:
-        return {**config, "matrix": {**config["matrix"], "methods": None, "halvings": None}}
+        return {**config, "matrix": {**config["matrix"], "methods": None, "halvings": None, "sizes": None}}
 
     related = [h for h in find(model_id, store) if rest(h.config) == rest(key)]
     found = [matrix for h in related if (matrix := store.read(KIND, h.config, read)) is not None]
-    halvings = key["matrix"].get("halvings", 1)
+    halvings, sizes = key["matrix"].get("halvings", 1), Sizes(**key["matrix"]["sizes"])
     return {
         (cell.method, cell.setting): cell
         for matrix in found
         for cell in matrix.cells
         if len(cell.halvings) == halvings_of(cell.method, cell.setting, halvings)
+        and matrix.config.sizes.of(cell.method) == sizes.of(cell.method)
     }
 
 
