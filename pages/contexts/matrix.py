@@ -1,4 +1,4 @@
-"""The matrix on the page: two findings, methods side by side, cells that open."""
+"""The matrix on the page: findings, methods side by side, cells that open."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def draw(found: Matrix, winsorise: float, costs: SetCosts | None = None) -> None
     """Everything that a run says; clicks rerun only this part."""
     carried = _carried(found, costs, f"{id(found)} {costs is not None}", winsorise)
     said = findings(carried)
-    for finding, column in zip(said, st.columns(2), strict=True):
+    for finding, column in zip(said, st.columns(len(said)), strict=True):
         icon = {True: ":material/check_circle:", False: ":material/error_outline:", None: ":material/help:"}
         column.info(escape_markdown(f"{finding.verdict}."), icon=icon[finding.holds])
     other = "Sets are chosen on other answers than they are tested on."

@@ -197,7 +197,7 @@ def test_contexts_fill_the_page() -> None:
         "Whether effects shrink with generality these answers cannot tell",
     ):
         assert sentence in text
-    neurons, shrink = (finding.sentence for finding in findings(Carried(exact, WINSORISE)))
+    neurons, shrink, _ = (finding.sentence for finding in findings(Carried(exact, WINSORISE)))
     numbers = re.findall(r"[+-]\d\S* \[.*?\]", f"{neurons} {shrink}")
     assert len(numbers) == 7
     for number in numbers:

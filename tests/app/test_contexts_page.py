@@ -119,11 +119,11 @@ def test_the_findings_and_the_matrices(studio: Studio, monkeypatch: pytest.Monke
     found = made_up(SHARES)
     monkeypatch.setattr(engine().results, "matrices", lambda spec: [found])
     at = opened("contexts")
-    both = findings(Carried(found, defaults.WINSORISE))
-    assert [i.value for i in at.main.info] == [escape_markdown(f"{f.verdict}.") for f in both]
-    for f in both:
+    every = findings(Carried(found, defaults.WINSORISE))
+    assert [i.value for i in at.main.info] == [escape_markdown(f"{f.verdict}.") for f in every]
+    for f in every:
         assert re.sub(r"-(?=\d)", "−", f.sentence) in said(at).replace("\\", "")
-    assert [f.holds for f in both] == [True, True]
+    assert [f.holds for f in every] == [True, True, True]
     charts: Any = at.get("plotly_chart")
     assert len(charts) == 3  # by generality, heads, neurons
     (table,) = (f.value for f in at.dataframe if "chosen on" in f.value)

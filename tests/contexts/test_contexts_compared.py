@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fasp_core.metrics.perplexity import Nll
-from fasp_core.studies.answers.measures import Answers, Disparity, Estimate
+from fasp_core.studies.answers.measures import Answers, Disparity, Estimate, at_once, symmetric_interval
 from fasp_core.studies.contexts.cells import Cell
 from fasp_core.studies.contexts.findings import chosen, findings
 from fasp_core.studies.contexts.generalisation import Carried, Compared, intercepts, told
@@ -57,6 +57,59 @@ def test_the_finding_says_it() -> None:
     assert found.value == pytest.approx(expected)
     assert found.low < found.value < found.high
     assert f"the difference is {told(found)}" in findings(carried)[0].sentence
+
+
+CHANCE = [
+    (m, k) for m in ("heads-effect", "heads-random", "neurons-effect", "neurons-random") for k in ("same", "other")
+]
+
+
+def test_what_beats_chance_is_said_of_all_kinds_at_once() -> None:
+    shares = dict(zip(CHANCE, (0.5, 0.5, 0.0, 0.5, 0.0, 0.0, 0.5, 0.0), strict=True))
+    carried = Carried(made_up(shares))
+    m = carried.matrix
+    beats = findings(carried)[2]
+    assert beats.holds is True
+    assert beats.verdict == (
+        "Heads by effect, chosen on the same scenario, lower; neurons by effect, chosen on the same scenario, raise "
+        "differences by more than chance on these scenarios"
+    )
+    every = []
+    for kind in ("heads", "neurons"):
+        for where in ("same", "other"):
+            sides = (m.of(f"{kind}-{how}", where) for how in ("effect", "random"))  # type: ignore[arg-type]
+            every.append(list(zip(*sides, strict=True)))
+    for pairs, e in zip(every, carried.simultaneous(every), strict=True):
+        alone = carried.difference(pairs).difference
+        assert e.value == pytest.approx(alone.value)
+        assert e.low < alone.low < alone.high < e.high, "wider than one by itself"
+        assert told(e) in beats.sentence
+    raised = findings(Carried(made_up({("heads-effect", "same"): 0.0, ("heads-random", "same"): 0.5})))[2]
+    assert raised.holds is False
+    same = findings(Carried(made_up(dict.fromkeys(CHANCE, 0.2), noise=0.5)))[2]
+    assert same.holds is None
+    assert "cannot tell" in same.verdict
+
+
+def test_intervals_at_once_hold_all_together() -> None:
+    """Of eight independent means, all within their intervals in about 95% of samples; of one it is its own interval."""
+    rng = np.random.default_rng(5)
+    held, n, k = [], 40, 8
+    for _ in range(400):
+        sample = rng.normal(size=(n, k))
+        counts = rng.multinomial(n, np.full(n, 1 / n), 400)
+        found = at_once(sample.mean(0), (counts @ sample / n).T, n)
+        held.append(all(e.low <= 0 <= e.high for e in found))
+    assert 0.92 < np.mean(held) < 0.985
+    value, drawn = 0.3, rng.normal(0.3, 0.1, 500)
+    (one,) = at_once(np.array([value]), drawn[None], 12)
+    np.testing.assert_allclose(one, symmetric_interval(value, drawn, 12))
+    rows = np.stack([drawn, np.full(500, np.nan), np.full(500, 0.3)])
+    first, lost, fixed = at_once(np.array([value, np.nan, 0.3]), rows, 12)
+    np.testing.assert_allclose(first, one)
+    assert np.isnan(lost).all()
+    assert tuple(fixed) == (0.3, 0.3, 0.3)
+    assert all(np.isnan(e.low) for e in at_once(np.array([value, np.nan]), rows[:2], 1))
 
 
 def test_a_set_that_leaves_no_spread_has_a_difference_in_the_whole_models() -> None:

@@ -248,7 +248,7 @@ EVERY = [(m, k) for m in ("heads-effect", "neurons-effect") for k in ("same", "o
 
 def test_findings_that_hold() -> None:
     shares = dict(zip(EVERY, (0.5, 0.1, 0.9, 0.2), strict=True))
-    neurons, shrink = findings(Carried(made_up(shares)))
+    neurons, shrink, _ = findings(Carried(made_up(shares)))
     assert (neurons.holds, shrink.holds) == (True, True)
     assert "as in the paper" in neurons.sentence
     assert "Effects shrink" in shrink.sentence
@@ -256,17 +256,18 @@ def test_findings_that_hold() -> None:
 
 def test_findings_that_do_not() -> None:
     shares = dict(zip(EVERY, (0.5, 0.9, 0.1, 0.5), strict=True))
-    neurons, shrink = findings(Carried(made_up(shares)))
+    neurons, shrink, _ = findings(Carried(made_up(shares)))
     assert (neurons.holds, shrink.holds) == (False, False)
 
 
 def test_findings_that_nobody_can_tell() -> None:
     shares = dict.fromkeys(EVERY, 0.0)
-    neurons, shrink = findings(Carried(made_up(shares, noise=0.5)))
+    neurons, shrink, _ = findings(Carried(made_up(shares, noise=0.5)))
     assert (neurons.holds, shrink.holds) == (None, None)
     assert "cannot tell" in neurons.sentence
     alone = findings(Carried(made_up({("heads-effect", "same"): 0.5})))
-    assert [f.holds for f in alone] == [None, None]
+    assert [f.holds for f in alone] == [None, None, None]
+    assert "open" in alone[2].sentence
     assert "open" in alone[0].sentence
 
 
@@ -284,7 +285,7 @@ def test_a_set_that_silences_a_scenario_is_compared_on_the_others() -> None:
             values = np.full_like(values, np.nan)
         cells.append(replace(cell, halvings=(measures.Answers(values, made.codes),)))
     carried = Carried(replace(made, cells=tuple(cells)))
-    neurons, shrink = findings(carried)
+    neurons, shrink, _ = findings(carried)
     title = made.scenarios[1].title
     assert neurons.holds is None
     assert f"over 2 pairs of tests (2 more, in {title}, lack numbers)" in neurons.sentence

@@ -1,21 +1,24 @@
-"""What a matrix of contexts says of two findings of Ma et al. (2025), with effect, interval and number of tests."""
+"""What a matrix of contexts says of two findings of Ma et al. (2025), and whether what was chosen beats what was drawn,
+with effect, interval and number of tests."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from fasp_core.studies.answers.measures import interval
 from fasp_core.studies.contexts.cells import Cell
-from fasp_core.studies.contexts.choosing import kind_of
+from fasp_core.studies.contexts.choosing import BESIDE, kind_of
 from fasp_core.studies.contexts.generalisation import NARROW, Carried, Compared, told
+from fasp_core.studies.contexts.settings import TITLES
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim of the paper and what this model's answers say of it.
+    """A claim and what this model's answers say of it.
 
     Attributes
     ----------
@@ -33,9 +36,10 @@ class Finding:
         return f"{self.verdict}: {self.details}." if self.details else f"{self.verdict}."
 
 
-def findings(carried: Carried) -> tuple[Finding, Finding]:
-    """The two findings of Ma et al. (2025): neurons beat heads; effects shrink as generality grows."""
-    return _neurons_beat_heads(carried), _effects_shrink(carried)
+def findings(carried: Carried) -> tuple[Finding, Finding, Finding]:
+    """Two findings of Ma et al. (2025), that neurons beat heads and that effects shrink as generality grows; and that
+    chosen sets beat as many parts at random."""
+    return _neurons_beat_heads(carried), _effects_shrink(carried), _chosen_beats_chance(carried)
 
 
 def _neurons_beat_heads(carried: Carried) -> Finding:
@@ -94,12 +98,45 @@ def _effects_shrink(carried: Carried) -> Finding:
     return Finding(None, "Whether effects shrink with generality, as in the paper, is not shown", said)
 
 
+def _chosen_beats_chance(carried: Carried) -> Finding:
+    """By method and by what was chosen on, each test beside one of as many parts at random."""
+    beside = {(BESIDE[c.method], c.setting): c for c in carried.matrix.cells if c.method in BESIDE}
+    pairs: dict[tuple[str, str], list[tuple[Cell, Cell]]] = {}
+    for cell in carried.matrix.cells:
+        if (cell.method, cell.setting) in beside:
+            title = cell.method.replace("-", " by "), TITLES[cell.setting.kind]
+            pairs.setdefault(title, []).append((cell, beside[cell.method, cell.setting]))
+    if not pairs:
+        return Finding(None, "Whether chosen sets beat chance is open", "the run holds no sets at random beside them")
+    found = dict(zip(pairs, carried.simultaneous(list(pairs.values())), strict=True))
+    each: dict[str, list[str]] = {}
+    for (method, chosen_on), e in found.items():
+        each.setdefault(method, []).append(f"on {chosen_on} {told(e)}")
+    said = "change of mean |SMD| less that by as many parts at random, by what was chosen on: "
+    said += "; ".join(f"{method}, {', '.join(mine)}" for method, mine in each.items())
+    mine, others = zip(*chain(*pairs.values()), strict=True)
+    said += f" (intervals hold all at once); {carried.inliers(mine):.0%} of answers stayed in their usual range, "
+    said += f"{carried.inliers(others):.0%} with parts at random, and perplexity changed by "
+    said += " and by ".join(
+        f"{np.mean([carried.matrix.perplexity(c).relative for c in s]):+.1%}" for s in (mine, others)
+    )
+    shown: dict[tuple[str, str], list[str]] = {}
+    for (method, chosen_on), e in found.items():
+        if e.high < 0 or e.low > 0:
+            shown.setdefault((method, "lower" if e.high < 0 else "raise"), []).append(chosen_on)
+    if not shown:
+        return Finding(None, "Whether chosen sets beat as many parts at random these answers cannot tell", said)
+    sides = [f"{method}, chosen on {' or on '.join(on)}, {what}" for (method, what), on in shown.items()]
+    verdict = f"{'; '.join(sides)} differences by more than chance on these scenarios"
+    return Finding(any(what == "lower" for _, what in shown), verdict[0].upper() + verdict[1:], said)
+
+
 def _carries(carried: Carried, found: Compared) -> str:
     """Which part of a fall carries over: a ratio, told only where its denominator is away from 0."""
     far, own = found.first, found.second
     if not own.high < 0:
         return "which part carries over cannot be told, as no fall is shown that could"
-    part = interval(far.value / own.value, found.drawn[0] / found.drawn[1], carried.names)
+    part = interval(far.value / own.value, found.means[0, 1:] / found.means[1, 1:], carried.names)
     return f"{part.value:.0%} [{part.low:.0%}, {part.high:.0%}] of it carries over (ratio, resampled by name)"
 
 

@@ -1,4 +1,4 @@
-"""What a matrix of contexts says: changes of |SMD| by what a set was chosen on. Two findings: `findings.py`.
+"""What a matrix of contexts says: changes of |SMD| by what a set was chosen on. Its findings: `findings.py`.
 
 SMD is here the difference of the groups' mean log(1 + number) in SDs of the whole model's (Glass 1976), numbers beyond
 the whole model's outermost ones moved to these. A pruned model may have next to no spread of its own, or answer
@@ -27,6 +27,7 @@ from fasp_core.studies.answers.measures import (
     RESAMPLES,
     Disparity,
     Estimate,
+    at_once,
     mean_known,
     symmetric_interval,
 )
@@ -86,7 +87,7 @@ class Compared:
     Attributes
     ----------
     first, second, difference : the changes, and the first minus the second; below 0: the first lower it by more.
-    drawn : [2, B] both under each resample.
+    means : [2, 1 + B] both as measured, and under each resample.
     tests : how many pairs of them.
     left : how many pairs lack numbers. lost : titles of their scenarios.
     elsewhere : the difference, scenarios taken for a sample of those that might have been asked: names and scenarios
@@ -96,7 +97,7 @@ class Compared:
     first: Estimate
     second: Estimate
     difference: Estimate
-    drawn: Floats
+    means: Floats
     tests: int
     left: int
     lost: tuple[str, ...]
@@ -210,7 +211,7 @@ class Carried:
             a,
             b,
             between,
-            means[:, 1:],
+            means,
             int(known.sum()),
             int((~known).sum()),
             self._titles(c for (c, _), k in zip(pairs, known, strict=True) if not k),
@@ -234,6 +235,12 @@ class Carried:
         with np.errstate(divide="ignore", invalid="ignore"):
             drawn = np.asarray((weights * np.nan_to_num(rows[:, 1:])).sum(0) / weights.sum(0))
         return symmetric_interval(float(rows[:, 0].mean()), drawn, min(self.names, len(places)))
+
+    def simultaneous(self, comparisons: Sequence[Sequence[tuple[Cell, Cell]]]) -> list[Estimate]:
+        """The difference of each comparison's pairs, as `difference` has it; intervals hold for all at once."""
+        rows = [self.difference(pairs).means for pairs in comparisons]
+        found = np.stack([mine - other for mine, other in rows])
+        return at_once(found[:, 0], found[:, 1:], self.names)
 
     def at_equal_inliers(self, pairs: Sequence[tuple[Cell, Cell]]) -> Estimate | None:
         """Of `difference`, what is left where both sets leave as many answers within the usual range.

@@ -37,7 +37,7 @@ def document(matrix: Matrix, winsorise: float, costs: SetCosts | None = None) ->
 
 
 def markdown(matrix: Matrix, winsorise: float, costs: SetCosts | None = None) -> str:
-    """One table a method, and the two findings; with `costs`, below each table what its sets take from the model."""
+    """One table a method, and the findings; with `costs`, below each table what its sets take from the model."""
     carried = Carried(matrix, winsorise, costs=costs)
     answers = "exact answers" if matrix.config.exact else f"{matrix.config.audit.samples} answers each"
     parts = [
