@@ -27,6 +27,7 @@ from pages.widgets.markdown import escape_markdown
 SECONDS = 0.22  # for one answer of a pruned model, with the built-in one on two cores
 EXACT_SECONDS = 1.0  # for the distribution of one name in one scenario, likewise
 HOW = {"exact": "exact distributions", "sampled": "samples"}
+LIMITS = (0.05, 0.1, 0.2, 0.5)  # of the colors of changes
 POINTS = 32  # of a name's distribution, in charts
 _OPEN = "contexts open"
 METHOD_TITLES: dict[Method, str] = {
@@ -96,6 +97,7 @@ def draw(found: Matrix, winsorise: float, costs: SetCosts | None = None) -> None
         "Intervals resample names (95%); those for other scenarios names and scenarios."
     )
     methods = list(found.config.methods)
+    limit = _limit(carried)
     columns = st.columns(2)
     for i, column in enumerate(columns):
         with column:
@@ -103,7 +105,7 @@ def draw(found: Matrix, winsorise: float, costs: SetCosts | None = None) -> None
             method = st.selectbox(
                 "Sets of", methods, usual, format_func=METHOD_TITLES.__getitem__, key=f"contexts {i}", help=METHOD_HELP
             )
-            _matrix(carried, method, i)
+            _matrix(carried, method, i, limit)
     opened = st.session_state.get(_OPEN)
     if opened is None:
         st.caption("Click a cell for the answers behind it.")
@@ -157,7 +159,7 @@ def series_of(label: str, found: list[Estimate], hover: list[str], **more: Any) 
 def _lines(s: Summary) -> str:
     low, high = s.parts
     return (
-        f"mean |SMD| {s.before.value:.2f} → {_signed(s.after.value).lstrip('+')}: {estimate(s.change)}\n"
+        f"mean |SMD| {_plain(s.before)} → {_plain(s.after)}: {estimate(s.change)}\n"
         f"{s.inliers:.0%} of answers within the usual range\n{_nothing(s.usual_inliers, '(', '), ')}shifted by "
         f"{s.distance:.2f} SD\n"
         f"a number in {s.parsed_before[0]:.0%} and {s.parsed_before[1]:.0%},\nthen in {s.parsed_after[0]:.0%} and "
@@ -168,8 +170,8 @@ def _lines(s: Summary) -> str:
     )
 
 
-def _matrix(carried: Carried, method: Method, at: int) -> None:
-    """One method's matrix; a click opens a cell."""
+def _matrix(carried: Carried, method: Method, at: int, limit: float) -> None:
+    """One method's matrix; a click opens a cell. Colors end at `limit`."""
     m = carried.matrix
     rows, contexts = rows_of(m), list(m.contexts)
     opened = st.session_state.get(_OPEN)
@@ -178,7 +180,7 @@ def _matrix(carried: Carried, method: Method, at: int) -> None:
         [row_title(row).replace(", ", ",\n") for row in rows],
         contexts,
         [np.nan if s is None else s.change.value for s in sums],
-        text=["–" if s is None else f"{_signed(s.change.value)}\n{s.inliers:.0%}" for s in sums],
+        text=["–" if s is None else f"{_first(s.change)}\n{s.inliers:.0%}" for s in sums],
         hover=[
             f"chosen on {row_title(row)}, tested on {context}\n" + ("nothing of this kind" if s is None else _lines(s))
             for (row, context), s in zip([(r, c) for r in rows for c in contexts], sums, strict=True)
@@ -189,12 +191,12 @@ def _matrix(carried: Carried, method: Method, at: int) -> None:
     )
     words = Words(
         f"{METHOD_TITLES[method]}: change of mean |SMD|",
-        f"Below it: answers within the usual range{_nothing(_usual(carried), '; ')}.",
+        f"Below it: answers within the usual range{_nothing(_usual(carried), '; ')}. Full color: ±{limit:g}.",
         x="tested on",
         y="chosen on",
         dark=st.context.theme.type == "dark",
     )
-    fig = cell_matrix(drawn, words, limit=0.5, colorbar=False, cell_height=52)
+    fig = cell_matrix(drawn, words, limit=limit, colorbar=False, cell_height=52)
 
     def act(found: frozenset[tuple[int, int]]) -> None:
         for place in found:
@@ -202,6 +204,19 @@ def _matrix(carried: Carried, method: Method, at: int) -> None:
 
     alt = f"Change of mean |SMD| by context, {METHOD_TITLES[method]}; “All numbers” below has the figures."
     clicks.on_chart(fig, f"contexts matrix {at}", alt, (len(rows), len(contexts)), act)
+
+
+def _limit(carried: Carried) -> float:
+    """Where colors end: the same in all of a run's matrices."""
+    m = carried.matrix
+    found = [carried.summary(cells_of(m, method, row, c)) for method, row, c in _places(m)]
+    most = max((abs(s.change.value) for s in found if s is not None and np.isfinite(s.change.value)), default=0.0)
+    return next((limit for limit in LIMITS if most <= limit), LIMITS[-1])
+
+
+def _places(m: Matrix) -> product[tuple[Method, tuple[Kind, str], str]]:
+    """Every method, row and column of its matrices."""
+    return product(m.config.methods, rows_of(m), m.contexts)
 
 
 def _nothing(share: float, before: str, after: str = "") -> str:
@@ -307,16 +322,21 @@ def _frame(carried: Carried) -> pd.DataFrame:
             "paragraphs": None if s.costs is None else s.costs.paragraphs.relative,
             "LAMBADA, points": None if s.costs is None else s.costs.points.value,
         }
-        for method, row, context in product(m.config.methods, rows_of(m), m.contexts)
+        for method, row, context in _places(m)
         if (s := carried.summary(cells_of(m, method, row, context))) is not None
     )
 
 
-def _signed(x: float) -> str:
-    """A change; a set without which a group gets no numbers has none."""
-    return "no numbers" if x != x else f"{round(x, 2) + 0.0:+.2f}".replace("-", "−")  # no minus before 0
-
-
 def estimate(e: Estimate) -> str:
-    """`+0.12 [−0.03, +0.30]`."""
-    return "no value" if e.value != e.value else told(e).replace("-", "−")
+    """`+0.12 [−0.03, +0.30]`; a set without which a group gets no numbers has no change."""
+    return "no numbers" if e.value != e.value else told(e).replace("-", "−")
+
+
+def _first(e: Estimate) -> str:
+    """Without its interval."""
+    return estimate(e).partition(" [")[0]
+
+
+def _plain(e: Estimate) -> str:
+    """That, of what has no sign."""
+    return _first(e).lstrip("+")
