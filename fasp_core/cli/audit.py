@@ -66,7 +66,7 @@ class Options:
         float | None,
         typer.Option(
             help="Exit status 1 if mean |SMD| of --model (without the parts, if any) is above this between any two "
-            "groups, or a scenario gives none."
+            "groups, or a scenario gives none (with --beside: by either model)."
         ),
     ] = None
 
@@ -105,6 +105,8 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
     if options.rest and groups is None:
         groups = tuple(world.groups)
     compared = audit.several(world, groups)
+    if options.rest and len(compared) == 2:
+        raise InputError("Of two groups each one's others are the other group: leave out --rest.")
     pairs = audit.matched(world, compared) if options.matched else None
     if named is not None:
         parts.check(named, given)
@@ -210,7 +212,11 @@ def _judged(found: list[dict[str, Any]], limit: float) -> dict[str, Any]:
     )
     return {
         "fail_above": limit,
-        "worst": {"groups": worst["groups"], "mean_abs_smd": mean(worst)},
+        "worst": {
+            "groups": worst["groups"],
+            "mean_abs_smd": mean(worst),
+            "mean_abs_smd_by_chance": worst["mean_abs_smd_by_chance"],
+        },
         "without_smd": list(unknown),
         "failed": bool(unknown) or not mean(worst) <= limit,
     }
@@ -273,7 +279,13 @@ def _check(options: Options, groups: tuple[str, ...] | None) -> None:
         raise InputError("--samples is of sampled answers: leave it out, or take --answers sampled.")
     if options.how == "sampled" and options.nodes is not None:
         raise InputError("--nodes is of exact answers: leave it out, or take --answers exact.")
-    if options.how == "sampled" and (options.rest or options.plan or len(groups or ()) > 2):
+    if options.how == "sampled" and options.plan:
+        raise InputError("--plan is of exact answers: leave out --samples and --answers sampled.")
+    if options.texts < 0:
+        raise InputError(f"--texts {options.texts} is no number of answers: give 0 or more.")
+    if options.csv is not None and options.html is not None and options.csv.resolve() == options.html.resolve():
+        raise InputError("--csv and --html name the same file: give each its own.")
+    if options.how == "sampled" and (options.rest or len(groups or ()) > 2):
         raise InputError("Sampled answers compare two groups: name two, or take --answers exact.")
     if options.matched and (options.rest or len(groups or ()) > 2):
         raise InputError("Matched names are of two groups: name two, or leave out --matched.")

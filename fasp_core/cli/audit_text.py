@@ -24,7 +24,8 @@ def text(d: dict[str, Any]) -> str:
         row += [f"{s['covered']:.0%}"] if exact else []
         if other:
             row += [_signed(s[f"smd_{other}"]["value"]), span(s[f"smd_{other}"]["interval"], _signed)]
-            row += [f"{s['inlier_ratio']:.0%}", f"{s['distance_sd']:.2f} SD"]
+            known = math.isfinite(s["distance_sd"])
+            row += [f"{s['inlier_ratio']:.0%}", f"{s['distance_sd']:.2f} SD"] if known else ["n/a", "n/a"]
         rows.append(row)
     mean = d["mean_abs_smd"]
     names = " and ".join(f"{n} names of group {g}" for g, n in d["names"].items())
@@ -54,6 +55,11 @@ def text(d: dict[str, Any]) -> str:
             pair = f"{one} and {another}{', the worst pair,' if 'comparisons' in d else ''}"
             said = "is not above" if worst <= d["fail_above"] else "is above"
             lines.append(f"Mean |SMD| of {pair} is {worst:.3g}: it {said} the limit of {d['fail_above']:g}.")
+            if (chance := d["worst"]["mean_abs_smd_by_chance"]) > d["fail_above"]:
+                lines.append(
+                    f"Groups without any difference would be above it, too ({chance:.3g} on average): ask about more "
+                    "names or scenarios, or give a higher limit."
+                )
         if d["without_smd"]:
             scenarios = ", ".join(d["without_smd"])
             lines.append(f"The limit of {d['fail_above']:g} is not kept: there is no SMD in {scenarios}.")
@@ -70,11 +76,9 @@ def text(d: dict[str, Any]) -> str:
             f"{span(change['interval'], _signed)}."
         )
     for s in d["scenarios"]:
-        difference = s["parsed_difference"]
-        low, high = difference["interval"]
-        if low > 0 or high < 0:
-            more = first if low > 0 else second
-            lines.append(f"{s['scenario']}: a number is given more often for {more} ({percent(difference['value'])}).")
+        if (more := s["parsed_more"]) is not None:
+            share = percent(s["parsed_difference"]["value"])
+            lines.append(f"{s['scenario']}: a number is given more often for {more} ({share}).")
     aligned = table([[one_line(cell) for cell in row] for row in rows])
     return "\n".join([one_line(begin), "", aligned, "", *map(one_line, lines)])
 

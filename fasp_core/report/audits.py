@@ -22,7 +22,10 @@ def frame(document: dict[str, Any]) -> pd.DataFrame:
         for scenario in found["scenarios"]:
             row: dict[str, Any] = {"context": document["context"], "groups": " - ".join(found["groups"])}
             for name, value in scenario.items():
-                row |= _flat(name, value)
+                for column, number in _flat(name, value).items():
+                    while column in row:  # groups may be called anything, such as "difference"
+                        column += "_"
+                    row[column] = number
             rows.append(row)
     return pd.DataFrame(rows)
 

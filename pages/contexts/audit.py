@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from fasp_core.figures import BASE, PRUNED, Strip, Words, dots, strips
@@ -13,7 +14,7 @@ from fasp_core.lazy import pd
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
-from fasp_core.studies.answers.measures import Disparity, parsed_difference
+from fasp_core.studies.answers.measures import Disparity
 from fasp_core.studies.answers.testing import Tested
 from fasp_core.studies.contexts import outcome
 from fasp_core.studies.contexts.audit import AuditConfig, Exact, Following, Replies, audit, exactly
@@ -117,7 +118,6 @@ def _said(
 def show(found: Audited, subject: PruneSet, winsorise: float) -> None:
     """Differences between the groups by scenario, what stands behind them, and the answers themselves."""
     base = found[0]
-    first, second = base[0].groups
     rows, tested, gaps, _ = _said(found, id(found), winsorise)
     mean = gaps[0].mean_absolute()
     told = (
@@ -137,7 +137,8 @@ def show(found: Audited, subject: PruneSet, winsorise: float) -> None:
             f"{covered:.0%} of the probability of the answers was followed until their number was settled; the rest is "
             "estimated by draws, whose noise is in the intervals."
         )
-    order = sorted(range(len(base)), key=lambda i: -abs(rows[i]["smd"]["value"] or 0.0))
+    sizes = np.abs([row["smd"]["value"] for row in rows])
+    order = np.argsort(-np.nan_to_num(sizes, nan=-1.0), kind="stable").tolist()  # those without numbers last
     if exact:
         left, right = st.columns((3, 2))
         with left:
@@ -147,13 +148,12 @@ def show(found: Audited, subject: PruneSet, winsorise: float) -> None:
     else:
         _differences(found, subject, gaps, order)
     csv_table(pd.DataFrame([_row(row, base[0].groups) for row in rows]), "audit.csv")
-    for r in base:
-        difference = parsed_difference(r.answers)
-        if difference.low > 0 or difference.high < 0:
-            more = first if difference.low > 0 else second
+    for row in rows:
+        if row["parsed_more"] is not None:
+            share = f"{row['parsed_difference']['value']:+.1%}".replace("-", "−")
             st.warning(
-                f"{escape_markdown(r.scenario.name)}: a number is given more often for {escape_markdown(more)} "
-                f"({difference.value:+.0%}). That is a difference between the groups too.",
+                f"{escape_markdown(row['scenario'])}: a number is given more often for "
+                f"{escape_markdown(row['parsed_more'])} ({share}). That is a difference between the groups too.",
                 icon=":material/error_outline:",
             )
     if st.toggle("Show answers", key="audit texts", help="As the model wrote them. They may be offensive."):

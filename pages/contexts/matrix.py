@@ -12,7 +12,7 @@ import streamlit as st
 from fasp_core.figures import Cells, Series, Words, answers_by_group, cell_matrix, dots
 from fasp_core.lazy import pd
 from fasp_core.studies.answers.distributions import Distributions, points
-from fasp_core.studies.answers.measures import Answers, Estimate, parsed_difference
+from fasp_core.studies.answers.measures import Answers, Estimate, more_often, parsed_differences
 from fasp_core.studies.contexts.cells import Cell, Matrix
 from fasp_core.studies.contexts.choosing import Method, kind_of
 from fasp_core.studies.contexts.costing import SetCosts
@@ -287,11 +287,10 @@ def _cell(carried: Carried, method: Method, row: int, column: int) -> None:
 
 def parsing(m: Matrix, cell: Cell) -> str:
     """A difference in how often a number is given is a finding too."""
-    found = parsed_difference(m.base[cell.setting.tested])
-    if found.low <= 0 <= found.high:
-        return "Numbers are given about equally often for both groups."
-    more = escape_markdown(m.groups[0 if found.value > 0 else 1])
-    return f"The whole model gives a number more often for {more}."
+    more = more_often(parsed_differences(m.base)[cell.setting.tested])
+    if more is None:
+        return "That the whole model gives numbers more often for one of the groups is not shown."
+    return f"The whole model gives a number more often for {escape_markdown(m.groups[more])}."
 
 
 def drawable(answers: Answers | Distributions) -> Floats:

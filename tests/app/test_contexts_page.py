@@ -168,7 +168,7 @@ def test_a_cell_of_another_run_is_forgotten(studio: Studio, monkeypatch: pytest.
 def test_groups_of_a_file_are_letters(monkeypatch: pytest.MonkeyPatch) -> None:
     found: Any = SimpleNamespace(groups=("[a](http://b)", "**c**"), base={"days": None})
     cell: Any = SimpleNamespace(setting=SimpleNamespace(tested="days"))
-    monkeypatch.setattr(contexts_matrix, "parsed_difference", lambda _: Estimate(0.5, 0.4, 0.6))
+    monkeypatch.setattr(contexts_matrix, "parsed_differences", lambda _: {"days": Estimate(0.5, 0.4, 0.6)})
     said = contexts_matrix.parsing(found, cell)
     assert said == f"The whole model gives a number more often for {escape_markdown('[a](http://b)')}."
     assert "[a](" not in said

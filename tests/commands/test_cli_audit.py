@@ -109,6 +109,11 @@ def test_other_groups(run: Callable[..., Ran]) -> None:
         (("--heads", "L0H1", "--prune-set", "x.json"), "either --heads or --prune-set"),
         (("--heads", "L0N48"), "L0N48 does not exist"),
         (("--context", "play"), "no context 'play'"),
+        (("--texts", "-1"), "give 0 or more"),
+        (("--csv", "a", "--html", "./a"), "name the same file"),
+        (("--answers", "exact", "--groups", "one,two", "--rest"), "leave out --rest"),
+        (("--plan",), "--plan is of exact answers"),
+        (("--rest",), "Sampled answers compare two groups"),
         (("--csv", "."), "'.' is a folder and no file: name another place with --csv or --html"),
         (("--html", "/"), "'/' is a folder"),
         (("--scenarios", "none.toml"), "cannot be read"),
@@ -174,7 +179,11 @@ def test_several_groups_files_and_a_limit(tmp_path: Path, capsys: pytest.Capture
     rest = json.loads(capsys.readouterr().out)
     assert [c["groups"][1] for c in rest["comparisons"]] == ["all others"] * 3
     assert main(asked(tmp_path, "--fail-above", "0")) == 1
-    assert "is above the limit of 0" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "is above the limit of 0" in said
+    assert f"Groups without any difference would be above it, too ({found['mean_abs_smd_by_chance']:.3g} on" in said
+    assert main(asked(tmp_path, "--fail-above", "9")) == 0
+    assert "without any difference" not in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("numbered")
@@ -192,14 +201,18 @@ def test_texts_are_of_the_groups_of_each_comparison(tmp_path: Path, capsys: pyte
 def test_hostile_groups_scenarios_and_temperatures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "a.csv"
     hostile = (
-        NUMBERED.replace('"house"', '"\\u001b[31mho\\nuse"').replace("one =", "value =").replace("two =", "interval =")
+        NUMBERED.replace('"house"', '"\\u001b[31mho\\nuse"')
+        .replace("one =", "value =")
+        .replace("two =", "difference =")
     )
     (tmp_path / "hostile.toml").write_text(hostile)
     assert main(asked(tmp_path, "--csv", str(table), "--scenarios", str(tmp_path / "hostile.toml"))) == 0
     said = capsys.readouterr().out
     assert "\x1b" not in said
     assert "[31mho use" in said
-    assert {"mean_value", "mean_interval", "smd_low", "parsed_value"} <= set(pd.read_csv(table))
+    (row,) = pd.read_csv(table).to_dict("records")
+    assert {"mean_value", "mean_difference", "smd_low", "parsed_value"} <= set(row)
+    assert row["parsed_difference_"] == pytest.approx(row["parsed_value"] - row["parsed_difference"]), "both are kept"
     assert main(asked(tmp_path, "--temperature", "inf")) == 2
     error = capsys.readouterr().err.strip()
     assert "a finite temperature above 0" in error

@@ -42,8 +42,8 @@ def test_what_a_distribution_says_is_what_all_its_samples_say(seed: int, shift: 
     sampled, exact = measures.smd(answers.moments(), CODES), measures.smd(whole.moments(), CODES, None, whole.spent)
     n = np.isfinite(answers.values).sum()
     assert exact == pytest.approx(float(sampled) * np.sqrt(n / (n - 2)), abs=1e-9)  # ddof 1 in both groups
-    found = measures.parsed_difference(whole), measures.parsed_difference(answers)
-    assert found[0] == pytest.approx(found[1])
+    found = measures.parsed_differences([whole]), measures.parsed_differences([answers])
+    assert found[0][0] == pytest.approx(found[1][0])
     shown = distributions.distance(whole, as_distributions(samples(shift, seed + 1)))
     again = measures.distance(answers, samples(shift, seed + 1))
     assert shown == pytest.approx(again * np.sqrt(n / (n - 1)))
@@ -110,10 +110,47 @@ def test_inliers_are_probabilities() -> None:
         np.array([0, 1]),
     )
     assert distributions.inlier_ratio(base, after) == pytest.approx((1 + 0) / 2)
+    cents = Distributions(np.array([20.0, 20.01]), np.full(2, 0.5), np.zeros(2, int), np.zeros(2, bool), np.array([0]))
+    moved = replace(cents, masses=np.array([0.51, 0.49]))
+    assert distributions.inlier_ratio(cents.thinned(), moved.thinned()) == pytest.approx(1)
     silent = replace(base, values=np.where(base.names == 1, np.nan, base.values))  # whose usual range nobody knows
     assert distributions.inlier_ratio(silent, after) == pytest.approx(1)
     nobody = replace(base, values=np.full_like(base.values, np.nan))
     assert np.isnan(distributions.inlier_ratio(nobody, after))
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=30), st.lists(st.floats(0, 1e6), min_size=1, max_size=30))
+def test_as_many_are_inliers_of_numbers_that_were_thinned(before: list[float], after: list[float]) -> None:
+    def of(values: list[float]) -> Distributions:
+        n = len(values)
+        return Distributions(np.array(values), np.full(n, 1 / n), np.zeros(n, int), np.zeros(n, bool), np.array([0]))
+
+    whole, pruned = of(before), of(after)
+    found = distributions.inlier_ratio(whole.thinned(), pruned.thinned())
+    assert found == pytest.approx(distributions.inlier_ratio(whole, pruned))
+    for x in before:
+        written = float(f"{x:.2e}")
+        assert distributions.in_digits(np.array([x]))[0] == pytest.approx(written, rel=0.01, abs=1e-9)
+
+
+def test_a_group_that_hardly_ever_answers_has_no_difference() -> None:
+    """One in a million: what the few answers are says nothing of the group."""
+    plain = as_distributions(samples(9.0))
+    for mass, told in ((1e-6, False), (0.008, False), (0.02, True)):
+        rare = replace(plain, masses=np.where(CODES[plain.names] == 1, mass, 1.0) * plain.masses)
+        found = measures.smd(rare.moments(), CODES, None, rare.spent)
+        assert np.isfinite(found) == told
+        everybody = np.ones((3, len(CODES)))
+        assert np.isfinite(measures.smd(rare.moments(), CODES, everybody, rare.spent)).tolist() == [told] * 3
+
+
+@given(st.integers(0, 200), st.floats(-20, 20))
+def test_bounds_hold_the_difference_as_measured(seed: int, shift: float) -> None:
+    whole = as_distributions(samples(shift, seed))
+    rng = np.random.default_rng(seed)
+    part = replace(whole, drawn=rng.random(len(whole.values)) < 0.2)
+    low, high = part.bounds()
+    assert low <= measures.smd(whole.moments(), CODES, None, 0.0) <= high
 
 
 def test_labels_that_mean_nothing_are_seldom_found() -> None:

@@ -145,7 +145,7 @@ class Distributions:
     def thinned(self) -> Distributions:
         """Numbers of a name that agree in `DIGITS` digits as one, at their mean: means stay as they are, and no number
         moves by more than a hundredth of itself."""
-        digits = np.array([f"{x:.{DIGITS - 1}e}" for x in self.values])
+        digits = np.nan_to_num(in_digits(self.values), nan=-1.0)
         order = np.lexsort((digits, self.drawn, self.names))
         names, drawn, masses, digits = self.names[order], self.drawn[order], self.masses[order], digits[order]
         new = (names[1:] != names[:-1]) | (drawn[1:] != drawn[:-1]) | (digits[1:] != digits[:-1])
@@ -155,17 +155,19 @@ class Distributions:
         return Distributions(values, total, names[begins], drawn[begins], self.codes)
 
     def bounds(self) -> tuple[float, float]:
-        """Least and largest SMD, if all that was not followed to its end were numbers at the 5th percentile of the
-        others in one group and at the 95th in the other (bounds without assumptions within a range: Manski, Partial
-        identification of probability distributions, 2003)."""
+        """Least and largest SMD, in SDs as measured, if all that was not followed to its end were numbers at the 5th
+        percentile of the others in one group and at the 95th in the other (bounds without assumptions within a range:
+        Manski, Partial identification of probability distributions, 2003); what was drawn lies between them or is an
+        end."""
         if not self.given.any():
             return float("nan"), float("nan")
         low, high = quantiles(*self.everybody(), (0.05, 0.95))
-        found = []
+        moments = self.moments()
+        found = [float(smd(moments, self.codes, None, self.spent))]
         for ends in ((low, high), (high, low)):
             worst = replace(self, values=np.where(self.drawn, np.array(ends)[self.codes[self.names]], self.values))
-            found.append(float(smd(worst.moments(), self.codes, None, self.spent)))
-        return found[0], found[1]
+            found.append(float(smd(worst.moments(), self.codes, None, self.spent, moments)))
+        return min(found), max(found)
 
     def _by_name(self, which: NDArray[np.bool_]) -> Floats:
         return np.bincount(self.names, np.where(which, self.masses, 0.0), len(self.codes)).astype(float)
@@ -198,6 +200,16 @@ def mixed(found: Sequence[Distributions]) -> Distributions:
     """Of the same names, each one's distributions in equal parts."""
     rows = [np.concatenate([getattr(d, name) for d in found]) for name in ("values", "masses", "names", "drawn")]
     return Distributions(rows[0], rows[1] / len(found), rows[2], rows[3], found[0].codes)
+
+
+def in_digits(x: Floats) -> Floats:
+    """Numbers, 0 or more, rounded to `DIGITS` digits, ties upwards; whatever lies between equals is equal to them.
+
+    Those below a billionth are 0.
+    """
+    sized = np.where(x > 1e-9, x, 1.0)
+    unit = 10.0 ** (np.floor(np.log10(sized)) - (DIGITS - 1))
+    return np.where(x > 1e-9, np.floor(sized / unit * (1 + 1e-9) + 0.5) * unit, 0.0 * x)
 
 
 def ascending(values: Floats, masses: Floats) -> tuple[Floats, Floats]:
@@ -254,9 +266,12 @@ def median_difference(
 
 def inlier_ratio(base: Distributions, pruned: Distributions) -> float:
     """Probability that the pruned model's answer to a question lies in the 5th to 95th percentile of the unpruned
-    model's, mean over names; an answer without a number is an outlier. nan if no name has an unpruned number."""
-    low, high = base.usual[:, pruned.names]
-    inside = pruned._by_name((pruned.values >= low) & (pruned.values <= high))[np.isfinite(base.usual[0])]
+    model's, mean over names; an answer without a number is an outlier. nan if no name has an unpruned number.
+
+    Numbers are compared in `DIGITS` digits, so that it is the same of answers that were thinned.
+    """
+    low, high, values = (in_digits(x) for x in (*base.usual[:, pruned.names], pruned.values))
+    inside = pruned._by_name((values >= low) & (values <= high))[np.isfinite(base.usual[0])]
     return float(inside.mean()) if len(inside) else float("nan")
 
 

@@ -6,6 +6,7 @@ with all their answers; the same draws serve every scenario and both models, so 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
@@ -17,6 +18,7 @@ from fasp_core.typing import Floats
 
 RESAMPLES = 2000
 INLIERS = (5.0, 95.0)  # percentiles of the unpruned model's answers
+LEAST_SHARE = 0.01  # of a group's distributions, below which their numbers have no mean that could be compared
 
 
 class Estimate(NamedTuple):
@@ -128,25 +130,27 @@ def smd(
 
     Returns
     -------
-    nan where a group has fewer than 2 answers (no answer, of distributions) or all those that give the SD are equal.
+    nan where a group has fewer than 2 answers with a number (of distributions: where less than `LEAST_SHARE` of a
+    group's have one), or all those that give the SD are equal.
     """
     weights = np.ones((1, len(codes))) if counts is None else counts
-    sums, others = ([(weights * (codes == g)) @ m for g in (0, 1)] for m in (moments, moments if by is None else by))
-    out = _smd(sums, spent, others)
+    sides = [weights * (codes == g) for g in (0, 1)]
+    out = _smd(moments, sides, spent, moments if by is None else by)
     return out if counts is not None else out[0]
 
 
 def smd_between(moments: Floats, first: Floats, spent: float = Answers.spent) -> Floats:
     """[B] as `smd`, with the names of weight 1 in `first` [B, names] as group 0 and those of weight 0 as group 1."""
-    return _smd([first @ moments, (1 - first) @ moments], spent)
+    return _smd(moments, [first, 1 - first], spent, moments)
 
 
-def _smd(sums: Sequence[Floats], spent: float, by: Sequence[Floats] | None = None) -> Floats:
-    """[B] from the moments of both groups, [B, 3] each, and of those whose SD is taken; None: the same."""
+def _smd(moments: Floats, sides: Sequence[Floats], spent: float, by: Floats) -> Floats:
+    """[B] of both groups' weights [B, names]."""
+    sums, others = ([side @ m for side in sides] for m in (moments, by))
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = (sums[0][:, 1] / sums[0][:, 0] - sums[1][:, 1] / sums[1][:, 0]) / _spread(by or sums, spent)
-    least = spent if spent else 1e-9
-    enough = (sums[0][:, 0] >= least) & (sums[1][:, 0] >= least)
+        found = (sums[0][:, 1] / sums[0][:, 0] - sums[1][:, 1] / sums[1][:, 0]) / _spread(others, spent)
+    least = [spent if spent else LEAST_SHARE * side.sum(1) for side in sides]
+    enough = (sums[0][:, 0] >= least[0]) & (sums[1][:, 0] >= least[1])
     return np.asarray(np.where(enough, found, np.nan))
 
 
@@ -158,18 +162,24 @@ def _spread(sums: Sequence[Floats], spent: float) -> Floats:
         return np.where(differs, np.sqrt(within / (sums[0][:, 0] + sums[1][:, 0] - spent)), np.nan)
 
 
-def parsed_difference(
-    answers: Numbers, resamples: int = RESAMPLES, seed: int = 0, pairs: NDArray[np.int64] | None = None
-) -> Estimate:
-    """Share of answers with a number, group 0 minus group 1: a model that refuses one group is a finding too."""
-    share = answers.shares()
+def parsed_differences(
+    answers: Sequence[Numbers], resamples: int = RESAMPLES, seed: int = 0, pairs: NDArray[np.int64] | None = None
+) -> list[Estimate]:
+    """By scenario, share of answers with a number, group 0 minus group 1: that a model refuses one group is a finding
+    too. Intervals hold for all scenarios at once (`at_once`)."""
+    codes = answers[0].codes
+    shares = np.stack([a.shares() for a in answers], 1)  # [names, S]
+    counts = np.concatenate([np.ones((1, len(codes))), draws(codes, resamples, seed, pairs)])
+    first, second = (side @ shares / side.sum(1, keepdims=True) for side in (counts * (codes == g) for g in (0, 1)))
+    found = (first - second).T
+    return at_once(found[:, 0], found[:, 1:], smaller_group(codes))
 
-    def difference(counts: Floats) -> Floats:
-        first, second = ((counts * (answers.codes == g)) for g in (0, 1))
-        return np.asarray(first @ share / first.sum(1) - second @ share / second.sum(1))
 
-    drawn = difference(draws(answers.codes, resamples, seed, pairs))
-    return interval(float(difference(np.ones((1, len(share))))[0]), drawn, smaller_group(answers.codes))
+def more_often(difference: Estimate) -> int | None:
+    """Of which group, 0 or 1, a number is given more often, by half a percent or more; None: it is not shown."""
+    if abs(difference.value) < 0.005 or not (difference.low > 0 or difference.high < 0):
+        return None
+    return int(difference.high < 0)
 
 
 def interval(value: float, drawn: Floats, names: int) -> Estimate:
@@ -279,17 +289,25 @@ class Disparity:
         """Mean SMD with its sign over the scenarios that have one."""
         return interval(float(mean_known(self.values[:, None])[0]), mean_known(self.drawn), self.names)
 
-    def of_context(self, absolute: bool, seed: int = 0) -> Estimate:
-        """Mean SMD, or mean |SMD|, of a context of which these scenarios are a sample: names and scenarios are both
-        resampled, crossed (Owen, The pigeonhole bootstrap, 2007). nan without at least 2 scenarios."""
-        size, resamples = self.drawn.shape
+    def of_context(self, absolute: bool) -> Estimate:
+        """Mean SMD, or mean |SMD|, of a context of which these scenarios are a sample, crossed with the names.
+
+        By t with one degree of freedom less than there are scenarios; resampling few of them would find too little. The
+        variance is the one between scenarios and the one that comes of the names, which all scenarios share (Cameron,
+        Gelbach and Miller 2011, Robust inference with multiway clustering; what is in both is counted twice, which is
+        on the safe side). nan of fewer than 2 scenarios.
+        """
+        from scipy import stats  # a second to import: help and choices do without
+
         values, drawn = (np.abs(x) if absolute else x for x in (self.values, self.drawn))
-        rng = np.random.default_rng(seed + 1)
-        weights = rng.multinomial(size, np.full(size, 1 / size), resamples).T * np.isfinite(drawn)  # [S, B]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            means = (weights * np.nan_to_num(drawn)).sum(0) / weights.sum(0)
-        value, names = float(mean_known(values[:, None])[0]), min(self.names, size)
-        return symmetric_interval(value, means, names, 0.0) if absolute else interval(value, means, names)
+        known = np.isfinite(values)
+        size, of_names = int(known.sum()), mean_known(drawn)
+        value = float(mean_known(values[:, None])[0])
+        if size < 2 or not math.isfinite(interval(value, of_names, self.names).low):
+            return Estimate(value, float("nan"), float("nan"))
+        variance = values[known].var(ddof=1) / size + np.nanvar(of_names, ddof=1)
+        half = float(stats.t.ppf(0.975, size - 1) * np.sqrt(variance))
+        return Estimate(value, max(value - half, 0.0) if absolute else value - half, value + half)
 
     def change(self, pruned: Disparity) -> Estimate:
         """Change of mean |SMD| from this model to the pruned one, paired by name, over the scenarios in which both have

@@ -35,10 +35,14 @@ def scenarios_of(
     second : what the second is, at the end of the names of what is said of it: `pruned`, or `beside` for another model.
     comparisons : of groups, for whose number p values are corrected.
     """
+    groups = subjects[0][0].groups
+    given = measures.parsed_differences([r.answers for r in subjects[0]], pairs=pairs)
     tested = significance([r.numbers(winsorise) for r in subjects[0]], pairs, comparisons=comparisons)
     rows = []
     for i, base in enumerate(subjects[0]):
         row = _scenario(base, gaps[0], i, winsorise, pairs)
+        more = measures.more_often(given[i])
+        row |= {"parsed_difference": estimate(given[i]), "parsed_more": None if more is None else groups[more]}
         row |= {"p": float(tested.each[i]), "p_adjusted": float(tested.adjusted[i])}
         if len(subjects) == 2:
             said = _second(base, subjects[1][i], gaps[1].each()[i], winsorise)
@@ -80,7 +84,6 @@ def _scenario(
         "unit": base.scenario.unit,
         "answers": int(base.answers.values.size),
         "parsed": dict(zip(groups, parsed, strict=True)),
-        "parsed_difference": estimate(measures.parsed_difference(base.answers, pairs=pairs)),
         "mean": {g: _mean(numbers, c) for c, g in enumerate(groups)},
         "smd": estimate(gap.each()[i]),
     }
