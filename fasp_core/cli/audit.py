@@ -20,8 +20,8 @@ from fasp_core.storage.atomic import atomic_write, check_files
 
 if TYPE_CHECKING:
     from fasp_core.studies.answers.exact import ExactConfig
-    from fasp_core.studies.contexts.audit import AuditConfig, Exact, Replies
-    from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
+    from fasp_core.studies.contexts.audit import AuditConfig, Exact, Following, Replies
+    from fasp_core.studies.contexts.scenarios import Scenario
 
 PLACE = "name another place with --csv or --html"
 SAMPLES = 16  # answers for each name, where answers are sampled
@@ -110,14 +110,14 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
     pairs = audit.matched(world, compared) if options.matched else None
     if named is not None:
         parts.check(named, given)
+    following = audit.Following(world, config, how, compared)
     if options.plan:
-        return _plan(given, world, options.context, compared, config, how, options.winsorise, progress)
+        return _plan(given, options.context, following, compared, options.winsorise, progress)
 
     def ask(
         one: Scenario, who: PruneSet | None, drawn: AuditConfig | None = None, model: Weights = given
     ) -> Replies | Exact:
         if options.how == "exact" and drawn is None:
-            following = audit.Following(world, config, how, compared)
             return audit.exactly(model.lm, one, following, model.store, who, progress)
         return audit.audit(model.lm, one, world, drawn or config, model.store, who, compared, progress)
 
@@ -223,14 +223,7 @@ def _judged(found: list[dict[str, Any]], limit: float) -> dict[str, Any]:
 
 
 def _plan(
-    given: Weights,
-    world: Scenarios,
-    context: str,
-    compared: tuple[str, ...],
-    config: AuditConfig,
-    how: ExactConfig,
-    winsorise: float,
-    progress: Report,
+    given: Weights, context: str, following: Following, compared: tuple[str, ...], winsorise: float, progress: Report
 ) -> Said:
     """The smallest difference that would be found between two groups, from a few names in one scenario."""
     from fasp_core.studies.answers import power
@@ -238,21 +231,17 @@ def _plan(
 
     if len(compared) > 2:
         raise InputError("--plan is of two groups: name them with --groups, such as black,white.")
-    two, asked = (compared[0], compared[1]), world.of(context)
-    small = audit.Following(world.smaller(power.PILOT), config, how, two)
-    pilot = audit.exactly(given.lm, asked[0], small, given.store, None, progress)
-    names = (len(world.groups[two[0]]), len(world.groups[two[1]]))
-    found = power.Power.of(pilot.numbers(winsorise), names, len(asked))
+    found, pilot = audit.planned(given.lm, context, following, winsorise, given.store, progress)
     document = {
         "model": given.spec.source,
         "context": context,
-        "groups": list(two),
-        "names": dict(zip(two, names, strict=True)),
-        "scenarios": len(asked),
-        "pilot": {"scenario": asked[0].name, "names": len(pilot.people), "seconds": pilot.provenance["seconds"]},
+        "groups": list(compared),
+        "names": dict(zip(compared, found.names, strict=True)),
+        "scenarios": found.scenarios,
+        "pilot": {"scenario": pilot.scenario.name, "names": len(pilot.people), "seconds": pilot.provenance["seconds"]},
         **power.document(found),
     }
-    return document, lambda: one_line(power.sentence(found, len(pilot.people), asked[0].name))
+    return document, lambda: one_line(power.sentence(found, len(pilot.people), pilot.scenario.name))
 
 
 def _write(document: dict[str, Any], options: Options) -> None:

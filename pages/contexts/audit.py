@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
 
 from fasp_core.figures import BASE, PRUNED, Strip, Words, dots, strips
 from fasp_core.heads.prune_set import PruneSet
@@ -14,11 +16,21 @@ from fasp_core.lazy import pd
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
+from fasp_core.studies.answers import power
 from fasp_core.studies.answers.measures import Disparity
 from fasp_core.studies.answers.testing import Tested
 from fasp_core.studies.contexts import outcome
-from fasp_core.studies.contexts.audit import AuditConfig, Exact, Following, Replies, audit, exactly
-from fasp_core.studies.contexts.scenarios import Scenario, Scenarios
+from fasp_core.studies.contexts.audit import (
+    AuditConfig,
+    Exact,
+    Following,
+    Replies,
+    audit,
+    exactly,
+    matched,
+    planned,
+)
+from fasp_core.studies.contexts.scenarios import ALL_OTHERS, Scenario, Scenarios
 from fasp_core.typing import Report
 from pages.backend.requests import Experiment
 from pages.contexts.matrix import EXACT_SECONDS, HOW, SECONDS, estimate, series_of
@@ -26,13 +38,32 @@ from pages.widgets import background, clicks
 from pages.widgets.drawing import chart, csv_table
 from pages.widgets.markdown import escape_markdown
 
+MATCHED = "The i-th names of both groups are pairs, which intervals and tests keep: the same sentence about a man, say."
 LIKELIEST = 8  # answers of a name that are shown
 Audited = list[list[Replies | Exact]]
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A group beside another, or beside all others together (None); `matched`: the i-th names of both are pairs."""
+
+    first: str
+    second: str | None
+    matched: bool = False
+
+    def following(self, world: Scenarios, config: AuditConfig) -> Following:
+        """Whose answers are needed."""
+        groups = tuple(world.groups) if self.second is None else (self.first, self.second)
+        return Following(world, config, groups=groups)
+
+    def of(self, found: Replies | Exact) -> Replies | Exact:
+        """Its two sides of the answers."""
+        return found.between(self.first) if self.second is None and isinstance(found, Exact) else found
+
+
 def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
     """Settings, the offer to ask, and what was answered."""
-    left, middle, right, last = st.columns(4)
+    left, middle, right, last, more = st.columns((4, 4, 4, 4, 3), vertical_alignment="bottom")
     context = left.selectbox(
         "Context", list(world.contexts), format_func=world.contexts.__getitem__, key="audit context"
     )
@@ -44,8 +75,8 @@ def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
         key="audit how",
         help="Exact: every likely answer of each name with its probability. Samples are what you can read whole.",
     )
-    samples = 4
-    if how == "sampled":
+    exact, samples = how == "exact", 4
+    if not exact:
         samples = right.select_slider("Answers for each name", (2, 4, 8, 16), 4, key="audit samples")
     written = last.text_input(
         "Without heads and neurons",
@@ -53,27 +84,40 @@ def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
         key="audit heads",
         help="Heads as L0H3, ranges of a layer as L2H1-4, neurons (hidden units of the MLP) as L5N17.",
     )
+    with more.popover("More settings", width="stretch"):
+        who = _compared(world, exact)
+        plan = st.toggle(
+            "Only say what would be found",
+            key="audit plan",
+            help="The smallest difference that this audit would find with a probability of 80%, from a few names.",
+        )
     subject = PruneSet.parse(written)
     small, config = world.smaller(names), AuditConfig(samples, 8)
-    asked = small.of(context)
-    request = Experiment(spec, "Audit", (context, repr(small), config, subject, how))
+    asked, following = small.of(context), who.following(small, config)
+    pairs = matched(small, following.compared) if who.matched else None
+    if plan:
+        _plan(spec, context, following, who, winsorise)
+        return
+    request = Experiment(spec, "Audit", (context, repr(small), config, subject, how, who.first, who.second))
     job = background.job_of(request)
     if job is not None and job.state == "done":
-        show(job.result, subject, winsorise)
+        show(job.result, subject, winsorise, pairs)
         return
-    times = len(asked) * len(small.people) * (2 if len(subject) else 1)
+    people = sum(len(small.groups[group]) for group in following.compared)
+    times = len(asked) * people * (2 if len(subject) else 1)
 
     def work(lm: LanguageModel, store: Store, progress: Any) -> Audited:
         removed = [PruneSet(), subject] if len(subject) else [PruneSet()]
-        return ask(lm, asked, small, config, how == "exact", removed, store, progress)
+        found = ask(lm, asked, following, exact, removed, store, progress)
+        return [[who.of(one) for one in replies] for replies in found]
 
-    seconds = times * (EXACT_SECONDS if how == "exact" else samples * SECONDS)
-    told = "the distribution of the answers of each" if how == "exact" else f"{samples} answers each"
+    seconds = times * (EXACT_SECONDS if exact else samples * SECONDS)
+    told = "the distribution of the answers of each" if exact else f"{samples} answers each"
     background.offer(
         request,
         work,
         title=f"Ask about {escape_markdown(world.contexts[context].lower())}",
-        about=f"{len(asked)} scenarios, {len(small.people)} names, {told}"
+        about=f"{len(asked)} scenarios, {people} names, {told}"
         + (", with and without the parts" if len(subject) else "")
         + f". With the built-in model on two cores that takes about {background.duration(seconds)}. The model has to "
         "be an instruct model, with a chat template.",
@@ -81,11 +125,46 @@ def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
     )
 
 
+def _compared(world: Scenarios, exact: bool) -> Compared:
+    """Which groups, where there are more than two to choose from."""
+    groups = list(world.groups)
+    if len(groups) == 2:
+        return Compared(groups[0], groups[1], st.toggle("Matched names", key="audit matched", help=MATCHED))
+    first = st.selectbox("Compare", groups, key="audit first")
+    others = [group for group in groups if group != first] + ([ALL_OTHERS] if exact else [])
+    second = st.selectbox("with", others, key=f"audit second {first} {exact}")
+    if second == ALL_OTHERS:
+        return Compared(first, None)
+    return Compared(first, second, st.toggle("Matched names", key="audit matched", help=MATCHED))
+
+
+def _plan(spec: ModelSpec, context: str, following: Following, who: Compared, winsorise: float) -> None:
+    """The smallest difference that would be found, before everybody is asked."""
+    if who.second is None or who.matched:
+        st.info("What would be found can be said of two groups whose names are no pairs: change the settings.")
+        return
+    request = Experiment(spec, "Audit plan", (context, repr(following), winsorise))
+    job = background.job_of(request)
+    if job is not None and job.state == "done":
+        found, pilot = job.result
+        said = power.sentence(found, len(pilot.people), pilot.scenario.name)
+        st.info(escape_markdown(said), icon=":material/straighten:")
+        return
+    seconds = 2 * power.PILOT * EXACT_SECONDS
+    background.offer(
+        request,
+        lambda lm, store, progress: planned(lm, context, following, winsorise, store, progress),
+        title="Say what would be found",
+        about=f"{power.PILOT} names of each group are asked in one scenario. With the built-in model on two cores that "
+        f"takes about {background.duration(seconds)}.",
+        button="Plan",
+    )
+
+
 def ask(
     lm: LanguageModel,
     asked: Sequence[Scenario],
-    world: Scenarios,
-    config: AuditConfig,
+    following: Following,
     exact: bool,
     removed: Sequence[PruneSet],
     store: Store,
@@ -93,7 +172,6 @@ def ask(
 ) -> Audited:
     """Answers to all scenarios, without each of some sets; whole distributions, or samples."""
     total = len(removed) * len(asked)
-    following = Following(world, config)
 
     def one(n: int, scenario: Scenario, who: PruneSet) -> Replies | Exact:
         def told(done: float, of: float, text: str) -> None:
@@ -101,24 +179,25 @@ def ask(
 
         if exact:
             return exactly(lm, scenario, following, store, who, told)
-        return audit(lm, scenario, world, config, store, who, progress=told)
+        world, config, groups = following.scenarios, following.config, following.groups
+        return audit(lm, scenario, world, config, store, who, groups=groups, progress=told)
 
     return [[one(j * len(asked) + i, s, who) for i, s in enumerate(asked)] for j, who in enumerate(removed)]
 
 
 @st.cache_resource(max_entries=8, show_spinner="Resampling names")
 def _said(
-    _found: Audited, address: int, winsorise: float
+    _found: Audited, address: int, winsorise: float, paired: bool, _pairs: NDArray[np.int64] | None
 ) -> tuple[list[dict[str, Any]], Tested, list[Disparity], Audited]:
     """Of the answers at an address, which are kept with it: no others can come to lie there."""
-    gaps = outcome.disparities(_found, winsorise)
-    return *outcome.scenarios_of(_found, gaps, winsorise), gaps, _found
+    gaps = outcome.disparities(_found, winsorise, _pairs)
+    return *outcome.scenarios_of(_found, gaps, winsorise, _pairs), gaps, _found
 
 
-def show(found: Audited, subject: PruneSet, winsorise: float) -> None:
+def show(found: Audited, subject: PruneSet, winsorise: float, pairs: NDArray[np.int64] | None = None) -> None:
     """Differences between the groups by scenario, what stands behind them, and the answers themselves."""
     base = found[0]
-    rows, tested, gaps, _ = _said(found, id(found), winsorise)
+    rows, tested, gaps, _ = _said(found, id(found), winsorise, pairs is not None, pairs)
     mean = gaps[0].mean_absolute()
     told = (
         f"Mean |SMD| **{mean.value:.2f}** [{mean.low:.2f}, {mean.high:.2f}] over {len(base)} scenarios; dealing the "
@@ -137,8 +216,7 @@ def show(found: Audited, subject: PruneSet, winsorise: float) -> None:
             f"{covered:.0%} of the probability of the answers was followed until their number was settled; the rest is "
             "estimated by draws, whose noise is in the intervals."
         )
-    sizes = np.abs([row["smd"]["value"] for row in rows])
-    order = np.argsort(-np.nan_to_num(sizes, nan=-1.0), kind="stable").tolist()  # those without numbers last
+    order = by_size([row["smd"]["value"] for row in rows])
     if exact:
         left, right = st.columns((3, 2))
         with left:
@@ -161,6 +239,12 @@ def show(found: Audited, subject: PruneSet, winsorise: float) -> None:
             "Scenario", range(len(base)), format_func=lambda i: base[i].scenario.name, key="audit scenario"
         )
         st.dataframe(_texts(base[picked]), hide_index=True)
+
+
+def by_size(differences: Sequence[float]) -> list[int]:
+    """Places of the largest first, whatever their sign; of those that are none last."""
+    sizes = np.nan_to_num(np.abs(np.array(differences, dtype=float)), nan=-1.0)
+    return [int(i) for i in np.argsort(-sizes, kind="stable")]
 
 
 def _differences(found: Audited, subject: PruneSet, gaps: list[Disparity], order: Sequence[int]) -> None:
@@ -247,6 +331,10 @@ def _row(row: dict[str, Any], groups: tuple[str, ...]) -> dict[str, Any]:
         if "quantiles" in row:
             out[f"median, {group}"] = row["quantiles"][group]["0.5"]
     out |= {"SMD": row["smd"]["value"], "low": row["smd"]["interval"][0], "high": row["smd"]["interval"][1]}
+    for name, of in (("log difference", "log_difference"), ("median difference", "median_difference")):
+        if of in row:
+            value, (low, high) = row[of]["value"], row[of]["interval"]
+            out |= {name: value, f"{name}, low": low, f"{name}, high": high}
     out |= {"p": row["p"], "p, all": row["p_adjusted"]}
     if "covered" in row:
         out |= {"followed": row["covered"], "SMD at least": row["smd_bounds"][0], "at most": row["smd_bounds"][1]}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import streamlit as st
 
 from fasp_core import defaults
-from fasp_core.errors import InputError
 from fasp_core.model.spec import ModelSpec
 from fasp_core.studies.answers.exact import ExactConfig
 from fasp_core.studies.contexts import matrix, scenarios
@@ -72,15 +71,7 @@ def _world() -> Scenarios:
     if given is None:
         return scenarios.read()
     name, content = given
-    if len(content) > scenarios.MAX_BYTES:
-        raise InputError(
-            f"A file of scenarios has at most {scenarios.MAX_BYTES // 1024} KB: this one is larger. Shorten it."
-        )
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"The scenarios '{name}' are no UTF-8 text: save the file as UTF-8.") from error
-    return scenarios.parse(text, name)
+    return scenarios.of_bytes(content, name)
 
 
 def _matrices(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
@@ -115,6 +106,8 @@ def _offer(spec: ModelSpec, world: Scenarios, title: str) -> None:
     seconds = answers * (contexts_matrix.EXACT_SECONDS if exact else samples * contexts_matrix.SECONDS)
     told = f"{answers:,} distributions" if exact else f"{answers * samples:,} answers"
     sampled = () if exact else ("--samples", samples, "--answer-tokens", 6)
+    given_file = uploads.name("contexts file")
+    own = () if given_file is None else ("--scenarios", given_file)
     background.offer(
         Experiment(spec, "Contexts", (repr(config), repr(world))),
         lambda lm, store, progress: matrix.run(lm, world, config, store, progress=progress),
@@ -123,7 +116,11 @@ def _offer(spec: ModelSpec, world: Scenarios, title: str) -> None:
         f"and the model answers again, {told}. With the built-in model on two cores that takes about "
         f"{background.duration(seconds)}; a GPU takes a fraction of it. What was answered is "
         "kept, and a cancelled run goes on where it was. On the command line: "
-        + code(command(spec, "study", "contexts", "--names", names, "--per-context", items, *sampled, "--tokens", 256))
+        + code(
+            command(
+                spec, "study", "contexts", *own, "--names", names, "--per-context", items, *sampled, "--tokens", 256
+            )
+        )
         + ".",
         button="Run",
     )

@@ -21,6 +21,11 @@ def opened(label: str, key: str, **more: Any) -> tuple[str, bytes] | None:
     return name, content
 
 
+def name(key: str) -> str | None:
+    """Of the file that is open."""
+    return st.session_state[_kept(key)][0] if _kept(key) in st.session_state else None
+
+
 def _take(key: str) -> None:
     upload: Any = st.session_state[key]
     if upload is None:

@@ -18,6 +18,7 @@ from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.perplexity import Nll
 from fasp_core.storage.store import Store
+from fasp_core.studies.answers import power
 from fasp_core.studies.answers.distributions import gathered
 from fasp_core.studies.answers.exact import ExactConfig, Tree
 from fasp_core.studies.answers.measures import Estimate
@@ -56,23 +57,32 @@ def studio(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Studio:
 
 
 def answered(
-    lm: Any, scenario: Scenario, world: Scenarios, config: AuditConfig, store: Any, removed: PruneSet, **_: Any
+    lm: Any,
+    scenario: Scenario,
+    world: Scenarios,
+    config: AuditConfig,
+    store: Any,
+    removed: PruneSet,
+    groups: tuple[str, ...] | None = None,
+    **_: Any,
 ) -> Replies:
     """The second group is offered twice as much by the whole model, and is answered less often."""
+    compared = asked.several(world, groups)
+    people = tuple(person for person in world.people if person[1] in compared)
     rng = np.random.default_rng(len(scenario.name))
-    numbers = rng.integers(10, 20, (len(world.people), config.samples))
-    factor = [1 + (group == "white" and not len(removed)) for _, group in world.people]
+    numbers = rng.integers(10, 20, (len(people), config.samples))
+    factor = [1 + (group == "white" and not removed) for _, group in people]
     texts = tuple(
         tuple(f"${n * f}" if group == "black" or i else "no <b>idea</b>" for i, n in enumerate(row))
-        for row, f, (_, group) in zip(numbers.tolist(), factor, world.people, strict=True)
+        for row, f, (_, group) in zip(numbers.tolist(), factor, people, strict=True)
     )
-    return Replies(scenario, world.people, ("black", "white"), texts, (), MADE)
+    return Replies(scenario, people, compared, texts, (), MADE)
 
 
 def followed(lm: Any, scenario: Scenario, following: Following, store: Any, removed: PruneSet, *_: Any) -> Exact:
     """The same, as if the samples were all that there is."""
     config = following.config
-    said = answered(lm, scenario, following.scenarios, config, store, removed)
+    said = answered(lm, scenario, following.scenarios, config, store, removed, following.groups)
     n = config.samples
     trees = [
         Tree(list(texts), list(values), [1 / n] * n, 0.0)
@@ -184,7 +194,7 @@ def test_numbers_of_an_audit_are_never_those_of_another(monkeypatch: pytest.Monk
     monkeypatch.setattr(outcome, "scenarios_of", lambda *_: ([], None))
     found = Found()
     kept = weakref.ref(found)
-    audit._said(found, id(found), 0.0)
+    audit._said(found, id(found), 0.0, False, None)
     del found
     gc.collect()
     assert kept() is not None
@@ -206,6 +216,84 @@ def test_an_audit_of_whole_distributions(studio: Studio) -> None:
     (texts,) = (f.value for f in at.dataframe if "answer begins" in f.value)
     assert set(texts.group) == {"black", "white"}
     assert texts["answer begins"].str.contains("<b>idea</b>").any()  # as text
+
+
+@pytest.fixture
+def three(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Studio:
+    world = scenarios.read()
+    groups = {"third": ("Bo", "Al", "Cy", "Di"), **world.groups}
+    monkeypatch.setattr(scenarios, "read", lambda *_: replace(world, groups=groups))
+    return studio
+
+
+def test_any_two_of_several_groups_or_one_and_all_others(three: Studio) -> None:
+    at = opened("contexts")
+    three.at_once()
+    for second, sides in (("white", ("third", "white")), (scenarios.ALL_OTHERS, ("third", scenarios.ALL_OTHERS))):
+        at.main.selectbox(key="audit second third True").set_value(second)
+        run(at)
+        press(at, "Ask")
+        (table,) = (f.value for f in at.dataframe if "scenario" in f.value)
+        assert {f"mean, {side}" for side in sides} <= set(table)
+        assert {"log difference", "median difference, low"} <= set(table)
+    assert (table[f"mean, {scenarios.ALL_OTHERS}"] > table["mean, third"]).all()
+    at.main.selectbox(key="audit how").set_value("sampled")
+    run(at)
+    assert scenarios.ALL_OTHERS not in at.main.selectbox(key="audit second third False").options
+
+
+def test_matched_names_narrow_what_is_paired(studio: Studio) -> None:
+    at = opened("contexts")
+    studio.at_once()
+    press(at, "Ask")
+    (before,) = (f.value for f in at.dataframe if "scenario" in f.value)
+    at.main.toggle(key="audit matched").set_value(True)
+    run(at)
+    (after,) = (f.value for f in at.dataframe if "scenario" in f.value)
+    assert after["SMD"].tolist() == before["SMD"].tolist()
+    assert after["low"].tolist() != before["low"].tolist()
+
+
+def test_names_of_groups_that_differ_in_size_are_no_pairs(three: Studio) -> None:
+    at = opened("contexts", **{"audit names": 8})
+    at.main.toggle(key="audit matched").set_value(True)
+    run(at)
+    assert "Matched names come in pairs of two groups, here 4 of third and 8 of black" in said(at)
+
+
+def test_what_would_be_found_is_said_before_anybody_is_asked(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asked, "exactly", followed)
+    at = opened("contexts")
+    at.main.toggle(key="audit plan").set_value(True)
+    run(at)
+    assert "4 names of each group are asked in one scenario" in said(at)
+    studio.at_once()
+    press(at, "Plan")
+    found, pilot = asked.planned(
+        None,  # type: ignore[arg-type]
+        "purchases",
+        Following(scenarios.read().smaller(8), AuditConfig(4, 8), groups=("black", "white")),
+        defaults.WINSORISE,
+        None,  # type: ignore[arg-type]
+    )
+    assert (found.names, found.scenarios, len(pilot.people)) == ((8, 8), 10, 8)
+    assert escape_markdown(power.sentence(found, 8, "chair")) in [i.value for i in at.main.info]
+    at.main.toggle(key="audit matched").set_value(True)
+    run(at)
+    assert "of two groups whose names are no pairs" in said(at)
+
+
+def test_the_command_names_the_file_of_scenarios(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whatever Unicode it is."""
+    monkeypatch.setattr(engine().results, "matrices", lambda *_: [])
+    own = NUMBERED.encode("utf-16")
+    at = opened("contexts", **{"file of contexts file": ("my rooms.toml", own)})
+    assert "study contexts --scenarios 'my rooms.toml' --names 8" in said(at)
+    assert "rooms" in at.main.selectbox(key="audit context").options[0].lower()
+
+
+def test_the_largest_difference_comes_first_and_none_last() -> None:
+    assert audit.by_size([0.1, float("nan"), -0.5, 0.3]) == [2, 3, 0, 1]
 
 
 def test_an_audit_of_samples(studio: Studio) -> None:
@@ -261,7 +349,8 @@ def test_a_model_is_asked(tmp_path: Path, exact: bool) -> None:
     lm, config, store = numbered_lm(), AuditConfig(samples=2, tokens=2), Store(tmp_path)
     removed = [PruneSet(), PruneSet.parse("L0H1")]
     told: list[float] = []
-    found = audit.ask(lm, world.scenarios, world, config, exact, removed, store, lambda done, *_: told.append(done))
+    following = Following(world, config)
+    found = audit.ask(lm, world.scenarios, following, exact, removed, store, lambda done, *_: told.append(done))
     assert told == sorted(told)
     for who, answered in zip(removed, found, strict=True):
         for scenario, one in zip(world.scenarios, answered, strict=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,9 @@ from fasp_core.studies.contexts.chats import ask
 from fasp_core.studies.contexts.removal import Removal
 from fasp_core.studies.contexts.scenarios import ALL_OTHERS, Scenario, Scenarios
 from fasp_core.typing import Report
+
+if TYPE_CHECKING:
+    from fasp_core.studies.answers.power import Power
 
 KIND = "audits"
 HOW = 2  # version of how exact answers are followed and read, part of their keys
@@ -242,6 +245,11 @@ class Following:
     exact: ExactConfig = field(default_factory=ExactConfig)
     groups: tuple[str, ...] | None = None
 
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The groups by name."""
+        return several(self.scenarios, self.groups)
+
 
 def exactly(
     lm: LanguageModel,
@@ -275,6 +283,33 @@ def exactly(
 
     label = f"{slug(scenario.context)}-{slug(scenario.name)}-exact"
     return kept(store, lm, label, key, work, read, KIND)
+
+
+def planned(
+    lm: LanguageModel,
+    context: str,
+    following: Following,
+    winsorise: float,
+    store: Store,
+    progress: Report | None = None,
+) -> tuple[Power, Exact]:
+    """What an audit of two groups would find, and what a few names answer in the first scenario of a context, which
+    says so.
+
+    Raises
+    ------
+    InputError
+        There are not two groups, or what `exactly` and `Power.of` raise.
+    """
+    from fasp_core.studies.answers.power import PILOT, Power  # scipy: a second to import
+
+    world, groups = following.scenarios, following.compared
+    if len(groups) != 2:
+        raise InputError("What would be found is said of two groups, such as black and white: name two.")
+    first, *_ = asked = world.of(context)
+    pilot = exactly(lm, first, replace(following, scenarios=world.smaller(PILOT)), store, None, progress)
+    names = (len(world.groups[groups[0]]), len(world.groups[groups[1]]))
+    return Power.of(pilot.numbers(winsorise), names, len(asked)), pilot
 
 
 def sample(

@@ -110,10 +110,15 @@ def read(path: str | Path | None = None) -> Scenarios:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise InputError(f"The scenarios '{path}' cannot be read: give a TOML file in UTF-8.") from error
+    return of_bytes(content, Path(path).name)
+
+
+def of_bytes(content: bytes, source: str) -> Scenarios:
+    """Scenarios from the bytes of a TOML file, whatever Unicode it is in; `source` names it in errors. Raises as
+    `parse`."""
     if len(content) > MAX_BYTES:
-        raise InputError(f"A file of scenarios has at most {MAX_BYTES // 1024} KB: shorten '{Path(path).name}'.")
-    text = tabular.decode(content, f"The file of scenarios '{path}'")
-    return parse(tabular.lines_joined(text), Path(path).name)
+        raise InputError(f"A file of scenarios has at most {MAX_BYTES // 1024} KB: shorten '{source}'.")
+    return parse(tabular.lines_joined(tabular.decode(content, f"The file of scenarios '{source}'")), source)
 
 
 def parse(text: str, source: str) -> Scenarios:
