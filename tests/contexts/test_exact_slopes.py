@@ -11,12 +11,15 @@ import torch
 
 from fasp_core.errors import InputError
 from fasp_core.forward.ablation import gated
+from fasp_core.heads.prune_set import PruneSet
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
 from fasp_core.studies.answers import exact
+from fasp_core.studies.answers.distributions import Distributions
 from fasp_core.studies.answers.exact import ExactConfig, Sampling, grow
 from fasp_core.studies.answers.reading import Reader
-from fasp_core.studies.contexts import audit, choosing, scenarios, slopes, weights
+from fasp_core.studies.contexts import audit, choosing, halves, scenarios, slopes, weights
+from fasp_core.studies.contexts.cells import MatrixConfig
 from fasp_core.studies.contexts.chats import ask
 from tests.support.numbered import NUMBERED, numbered_lm, padded
 
@@ -178,3 +181,51 @@ def test_sizes_of_equal_parameters(kind: str) -> None:
     assert share == pytest.approx(heads / sum(m.weight.numel() for m in places.values()))
     found = choosing.choose(lm, "weights-effect", [said], sizes).parameters(lm)
     assert found == sum(int(np.ceil(sizes.weight_top * m.weight.numel())) for m in places.values())
+
+
+def mean_log_gap(found: Distributions, members: np.ndarray) -> float:
+    """Name by name."""
+    means = []
+    for group in (0, 1):
+        mass = total = 0.0
+        for value, share, name in zip(found.values, found.masses, found.names, strict=True):
+            if members[name] and found.codes[name] == group and np.isfinite(value):
+                mass += share
+                total += share * np.log1p(value)
+        means.append(total / mass)
+    return means[0] - means[1]
+
+
+@pytest.mark.parametrize("which", [None, 0, 1])
+def test_the_first_parts_take_the_effect_that_their_removal_has(which: int | None, tmp_path: Path) -> None:
+    lm, store = numbered_lm(), Store(tmp_path)
+    config = audit.AuditConfig(tokens=2, temperature=0.8)
+    asks = halves.Whole(lm, WORLD, config, ExactConfig(nodes=8, draws=2), store, GROUPS, by_removal=2)
+    plain = replace(asks, by_removal=0)
+    methods: tuple[choosing.Method, ...] = ("heads-effect", "neurons-effect")
+    (said, first_order) = (w.clues(HOUSE, methods, None) for w in (asks, plain))
+    found, before = (s.whole if which is None else s.halves[0][which] for s in (said, first_order))
+    following = audit.Following(WORLD, config, asks.exact, GROUPS)
+    base = audit.exactly(lm, HOUSE, following, store).found
+    members = np.ones(4, bool) if which is None else scenarios.by_turns(base.codes) == which
+    for kind in ("heads", "neurons"):
+        scores, exact_scores = before.arrays[f"{kind}-effect"], found.arrays[f"{kind}-effect"]
+        first = np.argsort(-scores.ravel(), kind="stable")[:2]
+        for i in range(scores.size):
+            if i in first and scores.ravel()[i] > 0:
+                part = PruneSet.of(**{kind: [divmod(i, scores.shape[1])]})
+                after = audit.exactly(lm, HOUSE, following, store, part).found
+                falls = abs(mean_log_gap(base, members)) - abs(mean_log_gap(after, members))
+                assert exact_scores.ravel()[i] == pytest.approx(falls)
+                assert exact_scores.ravel()[i] != scores.ravel()[i]
+            else:
+                assert exact_scores.ravel()[i] == scores.ravel()[i]
+
+
+def test_a_matrix_by_removal_is_another_one(tmp_path: Path) -> None:
+    plain = MatrixConfig(methods=("heads-effect",), exact=ExactConfig(nodes=4, draws=2))
+    assert "by_removal" not in plain.key(), "those of earlier versions are found"
+    assert replace(plain, by_removal=3).key()["by_removal"] == 3
+    for wrong in ({"by_removal": -1}, {"by_removal": 2, "exact": None}):
+        with pytest.raises(InputError, match="Parts are chosen by their removal"):
+            replace(plain, **wrong)

@@ -189,6 +189,9 @@ class ContextsOptions:
     halvings: Annotated[
         int, typer.Option(help="Of the names, where a set is tested on the scenario that chose it (exact answers).")
     ] = 1
+    by_removal: Annotated[
+        int, typer.Option(help="Of each scenario this many heads and neurons go by what their removal does.")
+    ] = 0
     tokens: Annotated[int | None, typer.Option(help="Of the text for perplexity.")] = None
     costs: Annotated[
         bool,
@@ -225,6 +228,7 @@ def contexts(options: ContextsOptions, given: Model, progress: Report) -> Said:
         names=options.names,
         scenarios=options.per_context,
         halvings=options.halvings,
+        by_removal=options.by_removal,
         **named(methods=tuple(options.method) if options.method else None, tokens=options.tokens),
     )
     if options.costs:

@@ -218,7 +218,8 @@ def at_once(values: Floats, drawn: Floats, names: int) -> list[Estimate]:
     if told.any():
         off = np.abs(drawn[told] - values[told, None])
         spreads = np.sqrt(np.nanmean(off**2, axis=1))
-        most = np.nanmax(np.divide(off, spreads[:, None], out=np.zeros_like(off), where=spreads[:, None] > 0), axis=0)
+        far = np.divide(off, spreads[:, None], out=np.zeros_like(off), where=spreads[:, None] > 0)
+        most = np.fmax.reduce(far, axis=0)
         reach[told] = symmetric_interval(0.0, most, names).high * spreads
     return [Estimate(float(v), float(v - r), float(v + r)) for v, r in zip(values, reach, strict=True)]
 

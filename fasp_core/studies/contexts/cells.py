@@ -33,6 +33,7 @@ class MatrixConfig:
     seed : of random sets.
     exact : how far exact answers are followed (`halves.py`); None: answers are sampled.
     halvings : of the names, for exact answers of sets that are tested where they were chosen.
+    by_removal : of each scenario how many heads and neurons, best to first order, are chosen by what their removal does.
     """
 
     methods: tuple[Method, ...] = USUAL
@@ -44,10 +45,11 @@ class MatrixConfig:
     seed: int = 0
     exact: ExactConfig | None = None
     halvings: int = 1
+    by_removal: int = 0
 
     def key(self) -> dict[str, Any]:
         """For the store; without what came later, where it is not used."""
-        later = {"exact": None, "halvings": 1}
+        later = {"exact": None, "halvings": 1, "by_removal": 0}
         return {name: value for name, value in asdict(self).items() if later.get(name, ...) != value}
 
     def __post_init__(self) -> None:
@@ -57,6 +59,8 @@ class MatrixConfig:
             raise InputError("A matrix needs at least 2 names of each group and 1 scenario of each context.")
         if self.halvings < 1 or (self.halvings > 1 and self.exact is None):
             raise InputError("Names are halved once or more, and more than once only for exact answers.")
+        if self.by_removal < 0 or (self.by_removal and self.exact is None):
+            raise InputError("Parts are chosen by their removal for exact answers alone, and 0 of them or more.")
         if self.halvings > 1 and all(m in BESIDE for m in self.methods):
             raise InputError("Sets at random depend on no names: leave out halvings, or add a method that chooses.")
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fasp_core.heads.prune_set import PruneSet
 from fasp_core.metrics.perplexity import Nll
 from fasp_core.model.language_model import LanguageModel
 from fasp_core.storage.store import Store
@@ -24,6 +25,7 @@ from fasp_core.studies.answers.measures import Answers
 from fasp_core.studies.contexts import choosing
 from fasp_core.studies.contexts.audit import AuditConfig, Following, exactly
 from fasp_core.studies.contexts.choosing import BESIDE, Clues, Method, Sizes
+from fasp_core.studies.contexts.refining import refined
 from fasp_core.studies.contexts.removal import Removal
 from fasp_core.studies.contexts.scenarios import Scenario, Scenarios, by_turns
 from fasp_core.studies.contexts.settings import Setting
@@ -55,6 +57,7 @@ class Whole:
     ----------
     world : scenarios and names; groups : the two that are compared.
     halvings : of the names, for sets that are tested where they were chosen.
+    by_removal : of each scenario how many heads and neurons take their effect by removal (`refining.py`).
     """
 
     lm: LanguageModel
@@ -64,6 +67,7 @@ class Whole:
     store: Store
     groups: tuple[str, str]
     halvings: int = 1
+    by_removal: int = 0
 
     def base(self, scenario: Scenario, progress: Report | None) -> Distributions:
         """Of the whole model."""
@@ -73,10 +77,21 @@ class Whole:
         """What a scenario says."""
         asked = exactly(self.lm, scenario, self._following(self.world), self.store, None, progress)
 
+        def without(part: PruneSet) -> Distributions:
+            return exactly(self.lm, scenario, self._following(self.world), self.store, part, progress).found
+
         def said(which: tuple[int, int] | None) -> Clues:
-            return choosing.clues(
+            found = choosing.clues(
                 self.lm, asked, self.audit, methods, self.store, progress, which, halvings=self.halvings
             )
+            codes = asked.found.codes
+            members = np.ones(len(codes), bool) if which is None else by_turns(codes, which[0]) == which[1]
+            arrays = {
+                f"{kind}-effect": refined(scores, kind, self.by_removal, asked.found, without, members)
+                for kind in ("heads", "neurons")
+                if (scores := found.arrays.get(f"{kind}-effect")) is not None
+            }
+            return replace(found, arrays=found.arrays | arrays) if self.by_removal else found
 
         return Said(said(None), tuple((said((i, 0)), said((i, 1))) for i in range(self.halvings)))
 

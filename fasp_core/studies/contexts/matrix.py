@@ -66,7 +66,9 @@ def run(
     test = replace(config.audit, seed=config.audit.seed + 1)
     text = TextConfig(tokens=config.tokens)
     whole = (
-        None if config.exact is None else Whole(lm, small, config.audit, config.exact, store, compared, config.halvings)
+        None
+        if config.exact is None
+        else Whole(lm, small, config.audit, config.exact, store, compared, config.halvings, config.by_removal)
     )
 
     def work() -> Any:
