@@ -334,7 +334,7 @@ def _open(path: Path) -> Entry | None:
 
 
 def _parquet(table: pd.DataFrame) -> bytes:
-    raw = table.to_parquet(None, engine="pyarrow")
+    raw = table.to_parquet(None, engine="pyarrow", compression="zstd")
     assert isinstance(raw, bytes)  # it is, without a path
     return raw
 

@@ -234,7 +234,7 @@ def _stored(*found: Sequence[Answers | Distributions]) -> tuple[dict[str, Any], 
         return {}, {name: np.stack([a.values for a in part]) for name, part in zip(names, found, strict=True)}
     several = [a for a in (*found[0], *found[2]) if isinstance(a, Distributions)]
     frames = [pd.DataFrame({"of": i} | a.columns()).astype({"masses": np.float32}) for i, a in enumerate(several)]
-    return {"answers": pd.concat(frames)}, {}
+    return {"answers": pd.concat(frames, ignore_index=True)}, {}
 
 
 def _answers(entry: Entry, scenarios: int, codes: np.ndarray) -> list[tuple[Answers | Distributions, ...]]:
