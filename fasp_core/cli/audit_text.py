@@ -55,10 +55,10 @@ def text(d: dict[str, Any]) -> str:
             pair = f"{one} and {another}{', the worst pair,' if 'comparisons' in d else ''}"
             said = "is not above" if worst <= d["fail_above"] else "is above"
             lines.append(f"Mean |SMD| of {pair} is {worst:.3g}: it {said} the limit of {d['fail_above']:g}.")
-            if (chance := d["worst"]["mean_abs_smd_by_chance"]) > d["fail_above"]:
+            if worst > d["fail_above"] and (chance := d["worst"]["mean_abs_smd_by_chance"]) > d["fail_above"]:
                 lines.append(
-                    f"Groups without any difference would be above it, too ({chance:.3g} on average): ask about more "
-                    "names or scenarios, or give a higher limit."
+                    f"Names whose groups are dealt anew are above it, too ({chance:.3g} on average, whole model): ask "
+                    "about more names or scenarios, or give a higher limit."
                 )
         if d["without_smd"]:
             scenarios = ", ".join(d["without_smd"])

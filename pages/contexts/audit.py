@@ -17,7 +17,7 @@ from fasp_core.model.language_model import LanguageModel
 from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from fasp_core.studies.answers import power
-from fasp_core.studies.answers.measures import Disparity
+from fasp_core.studies.answers.measures import Disparity, Estimate
 from fasp_core.studies.answers.testing import Tested
 from fasp_core.studies.contexts import outcome
 from fasp_core.studies.contexts.audit import (
@@ -155,7 +155,8 @@ def _plan(spec: ModelSpec, context: str, following: Following, who: Compared, wi
         request,
         lambda lm, store, progress: planned(lm, context, following, winsorise, store, progress),
         title="Say what would be found",
-        about=f"{power.PILOT} names of each group are asked in one scenario. With the built-in model on two cores that "
+        about=f"{power.PILOT} names of each group are asked in one scenario, of the whole model and by "
+        "exact answers. With the built-in model on two cores that "
         f"takes about {background.duration(seconds)}.",
         button="Plan",
     )
@@ -286,7 +287,8 @@ def _strips(exact: list[Exact], rows: list[dict[str, Any]], order: Sequence[int]
         both = [one.of(g) for g in (0, 1)]
         if not all(len(x) for x, _ in both):
             continue
-        hover = f"{row['scenario']}\nSMD {row['smd']['value']:+.2f}, p {row['p']:.3g}, of all {row['p_adjusted']:.3g}"
+        hover = f"{row['scenario']}\nSMD {estimate(Estimate(row['smd']['value'], *row['smd']['interval']))}"
+        hover += f"\np {row['p']:.3g}, of all {row['p_adjusted']:.3g}"
         hover += "".join(f"\n{g}: median {row['quantiles'][g]['0.5']:g}" for g in exact[i].groups)
         drawn.append(Strip(row["scenario"], (both[0][0], both[1][0]), (both[0][1], both[1][1]), hover))
         shown.append(i)

@@ -60,7 +60,8 @@ def title(found: Matrix) -> str:
     sizes = " or ".join(f"{count:,} {kind}" for kind, count in most.items())
     groups = " and ".join(found.groups)
     halvings = f", {found.config.halvings} halvings" if found.config.halvings > 1 else ""
-    return f"{scenarios} scenarios, {names} names ({groups}{halvings}), {answers}, sets of at most {sizes}"
+    removed = f", of which {found.config.by_removal} by removal" if found.config.by_removal else ""
+    return f"{scenarios} scenarios, {names} names ({groups}{halvings}), {answers}, sets of at most {sizes}{removed}"
 
 
 @st.cache_resource(max_entries=8, show_spinner="Resampling names")

@@ -220,7 +220,9 @@ def contexts(options: ContextsOptions, given: Model, progress: Report) -> Said:
     for name, share in (("neurons", options.neurons), ("weights", options.weights)):
         if options.equal_parameters and share is not None:
             raise InputError(f"--equal-parameters sets the share of {name}: leave out --{name}.")
-    sizes = choosing.Sizes(**named(heads=options.heads, neurons=options.neurons, weight_top=options.weights))
+    sizes = choosing.Sizes(
+        **named(heads=options.heads, neurons=options.neurons, weight_top=options.weights, weight_other=options.weights)
+    )
     config = cells.MatrixConfig(
         exact=exact.ExactConfig(**named(nodes=options.nodes)) if how == "exact" else None,
         audit=audit.AuditConfig(**named(samples=options.samples, tokens=options.answer_tokens)),

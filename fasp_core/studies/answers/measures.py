@@ -272,11 +272,10 @@ class Disparity:
         moments = [a.moments() for a in answers]
         others = moments if by is None else [moments[i] for i in by]
         each = list(zip(moments, answers, others, strict=True))
-        return cls(
-            np.array([float(smd(m, codes, None, a.spent, other)) for m, a, other in each]),
-            np.stack([smd(m, codes, counts, a.spent, other) for m, a, other in each]),
-            smaller_group(codes),
-        )
+        values = np.array([float(smd(m, codes, None, a.spent, other)) for m, a, other in each])
+        drawn = np.stack([smd(m, codes, counts, a.spent, other) for m, a, other in each])
+        drawn[np.isnan(values)] = np.nan  # a scenario that has none is left out of every mean
+        return cls(values, drawn, smaller_group(codes))
 
     def each(self) -> list[Estimate]:
         """By scenario."""
@@ -293,7 +292,8 @@ class Disparity:
     def of_context(self, absolute: bool) -> Estimate:
         """Mean SMD, or mean |SMD|, of a context of which these scenarios are a sample, crossed with the names.
 
-        By t with one degree of freedom less than there are scenarios; resampling few of them would find too little. The
+        By t with one degree of freedom less than there are scenarios, or names where these are fewer; resampling few of
+        them would find too little. The
         variance is the one between scenarios and the one that comes of the names, which all scenarios share (Cameron,
         Gelbach and Miller 2011, Robust inference with multiway clustering; what is in both is counted twice, which is
         on the safe side). nan of fewer than 2 scenarios.
@@ -303,11 +303,12 @@ class Disparity:
         values, drawn = (np.abs(x) if absolute else x for x in (self.values, self.drawn))
         known = np.isfinite(values)
         size, of_names = int(known.sum()), mean_known(drawn)
+        names, freedom = self.names, min(size, self.names) - 1
         value = float(mean_known(values[:, None])[0])
-        if size < 2 or not math.isfinite(interval(value, of_names, self.names).low):
+        if freedom < 1 or not math.isfinite(interval(value, of_names, names).low):
             return Estimate(value, float("nan"), float("nan"))
-        variance = values[known].var(ddof=1) / size + np.nanvar(of_names, ddof=1)
-        half = float(stats.t.ppf(0.975, size - 1) * np.sqrt(variance))
+        variance = values[known].var(ddof=1) / size + np.nanvar(of_names, ddof=1) * names / (names - 1)
+        half = float(stats.t.ppf(0.975, freedom) * np.sqrt(variance))
         return Estimate(value, max(value - half, 0.0) if absolute else value - half, value + half)
 
     def change(self, pruned: Disparity) -> Estimate:

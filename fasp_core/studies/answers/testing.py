@@ -56,6 +56,7 @@ def significance(
     codes = answers[0].codes
     first = np.concatenate([(codes == 0)[None], dealt(codes, pairs, deals, seed)]).astype(float)  # [1 + B, names]
     found = np.abs(np.stack([smd_between(a.moments(), first, a.spent) for a in answers]))  # [S, 1 + B]
+    found[np.isnan(found[:, 0])] = np.nan  # a scenario that has none is left out of every mean
     spread = np.nan_to_num(found).std(1, keepdims=True)
     scaled = np.where(np.isfinite(found), found / np.where(spread > 0, spread, 1.0), -np.inf)
     largest = scaled.max(0)

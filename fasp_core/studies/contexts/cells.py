@@ -15,9 +15,11 @@ from fasp_core.studies.answers.distributions import Distributions, mixed
 from fasp_core.studies.answers.exact import ExactConfig
 from fasp_core.studies.answers.measures import Answers
 from fasp_core.studies.contexts.audit import AuditConfig
-from fasp_core.studies.contexts.choosing import BESIDE, METHODS, USUAL, Method, Sizes, kind_of
+from fasp_core.studies.contexts.choosing import BESIDE, EFFECTS_KEPT, METHODS, USUAL, Method, Sizes, kind_of
 from fasp_core.studies.contexts.scenarios import Scenario
 from fasp_core.studies.contexts.settings import KINDS, Kind, Setting
+
+WEIGHTS = 2  # version of how weights by effect are chosen, part of their keys
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class MatrixConfig:
     seed : of random sets.
     exact : how far exact answers are followed (`halves.py`); None: answers are sampled.
     halvings : of the names, for exact answers of sets that are tested where they were chosen.
-    by_removal : of each scenario how many heads and neurons, best to first order, are chosen by what their removal does.
+    by_removal : of each scenario how many heads and neurons, the best, are chosen by what their removal does.
     """
 
     methods: tuple[Method, ...] = USUAL
@@ -50,7 +52,8 @@ class MatrixConfig:
     def key(self) -> dict[str, Any]:
         """For the store; without what came later, where it is not used."""
         later = {"exact": None, "halvings": 1, "by_removal": 0}
-        return {name: value for name, value in asdict(self).items() if later.get(name, ...) != value}
+        found = {name: value for name, value in asdict(self).items() if later.get(name, ...) != value}
+        return found | ({"weights": WEIGHTS} if any("weights-effect" in m for m in self.methods) else {})
 
     def __post_init__(self) -> None:
         if not self.methods or any(m not in METHODS for m in self.methods):
@@ -61,6 +64,13 @@ class MatrixConfig:
             raise InputError("Names are halved once or more, and more than once only for exact answers.")
         if self.by_removal < 0 or (self.by_removal and self.exact is None):
             raise InputError("Parts are chosen by their removal for exact answers alone, and 0 of them or more.")
+        if self.by_removal and not {"heads-effect", "neurons-effect"} & set(self.methods):
+            raise InputError("By removal are heads and neurons by effect: add such a method, or leave it out.")
+        by_weights = any("weights-effect" in m for m in self.methods)
+        if by_weights and self.sizes.weight_top > EFFECTS_KEPT:
+            raise InputError(
+                f"Weights by effect are kept up to {EFFECTS_KEPT:.0%} of a projection: choose a share of at most that."
+            )
         if self.halvings > 1 and all(m in BESIDE for m in self.methods):
             raise InputError("Sets at random depend on no names: leave out halvings, or add a method that chooses.")
 

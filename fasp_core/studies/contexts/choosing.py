@@ -44,7 +44,7 @@ Method = Literal[
     "weights-effect-random",
 ]
 METHODS: tuple[Method, ...] = get_args(Method)
-USUAL = tuple(m for m in METHODS if "weights-effect" not in m)  # takes exact answers and as much memory as the model
+USUAL = tuple(m for m in METHODS if "weights-effect" not in m)  # takes exact answers, and thrice the model's memory
 BESIDE: dict[Method, Method] = {  # whose sets random ones are as large as
     "heads-random": "heads-effect",
     "neurons-random": "neurons-effect",

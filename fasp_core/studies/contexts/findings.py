@@ -104,18 +104,20 @@ def _chosen_beats_chance(carried: Carried) -> Finding:
     pairs: dict[tuple[str, str], list[tuple[Cell, Cell]]] = {}
     for cell in carried.matrix.cells:
         if (cell.method, cell.setting) in beside:
-            title = cell.method.replace("-", " by "), TITLES[cell.setting.kind]
+            title = cell.method.replace("-", " by ").replace("wanda", "Wanda"), TITLES[cell.setting.kind]
             pairs.setdefault(title, []).append((cell, beside[cell.method, cell.setting]))
     if not pairs:
         return Finding(None, "Whether chosen sets beat chance is open", "the run holds no sets at random beside them")
-    found = dict(zip(pairs, carried.simultaneous(list(pairs.values())), strict=True))
+    told_of = zip(pairs, carried.simultaneous(list(pairs.values())), strict=True)
+    found = {title: e for title, e in told_of if np.isfinite(e.low)}
     each: dict[str, list[str]] = {}
     for (method, chosen_on), e in found.items():
-        each.setdefault(method, []).append(f"on {chosen_on} {told(e)}")
+        each.setdefault(method, []).append(f"on {chosen_on} {told(e)} ({len(pairs[method, chosen_on])} tests)")
     said = "change of mean |SMD| less that by as many parts at random, by what was chosen on: "
     said += "; ".join(f"{method}, {', '.join(mine)}" for method, mine in each.items())
     mine, others = zip(*chain(*pairs.values()), strict=True)
-    said += f" (intervals hold all at once); {carried.inliers(mine):.0%} of answers stayed in their usual range, "
+    said += f"; intervals hold for all at once and for other sets at random; {carried.inliers(mine):.0%} of answers "
+    said += "stayed in their usual range, "
     said += f"{carried.inliers(others):.0%} with parts at random, and perplexity changed by "
     said += " and by ".join(
         f"{np.mean([carried.matrix.perplexity(c).relative for c in s]):+.1%}" for s in (mine, others)
@@ -128,7 +130,8 @@ def _chosen_beats_chance(carried: Carried) -> Finding:
         return Finding(None, "Whether chosen sets beat as many parts at random these answers cannot tell", said)
     sides = [f"{method}, chosen on {' or on '.join(on)}, {what}" for (method, what), on in shown.items()]
     verdict = f"{'; '.join(sides)} differences by more than chance on these scenarios"
-    return Finding(any(what == "lower" for _, what in shown), verdict[0].upper() + verdict[1:], said)
+    ways = {what for _, what in shown}
+    return Finding(None if len(ways) > 1 else "lower" in ways, verdict[0].upper() + verdict[1:], said)
 
 
 def _carries(carried: Carried, found: Compared) -> str:

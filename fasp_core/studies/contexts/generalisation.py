@@ -237,10 +237,23 @@ class Carried:
         return symmetric_interval(float(rows[:, 0].mean()), drawn, min(self.names, len(places)))
 
     def simultaneous(self, comparisons: Sequence[Sequence[tuple[Cell, Cell]]]) -> list[Estimate]:
-        """The difference of each comparison's pairs, as `difference` has it; intervals hold for all at once."""
-        rows = [self.difference(pairs).means for pairs in comparisons]
-        found = np.stack([mine - other for mine, other in rows])
-        return at_once(found[:, 0], found[:, 1:], self.names)
+        """The difference of each comparison's pairs, as `difference` has it, the second of each pair a set at random.
+
+        Intervals hold for all at once, and allow for other sets than those that were drawn: each resample of the names
+        has the noise of a mean over as many sets, by t with one degree of freedom less than there are of them. nan of
+        a single set.
+        """
+        rng = np.random.default_rng(self._seed + 2)
+        found = []
+        for pairs in comparisons:
+            mine, other = self.difference(pairs).means
+            changes = self._changes([cell for _, cell in pairs])
+            _, of = np.unique([str(cell.setting.sources) for _, cell in pairs], return_inverse=True)
+            error, freedom = error_of_sets(changes, of)
+            noise = rng.standard_t(freedom, len(mine) - 1) if freedom else np.full(len(mine) - 1, np.nan)
+            found.append(mine - other + np.append(0.0, error * noise))
+        rows = np.stack(found)
+        return at_once(rows[:, 0], rows[:, 1:], self.names)
 
     def at_equal_inliers(self, pairs: Sequence[tuple[Cell, Cell]]) -> Estimate | None:
         """Of `difference`, what is left where both sets leave as many answers within the usual range.
@@ -289,6 +302,25 @@ class Carried:
 
     def _titles(self, cells: Iterable[Cell]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.matrix.scenarios[c.setting.tested].title for c in cells))
+
+
+def error_of_sets(changes: Floats, of: NDArray[np.int64]) -> tuple[float, int]:
+    """Standard error that a mean over tests owes to the few sets that were drawn, and its degrees of freedom.
+
+    From how far the sets' means lie apart, less what names make of that; whatever else differs between their tests
+    counts as well, which is on the safe side.
+
+    Parameters
+    ----------
+    changes : [tests, 1 + B] as measured, and under each resample of the names. of : [tests] number of its set.
+    """
+    known = np.isfinite(changes[:, 0])
+    sets = np.unique(of[known])
+    if len(sets) < 2:
+        return 0.0, 0
+    means = np.stack([mean_known(changes[known & (of == one)]) for one in sets])
+    of_names = np.nanmean((means[:, 1:] - means[:, :1]).var(0, ddof=1)) if means.shape[1] > 1 else 0.0
+    return math.sqrt(max(means[:, 0].var(ddof=1) - of_names, 0.0) / len(sets)), len(sets) - 1
 
 
 def widened(names: int, halvings: int) -> float:

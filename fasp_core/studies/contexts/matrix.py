@@ -31,7 +31,7 @@ from fasp_core.studies.answers.measures import Answers
 from fasp_core.studies.common import KIND, Steps, kept
 from fasp_core.studies.contexts import choosing
 from fasp_core.studies.contexts.audit import HOW, AuditConfig, Report, audit, pair
-from fasp_core.studies.contexts.cells import Cell, Cells, Matrix, MatrixConfig
+from fasp_core.studies.contexts.cells import WEIGHTS, Cell, Cells, Matrix, MatrixConfig
 from fasp_core.studies.contexts.choosing import BESIDE, Clues, Method, Sizes
 from fasp_core.studies.contexts.halves import Removed, Said, Whole, halvings_of, mean_nll
 from fasp_core.studies.contexts.removal import Removal
@@ -153,16 +153,20 @@ def _known(model_id: ModelId, key: dict[str, Any], store: Store) -> Cells:
     go by, or in how often names were halved, as far as that changes nothing of a cell."""
 
     def rest(config: dict[str, Any]) -> dict[str, Any]:
-        return {**config, "matrix": {**config["matrix"], "methods": None, "halvings": None, "sizes": None}}
+        return {
+            **config,
+            "matrix": {**config["matrix"], "methods": None, "halvings": None, "sizes": None, "weights": None},
+        }
 
     related = [h for h in find(model_id, store) if rest(h.config) == rest(key)]
-    found = [matrix for h in related if (matrix := store.read(KIND, h.config, read)) is not None]
+    found = [(h, matrix) for h in related if (matrix := store.read(KIND, h.config, read)) is not None]
     halvings, sizes = key["matrix"].get("halvings", 1), Sizes(**key["matrix"]["sizes"])
     return {
         (cell.method, cell.setting): cell
-        for matrix in found
+        for header, matrix in found
         for cell in matrix.cells
-        if len(cell.halvings) == halvings_of(cell.method, cell.setting, halvings)
+        if ("weights-effect" not in cell.method or header.config["matrix"].get("weights") == WEIGHTS)
+        and len(cell.halvings) == halvings_of(cell.method, cell.setting, halvings)
         and matrix.config.sizes.of(cell.method) == sizes.of(cell.method)
     }
 
@@ -191,7 +195,7 @@ def read(entry: Entry) -> Matrix:
     c, arrays = entry.config, entry.arrays
     counts = arrays["counts"].astype(np.int64)
     scenarios = tuple(Scenario(**s) for s in c["scenarios"])
-    given = dict(c["matrix"])
+    given = {name: value for name, value in c["matrix"].items() if name != "weights"}
     given |= {"methods": tuple(given["methods"]), "audit": AuditConfig(**given["audit"])}
     given["exact"] = ExactConfig(**given["exact"]) if given.get("exact") else None
     config = MatrixConfig(**given | {"sizes": Sizes(**given["sizes"])})

@@ -1,7 +1,8 @@
 """Effects by removal, for the parts that a choice depends on: those that are best to first order.
 
 First-order effects rank all parts from one pass; what a removal really does may be less, nothing, or too much of it. So
-of each scenario the first few are removed one by one, and take the effect that they have.
+of each scenario the first few are removed one by one, and take the effect that they have, until the first few are all
+of them such.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def refined(
     without: Callable[[PruneSet], Distributions],
     members: NDArray[np.bool_],
 ) -> Floats:
-    """Scores with those of the first `count` by removal: by how much |difference of the groups' mean logs| falls.
+    """Scores, the first `count` of which are by removal: by how much |difference of the groups' mean logs| falls.
+
+    Parts whose removal does less than was thought make room for others, which are removed in their turn.
 
     Parameters
     ----------
@@ -35,12 +38,16 @@ def refined(
     members : [names] whose difference it is.
     """
     out = scores.copy()
-    before = abs(_gap(base, members))
-    for i in np.argsort(-scores.ravel(), kind="stable")[:count]:
-        if scores.ravel()[i] > 0:
-            layer, part = divmod(int(i), scores.shape[1])
+    before, done = abs(_gap(base, members)), set[int]()
+    while True:
+        first = np.argsort(-np.nan_to_num(out.ravel(), nan=-np.inf), kind="stable")[:count]
+        left = [int(i) for i in first if int(i) not in done and out.ravel()[i] > 0]
+        if not left:
+            return out
+        for i in left:
+            layer, part = divmod(i, scores.shape[1])
             out[layer, part] = before - abs(_gap(without(PruneSet.of(**{kind: [(layer, part)]})), members))
-    return out
+        done |= set(left)
 
 
 def _gap(found: Distributions, members: NDArray[np.bool_]) -> float:
