@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,15 +82,14 @@ def test_parts_that_do_not_help_are_left() -> None:
 def test_random_sets_are_as_large_as_those_beside_them(lm: LanguageModel) -> None:
     """By effect fewer parts may serve several scenarios than one; the random set is as small."""
     shape = {"heads": (lm.n_layers, lm.n_heads), "neurons": (lm.n_layers, lm.n_neurons)}
-    place, weight = next((p, choosing.weights.flat(m)) for p, m in choosing.weights.projections(lm).items())
 
     def says(first: int) -> choosing.Clues:
         scores = {f"{kind}-effect": np.arange(float(np.prod(s))).reshape(s) - first for kind, s in shape.items()}
-        return choosing.Clues(scores, (), 1.0, {place: torch.arange(first, first + 3)})
+        scores["weights-effect"] = np.arange(first, first + 3)
+        return choosing.Clues(scores, (), 1.0)
 
     said = [says(int(np.prod(shape["heads"])) - 2), says(3)]
-    sizes = replace(CONFIG.sizes, heads=0.9, weight_top=3 / len(weight), neurons=0.5)
-    sizes = replace(sizes, weight_top=min(sizes.weight_top, choosing.EFFECTS_KEPT))
+    sizes = replace(CONFIG.sizes, heads=0.9, weight_top=3 / choosing.weights.count(lm), neurons=0.5)
     methods: tuple[Method, ...] = ("heads-random", "neurons-random", "weights-effect-random")
     for method in methods:
         for part in (said, said[:1], said[1:]):

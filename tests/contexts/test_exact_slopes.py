@@ -21,6 +21,7 @@ from fasp_core.studies.answers.reading import Reader
 from fasp_core.studies.contexts import audit, choosing, halves, scenarios, slopes, weights
 from fasp_core.studies.contexts.cells import MatrixConfig
 from fasp_core.studies.contexts.chats import ask
+from fasp_core.studies.contexts.removal import Removal
 from tests.support.numbered import NUMBERED, numbered_lm, padded
 
 WORLD = scenarios.parse(NUMBERED, "rooms.toml")
@@ -85,7 +86,10 @@ def test_effects_of_weights_equal_finite_differences(kind: str, monkeypatch: pyt
             assert float(changes[place][at]) == pytest.approx(slope, rel=1e-2, abs=1e-4)
 
 
-def test_weights_by_effect_are_those_that_lower_the_difference_in_every_scenario(tmp_path: Path) -> None:
+def test_weights_by_effect_are_those_that_lower_the_difference_in_every_scenario(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "EFFECTS_KEPT", 0.02)
     lm, config, store = numbered_lm(), audit.AuditConfig(tokens=2, temperature=0.8), Store(tmp_path)
     world = scenarios.parse(NUMBERED.replace('["house"]', '["house", "red"]'), "rooms.toml")
     said, effects = [], []
@@ -93,24 +97,26 @@ def test_weights_by_effect_are_those_that_lower_the_difference_in_every_scenario
         replies = audit.exactly(lm, scenario, audit.Following(world, config, WHOLE), store)
         said.append(choosing.clues(lm, replies, config, ["weights-effect"], store))
         effects += slopes.weight_effects(lm, scenario, world.people, GROUPS, config.sampling, WHOLE)
-    few, many = (choosing.choose(lm, "weights-effect", said, choosing.Sizes(weight_top=t)) for t in (0.002, 0.02))
+    few, many = (choosing.choose(lm, "weights-effect", said, choosing.Sizes(weight_top=t)) for t in (0.0005, 0.02))
     assert 0 < len(few) < len(many)
-    for place, module in weights.projections(lm).items():
-        kept, count = (int(np.ceil(share * module.weight.numel())) for share in (0.02, 0.002))
-        tops = []
-        for changes, gap_of in effects:
-            falls = -np.sign(gap_of) * changes[place].numpy()
-            tops.append([int(i) for i in np.argsort(-falls)[:kept] if falls[i] > 0])
-        common = set(tops[0]) & set(tops[1])
-        assert set(many.weights.get(place, torch.tensor([])).tolist()) == common
-        ranks = {i: sorted((top.index(i) for top in tops), reverse=True) for i in common}
-        best = few.weights.get(place, torch.tensor([])).tolist()
-        assert len(best) == min(count, len(common))
-        left = common - set(best)
-        assert all(ranks[i][0] <= ranks[j][0] for i in best for j in left), "the worst rank"
-        assert all(ranks[i] <= ranks[j] for i in best for j in left), "of equals, the better mean rank"
+    places = [(place, i) for place, module in weights.projections(lm).items() for i in range(module.weight.numel())]
+    tops = []
+    for changes, gap_of in effects:
+        falls = np.concatenate([-np.sign(gap_of) * change.numpy() for change in changes.values()])
+        kept = int(np.ceil(0.02 * len(falls)))
+        tops.append([places[i] for i in np.argsort(-falls)[:kept] if falls[i] > 0])
+    common = set(tops[0]) & set(tops[1])
+
+    def chosen(found: Removal) -> set[tuple[weights.Place, int]]:
+        return {(place, i) for place, at in found.weights.items() for i in at.tolist()}
+
+    assert chosen(many) == common
+    ranks = {i: sorted((top.index(i) for top in tops), reverse=True) for i in common}
+    best = chosen(few)
+    assert len(best) == round(0.0005 * len(places))
+    assert all(ranks[i] <= ranks[j] for i in best for j in common - best), "the worst rank, of equals the mean rank"
     with pytest.raises(InputError, match="at most that"):
-        choosing.choose(lm, "weights-effect", said, choosing.Sizes(weight_top=0.05))
+        MatrixConfig(methods=("weights-effect",), sizes=choosing.Sizes(weight_top=0.05))
     drawn = audit.audit(lm, world.scenarios[0], world, config, store)
     with pytest.raises(InputError, match="need exact answers"):
         choosing.clues(lm, drawn, config, ["weights-effect"], store)
@@ -125,10 +131,9 @@ def test_halves_name_weights_of_their_own(tmp_path: Path) -> None:
     halves = (None, (0, 0), (0, 1), (1, 0), (1, 1))
     for which, (changes, gap_of) in zip(halves, effects, strict=True):
         said = choosing.clues(lm, replies, config, ["weights-effect"], store, half=which, halvings=2)
-        (place, change), *_ = changes.items()
-        falls = -np.sign(gap_of) * change.numpy()
-        best = [int(i) for i in np.argsort(-falls)[: int(np.ceil(0.02 * len(falls)))] if falls[i] > 0]
-        assert said.by_effect[place].tolist() == best
+        falls = np.concatenate([-np.sign(gap_of) * change.numpy() for change in changes.values()])
+        best = [i for i in np.argsort(-falls)[: int(np.ceil(choosing.EFFECTS_KEPT * len(falls)))] if falls[i] > 0]
+        assert said.arrays["weights-effect"].tolist() == best
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt_neo"])

@@ -181,7 +181,9 @@ class ContextsOptions:
     per_context: Annotated[int | None, typer.Option(help="Scenarios of each context, at most; else all.")] = None
     heads: Annotated[float | None, typer.Option(help="Share of heads to remove.")] = None
     neurons: Annotated[float | None, typer.Option(help="Share of neurons to remove.")] = None
-    weights: Annotated[float | None, typer.Option(help="Share of each projection's weights to remove.")] = None
+    weights: Annotated[float | None, typer.Option(help="Share of weights to remove, by Wanda of each projection.")] = (
+        None
+    )
     equal_parameters: Annotated[
         bool,
         typer.Option("--equal-parameters", help="Neurons and weights (by effect) with the heads' parameters."),

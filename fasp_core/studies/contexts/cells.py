@@ -69,7 +69,7 @@ class MatrixConfig:
         by_weights = any("weights-effect" in m for m in self.methods)
         if by_weights and self.sizes.weight_top > EFFECTS_KEPT:
             raise InputError(
-                f"Weights by effect are kept up to {EFFECTS_KEPT:.0%} of a projection: choose a share of at most that."
+                f"Weights by effect are kept up to {EFFECTS_KEPT:.1%} of all: choose a share of at most that."
             )
         if self.halvings > 1 and all(m in BESIDE for m in self.methods):
             raise InputError("Sets at random depend on no names: leave out halvings, or add a method that chooses.")

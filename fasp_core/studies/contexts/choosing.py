@@ -2,14 +2,14 @@
 
 What one scenario says are its `Clues`, made from the unpruned model. A set that is to serve several scenarios is made
 of parts that all of them name: by methods with a score, the k parts whose worst rank over the scenarios is best (that
-is, the intersection of the scenarios' top-r sets, with r as large as it takes; of weights, in each projection); by
-methods with a set difference between groups, the intersection of the scenarios' sets, of whatever size it comes to (Ma
-et al. 2025, arXiv 2502.07771).
+is, the intersection of the scenarios' top-r sets, with r as large as it takes); by methods with a set difference
+between groups, the intersection of the scenarios' sets, of whatever size it comes to (Ma et al. 2025, arXiv
+2502.07771).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -52,7 +52,7 @@ BESIDE: dict[Method, Method] = {  # whose sets random ones are as large as
     "weights-effect-random": "weights-effect",
 }
 KIND = "clues"
-EFFECTS_KEPT = 0.02  # of the weights of each projection, those whose removal lowers the difference most
+EFFECTS_KEPT = 0.005  # of all weights, those whose removal lowers the difference most
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class Sizes:
     ----------
     heads, neurons : that methods with a score choose, at most.
     unit_top, unit_other : neurons by activation: in the top share for the first group and not for the other.
-    weight_top, weight_other : the same for the weights of each projection; by effect the first alone.
+    weight_top, weight_other : the same for the weights of each projection, by Wanda; by effect the first, of all
+        weights.
     """
 
     heads: float = 0.05
@@ -88,8 +89,7 @@ class Sizes:
         goal = max(1, int(self.heads * lm.n_layers * lm.n_heads)) * lm.head_parameters()
         units = lm.n_layers * lm.n_neurons
         neurons = max(1, round(goal / lm.neuron_parameters()))
-        whole = sum(len(weights.flat(m)) for m in weights.projections(lm).values())
-        return replace(self, neurons=(neurons + 0.5) / units, weight_top=goal / whole)
+        return replace(self, neurons=(neurons + 0.5) / units, weight_top=goal / weights.count(lm))
 
 
 def kind_of(method: Method) -> str:
@@ -104,17 +104,15 @@ class Clues:
     Attributes
     ----------
     arrays : `heads-effect` and `heads-attention` [L, H], `neurons-effect` [L, F]: larger is chosen first;
-        `neurons-activation` [2, L, F], one for each group.
+        `neurons-activation` [2, L, F], one for each group; `weights-effect` ids (`weights.split`) of those whose
+        removal lowers the difference, to first order, best first, at most `EFFECTS_KEPT` of all.
     norms : for each group, [in] norm of the inputs of each projection.
     gap : difference of the groups' mean log numbers; nan unless an effect was asked for.
-    by_effect : flat positions in each projection of the weights whose removal lowers it, to first order, best first;
-        at most `EFFECTS_KEPT` of all.
     """
 
     arrays: dict[str, NDArray[Any]]
     norms: tuple[dict[weights.Place, Tensor], ...]
     gap: float
-    by_effect: dict[weights.Place, Tensor] = field(default_factory=dict)
     _weights: dict[Sizes, dict[weights.Place, Tensor]] = field(default_factory=dict, repr=False)
 
     def standing_out(self, lm: LanguageModel, sizes: Sizes) -> dict[weights.Place, Tensor]:
@@ -149,7 +147,6 @@ def clues(
     """
     arrays: dict[str, NDArray[Any]] = {}
     norms: tuple[dict[weights.Place, Tensor], ...] = ()
-    by_effect: dict[weights.Place, Tensor] = {}
     gap = float("nan")
     label = f"{slug(lm.name)}--{slug(replies.scenario.context)}-{slug(replies.scenario.name)}"
     by_group = [[name for name, group in replies.people if group == g] for g in replies.groups]
@@ -205,11 +202,8 @@ def clues(
         found = slopes.weight_effects(
             lm, replies.scenario, people, groups, config.sampling, replies.limits, progress, list(parts.values())
         )
-        return {
-            f"{layer}|{name}|{title}": at
-            for title, (changes, gap) in zip(("", *parts), found, strict=True)
-            for (layer, name), at in _lowering(changes, gap).items()
-        }
+        titles = ("", *parts)
+        return {f"weights{title}": _lowering(*one) for title, one in zip(titles, found, strict=True)}
 
     for method in dict.fromkeys(BESIDE.get(m, m) for m in methods):
         if method in ("heads-effect", "neurons-effect"):
@@ -227,31 +221,23 @@ def clues(
             )
             arrays[method] = np.stack([found["0"], found["1"]])
         elif method == "weights-effect":
-            by_effect = _by_place(kept(f"{effects_of} of weights", lowering, by_group, **drawn), of_half)
+            arrays[method] = kept(f"{effects_of}, of all weights", lowering, by_group, **drawn)[f"weights{of_half}"]
         elif method == "weights-wanda":
             norms = _norms(lm, replies, names, kept)
         else:
             raise InputError(f"There is no method '{method}': choose of {', '.join(METHODS)}.")
-    return Clues(arrays, norms, gap, by_effect)
+    return Clues(arrays, norms, gap)
 
 
 def _reductions(found: localise.Effects) -> dict[str, NDArray[Any]]:
     return {kind: found.reduction(kind) for kind in ("heads", "neurons")} | {"gap": np.array([found.gap])}
 
 
-def _lowering(changes: dict[weights.Place, Tensor], gap: float) -> dict[weights.Place, NDArray[Any]]:
-    """Positions of weights by projection. No values: the effects of all weights are as large as the model."""
-    out = {}
-    for place, change in changes.items():
-        falls = -np.sign(gap) * change
-        best = falls.topk(int(np.ceil(EFFECTS_KEPT * len(falls))))
-        out[place] = best.indices[best.values > 0].int().numpy()
-    return out
-
-
-def _by_place(found: dict[str, NDArray[Any]], of_half: str) -> dict[weights.Place, Tensor]:
-    split = {tuple(key.split("|")): torch.from_numpy(at).long() for key, at in found.items()}
-    return {(int(layer), name): at for (layer, name, half), at in split.items() if half == of_half}
+def _lowering(changes: dict[weights.Place, Tensor], gap: float) -> NDArray[np.int64]:
+    """Ids of the weights that are kept, best first. No values: the effects of all weights are as large as the model."""
+    falls = -np.sign(gap) * torch.cat(list(changes.values()))
+    best = falls.topk(int(np.ceil(EFFECTS_KEPT * len(falls))))
+    return np.asarray(best.indices[best.values > 0].numpy())
 
 
 def _norms(lm: LanguageModel, replies: Replies | Exact, names: list[list[str]], kept: Any) -> tuple[Any, ...]:
@@ -288,7 +274,8 @@ def choose(
         if like is not None:
             return Removal(weights=_shuffled(lm, like.weights, seed))
         if method == "weights-effect":
-            return Removal(weights=_lowering_all(lm, [c.by_effect for c in said], sizes.weight_top))
+            count = max(1, round(sizes.weight_top * weights.count(lm)))
+            return Removal(weights=weights.split(lm, _lowering_all([c.arrays[method] for c in said], count)))
         return Removal(weights=_named_by_all([c.standing_out(lm, sizes) for c in said]))
     if like is not None:
         return _at_random(lm, kind, len(like), seed)
@@ -329,32 +316,13 @@ def _worst_first_to_last(ranks: NDArray[Any]) -> NDArray[np.int64]:
     return np.lexsort((np.arange(ranks.shape[1]), ranks.mean(0), ranks.max(0)))
 
 
-def _lowering_all(
-    lm: LanguageModel, said: Sequence[Mapping[weights.Place, Tensor]], share: float
-) -> dict[weights.Place, Tensor]:
-    """Of each projection the share whose worst rank over the scenarios is best, of those that all of them keep.
-
-    Raises
-    ------
-    InputError
-        The share is larger than what is kept.
-    """
-    if share > EFFECTS_KEPT:
-        raise InputError(
-            f"Weights by effect are kept up to {EFFECTS_KEPT:.0%} of a projection: choose a share of at most that."
-        )
-    out = {}
-    for place, module in weights.projections(lm).items():
-        lists = [found.get(place, torch.zeros(0, dtype=torch.long)) for found in said]
-        size = len(weights.flat(module))
-        ranks = torch.full((len(lists), size), size)
-        for row, at in zip(ranks, lists, strict=True):
-            row[at] = torch.arange(len(at))
-        common = lists[0][(ranks[:, lists[0]] < size).all(0)]
-        best = _worst_first_to_last(ranks[:, common].numpy())[: int(np.ceil(share * size))]
-        if len(best):
-            out[place] = common[torch.from_numpy(best)]
-    return out
+def _lowering_all(said: Sequence[NDArray[np.int64]], count: int) -> NDArray[np.int64]:
+    """The `count` ids whose worst rank over some orders is best, of those that are in all of them."""
+    common = said[0]
+    for ids in said[1:]:
+        common = np.intersect1d(common, ids, assume_unique=True)
+    ranks = np.stack([np.argsort(ids)[np.searchsorted(np.sort(ids), common)] for ids in said])
+    return common[_worst_first_to_last(ranks)[:count]]
 
 
 def _named_by_all(found: Sequence[dict[weights.Place, Tensor]]) -> dict[weights.Place, Tensor]:

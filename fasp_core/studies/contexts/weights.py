@@ -10,6 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fasp_core.errors import InputError
 from fasp_core.lazy import nn, no_grad, torch
 from fasp_core.model.language_model import LanguageModel
@@ -33,6 +36,22 @@ def projections(lm: LanguageModel) -> dict[Place, nn.Module]:
         for name, module in block.named_modules()
         if isinstance(getattr(module, "weight", None), torch.Tensor) and module.weight.ndim == 2
     }
+
+
+def count(lm: LanguageModel) -> int:
+    """How many weights there are in all projections."""
+    return sum(len(flat(module)) for module in projections(lm).values())
+
+
+def split(lm: LanguageModel, ids: NDArray[np.int64]) -> dict[Place, Tensor]:
+    """Flat positions by projection of ids, which count the weights of all projections one after the other."""
+    out, start = {}, 0
+    for place, module in projections(lm).items():
+        end = start + len(flat(module))
+        if len(mine := ids[(ids >= start) & (ids < end)]):
+            out[place] = torch.from_numpy(np.sort(mine) - start)
+        start = end
+    return out
 
 
 @no_grad
