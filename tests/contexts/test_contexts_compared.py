@@ -14,7 +14,7 @@ from fasp_core.metrics.perplexity import Nll
 from fasp_core.studies.answers.measures import Answers, Disparity, Estimate, at_once, symmetric_interval
 from fasp_core.studies.contexts.cells import Cell
 from fasp_core.studies.contexts.findings import chosen, findings
-from fasp_core.studies.contexts.generalisation import Carried, Compared, intercepts, told
+from fasp_core.studies.contexts.generalisation import Carried, Compared, error_of_sets, intercepts, told
 from fasp_core.studies.contexts.scenarios import by_turns
 from fasp_core.studies.contexts.settings import settings
 from tests.contexts.test_contexts_matrix import EVERY, made_up
@@ -89,6 +89,27 @@ def test_what_beats_chance_is_said_of_all_kinds_at_once() -> None:
     same = findings(Carried(made_up(dict.fromkeys(CHANCE, 0.2), noise=0.5)))[2]
     assert same.holds is None
     assert "cannot tell" in same.verdict
+
+
+def test_a_few_sets_at_random_are_allowed_for() -> None:
+    """Where chosen sets are random ones, too, they seldom beat chance, however few sets many tests share."""
+    found = []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        of, names = np.repeat(range(4), 15), rng.normal(0, 0.02, 400)
+        mine, other = (np.repeat(rng.normal(0, 0.05, 4), 15)[:, None] for _ in (0, 1))
+        noise = [rng.normal(0, 0.01, (60, 1)) for _ in (0, 1)]
+        changes = [x + e + np.append(0, names) * sign for x, e, sign in zip((mine, other), noise, (1, -1), strict=True)]
+        error, freedom = error_of_sets(changes[1], of)
+        assert freedom == 3
+        rows = (changes[0] - changes[1]).mean(0)
+        rows[1:] += error * rng.standard_t(freedom, 400)
+        (one,) = at_once(rows[:1], rows[None, 1:], 32)
+        found.append(one.low > 0 or one.high < 0)
+    assert np.mean(found) < 0.12, "of which half is that the chosen sets are few as well"
+    assert error_of_sets(changes[1][:15], of[:15]) == (0.0, 0), "one set says nothing of chance"
+    same = np.random.default_rng(0).normal(0, 0.02, (1, 401)).repeat(60, 0)
+    assert error_of_sets(same, of)[0] == pytest.approx(0), "names alone are no spread of sets"
 
 
 def test_intervals_at_once_hold_all_together() -> None:

@@ -345,7 +345,7 @@ def test_the_command(ran: Callable[..., tuple[int, str, str]]) -> None:
     told = json.loads(out)
     assert {c["method"] for c in told["cells"]} == {"heads-random", "neurons-random"}
     assert {c["chosen_on"] for c in told["cells"]} >= {"rooms", "days", "parts"}
-    assert len(told["findings"]) == 2
+    assert len(told["findings"]) == 3
     assert {t["kind"] for t in told["run_time"]} == {"same", "context", "other", "others"}
     status, out, _ = ran()
     assert status == 0

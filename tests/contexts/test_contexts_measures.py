@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from fasp_core.studies.answers.distributions import Distributions
 from fasp_core.studies.answers.measures import (
     Answers,
     Disparity,
@@ -20,6 +23,7 @@ from fasp_core.studies.answers.measures import (
     parsed_differences,
     smd,
 )
+from fasp_core.studies.answers.testing import significance
 
 CODES = np.repeat([0, 1], [5, 7])
 
@@ -143,20 +147,49 @@ def test_parsed_by_group() -> None:
     assert more_often(Estimate(-0.003, -0.004, -0.002)) is None, "nothing that anybody would notice"
 
 
-@pytest.mark.parametrize("scenarios", [2, 3, 10])
-def test_intervals_of_a_context_hold_with_few_scenarios(scenarios: int) -> None:
-    """Differences of made-up scenarios are drawn around .2; 95 in 100 intervals hold that, or more."""
-    codes, held = np.repeat([0, 1], 16), []
+@pytest.mark.parametrize(("scenarios", "names"), [(2, 16), (3, 16), (10, 16), (10, 3)])
+def test_intervals_of_a_context_hold_with_few_scenarios(scenarios: int, names: int) -> None:
+    """Differences of made-up scenarios are drawn around 2, of answers whose SD is about 3: 95 in 100 intervals hold
+    that, or more, and are no wider than that takes."""
+    codes, held, wide = np.repeat([0, 1], names), [], []
+    truth = 2.0 / np.hypot(3, 0.5)
     for seed in range(150):
         rng = np.random.default_rng(seed)
-        lean = (codes == 0)[:, None] * 2.0 + rng.normal(0, 0.5, (32, 1))  # of a name, in all scenarios
+        lean = (codes == 0)[:, None] * 2.0 + rng.normal(0, 0.5, (2 * names, 1))  # of a name, in all scenarios
         effects = rng.normal(0, 1.0, scenarios)
-        answers = [Answers(rng.normal(0, 3, (32, 30)) + lean + e * (codes == 0)[:, None], codes) for e in effects]
+        answers = [
+            Answers(rng.normal(0, 3, (2 * names, 30)) + lean + e * (codes == 0)[:, None], codes) for e in effects
+        ]
         found = Disparity.of(answers, 200, seed).of_context(False)
-        held.append(found.low <= 2.0 / np.hypot(3, 0.5) <= found.high)
+        held.append(found.low <= truth <= found.high)
+        wide.append((found.high - found.low) / 2)
     assert np.mean(held) >= 0.93
     (one, *_) = answers
     assert np.isnan(Disparity.of([one], 200).of_context(False).low)
+    freedom = min(scenarios, names) - 1
+    error = np.sqrt((1 / 3) ** 2 / scenarios + 2 * (0.5 / 3) ** 2 / names)
+    assert np.median(wide) < 1.5 * stats.t.ppf(0.975, freedom) * error
+
+
+def test_a_scenario_that_only_resamples_tell_of_is_in_no_mean() -> None:
+    """Of answers about one in a hundred of which has a number, some resamples have a difference where all names have
+    none."""
+    codes = np.repeat([0, 1], 6)
+    rng = np.random.default_rng(0)
+    share = np.where(codes == 0, 1.0, rng.uniform(0.002, 0.016, 12))
+    share[codes == 1] *= 0.0095 / share[codes == 1].mean()
+
+    def of(shares: np.ndarray) -> Distributions:
+        values = np.array([[10.0, 20.0, np.nan]] * 12).ravel()
+        masses = np.stack([shares / 2, shares / 2, 1 - shares], 1).ravel()
+        return Distributions(values, masses, np.repeat(range(12), 3), np.zeros(36, bool), codes)
+
+    rare, plain = of(share), replace(of(np.ones(12)), values=np.tile([10.0, 20.0, 30.0], 12) + np.repeat(codes, 3))
+    found = Disparity.of([rare, plain], 400)
+    assert np.isnan(found.values[0])
+    assert np.isnan(found.drawn[0]).all()
+    assert found.mean_absolute() == pytest.approx(Disparity.of([plain], 400).mean_absolute())
+    assert significance([rare, plain], deals=200).by_chance == pytest.approx(significance([plain], deals=200).by_chance)
 
 
 def test_a_scenario_without_numbers_is_not_of_the_context() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -171,21 +172,23 @@ def test_tokens_beyond_the_embedding_have_no_effect() -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "gpt_neo"])
 def test_sizes_of_equal_parameters(kind: str) -> None:
-    """A set of each kind holds as many parameters as that of heads, to half a neuron and a weight a projection."""
+    """A set of each kind holds as many parameters as that of heads, to half a neuron."""
     lm, rng = numbered_lm(kind=kind), np.random.default_rng(0)
     sizes = choosing.Sizes(heads=0.25).of_equal_parameters(lm)
-    places = weights.projections(lm)
-    best = {place: torch.randperm(m.weight.numel()) for place, m in places.items()}
-    scores = {"heads-effect": rng.random((lm.n_layers, lm.n_heads)), "neurons-effect": rng.random((2, lm.n_neurons))}
-    said = choosing.Clues(scores, (), 1.0, best)
-    sizes = replace(sizes, weight_top=min(sizes.weight_top, choosing.EFFECTS_KEPT))
+    whole = sum(m.weight.numel() for m in weights.projections(lm).values())
+    scores: dict[str, np.ndarray] = {"weights-effect": rng.permutation(whole)}
+    scores |= {"heads-effect": rng.random((lm.n_layers, lm.n_heads)), "neurons-effect": rng.random((2, lm.n_neurons))}
+    said = choosing.Clues(scores, (), 1.0)
     heads, neurons = (choosing.choose(lm, m, [said], sizes).parameters(lm) for m in ("heads-effect", "neurons-effect"))
     assert heads == 2 * lm.head_parameters()
     assert abs(neurons - heads) <= lm.neuron_parameters() / 2
-    share = choosing.Sizes(heads=0.25).of_equal_parameters(lm).weight_top
-    assert share == pytest.approx(heads / sum(m.weight.numel() for m in places.values()))
-    found = choosing.choose(lm, "weights-effect", [said], sizes).parameters(lm)
-    assert found == sum(int(np.ceil(sizes.weight_top * m.weight.numel())) for m in places.values())
+    assert sizes.weight_top == pytest.approx(heads / whole)
+    chosen = choosing.choose(lm, "weights-effect", [said], sizes)
+    assert chosen.parameters(lm) == heads
+    flat = [i for place, m in weights.projections(lm).items() for i in product([place], range(m.weight.numel()))]
+    assert {flat[i] for i in scores["weights-effect"][:heads]} == {
+        (place, i) for place, at in chosen.weights.items() for i in at.tolist()
+    }
 
 
 def mean_log_gap(found: Distributions, members: np.ndarray) -> float:
@@ -215,16 +218,15 @@ def test_the_first_parts_take_the_effect_that_their_removal_has(which: int | Non
     members = np.ones(4, bool) if which is None else scenarios.by_turns(base.codes) == which
     for kind in ("heads", "neurons"):
         scores, exact_scores = before.arrays[f"{kind}-effect"], found.arrays[f"{kind}-effect"]
-        first = np.argsort(-scores.ravel(), kind="stable")[:2]
-        for i in range(scores.size):
-            if i in first and scores.ravel()[i] > 0:
-                part = PruneSet.of(**{kind: [divmod(i, scores.shape[1])]})
-                after = audit.exactly(lm, HOUSE, following, store, part).found
-                falls = abs(mean_log_gap(base, members)) - abs(mean_log_gap(after, members))
-                assert exact_scores.ravel()[i] == pytest.approx(falls)
-                assert exact_scores.ravel()[i] != scores.ravel()[i]
-            else:
-                assert exact_scores.ravel()[i] == scores.ravel()[i]
+        before_first, now_first = (np.argsort(-x.ravel(), kind="stable")[:2] for x in (scores, exact_scores))
+        removed = np.flatnonzero(exact_scores.ravel() != scores.ravel())
+        assert {i for i in before_first if scores.ravel()[i] > 0} <= set(removed)
+        assert {i for i in now_first if exact_scores.ravel()[i] > 0} <= set(removed), "all that is first was removed"
+        for i in removed:
+            part = PruneSet.of(**{kind: [divmod(int(i), scores.shape[1])]})
+            after = audit.exactly(lm, HOUSE, following, store, part).found
+            falls = abs(mean_log_gap(base, members)) - abs(mean_log_gap(after, members))
+            assert exact_scores.ravel()[i] == pytest.approx(falls)
 
 
 def test_a_matrix_by_removal_is_another_one(tmp_path: Path) -> None:
