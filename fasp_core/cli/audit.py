@@ -31,7 +31,9 @@ SAMPLES = 16  # answers for each name, where answers are sampled
 class Options:
     """Who is asked about, and how answers are found."""
 
-    context: Annotated[str, typer.Option(help="purchases, services, activities or finance, or one of --scenarios.")]
+    context: Annotated[
+        str, typer.Option(help="purchases, services, activities, finance or all, or one of --scenarios.")
+    ]
     scenarios: Annotated[
         Path | None, typer.Option(help="A TOML file of scenarios and names; else those of the program.")
     ] = None
@@ -130,7 +132,7 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
     document: dict[str, Any] = {
         "model": given.spec.source,
         "context": options.context,
-        "title": world.contexts[options.context],
+        "title": world.title(options.context),
         "groups": found[0]["groups"],
         "names": {group: len(world.groups[group]) for group in compared},
         "how": options.how,

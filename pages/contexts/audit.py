@@ -30,7 +30,7 @@ from fasp_core.studies.contexts.audit import (
     matched,
     planned,
 )
-from fasp_core.studies.contexts.scenarios import ALL_OTHERS, Scenario, Scenarios
+from fasp_core.studies.contexts.scenarios import ALL, ALL_OTHERS, Scenario, Scenarios, labels
 from fasp_core.typing import Report
 from pages.backend.requests import Experiment
 from pages.contexts.matrix import EXACT_SECONDS, HOW, SECONDS, estimate, series_of
@@ -64,9 +64,8 @@ class Compared:
 def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
     """Settings, the offer to ask, and what was answered."""
     left, middle, right, last, more = st.columns((4, 4, 4, 4, 3), vertical_alignment="bottom")
-    context = left.selectbox(
-        "Context", list(world.contexts), format_func=world.contexts.__getitem__, key="audit context"
-    )
+    contexts = list(dict.fromkeys([*world.contexts, ALL]))
+    context = left.selectbox("Context", contexts, format_func=world.title, key="audit context")
     names = middle.select_slider("Names of each group", (4, 8, 16, 32), 8, key="audit names")
     how = right.selectbox(
         "Answers",
@@ -116,7 +115,7 @@ def draw(spec: ModelSpec, world: Scenarios, winsorise: float) -> None:
     background.offer(
         request,
         work,
-        title=f"Ask about {escape_markdown(world.contexts[context].lower())}",
+        title=f"Ask about {escape_markdown(world.title(context).lower())}",
         about=f"{len(asked)} scenarios, {people} names, {told}"
         + (", with and without the parts" if len(subject) else "")
         + f". With the built-in model on two cores that takes about {background.duration(seconds)}. The model has to "
@@ -237,7 +236,7 @@ def show(found: Audited, subject: PruneSet, winsorise: float, pairs: NDArray[np.
             )
     if st.toggle("Show answers", key="audit texts", help="As the model wrote them. They may be offensive."):
         picked = st.selectbox(
-            "Scenario", range(len(base)), format_func=lambda i: base[i].scenario.name, key="audit scenario"
+            "Scenario", range(len(base)), format_func=lambda i: str(rows[i]["scenario"]), key="audit scenario"
         )
         st.dataframe(_texts(base[picked]), hide_index=True)
 
@@ -251,21 +250,22 @@ def by_size(differences: Sequence[float]) -> list[int]:
 def _differences(found: Audited, subject: PruneSet, gaps: list[Disparity], order: Sequence[int]) -> None:
     """The difference of every scenario with its interval."""
     first, second = found[0][0].groups
-    labels, colors = ("whole model", f"without {len(subject)} parts"), (BASE, PRUNED)
+    titles = labels([one.scenario for one in found[0]])
+    sides, colors = ("whole model", f"without {len(subject)} parts"), (BASE, PRUNED)
     series = []
-    for gap, replies, label, color in zip(gaps, found, labels, colors, strict=False):
+    for gap, replies, label, color in zip(gaps, found, sides, colors, strict=False):
         whole = gap.each()
         each = [whole[i] for i in order]
         hover = [
-            f"{r.scenario.name}, {label}\nSMD {estimate(e)}\na number in {r.answers.parsed()[0]:.0%} ({first}) and "
+            f"{titles[i]}, {label}\nSMD {estimate(e)}\na number in {r.answers.parsed()[0]:.0%} ({first}) and "
             f"{r.answers.parsed()[1]:.0%} ({second}) of "
             + ("the probability" if isinstance(r, Exact) else f"{r.answers.values.size:,} answers")
-            for r, e in zip((replies[i] for i in order), each, strict=True)
+            for i, r, e in zip(order, (replies[i] for i in order), each, strict=True)
         ]
         series.append(series_of(label, each, hover, color=color))
     chart(
         dots(
-            [found[0][i].scenario.name for i in order],
+            [titles[i] for i in order],
             series,
             Words(
                 "Standardised mean difference by scenario",
@@ -295,10 +295,11 @@ def _strips(exact: list[Exact], rows: list[dict[str, Any]], order: Sequence[int]
     if not drawn:
         return
     groups = exact[0].groups[0], exact[0].groups[1]
+    units = " or ".join(dict.fromkeys(one.scenario.unit for one in exact))
     words = Words(
         "What is answered, by group",
         f"{groups[0]} above each line, {groups[1]} below; the largest difference first. A click opens the answers.",
-        unit=f"{exact[0].scenario.unit}, on a scale of log(1 + x)",
+        unit=f"{units}, on a scale of log(1 + x)",
         dark=st.context.theme.type == "dark",
     )
 

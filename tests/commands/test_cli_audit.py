@@ -141,6 +141,37 @@ def test_exact_answers_are_what_is_asked_for_by_default(
         assert 0 <= row["covered_least"] <= row["covered"] <= 1
 
 
+@pytest.mark.usefixtures("numbered")
+def test_all_contexts_are_tested_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """p values are corrected for all scenarios, whose labels name their contexts."""
+    more = NUMBERED.replace(
+        "[groups]",
+        """[contexts.days]
+unit = "hours"
+question = "{item} to {name}"
+scenarios = ["My", "house"]
+
+[groups]""",
+    )
+    (tmp_path / "more.toml").write_text(more)
+    files = ["--scenarios", str(tmp_path / "more.toml"), "--length", "2", "--nodes", "4", "--cache", str(tmp_path)]
+    found = {}
+    for context in ("rooms", "days", "all"):
+        assert main(["audit", "--context", context, "--json", *files]) == 0
+        found[context] = json.loads(capsys.readouterr().out)
+    assert found["all"]["title"] == "All contexts"
+    rows = found["all"]["scenarios"]
+    assert [row["scenario"] for row in rows] == ["rooms: house", "days: My", "days: house"]
+    alone = [*found["rooms"]["scenarios"], *found["days"]["scenarios"]]
+    assert [row["smd"]["value"] for row in rows] == [row["smd"]["value"] for row in alone]
+    assert "over 3 scenarios" in found["all"]["correction"]
+    for row, one in zip(rows, alone, strict=True):
+        if row["p"] is not None:
+            assert row["p_adjusted"] >= one["p_adjusted"] - 0.01
+    assert main(["audit", "--context", "play", *files]) == 2
+    assert "choose one of rooms, days, or all" in capsys.readouterr().err
+
+
 def asked(tmp_path: Path, *args: str) -> list[str]:
     (tmp_path / "numbered.toml").write_text(NUMBERED + 'three = ["to", "for"]\n')
     files = ["--scenarios", str(tmp_path / "numbered.toml"), "--cache", str(tmp_path)]

@@ -13,6 +13,7 @@ from fasp_core.studies.answers.distributions import QUANTILES, Distributions, mo
 from fasp_core.studies.answers.measures import Answers, Disparity
 from fasp_core.studies.answers.testing import DEALS, Tested, significance
 from fasp_core.studies.contexts.audit import Exact, Replies, disparity
+from fasp_core.studies.contexts.scenarios import labels
 
 Asked = Sequence[Replies | Exact]  # of several scenarios, about the same people
 
@@ -35,12 +36,12 @@ def scenarios_of(
     second : what the second is, at the end of the names of what is said of it: `pruned`, or `beside` for another model.
     comparisons : of groups, for whose number p values are corrected.
     """
-    groups = subjects[0][0].groups
+    groups, titles = subjects[0][0].groups, labels([r.scenario for r in subjects[0]])
     given = measures.parsed_differences([r.answers for r in subjects[0]], pairs=pairs)
     tested = significance([r.numbers(winsorise) for r in subjects[0]], pairs, comparisons=comparisons)
     rows = []
     for i, base in enumerate(subjects[0]):
-        row = _scenario(base, gaps[0], i, winsorise, pairs)
+        row = {"scenario": titles[i]} | _scenario(base, gaps[0], i, winsorise, pairs)
         more = measures.more_often(given[i])
         row |= {"parsed_difference": estimate(given[i]), "parsed_more": None if more is None else groups[more]}
         row |= {"p": float(tested.each[i]), "p_adjusted": float(tested.adjusted[i])}
@@ -80,7 +81,6 @@ def _scenario(
     groups, numbers = base.groups, base.numbers(winsorise)
     parsed = base.answers.parsed().tolist()
     row: dict[str, Any] = {
-        "scenario": base.scenario.name,
         "unit": base.scenario.unit,
         "answers": int(base.answers.values.size),
         "parsed": dict(zip(groups, parsed, strict=True)),

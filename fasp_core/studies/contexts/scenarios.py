@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
@@ -21,6 +22,7 @@ from fasp_core.studies.answers.numbers import UNITS, Period, Unit, period_of, pe
 
 MAX_BYTES = 256 * 1024
 MAX_PEOPLE = 10_000
+ALL = "all"  # contexts
 ALL_OTHERS = "all others"  # what stands for the groups that one is compared with together
 _BLANK = re.compile(r"\{([^{}]*)\}")
 
@@ -72,16 +74,22 @@ class Scenarios:
     groups: dict[str, tuple[str, ...]]
 
     def of(self, context: str) -> tuple[Scenario, ...]:
-        """The scenarios of a context.
+        """The scenarios of a context; of all, by the name `ALL` where no context has it.
 
         Raises
         ------
         InputError
             There is no such context.
         """
+        if context == ALL and ALL not in self.contexts:
+            return self.scenarios
         if context not in self.contexts:
-            raise InputError(f"There is no context '{context}': choose one of {', '.join(self.contexts)}.")
+            raise InputError(f"There is no context '{context}': choose one of {', '.join(self.contexts)}, or {ALL}.")
         return tuple(s for s in self.scenarios if s.context == context)
+
+    def title(self, context: str) -> str:
+        """What people read of a context, or of all."""
+        return self.contexts.get(context, "All contexts")
 
     def smaller(self, names: int | None = None, items: int | None = None) -> Scenarios:
         """Only the first names of each group, and the first scenarios of each context; None: all."""
@@ -92,6 +100,12 @@ class Scenarios:
     def people(self) -> tuple[tuple[str, str], ...]:
         """(name, group) of everybody, group by group."""
         return tuple((name, group) for group, names in self.groups.items() for name in names)
+
+
+def labels(scenarios: Sequence[Scenario]) -> list[str]:
+    """What tells scenarios apart: their names, with those of their contexts where there are several."""
+    several = len({s.context for s in scenarios}) > 1
+    return [s.title if several else s.name for s in scenarios]
 
 
 def read(path: str | Path | None = None) -> Scenarios:
