@@ -31,7 +31,7 @@ def frame(document: dict[str, Any]) -> pd.DataFrame:
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:
-    if name == "texts":
+    if name in ("texts", "by_name"):  # tables of their own, in the JSON document
         return {}
     if isinstance(value, dict) and isinstance(value.get("interval"), list):  # no group of that name
         return {name: value["value"], f"{name}_low": value["interval"][0], f"{name}_high": value["interval"][1]}

@@ -239,6 +239,8 @@ def show(found: Audited, subject: PruneSet, winsorise: float, pairs: NDArray[np.
             "Scenario", range(len(base)), format_func=lambda i: str(rows[i]["scenario"]), key="audit scenario"
         )
         st.dataframe(_texts(base[picked]), hide_index=True)
+        if "by_name" in rows[picked]:
+            st.dataframe(pd.DataFrame(rows[picked]["by_name"]), hide_index=True)
 
 
 def by_size(differences: Sequence[float]) -> list[int]:

@@ -139,6 +139,9 @@ def test_exact_answers_are_what_is_asked_for_by_default(
         for group in ("one", "two"):
             assert row["without_number"][group] == pytest.approx(1 - row["parsed"][group])
         assert 0 <= row["covered_least"] <= row["covered"] <= 1
+        first, *_ = row["by_name"]
+        assert (first["name"], first["group"]) == ("red", "one")
+        assert sum(p["covered"] for p in row["by_name"]) / len(row["by_name"]) == pytest.approx(row["covered"])
 
 
 @pytest.mark.usefixtures("numbered")

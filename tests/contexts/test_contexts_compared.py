@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fasp_core.metrics.perplexity import Nll
-from fasp_core.studies.answers.measures import Answers, Disparity, Estimate, at_once, symmetric_interval
+from fasp_core.studies.answers.exact import ExactConfig
+from fasp_core.studies.answers.measures import (
+    Answers,
+    Disparity,
+    Estimate,
+    at_once,
+    interval,
+    symmetric_interval,
+)
 from fasp_core.studies.contexts.cells import Cell
 from fasp_core.studies.contexts.findings import chosen, findings
 from fasp_core.studies.contexts.generalisation import Carried, Compared, error_of_sets, intercepts, told
@@ -62,6 +70,25 @@ def test_the_finding_says_it() -> None:
 CHANCE = [
     (m, k) for m in ("heads-effect", "heads-random", "neurons-effect", "neurons-random") for k in ("same", "other")
 ]
+
+
+def test_the_part_that_carries_over_is_a_ratio_with_its_interval() -> None:
+    made = made_up(dict(zip(EVERY, (0.6, 0.3, 0.6, 0.3), strict=True)))
+    carried = Carried(replace(made, config=replace(made.config, exact=ExactConfig())))
+    cells = [c for kind in ("heads", "neurons") for c in chosen(carried, kind)]
+    own = {(c.method, c.setting.tested): c for c in cells if c.setting.kind == "same"}
+    far = [c for c in cells if c.setting.kind == "other"]
+    ratios = []
+    for side in (far, [own[c.method, c.setting.tested] for c in far]):
+        ratios.append(np.mean([carried._changes([c])[0] for c in side], axis=0))
+    ratio = ratios[0] / ratios[1]
+    assert 0.3 < ratio[0] < 0.7, "half of the fall is lost on the way"
+    told_ratio = interval(float(ratio[0]), ratio[1:], carried.names)
+    expected = "{:.0%} [{:.0%}, {:.0%}] of it carries over".format(*told_ratio)
+    assert expected in findings(carried)[1].sentence
+    nothing = made_up(dict.fromkeys(EVERY, 0.0), noise=0.5)
+    said = findings(Carried(replace(nothing, config=replace(nothing.config, exact=ExactConfig()))))[1].sentence
+    assert "which part carries over cannot be told" in said
 
 
 def test_what_beats_chance_is_said_of_all_kinds_at_once() -> None:

@@ -144,6 +144,22 @@ def test_a_group_that_hardly_ever_answers_has_no_difference() -> None:
         assert np.isfinite(measures.smd(rare.moments(), CODES, everybody, rare.spent)).tolist() == [told] * 3
 
 
+def test_what_each_name_answers() -> None:
+    """Against its samples written out."""
+    answers = samples(3.0)
+    found = as_distributions(answers).by_name()
+    for i, row in enumerate(answers.values):
+        numbers_of = row[np.isfinite(row)]
+        assert found["without_number"][i] == pytest.approx(np.isnan(row).mean())
+        assert found["mean"][i] == pytest.approx(numbers_of.mean())
+        assert found["sd"][i] == pytest.approx(numbers_of.std())
+        assert found["log_mean"][i] == pytest.approx(np.log1p(numbers_of).mean())
+        assert found["log_sd"][i] == pytest.approx(np.log1p(numbers_of).std())
+        assert found["0.5"][i] == np.sort(numbers_of)[(len(numbers_of) - 1) // 2]
+    silent = replace(as_distributions(answers), values=np.full(answers.values.size, np.nan))
+    assert np.isnan(silent.by_name()["mean"]).all()
+
+
 @given(st.integers(0, 200), st.floats(-20, 20))
 def test_bounds_hold_whatever_lies_in_the_usual_range(seed: int, shift: float) -> None:
     """In SDs as measured."""

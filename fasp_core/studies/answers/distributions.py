@@ -80,10 +80,26 @@ class Distributions:
     @cached_property
     def usual(self) -> Floats:
         """[2, names] 5th and 95th percentile of each name's numbers; nan of none."""
-        out = np.full((2, len(self.codes)), np.nan)
+        return self._quantiles_by_name([q / 100 for q in INLIERS])
+
+    def by_name(self) -> dict[str, Floats]:
+        """[names] what is followed, and of the numbers: mean, SD, the same of log(1 + number), and `QUANTILES`."""
+        out = {"covered": self.covered, "without_number": 1 - self.shares()}
+        for title, values in (("", self.values), ("log_", np.log1p(self.values))):
+            x, w = np.where(self.given, values, 0.0), np.where(self.given, self.masses, 0.0)
+            mass = np.bincount(self.names, w, len(self.codes))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                mean = np.bincount(self.names, w * x, len(self.codes)) / mass
+                square = np.bincount(self.names, w * (x - mean[self.names]) ** 2, len(self.codes)) / mass
+            out |= {f"{title}mean": mean, f"{title}sd": np.sqrt(square)}
+        return out | dict(zip(map(str, QUANTILES), self._quantiles_by_name(QUANTILES), strict=True))
+
+    def _quantiles_by_name(self, at: Sequence[float]) -> Floats:
+        """[at, names]; nan of none."""
+        out = np.full((len(at), len(self.codes)), np.nan)
         for i in range(len(self.codes)):
             mine = self.given & (self.names == i)
-            out[:, i] = quantiles(*ascending(self.values[mine], self.masses[mine]), [q / 100 for q in INLIERS])
+            out[:, i] = quantiles(*ascending(self.values[mine], self.masses[mine]), at)
         return out
 
     def shares(self) -> Floats:

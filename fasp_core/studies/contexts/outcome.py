@@ -101,8 +101,18 @@ def _scenario(
             "log_sd": {g: _sd(numbers.changed(np.log1p), c) for c, g in enumerate(groups)},
             "log_difference": estimate(distributions.log_difference(numbers, pairs=pairs)),
             "median_difference": estimate(distributions.median_difference(numbers, pairs=pairs)),
+            "by_name": by_name(base, numbers),
         }
     return row
+
+
+def by_name(base: Replies | Exact, numbers: Distributions) -> list[dict[str, Any]]:
+    """A row for each name; None where it gives no number."""
+    found = numbers.by_name()
+    return [
+        {"name": name, "group": group} | {k: float(x[i]) if np.isfinite(x[i]) else None for k, x in found.items()}
+        for i, (name, group) in enumerate(base.people)
+    ]
 
 
 def _second(base: Replies | Exact, other: Replies | Exact, smd: measures.Estimate, winsorise: float) -> dict[str, Any]:
