@@ -84,7 +84,7 @@ def dots(rows: Sequence[str], series: Sequence[Series], words: Words) -> go.Figu
             )
         )
     zero = {"zeroline": True, "zerolinecolor": theme.text, "zerolinewidth": 1.2}
-    height = max(220, 128 + (20 + 14 * len(series)) * n)
+    height = max(220, 128 + (20 + 14 * min(len(series), 2) + 8 * max(len(series) - 2, 0)) * n)
     across = axis(theme, words.unit, showgrid=True, fixedrange=True, **zero)
     return figure(traces, words, height, 92, xaxis=across, yaxis=row_axis(theme, rows), title_at="container")
 

@@ -20,10 +20,11 @@ from fasp_core.storage.store import Store
 from fasp_core.studies.compare import against_fasp, compare, front
 from fasp_core.studies.compare.limits import Limits
 from fasp_core.studies.compare.methods import Sample
-from fasp_core.studies.contexts.choosing import USUAL, Method
+from fasp_core.studies.contexts.choosing import USUAL
 from fasp_core.studies.contexts.findings import findings
 from fasp_core.studies.contexts.generalisation import Carried
-from fasp_core.studies.contexts.settings import Kind
+from fasp_core.studies.contexts.generalisation import told as interval_of
+from fasp_core.studies.contexts.settings import KINDS
 from fasp_core.studies.transfer import divisions
 from pages.backend.engine import Engine, engine
 from tests.support.fakes import use_engine
@@ -192,48 +193,38 @@ def test_contexts_fill_the_page() -> None:
         assert set(found.contexts) == {"purchases", "services", "activities", "finance"}
     text = told("contexts")
     assert "Nothing was run" not in text
-    for sentence in (
-        "these answers cannot tell, only that they differ by at most 0.009 (95%)",
-        "Whether effects shrink with generality these answers cannot tell",
-    ):
-        assert sentence in text
-    neurons, shrink, _ = (finding.sentence for finding in findings(Carried(exact, WINSORISE)))
-    numbers = re.findall(r"[+-]\d\S* \[.*?\]", f"{neurons} {shrink}")
+    for finding in findings(Carried(every, WINSORISE)):
+        assert finding.verdict in text
+    sentences = " ".join(finding.sentence for finding in findings(Carried(exact, WINSORISE))[:2])
+    numbers = re.findall(r"[+-]\d\S* \[.*?\]", sentences)
     assert len(numbers) == 7
     for number in numbers:
         assert number.replace("-", "−") in readme()
 
 
 def test_readme_tells_what_all_contexts_say() -> None:
+    """Its table, row by row, and the three findings below it."""
     every = engine().results.matrices(ModelSpec())[0]
-    carried = Carried(every, WINSORISE)
-
-    def change(method: Method, kind: Kind) -> str:
-        summary = carried.summary(every.of(method, kind))
-        assert summary is not None
-        return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*summary.change).replace("-", "−")
-
+    carried = Carried(every, WINSORISE, costs=engine().results.set_costs(ModelSpec(), every))
     for method in every.config.methods:
-        summary = carried.summary(every.of(method))
-        assert summary is not None
-        assert "{:+.3f} [{:+.3f}, {:+.3f}]".format(*summary.change).replace("-", "−") in readme()
-        assert f"{summary.inliers:.0%}" in readme()
-    for kind in ("context", "other"):
-        assert change("heads-effect", kind) in readme()
-    neurons, heads = every.of("neurons-effect"), every.of("heads-effect")
-    found = carried.difference([(n, h) for n in neurons for h in heads if n.setting == h.setting])
-    assert (
-        f"{{:+.3f}} [{{:+.3f}}, {{:+.3f}}] over {found.tests} pairs".format(*found.difference).replace("-", "−")
-        in readme()
-    )
-    for kind, by_chance in (("heads", "heads-random"), ("neurons", "neurons-random")):
-        mine, others = every.of(f"{kind}-effect"), every.of(by_chance)  # type: ignore[arg-type]
-        found = carried.difference([(n, h) for n in mine for h in others if n.setting == h.setting])
-        assert "{:+.3f} [{:+.3f}, {:+.3f}] of ".format(*found.difference).replace("-", "−") in readme()
-    for where in ("context", "other"):
-        mine, others = every.of("heads-effect", where), every.of("heads-random", where)  # type: ignore[arg-type]
-        found = carried.difference([(n, h) for n in mine for h in others if n.setting == h.setting])
-        assert "by {:+.3f} [{:+.3f}, {:+.3f}] more than chance".format(*found.difference).replace("-", "−") in readme()
+        whole = carried.summary(every.of(method))
+        assert whole is not None
+        row = [interval_of(whole.change)]
+        for kind in KINDS:
+            part = carried.summary(every.of(method, kind))
+            assert part is not None
+            row.append(interval_of(part.change))
+        row += [f"{whole.inliers:.0%}", f"{whole.perplexity:+.1%}"]
+        if whole.costs is not None:
+            paragraphs, points = whole.costs.said.split(", LAMBADA ")
+            row += [cost.split(" (")[0].removeprefix("paragraphs ") for cost in (paragraphs, points)]
+        else:
+            assert method.startswith("weights")
+            row += ["", ""]
+        assert " | ".join(row).replace("-", "−").rstrip(" |") in readme(), method
+    for finding in findings(carried):
+        for number in re.findall(r"[+-]\d\S* \[.*?\]", finding.sentence):
+            assert number.replace("-", "−") in readme(), finding.verdict
     assert f"{len(every.cells)} tests" in readme()
     minutes = sum(t.tests * t.seconds for t in every.times()) / 60
     assert f"all together {minutes:.0f} minutes" in readme()
