@@ -17,7 +17,7 @@ from fasp_core.studies.contexts.cells import Cell, Matrix
 from fasp_core.studies.contexts.choosing import Method, kind_of
 from fasp_core.studies.contexts.costing import SetCosts
 from fasp_core.studies.contexts.findings import findings
-from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, rows_of, told
+from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, grown, rows_of, told
 from fasp_core.studies.contexts.settings import TITLES, Kind
 from fasp_core.typing import Floats
 from pages.widgets import clicks
@@ -165,7 +165,7 @@ def _lines(s: Summary) -> str:
         f"{s.distance:.2f} SD\n"
         f"a number in {s.parsed_before[0]:.0%} and {s.parsed_before[1]:.0%},\nthen in {s.parsed_after[0]:.0%} and "
         f"{s.parsed_after[1]:.0%} of answers\n"
-        f"{low:,}{'' if low == high else f' to {high:,}'} parts removed,\nperplexity {s.perplexity:+.1%}; "
+        f"{low:,}{'' if low == high else f' to {high:,}'} parts removed,\nperplexity {grown(s.perplexity)}; "
         f"{s.cells} test{'' if s.cells == 1 else 's'}{s.without}"
         + ("" if s.costs is None else f"\n{s.costs.said}".replace("-", "−").replace("), LAMBADA", "),\nLAMBADA"))
     )

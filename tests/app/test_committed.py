@@ -184,12 +184,13 @@ def test_robustness_fills_the_page() -> None:
 
 
 def test_contexts_fill_the_page() -> None:
-    every, exact, sampled = engine().results.matrices(ModelSpec())
+    every, exact, parameters, sampled = engine().results.matrices(ModelSpec())
     assert (len(every.scenarios), len(every.people)) == (19, 64)
     assert every.config.exact is not None
     assert exact.config.exact is not None
+    assert parameters.config.exact is not None
     assert set(sampled.config.methods) == set(USUAL)
-    for found in (every, exact, sampled):
+    for found in (every, exact, parameters, sampled):
         assert set(found.contexts) == {"purchases", "services", "activities", "finance"}
     text = told("contexts")
     assert "Nothing was run" not in text
@@ -198,8 +199,19 @@ def test_contexts_fill_the_page() -> None:
     sentences = " ".join(finding.sentence for finding in findings(Carried(exact, WINSORISE))[:2])
     numbers = re.findall(r"[+-]\d\S* \[.*?\]", sentences)
     assert len(numbers) == 7
+    carried = Carried(parameters, WINSORISE)
+    numbers += re.findall(r"[+-]\d\S* \[.*?\]", findings(carried)[0].sentence)
+    assert len(numbers) == 11
     for number in numbers:
         assert number.replace("-", "−") in readme()
+    kept, cells = ({m: x(parameters.of(m)) for m in parameters.config.methods} for x in (carried.inliers, list))
+    lost = carried.summary(cells["weights-effect"])
+    assert lost is not None
+    assert (
+        f"leave {kept['heads-effect']:.0%}, {kept['neurons-effect']:.0%} and {kept['weights-effect']:.0%} of answers "
+        f"in their usual range, as many at random {kept['heads-random']:.0%}, {kept['neurons-random']:.0%} and "
+        f"{kept['weights-effect-random']:.0%}; without the weights {lost.left} of 20 tests have no numbers"
+    ) in readme()
 
 
 def test_readme_tells_what_all_contexts_say() -> None:

@@ -22,7 +22,7 @@ from fasp_core.studies.answers.measures import (
 )
 from fasp_core.studies.contexts.cells import Cell
 from fasp_core.studies.contexts.findings import chosen, findings
-from fasp_core.studies.contexts.generalisation import Carried, Compared, error_of_sets, intercepts, told
+from fasp_core.studies.contexts.generalisation import Carried, Compared, error_of_sets, grown, intercepts, told
 from fasp_core.studies.contexts.scenarios import by_turns
 from fasp_core.studies.contexts.settings import settings
 from tests.contexts.test_contexts_matrix import EVERY, made_up
@@ -137,6 +137,13 @@ def test_a_few_sets_at_random_are_allowed_for() -> None:
     assert error_of_sets(changes[1][:15], of[:15]) == (0.0, 0), "one set says nothing of chance"
     same = np.random.default_rng(0).normal(0, 0.02, (1, 401)).repeat(60, 0)
     assert error_of_sets(same, of)[0] == pytest.approx(0), "names alone are no spread of sets"
+
+
+@pytest.mark.parametrize(
+    ("relative", "expected"), [(0.134, "+13.4%"), (-0.02, "-2.0%"), (9.5, "+950.0%"), (1.79e12, "1.79e+12 times")]
+)
+def test_what_is_left_of_a_model_is_told_in_few_digits(relative: float, expected: str) -> None:
+    assert grown(relative) == expected
 
 
 def test_intervals_at_once_hold_all_together() -> None:

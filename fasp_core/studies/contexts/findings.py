@@ -12,7 +12,7 @@ import numpy as np
 from fasp_core.studies.answers.measures import interval
 from fasp_core.studies.contexts.cells import Cell
 from fasp_core.studies.contexts.choosing import BESIDE, kind_of
-from fasp_core.studies.contexts.generalisation import NARROW, Carried, Compared, told
+from fasp_core.studies.contexts.generalisation import NARROW, Carried, Compared, grown, told
 from fasp_core.studies.contexts.settings import TITLES
 
 
@@ -118,9 +118,9 @@ def _chosen_beats_chance(carried: Carried) -> Finding:
     mine, others = zip(*chain(*pairs.values()), strict=True)
     said += f"; intervals hold for all at once and for other sets at random; {carried.inliers(mine):.0%} of answers "
     said += "stayed in their usual range, "
-    said += f"{carried.inliers(others):.0%} with parts at random, and perplexity changed by "
-    said += " and by ".join(
-        f"{np.mean([carried.matrix.perplexity(c).relative for c in s]):+.1%}" for s in (mine, others)
+    said += f"{carried.inliers(others):.0%} with parts at random; perplexity "
+    said += " against ".join(
+        grown(float(np.mean([carried.matrix.perplexity(c).relative for c in side]))) for side in (mine, others)
     )
     shown: dict[tuple[str, str], list[str]] = {}
     for (method, chosen_on), e in found.items():

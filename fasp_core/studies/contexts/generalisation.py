@@ -375,6 +375,11 @@ def _mean(values: Iterable[float]) -> float:
     return float(found.mean()) if found.size else float("nan")
 
 
+def grown(relative: float) -> str:
+    """`+12.3%`, or `3.1e+12 times` of what a set leaves nothing of."""
+    return f"{relative:+.1%}" if relative < 9.995 else f"{1 + relative:.3g} times"
+
+
 def told(e: Estimate) -> str:
     """`+0.12 [-0.03, +0.27]`; of an interval narrower than .06 a digit more."""
     digits = 3 if e.high - e.low < NARROW else 2
