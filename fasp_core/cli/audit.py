@@ -12,7 +12,7 @@ import typer
 from fasp_core import defaults
 from fasp_core.cli.audit_text import text
 from fasp_core.cli.command import Said
-from fasp_core.cli.options import Parts, Weights, Winsorise
+from fasp_core.cli.options import Parts, Weights, Winsorise, named
 from fasp_core.console import Report, one_line
 from fasp_core.errors import InputError
 from fasp_core.heads.prune_set import PruneSet
@@ -28,8 +28,50 @@ SAMPLES = 16  # answers for each name, where answers are sampled
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """Who is asked about, and how answers are found."""
+class Answering:
+    """How answers are found and read."""
+
+    answers: Annotated[
+        Literal["exact", "sampled"] | None,
+        typer.Option(help="Their whole distributions, or samples; else samples where --samples is given."),
+    ] = None
+    nodes: Annotated[int | None, typer.Option(help="Texts of a name that exact answers run, at most.")] = None
+    draws: Annotated[int | None, typer.Option(help="That finish what exact answers leave open of a name.")] = None
+    samples: Annotated[int | None, typer.Option(help="Sampled answers for each name.")] = None
+    winsorise: Winsorise = defaults.WINSORISE
+
+    @property
+    def how(self) -> str:
+        """`exact` or `sampled`."""
+        return self.answers or ("exact" if self.samples is None else "sampled")
+
+    def limits(self, seed: int = 0) -> ExactConfig | None:
+        """Of exact answers; None: they are sampled.
+
+        Raises
+        ------
+        InputError
+            What was given does not belong together.
+        """
+        from fasp_core.studies.answers.exact import ExactConfig
+
+        if not 0 <= self.winsorise < 0.5:
+            raise InputError(
+                f"A share of {self.winsorise:g} cannot be moved inwards at both ends: give --winsorise 0 to .49."
+            )
+        sizes = named(nodes=self.nodes, draws=self.draws)
+        if self.how == "sampled":
+            if sizes:
+                raise InputError(f"--{next(iter(sizes))} is of exact answers: leave it out, or take --answers exact.")
+            return None
+        if self.samples is not None:
+            raise InputError("--samples is of sampled answers: leave it out, or take --answers sampled.")
+        return ExactConfig(seed=seed, **sizes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Answering):
+    """Who is asked about, and how."""
 
     context: Annotated[
         str, typer.Option(help="purchases, services, activities, finance or all, or one of --scenarios.")
@@ -45,15 +87,8 @@ class Options:
     matched: Annotated[
         bool, typer.Option("--matched", help="The i-th names of both groups are pairs: intervals and tests keep them.")
     ] = False
-    answers: Annotated[
-        Literal["exact", "sampled"] | None,
-        typer.Option(help="Their whole distributions, or samples; else samples where --samples is given."),
-    ] = None
-    nodes: Annotated[int | None, typer.Option(help="Texts of a name that exact answers run, at most.")] = None
-    samples: Annotated[int | None, typer.Option(help=f"Sampled answers for each name; else {SAMPLES}.")] = None
     length: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 8
     temperature: Annotated[float, typer.Option(help="Of the sampling.")] = 0.6
-    winsorise: Winsorise = defaults.WINSORISE
     texts: Annotated[int, typer.Option(help="Print this many sampled answers of every name (with --json).")] = 0
     seed: Annotated[int, typer.Option(help="Of the sampling, and of the draws that finish exact answers.")] = 0
     beside: Annotated[
@@ -73,11 +108,6 @@ class Options:
     ] = None
 
     @property
-    def how(self) -> str:
-        """`exact` or `sampled`."""
-        return self.answers or ("exact" if self.samples is None else "sampled")
-
-    @property
     def second(self) -> str:
         """What stands beside the whole model, if anything does."""
         return "pruned" if self.beside is None else "beside"
@@ -85,9 +115,9 @@ class Options:
 
 def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> Said:
     """Ask an instruct model for numbers about named people, and see how far groups are apart."""
-    named = parts.read()
+    pruned = parts.read()
     check_files([path for path in (options.csv, options.html) if path is not None], PLACE)
-    subject = PruneSet() if named is None else named.parts
+    subject = PruneSet() if pruned is None else pruned.parts
     if options.beside is not None and len(subject):
         raise InputError("One thing stands beside the whole model: name parts to remove, or a model with --beside.")
     groups = _groups(options.groups)
@@ -100,7 +130,7 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
     _check(options, groups)
     if options.plan:
         _check_plan(options, parts)
-    how = _exact(options)
+    limits = options.limits(options.seed)
     assert given.spec  # its device is looked up first
     world = worlds.read(options.scenarios)
     asked = world.of(options.context)
@@ -110,9 +140,9 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
     if options.rest and len(compared) == 2:
         raise InputError("Of two groups each one's others are the other group: leave out --rest.")
     pairs = audit.matched(world, compared) if options.matched else None
-    if named is not None:
-        parts.check(named, given)
-    following = audit.Following(world, config, how, compared)
+    if pruned is not None:
+        parts.check(pruned, given)
+    following = audit.Following(world, config, groups=compared, **named(exact=limits))
     if options.plan:
         return _plan(given, options.context, following, compared, options.winsorise, progress)
 
@@ -147,8 +177,8 @@ def audit(options: Options, parts: Parts, given: Weights, progress: Report) -> S
         **found[0],
         "provenance": replies[0][0].provenance,
     }
-    if options.how == "exact":
-        document["limits"] = {"covered": how.covered, "nodes": how.nodes, "draws": how.draws}
+    if limits is not None:
+        document["limits"] = {"covered": limits.covered, "nodes": limits.nodes, "draws": limits.draws}
     if len(found) > 1:
         document["comparisons"] = found
     if options.texts:
@@ -260,16 +290,8 @@ def _write(document: dict[str, Any], options: Options) -> None:
 
 
 def _check(options: Options, groups: tuple[str, ...] | None) -> None:
-    if not 0 <= options.winsorise < 0.5:
-        raise InputError(
-            f"A share of {options.winsorise:g} cannot be moved inwards at both ends: give --winsorise 0 to .49."
-        )
     if options.fail_above is not None and not options.fail_above >= 0:
         raise InputError(f"--fail-above {options.fail_above:g} is no limit on mean |SMD|: give 0 or more.")
-    if options.answers == "exact" and options.samples is not None:
-        raise InputError("--samples is of sampled answers: leave it out, or take --answers sampled.")
-    if options.how == "sampled" and options.nodes is not None:
-        raise InputError("--nodes is of exact answers: leave it out, or take --answers exact.")
     if options.how == "sampled" and options.plan:
         raise InputError("--plan is of exact answers: leave out --samples and --answers sampled.")
     if options.texts < 0:
@@ -298,12 +320,6 @@ def _check_plan(options: Options, parts: Parts) -> None:
     given = [name for name, value in of_audits.items() if value is not None]
     if given:
         raise InputError(f"--plan only says what an audit would find: leave out {' and '.join(given)}, or --plan.")
-
-
-def _exact(options: Options) -> ExactConfig:
-    from fasp_core.studies.answers.exact import ExactConfig
-
-    return ExactConfig(seed=options.seed, **({} if options.nodes is None else {"nodes": options.nodes}))
 
 
 def _groups(groups: str | None) -> tuple[str, ...] | None:

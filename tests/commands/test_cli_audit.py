@@ -105,6 +105,8 @@ def test_other_groups(run: Callable[..., Ran]) -> None:
         (("--winsorise", ".5"), "--winsorise 0 to .49"),
         (("--samples", "0"), "at least 1 sample"),
         (("--nodes", "9"), "--nodes is of exact answers"),
+        (("--draws", "9"), "--draws is of exact answers"),
+        (("--answers", "exact", "--draws", "0"), "1 draw"),
         (("--answers", "exact", "--nodes", "0"), "at least 1 text"),
         (("--heads", "L0H1", "--prune-set", "x.json"), "either --heads or --prune-set"),
         (("--heads", "L0N48"), "L0N48 does not exist"),
@@ -130,9 +132,10 @@ def test_exact_answers_are_what_is_asked_for_by_default(
     run: Callable[..., Ran], lm: LanguageModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["audit", "--context", "rooms", "--scenarios", str(tmp_path / "rooms.toml"), "--cache", str(tmp_path)]
-    assert main([*given, "--json", "--length", "2", "--nodes", "8", "--heads", "L0H1"]) == 0
+    assert main([*given, "--json", "--length", "2", "--nodes", "8", "--draws", "4", "--heads", "L0H1"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["how"] == "exact"
+    assert found["limits"] == {"covered": 0.99, "nodes": 8, "draws": 4}
     assert found["samples"] is None
     assert 0 < found["covered"] <= 1
     for row in found["scenarios"]:

@@ -74,6 +74,7 @@ def test_older_names_run_the_same_command(
         (["contexts", "--equal-parameters", "--weights", ".1"], "leave out --weights"),
         (["contexts", "--weights", "1"], "Shares of parts lie between 0 and 1"),
         (["contexts", "--answers", "sampled", "--nodes", "8"], "--nodes is of exact answers"),
+        (["contexts", "--answers", "sampled", "--draws", "8"], "--draws is of exact answers"),
         (["contexts", "--answers", "exact", "--samples", "8"], "--samples is of sampled answers"),
         (["truth", "--axis", "age", "--prompts", "12"], "--estimator exact --prompts 12"),
         (["additivity", "--tokens", "100000"], "use at most as many"),

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from fasp_core import defaults
+from fasp_core.cli.audit import Answering
 from fasp_core.cli.command import Said
 from fasp_core.cli.options import (
     FIRST_AXES,
@@ -21,7 +22,6 @@ from fasp_core.cli.options import (
     Reading,
     ScoredTokens,
     Tested,
-    Winsorise,
     limit,
     named,
 )
@@ -162,7 +162,7 @@ def settle(options: SettleOptions, given: Model, progress: Report) -> Said:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContextsOptions:
+class ContextsOptions(Answering):
     """Of the study `contexts`."""
 
     scenarios: Annotated[Path | None, typer.Option(help="A TOML file of your own scenarios and names.")] = None
@@ -170,12 +170,6 @@ class ContextsOptions:
         list[str] | None,
         typer.Option(help="Such as heads-effect; may be given more than once; else all but those of weights-effect."),
     ] = None
-    answers: Annotated[
-        Literal["exact", "sampled"] | None,
-        typer.Option(help="Their whole distributions, or samples; else samples where --samples is given."),
-    ] = None
-    nodes: Annotated[int | None, typer.Option(help="Texts of a name that exact answers run, at most.")] = None
-    samples: Annotated[int | None, typer.Option(help="Sampled answers for each name.")] = None
     answer_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None
     names: Annotated[int | None, typer.Option(help="First names of each group, at most; else all.")] = None
     per_context: Annotated[int | None, typer.Option(help="Scenarios of each context, at most; else all.")] = None
@@ -199,7 +193,6 @@ class ContextsOptions:
         bool,
         typer.Option("--costs", help="Measure what each set of heads or neurons takes from texts, too."),
     ] = False
-    winsorise: Winsorise = defaults.WINSORISE
 
 
 def contexts(options: ContextsOptions, given: Model, progress: Report) -> Said:
@@ -208,17 +201,10 @@ def contexts(options: ContextsOptions, given: Model, progress: Report) -> Said:
     An instruct model is asked about named people; heads, neurons and weights are chosen on each scenario and context
     and removed, and it is asked again (Ma et al. 2025).
     """
-    from fasp_core.studies.answers import exact
     from fasp_core.studies.contexts import audit, cells, choosing, costing, matrix, summary
     from fasp_core.studies.contexts import scenarios as worlds
 
-    if not 0 <= options.winsorise < 0.5:
-        raise InputError(f"A share of {options.winsorise:g} cannot be moved inwards: give --winsorise 0 to .49.")
-    how = options.answers or ("exact" if options.samples is None else "sampled")
-    if how == "sampled" and options.nodes is not None:
-        raise InputError("--nodes is of exact answers: leave it out, or take --answers exact.")
-    if how == "exact" and options.samples is not None:
-        raise InputError("--samples is of sampled answers: leave it out, or take --answers sampled.")
+    limits = options.limits()
     for name, share in (("neurons", options.neurons), ("weights", options.weights)):
         if options.equal_parameters and share is not None:
             raise InputError(f"--equal-parameters sets the share of {name}: leave out --{name}.")
@@ -226,7 +212,7 @@ def contexts(options: ContextsOptions, given: Model, progress: Report) -> Said:
         **named(heads=options.heads, neurons=options.neurons, weight_top=options.weights, weight_other=options.weights)
     )
     config = cells.MatrixConfig(
-        exact=exact.ExactConfig(**named(nodes=options.nodes)) if how == "exact" else None,
+        exact=limits,
         audit=audit.AuditConfig(**named(samples=options.samples, tokens=options.answer_tokens)),
         sizes=sizes.of_equal_parameters(given.lm) if options.equal_parameters else sizes,
         names=options.names,

@@ -63,7 +63,7 @@ class ExactConfig:
 
     covered: float = 0.99
     nodes: int = 96
-    draws: int = 16
+    draws: int = 32
     seed: int = 0
 
     def __post_init__(self) -> None:
