@@ -35,7 +35,7 @@ def run(
     context: str = "services",
     names: int = 8,
     samples: int = 16,
-    seeds: int = 4,
+    seeds: int = 8,
     whole: int = 64,
     nodes: int | None = None,
 ) -> dict[str, Any]:

@@ -292,6 +292,17 @@ def test_the_command_names_the_file_of_scenarios(studio: Studio, monkeypatch: py
     assert "rooms" in at.main.selectbox(key="audit context").options[0].lower()
 
 
+def test_another_file_has_contexts_of_its_own(studio: Studio) -> None:
+    at = opened("contexts")
+    at.main.selectbox(key="audit context").set_value("finance")
+    run(at)
+    assert "Ask about" in said(at)
+    at.session_state["file of contexts file"] = ("mine.toml", NUMBERED.encode())
+    run(at)
+    assert not at.error
+    assert "Ask about rooms" in said(at)
+
+
 def test_the_largest_difference_comes_first_and_none_last() -> None:
     assert audit.by_size([0.1, float("nan"), -0.5, 0.3]) == [2, 3, 0, 1]
 

@@ -88,8 +88,8 @@ class Scenarios:
         return tuple(s for s in self.scenarios if s.context == context)
 
     def title(self, context: str) -> str:
-        """What people read of a context, or of all."""
-        return self.contexts.get(context, "All contexts")
+        """What people read of a context, or of all; of one that is not here its name."""
+        return "All contexts" if context == ALL else self.contexts.get(context, context)
 
     def smaller(self, names: int | None = None, items: int | None = None) -> Scenarios:
         """Only the first names of each group, and the first scenarios of each context; None: all."""
