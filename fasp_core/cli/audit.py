@@ -89,7 +89,7 @@ class Options(Answering):
     ] = False
     length: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 8
     temperature: Annotated[float, typer.Option(help="Of the sampling.")] = 0.6
-    texts: Annotated[int, typer.Option(help="Print this many sampled answers of every name (with --json).")] = 0
+    texts: Annotated[int, typer.Option(help="Print this many sampled answers of every name.")] = 0
     seed: Annotated[int, typer.Option(help="Of the sampling, and of the draws that finish exact answers.")] = 0
     beside: Annotated[
         str | None, typer.Option(help="A second model, asked the same: its differences stand beside the first one's.")
@@ -222,6 +222,8 @@ def _compared(replies: list[list[Replies | Exact]], options: Options, pairs: Any
     rows, tested = outcome.scenarios_of(replies, gaps, options.winsorise, pairs, options.second, comparisons)
     out = {"groups": list(replies[0][0].groups), "scenarios": rows}
     out |= outcome.together(gaps, tested, options.second, comparisons)
+    if len({r.scenario.context for r in replies[0]}) > 1:  # scenarios of several are no sample of one
+        out |= {"mean_smd_context": None, "mean_abs_smd_context": None}
     out["parsed"] = sum(sum(row["parsed"].values()) for row in rows) / (2 * len(rows))
     if options.how == "exact":
         out["covered"] = sum(row["covered"] for row in rows) / len(rows)

@@ -38,9 +38,12 @@ def text(d: dict[str, Any]) -> str:
         f"what dealing the names' groups anew gives on average, p = {_p(d['p_any'])}. A number in {d['parsed']:.0%} of "
         f"answers. SMD: mean of {first} minus mean of {second}, over the pooled SD; intervals resample names; p, all: "
         f"corrected for the number of scenarios (max-T){times}.",
-        f"Of the context, its scenarios taken as a sample: mean SMD {_signed(d['mean_smd_context']['value'])} "
-        f"{span(d['mean_smd_context']['interval'], _signed)}.",
     ]
+    if d["mean_smd_context"] is not None:
+        lines.append(
+            "Of the context, its scenarios taken as a sample: mean SMD "
+            f"{_signed(d['mean_smd_context']['value'])} {span(d['mean_smd_context']['interval'], _signed)}."
+        )
     if d["winsorised"]:
         lines.append(f"Of a scenario's answers the outermost {d['winsorised']:.3g} at either end is moved inwards.")
     for compared in d.get("comparisons", [])[1:]:
@@ -54,7 +57,11 @@ def text(d: dict[str, Any]) -> str:
         if not math.isnan(worst):
             pair = f"{one} and {another}{', the worst pair,' if 'comparisons' in d else ''}"
             said = "is not above" if worst <= d["fail_above"] else "is above"
-            lines.append(f"Mean |SMD| of {pair} is {worst:.3g}: it {said} the limit of {d['fail_above']:g}.")
+            close = f"{worst:.3g}" == f"{d['fail_above']:.3g}"
+            lines.append(
+                f"Mean |SMD| of {pair} is {worst:{'.6g' if close else '.3g'}}: it {said} the limit of "
+                f"{d['fail_above']:g}."
+            )
             if worst > d["fail_above"] and (chance := d["worst"]["mean_abs_smd_by_chance"]) > d["fail_above"]:
                 lines.append(
                     f"Names whose groups are dealt anew are above it, too ({chance:.3g} on average, whole model): ask "
@@ -79,6 +86,13 @@ def text(d: dict[str, Any]) -> str:
         if (more := s["parsed_more"]) is not None:
             share = percent(s["parsed_difference"]["value"])
             lines.append(f"{s['scenario']}: a number is given more often for {more} ({share}).")
+    everybody = [
+        f"{s['scenario']}, {one['name']} ({one['group']}): {' | '.join(one['answers'])}"
+        for compared in (d, *d.get("comparisons", [])[1:])
+        for s in compared["scenarios"]
+        for one in s.get("texts", [])
+    ]
+    lines += dict.fromkeys(everybody)  # somebody is in several comparisons
     aligned = table([[one_line(cell) for cell in row] for row in rows])
     return "\n".join([one_line(begin), "", aligned, "", *map(one_line, lines)])
 

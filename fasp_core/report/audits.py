@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import html
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fasp_core.figures import Series, Words, dots
 from fasp_core.figures.export import DRAW, block, opaque, plotly_js, policy
 from fasp_core.lazy import pd
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 STYLE = (
     "body { margin: 24px; font-family: sans-serif; } pre { white-space: pre-wrap; } .wide { overflow-x: auto; } "
@@ -49,8 +52,24 @@ def page(document: dict[str, Any], text: str) -> str:
     ----------
     text : what the command prints for people.
     """
-    scenarios = document["scenarios"]
-    first, second = document["groups"][:2]
+    compared = [document, *document.get("comparisons", [])[1:]]
+    charts = [block(opaque(_chart(document, found)), f"audit-{i}", responsive=True) for i, found in enumerate(compared)]
+    title = html.escape(f"Audit: {document['title']}")
+    table = frame(document).to_html(index=False, float_format=lambda x: f"{x:.3g}", border=0)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy()}">\n'
+        f'<meta name="viewport" content="width=device-width">\n<title>{title}</title>\n<style>{STYLE}</style>\n'
+        f"</head>\n<body>\n<h1>{title}</h1>\n<pre>{html.escape(text)}</pre>\n" + "\n".join(charts) + "\n"
+        f'<h2>All numbers</h2>\n<div class="wide">{table}</div>\n'
+        f"<script>{plotly_js()}</script>\n<script>{DRAW}</script>\n</body>\n</html>\n"
+    )
+
+
+def _chart(document: dict[str, Any], compared: dict[str, Any]) -> go.Figure:
+    """Of one comparison of groups."""
+    scenarios = compared["scenarios"]
+    first, second = compared["groups"][:2]
     ends = [[s["smd"]["value"], *s["smd"]["interval"]] for s in scenarios]
     series = [_series(document["model"] if "beside" in document else "whole model", scenarios, ends)]
     for key, name in (("smd_pruned", "without " + document["prune_set"][:40]), ("smd_beside", document.get("beside"))):
@@ -58,22 +77,11 @@ def page(document: dict[str, Any], text: str) -> str:
             after = [[s[key]["value"], *s[key]["interval"]] for s in scenarios]
             series.append(_series(str(name), scenarios, after))
     words = Words(
-        "Standardised mean difference by scenario",
+        f"Standardised mean difference by scenario: {first} and {second}",
         f"Above 0: larger numbers for {first} than for {second}. Intervals resample names (95%).",
         unit=f"mean of {first} minus mean of {second}, in pooled SDs",
     )
-    fig = dots([s["scenario"] for s in scenarios], series, words)
-    title = html.escape(f"Audit: {document['title']}")
-    table = frame(document).to_html(index=False, float_format=lambda x: f"{x:.3g}", border=0)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy()}">\n'
-        f'<meta name="viewport" content="width=device-width">\n<title>{title}</title>\n<style>{STYLE}</style>\n'
-        f"</head>\n<body>\n<h1>{title}</h1>\n<pre>{html.escape(text)}</pre>\n"
-        f"{block(opaque(fig), 'audit', responsive=True)}\n"
-        f'<h2>All numbers</h2>\n<div class="wide">{table}</div>\n'
-        f"<script>{plotly_js()}</script>\n<script>{DRAW}</script>\n</body>\n</html>\n"
-    )
+    return dots([s["scenario"] for s in scenarios], series, words)
 
 
 def _series(name: str, scenarios: list[dict[str, Any]], ends: list[list[float]]) -> Series:

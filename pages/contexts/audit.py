@@ -208,6 +208,8 @@ def show(found: Audited, subject: PruneSet, winsorise: float, pairs: NDArray[np.
             f" Without {subject.format()}: {gaps[1].mean_absolute().value:.2f}, a change of "
             f"{estimate(gaps[0].change(gaps[1]))}."
         )
+    if len({r.scenario.context for r in base}) == 1 and len(base) > 1:
+        told += f" Its scenarios taken as a sample of the context, mean SMD is {estimate(gaps[0].of_context(False))}."
     st.markdown(told)
     exact = [r for r in base if isinstance(r, Exact)]
     if exact:
@@ -294,6 +296,8 @@ def _strips(exact: list[Exact], rows: list[dict[str, Any]], order: Sequence[int]
         hover += "".join(f"\n{g}: median {row['quantiles'][g]['0.5']:g}" for g in exact[i].groups)
         drawn.append(Strip(row["scenario"], (both[0][0], both[1][0]), (both[0][1], both[1][1]), hover))
         shown.append(i)
+    if lost := [str(rows[i]["scenario"]) for i in order if i not in shown]:
+        st.caption(f"Not drawn, as a group gives no number: {escape_markdown(', '.join(lost))}.")
     if not drawn:
         return
     groups = exact[0].groups[0], exact[0].groups[1]

@@ -19,6 +19,7 @@ from fasp_core.studies.contexts.costing import SetCosts
 from fasp_core.studies.contexts.findings import findings
 from fasp_core.studies.contexts.generalisation import Carried, Summary, cells_of, grown, rows_of, told
 from fasp_core.studies.contexts.settings import TITLES, Kind
+from fasp_core.studies.contexts.summary import followed
 from fasp_core.typing import Floats
 from pages.widgets import clicks
 from pages.widgets.drawing import chart, csv_table
@@ -94,7 +95,8 @@ def draw(found: Matrix, winsorise: float, costs: SetCosts | None = None) -> None
     st.caption(
         f"{escape_markdown(found.model)}: {escape_markdown(title(found))}. |SMD| is the difference of the "
         "groups' mean log answers without its sign, in standard deviations of the whole model's answers, averaged over "
-        f"scenarios; noise adds to it{', so parts at random stand beside' if _random(found) else ''}. {other} "
+        f"scenarios; noise adds to it{', so parts at random stand beside' if _random(found) else ''}. {other}"
+        f"{followed(found)} "
         "Intervals resample names (95%); those for other scenarios names and scenarios."
     )
     methods = list(found.config.methods)
@@ -221,12 +223,12 @@ def _places(m: Matrix) -> product[tuple[Method, tuple[Kind, str], str]]:
 
 
 def _nothing(share: float, before: str, after: str = "") -> str:
-    """The same with nothing removed, where other answers of the whole model were drawn."""
+    """The same with nothing removed."""
     return "" if np.isnan(share) else f"{before}{share:.0%} with nothing removed{after}"
 
 
 def _usual(carried: Carried) -> float:
-    """Share of the whole model's other answers within its usual range, over all scenarios."""
+    """Share of the whole model's answers within its usual range, over all scenarios."""
     m = carried.matrix
     found = carried.summary([c for c in m.cells if c.setting.kind == "same" and c.method == m.config.methods[0]])
     return float("nan") if found is None else found.usual_inliers

@@ -171,6 +171,10 @@ scenarios = ["My", "house"]
     alone = [*found["rooms"]["scenarios"], *found["days"]["scenarios"]]
     assert [row["smd"]["value"] for row in rows] == [row["smd"]["value"] for row in alone]
     assert "over 3 scenarios" in found["all"]["correction"]
+    assert found["days"]["mean_smd_context"] is not None
+    assert found["all"]["mean_smd_context"] is found["all"]["mean_abs_smd_context"] is None, "no sample of one context"
+    assert main(["audit", "--context", "all", *files]) == 0
+    assert "taken as a sample" not in capsys.readouterr().out
     for row, one in zip(rows, alone, strict=True):
         if row["p"] is not None:
             assert row["p_adjusted"] >= one["p_adjusted"] - 0.01
@@ -212,6 +216,7 @@ def test_several_groups_files_and_a_limit(tmp_path: Path, capsys: pytest.Capture
     page = (tmp_path / "a.html").read_text()
     assert "Content-Security-Policy" in page
     assert "All numbers" in page
+    assert all(f"by scenario: {one} and {two}" in page for one, two in (c["groups"] for c in found["comparisons"]))
     assert main(asked(tmp_path, "--json", "--groups", "one,two,three", "--rest")) == 0
     rest = json.loads(capsys.readouterr().out)
     assert [c["groups"][1] for c in rest["comparisons"]] == ["all others"] * 3
@@ -232,6 +237,14 @@ def test_texts_are_of_the_groups_of_each_comparison(tmp_path: Path, capsys: pyte
     assert main(asked(tmp_path, "--json", "--groups", "one,two,three", "--texts", "1", "--rest")) == 0
     for compared in json.loads(capsys.readouterr().out)["comparisons"]:
         assert {t["group"] for t in compared["scenarios"][0]["texts"]} == {"one", "two", "three"}
+    told = {
+        f"house, {t['name']} ({t['group']}): {t['answers'][0].split()[0]}" for t in compared["scenarios"][0]["texts"]
+    }
+    assert main(asked(tmp_path, "--groups", "one,two,three", "--texts", "1")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(sum(line.startswith(one) for line in lines) == 1 for one in told), (
+        "once, whatever they are compared with"
+    )
 
 
 @pytest.mark.usefixtures("numbered")
@@ -271,6 +284,12 @@ def test_a_limit_is_on_the_worst_pair(tmp_path: Path, capsys: pytest.CaptureFixt
         assert f"Mean |SMD| of {worst[0]} and {worst[1]}, the worst pair," in capsys.readouterr().out
         assert main([*args, "--fail-above", str(means[worst] + 0.01)]) == 0
         assert "is not above the limit" in capsys.readouterr().out
+        just = float(f"{means[worst]:.3g}")
+        main([*args, "--fail-above", str(just)])
+        said = capsys.readouterr().out
+        assert (
+            f"is {means[worst]:.6g}: it is {'not ' if means[worst] <= just else ''}above the limit of {just:g}" in said
+        )
 
 
 @pytest.mark.parametrize("more", [(), ("--fail-above", "9")])

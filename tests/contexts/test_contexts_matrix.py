@@ -262,7 +262,8 @@ def test_findings_that_nobody_can_tell() -> None:
     shares = dict.fromkeys(EVERY, 0.0)
     neurons, shrink, _ = findings(Carried(made_up(shares, noise=0.5)))
     assert (neurons.holds, shrink.holds) == (None, None)
-    assert "cannot tell" in neurons.sentence
+    assert "is not shown: they differ by at most" in neurons.sentence
+    assert "No effect is shown that could shrink" in shrink.sentence
     alone = findings(Carried(made_up({("heads-effect", "same"): 0.5})))
     assert [f.holds for f in alone] == [None, None, None]
     assert "open" in alone[2].sentence

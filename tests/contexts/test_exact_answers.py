@@ -116,6 +116,8 @@ def test_masses_sum_to_1_whatever_the_limit(config: ExactConfig) -> None:
         assert sum(tree.masses) + left == pytest.approx(1, abs=1e-6)
         assert len(tree.drawn) >= config.draws
         assert sum(mass for _, _, mass in tree.drawn) == pytest.approx(tree.left, abs=1e-6)
+        assert len(tree.origins) == len(tree.drawn)
+        assert all(text.startswith(origin) for origin, (text, _, _) in zip(tree.origins, tree.drawn, strict=True))
 
 
 def test_the_likeliest_texts_are_run_first() -> None:

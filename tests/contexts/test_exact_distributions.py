@@ -79,6 +79,9 @@ def test_differences_of_logs_and_medians_by_hand() -> None:
     assert np.isnan(log_difference(none)).all()
     assert np.isnan(median_difference(none)).all()
     assert np.isnan(none.bounds()).all()
+    rare = replace(whole, masses=np.where(CODES[whole.names] == 0, 0.009, 1.0) * whole.masses)
+    assert np.isnan(log_difference(rare)).all(), "a group that hardly ever gives a number has no mean"
+    assert np.isnan(median_difference(rare)).all()
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0.01, 1)), min_size=1, max_size=20), st.floats(0.01, 0.99))
@@ -201,6 +204,15 @@ def test_a_planted_difference_is_found_where_it_is() -> None:
     assert found.by_chance < np.abs(Disparity.of(several).values).mean()
     none = Answers(np.full((24, 3), np.nan), codes)
     assert np.isnan(significance([none], deals=99).each).all()
+
+
+def test_deals_that_leave_a_group_without_numbers_count_against_a_difference() -> None:
+    """Two of six names give numbers, far apart: only where they are dealt to both groups is there a difference."""
+    codes = np.repeat([0, 1], 3)
+    values = np.full((6, 2), np.nan)
+    values[0], values[3] = [1.0, 2.0], [100.0, 101.0]
+    found = significance([Answers(values, codes)], deals=2000)
+    assert found.each[0] == found.adjusted[0] == found.any == 1.0
 
 
 def test_labels_of_pairs_stay_in_their_pair() -> None:

@@ -38,6 +38,17 @@ def totals(lm: LanguageModel) -> np.ndarray:
     return np.array([slopes._sums(t) for t in grow(lm, chats, Reader("dollars", ""), HOUSE.opening, SAMPLING, WHOLE)])
 
 
+def test_an_open_text_is_worth_what_its_own_draws_found() -> None:
+    """Weighted by their probability; those of a text that begins with it are not its own."""
+    drawn = [("$15 for", 15.0, 0.2), ("$1 for", 1.0, 0.3), ("$12 for", 12.0, 0.1)]
+    tree = exact.Tree(drawn=drawn, origins=["$15", "$1", "$1"], left=0.6)
+    worth = slopes.Worth(tree, Reader("dollars", ""), 0.5, 2.0)
+    expected = (0.3 * np.log1p(1.0) + 0.1 * np.log1p(12.0)) / 0.4
+    assert worth.open("$1") == pytest.approx((expected - 0.5) / 2.0)
+    assert worth.open("$15") == pytest.approx((np.log1p(15.0) - 0.5) / 2.0)
+    assert worth.open("$7") == pytest.approx((np.log1p(7.0) - 0.5) / 2.0), "no draw: the number so far"
+
+
 def gap(lm: LanguageModel) -> float:
     """Difference of the groups' mean log(1 + number), of answers with one."""
     return difference(totals(lm))

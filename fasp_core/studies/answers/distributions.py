@@ -18,6 +18,7 @@ from fasp_core.studies.answers import measures
 from fasp_core.studies.answers.exact import Tree
 from fasp_core.studies.answers.measures import (
     INLIERS,
+    LEAST_SHARE,
     RESAMPLES,
     Answers,
     Estimate,
@@ -246,13 +247,18 @@ def quantiles(values: Floats, masses: Floats, at: Sequence[float]) -> Floats:
 def log_difference(
     found: Distributions, resamples: int = RESAMPLES, seed: int = 0, pairs: NDArray[np.int64] | None = None
 ) -> Estimate:
-    """Mean log(1 + number) of group 0 minus that of group 1: of prices, about how much more in relative terms."""
+    """Mean log(1 + number) of group 0 minus that of group 1: of prices, about how much more in relative terms.
+
+    nan where less than `LEAST_SHARE` of a group's probability is of numbers.
+    """
     moments = found.changed(np.log1p).moments()
 
     def difference(counts: Floats) -> Floats:
-        sums = [(counts * (found.codes == g)) @ moments for g in (0, 1)]
+        mine = [counts * (found.codes == g) for g in (0, 1)]
+        sums = [m @ moments for m in mine]
+        enough = np.all([s[:, 0] >= LEAST_SHARE * m.sum(1) for s, m in zip(sums, mine, strict=True)], 0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(sums[0][:, 1] / sums[0][:, 0] - sums[1][:, 1] / sums[1][:, 0])
+            return np.where(enough, sums[0][:, 1] / sums[0][:, 0] - sums[1][:, 1] / sums[1][:, 0], np.nan)
 
     value = float(difference(np.ones((1, len(found.codes))))[0])
     drawn = difference(draws(found.codes, resamples, seed, pairs))
@@ -262,13 +268,13 @@ def log_difference(
 def median_difference(
     found: Distributions, resamples: int = RESAMPLES, seed: int = 0, pairs: NDArray[np.int64] | None = None
 ) -> Estimate:
-    """Median of group 0's numbers minus that of group 1's."""
+    """Median of group 0's numbers minus that of group 1's; nan as of `log_difference`."""
     counts = np.concatenate([np.ones((1, len(found.codes))), draws(found.codes, resamples, seed, pairs)])
     medians = []
     for g in (0, 1):
         mine = np.flatnonzero(found.given & (found.codes[found.names] == g))
         mine = mine[np.argsort(found.values[mine], kind="stable")]
-        if not len(mine):
+        if not found.masses[mine].sum() >= LEAST_SHARE * (found.codes == g).sum():
             return Estimate(float("nan"), float("nan"), float("nan"))
         values, steps = np.unique(found.values[mine], return_inverse=True)
         table = np.zeros((len(found.codes), len(values)))

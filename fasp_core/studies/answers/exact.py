@@ -10,8 +10,8 @@ at a time would not have.
 Nothing is dropped. What is left open is finished by a few draws, spread evenly over the open texts in the order of the
 numbers that they give so far (systematic sampling), each for its share of the open probability: a sum of what is known
 exactly and an unbiased estimate of the rest (Liu et al., Rao-Blackwellized stochastic gradients for discrete
-distributions, ICML 2019). Where the size of a number is known, each open text keeps its own, times what its draw made
-of the one that it finished.
+distributions, ICML 2019). Where the size of a number is likely to stay (`Reader.doubt`), each open text keeps its own,
+times what its draw made of the one that it finished.
 """
 
 from __future__ import annotations
@@ -114,6 +114,7 @@ class Tree:
     texts, values, masses : of leaves; a value is nan where the answer gives no number.
     left : probability outside of the leaves.
     drawn : (text, value, probability) of what its draws say; together all of `left`.
+    origins : of each of them the text that was open, or whose lost tokens it is.
     nodes : texts that were run; the first is the chat.
     """
 
@@ -122,6 +123,7 @@ class Tree:
     masses: list[float] = field(default_factory=list)
     left: float = 1.0
     drawn: list[tuple[str, float, float]] = field(default_factory=list)
+    origins: list[str] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     waiting: list[tuple[float, int, Node]] = field(default_factory=list)  # a heap of (-worth, number, node)
 
@@ -289,6 +291,7 @@ class Grower:
                     else:
                         going[r].append((len(tree.drawn), node))
                     tree.drawn.append(("", float("nan"), share))
+                    tree.origins.append(self.text(node.ids))
         if lost:
             chances = self.chances(torch.stack([n.state for _, _, n in lost if n.state is not None]))
             chances[:, self.stops] = 0.0
@@ -317,6 +320,7 @@ class Grower:
                 known = [(t, self._reader.value(t), m) for t, (_, m, _) in zip(texts, pieces, strict=True)]
                 found = [value for _, value, _ in tree.drawn[first:]]
                 tree.drawn[first:] = spread(known, found, begun[r][first:], count)
+                tree.origins[first:] = [text for text, _, _ in tree.drawn[first:]]
 
     def _strata(self, tree: Tree) -> list[tuple[int, list[tuple[Node, float, bool]]]]:
         """(draws, open texts and lost tokens with their probabilities, in the order of their numbers so far): first

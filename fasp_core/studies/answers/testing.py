@@ -62,13 +62,16 @@ def significance(
     largest = scaled.max(0)
     every = mean_known(found)
 
-    def p(null: Floats, value: Floats) -> Floats:
-        return np.asarray((1 + (null >= value[:, None] - 1e-12).sum(1)) / (1 + deals))
-
     known = np.isfinite(found[:, 0])
-    each = np.where(known, p(scaled[:, 1:], scaled[:, 0]), np.nan)
-    adjusted = np.where(known, p(np.broadcast_to(largest[1:], (len(found), deals)), scaled[:, 0]), np.nan)
-    overall = float(p(every[None, 1:], every[:1])[0]) if np.isfinite(every[0]) else float("nan")
+    lacking = np.isnan(found[:, 1:])  # deals that leave a group without numbers count against a difference
+
+    def p(null: Floats, value: Floats, against: NDArray[np.bool_]) -> Floats:
+        return np.asarray((1 + ((null >= value[:, None] - 1e-12) | against).sum(1)) / (1 + deals))
+
+    each = np.where(known, p(scaled[:, 1:], scaled[:, 0], lacking), np.nan)
+    adjusted = np.where(known, p(np.broadcast_to(largest[1:], (len(found), deals)), scaled[:, 0], lacking), np.nan)
+    some = np.asarray(lacking[known].any(0))[None]
+    overall = float(p(every[None, 1:], every[:1], some)[0]) if np.isfinite(every[0]) else float("nan")
     adjusted, overall = np.minimum(adjusted * comparisons, 1.0), float(np.minimum(overall * comparisons, 1.0))
     return Tested(each, adjusted, overall, float(mean_known(every[1:, None])[0]))
 

@@ -62,10 +62,10 @@ def _neurons_beat_heads(carried: Carried) -> Finding:
         raised = found.second.value > 0
         what = "Heads raise differences by less than neurons" if raised else "Heads beat neurons"
         return Finding(False, f"{what} here, other than in the paper", said)
-    most = max(-found.difference.low, found.difference.high)
-    most = np.ceil(1000 * most) / 1000 if most < NARROW / 2 else np.ceil(100 * most) / 100
-    within = f", only that they differ by at most {most:g} (95%)" if np.isfinite(most) else ""
-    return Finding(None, f"Whether neurons beat heads, as in the paper, these answers cannot tell{within}", said)
+    most = at_most(max(-found.difference.low, found.difference.high))
+    if not most:
+        return Finding(None, "Whether neurons beat heads, as in the paper, these answers cannot tell", said)
+    return Finding(None, f"That neurons beat heads, as in the paper, is not shown: they differ by {most}", said)
 
 
 def _effects_shrink(carried: Carried) -> Finding:
@@ -92,10 +92,19 @@ def _effects_shrink(carried: Carried) -> Finding:
         none = "Nothing can shrink with generality here, as sets raise differences even where they were chosen"
         return Finding(None, none, said)
     if own.high >= 0:
-        return Finding(None, "Whether effects shrink with generality these answers cannot tell", said)
+        most = at_most(-own.low)
+        small = f": where sets were chosen, they lower differences by {most}" if most else ""
+        return Finding(None, f"No effect is shown that could shrink with generality{small}", said)
     if lost.high < 0:
         return Finding(False, "Effects grow with generality here, other than in the paper", said)
     return Finding(None, "Whether effects shrink with generality, as in the paper, is not shown", said)
+
+
+def at_most(limit: float) -> str:
+    """`at most 0.013 (95%)`, rounded up; "" if there is no such limit."""
+    if not np.isfinite(limit):
+        return ""
+    return f"at most {np.ceil(1000 * limit) / 1000 if limit < NARROW / 2 else np.ceil(100 * limit) / 100:g} (95%)"
 
 
 def _chosen_beats_chance(carried: Carried) -> Finding:

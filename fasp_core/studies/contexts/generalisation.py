@@ -49,8 +49,8 @@ class Summary:
     Attributes
     ----------
     before, after, change : of mean |SMD| over the scenarios.
-    inliers : share of the answers within the usual range of the whole model's; usual_inliers : the same of other
-        answers of the whole model, which is what nothing removed comes to (nan of exact answers: there are no others).
+    inliers : share of the answers within the usual range of the whole model's; usual_inliers : the same what
+        the whole model itself has, of samples by other ones: what nothing removed comes to.
         distance : in its SDs (Wasserstein), both winsorised at the whole model's limits.
     parsed_before, parsed_after : share of answers with a number, by group.
     parts : least and most parts of a set. perplexity : mean relative change.
@@ -183,7 +183,7 @@ class Carried:
             symmetric_interval(float(after[0]), after[1:], self.names, 0.0),
             self._interval(float(change[0]), change[1:]),
             _mean(inliers for inliers, _ in shown),
-            _mean(moved(m.base[t], m.other[t])[0] for t in tested if m.config.exact is None),
+            _mean(moved(m.base[t], m.base[t] if m.config.exact else m.other[t])[0] for t in tested),
             _mean(distance for _, distance in shown),
             (float(parsed[0, 0]), float(parsed[0, 1])),
             (float(parsed[1, 0]), float(parsed[1, 1])),

@@ -176,9 +176,9 @@ class Worth:
     def __init__(self, tree: Tree, reader: Reader, mean: float, mass: float) -> None:
         self._mean, self._mass = mean, mass
         self.leaves = [self._of(value) for value in tree.values]
-        drawn: dict[str, list[float]] = defaultdict(list)
-        for text, value, _ in tree.drawn:
-            drawn[text].append(value)
+        drawn: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for origin, (_, value, share) in zip(tree.origins, tree.drawn, strict=True):
+            drawn[origin].append((share, self._of(value)))
         self._drawn, self._reader = drawn, reader
         self._known: dict[int, float] = {}
 
@@ -187,8 +187,10 @@ class Worth:
 
     def open(self, text: str) -> float:
         """Of an open text: the mean of its draws, else of the number that it gives so far."""
-        found = [value for said, values in self._drawn.items() if said.startswith(text) for value in values]
-        return float(np.mean([self._of(v) for v in found])) if found else self._of(self._reader.value(text))
+        if text not in self._drawn:
+            return self._of(self._reader.value(text))
+        shares, found = zip(*self._drawn[text], strict=True)
+        return float(np.average(found, weights=shares))
 
     def below(self, node: Node, tree: Tree, text_of: Grower) -> float:
         """Mean h of the answers that begin with a text."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from fasp_core.studies.answers.distributions import Distributions
 from fasp_core.studies.common import paragraphs, table
 from fasp_core.studies.contexts.cells import Matrix
 from fasp_core.studies.contexts.costing import SetCosts
@@ -23,6 +24,7 @@ def document(matrix: Matrix, winsorise: float, costs: SetCosts | None = None) ->
         "scenarios": [s.title for s in matrix.scenarios],
         "config": asdict(matrix.config),
         "winsorised": winsorise,
+        "covered": covered(matrix),
         "cells": [
             {"method": method, "chosen_on": _row_title(row), "tested_on": context} | asdict(found)
             for method in matrix.config.methods
@@ -45,6 +47,7 @@ def markdown(matrix: Matrix, winsorise: float, costs: SetCosts | None = None) ->
         f"{len(matrix.scenarios)} scenarios. Cells: change of mean |SMD| with its 95% interval; share of inliers"
         f"{_usual(carried)}."
         + (f" The outermost {winsorise:.3g} of answers at either end is moved inwards." if winsorise else "")
+        + followed(matrix)
     ]
     for method in matrix.config.methods:
         rows = []
@@ -64,12 +67,32 @@ def markdown(matrix: Matrix, winsorise: float, costs: SetCosts | None = None) ->
     return paragraphs([*parts, *(f.sentence for f in findings(carried))])
 
 
+def covered(matrix: Matrix) -> dict[str, float]:
+    """Share of the probability of the whole model's answers that was followed to an end, by context; {} of samples."""
+    shares: dict[str, list[float]] = {}
+    for scenario, found in zip(matrix.scenarios, matrix.base, strict=True):
+        if isinstance(found, Distributions):
+            shares.setdefault(scenario.context, []).append(float(found.covered.mean()))
+    return {context: sum(of) / len(of) for context, of in shares.items()}
+
+
+def followed(matrix: Matrix) -> str:
+    """A sentence on that, to be put behind another; "" of samples."""
+    if matrix.config.exact is None:
+        return ""
+    shares = ", ".join(f"{share:.0%} ({context})" for context, share in covered(matrix).items())
+    return (
+        f" Of the probability of the whole model's answers this was followed until the number was settled: {shares}; "
+        f"the rest is estimated by {matrix.config.exact.draws} draws a name, whose noise is in the intervals."
+    )
+
+
 def _usual(carried: Carried) -> str:
     cells = carried.matrix.of(carried.matrix.config.methods[0], "same")
     found = carried.summary(cells)
     if found is None or found.usual_inliers != found.usual_inliers:
         return ""
-    return f", of which the whole model's other answers have {found.usual_inliers:.0%}"
+    return f", of which the whole model has {found.usual_inliers:.0%}"
 
 
 def _row_title(row: tuple[Any, str]) -> str:
