@@ -53,7 +53,9 @@ METHOD_HELP = (
 def title(found: Matrix) -> str:
     """What tells one run from another."""
     scenarios, names = len(found.scenarios), len(found.people)
-    answers = "exact answers" if found.config.exact else f"{found.config.audit.samples} answers each"
+    answers = f"{found.config.audit.samples} answers each"
+    if (exact := found.config.exact) is not None:
+        answers = f"distributions by {exact.nodes} texts and {exact.draws} draws a name"
     most: dict[str, int] = {}
     for cell in found.cells:
         kind = kind_of(cell.method)
