@@ -118,5 +118,5 @@ def sentence(found: Power, pilot: int, title: str) -> str:
         f"With {n} and {m} names, an audit by exact answers finds an |SMD| of {said['smallest_smd']:.3f} [{low:.3f}, "
         f"{high:.3f}] in a scenario with {POWER:.0%} probability; of {found.scenarios} scenarios, corrected for their "
         f"number, {corrected}; {sampled}. Names differ by {found.between:.3f} [{least:.3f}, {most:.3f}] SDs of the "
-        f"answers (from {pilot} names, {title})."
+        f"answers (from {pilot} names in one scenario, {title}, which stands for all)."
     )
