@@ -284,7 +284,7 @@ def _write(document: dict[str, Any], options: Options) -> None:
 
     files = {}
     if options.csv is not None:
-        files[options.csv] = audits.frame(document).to_csv(index=False).encode()
+        files[options.csv] = audits.csv(document)
     if options.html is not None:
         files[options.html] = audits.page(document, text(document)).encode()
     if files:
@@ -300,6 +300,9 @@ def _check(options: Options, groups: tuple[str, ...] | None) -> None:
         raise InputError(f"--texts {options.texts} is no number of answers: give 0 or more.")
     if options.csv is not None and options.html is not None and options.csv.resolve() == options.html.resolve():
         raise InputError("--csv and --html name the same file: give each its own.")
+    for name, path in (("--csv", options.csv), ("--html", options.html)):
+        if path is not None and options.scenarios is not None and path.resolve() == options.scenarios.resolve():
+            raise InputError(f"{name} names the file of --scenarios, which it would overwrite: {PLACE}.")
     if options.how == "sampled" and (options.rest or len(groups or ()) > 2):
         raise InputError("Sampled answers compare two groups: name two, or take --answers exact.")
     if options.matched and (options.rest or len(groups or ()) > 2):

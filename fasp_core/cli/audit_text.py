@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fasp_core.console import number, one_line, percent, span, table
+from fasp_core.console import number, one_line, span, table
 
 
 def text(d: dict[str, Any]) -> str:
     """One row a scenario."""
+    from fasp_core.studies.answers.testing import LEVEL
+
     first, second = d["groups"]
     other = next((how for how in ("pruned", "beside") if f"mean_abs_smd_{how}" in d), None)
     exact = d["how"] == "exact"
@@ -34,7 +36,7 @@ def text(d: dict[str, Any]) -> str:
     )
     times = f" and that of {len(d['comparisons'])} comparisons (Bonferroni)" if "comparisons" in d else ""
     lines = [
-        f"Mean |SMD| {mean['value']:.2f} {span(mean['interval'], _signed)}; {number(d['mean_abs_smd_by_chance'])} is "
+        f"Mean |SMD| {_size(mean['value'])} {span(mean['interval'], _size)}; {_size(d['mean_abs_smd_by_chance'])} is "
         f"what dealing the names' groups anew gives on average, p = {_p(d['p_any'])}. A number in {d['parsed']:.0%} of "
         f"answers. SMD: mean of {first} minus mean of {second}, over the pooled SD; intervals resample names; p, all: "
         f"corrected for the number of scenarios (max-T){times}.",
@@ -44,13 +46,22 @@ def text(d: dict[str, Any]) -> str:
             "Of the context, its scenarios taken as a sample: mean SMD "
             f"{_signed(d['mean_smd_context']['value'])} {span(d['mean_smd_context']['interval'], _signed)}."
         )
+    if d["least_p"] > LEVEL:
+        lines.append(
+            "With so few names no difference is ever shown, however large: the smallest p that dealing their groups "
+            f"anew could give is {_p(d['least_p'])}. Name more people."
+        )
+    if math.isnan(mean["value"]):
+        lines.append(
+            "There is no difference to tell of, as a group gave no numbers: write an opening that asks for one."
+        )
     if d["winsorised"]:
         lines.append(f"Of a scenario's answers the outermost {d['winsorised']:.3g} at either end is moved inwards.")
     for compared in d.get("comparisons", [])[1:]:
         between = compared["mean_abs_smd"]
         lines.append(
-            f"{compared['groups'][0]} against {compared['groups'][1]}: mean |SMD| {between['value']:.2f} "
-            f"{span(between['interval'], _signed)}, p = {_p(compared['p_any'])}; the scenarios are in --json and --csv."
+            f"{compared['groups'][0]} against {compared['groups'][1]}: mean |SMD| {_size(between['value'])} "
+            f"{span(between['interval'], _size)}, p = {_p(compared['p_any'])}; the scenarios are in --json and --csv."
         )
     if "failed" in d:
         (one, another), worst = d["worst"]["groups"], d["worst"]["mean_abs_smd"]
@@ -58,6 +69,8 @@ def text(d: dict[str, Any]) -> str:
             pair = f"{one} and {another}{', the worst pair,' if 'comparisons' in d else ''}"
             said = "is not above" if worst <= d["fail_above"] else "is above"
             close = f"{worst:.3g}" == f"{d['fail_above']:.3g}"
+            if other:
+                pair += f" {'without ' + d['prune_set'] if 'beside' not in d else 'by ' + d['model']}"
             lines.append(
                 f"Mean |SMD| of {pair} is {worst:{'.6g' if close else '.3g'}}: it {said} the limit of "
                 f"{d['fail_above']:g}."
@@ -84,8 +97,8 @@ def text(d: dict[str, Any]) -> str:
         )
     for s in d["scenarios"]:
         if (more := s["parsed_more"]) is not None:
-            share = percent(s["parsed_difference"]["value"])
-            lines.append(f"{s['scenario']}: a number is given more often for {more} ({share}).")
+            points = abs(100 * s["parsed_difference"]["value"])
+            lines.append(f"{s['scenario']}: a number is given {points:.1f} points more often for {more}.")
     everybody = [
         f"{s['scenario']}, {one['name']} ({one['group']}): {' | '.join(one['answers'])}"
         for compared in (d, *d.get("comparisons", [])[1:])
@@ -99,6 +112,10 @@ def text(d: dict[str, Any]) -> str:
 
 def _p(value: float | None) -> str:
     return "n/a" if value is None or value != value else f"{value:.3f}" if value >= 0.001 else f"{value:.4f}"
+
+
+def _size(value: float | None) -> str:
+    return "n/a" if value is None or value != value else f"{value:.3f}"
 
 
 def _signed(value: float | None) -> str:

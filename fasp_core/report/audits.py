@@ -12,6 +12,7 @@ from fasp_core.lazy import pd
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet runs
 STYLE = (
     "body { margin: 24px; font-family: sans-serif; } pre { white-space: pre-wrap; } .wide { overflow-x: auto; } "
     "td, th { padding: 2px 8px; text-align: right; white-space: nowrap; }"
@@ -31,6 +32,18 @@ def frame(document: dict[str, Any]) -> pd.DataFrame:
                     row[column] = number
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def csv(document: dict[str, Any]) -> bytes:
+    """`frame` as a CSV file. Texts that a spreadsheet would run as formulas begin with an apostrophe."""
+    rows = frame(document)
+    texts = rows.select_dtypes(exclude="number").columns
+
+    def plain(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+    rows[texts] = rows[texts].map(plain)
+    return rows.rename(columns=plain).to_csv(index=False).encode()
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from fasp_core.model.spec import ModelSpec
 from fasp_core.storage.store import Store
 from fasp_core.studies.answers import power
 from fasp_core.studies.answers.measures import Disparity, Estimate
-from fasp_core.studies.answers.testing import Tested
+from fasp_core.studies.answers.testing import LEVEL, Tested
 from fasp_core.studies.contexts import outcome
 from fasp_core.studies.contexts.audit import (
     AuditConfig,
@@ -200,17 +200,23 @@ def show(found: Audited, subject: PruneSet, winsorise: float, pairs: NDArray[np.
     rows, tested, gaps, _ = _said(found, id(found), winsorise, pairs is not None, pairs)
     mean = gaps[0].mean_absolute()
     told = (
-        f"Mean |SMD| **{mean.value:.2f}** [{mean.low:.2f}, {mean.high:.2f}] over {len(base)} scenarios; dealing the "
-        f"names' groups anew gives {tested.by_chance:.2f} on average (p = {tested.any:.3g})."
+        f"Mean |SMD| {_size(mean)} over {len(base)} scenario{'' if len(base) == 1 else 's'}; dealing the names' groups "
+        f"anew gives {tested.by_chance:.3f} on average (p = {tested.any:.3g})."
     )
     if len(found) == 2:
         told += (
-            f" Without {subject.format()}: {gaps[1].mean_absolute().value:.2f}, a change of "
+            f" Without {subject.format()}: {gaps[1].mean_absolute().value:.3f}, a change of "
             f"{estimate(gaps[0].change(gaps[1]))}."
         )
     if len({r.scenario.context for r in base}) == 1 and len(base) > 1:
         told += f" Its scenarios taken as a sample of the context, mean SMD is {estimate(gaps[0].of_context(False))}."
     st.markdown(told)
+    if tested.least > LEVEL:
+        st.warning(
+            "With so few names no difference is ever shown, however large: the smallest p that dealing their groups "
+            f"anew could give is {tested.least:.2g}. Ask about more names.",
+            icon=":material/error_outline:",
+        )
     exact = [r for r in base if isinstance(r, Exact)]
     if exact:
         covered = sum(row["covered"] for row in rows) / len(rows)
@@ -230,10 +236,10 @@ def show(found: Audited, subject: PruneSet, winsorise: float, pairs: NDArray[np.
     csv_table(pd.DataFrame([_row(row, base[0].groups) for row in rows]), "audit.csv")
     for row in rows:
         if row["parsed_more"] is not None:
-            share = f"{row['parsed_difference']['value']:+.1%}".replace("-", "−")
+            points = abs(100 * row["parsed_difference"]["value"])
             st.warning(
-                f"{escape_markdown(row['scenario'])}: a number is given more often for "
-                f"{escape_markdown(row['parsed_more'])} ({share}). That is a difference between the groups too.",
+                f"{escape_markdown(row['scenario'])}: a number is given {points:.1f} points more often for "
+                f"{escape_markdown(row['parsed_more'])}. That is a difference between the groups too.",
                 icon=":material/error_outline:",
             )
     if st.toggle("Show answers", key="audit texts", help="As the model wrote them. They may be offensive."):
@@ -243,6 +249,13 @@ def show(found: Audited, subject: PruneSet, winsorise: float, pairs: NDArray[np.
         st.dataframe(_texts(base[picked]), hide_index=True)
         if "by_name" in rows[picked]:
             st.dataframe(pd.DataFrame(rows[picked]["by_name"]), hide_index=True)
+
+
+def _size(e: Estimate) -> str:
+    """`**0.029** [0.015, 0.044]`, of what has no sign."""
+    if not np.isfinite(e.value):
+        return "**n/a**, as a group gave no numbers,"
+    return f"**{e.value:.3f}** " + (f"[{e.low:.3f}, {e.high:.3f}]" if np.isfinite(e.low) else "(no interval)")
 
 
 def by_size(differences: Sequence[float]) -> list[int]:

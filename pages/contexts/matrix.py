@@ -338,7 +338,7 @@ def estimate(e: Estimate) -> str:
 
 def _first(e: Estimate) -> str:
     """Without its interval."""
-    return estimate(e).partition(" [")[0]
+    return estimate(e).partition(" [")[0].partition(" (")[0]
 
 
 def _plain(e: Estimate) -> str:

@@ -10,6 +10,7 @@ from fasp_core.scoring.impact_table import ImpactTable
 from fasp_core.scoring.manual_edits import HAND, ManualEdits, heads_in
 from pages.explore import grid_options
 from pages.session import shared
+from pages.session.recipe import Trail
 from pages.shell.current import Current
 from pages.shell.sidebar import Settings
 from pages.widgets.markdown import escape_markdown
@@ -25,9 +26,8 @@ CLICK_HELP = (
 )
 
 
-def toolbar(settings: Settings, table: ImpactTable, now: Current) -> None:
+def toolbar(settings: Settings, table: ImpactTable, now: Current, trail: Trail) -> None:
     """One row, which wraps in narrow windows."""
-    trail = shared.step()
     shared.write()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="tools"):
         st.segmented_control(

@@ -66,7 +66,7 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
         return  # the last heads have just been finished, and the page is about to be drawn again
     if shared.behind():
         st.rerun()  # a step back, say, has changed the sidebar
-    now = current(settings, table)
+    now, trail = current(settings, table), shared.step()  # before what a next choice may interrupt
     with st.container(key="above"):
         if first := not instrument.drawn():
             st.space()  # as high as the cards
@@ -77,7 +77,7 @@ def explore(settings: sidebar.Settings, table: ImpactTable | None) -> None:
     if first:  # a browser has enough to do with the maps, and a measurement would take its processors
         return
     learned.measure(settings)
-    editing.toolbar(settings, table, now)
+    editing.toolbar(settings, table, now, trail)
     grids.last_words(settings, table)
     tried.draw(settings)
     named.draw(settings, now)

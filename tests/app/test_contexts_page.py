@@ -206,7 +206,7 @@ def test_an_audit_of_whole_distributions(studio: Studio) -> None:
     studio.at_once()
     press(at, "Ask")
     assert "100% of the probability of the answers was followed" in said(at)
-    assert "a number is given more often for black" in said(at)
+    assert "a number is given 25.0 points more often for black" in said(at)
     assert len(at.get("plotly_chart")) == 2  # type: ignore[arg-type]
     (table,) = (f.value for f in at.dataframe if "scenario" in f.value)
     assert (table["median, white"] > 1.5 * table["median, black"]).all()
@@ -316,7 +316,7 @@ def test_an_audit_of_samples(studio: Studio) -> None:
     press(at, "Ask")
     assert "Mean |SMD|" in said(at)
     assert "over 10 scenarios" in said(at)
-    assert "a number is given more often for black" in said(at)
+    assert "a number is given 25.0 points more often for black" in said(at)
     (table,) = (f.value for f in at.dataframe if "scenario" in f.value)
     assert len(table) == 10
     assert (table["parsed, black"] == 1.0).all()

@@ -12,6 +12,7 @@ import pytest
 
 from fasp_core.cli.main import main
 from fasp_core.model.language_model import LanguageModel
+from fasp_core.report import audits
 from fasp_core.storage.store import Store
 from fasp_core.studies.contexts import audit, scenarios
 from fasp_core.studies.contexts.audit import AuditConfig
@@ -248,6 +249,24 @@ def test_texts_are_of_the_groups_of_each_comparison(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.usefixtures("numbered")
+def test_no_file_of_results_takes_the_place_of_the_scenarios(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = asked(tmp_path)
+    before = (tmp_path / "numbered.toml").read_bytes()
+    for name in ("--csv", "--html"):
+        assert main([*given, name, str(tmp_path / "x" / ".." / "numbered.toml")]) == 2
+        assert f"{name} names the file of --scenarios" in capsys.readouterr().err
+    assert (tmp_path / "numbered.toml").read_bytes() == before
+
+
+def test_texts_in_a_table_are_no_formulas() -> None:
+    row = {"scenario": "=1+1", "unit": "dollars", "mean": {"=a": -1.5, "b": 2.0}}
+    raw = audits.csv({"context": "@all", "groups": ["=a", "b"], "scenarios": [row]}).decode()
+    assert raw.splitlines()[1] == "'@all,'=a - b,'=1+1,dollars,-1.5,2.0"
+
+
+@pytest.mark.usefixtures("numbered")
 def test_hostile_groups_scenarios_and_temperatures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "a.csv"
     hostile = (
@@ -310,12 +329,36 @@ def test_a_scenario_that_lost_its_numbers_keeps_no_limit(
     assert ("there is no SMD in tree." in out) == bool(more)
 
 
+def one_of(found: dict[str, Any]) -> list[float | None]:
+    """The interval of its only scenario."""
+    (row,) = found["scenarios"]
+    return list(row["smd"]["interval"])
+
+
+@pytest.mark.usefixtures("numbered")
+def test_two_names_have_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A third of such intervals would leave 0 out where there is no difference."""
+    assert main(asked(tmp_path, "--json")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert one_of(found) == [None, None]
+    assert found["scenarios"][0]["parsed_more"] is None
+
+
 @pytest.mark.usefixtures("numbered")
 def test_matched_names_and_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(asked(tmp_path, "--json", "--matched")) == 0
+    more = NUMBERED.replace('"the"]', '"the", "to", ".", "tree"]').replace('"My"]', '"My", "for", "We", "house"]')
+    (tmp_path / "five.toml").write_text(more)
+    five = ("--scenarios", str(tmp_path / "five.toml"))
+    assert main(asked(tmp_path, "--json", "--matched", *five)) == 0
     paired = json.loads(capsys.readouterr().out)
-    assert main(asked(tmp_path, "--json")) == 0
+    assert main(asked(tmp_path, "--json", *five)) == 0
     alone = json.loads(capsys.readouterr().out)
+    assert None not in one_of(paired) + one_of(alone)
+    assert paired["least_p"] == 2 / 2**5 > alone["least_p"] == pytest.approx(2 / 252)
+    assert main(asked(tmp_path, "--matched", *five)) == 0
+    assert "With so few names no difference is ever shown, however large: the smallest p" in capsys.readouterr().out
+    assert main(asked(tmp_path, *five)) == 0
+    assert "With so few names" not in capsys.readouterr().out
     assert paired["matched"]
     (one,), (other,) = paired["scenarios"], alone["scenarios"]
     assert one["smd"]["value"] == other["smd"]["value"]

@@ -83,7 +83,7 @@ def test_a_planted_difference_is_found() -> None:
     found = replies(HOUSE, said)
     assert 0.8 < found.answers.parsed().min() < found.answers.parsed().max() <= 1
     (one,) = audit.disparity([found]).each()
-    assert one.low > 0
+    assert np.isnan(one.low), "three names of a group are too few"
     a, b = amounts["one"], amounts["two"]
     t = stats.ttest_ind(a, b).statistic
     assert one.value == pytest.approx(t * np.sqrt(1 / len(a) + 1 / len(b)))

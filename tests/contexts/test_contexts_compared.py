@@ -257,7 +257,7 @@ def test_resamples_without_numbers_cost_no_interval() -> None:
         (Estimate(0.1234, 0.05, 0.2), "+0.12 [+0.05, +0.20]"),
         (Estimate(0.0012, -0.0071, 0.0094), "+0.001 [-0.007, +0.009]"),
         (Estimate(-0.0001, -0.0002, 0.0), "+0.000 [+0.000, +0.000]"),
-        (Estimate(0.5, np.nan, np.nan), "+0.50 [+nan, +nan]"),
+        (Estimate(0.5, np.nan, np.nan), "+0.50 (no interval)"),
     ],
 )
 def test_narrow_intervals_are_told_with_a_digit_more(estimate: Estimate, expected: str) -> None:

@@ -147,7 +147,25 @@ def test_parsed_by_group() -> None:
     assert more_often(Estimate(-0.003, -0.004, -0.002)) is None, "nothing that anybody would notice"
 
 
-@pytest.mark.parametrize(("scenarios", "names"), [(2, 16), (3, 16), (10, 16), (10, 3)])
+@pytest.mark.parametrize(("names", "matched"), [(2, False), (3, False), (4, False), (4, True), (5, True), (8, True)])
+def test_the_fewest_names_that_have_an_interval(names: int, matched: bool) -> None:
+    """Without a difference more than nine in ten intervals hold 0; with too few names there is none."""
+    codes, pairs = np.repeat([0, 1], names), np.tile(np.arange(names), 2) if matched else None
+    held = []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        shared = np.tile(rng.normal(0, 1, names), 2) if matched else 0.0
+        means = shared + rng.normal(0, 0.5, 2 * names)
+        answers = [Answers(rng.normal(0, 3, (2 * names, 30)) + means[:, None], codes)]
+        (found,) = Disparity.of(answers, 300, seed, pairs).each()
+        held.append(np.nan if np.isnan(found.low) else found.low <= 0 <= found.high)
+    if names < 4 + matched:
+        assert np.isnan(held).all()
+    else:
+        assert np.mean(held) >= 0.9
+
+
+@pytest.mark.parametrize(("scenarios", "names"), [(2, 16), (3, 16), (10, 16), (10, 4)])
 def test_intervals_of_a_context_hold_with_few_scenarios(scenarios: int, names: int) -> None:
     """Differences of made-up scenarios are drawn around 2, of answers whose SD is about 3: 95 in 100 intervals hold
     that, or more, and are no wider than that takes."""

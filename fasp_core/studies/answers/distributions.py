@@ -262,7 +262,7 @@ def log_difference(
 
     value = float(difference(np.ones((1, len(found.codes))))[0])
     drawn = difference(draws(found.codes, resamples, seed, pairs))
-    return interval(value, drawn, smaller_group(found.codes))
+    return interval(value, drawn, smaller_group(found.codes, pairs))
 
 
 def median_difference(
@@ -283,7 +283,7 @@ def median_difference(
         ends = [counts[at : at + CHUNK] @ below for at in range(0, len(counts), CHUNK)]
         medians.append(values[np.concatenate([(e < e[:, -1:] / 2 - 1e-12).sum(1) for e in ends])])
     difference = medians[0] - medians[1]
-    return interval(float(difference[0]), difference[1:], smaller_group(found.codes))
+    return interval(float(difference[0]), difference[1:], smaller_group(found.codes, pairs))
 
 
 def inlier_ratio(base: Distributions, pruned: Distributions) -> float:

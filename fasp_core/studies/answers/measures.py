@@ -18,6 +18,7 @@ from fasp_core.typing import Floats
 
 RESAMPLES = 2000
 INLIERS = (5.0, 95.0)  # percentiles of the unpruned model's answers
+FEWEST = 4  # names of a group: resampling fewer finds too little, however far its percentiles are moved
 LEAST_SHARE = 0.01  # of a group's distributions, below which their numbers have no mean that could be compared
 
 
@@ -172,7 +173,7 @@ def parsed_differences(
     counts = np.concatenate([np.ones((1, len(codes))), draws(codes, resamples, seed, pairs)])
     first, second = (side @ shares / side.sum(1, keepdims=True) for side in (counts * (codes == g) for g in (0, 1)))
     found = (first - second).T
-    return at_once(found[:, 0], found[:, 1:], smaller_group(codes))
+    return at_once(found[:, 0], found[:, 1:], smaller_group(codes, pairs))
 
 
 def more_often(difference: Estimate) -> int | None:
@@ -188,7 +189,8 @@ def interval(value: float, drawn: Floats, names: int) -> Estimate:
     Parameters
     ----------
     names : of the smaller group. Resampling few of them gives intervals that are too narrow, so the percentiles are
-        moved outwards to where a t interval would end (Hesterberg 2015, "expanded percentile interval").
+        moved outwards to where a t interval would end (Hesterberg 2015, "expanded percentile interval"); of fewer than
+        `FEWEST` there is none.
     """
     if (found := _usable(value, drawn, names)) is None:
         return Estimate(value, float("nan"), float("nan"))
@@ -229,14 +231,14 @@ def _usable(value: float, drawn: Floats, names: int) -> tuple[Floats, float] | N
     from scipy import stats  # a second to import: help and choices do without
 
     finite = drawn[np.isfinite(drawn)]
-    if not np.isfinite(value) or finite.size < 0.95 * max(drawn.size, 1) or names < 2:
+    if not np.isfinite(value) or finite.size < 0.95 * max(drawn.size, 1) or names < FEWEST:
         return None
     return finite, float(stats.norm.cdf(np.sqrt(names / (names - 1)) * stats.t.ppf(0.025, names - 1)))
 
 
-def smaller_group(codes: NDArray[np.int64]) -> int:
-    """How many names the smaller group has."""
-    return int(min((codes == g).sum() for g in (0, 1)))
+def smaller_group(codes: NDArray[np.int64], pairs: NDArray[np.int64] | None = None) -> int:
+    """How many names the smaller group has; one less of pairs, which have a spread of their own once, not twice."""
+    return int(min((codes == g).sum() for g in (0, 1))) - (pairs is not None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,7 +277,7 @@ class Disparity:
         values = np.array([float(smd(m, codes, None, a.spent, other)) for m, a, other in each])
         drawn = np.stack([smd(m, codes, counts, a.spent, other) for m, a, other in each])
         drawn[np.isnan(values)] = np.nan  # a scenario that has none is left out of every mean
-        return cls(values, drawn, smaller_group(codes))
+        return cls(values, drawn, smaller_group(codes, pairs))
 
     def each(self) -> list[Estimate]:
         """By scenario."""

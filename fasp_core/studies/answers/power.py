@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import comb
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,9 @@ from scipy import stats
 
 from fasp_core.errors import InputError
 from fasp_core.studies.answers.distributions import Distributions
+from fasp_core.studies.answers.testing import LEVEL, least_p
 
 POWER = 0.8
-LEVEL = 0.05
 PILOT = 4  # names of each group that are asked, in one scenario
 
 
@@ -78,7 +77,7 @@ class Power:
         many sampled answers for each name; infinite where none ever is."""
         n, m = self.names
         level = LEVEL / scenarios
-        if (1 + (n == m)) / comb(n + m, n) > level:  # of groups of one size the mirror image is a deal too
+        if least_p(self.names) > level:
             return float("inf")
         t = float(stats.t.ppf(1 - level / 2, n + m - 2) + stats.t.ppf(POWER, n + m - 2))
         one = np.sqrt(self.between**2 + (0.0 if samples is None else 1 / samples))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from fasp_core.studies.answers.measures import Numbers, mean_known, smd_between
 from fasp_core.typing import Floats
 
 DEALS = 10_000
+LEVEL = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +32,14 @@ class Tested:
     each, adjusted : [S] of each by itself, and corrected for their number and that of comparisons.
     any : of mean |SMD|, corrected for the number of comparisons: is there a difference in any of them?
     by_chance : mean |SMD| that dealt labels have on average; noise alone makes it more than 0.
+    least : the smallest p that dealing so few names could give.
     """
 
     each: Floats
     adjusted: Floats
     any: float
     by_chance: float
+    least: float
 
 
 def significance(
@@ -72,8 +76,18 @@ def significance(
     adjusted = np.where(known, p(np.broadcast_to(largest[1:], (len(found), deals)), scaled[:, 0], lacking), np.nan)
     some = np.asarray(lacking[known].any(0))[None]
     overall = float(p(every[None, 1:], every[:1], some)[0]) if np.isfinite(every[0]) else float("nan")
+    sizes = [int((codes == g).sum()) for g in (0, 1)]
+    least = least_p(sizes, pairs is not None, comparisons)
     adjusted, overall = np.minimum(adjusted * comparisons, 1.0), float(np.minimum(overall * comparisons, 1.0))
-    return Tested(each, adjusted, overall, float(mean_known(every[1:, None])[0]))
+    return Tested(each, adjusted, overall, float(mean_known(every[1:, None])[0]), least)
+
+
+def least_p(groups: Sequence[int], matched: bool = False, comparisons: int = 1) -> float:
+    """The smallest p that deals of so many names could give, corrected for comparisons: the labels as they are, and
+    their mirror image where groups are of one size, are deals as well."""
+    first, second = groups
+    deals = 2**first if matched else comb(first + second, first)
+    return min(comparisons * (1 + (first == second)) / deals, 1.0)
 
 
 def dealt(codes: NDArray[np.int64], pairs: NDArray[np.int64] | None, deals: int, seed: int) -> NDArray[np.bool_]:

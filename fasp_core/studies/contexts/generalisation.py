@@ -382,6 +382,8 @@ def grown(relative: float) -> str:
 
 def told(e: Estimate) -> str:
     """`+0.12 [-0.03, +0.27]`; of an interval narrower than .06 a digit more."""
+    if not np.isfinite(e.low):
+        return f"{round(e.value, 2) + 0.0:+.2f} (no interval)"
     digits = 3 if e.high - e.low < NARROW else 2
     value, low, high = (round(end, digits) + 0.0 for end in e)  # no minus before 0
     return f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"

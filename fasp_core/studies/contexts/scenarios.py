@@ -24,6 +24,8 @@ MAX_BYTES = 256 * 1024
 MAX_PEOPLE = 10_000
 ALL = "all"  # contexts
 ALL_OTHERS = "all others"  # what stands for the groups that one is compared with together
+KEYS = ("title", "unit", "opening", "question", "scenarios")  # of a context
+EXAMPLE = "fasp_core/studies/contexts/scenarios.toml, which comes with the program"
 _BLANK = re.compile(r"\{([^{}]*)\}")
 
 
@@ -150,6 +152,8 @@ def parse(text: str, source: str) -> Scenarios:
         content = tomllib.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: numbers of thousands of digits, too
         raise InputError(f"{source} is no valid TOML ({error}): mend that line.") from error
+    if unknown := sorted(set(content) - {"contexts", "groups"}):
+        raise InputError(f"{source} has '{unknown[0]}', which is read nowhere: it may have [contexts] and [groups].")
     contexts = _table(content, "contexts", source)
     scenarios: list[Scenario] = []
     for name, context in contexts.items():
@@ -177,8 +181,12 @@ def _scenarios(name: str, context: Any, source: str) -> list[Scenario]:
     where = f"context '{name}'"
     if not isinstance(context, dict):
         raise InputError(f"{source}: {where} is no table: write [contexts.{name}] and what belongs to it.")
-    question, unit, opening = context.get("question"), context.get("unit"), context.get("opening", "")
-    if not isinstance(question, str) or set(_BLANK.findall(question)) != {"name", "item"}:
+    if unknown := sorted(set(context) - set(KEYS)):
+        raise InputError(f"{source}: {where} has '{unknown[0]}', which is read nowhere: it may have {', '.join(KEYS)}.")
+    if lacking := [key for key in ("question", "unit", "scenarios") if key not in context]:
+        raise InputError(f"{source}: {where} has no {lacking[0]}: see {EXAMPLE}.")
+    question, unit, opening = context["question"], context["unit"], context.get("opening", "")
+    if not isinstance(question, str) or set(_BLANK.findall(question)) != {"name", "item"} or _braces(question):
         raise InputError(f"{source}: the question of {where} needs {{name}} and {{item}}, and no other braces.")
     if not isinstance(unit, str) or unit not in UNITS:
         given = f"'{unit}'" if isinstance(unit, str) else "no text"
@@ -188,6 +196,10 @@ def _scenarios(name: str, context: Any, source: str) -> list[Scenario]:
     items = _texts(context.get("scenarios"), f"the scenarios of {where}", source)
     if len(set(items)) < len(items):
         raise InputError(f"{source}: {where} has the same scenario twice: keep one.")
+    if braced := [item for item in items if "{" in item or "}" in item]:
+        raise InputError(
+            f"{source}: '{braced[0]}' of {where} has braces, which belong in the question alone: write a text."
+        )
     found = [Scenario(name, item, question.replace("{item}", item), opening, unit) for item in items]
     for one in found:
         if len(periods := periods_of(one.question)) > 1:
@@ -198,17 +210,23 @@ def _scenarios(name: str, context: Any, source: str) -> list[Scenario]:
     return found
 
 
+def _braces(question: str) -> bool:
+    """Whether there are any but those of its two blanks."""
+    left = _BLANK.sub("", question)
+    return "{" in left or "}" in left
+
+
 def _table(content: dict[str, Any], name: str, source: str) -> dict[str, Any]:
     found = content.get(name)
     if not isinstance(found, dict) or not found:
-        raise InputError(f"{source} has no [{name}]: see the file that comes with the program.")
+        raise InputError(f"{source} has no [{name}]: see {EXAMPLE}.")
     return found
 
 
 def _texts(values: Any, what: str, source: str) -> tuple[str, ...]:
-    if not isinstance(values, list) or not values or not all(isinstance(v, str) and v.strip() for v in values):
+    if not isinstance(values, list) or not values or not all(isinstance(v, str) and clean(v) for v in values):
         raise InputError(f'{source}: {what} must be a list of texts, such as ["one", "two"].')
-    return tuple(v.strip() for v in values)
+    return tuple(map(clean, values))
 
 
 def by_turns(codes: NDArray[np.int64], halving: int = 0) -> NDArray[np.int64]:

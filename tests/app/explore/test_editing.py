@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import streamlit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
@@ -157,6 +158,20 @@ def test_an_old_value_that_is_chosen_again_is_a_choice_once_the_browser_has_hear
     wanted = "fasp" if seconds > shared.DRAWING else "hand"
     assert at.session_state["method"] == wanted
     assert at.query_params.get("method", ["fasp"]) in (wanted, [wanted])
+
+
+def test_a_choice_made_while_the_page_is_still_drawn_can_be_undone(
+    studio: Studio, table: ImpactTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the run that draws the page, which knows by then what there was before."""
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr("pages.explore.maps.draw", lambda *_: streamlit.stop())
+        at = exploring()
+    before = requested(at)
+    change(at, alpha=0.1)
+    assert requested(at) != before
+    press(at, "undo")
+    assert requested(at) == before
 
 
 def test_undo_and_redo_take_every_change_of_the_set(studio: Studio, table: ImpactTable) -> None:
