@@ -252,8 +252,12 @@ class Reader:
             raise AssertionError(f"{said}\n{body}") from error
 
     def address(self, part: str, there: bool = True) -> str:
-        """The address once a part is in it, or no more."""
-        self.until("([part, there]) => location.search.includes(part) === there", [part, there])
+        """The address once a part is in it, or no more, and the page is whole: it changes before what stands below."""
+        self.until(
+            """([part, there]) => location.search.includes(part) === there && document.querySelector(
+                '[data-testid="stApp"]')?.dataset.testScriptState === 'notRunning'""",
+            [part, there],
+        )
         return str(self.page.url)
 
     def settled(self) -> None:
